@@ -1,0 +1,73 @@
+"""The error tree of the batch. Loads without torch.
+
+Every class says, for the failure policy, which kind of failure it is and whether another attempt may pass. All take
+one message and nothing else: an exception with a constructor of its own does not survive Ray's pickling.
+"""
+
+from typing import ClassVar, Literal
+
+FailureClass = Literal["request", "clip", "memory", "worker", "store", "code"]
+
+
+class JobError(Exception):
+    """Base of everything that jobs/ raises on purpose."""
+
+    failure_class: ClassVar[FailureClass] = "code"
+    may_pass_on_retry: ClassVar[bool] = False
+
+
+class RefusedError(JobError):
+    """Bad input, found before anything ran."""
+
+    failure_class = "request"
+
+
+class ManifestError(RefusedError):
+    """The manifest is unreadable or one of its rows is wrong; the message begins with file and line."""
+
+
+class ConfigError(RefusedError):
+    """The run's configuration is unreadable or wrong."""
+
+
+class OutputUriError(RefusedError):
+    """The output URI is not one that clips can be written to."""
+
+
+class StoreError(JobError):
+    """The store did not do what was asked."""
+
+    failure_class = "store"
+
+
+class StoreRefusedError(StoreError):
+    """The store is there and says no: wrong credentials, no such bucket, no permission."""
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached or is overloaded, after the client's own retries."""
+
+    may_pass_on_retry = True
+
+
+class ObjectExistsError(StoreError):
+    """A conditional write found the object already there."""
+
+
+class EncodeError(JobError):
+    """ffmpeg did not make an MP4 of the frames."""
+
+    failure_class = "clip"
+
+
+class CheckError(JobError):
+    """The MP4 does not decode to what was asked for."""
+
+    failure_class = "clip"
+
+
+class WorkerLostError(JobError):
+    """The process that rendered the clip died."""
+
+    failure_class = "worker"
+    may_pass_on_retry = True

@@ -1,0 +1,83 @@
+"""The values that flow through a batch. Loads without torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.errors import FailureClass
+from pipelines.types import GenerationRequest
+
+Stage = Literal["queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which weights, and how they are run, as far as it decides the pixels.
+
+    Args:
+        name: what manifests call the model.
+        source: hub id or the packaged weights' name; never a machine's path.
+        revision: the hub's revision, or the fingerprint of a folder's content.
+        scheduler: diffusers class name, or "saved" for what the folder says.
+    """
+
+    name: str
+    source: str
+    revision: str
+    dtype: str
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """One clip that is to be. `clip_id` is a hash of everything that decides its pixels."""
+
+    clip_id: str
+    name: str
+    model: ModelIdentity
+    request: GenerationRequest
+
+
+@dataclass(frozen=True)
+class StageTiming:
+    """How long one stage of one clip took.
+
+    Args:
+        started_at: seconds since the epoch, by the worker's clock.
+        step: the denoise step, from 0; None for other stages.
+    """
+
+    stage: Stage
+    started_at: float
+    duration_s: float
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class ClipDone:
+    """A clip whose record is in the store."""
+
+    clip_id: str
+    name: str
+    uri: str
+    attempt: int
+    timings: tuple[StageTiming, ...]
+    was_already_committed: bool = False  # another attempt's record was there first; its bytes stand
+
+
+@dataclass(frozen=True)
+class ClipFailed:
+    """An attempt at a clip that did not end in a record."""
+
+    clip_id: str
+    name: str
+    attempt: int
+    failure_class: FailureClass
+    may_pass_on_retry: bool
+    error_type: str
+    message: str
+    traceback: str
+    worker: str
+    timings: tuple[StageTiming, ...] = ()
+
+
+ClipOutcome = ClipDone | ClipFailed

@@ -1,0 +1,145 @@
+"""What a model is: one YAML in configs/models, read into a `ModelConfig`. Loads without torch.
+
+Decides the schema of a model's YAML and where models are looked for. What the weights' folder must hold is decided
+in `loading`.
+"""
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from nag.errors import NagParameterError
+from nag.params import NagParams
+from pipelines.errors import ModelConfigError, RequestError
+from pipelines.types import GenerationRequest
+
+PACKAGED_CONFIGS = Path(str(resources.files("configs")))
+PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
+MAX_CONFIG_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """Which diffusers scheduler denoises, by class name, and its flow shift. None keeps what the folder says."""
+
+    name: Literal["UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"] | None = None
+    flow_shift: float | None = None
+
+
+@dataclass(frozen=True)
+class SamplingDefaults:
+    """What a manifest's row need not say."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    num_frames: int
+    height: int
+    width: int
+    fps: float
+
+
+@dataclass(frozen=True)
+class ShapeGrid:
+    """The sizes that a model can render: `num_frames = k * num_frames + 1`, height and width multiples."""
+
+    num_frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model.
+
+    Args:
+        name: what manifests call it; the YAML's file name.
+        family: which code drives it.
+        source: a hub id such as `Wan-AI/Wan2.1-T2V-1.3B-Diffusers`, a folder, or `package:NAME` for weights that
+            come with nagfarm. A relative folder is relative to the YAML.
+        revision: the hub's commit or tag; for a folder None, and its content's fingerprint is taken.
+        dtype: of the transformer and the text encoder; the VAE is float32 on CPU and where `vae_dtype` says so.
+        max_sequence_length: tokens of text, padded or cut to it.
+    """
+
+    name: str
+    family: Literal["wan", "ltx"]
+    source: str
+    grid: ShapeGrid
+    sampling: SamplingDefaults
+    revision: str | None = None
+    description: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Literal["cuda", "cpu", "auto"] = "auto"
+    max_sequence_length: int = 512
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    nag: NagParams = field(default_factory=NagParams)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_sequence_length <= 4096:
+            raise ModelConfigError(f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}")
+        if min(self.grid.num_frames, self.grid.height, self.grid.width) < 1:
+            raise ModelConfigError(f"the grid's entries must be at least 1, not {self.grid}")
+
+    def check_request(self, request: GenerationRequest) -> None:
+        """Refuses a request that is off this model's grid, naming the nearest sizes that work.
+
+        Raises:
+            RequestError
+        """
+        shape = request.shape
+        if (shape.num_frames - 1) % self.grid.num_frames:
+            below = (shape.num_frames - 1) // self.grid.num_frames * self.grid.num_frames + 1
+            raise RequestError(
+                f"num_frames must be a multiple of {self.grid.num_frames} plus 1 for {self.name}: "
+                f"{below} or {below + self.grid.num_frames}, not {shape.num_frames}"
+            )
+        for axis, size, step in (("height", shape.height, self.grid.height), ("width", shape.width, self.grid.width)):
+            if size % step:
+                below = size // step * step
+                nearest = f"{below} or {below + step}" if below else f"{step}"
+                raise RequestError(f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}")
+
+
+def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
+    """Model name to YAML: those that come with nagfarm, and those in `models_folder`, which win."""
+    folders = [PACKAGED_CONFIGS / "models", *([models_folder] if models_folder else [])]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_model_config(path: Path) -> ModelConfig:
+    """Reads and checks one model's YAML.
+
+    Raises:
+        ModelConfigError: it is missing, too large, not YAML, has unknown keys or values outside their range.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise ModelConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes")
+        loaded = OmegaConf.load(path)
+        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded)
+        config = OmegaConf.to_object(merged)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelConfigError(f"cannot read the model config {path}: {error}") from error
+    except (OmegaConfBaseException, YAMLError, NagParameterError, ValueError) as error:
+        raise ModelConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, ModelConfig)
+    return config
+
+
+def resolve_source(config: ModelConfig, path: Path) -> str | Path:
+    """Where the weights are: an absolute folder, or a hub id unchanged.
+
+    Args:
+        path: the YAML that `config` was read from.
+    """
+    if config.source.startswith("package:"):
+        return PACKAGED_WEIGHTS / config.source.removeprefix("package:")
+    if config.source.startswith((".", "/", "~")):
+        return (path.parent / Path(config.source).expanduser()).resolve()
+    return config.source

@@ -1,0 +1,152 @@
+"""The Shapes world: one flat shape on a plain background, and how a clip of it is drawn.
+
+Decides what exists (colours, shapes, motions, backgrounds) and what it looks like, exactly. What a clip is
+called is in `captions`; what a stranger's frames show is in `judge`. Both draw with this module, so the three
+cannot disagree.
+
+Shapes of tensors: B clips, T frames, H and W pixels, C = 3 channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+SIZE_PX = 64
+NUM_FRAMES = 17
+FPS = 8
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (225, 45, 45),
+    "green": (45, 175, 70),
+    "blue": (50, 80, 225),
+    "yellow": (240, 215, 50),
+    "purple": (165, 50, 205),
+    "cyan": (50, 205, 225),
+}
+BACKGROUNDS: dict[str, tuple[int, int, int]] = {
+    "black": (15, 15, 15),
+    "white": (240, 240, 240),
+    "gray": (125, 125, 125),
+}
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
+MOTIONS: dict[str, tuple[int, int]] = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+    "still": (0, 0),
+}
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "motion": tuple(MOTIONS),
+    "background": tuple(BACKGROUNDS),
+}
+
+# A shape of "radius" r has the area of a circle of radius r, whatever its kind, and its centroid at its centre,
+# so that area and centroid say nothing about the kind.
+MIN_RADIUS_PX, MAX_RADIUS_PX = 7.0, 10.0
+MIN_SPEED_PX, MAX_SPEED_PX = 1.0, 1.5  # pixels a frame
+MARGIN_PX = 2.0
+SQUARE_HALF_SIDE = 0.8862  # sqrt(pi) / 2
+TRIANGLE_CIRCUMRADIUS = 1.5551  # sqrt(4 pi / (3 sqrt 3))
+CROSS_HALF_LENGTH = 1.1890  # sqrt(9 pi / 20), for arms a third as wide as long
+_REACH = {  # how far each shape reaches from its centre, in radii: left = right, up, down
+    "circle": (1.0, 1.0, 1.0),
+    "square": (SQUARE_HALF_SIDE,) * 3,
+    "triangle": (TRIANGLE_CIRCUMRADIUS * 0.8660, TRIANGLE_CIRCUMRADIUS, TRIANGLE_CIRCUMRADIUS / 2),
+    "cross": (CROSS_HALF_LENGTH,) * 3,
+}
+
+
+@dataclass(frozen=True)
+class ShapesClip:
+    """One member of the world: its four attributes, and where in the frame it happens."""
+
+    colour: str
+    shape: str
+    motion: str
+    background: str
+    radius_px: float
+    start_xy_px: tuple[float, float]
+    speed_px: float  # pixels a frame; 0 where the motion is "still"
+
+
+def sample_clip(generator: torch.Generator, **fixed: str) -> ShapesClip:
+    """Draws a clip uniformly; the shape stays whole inside the frame from the first frame to the last.
+
+    Args:
+        generator: a CPU generator; the only source of chance.
+        fixed: attributes that are not to be drawn, such as `colour="red"`.
+    """
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
+    chosen = {
+        name: fixed.get(name) or values[int(torch.randint(len(values), (), generator=generator))]
+        for name, values in ATTRIBUTES.items()
+    }
+    radius_px = uniform(MIN_RADIUS_PX, MAX_RADIUS_PX)
+    direction_x, direction_y = MOTIONS[chosen["motion"]]
+    speed_px = uniform(MIN_SPEED_PX, MAX_SPEED_PX) if chosen["motion"] != "still" else 0.0
+    travel_px = speed_px * (NUM_FRAMES - 1)
+    side, above, below = (MARGIN_PX + radius_px * reach for reach in _REACH[chosen["shape"]])
+    start_x = uniform(side + travel_px * (direction_x < 0), SIZE_PX - side - travel_px * (direction_x > 0))
+    start_y = uniform(above + travel_px * (direction_y < 0), SIZE_PX - below - travel_px * (direction_y > 0))
+    return ShapesClip(**chosen, radius_px=radius_px, start_xy_px=(start_x, start_y), speed_px=speed_px)
+
+
+def coverage(shape: str, dx: torch.Tensor, dy: torch.Tensor, radius_px: torch.Tensor) -> torch.Tensor:
+    """How much of each pixel the shape covers, 0 to 1, from the signed distance to its edge.
+
+    Args:
+        shape: one of `SHAPES`.
+        dx, dy: pixel position relative to the shape's centre, in pixels, of any common shape.
+        radius_px: broadcastable to them.
+    """
+    if shape == "circle":
+        distance = torch.sqrt(dx * dx + dy * dy) - radius_px
+    elif shape == "square":
+        distance = torch.maximum(dx.abs(), dy.abs()) - radius_px * SQUARE_HALF_SIDE
+    elif shape == "triangle":
+        inradius = radius_px * (TRIANGLE_CIRCUMRADIUS / 2)
+        slope = 0.8660 * dx.abs() - 0.5 * dy  # outward normals of the two upper sides
+        distance = torch.maximum(slope, dy) - inradius
+    elif shape == "cross":
+        length = radius_px * CROSS_HALF_LENGTH
+        flat = torch.maximum(dx.abs() - length, dy.abs() - length / 3)
+        upright = torch.maximum(dx.abs() - length / 3, dy.abs() - length)
+        distance = torch.minimum(flat, upright)
+    else:
+        raise ValueError(f"no such shape: {shape!r}; the world has {', '.join(SHAPES)}")
+    return (0.5 - distance).clamp(0, 1)
+
+
+def pixel_grid() -> tuple[torch.Tensor, torch.Tensor]:
+    """x and y of each pixel's centre, each (H, W)."""
+    axis = torch.arange(SIZE_PX, dtype=torch.float32) + 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return x, y
+
+
+def render(clip: ShapesClip) -> torch.Tensor:
+    """Draws the clip.
+
+    Returns:
+        (T, H, W, 3) float32 in 0..255, antialiased at the shape's edge.
+    """
+    time = torch.arange(NUM_FRAMES, dtype=torch.float32).view(-1, 1, 1)
+    direction_x, direction_y = MOTIONS[clip.motion]
+    x, y = pixel_grid()
+    dx = x - (clip.start_xy_px[0] + direction_x * clip.speed_px * time)
+    dy = y - (clip.start_xy_px[1] + direction_y * clip.speed_px * time)
+    alpha = coverage(clip.shape, dx, dy, torch.tensor(clip.radius_px)).unsqueeze(-1)  # (T, H, W, 1)
+    foreground = torch.tensor(COLOURS[clip.colour], dtype=torch.float32)
+    background = torch.tensor(BACKGROUNDS[clip.background], dtype=torch.float32)
+    return background + alpha * (foreground - background)
+
+
+def render_uint8(clips: list[ShapesClip]) -> torch.Tensor:
+    """Draws clips as 8-bit video, channels first: (N, C, T, H, W) uint8."""
+    return torch.stack([render(clip).round().to(torch.uint8).permute(3, 0, 1, 2) for clip in clips])

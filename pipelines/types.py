@@ -1,0 +1,116 @@
+"""The values that flow through a render. Loads without torch.
+
+What a request may hold is checked here as far as it concerns every model; what one model cannot do (its grid of
+sizes) is checked by `ModelConfig.check_request`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nag.params import NagParams
+from pipelines.errors import RequestError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+MAX_PROMPT_CHARACTERS = 20_000
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """Frames and pixels of a clip."""
+
+    num_frames: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "height", "width"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("height", "width"):
+            if getattr(self, name) % 2:
+                raise RequestError(f"{name} must be even (H.264 with yuv420p), not {getattr(self, name)}")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}x{self.num_frames}"
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the latents are denoised. `guidance_scale` is classifier-free guidance; 1 is none."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    flow_shift: float | None  # None: as the model's scheduler was saved
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_inference_steps <= 1000:
+            raise RequestError(f"num_inference_steps must be between 1 and 1000, not {self.num_inference_steps}")
+        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
+            raise RequestError(f"guidance_scale must be at least 1 (1 is no guidance), not {self.guidance_scale}")
+        if self.flow_shift is not None and not (math.isfinite(self.flow_shift) and self.flow_shift > 0):
+            raise RequestError(f"flow_shift must be above 0, not {self.flow_shift}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise RequestError(f"seed must be between 0 and {MAX_SEED}, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """Everything that a user says about one clip.
+
+    `negative_prompt` is what NAG and, where `guidance_scale` is above 1, classifier-free guidance push away from.
+    """
+
+    prompt: str
+    negative_prompt: str
+    shape: VideoShape
+    fps: float
+    sampling: SamplingParams
+    nag: NagParams
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise RequestError("prompt is empty")
+        for name in ("prompt", "negative_prompt"):
+            check_text(name, getattr(self, name))
+        if not (math.isfinite(self.fps) and 1 <= self.fps <= 240):
+            raise RequestError(f"fps must be between 1 and 240, not {self.fps}")
+
+
+def check_text(name: str, text: str) -> None:
+    """Refuses text that no tokenizer, log line or MP4 tag should be given.
+
+    Raises:
+        RequestError: too long, a control character other than tab and newline, or half a surrogate pair.
+    """
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed")
+    for position, character in enumerate(text):
+        code = ord(character)
+        if (code < 32 and character not in "\t\n\r") or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000:
+            raise RequestError(f"{name} holds the control character U+{code:04X} at position {position + 1}")
+
+
+@dataclass(frozen=True, eq=False)
+class TextEmbeddings:
+    """Text as the transformer takes it. Masks are None where the family has none (Wan pads with zeros)."""
+
+    prompt_embeds: torch.Tensor  # (1, L, D)
+    negative_prompt_embeds: torch.Tensor  # (1, L, D)
+    prompt_attention_mask: torch.Tensor | None  # (1, L)
+    negative_prompt_attention_mask: torch.Tensor | None  # (1, L)
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrames:
+    """A finished clip in memory."""
+
+    frames: np.ndarray  # (T, H, W, 3) uint8
+    fps: float
