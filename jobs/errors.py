@@ -26,6 +26,10 @@ class ManifestError(RefusedError):
     """The manifest is unreadable or one of its rows is wrong; the message begins with file and line."""
 
 
+class UnknownModelError(RefusedError):
+    """No model's YAML has this name."""
+
+
 class ConfigError(RefusedError):
     """The run's configuration is unreadable or wrong."""
 

@@ -18,6 +18,7 @@ class ModelIdentity:
         source: hub id or the packaged weights' name; never a machine's path.
         revision: the hub's revision, or the fingerprint of a folder's content.
         scheduler: diffusers class name, or "saved" for what the folder says.
+        max_sequence_length: tokens of text, padded or cut to it.
     """
 
     name: str
@@ -25,6 +26,8 @@ class ModelIdentity:
     revision: str
     dtype: str
     scheduler: str
+    vae_dtype: str = "float32"
+    max_sequence_length: int = 512
 
 
 @dataclass(frozen=True)

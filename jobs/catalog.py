@@ -1,0 +1,82 @@
+"""Which models there are, and which weights each one is. Loads without torch.
+
+Looks a model up when a manifest first names it, and once: taking the fingerprint of a folder of weights is not free.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pipelines.loading import ModelWeights, inspect_model
+
+from jobs.errors import UnknownModelError
+from jobs.suggest import unknown
+from jobs.types import ModelIdentity
+from pipelines.config import ModelConfig, load_model_config, model_paths, resolve_source
+
+Inspect = Callable[[ModelConfig, Path], ModelWeights]
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """One model.
+
+    Args:
+        folder: where its weights are on this machine; no part of its identity.
+    """
+
+    config: ModelConfig
+    identity: ModelIdentity
+    folder: Path
+
+
+class ModelCatalog:
+    """The models that come with nagfarm, and those in `models_folder`, which win.
+
+    Args:
+        inspect: finds a model's weights and says which revision they are.
+    """
+
+    def __init__(self, models_folder: Path | None = None, inspect: Inspect = inspect_model) -> None:
+        self._models_folder = models_folder
+        self._inspect = inspect
+        self._entries: dict[str, CatalogEntry] = {}
+
+    @cached_property
+    def _paths(self) -> dict[str, Path]:
+        return model_paths(self._models_folder)
+
+    def names(self) -> list[str]:
+        """All models, sorted, whether their weights are here or not."""
+        return sorted(self._paths)
+
+    def get(self, name: str) -> CatalogEntry:
+        """One model's configuration and weights.
+
+        Raises:
+            UnknownModelError: no YAML has this name.
+            ModelConfigError: its YAML is wrong.
+            ModelNotFoundError, ModelFolderError: its weights are missing or broken.
+        """
+        if name not in self._paths:
+            raise UnknownModelError(f"{unknown('model', name, self.names())} (nagfarm models lists them)")
+        if name not in self._entries:
+            self._entries[name] = self._load(name)
+        return self._entries[name]
+
+    def _load(self, name: str) -> CatalogEntry:
+        path = self._paths[name]
+        config = load_model_config(path)
+        weights = self._inspect(config, path)
+        is_local = isinstance(resolve_source(config, path), Path) and not config.source.startswith("package:")
+        identity = ModelIdentity(
+            name=name,
+            source=f"folder:{weights.folder.name}" if is_local else config.source,
+            revision=weights.revision,
+            dtype=config.dtype,
+            scheduler=config.scheduler.name or "saved",
+            vae_dtype=config.vae_dtype,
+            max_sequence_length=config.max_sequence_length,
+        )
+        return CatalogEntry(config, identity, weights.folder)

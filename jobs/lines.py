@@ -1,0 +1,134 @@
+"""Text files with line numbers: opened, decoded and cut into lines within limits, every fault named with its place.
+
+What the lines mean is left to `flat`, `yaml_tree` and `axes`.
+"""
+
+import stat
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Protocol
+
+from jobs.errors import ManifestError
+
+MAX_LINE_BYTES = 1024 * 1024
+_BOM = "\ufeff"
+
+
+class Hasher(Protocol):
+    """The part of hashlib's objects that reading needs."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line in a file, as messages cite it."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def refuse(self, message: str) -> ManifestError:
+        """The error that says what is wrong here; the caller raises it."""
+        return ManifestError(f"{self}: {message}")
+
+
+class LineTable:
+    """The lines of a text that are not blank, held as one block of bytes and two numbers a line."""
+
+    def __init__(self, text: str) -> None:
+        self._data = text.encode()
+        self._starts = array("Q")
+        self._numbers = array("Q")
+        start, number = 0, 0
+        while start < len(self._data):
+            number += 1
+            end = self._end_of(start)
+            if self._data[start:end].strip():
+                self._starts.append(start)
+                self._numbers.append(number)
+            start = end + 1
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> str:
+        start = self._starts[index]
+        return self._data[start : self._end_of(start)].decode().removesuffix("\r")
+
+    def line_number(self, index: int) -> int:
+        """Where line `index` of those that are not blank stands in the file, from 1."""
+        return self._numbers[index]
+
+    def _end_of(self, start: int) -> int:
+        end = self._data.find(b"\n", start)
+        return len(self._data) if end < 0 else end
+
+
+def open_regular_file(path: Path) -> BufferedReader:
+    """Opens a file for reading, and nothing that would block or that has no end.
+
+    Raises:
+        ManifestError: it is missing, a folder, a device or not readable.
+    """
+    place = Place(str(path), 1)
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return path.open("rb")
+    except FileNotFoundError as error:
+        raise place.refuse("there is no such file") from error
+    except OSError as error:
+        raise place.refuse(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise place.refuse(f"is not a path: {error}") from error
+    raise place.refuse("expected a file, this is a folder" if stat.S_ISDIR(mode) else "expected a regular file")
+
+
+def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
+    """A whole file of at most `max_bytes`; `remedy` says what to do about a larger one."""
+    place = Place(str(path), 1)
+    with open_regular_file(path) as stream:
+        try:
+            content = stream.read(max_bytes + 1)
+        except OSError as error:
+            raise place.refuse(f"cannot be read: {error.strerror}") from error
+    if len(content) > max_bytes:
+        raise place.refuse(f"is larger than {max_bytes:,} bytes; {remedy}")
+    return content
+
+
+def read_lines(path: Path, hasher: Hasher) -> Iterator[tuple[int, str]]:
+    """Streams a file's lines with their numbers, from 1, line ends included, and hashes all bytes on the way."""
+    number = 0
+    with open_regular_file(path) as stream:
+        while True:
+            number += 1
+            place = Place(str(path), number)
+            try:
+                content = stream.readline(MAX_LINE_BYTES + 1)
+            except OSError as error:
+                raise place.refuse(f"cannot be read: {error.strerror}") from error
+            if not content:
+                return
+            if len(content) > MAX_LINE_BYTES:
+                raise place.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+            hasher.update(content)
+            yield number, decode(content, place)
+
+
+def decode(content: bytes, place: Place) -> str:
+    """UTF-8 to text, without a byte order mark. `place` is where `content` begins."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        here = Place(place.file, place.line + content.count(b"\n", 0, error.start))
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise here.refuse("expected UTF-8, this is UTF-16; save the file as UTF-8") from error
+        raise here.refuse(f"expected UTF-8, came the byte 0x{content[error.start]:02X}") from error
+    return text.removeprefix(_BOM) if place.line == 1 else text

@@ -1,0 +1,130 @@
+"""What a run would do: every row checked, every clip counted, before anything is rendered. Loads without torch."""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+
+from jobs.manifest import Manifest
+from jobs.types import ClipSpec
+from pipelines.types import VideoShape
+
+MAX_PRINTED_GROUPS = 20
+
+
+@dataclass(frozen=True)
+class PlanGroup:
+    """The clips of one model, shape and number of steps: those that take equally long."""
+
+    model: str
+    shape: VideoShape
+    num_inference_steps: int
+    num_clips: int
+    num_pending: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A manifest against what its store already holds.
+
+    `num_clips` is `num_done + num_quarantined + num_pending`, `num_rows` is `num_clips + num_repeats`. A clip that is
+    both committed and quarantined is done: its record says so.
+    """
+
+    name: str
+    num_rows: int
+    num_repeats: int
+    num_clips: int
+    num_done: int
+    num_quarantined: int
+    num_pending: int
+    groups: tuple[PlanGroup, ...]  # by model, shape, steps
+    _manifest: Manifest = field(repr=False)
+    _committed: Container[str] = field(repr=False)
+    _quarantined: Container[str] = field(repr=False)
+
+    def pending(self) -> Iterator[ClipSpec]:
+        """Streams the clips that are to be rendered, in the manifest's order, by walking it once more.
+
+        Raises:
+            ManifestError: the manifest's file changed since the plan was made.
+        """
+        for spec in self._manifest.specs():
+            if spec.clip_id not in self._committed and spec.clip_id not in self._quarantined:
+                yield spec
+
+
+def make_plan(manifest: Manifest, committed: Container[str], quarantined: Container[str]) -> Plan:
+    """Walks all rows of `manifest` once, so that a wrong row is found before anything runs.
+
+    Args:
+        manifest: what is to be rendered.
+        committed: ids of clips that have a record in the store.
+        quarantined: ids of clips that were given up.
+
+    Raises:
+        ManifestError: a row is wrong.
+    """
+    num_rows = num_repeats = num_done = num_quarantined = 0
+    clips: dict[tuple[str, VideoShape, int], list[int]] = {}  # [clips, pending]
+    for row in manifest.rows():
+        num_rows += 1
+        if not isinstance(row, ClipSpec):
+            num_repeats += 1
+            continue
+        key = (row.model.name, row.request.shape, row.request.sampling.num_inference_steps)
+        counts = clips.setdefault(key, [0, 0])
+        counts[0] += 1
+        if row.clip_id in committed:
+            num_done += 1
+        elif row.clip_id in quarantined:
+            num_quarantined += 1
+        else:
+            counts[1] += 1
+    groups = tuple(PlanGroup(*key, *counts) for key, counts in sorted(clips.items(), key=lambda item: _order(*item[0])))
+    num_clips = num_rows - num_repeats
+    return Plan(
+        name=manifest.name,
+        num_rows=num_rows,
+        num_repeats=num_repeats,
+        num_clips=num_clips,
+        num_done=num_done,
+        num_quarantined=num_quarantined,
+        num_pending=num_clips - num_done - num_quarantined,
+        groups=groups,
+        _manifest=manifest,
+        _committed=committed,
+        _quarantined=quarantined,
+    )
+
+
+def render_plan_text(plan: Plan) -> str:
+    """The plan as plain text for a terminal: the counts, then a table by model, shape and steps."""
+    repeats = f" in {plan.num_rows:,} rows ({plan.num_repeats:,} repeat another)" if plan.num_repeats else ""
+    lines = [
+        f"{plan.name}: {plan.num_clips:,} clips{repeats}",
+        f"  done {plan.num_done:,}, in quarantine {plan.num_quarantined:,}, to render {plan.num_pending:,}",
+        "",
+    ]
+    table = [("model", "size", "frames", "steps", "clips", "to render")]
+    table += [
+        (
+            group.model,
+            f"{group.shape.width}x{group.shape.height}",
+            f"{group.shape.num_frames}",
+            f"{group.num_inference_steps}",
+            f"{group.num_clips:,}",
+            f"{group.num_pending:,}",
+        )
+        for group in plan.groups[:MAX_PRINTED_GROUPS]
+    ]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        texts = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  " + "  ".join(texts + numbers))
+    if len(plan.groups) > MAX_PRINTED_GROUPS:
+        lines.append(f"  and {len(plan.groups) - MAX_PRINTED_GROUPS:,} more kinds of clip")
+    return "\n".join(lines)
+
+
+def _order(model: str, shape: VideoShape, num_inference_steps: int) -> tuple[str, int, int, int, int]:
+    return model, shape.num_frames, shape.height, shape.width, num_inference_steps

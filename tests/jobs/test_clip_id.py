@@ -1,0 +1,139 @@
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from jobs.clip_id import clip_id
+from jobs.types import ClipSpec, ModelIdentity
+from nag.params import NagParams
+from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+
+MODEL = ModelIdentity("tiny", "package:tiny", "r1", "float32", "UniPCMultistepScheduler")
+REQUEST = GenerationRequest(
+    prompt="a red circle",
+    negative_prompt="blue",
+    shape=VideoShape(17, 64, 96),
+    fps=8.0,
+    sampling=SamplingParams(num_inference_steps=8, guidance_scale=2.0, flow_shift=3.0, seed=7),
+    nag=NagParams(nag_scale=9.0, nag_tau=2.5, nag_alpha=0.25, nag_start=0.1, nag_end=0.9),
+)
+
+texts = st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30).filter(
+    lambda text: text.strip()
+)
+requests = st.builds(
+    GenerationRequest,
+    prompt=texts,
+    negative_prompt=texts | st.just(""),
+    shape=st.builds(
+        VideoShape, st.integers(1, 200), st.integers(1, 99).map(lambda n: 2 * n), st.integers(1, 99).map(lambda n: 2 * n)
+    ),
+    fps=st.floats(1, 240),
+    sampling=st.builds(
+        SamplingParams,
+        num_inference_steps=st.integers(1, 1000),
+        guidance_scale=st.floats(1, 100),
+        flow_shift=st.none() | st.floats(0.1, 20),
+        seed=st.integers(0, 2**63 - 1),
+    ),
+    nag=st.builds(
+        NagParams,
+        nag_scale=st.floats(1, 100),
+        nag_tau=st.floats(0.1, 10),
+        nag_alpha=st.floats(0, 1),
+        nag_start=st.floats(0, 0.4),
+        nag_end=st.floats(0.5, 1),
+    ),
+)
+models = st.builds(ModelIdentity, texts, texts, texts, texts, texts, texts, st.integers(1, 4096))
+
+
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(value):
+        entry = getattr(value, field.name)
+        found |= leaves(entry, f"{prefix}{field.name}.") if is_dataclass(entry) else {prefix + field.name: entry}
+    return found
+
+
+def replaced(value: Any, path: str, leaf: Any) -> Any:
+    name, _, rest = path.partition(".")
+    return replace(value, **{name: replaced(getattr(value, name), rest, leaf) if rest else leaf})
+
+
+def changed(leaf: Any) -> Any:
+    """Another value that the field's checks allow."""
+    match leaf:
+        case str():
+            return leaf + "x"
+        case int():
+            return leaf + 2
+        case _:
+            return leaf + 0.05
+
+
+def test_an_id_is_32_hex_digits_and_never_changes() -> None:
+    assert clip_id(MODEL, REQUEST) == "8f10e29bee4a92fe0a4f44adbe016347"
+
+
+@pytest.mark.parametrize("path", leaves(REQUEST))
+def test_every_field_of_the_request_changes_the_id(path: str) -> None:
+    other = replaced(REQUEST, path, changed(leaves(REQUEST)[path]))
+    assert clip_id(MODEL, other) != clip_id(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize("path", leaves(MODEL))
+def test_every_field_of_the_model_changes_the_id(path: str) -> None:
+    other = replaced(MODEL, path, changed(leaves(MODEL)[path]))
+    assert clip_id(other, REQUEST) != clip_id(MODEL, REQUEST)
+
+
+def test_a_flow_shift_as_saved_is_not_any_number() -> None:
+    assert clip_id(MODEL, replaced(REQUEST, "sampling.flow_shift", None)) != clip_id(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize("path", ["fps", "sampling.guidance_scale", "sampling.flow_shift", "nag.nag_scale"])
+def test_an_int_in_a_float_field_is_the_same_clip(path: str) -> None:
+    assert clip_id(MODEL, replaced(REQUEST, path, 4)) == clip_id(MODEL, replaced(REQUEST, path, 4.0))
+
+
+def test_minus_zero_is_zero() -> None:
+    zero, minus_zero = (replaced(REQUEST, "nag.nag_start", value) for value in (0.0, -0.0))
+    assert clip_id(MODEL, zero) == clip_id(MODEL, minus_zero)
+
+
+def test_text_cannot_move_from_one_field_to_the_next() -> None:
+    one = replace(REQUEST, prompt='a","negative_prompt":"b', negative_prompt="")
+    other = replace(REQUEST, prompt="a", negative_prompt="b")
+    assert clip_id(MODEL, one) != clip_id(MODEL, other)
+
+
+def test_the_name_of_a_clip_is_not_in_its_id() -> None:
+    assert not {"name", "clip_id"} & leaves(REQUEST).keys()
+    one, other = (ClipSpec(clip_id(MODEL, REQUEST), name, MODEL, REQUEST) for name in ("a", "b"))
+    assert one.clip_id == other.clip_id
+
+
+@given(models, requests)
+def test_equal_values_give_equal_ids(model: ModelIdentity, request: GenerationRequest) -> None:
+    found = clip_id(model, request)
+    assert re.fullmatch(r"[0-9a-f]{32}", found)
+    assert clip_id(replace(model), replace(request, shape=replace(request.shape), nag=replace(request.nag))) == found
+
+
+@given(models, requests, models, requests)
+def test_unequal_values_give_unequal_ids(
+    model: ModelIdentity, request: GenerationRequest, other_model: ModelIdentity, other_request: GenerationRequest
+) -> None:
+    assume((model, request) != (other_model, other_request))
+    assert clip_id(model, request) != clip_id(other_model, other_request)
+
+
+@given(requests, st.sampled_from(sorted(leaves(REQUEST))), st.data())
+def test_one_field_alone_makes_another_clip(request: GenerationRequest, path: str, data: st.DataObject) -> None:
+    leaf = leaves(data.draw(requests))[path]
+    assume(leaf != leaves(request)[path])
+    assert clip_id(MODEL, replaced(request, path, leaf)) != clip_id(MODEL, request)
