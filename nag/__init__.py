@@ -1,0 +1,45 @@
+"""Normalized Attention Guidance for stock diffusers Wan and LTX pipelines. `NagParams` loads without torch."""
+
+from typing import TYPE_CHECKING, Any
+
+from nag.errors import NagCoverageError, NagError, NagParameterError, NagTextError
+from nag.params import NagParams
+
+if TYPE_CHECKING:
+    from nag.guidance import normalized_attention_guidance
+    from nag.install import Coverage, InstalledNag, encode_negative_prompt, guide, install
+    from nag.packing import NegativeText
+
+_NEEDS_TORCH = {
+    "Coverage": "nag.install",
+    "InstalledNag": "nag.install",
+    "NegativeText": "nag.packing",
+    "encode_negative_prompt": "nag.install",
+    "guide": "nag.install",
+    "install": "nag.install",
+    "normalized_attention_guidance": "nag.guidance",
+}
+
+__all__ = [
+    "Coverage",
+    "InstalledNag",
+    "NagCoverageError",
+    "NagError",
+    "NagParameterError",
+    "NagParams",
+    "NagTextError",
+    "NegativeText",
+    "encode_negative_prompt",
+    "guide",
+    "install",
+    "normalized_attention_guidance",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports what needs torch when it is first asked for."""
+    import importlib
+
+    if name in _NEEDS_TORCH:
+        return getattr(importlib.import_module(_NEEDS_TORCH[name]), name)
+    raise AttributeError(f"module 'nag' has no attribute {name!r}")

@@ -5,19 +5,17 @@ which learns several times faster from scratch than Wan 2.1's. Compression is 8 
 17 x 64 x 64 becomes latents of (16, 5, 8, 8).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
+from pipelines.shapes.training_log import LogStep
 from pipelines.shapes.world import NUM_FRAMES, SIZE_PX, render_uint8, sample_clip
 
 NUM_LATENT_CHANNELS = 16
 KL_WEIGHT = 1e-4  # keeps the latents near unit scale; larger blurs edges
-
-LogStep = Callable[[str, int, float], None]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 import csv
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+LogStep = Callable[[str, int, float], None]  # stage, step from 0, loss
 
 COLUMNS = ("stage", "step", "loss", "seconds")
 ROW_EVERY_STEPS = 50

@@ -1,0 +1,56 @@
+"""NAG in the text cross-attention of `LTXVideoTransformer3DModel`.
+
+Shapes: B batch, L video tokens, T text tokens, D channels, H heads, K channels a head.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+from nag.packing import Packing
+
+
+class NagLTXVideoAttnProcessor:
+    """Stands in for diffusers' `LTXVideoAttnProcessor` in a cross-attention; the text and its mask may be packed."""
+
+    _attention_backend: Any = None  # class attributes: diffusers sets them on whatever processor it finds
+    _parallel_config: Any = None
+
+    def __init__(self, packing: Packing) -> None:
+        self.packing = packing
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> torch.Tensor:
+        if image_rotary_emb is not None:
+            raise NotImplementedError("LTX's text cross-attention has no rotary embedding")
+        batch_size, text_length, _ = encoder_hidden_states.shape
+        if attention_mask is not None:  # (B, 1, T), additive, to (B, H, 1, T)
+            attention_mask = attn.prepare_attention_mask(attention_mask, text_length, batch_size)
+            attention_mask = attention_mask.view(batch_size, attn.heads, -1, text_length)
+        query_BLHK = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
+        key_BTHK = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
+        value_BTHK = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))
+
+        def attend(rows: slice, tokens: slice) -> torch.Tensor:
+            output = dispatch_attention_fn(
+                query_BLHK[rows],
+                key_BTHK[rows, tokens],
+                value_BTHK[rows, tokens],
+                attn_mask=None if attention_mask is None else attention_mask[rows, ..., tokens],
+                backend=self._attention_backend,
+                parallel_config=None,  # the text is whole on every rank of a parallel model
+            )
+            return output.flatten(2, 3).to(query_BLHK.dtype)
+
+        positive_length = self.packing.layout.positive_length
+        output_BLD = self.packing.guide(
+            attend(slice(None), slice(0, positive_length)), lambda rows: attend(rows, slice(positive_length, None))
+        )
+        return attn.to_out[1](attn.to_out[0](output_BLD))

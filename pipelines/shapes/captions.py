@@ -1,0 +1,68 @@
+"""What a Shapes clip is called: captions that name some of its attributes and leave the rest open.
+
+What a caption leaves open varies freely in the training clips, so a model learns that the unnamed is undecided, which
+is what gives a negative prompt something to decide.
+"""
+
+import torch
+
+from pipelines.shapes.world import ATTRIBUTES, ShapesClip
+
+EMPTY_SHARE = 0.1  # captions of nothing at all, for classifier-free guidance
+TERSE_SHARE = 0.3  # bare lists of attributes, the way that negative prompts are written
+CAPITAL_SHARE = 0.1  # captions that begin with a capital letter
+NAMED_SHARE = 0.6  # how often each attribute is named
+
+
+def _choose(options: tuple[str, ...], generator: torch.Generator) -> str:
+    return options[int(torch.randint(len(options), (), generator=generator))]
+
+
+def phrase(attribute: str, value: str) -> str:
+    """The words for one attribute on its own, such as "moving left" or "black background"."""
+    if attribute == "motion":
+        if value == "still":
+            return "standing still"
+        return f"moving {value}"
+    return f"{value} background" if attribute == "background" else value
+
+
+def caption(clip: ShapesClip, generator: torch.Generator) -> str:
+    """Describes the clip in one of several wordings, naming a random part of its attributes."""
+    if torch.rand((), generator=generator) < EMPTY_SHARE:
+        return ""
+    words = _lower_caption(clip, generator)
+    is_capital = torch.rand((), generator=generator) < CAPITAL_SHARE
+    return words[:1].upper() + words[1:] if is_capital else words
+
+
+def _lower_caption(clip: ShapesClip, generator: torch.Generator) -> str:
+    named = {name: getattr(clip, name) for name in ATTRIBUTES if torch.rand((), generator=generator) < NAMED_SHARE}
+    if torch.rand((), generator=generator) < TERSE_SHARE:
+        return terse_caption(named, generator)
+    return sentence(named, generator)
+
+
+def terse_caption(named: dict[str, str], generator: torch.Generator) -> str:
+    """The attributes in any order: "black background, red"."""
+    names = list(named)
+    order = torch.randperm(len(names), generator=generator).tolist()
+    return ", ".join(phrase(names[index], named[names[index]]) for index in order)
+
+
+def sentence(named: dict[str, str], generator: torch.Generator) -> str:
+    """A noun phrase: "a red circle moving left on a black background"."""
+    words = [_choose(("a", "one", "the", "a video of a"), generator)]
+    if "colour" in named:
+        words.append(named["colour"])
+    words.append(named.get("shape") or _choose(("shape", "thing", "object"), generator))
+    if "motion" in named:
+        still = ("standing still", "at rest", "that does not move")
+        moving = (f"moving {named['motion']}", f"that moves {named['motion']}", f"going {named['motion']}")
+        words.append(_choose(still if named["motion"] == "still" else moving, generator))
+    if "background" in named:
+        words.append(_choose(("on a", "in front of a", "on"), generator))
+        words.append(named["background"])
+        if words[-2] != "on" or torch.rand((), generator=generator) < 0.5:
+            words.append("background")
+    return " ".join(words)

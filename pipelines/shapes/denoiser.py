@@ -1,0 +1,120 @@
+"""Trains the Shapes models' transformer: a stock `WanTransformer3DModel` at tiny size, by flow matching.
+
+Decides the transformer's size and its training. The width (128) must exceed the channels of a patch (64), or it never
+learns to denoise; the latents are normalised with the autoencoder's mean and std, as `WanPipeline` expects.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.training_utils import EMAModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import T5TokenizerFast, UMT5EncoderModel
+
+from pipelines.shapes.autoencoder import NUM_LATENT_CHANNELS, encode_clips
+from pipelines.shapes.captions import caption
+from pipelines.shapes.text import encode_captions
+from pipelines.shapes.training_log import LogStep
+from pipelines.shapes.world import ShapesClip, render_uint8, sample_clip
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class DenoiserTraining:
+    """How long and how fast the transformer learns."""
+
+    num_steps: int = 7000
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3
+    num_clips: int = 12_000
+    flow_shift: float = 2.0  # of the training noise: more weight on the noisy end, where the content is decided
+    ema_decay: float = 0.999
+    seed: int = 2
+
+
+def build_transformer() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=4,
+        attention_head_dim=32,
+        in_channels=NUM_LATENT_CHANNELS,
+        out_channels=NUM_LATENT_CHANNELS,
+        text_dim=64,
+        freq_dim=128,
+        ffn_dim=512,
+        num_layers=5,
+        cross_attn_norm=True,
+        rope_max_seq_len=32,
+    )
+
+
+def normalised_latents(autoencoder: AutoencoderKLWan, clips: list[ShapesClip], chunk: int = 256) -> Iterator[torch.Tensor]:
+    """Latents as `WanPipeline` denoises them, (N, C, F, H, W) float32, a chunk of clips at a time."""
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1)
+        for values in (autoencoder.config.latents_mean, autoencoder.config.latents_std)
+    )
+    for first in range(0, len(clips), chunk):
+        yield (encode_clips(autoencoder, render_uint8(clips[first : first + chunk])) - mean) / std
+
+
+def sample_sigmas(training: DenoiserTraining, generator: torch.Generator) -> torch.Tensor:
+    """Noise levels of a batch, (B,), spread evenly and then shifted as the sampler's schedule is."""
+    spread = torch.arange(training.batch_size) + torch.rand(training.batch_size, generator=generator)
+    uniform = spread / training.batch_size
+    return training.flow_shift * uniform / (1 + (training.flow_shift - 1) * uniform)
+
+
+def train_transformer(
+    training: DenoiserTraining,
+    tokenizer: T5TokenizerFast,
+    text_encoder: UMT5EncoderModel,
+    clips: list[ShapesClip],
+    latents_NCFHW: torch.Tensor,
+    log_step: LogStep,
+) -> WanTransformer3DModel:
+    """Trains from scratch; every time a clip is seen its caption is worded afresh.
+
+    Returns:
+        The exponential moving average of the weights.
+    """
+    torch.manual_seed(training.seed)
+    generator = torch.Generator().manual_seed(training.seed)
+    transformer = build_transformer().train()
+    ema = EMAModel(transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
+    optimizer = torch.optim.AdamW(transformer.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.learning_rate, total_steps=training.num_steps, pct_start=0.05, final_div_factor=100
+    )
+    compiled = torch.compile(transformer)
+    for step in range(training.num_steps):
+        rows = torch.randint(len(clips), (training.batch_size,), generator=generator)
+        latents_BCFHW = latents_NCFHW[rows].float()
+        with torch.no_grad():
+            captions = [caption(clips[row], generator) for row in rows.tolist()]
+            text_BLD = encode_captions(tokenizer, text_encoder, captions)
+        sigmas = sample_sigmas(training, generator)[torch.randperm(training.batch_size, generator=generator)]
+        noise_BCFHW = torch.randn(latents_BCFHW.shape, generator=generator)
+        level = sigmas.view(-1, 1, 1, 1, 1)
+        noisy_BCFHW = (1 - level) * latents_BCFHW + level * noise_BCFHW
+        # the flash kernel's backward pass is several times slower than the plain one on a CPU
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+            velocity_BCFHW = compiled(noisy_BCFHW, sigmas * NUM_TRAIN_TIMESTEPS, text_BLD, return_dict=False)[0]
+            loss = torch.nn.functional.mse_loss(velocity_BCFHW.float(), noise_BCFHW - latents_BCFHW)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        ema.step(transformer.parameters())
+        log_step("transformer", step, loss.item())
+    ema.copy_to(transformer.parameters())
+    return transformer.eval()
+
+
+def sample_training_clips(training: DenoiserTraining) -> list[ShapesClip]:
+    generator = torch.Generator().manual_seed(training.seed + 1)
+    return [sample_clip(generator) for _ in range(training.num_clips)]
