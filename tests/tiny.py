@@ -1,0 +1,132 @@
+"""Real diffusers classes at tiny size, with random weights: what the tests of nag/ and pipelines/ render with."""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from transformers import T5Config, T5EncoderModel, T5TokenizerFast, UMT5Config, UMT5EncoderModel
+
+TEXT_DIM = 16
+LETTERS = "abcdefghijklmnopqrstuvwxyz ,"
+
+
+def tokenizer() -> T5TokenizerFast:
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    return T5TokenizerFast(vocab=vocabulary, extra_ids=0)
+
+
+def text_encoder(config_class: Any = UMT5Config, model_class: Any = UMT5EncoderModel) -> Any:
+    torch.manual_seed(1)
+    config = config_class(
+        vocab_size=len(LETTERS) + 4, d_model=TEXT_DIM, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0
+    )
+    return model_class(config).eval()
+
+
+def wan_transformer(seed: int = 0, image_dim: int | None = None, in_channels: int = 8) -> WanTransformer3DModel:
+    torch.manual_seed(seed)
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=in_channels,
+        out_channels=8,
+        text_dim=TEXT_DIM,
+        freq_dim=32,
+        ffn_dim=48,
+        num_layers=2,
+        cross_attn_norm=True,
+        rope_max_seq_len=32,
+        image_dim=image_dim,
+        added_kv_proj_dim=24 if image_dim else None,
+    ).eval()
+
+
+def wan_vae() -> AutoencoderKLWan:
+    torch.manual_seed(2)
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=8,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 8,
+        latents_std=[1.0] * 8,
+    ).eval()
+
+
+def wan_pipeline(two_transformers: bool = False) -> WanPipeline:
+    """Wan 2.1's layout, or with two transformers Wan 2.2's."""
+    pipeline = WanPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=text_encoder(),
+        vae=wan_vae(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        transformer=wan_transformer(0),
+        transformer_2=wan_transformer(7) if two_transformers else None,
+        boundary_ratio=0.7 if two_transformers else None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def wan_image_to_video_pipeline(image_dim: int = 20) -> WanImageToVideoPipeline:
+    """Wan 2.1's image-to-video layout: latents, mask and condition in, an image branch in each cross-attention."""
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=tokenizer(),
+        text_encoder=text_encoder(),
+        vae=wan_vae(),
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        transformer=wan_transformer(0, image_dim=image_dim, in_channels=8 + 8 + 4),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def ltx_pipeline() -> LTXPipeline:
+    torch.manual_seed(0)
+    transformer = LTXVideoTransformer3DModel(
+        in_channels=8,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=12,
+        cross_attention_dim=24,
+        caption_channels=TEXT_DIM,
+        num_layers=2,
+    ).eval()
+    vae = AutoencoderKLLTXVideo(
+        latent_channels=8,
+        block_out_channels=(8, 8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8, 8),
+        layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+        spatio_temporal_scaling=(True, True, False, False),
+        decoder_spatio_temporal_scaling=(True, True, False, False),
+        decoder_inject_noise=(False,) * 5,
+        upsample_residual=(False,) * 4,
+        upsample_factor=(1,) * 4,
+        timestep_conditioning=False,
+        patch_size=1,
+        patch_size_t=1,
+        encoder_causal=True,
+        decoder_causal=False,
+    ).eval()
+    pipeline = LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=text_encoder(T5Config, T5EncoderModel),
+        tokenizer=tokenizer(),
+        transformer=transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
