@@ -132,7 +132,7 @@ class _CsvFeed:
     """Feeds a csv reader line by line, and so knows where each record begins, and stops one that has no end."""
 
     def __init__(self, path: Path, lines: Iterator[tuple[int, str]]) -> None:
-        self._file = str(path)
+        self._record_place = Place(str(path), 1)
         self._lines = lines
         self._line_number = 0
         self._num_characters = 0
@@ -140,7 +140,7 @@ class _CsvFeed:
 
     def next_record(self) -> tuple[Place, list[str]] | None:
         """The next record and the line that it begins on; None at the end."""
-        place = Place(self._file, self._line_number + 1)
+        place = self._record_place = Place(self._record_place.file, self._line_number + 1)
         self._num_characters = 0
         try:
             return place, next(self._reader)
@@ -154,10 +154,12 @@ class _CsvFeed:
         if entry is None:
             return None
         self._line_number, line = entry
-        place = Place(self._file, self._line_number)
         self._num_characters += len(line)
         if self._num_characters > MAX_RECORD_CHARACTERS:
-            raise place.refuse(f"a row is longer than {MAX_RECORD_CHARACTERS:,} characters; is a quote left open?")
+            raise self._record_place.refuse(
+                f"a row is longer than {MAX_RECORD_CHARACTERS:,} characters; is a quote left open?"
+            )
         if "\0" in line:
+            place = Place(self._record_place.file, self._line_number)
             raise place.refuse("the line holds a NUL character; is this text?")
         return line

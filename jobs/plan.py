@@ -98,9 +98,9 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
 
 def render_plan_text(plan: Plan) -> str:
     """The plan as plain text for a terminal: the counts, then a table by model, shape and steps."""
-    repeats = f" in {plan.num_rows:,} rows ({plan.num_repeats:,} repeat another)" if plan.num_repeats else ""
+    repeats = f" ({_counted(plan.num_rows, 'row')}, {_counted(plan.num_repeats, 'repeat')})" if plan.num_repeats else ""
     lines = [
-        f"{plan.name}: {plan.num_clips:,} clips{repeats}",
+        f"{plan.name}: {_counted(plan.num_clips, 'clip')}{repeats}",
         f"  done {plan.num_done:,}, in quarantine {plan.num_quarantined:,}, to render {plan.num_pending:,}",
         "",
     ]
@@ -124,6 +124,10 @@ def render_plan_text(plan: Plan) -> str:
     if len(plan.groups) > MAX_PRINTED_GROUPS:
         lines.append(f"  and {len(plan.groups) - MAX_PRINTED_GROUPS:,} more kinds of clip")
     return "\n".join(lines)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _order(model: str, shape: VideoShape, num_inference_steps: int) -> tuple[str, int, int, int, int]:

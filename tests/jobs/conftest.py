@@ -12,7 +12,6 @@ from jobs.suggest import unknown
 from jobs.types import ModelIdentity
 from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 
-
 settings.register_profile("jobs", deadline=None, database=None, max_examples=60)
 settings.load_profile("jobs")
 

@@ -29,7 +29,10 @@ requests = st.builds(
     prompt=texts,
     negative_prompt=texts | st.just(""),
     shape=st.builds(
-        VideoShape, st.integers(1, 200), st.integers(1, 99).map(lambda n: 2 * n), st.integers(1, 99).map(lambda n: 2 * n)
+        VideoShape,
+        st.integers(1, 200),
+        st.integers(1, 99).map(lambda n: 2 * n),
+        st.integers(1, 99).map(lambda n: 2 * n),
     ),
     fps=st.floats(1, 240),
     sampling=st.builds(
