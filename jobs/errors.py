@@ -58,6 +58,14 @@ class ObjectExistsError(StoreError):
     """A conditional write found the object already there."""
 
 
+class ObjectMissingError(StoreError):
+    """There is no object under that key."""
+
+
+class RecordError(StoreError):
+    """What lies under a record's key is not a record that this version reads, or would not be one if written."""
+
+
 class EncodeError(JobError):
     """ffmpeg did not make an MP4 of the frames."""
 
