@@ -7,13 +7,12 @@ import pytest
 
 from infra.local.s3_server import Identity, LocalS3
 
-READER = Identity.create("reader", ["Read:renders", "List:renders"])
-
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[LocalS3]:
-    """One server for the whole run, with the bucket `renders` and the identity `READER` besides the administrator."""
-    with LocalS3(bucket="renders", others=[READER]) as server:
+    """One server for the whole run, with the bucket `renders`, and an identity besides that may only read it."""
+    reader = Identity.create("reader", ["Read:renders", "List:renders"])
+    with LocalS3(bucket="renders", others=[reader]) as server:
         yield server
 
 

@@ -165,7 +165,15 @@ class LocalS3:
         flags = [
             *(f"-{service}.port={ports[index]}" for index, service in enumerate(SERVICES)),
             *(f"-{service}.port.grpc={ports[index + len(SERVICES)]}" for index, service in enumerate(SERVICES)),
-            *("-filer", "-s3", "-s3.iam=false", f"-s3.config={settings}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *(
+                "-filer",
+                "-s3",
+                "-s3.iam=false",
+                "-s3.autoCreateBucket=false",
+                f"-s3.config={settings}",
+                "-s3.port.iceberg=0",
+                "-s3.port.lance=0",
+            ),
             *(
                 "-master.telemetry=false",
                 "-master.heartbeatInterval=50ms",

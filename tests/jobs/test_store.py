@@ -27,7 +27,6 @@ from jobs.errors import (
 from jobs.folder_store import FolderStore
 from jobs.store import S3Store, Store, open_store, read_object
 from jobs.store_uri import parse_output_uri
-from tests.conftest import READER
 
 FAST = StoreConfig(max_attempts=2, connect_timeout_s=2, read_timeout_s=20)
 TEXT = "text/plain"
@@ -156,7 +155,9 @@ def test_listing_streams(store: Store) -> None:
     assert isinstance(store.keys(""), Iterator)
 
 
-@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", "./a", ".a", "a\0", "a b", "ü", "a\\b", "a\n"])
+@pytest.mark.parametrize(
+    "key", ["", "/a", "a/", "a//b", "../a", "a/../b", "./a", ".a", "a\0", "a b", "ü", "a\\b", "a\n"]
+)
 def test_a_key_that_could_leave_the_store_is_refused(store: Store, key: str) -> None:
     for act in (lambda: store.put(key, b"", TEXT), lambda: store.get(key), lambda: store.exists(key)):
         with pytest.raises(StoreRefusedError, match="is no key"):
@@ -247,7 +248,7 @@ def test_one_prefix_does_not_see_another(s3: S3Store, s3_environment: LocalS3) -
 @pytest.mark.s3
 def test_a_body_damaged_on_its_way_is_refused_by_the_server(s3: S3Store) -> None:
     def damage(request: Any, **_: object) -> None:
-        request.body = b"X" + request.body[1:]
+        request.body = b"WHOLE"
 
     s3._client.meta.events.register("before-send.s3.PutObject", damage)
     with pytest.raises((StoreUnavailableError, StoreRefusedError)):
@@ -303,7 +304,7 @@ def test_a_bad_endpoint_is_refused_without_its_password(
 
 @pytest.mark.s3
 def test_who_may_only_read_is_told_what_to_allow(s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in s3_environment.environment(READER).items():
+    for name, value in s3_environment.environment(s3_environment.others[0]).items():
         monkeypatch.setenv(name, value)
     store = open_store("s3://renders/x", FAST)
     assert not list(store.keys(""))
@@ -417,7 +418,9 @@ def test_a_uri_that_is_no_output_is_refused_saying_what_was_expected(uri: str, e
     assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize("uri", ["file:///prompts.txt", "s3://renders", "s3://renders/", "s3://renders/../x", "s3://x/y"])
+@pytest.mark.parametrize(
+    "uri", ["file:///prompts.txt", "s3://renders", "s3://renders/", "s3://renders/../x", "s3://x/y"]
+)
 def test_a_uri_that_is_no_object_is_refused(uri: str) -> None:
     with pytest.raises(OutputUriError, match="expected"):
         read_object(uri, FAST, 10)
@@ -428,8 +431,6 @@ def test_a_uri_that_is_no_object_is_refused(uri: str) -> None:
 
 @pytest.mark.s3
 def test_the_server_listens_on_loopback_alone(s3_server: LocalS3) -> None:
-    sockets = {Path(link).name for link in Path(f"/proc/{s3_server.process_id}/fd").iterdir()}
-    assert sockets
     inodes = {
         str(link.readlink()).removeprefix("socket:[").removesuffix("]")
         for link in Path(f"/proc/{s3_server.process_id}/fd").iterdir()
