@@ -1,9 +1,8 @@
 """A manifest: a YAML, JSONL or CSV file that says which clips there are to be. Loads without torch.
 
-    with every row: row > axes > the manifest's defaults > the model's YAML
-
+A field's value is the row's, or else the axes', the manifest's default, the model's YAML.
 Rows are streamed and can be walked again; a million of them are never held. What is held is one 16-byte digest a clip
-and one a given name, to find duplicates. `rows` and `flat`, `yaml_manifest` and `axes` read; here a row becomes a
+and one a given name, to find duplicates. `flat` and `yaml_manifest` read; here a row becomes a
 `ClipSpec`, and every fault a `ManifestError` with file and line.
 """
 
@@ -22,7 +21,8 @@ from jobs.lines import Place
 from jobs.rows import Row, RowValueError, check_name, make_request, model_defaults
 from jobs.suggest import shown
 from jobs.types import ClipSpec, ModelIdentity
-from jobs.yaml_manifest import Given, ReadS3, YamlFile, open_yaml_file
+from jobs.values_file import ReadS3
+from jobs.yaml_manifest import Given, YamlFile, open_yaml_file
 from nag.errors import NagParameterError
 from pipelines.config import ModelConfig
 from pipelines.errors import PipelineError, RequestError

@@ -2,23 +2,20 @@
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from jobs.axes import MAX_GRID_CLIPS, Axis, FileAxis, Grid, ListAxis, RangeAxis, make_range
 from jobs.combine import parse_combination, product_of_all
-from jobs.errors import JobError
 from jobs.lines import LineTable, Place, decode, read_bytes
 from jobs.rows import Row, RowValueError, Unquoted, check_field, check_value
 from jobs.suggest import shown, unknown
+from jobs.values_file import ReadS3, read_values_file
 from jobs.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar, parse_yaml
 
 MAX_YAML_BYTES = 16 * 1024 * 1024
-MAX_VALUES_FILE_BYTES = 64 * 1024 * 1024
-
-ReadS3 = Callable[[str], bytes]
 _KEYS = ("name", "model", "output", "defaults", "axes", "combine", "clips")
 _KINDS: dict[type[YamlNode], str] = {YamlScalar: "a single value", YamlList: "a list", YamlMapping: "a mapping"}
 
@@ -195,41 +192,12 @@ class _YamlReader:
         place = self._place(node.line)
         if not (isinstance(node, YamlScalar) and isinstance(node.value, str) and node.value):
             raise place.refuse("file must be a path or an s3:// URI")
-        if node.value.startswith("s3://"):
-            file, content = node.value, self._s3_content(node.value, place)
-        else:
-            path = self._inside(node.value, place)
-            file, content = str(path), read_bytes(path, MAX_VALUES_FILE_BYTES, "split it")
+        file, content = read_values_file(node.value, self.path.parent, self.read_s3, place)
         self.hasher.update(hashlib.sha256(content).digest())
         table = LineTable(decode(content, Place(file, 1)))
         if not table:
             raise Place(file, 1).refuse(f"the axis {name} must have at least one value, the file has none")
         return FileAxis(name, file, table)
-
-    def _inside(self, written: str, place: Place) -> Path:
-        """The path of a file in the manifest's folder, or below."""
-        folder = self.path.parent
-        relative = PurePosixPath(written)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise place.refuse(f"file must be a path below the manifest's folder, not {shown(written)}")
-        try:
-            is_inside = (folder / relative).resolve().is_relative_to(folder.resolve())
-        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: symlinks in a circle
-            raise place.refuse(f"file cannot be read: {shown(written)}: {error}") from error
-        if not is_inside:
-            raise place.refuse(f"file {shown(written)} is a link that leaves the manifest's folder")
-        return folder / relative
-
-    def _s3_content(self, uri: str, place: Place) -> bytes:
-        if self.read_s3 is None:
-            raise place.refuse(f"file {shown(uri)} cannot be read: S3 is not available here")
-        try:
-            content = self.read_s3(uri)
-        except JobError as error:
-            raise place.refuse(f"file {shown(uri)} cannot be read: {error}") from error
-        if len(content) > MAX_VALUES_FILE_BYTES:
-            raise place.refuse(f"file {shown(uri)} is larger than {MAX_VALUES_FILE_BYTES:,} bytes; split it")
-        return content
 
     def _checked(self, name: str, node: YamlNode) -> Any:
         value: Any = node.value if isinstance(node, YamlScalar) else [] if isinstance(node, YamlList) else {}

@@ -23,7 +23,8 @@ MAX_VALUES = 1_000_000
 
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = Resolver()
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]{0,4000})")  # int() refuses more than 4,300 digits
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_MAX_WORD_CHARACTERS = 1000  # longer is text; PyYAML's patterns take gigabytes for megabytes of 1:1:1
 _READINGS = {
     "bool": "a yes/no value",
     "timestamp": "a date",
@@ -157,7 +158,9 @@ class _Builder:
 
 def _value(text: str, *, is_plain: bool) -> Any:
     """What a scalar means. Only words without quotes are ever anything but text."""
-    kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).rpartition(":")[2] if is_plain else "str"
+    if not is_plain or len(text) > _MAX_WORD_CHARACTERS:
+        return text
+    kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).rpartition(":")[2]
     if kind == "str":
         return text
     if kind == "null":

@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from pipelines.loading import ModelWeights
 
 from jobs.catalog import ModelCatalog
 from jobs.errors import RefusedError, UnknownModelError
@@ -11,6 +10,7 @@ from jobs.manifest import open_manifest
 from jobs.types import ModelIdentity
 from pipelines.config import ModelConfig
 from pipelines.errors import ModelConfigError, ModelNotFoundError
+from pipelines.loading import ModelWeights
 
 MODEL_YAML = """
 family: wan

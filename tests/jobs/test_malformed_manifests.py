@@ -16,7 +16,7 @@ from jobs import yaml_tree
 from jobs.errors import ManifestError, StoreUnavailableError
 from jobs.manifest import open_manifest
 from jobs.rows import FIELD_TYPES
-from tests.jobs.conftest import FakeCatalog
+from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -73,11 +73,16 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "bool for an int": (HEAD + "defaults: {seed: true}\n", 3, "which YAML reads as a yes/no value"),
     "octal": (HEAD + "defaults: {seed: 017}\n", 3, "017, which YAML reads as a number that is not plain decimal"),
     "base 60": (HEAD + "defaults: {seed: 1:30}\n", 3, "write a plain decimal number"),
+    "endless base 60": (
+        HEAD + f"defaults: {{seed: {'1:1' * 100_000}}}\n",
+        3,
+        "seed must be a whole number, not the text",
+    ),
     "underscore": (HEAD + "defaults: {seed: 1_000}\n", 3, "not plain decimal"),
     "not a number": (HEAD + "defaults: {fps: .nan}\n", 3, "fps must be a finite number, not the number nan"),
     "infinity": (HEAD + "defaults: {fps: .inf}\n", 3, "fps must be a finite number, not the number inf"),
-    "huge int": (HEAD + f"defaults: {{seed: {'9' * 4000}}}\n", 3, "not a number of 13288 bits"),
-    "huger int": (HEAD + f"defaults: {{seed: {'9' * 9000}}}\n", 3, "not plain decimal"),
+    "huge int": (HEAD + f"defaults: {{seed: {'9' * 900}}}\n", 3, "not a number of 2990 bits"),
+    "huger int": (HEAD + f"defaults: {{seed: {'9' * 9000}}}\n", 3, "seed must be a whole number, not the text '999"),
     "null": (HEAD + "defaults:\n  seed:\n", 4, "seed must be a whole number, not nothing; leave the field out"),
     "no for a prompt": (
         AXES + "  prompt:\n    - a\n    - no\n",
@@ -428,7 +433,7 @@ def test_a_link_out_of_the_manifests_folder_is_refused(write: Write, catalog: Fa
 def test_a_link_in_a_circle_is_refused(write: Write, catalog: FakeCatalog, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").symlink_to(tmp_path / "prompts.txt")
     path = write("manifest.yaml", AXES + "  prompt: {file: prompts.txt}\n")
-    assert refusal(path, catalog).startswith(f"{path}:4: file cannot be read")
+    assert refusal(path, catalog).startswith(f"{path}:4: file 'prompts.txt' cannot be read")
 
 
 def test_a_store_that_does_not_answer_is_a_fault_of_the_axis(write: Write, catalog: FakeCatalog) -> None:

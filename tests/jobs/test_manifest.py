@@ -18,7 +18,7 @@ from jobs.digests import DigestSet
 from jobs.errors import ManifestError
 from jobs.manifest import Manifest, RepeatedRow, open_manifest
 from jobs.types import ClipSpec
-from tests.jobs.conftest import FakeCatalog
+from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -10,7 +10,7 @@ from jobs.errors import ManifestError
 from jobs.manifest import open_manifest
 from jobs.plan import PlanGroup, make_plan, render_plan_text
 from pipelines.types import VideoShape
-from tests.jobs.conftest import FakeCatalog
+from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -86,7 +86,7 @@ import resource, sys
 from pathlib import Path
 from jobs.manifest import open_manifest
 from jobs.plan import make_plan
-from tests.jobs.conftest import FakeCatalog
+from tests.fakes.catalog import FakeCatalog
 
 def peak_bytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -120,18 +120,18 @@ def bytes_of_digests(num_clips: int) -> int:
 def test_a_long_jsonl_is_planned_in_the_memory_of_its_digests(write: Write) -> None:
     row = '{"prompt": "a red circle moving right over a green background", "seed": %d}\n'
     small = write("small.jsonl", "".join(row % seed for seed in range(100)))
-    large = write("large.jsonl", "".join(row % seed for seed in range(100_000)))
+    large = write("large.jsonl", "".join(row % seed for seed in range(300_000)))
     num_clips, num_bytes = planned(small, large)
-    assert num_clips == 100_000
+    assert num_clips == 300_000
     assert num_bytes < bytes_of_digests(num_clips) + 2_000_000
 
 
 def test_a_large_product_is_planned_in_the_memory_of_its_digests(write: Write) -> None:
     text = "name: a\nmodel: tiny\naxes: {prompt: {file: %s.txt}, seed: {range: [0, %d]}}"
-    for name, size in (("small", 10), ("large", 300)):
+    for name, size in (("small", 10), ("large", 400)):
         write(f"{name}.txt", "".join(f"a red circle number {number}\n" for number in range(size)))
     num_clips, num_bytes = planned(
-        write("small.yaml", text % ("small", 10)), write("large.yaml", text % ("large", 300))
+        write("small.yaml", text % ("small", 10)), write("large.yaml", text % ("large", 400))
     )
-    assert num_clips == 90_000
+    assert num_clips == 160_000
     assert num_bytes < bytes_of_digests(num_clips) + 2_000_000

@@ -1,0 +1,40 @@
+"""A model catalogue without YAMLs and weights."""
+
+from dataclasses import dataclass
+
+from jobs.errors import UnknownModelError
+from jobs.suggest import unknown
+from jobs.types import ModelIdentity
+from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+
+
+@dataclass(frozen=True)
+class FakeCatalogedModel:
+    config: ModelConfig
+    identity: ModelIdentity
+
+
+class FakeCatalog:
+    """Knows `tiny`, whose grid is 4k+1 frames and multiples of 16, and `coarse`, whose height and width go by 32."""
+
+    def __init__(self) -> None:
+        self.models = {"tiny": _model("tiny", 16), "coarse": _model("coarse", 32)}
+
+    def get(self, name: str, /) -> FakeCatalogedModel:
+        if name not in self.models:
+            raise UnknownModelError(unknown("model", name, self.models))
+        return self.models[name]
+
+
+def _model(name: str, step: int) -> FakeCatalogedModel:
+    config = ModelConfig(
+        name=name,
+        family="wan",
+        source=f"package:{name}",
+        grid=ShapeGrid(num_frames=4, height=step, width=step),
+        sampling=SamplingDefaults(
+            num_inference_steps=8, guidance_scale=1.0, num_frames=17, height=64, width=64, fps=8.0
+        ),
+        scheduler=SchedulerConfig(name="UniPCMultistepScheduler", flow_shift=3.0),
+    )
+    return FakeCatalogedModel(config, ModelIdentity(name, config.source, "r1", "float32", "UniPCMultistepScheduler"))
