@@ -1,9 +1,10 @@
 """A manifest: a YAML, JSONL or CSV file that says which clips there are to be. Loads without torch.
 
-A field's value is the row's, or else the axes', the manifest's default, the model's YAML.
+A field's value is the row's, or else the axes', or else the manifest's default, or else the model's YAML's.
+
 Rows are streamed and can be walked again; a million of them are never held. What is held is one 16-byte digest a clip
-and one a given name, to find duplicates. `flat` and `yaml_manifest` read; here a row becomes a
-`ClipSpec`, and every fault a `ManifestError` with file and line.
+and one a given name, to find duplicates. `flat` and `yaml_manifest` read; here a row becomes a `ClipSpec`, and every
+fault a `ManifestError` with file and line.
 """
 
 import hashlib

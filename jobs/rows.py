@@ -183,8 +183,10 @@ def _described(value: object, expected: FieldType) -> str:
             came = f"the yes/no value {str(value).lower()}: {quote_it}"
         case int() | float():
             came = f"the number {shown(value)}" + (f": {quote_it}" if expected == "text" else "")
+        case str() if expected == "number" and _NUMBER_CELL.fullmatch(value):
+            came = f"the text {shown(value)}: write it without quotes and without an exponent"  # YAML's 1e3 is text
         case str():
-            came = f"the text {shown(value)}" + (": remove the quotes" if _NUMBER_CELL.fullmatch(value) else "")
+            came = f"the text {shown(value)}" + (": remove the quotes" if _INTEGER_CELL.fullmatch(value) else "")
         case list():
             came = "a list; several values of one field go under axes"
         case _:

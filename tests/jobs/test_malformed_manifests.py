@@ -69,6 +69,11 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "num_frames must be a whole number, not the text",
     ),
     "remedy for a quoted number": (HEAD + 'defaults:\n  num_frames: "17"\n', 4, "remove the quotes"),
+    "exponent": (
+        HEAD + "defaults: {fps: 1e1}\n",
+        3,
+        "not the text '1e1': write it without quotes and without an exponent",
+    ),
     "float for an int": (HEAD + "defaults: {seed: 1.0}\n", 3, "seed must be a whole number, not the number 1.0"),
     "bool for an int": (HEAD + "defaults: {seed: true}\n", 3, "which YAML reads as a yes/no value"),
     "octal": (HEAD + "defaults: {seed: 017}\n", 3, "017, which YAML reads as a number that is not plain decimal"),
