@@ -64,6 +64,8 @@ class ModelConfig:
         revision: the hub's commit or tag; for a folder None, and its content's fingerprint is taken.
         dtype: of the transformer and the text encoder; the VAE is float32 on CPU and where `vae_dtype` says so.
         max_sequence_length: tokens of text, padded or cut to it.
+        decode_timestep: of LTX autoencoders that finish denoising while they decode (0.9.1 and later); else unused.
+        decode_noise_scale: share of noise mixed into the latents before such an autoencoder decodes them.
     """
 
     name: str
@@ -79,6 +81,8 @@ class ModelConfig:
     max_sequence_length: int = 512
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     nag: NagParams = field(default_factory=NagParams)
+    decode_timestep: float = 0.0
+    decode_noise_scale: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:
@@ -92,6 +96,8 @@ class ModelConfig:
         Raises:
             RequestError
         """
+        if self.family == "ltx" and request.sampling.flow_shift is not None:
+            raise RequestError(f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out")
         shape = request.shape
         if (shape.num_frames - 1) % self.grid.num_frames:
             below = (shape.num_frames - 1) // self.grid.num_frames * self.grid.num_frames + 1

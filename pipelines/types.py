@@ -7,6 +7,7 @@ sizes) is checked by `ModelConfig.check_request`.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_SEED = 2**63 - 1
+MAX_FRAMES, MAX_SIDE_PX = 10_000, 8192
+_CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class VideoShape:
     width: int
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "height", "width"):
-            if getattr(self, name) < 1:
-                raise RequestError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, most in (("num_frames", MAX_FRAMES), ("height", MAX_SIDE_PX), ("width", MAX_SIDE_PX)):
+            if not 1 <= getattr(self, name) <= most:
+                raise RequestError(f"{name} must be between 1 and {most:,}, not {getattr(self, name)}")
         for name in ("height", "width"):
             if getattr(self, name) % 2:
                 raise RequestError(f"{name} must be even (H.264 with yuv420p), not {getattr(self, name)}")
@@ -75,6 +78,16 @@ class GenerationRequest:
     sampling: SamplingParams
     nag: NagParams
 
+    @property
+    def has_nag(self) -> bool:
+        """Whether NAG acts on this clip: it has something to push away from, and parameters that push."""
+        return bool(self.negative_prompt.strip()) and self.nag.is_active
+
+    @property
+    def has_cfg(self) -> bool:
+        """Whether classifier-free guidance acts on this clip."""
+        return self.sampling.guidance_scale > 1
+
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise RequestError("prompt is empty")
@@ -92,10 +105,8 @@ def check_text(name: str, text: str) -> None:
     """
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise RequestError(f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed")
-    for position, character in enumerate(text):
-        code = ord(character)
-        if (code < 32 and character not in "\t\n\r") or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000:
-            raise RequestError(f"{name} holds the control character U+{code:04X} at position {position + 1}")
+    if found := _CONTROL_CHARACTER.search(text):
+        raise RequestError(f"{name} holds the control character U+{ord(found[0]):04X} at position {found.start() + 1}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +114,8 @@ class TextEmbeddings:
     """Text as the transformer takes it. Masks are None where the family has none (Wan pads with zeros)."""
 
     prompt_embeds: torch.Tensor  # (1, L, D)
-    negative_prompt_embeds: torch.Tensor  # (1, L, D)
     prompt_attention_mask: torch.Tensor | None  # (1, L)
+    negative_prompt_embeds: torch.Tensor | None  # (1, L, D); None where nothing needs it
     negative_prompt_attention_mask: torch.Tensor | None  # (1, L)
 
 

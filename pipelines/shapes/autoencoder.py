@@ -32,7 +32,9 @@ class AutoencoderTraining:
     seed: int = 0
 
 
-def build_autoencoder(latents_mean: list[float] | None = None, latents_std: list[float] | None = None) -> AutoencoderKLWan:
+def build_autoencoder(
+    latents_mean: list[float] | None = None, latents_std: list[float] | None = None
+) -> AutoencoderKLWan:
     """The untrained autoencoder; the latents' statistics are part of its config and known only after training."""
     return AutoencoderKLWan(
         base_dim=16,
@@ -102,7 +104,9 @@ def train_autoencoder(training: AutoencoderTraining, log_step: LogStep) -> Autoe
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
     autoencoder = build_autoencoder().train()
-    optimizer = torch.optim.AdamW(autoencoder.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        autoencoder.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.num_steps, pct_start=0.05, final_div_factor=300
     )

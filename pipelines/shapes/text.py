@@ -80,7 +80,12 @@ def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
 def encode_captions(tokenizer: T5TokenizerFast, encoder: UMT5EncoderModel, captions: list[str]) -> torch.Tensor:
     """Encodes as `WanPipeline` does: (B, MAX_TOKENS, D), zero behind each caption's last token."""
     tokens = tokenizer(
-        captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, add_special_tokens=True, return_tensors="pt"
+        captions,
+        padding="max_length",
+        max_length=MAX_TOKENS,
+        truncation=True,
+        add_special_tokens=True,
+        return_tensors="pt",
     )
     hidden_BLD = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
     return hidden_BLD * tokens.attention_mask.unsqueeze(-1)

@@ -26,7 +26,12 @@ class TrainingLog:
         self._losses.append(loss)
         if (step + 1) % ROW_EVERY_STEPS:
             return
-        row = (stage, step + 1, f"{sum(self._losses) / len(self._losses):.5f}", f"{time.monotonic() - self._started:.1f}")
+        row = (
+            stage,
+            step + 1,
+            f"{sum(self._losses) / len(self._losses):.5f}",
+            f"{time.monotonic() - self._started:.1f}",
+        )
         self._losses.clear()
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerow(row)

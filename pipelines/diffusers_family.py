@@ -1,0 +1,133 @@
+"""What Wan and LTX have in common: a stock diffusers pipeline, NAG on it, and a clip that depends on its request alone.
+
+Decides how a pipeline is loaded and called. What differs between the families is in `wan` and `ltx`.
+"""
+
+from abc import ABC, abstractmethod
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+import nag
+from pipelines.config import ModelConfig
+from pipelines.embeddings import EncodedText, TextEmbeddingCache
+from pipelines.family import OnStep
+from pipelines.loading import ModelWeights
+from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
+
+_SCHEDULERS = {
+    scheduler.__name__: scheduler for scheduler in (UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler)
+}
+
+
+class DiffusersFamily(ABC):
+    """A stock diffusers pipeline under NAG.
+
+    Nothing of a clip stays behind for the next one: the noise comes from a CPU generator of the clip's own seed, the
+    scheduler is built anew for each clip, and the embeddings depend on their text alone.
+    """
+
+    pipeline_class: ClassVar[Any]
+
+    def __init__(self, config: ModelConfig, pipeline: Any, device: torch.device) -> None:
+        """Takes over a pipeline that is loaded already; `load` loads one from a folder."""
+        self.config = config
+        self.device = device
+        self.pipeline = pipeline
+        self._scheduler_class = (
+            _SCHEDULERS[config.scheduler.name] if config.scheduler.name else type(pipeline.scheduler)
+        )
+        self._scheduler_config = dict(pipeline.scheduler.config)
+        self._nag = nag.install(pipeline)
+        self._embed = TextEmbeddingCache(self._encode)
+
+    @classmethod
+    def load(cls, config: ModelConfig, weights: ModelWeights) -> "DiffusersFamily":
+        """Loads the weights that `pipelines.loading.inspect_model` found fit, in safetensors only."""
+        device = torch.device(
+            "cuda"
+            if config.device == "auto" and torch.cuda.is_available()
+            else "cpu"
+            if config.device == "auto"
+            else config.device
+        )
+        dtype = getattr(torch, config.dtype)
+        dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
+        pipeline = cls.pipeline_class.from_pretrained(
+            weights.folder,
+            torch_dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
+            use_safetensors=True,
+            local_files_only=True,
+        ).to(device)
+        pipeline.set_progress_bar_config(disable=True)
+        return cls(config, pipeline, device)
+
+    @property
+    def nag_coverage(self) -> nag.Coverage:
+        return self._nag.coverage
+
+    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+        embeds, mask = self._embed(request.prompt)
+        negative = self._embed(request.negative_prompt) if request.has_nag or request.has_cfg else (None, None)
+        return TextEmbeddings(embeds, mask, *negative)
+
+    @torch.no_grad()
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        def report_step(_pipeline: Any, step_index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+            on_step(step_index)
+            return {}
+
+        self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
+        with self._guidance(request, embeddings):
+            return self.pipeline(
+                num_frames=request.shape.num_frames,
+                height=request.shape.height,
+                width=request.shape.width,
+                num_inference_steps=request.sampling.num_inference_steps,
+                guidance_scale=request.sampling.guidance_scale,
+                generator=torch.Generator("cpu").manual_seed(request.sampling.seed),
+                output_type="latent",
+                callback_on_step_end=report_step,
+                max_sequence_length=self.config.max_sequence_length,
+                **self._call_arguments(request, embeddings),
+            ).frames
+
+    @torch.no_grad()
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+        return VideoFrames(self._decode(request, latents), request.fps)
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        self._nag.remove()
+        del self.pipeline, self._embed
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _guidance(self, request: GenerationRequest, embeddings: TextEmbeddings) -> Any:
+        if not request.has_nag:
+            return nullcontext()
+        assert embeddings.negative_prompt_embeds is not None
+        negative = nag.NegativeText(embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask)
+        return self._nag.guide(negative, request.nag)
+
+    def _build_scheduler(self, flow_shift: float | None) -> Any:
+        name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
+        shift = {} if flow_shift is None else {name: flow_shift}
+        return self._scheduler_class.from_config(self._scheduler_config, **shift)
+
+    @abstractmethod
+    def _encode(self, text: str) -> EncodedText:
+        """Embeds one text with the pipeline's own text encoder."""
+
+    @abstractmethod
+    def _call_arguments(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
+        """What this family's pipeline wants beyond what all take."""
+
+    @abstractmethod
+    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> Any:
+        """Latents to frames, (T, H, W, 3) uint8."""

@@ -1,0 +1,48 @@
+"""What every model family can do, as the batch sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
+
+if TYPE_CHECKING:
+    import torch
+
+    from nag import Coverage
+
+OnStep = Callable[[int], None]  # called when denoise step i, from 0, has been issued
+
+
+class ModelFamily(Protocol):
+    """A loaded model. The three stages of a clip, each a call of its own so that each can be timed."""
+
+    @property
+    def nag_coverage(self) -> Coverage:
+        """How many text cross-attentions are guided, of how many."""
+        ...
+
+    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+        """Embeds the prompt and, where anything needs it, the negative prompt; each distinct text once."""
+        ...
+
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        """Denoises from the request's seed alone.
+
+        Returns:
+            Latents as the family's pipeline gives them with `output_type="latent"`.
+        """
+        ...
+
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+        """Decodes latents to 8-bit frames."""
+        ...
+
+    def synchronize(self) -> None:
+        """Waits until the device has done all that was asked of it, so that a clock read afterwards is true."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the weights."""
+        ...

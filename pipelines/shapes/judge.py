@@ -1,0 +1,119 @@
+"""The exact judge of the Shapes world: reads the four attributes off frames, and whether the clip is a clean member.
+
+It works by drawing again: from the frames it estimates background, colour, centre and size, draws the clip that these
+describe with `world`, and calls the clip clean where frames and drawing agree. It knows nothing of the prompt.
+
+Shapes of tensors: T frames, H and W pixels, C = 3 channels.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipelines.shapes.world import BACKGROUNDS, COLOURS, MIN_RADIUS_PX, MOTIONS, SHAPES, coverage, pixel_grid
+
+# All thresholds were set on true clips through the autoencoder and H.264, not on generated ones; `evaluate` prints how
+# often true clips pass.
+MAX_COLOUR_DISTANCE = 60.0  # of 441: an estimated colour to the nearest one of the world
+FOREGROUND_SHARE = 0.5  # a pixel belongs to the shape where it is at least this far from background to colour
+MIN_AREA_PX = 0.5 * np.pi * MIN_RADIUS_PX**2
+STILL_PX = 4.0  # a shape that moves less from first to last frame stands still
+MOVING_PX = 10.0  # the slowest motion of the world is 16 px
+MAX_WOBBLE_PX = 1.5  # largest distance of a centre from the straight, even path
+NOISE_LEVELS = 24.0  # a pixel may be off by this much of 255 in each channel without being counted
+MAX_ERROR = 0.25  # counted error over the shape's own contrast, in the worst frame
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a clip shows. An attribute is None where it cannot be read.
+
+    Args:
+        is_clean: the clip is a member of the world: one whole shape, of even colour, on an even path, on a plain
+            background, and nothing else.
+        error: mean absolute difference between the clip and the clip drawn again, beyond the noise allowance, over the
+            shape's own contrast, in the worst frame.
+    """
+
+    colour: str | None
+    shape: str | None
+    motion: str | None
+    background: str | None
+    is_clean: bool
+    error: float
+
+
+def _nearest(colour: torch.Tensor, palette: dict[str, tuple[int, int, int]]) -> str | None:
+    distances = {name: (colour - torch.tensor(rgb, dtype=torch.float32)).norm().item() for name, rgb in palette.items()}
+    name = min(distances, key=distances.__getitem__)
+    return name if distances[name] <= MAX_COLOUR_DISTANCE else None
+
+
+def judge(frames: np.ndarray) -> Verdict:
+    """Reads a clip.
+
+    Args:
+        frames: (T, 64, 64, 3) uint8.
+    """
+    frames_THWC = torch.from_numpy(np.ascontiguousarray(frames)).float()
+    border = torch.cat([frames_THWC[:, :2].flatten(0, 2), frames_THWC[:, -2:].flatten(0, 2)])
+    background_C = border.median(dim=0).values
+    background = _nearest(background_C, BACKGROUNDS)
+
+    colour_C = _foreground_colour(frames_THWC, background_C)
+    if colour_C is None:
+        return Verdict(None, None, None, background, is_clean=False, error=float("inf"))
+    axis_C = colour_C - background_C
+    alpha_THW = (((frames_THWC - background_C) @ axis_C) / axis_C.square().sum()).clamp(0, 1)
+    alpha_THW = torch.where(alpha_THW > 0.1, alpha_THW, torch.zeros(()))
+    area_T = alpha_THW.sum(dim=(1, 2))
+    if area_T.min() < MIN_AREA_PX:
+        return Verdict(_nearest(colour_C, COLOURS), None, None, background, is_clean=False, error=float("inf"))
+    x, y = pixel_grid()
+    centre_x_T, centre_y_T = ((alpha_THW * axis).sum(dim=(1, 2)) / area_T for axis in (x, y))
+    radius_T = (area_T / torch.pi).sqrt()
+
+    dx_THW, dy_THW = x - centre_x_T.view(-1, 1, 1), y - centre_y_T.view(-1, 1, 1)
+    drawings = {shape: coverage(shape, dx_THW, dy_THW, radius_T.view(-1, 1, 1)) for shape in SHAPES}
+    misfits = {shape: (drawing - alpha_THW).abs().sum().item() for shape, drawing in drawings.items()}
+    shape = min(misfits, key=misfits.__getitem__)
+
+    drawn_THWC = background_C + drawings[shape].unsqueeze(-1) * axis_C
+    excess_THWC = ((frames_THWC - drawn_THWC).abs() - NOISE_LEVELS).clamp_min(0)
+    error = (excess_THWC.sum(dim=(1, 2, 3)) / (area_T * axis_C.abs().sum())).max().item()
+    motion, is_even = _motion(centre_x_T, centre_y_T)
+    colour = _nearest(colour_C, COLOURS)
+    is_clean = None not in (colour, motion, background) and is_even and error <= MAX_ERROR
+    return Verdict(colour, shape, motion, background, is_clean, error)
+
+
+def _foreground_colour(frames_THWC: torch.Tensor, background_C: torch.Tensor) -> torch.Tensor | None:
+    """The median colour of what differs most from the background, or None where nothing does."""
+    distance_THW = (frames_THWC - background_C).norm(dim=-1)
+    peak = distance_THW.flatten().quantile(0.98)  # the smallest shape covers 3.7 % of the frame
+    if peak < MAX_COLOUR_DISTANCE:
+        return None
+    return frames_THWC[distance_THW >= 0.8 * peak].median(dim=0).values
+
+
+def _motion(x_T: torch.Tensor, y_T: torch.Tensor) -> tuple[str | None, bool]:
+    """Reads the direction off the centre's path, and whether the path is straight and even."""
+    time_T = torch.arange(len(x_T), dtype=torch.float32)
+    time_T = (time_T - time_T.mean()) / time_T.std()
+    moved: list[float] = []
+    wobble = 0.0
+    for path_T in (x_T, y_T):
+        slope = (path_T * time_T).sum() / time_T.square().sum()
+        moved.append((slope * (time_T[-1] - time_T[0])).item())
+        wobble = max(wobble, (path_T - path_T.mean() - slope * time_T).abs().max().item())
+    is_even = wobble <= MAX_WOBBLE_PX
+    for name, direction in MOTIONS.items():
+        along = moved[0] * direction[0] + moved[1] * direction[1]
+        across = abs(moved[0] * direction[1]) + abs(moved[1] * direction[0])
+        if name == "still":
+            if max(map(abs, moved)) < STILL_PX:
+                return name, is_even
+        elif along > MOVING_PX and across < STILL_PX:
+            return name, is_even
+    return None, is_even
