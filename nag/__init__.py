@@ -7,16 +7,16 @@ from nag.params import NagParams
 
 if TYPE_CHECKING:
     from nag.guidance import normalized_attention_guidance
-    from nag.install import Coverage, InstalledNag, encode_negative_prompt, guide, install
+    from nag.installation import Coverage, InstalledNag, encode_negative_prompt, guide, install
     from nag.packing import NegativeText
 
-_NEEDS_TORCH = {
-    "Coverage": "nag.install",
-    "InstalledNag": "nag.install",
+_NEEDS_TORCH = {  # no name here may be a module's too: importing that module would put it in the name's place
+    "Coverage": "nag.installation",
+    "InstalledNag": "nag.installation",
     "NegativeText": "nag.packing",
-    "encode_negative_prompt": "nag.install",
-    "guide": "nag.install",
-    "install": "nag.install",
+    "encode_negative_prompt": "nag.installation",
+    "guide": "nag.installation",
+    "install": "nag.installation",
     "normalized_attention_guidance": "nag.guidance",
 }
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
+from nag.errors import NagTextError
 from nag.packing import Packing
 
 
@@ -31,6 +32,9 @@ class NagLTXVideoAttnProcessor:
         if image_rotary_emb is not None:
             raise NotImplementedError("LTX's text cross-attention has no rotary embedding")
         batch_size, text_length, _ = encoder_hidden_states.shape
+        layout = self.packing.layout
+        if text_length != layout.length:  # a parallel plan cut the text, or the transformer's hooks were passed by
+            raise NagTextError(f"the text must be whole, {layout.length} tokens, not {text_length}")
         if attention_mask is not None:  # (B, 1, T), additive, to (B, H, 1, T)
             attention_mask = attn.prepare_attention_mask(attention_mask, text_length, batch_size)
             attention_mask = attention_mask.view(batch_size, attn.heads, -1, text_length)
@@ -49,7 +53,7 @@ class NagLTXVideoAttnProcessor:
             )
             return output.flatten(2, 3).to(query_BLHK.dtype)
 
-        positive_length = self.packing.layout.positive_length
+        positive_length = layout.positive_length
         output_BLD = self.packing.guide(
             attend(slice(None), slice(0, positive_length)), lambda rows: attend(rows, slice(positive_length, None))
         )

@@ -17,8 +17,9 @@ import torch
 from diffusers.hooks import ModelHook
 from diffusers.hooks.hooks import BaseState, StateManager
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
-from nag.errors import NagTextError
+from nag.errors import NagCoverageError, NagTextError
 from nag.guidance import normalized_attention_guidance
 from nag.params import NagParams
 
@@ -101,6 +102,9 @@ class _NoState(BaseState):
 class PackingHook(ModelHook):
     """Appends the negative prompt to the text of every call that is to be guided.
 
+    Diffusers' registry tells it the name of each call. It packs in a forward pre-hook of torch, not in `pre_forward`:
+    model offloading takes `forward` apart after every clip, and what diffusers' registry has put there goes with it.
+
     Args:
         packing: read by the processors of the transformer that this hook sits on.
         pipeline: asked for the position in the denoising loop.
@@ -116,15 +120,29 @@ class PackingHook(ModelHook):
         self.params = NagParams(nag_scale=1)
         self._pipeline = pipeline
         self._signature: inspect.Signature | None = None
+        self._handle: RemovableHandle | None = None
+
+    def set(self, negative: NegativeText | None, params: NagParams) -> None:
+        """What guides the calls from now on; None as the negative prompt is no guidance."""
+        self.packing.strength.set(params)
+        self.negative, self.params = negative, params
 
     def initialize_hook(self, module: torch.nn.Module) -> torch.nn.Module:
         self._signature = inspect.signature(module.forward)
+        self._handle = module.register_forward_pre_hook(self._pack, with_kwargs=True)
+        return module
+
+    def deinitalize_hook(self, module: torch.nn.Module) -> torch.nn.Module:  # diffusers spells it so
+        assert self._handle is not None
+        self._handle.remove()
         return module
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
         return module
 
-    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _pack(
+        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         assert self._signature is not None
         call = self._signature.bind(*args, **kwargs)
         text_BLD = call.arguments["encoder_hidden_states"]
@@ -150,8 +168,14 @@ class PackingHook(ModelHook):
         return self._call_name() == "cond_uncond" and bool(self._pipeline.do_classifier_free_guidance)
 
     def _is_guided_call(self) -> bool:
-        if self._call_name() == UNCONDITIONAL_CONTEXT:
+        name = self._call_name()
+        if name == UNCONDITIONAL_CONTEXT:
             return False
+        if name is None and getattr(self._pipeline, "do_classifier_free_guidance", False):
+            raise NagCoverageError(
+                f"{type(self._pipeline).__name__} does not name its transformer's calls (cache_context), so NAG cannot "
+                "tell the unconditional one; switch classifier-free guidance off with guidance_scale=1"
+            )
         if self.params.nag_start == 0 and self.params.nag_end == 1:
             return self.params.is_active
         step_index = self._pipeline.scheduler.step_index or 0
@@ -162,9 +186,10 @@ def _fit(negative: NegativeText, text_BLD: torch.Tensor, num_unguided_rows: int)
     """The negative prompt for each row of the call; unguided rows get its first row as a filler that nobody reads."""
     num_rows = text_BLD.shape[0]
     embeds, mask = negative.embeds, negative.attention_mask
-    if embeds.ndim != 3 or embeds.shape[2] != text_BLD.shape[2]:
+    if embeds.ndim != 3 or not embeds.shape[1] or embeds.shape[2] != text_BLD.shape[2]:
         raise NagTextError(
-            f"the negative prompt's embeddings must be (batch, tokens, {text_BLD.shape[2]}), not {tuple(embeds.shape)}"
+            f"the negative prompt's embeddings must be (batch, tokens, {text_BLD.shape[2]}) with a token or more, "
+            f"not {tuple(embeds.shape)}"
         )
     if mask is not None and mask.shape != embeds.shape[:2]:
         raise NagTextError(f"the negative prompt's mask must be {tuple(embeds.shape[:2])}, not {tuple(mask.shape)}")
@@ -176,9 +201,7 @@ def _fit(negative: NegativeText, text_BLD: torch.Tensor, num_unguided_rows: int)
     is_shared = embeds.shape[0] == 1
     rows = [0] * num_unguided_rows + [0 if is_shared else row for row in range(num_rows - num_unguided_rows)]
     index = torch.tensor(rows, device=embeds.device)
-    return NegativeText(
-        embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device)
-    )
+    return NegativeText(embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device))
 
 
 def _append_mask(mask_BL: torch.Tensor, negative: NegativeText) -> torch.Tensor:

@@ -44,6 +44,7 @@ class InstalledNag:
     """
 
     def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
         self._transformers = _transformers(pipeline)
         self._replaced: list[tuple[Any, Any]] = []
         self._hooks: list[PackingHook] = []
@@ -53,13 +54,13 @@ class InstalledNag:
                 raise NagCoverageError("NAG is installed on this pipeline already; remove it first")
         try:
             for transformer in self._transformers:
-                self._install(transformer, pipeline)
+                self._install(transformer)
             self.check_coverage()
         except BaseException:
             self.remove()
             raise
 
-    def _install(self, transformer: torch.nn.Module, pipeline: Any) -> None:
+    def _install(self, transformer: torch.nn.Module) -> None:
         packing = Packing()
         for name, attention in _cross_attentions(transformer):
             stock = attention.processor
@@ -67,13 +68,13 @@ class InstalledNag:
             if processor_class is None:
                 raise NagCoverageError(
                     f"{name} has the processor {type(stock).__name__}, which NAG cannot stand in for; "
-                    "call set_default_attn_processor() or remove the other extension first"
+                    "restore the stock one or remove the other extension first"
                 )
             processor = processor_class(packing)
             _move_settings(stock, processor)
             attention.set_processor(processor)
             self._replaced.append((attention, stock))
-        hook = PackingHook(packing, pipeline)
+        hook = PackingHook(packing, self._pipeline)
         registry = HookRegistry.check_if_exists_or_initialize(transformer)
         registry.register_hook(hook, _HOOK_NAME)
         registry.invalidate_child_registries_cache()
@@ -90,8 +91,13 @@ class InstalledNag:
         """Proves that guidance reaches all of the text.
 
         Raises:
-            NagCoverageError: a text cross-attention is not guided: somebody replaced its processor.
+            NagCoverageError: a text cross-attention is not guided: somebody replaced its processor, or the pipeline's
+                transformer.
         """
+        if _transformers(self._pipeline) != self._transformers:
+            raise NagCoverageError(
+                "the pipeline's transformers were replaced after NAG was installed; install it again"
+            )
         coverage = self.coverage
         if coverage.total == 0 or coverage.guided != coverage.total:
             raise NagCoverageError(f"only {coverage} text cross-attentions are guided; install NAG last")
@@ -101,24 +107,26 @@ class InstalledNag:
     def guide(self, negative: NegativeText, params: NagParams) -> Iterator[None]:
         """Guides every call of the pipeline inside the `with`; `nag_scale=1` is the plain model, bit for bit.
 
+        Inside another `guide` it takes over until it is left.
+
         Args:
             negative: one row, or as many as the pipeline renders at once. It may be longer or shorter than the prompt
                 and other than the negative prompt of classifier-free guidance.
             params: may change from clip to clip without recompiling.
 
         Raises:
-            NagCoverageError: processors were replaced after `install`.
+            NagCoverageError: processors or transformers were replaced after `install`.
             NagTextError: the embeddings do not fit the call, raised from inside the pipeline's call.
         """
         self.check_coverage()
-        for hook in self._hooks:
-            hook.negative, hook.params = negative, params
-            hook.packing.strength.set(params)
+        outer = [(hook, hook.negative, hook.params) for hook in self._hooks]
         try:
+            for hook in self._hooks:
+                hook.set(negative, params)
             yield
         finally:
-            for hook in self._hooks:
-                hook.negative = None
+            for hook, outer_negative, outer_params in outer:
+                hook.set(outer_negative, outer_params)
 
     def remove(self) -> None:
         """Restores every processor and takes the hooks off. Calling it again does nothing."""
@@ -175,7 +183,10 @@ def encode_negative_prompt(pipeline: Any, negative_prompt: str, max_sequence_len
     is_ltx = isinstance(_transformers(pipeline)[0], LTXVideoTransformer3DModel)
     length = max_sequence_length or (128 if is_ltx else 512)  # the defaults of the pipelines' __call__
     encoded = pipeline.encode_prompt(
-        negative_prompt, do_classifier_free_guidance=False, max_sequence_length=length, device=pipeline._execution_device
+        negative_prompt,
+        do_classifier_free_guidance=False,
+        max_sequence_length=length,
+        device=pipeline._execution_device,
     )
     return NegativeText(encoded[0], encoded[1] if is_ltx else None)
 
