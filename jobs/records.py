@@ -1,0 +1,147 @@
+"""Writing records to the store and reading them: the commit of a clip, failures, quarantine, files of a run.
+
+Decides the order of writes: the clip first, under a name that its bytes give it, then its record, only if there is
+none. Whether and when to write is for `dispatch`, how for `store`, what a record holds for `record_types`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.errors import ObjectExistsError, RecordError
+from jobs.record_types import (
+    CLIP_ID,
+    ClipRecord,
+    FailureRecord,
+    NagCoverage,
+    QuarantineRecord,
+    WorkerIdentity,
+    check_clip_id,
+    clip_key,
+    failure_key,
+    quarantine_key,
+    record_key,
+    run_key,
+    stage_totals_s,
+    utc_iso,
+)
+from jobs.store import Store
+from jobs.strict_json import dump
+
+__all__ = [
+    "ClipRecord",
+    "FailureRecord",
+    "NagCoverage",
+    "QuarantineRecord",
+    "WorkerIdentity",
+    "clip_key",
+    "commit_clip",
+    "committed_ids",
+    "failure_key",
+    "lift_quarantine",
+    "quarantine_key",
+    "quarantined_ids",
+    "read_failures",
+    "read_quarantine",
+    "read_record",
+    "record_key",
+    "run_key",
+    "stage_totals_s",
+    "utc_iso",
+    "write_failure",
+    "write_quarantine",
+    "write_run",
+]
+
+JSON = "application/json"
+MP4 = "video/mp4"
+R = TypeVar("R")
+
+
+def commit_clip(store: Store, mp4_path: Path, record: ClipRecord) -> bool:
+    """Uploads a clip, and then its record if no other is there: the one step that makes a clip done.
+
+    A crash before the record leaves an MP4 that no record names, and nothing else.
+
+    Returns:
+        Whether the record in the store is this one; False when another attempt's was there first and stands.
+
+    Raises:
+        RecordError: the file is not the one that the record describes; nothing was written.
+        StoreError: the store refused or did not answer. Calling again is safe.
+    """
+    body = mp4_path.read_bytes()
+    found = hashlib.sha256(body).hexdigest()
+    if (found, len(body)) != (record.sha256, record.num_bytes):
+        raise RecordError(
+            f"{mp4_path.name} is not what its record describes: {len(body):,} bytes with sha256 {found}, not "
+            f"{record.num_bytes:,} with {record.sha256}"
+        )
+    if record.uri != store.uri_of(record.key):
+        raise RecordError(f"uri must be {store.uri_of(record.key)} in this store, not {record.uri}")
+    store.put(record.key, body, MP4)
+    content = record.to_json()
+    try:
+        store.put_if_absent(record_key(record.clip_id), content, JSON)
+    except ObjectExistsError:
+        # it may be ours: the client writes again when the first answer was lost
+        return store.get(record_key(record.clip_id)) == content
+    return True
+
+
+def write_failure(store: Store, record: FailureRecord) -> None:
+    store.put(failure_key(record.clip_id, record.run_id, record.attempt), record.to_json(), JSON)
+
+
+def write_quarantine(store: Store, record: QuarantineRecord) -> None:
+    store.put(quarantine_key(record.clip_id), record.to_json(), JSON)
+
+
+def lift_quarantine(store: Store, clip_id: str) -> None:
+    store.delete(quarantine_key(clip_id))
+
+
+def write_run(store: Store, run_id: str, filename: str, document: Mapping[str, object]) -> None:
+    """Writes one JSON file of a run, such as run.json or summary.json."""
+    store.put(run_key(run_id, filename), dump(document), JSON)
+
+
+def committed_ids(store: Store) -> set[str]:
+    """The clips that are done."""
+    return set(ids_below(store, "records/"))
+
+
+def quarantined_ids(store: Store) -> set[str]:
+    """The clips that are given up."""
+    return set(ids_below(store, "quarantine/"))
+
+
+def ids_below(store: Store, prefix: str) -> Iterator[str]:
+    for key in store.keys(prefix):
+        clip_id = key.removeprefix(prefix).removesuffix(".json")
+        if key.endswith(".json") and CLIP_ID.fullmatch(clip_id):
+            yield clip_id
+
+
+def read_record(store: Store, clip_id: str) -> ClipRecord:
+    """Raises ObjectMissingError if the clip is not done, RecordError if its record is none."""
+    return read_as(store, record_key(clip_id), ClipRecord.from_json)
+
+
+def read_quarantine(store: Store, clip_id: str) -> QuarantineRecord:
+    return read_as(store, quarantine_key(clip_id), QuarantineRecord.from_json)
+
+
+def read_failures(store: Store, clip_id: str) -> list[FailureRecord]:
+    """All failures of a clip, the oldest first."""
+    keys = [key for key in store.keys(f"failures/{check_clip_id(clip_id)}/") if key.endswith(".json")]
+    failures = [read_as(store, key, FailureRecord.from_json) for key in keys]
+    return sorted(failures, key=lambda failure: (failure.failed_at, failure.attempt))
+
+
+def read_as(store: Store, key: str, parse: Callable[[bytes], R]) -> R:
+    try:
+        return parse(store.get(key))
+    except RecordError as error:
+        raise RecordError(f"{store.uri_of(key)}: {error}") from error

@@ -1,0 +1,116 @@
+"""Frozen dataclasses to JSON and back, strictly: every field there, none besides, each of its own type.
+
+Decides how a value is written, so that the same value always gives the same bytes. It knows no schema.
+"""
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from jobs.errors import JobError, RecordError
+
+MAX_DOCUMENT_BYTES = 50_000_000
+T = TypeVar("T")
+
+
+def dump(document: Mapping[str, object]) -> bytes:
+    """JSON with two blanks of indent, the keys in their given order, UTF-8.
+
+    Half a surrogate pair, as a file name in a traceback may hold, becomes the JSON escape that it is read back from.
+
+    Raises:
+        RecordError: a number is not finite, or a value is of no type that JSON has.
+    """
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"cannot be written as JSON: {error}") from error
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def load(content: bytes) -> dict[str, Any]:
+    """Raises RecordError if the content is no JSON object, or holds a key twice."""
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise RecordError(f"is larger than {MAX_DOCUMENT_BYTES:,} bytes")
+    try:
+        document = json.loads(content, object_pairs_hook=without_repeats, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RecordError(f"is a JSON {type(document).__name__}, not an object")
+    return cast("dict[str, Any]", document)
+
+
+def from_dataclass(value: object) -> Any:
+    """A dataclass as what `dump` takes, field by field."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: from_dataclass(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        entries = cast("Mapping[str, object]", value)
+        return {key: from_dataclass(entries[key]) for key in sorted(entries)}
+    if isinstance(value, tuple):
+        return [from_dataclass(entry) for entry in cast("tuple[object, ...]", value)]
+    return value
+
+
+def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
+    """Builds a dataclass of a JSON object.
+
+    Raises:
+        RecordError: naming the field, what was expected and what came.
+    """
+    if not isinstance(document, dict):
+        raise RecordError(f"{where or 'the record'} must be an object, not {shown(document)}")
+    hints = get_type_hints(cls)
+    names = [field.name for field in fields(cast("Any", cls))]
+    given = cast("dict[str, Any]", document)
+    if missing := [name for name in names if name not in given]:
+        raise RecordError(f"{where or 'the record'} lacks {', '.join(missing)}")
+    if unknown := [name for name in given if name not in names]:
+        raise RecordError(f"{where or 'the record'} has unknown fields: {', '.join(map(repr, unknown))}")
+    values = {name: convert(hints[name], given[name], f"{where}.{name}".removeprefix(".")) for name in names}
+    try:
+        return cls(**values)
+    except (JobError, ValueError) as error:  # a request's errors are ValueErrors
+        raise RecordError(f"{where}: {error}".removeprefix(": ")) from error
+
+
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """A JSON value as the type that a field's annotation names."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint):
+        return to_dataclass(cast("type[Any]", hint), value, where)
+    if origin in (Union, types.UnionType):  # only `X | None` is in use
+        return None if value is None else convert(next(one for one in arguments if one is not type(None)), value, where)
+    if origin is tuple and isinstance(value, list):
+        entries = cast("list[Any]", value)
+        return tuple(convert(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(entries))
+    if origin is Mapping and isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value)
+        return {key: convert(arguments[1], entry, f"{where}.{key}") for key, entry in pairs.items()}
+    is_one = value in arguments if origin is Literal and isinstance(value, str) else type(value) is hint
+    if is_one and not (hint is float and not math.isfinite(value)):
+        return value
+    if hint is float and type(value) is int:  # other programs write 8.0 as 8
+        return float(value)
+    expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
+    raise RecordError(f"{where} must be {expected}, not {shown(value)}")
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return document
+
+
+def refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
