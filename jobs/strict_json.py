@@ -92,7 +92,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         pairs = cast("dict[str, Any]", value)
         return {key: convert(arguments[1], entry, f"{where}.{key}") for key, entry in pairs.items()}
     is_one = value in arguments if origin is Literal and isinstance(value, str) else type(value) is hint
-    if is_one and not (hint is float and not math.isfinite(value)):
+    if is_one and not (isinstance(value, float) and not math.isfinite(value)):
         return value
     if hint is float and type(value) is int:  # other programs write 8.0 as 8
         return float(value)
