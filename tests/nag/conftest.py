@@ -1,0 +1,26 @@
+"""One thread for tiny tensors, and what diffusers keeps for the whole process put back after each test."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from hypothesis import settings
+
+settings.register_profile("nag", deadline=None, database=None, max_examples=60)
+settings.load_profile("nag")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _attention_backend_restored() -> Iterator[None]:
+    before = _AttentionBackendRegistry._active_backend
+    yield
+    _AttentionBackendRegistry._active_backend = before

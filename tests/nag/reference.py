@@ -1,0 +1,176 @@
+"""What the tests hold nag/ against: NAG by hand in float64, on pipelines that nag/ has never touched.
+
+`cross_attention_by_hand` replaces the forward of each text cross-attention. It gets the texts unpacked, one row and one
+head at a time; a masked token has no weight at all. Nothing here imports from nag/.
+
+Shapes: L video tokens, T text tokens, D channels, H heads, K channels a head.
+"""
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tests import tiny
+
+NEGATIVE_LENGTH = 7  # other than any prompt's here
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What is to be guided how. `steps` None is all of them; rows that equal a row of `unconditional` are left alone."""
+
+    negative: torch.Tensor
+    negative_mask: torch.Tensor | None = None
+    scale: float = 9.0
+    tau: float = 2.5
+    alpha: float = 0.25
+    unconditional: torch.Tensor | None = None
+    steps: tuple[int, ...] | None = None
+
+
+@dataclass
+class Call:
+    """The transformer's call under way."""
+
+    text_length: int = 0
+    mask: torch.Tensor | None = None
+    negatives: list[tuple[torch.Tensor, torch.Tensor | None] | None] = field(default_factory=list)  # one for each row
+    timesteps: list[float] = field(default_factory=list)  # seen so far, in order
+
+
+def guided(positive: Any, negative: Any, scale: float, tau: float, alpha: float) -> np.ndarray:
+    """NAG of (tokens, channels), token by token, as the paper writes it."""
+    positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
+    result = np.empty_like(positive)
+    for token, (plus, minus) in enumerate(zip(positive, negative, strict=True)):
+        extrapolated = scale * plus - (scale - 1) * minus
+        norm = sum(abs(channel) for channel in plus)
+        extrapolated_norm = sum(abs(channel) for channel in extrapolated)
+        if extrapolated_norm > tau * norm:
+            extrapolated = extrapolated * (tau * norm / extrapolated_norm)
+        result[token] = alpha * extrapolated + (1 - alpha) * plus
+    return result
+
+
+@contextmanager
+def cross_attention_by_hand(pipeline: Any, guidance: Guidance) -> Generator[None]:
+    with ExitStack() as stack:
+        for transformer in (pipeline.transformer, getattr(pipeline, "transformer_2", None)):
+            if transformer is not None:
+                _by_hand(transformer, guidance, stack)
+        yield
+
+
+def _by_hand(transformer: Any, guidance: Guidance, stack: ExitStack) -> None:
+    is_ltx = hasattr(transformer, "caption_projection")
+    project = transformer.caption_projection if is_ltx else transformer.condition_embedder.text_embedder
+    call = Call()
+
+    def note_call(_module: Any, _args: Any, arguments: dict[str, Any]) -> None:
+        text, timestep = arguments["encoder_hidden_states"], arguments["timestep"].flatten()[0].item()
+        if timestep not in call.timesteps:
+            call.timesteps.append(timestep)
+        call.text_length, call.mask = text.shape[1], arguments.get("encoder_attention_mask")
+        is_guided_step = guidance.steps is None or call.timesteps.index(timestep) in guidance.steps
+        unconditional = [] if guidance.unconditional is None else list(guidance.unconditional)
+        call.negatives = []
+        num_guided = 0
+        for row in text:
+            if not is_guided_step or any(torch.equal(row, other) for other in unconditional):
+                call.negatives.append(None)
+                continue
+            index = num_guided if len(guidance.negative) > 1 else 0
+            mask = None if guidance.negative_mask is None else guidance.negative_mask[index]
+            call.negatives.append((project(guidance.negative[index : index + 1]), mask))
+            num_guided += 1
+
+    stack.callback(transformer.register_forward_pre_hook(note_call, with_kwargs=True).remove)
+    for block in transformer.transformer_blocks if is_ltx else transformer.blocks:
+        attention = block.attn2
+        attention.forward = _Attention(attention, call, guidance)
+        stack.callback(delattr, attention, "forward")
+
+
+class _Attention:
+    def __init__(self, module: Any, call: Call, guidance: Guidance) -> None:
+        self.module, self.call, self.guidance = module, call, guidance
+
+    def __call__(self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        module, call, guidance = self.module, self.call, self.guidance
+        num_image = encoder_hidden_states.shape[1] - call.text_length
+        rows: list[torch.Tensor] = []
+        for row, hidden in enumerate(hidden_states):
+            query = module.norm_q(module.to_q(hidden[None]))[0]
+            text = encoder_hidden_states[row : row + 1, num_image:]
+            output = self._attend(query, text, None if call.mask is None else call.mask[row])
+            negative = call.negatives[row]
+            if negative is not None:
+                other = self._attend(query, negative[0], negative[1])
+                output = guided(output, other, guidance.scale, guidance.tau, guidance.alpha)
+            if num_image:
+                image = encoder_hidden_states[row : row + 1, :num_image]
+                key, value = module.norm_added_k(module.add_k_proj(image))[0], module.add_v_proj(image)[0]
+                output = output + _softmax_attention(query, key, value, module.heads, None)
+            rows.append(torch.from_numpy(output).to(hidden_states.dtype))
+        return module.to_out[0](torch.stack(rows))
+
+    def _attend(self, query_LD: torch.Tensor, text_1TD: torch.Tensor, mask_T: torch.Tensor | None) -> np.ndarray:
+        key, value = self.module.norm_k(self.module.to_k(text_1TD))[0], self.module.to_v(text_1TD)[0]
+        return _softmax_attention(query_LD, key, value, self.module.heads, mask_T)
+
+
+def _softmax_attention(
+    query_LD: torch.Tensor, key_TD: torch.Tensor, value_TD: torch.Tensor, heads: int, mask_T: torch.Tensor | None
+) -> np.ndarray:
+    parts = [tensor.detach().double().numpy() for tensor in (query_LD, key_TD, value_TD)]
+    query, key, value = (part.reshape(len(part), heads, -1) for part in parts)
+    if mask_T is not None:
+        key, value = key[mask_T.bool().numpy()], value[mask_T.bool().numpy()]
+    output = np.empty_like(query)
+    for head in range(heads):
+        logits = query[:, head] @ key[:, head].T / np.sqrt(query.shape[2])
+        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+        output[:, head] = weights / weights.sum(axis=1, keepdims=True) @ value[:, head]
+    return output.reshape(len(query), -1)
+
+
+def text(rows: int, length: int, seed: int) -> torch.Tensor:
+    return torch.randn(rows, length, tiny.TEXT_DIM, generator=torch.Generator().manual_seed(seed))
+
+
+def mask(length: int, *num_tokens: int) -> torch.Tensor:
+    """A row for each number: that many tokens, the rest padding."""
+    return torch.arange(length)[None] < torch.tensor(num_tokens)[:, None]
+
+
+def render(pipeline: Any, prompt: torch.Tensor, **arguments: Any) -> torch.Tensor:
+    """Latents of clips without guidance, two steps, the noise of row i from seed i; `arguments` go to the pipeline."""
+    size = 32 if hasattr(pipeline.transformer, "blocks") else 64
+    call = {
+        "prompt_embeds": prompt,
+        "height": size,
+        "width": size,
+        "num_frames": 5,
+        "num_inference_steps": 2,
+        "guidance_scale": 1.0,
+        "generator": [torch.Generator().manual_seed(row) for row in range(len(prompt))],
+        "output_type": "latent",
+    }
+    if size == 64 and "prompt_attention_mask" not in arguments:
+        call["prompt_attention_mask"] = torch.ones(prompt.shape[:2], dtype=torch.bool)
+    return pipeline(**{**call, **arguments}).frames
+
+
+def image_arguments(num_image_tokens: int = 257) -> dict[str, Any]:
+    """What `WanImageToVideoPipeline` is given besides the prompt."""
+    embeds = torch.randn(1, num_image_tokens, 20, generator=torch.Generator().manual_seed(9))
+    return {"image": Image.new("RGB", (32, 32), (200, 90, 30)), "image_embeds": embeds}
+
+
+def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return (one - other).abs().max().item()

@@ -1,0 +1,100 @@
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nag import NagError, NagParameterError, NagParams
+
+
+def test_the_defaults_are_the_authors_for_wan_at_25_steps() -> None:
+    assert NagParams() == NagParams(nag_scale=9.0, nag_tau=2.5, nag_alpha=0.25, nag_start=0.0, nag_end=1.0)
+
+
+@pytest.mark.parametrize("name", ["nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(NagParameterError, match=f"{name} must be a finite number"):
+        NagParams(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nag_scale": 0.99}, "nag_scale must be at least 1"),
+        ({"nag_tau": 0.0}, "nag_tau must be above 0"),
+        ({"nag_tau": -2.5}, "nag_tau must be above 0"),
+        ({"nag_alpha": -0.01}, "nag_alpha must be between 0 and 1"),
+        ({"nag_alpha": 1.01}, "nag_alpha must be between 0 and 1"),
+        ({"nag_start": -0.1}, "nag_start and nag_end"),
+        ({"nag_end": 1.1}, "nag_start and nag_end"),
+        ({"nag_start": 0.5, "nag_end": 0.5}, "nag_start and nag_end"),
+        ({"nag_start": 0.6, "nag_end": 0.5}, "nag_start and nag_end"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused_with_what_came(values: dict[str, float], message: str) -> None:
+    with pytest.raises(NagParameterError, match=message) as refusal:
+        NagParams(**values)
+    assert all(str(value) in str(refusal.value) for value in values.values())
+
+
+def test_a_bad_parameter_is_also_a_value_error() -> None:
+    assert issubclass(NagParameterError, ValueError)
+    assert issubclass(NagParameterError, NagError)
+
+
+@pytest.mark.parametrize("params", [NagParams(nag_scale=1), NagParams(nag_alpha=0)])
+def test_scale_one_or_alpha_zero_is_no_guidance_at_any_step(params: NagParams) -> None:
+    assert not params.is_active
+    assert not any(params.is_active_at(step, 4) for step in range(4))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "num_steps", "guided"),
+    [
+        (0.0, 1.0, 4, [0, 1, 2, 3]),
+        (0.0, 0.5, 4, [0, 1]),
+        (0.5, 1.0, 4, [2, 3]),
+        (0.25, 0.75, 4, [1, 2]),
+        (0.0, 0.3, 10, [0, 1, 2]),
+        (0.0, 0.01, 4, [0]),
+        (0.1, 0.2, 4, []),  # no step starts there
+        (0.0, 0.5, 1, [0]),
+    ],
+)
+def test_a_step_is_guided_when_it_starts_inside_the_range(
+    start: float, end: float, num_steps: int, guided: list[int]
+) -> None:
+    params = NagParams(nag_start=start, nag_end=end)
+    assert [step for step in range(num_steps) if params.is_active_at(step, num_steps)] == guided
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 60))
+def test_two_ranges_that_meet_guide_every_step_exactly_once(cut: float, num_steps: int) -> None:
+    early, late = NagParams(nag_end=cut), NagParams(nag_start=cut)
+    for step in range(num_steps):
+        assert early.is_active_at(step, num_steps) != late.is_active_at(step, num_steps)
+
+
+def test_parameters_load_without_torch() -> None:
+    code = "import sys, nag; nag.NagParams(); nag.NagTextError; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_what_they_say_however_often_they_are_asked_for() -> None:
+    code = (
+        "import nag; nag.install; from nag import install, guide, NegativeText; import nag.guidance, nag.packing\n"
+        "assert callable(install) and callable(nag.install) and callable(guide) and callable(nag.guide)\n"
+        "assert all(hasattr(nag, name) and not hasattr(getattr(nag, name), '__path__') for name in nag.__all__)\n"
+        "assert type(nag.install) is type(nag.guide) is type(lambda: 0)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    import nag
+
+    with pytest.raises(AttributeError, match="no attribute 'instal'"):
+        _ = nag.instal  # pyright: ignore[reportAttributeAccessIssue]
