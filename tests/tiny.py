@@ -14,9 +14,19 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from transformers import T5Config, T5EncoderModel, T5TokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 TEXT_DIM = 16
+IMAGE_DIM = 20
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,"
 
 
@@ -33,7 +43,9 @@ def text_encoder(config_class: Any = UMT5Config, model_class: Any = UMT5EncoderM
     return model_class(config).eval()
 
 
-def wan_transformer(seed: int = 0, image_dim: int | None = None, in_channels: int = 8) -> WanTransformer3DModel:
+def wan_transformer(
+    seed: int = 0, image_dim: int | None = None, in_channels: int = 8, pos_embed_seq_len: int | None = None
+) -> WanTransformer3DModel:
     torch.manual_seed(seed)
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -49,6 +61,7 @@ def wan_transformer(seed: int = 0, image_dim: int | None = None, in_channels: in
         rope_max_seq_len=32,
         image_dim=image_dim,
         added_kv_proj_dim=24 if image_dim else None,
+        pos_embed_seq_len=pos_embed_seq_len,
     ).eval()
 
 
@@ -80,14 +93,33 @@ def wan_pipeline(two_transformers: bool = False) -> WanPipeline:
     return pipeline
 
 
-def wan_image_to_video_pipeline(image_dim: int = 20) -> WanImageToVideoPipeline:
+def image_encoder() -> CLIPVisionModel:
+    """Gives 257 tokens an image, as Wan 2.1's does."""
+    torch.manual_seed(3)
+    config = CLIPVisionConfig(
+        hidden_size=IMAGE_DIM,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=2,
+    )
+    return CLIPVisionModel(config).eval()
+
+
+def wan_image_to_video_pipeline(with_last_image: bool = False) -> WanImageToVideoPipeline:
     """Wan 2.1's image-to-video layout: latents, mask and condition in, an image branch in each cross-attention."""
+    size = {"height": 32, "width": 32}
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer(),
         text_encoder=text_encoder(),
+        image_encoder=image_encoder(),
+        image_processor=CLIPImageProcessorPil(size=size, crop_size=size),
         vae=wan_vae(),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
-        transformer=wan_transformer(0, image_dim=image_dim, in_channels=8 + 8 + 4),
+        transformer=wan_transformer(
+            0, image_dim=IMAGE_DIM, in_channels=8 + 8 + 4, pos_embed_seq_len=514 if with_last_image else None
+        ),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
