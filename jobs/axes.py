@@ -59,7 +59,7 @@ class RangeAxis:
     def value(self, index: int) -> Any:
         return check_value(self.field, self.numbers[index])
 
-    def place(self, index: int) -> Place:  # noqa: ARG002 - one line for all values
+    def place(self, index: int) -> Place:
         return self.written_at
 
 

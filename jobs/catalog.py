@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pipelines.loading import ModelWeights, inspect_model
-
 from jobs.errors import UnknownModelError
 from jobs.suggest import unknown
 from jobs.types import ModelIdentity
 from pipelines.config import ModelConfig, load_model_config, model_paths, resolve_source
+from pipelines.loading import ModelWeights, inspect_model
 
 Inspect = Callable[[ModelConfig, Path], ModelWeights]
 
@@ -65,6 +64,10 @@ class ModelCatalog:
             self._entries[name] = self._load(name)
         return self._entries[name]
 
+    def config(self, name: str) -> ModelConfig:
+        """One model's configuration, whether its weights are here or not."""
+        return load_model_config(self._paths[name])
+
     def _load(self, name: str) -> CatalogEntry:
         path = self._paths[name]
         config = load_model_config(path)
@@ -78,5 +81,7 @@ class ModelCatalog:
             scheduler=config.scheduler.name or "saved",
             vae_dtype=config.vae_dtype,
             max_sequence_length=config.max_sequence_length,
+            decode_timestep=config.decode_timestep,
+            decode_noise_scale=config.decode_noise_scale,
         )
         return CatalogEntry(config, identity, weights.folder)

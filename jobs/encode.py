@@ -110,15 +110,26 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
         EncodeError: ffmpeg is missing or failed, with the last lines that it said.
     """
     try:
-        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-        command = [ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", "-y", *arguments]
+        command = [find_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y", *arguments]
         finished = subprocess.run(command, input=frames, capture_output=True, check=False)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise EncodeError(f"cannot start ffmpeg: {error}") from error
     if finished.returncode != 0:
         said = finished.stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES_SHOWN:]
         raise EncodeError(f"ffmpeg failed with code {finished.returncode}: {chr(10).join(said) or 'it said nothing'}")
     return finished.stdout
+
+
+def find_ffmpeg() -> str:
+    """The ffmpeg that clips are encoded with.
+
+    Raises:
+        EncodeError: there is none.
+    """
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise EncodeError(f"no ffmpeg: {error}") from error
 
 
 def format_ffmetadata(metadata: Mapping[str, str]) -> bytes:

@@ -83,3 +83,11 @@ class WorkerLostError(JobError):
 
     failure_class = "worker"
     may_pass_on_retry = True
+
+
+class NoWorkersError(JobError):
+    """No worker can be had, or none can load the model: the run stops."""
+
+
+class StoppedError(JobError):
+    """Somebody asked the run to stop."""

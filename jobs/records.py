@@ -6,7 +6,7 @@ none. Whether and when to write is for `dispatch`, how for `store`, what a recor
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 from jobs.errors import ObjectExistsError, RecordError
@@ -34,9 +34,10 @@ __all__ = [
     "FailureRecord",
     "NagCoverage",
     "QuarantineRecord",
+    "UploadedClip",
     "WorkerIdentity",
     "clip_key",
-    "commit_clip",
+    "commit_record",
     "committed_ids",
     "failure_key",
     "lift_quarantine",
@@ -48,6 +49,7 @@ __all__ = [
     "record_key",
     "run_key",
     "stage_totals_s",
+    "upload_clip",
     "utc_iso",
     "write_failure",
     "write_quarantine",
@@ -59,28 +61,43 @@ MP4 = "video/mp4"
 R = TypeVar("R")
 
 
-def commit_clip(store: Store, mp4_path: Path, record: ClipRecord) -> bool:
-    """Uploads a clip, and then its record if no other is there: the one step that makes a clip done.
+@dataclass(frozen=True)
+class UploadedClip:
+    """An MP4 that lies in the store and that no record names yet."""
 
-    A crash before the record leaves an MP4 that no record names, and nothing else.
+    clip_id: str
+    uri: str
+    key: str
+    sha256: str
+    num_bytes: int
+
+
+def upload_clip(store: Store, clip_id: str, body: bytes) -> UploadedClip:
+    """The commit's first half: the MP4, under a name that its bytes give it.
+
+    A crash after it leaves an MP4 that no record names, and nothing else.
+
+    Raises:
+        StoreError: the store refused or did not answer. Calling again is safe.
+    """
+    sha256 = hashlib.sha256(body).hexdigest()
+    key = clip_key(clip_id, sha256)
+    store.put(key, body, MP4)
+    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body))
+
+
+def commit_record(store: Store, clip: UploadedClip, record: ClipRecord) -> bool:
+    """The commit's second half: the record, only if no other is there. The one step that makes a clip done.
 
     Returns:
         Whether the record in the store is this one; False when another attempt's was there first and stands.
 
     Raises:
-        RecordError: the file is not the one that the record describes; nothing was written.
+        RecordError: the record describes something else than the MP4 that was uploaded; nothing was written.
         StoreError: the store refused or did not answer. Calling again is safe.
     """
-    body = mp4_path.read_bytes()
-    found = hashlib.sha256(body).hexdigest()
-    if (found, len(body)) != (record.sha256, record.num_bytes):
-        raise RecordError(
-            f"{mp4_path.name} is not what its record describes: {len(body):,} bytes with sha256 {found}, not "
-            f"{record.num_bytes:,} with {record.sha256}"
-        )
-    if record.uri != store.uri_of(record.key):
-        raise RecordError(f"uri must be {store.uri_of(record.key)} in this store, not {record.uri}")
-    store.put(record.key, body, MP4)
+    if clip != UploadedClip(record.clip_id, record.uri, record.key, record.sha256, record.num_bytes):
+        raise RecordError(f"the record of {record.clip_id} does not describe the MP4 that was uploaded, {clip.uri}")
     content = record.to_json()
     try:
         store.put_if_absent(record_key(record.clip_id), content, JSON)

@@ -19,6 +19,7 @@ class ModelIdentity:
         revision: the hub's revision, or the fingerprint of a folder's content.
         scheduler: diffusers class name, or "saved" for what the folder says.
         max_sequence_length: tokens of text, padded or cut to it.
+        decode_timestep, decode_noise_scale: of autoencoders that finish denoising while they decode.
     """
 
     name: str
@@ -28,6 +29,8 @@ class ModelIdentity:
     scheduler: str
     vae_dtype: str = "float32"
     max_sequence_length: int = 512
+    decode_timestep: float = 0.0
+    decode_noise_scale: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Decides how a pipeline is loaded and called. What differs between the families is in `wan` and `ltx`.
 """
 
+import resource
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 import nag
 from pipelines.config import ModelConfig
 from pipelines.embeddings import EncodedText, TextEmbeddingCache
-from pipelines.family import OnStep
+from pipelines.family import OnStep, PeakMemory
 from pipelines.loading import ModelWeights
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
 
@@ -46,13 +47,8 @@ class DiffusersFamily(ABC):
     @classmethod
     def load(cls, config: ModelConfig, weights: ModelWeights) -> "DiffusersFamily":
         """Loads the weights that `pipelines.loading.inspect_model` found fit, in safetensors only."""
-        device = torch.device(
-            "cuda"
-            if config.device == "auto" and torch.cuda.is_available()
-            else "cpu"
-            if config.device == "auto"
-            else config.device
-        )
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)
         dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
         pipeline = cls.pipeline_class.from_pretrained(
@@ -97,6 +93,19 @@ class DiffusersFamily(ABC):
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         return VideoFrames(self._decode(request, latents), request.fps)
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def reset_peak_memory(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            return PeakMemory(torch.cuda.max_memory_allocated(self.device), "device")
+        return PeakMemory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host")  # Linux counts kilobytes
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":

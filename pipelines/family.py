@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
 
@@ -11,6 +12,15 @@ if TYPE_CHECKING:
     import torch
 
     from nag import Coverage
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes of the device's memory, or where it has none of its own the largest the process ever was."""
+
+    num_bytes: int
+    kind: Literal["device", "host"]
+
 
 OnStep = Callable[[int], None]  # called when denoise step i, from 0, has been issued
 
@@ -37,6 +47,19 @@ class ModelFamily(Protocol):
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         """Decodes latents to 8-bit frames."""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """The device as people call it, such as "cpu" or "NVIDIA H100 80GB HBM3"."""
+        ...
+
+    def reset_peak_memory(self) -> None:
+        """Begins a new measurement of the peak, where the device has such a counter."""
+        ...
+
+    def peak_memory(self) -> PeakMemory:
+        """The most memory that was in use since `reset_peak_memory`."""
         ...
 
     def synchronize(self) -> None:

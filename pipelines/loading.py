@@ -79,9 +79,9 @@ def _hub_folder(name: str, source: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise ModelNotFoundError(f"{name}: {source!r} is neither a hub id (owner/name) nor a folder") from error
     except LocalEntryNotFoundError as error:
-        at_revision = f" --revision {revision}" if revision else ""
+        remedy = f"hf download {source}" + (f" --revision {revision}" if revision else "")
         raise ModelNotFoundError(
-            f"{name}: {source} is not in this machine's Hugging Face cache; fetch it with: hf download {source}{at_revision}"
+            f"{name}: {source} is not in this machine's Hugging Face cache; fetch it with: {remedy}"
         ) from error
 
 
@@ -103,7 +103,7 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
             continue
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
             raise ModelFolderError(
-                f"{folder}: model_index.json must name a diffusers or transformers class for {component!r}, not {entry!r}"
+                f"{folder}: model_index.json must name a diffusers or transformers class for {component}, not {entry!r}"
             )
         if entry[1] not in allowed:
             raise ModelFolderError(

@@ -1,7 +1,10 @@
 """Which class drives which family."""
 
+import torch
+
 from pipelines.config import ModelConfig
 from pipelines.diffusers_family import DiffusersFamily
+from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights
 from pipelines.ltx import LTXFamily
 from pipelines.wan import WanFamily
@@ -9,6 +12,14 @@ from pipelines.wan import WanFamily
 FAMILIES: dict[str, type[DiffusersFamily]] = {"wan": WanFamily, "ltx": LTXFamily}
 
 
-def load_model(config: ModelConfig, weights: ModelWeights) -> DiffusersFamily:
-    """Loads a model whose folder was inspected."""
+def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+    """Loads a model whose folder was inspected.
+
+    Args:
+        config: the model.
+        weights: where its weights are.
+        num_threads: of torch in the calling thread, which has to be the one that renders. Part of what makes a clip the
+            same on every worker of one machine.
+    """
+    torch.set_num_threads(num_threads)
     return FAMILIES[config.family].load(config, weights)

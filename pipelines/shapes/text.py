@@ -1,7 +1,7 @@
-"""Trains the Shapes models' text side: a real T5 tokenizer on the captions, and a stock `UMT5EncoderModel` at tiny size.
+"""Trains the Shapes models' text side: a T5 tokenizer on the captions, and a stock `UMT5EncoderModel` at tiny size.
 
-Decides the vocabulary and the encoder's size. The encoder learns to tell, from a caption alone, each attribute or that it
-is left open; the transformer is then trained on its frozen tokens.
+Decides the vocabulary and the encoder's size. The encoder learns to tell, from a caption alone, each attribute or that
+it is left open; the transformer is then trained on its frozen tokens.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def train_tokenizer(training: TextTraining) -> T5TokenizerFast:
     trainer = trainers.UnigramTrainer(
         vocab_size=VOCABULARY_SIZE,
         special_tokens=list(SPECIAL_TOKENS),
-        unk_token="<unk>",
+        unk_token="<unk>",  # noqa: S106
         initial_alphabet=list(ALPHABET),
         show_progress=False,
     )

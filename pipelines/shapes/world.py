@@ -124,7 +124,7 @@ def coverage(shape: str, dx: torch.Tensor, dy: torch.Tensor, radius_px: torch.Te
 
 
 def pixel_grid() -> tuple[torch.Tensor, torch.Tensor]:
-    """x and y of each pixel's centre, each (H, W)."""
+    """X and y of each pixel's centre, each (H, W)."""
     axis = torch.arange(SIZE_PX, dtype=torch.float32) + 0.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return x, y

@@ -1,0 +1,254 @@
+"""The command line. Answers without torch; Ray is imported by the commands that need a cluster.
+
+Decides what is printed and the exit code: 0 all committed; 2 refused before anything ran; 3 finished, with clips in
+quarantine; 4 stopped.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from jobs.catalog import ModelCatalog
+from jobs.config import RunConfig, load_config
+from jobs.errors import JobError, ManifestError, StoppedError
+from jobs.manifest import Manifest, open_manifest
+from jobs.plan import Plan, make_plan, render_plan_text
+from jobs.records import committed_ids, lift_quarantine, quarantined_ids
+from jobs.store import Store, open_store, read_object
+from jobs.values_file import MAX_VALUES_FILE_BYTES
+from nag.errors import NagError
+from pipelines.errors import PipelineError
+
+EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
+REFUSALS = (JobError, PipelineError, NagError)
+
+DESCRIPTION = "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
+EPILOG = """\
+examples:
+  nagfarm plan spring.yaml                          check the manifest and say what would be rendered
+  nagfarm render spring.yaml                        render it; run it again to go on where it stopped
+  nagfarm render prompts.csv --model shapes-wan --output file:///tmp/spring
+  ray job submit --working-dir . -- python -m jobs render spring.yaml
+  nagfarm models                                    which models there are, and whether their weights are here
+  nagfarm doctor --output s3://renders/spring       what is missing on this machine
+
+exit codes: 0 all committed, 2 refused before anything ran, 3 finished with clips in quarantine, 4 stopped
+"""
+MANIFEST_HELP = """\
+a manifest (.yaml with axes; .jsonl or .csv with one clip a row):
+
+  name: spring
+  model: shapes-wan
+  output: s3://renders/spring
+  defaults: {num_inference_steps: 8}
+  axes:
+    prompt: [a circle moving right, a square moving up]
+    negative_prompt: ["", red]
+    seed: {range: [0, 4]}
+  combine: prompt * negative_prompt * seed
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nagfarm", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        command.add_argument(
+            "--models",
+            type=Path,
+            metavar="FOLDER",
+            help="a folder of model YAMLs, besides those that come with nagfarm",
+        )
+        return command
+
+    for name, summary in (
+        ("plan", "check a manifest and say what would be rendered; renders nothing"),
+        ("render", "render what is missing, with progress; resumes by itself"),
+    ):
+        command = add(name, summary, MANIFEST_HELP)
+        command.add_argument("manifest", type=Path, metavar="MANIFEST")
+        command.add_argument(
+            "--output", metavar="URI", help="s3://bucket/prefix or file:///folder; wins over the manifest"
+        )
+        command.add_argument("--model", metavar="NAME", help="for rows that name none")
+        command.add_argument(
+            "--profile", type=Path, metavar="FILE", help="a YAML of run settings, over configs/base.yaml"
+        )
+        command.add_argument("settings", nargs="*", metavar="key=value", help="run settings, such as workers.count=2")
+        if name == "render":
+            command.add_argument(
+                "--retry-quarantined", action="store_true", help="also render the manifest's clips that were given up"
+            )
+
+    add("models", "list the models and whether their weights are here")
+    doctor = add("doctor", "check Ray, ffmpeg, GPUs, weights and the store, and say what is missing")
+    doctor.add_argument("--output", metavar="URI", help="also check that clips can be written there")
+    doctor.add_argument("settings", nargs="*", metavar="key=value", help="run settings, such as store.endpoint_url=...")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code. An error that was foreseen is one plain line; others are raised."""
+    options = build_parser().parse_args(arguments)
+    console = Console()
+    try:
+        match options.command:
+            case "plan":
+                return plan_command(options, console)
+            case "render":
+                return render_command(options, console)
+            case "models":
+                return models_command(options, console)
+            case _:
+                return doctor_command(options, console)
+    except REFUSALS as error:
+        print(f"nagfarm: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifest, Store, Plan]:
+    """Everything that is refused before a run, in the order that costs least."""
+    config = load_config(options.profile, options.settings)
+    catalog = ModelCatalog(options.models)
+    manifest = open_manifest(
+        options.manifest,
+        catalog,
+        lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
+        output=options.output,
+        model=options.model,
+    )
+    if manifest.output is None:
+        raise ManifestError(f"{options.manifest}: no output; give --output or, in a YAML manifest, output:")
+    store = open_store(manifest.output, config.store)
+    make_plan(manifest, (), ())  # every row is checked before the store is asked anything
+    return config, catalog, manifest, store, make_plan(manifest, committed_ids(store), quarantined_ids(store))
+
+
+def plan_command(options: argparse.Namespace, console: Console) -> int:
+    _, _, _, store, plan = _open(options)
+    console.print(render_plan_text(plan), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"  output {store.uri}", markup=False, highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def render_command(options: argparse.Namespace, console: Console) -> int:
+    config, catalog, manifest, store, plan = _open(options)
+    if options.retry_quarantined and plan.num_quarantined:
+        plan = make_plan(manifest, committed_ids(store), ())
+    console.print(render_plan_text(plan), markup=False, highlight=False, soft_wrap=True)
+    if plan.num_pending == 0:
+        return _report_nothing_to_do(plan, store, console)
+    store.check_access()
+    if options.retry_quarantined:
+        given_up = quarantined_ids(store)
+        for spec in plan.pending():
+            if spec.clip_id in given_up:
+                lift_quarantine(store, spec.clip_id)
+
+    import ray
+
+    from jobs.run import Run, new_run_id
+
+    ray.init(log_to_driver=False)
+    try:
+        with _stop_on_signals():
+            run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
+            console.print(
+                f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}", highlight=False, soft_wrap=True
+            )
+            summary = run.render()
+    except REFUSALS as error:
+        print(f"nagfarm: stopped: {error}", file=sys.stderr)
+        return EXIT_STOPPED
+    finally:
+        ray.shutdown()
+    shares = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if seconds}
+    total_s = sum(shares.values())
+    console.print(
+        f"committed {summary.num_committed:,} clips in {summary.wall_s:.1f} s; "
+        + ", ".join(f"{stage} {seconds / total_s:.0%}" for stage, seconds in shares.items()),
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"clips and records are in {store.uri}", markup=False, highlight=False, soft_wrap=True)
+    num_quarantined = plan.num_quarantined + summary.num_quarantined
+    return _report_quarantine(num_quarantined, store, console) if num_quarantined else EXIT_OK
+
+
+def _report_nothing_to_do(plan: Plan, store: Store, console: Console) -> int:
+    console.print(
+        f"nothing to render: {plan.num_done:,} of {plan.num_clips:,} clips are already in {store.uri}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return _report_quarantine(plan.num_quarantined, store, console) if plan.num_quarantined else EXIT_OK
+
+
+def _report_quarantine(num_quarantined: int, store: Store, console: Console) -> int:
+    console.print(
+        f"{num_quarantined:,} clips are given up; {store.uri}/quarantine/ says why, "
+        "and render --retry-quarantined tries them again",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return EXIT_QUARANTINE
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Turns SIGTERM (`ray job stop`) and Ctrl-C into an error, so that workers are let go and a summary is printed."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise StoppedError(f"by {signal.Signals(number).name}; run it again to go on")
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def models_command(options: argparse.Namespace, console: Console) -> int:
+    from rich.table import Table
+
+    catalog = ModelCatalog(options.models)
+    table = Table("model", "weights", "what it is", box=None, pad_edge=False)
+    missing: list[str] = []
+    for name in catalog.names():
+        try:
+            catalog.get(name)
+            is_here = "here"
+        except PipelineError as error:
+            is_here = "missing"
+            missing.append(str(error))
+        table.add_row(name, is_here, catalog.config(name).description)
+    console.print(table)
+    for line in missing:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def doctor_command(options: argparse.Namespace, console: Console) -> int:
+    from jobs.doctor import run_checks
+
+    config = load_config(None, options.settings)
+    checks = run_checks(config, ModelCatalog(options.models), options.output)
+    for check in checks:
+        mark = {True: "ok  ", False: "FAIL", None: "note"}[check.is_ok]
+        console.print(f"{mark}  {check.name}: {check.message}", markup=False, highlight=False, soft_wrap=True)
+    return EXIT_OK if all(check.is_ok is not False for check in checks) else EXIT_REFUSED

@@ -1,0 +1,108 @@
+"""What a run says while it goes on: a bar on a terminal, plain lines in a log."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jobs.records import WorkerIdentity
+from jobs.retry import Decision, GiveUp, Retry, Stop
+from jobs.types import ClipDone, ClipFailed
+
+LOG_EVERY_S = 10.0
+FOLLOWS = {Retry: "will be tried again", GiveUp: "given up", Stop: "the run stops"}
+
+
+class RunProgress:
+    """Follows a run as the dispatcher's observer, tells people, and counts for the summary.
+
+    Args:
+        num_clips: that are to be rendered.
+        console: a terminal gets a bar, anything else a line when something goes wrong, at the first and last clip, and
+            at most every ten seconds in between.
+        on_failed: is told of each failure besides; it writes the record.
+    """
+
+    def __init__(
+        self,
+        num_clips: int,
+        console: Console,
+        on_failed: Callable[[ClipFailed, Decision], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.num_clips = num_clips
+        self.num_committed = 0
+        self.num_quarantined = 0
+        self.num_failures = 0
+        self.num_workers_lost = 0
+        self.stage_totals_s: Counter[str] = Counter()
+        self._console = console
+        self._on_failed = on_failed
+        self._monotonic = monotonic
+        self._started = monotonic()
+        self._last_line = float("-inf")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("rendering", total=num_clips)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def worker_ready(self, identity: WorkerIdentity) -> None:
+        self._say(f"worker {identity.host}:{identity.pid} is ready on {identity.device}")
+
+    def worker_lost(self, message: str) -> None:
+        self.num_workers_lost += 1
+        self._say(f"lost worker {message}; replacing it")
+
+    def clip_done(self, done: ClipDone) -> None:
+        self.num_committed += 1
+        for timing in done.timings:
+            self.stage_totals_s[timing.stage] += timing.duration_s
+        self._advance()
+
+    def clip_failed(self, failed: ClipFailed, decision: Decision) -> None:
+        self.num_failures += 1
+        for timing in failed.timings:
+            self.stage_totals_s[timing.stage] += timing.duration_s
+        cause = failed.message.splitlines()[0][:300]
+        what = f"{failed.name} ({failed.clip_id}) failed in attempt {failed.attempt}: {failed.error_type}: {cause}"
+        self._say(f"{what}; {FOLLOWS[type(decision)]}")
+        self._on_failed(failed, decision)
+        if isinstance(decision, GiveUp):
+            self.num_quarantined += 1
+            self._advance()
+
+    def _advance(self) -> None:
+        self._bar.update(self._task, advance=1)
+        finished, now = self.num_committed + self.num_quarantined, self._monotonic()
+        is_due = now - self._last_line >= LOG_EVERY_S or finished in (1, self.num_clips)
+        if not self._console.is_terminal and is_due:
+            self._last_line = now
+            elapsed_s = now - self._started
+            left_s = elapsed_s / finished * (self.num_clips - finished)
+            self._say(
+                f"{finished:,} of {self.num_clips:,} clips, {self.num_quarantined:,} given up, "
+                f"{elapsed_s:.0f} s gone, about {left_s:.0f} s left"
+            )
+
+    def _say(self, line: str) -> None:
+        """Plain text: what strangers wrote is neither markup nor wrapped."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,66 @@
+"""Stage timings of one clip, taken where the work is done.
+
+The clock and the device's synchronisation are passed in, so that a timing ends when the device is done and not when the
+work was queued on it.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from jobs.types import Stage, StageTiming
+
+
+def _nothing() -> None:
+    """A device that is never behind."""
+
+
+class StageClock:
+    """Collects timings.
+
+    Args:
+        synchronize: waits for the device.
+        monotonic: seconds, never set back; durations are taken with it.
+        wall: seconds since the epoch; only `started_at` is taken with it.
+    """
+
+    def __init__(
+        self,
+        synchronize: Callable[[], None] = _nothing,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._synchronize = synchronize
+        self._monotonic = monotonic
+        self._wall = wall
+        self._timings: list[StageTiming] = []
+
+    @property
+    def timings(self) -> tuple[StageTiming, ...]:
+        return tuple(self._timings)
+
+    @contextmanager
+    def measure(self, stage: Stage) -> Iterator[None]:
+        """Times the body; a stage that raises is timed too."""
+        started_at, start = self._wall(), self._monotonic()
+        try:
+            yield
+        finally:
+            self._synchronize()
+            self._timings.append(StageTiming(stage, started_at, self._monotonic() - start))
+
+    def steps(self) -> Callable[[int], None]:
+        """A function to call at the end of each denoise step; each call times the step that it ends."""
+        previous = [self._wall(), self._monotonic()]
+
+        def end_step(step: int) -> None:
+            self._synchronize()
+            now = self._monotonic()
+            self._timings.append(StageTiming("denoise", previous[0], now - previous[1], step))
+            previous[:] = [self._wall(), now]
+
+        return end_step
+
+    def add(self, stage: Stage, started_at: float, duration_s: float) -> None:
+        """A stage that somebody else measured."""
+        self._timings.append(StageTiming(stage, started_at, duration_s))

@@ -1,0 +1,208 @@
+"""One worker: a loaded model that renders clips, one at a time, and commits each.
+
+Knows nothing of Ray. The device belongs to a single thread; encoding, checking and upload run in the caller's thread,
+so that with several callers the next clip denoises while the last one is written. The number of callers bounds the
+frames in memory.
+"""
+
+import os
+import platform
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from jobs.check import check_mp4
+from jobs.config import EncodingConfig, StoreConfig
+from jobs.encode import encode_mp4
+from jobs.errors import FailureClass, JobError
+from jobs.records import ClipRecord, NagCoverage, WorkerIdentity, commit_record, upload_clip, utc_iso
+from jobs.store import open_store
+from jobs.strict_json import dump, from_dataclass
+from jobs.timing import StageClock
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
+from pipelines.config import ModelConfig
+from pipelines.errors import PipelineError
+from pipelines.family import ModelFamily, PeakMemory
+from pipelines.loading import ModelWeights
+from pipelines.types import VideoFrames
+
+LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
+VERSIONED_PACKAGES = ("nagfarm", "torch", "diffusers", "transformers", "ray", "imageio-ffmpeg", "boto3")
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """All that a worker is told, in a form that travels.
+
+    Args:
+        output: URI of the store.
+        num_threads: torch's, in the thread that renders.
+        node_id: what the cluster calls the machine.
+    """
+
+    model: ModelConfig
+    weights: ModelWeights
+    output: str
+    store: StoreConfig
+    encoding: EncodingConfig
+    run_id: str
+    num_threads: int
+    load_model: LoadModel
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedClip:
+    """Frames, and what the device had to say about them."""
+
+    video: VideoFrames
+    peak_memory: PeakMemory
+
+
+class ClipWorker:
+    """A model, loaded once, and the clips that it renders."""
+
+    def __init__(self, setup: WorkerSetup, node_id: str) -> None:
+        self._setup = setup
+        self._store = open_store(setup.output, setup.store)
+        self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+        self._family: ModelFamily | None = None
+        self._load_timing: tuple[float, float] | None = None
+        self._node_id = node_id
+
+    def load(self) -> WorkerIdentity:
+        """Loads the model in the device's thread.
+
+        Raises:
+            PipelineError: the weights are broken after all.
+        """
+        started_at, start = time.time(), time.monotonic()
+        setup = self._setup
+        self._family = self._device.submit(setup.load_model, setup.model, setup.weights, setup.num_threads).result()
+        self._load_timing = (started_at, time.monotonic() - start)
+        return self.identity
+
+    @property
+    def identity(self) -> WorkerIdentity:
+        return WorkerIdentity(socket.gethostname(), self._node_id, self._loaded.device_name, os.getpid())
+
+    def render(self, spec: ClipSpec, attempt: int) -> ClipOutcome:
+        """Takes one clip from its request to its record. Never raises for the clip's sake: a failure is a value."""
+        clock = StageClock(self._loaded.synchronize)
+        try:
+            started_at, start = time.time(), time.monotonic()
+            rendered = self._device.submit(self._render_frames, spec, clock, started_at, start).result()
+            return self._commit(spec, attempt, rendered, clock)
+        except Exception as error:  # noqa: BLE001 the one place where any failure of a clip becomes a value
+            return self._failed(spec, attempt, error, clock)
+
+    def close(self) -> None:
+        if self._family is not None:
+            self._device.submit(self._family.close).result()
+            self._family = None
+        self._device.shutdown()
+
+    @property
+    def _loaded(self) -> ModelFamily:
+        if self._family is None:
+            raise RuntimeError("the worker has no model; call load first")
+        return self._family
+
+    def _render_frames(self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float) -> RenderedClip:
+        """In the device's thread: text, denoise, decode."""
+        family, request = self._loaded, spec.request
+        clock.add("queue", queued_at, time.monotonic() - queued)
+        if self._load_timing is not None:  # the first clip of a worker pays for the loading of its model
+            clock.add("load", *self._load_timing)
+            self._load_timing = None
+        family.reset_peak_memory()
+        with clock.measure("text"):
+            embeddings = family.encode_text(request)
+        latents = family.denoise(request, embeddings, clock.steps())
+        with clock.measure("decode"):
+            video = family.decode(request, latents)
+        return RenderedClip(video, family.peak_memory())
+
+    def _commit(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> ClipDone:
+        """In the caller's thread: encode, check, upload, and the record last."""
+        request = spec.request
+        with tempfile.TemporaryDirectory(prefix="nagfarm-") as folder:
+            path = Path(folder) / "clip.mp4"
+            with clock.measure("encode"):
+                encode_mp4(rendered.video, path, self._setup.encoding, clip_metadata(spec))
+            with clock.measure("check"):
+                check_mp4(path, request.shape, request.fps)
+            with clock.measure("upload"):
+                clip = upload_clip(self._store, spec.clip_id, path.read_bytes())
+        coverage = self._loaded.nag_coverage
+        record = ClipRecord(
+            clip_id=spec.clip_id,
+            name=spec.name,
+            model=spec.model,
+            request=request,
+            run_id=self._setup.run_id,
+            attempt=attempt,
+            uri=clip.uri,
+            key=clip.key,
+            sha256=clip.sha256,
+            num_bytes=clip.num_bytes,
+            num_frames=request.shape.num_frames,
+            width=request.shape.width,
+            height=request.shape.height,
+            fps=request.fps,
+            committed_at=utc_iso(time.time()),
+            timings=clock.timings,
+            worker=self.identity,
+            peak_memory_bytes=rendered.peak_memory.num_bytes,
+            peak_memory_kind=rendered.peak_memory.kind,
+            nag_coverage=NagCoverage(coverage.guided, coverage.total),
+            versions=installed_versions(),
+        )
+        is_own = commit_record(self._store, clip, record)
+        return ClipDone(spec.clip_id, spec.name, record.uri, attempt, clock.timings, was_already_committed=not is_own)
+
+    def _failed(self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock) -> ClipFailed:
+        failure_class, may_pass = classify(error)
+        return ClipFailed(
+            clip_id=spec.clip_id,
+            name=spec.name,
+            attempt=attempt,
+            failure_class=failure_class,
+            may_pass_on_retry=may_pass,
+            error_type=type(error).__name__,
+            message=str(error) or type(error).__name__,
+            traceback="".join(traceback.format_exception(error)),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            timings=clock.timings,
+        )
+
+
+def classify(error: Exception) -> tuple[FailureClass, bool]:
+    """What kind of failure an error is, and whether another attempt may pass."""
+    if isinstance(error, JobError):
+        return error.failure_class, error.may_pass_on_retry
+    if isinstance(error, PipelineError):
+        return "request", False
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
+        return "memory", True
+    return "code", False
+
+
+def clip_metadata(spec: ClipSpec) -> dict[str, str]:
+    """What is written into the MP4 itself, so that a file that was carried off still says what it is."""
+    return {
+        "title": spec.name,
+        "clip_id": spec.clip_id,
+        "comment": dump({"model": from_dataclass(spec.model), "request": from_dataclass(spec.request)}).decode(),
+        "nagfarm_version": metadata.version("nagfarm"),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of what decides or carries a clip."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED_PACKAGES}}
