@@ -1,0 +1,185 @@
+"""Guidance must not go off in silence: what does not fit a call is refused, and which calls are guided is not guessed."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanVideoToVideoPipeline
+
+from nag import NagCoverageError, NagParams, NagTextError, NegativeText, encode_negative_prompt, guide, install
+from tests import tiny
+from tests.nag.reference import largest_difference, mask, render, text
+
+FAR = 2e-2
+STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
+
+
+def refused(pipeline: Any, negative: NegativeText, prompt: torch.Tensor, **arguments: Any) -> str:
+    with install(pipeline) as nag, nag.guide(negative, STRONG), pytest.raises(NagTextError) as refusal:
+        render(pipeline, prompt, **arguments)
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_a_negative_batch_that_does_not_match_is_refused_not_left_unguided(build: Any) -> None:
+    message = refused(build(), NegativeText(text(2, 7, 2)), text(3, 12, 1))
+    assert "2 rows" in message
+    assert "guides 3" in message
+
+
+def test_a_negative_batch_is_held_against_the_guided_half_of_ltx_alone() -> None:
+    cfg = {
+        "guidance_scale": 3.0,
+        "negative_prompt_embeds": text(2, 12, 3),
+        "negative_prompt_attention_mask": mask(12, 5, 5),
+    }
+    message = refused(tiny.ltx_pipeline(), NegativeText(text(4, 7, 2)), text(2, 12, 1), **cfg)
+    assert "4 rows" in message
+    assert "guides 2" in message
+
+
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+@pytest.mark.parametrize("shape", [(1, 7, 15), (7, 16), (1, 0, 16), (0, 7, 16), (1, 1, 7, 16)])
+def test_embeddings_of_the_wrong_shape_are_refused_not_left_unguided(build: Any, shape: tuple[int, ...]) -> None:
+    message = refused(build(), NegativeText(torch.zeros(shape)), text(1, 12, 1))
+    assert "0 rows" in message or ("(batch, tokens, 16)" in message and str(shape) in message)
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (2, 7), (7,), (1, 7, 1)])
+def test_a_mask_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
+    message = refused(tiny.ltx_pipeline(), NegativeText(text(1, 7, 2), torch.ones(shape)), text(1, 12, 1))
+    assert "(1, 7)" in message
+    assert str(shape) in message
+
+
+def test_a_prompt_mask_that_is_not_batch_by_tokens_is_refused() -> None:
+    bias = torch.zeros(1, 1, 12)
+    with_mask = {"prompt_attention_mask": bias}
+    assert "(1, 1, 12)" in refused(tiny.ltx_pipeline(), NegativeText(text(1, 7, 2)), text(1, 12, 1), **with_mask)
+
+
+def test_a_masked_negative_is_refused_where_the_model_takes_no_mask() -> None:
+    message = refused(tiny.wan_pipeline(), NegativeText(text(1, 7, 2), mask(7, 4)), text(1, 12, 1))
+    assert "the prompt has none" in message
+
+
+def test_an_unconditional_call_without_a_name_is_refused_instead_of_guided() -> None:
+    parts = tiny.wan_pipeline()
+    pipeline = WanVideoToVideoPipeline(
+        tokenizer=parts.tokenizer,
+        text_encoder=parts.text_encoder,
+        vae=parts.vae,
+        scheduler=parts.scheduler,
+        transformer=parts.transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    call = {
+        "prompt_embeds": text(1, 12, 1),
+        "negative_prompt_embeds": text(1, 12, 3),
+        "latents": torch.randn(1, 8, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
+        "height": 32,
+        "width": 32,
+        "num_inference_steps": 2,
+        "output_type": "latent",
+    }
+    plain = pipeline(**call, guidance_scale=1.0).frames
+    with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
+        assert largest_difference(pipeline(**call, guidance_scale=1.0).frames, plain) > FAR
+        with pytest.raises(NagCoverageError, match="cannot tell the unconditional one"):
+            pipeline(**call, guidance_scale=3.0)
+    pipeline(**call, guidance_scale=3.0)
+
+
+def test_an_inner_guide_takes_over_and_gives_back() -> None:
+    pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
+    plain = render(pipeline, prompt)
+    with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
+        outer = render(pipeline, prompt)
+        with nag.guide(NegativeText(text(1, 9, 5)), NagParams(nag_scale=4)):
+            inner = render(pipeline, prompt)
+        assert torch.equal(render(pipeline, prompt), outer)
+    assert len({tensor.sum().item() for tensor in (plain, outer, inner)}) == 3
+
+
+def test_a_guide_that_fails_to_start_leaves_no_guidance_behind() -> None:
+    pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
+    plain = render(pipeline, prompt)
+    with install(pipeline) as nag:
+        with pytest.raises(RuntimeError), nag.guide(NegativeText(text(1, 7, 2)), NagParams(nag_scale=1e39)):
+            pass  # beyond float32
+        assert torch.equal(render(pipeline, prompt), plain)
+
+
+def test_a_block_that_is_called_past_the_transformer_is_refused() -> None:
+    for pipeline in (tiny.wan_pipeline(), tiny.ltx_pipeline()):
+        transformer = pipeline.transformer
+        attention = (transformer.blocks if hasattr(transformer, "blocks") else transformer.transformer_blocks)[0].attn2
+        with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
+            render(pipeline, text(1, 12, 1))
+            with pytest.raises(NagTextError, match="must be whole, 19 tokens, not 12"):
+                attention(torch.zeros(1, 5, 24), torch.zeros(1, 12, 24))
+
+
+def test_positional_arguments_are_packed_too() -> None:
+    driver = SimpleNamespace(transformer=tiny.wan_transformer())
+    arguments = (torch.ones(1, 8, 1, 2, 2), torch.tensor([900.0]), text(1, 12, 1))
+    names = ("hidden_states", "timestep", "encoder_hidden_states")
+    with torch.no_grad(), install(driver) as nag:
+        plain = driver.transformer(*arguments).sample
+        with nag.guide(NegativeText(text(1, 7, 2)), STRONG):
+            by_position = driver.transformer(*arguments).sample
+            by_name = driver.transformer(**dict(zip(names, arguments, strict=True))).sample
+    assert torch.equal(by_position, by_name)
+    assert largest_difference(by_name, plain) > FAR
+
+
+@pytest.mark.parametrize("length", [None, 40])
+def test_the_negative_prompt_is_encoded_as_wan_encodes_its_prompt(length: int | None) -> None:
+    pipeline = tiny.wan_pipeline()
+    with torch.no_grad():
+        expected, _ = pipeline.encode_prompt("ugly, blurry", None, False, max_sequence_length=length or 512)
+    negative = encode_negative_prompt(pipeline, "ugly, blurry", length)
+    assert negative.attention_mask is None
+    assert not negative.embeds.requires_grad
+    assert torch.equal(negative.embeds, expected)
+
+
+@pytest.mark.parametrize("length", [None, 40])
+def test_the_negative_prompt_is_encoded_with_its_mask_as_ltx_encodes_its_prompt(length: int | None) -> None:
+    pipeline = tiny.ltx_pipeline()
+    with torch.no_grad():
+        expected, expected_mask, *_ = pipeline.encode_prompt(
+            "ugly, blurry", None, False, max_sequence_length=length or 128
+        )
+    negative = encode_negative_prompt(pipeline, "ugly, blurry", length)
+    assert negative.attention_mask is not None
+    assert torch.equal(negative.embeds, expected)
+    assert torch.equal(negative.attention_mask, expected_mask)
+    assert 0 < negative.attention_mask.sum() < negative.attention_mask.numel()
+
+
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_one_with_statement_guides_with_a_text_and_takes_everything_off(build: Any) -> None:
+    pipeline = build()
+    call = {
+        "prompt": "a red cat",
+        "height": 32,
+        "width": 32,
+        "num_frames": 5,
+        "num_inference_steps": 2,
+        "guidance_scale": 1.0,
+        "output_type": "np",
+    }
+
+    def clip() -> torch.Tensor:
+        return torch.from_numpy(pipeline(**call, generator=torch.Generator().manual_seed(0)).frames)
+
+    plain = clip()
+    with guide(pipeline, "blurry", STRONG) as nag:
+        guided = clip()
+        assert str(nag.coverage) == "2 of 2"
+    with install(pipeline) as nag, nag.guide(encode_negative_prompt(pipeline, "blurry"), STRONG):
+        assert torch.equal(clip(), guided)
+    assert not torch.equal(guided, plain)
+    assert torch.equal(clip(), plain)
