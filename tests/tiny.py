@@ -20,7 +20,7 @@ from transformers import (
     CLIPVisionModel,
     T5Config,
     T5EncoderModel,
-    T5TokenizerFast,
+    T5TokenizerFast,  # pyright: ignore[reportAttributeAccessIssue]
     UMT5Config,
     UMT5EncoderModel,
 )
@@ -80,11 +80,12 @@ def wan_vae() -> AutoencoderKLWan:
 
 def wan_pipeline(two_transformers: bool = False) -> WanPipeline:
     """Wan 2.1's layout, or with two transformers Wan 2.2's."""
+    scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(
         tokenizer=tokenizer(),
         text_encoder=text_encoder(),
         vae=wan_vae(),
-        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        scheduler=scheduler,
         transformer=wan_transformer(0),
         transformer_2=wan_transformer(7) if two_transformers else None,
         boundary_ratio=0.7 if two_transformers else None,
@@ -109,14 +110,16 @@ def image_encoder() -> CLIPVisionModel:
 
 def wan_image_to_video_pipeline(with_last_image: bool = False) -> WanImageToVideoPipeline:
     """Wan 2.1's image-to-video layout: latents, mask and condition in, an image branch in each cross-attention."""
+    scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     size = {"height": 32, "width": 32}
+    image_processor: Any = CLIPImageProcessorPil(size=size, crop_size=size)
     pipeline = WanImageToVideoPipeline(
         tokenizer=tokenizer(),
         text_encoder=text_encoder(),
         image_encoder=image_encoder(),
-        image_processor=CLIPImageProcessorPil(size=size, crop_size=size),
+        image_processor=image_processor,
         vae=wan_vae(),
-        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        scheduler=scheduler,
         transformer=wan_transformer(
             0, image_dim=IMAGE_DIM, in_channels=8 + 8 + 4, pos_embed_seq_len=514 if with_last_image else None
         ),

@@ -22,7 +22,7 @@ NEGATIVE_LENGTH = 7  # other than any prompt's here
 
 @dataclass(frozen=True)
 class Guidance:
-    """What is to be guided how. `steps` None is all of them; rows that equal a row of `unconditional` are left alone."""
+    """What is to be guided how. Rows that equal a row of `unconditional` are left alone; `steps` None is all steps."""
 
     negative: torch.Tensor
     negative_mask: torch.Tensor | None = None
@@ -150,7 +150,7 @@ def mask(length: int, *num_tokens: int) -> torch.Tensor:
 
 def render(pipeline: Any, prompt: torch.Tensor, **arguments: Any) -> torch.Tensor:
     """Latents of clips without guidance, two steps, the noise of row i from seed i; `arguments` go to the pipeline."""
-    call = {
+    call: dict[str, Any] = {
         "prompt_embeds": prompt,
         "height": 32,
         "width": 32,

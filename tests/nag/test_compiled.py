@@ -34,7 +34,7 @@ def clips(pipeline: Any, nag: Any, arguments: dict[str, Any], seeds: range) -> l
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
 def test_one_graph_serves_every_prompt_negative_prompt_and_parameter(build: Callable[[], Any]) -> None:
     pipeline = build()
-    arguments = {"prompt_attention_mask": mask(12, 9)} if build is tiny.ltx_pipeline else {}
+    arguments: dict[str, Any] = {"prompt_attention_mask": mask(12, 9)} if build is tiny.ltx_pipeline else {}
     with install(pipeline) as nag:
         eager = clips(pipeline, nag, arguments, range(4))
         pipeline.transformer.compile_repeated_blocks(fullgraph=True)

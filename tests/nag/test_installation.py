@@ -176,7 +176,7 @@ def test_pipelines_of_other_families_are_refused_by_the_name_of_what_they_have()
         down_block_types=("DownBlock2D",),
         up_block_types=("UpBlock2D",),
     )
-    with pytest.raises(NagCoverageError, match="DDPMPipeline must have Wan or LTX-Video.* not none"):
+    with pytest.raises(NagCoverageError, match=r"DDPMPipeline must have Wan or LTX-Video.* not none"):
         install(DDPMPipeline(unet, DDPMScheduler()))
     dit = DiTTransformer2DModel(num_attention_heads=1, attention_head_dim=4, in_channels=4, num_layers=1, sample_size=4)
     with pytest.raises(NagCoverageError, match="not DiTTransformer2DModel"):
@@ -263,7 +263,8 @@ def test_model_offloading_that_takes_forward_apart_after_a_clip_leaves_guidance_
 
 @pytest.mark.parametrize("is_theirs_first", [True, False])
 def test_another_hook_on_the_transformer_works_beside_nag_and_stays(is_theirs_first: bool) -> None:
-    pipeline, calls = tiny.wan_pipeline(), []
+    pipeline = tiny.wan_pipeline()
+    calls: list[Any] = []
     plain = render(pipeline, PROMPT)
 
     class CountingHook(ModelHook):
@@ -285,7 +286,7 @@ def test_another_hook_on_the_transformer_works_beside_nag_and_stays(is_theirs_fi
 
 @pytest.mark.parametrize("is_cache_first", [True, False])
 def test_a_block_cache_that_caches_nothing_changes_nothing(is_cache_first: bool) -> None:
-    cfg = {"guidance_scale": 3.0, "negative_prompt_embeds": text(1, 12, 3)}
+    cfg: dict[str, Any] = {"guidance_scale": 3.0, "negative_prompt_embeds": text(1, 12, 3)}
     pipeline = tiny.wan_pipeline()
     with install(pipeline) as nag, nag.guide(NEGATIVE, STRONG):
         guided = render(pipeline, PROMPT, **cfg)

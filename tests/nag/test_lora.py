@@ -73,7 +73,7 @@ def test_a_lora_scale_given_to_the_call_reaches_a_guided_call_too() -> None:
     ours, reference = tiny.wan_pipeline(), tiny.wan_pipeline()
     for pipeline in (ours, reference):
         pipeline.load_lora_weights(lora(pipeline), adapter_name="style")
-    scale = {"attention_kwargs": {"scale": 0.4}}
+    scale: dict[str, Any] = {"attention_kwargs": {"scale": 0.4}}
     with install(ours) as nag, nag.guide(NegativeText(NEGATIVE), STRONG):
         scaled = render(ours, PROMPT, **scale)
         assert largest_difference(scaled, render(ours, PROMPT)) > FAR

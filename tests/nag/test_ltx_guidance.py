@@ -1,6 +1,5 @@
 """Whole LTX pipelines under NAG, against cross-attention by hand; the texts are padded, as LTX's always are."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,15 +12,15 @@ from tests.nag.reference import Guidance, cross_attention_by_hand, largest_diffe
 
 PROMPT, PROMPT_MASK = text(1, 12, 1), mask(12, 9)
 NEGATIVE, NEGATIVE_MASK = text(1, 7, 2), mask(7, 4)
-CFG = {
+CFG: dict[str, Any] = {
     "guidance_scale": 3.0,
     "negative_prompt_embeds": text(1, 12, 3),
     "negative_prompt_attention_mask": mask(12, 5),
 }
 CLOSE, FAR = 2e-5, 2e-2  # float32 against float64; guided against unguided
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
-SCHEDULERS: dict[str, Callable[[], Any]] = {
-    "euler": lambda: FlowMatchEulerDiscreteScheduler(),
+SCHEDULERS: dict[str, Any] = {
+    "euler": FlowMatchEulerDiscreteScheduler,
     "unipc": lambda: UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
 }
 
@@ -66,7 +65,7 @@ PADDED = NegativeText(NEGATIVE, NEGATIVE_MASK)
 @pytest.mark.parametrize("negative_length", [1, 7, 12, 31])
 def test_prompts_of_different_length_are_cut_by_tokens_not_by_channels(negative_length: int) -> None:
     negative = NegativeText(text(1, negative_length, 2), mask(negative_length, (negative_length + 1) // 2))
-    arguments = {"prompt_attention_mask": PROMPT_MASK}
+    arguments: dict[str, Any] = {"prompt_attention_mask": PROMPT_MASK}
     ours = nag_render(PROMPT, negative, **arguments)
     assert largest_difference(ours, hand_render(PROMPT, negative, **arguments)) < CLOSE
     assert largest_difference(ours, render(tiny.ltx_pipeline(), PROMPT, **arguments)) > FAR
@@ -75,7 +74,7 @@ def test_prompts_of_different_length_are_cut_by_tokens_not_by_channels(negative_
 def test_the_parts_of_the_negative_under_its_mask_change_nothing() -> None:
     other = NEGATIVE.clone()
     other[:, 4:] = 50 * text(1, 3, 11)
-    arguments = {"prompt_attention_mask": PROMPT_MASK}
+    arguments: dict[str, Any] = {"prompt_attention_mask": PROMPT_MASK}
     ours = nag_render(PROMPT, PADDED, **arguments)
     assert torch.equal(ours, nag_render(PROMPT, NegativeText(other, NEGATIVE_MASK), **arguments))
     unmasked = nag_render(PROMPT, NegativeText(other, torch.ones_like(NEGATIVE_MASK)), **arguments)
@@ -92,13 +91,13 @@ def test_the_parts_of_the_prompt_under_its_mask_change_nothing() -> None:
 
 def test_a_padded_negative_is_the_negative_without_its_padding() -> None:
     short = NegativeText(NEGATIVE[:, :4], NEGATIVE_MASK[:, :4])
-    arguments = {"prompt_attention_mask": PROMPT_MASK}
+    arguments: dict[str, Any] = {"prompt_attention_mask": PROMPT_MASK}
     padded = nag_render(PROMPT, PADDED, **arguments)
     assert largest_difference(padded, nag_render(PROMPT, short, **arguments)) < CLOSE
 
 
 def test_a_negative_without_a_mask_counts_as_all_tokens() -> None:
-    arguments = {"prompt_attention_mask": PROMPT_MASK}
+    arguments: dict[str, Any] = {"prompt_attention_mask": PROMPT_MASK}
     whole = nag_render(PROMPT, NegativeText(NEGATIVE, torch.ones_like(NEGATIVE_MASK)), **arguments)
     assert torch.equal(nag_render(PROMPT, NegativeText(NEGATIVE), **arguments), whole)
 
@@ -113,7 +112,7 @@ def test_the_type_of_the_masks_does_not_matter(dtype: torch.dtype) -> None:
 
 def test_every_row_of_a_batch_is_guided_by_its_own_negative_not_only_the_first_half() -> None:
     prompts, negative = text(3, 12, 4), NegativeText(text(3, 7, 5), mask(7, 2, 7, 4))
-    arguments = {"prompt_attention_mask": mask(12, 12, 3, 8)}
+    arguments: dict[str, Any] = {"prompt_attention_mask": mask(12, 12, 3, 8)}
     ours = nag_render(prompts, negative, **arguments)
     assert largest_difference(ours, hand_render(prompts, negative, **arguments)) < CLOSE
     plain = render(tiny.ltx_pipeline(), prompts, **arguments)
@@ -124,7 +123,7 @@ def test_every_row_of_a_batch_is_guided_by_its_own_negative_not_only_the_first_h
 def test_a_clip_in_a_batch_has_its_text_in_its_own_row_and_is_the_clip_alone() -> None:
     prompts, prompt_mask = text(3, 12, 4), mask(12, 12, 3, 8)
     negative = NegativeText(text(3, 7, 5), mask(7, 2, 7, 4))
-    cfg = {
+    cfg: dict[str, Any] = {
         "guidance_scale": 3.0,
         "negative_prompt_embeds": text(3, 12, 6),
         "negative_prompt_attention_mask": mask(12, 5, 6, 7),
@@ -145,7 +144,8 @@ def test_a_clip_in_a_batch_has_its_text_in_its_own_row_and_is_the_clip_alone() -
 
 
 def test_one_negative_is_shared_by_all_rows_of_a_batch() -> None:
-    prompts, arguments = text(3, 12, 4), {"prompt_attention_mask": mask(12, 12, 3, 8)}
+    prompts = text(3, 12, 4)
+    arguments: dict[str, Any] = {"prompt_attention_mask": mask(12, 12, 3, 8)}
     shared = nag_render(prompts, PADDED, **arguments)
     repeated = NegativeText(NEGATIVE.repeat(3, 1, 1), NEGATIVE_MASK.repeat(3, 1))
     assert torch.equal(shared, nag_render(prompts, repeated, **arguments))
@@ -173,7 +173,7 @@ def test_outside_guide_and_after_remove_it_is_the_plain_pipeline_bit_for_bit() -
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("negative_rows", [1, 2])
 def test_classifier_free_guidance_may_have_another_negative_prompt_than_nag(rows: int, negative_rows: int) -> None:
-    cfg = {
+    cfg: dict[str, Any] = {
         "prompt_attention_mask": mask(12, 9, 4)[:rows],
         "guidance_scale": 3.0,
         "negative_prompt_embeds": text(rows, 12, 6),
@@ -215,7 +215,7 @@ def test_the_step_range_guides_exactly_its_steps(
         return pipeline
 
     params = NagParams(nag_scale=9, nag_alpha=0.5, nag_start=start, nag_end=end)
-    arguments = {"num_inference_steps": 4, "prompt_attention_mask": PROMPT_MASK, **CFG}
+    arguments: dict[str, Any] = {"num_inference_steps": 4, "prompt_attention_mask": PROMPT_MASK, **CFG}
     ours = nag_render(PROMPT, PADDED, params, build(), **arguments)
     truth = hand_render(PROMPT, PADDED, params, steps, build(), **arguments)
     assert largest_difference(ours, truth) < 4 * CLOSE
@@ -236,7 +236,7 @@ def test_fused_projections_give_the_same_clip(is_fused_first: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_pipelines_are_guided_and_finite(dtype: torch.dtype) -> None:
     pipeline = tiny.ltx_pipeline()
-    arguments = {"prompt_attention_mask": PROMPT_MASK}
+    arguments: dict[str, Any] = {"prompt_attention_mask": PROMPT_MASK}
     full = nag_render(PROMPT, PADDED, pipeline=pipeline, **arguments)
     pipeline.transformer.to(dtype)
     guided = nag_render(PROMPT.to(dtype), PADDED, pipeline=pipeline, **arguments)

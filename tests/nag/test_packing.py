@@ -1,4 +1,4 @@
-"""Guidance must not go off in silence: what does not fit a call is refused, and which calls are guided is not guessed."""
+"""Guidance must not go off in silence: what does not fit a call is refused; which calls are guided is not guessed."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +29,7 @@ def test_a_negative_batch_that_does_not_match_is_refused_not_left_unguided(build
 
 
 def test_a_negative_batch_is_held_against_the_guided_half_of_ltx_alone() -> None:
-    cfg = {
+    cfg: dict[str, Any] = {
         "guidance_scale": 3.0,
         "negative_prompt_embeds": text(2, 12, 3),
         "negative_prompt_attention_mask": mask(12, 5, 5),
@@ -55,7 +55,7 @@ def test_a_mask_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_a_prompt_mask_that_is_not_batch_by_tokens_is_refused() -> None:
     bias = torch.zeros(1, 1, 12)
-    with_mask = {"prompt_attention_mask": bias}
+    with_mask: dict[str, Any] = {"prompt_attention_mask": bias}
     assert "(1, 1, 12)" in refused(tiny.ltx_pipeline(), NegativeText(text(1, 7, 2)), text(1, 12, 1), **with_mask)
 
 
@@ -66,7 +66,7 @@ def test_a_masked_negative_is_refused_where_the_model_takes_no_mask() -> None:
 
 def test_an_unconditional_call_without_a_name_is_refused_instead_of_guided() -> None:
     parts = tiny.wan_pipeline()
-    pipeline = WanVideoToVideoPipeline(
+    pipeline: Any = WanVideoToVideoPipeline(
         tokenizer=parts.tokenizer,
         text_encoder=parts.text_encoder,
         vae=parts.vae,
@@ -74,7 +74,7 @@ def test_an_unconditional_call_without_a_name_is_refused_instead_of_guided() -> 
         transformer=parts.transformer,
     )
     pipeline.set_progress_bar_config(disable=True)
-    call = {
+    call: dict[str, Any] = {
         "prompt_embeds": text(1, 12, 1),
         "negative_prompt_embeds": text(1, 12, 3),
         "latents": torch.randn(1, 8, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
@@ -154,6 +154,8 @@ def test_the_negative_prompt_is_encoded_with_its_mask_as_ltx_encodes_its_prompt(
         )
     negative = encode_negative_prompt(pipeline, "ugly, blurry", length)
     assert negative.attention_mask is not None
+    assert expected is not None
+    assert expected_mask is not None
     assert torch.equal(negative.embeds, expected)
     assert torch.equal(negative.attention_mask, expected_mask)
     assert 0 < negative.attention_mask.sum() < negative.attention_mask.numel()
@@ -162,7 +164,7 @@ def test_the_negative_prompt_is_encoded_with_its_mask_as_ltx_encodes_its_prompt(
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
 def test_one_with_statement_guides_with_a_text_and_takes_everything_off(build: Any) -> None:
     pipeline = build()
-    call = {
+    call: dict[str, Any] = {
         "prompt": "a red cat",
         "height": 32,
         "width": 32,

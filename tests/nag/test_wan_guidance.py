@@ -23,7 +23,7 @@ from tests.nag.reference import (
 PROMPT, NEGATIVE, UNCONDITIONAL = text(1, 12, 1), text(1, NEGATIVE_LENGTH, 2), text(1, 12, 3)
 CLOSE, FAR = 2e-5, 2e-2  # float32 against float64; guided against unguided
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
-SCHEDULERS = {
+SCHEDULERS: dict[str, Callable[[], Any]] = {
     "unipc": lambda: UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
     "euler": lambda: FlowMatchEulerDiscreteScheduler(shift=3.0),
 }
@@ -131,14 +131,14 @@ def test_a_clip_does_not_depend_on_the_clip_before_it() -> None:
 
 
 def test_classifier_free_guidance_may_have_another_negative_prompt_than_nag() -> None:
-    cfg = {"guidance_scale": 4.0, "negative_prompt_embeds": UNCONDITIONAL}
+    cfg: dict[str, Any] = {"guidance_scale": 4.0, "negative_prompt_embeds": UNCONDITIONAL}
     ours = nag_render(tiny.wan_pipeline(), PROMPT, NEGATIVE, **cfg)
     assert largest_difference(ours, hand_render(tiny.wan_pipeline(), PROMPT, NEGATIVE, **cfg)) < 4 * CLOSE
     assert largest_difference(ours, render(tiny.wan_pipeline(), PROMPT, **cfg)) > FAR
 
 
 def test_the_unconditional_call_of_classifier_free_guidance_is_not_guided() -> None:
-    cfg = {"guidance_scale": 4.0, "negative_prompt_embeds": UNCONDITIONAL}
+    cfg: dict[str, Any] = {"guidance_scale": 4.0, "negative_prompt_embeds": UNCONDITIONAL}
     plain, guided = tiny.wan_pipeline(), tiny.wan_pipeline()
     plain_outputs, guided_outputs = transformer_outputs(plain), transformer_outputs(guided)
     render(plain, PROMPT, **cfg)
@@ -164,7 +164,7 @@ def test_one_install_guides_both_transformers_of_wan_2_2() -> None:
 
 
 def test_wan_2_2_with_classifier_free_guidance_is_the_reference_too() -> None:
-    cfg = {"guidance_scale": 4.0, "guidance_scale_2": 2.0, "negative_prompt_embeds": UNCONDITIONAL}
+    cfg: dict[str, Any] = {"guidance_scale": 4.0, "guidance_scale_2": 2.0, "negative_prompt_embeds": UNCONDITIONAL}
     ours = nag_render(tiny.wan_pipeline(two_transformers=True), PROMPT, NEGATIVE, num_inference_steps=3, **cfg)
     truth = hand_render(tiny.wan_pipeline(two_transformers=True), PROMPT, NEGATIVE, num_inference_steps=3, **cfg)
     assert largest_difference(ours, truth) < 4 * CLOSE
@@ -183,7 +183,7 @@ def test_the_step_range_guides_exactly_its_steps(
         return pipeline
 
     params = NagParams(nag_scale=9, nag_alpha=0.5, nag_start=start, nag_end=end)
-    cfg = {"num_inference_steps": 4, "guidance_scale": 3.0, "negative_prompt_embeds": UNCONDITIONAL}
+    cfg: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 3.0, "negative_prompt_embeds": UNCONDITIONAL}
     ours = nag_render(build(), PROMPT, NEGATIVE, params, **cfg)
     assert largest_difference(ours, hand_render(build(), PROMPT, NEGATIVE, params, steps=steps, **cfg)) < 4 * CLOSE
     assert torch.equal(ours, render(build(), PROMPT, **cfg)) == (not steps)
@@ -214,7 +214,7 @@ def hand_render_two(
 ) -> torch.Tensor:
     """Guides the steps given for each transformer, counted from the first step that it takes."""
     pipeline = tiny.wan_pipeline(two_transformers=True)
-    strength = {"scale": params.nag_scale, "tau": params.nag_tau, "alpha": params.nag_alpha}
+    strength: dict[str, Any] = {"scale": params.nag_scale, "tau": params.nag_tau, "alpha": params.nag_alpha}
     first = SimpleNamespace(transformer=pipeline.transformer)
     second = SimpleNamespace(transformer=pipeline.transformer_2)
     with (
@@ -282,7 +282,7 @@ def test_first_and_last_frame_tokens_come_in_pairs_of_rows_and_are_both_attended
 
 def test_the_image_to_video_pipeline_is_the_reference_with_classifier_free_guidance() -> None:
     prompt, negative = text(1, 512, 1), text(1, 512, 2)
-    arguments = {"guidance_scale": 3.0, "negative_prompt_embeds": text(1, 512, 3), "image": image()}
+    arguments: dict[str, Any] = {"guidance_scale": 3.0, "negative_prompt_embeds": text(1, 512, 3), "image": image()}
     ours = nag_render(tiny.wan_image_to_video_pipeline(), prompt, negative, **arguments)
     truth = hand_render(tiny.wan_image_to_video_pipeline(), prompt, negative, **arguments)
     assert largest_difference(ours, truth) < 4 * CLOSE
@@ -291,7 +291,7 @@ def test_the_image_to_video_pipeline_is_the_reference_with_classifier_free_guida
 
 def test_the_first_and_last_frame_pipeline_is_the_reference() -> None:
     prompt = text(1, 512, 1)
-    arguments = {"image": image(), "last_image": image(1)}
+    arguments: dict[str, Any] = {"image": image(), "last_image": image(1)}
     ours = nag_render(tiny.wan_image_to_video_pipeline(with_last_image=True), prompt, NEGATIVE, **arguments)
     truth = hand_render(tiny.wan_image_to_video_pipeline(with_last_image=True), prompt, NEGATIVE, **arguments)
     assert largest_difference(ours, truth) < CLOSE
@@ -315,7 +315,7 @@ def fused(pipeline: Any) -> None:
 @pytest.mark.parametrize("is_fused_first", [True, False])
 def test_fused_projections_give_the_same_clip(build: Callable[[], Any], is_fused_first: bool) -> None:
     prompt = text(1, 512, 1)
-    arguments = {"image": image()} if build is tiny.wan_image_to_video_pipeline else {}
+    arguments: dict[str, Any] = {"image": image()} if build is tiny.wan_image_to_video_pipeline else {}
     pipeline = build()
     separate = nag_render(pipeline, prompt, NEGATIVE, **arguments)
     if is_fused_first:
@@ -332,7 +332,7 @@ def test_fused_projections_give_the_same_clip(build: Callable[[], Any], is_fused
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.wan_image_to_video_pipeline])
 def test_half_precision_pipelines_are_guided_and_finite(build: Callable[[], Any], dtype: torch.dtype) -> None:
     prompt = text(1, 512, 1).to(dtype)
-    arguments = {"image": image()} if build is tiny.wan_image_to_video_pipeline else {}
+    arguments: dict[str, Any] = {"image": image()} if build is tiny.wan_image_to_video_pipeline else {}
     pipeline = build()
     full = nag_render(pipeline, prompt.float(), NEGATIVE, **arguments)
     pipeline.transformer.to(dtype)
