@@ -4,7 +4,7 @@ Decides which modules are text cross-attentions and proves that all of them are 
 `packing`, what a processor computes in `wan` and `ltx`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -104,7 +104,7 @@ class InstalledNag:
         return coverage
 
     @contextmanager
-    def guide(self, negative: NegativeText, params: NagParams) -> Iterator[None]:
+    def guide(self, negative: NegativeText, params: NagParams) -> Generator[None]:
         """Guides every call of the pipeline inside the `with`; `nag_scale=1` is the plain model, bit for bit.
 
         Inside another `guide` it takes over until it is left.
@@ -162,7 +162,7 @@ def install(pipeline: Any) -> InstalledNag:
 @contextmanager
 def guide(
     pipeline: Any, negative_prompt: str, params: NagParams | None = None, max_sequence_length: int | None = None
-) -> Iterator[InstalledNag]:
+) -> Generator[InstalledNag]:
     """Installs NAG, encodes the negative prompt with the pipeline's own text encoder, and guides inside the `with`.
 
     Args:
@@ -191,7 +191,7 @@ def encode_negative_prompt(pipeline: Any, negative_prompt: str, max_sequence_len
     return NegativeText(encoded[0], encoded[1] if is_ltx else None)
 
 
-def _transformers(pipeline: Any) -> list[torch.nn.Module]:
+def _transformers(pipeline: Any) -> list[Any]:
     known = (WanTransformer3DModel, LTXVideoTransformer3DModel)
     parts = [getattr(pipeline, name, None) for name in ("transformer", "transformer_2")]
     found = [part for part in parts if isinstance(part, known)]

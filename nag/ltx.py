@@ -36,8 +36,8 @@ class NagLTXVideoAttnProcessor:
         if text_length != layout.length:  # a parallel plan cut the text, or the transformer's hooks were passed by
             raise NagTextError(f"the text must be whole, {layout.length} tokens, not {text_length}")
         if attention_mask is not None:  # (B, 1, T), additive, to (B, H, 1, T)
-            attention_mask = attn.prepare_attention_mask(attention_mask, text_length, batch_size)
-            attention_mask = attention_mask.view(batch_size, attn.heads, -1, text_length)
+            per_head = attn.prepare_attention_mask(attention_mask, text_length, batch_size)
+            attention_mask = per_head.view(batch_size, attn.heads, -1, text_length)
         query_BLHK = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         key_BTHK = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
         value_BTHK = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))

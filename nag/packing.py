@@ -48,7 +48,7 @@ class TextLayout:
 
 @dataclass(frozen=True, eq=False)
 class NegativeText:
-    """The negative prompt as the transformer takes it: `embeds` (B or 1, L, D), `attention_mask` (B or 1, L) or None."""
+    """The negative prompt as the transformer takes it: `embeds` (B or 1, L, D), `attention_mask` (B or 1, L) if any."""
 
     embeds: torch.Tensor
     attention_mask: torch.Tensor | None = None
@@ -115,7 +115,7 @@ class PackingHook(ModelHook):
     def __init__(self, packing: Packing, pipeline: Any) -> None:
         super().__init__()
         self.packing = packing
-        self.calls = StateManager(_NoState)
+        self.calls = StateManager(_NoState)  # pyright: ignore[reportArgumentType] - annotated as an instance
         self.negative: NegativeText | None = None
         self.params = NagParams(nag_scale=1)
         self._pipeline = pipeline

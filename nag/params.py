@@ -42,7 +42,8 @@ class NagParams:
             raise NagParameterError(f"nag_alpha must be between 0 and 1, not {self.nag_alpha}")
         if not 0 <= self.nag_start < self.nag_end <= 1:
             raise NagParameterError(
-                f"nag_start and nag_end must satisfy 0 <= nag_start < nag_end <= 1, not {self.nag_start}, {self.nag_end}"
+                "nag_start and nag_end must satisfy 0 <= nag_start < nag_end <= 1, "
+                f"not {self.nag_start}, {self.nag_end}"
             )
 
     @property
