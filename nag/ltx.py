@@ -33,8 +33,11 @@ class NagLTXVideoAttnProcessor:
             raise NotImplementedError("LTX's text cross-attention has no rotary embedding")
         batch_size, text_length, _ = encoder_hidden_states.shape
         layout = self.packing.layout
-        if text_length != layout.length:  # a parallel plan cut the text, or the transformer's hooks were passed by
-            raise NagTextError(f"the text must be whole, {layout.length} tokens, not {text_length}")
+        if text_length != layout.length:  # a parallel plan has cut the text, say
+            raise NagTextError(
+                f"the text must reach the transformer by a call of it and stay whole: {layout.length} tokens, "
+                f"not {text_length}"
+            )
         if attention_mask is not None:  # (B, 1, T), additive, to (B, H, 1, T)
             per_head = attn.prepare_attention_mask(attention_mask, text_length, batch_size)
             attention_mask = per_head.view(batch_size, attn.heads, -1, text_length)

@@ -120,7 +120,7 @@ class PackingHook(ModelHook):
         self.params = NagParams(nag_scale=1)
         self._pipeline = pipeline
         self._signature: inspect.Signature | None = None
-        self._handle: RemovableHandle | None = None
+        self._handles: list[RemovableHandle] = []
 
     def set(self, negative: NegativeText | None, params: NagParams) -> None:
         """What guides the calls from now on; None as the negative prompt is no guidance."""
@@ -129,12 +129,15 @@ class PackingHook(ModelHook):
 
     def initialize_hook(self, module: torch.nn.Module) -> torch.nn.Module:
         self._signature = inspect.signature(module.forward)
-        self._handle = module.register_forward_pre_hook(self._pack, with_kwargs=True)
+        self._handles = [
+            module.register_forward_pre_hook(self._pack, with_kwargs=True),
+            module.register_forward_hook(self._forget, always_call=True),
+        ]
         return module
 
     def deinitalize_hook(self, module: torch.nn.Module) -> torch.nn.Module:  # diffusers spells it so
-        assert self._handle is not None
-        self._handle.remove()
+        for handle in self._handles:
+            handle.remove()
         return module
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -159,6 +162,10 @@ class PackingHook(ModelHook):
         elif negative.attention_mask is not None:
             raise NagTextError("the negative prompt has an attention mask but the prompt has none")
         return (), dict(call.arguments)
+
+    def _forget(self, *_: Any) -> None:
+        """Leaves no layout behind: a call that passes the hooks by is refused by the processors."""
+        self.packing.layout = TextLayout(0)
 
     def _call_name(self) -> str | None:
         context = self.calls._context

@@ -37,8 +37,11 @@ class NagWanAttnProcessor:
             raise NotImplementedError("Wan's text cross-attention has neither mask nor rotary embedding")
         layout = self.packing.layout
         image_length = encoder_hidden_states.shape[1] - layout.length
-        if image_length < 0 or (image_length and attn.add_k_proj is None):  # the transformer's hooks were passed by
-            raise NagTextError(f"the text must be whole, {layout.length} tokens, not {encoder_hidden_states.shape[1]}")
+        if not layout.length or image_length < 0 or (image_length and attn.add_k_proj is None):
+            raise NagTextError(
+                f"the text must reach the transformer by a call of it and stay whole: {layout.length} tokens, "
+                f"not {encoder_hidden_states.shape[1]}"
+            )
         query_BLHK = _split_heads(attn, attn.norm_q(attn.to_q(hidden_states)))
         key_BTHK, value_BTHK = self._text_key_value(attn, encoder_hidden_states[:, image_length:])
         positive, negative = slice(0, layout.positive_length), slice(layout.positive_length, None)

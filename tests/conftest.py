@@ -1,10 +1,12 @@
-"""What every test may ask for: a real S3 server, and an environment without anybody's own AWS settings."""
+"""What every test may ask for: a real S3 server, a real Ray cluster, and an environment without anybody's settings."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
+import ray
 
+from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import Identity, LocalS3
 
 
@@ -31,3 +33,20 @@ def s3_environment(s3_server: LocalS3, no_aws_environment: None, monkeypatch: py
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server: LocalS3) -> Iterator[LocalRay]:
+    """One cluster of two CPUs for the whole run, whose workers reach the S3 server."""
+    with LocalRay(2, s3_server.environment()) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def ray_driver(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRay]:
+    """This process as a driver of the cluster."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, ray_cluster.environment()[name])
+    ray.init(address=ray_cluster.address, log_to_driver=False, configure_logging=False)
+    yield ray_cluster
+    ray.shutdown()

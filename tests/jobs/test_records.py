@@ -1,4 +1,3 @@
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,12 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import StoreConfig
-from jobs.errors import ObjectExistsError, ObjectMissingError, RecordError, StoreUnavailableError
+from jobs.errors import ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.record_types import ClipRecord, FailureRecord, NagCoverage, QuarantineRecord, WorkerIdentity
 from jobs.records import (
     clip_key,
     commit_record,
-    upload_clip,
     committed_ids,
     failure_key,
     lift_quarantine,
@@ -28,6 +26,7 @@ from jobs.records import (
     read_record,
     record_key,
     run_key,
+    upload_clip,
     utc_iso,
     write_failure,
     write_quarantine,

@@ -9,8 +9,9 @@ from diffusers import WanVideoToVideoPipeline
 
 from nag import NagCoverageError, NagParams, NagTextError, NegativeText, encode_negative_prompt, guide, install
 from tests import tiny
-from tests.nag.reference import largest_difference, mask, render, text
+from tests.nag.reference import image, largest_difference, mask, render, text
 
+PROMPT = text(1, 12, 1)
 FAR = 2e-2
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
 
@@ -111,14 +112,38 @@ def test_a_guide_that_fails_to_start_leaves_no_guidance_behind() -> None:
         assert torch.equal(render(pipeline, prompt), plain)
 
 
-def test_a_block_that_is_called_past_the_transformer_is_refused() -> None:
-    for pipeline in (tiny.wan_pipeline(), tiny.ltx_pipeline()):
-        transformer = pipeline.transformer
-        attention = (transformer.blocks if hasattr(transformer, "blocks") else transformer.transformer_blocks)[0].attn2
-        with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
-            render(pipeline, text(1, 12, 1))
-            with pytest.raises(NagTextError, match="must be whole, 19 tokens, not 12"):
-                attention(torch.zeros(1, 5, 24), torch.zeros(1, 12, 24))
+def test_a_call_that_passes_the_hooks_by_is_refused_guided_or_not() -> None:
+    cases = (
+        (tiny.wan_pipeline(), PROMPT),
+        (tiny.wan_image_to_video_pipeline(), text(1, 512, 1)),
+        (tiny.ltx_pipeline(), PROMPT),
+    )
+    for pipeline, prompt in cases:
+        arguments = {"image": image()} if prompt is not PROMPT else {}
+        calls: list[dict[str, Any]] = []
+        handle = pipeline.transformer.register_forward_pre_hook(
+            lambda _module, _args, call, into=calls: into.append(call), with_kwargs=True
+        )
+        render(pipeline, prompt, **arguments)
+        handle.remove()
+        with torch.no_grad(), install(pipeline) as nag:
+            render(pipeline, prompt, **arguments)
+            for negative in (NegativeText(text(1, 7, 2)), NegativeText(prompt)):
+                with nag.guide(negative, STRONG), pytest.raises(NagTextError, match="by a call of it and stay whole"):
+                    pipeline.transformer.forward(**calls[0])
+
+
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_text_that_is_cut_on_its_way_to_the_processors_is_refused(build: Any) -> None:
+    pipeline = build()
+    transformer = pipeline.transformer
+    project = (
+        transformer.caption_projection
+        if hasattr(transformer, "caption_projection")
+        else transformer.condition_embedder.text_embedder
+    )
+    project.register_forward_hook(lambda _module, _args, projected: projected[:, :10])  # as a parallel plan may
+    assert "19 tokens, not 10" in refused(pipeline, NegativeText(text(1, 7, 2)), PROMPT)
 
 
 def test_positional_arguments_are_packed_too() -> None:

@@ -1,0 +1,45 @@
+# Targets for people: install, demo, test, check, shapes, evaluate, clean.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test check format shapes evaluate wheel clean
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(VENV)/.installed  ## make .venv with .venv/bin/nagfarm, from pinned versions
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "installing nagfarm into $(VENV) (a few minutes the first time) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install  ## render 24 clips with a local S3 server and a local Ray cluster
+	$(BIN)/python -m infra.local.demo
+
+test: install  ## run the tests
+	$(BIN)/python -m pytest
+
+check: install  ## format, lint, types, tests: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest
+
+format: install  ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+shapes: install  ## train the Shapes model from nothing (about an hour on two idle cores)
+	$(BIN)/python -m pipelines.shapes.train --output build/shapes-wan
+
+evaluate: install  ## measure the Shapes model, and NAG on it
+	$(BIN)/python -m pipelines.shapes.evaluate
+
+wheel: install  ## build a wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## remove what the demo and the tests leave
+	rm -rf .demo demo-output dist build .pytest_cache .ruff_cache .hypothesis

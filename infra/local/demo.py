@@ -1,0 +1,86 @@
+"""The demo: a real S3 server and a real Ray cluster on this machine, a batch submitted to them, and a look at it.
+
+`make demo` runs it. What it renders stays in `.demo/`: a second run finds everything committed and renders nothing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from infra.local.contact_sheet import SheetClip, draw_contact_sheet
+from infra.local.ray_cluster import LocalRay, ray_command
+from infra.local.s3_server import LocalS3, stop_signal_as_interrupt
+from jobs.check import decode_mp4
+from jobs.config import StoreConfig
+from jobs.records import committed_ids, read_record
+from jobs.store import open_store
+
+MANIFEST = Path("examples/shapes.yaml")
+BUCKET = "renders"
+STAGES_OF_WORK = ("load", "text", "denoise", "decode", "encode", "check", "upload")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--state", type=Path, default=Path(".demo"), help="where the S3 server keeps its data")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where clips and contact sheet go")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    num_cpus = os.cpu_count() or 1
+    with stop_signal_as_interrupt():
+        print("starting a local S3 server ...", flush=True)
+        arguments.state.mkdir(parents=True, exist_ok=True)
+        with LocalS3(BUCKET, arguments.state.resolve() / "s3") as server:
+            print(f"S3 at {server.endpoint_url}; starting a local Ray cluster ...", flush=True)
+            os.environ.update(server.environment())  # for boto3 in this process
+            with LocalRay(num_cpus, server.environment()) as cluster:
+                print(f"Ray at {cluster.address}, dashboard at {cluster.dashboard_url}", flush=True)
+                submitted = time.monotonic()
+                exit_code = submit(cluster)
+                rendered_s = time.monotonic() - submitted
+            print_summary(f"s3://{BUCKET}/shapes", arguments.output)
+    print(f"rendering took {rendered_s:.0f} s, all of it {time.monotonic() - started:.0f} s; nothing is left running")
+    return exit_code
+
+
+def submit(cluster: LocalRay) -> int:
+    """Runs `ray job submit` and shows its log."""
+    command = [
+        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", f"--working-dir={MANIFEST.parent}"),
+        *("--", "python", "-m", "jobs", "render", MANIFEST.name, "--output", f"s3://{BUCKET}/shapes"),
+    ]
+    print(f"$ ray {' '.join(command[1:])}", flush=True)
+    return subprocess.run(command, env=cluster.environment(), check=False).returncode
+
+
+def print_summary(uri: str, output: Path) -> None:
+    """Copies the clips, draws the contact sheet, and says where the time went."""
+    store = open_store(uri, StoreConfig())
+    records = sorted((read_record(store, clip_id) for clip_id in committed_ids(store)), key=lambda record: record.name)
+    folder = output / "clips"
+    folder.mkdir(parents=True, exist_ok=True)
+    totals_s: Counter[str] = Counter()
+    clips: list[SheetClip] = []
+    for record in records:
+        path = folder / f"{record.name}.mp4"
+        path.write_bytes(store.get(record.key))
+        totals_s.update(record.stage_totals_s)
+        frames = decode_mp4(path).frames
+        request = record.request
+        clips.append(SheetClip(request.prompt, request.negative_prompt, request.sampling.seed, frames))
+    sheet = output / "contact-sheet.png"
+    if clips:
+        draw_contact_sheet(clips, sheet)
+    work_s = sum(totals_s[stage] for stage in STAGES_OF_WORK)
+    print(f"\n{len(records)} clips in {uri}, copied to {folder}/, drawn in {sheet}")
+    print("share of the workers' time per stage, over all committed clips:")
+    for stage in STAGES_OF_WORK:
+        print(f"  {stage:<8} {totals_s[stage] / work_s if work_s else 0:6.1%}  {totals_s[stage]:7.2f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""A real Ray cluster on this machine, for the demo and the tests: `ray start --head`, with dashboard and token.
+
+Decides how it is started, when it is ready and how it is stopped. It has ports, a session folder and a token of its
+own, so that it neither meets nor disturbs another cluster on the machine. What names the session folder is its own.
+"""
+
+import atexit
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from infra.local.s3_server import HOST, free_ports
+
+POLL_S = 0.1
+STOP_WAIT_S = 5.0
+
+
+class LocalRayError(Exception):
+    """The cluster could not be started."""
+
+
+class LocalRay:
+    """One cluster of one node, running between `start` and `stop` or inside a `with`.
+
+    Args:
+        num_cpus: that it believes to have.
+        environment: variables that its workers see, besides this process's own; credentials of a store belong here.
+        deadline_s: how long the start may take.
+    """
+
+    def __init__(self, num_cpus: int, environment: Mapping[str, str], deadline_s: float = 120.0) -> None:
+        self._num_cpus = num_cpus
+        self._extra = dict(environment)
+        self._deadline_s = deadline_s
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.address = ""
+        self.dashboard_url = ""
+
+    @property
+    def folder(self) -> Path:
+        """The session folder; its path is short, because sockets lie in it."""
+        assert self._folder is not None, "the cluster was not started"
+        return self._folder
+
+    def environment(self) -> dict[str, str]:
+        """What a client of this cluster, such as `ray job submit`, has to have in its environment."""
+        scripts = sysconfig.get_path("scripts")
+        return {
+            **os.environ,
+            **self._extra,
+            "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")]),
+            "RAY_ADDRESS": self.dashboard_url,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+
+    def start(self) -> None:
+        """Starts the cluster and waits until its dashboard takes jobs.
+
+        Raises:
+            LocalRayError: it was not ready by the deadline; with its log's end.
+        """
+        self._folder = Path(tempfile.mkdtemp(prefix="nf-"))
+        atexit.register(self.stop)
+        token = self._folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        port, dashboard_port, client_port = free_ports(3)
+        self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
+        command = [
+            *(ray_command(), "start", "--head", "--block", f"--port={port}", f"--node-ip-address={HOST}"),
+            *(f"--dashboard-host={HOST}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true"),
+            *(f"--ray-client-server-port={client_port}", f"--num-cpus={self._num_cpus}", f"--temp-dir={self._folder}"),
+            "--disable-usage-stats",
+        ]
+        environment = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+        with (self._folder / "ray.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        deadline = time.monotonic() + self._deadline_s
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                lines = (self._folder / "ray.log").read_text(errors="replace").splitlines()[-15:]
+                self.stop()
+                raise LocalRayError("Ray did not start:\n" + "\n".join(lines))
+            time.sleep(POLL_S)
+
+    def _is_ready(self) -> bool:
+        token = (self.folder / "token").read_text()
+        request = urllib.request.Request(  # noqa: S310 the URL is ours
+            f"{self.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                return answer.status == 200
+        except OSError:  # refused, timed out, or answered with an error
+            return False
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that belongs to the cluster and is alive."""
+        return list(_processes_naming(str(self._folder))) if self._folder else []
+
+    def stop(self) -> None:
+        """Ends every process of the cluster, by force if asking does not help. May be called again."""
+        if self._folder is None:
+            return
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGTERM)
+        _, alive = psutil.wait_procs(self.processes(), timeout=STOP_WAIT_S)
+        while alive:
+            for process in alive:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(alive, timeout=STOP_WAIT_S)
+            alive = self.processes()  # one may have started another meanwhile
+        if self._process is not None:
+            self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = self._process = None
+        atexit.unregister(self.stop)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def ray_command() -> str:
+    """The `ray` program of this Python's environment."""
+    found = shutil.which("ray", path=sysconfig.get_path("scripts")) or shutil.which("ray")
+    if found is None:
+        raise LocalRayError(f"the program `ray` is missing: {sys.executable} -m pip install 'ray[default]'")
+    return found
+
+
+def _processes_naming(folder: str) -> Iterator[psutil.Process]:
+    """Processes whose command line or environment names the folder; workers rename themselves to `ray::...`."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+                continue
+            if any(folder in argument for argument in process.cmdline()) or folder in process.environ().get(
+                "RAY_AUTH_TOKEN_PATH", ""
+            ):
+                yield process

@@ -1,0 +1,243 @@
+"""Measures a Shapes model against what it was trained for, and NAG on it: `python -m pipelines.shapes.evaluate`.
+
+Prints one table, a line a measurement with its target, and exits with 1 where a target is missed. All is drawn from
+fixed seeds. Clips are rendered in batches here, for speed; the farm renders them one at a time.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import WanPipeline
+
+import nag
+from pipelines.config import PACKAGED_WEIGHTS, load_model_config, model_paths
+from pipelines.shapes.autoencoder import encode_clips
+from pipelines.shapes.captions import phrase, sentence
+from pipelines.shapes.judge import Verdict, judge
+from pipelines.shapes.text import MAX_TOKENS
+from pipelines.shapes.world import (
+    ATTRIBUTES,
+    NUM_FRAMES,
+    SIZE_PX,
+    ShapesClip,
+    render_uint8,
+    sample_clip,
+)
+
+BATCH_SIZE = 20
+NEGATED = ("colour", "shape", "background")
+NAMED_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: what was found, what was aimed at, over how many clips."""
+
+    name: str
+    found: str
+    target: str
+    num_clips: int
+    is_met: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clip to render: what its prompt names, its wording and its seed."""
+
+    named: dict[str, str]
+    prompt: str
+    seed: int
+
+
+def to_uint8(video_BCTHW: torch.Tensor) -> np.ndarray:
+    """(B, T, H, W, 3) uint8 of values in -1..1."""
+    levels = ((video_BCTHW.float() + 1) * 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 4, 1).numpy()
+
+
+def is_right(verdict: Verdict, expected: dict[str, str]) -> bool:
+    return all(getattr(verdict, attribute) == value for attribute, value in expected.items())
+
+
+def attributes_of(clip: ShapesClip) -> dict[str, str]:
+    return {attribute: getattr(clip, attribute) for attribute in ATTRIBUTES}
+
+
+def measure_judge(num_clips: int) -> Row:
+    generator = torch.Generator().manual_seed(101)
+    clips = [sample_clip(generator) for _ in range(num_clips)]
+    videos_NTHWC = render_uint8(clips).permute(0, 2, 3, 4, 1).numpy()
+    verdicts = [judge(video) for video in videos_NTHWC]
+    right = sum(v.is_clean and is_right(v, attributes_of(c)) for v, c in zip(verdicts, clips, strict=True))
+    share = right / num_clips
+    return Row("judge right on true clips", f"{share:.1%}", ">= 99.5%", num_clips, share >= 0.995)
+
+
+@torch.no_grad()
+def measure_autoencoder(pipeline: WanPipeline, num_clips: int) -> list[Row]:
+    generator = torch.Generator().manual_seed(102)
+    clips = [sample_clip(generator) for _ in range(num_clips)]
+    true_NCTHW = render_uint8(clips)
+    decoded = [
+        pipeline.vae.decode(chunk, return_dict=False)[0]
+        for chunk in encode_clips(pipeline.vae, true_NCTHW).split(BATCH_SIZE)
+    ]
+    made_NTHWC = to_uint8(torch.cat(decoded))
+    true_NTHWC = true_NCTHW.permute(0, 2, 3, 4, 1).numpy()
+    error_N = ((made_NTHWC.astype(np.float32) - true_NTHWC) ** 2).mean(axis=(1, 2, 3, 4))
+    psnr_dB = float((10 * np.log10(255**2 / error_N)).mean())
+    read = np.mean([is_right(judge(v), attributes_of(c)) for v, c in zip(made_NTHWC, clips, strict=True)])
+    return [
+        Row("autoencoder round trip, mean PSNR", f"{psnr_dB:.1f} dB", ">= 30 dB", num_clips, psnr_dB >= 30),
+        Row("judge right after the round trip", f"{read:.1%}", "", num_clips, is_met=True),
+    ]
+
+
+def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[Task]:
+    """Prompts that name a random part of the attributes, never none, and never `left_open`."""
+    generator = torch.Generator().manual_seed(seed)
+    tasks: list[Task] = []
+    while len(tasks) < num_clips:
+        clip = sample_clip(generator)
+        named = {
+            attribute: value
+            for attribute, value in attributes_of(clip).items()
+            if attribute != left_open and torch.rand((), generator=generator) < NAMED_SHARE
+        }
+        if named:
+            tasks.append(Task(named, sentence(named, generator), seed * 100_000 + len(tasks)))
+    return tasks
+
+
+@torch.no_grad()
+def render(
+    pipeline: WanPipeline, tasks: list[Task], num_steps: int, negative: tuple[str, nag.NagParams] | None = None
+) -> Iterator[Verdict]:
+    """Renders and judges. `negative` is a negative prompt and how strongly NAG pushes away from it."""
+    guidance: Any = (
+        nullcontext() if negative is None else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
+    )
+    with guidance:
+        for first in range(0, len(tasks), BATCH_SIZE):
+            batch = tasks[first : first + BATCH_SIZE]
+            video_BCTHW = pipeline(
+                [task.prompt for task in batch],
+                height=SIZE_PX,
+                width=SIZE_PX,
+                num_frames=NUM_FRAMES,
+                num_inference_steps=num_steps,
+                guidance_scale=1.0,
+                generator=[torch.Generator().manual_seed(task.seed) for task in batch],
+                output_type="pt",
+                max_sequence_length=MAX_TOKENS,
+            ).frames
+            for frames in to_uint8(video_BCTHW.permute(0, 2, 1, 3, 4) * 2 - 1):
+                yield judge(frames)
+
+
+def share(flags: list[bool]) -> float:
+    return sum(flags) / len(flags) if flags else float("nan")
+
+
+def followed(tasks: list[Task], verdicts: list[Verdict], attribute: str | None = None) -> list[bool]:
+    """For each attribute that a prompt names (or one of them), whether the clip has it."""
+    return [
+        getattr(verdict, name) == value
+        for task, verdict in zip(tasks, verdicts, strict=True)
+        for name, value in task.named.items()
+        if attribute in (None, name)
+    ]
+
+
+def measure_following(pipeline: WanPipeline, num_clips: int, num_steps: int, target: float) -> list[Row]:
+    tasks = make_tasks(num_clips, seed=103)
+    verdicts = list(render(pipeline, tasks, num_steps))
+    rows = []
+    for attribute in ATTRIBUTES:
+        flags = followed(tasks, verdicts, attribute)
+        found = share(flags)
+        rows.append(
+            Row(
+                f"{attribute} followed, {num_steps} steps",
+                f"{found:.1%}",
+                f">= {target:.0%}",
+                len(flags),
+                found >= target,
+            )
+        )
+    clean = share([verdict.is_clean for verdict in verdicts])
+    rows.append(Row(f"clean, {num_steps} steps", f"{clean:.1%}", "", num_clips, is_met=True))
+    return rows
+
+
+def measure_nag(
+    pipeline: WanPipeline, attribute: str, num_clips: int, num_steps: int, params: nag.NagParams
+) -> list[Row]:
+    """The share of each value of an attribute that the prompts leave open, without and with NAG against that value."""
+    tasks = make_tasks(num_clips, seed=104, left_open=attribute)
+    plain = list(render(pipeline, tasks, num_steps))
+    before, after, kept_after, clean_after = [], [], [], []
+    for value in ATTRIBUTES[attribute]:
+        guided = list(render(pipeline, tasks, num_steps, (phrase(attribute, value), params)))
+        before.append(share([getattr(verdict, attribute) == value for verdict in plain]))
+        after.append(share([getattr(verdict, attribute) == value for verdict in guided]))
+        kept_after += followed(tasks, guided)
+        clean_after.append(share([verdict.is_clean for verdict in guided]))
+        print(f"  {attribute} {value}: {before[-1]:.1%} -> {after[-1]:.1%}", file=sys.stderr, flush=True)
+    kept, lost = share(followed(tasks, plain)), share(followed(tasks, plain)) - share(kept_after)
+    ratio = sum(after) / sum(before)
+    num_guided = num_clips * len(before)
+    label = f"NAG, {attribute} negated, {num_steps} steps"
+    mean_before, mean_after = sum(before) / len(before), sum(after) / len(after)
+    clean_before = share([verdict.is_clean for verdict in plain])
+    return [
+        Row(f"{label}: its share", f"{mean_before:.1%} -> {mean_after:.1%}", "<= a fifth", num_guided, ratio <= 0.2),
+        Row(f"{label}: named kept", f"{kept:.1%} -> {kept - lost:.1%}", "loses <= 3 points", num_guided, lost <= 0.03),
+        Row(f"{label}: clean", f"{clean_before:.1%} -> {share_mean(clean_after):.1%}", "", num_guided, is_met=True),
+    ]
+
+
+def share_mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def print_table(rows: list[Row]) -> None:
+    cells = [("measurement", "found", "target", "clips", "")]
+    cells += [(row.name, row.found, row.target, f"{row.num_clips}", "met" if row.is_met else "MISSED") for row in rows]
+    cells = [(*line[:4], line[4] if line[2] else "") for line in cells]
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    for line in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure the Shapes model (about 15 minutes on two cores).")
+    parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "shapes-wan")
+    parser.add_argument("--clips", type=int, default=400, help="for each of the measurements of following a prompt")
+    parser.add_argument("--nag-clips", type=int, default=100, help="for each negated value")
+    parser.add_argument("--steps", type=int, nargs="+", default=[25, 8])
+    arguments = parser.parse_args()
+    config = load_model_config(model_paths()["shapes-wan"])
+    pipeline = WanPipeline.from_pretrained(arguments.weights, use_safetensors=True)
+    pipeline.scheduler = type(pipeline.scheduler).from_config(
+        pipeline.scheduler.config, flow_shift=config.scheduler.flow_shift
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    rows = [measure_judge(1000), *measure_autoencoder(pipeline, 200)]
+    for num_steps in arguments.steps:
+        rows += measure_following(pipeline, arguments.clips, num_steps, 0.95 if num_steps >= 25 else 0.90)
+    for attribute in NEGATED:
+        rows += measure_nag(pipeline, attribute, arguments.nag_clips, arguments.steps[-1], config.nag)
+    print_table(rows)
+    return 0 if all(row.is_met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Clips and setups for the tests of the batch."""
+
+from pathlib import Path
+
+from jobs.clip_id import clip_id
+from jobs.config import EncodingConfig, RunConfig
+from jobs.types import ClipSpec, ModelIdentity
+from jobs.worker import WorkerSetup
+from nag.params import NagParams
+from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.loading import ModelWeights
+from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+from tests.fakes.family import load_fake
+
+MODEL = ModelIdentity("fake", "package:fake", "r1", "float32", "saved")
+MODEL_CONFIG = ModelConfig(
+    name="fake",
+    family="wan",
+    source="package:fake",
+    grid=ShapeGrid(4, 16, 16),
+    sampling=SamplingDefaults(2, 1.0, 5, 32, 32, 8.0),
+    device="cpu",
+)
+
+
+def spec(prompt: str, seed: int = 0) -> ClipSpec:
+    request = GenerationRequest(prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, seed), NagParams())
+    return ClipSpec(clip_id(MODEL, request), f"{prompt.split(maxsplit=1)[0]}-{seed}", MODEL, request)
+
+
+def setup_for(folder: Path) -> WorkerSetup:
+    config = RunConfig()
+    return WorkerSetup(
+        model=MODEL_CONFIG,
+        weights=ModelWeights(folder, "r1"),
+        output=folder.as_uri(),
+        store=config.store,
+        encoding=EncodingConfig(preset="ultrafast"),
+        run_id="run-1",
+        num_threads=1,
+        load_model=load_fake,
+    )

@@ -1,0 +1,164 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jobs.check import decode_mp4
+from jobs.config import StoreConfig
+from jobs.encode import read_metadata
+from jobs.errors import CheckError, StoreRefusedError, StoreUnavailableError
+from jobs.records import committed_ids, read_record
+from jobs.store import open_store
+from jobs.types import ClipDone, ClipFailed, ClipOutcome
+from jobs.worker import ClipWorker, classify
+from pipelines.errors import RequestError
+from pipelines.family import OnStep
+from pipelines.types import GenerationRequest, TextEmbeddings
+from tests.fakes.family import FakeFamily
+from tests.jobs.specs import setup_for, spec
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> ClipWorker:
+    made = ClipWorker(setup_for(tmp_path), "node-1")
+    made.load()
+    return made
+
+
+def done(outcome: ClipOutcome) -> ClipDone:
+    assert isinstance(outcome, ClipDone), outcome
+    return outcome
+
+
+def failed(outcome: ClipOutcome) -> ClipFailed:
+    assert isinstance(outcome, ClipFailed), outcome
+    return outcome
+
+
+def test_a_rendered_clip_is_in_the_store_with_its_record(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("sunrise")
+    outcome = done(worker.render(one, 2))
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    record = read_record(store, one.clip_id)
+    assert (record.request, record.model, record.name, record.attempt) == (one.request, one.model, one.name, 2)
+    assert outcome.uri == record.uri == store.uri_of(record.key)
+    path = tmp_path / record.key
+    assert path.stat().st_size == record.num_bytes
+    assert decode_mp4(path).frames.shape == (5, 32, 32, 3)
+    assert str(record.nag_coverage) == "2 of 2"
+    assert (record.peak_memory_bytes, record.peak_memory_kind) == (1234, "device")
+    assert (record.worker.node_id, record.worker.device) == ("node-1", "fake")
+    assert {"python", "torch", "nagfarm"} <= set(record.versions)
+
+
+def test_the_mp4_itself_says_what_it_is(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec('a "quoted" = prompt; with # everything \\ and ünïcode')
+    worker.render(one, 1)
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    tags = read_metadata(tmp_path / read_record(store, one.clip_id).key)
+    assert tags["clip_id"] == one.clip_id
+    assert "ünïcode" in tags["comment"]
+
+
+def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loading(worker: ClipWorker) -> None:
+    first, second = done(worker.render(spec("one"), 1)), done(worker.render(spec("two"), 1))
+    stages = ["queue", "load", "text", "denoise", "denoise", "decode", "encode", "check", "upload"]
+    assert [timing.stage for timing in first.timings] == stages
+    assert [timing.step for timing in first.timings if timing.stage == "denoise"] == [0, 1]
+    assert "load" not in [timing.stage for timing in second.timings]
+
+
+def test_a_clip_that_is_there_already_is_left_as_it_is(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("sunrise")
+    assert not done(worker.render(one, 1)).was_already_committed
+    before = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
+    assert done(worker.render(one, 2)).was_already_committed
+    assert read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id) == before
+
+
+def test_a_failing_clip_is_a_value_with_its_traceback_and_the_next_one_is_rendered(worker: ClipWorker) -> None:
+    outcome = failed(worker.render(spec("error here"), 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry, outcome.error_type) == ("code", False, "FakeError")
+    assert "the model did not like it" in outcome.message
+    assert "family.py" in outcome.traceback
+    assert [timing.stage for timing in outcome.timings if timing.stage != "queue"][:2] == ["load", "text"]
+    done(worker.render(spec("sunrise"), 1))
+
+
+def test_a_full_device_is_a_failure_of_memory_that_may_pass(worker: ClipWorker) -> None:
+    outcome = failed(worker.render(spec("memory"), 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry) == ("memory", True)
+
+
+def test_frames_of_the_wrong_size_are_never_committed(tmp_path: Path) -> None:
+    class Wrong(FakeFamily):
+        def decode(self, request: GenerationRequest, latents: torch.Tensor):
+            video = super().decode(request, latents)
+            return replace(video, frames=np.ascontiguousarray(video.frames[:-1]))
+
+    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Wrong()), "node-1")
+    worker.load()
+    outcome = failed(worker.render(spec("sunrise"), 1))
+    assert (outcome.failure_class, outcome.error_type) == ("clip", "CheckError")
+    assert not committed_ids(open_store(tmp_path.as_uri(), StoreConfig()))
+    assert not list(tmp_path.glob("clips/**/*.mp4"))
+
+
+def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) -> None:
+    """The second clip's denoising ends before the first one's encoding may begin to."""
+    second_denoised = threading.Event()
+
+    class Watching(FakeFamily):
+        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+            latents = super().denoise(request, embeddings, on_step)
+            if request.prompt == "second":
+                second_denoised.set()
+            return latents
+
+    class Held(ClipWorker):
+        def _commit(self, spec, *rest):
+            if spec.request.prompt == "first":
+                assert second_denoised.wait(30)
+            return super()._commit(spec, *rest)
+
+    worker = Held(replace(setup_for(tmp_path), load_model=lambda *_: Watching()), "node-1")
+    worker.load()
+    with ThreadPoolExecutor(2) as callers:
+        outcomes = list(callers.map(lambda prompt: worker.render(spec(prompt), 1), ["first", "second"]))
+    assert all(isinstance(outcome, ClipDone) for outcome in outcomes)
+
+
+def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
+    threads: set[int] = set()
+
+    class Noting(FakeFamily):
+        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+            threads.add(threading.get_ident())
+            return super().denoise(request, embeddings, on_step)
+
+    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Noting()), "node-1")
+    worker.load()
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(lambda seed: worker.render(spec("sunrise", seed), 1), range(8)))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CheckError("x"), ("clip", False)),
+        (StoreRefusedError("x"), ("store", False)),
+        (StoreUnavailableError("x"), ("store", True)),
+        (RequestError("x"), ("request", False)),
+        (torch.OutOfMemoryError("x"), ("memory", True)),
+        (MemoryError(), ("memory", True)),
+        (KeyError("x"), ("code", False)),
+    ],
+)
+def test_an_error_is_classified(error: Exception, expected: tuple[str, bool]) -> None:
+    assert classify(error) == expected

@@ -1,0 +1,131 @@
+"""The main job as its users run it: `ray job submit` of a manifest with the Shapes model, on real Ray and real S3.
+
+One run is disturbed by a `kill -9` of a worker; an independent S3 client, rclone, looks at what came out.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from infra.local.contact_sheet import SheetClip, draw_contact_sheet
+from infra.local.ray_cluster import LocalRay, ray_command
+from infra.local.s3_server import LocalS3
+from jobs.check import decode_mp4
+from jobs.config import StoreConfig
+from jobs.records import committed_ids, read_record
+from jobs.store import Store, open_store
+
+pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
+
+REPOSITORY = Path(__file__).parents[1]
+OUTPUT = "s3://renders/end-to-end"
+DEADLINE_S = 600.0
+
+
+@pytest.fixture
+def store(s3_environment: LocalS3) -> Store:
+    return open_store(OUTPUT, StoreConfig())
+
+
+def submit(cluster: LocalRay) -> "subprocess.Popen[str]":
+    command = [
+        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", "--working-dir=examples", "--"),
+        *("python", "-m", "jobs", "render", "shapes.yaml", "--output", OUTPUT),
+    ]
+    environment = cluster.environment()
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def render_workers(cluster: LocalRay) -> Iterator[psutil.Process]:
+    for process in cluster.processes():
+        if process.is_running() and process.cmdline()[0].startswith("ray::RenderActor"):
+            yield process
+
+
+def rclone(server: LocalS3, *arguments: str) -> str:
+    environment = {
+        **os.environ,
+        "RCLONE_CONFIG": os.devnull,
+        "RCLONE_S3_PROVIDER": "Other",
+        "RCLONE_S3_ENDPOINT": server.endpoint_url,
+        "RCLONE_S3_ACCESS_KEY_ID": server.access_key,
+        "RCLONE_S3_SECRET_ACCESS_KEY": server.secret_key,
+    }
+    program = Path(sysconfig.get_path("scripts")) / "rclone"
+    finished = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=True)
+    return finished.stdout
+
+
+def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
+    ray_cluster: LocalRay, s3_server: LocalS3, store: Store, tmp_path: Path
+) -> None:
+    job = submit(ray_cluster)
+    deadline = time.monotonic() + DEADLINE_S
+    while not committed_ids(store):
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    victim = next(render_workers(ray_cluster))
+    victim.kill()
+    log, _ = job.communicate(timeout=DEADLINE_S)
+    assert job.returncode == 0, log
+    assert "lost worker" in log
+    assert "committed 24 clips" in log
+
+    records = [read_record(store, clip_id) for clip_id in committed_ids(store)]
+    assert len(records) == 24
+    assert len({record.name for record in records}) == 24
+    assert len({record.sha256 for record in records}) == 24  # the same prompt with two negatives is two clips
+    assert {str(record.nag_coverage) for record in records} == {"5 of 5"}
+
+    root = f":s3:{OUTPUT.removeprefix('s3://')}"
+    listed = json.loads(rclone(s3_server, "lsjson", "-R", "--files-only", root))
+    assert sum(entry["Path"].startswith("records/") for entry in listed) == 24
+    named = {record.key for record in records}
+    assert named <= {entry["Path"] for entry in listed}
+    rclone(s3_server, "copy", f"{root}/clips", str(tmp_path / "clips"))
+    sheet = []
+    for record in records:
+        decoded = decode_mp4(tmp_path / record.key)
+        assert decoded.frames.shape == (17, 64, 64, 3)
+        sheet.append(
+            SheetClip(
+                record.request.prompt, record.request.negative_prompt, record.request.sampling.seed, decoded.frames
+            )
+        )
+    draw_contact_sheet(sheet, tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+    again = submit(ray_cluster)
+    log, _ = again.communicate(timeout=DEADLINE_S)
+    assert again.returncode == 0, log
+    assert "nothing to render: 24 of 24 clips are already in" in log
+    assert {record.sha256 for record in records} == {
+        read_record(store, clip_id).sha256 for clip_id in committed_ids(store)
+    }
+
+
+def test_the_command_line_answers_without_torch_and_ray() -> None:
+    program = (
+        "import sys, jobs.cli\n"
+        "try:\n    jobs.cli.main(['--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "code = jobs.cli.main(['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all'])\n"
+        "heavy = [name for name in ('torch', 'ray', 'diffusers', 'transformers') if name in sys.modules]\n"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "24 clips" in finished.stdout
