@@ -4,6 +4,7 @@ Decides the schema of a model's YAML and where models are looked for. What the w
 in `loading`.
 """
 
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -87,6 +88,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:
             raise ModelConfigError(f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}")
+        if self.source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", self.source):
+            raise ModelConfigError(f"a packaged model is package:NAME, not {self.source!r}")
         if min(self.grid.num_frames, self.grid.height, self.grid.width) < 1:
             raise ModelConfigError(f"the grid's entries must be at least 1, not {self.grid}")
 
@@ -126,13 +129,12 @@ def load_model_config(path: Path) -> ModelConfig:
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes")
-        loaded = OmegaConf.load(path)
-        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded)
+            raise ModelConfigError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
+        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, OmegaConf.load(path))
         config = OmegaConf.to_object(merged)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelConfigError(f"cannot read the model config {path}: {error}") from error
-    except (OmegaConfBaseException, YAMLError, NagParameterError, ValueError) as error:
+    except OSError as error:
+        raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
+    except (OmegaConfBaseException, YAMLError, NagParameterError, ModelConfigError, ValueError) as error:
         raise ModelConfigError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(config, ModelConfig)
     return config

@@ -1,0 +1,118 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nag.params import NagParams
+from pipelines.config import load_model_config, model_paths, resolve_source
+from pipelines.errors import ModelConfigError, RequestError
+from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+
+GOOD = """\
+family: wan
+source: ./weights
+grid: {num_frames: 4, height: 16, width: 16}
+sampling: {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}
+"""
+REQUEST = GenerationRequest("a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams())
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> None:
+    paths = model_paths()
+    assert {"shapes-wan", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b", "ltx-video-0.9.5"} <= set(paths)
+    for path in paths.values():
+        config = load_model_config(path)
+        defaults = config.sampling
+        config.check_request(
+            GenerationRequest(
+                "a prompt",
+                "",
+                VideoShape(defaults.num_frames, defaults.height, defaults.width),
+                defaults.fps,
+                SamplingParams(
+                    defaults.num_inference_steps, defaults.guidance_scale, config.scheduler.flow_shift, seed=0
+                ),
+                config.nag,
+            )
+        )
+
+
+def test_a_folder_of_ones_own_wins_over_what_comes_along(tmp_path: Path) -> None:
+    (tmp_path / "shapes-wan.yaml").write_text(GOOD)
+    assert model_paths(tmp_path)["shapes-wan"] == tmp_path / "shapes-wan.yaml"
+
+
+def test_a_relative_folder_is_relative_to_the_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    assert resolve_source(load_model_config(path), path) == tmp_path.resolve() / "weights"
+
+
+def test_a_hub_id_stays_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("./weights", "owner/name"))
+    assert resolve_source(load_model_config(path), path) == "owner/name"
+
+
+@pytest.mark.parametrize("source", ["package:../../etc", "package:a/b", "package:..", "package:"])
+def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) -> None:
+    path = write(tmp_path, GOOD.replace("./weights", source))
+    with pytest.raises(ModelConfigError, match="package:NAME"):
+        load_model_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("wan", "hunyuan"), "family"),
+        (GOOD + "colour: red\n", "colour"),
+        (GOOD + "dtype: float64\n", "dtype"),
+        (GOOD + "nag: {nag_scale: 0.5}\n", "nag_scale must be at least 1"),
+        (GOOD + "max_sequence_length: 0\n", "max_sequence_length must be between"),
+        (GOOD.replace("num_frames: 4", "num_frames: 0"), "grid"),
+        (GOOD.replace("source: ./weights\n", ""), "source"),
+        ("- a list\n", "mine.yaml"),
+        ("family: [", "mine.yaml"),
+        ("!!python/object/apply:os.system ['true']\n", "mine.yaml"),
+        ("", "family"),
+    ],
+)
+def test_a_wrong_yaml_is_one_named_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ModelConfigError, match=message):
+        load_model_config(write(tmp_path, text))
+
+
+def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelConfigError, match="cannot read the model config"):
+        load_model_config(tmp_path / "nothing.yaml")
+
+
+def test_bytes_that_are_not_text_are_a_named_error(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(ModelConfigError):
+        load_model_config(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (VideoShape(16, 64, 64), "num_frames must be a multiple of 4 plus 1 for mine: 13 or 17, not 16"),
+        (VideoShape(17, 70, 64), "height must be a multiple of 16 for mine: 64 or 80, not 70"),
+        (VideoShape(17, 64, 10), "width must be a multiple of 16 for mine: 16, not 10"),
+    ],
+)
+def test_a_shape_off_the_grid_is_refused_with_the_nearest_ones(tmp_path: Path, shape: VideoShape, message: str) -> None:
+    config = load_model_config(write(tmp_path, GOOD))
+    with pytest.raises(RequestError, match=message):
+        config.check_request(replace(REQUEST, shape=shape))
+
+
+def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path) -> None:
+    config = load_model_config(write(tmp_path, GOOD.replace("family: wan", "family: ltx")))
+    with pytest.raises(RequestError, match="leave flow_shift out"):
+        config.check_request(replace(REQUEST, sampling=SamplingParams(8, 1.0, 3.0, 0)))

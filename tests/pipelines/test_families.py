@@ -1,0 +1,164 @@
+"""Wan and LTX families on real diffusers classes at tiny size, loaded from disk as any weights are."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from nag.params import NagParams
+from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.diffusers_family import DiffusersFamily
+from pipelines.family import ModelFamily
+from pipelines.loading import inspect_model
+from pipelines.registry import load_model
+from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+from tests import tiny
+
+MAKERS: dict[str, Callable[[], DiffusionPipeline]] = {
+    "wan2.1": tiny.wan_pipeline,
+    "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True),
+    "ltx": tiny.ltx_pipeline,
+}
+REQUEST = GenerationRequest(
+    "a circle",
+    "red",
+    VideoShape(9, 32, 32),
+    8.0,
+    SamplingParams(num_inference_steps=3, guidance_scale=1.0, flow_shift=None, seed=3),
+    NagParams(nag_scale=11),
+)
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersFamily:
+    folder = tmp_path_factory.mktemp("model") / "weights"
+    MAKERS[request.param]().save_pretrained(folder)
+    loaded = load(request.param, folder)
+    assert isinstance(loaded, DiffusersFamily)
+    return loaded
+
+
+def load(name: str, folder: Path) -> ModelFamily:
+    config = ModelConfig(
+        name=name,
+        family="ltx" if name == "ltx" else "wan",
+        source=str(folder),
+        grid=ShapeGrid(8, 32, 32),
+        sampling=SamplingDefaults(3, 1.0, 9, 32, 32, 8.0),
+        dtype="float32",
+        device="cpu",
+        max_sequence_length=16,
+        scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
+    )
+    return load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
+
+
+def render(family: ModelFamily, request: GenerationRequest) -> np.ndarray:
+    latents = family.denoise(request, family.encode_text(request), lambda _step: None)
+    return family.decode(request, latents).frames
+
+
+def test_a_request_becomes_8_bit_frames(family: DiffusersFamily) -> None:
+    frames = render(family, REQUEST)
+    assert (frames.shape, frames.dtype) == ((9, 32, 32, 3), np.uint8)
+
+
+def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: DiffusersFamily) -> None:
+    others = [
+        replace(REQUEST, prompt="a square", sampling=replace(REQUEST.sampling, num_inference_steps=2, seed=8)),
+        replace(REQUEST, negative_prompt="", sampling=replace(REQUEST.sampling, guidance_scale=3.0)),
+        replace(REQUEST, nag=NagParams(5.0, 2.0, 0.5, 0.0, 0.4)),
+    ]
+    alone = render(family, REQUEST)
+    in_order = [render(family, other) for other in others]
+    assert np.array_equal(render(family, REQUEST), alone)
+    reversed_order = [render(family, other) for other in reversed(others)]
+    assert all(np.array_equal(one, two) for one, two in zip(in_order, reversed(reversed_order), strict=True))
+
+
+def test_a_clip_is_the_same_from_weights_loaded_again(family: DiffusersFamily) -> None:
+    again = load(family.config.name, Path(family.config.source))
+    assert np.array_equal(render(again, REQUEST), render(family, REQUEST))
+
+
+def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: DiffusersFamily) -> None:
+    clips = [
+        render(family, request)
+        for request in (
+            REQUEST,
+            replace(REQUEST, prompt="a square"),
+            replace(REQUEST, negative_prompt="blue"),
+            replace(REQUEST, negative_prompt=""),
+            replace(REQUEST, sampling=replace(REQUEST.sampling, seed=4)),
+        )
+    ]
+    assert len({clip.tobytes() for clip in clips}) == len(clips)
+
+
+def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: DiffusersFamily) -> None:
+    stock = MAKERS[family.config.name]()
+    expected = stock(
+        REQUEST.prompt,
+        height=32,
+        width=32,
+        num_frames=9,
+        num_inference_steps=3,
+        guidance_scale=1.0,
+        max_sequence_length=16,
+        generator=torch.Generator().manual_seed(3),
+        output_type="np",
+        **({"frame_rate": 8.0} if family.config.name == "ltx" else {}),
+    ).frames[0]
+    found = render(family, replace(REQUEST, negative_prompt=""))
+    assert np.abs(found - expected * 255).max() <= 0.51  # ours are rounded to bytes
+
+
+def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode_prompt = family.pipeline.encode_prompt
+
+    def counted(text: str, **arguments: object) -> object:
+        encoded.append(text)
+        return encode_prompt(text, **arguments)
+
+    monkeypatch.setattr(family.pipeline, "encode_prompt", counted)
+    texts = ["one new prompt", "another"]
+    for prompt in texts:
+        for negative_prompt in ("one negative", "one new prompt"):
+            family.encode_text(replace(REQUEST, prompt=prompt, negative_prompt=negative_prompt))
+    assert encoded == ["one new prompt", "one negative", "another"]
+
+
+def test_every_step_is_reported(family: DiffusersFamily) -> None:
+    steps: list[int] = []
+    family.denoise(REQUEST, family.encode_text(REQUEST), steps.append)
+    assert steps == [0, 1, 2]
+
+
+def test_all_text_attention_is_guided(family: DiffusersFamily) -> None:
+    expected = 4 if family.config.name == "wan2.2" else 2
+    assert (family.nag_coverage.guided, family.nag_coverage.total) == (expected, expected)
+
+
+def test_flow_shift_decides_for_wan(family: DiffusersFamily) -> None:
+    if family.config.family == "ltx":
+        pytest.skip("LTX shifts by the number of tokens")
+    clips = {
+        render(family, replace(REQUEST, sampling=replace(REQUEST.sampling, flow_shift=shift))).tobytes()
+        for shift in (None, 1.0, 8.0)
+    }
+    assert len(clips) == 3
+
+
+def test_closing_restores_the_pipeline(tmp_path: Path) -> None:
+    tiny.wan_pipeline().save_pretrained(tmp_path / "weights")
+    family = load("wan2.1", tmp_path / "weights")
+    assert isinstance(family, DiffusersFamily)
+    transformer = family.pipeline.transformer
+    family.close()
+    assert {type(processor).__name__ for processor in transformer.attn_processors.values()} == {"WanAttnProcessor"}
+    assert not hasattr(family, "pipeline")
