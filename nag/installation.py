@@ -77,7 +77,6 @@ class InstalledNag:
         hook = PackingHook(packing, self._pipeline)
         registry = HookRegistry.check_if_exists_or_initialize(transformer)
         registry.register_hook(hook, _HOOK_NAME)
-        registry.invalidate_child_registries_cache()
         self._hooks.append(hook)
 
     @property
@@ -138,7 +137,6 @@ class InstalledNag:
         for transformer in self._transformers:
             registry = HookRegistry.check_if_exists_or_initialize(transformer)
             registry.remove_hook(_HOOK_NAME, recurse=False)
-            registry.invalidate_child_registries_cache()
         self._hooks.clear()
 
     def __enter__(self) -> Self:
