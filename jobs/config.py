@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from jobs.errors import ConfigError
-from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS
+from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, one_line
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
     try:
         layers.append(OmegaConf.from_dotlist(overrides or []))
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
-    except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ConfigError(f"configuration: {str(error).splitlines()[0]}") from error
+    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(f"configuration: {one_line(error)}") from error
     assert isinstance(config, RunConfig)
     return config

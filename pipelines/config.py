@@ -134,10 +134,16 @@ def load_model_config(path: Path) -> ModelConfig:
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
-    except (OmegaConfBaseException, YAMLError, NagParameterError, ModelConfigError, ValueError) as error:
-        raise ModelConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+    except (OmegaConfBaseException, YAMLError, NagParameterError, ModelConfigError, ValueError, TypeError) as error:
+        raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
     return config
+
+
+def one_line(error: Exception) -> str:
+    """What OmegaConf or PyYAML says over several lines: what is wrong, then which key."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(line for line in lines if not line.startswith("object_type")) or type(error).__name__
 
 
 def resolve_source(config: ModelConfig, path: Path) -> str | Path:

@@ -53,7 +53,7 @@ class DiffusersFamily(ABC):
         dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
         pipeline = cls.pipeline_class.from_pretrained(
             weights.folder,
-            torch_dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
+            dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
             use_safetensors=True,
             local_files_only=True,
         ).to(device)

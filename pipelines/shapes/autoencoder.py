@@ -110,7 +110,7 @@ def train_autoencoder(training: AutoencoderTraining, log_step: LogStep) -> Autoe
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.num_steps, pct_start=0.05, final_div_factor=300
     )
-    clips_NCTHW = render_uint8([sample_clip(generator) for _ in range(training.num_clips)])
+    clips_NCTHW = render_uint8([sample_clip(generator, anywhere=True) for _ in range(training.num_clips)])
     for step in range(training.num_steps):
         if step < training.num_steps - training.num_full_steps:
             video_BCTHW = random_crops(clips_NCTHW, training, generator)
@@ -132,7 +132,7 @@ def train_autoencoder(training: AutoencoderTraining, log_step: LogStep) -> Autoe
 @torch.no_grad()
 def with_latent_statistics(autoencoder: AutoencoderKLWan, generator: torch.Generator) -> AutoencoderKLWan:
     """The same weights in an autoencoder whose config holds the measured mean and std of its latents, per channel."""
-    latents = encode_clips(autoencoder, render_uint8([sample_clip(generator) for _ in range(256)]))
+    latents = encode_clips(autoencoder, render_uint8([sample_clip(generator, anywhere=True) for _ in range(256)]))
     finished = build_autoencoder(
         latents_mean=latents.mean(dim=(0, 2, 3, 4)).tolist(), latents_std=latents.std(dim=(0, 2, 3, 4)).tolist()
     )

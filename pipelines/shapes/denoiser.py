@@ -29,7 +29,7 @@ class DenoiserTraining:
     num_steps: int = 7000
     batch_size: int = 64
     learning_rate: float = 1.5e-3
-    num_clips: int = 12_000
+    num_clips: int = 7_000
     flow_shift: float = 2.0  # of the training noise: more weight on the noisy end, where the content is decided
     ema_decay: float = 0.999
     seed: int = 2

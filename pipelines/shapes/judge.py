@@ -11,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipelines.shapes.world import BACKGROUNDS, COLOURS, MIN_RADIUS_PX, MOTIONS, SHAPES, coverage, pixel_grid
+from pipelines.shapes.world import BACKGROUNDS, COLOURS, MOTIONS, RADIUS_PX, SHAPES, coverage, pixel_grid
 
 # All thresholds were set on true clips through the autoencoder and H.264, not on generated ones; `evaluate` prints how
 # often true clips pass.
 MAX_COLOUR_DISTANCE = 60.0  # of 441: an estimated colour to the nearest one of the world
 FOREGROUND_SHARE = 0.5  # a pixel belongs to the shape where it is at least this far from background to colour
-MIN_AREA_PX = 0.5 * np.pi * MIN_RADIUS_PX**2
+MAX_SIZE_RATIO = 1.2  # a shape's size against the world's, either way, on the average of the frames
+MIN_AREA_PX = 0.3 * np.pi * RADIUS_PX**2  # what is smaller in one frame is no shape
 STILL_PX = 4.0  # a shape that moves less from first to last frame stands still
-MOVING_PX = 10.0  # the slowest motion of the world is 16 px
+MOVING_PX = 10.0  # a motion of the world is 16 px
 MAX_WOBBLE_PX = 1.5  # largest distance of a centre from the straight, even path
 NOISE_LEVELS = 24.0  # a pixel may be off by this much of 255 in each channel without being counted
 MAX_ERROR = 0.25  # counted error over the shape's own contrast, in the worst frame
@@ -30,8 +31,8 @@ class Verdict:
     """What a clip shows. An attribute is None where it cannot be read.
 
     Args:
-        is_clean: the clip is a member of the world: one whole shape, of even colour, on an even path, on a plain
-            background, and nothing else.
+        is_clean: the clip is a member of the world: one whole shape of the right size and of even colour, on an
+            even path, on a plain background, and nothing else.
         error: mean absolute difference between the clip and the clip drawn again, beyond the noise allowance, over the
             shape's own contrast, in the worst frame.
     """
@@ -84,14 +85,16 @@ def judge(frames: np.ndarray) -> Verdict:
     error = (excess_THWC.sum(dim=(1, 2, 3)) / (area_T * axis_C.abs().sum())).max().item()
     motion, is_even = _motion(centre_x_T, centre_y_T)
     colour = _nearest(colour_C, COLOURS)
-    is_clean = None not in (colour, motion, background) and is_even and error <= MAX_ERROR
+    size_ratio = radius_T.mean().item() / RADIUS_PX
+    is_sized = 1 / MAX_SIZE_RATIO <= size_ratio <= MAX_SIZE_RATIO
+    is_clean = None not in (colour, motion, background) and is_sized and is_even and error <= MAX_ERROR
     return Verdict(colour, shape, motion, background, is_clean, error)
 
 
 def _foreground_colour(frames_THWC: torch.Tensor, background_C: torch.Tensor) -> torch.Tensor | None:
     """The median colour of what differs most from the background, or None where nothing does."""
     distance_THW = (frames_THWC - background_C).norm(dim=-1)
-    peak = distance_THW.flatten().quantile(0.98)  # the smallest shape covers 3.7 % of the frame
+    peak = distance_THW.flatten().quantile(0.98)  # a shape covers 6.2 % of the frame
     if peak < MAX_COLOUR_DISTANCE:
         return None
     return frames_THWC[distance_THW >= 0.8 * peak].median(dim=0).values

@@ -35,7 +35,9 @@ class TextTraining:
 def train_tokenizer(training: TextTraining) -> T5TokenizerFast:
     """A Unigram vocabulary of whole words for the captions and single letters for everything else."""
     generator = torch.Generator().manual_seed(training.seed)
-    captions = [caption(sample_clip(generator), generator) for _ in range(training.num_tokenizer_captions)]
+    captions = [
+        caption(sample_clip(generator, anywhere=True), generator) for _ in range(training.num_tokenizer_captions)
+    ]
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
@@ -121,7 +123,7 @@ def train_text_encoder(training: TextTraining, tokenizer: T5TokenizerFast, log_s
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.num_steps)
     for step in range(training.num_steps):
-        clips = [sample_clip(generator) for _ in range(training.batch_size)]
+        clips = [sample_clip(generator, anywhere=True) for _ in range(training.batch_size)]
         captions = [caption(clip, generator) for clip in clips]
         pooled_BD = encode_captions(tokenizer, encoder, captions).sum(dim=1) / 8
         losses = [

@@ -45,8 +45,13 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 # A shape of "radius" r has the area of a circle of radius r, whatever its kind, and its centroid at its centre,
 # so that area and centroid say nothing about the kind.
+RADIUS_PX = 9.0
+SPEED_PX = 1.0  # pixels a frame: half a latent cell of 8 px per latent frame of 4 frames
+LATTICE_PX = 8  # centres start on the corners of the latents' cells
+FIRST_CENTRE_PX, LAST_CENTRE_PX = 16, 48
+# Of clips drawn anywhere, which are what the autoencoder learns from
 MIN_RADIUS_PX, MAX_RADIUS_PX = 7.0, 10.0
-MIN_SPEED_PX, MAX_SPEED_PX = 1.0, 1.5  # pixels a frame
+MIN_SPEED_PX, MAX_SPEED_PX = 1.0, 1.5
 MARGIN_PX = 2.0
 SQUARE_HALF_SIDE = 0.8862  # sqrt(pi) / 2
 TRIANGLE_CIRCUMRADIUS = 1.5551  # sqrt(4 pi / (3 sqrt 3))
@@ -72,29 +77,51 @@ class ShapesClip:
     speed_px: float  # pixels a frame; 0 where the motion is "still"
 
 
-def sample_clip(generator: torch.Generator, **fixed: str) -> ShapesClip:
+def sample_clip(generator: torch.Generator, *, anywhere: bool = False, **fixed: str) -> ShapesClip:
     """Draws a clip uniformly; the shape stays whole inside the frame from the first frame to the last.
 
     Args:
         generator: a CPU generator; the only source of chance.
+        anywhere: of any size, place and speed, instead of a member of the world: one size, one speed, and places on a
+            lattice that falls in with the latents' cells, which a tiny transformer can learn to draw sharply.
         fixed: attributes that are not to be drawn, such as `colour="red"`.
     """
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * torch.rand((), generator=generator).item()
-
     chosen = {
         name: fixed.get(name) or values[int(torch.randint(len(values), (), generator=generator))]
         for name, values in ATTRIBUTES.items()
     }
-    radius_px = uniform(MIN_RADIUS_PX, MAX_RADIUS_PX)
-    direction_x, direction_y = MOTIONS[chosen["motion"]]
-    speed_px = uniform(MIN_SPEED_PX, MAX_SPEED_PX) if chosen["motion"] != "still" else 0.0
+    place = _place_anywhere if anywhere else _place_on_lattice
+    radius_px, start_xy_px, speed_px = place(chosen["shape"], chosen["motion"], generator)
+    return ShapesClip(**chosen, radius_px=radius_px, start_xy_px=start_xy_px, speed_px=speed_px)
+
+
+Place = tuple[float, tuple[float, float], float]  # radius, centre in the first frame, speed
+
+
+def _place_on_lattice(_shape: str, motion: str, generator: torch.Generator) -> Place:
+    speed_px = SPEED_PX if motion != "still" else 0.0
     travel_px = speed_px * (NUM_FRAMES - 1)
-    side, above, below = (MARGIN_PX + radius_px * reach for reach in _REACH[chosen["shape"]])
+    start: list[float] = []
+    for direction in MOTIONS[motion]:
+        first = FIRST_CENTRE_PX + travel_px * (direction < 0)
+        last = LAST_CENTRE_PX - travel_px * (direction > 0)
+        num_places = int((last - first) // LATTICE_PX) + 1
+        start.append(first + LATTICE_PX * int(torch.randint(num_places, (), generator=generator)))
+    return RADIUS_PX, (start[0], start[1]), speed_px
+
+
+def _place_anywhere(shape: str, motion: str, generator: torch.Generator) -> Place:
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
+    radius_px = uniform(MIN_RADIUS_PX, MAX_RADIUS_PX)
+    direction_x, direction_y = MOTIONS[motion]
+    speed_px = uniform(MIN_SPEED_PX, MAX_SPEED_PX) if motion != "still" else 0.0
+    travel_px = speed_px * (NUM_FRAMES - 1)
+    side, above, below = (MARGIN_PX + radius_px * reach for reach in _REACH[shape])
     start_x = uniform(side + travel_px * (direction_x < 0), SIZE_PX - side - travel_px * (direction_x > 0))
     start_y = uniform(above + travel_px * (direction_y < 0), SIZE_PX - below - travel_px * (direction_y > 0))
-    return ShapesClip(**chosen, radius_px=radius_px, start_xy_px=(start_x, start_y), speed_px=speed_px)
+    return radius_px, (start_x, start_y), speed_px
 
 
 def coverage(shape: str, dx: torch.Tensor, dy: torch.Tensor, radius_px: torch.Tensor) -> torch.Tensor:

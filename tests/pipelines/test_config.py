@@ -60,7 +60,7 @@ def test_a_hub_id_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", ["package:../../etc", "package:a/b", "package:..", "package:"])
 def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) -> None:
-    path = write(tmp_path, GOOD.replace("./weights", source))
+    path = write(tmp_path, GOOD.replace("./weights", f"'{source}'"))
     with pytest.raises(ModelConfigError, match="package:NAME"):
         load_model_config(path)
 
