@@ -153,6 +153,8 @@ class Dispatcher:
         except ray.exceptions.RayTaskError as error:
             raise NoWorkersError(f"a worker could not load {self._setup.model.name}: {error.cause}") from error
         except ray.exceptions.RayActorError as error:
+            if error.actor_init_failed:  # the next one would fail in the same way
+                raise NoWorkersError(f"a worker could not start: {last_line(error)}") from error
             self._lose(worker, first_line(error))
             return
         del self._loading[reference]
@@ -219,6 +221,11 @@ def first_line(error: BaseException) -> str:
     """Ray's messages run over many lines; the first says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """Where Ray hands on a traceback, the last line is the error itself."""
+    return str(error).rstrip().splitlines()[-1].strip()
 
 
 def count_workers(resources: dict[str, float], config: RunConfig, num_gpus: int, num_clips: int) -> int:

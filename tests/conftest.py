@@ -1,13 +1,20 @@
 """What every test may ask for: a real S3 server, a real Ray cluster, and an environment without anybody's settings."""
 
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import ray
 
-from infra.local.ray_cluster import LocalRay
+from infra.local.ray_cluster import LocalRay, write_token
 from infra.local.s3_server import Identity, LocalS3
+
+
+# ray reads these when it is imported, which a test module may do before any fixture runs
+RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"
+write_token(RAY_TOKEN_PATH)
+os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(RAY_TOKEN_PATH)})
 
 
 @pytest.fixture(scope="session")
@@ -38,15 +45,15 @@ def s3_environment(s3_server: LocalS3, no_aws_environment: None, monkeypatch: py
 @pytest.fixture(scope="session")
 def ray_cluster(s3_server: LocalS3) -> Iterator[LocalRay]:
     """One cluster of two CPUs for the whole run, whose workers reach the S3 server."""
-    with LocalRay(2, s3_server.environment()) as cluster:
+    with LocalRay(2, s3_server.environment(), RAY_TOKEN_PATH) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def ray_driver(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRay]:
+def ray_driver(ray_cluster: LocalRay) -> Iterator[LocalRay]:
     """This process as a driver of the cluster."""
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, ray_cluster.environment()[name])
+    import ray
+
     ray.init(address=ray_cluster.address, log_to_driver=False, configure_logging=False)
     yield ray_cluster
     ray.shutdown()

@@ -38,11 +38,20 @@ class LocalRay:
     Args:
         num_cpus: that it believes to have.
         environment: variables that its workers see, besides this process's own; credentials of a store belong here.
+        token_path: a file with the token that clients have to show; None makes one. A process that is to be a driver
+            itself needs its own beforehand, since ray reads its settings when it is imported.
         deadline_s: how long the start may take.
     """
 
-    def __init__(self, num_cpus: int, environment: Mapping[str, str], deadline_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        num_cpus: int,
+        environment: Mapping[str, str],
+        token_path: Path | None = None,
+        deadline_s: float = 120.0,
+    ) -> None:
         self._num_cpus = num_cpus
+        self._given_token_path = token_path
         self._extra = dict(environment)
         self._deadline_s = deadline_s
         self._folder: Path | None = None
@@ -56,6 +65,10 @@ class LocalRay:
         assert self._folder is not None, "the cluster was not started"
         return self._folder
 
+    @property
+    def token_path(self) -> Path:
+        return self._given_token_path or self.folder / "token"
+
     def environment(self) -> dict[str, str]:
         """What a client of this cluster, such as `ray job submit`, has to have in its environment."""
         scripts = sysconfig.get_path("scripts")
@@ -65,7 +78,7 @@ class LocalRay:
             "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")]),
             "RAY_ADDRESS": self.dashboard_url,
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "RAY_AUTH_TOKEN_PATH": str(self.token_path),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 
@@ -77,9 +90,8 @@ class LocalRay:
         """
         self._folder = Path(tempfile.mkdtemp(prefix="nf-"))
         atexit.register(self.stop)
-        token = self._folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
+        if self._given_token_path is None:
+            write_token(self.token_path)
         port, dashboard_port, client_port = free_ports(3)
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
         command = [
@@ -102,7 +114,7 @@ class LocalRay:
             time.sleep(POLL_S)
 
     def _is_ready(self) -> bool:
-        token = (self.folder / "token").read_text()
+        token = self.token_path.read_text()
         request = urllib.request.Request(  # noqa: S310 the URL is ours
             f"{self.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
         )
@@ -144,6 +156,12 @@ class LocalRay:
         self.stop()
 
 
+def write_token(path: Path) -> None:
+    """A new token, in a file that only its owner can read."""
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32))
+
+
 def ray_command() -> str:
     """The `ray` program of this Python's environment."""
     found = shutil.which("ray", path=sysconfig.get_path("scripts")) or shutil.which("ray")
@@ -153,12 +171,10 @@ def ray_command() -> str:
 
 
 def _processes_naming(folder: str) -> Iterator[psutil.Process]:
-    """Processes whose command line or environment names the folder; workers rename themselves to `ray::...`."""
+    """Processes whose command line or environment names the folder; a worker's command line is only `ray::...`."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
                 continue
-            if any(folder in argument for argument in process.cmdline()) or folder in process.environ().get(
-                "RAY_AUTH_TOKEN_PATH", ""
-            ):
+            if any(folder in text for text in (*process.cmdline(), *process.environ().values())):
                 yield process

@@ -24,18 +24,30 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 @dataclass(frozen=True)
 class DenoiserTraining:
-    """How long and how fast the transformer learns."""
+    """One course of training: on which clips, how long and how fast.
 
-    num_steps: int = 7000
+    Args:
+        anywhere: clips of any size, place and speed, instead of members of the world.
+        flow_shift: of the training noise: more weight on the noisy end, where the content is decided.
+    """
+
+    anywhere: bool
+    num_steps: int
+    num_clips: int
+    learning_rate: float
+    flow_shift: float
     batch_size: int = 64
-    learning_rate: float = 1.5e-3
-    num_clips: int = 7_000
-    flow_shift: float = 2.0  # of the training noise: more weight on the noisy end, where the content is decided
     ema_decay: float = 0.999
     seed: int = 2
 
 
-def build_transformer() -> WanTransformer3DModel:
+# The first course teaches colours, places and motion, the second one to draw the world's own shapes sharply.
+FIRST_COURSE = DenoiserTraining(anywhere=True, num_steps=7000, num_clips=12_000, learning_rate=1.5e-3, flow_shift=2.0)
+SECOND_COURSE = DenoiserTraining(anywhere=False, num_steps=6000, num_clips=7_000, learning_rate=1e-3, flow_shift=3.0)
+
+
+def build_transformer(seed: int) -> WanTransformer3DModel:
+    torch.manual_seed(seed)
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=4,
@@ -75,20 +87,20 @@ def sample_sigmas(training: DenoiserTraining, generator: torch.Generator) -> tor
 
 def train_transformer(
     training: DenoiserTraining,
+    transformer: WanTransformer3DModel,
     tokenizer: T5TokenizerFast,
     text_encoder: UMT5EncoderModel,
     clips: list[ShapesClip],
     latents_NCFHW: torch.Tensor,
     log_step: LogStep,
 ) -> WanTransformer3DModel:
-    """Trains from scratch; every time a clip is seen its caption is worded afresh.
+    """Trains `transformer` further; every time a clip is seen its caption is worded afresh.
 
     Returns:
         The exponential moving average of the weights.
     """
-    torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
-    transformer = build_transformer().train()
+    transformer.train()
     ema = EMAModel(transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(
         transformer.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
@@ -117,11 +129,11 @@ def train_transformer(
         optimizer.step()
         schedule.step()
         ema.step(transformer.parameters())
-        log_step("transformer", step, loss.item())
+        log_step(f"transformer, {'anywhere' if training.anywhere else 'lattice'}", step, loss.item())
     ema.copy_to(transformer.parameters())
     return transformer.eval()
 
 
 def sample_training_clips(training: DenoiserTraining) -> list[ShapesClip]:
     generator = torch.Generator().manual_seed(training.seed + 1)
-    return [sample_clip(generator) for _ in range(training.num_clips)]
+    return [sample_clip(generator, anywhere=training.anywhere) for _ in range(training.num_clips)]

@@ -6,6 +6,7 @@ interrupted training goes on where the last finished stage left it.
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,14 +16,18 @@ from transformers import AutoTokenizer, T5TokenizerFast, UMT5EncoderModel
 
 from pipelines.shapes.autoencoder import AutoencoderTraining, train_autoencoder
 from pipelines.shapes.denoiser import (
+    FIRST_COURSE,
     NUM_TRAIN_TIMESTEPS,
+    SECOND_COURSE,
     DenoiserTraining,
+    build_transformer,
     normalised_latents,
     sample_training_clips,
     train_transformer,
 )
 from pipelines.shapes.text import TextTraining, train_text_encoder, train_tokenizer
 from pipelines.shapes.training_log import TrainingLog, plot_losses
+from pipelines.shapes.world import ShapesClip
 
 SAMPLING_FLOW_SHIFT = 3.0
 
@@ -45,9 +50,8 @@ def text_encoder_stage(folder: Path, tokenizer: T5TokenizerFast, log: TrainingLo
     return UMT5EncoderModel.from_pretrained(folder, use_safetensors=True).eval()
 
 
-def latents_stage(path: Path, autoencoder: AutoencoderKLWan) -> torch.Tensor:
+def latents_stage(path: Path, autoencoder: AutoencoderKLWan, clips: list[ShapesClip]) -> torch.Tensor:
     if not path.exists():
-        clips = sample_training_clips(DenoiserTraining())
         chunks: list[torch.Tensor] = []
         for chunk in normalised_latents(autoencoder, clips):
             chunks.append(chunk.half())
@@ -55,6 +59,32 @@ def latents_stage(path: Path, autoencoder: AutoencoderKLWan) -> torch.Tensor:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"latents": torch.cat(chunks)}, path)
     return load_file(path)["latents"]
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """What the transformer is trained with, trained already."""
+
+    autoencoder: AutoencoderKLWan
+    tokenizer: T5TokenizerFast
+    text_encoder: UMT5EncoderModel
+
+
+def transformer_stage(
+    folder: Path,
+    cache: Path,
+    training: DenoiserTraining,
+    start: WanTransformer3DModel,
+    teachers: Teachers,
+    log: TrainingLog,
+) -> WanTransformer3DModel:
+    if not folder.exists():
+        clips = sample_training_clips(training)
+        latents_NCFHW = latents_stage(latents_path, teachers.autoencoder, clips)
+        tokenizer, text_encoder = teachers.tokenizer, teachers.text_encoder
+        trained = train_transformer(training, start, tokenizer, text_encoder, clips, latents_NCFHW, log.log_step)
+        trained.save_pretrained(folder)
+    return WanTransformer3DModel.from_pretrained(folder, use_safetensors=True)
 
 
 def main() -> None:
@@ -70,12 +100,11 @@ def main() -> None:
     vae = autoencoder_stage(output / "vae", log)
     tokenizer = tokenizer_stage(output / "tokenizer")
     text_encoder = text_encoder_stage(output / "text_encoder", tokenizer, log)
-    if not (output / "transformer").exists():
-        training = DenoiserTraining()
-        latents_NCFHW = latents_stage(cache / "latents.safetensors", vae)
-        clips = sample_training_clips(training)
-        transformer = train_transformer(training, tokenizer, text_encoder, clips, latents_NCFHW, log.log_step)
-        transformer.save_pretrained(output / "transformer")
+    teachers = Teachers(vae, tokenizer, text_encoder)
+    transformer = build_transformer(FIRST_COURSE.seed)
+    for course, folder in ((FIRST_COURSE, cache / "transformer-anywhere"), (SECOND_COURSE, output / "transformer")):
+        latents_path = cache / f"latents-{'anywhere' if course.anywhere else 'lattice'}.safetensors"
+        transformer = transformer_stage(folder, latents_path, course, transformer, teachers, log)
     scheduler = UniPCMultistepScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS,
         prediction_type="flow_prediction",
@@ -87,7 +116,7 @@ def main() -> None:
         text_encoder=text_encoder,
         vae=vae,
         scheduler=scheduler,
-        transformer=WanTransformer3DModel.from_pretrained(output / "transformer", use_safetensors=True),
+        transformer=transformer,
     ).save_pretrained(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")

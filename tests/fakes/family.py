@@ -14,6 +14,7 @@ import torch
 
 from nag import Coverage
 from pipelines.config import ModelConfig
+from pipelines.errors import ModelFolderError
 from pipelines.family import OnStep, PeakMemory
 from pipelines.loading import ModelWeights
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
@@ -80,3 +81,7 @@ def is_first(path: Path) -> bool:
 
 def load_fake(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeFamily:
     return FakeFamily()
+
+
+def load_nothing(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeFamily:
+    raise ModelFolderError("the weights are broken")
