@@ -10,7 +10,6 @@ import pytest
 from infra.local.ray_cluster import LocalRay, write_token
 from infra.local.s3_server import Identity, LocalS3
 
-
 # ray reads these when it is imported, which a test module may do before any fixture runs
 RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"
 write_token(RAY_TOKEN_PATH)

@@ -72,7 +72,7 @@ class Teachers:
 
 def transformer_stage(
     folder: Path,
-    cache: Path,
+    latents_path: Path,
     training: DenoiserTraining,
     start: WanTransformer3DModel,
     teachers: Teachers,
