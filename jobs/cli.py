@@ -138,8 +138,8 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
     _, _, _, store, plan = _open(options)
-    console.print(render_plan_text(plan), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"  output {store.uri}", markup=False, highlight=False, soft_wrap=True)
+    _say(console, render_plan_text(plan))
+    _say(console, f"  output {store.uri}")
     return EXIT_OK
 
 
@@ -147,7 +147,7 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
     config, catalog, manifest, store, plan = _open(options)
     if options.retry_quarantined and plan.num_quarantined:
         plan = make_plan(manifest, committed_ids(store), ())
-    console.print(render_plan_text(plan), markup=False, highlight=False, soft_wrap=True)
+    _say(console, render_plan_text(plan))
     if plan.num_pending == 0:
         return _report_nothing_to_do(plan, store, console)
     store.check_access()
@@ -165,45 +165,36 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
     try:
         with _stop_on_signals():
             run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
-            console.print(
-                f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}", highlight=False, soft_wrap=True
-            )
+            _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
             summary = run.render()
     except REFUSALS as error:
         print(f"nagfarm: stopped: {error}", file=sys.stderr)
         return EXIT_STOPPED
     finally:
         ray.shutdown()
-    shares = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if seconds}
-    total_s = sum(shares.values())
-    console.print(
-        f"committed {summary.num_committed:,} clips in {summary.wall_s:.1f} s; "
-        + ", ".join(f"{stage} {seconds / total_s:.0%}" for stage, seconds in shares.items()),
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"clips and records are in {store.uri}", markup=False, highlight=False, soft_wrap=True)
+    work_s = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if stage != "queue"}
+    shares = ", ".join(f"{stage} {seconds / sum(work_s.values()):.0%}" for stage, seconds in work_s.items())
+    _say(console, f"committed {summary.num_committed:,} clips in {summary.wall_s:.1f} s; {shares or 'no work done'}")
+    _say(console, f"clips and records are in {store.uri}")
     num_quarantined = plan.num_quarantined + summary.num_quarantined
     return _report_quarantine(num_quarantined, store, console) if num_quarantined else EXIT_OK
 
 
+def _say(console: Console, text: str) -> None:
+    """Plain text: what strangers wrote is neither markup nor wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def _report_nothing_to_do(plan: Plan, store: Store, console: Console) -> int:
-    console.print(
-        f"nothing to render: {plan.num_done:,} of {plan.num_clips:,} clips are already in {store.uri}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(console, f"nothing to render: {plan.num_done:,} of {plan.num_clips:,} clips are already in {store.uri}")
     return _report_quarantine(plan.num_quarantined, store, console) if plan.num_quarantined else EXIT_OK
 
 
 def _report_quarantine(num_quarantined: int, store: Store, console: Console) -> int:
-    console.print(
+    _say(
+        console,
         f"{num_quarantined:,} clips are given up; {store.uri}/quarantine/ says why, "
         "and render --retry-quarantined tries them again",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
     )
     return EXIT_QUARANTINE
 
@@ -239,7 +230,7 @@ def models_command(options: argparse.Namespace, console: Console) -> int:
         table.add_row(name, is_here, catalog.config(name).description)
     console.print(table)
     for line in missing:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(console, line)
     return EXIT_OK
 
 
@@ -250,5 +241,5 @@ def doctor_command(options: argparse.Namespace, console: Console) -> int:
     checks = run_checks(config, ModelCatalog(options.models), options.output)
     for check in checks:
         mark = {True: "ok  ", False: "FAIL", None: "note"}[check.is_ok]
-        console.print(f"{mark}  {check.name}: {check.message}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, f"{mark}  {check.name}: {check.message}")
     return EXIT_OK if all(check.is_ok is not False for check in checks) else EXIT_REFUSED

@@ -1,8 +1,8 @@
 """Looks at one machine and says what a run would miss."""
 
 import importlib.metadata
-import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,13 +67,11 @@ def _devices() -> Check:
 
 def _ray() -> Check:
     """Asks Ray's own command, which does not start a cluster of its own."""
-    command = ["ray", "status"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]  # `ray` itself need not be on the PATH
     try:
-        finished = subprocess.run(
-            command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False, env=os.environ
-        )
+        finished = subprocess.run(command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("Ray", is_ok=False, message=f"{' '.join(command)} did not answer: {error}")
+        return Check("Ray", is_ok=False, message=f"ray status did not answer: {error}")
     if finished.returncode:
         return Check("Ray", is_ok=None, message="no cluster is running; render starts one of its own on this machine")
     return Check("Ray", is_ok=True, message="a cluster is running")
@@ -84,8 +82,8 @@ def _weights(catalog: ModelCatalog) -> list[Check]:
         try:
             get(name)
         except PipelineError as error:
-            return Check(f"model {name}", is_ok=None, message=str(error))
-        return Check(f"model {name}", is_ok=True, message="weights are here and whole")
+            return Check("weights", is_ok=None, message=str(error))
+        return Check("weights", is_ok=True, message=f"{name}: here and whole")
 
     return [check(name, catalog.get) for name in catalog.names()]
 

@@ -28,6 +28,10 @@ class DenoiserTraining:
 
     Args:
         anywhere: clips of any size, place and speed, instead of members of the world.
+        learning_rate: AdamW's peak.
+        muon_learning_rate: Muon's peak, for the blocks' matrices; None leaves them to AdamW too. Muon learned
+            the right shape of half again as many clips in equal time.
+        shape_weight: how much more the error counts where the latents differ from the background's, a seventh of them.
         flow_shift: of the training noise: more weight on the noisy end, where the content is decided.
     """
 
@@ -36,6 +40,8 @@ class DenoiserTraining:
     num_clips: int
     learning_rate: float
     flow_shift: float
+    muon_learning_rate: float | None = None
+    shape_weight: float = 0.0
     batch_size: int = 64
     ema_decay: float = 0.999
     seed: int = 2
@@ -43,7 +49,16 @@ class DenoiserTraining:
 
 # The first course teaches colours, places and motion, the second one to draw the world's own shapes sharply.
 FIRST_COURSE = DenoiserTraining(anywhere=True, num_steps=7000, num_clips=12_000, learning_rate=1.5e-3, flow_shift=2.0)
-SECOND_COURSE = DenoiserTraining(anywhere=False, num_steps=6000, num_clips=7_000, learning_rate=1e-3, flow_shift=3.0)
+SECOND_COURSE = DenoiserTraining(
+    anywhere=False,
+    num_steps=5500,
+    num_clips=7_000,
+    learning_rate=1e-3,
+    flow_shift=3.0,
+    muon_learning_rate=5e-3,
+    shape_weight=6.0,
+)
+OFF_BACKGROUND = 0.3  # mean square distance of a latent cell from the clip's median cell
 
 
 def build_transformer(seed: int) -> WanTransformer3DModel:
@@ -85,6 +100,34 @@ def sample_sigmas(training: DenoiserTraining, generator: torch.Generator) -> tor
     return training.flow_shift * uniform / (1 + (training.flow_shift - 1) * uniform)
 
 
+def cell_weights(latents_BCFHW: torch.Tensor, shape_weight: float) -> torch.Tensor:
+    """Weights of mean 1, larger where something other than background is: (B, 1, F, H, W)."""
+    background_BC = latents_BCFHW.flatten(2).median(dim=2).values
+    distance = (latents_BCFHW - background_BC[:, :, None, None, None]).square().mean(dim=1, keepdim=True)
+    weights = 1 + shape_weight * (distance > OFF_BACKGROUND)
+    return weights / weights.mean()
+
+
+def build_optimizers(training: DenoiserTraining, transformer: WanTransformer3DModel) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the blocks' matrices where the course asks for it."""
+    matrices = [
+        parameter
+        for name, parameter in transformer.named_parameters()
+        if training.muon_learning_rate and parameter.ndim == 2 and name.startswith("blocks.")
+    ]
+    taken = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in transformer.parameters() if id(parameter) not in taken]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    ]
+    if training.muon_learning_rate:
+        muon = torch.optim.Muon(
+            matrices, lr=training.muon_learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        )
+        optimizers.append(muon)
+    return optimizers
+
+
 def train_transformer(
     training: DenoiserTraining,
     transformer: WanTransformer3DModel,
@@ -102,12 +145,18 @@ def train_transformer(
     generator = torch.Generator().manual_seed(training.seed)
     transformer.train()
     ema = EMAModel(transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
-    optimizer = torch.optim.AdamW(
-        transformer.parameters(), lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=training.num_steps, pct_start=0.05, final_div_factor=100
-    )
+    optimizers = build_optimizers(training, transformer)
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            optimizer.param_groups[0]["lr"],
+            total_steps=training.num_steps,
+            pct_start=0.05,
+            final_div_factor=100,
+            cycle_momentum=isinstance(optimizer, torch.optim.AdamW),
+        )
+        for optimizer in optimizers
+    ]
     compiled = torch.compile(transformer)
     for step in range(training.num_steps):
         rows = torch.randint(len(clips), (training.batch_size,), generator=generator)
@@ -122,12 +171,14 @@ def train_transformer(
         # the flash kernel's backward pass is several times slower than the plain one on a CPU
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
             velocity_BCFHW = compiled(noisy_BCFHW, sigmas * NUM_TRAIN_TIMESTEPS, text_BLD, return_dict=False)[0]
-            loss = torch.nn.functional.mse_loss(velocity_BCFHW.float(), noise_BCFHW - latents_BCFHW)
-            optimizer.zero_grad(set_to_none=True)
+            error_BCFHW = (velocity_BCFHW.float() - (noise_BCFHW - latents_BCFHW)).square()
+            loss = (error_BCFHW * cell_weights(latents_BCFHW, training.shape_weight)).mean()
+            transformer.zero_grad(set_to_none=True)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         ema.step(transformer.parameters())
         log_step(f"transformer, {'anywhere' if training.anywhere else 'lattice'}", step, loss.item())
     ema.copy_to(transformer.parameters())

@@ -1,0 +1,215 @@
+"""The command line: what is refused before a run ends in one plain message, exit code 2, and nothing changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local.s3_server import LocalS3
+from jobs.cli import EXIT_OK, EXIT_REFUSED, main
+from jobs.config import StoreConfig
+from jobs.store import open_store
+from tests import tiny
+from tests.jobs.test_malformed_manifests import CASES
+
+ONE_CLIP = "name: spring\nmodel: tiny\nclips: [{prompt: a circle, num_inference_steps: 1}]\n"
+MODEL = """\
+family: wan
+source: {source}
+grid: {{num_frames: 4, height: 16, width: 16}}
+sampling: {{num_inference_steps: 2, guidance_scale: 1.0, num_frames: 5, height: 32, width: 32, fps: 8}}
+dtype: float32
+device: cpu
+max_sequence_length: 16
+scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
+"""
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one's own with `tiny` and `coarse`, whose weights are real and whole."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny.wan_pipeline().save_pretrained(folder / "weights")
+    (folder / "tiny.yaml").write_text(MODEL.format(source="./weights"))
+    coarse = MODEL.format(source="./weights").replace("height: 16, width: 16", "height: 32, width: 32")
+    (folder / "coarse.yaml").write_text(coarse)
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that must be refused; its one message."""
+    assert main(list(arguments)) == EXIT_REFUSED
+    captured = capsys.readouterr()
+    assert captured.err.startswith("nagfarm: ")
+    assert "Traceback" not in captured.err
+    assert not captured.out
+    assert len(captured.err.splitlines()) <= 3
+    return captured.err
+
+
+@pytest.mark.parametrize(("suffix", "content", "line", "part"), CASES)
+def test_render_refuses_a_malformed_manifest_and_changes_nothing(
+    suffix: str, content: str | bytes, line: int, part: str,
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / f"spring{suffix}"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    options = ["--models", str(models), "--output", (tmp_path / "out").as_uri(), "--model", "tiny"]
+    if part.startswith(("model", "give a model")) or "model" in part:
+        options = options[:-2]
+    refused(capsys, "render", str(path), *options)
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", "output"),
+        ("renders/spring", "s3://"),
+        ("/tmp/spring", "s3://"),
+        ("http://renders/spring", "s3://"),
+        ("s3://", "bucket"),
+        ("s3://UPPER_case/x", "bucket"),
+        ("s3://renders/../other", ".."),
+        ("s3://renders/x?versionId=1", "?"),
+        ("file://host/dir", "file:///"),
+        ("file:relative", "file:///"),
+        ("s3://renders/a\x00b", "control"),
+    ],
+)
+def test_a_bad_output_uri_is_refused(
+    output: str, message: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    assert message in refused(capsys, "render", str(path), "--models", str(models), "--output", output)
+
+
+def test_no_output_at_all_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    assert "give --output" in refused(capsys, "plan", str(path), "--models", str(models))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("workers.count=0", "workers.count must be at least 1"),
+        ("workers.count=many", "workers.count"),
+        ("worker.count=2", "worker"),
+        ("retry.max_attempts=0", "retry.max_attempts"),
+        ("encoding.crf=99", "encoding.crf"),
+        ("encoding.preset=best", "encoding.preset"),
+        ("store.endpoint_url=ftp://x", "store.endpoint_url"),
+        ("nonsense", "is not key=value"),
+        ("workers=[1,2]", "WorkerConfig"),
+    ],
+)
+def test_a_bad_setting_is_refused(
+    setting: str, message: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    output = (tmp_path / "out").as_uri()
+    assert message in refused(capsys, "plan", str(path), setting, "--models", str(models), "--output", output)
+
+
+def test_a_missing_profile_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    options = ["--profile", str(tmp_path / "none.yaml"), "--output", (tmp_path / "out").as_uri()]
+    assert "none.yaml" in refused(capsys, "plan", str(path), "--models", str(models), *options)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("./nothing", "does not exist"),
+        ("nobody/nothing", "hf download nobody/nothing"),
+        ("package:nothing", "does not exist"),
+        ("./broken", "model_index.json is missing"),
+    ],
+)
+def test_weights_that_are_not_here_are_refused(
+    source: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "tiny.yaml").write_text(MODEL.format(source=f"'{source}'"))
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    output = (tmp_path / "out").as_uri()
+    assert message in refused(capsys, "render", str(path), "--models", str(tmp_path), "--output", output)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_bucket_is_refused(
+    s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    message = refused(capsys, "render", str(path), "--models", str(models), "--output", "s3://no-such-bucket/x")
+    assert "NoSuchBucket; create the bucket" in message
+
+
+def test_wrong_credentials_are_refused_and_not_shown(
+    s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    message = refused(capsys, "render", str(path), "--models", str(models), "--output", "s3://renders/refused")
+    assert "AWS_SECRET_ACCESS_KEY" in message
+    assert "planted-secret-key" not in message
+
+
+def test_a_key_that_may_not_write_is_refused_before_anything_runs(
+    s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in s3_environment.environment(s3_environment.others[0]).items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    assert main(["render", str(path), "--models", str(models), "--output", "s3://renders/refused"]) == EXIT_REFUSED
+    assert "AccessDenied" in capsys.readouterr().err
+    for name, value in s3_environment.environment().items():
+        monkeypatch.setenv(name, value)
+    assert not list(open_store("s3://renders/refused", StoreConfig()).keys(""))
+
+
+def test_plan_counts_what_is_to_be_rendered(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text("name: spring\nmodel: tiny\naxes: {prompt: [a, b], seed: {range: [0, 3]}}\n")
+    output = (tmp_path / "out").as_uri()
+    assert main(["plan", str(path), "--models", str(models), "--output", output]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "spring: 6 clips" in printed
+    assert "to render 6" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_lists_every_model_and_says_how_to_get_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "shapes-wan" in printed
+    assert "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in printed
+
+
+def test_doctor_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", "--output", (tmp_path / "file" / "below").as_uri()]) == EXIT_REFUSED
+    printed = capsys.readouterr().out
+    assert "ok    ffmpeg" in printed
+    assert "ok    weights: shapes-wan: here and whole" in printed
+    assert "FAIL  store" in printed
+    assert main(["doctor", "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["plan", "--help"]])
+def test_help_teaches(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "jobs", *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert "nagfarm" in finished.stdout
+    assert "manifest" in finished.stdout
