@@ -7,7 +7,7 @@ quarantine; 4 stopped.
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -200,7 +200,7 @@ def _report_quarantine(num_quarantined: int, store: Store, console: Console) -> 
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[None]:
+def _stop_on_signals() -> Generator[None]:
     """Turns SIGTERM (`ray job stop`) and Ctrl-C into an error, so that workers are let go and a summary is printed."""
 
     def stop(number: int, _frame: FrameType | None) -> None:

@@ -149,7 +149,7 @@ class Dispatcher:
     def _finish_load(self, reference: Any) -> None:
         worker = self._loading[reference]
         try:
-            worker.identity = ray.get(reference)
+            identity: WorkerIdentity = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise NoWorkersError(f"a worker could not load {self._setup.model.name}: {error.cause}") from error
         except ray.exceptions.RayActorError as error:
@@ -159,7 +159,8 @@ class Dispatcher:
             return
         del self._loading[reference]
         self._load_failures = 0
-        self._observer.worker_ready(worker.identity)
+        worker.identity = identity
+        self._observer.worker_ready(identity)
 
     def _finish_clip(self, worker: _Worker, reference: Any) -> None:
         try:
@@ -206,8 +207,9 @@ class Dispatcher:
             raise StoreRefusedError(decision.reason)
 
     def _replace_workers(self) -> None:
+        actor_class: Any = RenderActor  # ray.remote's return type hides what it adds
         while len(self._workers) < self._num_workers:
-            actor = RenderActor.options(
+            actor = actor_class.options(
                 num_cpus=self._config.workers.num_cpus,
                 num_gpus=self._num_gpus,
                 max_concurrency=self._config.workers.spool_clips + 1,

@@ -1,7 +1,7 @@
 """What a run says while it goes on: a bar on a terminal, plain lines in a log."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -39,7 +39,7 @@ class RunProgress:
         self.num_quarantined = 0
         self.num_failures = 0
         self.num_workers_lost = 0
-        self.stage_totals_s: Counter[str] = Counter()
+        self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
         self._console = console
         self._on_failed = on_failed
         self._monotonic = monotonic

@@ -5,7 +5,7 @@ work was queued on it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from jobs.types import Stage, StageTiming
@@ -40,7 +40,7 @@ class StageClock:
         return tuple(self._timings)
 
     @contextmanager
-    def measure(self, stage: Stage) -> Iterator[None]:
+    def measure(self, stage: Stage) -> Generator[None]:
         """Times the body; a stage that raises is timed too."""
         started_at, start = self._wall(), self._monotonic()
         try:

@@ -126,7 +126,7 @@ class DiffusersFamily(ABC):
 
     def _build_scheduler(self, flow_shift: float | None) -> Any:
         name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
-        shift = {} if flow_shift is None else {name: flow_shift}
+        shift: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
         return self._scheduler_class.from_config(self._scheduler_config, **shift)
 
     @abstractmethod

@@ -6,15 +6,18 @@ which learns several times faster from scratch than Wan 2.1's. Compression is 8 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from pipelines.shapes.training_log import LogStep
 from pipelines.shapes.world import NUM_FRAMES, SIZE_PX, render_uint8, sample_clip
 
 NUM_LATENT_CHANNELS = 16
+PATCH_SIZE_PX = 2
 KL_WEIGHT = 1e-4  # keeps the latents near unit scale; larger blurs edges
 
 
@@ -43,7 +46,7 @@ def build_autoencoder(
         num_res_blocks=1,
         temperal_downsample=[True, True],
         is_residual=True,
-        patch_size=2,
+        patch_size=PATCH_SIZE_PX,
         in_channels=12,
         out_channels=12,
         scale_factor_spatial=8,
@@ -69,7 +72,7 @@ def decode_unclamped(autoencoder: AutoencoderKLWan, latents_BCFHW: torch.Tensor)
             )
         )
     autoencoder.clear_cache()
-    return unpatchify(torch.cat(chunks, dim=2), patch_size=autoencoder.config.patch_size)
+    return unpatchify(torch.cat(chunks, dim=2), patch_size=PATCH_SIZE_PX)
 
 
 def random_crops(clips_NCTHW: torch.Tensor, training: AutoencoderTraining, generator: torch.Generator) -> torch.Tensor:
@@ -99,6 +102,11 @@ def random_clips(clips_NCTHW: torch.Tensor, batch_size: int, generator: torch.Ge
     return clips_NCTHW[torch.randint(len(clips_NCTHW), (batch_size,), generator=generator)].float() / 127.5 - 1
 
 
+def posterior_of(autoencoder: AutoencoderKLWan, video_BCTHW: torch.Tensor) -> DiagonalGaussianDistribution:
+    encoded: Any = autoencoder.encode(video_BCTHW)
+    return encoded.latent_dist
+
+
 def train_autoencoder(training: AutoencoderTraining, log_step: LogStep) -> AutoencoderKLWan:
     """Trains from scratch on clips drawn afresh each step and measures the latents' mean and std for the config."""
     torch.manual_seed(training.seed)
@@ -116,7 +124,7 @@ def train_autoencoder(training: AutoencoderTraining, log_step: LogStep) -> Autoe
             video_BCTHW = random_crops(clips_NCTHW, training, generator)
         else:
             video_BCTHW = random_clips(clips_NCTHW, training.batch_size // 2, generator)
-        posterior = autoencoder.encode(video_BCTHW).latent_dist
+        posterior = posterior_of(autoencoder, video_BCTHW)
         decoded_BCTHW = decode_unclamped(autoencoder, posterior.sample(generator))
         loss = (decoded_BCTHW - video_BCTHW).abs().mean() + ((decoded_BCTHW - video_BCTHW) ** 2).mean()
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
@@ -148,5 +156,5 @@ def encode_clips(autoencoder: AutoencoderKLWan, clips_NCTHW: torch.Tensor, batch
         clips_NCTHW: uint8 clips, as `world.render_uint8` gives them.
     """
     return torch.cat(
-        [autoencoder.encode(chunk.float() / 127.5 - 1).latent_dist.mode() for chunk in clips_NCTHW.split(batch_size)]
+        [posterior_of(autoencoder, chunk.float() / 127.5 - 1).mode() for chunk in clips_NCTHW.split(batch_size)]
     )

@@ -6,12 +6,13 @@ learns to denoise; the latents are normalised with the autoencoder's mean and st
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.training_utils import EMAModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import T5TokenizerFast, UMT5EncoderModel
+from transformers import T5Tokenizer, UMT5EncoderModel
 
 from pipelines.shapes.autoencoder import NUM_LATENT_CHANNELS, encode_clips
 from pipelines.shapes.captions import caption
@@ -82,10 +83,8 @@ def normalised_latents(
     autoencoder: AutoencoderKLWan, clips: list[ShapesClip], chunk: int = 256
 ) -> Iterator[torch.Tensor]:
     """Latents as `WanPipeline` denoises them, (N, C, F, H, W) float32, a chunk of clips at a time."""
-    mean, std = (
-        torch.tensor(values).view(1, -1, 1, 1, 1)
-        for values in (autoencoder.config.latents_mean, autoencoder.config.latents_std)
-    )
+    config: Any = autoencoder.config
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
     for first in range(0, len(clips), chunk):
         # bfloat16 is four times as fast here and moves the latents by 1 % of their spread
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -131,7 +130,7 @@ def build_optimizers(training: DenoiserTraining, transformer: WanTransformer3DMo
 def train_transformer(
     training: DenoiserTraining,
     transformer: WanTransformer3DModel,
-    tokenizer: T5TokenizerFast,
+    tokenizer: T5Tokenizer,
     text_encoder: UMT5EncoderModel,
     clips: list[ShapesClip],
     latents_NCFHW: torch.Tensor,

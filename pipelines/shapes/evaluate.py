@@ -127,7 +127,7 @@ def render(
     with guidance:
         for first in range(0, len(tasks), BATCH_SIZE):
             batch = tasks[first : first + BATCH_SIZE]
-            video_BCTHW = pipeline(
+            output: Any = pipeline(
                 [task.prompt for task in batch],
                 height=SIZE_PX,
                 width=SIZE_PX,
@@ -137,8 +137,8 @@ def render(
                 generator=[torch.Generator().manual_seed(task.seed) for task in batch],
                 output_type="pt",
                 max_sequence_length=MAX_TOKENS,
-            ).frames
-            for frames in to_uint8(video_BCTHW.permute(0, 2, 1, 3, 4) * 2 - 1):
+            )
+            for frames in to_uint8(output.frames.permute(0, 2, 1, 3, 4) * 2 - 1):
                 yield judge(frames)
 
 

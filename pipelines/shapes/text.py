@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn import functional
-from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training_log import LogStep
@@ -32,7 +32,7 @@ class TextTraining:
     seed: int = 1
 
 
-def train_tokenizer(training: TextTraining) -> T5TokenizerFast:
+def train_tokenizer(training: TextTraining) -> T5Tokenizer:
     """A Unigram vocabulary of whole words for the captions and single letters for everything else."""
     generator = torch.Generator().manual_seed(training.seed)
     captions = [
@@ -50,7 +50,7 @@ def train_tokenizer(training: TextTraining) -> T5TokenizerFast:
     tokenizer.train_from_iterator(captions, trainer)
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     scores = dict(_scores(tokenizer))
-    return T5TokenizerFast(vocab=[(token, scores[token]) for token, _ in vocabulary], extra_ids=0)
+    return T5Tokenizer(vocab=[(token, scores[token]) for token, _ in vocabulary], extra_ids=0)
 
 
 def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
@@ -79,7 +79,7 @@ def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
     )
 
 
-def encode_captions(tokenizer: T5TokenizerFast, encoder: UMT5EncoderModel, captions: list[str]) -> torch.Tensor:
+def encode_captions(tokenizer: T5Tokenizer, encoder: UMT5EncoderModel, captions: list[str]) -> torch.Tensor:
     """Encodes as `WanPipeline` does: (B, MAX_TOKENS, D), zero behind each caption's last token."""
     tokens = tokenizer(
         captions,
@@ -113,7 +113,7 @@ def _is_named(attribute: str, clip: ShapesClip, text: str) -> bool:
     return value in text.lower().replace(",", " ").split()
 
 
-def train_text_encoder(training: TextTraining, tokenizer: T5TokenizerFast, log_step: LogStep) -> UMT5EncoderModel:
+def train_text_encoder(training: TextTraining, tokenizer: T5Tokenizer, log_step: LogStep) -> UMT5EncoderModel:
     """Trains from scratch on captions drawn afresh each step."""
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)

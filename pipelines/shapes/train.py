@@ -8,11 +8,12 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, T5TokenizerFast, UMT5EncoderModel
+from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
 
 from pipelines.shapes.autoencoder import AutoencoderTraining, train_autoencoder
 from pipelines.shapes.denoiser import (
@@ -38,13 +39,13 @@ def autoencoder_stage(folder: Path, log: TrainingLog) -> AutoencoderKLWan:
     return AutoencoderKLWan.from_pretrained(folder, use_safetensors=True).eval()
 
 
-def tokenizer_stage(folder: Path) -> T5TokenizerFast:
+def tokenizer_stage(folder: Path) -> T5Tokenizer:
     if not folder.exists():
         train_tokenizer(TextTraining()).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
-def text_encoder_stage(folder: Path, tokenizer: T5TokenizerFast, log: TrainingLog) -> UMT5EncoderModel:
+def text_encoder_stage(folder: Path, tokenizer: T5Tokenizer, log: TrainingLog) -> UMT5EncoderModel:
     if not folder.exists():
         train_text_encoder(TextTraining(), tokenizer, log.log_step).save_pretrained(folder)
     return UMT5EncoderModel.from_pretrained(folder, use_safetensors=True).eval()
@@ -66,7 +67,7 @@ class Teachers:
     """What the transformer is trained with, trained already."""
 
     autoencoder: AutoencoderKLWan
-    tokenizer: T5TokenizerFast
+    tokenizer: T5Tokenizer
     text_encoder: UMT5EncoderModel
 
 
@@ -111,7 +112,8 @@ def main() -> None:
         use_flow_sigmas=True,
         flow_shift=SAMPLING_FLOW_SHIFT,
     )
-    WanPipeline(
+    pipeline_class: Any = WanPipeline  # its annotations name classes that it does not insist on
+    pipeline_class(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=vae,

@@ -13,8 +13,9 @@ from jobs.encode import read_metadata
 from jobs.errors import CheckError, StoreRefusedError, StoreUnavailableError
 from jobs.records import committed_ids, read_record
 from jobs.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome
-from jobs.worker import ClipWorker, classify
+from jobs.timing import StageClock
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
+from jobs.worker import ClipWorker, RenderedClip, classify
 from pipelines.errors import RequestError
 from pipelines.family import OnStep
 from pipelines.types import GenerationRequest, TextEmbeddings
@@ -120,10 +121,10 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
             return latents
 
     class Held(ClipWorker):
-        def _commit(self, spec, *rest):
+        def _commit(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> ClipDone:
             if spec.request.prompt == "first":
                 assert second_denoised.wait(30)
-            return super()._commit(spec, *rest)
+            return super()._commit(spec, attempt, rendered, clock)
 
     worker = Held(replace(setup_for(tmp_path), load_model=lambda *_: Watching()), "node-1")
     worker.load()
