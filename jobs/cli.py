@@ -99,9 +99,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Settings may stand anywhere; argparse by itself does not find them behind an option."""
+    parser = build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "settings") or any(text.startswith("-") for text in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.settings += rest
+    return options
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code. An error that was foreseen is one plain line; others are raised."""
-    options = build_parser().parse_args(arguments)
+    options = parse_arguments(arguments)
     console = Console()
     try:
         match options.command:

@@ -14,14 +14,22 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rich.console import Console
 
 from infra.local.contact_sheet import SheetClip, draw_contact_sheet
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3
+from jobs.catalog import ModelCatalog
 from jobs.check import decode_mp4
-from jobs.config import StoreConfig
+from jobs.config import EncodingConfig, RunConfig, StoreConfig
+from jobs.dispatch import Dispatcher
+from jobs.manifest import open_manifest
+from jobs.progress import RunProgress
 from jobs.records import committed_ids, read_record
+from jobs.run import load_model
 from jobs.store import Store, open_store
+from jobs.worker import WorkerSetup
+from pipelines.loading import ModelWeights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -129,3 +137,30 @@ def test_the_command_line_answers_without_torch_and_ray() -> None:
     )
     assert finished.returncode == 0, finished.stderr
     assert "24 clips" in finished.stdout
+
+
+def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    catalog = ModelCatalog()
+    entry = catalog.get("shapes-wan")
+    specs = list(open_manifest(REPOSITORY / "examples" / "shapes.yaml", catalog).specs())[:10]
+    digests: list[dict[str, str]] = []
+    for name, num_workers, ordered in (("one", 2, specs), ("two", 1, specs[::-1])):
+        output = (tmp_path / name).as_uri()
+        setup = WorkerSetup(
+            model=entry.config,
+            weights=ModelWeights(entry.folder, entry.identity.revision),
+            output=output,
+            store=StoreConfig(),
+            encoding=EncodingConfig(),
+            run_id=f"run-{name}",
+            num_threads=1,
+            load_model=load_model,
+        )
+        observer = RunProgress(len(specs), Console(quiet=True), lambda *_: None)
+        Dispatcher(setup, RunConfig(), num_workers, 0, observer).run(iter(ordered))
+        store = open_store(output, StoreConfig())
+        digests.append({clip_id: read_record(store, clip_id).sha256 for clip_id in committed_ids(store)})
+    assert digests[0] == digests[1]
+    assert len(set(digests[0].values())) == len(specs)

@@ -1,0 +1,49 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from jobs.catalog import ModelCatalog
+from jobs.manifest import open_manifest
+from tests import tiny
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.models
+def test_the_example_of_nag_alone_runs_on_stock_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LTX's weights are replaced by tiny ones and its sizes with them; the rest runs as written."""
+    tiny.ltx_pipeline().save_pretrained(tmp_path / "ltx")
+    (program,) = blocks("python")
+    first, second = program.split("\npipe = LTXPipeline")
+    monkeypatch.chdir(Path(__file__).parents[1])
+    names: dict[str, object] = {}
+    exec(compile(first, "README.md", "exec"), names)
+    video = names["video"]
+    assert np.shape(video) == (1, 17, 64, 64, 3)
+
+    second = "pipe = LTXPipeline" + second
+    for old, new in (
+        ("Lightricks/LTX-Video-0.9.5", str(tmp_path / "ltx")),
+        (', dtype=torch.bfloat16).to("cuda")', ")"),
+        ("num_inference_steps=40", "num_inference_steps=2, height=32, width=32, num_frames=9"),
+    ):
+        assert old in second
+        second = second.replace(old, new)
+    exec(compile(second, "README.md", "exec"), names)
+    assert np.shape(names["video"])[0] == 1
+
+
+def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
+    (manifest,) = blocks("yaml")
+    assert yaml.safe_load(manifest)["output"] == "s3://renders/spring"
+    (tmp_path / "spring.yaml").write_text(manifest)
+    assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4
