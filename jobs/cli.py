@@ -16,14 +16,14 @@ from rich.console import Console
 
 from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig, load_config
-from jobs.errors import JobError, ManifestError, StoppedError
+from jobs.errors import JobError, ManifestError, NoClusterError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
 from jobs.store import Store, open_store, read_object
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
-from pipelines.errors import PipelineError
+from pipelines.errors import ModelNotFoundError, PipelineError
 
 EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
 REFUSALS = (JobError, PipelineError, NagError)
@@ -162,17 +162,20 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
     if plan.num_pending == 0:
         return _report_nothing_to_do(plan, store, console)
     store.check_access()
-    if options.retry_quarantined:
-        given_up = quarantined_ids(store)
-        for spec in plan.pending():
-            if spec.clip_id in given_up:
-                lift_quarantine(store, spec.clip_id)
 
     import ray
 
     from jobs.run import Run, new_run_id
 
-    ray.init(log_to_driver=False)
+    try:
+        ray.init(log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
+    if options.retry_quarantined:
+        given_up = quarantined_ids(store)
+        for spec in plan.pending():
+            if spec.clip_id in given_up:
+                lift_quarantine(store, spec.clip_id)
     try:
         with _stop_on_signals():
             run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
@@ -232,13 +235,14 @@ def models_command(options: argparse.Namespace, console: Console) -> int:
     table = Table("model", "weights", "what it is", box=None, pad_edge=False)
     missing: list[str] = []
     for name in catalog.names():
+        description, state = "", "here"
         try:
+            description = catalog.config(name).description
             catalog.get(name)
-            is_here = "here"
         except PipelineError as error:
-            is_here = "missing"
+            state = "missing" if isinstance(error, ModelNotFoundError) else "broken"
             missing.append(str(error))
-        table.add_row(name, is_here, catalog.config(name).description)
+        table.add_row(name, state, description)
     console.print(table)
     for line in missing:
         _say(console, line)

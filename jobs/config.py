@@ -1,6 +1,7 @@
 """How a run is carried out: `configs/base.yaml`, a profile, and `key=value` from the command line. Loads without torch.
 
-Nothing here changes a clip's pixels; what does is in the model's YAML or the manifest.
+Nothing here changes what a clip shows; what does is in the model's YAML or the manifest, and decides its id. How
+strongly its frames are compressed is decided here and written into its record: an id covers frames, not compression.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from jobs.errors import ConfigError
-from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, one_line
+from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, one_line, refuse_interpolations
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class WorkerConfig:
             raise ConfigError(f"workers.count must be at least 1, not {self.count}")
         if self.num_cpus < 1:
             raise ConfigError(f"workers.num_cpus must be at least 1, not {self.num_cpus}")
-        if self.load_timeout_s <= 0:
+        if not self.load_timeout_s > 0:
             raise ConfigError(f"workers.load_timeout_s must be above 0, not {self.load_timeout_s}")
         if self.spool_clips < 1:
             raise ConfigError(f"workers.spool_clips must be at least 1, not {self.spool_clips}")
@@ -91,7 +92,7 @@ class StoreConfig:
             raise ConfigError(f"store.endpoint_url must begin with http:// or https://, not {self.endpoint_url!r}")
         if self.max_attempts < 1:
             raise ConfigError(f"store.max_attempts must be at least 1, not {self.max_attempts}")
-        if min(self.connect_timeout_s, self.read_timeout_s) <= 0:
+        if not (self.connect_timeout_s > 0 and self.read_timeout_s > 0):
             raise ConfigError("store.connect_timeout_s and store.read_timeout_s must be above 0")
 
 
@@ -124,6 +125,8 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
             raise ConfigError(f"{override!r} is not key=value, such as workers.count=2")
     try:
         layers.append(OmegaConf.from_dotlist(overrides or []))
+        for layer in layers[1:]:
+            refuse_interpolations(OmegaConf.to_container(layer))
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"configuration: {one_line(error)}") from error

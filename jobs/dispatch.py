@@ -109,16 +109,21 @@ class Dispatcher:
         Returns:
             Whether there is work that found no room; then it waits in `_again`.
         """
-        for worker in self._workers:
-            while worker.identity is not None and self._has_room(worker):
-                attempt = self._next(worker, fresh)
-                if attempt is None:
-                    break
-                reference = worker.actor.render.remote(attempt.spec, attempt.number)
-                worker.attempts[reference] = attempt
+        while given := self._give_one(fresh):
+            worker, attempt = given
+            worker.attempts[worker.actor.render.remote(attempt.spec, attempt.number)] = attempt
         if not self._again:
             self._again.extend(attempt for attempt in [next(fresh, None)] if attempt is not None)
         return bool(self._again)
+
+    def _give_one(self, fresh: Iterator[Attempt]) -> tuple[_Worker, Attempt] | None:
+        """The next attempt and the worker with the least to do that can take it."""
+        ready = [worker for worker in self._workers if worker.identity is not None and self._has_room(worker)]
+        for worker in sorted(ready, key=lambda worker: len(worker.attempts)):
+            attempt = self._next(worker, fresh)
+            if attempt is not None:
+                return worker, attempt
+        return None
 
     def _has_room(self, worker: _Worker) -> bool:
         is_alone = any(attempt.number > 1 for attempt in worker.attempts.values())
@@ -144,18 +149,18 @@ class Dispatcher:
         now = time.monotonic()
         for worker in list(self._loading.values()):
             if now - worker.asked_at > self._config.workers.load_timeout_s:
-                self._lose(worker, f"did not load its model within {self._config.workers.load_timeout_s:g} s")
+                self._fail_load(worker, f"not ready within {self._config.workers.load_timeout_s:g} s")
 
     def _finish_load(self, reference: Any) -> None:
         worker = self._loading[reference]
         try:
             identity: WorkerIdentity = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
-            raise NoWorkersError(f"a worker could not load {self._setup.model.name}: {error.cause}") from error
-        except ray.exceptions.RayActorError as error:
-            if error.actor_init_failed:  # the next one would fail in the same way
-                raise NoWorkersError(f"a worker could not start: {last_line(error)}") from error
-            self._lose(worker, first_line(error))
+            self._fail_load(worker, f"could not load {self._setup.model.name}: {error.cause}", is_final=True)
+            return
+        except ray.exceptions.RayError as error:
+            is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
+            self._fail_load(worker, last_line(error) if is_final else first_line(error), is_final=is_final)
             return
         del self._loading[reference]
         self._load_failures = 0
@@ -174,16 +179,27 @@ class Dispatcher:
         else:
             self._fail(attempt, outcome)
 
+    def _fail_load(self, worker: _Worker, message: str, *, is_final: bool = False) -> None:
+        """A worker that is not to be had: the others go on without it; without any other the run ends.
+
+        Args:
+            is_final: another attempt would fail in the same way.
+        """
+        self._lose(worker, message)
+        self._load_failures += 1
+        if any(other.identity is not None for other in self._workers):
+            if is_final or self._load_failures >= MAX_LOAD_FAILURES:
+                self._num_workers -= 1
+                self._load_failures = 0
+        elif is_final or self._load_failures >= MAX_LOAD_FAILURES:
+            raise NoWorkersError(f"no worker is to be had: {message}")
+
     def _lose(self, worker: _Worker, message: str) -> None:
         """Takes a dead worker out of the pool and decides about each clip that it had."""
         self._workers.remove(worker)
         self._loading = {reference: other for reference, other in self._loading.items() if other is not worker}
         ray.kill(worker.actor)
         self._observer.worker_lost(f"{worker.label}: {message}")
-        if worker.identity is None:
-            self._load_failures += 1
-            if self._load_failures >= MAX_LOAD_FAILURES:
-                raise NoWorkersError(f"{self._load_failures} workers in a row died while loading; the last: {message}")
         for attempt in worker.attempts.values():
             lost = ClipFailed(
                 clip_id=attempt.spec.clip_id,

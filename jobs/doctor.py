@@ -12,7 +12,7 @@ from jobs.encode import find_ffmpeg
 from jobs.errors import JobError
 from jobs.store import open_store
 from jobs.worker import VERSIONED_PACKAGES
-from pipelines.errors import PipelineError
+from pipelines.errors import ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0
 
@@ -81,8 +81,10 @@ def _weights(catalog: ModelCatalog) -> list[Check]:
     def check(name: str, get: Callable[[str], object]) -> Check:
         try:
             get(name)
-        except PipelineError as error:
+        except ModelNotFoundError as error:
             return Check("weights", is_ok=None, message=str(error))
+        except PipelineError as error:
+            return Check("weights", is_ok=False, message=str(error))
         return Check("weights", is_ok=True, message=f"{name}: here and whole")
 
     return [check(name, catalog.get) for name in catalog.names()]

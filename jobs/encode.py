@@ -86,7 +86,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def frame_rate(fps: float) -> Fraction:
     """Frames per second as MP4 stores it, an exact ratio: 24000/1001 of 23.976023976..., 2997/125 of 23.976."""
-    return Fraction(fps).limit_denominator(1001)
+    return Fraction(fps).limit_denominator(100_000)
 
 
 def check_frames(frames: "np.ndarray") -> None:

@@ -38,6 +38,10 @@ class OutputUriError(RefusedError):
     """The output URI is not one that clips can be written to."""
 
 
+class NoClusterError(RefusedError):
+    """Ray cannot be reached or started."""
+
+
 class StoreError(JobError):
     """The store did not do what was asked."""
 

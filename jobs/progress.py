@@ -70,7 +70,7 @@ class RunProgress:
 
     def worker_lost(self, message: str) -> None:
         self.num_workers_lost += 1
-        self._say(f"lost worker {message}; replacing it")
+        self._say(f"lost worker {message}")
 
     def clip_done(self, done: ClipDone) -> None:
         self.num_committed += 1

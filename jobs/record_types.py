@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
+from jobs.config import EncodingConfig
 from jobs.errors import FailureClass, RecordError
 from jobs.store_uri import is_key
 from jobs.strict_json import dump, from_dataclass, load, to_dataclass
@@ -67,6 +68,7 @@ class ClipRecord:
     fps: float
     committed_at: str
     timings: tuple[StageTiming, ...]
+    encoding: EncodingConfig
     worker: WorkerIdentity
     peak_memory_bytes: int
     peak_memory_kind: Literal["device", "host"]

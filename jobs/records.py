@@ -30,6 +30,7 @@ from jobs.store import Store
 from jobs.strict_json import dump
 
 __all__ = [
+    "RUN_FILE",
     "ClipRecord",
     "FailureRecord",
     "NagCoverage",
@@ -58,6 +59,7 @@ __all__ = [
 
 JSON = "application/json"
 MP4 = "video/mp4"
+RUN_FILE = "run.json"  # a run's first file: what was asked for, of what, on what
 R = TypeVar("R")
 
 

@@ -13,14 +13,23 @@ from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_wo
 from jobs.manifest import Manifest
 from jobs.plan import Plan
 from jobs.progress import RunProgress
-from jobs.records import FailureRecord, QuarantineRecord, utc_iso, write_failure, write_quarantine, write_run
+from jobs.records import (
+    RUN_FILE,
+    FailureRecord,
+    QuarantineRecord,
+    record_key,
+    utc_iso,
+    write_failure,
+    write_quarantine,
+    write_run,
+)
 from jobs.retry import Decision, GiveUp
 from jobs.store import Store
 from jobs.types import ClipFailed
 from jobs.worker import LoadModel, WorkerSetup, installed_versions
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
-from pipelines.loading import ModelWeights
+from pipelines.loading import ModelWeights, verify_weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class RunSummary:
     """What became of a run.
 
     Args:
+        is_finished: nothing is left to start; False where the run was stopped.
         num_committed: clips whose record is in the store since this run.
         num_quarantined: clips given up by this run.
         num_failures: attempts that failed, those that a later one made good included.
@@ -36,6 +46,7 @@ class RunSummary:
     """
 
     run_id: str
+    is_finished: bool
     num_committed: int
     num_quarantined: int
     num_failures: int
@@ -50,9 +61,10 @@ def new_run_id() -> str:
 
 
 def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
-    """`pipelines.registry.load_model`, imported where it runs: the driver needs no torch."""
+    """Verifies the weights on the worker's machine and loads them; imported there: the driver needs no torch."""
     from pipelines import registry
 
+    verify_weights(config, weights)
     return registry.load_model(config, weights, num_threads)
 
 
@@ -76,21 +88,30 @@ class Run:
             NoWorkersError: the cluster has no room, or the weights do not load.
         """
         started = time.monotonic()
-        write_run(self.store, self.run_id, "run.json", self._document())
-        with RunProgress(self.plan.num_pending, self.console, self._record_failure) as progress:
-            for name in dict.fromkeys(group.model for group in self.plan.groups if group.num_pending):
-                self._render_model(self.catalog.get(name), progress)
-        summary = RunSummary(
+        write_run(self.store, self.run_id, RUN_FILE, self._document())
+        progress = RunProgress(self.plan.num_pending, self.console, self._record_failure)
+        is_finished = False
+        try:
+            with progress:
+                for name in dict.fromkeys(group.model for group in self.plan.groups if group.num_pending):
+                    self._render_model(self.catalog.get(name), progress)
+            is_finished = True
+        finally:
+            summary = self._summary(progress, time.monotonic() - started, is_finished=is_finished)
+            write_run(self.store, self.run_id, "summary.json", asdict(summary))
+        return summary
+
+    def _summary(self, progress: RunProgress, wall_s: float, *, is_finished: bool) -> RunSummary:
+        return RunSummary(
             run_id=self.run_id,
+            is_finished=is_finished,
             num_committed=progress.num_committed,
             num_quarantined=progress.num_quarantined,
             num_failures=progress.num_failures,
             num_workers_lost=progress.num_workers_lost,
-            wall_s=time.monotonic() - started,
+            wall_s=wall_s,
             stage_totals_s=dict(progress.stage_totals_s),
         )
-        write_run(self.store, self.run_id, "summary.json", asdict(summary))
-        return summary
 
     def _render_model(self, entry: CatalogEntry, progress: RunProgress) -> None:
         name = entry.identity.name
@@ -116,7 +137,8 @@ class Run:
     def _record_failure(self, failed: ClipFailed, decision: Decision) -> None:
         now = utc_iso(time.time())
         write_failure(self.store, FailureRecord.of(failed, self.run_id, now))
-        if isinstance(decision, GiveUp):
+        is_done = isinstance(decision, GiveUp) and self.store.exists(record_key(failed.clip_id))
+        if isinstance(decision, GiveUp) and not is_done:  # it may have died between its commit and its answer
             write_quarantine(self.store, QuarantineRecord.of(failed, self.run_id, decision.reason, now))
 
     def _document(self) -> dict[str, Any]:

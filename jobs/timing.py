@@ -40,13 +40,24 @@ class StageClock:
         return tuple(self._timings)
 
     @contextmanager
+    def measure_device(self, stage: Stage) -> Generator[None]:
+        """Times work of the device, to its very end."""
+        with self.measure(stage):
+            try:
+                yield
+            finally:
+                self._synchronize()
+
+    @contextmanager
     def measure(self, stage: Stage) -> Generator[None]:
-        """Times the body; a stage that raises is timed too."""
+        """Times work of the host, without waiting for a device that may have begun the next clip.
+
+        A stage that raises is timed too.
+        """
         started_at, start = self._wall(), self._monotonic()
         try:
             yield
         finally:
-            self._synchronize()
             self._timings.append(StageTiming(stage, started_at, self._monotonic() - start))
 
     def steps(self) -> Callable[[int], None]:

@@ -20,14 +20,23 @@ from pathlib import Path
 from jobs.check import check_mp4
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.encode import encode_mp4
-from jobs.errors import FailureClass, JobError
-from jobs.records import ClipRecord, NagCoverage, WorkerIdentity, commit_record, upload_clip, utc_iso
+from jobs.errors import FailureClass, JobError, StoreRefusedError
+from jobs.records import (
+    RUN_FILE,
+    ClipRecord,
+    NagCoverage,
+    WorkerIdentity,
+    commit_record,
+    run_key,
+    upload_clip,
+    utc_iso,
+)
 from jobs.store import open_store
 from jobs.strict_json import dump, from_dataclass
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from pipelines.config import ModelConfig
-from pipelines.errors import PipelineError
+from pipelines.errors import BadPictureError, PipelineError
 from pipelines.family import ModelFamily, PeakMemory
 from pipelines.loading import ModelWeights
 from pipelines.types import VideoFrames
@@ -79,10 +88,16 @@ class ClipWorker:
         """Loads the model in the device's thread.
 
         Raises:
-            PipelineError: the weights are broken after all.
+            PipelineError: the weights are other ones here, or broken after all.
+            StoreRefusedError: this machine does not see the store that the driver sees.
         """
         started_at, start = time.time(), time.monotonic()
         setup = self._setup
+        if not self._store.exists(run_key(setup.run_id, RUN_FILE)):
+            raise StoreRefusedError(
+                f"{socket.gethostname()} does not see this run in {setup.output}: a folder must be shared by all "
+                "nodes, and every node must have the same S3 endpoint and credentials"
+            )
         self._family = self._device.submit(setup.load_model, setup.model, setup.weights, setup.num_threads).result()
         self._load_timing = (started_at, time.monotonic() - start)
         return self.identity
@@ -121,10 +136,10 @@ class ClipWorker:
             clock.add("load", *self._load_timing)
             self._load_timing = None
         family.reset_peak_memory()
-        with clock.measure("text"):
+        with clock.measure_device("text"):
             embeddings = family.encode_text(request)
         latents = family.denoise(request, embeddings, clock.steps())
-        with clock.measure("decode"):
+        with clock.measure_device("decode"):
             video = family.decode(request, latents)
         return RenderedClip(video, family.peak_memory())
 
@@ -157,6 +172,7 @@ class ClipWorker:
             fps=request.fps,
             committed_at=utc_iso(time.time()),
             timings=clock.timings,
+            encoding=self._setup.encoding,
             worker=self.identity,
             peak_memory_bytes=rendered.peak_memory.num_bytes,
             peak_memory_kind=rendered.peak_memory.kind,
@@ -186,6 +202,8 @@ def classify(error: Exception) -> tuple[FailureClass, bool]:
     """What kind of failure an error is, and whether another attempt may pass."""
     if isinstance(error, JobError):
         return error.failure_class, error.may_pass_on_retry
+    if isinstance(error, BadPictureError):
+        return "clip", False
     if isinstance(error, PipelineError):
         return "request", False
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it

@@ -90,6 +90,8 @@ class ModelConfig:
             raise ModelConfigError(f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}")
         if self.source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", self.source):
             raise ModelConfigError(f"a packaged model is package:NAME, not {self.source!r}")
+        if self.family == "ltx" and self.scheduler.flow_shift is not None:
+            raise ModelConfigError("LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out")
         if min(self.grid.num_frames, self.grid.height, self.grid.width) < 1:
             raise ModelConfigError(f"the grid's entries must be at least 1, not {self.grid}")
 
@@ -116,7 +118,13 @@ class ModelConfig:
 
 
 def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
-    """Model name to YAML: those that come with nagfarm, and those in `models_folder`, which win."""
+    """Model name to YAML: those that come with nagfarm, and those in `models_folder`, which win.
+
+    Raises:
+        ModelConfigError: there is no such folder.
+    """
+    if models_folder is not None and not models_folder.is_dir():
+        raise ModelConfigError(f"the folder of models {models_folder} does not exist")
     folders = [PACKAGED_CONFIGS / "models", *([models_folder] if models_folder else [])]
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
@@ -130,7 +138,9 @@ def load_model_config(path: Path) -> ModelConfig:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ModelConfigError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
-        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, OmegaConf.load(path))
+        loaded = OmegaConf.load(path)
+        refuse_interpolations(OmegaConf.to_container(loaded))
+        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded)
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
@@ -138,6 +148,22 @@ def load_model_config(path: Path) -> ModelConfig:
         raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
     return config
+
+
+def refuse_interpolations(value: object) -> None:
+    """Refuses OmegaConf's `${...}`, which could carry the environment's secrets into a record.
+
+    Raises:
+        ValueError: a text holds one.
+    """
+    if isinstance(value, dict):
+        for entry in value.values():
+            refuse_interpolations(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            refuse_interpolations(entry)
+    elif isinstance(value, str) and "${" in value:
+        raise ValueError(f"{value!r}: interpolations are refused, write the value itself")
 
 
 def one_line(error: Exception) -> str:

@@ -126,8 +126,10 @@ class DiffusersFamily(ABC):
 
     def _build_scheduler(self, flow_shift: float | None) -> Any:
         name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
-        shift: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
-        return self._scheduler_class.from_config(self._scheduler_config, **shift)
+        settings: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
+        if self._scheduler_class is UniPCMultistepScheduler:  # these are flow models, however saved
+            settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        return self._scheduler_class.from_config(self._scheduler_config, **settings)
 
     @abstractmethod
     def _encode(self, text: str) -> EncodedText:

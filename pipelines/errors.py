@@ -17,5 +17,9 @@ class ModelFolderError(PipelineError):
     """The model's folder is there but broken or unsafe."""
 
 
+class BadPictureError(PipelineError):
+    """What the model made is no picture."""
+
+
 class RequestError(PipelineError, ValueError):
     """The request cannot be rendered by this model."""

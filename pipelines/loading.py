@@ -33,7 +33,7 @@ COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2"
 OPTIONAL_COMPONENTS = ("transformer_2",)
 MAX_JSON_BYTES = 64_000_000  # a large vocabulary's tokenizer.json is 17 MB
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
-FINGERPRINT_BLOCKS, FINGERPRINT_BLOCK_BYTES = 16, 65_536
+LOCAL_REVISION = "sha256:"  # what a folder's revision begins with
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
         if not source.is_dir():
             raise ModelNotFoundError(f"{config.name}: the model folder {source} does not exist")
         check_folder(source, config.family)
-        return ModelWeights(source, f"sha256:{fingerprint(source)[:32]}")
+        return ModelWeights(source, f"{LOCAL_REVISION}{fingerprint(source)[:32]}")
     folder = _hub_folder(config.name, source, config.revision)
     check_folder(folder, config.family)
     return ModelWeights(folder, folder.name)
@@ -194,23 +194,29 @@ def check_safetensors(path: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names, sizes and content of a pipeline's files.
-
-    Of a file above 1 MiB, 16 blocks of 64 KiB spread evenly are read, so that 28 GB take no longer than 28 MB; trained
-    weights differ in every block.
-    """
+    """SHA-256 over the names and the whole content of a pipeline's files: about a second a gigabyte."""
     digest = hashlib.sha256()
     files = [folder / "model_index.json"]
     for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
         files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
     for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
-            if size <= FINGERPRINT_BLOCKS * FINGERPRINT_BLOCK_BYTES:
-                digest.update(file.read())
-                continue
-            for block in range(FINGERPRINT_BLOCKS):
-                file.seek((size - FINGERPRINT_BLOCK_BYTES) * block // (FINGERPRINT_BLOCKS - 1))
-                digest.update(file.read(FINGERPRINT_BLOCK_BYTES))
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
+    """Proves, on the machine that is to load them, that the weights are the ones that were inspected.
+
+    Raises:
+        ModelNotFoundError: there is no such folder on this machine.
+        ModelFolderError: it is broken here, or holds something else.
+    """
+    if not weights.folder.is_dir():
+        raise ModelNotFoundError(f"{config.name}: the model folder {weights.folder} does not exist on this machine")
+    check_folder(weights.folder, config.family)
+    is_local = weights.revision.startswith(LOCAL_REVISION)
+    found = f"{LOCAL_REVISION}{fingerprint(weights.folder)[:32]}" if is_local else weights.folder.name
+    if found != weights.revision:
+        raise ModelFolderError(f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}")

@@ -93,6 +93,12 @@ class GenerationRequest:
             raise RequestError("prompt is empty")
         for name in ("prompt", "negative_prompt"):
             check_text(name, getattr(self, name))
+        num_steps = self.sampling.num_inference_steps
+        if self.has_nag and not any(self.nag.is_active_at(step, num_steps) for step in range(num_steps)):
+            raise RequestError(
+                f"nag_start {self.nag.nag_start} and nag_end {self.nag.nag_end} hold none of the {num_steps} steps, "
+                f"which begin at 0, {1 / num_steps:.3g}, ...: the negative prompt would have no effect"
+            )
         if not (math.isfinite(self.fps) and 1 <= self.fps <= 240):
             raise RequestError(f"fps must be between 1 and 240, not {self.fps}")
 

@@ -1,6 +1,8 @@
 """What every test may ask for: a real S3 server, a real Ray cluster, and an environment without anybody's settings."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from infra.local.s3_server import Identity, LocalS3
 # ray reads these when it is imported, which a test module may do before any fixture runs
 RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"
 write_token(RAY_TOKEN_PATH)
+atexit.register(shutil.rmtree, RAY_TOKEN_PATH.parent, ignore_errors=True)
 os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(RAY_TOKEN_PATH)})
 
 

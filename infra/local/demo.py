@@ -14,8 +14,10 @@ from pathlib import Path
 from infra.local.contact_sheet import SheetClip, draw_contact_sheet
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3, stop_signal_as_interrupt
+from jobs.catalog import ModelCatalog
 from jobs.check import decode_mp4
 from jobs.config import StoreConfig
+from jobs.manifest import open_manifest
 from jobs.records import committed_ids, read_record
 from jobs.store import open_store
 
@@ -60,7 +62,9 @@ def submit(cluster: LocalRay) -> int:
 def print_summary(uri: str, output: Path) -> None:
     """Copies the clips, draws the contact sheet, and says where the time went."""
     store = open_store(uri, StoreConfig())
-    records = sorted((read_record(store, clip_id) for clip_id in committed_ids(store)), key=lambda record: record.name)
+    wanted = [spec.clip_id for spec in open_manifest(MANIFEST, ModelCatalog()).specs()]
+    committed = committed_ids(store)  # may hold clips of an older manifest or older weights
+    records = [read_record(store, clip_id) for clip_id in wanted if clip_id in committed]
     folder = output / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     totals_s: Counter[str] = Counter()

@@ -258,16 +258,17 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def stop_signal_as_interrupt() -> Generator[None]:
-    """Makes SIGTERM end the program as Ctrl-C does, so that what is to be cleaned up is."""
+    """Makes SIGTERM and a closing terminal end the program as Ctrl-C does, so that what is to be cleaned up is."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:

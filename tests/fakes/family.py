@@ -1,12 +1,14 @@
 """A model family without a model: frames that depend on the request alone, and failures on demand.
 
 What a prompt holds decides what happens: `error` raises, `memory` raises as a device does that is full, `die` ends the
-process, `die once PATH` only if PATH does not exist yet.
+process, `die once PATH` only if PATH does not exist yet,
+`wait PATH` waits until PATH exists.
 """
 
 import hashlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,9 @@ class FakeFamily:
             raise FakeError("the model did not like it")
         if words[0] == "memory":
             raise torch.OutOfMemoryError("device out of memory")
+        if words[0] == "wait":
+            while not Path(words[-1]).exists():
+                time.sleep(0.05)
         if words[0] == "die" and (len(words) == 1 or is_first(Path(words[-1]))):
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.zeros(1)

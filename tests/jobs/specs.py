@@ -4,6 +4,8 @@ from pathlib import Path
 
 from jobs.clip_id import clip_id
 from jobs.config import EncodingConfig, RunConfig
+from jobs.records import RUN_FILE, write_run
+from jobs.store import open_store
 from jobs.types import ClipSpec, ModelIdentity
 from jobs.worker import WorkerSetup
 from nag.params import NagParams
@@ -30,6 +32,7 @@ def spec(prompt: str, seed: int = 0) -> ClipSpec:
 
 def setup_for(folder: Path) -> WorkerSetup:
     config = RunConfig()
+    write_run(open_store(folder.as_uri(), config.store), "run-1", RUN_FILE, {})
     return WorkerSetup(
         model=MODEL_CONFIG,
         weights=ModelWeights(folder, "r1"),

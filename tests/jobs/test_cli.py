@@ -103,6 +103,8 @@ def test_no_output_at_all_is_refused(models: Path, tmp_path: Path, capsys: pytes
         ("encoding.preset=best", "encoding.preset"),
         ("store.endpoint_url=ftp://x", "store.endpoint_url"),
         ("nonsense", "is not key=value"),
+        ("store.region=${oc.env:HOME}", "interpolations are refused"),
+        ("workers.load_timeout_s=nan", "workers.load_timeout_s"),
         ("workers=[1,2]", "WorkerConfig"),
     ],
 )
@@ -213,3 +215,15 @@ def test_help_teaches(arguments: list[str]) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert "nagfarm" in finished.stdout
     assert "manifest" in finished.stdout
+
+
+def test_a_missing_folder_of_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "does not exist" in refused(capsys, "models", "--models", str(tmp_path / "nothing"))
+
+
+def test_a_broken_model_is_listed_as_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("family: [")
+    assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "broken" in printed
+    assert "shapes-wan" in printed

@@ -1,5 +1,7 @@
 """The dispatcher on a real Ray cluster, with a family that fails on demand."""
 
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,8 +111,30 @@ def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(ray_driver: L
 
 
 def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: Path) -> None:
-    with pytest.raises(NoWorkersError, match="could not load fake: the weights are broken"):
+    with pytest.raises(NoWorkersError, match="no worker is to be had: could not load fake: the weights are broken"):
         dispatch(replace(setup_for(tmp_path), load_model=load_nothing), [spec("sunrise")])
+
+
+def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: LocalRay, tmp_path: Path) -> None:
+    """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
+    notes = Notes()
+    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=15))
+    gate = tmp_path / "gate"
+    specs = [spec(f"wait {gate}", seed) for seed in range(12)]
+    opener = threading.Timer(25, gate.touch)
+    opener.start()
+    Dispatcher(setup_for(tmp_path), config, 4, 0, notes).run(iter(specs))
+    assert len(notes.done) == 12
+    assert len(notes.lost) >= 2
+    assert all("not ready within 15 s" in message for message in notes.lost)
+
+
+def test_clips_are_spread_over_the_workers(ray_driver: LocalRay, tmp_path: Path) -> None:
+    notes = dispatch(setup_for(tmp_path), [spec("sunrise", seed) for seed in range(40)])
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    pids = Counter(read_record(store, done.clip_id).worker.pid for done in notes.done)
+    assert len(pids) == 2
+    assert min(pids.values()) >= 5
 
 
 def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_driver: LocalRay, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import StoreConfig
+from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.record_types import ClipRecord, FailureRecord, NagCoverage, QuarantineRecord, WorkerIdentity
 from jobs.records import (
@@ -95,6 +95,7 @@ def record_of(store: Store, body: bytes, clip_id: str = CLIP_ID, pid: int = 7) -
         fps=8.0,
         committed_at=utc_iso(1_769_860_800.25),
         timings=TIMINGS,
+        encoding=EncodingConfig(),
         worker=WorkerIdentity("host-a", "node-a", "cpu", pid),
         peak_memory_bytes=1_000_000,
         peak_memory_kind="host",
@@ -220,7 +221,7 @@ def test_every_field_is_documented() -> None:
     sections = dict(re.findall(r"^##+ .*?`?([A-Z]\w+)`?\)?\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE))
     documented = (
         *(ClipRecord, FailureRecord, QuarantineRecord, ModelIdentity, GenerationRequest, VideoShape, SamplingParams),
-        *(NagParams, StageTiming, WorkerIdentity, NagCoverage),
+        *(NagParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
     )
     for cls in documented:
         rows = re.findall(r"^\| `(\w+)` \|", sections[cls.__name__], re.MULTILINE)

@@ -42,6 +42,10 @@ def test_the_device_is_waited_for_before_the_clock_is_read() -> None:
         return 0.0
 
     clock = StageClock(lambda: told.append("device"), monotonic=now, wall=lambda: 0.0)
-    with clock.measure("decode"):
+    with clock.measure_device("decode"):
         told.append("work")
     assert told == ["clock", "work", "device", "clock"]
+    told.clear()
+    with clock.measure("encode"):
+        told.append("work")
+    assert told == ["clock", "work", "clock"]

@@ -16,9 +16,10 @@ from jobs.store import open_store
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from jobs.worker import ClipWorker, RenderedClip, classify
+from pipelines.decode import to_uint8_frames
 from pipelines.errors import RequestError
 from pipelines.family import OnStep
-from pipelines.types import GenerationRequest, TextEmbeddings
+from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
 from tests.fakes.family import FakeFamily
 from tests.jobs.specs import setup_for, spec
 
@@ -163,3 +164,20 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
 )
 def test_an_error_is_classified(error: Exception, expected: tuple[str, bool]) -> None:
     assert classify(error) == expected
+
+
+def test_nan_is_a_failure_and_no_black_clip(tmp_path: Path) -> None:
+    class Broken(FakeFamily):
+        def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+            return VideoFrames(to_uint8_frames(torch.full((1, 3, 5, 32, 32), float("nan"))), request.fps)
+
+    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Broken()), "node-1")
+    worker.load()
+    outcome = failed(worker.render(spec("sunrise"), 1))
+    assert (outcome.failure_class, outcome.error_type) == ("clip", "BadPictureError")
+
+
+def test_a_worker_that_does_not_see_the_drivers_store_is_refused(tmp_path: Path) -> None:
+    setup = replace(setup_for(tmp_path), run_id="another-run")
+    with pytest.raises(StoreRefusedError, match="a folder must be shared by all nodes"):
+        ClipWorker(setup, "node-1").load()

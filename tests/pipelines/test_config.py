@@ -76,6 +76,11 @@ def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) 
         (GOOD.replace("num_frames: 4", "num_frames: 0"), "grid"),
         (GOOD.replace("source: ./weights\n", ""), "source"),
         ("- a list\n", "mine.yaml"),
+        (GOOD + "description: ${oc.env:HOME}\n", "interpolations are refused"),
+        (
+            GOOD.replace("family: wan", "family: ltx") + "scheduler: {flow_shift: 3.0}\n",
+            "leave scheduler.flow_shift out",
+        ),
         ("family: [", "mine.yaml"),
         ("!!python/object/apply:os.system ['true']\n", "mine.yaml"),
         ("", "family"),

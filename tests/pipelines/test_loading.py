@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.errors import ModelFolderError, ModelNotFoundError
-from pipelines.loading import fingerprint, inspect_model
+from pipelines.loading import fingerprint, inspect_model, verify_weights
 from tests import tiny
 
 CONFIG = ModelConfig(
@@ -69,13 +69,29 @@ def test_an_ltx_folder_is_found_fit_for_ltx_alone(tmp_path: Path) -> None:
         inspect(tmp_path / "wan")
 
 
-def test_other_weights_have_another_revision(folder: Path) -> None:
-    before = fingerprint(folder)
+def test_one_changed_byte_anywhere_is_another_revision(folder: Path) -> None:
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    whole = path.read_bytes()
+    revisions = {fingerprint(folder)}
+    positions = range(len(whole) // 10, len(whole), len(whole) // 10)
+    for position in positions:
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        revisions.add(fingerprint(folder))
+    assert len(revisions) == 1 + len(positions)
+
+
+def test_weights_that_are_other_ones_on_the_workers_machine_are_refused(folder: Path) -> None:
+    weights = inspect_model(CONFIG, folder.parent / "mine.yaml")
+    verify_weights(CONFIG, weights)
     path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     tensors["proj_out.bias"] = tensors["proj_out.bias"] + 1
     save_file(tensors, path)
-    assert fingerprint(folder) != before
+    with pytest.raises(ModelFolderError, match="holds revision sha256:.* here, not sha256:"):
+        verify_weights(CONFIG, weights)
+    shutil.rmtree(folder)
+    with pytest.raises(ModelNotFoundError, match="does not exist on this machine"):
+        verify_weights(CONFIG, weights)
 
 
 def test_the_revision_does_not_depend_on_where_the_folder_lies(folder: Path, saved: Path) -> None:

@@ -76,3 +76,9 @@ def test_nag_acts_when_it_has_a_negative_prompt_and_a_scale(
     negative_prompt: str, nag: NagParams, has_nag: bool
 ) -> None:
     assert replace(REQUEST, negative_prompt=negative_prompt, nag=nag).has_nag is has_nag
+
+
+def test_a_step_range_that_holds_no_step_is_refused() -> None:
+    with pytest.raises(RequestError, match="hold none of the 8 steps"):
+        replace(REQUEST, nag=NagParams(nag_start=0.9))
+    assert replace(REQUEST, nag=NagParams(nag_start=0.9), negative_prompt="")
