@@ -25,7 +25,7 @@ from jobs.config import EncodingConfig, RunConfig, StoreConfig
 from jobs.dispatch import Dispatcher
 from jobs.manifest import open_manifest
 from jobs.progress import RunProgress
-from jobs.records import committed_ids, read_record
+from jobs.records import RUN_FILE, committed_ids, read_record, write_run
 from jobs.run import load_model
 from jobs.store import Store, open_store
 from jobs.worker import WorkerSetup
@@ -148,6 +148,7 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
     digests: list[dict[str, str]] = []
     for name, num_workers, ordered in (("one", 2, specs), ("two", 1, specs[::-1])):
         output = (tmp_path / name).as_uri()
+        write_run(open_store(output, StoreConfig()), f"run-{name}", RUN_FILE, {})
         setup = WorkerSetup(
             model=entry.config,
             weights=ModelWeights(entry.folder, entry.identity.revision),

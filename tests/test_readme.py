@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def test_the_example_of_nag_alone_runs_on_stock_pipelines(tmp_path: Path, monkey
     (program,) = blocks("python")
     first, second = program.split("\npipe = LTXPipeline")
     monkeypatch.chdir(Path(__file__).parents[1])
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(first, "README.md", "exec"), names)
     video = names["video"]
     assert np.shape(video) == (1, 17, 64, 64, 3)

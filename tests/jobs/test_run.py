@@ -22,7 +22,7 @@ from tests.fakes.family import load_fake
 pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[2]
-ROWS = [{"prompt": "sunrise", "seed": seed, "num_inference_steps": 1} for seed in range(3)]
+ROWS: list[dict[str, object]] = [{"prompt": "sunrise", "seed": seed, "num_inference_steps": 1} for seed in range(3)]
 
 
 @pytest.fixture
