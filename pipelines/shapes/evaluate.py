@@ -48,6 +48,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How clips are denoised."""
+
+    num_steps: int
+    guidance_scale: float
+
+    def __str__(self) -> str:
+        return f"{self.num_steps} steps"
+
+
+@dataclass(frozen=True)
 class Task:
     """One clip to render: what its prompt names, its wording and its seed."""
 
@@ -118,9 +129,14 @@ def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[
 
 @torch.no_grad()
 def render(
-    pipeline: WanPipeline, tasks: list[Task], num_steps: int, negative: tuple[str, nag.NagParams] | None = None
+    pipeline: WanPipeline, tasks: list[Task], sampling: Sampling, negative: tuple[str, nag.NagParams] | None = None
 ) -> Iterator[Verdict]:
-    """Renders and judges. `negative` is a negative prompt and how strongly NAG pushes away from it."""
+    """Renders and judges.
+
+    Args:
+        negative: a negative prompt and how strongly NAG pushes away from it. Classifier-free guidance, where it is on,
+            has an empty one with and without NAG.
+    """
     guidance: Any = (
         nullcontext() if negative is None else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
     )
@@ -132,8 +148,8 @@ def render(
                 height=SIZE_PX,
                 width=SIZE_PX,
                 num_frames=NUM_FRAMES,
-                num_inference_steps=num_steps,
-                guidance_scale=1.0,
+                num_inference_steps=sampling.num_steps,
+                guidance_scale=sampling.guidance_scale,
                 generator=[torch.Generator().manual_seed(task.seed) for task in batch],
                 output_type="pt",
                 max_sequence_length=MAX_TOKENS,
@@ -156,56 +172,44 @@ def followed(tasks: list[Task], verdicts: list[Verdict], attribute: str | None =
     ]
 
 
-def measure_following(pipeline: WanPipeline, num_clips: int, num_steps: int, target: float) -> list[Row]:
+def measure_following(pipeline: WanPipeline, num_clips: int, sampling: Sampling, target: float) -> list[Row]:
     tasks = make_tasks(num_clips, seed=103)
-    verdicts = list(render(pipeline, tasks, num_steps))
-    rows = []
+    verdicts = list(render(pipeline, tasks, sampling))
+    rows: list[Row] = []
     for attribute in ATTRIBUTES:
         flags = followed(tasks, verdicts, attribute)
         found = share(flags)
         rows.append(
-            Row(
-                f"{attribute} followed, {num_steps} steps",
-                f"{found:.1%}",
-                f">= {target:.0%}",
-                len(flags),
-                found >= target,
-            )
+            Row(f"{attribute} followed, {sampling}", f"{found:.1%}", f">= {target:.0%}", len(flags), found >= target)
         )
     clean = share([verdict.is_clean for verdict in verdicts])
-    rows.append(Row(f"clean, {num_steps} steps", f"{clean:.1%}", "", num_clips, is_met=True))
+    rows.append(Row(f"clean, {sampling}", f"{clean:.1%}", "", num_clips, is_met=True))
     return rows
 
 
 def measure_nag(
-    pipeline: WanPipeline, attribute: str, num_clips: int, num_steps: int, params: nag.NagParams
+    pipeline: WanPipeline, attribute: str, num_clips: int, sampling: Sampling, params: nag.NagParams
 ) -> list[Row]:
     """The share of each value of an attribute that the prompts leave open, without and with NAG against that value."""
     tasks = make_tasks(num_clips, seed=104, left_open=attribute)
-    plain = list(render(pipeline, tasks, num_steps))
-    before, after, kept_after, clean_after = [], [], [], []
+    plain = list(render(pipeline, tasks, sampling))
+    kept_before = share(followed(tasks, plain))
+    rows: list[Row] = []
+    kept: list[bool] = []
+    clean: list[bool] = []
     for value in ATTRIBUTES[attribute]:
-        guided = list(render(pipeline, tasks, num_steps, (phrase(attribute, value), params)))
-        before.append(share([getattr(verdict, attribute) == value for verdict in plain]))
-        after.append(share([getattr(verdict, attribute) == value for verdict in guided]))
-        kept_after += followed(tasks, guided)
-        clean_after.append(share([verdict.is_clean for verdict in guided]))
-        print(f"  {attribute} {value}: {before[-1]:.1%} -> {after[-1]:.1%}", file=sys.stderr, flush=True)
-    kept, lost = share(followed(tasks, plain)), share(followed(tasks, plain)) - share(kept_after)
-    ratio = sum(after) / sum(before)
-    num_guided = num_clips * len(before)
-    label = f"NAG, {attribute} negated, {num_steps} steps"
-    mean_before, mean_after = sum(before) / len(before), sum(after) / len(after)
-    clean_before = share([verdict.is_clean for verdict in plain])
-    return [
-        Row(f"{label}: its share", f"{mean_before:.1%} -> {mean_after:.1%}", "<= a fifth", num_guided, ratio <= 0.2),
-        Row(f"{label}: named kept", f"{kept:.1%} -> {kept - lost:.1%}", "loses <= 3 points", num_guided, lost <= 0.03),
-        Row(f"{label}: clean", f"{clean_before:.1%} -> {share_mean(clean_after):.1%}", "", num_guided, is_met=True),
-    ]
-
-
-def share_mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+        guided = list(render(pipeline, tasks, sampling, (phrase(attribute, value), params)))
+        before, after = (share([getattr(verdict, attribute) == value for verdict in some]) for some in (plain, guided))
+        name = f"NAG against {phrase(attribute, value)}, {sampling}: its share"
+        rows.append(Row(name, f"{before:.1%} -> {after:.1%}", "<= a fifth", num_clips, after <= before / 5))
+        kept += followed(tasks, guided)
+        clean += [verdict.is_clean for verdict in guided]
+    name, found = f"NAG against a {attribute}, {sampling}", f"{kept_before:.1%} -> {share(kept):.1%}"
+    is_met = kept_before - share(kept) <= 0.03
+    rows.append(Row(f"{name}: named kept", found, "loses <= 3 points", len(clean), is_met))
+    found = f"{share([verdict.is_clean for verdict in plain]):.1%} -> {share(clean):.1%}"
+    rows.append(Row(f"{name}: clean", found, "", len(clean), is_met=True))
+    return rows
 
 
 def print_table(rows: list[Row]) -> None:
@@ -232,9 +236,11 @@ def main() -> int:
     pipeline.set_progress_bar_config(disable=True)
     rows = [measure_judge(1000), *measure_autoencoder(pipeline, 200)]
     for num_steps in arguments.steps:
-        rows += measure_following(pipeline, arguments.clips, num_steps, 0.95 if num_steps >= 25 else 0.90)
+        sampling = Sampling(num_steps, config.sampling.guidance_scale)
+        rows += measure_following(pipeline, arguments.clips, sampling, 0.95 if num_steps >= 25 else 0.90)
+    sampling = Sampling(arguments.steps[-1], config.sampling.guidance_scale)
     for attribute in NEGATED:
-        rows += measure_nag(pipeline, attribute, arguments.nag_clips, arguments.steps[-1], config.nag)
+        rows += measure_nag(pipeline, attribute, arguments.nag_clips, sampling, config.nag)
     print_table(rows)
     return 0 if all(row.is_met for row in rows) else 1
 

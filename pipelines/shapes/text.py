@@ -15,7 +15,7 @@ from pipelines.shapes.captions import caption
 from pipelines.shapes.training_log import LogStep
 from pipelines.shapes.world import ATTRIBUTES, ShapesClip, sample_clip
 
-MAX_TOKENS = 32
+MAX_TOKENS = 48  # the longest caption has 46
 VOCABULARY_SIZE = 220
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()-"
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # T5's ids 0, 1, 2
@@ -29,6 +29,7 @@ class TextTraining:
     batch_size: int = 128
     learning_rate: float = 2e-3
     num_tokenizer_captions: int = 20_000
+    max_tokens: int = 32
     seed: int = 1
 
 
@@ -79,12 +80,14 @@ def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
     )
 
 
-def encode_captions(tokenizer: T5Tokenizer, encoder: UMT5EncoderModel, captions: list[str]) -> torch.Tensor:
-    """Encodes as `WanPipeline` does: (B, MAX_TOKENS, D), zero behind each caption's last token."""
+def encode_captions(
+    tokenizer: T5Tokenizer, encoder: UMT5EncoderModel, captions: list[str], max_tokens: int
+) -> torch.Tensor:
+    """Encodes as `WanPipeline` does: (B, max_tokens, D), zero behind each caption's last token."""
     tokens = tokenizer(
         captions,
         padding="max_length",
-        max_length=MAX_TOKENS,
+        max_length=max_tokens,
         truncation=True,
         add_special_tokens=True,
         return_tensors="pt",
@@ -125,7 +128,7 @@ def train_text_encoder(training: TextTraining, tokenizer: T5Tokenizer, log_step:
     for step in range(training.num_steps):
         clips = [sample_clip(generator, anywhere=True) for _ in range(training.batch_size)]
         captions = [caption(clip, generator) for clip in clips]
-        pooled_BD = encode_captions(tokenizer, encoder, captions).sum(dim=1) / 8
+        pooled_BD = encode_captions(tokenizer, encoder, captions, training.max_tokens).sum(dim=1) / 8
         losses = [
             functional.cross_entropy(heads[attribute](pooled_BD), target)
             for attribute, target in attribute_targets(clips, captions).items()

@@ -17,9 +17,8 @@ from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
 
 from pipelines.shapes.autoencoder import AutoencoderTraining, train_autoencoder
 from pipelines.shapes.denoiser import (
-    FIRST_COURSE,
+    COURSES,
     NUM_TRAIN_TIMESTEPS,
-    SECOND_COURSE,
     DenoiserTraining,
     build_transformer,
     normalised_latents,
@@ -102,8 +101,9 @@ def main() -> None:
     tokenizer = tokenizer_stage(output / "tokenizer")
     text_encoder = text_encoder_stage(output / "text_encoder", tokenizer, log)
     teachers = Teachers(vae, tokenizer, text_encoder)
-    transformer = build_transformer(FIRST_COURSE.seed)
-    for course, folder in ((FIRST_COURSE, cache / "transformer-anywhere"), (SECOND_COURSE, output / "transformer")):
+    transformer = build_transformer(COURSES[0].seed)
+    for course in COURSES:
+        folder = output / "transformer" if course is COURSES[-1] else cache / f"transformer, {course.name}"
         latents_path = cache / f"latents-{'anywhere' if course.anywhere else 'lattice'}.safetensors"
         transformer = transformer_stage(folder, latents_path, course, transformer, teachers, log)
     scheduler = UniPCMultistepScheduler(

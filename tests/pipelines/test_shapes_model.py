@@ -10,12 +10,16 @@ from diffusers import WanPipeline
 from nag.params import NagParams
 from pipelines.config import PACKAGED_WEIGHTS, load_model_config, model_paths
 from pipelines.loading import inspect_model
-from pipelines.shapes.evaluate import Task, followed, make_tasks, render, share
+from pipelines.shapes.captions import caption
+from pipelines.shapes.evaluate import Sampling, Task, followed, make_tasks, render, share
+from pipelines.shapes.text import MAX_TOKENS
+from pipelines.shapes.world import sample_clip
 
 pytestmark = pytest.mark.models
 
 WEIGHTS = PACKAGED_WEIGHTS / "shapes-wan"
 MAX_WEIGHTS_BYTES = 12_000_000
+SAMPLING = Sampling(num_steps=8, guidance_scale=load_model_config(model_paths()["shapes-wan"]).sampling.guidance_scale)
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +37,15 @@ def test_the_weights_are_fit_to_load_and_small() -> None:
 
 def test_prompts_are_followed(pipeline: WanPipeline) -> None:
     tasks = make_tasks(40, seed=7)
-    assert share(followed(tasks, list(render(pipeline, tasks, num_steps=8)))) >= 0.9
+    assert share(followed(tasks, list(render(pipeline, tasks, SAMPLING)))) >= 0.9
 
 
 def test_a_negative_prompt_removes_what_it_names(pipeline: WanPipeline) -> None:
     tasks = [Task({"shape": "circle"}, "a circle", seed) for seed in range(60)]
-    plain = list(render(pipeline, tasks, num_steps=8))
+    plain = list(render(pipeline, tasks, SAMPLING))
     (most_common,) = {max(colours := [v.colour for v in plain if v.colour], key=colours.count)}
     negative = (most_common, NagParams())
-    guided = list(render(pipeline, tasks, num_steps=8, negative=negative))
+    guided = list(render(pipeline, tasks, SAMPLING, negative))
     before, after = (share([v.colour == most_common for v in verdicts]) for verdicts in (plain, guided))
     assert before >= 1 / 6
     assert after <= before / 5
@@ -50,7 +54,7 @@ def test_a_negative_prompt_removes_what_it_names(pipeline: WanPipeline) -> None:
 
 def test_what_the_negative_prompt_does_not_name_stays_possible(pipeline: WanPipeline) -> None:
     tasks = [Task({"colour": "red"}, "a red circle", seed) for seed in range(20)]
-    guided = list(render(pipeline, tasks, num_steps=8, negative=("blue", NagParams())))
+    guided = list(render(pipeline, tasks, SAMPLING, ("blue", NagParams())))
     assert share([verdict.colour == "red" for verdict in guided]) >= 0.9
 
 
@@ -59,7 +63,13 @@ def test_the_tokenizer_and_the_text_encoder_are_the_models_own(pipeline: WanPipe
     assert tokens[-1] == pipeline.tokenizer.eos_token_id
     assert pipeline.tokenizer.unk_token_id not in tokens
     one, other = (
-        pipeline.encode_prompt(text, do_classifier_free_guidance=False, max_sequence_length=32)[0]
+        pipeline.encode_prompt(text, do_classifier_free_guidance=False, max_sequence_length=48)[0]
         for text in ("red", "blue")
     )
     assert not torch.equal(one, other)
+
+
+def test_no_caption_is_cut(pipeline: WanPipeline) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = [len(pipeline.tokenizer(caption(sample_clip(generator), generator))["input_ids"]) for _ in range(1000)]
+    assert max(lengths) <= MAX_TOKENS
