@@ -32,7 +32,7 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-shapes: install  ## train the Shapes model from nothing (about an hour on two idle cores)
+shapes: install  ## train the Shapes model from nothing (about an hour and a half on two idle cores)
 	$(BIN)/python -m pipelines.shapes.train --output build/shapes-wan
 
 evaluate: install  ## measure the Shapes model, and NAG on it
