@@ -1,1 +1,1 @@
-"""From a `GenerationRequest` to `VideoFrames`, on stock diffusers pipelines. Its interface: `types`, `config`, `family`."""
+"""From a `GenerationRequest` to `VideoFrames`, on stock diffusers pipelines."""
