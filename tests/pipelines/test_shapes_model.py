@@ -7,7 +7,6 @@ import pytest
 import torch
 from diffusers import WanPipeline
 
-from nag.params import NagParams
 from pipelines.config import PACKAGED_WEIGHTS, load_model_config, model_paths
 from pipelines.loading import inspect_model
 from pipelines.shapes.captions import caption
@@ -19,7 +18,8 @@ pytestmark = pytest.mark.models
 
 WEIGHTS = PACKAGED_WEIGHTS / "shapes-wan"
 MAX_WEIGHTS_BYTES = 12_000_000
-SAMPLING = Sampling(num_steps=8, guidance_scale=load_model_config(model_paths()["shapes-wan"]).sampling.guidance_scale)
+CONFIG = load_model_config(model_paths()["shapes-wan"])
+SAMPLING = Sampling(num_steps=8, guidance_scale=CONFIG.sampling.guidance_scale)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_a_negative_prompt_removes_what_it_names(pipeline: WanPipeline) -> None:
     tasks = [Task({"shape": "circle"}, "a circle", seed) for seed in range(60)]
     plain = list(render(pipeline, tasks, SAMPLING))
     (most_common,) = {max(colours := [v.colour for v in plain if v.colour], key=colours.count)}
-    negative = (most_common, NagParams())
+    negative = (most_common, CONFIG.nag)
     guided = list(render(pipeline, tasks, SAMPLING, negative))
     before, after = (share([v.colour == most_common for v in verdicts]) for verdicts in (plain, guided))
     assert before >= 1 / 6
@@ -54,7 +54,7 @@ def test_a_negative_prompt_removes_what_it_names(pipeline: WanPipeline) -> None:
 
 def test_what_the_negative_prompt_does_not_name_stays_possible(pipeline: WanPipeline) -> None:
     tasks = [Task({"colour": "red"}, "a red circle", seed) for seed in range(20)]
-    guided = list(render(pipeline, tasks, SAMPLING, ("blue", NagParams())))
+    guided = list(render(pipeline, tasks, SAMPLING, ("blue", CONFIG.nag)))
     assert share([verdict.colour == "red" for verdict in guided]) >= 0.9
 
 
