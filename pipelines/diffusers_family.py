@@ -66,8 +66,10 @@ class DiffusersFamily(ABC):
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         embeds, mask = self._embed(request.prompt)
-        negative = self._embed(request.negative_prompt) if request.has_nag or request.has_cfg else (None, None)
-        return TextEmbeddings(embeds, mask, *negative)
+        negative = self._embed(request.negative_prompt) if request.has_nag else (None, None)
+        unconditional_text = "" if request.has_nag else request.negative_prompt
+        unconditional = self._embed(unconditional_text) if request.has_cfg else (None, None)
+        return TextEmbeddings(embeds, mask, *negative, *unconditional)
 
     @torch.no_grad()
     def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:

@@ -36,8 +36,8 @@ class LTXFamily(DiffusersFamily):
             "frame_rate": request.fps,
         }
         if request.has_cfg:
-            arguments["negative_prompt_embeds"] = embeddings.negative_prompt_embeds
-            arguments["negative_prompt_attention_mask"] = embeddings.negative_prompt_attention_mask
+            arguments["negative_prompt_embeds"] = embeddings.unconditional_embeds
+            arguments["negative_prompt_attention_mask"] = embeddings.unconditional_attention_mask
         return arguments
 
     def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> np.ndarray:

@@ -68,7 +68,9 @@ class SamplingParams:
 class GenerationRequest:
     """Everything that a user says about one clip.
 
-    `negative_prompt` is what NAG and, where `guidance_scale` is above 1, classifier-free guidance push away from.
+    `negative_prompt` is what NAG pushes away from. Where NAG does not act (`nag_scale=1`) but classifier-free guidance
+    does (`guidance_scale` above 1), it is that guidance's negative prompt; where both act, that guidance's is empty, so
+    that nothing is pushed away from twice.
     """
 
     prompt: str
@@ -121,8 +123,10 @@ class TextEmbeddings:
 
     prompt_embeds: torch.Tensor  # (1, L, D)
     prompt_attention_mask: torch.Tensor | None  # (1, L)
-    negative_prompt_embeds: torch.Tensor | None  # (1, L, D); None where nothing needs it
-    negative_prompt_attention_mask: torch.Tensor | None  # (1, L)
+    negative_prompt_embeds: torch.Tensor | None = None  # (1, L, D), for NAG; None where it does not act
+    negative_prompt_attention_mask: torch.Tensor | None = None  # (1, L)
+    unconditional_embeds: torch.Tensor | None = None  # (1, L, D), for classifier-free guidance; None where it is off
+    unconditional_attention_mask: torch.Tensor | None = None  # (1, L)
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,7 +37,7 @@ class FakeFamily:
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         self.calls.append(f"text {request.prompt}")
-        return TextEmbeddings(torch.zeros(1, 1, 1), None, None, None)
+        return TextEmbeddings(torch.zeros(1, 1, 1), None)
 
     def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
         self.calls.append(f"denoise {request.prompt}")

@@ -133,6 +133,22 @@ def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.
     assert encoded == ["one new prompt", "one negative", "another"]
 
 
+def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(family: DiffusersFamily) -> None:
+    guided = replace(REQUEST, sampling=replace(REQUEST.sampling, guidance_scale=3.0))
+    red = family.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
+    nag_alone = family.encode_text(REQUEST)
+    assert nag_alone.unconditional_embeds is None
+    both = family.encode_text(guided)
+    cfg_alone = family.encode_text(replace(guided, nag=NagParams(nag_scale=1)))
+    assert both.negative_prompt_embeds is not None
+    assert both.unconditional_embeds is not None
+    assert torch.equal(both.negative_prompt_embeds, red)
+    assert not torch.equal(both.unconditional_embeds, red)
+    assert cfg_alone.negative_prompt_embeds is None
+    assert cfg_alone.unconditional_embeds is not None
+    assert torch.equal(cfg_alone.unconditional_embeds, red)
+
+
 def test_every_step_is_reported(family: DiffusersFamily) -> None:
     steps: list[int] = []
     family.denoise(REQUEST, family.encode_text(REQUEST), steps.append)
