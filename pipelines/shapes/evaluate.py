@@ -222,10 +222,10 @@ def print_table(rows: list[Row]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the Shapes model (about 15 minutes on two cores).")
+    parser = argparse.ArgumentParser(description="Measure the Shapes model (about 8 minutes on two cores).")
     parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "shapes-wan")
     parser.add_argument("--clips", type=int, default=400, help="for each of the measurements of following a prompt")
-    parser.add_argument("--nag-clips", type=int, default=100, help="for each negated value")
+    parser.add_argument("--nag-clips", type=int, default=80, help="for each negated value")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 8])
     arguments = parser.parse_args()
     config = load_model_config(model_paths()["shapes-wan"])

@@ -28,6 +28,7 @@ CONFIG = RunConfig(workers=WorkerConfig(count=2, num_cpus=1), retry=RetryPolicy(
 class Notes:
     """An observer that remembers."""
 
+    gate: Path | None = None  # appears when two workers are ready
     ready: list[WorkerIdentity] = field(default_factory=list[WorkerIdentity])
     lost: list[str] = field(default_factory=list[str])
     done: list[ClipDone] = field(default_factory=list[ClipDone])
@@ -35,6 +36,8 @@ class Notes:
 
     def worker_ready(self, identity: WorkerIdentity) -> None:
         self.ready.append(identity)
+        if self.gate is not None and len(self.ready) == 2:
+            self.gate.touch()
 
     def worker_lost(self, message: str) -> None:
         self.lost.append(message)
@@ -46,8 +49,8 @@ class Notes:
         self.failed.append((failed, decision))
 
 
-def dispatch(setup: WorkerSetup, specs: list[ClipSpec], config: RunConfig = CONFIG) -> Notes:
-    notes = Notes()
+def dispatch(setup: WorkerSetup, specs: list[ClipSpec], config: RunConfig = CONFIG, gate: Path | None = None) -> Notes:
+    notes = Notes(gate)
     Dispatcher(setup, config, 2, 0, notes).run(iter(specs))
     return notes
 
@@ -57,8 +60,9 @@ def committed(folder: Path) -> set[str]:
 
 
 def test_every_clip_is_committed_once_by_several_workers(ray_driver: LocalRay, tmp_path: Path) -> None:
-    specs = [spec("sunrise", seed) for seed in range(12)]
-    notes = dispatch(setup_for(tmp_path), specs)
+    gate = tmp_path / "gate"
+    specs = [spec(f"wait {gate}", seed) for seed in range(12)]
+    notes = dispatch(setup_for(tmp_path), specs, gate=gate)
     assert committed(tmp_path) == {one.clip_id for one in specs} == {done.clip_id for done in notes.done}
     assert len(notes.done) == 12
     assert len({identity.pid for identity in notes.ready}) == 2
