@@ -1,6 +1,5 @@
 """The dispatcher on a real Ray cluster, with a family that fails on demand."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -120,16 +119,21 @@ def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: P
 
 def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: LocalRay, tmp_path: Path) -> None:
     """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
-    notes = Notes()
-    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=15))
+    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=40))
     gate = tmp_path / "gate"
     specs = [spec(f"wait {gate}", seed) for seed in range(12)]
-    opener = threading.Timer(25, gate.touch)
-    opener.start()
+
+    class Opening(Notes):
+        def worker_lost(self, message: str) -> None:
+            super().worker_lost(message)
+            if len(self.lost) == 2:
+                gate.touch()
+
+    notes = Opening()
     Dispatcher(setup_for(tmp_path), config, 4, 0, notes).run(iter(specs))
     assert len(notes.done) == 12
     assert len(notes.lost) >= 2
-    assert all("not ready within 15 s" in message for message in notes.lost)
+    assert all("not ready within 40 s" in message for message in notes.lost)
 
 
 def test_the_worker_with_the_least_to_do_is_given_the_next_clip(tmp_path: Path) -> None:
