@@ -30,8 +30,7 @@ class DenoiserTraining:
     Args:
         anywhere: clips of any size, place and speed, instead of members of the world.
         learning_rate: AdamW's peak.
-        muon_learning_rate: Muon's peak, for the blocks' matrices; None leaves them to AdamW too. Muon learned
-            the right shape of half again as many clips in equal time.
+        muon_learning_rate: Muon's peak, for the blocks' matrices; None leaves them to AdamW too.
         shape_weight: how much more the error counts where the latents differ from the background's, a seventh of them.
         flow_shift: of the training noise: more weight on the noisy end, where the content is decided.
         max_tokens: captions are padded or cut to it.
