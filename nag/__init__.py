@@ -1,9 +1,12 @@
-"""Normalized Attention Guidance for stock diffusers Wan and LTX pipelines. `NagParams` loads without torch."""
+"""Normalized Attention Guidance and its rivals for stock diffusers Wan and LTX pipelines.
+
+The parameters (`NagParams`, `VsfParams`, `NasaParams`) and the errors load without torch.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 from nag.errors import NagCoverageError, NagError, NagParameterError, NagTextError
-from nag.params import NagParams
+from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 
 if TYPE_CHECKING:
     from nag.guidance import normalized_attention_guidance
@@ -22,13 +25,16 @@ _NEEDS_TORCH = {  # no name here may be a module's too: importing that module wo
 
 __all__ = [
     "Coverage",
+    "GuidanceParams",
     "InstalledNag",
     "NagCoverageError",
     "NagError",
     "NagParameterError",
     "NagParams",
     "NagTextError",
+    "NasaParams",
     "NegativeText",
+    "VsfParams",
     "encode_negative_prompt",
     "guide",
     "install",

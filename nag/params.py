@@ -1,7 +1,12 @@
-"""The parameters of Normalized Attention Guidance. Loads without torch."""
+"""The parameters of each method of negative guidance. Loads without torch.
+
+`NagParams` is Normalized Attention Guidance, the default; `VsfParams` and `NasaParams` are its rivals. All answer
+`is_active` and `is_active_at`; what each method computes is in `guidance`, `vsf` and `nasa`.
+"""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from nag.errors import NagParameterError
 
@@ -13,10 +18,11 @@ class NagParams:
     Args:
         nag_scale: strength, at least 1; 1 switches guidance off. The paper's phi is `nag_scale - 1`; this is the
             convention of the author's code.
-        nag_tau: largest allowed growth of a token's L1 norm, above 0.
+        nag_tau: largest allowed growth of a token's norm, above 0.
         nag_alpha: share of the guided features in the result, 0 to 1; the rest is the unguided features.
         nag_start: fraction of the denoising steps after which guidance begins, 0 to 1.
         nag_end: fraction of the denoising steps after which guidance ends, above `nag_start`, at most 1.
+        nag_norm: the norm that `nag_tau` bounds: "l1" as in the paper, or "l2" as in the author's Flux code.
 
     Raises:
         NagParameterError: a value is outside its range or not finite.
@@ -29,11 +35,11 @@ class NagParams:
     nag_alpha: float = 0.25
     nag_start: float = 0.0
     nag_end: float = 1.0
+    nag_norm: Literal["l1", "l2"] = "l1"
 
     def __post_init__(self) -> None:
         for name in ("nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end"):
-            if not math.isfinite(getattr(self, name)):
-                raise NagParameterError(f"{name} must be a finite number, not {getattr(self, name)}")
+            _require_finite(name, getattr(self, name))
         if self.nag_scale < 1:
             raise NagParameterError(f"nag_scale must be at least 1 (1 is no guidance), not {self.nag_scale}")
         if self.nag_tau <= 0:
@@ -45,6 +51,8 @@ class NagParams:
                 "nag_start and nag_end must satisfy 0 <= nag_start < nag_end <= 1, "
                 f"not {self.nag_start}, {self.nag_end}"
             )
+        if self.nag_norm not in ("l1", "l2"):
+            raise NagParameterError(f"nag_norm must be 'l1' or 'l2', not {self.nag_norm!r}")
 
     @property
     def is_active(self) -> bool:
@@ -58,3 +66,76 @@ class NagParams:
         [nag_start, nag_end).
         """
         return self.is_active and self.nag_start <= step_index / num_inference_steps < self.nag_end
+
+
+@dataclass(frozen=True)
+class VsfParams:
+    """Value Sign Flip: how strongly the negative prompt's values count against the prompt's, in one attention.
+
+    Args:
+        vsf_scale: factor on the negative prompt's flipped values, at least 0; 0 switches guidance off.
+        vsf_bias: taken off the logits of the negative prompt's tokens, at least 0: how far the prompt is preferred.
+
+    Raises:
+        NagParameterError: a value is outside its range or not finite.
+
+    Source: arXiv 2508.10931. The bias is the author's for Wan, whose scale is a little higher.
+    """
+
+    vsf_scale: float = 1.0
+    vsf_bias: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require_at_least_zero("vsf_scale", self.vsf_scale)
+        _require_at_least_zero("vsf_bias", self.vsf_bias)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether these parameters change anything at all."""
+        return self.vsf_scale > 0
+
+    def is_active_at(self, step_index: int, num_inference_steps: int) -> bool:
+        """Value Sign Flip has no step range: whether it is active at all."""
+        return self.is_active
+
+
+@dataclass(frozen=True)
+class NasaParams:
+    """Negative-Away Steer Attention: how much of the negative prompt's attention output is subtracted.
+
+    Args:
+        nasa_scale: factor on the subtracted output, at least 0; 0 switches guidance off.
+
+    Raises:
+        NagParameterError: the value is outside its range or not finite.
+
+    Source: arXiv 2412.02687.
+    """
+
+    nasa_scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        _require_at_least_zero("nasa_scale", self.nasa_scale)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether these parameters change anything at all."""
+        return self.nasa_scale > 0
+
+    def is_active_at(self, step_index: int, num_inference_steps: int) -> bool:
+        """Negative-Away Steer Attention has no step range: whether it is active at all."""
+        return self.is_active
+
+
+GuidanceParams = NagParams | VsfParams | NasaParams
+
+
+def _require_finite(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise NagParameterError(f"{name} must be a finite number, not {value}")
+
+
+def _require_at_least_zero(name: str, value: float) -> None:
+    _require_finite(name, value)
+    if value < 0:
+        raise NagParameterError(f"{name} must be at least 0 (0 is none), not {value}")
