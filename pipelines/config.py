@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from nag.errors import NagParameterError
-from nag.params import NagParams
+from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.errors import ModelConfigError, RequestError
-from pipelines.types import GenerationRequest
+from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod
 
 PACKAGED_CONFIGS = Path(str(resources.files("configs")))
 PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
@@ -100,6 +100,8 @@ class ModelConfig:
 
         Raises:
             RequestError
+        method: what the negative prompt does where a manifest does not say. `sampling.guidance_scale`, `nag`, `vsf` and
+            `nasa` are the defaults of the methods that use them, whether they are this one or a manifest's.
         """
         if self.family == "ltx" and request.sampling.flow_shift is not None:
             raise RequestError(f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out")
@@ -119,7 +121,10 @@ class ModelConfig:
 
 def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
     """Model name to YAML: those that come with nagfarm, and those in `models_folder`, which win.
+    method: GuidanceMethod = "nag"
 
+    vsf: VsfParams = field(default_factory=VsfParams)
+    nasa: NasaParams = field(default_factory=NasaParams)
     Raises:
         ModelConfigError: there is no such folder.
     """
@@ -131,6 +136,11 @@ def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
 
 def load_model_config(path: Path) -> ModelConfig:
     """Reads and checks one model's YAML.
+        if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
+            raise ModelConfigError(
+                f"sampling.guidance_scale must be above 1 for the method {self.method}, "
+                f"not {self.sampling.guidance_scale}"
+            )
 
     Raises:
         ModelConfigError: it is missing, too large, not YAML, has unknown keys or values outside their range.

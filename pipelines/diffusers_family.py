@@ -16,6 +16,7 @@ from pipelines.config import ModelConfig
 from pipelines.embeddings import EncodedText, TextEmbeddingCache
 from pipelines.family import OnStep, PeakMemory
 from pipelines.loading import ModelWeights
+from pipelines.lora_adapters import load_loras
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
 
 _SCHEDULERS = {
@@ -24,7 +25,7 @@ _SCHEDULERS = {
 
 
 class DiffusersFamily(ABC):
-    """A stock diffusers pipeline under NAG.
+    """A stock diffusers pipeline, its attention guided by the method that each request names.
 
     Nothing of a clip stays behind for the next one: the noise comes from a CPU generator of the clip's own seed, the
     scheduler is built anew for each clip, and the embeddings depend on their text alone.
@@ -58,6 +59,7 @@ class DiffusersFamily(ABC):
             local_files_only=True,
         ).to(device)
         pipeline.set_progress_bar_config(disable=True)
+        load_loras(pipeline, config, weights.loras)
         return cls(config, pipeline, device)
 
     @property
@@ -66,9 +68,9 @@ class DiffusersFamily(ABC):
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         embeds, mask = self._embed(request.prompt)
-        negative = self._embed(request.negative_prompt) if request.has_nag else (None, None)
-        unconditional_text = "" if request.has_nag else request.negative_prompt
-        unconditional = self._embed(unconditional_text) if request.has_cfg else (None, None)
+        negative = self._embed(request.negative_prompt) if request.attention_params else (None, None)
+        unconditional_text = request.unconditional_prompt
+        unconditional = (None, None) if unconditional_text is None else self._embed(unconditional_text)
         return TextEmbeddings(embeds, mask, *negative, *unconditional)
 
     @torch.no_grad()
@@ -120,11 +122,12 @@ class DiffusersFamily(ABC):
             torch.cuda.empty_cache()
 
     def _guidance(self, request: GenerationRequest, embeddings: TextEmbeddings) -> Any:
-        if not request.has_nag:
+        params = request.attention_params
+        if params is None:
             return nullcontext()
         assert embeddings.negative_prompt_embeds is not None
         negative = nag.NegativeText(embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask)
-        return self._nag.guide(negative, request.nag)
+        return self._nag.guide(negative, params)
 
     def _build_scheduler(self, flow_shift: float | None) -> Any:
         name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
 
-from nag.params import NagParams
+from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_SEED = 2**63 - 1
 MAX_FRAMES, MAX_SIDE_PX = 10_000, 8192
+GuidanceMethod = Literal["none", "cfg", "nag", "vsf", "nasa", "cfg+nag"]
+CFG_METHODS: tuple[GuidanceMethod, ...] = ("cfg", "cfg+nag")  # the others run the model once a step
 _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -68,9 +70,10 @@ class SamplingParams:
 class GenerationRequest:
     """Everything that a user says about one clip.
 
-    `negative_prompt` is what NAG pushes away from. Where NAG does not act (`nag_scale=1`) but classifier-free guidance
-    does (`guidance_scale` above 1), it is that guidance's negative prompt; where both act, that guidance's is empty, so
-    that nothing is pushed away from twice.
+    `method` says what the negative prompt does. `none`: nothing. `cfg`: it is the text of classifier-free guidance's
+    unconditional pass. `nag`, `vsf`, `nasa`: attention pushes away from it, in one pass. `cfg+nag`: NAG pushes away
+    from it and the unconditional text is empty, so that nothing is pushed away from twice; where NAG does not act
+    (`nag_scale=1`), it is the unconditional text after all.
     """
 
     prompt: str
@@ -79,24 +82,48 @@ class GenerationRequest:
     fps: float
     sampling: SamplingParams
     nag: NagParams
-
-    @property
-    def has_nag(self) -> bool:
-        """Whether NAG acts on this clip: it has something to push away from, and parameters that push."""
-        return bool(self.negative_prompt.strip()) and self.nag.is_active
+    method: GuidanceMethod = "nag"
+    vsf: VsfParams = field(default_factory=VsfParams)
+    nasa: NasaParams = field(default_factory=NasaParams)
 
     @property
     def has_cfg(self) -> bool:
-        """Whether classifier-free guidance acts on this clip."""
-        return self.sampling.guidance_scale > 1
+        """Whether classifier-free guidance acts on this clip, with its second pass in each step."""
+        return self.method in CFG_METHODS
+
+    @property
+    def attention_params(self) -> NagParams | VsfParams | NasaParams | None:
+        """What guides the attention; None where the method, the negative prompt or the strength leaves it alone."""
+        params = {"nag": self.nag, "cfg+nag": self.nag, "vsf": self.vsf, "nasa": self.nasa}.get(self.method)
+        return params if params and params.is_active and self.negative_prompt.strip() else None
+
+    @property
+    def unconditional_prompt(self) -> str | None:
+        """The text of classifier-free guidance's unconditional pass; None where that pass does not run."""
+        if not self.has_cfg:
+            return None
+        return "" if self.attention_params else self.negative_prompt
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise RequestError("prompt is empty")
         for name in ("prompt", "negative_prompt"):
             check_text(name, getattr(self, name))
-        num_steps = self.sampling.num_inference_steps
-        if self.has_nag and not any(self.nag.is_active_at(step, num_steps) for step in range(num_steps)):
+        if self.method not in get_args(GuidanceMethod):
+            raise RequestError(f"method must be one of {', '.join(get_args(GuidanceMethod))}, not {self.method!r}")
+        guidance_scale = self.sampling.guidance_scale
+        if self.has_cfg and guidance_scale == 1:
+            raise RequestError(
+                f"guidance_scale must be above 1 for the method {self.method}, not 1, which is no classifier-free "
+                "guidance: raise it, or use a method without cfg"
+            )
+        if not self.has_cfg and guidance_scale > 1:
+            raise RequestError(
+                f"guidance_scale is {guidance_scale:g}, but the method {self.method} runs no classifier-free guidance: "
+                f"use method {'cfg+nag' if self.method == 'nag' else 'cfg or cfg+nag'}, or leave guidance_scale out"
+            )
+        num_steps, params = self.sampling.num_inference_steps, self.attention_params
+        if params and not any(params.is_active_at(step, num_steps) for step in range(num_steps)):
             raise RequestError(
                 f"nag_start {self.nag.nag_start} and nag_end {self.nag.nag_end} hold none of the {num_steps} steps, "
                 f"which begin at 0, {1 / num_steps:.3g}, ...: the negative prompt would have no effect"
@@ -123,7 +150,7 @@ class TextEmbeddings:
 
     prompt_embeds: torch.Tensor  # (1, L, D)
     prompt_attention_mask: torch.Tensor | None  # (1, L)
-    negative_prompt_embeds: torch.Tensor | None = None  # (1, L, D), for NAG; None where it does not act
+    negative_prompt_embeds: torch.Tensor | None = None  # (1, L, D), for the attention; None if unguided
     negative_prompt_attention_mask: torch.Tensor | None = None  # (1, L)
     unconditional_embeds: torch.Tensor | None = None  # (1, L, D), for classifier-free guidance; None where it is off
     unconditional_attention_mask: torch.Tensor | None = None  # (1, L)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nag.params import NagParams
+from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.config import load_model_config, model_paths, resolve_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
@@ -39,6 +39,9 @@ def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> 
                     defaults.num_inference_steps, defaults.guidance_scale, config.scheduler.flow_shift, seed=0
                 ),
                 config.nag,
+                config.method,
+                config.vsf,
+                config.nasa,
             )
         )
 
@@ -46,6 +49,12 @@ def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> 
 def test_a_folder_of_ones_own_wins_over_what_comes_along(tmp_path: Path) -> None:
     (tmp_path / "shapes-wan.yaml").write_text(GOOD)
     assert model_paths(tmp_path)["shapes-wan"] == tmp_path / "shapes-wan.yaml"
+
+
+def test_a_yaml_may_choose_the_method_and_its_parameters(tmp_path: Path) -> None:
+    assert load_model_config(write(tmp_path, GOOD)).method == "nag"
+    config = load_model_config(write(tmp_path, GOOD + "method: vsf\nvsf: {vsf_scale: 3}\nnasa: {nasa_scale: 0.5}\n"))
+    assert (config.method, config.vsf, config.nasa) == ("vsf", VsfParams(vsf_scale=3.0), NasaParams(nasa_scale=0.5))
 
 
 def test_a_relative_folder_is_relative_to_the_yaml(tmp_path: Path) -> None:
@@ -72,6 +81,11 @@ def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) 
         (GOOD + "colour: red\n", "colour"),
         (GOOD + "dtype: float64\n", "dtype"),
         (GOOD + "nag: {nag_scale: 0.5}\n", "nag_scale must be at least 1"),
+        (GOOD + "nag: {nag_norm: l3}\n", "nag_norm"),
+        (GOOD + "method: nga\n", "method"),
+        (GOOD + "method: cfg+nag\n", "sampling.guidance_scale must be above 1 for the method cfg.nag, not 1.0"),
+        (GOOD + "vsf: {vsf_scale: -1}\n", "vsf_scale must be at least 0"),
+        (GOOD + "nasa: {nasa_tau: 1}\n", "nasa_tau"),
         (GOOD + "max_sequence_length: 0\n", "max_sequence_length must be between"),
         (GOOD.replace("num_frames: 4", "num_frames: 0"), "grid"),
         (GOOD.replace("source: ./weights\n", ""), "source"),

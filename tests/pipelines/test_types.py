@@ -1,10 +1,11 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from nag.params import NagParams
+from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
-from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 SAMPLING = SamplingParams(8, 1.0, None, 0)
 REQUEST = GenerationRequest("a circle", "red", VideoShape(17, 64, 64), 8.0, SAMPLING, NagParams())
@@ -68,17 +69,75 @@ def test_a_rate_that_no_player_has_is_refused(fps: float) -> None:
         replace(REQUEST, fps=fps)
 
 
+def request_of(method: GuidanceMethod, **changes: Any) -> GenerationRequest:
+    guidance_scale = 3.0 if "cfg" in method else 1.0
+    return replace(REQUEST, method=method, sampling=SamplingParams(8, guidance_scale, None, 0), **changes)
+
+
 @pytest.mark.parametrize(
-    ("negative_prompt", "nag", "has_nag"),
-    [("red", NagParams(), True), ("", NagParams(), False), (" ", NagParams(), False), ("red", NagParams(1.0), False)],
+    ("method", "params", "unconditional_prompt"),
+    [
+        ("none", None, None),
+        ("cfg", None, "red"),
+        ("nag", NagParams(), None),
+        ("vsf", VsfParams(), None),
+        ("nasa", NasaParams(), None),
+        ("cfg+nag", NagParams(), ""),
+    ],
 )
-def test_nag_acts_when_it_has_a_negative_prompt_and_a_scale(
-    negative_prompt: str, nag: NagParams, has_nag: bool
+def test_a_method_says_what_the_negative_prompt_does(
+    method: GuidanceMethod, params: NagParams | VsfParams | NasaParams | None, unconditional_prompt: str | None
 ) -> None:
-    assert replace(REQUEST, negative_prompt=negative_prompt, nag=nag).has_nag is has_nag
+    request = request_of(method)
+    assert request.attention_params == params
+    assert request.unconditional_prompt == unconditional_prompt
+    assert request.has_cfg == (unconditional_prompt is not None)
+
+
+@pytest.mark.parametrize("method", ["nag", "vsf", "nasa", "cfg+nag"])
+@pytest.mark.parametrize("negative_prompt", ["", " \n"])
+def test_attention_is_left_alone_without_a_negative_prompt(method: GuidanceMethod, negative_prompt: str) -> None:
+    assert request_of(method, negative_prompt=negative_prompt).attention_params is None
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("nag", {"nag": NagParams(nag_scale=1)}),
+        ("nag", {"nag": NagParams(nag_alpha=0)}),
+        ("vsf", {"vsf": VsfParams(vsf_scale=0)}),
+        ("nasa", {"nasa": NasaParams(nasa_scale=0)}),
+    ],
+)
+def test_attention_is_left_alone_at_no_strength(method: GuidanceMethod, changes: dict[str, Any]) -> None:
+    assert request_of(method, **changes).attention_params is None
+
+
+def test_a_negative_prompt_that_nag_does_not_take_is_left_to_classifier_free_guidance() -> None:
+    assert request_of("cfg+nag", nag=NagParams(nag_scale=1)).unconditional_prompt == "red"
+
+
+@pytest.mark.parametrize(
+    ("method", "guidance_scale", "message"),
+    [
+        ("cfg", 1.0, "guidance_scale must be above 1 for the method cfg, not 1.*: raise it, or use a method without"),
+        ("cfg+nag", 1.0, "guidance_scale must be above 1 for the method cfg.nag"),
+        ("nag", 5.0, "guidance_scale is 5, but .*: use method cfg.nag, or leave guidance_scale out"),
+        ("none", 1.5, "guidance_scale is 1.5, but .*: use method cfg or cfg.nag, or leave guidance_scale out"),
+        ("vsf", 2.0, "the method vsf runs no classifier-free guidance"),
+        ("nasa", 2.0, "the method nasa runs no classifier-free guidance"),
+        ("apg", 1.0, "method must be one of none, cfg, nag, vsf, nasa, cfg.nag, not 'apg'"),
+    ],
+)
+def test_a_method_that_does_not_go_with_the_guidance_scale_is_refused(
+    method: GuidanceMethod, guidance_scale: float, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        replace(REQUEST, method=method, sampling=SamplingParams(8, guidance_scale, None, 0))
 
 
 def test_a_step_range_that_holds_no_step_is_refused() -> None:
     with pytest.raises(RequestError, match="hold none of the 8 steps"):
         replace(REQUEST, nag=NagParams(nag_start=0.9))
     assert replace(REQUEST, nag=NagParams(nag_start=0.9), negative_prompt="")
+    assert request_of("vsf", nag=NagParams(nag_start=0.9))
