@@ -11,14 +11,14 @@ from typing import Any, Protocol
 
 from jobs.combine import Combination
 from jobs.lines import LineTable, Place
-from jobs.rows import FIELD_TYPES, Row, RowValueError, check_value, parse_cell
+from jobs.rows import FIELD_TYPES, GUIDANCE, Given, Row, RowValueError, check_value, parse_cell
 from jobs.suggest import shown
 
 MAX_GRID_CLIPS = 10_000_000
 
 
 class Axis(Protocol):
-    """The values of one field, with the line of each."""
+    """The values of one field, or of the guidance fields together, with the line of each."""
 
     def __len__(self) -> int: ...
 
@@ -85,6 +85,27 @@ class FileAxis:
 
 
 @dataclass(frozen=True)
+class GuidanceAxis:
+    """Guidance fields that change together, already checked. What one mapping leaves out has its default there."""
+
+    items: tuple[Mapping[str, Given], ...]
+    written_at: tuple[Place, ...]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def value(self, index: int) -> dict[str, Any]:
+        return {name: given.value for name, given in self.items[index].items()}
+
+    def place(self, index: int) -> Place:
+        return self.written_at[index]
+
+    def place_of(self, index: int, field: str) -> Place | None:
+        given = self.items[index].get(field)
+        return given.place if given else None
+
+
+@dataclass(frozen=True)
 class Grid:
     """All clips that the axes make together, in the order of `combination`.
 
@@ -100,10 +121,14 @@ class Grid:
         for index in range(self.combination.length):
             positions = self.combination.positions(index)
             values = {name: self.axes[name].value(position) for name, position in positions.items()}
+            values |= values.pop(GUIDANCE, {})
             yield Row(values, self.place, partial(self._place_of, positions))
 
     def _place_of(self, positions: Mapping[str, int], field: str) -> Place | None:
-        return self.axes[field].place(positions[field]) if field in positions else None
+        if field in positions:
+            return self.axes[field].place(positions[field])
+        guidance = self.axes.get(GUIDANCE)
+        return guidance.place_of(positions[GUIDANCE], field) if isinstance(guidance, GuidanceAxis) else None
 
 
 def make_range(field: str, bounds: list[int]) -> range:

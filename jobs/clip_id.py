@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 from jobs.types import ModelIdentity
 from pipelines.types import GenerationRequest
 
-CLIP_ID_SCHEMA = 1  # raise it when the same values begin to mean other pixels
+CLIP_ID_SCHEMA = 2  # raise it when the same values begin to mean other pixels
 NUM_HEX_DIGITS = 32
 
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode

@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobs.guidance_fields import with_guidance_fields
 from jobs.lines import Hasher, Place, open_regular_file, read_lines
-from jobs.rows import FIELD_TYPES, Row, RowValueError, check_field, check_value, parse_cell
+from jobs.rows import FIELD_TYPES, GUIDANCE, Row, RowValueError, check_field, check_value, parse_cell
 from jobs.suggest import shown
 
 MAX_RECORD_CHARACTERS = 4 * 1024 * 1024  # a CSV row over many lines; an open quote would swallow the file
@@ -94,9 +95,10 @@ def read_csv(path: Path, hasher: Hasher) -> Iterator[Row]:
 def _object_values(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RowValueError(f'expected a JSON object, such as {{"prompt": "a red circle"}}, not {shown(document)}')
-    for name in document:
+    flat = with_guidance_fields(document)
+    for name in flat:
         check_field(name)
-    return {name: check_value(name, value) for name, value in document.items()}
+    return {name: check_value(name, value) for name, value in flat.items()}
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -119,6 +121,10 @@ def _check_header(header: list[str], place: Place) -> None:
     if not header:
         raise place.refuse("the first row must name the fields, it is blank")
     for column in header:
+        if column == GUIDANCE:
+            raise place.refuse(
+                "guidance is a mapping, which CSV has none of: name its fields as columns, such as method"
+            )
         try:
             check_field(column, "column")
         except RowValueError as error:

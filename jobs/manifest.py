@@ -19,11 +19,11 @@ from jobs.digests import DIGEST_BYTES, DigestSet
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.flat import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.lines import Place
-from jobs.rows import Row, RowValueError, check_name, make_request, model_defaults
+from jobs.rows import Given, Row, RowValueError, check_name, make_request, model_defaults
 from jobs.suggest import shown
 from jobs.types import ClipSpec, ModelIdentity
 from jobs.values_file import ReadS3
-from jobs.yaml_manifest import Given, YamlFile, open_yaml_file
+from jobs.yaml_manifest import YamlFile, open_yaml_file
 from nag.errors import NagParameterError
 from pipelines.config import ModelConfig
 from pipelines.errors import PipelineError, RequestError
@@ -112,12 +112,13 @@ class Manifest:
         models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
         for index, row in enumerate(self._source.rows()):
             try:
-                model_name = _model_name(defaults | row.values)
+                given = defaults | row.values
+                model_name = _model_name(given)
                 if model_name not in models:
                     model = self._catalog.get(model_name)
-                    models[model_name] = model, model_defaults(model.config) | defaults
+                    models[model_name] = model, model_defaults(model.config)
                 model, fallback = models[model_name]
-                request = make_request(fallback | row.values)
+                request = make_request(given, fallback)
                 model.config.check_request(request)
                 name = self._name_of(row, index)
             except (RowValueError, RequestError, NagParameterError) as error:

@@ -1,6 +1,7 @@
-"""The records that lie in the store beside the clips: their schema, version 1, and the keys under which they lie.
+"""The records that lie in the store beside the clips: their schema, and the keys under which they lie.
 
-Decides what a record may hold; docs/records.md says what each field means. When records are written is for `records`.
+Decides what a record may hold; docs/records.md says what each field means. When records are written is for `records`,
+and how those of an earlier version are read for `record_versions`.
 """
 
 import math
@@ -8,16 +9,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from jobs.config import EncodingConfig
 from jobs.errors import FailureClass, RecordError
+from jobs.record_versions import SCHEMA_VERSION, load_versioned
 from jobs.store_uri import is_key
-from jobs.strict_json import dump, from_dataclass, load, to_dataclass
+from jobs.strict_json import dump, from_dataclass, to_dataclass
 from jobs.types import ClipFailed, ModelIdentity, StageTiming
 from pipelines.types import GenerationRequest
 
-SCHEMA_VERSION = 1
 CLIP_ID = re.compile(r"[0-9a-f]{32}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -100,10 +101,10 @@ class ClipRecord:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Reads a record of this schema version.
+        """Reads a record of this schema version or an earlier one.
 
         Raises:
-            RecordError: it is damaged, or another version's.
+            RecordError: it is damaged, or a later version's.
         """
         document = load_versioned(content)
         totals = document.pop("stage_totals_s", None)
@@ -251,21 +252,6 @@ def stage_totals_s(timings: tuple[StageTiming, ...]) -> dict[str, float]:
 def utc_iso(seconds: float) -> str:
     """Seconds since the epoch as records write a time: 2026-01-31T12:00:00.000Z."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def load_versioned(content: bytes) -> dict[str, Any]:
-    """A record's JSON, if it is of the version that this program reads.
-
-    Raises:
-        RecordError: no JSON object, or another version.
-    """
-    document = load(content)
-    version = document.get("schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise RecordError(
-            f"schema_version must be {SCHEMA_VERSION}, not {version!r}; a newer nagfarm may have written this record"
-        )
-    return document
 
 
 def check_clip_id(clip_id: str) -> str:

@@ -7,15 +7,15 @@ Ranges are checked by the values themselves (`pipelines.types`, `nag.params`).
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jobs.lines import Place
 from jobs.suggest import shown, unknown
-from nag.params import NagParams
+from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.config import ModelConfig
-from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 FieldType = Literal["text", "whole number", "number"]
 
@@ -37,7 +37,17 @@ FIELD_TYPES: dict[str, FieldType] = {
     "nag_alpha": "number",
     "nag_start": "number",
     "nag_end": "number",
+    "method": "text",
+    "nag_norm": "text",
+    "vsf_scale": "number",
+    "vsf_bias": "number",
+    "nasa_scale": "number",
 }
+CHOICES: dict[str, tuple[str, ...]] = {"method": get_args(GuidanceMethod), "nag_norm": ("l1", "l2")}
+GUIDANCE = "guidance"  # what YAML and JSONL call a mapping of the fields below
+GUIDANCE_FIELDS = tuple(
+    name for name in FIELD_TYPES if name in ("method", "guidance_scale") or name.startswith(("nag_", "vsf_", "nasa_"))
+)
 MAX_NAME_CHARACTERS = 128
 _MAX_INTEGER = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -45,7 +55,10 @@ _INTEGER_CELL = re.compile(r"[+-]?[0-9]{1,19}")
 _NUMBER_CELL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 _shape = lru_cache(maxsize=1024)(VideoShape)  # a million rows share a handful of these
+_NAG_FIELDS = tuple(field.name for field in fields(NagParams))
 _nag = lru_cache(maxsize=1024)(NagParams)
+_vsf = lru_cache(maxsize=1024)(VsfParams)
+_nasa = lru_cache(maxsize=1024)(NasaParams)
 
 
 class RowValueError(ValueError):
@@ -60,6 +73,14 @@ class Unquoted:
     reading: str  # such as "a yes/no value"
 
 
+@dataclass(frozen=True)
+class Given:
+    """A value and where it was given."""
+
+    value: Any
+    place: Place
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What one row says, checked field by field; `find_place` knows better than `place` where one field was given."""
@@ -72,7 +93,7 @@ class Row:
 def check_field(name: str, kind: str = "field") -> None:
     """Refuses a field that rows do not have."""
     if name not in FIELD_TYPES:
-        raise RowValueError(unknown(kind, name, FIELD_TYPES))
+        raise RowValueError(unknown(kind, name, (*FIELD_TYPES, GUIDANCE)))
 
 
 def check_value(name: str, value: object) -> Any:
@@ -81,6 +102,8 @@ def check_value(name: str, value: object) -> Any:
     """
     expected = FIELD_TYPES[name]
     if expected == "text" and isinstance(value, str):
+        if name in CHOICES and value not in CHOICES[name]:
+            raise RowValueError(unknown(name, value, CHOICES[name]))
         return check_name(value) if name == "name" else value
     if expected == "whole number" and type(value) is int:
         return _bounded(name, value)
@@ -119,7 +142,7 @@ def check_name(name: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
 
 def model_defaults(config: ModelConfig) -> dict[str, Any]:
     """What a model's YAML says about fields that no one else gives."""
-    sampling, nag = config.sampling, config.nag
+    sampling = config.sampling
     return {
         "negative_prompt": "",
         "seed": 0,
@@ -130,23 +153,30 @@ def model_defaults(config: ModelConfig) -> dict[str, Any]:
         "num_inference_steps": sampling.num_inference_steps,
         "guidance_scale": sampling.guidance_scale,
         "flow_shift": config.scheduler.flow_shift,
-        "nag_scale": nag.nag_scale,
-        "nag_tau": nag.nag_tau,
-        "nag_alpha": nag.nag_alpha,
-        "nag_start": nag.nag_start,
-        "nag_end": nag.nag_end,
+        "method": config.method,
+        **asdict(config.nag),
+        **asdict(config.vsf),
+        **asdict(config.nasa),
     }
 
 
-def make_request(values: Mapping[str, Any]) -> GenerationRequest:
-    """The request of a row whose every field has its value.
+def make_request(given: Mapping[str, Any], fallback: Mapping[str, Any]) -> GenerationRequest:
+    """The request of a row.
+
+    Args:
+        given: what the row and the manifest say.
+        fallback: what the model says (`model_defaults`). Its `guidance_scale` is for the methods that use one; a given
+            one is taken as it is, so that the request refuses it where it would have no effect.
 
     Raises:
         RequestError, NagParameterError: a value is outside its range.
         RowValueError: there is no prompt.
     """
-    if "prompt" not in values:
+    if "prompt" not in given:
         raise RowValueError("prompt is missing")
+    values = {**fallback, **given}
+    if "guidance_scale" not in given and values["method"] not in CFG_METHODS:
+        values["guidance_scale"] = 1.0
     return GenerationRequest(
         prompt=values["prompt"],
         negative_prompt=values["negative_prompt"],
@@ -158,7 +188,10 @@ def make_request(values: Mapping[str, Any]) -> GenerationRequest:
             flow_shift=values["flow_shift"],
             seed=values["seed"],
         ),
-        nag=_nag(values["nag_scale"], values["nag_tau"], values["nag_alpha"], values["nag_start"], values["nag_end"]),
+        nag=_nag(*(values[name] for name in _NAG_FIELDS)),
+        method=values["method"],
+        vsf=_vsf(values["vsf_scale"], values["vsf_bias"]),
+        nasa=_nasa(values["nasa_scale"]),
     )
 
 

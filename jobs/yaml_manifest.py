@@ -2,15 +2,16 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.axes import MAX_GRID_CLIPS, Axis, FileAxis, Grid, ListAxis, RangeAxis, make_range
+from jobs.axes import MAX_GRID_CLIPS, Axis, FileAxis, Grid, GuidanceAxis, ListAxis, RangeAxis, make_range
 from jobs.combine import parse_combination, product_of_all
+from jobs.guidance_fields import check_guidance_field
 from jobs.lines import LineTable, Place, decode, read_bytes
-from jobs.rows import Row, RowValueError, Unquoted, check_field, check_value
+from jobs.rows import GUIDANCE, Given, Row, RowValueError, Unquoted, check_field, check_value
 from jobs.suggest import shown, unknown
 from jobs.values_file import ReadS3, read_values_file
 from jobs.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar, parse_yaml
@@ -18,14 +19,6 @@ from jobs.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar, parse_ya
 MAX_YAML_BYTES = 16 * 1024 * 1024
 _KEYS = ("name", "model", "output", "defaults", "axes", "combine", "clips")
 _KINDS: dict[type[YamlNode], str] = {YamlScalar: "a single value", YamlList: "a list", YamlMapping: "a mapping"}
-
-
-@dataclass(frozen=True)
-class Given:
-    """A value and where it was given."""
-
-    value: Any
-    place: Place
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class _YamlReader:
 
     def _defaults(self, keys: YamlMapping) -> dict[str, Given]:
         node = keys.entries.get("defaults")
-        given = self._fields(self._mapping(node, "defaults")) if node else {}
+        given = self._fields(self._with_guidance(self._mapping(node, "defaults"))) if node else {}
         model = self._top_level_text(keys, "model")
         if model and "model" in given:
             raise given["model"].place.refuse(f"model is given twice, first on line {model.place.line}")
@@ -111,9 +104,9 @@ class _YamlReader:
         if not isinstance(node, YamlList):
             raise self._place(node.line).refuse(f"clips must be a list of mappings, not {_KINDS[type(node)]}")
         for item in node.items:
-            given = self._fields(self._mapping(item, "a clip"))
-            values = {name: entry.value for name, entry in given.items()}
-            yield Row(values, self._place(item.line), _PlaceFinder(item, self.file))
+            clip = self._with_guidance(self._mapping(item, "a clip"))
+            values = {name: entry.value for name, entry in self._fields(clip).items()}
+            yield Row(values, self._place(item.line), _PlaceFinder(clip, self.file))
 
     def _fields(self, mapping: YamlMapping) -> dict[str, Given]:
         given: dict[str, Given] = {}
@@ -121,6 +114,23 @@ class _YamlReader:
             self._check_field(name, mapping)
             given[name] = Given(self._checked(name, node), self._place(node.line))
         return given
+
+    def _with_guidance(self, mapping: YamlMapping) -> YamlMapping:
+        """The mapping with the fields of its `guidance` among its own."""
+        if GUIDANCE not in mapping.entries:
+            return mapping
+        others = {name: node for name, node in mapping.entries.items() if name != GUIDANCE}
+        guidance = self._guidance(mapping.entries[GUIDANCE], others)
+        return YamlMapping(mapping.line, others | guidance.entries, mapping.key_lines | guidance.key_lines)
+
+    def _guidance(self, node: YamlNode, others: Container[str]) -> YamlMapping:
+        guidance = self._mapping(node, GUIDANCE)
+        for name, line in guidance.key_lines.items():
+            try:
+                check_guidance_field(name, others)
+            except RowValueError as error:
+                raise self._place(line).refuse(str(error)) from error
+        return guidance
 
     def _grid(self, keys: YamlMapping) -> Grid | None:
         node = keys.entries.get("axes")
@@ -133,6 +143,9 @@ class _YamlReader:
         place = self._place(keys.key_lines["axes"])
         axes: dict[str, Axis] = {}
         for name, entry in block.entries.items():
+            if name == GUIDANCE:
+                axes[name] = self._guidance_axis(entry, block.entries)
+                continue
             self._check_field(name, block)
             if name == "name":
                 raise self._place(block.key_lines[name]).refuse("name is one clip's alone and cannot be an axis")
@@ -149,6 +162,15 @@ class _YamlReader:
                 f"the axes make {combination.length:,} clips ({lengths_text}); at most {MAX_GRID_CLIPS:,} are allowed"
             )
         return Grid(axes, combination, place)
+
+    def _guidance_axis(self, node: YamlNode, axes: Container[str]) -> GuidanceAxis:
+        if not (isinstance(node, YamlList) and node.items):
+            raise self._place(node.line).refuse(
+                "the axis guidance must be a list of mappings, such as [{method: nag}, {method: vsf}]; "
+                "one for all clips goes under defaults"
+            )
+        items = tuple(self._fields(self._guidance(item, axes)) for item in node.items)
+        return GuidanceAxis(items, tuple(self._place(item.line) for item in node.items))
 
     def _axis(self, name: str, node: YamlNode) -> Axis:
         place = self._place(node.line)
@@ -225,9 +247,9 @@ class _YamlReader:
 class _PlaceFinder:
     """Where a single clip gives a field."""
 
-    node: YamlNode
+    clip: YamlMapping
     file: str
 
     def __call__(self, field: str) -> Place | None:
-        entry = self.node.entries.get(field) if isinstance(self.node, YamlMapping) else None
+        entry = self.clip.entries.get(field)
         return Place(self.file, entry.line) if entry else None

@@ -1,6 +1,6 @@
 import re
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from jobs.clip_id import clip_id
 from jobs.types import ClipSpec, ModelIdentity
-from nag.params import NagParams
-from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 MODEL = ModelIdentity("tiny", "package:tiny", "r1", "float32", "UniPCMultistepScheduler")
 REQUEST = GenerationRequest(
@@ -19,38 +19,53 @@ REQUEST = GenerationRequest(
     fps=8.0,
     sampling=SamplingParams(num_inference_steps=8, guidance_scale=2.0, flow_shift=3.0, seed=7),
     nag=NagParams(nag_scale=9.0, nag_tau=2.5, nag_alpha=0.25, nag_start=0.1, nag_end=0.9),
+    method="cfg+nag",
+    vsf=VsfParams(vsf_scale=2.0, vsf_bias=0.3),
+    nasa=NasaParams(nasa_scale=0.4),
 )
+METHODS: tuple[GuidanceMethod, ...] = get_args(GuidanceMethod)
+OTHER_CHOICES = {"cfg+nag": "cfg", "l1": "l2"}
 
 texts = st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30).filter(
     lambda text: text.strip()
 )
-requests = st.builds(
-    GenerationRequest,
-    prompt=texts,
-    negative_prompt=texts | st.just(""),
-    shape=st.builds(
-        VideoShape,
-        st.integers(1, 200),
-        st.integers(1, 99).map(lambda n: 2 * n),
-        st.integers(1, 99).map(lambda n: 2 * n),
-    ),
-    fps=st.floats(1, 240),
-    sampling=st.builds(
-        SamplingParams,
-        num_inference_steps=st.integers(10, 1000),  # so that every range of NAG below holds a step
-        guidance_scale=st.floats(1, 100),
-        flow_shift=st.none() | st.floats(0.1, 20),
-        seed=st.integers(0, 2**63 - 1),
-    ),
-    nag=st.builds(
-        NagParams,
-        nag_scale=st.floats(1, 100),
-        nag_tau=st.floats(0.1, 10),
-        nag_alpha=st.floats(0, 1),
-        nag_start=st.floats(0, 0.4),
-        nag_end=st.floats(0.5, 1),
-    ),
-)
+
+
+def requests_with(method: GuidanceMethod) -> st.SearchStrategy[GenerationRequest]:
+    return st.builds(
+        GenerationRequest,
+        prompt=texts,
+        negative_prompt=texts | st.just(""),
+        shape=st.builds(
+            VideoShape,
+            st.integers(1, 200),
+            st.integers(1, 99).map(lambda n: 2 * n),
+            st.integers(1, 99).map(lambda n: 2 * n),
+        ),
+        fps=st.floats(1, 240),
+        sampling=st.builds(
+            SamplingParams,
+            num_inference_steps=st.integers(10, 1000),  # so that every range of NAG below holds a step
+            guidance_scale=st.floats(1, 100, exclude_min=True) if method in CFG_METHODS else st.just(1.0),
+            flow_shift=st.none() | st.floats(0.1, 20),
+            seed=st.integers(0, 2**63 - 1),
+        ),
+        nag=st.builds(
+            NagParams,
+            nag_scale=st.floats(1, 100),
+            nag_tau=st.floats(0.1, 10),
+            nag_alpha=st.floats(0, 1),
+            nag_start=st.floats(0, 0.4),
+            nag_end=st.floats(0.5, 1),
+            nag_norm=st.sampled_from(["l1", "l2"]),
+        ),
+        method=st.just(method),
+        vsf=st.builds(VsfParams, vsf_scale=st.floats(0, 10), vsf_bias=st.floats(0, 5)),
+        nasa=st.builds(NasaParams, nasa_scale=st.floats(0, 10)),
+    )
+
+
+requests = st.sampled_from(METHODS).flatmap(requests_with)
 models = st.builds(ModelIdentity, texts, texts, texts, texts, texts, texts, st.integers(1, 4096))
 
 
@@ -70,6 +85,8 @@ def replaced(value: Any, path: str, leaf: Any) -> Any:
 def changed(leaf: Any) -> Any:
     """Another value that the field's checks allow."""
     match leaf:
+        case str() if leaf in OTHER_CHOICES:
+            return OTHER_CHOICES[leaf]
         case str():
             return leaf + "x"
         case int():
@@ -79,7 +96,7 @@ def changed(leaf: Any) -> Any:
 
 
 def test_an_id_is_32_hex_digits_and_never_changes() -> None:
-    assert clip_id(MODEL, REQUEST) == "5e20547142737ecbda3750cf1e69caeb"
+    assert clip_id(MODEL, REQUEST) == "c5a788f3f0a06609dcf6b52f7bb13bd3"
 
 
 @pytest.mark.parametrize("path", leaves(REQUEST))
@@ -98,7 +115,9 @@ def test_a_flow_shift_as_saved_is_not_any_number() -> None:
     assert clip_id(MODEL, replaced(REQUEST, "sampling.flow_shift", None)) != clip_id(MODEL, REQUEST)
 
 
-@pytest.mark.parametrize("path", ["fps", "sampling.guidance_scale", "sampling.flow_shift", "nag.nag_scale"])
+@pytest.mark.parametrize(
+    "path", ["fps", "sampling.guidance_scale", "sampling.flow_shift", "nag.nag_scale", "vsf.vsf_bias"]
+)
 def test_an_int_in_a_float_field_is_the_same_clip(path: str) -> None:
     assert clip_id(MODEL, replaced(REQUEST, path, 4)) == clip_id(MODEL, replaced(REQUEST, path, 4.0))
 
@@ -137,6 +156,9 @@ def test_unequal_values_give_unequal_ids(
 
 @given(requests, st.sampled_from(sorted(leaves(REQUEST))), st.data())
 def test_one_field_alone_makes_another_clip(request: GenerationRequest, path: str, data: st.DataObject) -> None:
-    leaf = leaves(data.draw(requests))[path]
+    methods: list[GuidanceMethod] = [
+        method for method in METHODS if (method in CFG_METHODS) == request.has_cfg
+    ]  # its guidance_scale fits
+    leaf = leaves(data.draw(st.sampled_from(methods).flatmap(requests_with)))[path]
     assume(leaf != leaves(request)[path])
     assert clip_id(MODEL, replaced(request, path, leaf)) != clip_id(MODEL, request)

@@ -34,8 +34,8 @@ from jobs.records import (
 )
 from jobs.store import Store, open_store
 from jobs.types import ClipFailed, ModelIdentity, StageTiming
-from nag.params import NagParams
-from pipelines.types import GenerationRequest, SamplingParams, VideoShape
+from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 CLIP_ID = "0123456789abcdef" * 2
 CONFIG = StoreConfig(max_attempts=2)
@@ -174,10 +174,15 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("name", dataclasses.MISSING), "the record lacks name"),
         (change("stage_totals_s", {}), "sums of timings"),
         (change("stage_totals_s", dataclasses.MISSING), "sums of timings"),
-        (change("schema_version", 2), "schema_version must be 1, not 2"),
-        (change("schema_version", "1"), "schema_version must be 1"),
-        (change("schema_version", True), "schema_version must be 1"),
-        (change("schema_version", dataclasses.MISSING), "schema_version must be 1, not None"),
+        (change("request.method", "cfgnag"), r"request\.method must be 'none' or 'cfg' or .*, not 'cfgnag'"),
+        (change("request.method", "cfg"), "request: guidance_scale must be above 1 for the method cfg"),
+        (change("request.nag.nag_norm", "l3"), r"request\.nag\.nag_norm must be 'l1' or 'l2', not 'l3'"),
+        (change("request.vsf.vsf_scale", -1), r"request\.vsf: vsf_scale"),
+        (change("schema_version", 3), "schema_version must be 1 to 2, not 3"),
+        (change("schema_version", 0), "schema_version must be 1 to 2, not 0"),
+        (change("schema_version", "2"), "schema_version must be 1 to 2"),
+        (change("schema_version", True), "schema_version must be 1 to 2"),
+        (change("schema_version", dataclasses.MISSING), "schema_version must be 1 to 2, not None"),
     ],
 )
 def test_a_record_that_is_not_as_documented_is_refused(
@@ -187,6 +192,38 @@ def test_a_record_that_is_not_as_documented_is_refused(
     edit(document)
     with pytest.raises(RecordError, match=message):
         ClipRecord.from_json(json.dumps(document).encode())
+
+
+def written_by_version_1(record: ClipRecord, guidance_scale: float) -> dict[str, Any]:
+    document = json.loads(record.to_json())
+    request = document["request"]
+    del request["method"], request["vsf"], request["nasa"], request["nag"]["nag_norm"]
+    request["sampling"]["guidance_scale"] = guidance_scale
+    return document | {"schema_version": 1}
+
+
+@pytest.mark.parametrize(("guidance_scale", "method"), [(1.0, "nag"), (1, "nag"), (3.0, "cfg+nag")])
+def test_a_record_of_version_1_is_read_as_what_it_meant(
+    record: ClipRecord, guidance_scale: float, method: GuidanceMethod
+) -> None:
+    found = ClipRecord.from_json(json.dumps(written_by_version_1(record, guidance_scale)).encode())
+    sampling = dataclasses.replace(REQUEST.sampling, guidance_scale=guidance_scale)
+    request = dataclasses.replace(REQUEST, sampling=sampling, method=method)
+    assert found == dataclasses.replace(record, request=request)
+
+
+@pytest.mark.parametrize("path", ["request.sampling.guidance_scale", "request.sampling", "request.nag"])
+def test_a_damaged_record_of_version_1_is_refused(record: ClipRecord, path: str) -> None:
+    document = written_by_version_1(record, 1.0)
+    change(path, None)(document)
+    with pytest.raises(RecordError, match="is not as version 1 wrote it"):
+        ClipRecord.from_json(json.dumps(document).encode())
+
+
+def test_a_failure_of_version_1_is_read() -> None:
+    failure = FailureRecord.of(FAILED, "run-1", utc_iso(0))
+    document = json.loads(failure.to_json()) | {"schema_version": 1}
+    assert FailureRecord.from_json(json.dumps(document).encode()) == failure
 
 
 @pytest.mark.parametrize(
@@ -221,7 +258,7 @@ def test_every_field_is_documented() -> None:
     sections = dict(re.findall(r"^##+ .*?`?([A-Z]\w+)`?\)?\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE))
     documented = (
         *(ClipRecord, FailureRecord, QuarantineRecord, ModelIdentity, GenerationRequest, VideoShape, SamplingParams),
-        *(NagParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
+        *(NagParams, VsfParams, NasaParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
     )
     for cls in documented:
         rows = re.findall(r"^\| `(\w+)` \|", sections[cls.__name__], re.MULTILINE)
