@@ -11,7 +11,9 @@ from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 if TYPE_CHECKING:
     from nag.guidance import normalized_attention_guidance
     from nag.installation import Coverage, InstalledNag, encode_negative_prompt, guide, install
+    from nag.nasa import negative_away_steer_attention
     from nag.packing import NegativeText
+    from nag.vsf import value_sign_flip
 
 _NEEDS_TORCH = {  # no name here may be a module's too: importing that module would put it in the name's place
     "Coverage": "nag.installation",
@@ -20,7 +22,9 @@ _NEEDS_TORCH = {  # no name here may be a module's too: importing that module wo
     "encode_negative_prompt": "nag.installation",
     "guide": "nag.installation",
     "install": "nag.installation",
+    "negative_away_steer_attention": "nag.nasa",
     "normalized_attention_guidance": "nag.guidance",
+    "value_sign_flip": "nag.vsf",
 }
 
 __all__ = [
@@ -38,7 +42,9 @@ __all__ = [
     "encode_negative_prompt",
     "guide",
     "install",
+    "negative_away_steer_attention",
     "normalized_attention_guidance",
+    "value_sign_flip",
 ]
 
 

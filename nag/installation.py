@@ -1,7 +1,7 @@
-"""Puts NAG on a stock diffusers pipeline and takes it off again.
+"""Puts negative guidance on a stock diffusers pipeline and takes it off again.
 
 Decides which modules are text cross-attentions and proves that all of them are covered. How a call is packed is in
-`packing`, what a processor computes in `wan` and `ltx`.
+`packing`, what a processor computes in `wan` and `ltx`, what the methods of guidance make of it in `methods`.
 """
 
 from collections.abc import Generator
@@ -19,7 +19,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 from nag.errors import NagCoverageError
 from nag.ltx import NagLTXVideoAttnProcessor
 from nag.packing import NegativeText, Packing, PackingHook
-from nag.params import NagParams
+from nag.params import GuidanceParams, NagParams
 from nag.wan import NagWanAttnProcessor
 
 _HOOK_NAME = "nag_packing"
@@ -103,18 +103,20 @@ class InstalledNag:
         return coverage
 
     @contextmanager
-    def guide(self, negative: NegativeText, params: NagParams) -> Generator[None]:
-        """Guides every call of the pipeline inside the `with`; `nag_scale=1` is the plain model, bit for bit.
+    def guide(self, negative: NegativeText, params: GuidanceParams) -> Generator[None]:
+        """Guides every call of the pipeline inside the `with`; a strength of none is the plain model, bit for bit.
 
         Inside another `guide` it takes over until it is left.
 
         Args:
             negative: one row, or as many as the pipeline renders at once. It may be longer or shorter than the prompt
                 and other than the negative prompt of classifier-free guidance.
-            params: may change from clip to clip without recompiling.
+            params: `NagParams`, `VsfParams` or `NasaParams`: they choose the method. They may change from clip to clip;
+                a compiled model has one graph for each method, none for a strength.
 
         Raises:
             NagCoverageError: processors or transformers were replaced after `install`.
+            NagParameterError: `params` are no method's.
             NagTextError: the embeddings do not fit the call, raised from inside the pipeline's call.
         """
         self.check_coverage()
@@ -159,14 +161,14 @@ def install(pipeline: Any) -> InstalledNag:
 
 @contextmanager
 def guide(
-    pipeline: Any, negative_prompt: str, params: NagParams | None = None, max_sequence_length: int | None = None
+    pipeline: Any, negative_prompt: str, params: GuidanceParams | None = None, max_sequence_length: int | None = None
 ) -> Generator[InstalledNag]:
     """Installs NAG, encodes the negative prompt with the pipeline's own text encoder, and guides inside the `with`.
 
     Args:
         pipeline: a stock diffusers Wan or LTX pipeline.
         negative_prompt: what the video is not to show.
-        params: default `NagParams()`.
+        params: `NagParams`, `VsfParams` or `NasaParams`; default `NagParams()`.
         max_sequence_length: as given to the pipeline's call; None takes the call's own default.
     """
     with install(pipeline) as installed:

@@ -1,4 +1,4 @@
-"""NAG in the text cross-attention of `LTXVideoTransformer3DModel`.
+"""Guidance in the text cross-attention of `LTXVideoTransformer3DModel`.
 
 Shapes: B batch, L video tokens, T text tokens, D channels, H heads, K channels a head.
 """
@@ -44,20 +44,18 @@ class NagLTXVideoAttnProcessor:
         query_BLHK = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         key_BTHK = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
         value_BTHK = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))
-
-        def attend(rows: slice, tokens: slice) -> torch.Tensor:
-            output = dispatch_attention_fn(
-                query_BLHK[rows],
-                key_BTHK[rows, tokens],
-                value_BTHK[rows, tokens],
-                attn_mask=None if attention_mask is None else attention_mask[rows, ..., tokens],
-                backend=self._attention_backend,
-                parallel_config=None,  # the text is whole on every rank of a parallel model
-            )
-            return output.flatten(2, 3).to(query_BLHK.dtype)
-
-        positive_length = layout.positive_length
-        output_BLD = self.packing.guide(
-            attend(slice(None), slice(0, positive_length)), lambda rows: attend(rows, slice(positive_length, None))
-        )
+        output_BLD = self.packing.guide(self._attend, query_BLHK, key_BTHK, value_BTHK, attention_mask)
         return attn.to_out[1](attn.to_out[0](output_BLD))
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        output = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=bias,
+            backend=self._attention_backend,
+            parallel_config=None,  # the text is whole on every rank of a parallel model
+        )
+        return output.flatten(2, 3).to(query.dtype)

@@ -9,7 +9,6 @@ Shapes: B batch, L text tokens, D text channels.
 """
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,13 @@ from diffusers.hooks.hooks import BaseState, StateManager
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from nag.attention import Attend, TextAttention
 from nag.errors import NagCoverageError, NagTextError
-from nag.guidance import normalized_attention_guidance
-from nag.params import NagParams
+from nag.methods import Methods
+from nag.params import GuidanceParams, NagParams
 
 UNCONDITIONAL_CONTEXT = "uncond"  # the name diffusers' pipelines give to the unconditional call
+UNGUIDED = NagParams(nag_scale=1)
 
 
 @dataclass(frozen=True)
@@ -53,19 +54,16 @@ class NegativeText:
     embeds: torch.Tensor
     attention_mask: torch.Tensor | None = None
 
+    def token_mask(self) -> torch.Tensor:
+        """Which tokens are text, (B or 1, L) bool: as the mask says, or else all but the zero rows at the end.
 
-class Strength:
-    """The parameters as 0-dim tensors, which a compiled graph takes as inputs instead of baking them in."""
-
-    def __init__(self) -> None:
-        self.nag_scale = torch.ones(())
-        self.nag_tau = torch.ones(())
-        self.nag_alpha = torch.zeros(())
-
-    def set(self, params: NagParams) -> None:
-        self.nag_scale.fill_(params.nag_scale)
-        self.nag_tau.fill_(params.nag_tau)
-        self.nag_alpha.fill_(params.nag_alpha)
+        Wan's pipelines pad with zero rows and have no mask. The model projects them to something that is not zero and
+        was trained with it, so they count wherever the model attends as it was trained to; Value Sign Flip does not.
+        """
+        if self.attention_mask is not None:
+            return self.attention_mask.bool()
+        is_text_BL = self.embeds.any(dim=-1)
+        return is_text_BL.flip(1).cumsum(1).flip(1) > 0  # a zero row before text is text
 
 
 class Packing:
@@ -73,25 +71,38 @@ class Packing:
 
     def __init__(self) -> None:
         self.layout = TextLayout(0)
-        self.strength = Strength()
+        self.negative_mask: torch.Tensor | None = None  # (B, N) while a call is guided
+        self.methods = Methods()
+        self.method = self.methods.of(UNGUIDED)
 
-    def guide(self, positive_BLD: torch.Tensor, attend_negative: Callable[[slice], torch.Tensor]) -> torch.Tensor:
-        """Guides the rows of the batch that are to be guided.
+    def set(self, params: GuidanceParams) -> None:
+        self.method = self.methods.of(params)
+
+    def guide(
+        self,
+        attend: Attend,
+        query_BLHK: torch.Tensor,
+        key_BTHK: torch.Tensor,
+        value_BTHK: torch.Tensor,
+        bias_BH1T: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Attends to the prompt, and guides those rows of the batch that are to be guided.
 
         Args:
-            positive_BLD: attention output for the prompt, (B, L, D) with L video tokens.
-            attend_negative: gives the output for the negative prompt, for those rows of the batch.
+            attend: the family's attention.
+            query_BLHK: of L video tokens.
+            key_BTHK: of the T text tokens, as packed.
+            value_BTHK: likewise.
+            bias_BH1T: what the text's mask adds to the logits.
         """
+        text = TextAttention(attend, query_BLHK, key_BTHK, value_BTHK, bias_BH1T, self.negative_mask)
+        num_unguided_rows = self.layout.num_unguided_rows
         if not self.layout.negative_length:
-            return positive_BLD
-        rows = slice(self.layout.num_unguided_rows, None)
-        strength = self.strength
-        guided_BLD = normalized_attention_guidance(
-            positive_BLD[rows], attend_negative(rows), strength.nag_scale, strength.nag_tau, strength.nag_alpha
-        )
-        if not self.layout.num_unguided_rows:
-            return guided_BLD
-        return torch.cat([positive_BLD[: self.layout.num_unguided_rows], guided_BLD])
+            return text.positive()
+        if not num_unguided_rows:
+            return self.method.guide(text)
+        unguided_BLD = text.rows(slice(0, num_unguided_rows)).positive()
+        return torch.cat([unguided_BLD, self.method.guide(text.rows(slice(num_unguided_rows, None)))])
 
 
 class _NoState(BaseState):
@@ -117,14 +128,14 @@ class PackingHook(ModelHook):
         self.packing = packing
         self.calls = StateManager(_NoState)  # pyright: ignore[reportArgumentType] - annotated as an instance
         self.negative: NegativeText | None = None
-        self.params = NagParams(nag_scale=1)
+        self.params: GuidanceParams = UNGUIDED
         self._pipeline = pipeline
         self._signature: inspect.Signature | None = None
         self._handles: list[RemovableHandle] = []
 
-    def set(self, negative: NegativeText | None, params: NagParams) -> None:
+    def set(self, negative: NegativeText | None, params: GuidanceParams) -> None:
         """What guides the calls from now on; None as the negative prompt is no guidance."""
-        self.packing.strength.set(params)
+        self.packing.set(params)
         self.negative, self.params = negative, params
 
     def initialize_hook(self, module: torch.nn.Module) -> torch.nn.Module:
@@ -155,6 +166,7 @@ class PackingHook(ModelHook):
         num_unguided_rows = text_BLD.shape[0] // 2 if self._is_batched_cfg() else 0
         negative = _fit(self.negative, text_BLD, num_unguided_rows)
         self.packing.layout = TextLayout(text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows)
+        self.packing.negative_mask = negative.token_mask()
         call.arguments["encoder_hidden_states"] = torch.cat([text_BLD, negative.embeds], dim=1)
         mask_BL = call.arguments.get("encoder_attention_mask")
         if mask_BL is not None:
@@ -166,6 +178,7 @@ class PackingHook(ModelHook):
     def _forget(self, *_: Any) -> None:
         """Leaves no layout behind: a call that passes the hooks by is refused by the processors."""
         self.packing.layout = TextLayout(0)
+        self.packing.negative_mask = None
 
     def _call_name(self) -> str | None:
         context = self.calls._context
@@ -183,10 +196,11 @@ class PackingHook(ModelHook):
                 f"{type(self._pipeline).__name__} does not name its transformer's calls (cache_context), so NAG cannot "
                 "tell the unconditional one; switch classifier-free guidance off with guidance_scale=1"
             )
-        if self.params.nag_start == 0 and self.params.nag_end == 1:
-            return self.params.is_active
+        params = self.params
+        if not isinstance(params, NagParams) or (params.nag_start, params.nag_end) == (0, 1):
+            return params.is_active  # at every step: which one it is need not be asked
         step_index = self._pipeline.scheduler.step_index or 0
-        return self.params.is_active_at(step_index, self._pipeline.num_timesteps)
+        return params.is_active_at(step_index, self._pipeline.num_timesteps)
 
 
 def _fit(negative: NegativeText, text_BLD: torch.Tensor, num_unguided_rows: int) -> NegativeText:

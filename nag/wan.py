@@ -1,4 +1,4 @@
-"""NAG in the text cross-attention of `WanTransformer3DModel`.
+"""Guidance in the text cross-attention of `WanTransformer3DModel`.
 
 Shapes: B batch, L video tokens, T text tokens, I image tokens, D channels, H heads, K channels a head.
 """
@@ -44,13 +44,7 @@ class NagWanAttnProcessor:
             )
         query_BLHK = _split_heads(attn, attn.norm_q(attn.to_q(hidden_states)))
         key_BTHK, value_BTHK = self._text_key_value(attn, encoder_hidden_states[:, image_length:])
-        positive, negative = slice(0, layout.positive_length), slice(layout.positive_length, None)
-
-        positive_BLD = self._attend(query_BLHK, key_BTHK[:, positive], value_BTHK[:, positive])
-        output_BLD = self.packing.guide(
-            positive_BLD,
-            lambda rows: self._attend(query_BLHK[rows], key_BTHK[rows, negative], value_BTHK[rows, negative]),
-        )
+        output_BLD = self.packing.guide(self._attend, query_BLHK, key_BTHK, value_BTHK)
         if image_length:  # image-to-video: added afterwards, unguided
             key_BIHK, value_BIHK = self._image_key_value(attn, encoder_hidden_states[:, :image_length])
             output_BLD = output_BLD + self._attend(query_BLHK, key_BIHK, value_BIHK)
@@ -72,9 +66,13 @@ class NagWanAttnProcessor:
             key, value = attn.add_k_proj(image_BID), attn.add_v_proj(image_BID)
         return _split_heads(attn, attn.norm_added_k(key)), _split_heads(attn, value)
 
-    def _attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
         # the text is whole on every rank of a parallel model, so cross-attention needs no communication
-        output = dispatch_attention_fn(query, key, value, backend=self._attention_backend, parallel_config=None)
+        output = dispatch_attention_fn(
+            query, key, value, attn_mask=bias, backend=self._attention_backend, parallel_config=None
+        )
         return output.flatten(2, 3).type_as(query)
 
 
