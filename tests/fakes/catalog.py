@@ -6,6 +6,7 @@ from jobs.errors import UnknownModelError
 from jobs.suggest import unknown
 from jobs.types import ModelIdentity
 from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.types import GuidanceMethod
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,16 @@ class FakeCatalogedModel:
 
 
 class FakeCatalog:
-    """Knows `tiny`, whose grid is 4k+1 frames and multiples of 16, and `coarse`, whose height and width go by 32."""
+    """Knows `tiny`, whose grid is 4k+1 frames and multiples of 16, `coarse`, whose height and width go by 32, and
+    `strong`, which renders with classifier-free guidance by default.
+    """
 
     def __init__(self) -> None:
-        self.models = {"tiny": _model("tiny", 16), "coarse": _model("coarse", 32)}
+        self.models = {
+            "tiny": _model("tiny", 16),
+            "coarse": _model("coarse", 32),
+            "strong": _model("strong", 16, "cfg+nag", 5.0),
+        }
 
     def get(self, name: str, /) -> FakeCatalogedModel:
         if name not in self.models:
@@ -26,15 +33,16 @@ class FakeCatalog:
         return self.models[name]
 
 
-def _model(name: str, step: int) -> FakeCatalogedModel:
+def _model(name: str, step: int, method: GuidanceMethod = "nag", guidance_scale: float = 1.0) -> FakeCatalogedModel:
     config = ModelConfig(
         name=name,
         family="wan",
         source=f"package:{name}",
         grid=ShapeGrid(num_frames=4, height=step, width=step),
         sampling=SamplingDefaults(
-            num_inference_steps=8, guidance_scale=1.0, num_frames=17, height=64, width=64, fps=8.0
+            num_inference_steps=8, guidance_scale=guidance_scale, num_frames=17, height=64, width=64, fps=8.0
         ),
         scheduler=SchedulerConfig(name="UniPCMultistepScheduler", flow_shift=3.0),
+        method=method,
     )
     return FakeCatalogedModel(config, ModelIdentity(name, config.source, "r1", "float32", "UniPCMultistepScheduler"))

@@ -191,6 +191,95 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         8,
         "0 <= nag_start < nag_end <= 1",
     ),
+    "unknown method": (
+        AXES + "  prompt: [a]\n  method:\n  - nag\n  - nga\n",
+        7,
+        "unknown method 'nga'; did you mean 'nag'?",
+    ),
+    "method is a number": (HEAD + "clips:\n  - prompt: a\n    method: 1\n", 5, "method must be text, not the number 1"),
+    "method is null": (HEAD + "defaults:\n  method: ~\n", 4, "method must be text, not nothing; leave the field out"),
+    "unknown norm": (HEAD + "defaults:\n  nag_norm: L1\n", 4, "unknown nag_norm 'L1'; did you mean 'l1'?"),
+    "a scale without its method": (
+        HEAD + "clips:\n  - prompt: a\n    method: vsf\n    guidance_scale: 5\n",
+        6,
+        "guidance_scale is 5, but the method vsf runs no classifier-free guidance: use method cfg or cfg+nag, or leave",
+    ),
+    "a default scale without its method": (
+        HEAD + "defaults:\n  guidance_scale: 5\nclips:\n  - prompt: a\n",
+        4,
+        "use method cfg+nag, or leave guidance_scale out",
+    ),
+    "a scale on an axis without its method": (
+        AXES
+        + "  prompt: [a]\n  guidance:\n  - {method: cfg, guidance_scale: 5}\n  - method: nasa\n    guidance_scale: 5\n",
+        8,
+        "the method nasa runs no classifier-free guidance",
+    ),
+    "cfg without a scale": (HEAD + "clips:\n  - prompt: a\n    method: cfg\n", 5, "guidance_scale must be above 1 for"),
+    "cfg with a scale of 1": (
+        AXES + "  prompt: [a]\n  guidance:\n  - method: cfg+nag\n    guidance_scale: 1\n",
+        7,
+        "guidance_scale must be above 1 for the method cfg+nag, not 1",
+    ),
+    "guidance is a word": (
+        HEAD + "clips:\n  - prompt: a\n    guidance: nag\n",
+        5,
+        "guidance must be a mapping (key: value)",
+    ),
+    "guidance is null": (HEAD + "defaults:\n  guidance:\n", 4, "guidance must be a mapping"),
+    "guidance with a typo": (
+        HEAD + "clips:\n  - prompt: a\n    guidance:\n      method: vsf\n      vfs_scale: 2\n",
+        7,
+        "unknown field of guidance 'vfs_scale'; did you mean 'vsf_scale'?",
+    ),
+    "guidance with a stranger": (
+        HEAD + "defaults:\n  guidance:\n    seed: 1\n",
+        5,
+        "seed is no field of guidance; give it beside guidance",
+    ),
+    "guidance in guidance": (
+        HEAD + "defaults:\n  guidance: {guidance: {method: nag}}\n",
+        4,
+        "unknown field of guidance 'guidance'",
+    ),
+    "a field in guidance and beside it": (
+        HEAD + "clips:\n  - prompt: a\n    nag_scale: 5\n    guidance:\n      nag_scale: 6\n",
+        7,
+        "nag_scale is given twice, in guidance and beside it",
+    ),
+    "a default in guidance and beside it": (
+        HEAD + "defaults:\n  guidance:\n    method: nag\n  method: vsf\n",
+        5,
+        "method is given twice, in guidance and beside it",
+    ),
+    "an axis in guidance and beside it": (
+        AXES + "  prompt: [a]\n  guidance:\n  - {method: nag}\n  - {nag_scale: 5}\n  nag_scale: [6]\n",
+        7,
+        "nag_scale is given twice, in guidance and beside it",
+    ),
+    "guidance with a bad value": (
+        HEAD + "clips:\n  - prompt: a\n    guidance:\n      method: nag\n      nag_scale: strong\n",
+        7,
+        "nag_scale must be a finite number, not the text 'strong'",
+    ),
+    "guidance out of range": (
+        AXES + "  prompt: [a]\n  guidance:\n  - {method: nag}\n  - method: nasa\n    nasa_scale: -1\n",
+        8,
+        "nasa_scale must be at least 0",
+    ),
+    "a misspelt guidance": (HEAD + "defaults:\n  guidnce: {method: nag}\n", 4, "did you mean 'guidance'?"),
+    "guidance axis of words": (AXES + "  prompt: [a]\n  guidance:\n  - nag\n", 6, "guidance must be a mapping"),
+    "guidance axis without values": (AXES + "  guidance: []\n", 4, "the axis guidance must be a list of mappings"),
+    "guidance axis of one mapping": (
+        AXES + "  guidance: {method: nag}\n",
+        4,
+        "such as [{method: nag}, {method: vsf}]; one for all clips goes under defaults",
+    ),
+    "guidance axis from a file": (
+        AXES + "  guidance: {file: a.txt}\n",
+        4,
+        "the axis guidance must be a list of mappings",
+    ),
     "prompt is too long": (HEAD + f"clips:\n  - prompt: {'a' * 20_001}\n", 4, "prompt has 20,001 characters"),
     "clip name with a slash": (HEAD + "clips:\n  - prompt: a\n    name: ../x\n", 5, "name must be 1 to 128 letters"),
     "clip name with a line end": (
@@ -271,6 +360,38 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         2,
         "same as the one at manifest.jsonl:1",
     ),
+    "unknown method": ('{"prompt": "a", "method": "cfg+nga"}\n', 1, "did you mean 'cfg+nag'?"),
+    "guidance is a word": ('{"prompt": "a", "guidance": "nag"}\n', 1, "guidance must be an object, such as"),
+    "guidance is null": ('{"prompt": "a", "guidance": null}\n', 1, "guidance must be an object, such as"),
+    "guidance with a typo": (
+        '{"prompt": "a"}\n{"prompt": "a", "guidance": {"methd": "nag"}}\n',
+        2,
+        "unknown field of guidance 'methd'; did you mean 'method'?",
+    ),
+    "guidance with a stranger": ('{"guidance": {"prompt": "a"}}\n', 1, "prompt is no field of guidance"),
+    "guidance twice": ('{"guidance": {}, "guidance": {}}\n', 1, "the field 'guidance' is given twice"),
+    "guidance with a field twice": ('{"guidance": {"method": "nag", "method": "vsf"}}\n', 1, "'method' is given twice"),
+    "a field in guidance and beside it": (
+        '{"prompt": "a", "guidance": {"method": "nag"}, "method": "nag"}\n',
+        1,
+        "method is given twice, in guidance and beside it",
+    ),
+    "guidance with a bad value": (
+        '{"prompt": "a", "guidance": {"vsf_scale": "2"}}\n',
+        1,
+        "vsf_scale must be a finite number, not the text '2'",
+    ),
+    "guidance with a mapping": (
+        '{"prompt": "a", "guidance": {"method": {}}}\n',
+        1,
+        "method must be text, not a mapping",
+    ),
+    "guidance out of range": ('\n{"prompt": "a", "guidance": {"vsf_scale": -2}}\n', 2, "vsf_scale must be at least 0"),
+    "a scale without its method": (
+        '{"prompt": "a", "guidance": {"method": "nag", "guidance_scale": 5}}\n',
+        1,
+        "use method cfg+nag, or leave guidance_scale out",
+    ),
     "named too late": ('{"prompt": "a"}\n{"prompt": "a", "name": "y"}\n', 2, "same as the one at manifest.jsonl:1"),
 }
 
@@ -303,6 +424,10 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "empty prompt": ("prompt,seed\na,1\n,2\n", 3, "prompt is missing"),
     "bad name": ("prompt,name\na,a b\n", 2, "name must be 1 to 128 letters"),
     "out of range": ("prompt,nag_alpha\na,1.5\n", 2, "nag_alpha must be between 0 and 1"),
+    "guidance column": ("prompt,guidance\na,nag\n", 1, "guidance is a mapping, which CSV has none of: name its fields"),
+    "unknown method": ("prompt,method\na,nag\nb, vsf\n", 3, "unknown method ' vsf'; did you mean 'vsf'?"),
+    "unknown norm": ("prompt,nag_norm\na,l3\n", 2, "unknown nag_norm 'l3'; known are l1, l2"),
+    "a scale without its method": ("prompt,method,guidance_scale\na,none,\nb,none,5\n", 3, "the method none runs no"),
     "same name": ('prompt,name\n"a\nb",x\nc,x\n', 4, "taken by the clip at manifest.csv:2"),
 }
 
@@ -468,7 +593,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("fuzz")
 
 
-words = st.sampled_from([*FIELD_TYPES, "axes", "clips", "range", "file", "combine", "tiny", "a * b", "(", "no", "1_0"])
+words = st.sampled_from(
+    [*FIELD_TYPES, "guidance", "nag", "axes", "clips", "range", "file", "combine", "tiny", "a * b", "(", "no", "1_0"]
+)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | words
 documents = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(max_size=4), inner, max_size=4)

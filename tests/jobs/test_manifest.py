@@ -18,6 +18,7 @@ from jobs.digests import DigestSet
 from jobs.errors import ManifestError
 from jobs.manifest import Manifest, RepeatedRow, open_manifest
 from jobs.types import ClipSpec
+from nag.params import VsfParams
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
@@ -49,7 +50,9 @@ def seeds_and_prompts(manifest: Manifest) -> list[tuple[str, int]]:
 
 def flat_values(spec: ClipSpec) -> dict[str, Any]:
     request = asdict(spec.request)
-    return request | request.pop("shape") | request.pop("sampling") | request.pop("nag")
+    for group in ("shape", "sampling", "nag", "vsf", "nasa"):
+        request |= request.pop(group)
+    return request
 
 
 def test_a_manifest_with_axes_makes_their_product(write: Write, catalog: FakeCatalog) -> None:
@@ -182,10 +185,10 @@ def test_a_flat_file_that_changes_between_two_passes_is_refused(write: Write, ca
 
 
 def test_ranges_count_as_python_does(write: Write, catalog: FakeCatalog) -> None:
-    text = "model: tiny\naxes: {prompt: [a], seed: {range: [10, 0, -5]}, guidance_scale: {range: [1, 4, 2]}}"
+    text = "model: strong\naxes: {prompt: [a], seed: {range: [10, 0, -5]}, guidance_scale: {range: [2, 5, 2]}}"
     specs = open_text(text, write, catalog).specs()
     assert [(s.request.sampling.seed, s.request.sampling.guidance_scale) for s in specs] == [
-        (10, 1.0), (10, 3.0), (5, 1.0), (5, 3.0)
+        (10, 2.0), (10, 4.0), (5, 2.0), (5, 4.0)
     ]  # fmt: skip
 
 
@@ -244,9 +247,13 @@ def test_values_survive_the_way_through_yaml(
             "num_frames": st.integers(0, 20).map(lambda k: 4 * k + 1),
             "height": st.integers(1, 9).map(lambda k: 16 * k),
             "fps": st.floats(1, 240) | st.integers(1, 240),
-            "guidance_scale": st.floats(1, 20),
             "nag_scale": st.floats(1, 20),
             "nag_alpha": st.floats(0, 1),
+            "nag_norm": st.sampled_from(["l1", "l2"]),
+            "method": st.sampled_from(["none", "nag", "vsf", "nasa"]),
+            "vsf_scale": st.floats(0, 20),
+            "vsf_bias": st.floats(0, 20),
+            "nasa_scale": st.floats(0, 20),
         },
     )
 )
@@ -257,6 +264,90 @@ def test_what_a_json_row_says_is_what_the_clip_has(
     path.write_text(json.dumps(row))
     (spec,) = open_manifest(path, catalog, model="tiny").specs()
     assert row.items() <= flat_values(spec).items()
+
+
+# guidance
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        {"method": "none"},
+        {"method": "cfg", "guidance_scale": 4.5},
+        {"nag_scale": 11, "nag_tau": 2, "nag_alpha": 0.5, "nag_start": 0.25, "nag_end": 0.75, "nag_norm": "l2"},
+        {"method": "vsf", "vsf_scale": 2.0, "vsf_bias": 0.1},
+        {"method": "nasa", "nasa_scale": 0.5},
+        {"method": "cfg+nag", "guidance_scale": 3.0, "nag_scale": 5.0},
+        {},
+    ],
+)
+def test_guidance_as_a_mapping_means_its_fields_in_every_format(
+    guidance: dict[str, Any], write: Write, catalog: FakeCatalog
+) -> None:
+    row = {"prompt": "a", "negative_prompt": "red", "seed": 3}
+    flat, nested = row | guidance, row | {"guidance": guidance}
+    given = [
+        write("run.csv", ",".join(flat) + "\n" + ",".join(str(value) for value in flat.values())),
+        *(write(f"{name}.jsonl", json.dumps(values)) for name, values in (("flat", flat), ("nested", nested))),
+        write("flat.yaml", yaml.safe_dump({"clips": [flat]})),
+        write("nested.yaml", yaml.safe_dump({"clips": [nested]})),
+        write("defaults.yaml", yaml.safe_dump({"defaults": {"guidance": guidance}, "clips": [row]})),
+        write("axes.yaml", yaml.safe_dump({"defaults": row, "axes": {"prompt": ["a"], "guidance": [guidance]}})),
+    ]
+    (expected,) = open_manifest(given[0], catalog, model="tiny").specs()
+    assert guidance.items() <= flat_values(expected).items()
+    for path in given:
+        (spec,) = open_manifest(path, catalog, model="tiny").specs()
+        assert (spec.clip_id, spec.request) == (expected.clip_id, expected.request), path.name
+
+
+def test_guidance_as_an_axis_combines_with_the_others(write: Write, catalog: FakeCatalog) -> None:
+    text = """
+model: strong
+defaults: {nag_alpha: 0.4}
+axes:
+  guidance: [{}, {method: none}, {method: cfg, guidance_scale: 7}, {method: nag, nag_alpha: 0.5}]
+  seed: [1, 2]
+  prompt: [a]
+combine: prompt * guidance * seed
+"""
+    requests = [spec.request for spec in open_text(text, write, catalog).specs()]
+    assert [(r.method, r.sampling.guidance_scale, r.nag.nag_alpha, r.sampling.seed) for r in requests] == [
+        ("cfg+nag", 5.0, 0.4, 1), ("cfg+nag", 5.0, 0.4, 2),
+        ("none", 1.0, 0.4, 1), ("none", 1.0, 0.4, 2),
+        ("cfg", 7.0, 0.4, 1), ("cfg", 7.0, 0.4, 2),
+        ("nag", 1.0, 0.5, 1), ("nag", 1.0, 0.5, 2),
+    ]  # fmt: skip
+
+
+def test_guidance_is_inherited_field_by_field(write: Write, catalog: FakeCatalog) -> None:
+    text = """
+model: strong
+defaults: {guidance: {method: vsf, vsf_scale: 2, vsf_bias: 0.5}}
+axes:
+  prompt: [a]
+  guidance: [{vsf_scale: 3}]
+clips:
+  - {prompt: b, vsf_bias: 0.75}
+  - {prompt: c, guidance: {method: nasa}}
+"""
+    a, b, c = (spec.request for spec in open_text(text, write, catalog).specs())
+    assert (a.method, a.vsf) == ("vsf", VsfParams(3.0, 0.5))
+    assert (b.method, b.vsf) == ("vsf", VsfParams(2.0, 0.75))
+    assert (c.method, c.vsf) == ("nasa", VsfParams(2.0, 0.5))
+
+
+def test_a_models_guidance_scale_is_nothing_to_a_method_without_it(write: Write, catalog: FakeCatalog) -> None:
+    rows = [{"prompt": "a"}, *({"prompt": "a", "method": method} for method in ("cfg", "none", "nag", "vsf", "nasa"))]
+    path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
+    requests = [spec.request for spec in open_manifest(path, catalog, model="strong").specs()]
+    assert [request.sampling.guidance_scale for request in requests] == [5.0, 5.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_a_guidance_scale_of_1_says_what_a_method_without_it_means(write: Write, catalog: FakeCatalog) -> None:
+    rows = [{"prompt": "a", "method": "nag"}, {"prompt": "a", "method": "nag", "guidance_scale": 1}]
+    path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
+    assert [type(row) for row in open_manifest(path, catalog, model="strong").rows()] == [ClipSpec, RepeatedRow]
 
 
 def test_nothing_is_read_before_the_first_row_is_asked_for(write: Write, catalog: FakeCatalog) -> None:
