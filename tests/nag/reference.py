@@ -1,7 +1,7 @@
-"""What the tests hold nag/ against: NAG by hand in float64, on pipelines that nag/ has never touched.
+"""What the tests hold nag/ against: each method by hand in float64, on pipelines that nag/ has never touched.
 
 `cross_attention_by_hand` replaces the forward of each text cross-attention. It gets the texts unpacked, one row and one
-head at a time; a masked token has no weight at all. Nothing here imports from nag/.
+head at a time; a masked token is not there at all. Nothing here imports from nag/.
 
 Shapes: L video tokens, T text tokens, D channels, H heads, K channels a head.
 """
@@ -9,7 +9,7 @@ Shapes: L video tokens, T text tokens, D channels, H heads, K channels a head.
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,10 @@ NEGATIVE_LENGTH = 7  # other than any prompt's here
 
 @dataclass(frozen=True)
 class Guidance:
-    """What is to be guided how. Rows that equal a row of `unconditional` are left alone; `steps` None is all steps."""
+    """What is to be guided how. Rows that equal a row of `unconditional` are left alone; `steps` None is all steps.
+
+    `method` is nag (scale, tau, alpha, norm), vsf (scale, bias) or nasa (scale).
+    """
 
     negative: torch.Tensor
     negative_mask: torch.Tensor | None = None
@@ -31,6 +34,9 @@ class Guidance:
     alpha: float = 0.25
     unconditional: torch.Tensor | None = None
     steps: tuple[int, ...] | None = None
+    norm: int = 1
+    method: Literal["nag", "vsf", "nasa"] = "nag"
+    bias: float = 0.0
 
 
 @dataclass
@@ -43,14 +49,14 @@ class Call:
     timesteps: list[float] = field(default_factory=list)  # seen so far, in order
 
 
-def guided(positive: Any, negative: Any, scale: float, tau: float, alpha: float) -> np.ndarray:
+def guided(positive: Any, negative: Any, scale: float, tau: float, alpha: float, norm_order: int = 1) -> np.ndarray:
     """NAG of (tokens, channels), token by token, as the paper writes it."""
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     result = np.empty_like(positive)
     for token, (plus, minus) in enumerate(zip(positive, negative, strict=True)):
         extrapolated = scale * plus - (scale - 1) * minus
-        norm = sum(abs(channel) for channel in plus)
-        extrapolated_norm = sum(abs(channel) for channel in extrapolated)
+        norm = sum(abs(channel) ** norm_order for channel in plus) ** (1 / norm_order)
+        extrapolated_norm = sum(abs(channel) ** norm_order for channel in extrapolated) ** (1 / norm_order)
         if extrapolated_norm > tau * norm:
             extrapolated = extrapolated * (tau * norm / extrapolated_norm)
         result[token] = alpha * extrapolated + (1 - alpha) * plus
@@ -107,36 +113,59 @@ class _Attention:
         for row, hidden in enumerate(hidden_states):
             query = module.norm_q(module.to_q(hidden[None]))[0]
             text = encoder_hidden_states[row : row + 1, num_image:]
-            output = self._attend(query, text, None if call.mask is None else call.mask[row])
+            positive = self._attend(query, text, None if call.mask is None else call.mask[row])
             negative = call.negatives[row]
+            output = positive.mean()
             if negative is not None:
-                other = self._attend(query, negative[0], negative[1])
-                output = guided(output, other, guidance.scale, guidance.tau, guidance.alpha)
+                output = combined(positive, self._attend(query, *negative), guidance)
+            output = output.reshape(len(output), -1)
             if num_image:
                 image = encoder_hidden_states[row : row + 1, :num_image]
                 key, value = module.norm_added_k(module.add_k_proj(image))[0], module.add_v_proj(image)[0]
-                output = output + _softmax_attention(query, key, value, module.heads, None)
+                output = output + _softmax_sums(query, key, value, module.heads, None).mean().reshape(len(output), -1)
             rows.append(torch.from_numpy(output).to(hidden_states.dtype))
         return module.to_out[0](torch.stack(rows))
 
-    def _attend(self, query_LD: torch.Tensor, text_1TD: torch.Tensor, mask_T: torch.Tensor | None) -> np.ndarray:
+    def _attend(self, query_LD: torch.Tensor, text_1TD: torch.Tensor, mask_T: torch.Tensor | None) -> "Sums":
         key, value = self.module.norm_k(self.module.to_k(text_1TD))[0], self.module.to_v(text_1TD)[0]
-        return _softmax_attention(query_LD, key, value, self.module.heads, mask_T)
+        return _softmax_sums(query_LD, key, value, self.module.heads, mask_T)
 
 
-def _softmax_attention(
+@dataclass(frozen=True)
+class Sums:
+    """Of one softmax over a text: exp(logits) times the values, summed (L, H, K), and exp(logits), summed (L, H, 1)."""
+
+    weighted: np.ndarray
+    weights: np.ndarray
+
+    def mean(self) -> np.ndarray:
+        return self.weighted / self.weights
+
+
+def combined(positive: Sums, negative: Sums, guidance: Guidance) -> np.ndarray:
+    """The guided output, (L, H, K)."""
+    plus, minus = positive.mean(), negative.mean()
+    if guidance.method == "nasa":
+        return plus - guidance.scale * minus
+    if guidance.method == "vsf":  # both texts share one softmax; the bias weakens the negative one by exp(-bias)
+        weakened = np.exp(-guidance.bias)
+        return (positive.weighted - guidance.scale * weakened * negative.weighted) / (
+            positive.weights + weakened * negative.weights
+        )
+    shape = plus.shape
+    plus, minus = plus.reshape(len(plus), -1), minus.reshape(len(minus), -1)
+    return guided(plus, minus, guidance.scale, guidance.tau, guidance.alpha, guidance.norm).reshape(shape)
+
+
+def _softmax_sums(
     query_LD: torch.Tensor, key_TD: torch.Tensor, value_TD: torch.Tensor, heads: int, mask_T: torch.Tensor | None
-) -> np.ndarray:
+) -> Sums:
     parts = [tensor.detach().double().numpy() for tensor in (query_LD, key_TD, value_TD)]
     query, key, value = (part.reshape(len(part), heads, -1) for part in parts)
     if mask_T is not None:
         key, value = key[mask_T.bool().numpy()], value[mask_T.bool().numpy()]
-    output = np.empty_like(query)
-    for head in range(heads):
-        logits = query[:, head] @ key[:, head].T / np.sqrt(query.shape[2])
-        weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-        output[:, head] = weights / weights.sum(axis=1, keepdims=True) @ value[:, head]
-    return output.reshape(len(query), -1)
+    exponentials = np.exp(np.einsum("lhk,thk->lht", query, key) / np.sqrt(query.shape[2]))
+    return Sums(np.einsum("lht,thk->lhk", exponentials, value), exponentials.sum(axis=2, keepdims=True))
 
 
 def text(rows: int, length: int, seed: int) -> torch.Tensor:
