@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
-from nag.params import NagParams, NasaParams, VsfParams
+from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class GenerationRequest:
         return self.method in CFG_METHODS
 
     @property
-    def attention_params(self) -> NagParams | VsfParams | NasaParams | None:
+    def attention_params(self) -> GuidanceParams | None:
         """What guides the attention; None where the method, the negative prompt or the strength leaves it alone."""
         params = {"nag": self.nag, "cfg+nag": self.nag, "vsf": self.vsf, "nasa": self.nasa}.get(self.method)
         return params if params and params.is_active and self.negative_prompt.strip() else None

@@ -1,6 +1,7 @@
 """Wan and LTX families on real diffusers classes at tiny size, loaded from disk as any weights are."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from nag.params import NagParams
+import nag
+from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 from pipelines.diffusers_family import DiffusersFamily
 from pipelines.family import ModelFamily
@@ -31,6 +33,18 @@ REQUEST = GenerationRequest(
     SamplingParams(num_inference_steps=3, guidance_scale=1.0, flow_shift=None, seed=3),
     NagParams(nag_scale=11),
 )
+GUIDED = replace(REQUEST, method="cfg+nag", sampling=replace(REQUEST.sampling, guidance_scale=3.0))
+# every method, with the text of classifier-free guidance and the parameters that it takes
+METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
+    "none": (replace(REQUEST, method="none"), "", None),
+    "cfg": (replace(GUIDED, method="cfg"), "red", None),
+    "nag": (REQUEST, "", NagParams(nag_scale=11)),
+    "nag with L2": (replace(REQUEST, nag=NagParams(11, nag_norm="l2")), "", NagParams(11, nag_norm="l2")),
+    "vsf": (replace(REQUEST, method="vsf", vsf=VsfParams(2.0, 0.1)), "", VsfParams(2.0, 0.1)),
+    "nasa": (replace(REQUEST, method="nasa", nasa=NasaParams(0.5)), "", NasaParams(0.5)),
+    "cfg+nag": (GUIDED, "", NagParams(nag_scale=11)),
+    "cfg+nag without nag": (replace(GUIDED, nag=NagParams(nag_scale=1)), "red", None),
+}
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))
@@ -62,6 +76,29 @@ def render(family: ModelFamily, request: GenerationRequest) -> np.ndarray:
     return family.decode(request, latents).frames
 
 
+def render_by_hand(
+    family: DiffusersFamily, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
+) -> np.ndarray:
+    """The clip of a stock pipeline that is called as its own users call it, in parts of 255."""
+    stock = MAKERS[family.config.name]()
+    guidance = nag.guide(stock, "red", params, max_sequence_length=16) if params else nullcontext()
+    with guidance:
+        frames = stock(
+            request.prompt,
+            cfg_text,
+            height=32,
+            width=32,
+            num_frames=9,
+            num_inference_steps=3,
+            guidance_scale=request.sampling.guidance_scale,
+            max_sequence_length=16,
+            generator=torch.Generator().manual_seed(3),
+            output_type="np",
+            **({"frame_rate": 8.0} if family.config.name == "ltx" else {}),
+        ).frames[0]
+    return frames * 255
+
+
 def test_a_request_becomes_8_bit_frames(family: DiffusersFamily) -> None:
     frames = render(family, REQUEST)
     assert (frames.shape, frames.dtype) == ((9, 32, 32, 3), np.uint8)
@@ -70,8 +107,9 @@ def test_a_request_becomes_8_bit_frames(family: DiffusersFamily) -> None:
 def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: DiffusersFamily) -> None:
     others = [
         replace(REQUEST, prompt="a square", sampling=replace(REQUEST.sampling, num_inference_steps=2, seed=8)),
-        replace(REQUEST, negative_prompt="", sampling=replace(REQUEST.sampling, guidance_scale=3.0)),
+        replace(GUIDED, negative_prompt=""),
         replace(REQUEST, nag=NagParams(5.0, 2.0, 0.5, 0.0, 0.4)),
+        *(request for request, _, _ in METHODS.values()),
     ]
     alone = render(family, REQUEST)
     in_order = [render(family, other) for other in others]
@@ -100,21 +138,38 @@ def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: Diffuse
 
 
 def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: DiffusersFamily) -> None:
-    stock = MAKERS[family.config.name]()
-    expected = stock(
-        REQUEST.prompt,
-        height=32,
-        width=32,
-        num_frames=9,
-        num_inference_steps=3,
-        guidance_scale=1.0,
-        max_sequence_length=16,
-        generator=torch.Generator().manual_seed(3),
-        output_type="np",
-        **({"frame_rate": 8.0} if family.config.name == "ltx" else {}),
-    ).frames[0]
-    found = render(family, replace(REQUEST, negative_prompt=""))
-    assert np.abs(found - expected * 255).max() <= 0.51  # ours are rounded to bytes
+    expected = render_by_hand(family, REQUEST, "", None)
+    for method in ("none", "nag", "vsf", "nasa"):
+        found = render(family, replace(REQUEST, negative_prompt="", method=method))
+        assert np.abs(found - expected).max() <= 0.51, method  # ours are rounded to bytes
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_what_the_stock_pipeline_does_under_it(family: DiffusersFamily, method: str) -> None:
+    request, cfg_text, params = METHODS[method]
+    expected = render_by_hand(family, request, cfg_text, params)
+    assert np.abs(render(family, request) - expected).max() <= 0.51
+
+
+def test_each_method_makes_another_clip(family: DiffusersFamily) -> None:
+    clips = {name: render(family, request).tobytes() for name, (request, _, _) in METHODS.items()}
+    assert clips.pop("cfg+nag without nag") == clips["cfg"]
+    assert len(set(clips.values())) == len(clips)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_runs_the_passes_that_it_says(family: DiffusersFamily, method: str) -> None:
+    rows: list[int] = []
+    transformers = [family.pipeline.transformer, getattr(family.pipeline, "transformer_2", None)]
+    handles = [
+        transformer.register_forward_hook(lambda _module, _arguments, output: rows.append(len(output[0])))
+        for transformer in transformers
+        if transformer
+    ]
+    render(family, METHODS[method][0])
+    for handle in handles:
+        handle.remove()
+    assert sum(rows) == 3 * (2 if method.startswith("cfg") else 1)
 
 
 def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,12 +189,11 @@ def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.
 
 
 def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(family: DiffusersFamily) -> None:
-    guided = replace(REQUEST, sampling=replace(REQUEST.sampling, guidance_scale=3.0))
     red = family.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
     nag_alone = family.encode_text(REQUEST)
     assert nag_alone.unconditional_embeds is None
-    both = family.encode_text(guided)
-    cfg_alone = family.encode_text(replace(guided, nag=NagParams(nag_scale=1)))
+    both = family.encode_text(GUIDED)
+    cfg_alone = family.encode_text(replace(GUIDED, nag=NagParams(nag_scale=1)))
     assert both.negative_prompt_embeds is not None
     assert both.unconditional_embeds is not None
     assert torch.equal(both.negative_prompt_embeds, red)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from nag.params import NagParams, NasaParams, VsfParams
+from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
 from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
@@ -86,7 +86,7 @@ def request_of(method: GuidanceMethod, **changes: Any) -> GenerationRequest:
     ],
 )
 def test_a_method_says_what_the_negative_prompt_does(
-    method: GuidanceMethod, params: NagParams | VsfParams | NasaParams | None, unconditional_prompt: str | None
+    method: GuidanceMethod, params: GuidanceParams | None, unconditional_prompt: str | None
 ) -> None:
     request = request_of(method)
     assert request.attention_params == params
