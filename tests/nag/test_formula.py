@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -16,23 +18,27 @@ def attention_outputs(seed: int, batch: int, tokens: int, channels: int) -> tupl
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
-def expected(positive: torch.Tensor, negative: torch.Tensor, scale: float, tau: float, alpha: float) -> np.ndarray:
+def expected(
+    positive: torch.Tensor, negative: torch.Tensor, scale: float, tau: float, alpha: float, norm: str = "l1"
+) -> np.ndarray:
     rows = zip(positive.double().numpy(), negative.double().numpy(), strict=True)
-    return np.stack([guided(plus, minus, scale, tau, alpha) for plus, minus in rows])
+    return np.stack([guided(plus, minus, scale, tau, alpha, {"l1": 1, "l2": 2}[norm]) for plus, minus in rows])
 
 
 @given(
     st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 6), st.integers(1, 40),
     st.floats(1, 30), st.floats(0.05, 10), st.floats(0, 1), st.sampled_from([1e-12, 1e-3, 1.0, 1e4]),
+    st.sampled_from(["l1", "l2"]),
 )  # fmt: skip
 def test_nag_is_the_published_formula_in_float64(
-    seed: int, batch: int, tokens: int, channels: int, scale: float, tau: float, alpha: float, size: float
-) -> None:
+    seed: int, batch: int, tokens: int, channels: int, scale: float, tau: float, alpha: float, size: float,
+    norm: Literal["l1", "l2"],
+) -> None:  # fmt: skip
     positive, negative = (size * tensor for tensor in attention_outputs(seed, batch, tokens, channels))
-    result = normalized_attention_guidance(positive, negative, scale, tau, alpha)
+    result = normalized_attention_guidance(positive, negative, scale, tau, alpha, norm)
     assert result.shape == positive.shape
     np.testing.assert_allclose(
-        result.numpy(), expected(positive, negative, scale, tau, alpha), rtol=2e-5, atol=2e-5 * size * max(1, tau)
+        result.numpy(), expected(positive, negative, scale, tau, alpha, norm), rtol=2e-5, atol=2e-5 * size * max(1, tau)
     )
 
 
@@ -43,10 +49,20 @@ def test_the_norm_is_l1_as_a_case_by_hand_shows() -> None:
     torch.testing.assert_close(result, torch.tensor([[[5.6, -2.4]]]))
 
 
-def test_zero_rows_give_zeros_not_nan() -> None:
+def test_the_l2_norm_is_another_bound_as_a_case_by_hand_shows() -> None:
+    positive, negative = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[-0.5, 7.0]]])
+    # Zg = 3 * (3, 4) - 2 * (-0.5, 7) = (10, -2): L2 sqrt(104) against 5, so tau 1 takes it to 5; in L1 12 against 7
+    result = normalized_attention_guidance(positive, negative, 3.0, 1.0, 1.0, "l2")
+    torch.testing.assert_close(result, torch.tensor([[[10.0, -2.0]]]) * 5 / 104**0.5)
+    in_l1 = normalized_attention_guidance(positive, negative, 3.0, 1.0, 1.0, "l1")
+    torch.testing.assert_close(in_l1, torch.tensor([[[10.0, -2.0]]]) * 7 / 12)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2"])
+def test_zero_rows_give_zeros_not_nan(norm: Literal["l1", "l2"]) -> None:
     positive, negative = attention_outputs(0, 2, 4, 16)
     positive[0, 1] = negative[0, 1] = 0
-    result = normalized_attention_guidance(positive, negative, 9.0, 2.5, 0.25)
+    result = normalized_attention_guidance(positive, negative, 9.0, 2.5, 0.25, norm)
     assert torch.equal(result[0, 1], torch.zeros(16))
     assert torch.isfinite(result).all()
     assert result[0, 0].abs().min() > 0
@@ -86,14 +102,15 @@ def test_each_token_has_a_norm_of_its_own() -> None:
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)])
 @pytest.mark.parametrize("mean", [13.0, 100.0])
+@pytest.mark.parametrize("norm", ["l1", "l2"])
 def test_half_precision_with_5120_wide_tokens_neither_overflows_nor_fades(
-    dtype: torch.dtype, rtol: float, mean: float
+    dtype: torch.dtype, rtol: float, mean: float, norm: Literal["l1", "l2"]
 ) -> None:
     positive, negative = attention_outputs(3, 1, 4, CHANNELS_14B)
     positive, negative = (mean + positive).to(dtype), (mean - 2 * negative).to(dtype)
     assert mean > 12.8  # from here the L1 norm exceeds float16
-    result = normalized_attention_guidance(positive, negative, 11.0, 1.1, 0.5)
-    truth = expected(positive, negative, 11.0, 1.1, 0.5)
+    result = normalized_attention_guidance(positive, negative, 11.0, 1.1, 0.5, norm)
+    truth = expected(positive, negative, 11.0, 1.1, 0.5, norm)
     assert result.dtype == dtype
     assert torch.isfinite(result).all()
     np.testing.assert_allclose(result.double().numpy(), truth, rtol=rtol, atol=rtol * mean)

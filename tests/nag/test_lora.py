@@ -6,21 +6,27 @@ from typing import Any
 import pytest
 import torch
 
-from nag import NagParams, NegativeText, install
+from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
 from tests import tiny
 from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, render, text
 
 PROMPT, NEGATIVE = text(1, 12, 1), text(1, 7, 2)
 CLOSE, FAR = 2e-5, 2e-2
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
+METHODS: list[tuple[GuidanceParams, Guidance]] = [
+    (STRONG, Guidance(NEGATIVE, scale=9, tau=2.5, alpha=0.5)),
+    (VsfParams(1.7, 0.2), Guidance(NEGATIVE, method="vsf", scale=1.7, bias=0.2)),
+    (NasaParams(0.8), Guidance(NEGATIVE, method="nasa", scale=0.8)),
+]
 
 
-def lora(pipeline: Any) -> dict[str, torch.Tensor]:
+def lora(pipeline: Any, seed: int = 5) -> dict[str, torch.Tensor]:
     """Of rank 2, on the text's projection and on the keys and values of the cross-attentions."""
-    generator = torch.Generator().manual_seed(5)
+    generator = torch.Generator().manual_seed(seed)
     weights: dict[str, torch.Tensor] = {}
     for name, module in pipeline.transformer.named_modules():
-        is_text = "text_embedder.linear" in name or "caption_projection.linear" in name
+        parent, _, last = name.rpartition(".")
+        is_text = parent.endswith(("text_embedder", "caption_projection")) and last.startswith("linear_")
         if is_text or name.endswith(("attn2.to_k", "attn2.to_v")):
             key = f"transformer.{name}.lora_"
             weights[f"{key}A.weight"] = torch.randn(2, module.in_features, generator=generator)
@@ -29,34 +35,83 @@ def lora(pipeline: Any) -> dict[str, torch.Tensor]:
     return weights
 
 
-def by_hand(pipeline: Any) -> torch.Tensor:
-    with cross_attention_by_hand(pipeline, Guidance(NEGATIVE, scale=9, tau=2.5, alpha=0.5)):
+def by_hand(pipeline: Any, guidance: Guidance = METHODS[0][1]) -> torch.Tensor:
+    with cross_attention_by_hand(pipeline, guidance):
         return render(pipeline, PROMPT)
 
 
-@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
-def test_no_stale_text_after_a_lora_is_loaded_changed_and_unloaded(build: Callable[[], Any]) -> None:
+def clips_after(
+    changes: list[Callable[[Any], None]], build: Callable[[], Any], params: GuidanceParams, guidance: Guidance
+) -> list[torch.Tensor]:
+    """The clip before the first change and after each, on one installation; each is held against the clip by hand."""
     ours, reference = build(), build()
-    with install(ours) as nag, nag.guide(NegativeText(NEGATIVE), STRONG):
-        clips = [render(ours, PROMPT)]
-        truths = [by_hand(reference)]
-        for pipeline in (ours, reference):
-            pipeline.load_lora_weights(lora(pipeline), adapter_name="style")
-        clips.append(render(ours, PROMPT))
-        truths.append(by_hand(reference))
-        nag.check_coverage()
-        for pipeline in (ours, reference):
-            pipeline.set_adapters(["style"], [0.4])
-        clips.append(render(ours, PROMPT))
-        truths.append(by_hand(reference))
-        for pipeline in (ours, reference):
-            pipeline.unload_lora_weights()
-        clips.append(render(ours, PROMPT))
-        truths.append(by_hand(reference))
-    for clip, truth in zip(clips, truths, strict=True):
-        assert largest_difference(clip, truth) < 2 * CLOSE
-    assert torch.equal(clips[3], clips[0])
-    assert min(largest_difference(clips[0], clips[1]), largest_difference(clips[1], clips[2])) > FAR
+    clips: list[torch.Tensor] = []
+    with install(ours) as nag, nag.guide(NegativeText(NEGATIVE), params):
+        for change in (lambda _: None, *changes):
+            change(ours)
+            change(reference)
+            nag.check_coverage()
+            clips.append(render(ours, PROMPT))
+            assert largest_difference(clips[-1], by_hand(reference, guidance)) < 2 * CLOSE
+    return clips
+
+
+def load(name: str, seed: int) -> Callable[[Any], None]:
+    return lambda pipeline: pipeline.load_lora_weights(lora(pipeline, seed), adapter_name=name)
+
+
+@pytest.mark.parametrize(("params", "guidance"), METHODS)
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_no_stale_text_after_a_lora_is_loaded_changed_and_unloaded(
+    build: Callable[[], Any], params: GuidanceParams, guidance: Guidance
+) -> None:
+    changes: list[Callable[[Any], None]] = [
+        load("style", 5),
+        lambda pipeline: pipeline.set_adapters(["style"], [0.4]),
+        lambda pipeline: pipeline.unload_lora_weights(),
+    ]
+    before, loaded, weaker, after = clips_after(changes, build, params, guidance)
+    assert torch.equal(after, before)
+    assert min(largest_difference(before, loaded), largest_difference(loaded, weaker)) > FAR
+
+
+@pytest.mark.parametrize(("params", "guidance"), METHODS)
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_two_loras_at_once_are_guided_as_their_weights_say_and_leave_nothing_behind(
+    build: Callable[[], Any], params: GuidanceParams, guidance: Guidance
+) -> None:
+    changes: list[Callable[[Any], None]] = [
+        load("few-step", 5),
+        load("style", 6),
+        lambda pipeline: pipeline.set_adapters(["few-step", "style"], [1.0, 0.5]),
+        lambda pipeline: pipeline.delete_adapters("style"),
+        lambda pipeline: pipeline.unload_lora_weights(),
+    ]
+    before, first, _, both, first_again, after = clips_after(changes, build, params, guidance)
+    assert torch.equal(after, before)
+    assert largest_difference(first_again, first) < CLOSE
+    assert min(largest_difference(before, first), largest_difference(first, both)) > FAR
+
+
+@pytest.mark.parametrize(("params", "guidance"), METHODS)
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_loras_that_are_fused_and_then_unloaded_stay_in_the_weights_and_are_guided(
+    build: Callable[[], Any], params: GuidanceParams, guidance: Guidance
+) -> None:
+    def load_both(pipeline: Any) -> None:
+        load("few-step", 5)(pipeline)
+        load("style", 6)(pipeline)
+        pipeline.set_adapters(["few-step", "style"], [1.0, 0.5])
+
+    changes: list[Callable[[Any], None]] = [
+        load_both,
+        lambda pipeline: pipeline.fuse_lora(adapter_names=["few-step", "style"]),
+        lambda pipeline: pipeline.unload_lora_weights(),
+    ]
+    before, loaded, fused, unloaded = clips_after(changes, build, params, guidance)
+    assert largest_difference(fused, loaded) < 1e-4
+    assert largest_difference(unloaded, loaded) < 1e-4
+    assert largest_difference(unloaded, before) > FAR
 
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])

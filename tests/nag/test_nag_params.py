@@ -1,23 +1,69 @@
 import math
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag import NagError, NagParameterError, NagParams
+from nag import NagError, NagParameterError, NagParams, NasaParams, VsfParams
 
 
 def test_the_defaults_are_the_authors_for_wan_at_25_steps() -> None:
-    assert NagParams() == NagParams(nag_scale=9.0, nag_tau=2.5, nag_alpha=0.25, nag_start=0.0, nag_end=1.0)
+    assert NagParams() == NagParams(9.0, 2.5, 0.25, nag_start=0.0, nag_end=1.0, nag_norm="l1")
 
 
-@pytest.mark.parametrize("name", ["nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end"])
+def test_the_defaults_of_the_rivals() -> None:
+    assert VsfParams() == VsfParams(vsf_scale=1.0, vsf_bias=0.2)
+    assert NasaParams() == NasaParams(nasa_scale=0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((NagParams, name) for name in ("nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end")),
+        (VsfParams, "vsf_scale"),
+        (VsfParams, "vsf_bias"),
+        (NasaParams, "nasa_scale"),
+    ],
+)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_value_that_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
+def test_a_value_that_is_not_finite_is_refused_by_name(kind: Any, name: str, value: float) -> None:
     with pytest.raises(NagParameterError, match=f"{name} must be a finite number"):
-        NagParams(**{name: value})
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(VsfParams, "vsf_scale"), (VsfParams, "vsf_bias"), (NasaParams, "nasa_scale")]
+)
+def test_a_rivals_strength_below_zero_is_refused_with_what_came(kind: Any, name: str) -> None:
+    with pytest.raises(NagParameterError, match=rf"{name} must be at least 0 .*, not -0\.1"):
+        kind(**{name: -0.1})
+    assert kind(**{name: 0})
+
+
+@pytest.mark.parametrize("norm", ["L1", "l3", "", None, 1])
+def test_a_norm_that_is_not_known_is_refused_with_what_came(norm: Any) -> None:
+    with pytest.raises(NagParameterError, match="nag_norm must be 'l1' or 'l2'") as refusal:
+        NagParams(nag_norm=norm)
+    assert repr(norm) in str(refusal.value)
+    assert NagParams(nag_norm="l2").nag_norm == "l2"
+
+
+@pytest.mark.parametrize(
+    ("params", "is_active"),
+    [
+        (VsfParams(), True),
+        (VsfParams(vsf_bias=0.0), True),
+        (VsfParams(0.0, 3.0), False),
+        (NasaParams(), True),
+        (NasaParams(0.0), False),
+    ],
+)
+def test_a_rival_is_active_at_every_step_or_at_none(params: VsfParams | NasaParams, is_active: bool) -> None:
+    assert params.is_active == is_active
+    assert [params.is_active_at(step, 4) for step in range(4)] == [is_active] * 4
 
 
 @pytest.mark.parametrize(
@@ -79,13 +125,17 @@ def test_two_ranges_that_meet_guide_every_step_exactly_once(cut: float, num_step
 
 
 def test_parameters_load_without_torch() -> None:
-    code = "import sys, nag; nag.NagParams(); nag.NagTextError; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, nag, nag.params; nag.NagParams(); nag.VsfParams(); nag.NasaParams(); nag.NagTextError; "
+        "sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names_are_what_they_say_however_often_they_are_asked_for() -> None:
     code = (
-        "import nag; nag.install; from nag import install, guide, NegativeText; import nag.guidance, nag.packing\n"
+        "import nag; nag.install; from nag import install, guide, NegativeText\n"
+        "import nag.attention, nag.guidance, nag.methods, nag.nasa, nag.packing, nag.vsf\n"
         "assert callable(install) and callable(nag.install) and callable(guide) and callable(nag.guide)\n"
         "assert all(hasattr(nag, name) and not hasattr(getattr(nag, name), '__path__') for name in nag.__all__)\n"
         "assert type(nag.install) is type(nag.guide) is type(lambda: 0)"
