@@ -1,4 +1,4 @@
-"""What Wan and LTX have in common: a stock diffusers pipeline, NAG on it, and a clip that depends on its request alone.
+"""What Wan and LTX have in common: a stock diffusers pipeline, guided, and a clip that depends on its request alone.
 
 Decides how a pipeline is loaded and called. What differs between the families is in `wan` and `ltx`.
 """

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from jobs.catalog import ModelCatalog
+from jobs.cli import MANIFEST_HELP
 from jobs.manifest import open_manifest
+from jobs.rows import FIELD_TYPES, GUIDANCE_FIELDS
 from tests import tiny
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -47,4 +49,17 @@ def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
     (manifest,) = blocks("yaml")
     assert yaml.safe_load(manifest)["output"] == "s3://renders/spring"
     (tmp_path / "spring.yaml").write_text(manifest)
-    assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4
+    assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4 * 2
+
+
+def test_the_readme_and_the_help_name_every_field_of_guidance() -> None:
+    for text in (README, MANIFEST_HELP):
+        assert [name for name in GUIDANCE_FIELDS if not re.search(rf"\b{name}\b", text)] == []
+    assert [name for name in FIELD_TYPES if f"`{name}`" not in README] == []
+
+
+def test_the_manifest_of_the_help_plans(tmp_path: Path) -> None:
+    text = re.search(r"^  name: .*?\n(?=\n)", MANIFEST_HELP, re.DOTALL | re.MULTILINE)
+    assert text
+    (tmp_path / "spring.yaml").write_text(text[0])
+    assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 2 * 4 * 2
