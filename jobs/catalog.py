@@ -10,8 +10,8 @@ from pathlib import Path
 
 from jobs.errors import UnknownModelError
 from jobs.suggest import unknown
-from jobs.types import ModelIdentity
-from pipelines.config import ModelConfig, load_model_config, model_paths, resolve_source
+from jobs.types import LoraIdentity, ModelIdentity
+from pipelines.config import LoraConfig, ModelConfig, load_model_config, model_paths, resolve_source
 from pipelines.loading import ModelWeights, inspect_model
 
 Inspect = Callable[[ModelConfig, Path], ModelWeights]
@@ -22,12 +22,12 @@ class CatalogEntry:
     """One model.
 
     Args:
-        folder: where its weights are on this machine; no part of its identity.
+        weights: where they are on this machine; no part of its identity.
     """
 
     config: ModelConfig
     identity: ModelIdentity
-    folder: Path
+    weights: ModelWeights
 
 
 class ModelCatalog:
@@ -72,10 +72,9 @@ class ModelCatalog:
         path = self._paths[name]
         config = load_model_config(path)
         weights = self._inspect(config, path)
-        is_local = isinstance(resolve_source(config, path), Path) and not config.source.startswith("package:")
         identity = ModelIdentity(
             name=name,
-            source=f"folder:{weights.folder.name}" if is_local else config.source,
+            source=_public_source(config, path, weights.folder),
             revision=weights.revision,
             dtype=config.dtype,
             scheduler=config.scheduler.name or "saved",
@@ -83,5 +82,16 @@ class ModelCatalog:
             max_sequence_length=config.max_sequence_length,
             decode_timestep=config.decode_timestep,
             decode_noise_scale=config.decode_noise_scale,
+            loras=tuple(
+                LoraIdentity(_public_source(lora, path, found.path.parent), found.revision, lora.weight, lora.component)
+                for lora, found in zip(config.loras, weights.loras, strict=True)
+            ),
+            fuse_loras=config.fuse_loras,
         )
-        return CatalogEntry(config, identity, weights.folder)
+        return CatalogEntry(config, identity, weights)
+
+
+def _public_source(config: ModelConfig | LoraConfig, config_path: Path, folder: Path) -> str:
+    """Where weights come from, without the path of a machine."""
+    is_local = isinstance(resolve_source(config, config_path), Path) and not config.source.startswith("package:")
+    return f"folder:{folder.name}" if is_local else config.source

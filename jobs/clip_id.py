@@ -38,6 +38,8 @@ def _canonical(value: Any) -> dict[str, Any]:
             entry = float(entry) + 0.0  # 8 is 8.0, and -0.0 + 0.0 is 0.0
         elif is_dataclass(entry):
             entry = _canonical(entry)
+        elif isinstance(entry, tuple):
+            entry = [_canonical(one) for one in entry]
         document[name] = entry
     return document
 

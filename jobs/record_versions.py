@@ -32,7 +32,7 @@ def load_versioned(content: bytes) -> dict[str, Any]:
 
 
 def _update_from_1(document: dict[str, Any]) -> None:
-    """Version 1 knew NAG alone, with the L1 norm, and classifier-free guidance wherever its scale was above 1."""
+    """Version 1 knew no LoRAs, NAG alone with the L1 norm, and classifier-free guidance where its scale was above 1."""
     if "request" not in document:  # a failure or a quarantine, whose fields are the same
         return
     try:
@@ -41,5 +41,6 @@ def _update_from_1(document: dict[str, Any]) -> None:
         request["nag"]["nag_norm"] = "l1"
         request["vsf"] = {"vsf_scale": 1.0, "vsf_bias": 0.2}
         request["nasa"] = {"nasa_scale": 0.3}
+        document["model"] |= {"loras": [], "fuse_loras": False}
     except (KeyError, TypeError) as error:
         raise RecordError(f"is not as version 1 wrote it: {error}") from error

@@ -122,7 +122,7 @@ class Run:
         num_pending = sum(group.num_pending for group in self.plan.groups if group.model == name)
         setup = WorkerSetup(
             model=entry.config,
-            weights=ModelWeights(entry.folder, entry.identity.revision),
+            weights=entry.weights,
             output=self.store.uri,
             store=self.config.store,
             encoding=self.config.encoding,

@@ -10,6 +10,23 @@ Stage = Literal["queue", "load", "text", "denoise", "decode", "encode", "check",
 
 
 @dataclass(frozen=True)
+class LoraIdentity:
+    """Which LoRA, and how it is put on, as far as it decides the pixels: so not its name.
+
+    Args:
+        source: hub id, the packaged weights' name, or a folder's; never a machine's path.
+        revision: the digest of its file, the hub's with the commit before it.
+        weight: factor of its change.
+        component: the transformer that it changes, or "all".
+    """
+
+    source: str
+    revision: str
+    weight: float
+    component: str
+
+
+@dataclass(frozen=True)
 class ModelIdentity:
     """Which weights, and how they are run, as far as it decides the pixels.
 
@@ -20,6 +37,8 @@ class ModelIdentity:
         scheduler: diffusers class name, or "saved" for what the folder says.
         max_sequence_length: tokens of text, padded or cut to it.
         decode_timestep, decode_noise_scale: of autoencoders that finish denoising while they decode.
+        loras: in the order in which they are added up.
+        fuse_loras: they are added to the weights, which rounds differently.
     """
 
     name: str
@@ -31,6 +50,8 @@ class ModelIdentity:
     max_sequence_length: int = 512
     decode_timestep: float = 0.0
     decode_noise_scale: float = 0.0
+    loras: tuple[LoraIdentity, ...] = ()
+    fuse_loras: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from pipelines.loading import ModelWeights
 from pipelines.types import VideoFrames
 
 LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
-VERSIONED_PACKAGES = ("nagfarm", "torch", "diffusers", "transformers", "ray", "imageio-ffmpeg", "boto3")
+VERSIONED_PACKAGES = ("nagfarm", "torch", "diffusers", "transformers", "peft", "ray", "imageio-ffmpeg", "boto3")
 
 
 @dataclass(frozen=True)

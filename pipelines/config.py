@@ -4,13 +4,15 @@ Decides the schema of a model's YAML and where models are looked for. What the w
 in `loading`.
 """
 
+import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -54,6 +56,39 @@ class ShapeGrid:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """One LoRA of a model.
+
+    Args:
+        name: of the adapter, any that no other LoRA of the model has; decides no pixel.
+        source: as a model's: a hub id, a folder, or `package:NAME`.
+        weight: factor of its change, finite and not 0; negative turns it round.
+        weight_name: the file in the folder. Unsaid: `pytorch_lora_weights.safetensors`, or the only .safetensors file.
+        revision: the hub's commit or tag.
+        component: of models with two transformers, the one that it changes, such as `transformer_2` for Wan 2.2's low
+            noise; "all" changes each transformer that the model has.
+    """
+
+    name: str
+    source: str
+    weight: float = 1.0
+    weight_name: str | None = None
+    revision: str | None = None
+    component: Literal["all", "transformer", "transformer_2"] = "all"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise ModelConfigError(f"a LoRA's name is made of letters, digits, _ and -, not {self.name!r}")
+        check_source(self.source)
+        if not math.isfinite(self.weight) or self.weight == 0:
+            raise ModelConfigError(f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}")
+        if self.weight_name is not None and not re.fullmatch(r"[\w-][\w. -]*\.safetensors", self.weight_name):
+            raise ModelConfigError(
+                f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, not {self.weight_name}"
+            )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One model.
 
@@ -65,8 +100,13 @@ class ModelConfig:
         revision: the hub's commit or tag; for a folder None, and its content's fingerprint is taken.
         dtype: of the transformer and the text encoder; the VAE is float32 on CPU and where `vae_dtype` says so.
         max_sequence_length: tokens of text, padded or cut to it.
+        method: what the negative prompt does where a manifest does not say. `sampling.guidance_scale`, `nag`, `vsf` and
+            `nasa` are the defaults of the methods that use them, whether they are this one or a manifest's.
         decode_timestep: of LTX autoencoders that finish denoising while they decode (0.9.1 and later); else unused.
         decode_noise_scale: share of noise mixed into the latents before such an autoencoder decodes them.
+        loras: LoRAs on the transformers, added up in this order.
+        fuse_loras: adds the LoRAs to the weights once instead of computing them beside these in every step. Faster;
+            equal but for rounding, which in bfloat16 is visible.
     """
 
     name: str
@@ -81,27 +121,38 @@ class ModelConfig:
     device: Literal["cuda", "cpu", "auto"] = "auto"
     max_sequence_length: int = 512
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    method: GuidanceMethod = "nag"
     nag: NagParams = field(default_factory=NagParams)
+    vsf: VsfParams = field(default_factory=VsfParams)
+    nasa: NasaParams = field(default_factory=NasaParams)
     decode_timestep: float = 0.0
     decode_noise_scale: float = 0.0
+    loras: tuple[LoraConfig, ...] = ()
+    fuse_loras: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:
             raise ModelConfigError(f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}")
-        if self.source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", self.source):
-            raise ModelConfigError(f"a packaged model is package:NAME, not {self.source!r}")
+        check_source(self.source)
         if self.family == "ltx" and self.scheduler.flow_shift is not None:
             raise ModelConfigError("LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out")
+        if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
+            raise ModelConfigError(
+                f"sampling.guidance_scale must be above 1 for the method {self.method}, "
+                f"not {self.sampling.guidance_scale}"
+            )
         if min(self.grid.num_frames, self.grid.height, self.grid.width) < 1:
             raise ModelConfigError(f"the grid's entries must be at least 1, not {self.grid}")
+        if repeated := [name for name, count in Counter(lora.name for lora in self.loras).items() if count > 1]:
+            raise ModelConfigError(f"two LoRAs are called {repeated[0]}; each needs a name of its own")
+        if self.fuse_loras and not self.loras:
+            raise ModelConfigError("fuse_loras: true needs loras")
 
     def check_request(self, request: GenerationRequest) -> None:
         """Refuses a request that is off this model's grid, naming the nearest sizes that work.
 
         Raises:
             RequestError
-        method: what the negative prompt does where a manifest does not say. `sampling.guidance_scale`, `nag`, `vsf` and
-            `nasa` are the defaults of the methods that use them, whether they are this one or a manifest's.
         """
         if self.family == "ltx" and request.sampling.flow_shift is not None:
             raise RequestError(f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out")
@@ -121,10 +172,7 @@ class ModelConfig:
 
 def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
     """Model name to YAML: those that come with nagfarm, and those in `models_folder`, which win.
-    method: GuidanceMethod = "nag"
 
-    vsf: VsfParams = field(default_factory=VsfParams)
-    nasa: NasaParams = field(default_factory=NasaParams)
     Raises:
         ModelConfigError: there is no such folder.
     """
@@ -136,11 +184,6 @@ def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
 
 def load_model_config(path: Path) -> ModelConfig:
     """Reads and checks one model's YAML.
-        if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
-            raise ModelConfigError(
-                f"sampling.guidance_scale must be above 1 for the method {self.method}, "
-                f"not {self.sampling.guidance_scale}"
-            )
 
     Raises:
         ModelConfigError: it is missing, too large, not YAML, has unknown keys or values outside their range.
@@ -150,7 +193,7 @@ def load_model_config(path: Path) -> ModelConfig:
             raise ModelConfigError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
         loaded = OmegaConf.load(path)
         refuse_interpolations(OmegaConf.to_container(loaded))
-        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded)
+        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded))
         config = OmegaConf.to_object(merged)
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
@@ -158,6 +201,23 @@ def load_model_config(path: Path) -> ModelConfig:
         raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
     return config
+
+
+def _read_loras(loaded: Any) -> dict[str, tuple[LoraConfig, ...]]:
+    """The entries of `loras`, checked one by one: OmegaConf does not know what a tuple of dataclasses is made of."""
+    if not isinstance(loaded, DictConfig) or "loras" not in loaded:
+        return {}
+    entries = loaded["loras"]
+    if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
+        raise ModelConfigError(f"loras must be a list of LoRAs, each with a name and a source, not {entries!r}")
+    loras = [OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LoraConfig), entry)) for entry in entries]
+    return {"loras": tuple(cast("list[LoraConfig]", loras))}
+
+
+def check_source(source: str) -> None:
+    """Raises ModelConfigError for a `package:` that could lead out of the package."""
+    if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
+        raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
 
 
 def refuse_interpolations(value: object) -> None:
@@ -182,7 +242,7 @@ def one_line(error: Exception) -> str:
     return "; ".join(line for line in lines if not line.startswith("object_type")) or type(error).__name__
 
 
-def resolve_source(config: ModelConfig, path: Path) -> str | Path:
+def resolve_source(config: ModelConfig | LoraConfig, path: Path) -> str | Path:
     """Where the weights are: an absolute folder, or a hub id unchanged.
 
     Args:

@@ -5,14 +5,14 @@ diffusers and transformers are accepted; a folder cannot bring code of its own.
 """
 
 import hashlib
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.config import ModelConfig, resolve_source
 from pipelines.errors import ModelFolderError, ModelNotFoundError
+from pipelines.loras import LoraWeights, TransformerShapes, inspect_loras, verify_loras
+from pipelines.weight_files import LOCAL_REVISION, hub_folder, read_header, read_json, weight_files
 
 PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
 COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
@@ -31,17 +31,15 @@ COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
 }
 COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2")
 OPTIONAL_COMPONENTS = ("transformer_2",)
-MAX_JSON_BYTES = 64_000_000  # a large vocabulary's tokenizer.json is 17 MB
-MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
-LOCAL_REVISION = "sha256:"  # what a folder's revision begins with
 
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """A folder that was found fit to load, and what its content is called."""
+    """A folder that was found fit to load, what its content is called, and its LoRAs in the YAML's order."""
 
     folder: Path
     revision: str
+    loras: tuple[LoraWeights, ...] = ()
 
 
 def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
@@ -52,7 +50,7 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
         config_path: the YAML it was read from; relative folders are relative to it.
 
     Returns:
-        The folder, and as revision the hub's commit or the fingerprint of a local folder.
+        The folder, as revision the hub's commit or the fingerprint of a local folder, and the LoRAs.
 
     Raises:
         ModelNotFoundError: not on this machine; the message says how to get it.
@@ -62,27 +60,13 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
     if isinstance(source, Path):
         if not source.is_dir():
             raise ModelNotFoundError(f"{config.name}: the model folder {source} does not exist")
-        check_folder(source, config.family)
-        return ModelWeights(source, f"{LOCAL_REVISION}{fingerprint(source)[:32]}")
-    folder = _hub_folder(config.name, source, config.revision)
+        folder = source
+    else:
+        folder = hub_folder(config.name, source, config.revision)
     check_folder(folder, config.family)
-    return ModelWeights(folder, folder.name)
-
-
-def _hub_folder(name: str, source: str, revision: str | None) -> Path:
-    """The snapshot's folder in the local Hugging Face cache; its name is the commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, revision=revision, local_files_only=True))
-    except HFValidationError as error:
-        raise ModelNotFoundError(f"{name}: {source!r} is neither a hub id (owner/name) nor a folder") from error
-    except LocalEntryNotFoundError as error:
-        remedy = f"hf download {source}" + (f" --revision {revision}" if revision else "")
-        raise ModelNotFoundError(
-            f"{name}: {source} is not in this machine's Hugging Face cache; fetch it with: {remedy}"
-        ) from error
+    loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
+    revision = f"{LOCAL_REVISION}{fingerprint(folder)[:32]}" if isinstance(source, Path) else folder.name
+    return ModelWeights(folder, revision, loras)
 
 
 def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
@@ -121,76 +105,22 @@ def _check_component(folder: Path, component: str) -> None:
     if component not in COMPONENTS_WITH_WEIGHTS:
         return
     read_json(folder / "config.json")
-    shards = _weight_files(folder)
-    for shard in shards:
-        check_safetensors(shard)
+    for shard in weight_files(folder):
+        read_header(shard)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    if not indices:
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
-            remedy = f"; {pickled[0]} is a pickle, convert it to safetensors" if pickled else ""
-            raise ModelFolderError(f"{folder} holds no .safetensors file{remedy}")
-        return files
-    weight_map: Any = read_json(indices[0]).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelFolderError(f"{indices[0]} has no weight_map")
-    names = sorted({str(name) for name in weight_map.values()})
-    for name in names:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelFolderError(f"{indices[0]} names {name!r}, which is not a .safetensors file of its own folder")
-        if not (folder / name).is_file():
-            raise ModelFolderError(f"{folder}: the shard {name} is missing")
-    return [folder / name for name in names]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object of bounded size.
-
-    Raises:
-        ModelFolderError: missing, too large, or not a JSON object.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelFolderError(f"{path} is larger than {MAX_JSON_BYTES:,} bytes")
-        content: Any = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ModelFolderError(f"{path} is missing") from error
-    except OSError as error:
-        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path} must hold a JSON object, not a {type(content).__name__}")
-    return content
-
-
-def check_safetensors(path: Path) -> None:
-    """Proves that a file is a whole safetensors file by its header and its size.
-
-    Raises:
-        ModelFolderError: truncated, padded, or not safetensors.
-    """
-    try:
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            header_bytes = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-            if not 2 <= header_bytes <= MAX_HEADER_BYTES:
-                raise ModelFolderError(f"{path} is not a safetensors file")
-            header: Any = json.loads(file.read(header_bytes))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    except OSError as error:
-        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is not a safetensors file: its header is broken") from error
-    if not ends or not all(isinstance(end, int) for end in ends):
-        raise ModelFolderError(f"{path} holds no tensors")
-    expected, found = 8 + header_bytes + max(ends), path.stat().st_size
-    if expected != found:
-        raise ModelFolderError(f"{path} must have {expected:,} bytes by its header but has {found:,}: copy it again")
+def transformer_shapes(folder: Path) -> TransformerShapes:
+    """Of each transformer that a folder has, the shapes of its weights."""
+    index = read_json(folder / "model_index.json")
+    return {
+        component: {
+            name: shape
+            for shard in weight_files(folder / component)
+            for name, shape in read_header(shard).shapes.items()
+        }
+        for component in ("transformer", "transformer_2")
+        if index.get(component) not in (None, [None, None])
+    }
 
 
 def fingerprint(folder: Path) -> str:
@@ -220,3 +150,5 @@ def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
     found = f"{LOCAL_REVISION}{fingerprint(weights.folder)[:32]}" if is_local else weights.folder.name
     if found != weights.revision:
         raise ModelFolderError(f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}")
+    if config.loras:
+        verify_loras(config, weights.loras, transformer_shapes(weights.folder))

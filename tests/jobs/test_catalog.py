@@ -7,10 +7,11 @@ import pytest
 from jobs.catalog import ModelCatalog
 from jobs.errors import RefusedError, UnknownModelError
 from jobs.manifest import open_manifest
-from jobs.types import ModelIdentity
+from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.config import ModelConfig
 from pipelines.errors import ModelConfigError, ModelNotFoundError
 from pipelines.loading import ModelWeights
+from pipelines.loras import LoraWeights
 
 MODEL_YAML = """
 family: wan
@@ -61,13 +62,28 @@ def test_an_identity_says_what_decides_the_pixels(models: Path) -> None:
         vae_dtype="float32",
         max_sequence_length=77,
     )
-    assert (entry.config.name, entry.folder) == ("hub", Path("/machine/cache/my-weights"))
+    assert (entry.config.name, entry.weights.folder) == ("hub", Path("/machine/cache/my-weights"))
 
 
 def test_no_machines_path_is_in_an_identity(models: Path) -> None:
     catalog = ModelCatalog(models, FakeInspector())
     assert catalog.get("mine").identity.source == "folder:my-weights"
     assert catalog.get("packed").identity.source == "package:packed"
+
+
+def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
+    path = models / "hub.yaml"
+    entries = "[{name: a, source: Org/Style, weight: 2}, {name: b, source: ./secret/speed, component: transformer}]"
+    path.write_text(f"{path.read_text()}loras: {entries}\nfuse_loras: true\n")
+    found = (LoraWeights(Path("/machine/cache/c0ffee/a.safetensors"), "c0ffee/sha256:00"),)
+    found += (LoraWeights(Path("/machine/secret/speed/b.safetensors"), "sha256:11"),)
+    entry = ModelCatalog(models, lambda _config, _path: ModelWeights(Path("/machine/w"), "r1", found)).get("hub")
+    assert entry.weights.loras == found
+    assert entry.identity.fuse_loras
+    assert entry.identity.loras == (
+        LoraIdentity("Org/Style", "c0ffee/sha256:00", 2.0, "all"),
+        LoraIdentity("folder:speed", "sha256:11", 1.0, "transformer"),
+    )
 
 
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:

@@ -7,10 +7,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from jobs.clip_id import clip_id
-from jobs.types import ClipSpec, ModelIdentity
+from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
+LORA = LoraIdentity("Org/Style", "c0ffee/sha256:00", 1.0, "all")
 MODEL = ModelIdentity("tiny", "package:tiny", "r1", "float32", "UniPCMultistepScheduler")
 REQUEST = GenerationRequest(
     prompt="a red circle",
@@ -89,14 +90,18 @@ def changed(leaf: Any) -> Any:
             return OTHER_CHOICES[leaf]
         case str():
             return leaf + "x"
+        case bool():
+            return not leaf
         case int():
             return leaf + 2
+        case tuple():
+            return (*leaf, LORA)
         case _:
             return leaf + 0.05
 
 
 def test_an_id_is_32_hex_digits_and_never_changes() -> None:
-    assert clip_id(MODEL, REQUEST) == "c5a788f3f0a06609dcf6b52f7bb13bd3"
+    assert clip_id(MODEL, REQUEST) == "6b56d5f2ac9fadb32dcb232a5445cf85"
 
 
 @pytest.mark.parametrize("path", leaves(REQUEST))
@@ -109,6 +114,19 @@ def test_every_field_of_the_request_changes_the_id(path: str) -> None:
 def test_every_field_of_the_model_changes_the_id(path: str) -> None:
     other = replaced(MODEL, path, changed(leaves(MODEL)[path]))
     assert clip_id(other, REQUEST) != clip_id(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize("path", leaves(LORA))
+def test_every_field_of_a_lora_changes_the_id(path: str) -> None:
+    one, other = (replace(MODEL, loras=(lora,)) for lora in (LORA, replaced(LORA, path, changed(leaves(LORA)[path]))))
+    assert clip_id(one, REQUEST) != clip_id(other, REQUEST)
+
+
+def test_the_order_of_loras_counts_and_how_a_whole_weight_is_written_does_not() -> None:
+    second = replace(LORA, source="Org/Speed", weight=2.0)
+    ids = [clip_id(replace(MODEL, loras=loras), REQUEST) for loras in ((LORA, second), (second, LORA))]
+    assert ids[0] != ids[1]
+    assert clip_id(replace(MODEL, loras=(LORA, replace(second, weight=2))), REQUEST) == ids[0]
 
 
 def test_a_flow_shift_as_saved_is_not_any_number() -> None:

@@ -33,12 +33,13 @@ from jobs.records import (
     write_run,
 )
 from jobs.store import Store, open_store
-from jobs.types import ClipFailed, ModelIdentity, StageTiming
+from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 CLIP_ID = "0123456789abcdef" * 2
 CONFIG = StoreConfig(max_attempts=2)
+MODEL = ModelIdentity("shapes-wan", "package:shapes-wan", "abc", "float32", "saved")
 REQUEST = GenerationRequest(
     prompt="ein Kreis läuft\n円 🎈",
     negative_prompt='"red"\\',
@@ -81,7 +82,7 @@ def record_of(store: Store, body: bytes, clip_id: str = CLIP_ID, pid: int = 7) -
     return ClipRecord(
         clip_id=clip_id,
         name="spring-1",
-        model=ModelIdentity("shapes-wan", "package:shapes-wan", "abc", "float32", "saved"),
+        model=MODEL,
         request=REQUEST,
         run_id="spring-20260131",
         attempt=1,
@@ -197,6 +198,7 @@ def test_a_record_that_is_not_as_documented_is_refused(
 def written_by_version_1(record: ClipRecord, guidance_scale: float) -> dict[str, Any]:
     document = json.loads(record.to_json())
     request = document["request"]
+    del document["model"]["loras"], document["model"]["fuse_loras"]
     del request["method"], request["vsf"], request["nasa"], request["nag"]["nag_norm"]
     request["sampling"]["guidance_scale"] = guidance_scale
     return document | {"schema_version": 1}
@@ -242,6 +244,15 @@ def test_what_is_no_json_object_is_refused(content: bytes, message: str) -> None
         ClipRecord.from_json(content)
 
 
+def test_a_record_of_a_model_with_loras_comes_back_as_it_was(record: ClipRecord) -> None:
+    loras = (
+        LoraIdentity("Org/Style", "c0ffee/sha256:00", 1.0, "all"),
+        LoraIdentity("folder:a", "b", -0.5, "transformer"),
+    )
+    with_loras = dataclasses.replace(record, model=dataclasses.replace(MODEL, loras=loras, fuse_loras=True))
+    assert ClipRecord.from_json(with_loras.to_json()) == with_loras
+
+
 def test_a_number_that_is_not_finite_is_never_written(record: ClipRecord) -> None:
     with pytest.raises(RecordError, match="cannot be written as JSON"):
         dataclasses.replace(record, timings=(StageTiming("text", 0.0, float("nan")),)).to_json()
@@ -258,7 +269,7 @@ def test_every_field_is_documented() -> None:
     sections = dict(re.findall(r"^##+ .*?`?([A-Z]\w+)`?\)?\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE))
     documented = (
         *(ClipRecord, FailureRecord, QuarantineRecord, ModelIdentity, GenerationRequest, VideoShape, SamplingParams),
-        *(NagParams, VsfParams, NasaParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
+        *(LoraIdentity, NagParams, VsfParams, NasaParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
     )
     for cls in documented:
         rows = re.findall(r"^\| `(\w+)` \|", sections[cls.__name__], re.MULTILINE)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.config import load_model_config, model_paths, resolve_source
+from pipelines.config import LoraConfig, load_model_config, model_paths, resolve_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 
@@ -103,6 +103,41 @@ def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) 
 def test_a_wrong_yaml_is_one_named_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message):
         load_model_config(write(tmp_path, text))
+
+
+def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
+    text = "loras: [{name: style, source: ./style}, {name: b-2, source: Org/Speed, weight: -2, revision: main}]\n"
+    config = load_model_config(write(tmp_path, f"{GOOD}{text}fuse_loras: true\n"))
+    assert config.loras == (LoraConfig("style", "./style"), LoraConfig("b-2", "Org/Speed", -2.0, revision="main"))
+    assert config.fuse_loras
+    assert resolve_source(config.loras[0], tmp_path / "mine.yaml") == tmp_path.resolve() / "style"
+    assert load_model_config(write(tmp_path, GOOD)).loras == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("loras: [{name: a}]", "source"),
+        ("loras: [{name: a, source: ./a, strength: 1}]", "strength"),
+        ("loras: [./a]", "each with a name and a source, not \\['./a'\\]"),
+        ("loras: {name: a, source: ./a}", "loras must be a list"),
+        ("loras: null", "loras must be a list"),
+        ("loras: [{name: a.b, source: ./a}]", "letters, digits, _ and -, not 'a.b'"),
+        ("loras: [{name: a, source: ./a}, {name: a, source: ./b}]", "two LoRAs are called a"),
+        ("loras: [{name: a, source: ./a, weight: 0}]", "finite and not 0, not 0.0"),
+        ("loras: [{name: a, source: ./a, weight: .inf}]", "finite and not 0, not inf"),
+        ("loras: [{name: a, source: ./a, weight_name: ../b.safetensors}]", "must be a .safetensors file of its folder"),
+        ("loras: [{name: a, source: ./a, weight_name: /b.safetensors}]", "must be a .safetensors file of its folder"),
+        ("loras: [{name: a, source: ./a, weight_name: b.bin}]", "must be a .safetensors file of its folder"),
+        ("loras: [{name: a, source: ./a, component: vae}]", "component"),
+        ("loras: [{name: a, source: 'package:../a'}]", "package:NAME"),
+        ("loras: [{name: a, source: '${oc.env:HOME}'}]", "interpolations are refused"),
+        ("fuse_loras: true", "needs loras"),
+    ],
+)
+def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ModelConfigError, match=message):
+        load_model_config(write(tmp_path, f"{GOOD}{text}\n"))
 
 
 def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:
