@@ -29,7 +29,6 @@ from jobs.records import RUN_FILE, committed_ids, read_record, write_run
 from jobs.run import load_model
 from jobs.store import Store, open_store
 from jobs.worker import WorkerSetup
-from pipelines.loading import ModelWeights
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -151,7 +150,7 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
         write_run(open_store(output, StoreConfig()), f"run-{name}", RUN_FILE, {})
         setup = WorkerSetup(
             model=entry.config,
-            weights=ModelWeights(entry.folder, entry.identity.revision),
+            weights=entry.weights,
             output=output,
             store=StoreConfig(),
             encoding=EncodingConfig(),
