@@ -35,6 +35,8 @@ class Verdict:
             even path, on a plain background, and nothing else.
         error: mean absolute difference between the clip and the clip drawn again, beyond the noise allowance, over the
             shape's own contrast, in the worst frame.
+        moved_px: how far the shape goes to the right and down from the first to the last frame, on the straight line
+            through its centres; None where no shape is found.
     """
 
     colour: str | None
@@ -43,6 +45,7 @@ class Verdict:
     background: str | None
     is_clean: bool
     error: float
+    moved_px: tuple[float, float] | None = None
 
 
 def _nearest(colour: torch.Tensor, palette: dict[str, tuple[int, int, int]]) -> str | None:
@@ -83,12 +86,13 @@ def judge(frames: np.ndarray) -> Verdict:
     drawn_THWC = background_C + drawings[shape].unsqueeze(-1) * axis_C
     excess_THWC = ((frames_THWC - drawn_THWC).abs() - NOISE_LEVELS).clamp_min(0)
     error = (excess_THWC.sum(dim=(1, 2, 3)) / (area_T * axis_C.abs().sum())).max().item()
-    motion, is_even = _motion(centre_x_T, centre_y_T)
+    moved_px, wobble_px = _path(centre_x_T, centre_y_T)
+    motion, is_even = _direction(moved_px), wobble_px <= MAX_WOBBLE_PX
     colour = _nearest(colour_C, COLOURS)
     size_ratio = radius_T.mean().item() / RADIUS_PX
     is_sized = 1 / MAX_SIZE_RATIO <= size_ratio <= MAX_SIZE_RATIO
     is_clean = None not in (colour, motion, background) and is_sized and is_even and error <= MAX_ERROR
-    return Verdict(colour, shape, motion, background, is_clean, error)
+    return Verdict(colour, shape, motion, background, is_clean, error, moved_px)
 
 
 def _foreground_colour(frames_THWC: torch.Tensor, background_C: torch.Tensor) -> torch.Tensor | None:
@@ -100,8 +104,8 @@ def _foreground_colour(frames_THWC: torch.Tensor, background_C: torch.Tensor) ->
     return frames_THWC[distance_THW >= 0.8 * peak].median(dim=0).values
 
 
-def _motion(x_T: torch.Tensor, y_T: torch.Tensor) -> tuple[str | None, bool]:
-    """Reads the direction off the centre's path, and whether the path is straight and even."""
+def _path(x_T: torch.Tensor, y_T: torch.Tensor) -> tuple[tuple[float, float], float]:
+    """The displacement on the straight, even path nearest to the centre's, and the largest distance from that path."""
     time_T = torch.arange(len(x_T), dtype=torch.float32)
     time_T = (time_T - time_T.mean()) / time_T.std()
     moved: list[float] = []
@@ -110,13 +114,17 @@ def _motion(x_T: torch.Tensor, y_T: torch.Tensor) -> tuple[str | None, bool]:
         slope = (path_T * time_T).sum() / time_T.square().sum()
         moved.append((slope * (time_T[-1] - time_T[0])).item())
         wobble = max(wobble, (path_T - path_T.mean() - slope * time_T).abs().max().item())
-    is_even = wobble <= MAX_WOBBLE_PX
+    return (moved[0], moved[1]), wobble
+
+
+def _direction(moved_px: tuple[float, float]) -> str | None:
+    """The motion of the world that a displacement is, or None."""
     for name, direction in MOTIONS.items():
-        along = moved[0] * direction[0] + moved[1] * direction[1]
-        across = abs(moved[0] * direction[1]) + abs(moved[1] * direction[0])
+        along = moved_px[0] * direction[0] + moved_px[1] * direction[1]
+        across = abs(moved_px[0] * direction[1]) + abs(moved_px[1] * direction[0])
         if name == "still":
-            if max(map(abs, moved)) < STILL_PX:
-                return name, is_even
+            if max(map(abs, moved_px)) < STILL_PX:
+                return name
         elif along > MOVING_PX and across < STILL_PX:
-            return name, is_even
-    return None, is_even
+            return name
+    return None

@@ -1,0 +1,140 @@
+"""Clips that are deliberately wrong, to measure the judge itself: what does it call clean, and what does it read?
+
+Each kind takes a true clip and spoils it in one way, as models and guidance do it. *Frozen* alone makes another member
+of the world, a clip that stands still: there the judge is right to call it clean, and must not read the motion.
+
+Shapes of tensors: T frames, H and W pixels, C = 3 channels.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from pipelines.shapes.world import (
+    ATTRIBUTES,
+    BACKGROUNDS,
+    FIRST_CENTRE_PX,
+    LAST_CENTRE_PX,
+    SIZE_PX,
+    ShapesClip,
+    render,
+    sample_clip,
+)
+
+Break = Callable[[ShapesClip, torch.Generator], torch.Tensor]
+GHOST_OPACITY = 0.5
+PALE_OPACITY = 0.5
+BLUR_PX = 2.5
+SIZES = (0.65, 1.5)  # against the world's
+JUMP_PX = 8
+
+
+def broken_clip(kind: str, clip: ShapesClip, generator: torch.Generator) -> np.ndarray:
+    """The clip, spoilt.
+
+    Args:
+        kind: one of `BREAKAGES`, or "none" for the true clip.
+
+    Returns:
+        (T, H, W, 3) uint8.
+    """
+    frames_THWC = render(clip) if kind == "none" else BREAKAGES[kind](clip, generator)
+    return frames_THWC.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
+
+
+def _plain(level: float) -> Break:
+    return lambda clip, _generator: torch.full_like(render(clip), level)
+
+
+def _noise(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(render(clip).shape, generator=generator) * 255
+
+
+def _frozen(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
+    frames_THWC = render(clip)
+    return frames_THWC[:1].expand_as(frames_THWC)
+
+
+def _ghost(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
+    """A second shape, half transparent, in another corner of the picture."""
+    other = sample_clip(generator, motion="still", background=clip.background)
+    corner = tuple(FIRST_CENTRE_PX if start > SIZE_PX / 2 else LAST_CENTRE_PX for start in clip.start_xy_px)
+    ghost = replace(other, start_xy_px=corner)
+    return render(clip) + GHOST_OPACITY * (render(ghost) - _background(ghost))
+
+
+def _pale(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
+    return torch.lerp(_background(clip), render(clip), PALE_OPACITY)
+
+
+def _blurred(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
+    offset = torch.arange(-8, 9, dtype=torch.float32)
+    weights = torch.exp(-0.5 * (offset / BLUR_PX).square())
+    kernel = weights.outer(weights)
+    frames_TCHW = torch.nn.functional.pad(render(clip).permute(0, 3, 1, 2), (8, 8, 8, 8), mode="replicate")
+    blurred = torch.nn.functional.conv2d(frames_TCHW.flatten(0, 1).unsqueeze(1), (kernel / kernel.sum())[None, None])
+    return blurred.view(-1, 3, SIZE_PX, SIZE_PX).permute(0, 2, 3, 1)
+
+
+def _between_shapes(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
+    """Half of one shape and half of another in the same place."""
+    return torch.lerp(render(clip), render(replace(clip, shape=_other("shape", clip.shape, generator))), 0.5)
+
+
+def _wrong_size(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
+    size = SIZES[int(torch.randint(len(SIZES), (), generator=generator))]
+    return render(replace(clip, radius_px=clip.radius_px * size))
+
+
+def _jumping(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
+    """Every second frame is shifted, towards the middle of the picture."""
+    frames_THWC = render(clip).clone()
+    shift = JUMP_PX if clip.start_xy_px[1] < SIZE_PX / 2 else -JUMP_PX
+    frames_THWC[1::2] = frames_THWC[1::2].roll(shift, dims=1)
+    return frames_THWC
+
+
+def _uneven_colour(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
+    """The picture's left part of the shape in one colour, its right part in another."""
+    other = replace(clip, colour=_other("colour", clip.colour, generator))
+    left_of_middle = torch.arange(SIZE_PX).view(1, 1, -1, 1) < clip.start_xy_px[0]
+    return torch.where(left_of_middle, render(clip), render(other))
+
+
+def _between_colours(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
+    return torch.lerp(render(clip), render(replace(clip, colour=_other("colour", clip.colour, generator))), 0.5)
+
+
+def _background(clip: ShapesClip) -> torch.Tensor:
+    return torch.tensor(BACKGROUNDS[clip.background], dtype=torch.float32)
+
+
+def _other(attribute: str, value: str, generator: torch.Generator) -> str:
+    others = [other for other in ATTRIBUTES[attribute] if other != value]
+    return others[int(torch.randint(len(others), (), generator=generator))]
+
+
+BREAKAGES: dict[str, Break] = {
+    "grey": _plain(127.0),
+    "black": _plain(0.0),
+    "noise": _noise,
+    "frozen": _frozen,
+    "ghost of a second shape": _ghost,
+    "half transparent": _pale,
+    "blurred": _blurred,
+    "between two shapes": _between_shapes,
+    "wrong size": _wrong_size,
+    "jumping": _jumping,
+    "uneven colour": _uneven_colour,
+    "between two colours": _between_colours,
+}
+
+
+def draw_clip_to_break(kind: str, generator: torch.Generator) -> ShapesClip:
+    """A true clip; one that moves, where the breakage is to stop it or to be seen in its path."""
+    while True:
+        clip = sample_clip(generator)
+        if kind != "frozen" or clip.motion != "still":
+            return clip

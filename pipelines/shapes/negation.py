@@ -1,0 +1,102 @@
+"""What a benchmark of negative prompts asks of the Shapes world: prompts, what is negated, and clips that answer right.
+
+Two cases. *Open*: the prompt leaves the negated attribute open, as a negative prompt is meant to be used. *Hard*: the
+prompt names the very value that is negated ("a red circle", negative "red") beside at least one other attribute.
+
+The tasks of an attribute and a case are a fixed sequence: a smaller number of them is the beginning of a larger one.
+"""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import torch
+
+from pipelines.shapes.captions import NAMED_SHARE, phrase, sentence
+from pipelines.shapes.world import ATTRIBUTES, MOTIONS, ShapesClip, sample_clip
+
+Case = Literal["open", "hard"]
+CASES: tuple[Case, ...] = ("open", "hard")
+
+
+@dataclass(frozen=True)
+class NegationTask:
+    """One prompt, one negated value and one seed, the same for every method that is compared.
+
+    Args:
+        index: the place in the sequence of its attribute and case.
+        named: the attributes that the prompt names, and their values.
+    """
+
+    attribute: str
+    case: Case
+    index: int
+    value: str
+    named: tuple[tuple[str, str], ...]
+    prompt: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.attribute, self.case, self.index
+
+    @property
+    def negative_prompt(self) -> str:
+        return phrase(self.attribute, self.value)
+
+    @property
+    def required(self) -> dict[str, str]:
+        """What a right answer shows: all that the prompt names, but for what the negative prompt takes back."""
+        return {attribute: value for attribute, value in self.named if attribute != self.attribute}
+
+    @property
+    def open_attributes(self) -> tuple[str, ...]:
+        """What neither prompt says anything about."""
+        return tuple(name for name in ATTRIBUTES if name != self.attribute and name not in dict(self.named))
+
+    @property
+    def direction(self) -> tuple[int, int] | None:
+        """Where a right answer moves to; None where it may stand still."""
+        motion = self.required.get("motion", "still")
+        return None if motion == "still" else MOTIONS[motion]
+
+
+def draw_named(generator: torch.Generator, left_open: str | None = None) -> dict[str, str]:
+    """A random part of a random clip's attributes, perhaps none, and never `left_open`."""
+    clip = sample_clip(generator)
+    return {
+        attribute: getattr(clip, attribute)
+        for attribute in ATTRIBUTES
+        if attribute != left_open and torch.rand((), generator=generator) < NAMED_SHARE
+    }
+
+
+def draw_tasks(attribute: str, case: Case, num_tasks: int) -> tuple[NegationTask, ...]:
+    """The first tasks of an attribute and a case. The values take turns, so that each is negated equally often."""
+    return tuple(islice(_tasks(attribute, case), num_tasks))
+
+
+def _tasks(attribute: str, case: Case) -> Iterator[NegationTask]:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{attribute} {case}".encode()))
+    values = ATTRIBUTES[attribute]
+    index = 0
+    while True:
+        named = draw_named(generator, left_open=attribute)
+        if not named:
+            continue
+        value = values[index % len(values)]
+        if case == "hard":
+            named[attribute] = value
+        prompt = sentence(named, generator)
+        seed = int(torch.randint(2**31, (), generator=generator))
+        yield NegationTask(attribute, case, index, value, tuple(named.items()), prompt, seed)
+        index += 1
+
+
+def draw_right_answer(task: NegationTask, generator: torch.Generator) -> ShapesClip:
+    """A true clip that shows what the task requires and not what it negates."""
+    others = [value for value in ATTRIBUTES[task.attribute] if value != task.value]
+    chosen = others[int(torch.randint(len(others), (), generator=generator))]
+    return sample_clip(generator, **task.required, **{task.attribute: chosen})
