@@ -16,12 +16,12 @@ import psutil
 import pytest
 from rich.console import Console
 
-from infra.local.contact_sheet import SheetClip, draw_contact_sheet
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3
 from jobs.catalog import ModelCatalog
 from jobs.check import decode_mp4
 from jobs.config import EncodingConfig, RunConfig, StoreConfig
+from jobs.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
 from jobs.dispatch import Dispatcher
 from jobs.manifest import open_manifest
 from jobs.progress import RunProgress
@@ -105,11 +105,9 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
     for record in records:
         decoded = decode_mp4(tmp_path / record.key)
         assert decoded.frames.shape == (17, 64, 64, 3)
-        sheet.append(
-            SheetClip(
-                record.request.prompt, record.request.negative_prompt, record.request.sampling.seed, decoded.frames
-            )
-        )
+        request = record.request
+        column = negative_heading(request.negative_prompt)
+        sheet.append(SheetClip(request.prompt, column, request.sampling.seed, decoded.frames))
     draw_contact_sheet(sheet, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 

@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from infra.local.contact_sheet import SheetClip, draw_contact_sheet
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3, stop_signal_as_interrupt
 from jobs.catalog import ModelCatalog
 from jobs.check import decode_mp4
 from jobs.config import StoreConfig
+from jobs.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
 from jobs.manifest import open_manifest
 from jobs.records import committed_ids, read_record
 from jobs.store import open_store
@@ -75,7 +75,8 @@ def print_summary(uri: str, output: Path) -> None:
         totals_s.update(record.stage_totals_s)
         frames = decode_mp4(path).frames
         request = record.request
-        clips.append(SheetClip(request.prompt, request.negative_prompt, request.sampling.seed, frames))
+        column = negative_heading(request.negative_prompt)
+        clips.append(SheetClip(f"prompt: {request.prompt}", column, request.sampling.seed, frames))
     sheet = output / "contact-sheet.png"
     if clips:
         draw_contact_sheet(clips, sheet)
