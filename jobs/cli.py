@@ -14,6 +14,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from jobs.bench.arguments import BENCH_EPILOG, BENCH_SUMMARY, add_bench_arguments, read_bench_options
 from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig, load_config
 from jobs.errors import JobError, ManifestError, NoClusterError, StoppedError
@@ -35,6 +36,7 @@ examples:
   nagfarm render spring.yaml                        render it; run it again to go on where it stopped
   nagfarm render prompts.csv --model shapes-wan --output file:///tmp/spring
   ray job submit --working-dir . -- python -m jobs render spring.yaml
+  nagfarm bench negatives --quick                   measure what negative prompts do, in a few minutes
   nagfarm models                                    which models there are, and whether their weights are here
   nagfarm doctor --output s3://renders/spring       what is missing on this machine
 
@@ -96,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
                 "--retry-quarantined", action="store_true", help="also render the manifest's clips that were given up"
             )
 
+    add_bench_arguments(add("bench", BENCH_SUMMARY, BENCH_EPILOG))
     add("models", "list the models and whether their weights are here")
     doctor = add("doctor", "check Ray, ffmpeg, GPUs, weights and the store, and say what is missing")
     doctor.add_argument("--output", metavar="URI", help="also check that clips can be written there")
@@ -124,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return plan_command(options, console)
             case "render":
                 return render_command(options, console)
+            case "bench":
+                return bench_command(options, console)
             case "models":
                 return models_command(options, console)
             case _:
@@ -196,6 +201,25 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
     _say(console, f"clips and records are in {store.uri}")
     num_quarantined = plan.num_quarantined + summary.num_quarantined
     return _report_quarantine(num_quarantined, store, console) if num_quarantined else EXIT_OK
+
+
+def bench_command(options: argparse.Namespace, console: Console) -> int:
+    """Renders a benchmark's clips as `render` does, then judges and reports what is committed."""
+    asked = read_bench_options(options)
+
+    from jobs.bench.command import describe, prepare, report
+
+    bench = prepare(asked, options.models)
+    _say(console, describe(bench))
+    options.manifest, options.models, options.model = bench.manifest, bench.models_folder, None
+    options.output = options.output or (asked.report / "clips").resolve().as_uri()
+    code = EXIT_OK if options.report_only else render_command(options, console)
+    if code not in (EXIT_OK, EXIT_QUARANTINE):
+        return code
+    config, _, manifest, store, _ = _open(options)
+    report(bench, manifest, store, config.encoding, options.processes)
+    _say(console, f"the report is {asked.report / asked.kind}.md")
+    return code
 
 
 def _say(console: Console, text: str) -> None:

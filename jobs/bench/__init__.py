@@ -1,0 +1,1 @@
+"""Benchmarks that render through the farm itself, judge what came out, and report."""

@@ -1,0 +1,109 @@
+"""The figures of a cell, from answers whose figures are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jobs.bench.measures import compare, compare_cost, is_clean, is_faithful, measure, progress
+from pipelines.shapes.negation import draw_tasks
+from tests.jobs.bench.answers import seen_as, unfaithful
+
+TASKS = draw_tasks("colour", "open", 20)
+TRUTH = {task.key: seen_as(task) for task in TASKS}
+PLAIN = {task.key: seen_as(task, shows_negated=task.index < 10) for task in TASKS}
+
+
+def test_a_method_that_does_all_right_has_the_best_figures() -> None:
+    figures = measure(TASKS, TRUTH, PLAIN, TRUTH)
+    assert (figures.num_tasks, figures.num_clips, figures.num_pairs) == (20, 20, 20)
+    assert figures.negated_share.value == 0
+    assert figures.suppression.value == 1
+    assert (figures.fidelity.value, figures.clean.value, figures.cost.value) == (1, 1, 1)
+    assert figures.distance.value == pytest.approx(0, abs=1e-9)
+    assert figures.motion.value == figures.motion_to_none.value == 1
+
+
+def test_no_guidance_against_itself_changes_nothing() -> None:
+    figures = measure(TASKS, PLAIN, PLAIN, TRUTH)
+    assert figures.negated_share.value == 0.5
+    assert figures.suppression.value == 0
+    assert figures.fidelity_to_none.value == figures.clean_to_none.value == 0
+    assert figures.cost.value == 1
+
+
+def test_losses_are_counted_in_their_own_column() -> None:
+    ours = dict(TRUTH)
+    for task in TASKS[:5]:
+        ours[task.key] = unfaithful(task, ours[task.key])
+    for task in TASKS[:2]:
+        ours[task.key] = replace(ours[task.key], verdict=replace(ours[task.key].verdict, is_clean=False))
+    figures = measure(TASKS, ours, PLAIN, TRUTH)
+    assert figures.fidelity_to_none.value == pytest.approx(-0.25)
+    assert figures.clean_to_none.value == pytest.approx(-0.1)
+    assert figures.suppression.value == 1
+
+
+def test_what_is_not_rendered_is_dropped_in_pairs_and_not_guessed() -> None:
+    ours = {task.key: TRUTH[task.key] for task in TASKS[:8]}
+    plain = {task.key: PLAIN[task.key] for task in TASKS[2:]}
+    figures = measure(TASKS, ours, plain, TRUTH)
+    assert (figures.num_tasks, figures.num_clips, figures.num_pairs) == (20, 8, 6)
+    nothing = measure(TASKS, {}, PLAIN, TRUTH)
+    assert nothing.num_clips == 0
+    assert not nothing.suppression.is_defined
+    assert not nothing.clean.is_defined
+    assert not nothing.distance.is_defined
+
+
+def test_a_cost_is_taken_within_one_run() -> None:
+    ours = {task.key: seen_as(task, denoise_s=2.0) for task in TASKS}
+    ours[TASKS[0].key] = replace(ours[TASKS[0].key], denoise_s=99.0, run_id="another")
+    found = compare_cost(TASKS, ours, PLAIN)
+    assert (found.value, found.high) == (2, 2)
+    apart = {key: replace(seen, run_id="another") for key, seen in ours.items()}
+    assert not compare_cost(TASKS, apart, PLAIN).is_defined
+
+
+def test_a_hard_task_is_answered_right_without_what_is_negated() -> None:
+    (task,) = draw_tasks("shape", "hard", 1)
+    assert is_faithful(task, seen_as(task))
+    assert is_faithful(task, seen_as(task, shows_negated=True))
+    assert not is_faithful(task, unfaithful(task, seen_as(task)))
+
+
+def test_motion_is_how_far_a_clip_goes_where_its_prompt_says() -> None:
+    task = next(task for task in TASKS if task.direction is not None)
+    seen = seen_as(task)
+    moved = seen.verdict.moved_px
+    assert moved is not None
+    half = replace(seen, verdict=replace(seen.verdict, moved_px=(moved[0] / 2, moved[1] / 2)))
+    back = replace(seen, verdict=replace(seen.verdict, moved_px=(-moved[0], -moved[1])))
+    unread = replace(seen, verdict=replace(seen.verdict, moved_px=None))
+    assert [progress(task, one) for one in (seen, half, back, unread)] == [1, 0.5, -1, None]
+    still = next(task for task in TASKS if task.direction is None)
+    assert progress(still, seen_as(still)) is None
+
+
+def test_a_negated_motion_is_no_motion_to_be_kept() -> None:
+    for task in draw_tasks("motion", "hard", 10):
+        assert task.direction is None
+
+
+def test_diversity_falls_where_all_clips_show_the_same() -> None:
+    tasks = tuple(task for task in draw_tasks("colour", "open", 80) if "shape" in task.open_attributes)
+    shapes = ("circle", "square", "triangle", "cross")
+    same = {task.key: seen_as(task) for task in tasks}
+    mixed = {
+        key: replace(seen, verdict=replace(seen.verdict, shape=shapes[index % 4]))
+        for index, (key, seen) in enumerate(same.items())
+    }
+    ours, theirs = (measure(tasks, answers, same, same).diversity.value for answers in (mixed, same))
+    assert ours > theirs
+
+
+def test_differences_are_taken_over_common_tasks_alone() -> None:
+    ours = {task.key: seen_as(task, is_clean=False) for task in TASKS[:10]}
+    theirs = {task.key: seen_as(task, is_clean=task.index % 2 == 0) for task in TASKS[5:]}
+    assert compare(TASKS, ours, theirs, is_clean).value == pytest.approx(-0.4)  # of 5 to 9, 6 and 8 are clean
+    assert np.isnan(compare(TASKS, ours, {}, is_clean).value)

@@ -1,0 +1,86 @@
+"""Targets are met by numbers or missed by them, and a number that is not there does neither."""
+
+from jobs.bench.design import Block, Setting, interleaved_tasks
+from jobs.bench.measures import Answers, compare, compare_cost, is_clean, is_faithful, measure
+from jobs.bench.results import POOLED, Row, Versus
+from jobs.bench.tables import csv_text, method_table, target_table
+from jobs.bench.targets import Target, check_targets
+from tests.jobs.bench.answers import seen_as, unfaithful
+
+TASKS = interleaved_tasks(("colour", "shape"), ("open",), 100)
+PLAIN = {task.key: seen_as(task, shows_negated=task.index % 2 == 0) for task in TASKS}
+GOOD = {task.key: seen_as(task, denoise_s=1.1) for task in TASKS}
+SLOW = {task.key: seen_as(task, denoise_s=2.0, shows_negated=task.index == 0) for task in TASKS}
+DIRTY = {task.key: seen_as(task, denoise_s=2.0, is_clean=task.index % 3 > 0) for task in TASKS}
+WEAK = {task.key: seen_as(task, shows_negated=task.index % 4 == 0) for task in TASKS}
+LOSING = {task.key: unfaithful(task, seen_as(task)) if task.index % 20 == 0 else seen_as(task) for task in TASKS}
+
+
+def targets(nag: Answers, cfg: Answers, num_steps: int) -> dict[str, Target]:
+    answers = {"none": PLAIN, "nag": nag, "cfg": cfg}
+    rows = [
+        Row(
+            model="shapes-wan", num_steps=num_steps, is_main=True, setting=Setting(name, (("method", name),)),
+            case="open", attribute=POOLED, figures=measure(TASKS, ours, PLAIN, PLAIN), floor=0.0,
+            to_nag=versus(ours, nag), to_cfg=versus(ours, cfg),
+        )
+        for name, ours in answers.items()
+    ]  # fmt: skip
+    assert "shapes-wan" in csv_text(rows)
+    assert method_table(rows).count("\n") == 2 + len(rows)
+    return {target.name: target for target in check_targets(rows)}
+
+
+def versus(ours: Answers, theirs: Answers) -> Versus:
+    return Versus(
+        compare(TASKS, ours, theirs, is_faithful), compare(TASKS, ours, theirs, is_clean),
+        compare_cost(TASKS, ours, theirs),
+    )  # fmt: skip
+
+
+def test_a_nag_that_works_and_a_cfg_that_collapses_meet_all_at_few_steps() -> None:
+    found = targets(GOOD, DIRTY, num_steps=4)
+    assert list(found) == ["NAG suppression", "NAG fidelity against none", "NAG clean against none", "CFG against NAG"]
+    assert all(target.is_met for target in found.values())
+
+
+def test_a_cfg_that_is_as_good_misses_its_target() -> None:
+    found = targets(GOOD, GOOD, num_steps=4)
+    assert found["CFG against NAG"].is_met is False
+    assert "**MISSED**" in target_table(found.values())
+
+
+def test_half_a_suppression_is_missed_with_the_number() -> None:
+    target = targets(WEAK, DIRTY, num_steps=4)["NAG suppression"]
+    assert target.is_met is False
+    assert target.found.startswith("0.50 [")
+
+
+def test_five_points_of_fidelity_are_too_many() -> None:
+    found = targets(LOSING, DIRTY, num_steps=4)
+    assert found["NAG fidelity against none"].is_met is False
+    assert found["NAG clean against none"].is_met is True
+
+
+def test_at_many_steps_nag_is_held_against_cfg() -> None:
+    found = targets(GOOD, SLOW, num_steps=25)
+    assert list(found) == ["NAG suppression", "NAG cost against CFG"]
+    assert all(target.is_met for target in found.values())
+    assert found["NAG cost against CFG"].found.startswith("0.55 [")
+    assert targets(WEAK, SLOW, num_steps=25)["NAG suppression"].is_met is False
+    assert targets(SLOW, SLOW, num_steps=25)["NAG cost against CFG"].is_met is False
+
+
+def test_what_was_not_rendered_is_neither_met_nor_missed() -> None:
+    found = targets({}, {}, num_steps=4)
+    assert {target.is_met for target in found.values()} == {None}
+    assert "not measured" in target_table(found.values())
+
+
+def test_other_numbers_of_steps_have_no_targets() -> None:
+    assert targets(GOOD, DIRTY, num_steps=8) == {}
+
+
+def test_interleaved_tasks_take_turns() -> None:
+    block = Block("shapes-wan", 4, True, (), TASKS)
+    assert [task.attribute for task in block.tasks[:4]] == ["colour", "shape", "colour", "shape"]
