@@ -4,7 +4,7 @@ The one place that knows all methods: processors and hooks see a `Method`. Stren
 graph takes as inputs instead of baking them in; each method has a graph of its own.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -35,7 +35,7 @@ class Nag:
         self.nag_scale = torch.ones(())
         self.nag_tau = torch.ones(())
         self.nag_alpha = torch.zeros(())
-        self.nag_norm = NagParams.nag_norm
+        self.nag_norm: Literal["l1", "l2"] = NagParams.nag_norm
 
     def set(self, params: NagParams) -> None:
         self.nag_scale.fill_(params.nag_scale)

@@ -120,7 +120,8 @@ def test_half_precision_with_5120_wide_tokens_neither_overflows_nor_fades(
 def test_parameters_as_0_dim_tensors_give_the_same_as_floats() -> None:
     positive, negative = attention_outputs(0, 1, 4, 16)
     floats = normalized_attention_guidance(positive, negative, 9.0, 2.5, 0.25)
-    tensors = normalized_attention_guidance(positive, negative, *(torch.tensor(value) for value in (9.0, 2.5, 0.25)))
+    scale, tau, alpha = (torch.tensor(value) for value in (9.0, 2.5, 0.25))
+    tensors = normalized_attention_guidance(positive, negative, scale, tau, alpha)
     torch.testing.assert_close(floats, tensors)
 
 

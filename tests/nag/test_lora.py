@@ -13,6 +13,8 @@ from tests.nag.reference import Guidance, cross_attention_by_hand, largest_diffe
 PROMPT, NEGATIVE = text(1, 12, 1), text(1, 7, 2)
 CLOSE, FAR = 2e-5, 2e-2
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
+# said of every second adapter; an error inside diffusers' loading would hide it behind a KeyError
+second_adapter = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model:UserWarning")
 METHODS: list[tuple[GuidanceParams, Guidance]] = [
     (STRONG, Guidance(NEGATIVE, scale=9, tau=2.5, alpha=0.5)),
     (VsfParams(1.7, 0.2), Guidance(NEGATIVE, method="vsf", scale=1.7, bias=0.2)),
@@ -75,6 +77,7 @@ def test_no_stale_text_after_a_lora_is_loaded_changed_and_unloaded(
     assert min(largest_difference(before, loaded), largest_difference(loaded, weaker)) > FAR
 
 
+@second_adapter
 @pytest.mark.parametrize(("params", "guidance"), METHODS)
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
 def test_two_loras_at_once_are_guided_as_their_weights_say_and_leave_nothing_behind(
@@ -93,6 +96,7 @@ def test_two_loras_at_once_are_guided_as_their_weights_say_and_leave_nothing_beh
     assert min(largest_difference(before, first), largest_difference(first, both)) > FAR
 
 
+@second_adapter
 @pytest.mark.parametrize(("params", "guidance"), METHODS)
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
 def test_loras_that_are_fused_and_then_unloaded_stay_in_the_weights_and_are_guided(

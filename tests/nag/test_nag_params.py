@@ -80,7 +80,7 @@ def test_a_rival_is_active_at_every_step_or_at_none(params: VsfParams | NasaPara
         ({"nag_start": 0.6, "nag_end": 0.5}, "nag_start and nag_end"),
     ],
 )
-def test_a_value_outside_its_range_is_refused_with_what_came(values: dict[str, float], message: str) -> None:
+def test_a_value_outside_its_range_is_refused_with_what_came(values: dict[str, Any], message: str) -> None:
     with pytest.raises(NagParameterError, match=message) as refusal:
         NagParams(**values)
     assert all(str(value) in str(refusal.value) for value in values.values())

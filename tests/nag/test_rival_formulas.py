@@ -21,8 +21,8 @@ def one_attention(
 ) -> torch.Tensor:
     """Of (B, L, H, K) over packed (B, T, H, K), with torch's own attention."""
     flipped, logit_bias = value_sign_flip(value, negative_mask, scale, bias)
-    parts = (part.transpose(1, 2) for part in (query, key, flipped))
-    return functional.scaled_dot_product_attention(*parts, attn_mask=logit_bias).transpose(1, 2)
+    q, k, v = (part.transpose(1, 2) for part in (query, key, flipped))
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=logit_bias).transpose(1, 2)
 
 
 @given(st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.floats(0, 4), st.floats(0, 3))
@@ -68,8 +68,8 @@ def test_padding_of_the_negative_counts_for_nothing_row_by_row() -> None:
 def test_a_negative_that_is_all_padding_leaves_the_prompt_alone() -> None:
     query, key, value = random(0, 1, 5, 2, 4), random(1, 1, 9, 2, 4), random(2, 1, 9, 2, 4)
     ours = one_attention(query, key, value, torch.zeros(1, 4).bool(), 1.5, 0.2)
-    parts = (part.transpose(1, 2) for part in (query, key[:, :5], value[:, :5]))
-    torch.testing.assert_close(ours, functional.scaled_dot_product_attention(*parts).transpose(1, 2))
+    q, k, v = (part.transpose(1, 2) for part in (query, key[:, :5], value[:, :5]))
+    torch.testing.assert_close(ours, functional.scaled_dot_product_attention(q, k, v).transpose(1, 2))
     assert torch.isfinite(ours).all()
 
 
