@@ -1,4 +1,4 @@
-"""Measures a Shapes model against what it was trained for, and NAG on it: `python -m pipelines.shapes.evaluate`.
+"""Measures a Shapes model against what it was trained for, and NAG on it: `python -m pipelines.shapes.evaluate MODEL`.
 
 Prints one table, a line a measurement with its target, and exits with 1 where a target is missed. All is drawn from
 fixed seeds. Clips are rendered in batches here, for speed; the farm renders them one at a time.
@@ -9,21 +9,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import WanPipeline
 
 import nag
 from pipelines.config import PACKAGED_WEIGHTS, load_model_config, model_paths
-from pipelines.shapes.autoencoder import encode_clips
 from pipelines.shapes.captions import phrase, sentence
 from pipelines.shapes.judge import Verdict, judge
+from pipelines.shapes.models import MODELS, ShapesModel
+from pipelines.shapes.negation import draw_named
 from pipelines.shapes.text import MAX_TOKENS
 from pipelines.shapes.world import (
     ATTRIBUTES,
+    FPS,
     NUM_FRAMES,
     SIZE_PX,
     ShapesClip,
@@ -33,7 +35,6 @@ from pipelines.shapes.world import (
 
 BATCH_SIZE = 20
 NEGATED = ("colour", "shape", "background")
-NAMED_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,13 @@ def measure_judge(num_clips: int) -> Row:
 
 
 @torch.no_grad()
-def measure_autoencoder(pipeline: WanPipeline, num_clips: int) -> list[Row]:
+def measure_autoencoder(model: ShapesModel, pipeline: Any, num_clips: int) -> list[Row]:
     generator = torch.Generator().manual_seed(102)
     clips = [sample_clip(generator) for _ in range(num_clips)]
     true_NCTHW = render_uint8(clips)
     decoded = [
         pipeline.vae.decode(chunk, return_dict=False)[0]
-        for chunk in encode_clips(pipeline.vae, true_NCTHW).split(BATCH_SIZE)
+        for chunk in model.encode_clips(pipeline.vae, true_NCTHW).split(BATCH_SIZE)
     ]
     made_NTHWC = to_uint8(torch.cat(decoded))
     true_NTHWC = true_NCTHW.permute(0, 2, 3, 4, 1).numpy()
@@ -116,12 +117,7 @@ def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[
     generator = torch.Generator().manual_seed(seed)
     tasks: list[Task] = []
     while len(tasks) < num_clips:
-        clip = sample_clip(generator)
-        named = {
-            attribute: value
-            for attribute, value in attributes_of(clip).items()
-            if attribute != left_open and torch.rand((), generator=generator) < NAMED_SHARE
-        }
+        named = draw_named(generator, left_open)
         if named:
             tasks.append(Task(named, sentence(named, generator), seed * 100_000 + len(tasks)))
     return tasks
@@ -129,7 +125,7 @@ def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[
 
 @torch.no_grad()
 def render(
-    pipeline: WanPipeline, tasks: list[Task], sampling: Sampling, negative: tuple[str, nag.NagParams] | None = None
+    pipeline: Any, tasks: list[Task], sampling: Sampling, negative: tuple[str, nag.NagParams] | None = None
 ) -> Iterator[Verdict]:
     """Renders and judges.
 
@@ -140,6 +136,7 @@ def render(
     guidance: Any = (
         nullcontext() if negative is None else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
     )
+    frame_rate = {"frame_rate": FPS} if "frame_rate" in signature(pipeline.__call__).parameters else {}
     with guidance:
         for first in range(0, len(tasks), BATCH_SIZE):
             batch = tasks[first : first + BATCH_SIZE]
@@ -153,6 +150,7 @@ def render(
                 generator=[torch.Generator().manual_seed(task.seed) for task in batch],
                 output_type="pt",
                 max_sequence_length=MAX_TOKENS,
+                **frame_rate,
             )
             for frames in to_uint8(output.frames.permute(0, 2, 1, 3, 4) * 2 - 1):
                 yield judge(frames)
@@ -172,7 +170,7 @@ def followed(tasks: list[Task], verdicts: list[Verdict], attribute: str | None =
     ]
 
 
-def measure_following(pipeline: WanPipeline, num_clips: int, sampling: Sampling, target: float) -> list[Row]:
+def measure_following(pipeline: Any, num_clips: int, sampling: Sampling, target: float) -> list[Row]:
     tasks = make_tasks(num_clips, seed=103)
     verdicts = list(render(pipeline, tasks, sampling))
     rows: list[Row] = []
@@ -187,9 +185,7 @@ def measure_following(pipeline: WanPipeline, num_clips: int, sampling: Sampling,
     return rows
 
 
-def measure_nag(
-    pipeline: WanPipeline, attribute: str, num_clips: int, sampling: Sampling, params: nag.NagParams
-) -> list[Row]:
+def measure_nag(pipeline: Any, attribute: str, num_clips: int, sampling: Sampling, params: nag.NagParams) -> list[Row]:
     """The share of each value of an attribute that the prompts leave open, without and with NAG against that value."""
     tasks = make_tasks(num_clips, seed=104, left_open=attribute)
     plain = list(render(pipeline, tasks, sampling))
@@ -221,20 +217,30 @@ def print_table(rows: list[Row]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+def load_pipeline(model: ShapesModel, weights: Path | None = None) -> Any:
+    """A Shapes pipeline with its model's own flow shift, from the packaged weights or from `weights`."""
+    pipeline = model.pipeline_class.from_pretrained(
+        weights or PACKAGED_WEIGHTS / model.name, dtype=torch.float32, use_safetensors=True
+    )
+    flow_shift = load_model_config(model_paths()[model.name]).scheduler.flow_shift
+    if flow_shift is not None:
+        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, flow_shift=flow_shift)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the Shapes model (about 8 minutes on two cores).")
-    parser.add_argument("--weights", type=Path, default=PACKAGED_WEIGHTS / "shapes-wan")
+    parser = argparse.ArgumentParser(description="Measure a Shapes model (about 8 minutes on two cores).")
+    parser.add_argument("model", choices=list(MODELS))
+    parser.add_argument("--weights", type=Path, help="default: those that come with nagfarm")
     parser.add_argument("--clips", type=int, default=400, help="for each of the measurements of following a prompt")
     parser.add_argument("--nag-clips", type=int, default=80, help="for each negated value")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 8])
     arguments = parser.parse_args()
-    config = load_model_config(model_paths()["shapes-wan"])
-    pipeline = WanPipeline.from_pretrained(arguments.weights, use_safetensors=True)
-    pipeline.scheduler = type(pipeline.scheduler).from_config(
-        pipeline.scheduler.config, flow_shift=config.scheduler.flow_shift
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    rows = [measure_judge(1000), *measure_autoencoder(pipeline, 200)]
+    model = MODELS[arguments.model]
+    config = load_model_config(model_paths()[model.name])
+    pipeline = load_pipeline(model, arguments.weights)
+    rows = [measure_judge(1000), *measure_autoencoder(model, pipeline, 200)]
     for num_steps in arguments.steps:
         sampling = Sampling(num_steps, config.sampling.guidance_scale)
         rows += measure_following(pipeline, arguments.clips, sampling, 0.95 if num_steps >= 25 else 0.90)

@@ -1,24 +1,28 @@
-"""Trains the Shapes models' text side: a T5 tokenizer on the captions, and a stock `UMT5EncoderModel` at tiny size.
+"""Trains the Shapes models' text side: a T5 tokenizer on the captions, and a stock text encoder at tiny size.
 
-Decides the vocabulary and the encoder's size. The encoder learns to tell, from a caption alone, each attribute or that
-it is left open; the transformer is then trained on its frozen tokens.
+Decides the vocabulary and the encoder's size: `UMT5EncoderModel` for Wan, `T5EncoderModel` for LTX. The encoder learns
+to tell, from a caption alone, each attribute or that it is left open; the transformer is then trained on its frozen
+tokens.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch.nn import functional
-from transformers import T5Tokenizer, UMT5Config, UMT5EncoderModel
+from transformers import T5Config, T5EncoderModel, T5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training_log import LogStep
 from pipelines.shapes.world import ATTRIBUTES, ShapesClip, sample_clip
 
+TEXT_DIM = 64
 MAX_TOKENS = 48  # the longest caption has 46
 VOCABULARY_SIZE = 220
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,;:!?'\"()-"
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # T5's ids 0, 1, 2
+TextEncoder = UMT5EncoderModel | T5EncoderModel
 
 
 @dataclass(frozen=True)
@@ -60,30 +64,39 @@ def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
     return [(token, float(score)) for token, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
 
 
-def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:
-    return UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=vocabulary_size,
-            d_model=64,
-            d_kv=16,
-            d_ff=128,
-            num_layers=2,
-            num_heads=4,
-            relative_attention_num_buckets=16,
-            relative_attention_max_distance=32,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=0,
-            eos_token_id=1,
-            use_cache=False,
-        )
+def build_text_encoder(vocabulary_size: int, family: Literal["wan", "ltx"]) -> TextEncoder:
+    """The untrained encoder that the family's pipeline has."""
+    config_class, model_class = (UMT5Config, UMT5EncoderModel) if family == "wan" else (T5Config, T5EncoderModel)
+    config = config_class(
+        vocab_size=vocabulary_size,
+        d_model=TEXT_DIM,
+        d_kv=16,
+        d_ff=128,
+        num_layers=2,
+        num_heads=4,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=32,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+        use_cache=False,
     )
+    return model_class(config)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedCaptions:
+    """Captions as the family's pipeline encodes them."""
+
+    embeds: torch.Tensor  # (B, L, D), zero behind each caption's last token
+    attention_mask: torch.Tensor  # (B, L), 1 up to each caption's last token
 
 
 def encode_captions(
-    tokenizer: T5Tokenizer, encoder: UMT5EncoderModel, captions: list[str], max_tokens: int
-) -> torch.Tensor:
-    """Encodes as `WanPipeline` does: (B, max_tokens, D), zero behind each caption's last token."""
+    tokenizer: T5Tokenizer, encoder: TextEncoder, captions: list[str], max_tokens: int
+) -> EncodedCaptions:
+    """Encodes as `WanPipeline` does, which has no mask, and as `LTXPipeline` does up to what its mask hides."""
     tokens = tokenizer(
         captions,
         padding="max_length",
@@ -93,7 +106,7 @@ def encode_captions(
         return_tensors="pt",
     )
     hidden_BLD = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
-    return hidden_BLD * tokens.attention_mask.unsqueeze(-1)
+    return EncodedCaptions(hidden_BLD * tokens.attention_mask.unsqueeze(-1), tokens.attention_mask)
 
 
 def attribute_targets(clips: list[ShapesClip], captions: list[str]) -> dict[str, torch.Tensor]:
@@ -116,19 +129,23 @@ def _is_named(attribute: str, clip: ShapesClip, text: str) -> bool:
     return value in text.lower().replace(",", " ").split()
 
 
-def train_text_encoder(training: TextTraining, tokenizer: T5Tokenizer, log_step: LogStep) -> UMT5EncoderModel:
+def train_text_encoder(
+    training: TextTraining, tokenizer: T5Tokenizer, family: Literal["wan", "ltx"], log_step: LogStep
+) -> TextEncoder:
     """Trains from scratch on captions drawn afresh each step."""
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
-    encoder = build_text_encoder(len(tokenizer)).train()
-    heads = torch.nn.ModuleDict({name: torch.nn.Linear(64, len(values) + 1) for name, values in ATTRIBUTES.items()})
+    encoder = build_text_encoder(len(tokenizer), family).train()
+    heads = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(TEXT_DIM, len(values) + 1) for name, values in ATTRIBUTES.items()}
+    )
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.num_steps)
     for step in range(training.num_steps):
         clips = [sample_clip(generator, anywhere=True) for _ in range(training.batch_size)]
         captions = [caption(clip, generator) for clip in clips]
-        pooled_BD = encode_captions(tokenizer, encoder, captions, training.max_tokens).sum(dim=1) / 8
+        pooled_BD = encode_captions(tokenizer, encoder, captions, training.max_tokens).embeds.sum(dim=1) / 8
         losses = [
             functional.cross_entropy(heads[attribute](pooled_BD), target)
             for attribute, target in attribute_targets(clips, captions).items()

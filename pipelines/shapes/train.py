@@ -1,41 +1,40 @@
-"""Trains the Shapes model from nothing and saves it as an ordinary diffusers folder.
+"""Trains a Shapes model from nothing and saves it as an ordinary diffusers folder.
 
-`python -m pipelines.shapes.train --output FOLDER`. A stage whose folder is there already is not trained again, so an
-interrupted training goes on where the last finished stage left it.
+`python -m pipelines.shapes.train shapes-ltx --output FOLDER`. A stage whose folder is there already is not trained
+again, so an interrupted training goes on where the last finished stage left it.
 """
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan, LTXVideoTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, T5Tokenizer, UMT5EncoderModel
+from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
-from pipelines.shapes.autoencoder import AutoencoderTraining, train_autoencoder
 from pipelines.shapes.denoiser import (
     COURSES,
-    NUM_TRAIN_TIMESTEPS,
     DenoiserTraining,
-    build_transformer,
     normalised_latents,
-    sample_training_clips,
     train_transformer,
+    training_clips,
 )
-from pipelines.shapes.text import TextTraining, train_text_encoder, train_tokenizer
+from pipelines.shapes.models import MODELS, ShapesModel, TrainedParts
+from pipelines.shapes.text import TextEncoder, TextTraining, train_text_encoder, train_tokenizer
 from pipelines.shapes.training_log import TrainingLog, plot_losses
 from pipelines.shapes.world import ShapesClip
 
-SAMPLING_FLOW_SHIFT = 3.0
+_AUTOENCODERS = {"wan": AutoencoderKLWan, "ltx": AutoencoderKLLTXVideo}
+_TEXT_ENCODERS = {"wan": UMT5EncoderModel, "ltx": T5EncoderModel}
+_TRANSFORMERS = {"wan": WanTransformer3DModel, "ltx": LTXVideoTransformer3DModel}
 
 
-def autoencoder_stage(folder: Path, log: TrainingLog) -> AutoencoderKLWan:
+def autoencoder_stage(model: ShapesModel, folder: Path, log: TrainingLog) -> Any:
     if not folder.exists():
-        train_autoencoder(AutoencoderTraining(), log.log_step).save_pretrained(folder)
-    return AutoencoderKLWan.from_pretrained(folder, use_safetensors=True).eval()
+        model.train_autoencoder(log.log_step).save_pretrained(folder)
+    return _AUTOENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
 
 
 def tokenizer_stage(folder: Path) -> T5Tokenizer:
@@ -44,16 +43,16 @@ def tokenizer_stage(folder: Path) -> T5Tokenizer:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def text_encoder_stage(folder: Path, tokenizer: T5Tokenizer, log: TrainingLog) -> UMT5EncoderModel:
+def text_encoder_stage(model: ShapesModel, folder: Path, tokenizer: T5Tokenizer, log: TrainingLog) -> TextEncoder:
     if not folder.exists():
-        train_text_encoder(TextTraining(), tokenizer, log.log_step).save_pretrained(folder)
-    return UMT5EncoderModel.from_pretrained(folder, use_safetensors=True).eval()
+        train_text_encoder(TextTraining(), tokenizer, model.family, log.log_step).save_pretrained(folder)
+    return _TEXT_ENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
 
 
-def latents_stage(path: Path, autoencoder: AutoencoderKLWan, clips: list[ShapesClip]) -> torch.Tensor:
+def latents_stage(model: ShapesModel, path: Path, autoencoder: Any, clips: list[ShapesClip]) -> torch.Tensor:
     if not path.exists():
         chunks: list[torch.Tensor] = []
-        for chunk in normalised_latents(autoencoder, clips):
+        for chunk in normalised_latents(model, autoencoder, clips):
             chunks.append(chunk.half())
             print(f"latents      clip {sum(map(len, chunks)):>6} of {len(clips)}", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,65 +60,44 @@ def latents_stage(path: Path, autoencoder: AutoencoderKLWan, clips: list[ShapesC
     return load_file(path)["latents"]
 
 
-@dataclass(frozen=True)
-class Teachers:
-    """What the transformer is trained with, trained already."""
-
-    autoencoder: AutoencoderKLWan
-    tokenizer: T5Tokenizer
-    text_encoder: UMT5EncoderModel
-
-
 def transformer_stage(
+    model: ShapesModel,
     folder: Path,
     latents_path: Path,
     training: DenoiserTraining,
-    start: WanTransformer3DModel,
-    teachers: Teachers,
+    parts: TrainedParts,
     log: TrainingLog,
-) -> WanTransformer3DModel:
+) -> Any:
     if not folder.exists():
-        clips = sample_training_clips(training)
-        latents_NCFHW = latents_stage(latents_path, teachers.autoencoder, clips)
-        tokenizer, text_encoder = teachers.tokenizer, teachers.text_encoder
-        trained = train_transformer(training, start, tokenizer, text_encoder, clips, latents_NCFHW, log.log_step)
+        latents_NCFHW = latents_stage(model, latents_path, parts.autoencoder, training_clips(training))
+        trained: Any = train_transformer(training, model, parts, latents_NCFHW, log.log_step)
         trained.save_pretrained(folder)
-    return WanTransformer3DModel.from_pretrained(folder, use_safetensors=True)
+    return _TRANSFORMERS[model.family].from_pretrained(folder, use_safetensors=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the Shapes model (about 1.5 hours on two cores).")
+    parser = argparse.ArgumentParser(description="Train a Shapes model (about 1.5 hours on two idle cores).")
+    parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
     parser.add_argument("--cache", type=Path, help="where encoded clips are kept (default: OUTPUT.cache)")
     arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the vocabulary must not depend on the number of cores
+    model = MODELS[arguments.model]
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")
     log = TrainingLog(output / "train_log.csv")
 
-    vae = autoencoder_stage(output / "vae", log)
+    autoencoder = autoencoder_stage(model, output / "vae", log)
     tokenizer = tokenizer_stage(output / "tokenizer")
-    text_encoder = text_encoder_stage(output / "text_encoder", tokenizer, log)
-    teachers = Teachers(vae, tokenizer, text_encoder)
-    transformer = build_transformer(COURSES[0].seed)
-    for course in COURSES:
-        folder = output / "transformer" if course is COURSES[-1] else cache / f"transformer, {course.name}"
+    text_encoder = text_encoder_stage(model, output / "text_encoder", tokenizer, log)
+    courses = COURSES[model.name]
+    transformer = model.build_transformer(courses[0].seed)
+    for course in courses:
+        folder = output / "transformer" if course is courses[-1] else cache / f"transformer, {course.name}"
         latents_path = cache / f"latents-{'anywhere' if course.anywhere else 'lattice'}.safetensors"
-        transformer = transformer_stage(folder, latents_path, course, transformer, teachers, log)
-    scheduler = UniPCMultistepScheduler(
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS,
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
-        flow_shift=SAMPLING_FLOW_SHIFT,
-    )
-    pipeline_class: Any = WanPipeline  # its annotations name classes that it does not insist on
-    pipeline_class(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
-        vae=vae,
-        scheduler=scheduler,
-        transformer=transformer,
-    ).save_pretrained(output)
+        parts = TrainedParts(autoencoder, tokenizer, text_encoder, transformer)
+        transformer = transformer_stage(model, folder, latents_path, course, parts, log)
+    model.assemble(tokenizer, text_encoder, autoencoder, transformer).save_pretrained(output)
     plot_losses(log.path, output / "loss.png")
     print(f"saved {output}")
 

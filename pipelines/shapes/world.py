@@ -8,6 +8,7 @@ Shapes of tensors: B clips, T frames, H and W pixels, C = 3 channels.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -99,15 +100,32 @@ Place = tuple[float, tuple[float, float], float]  # radius, centre in the first 
 
 
 def _place_on_lattice(_shape: str, motion: str, generator: torch.Generator) -> Place:
-    speed_px = SPEED_PX if motion != "still" else 0.0
-    travel_px = speed_px * (NUM_FRAMES - 1)
-    start: list[float] = []
+    x, y = (places[int(torch.randint(len(places), (), generator=generator))] for places in _lattice(motion))
+    return RADIUS_PX, (x, y), _speed_px(motion)
+
+
+def _lattice(motion: str) -> list[list[float]]:
+    """Where a member of the world may start, per axis, so that it stays within the outermost places."""
+    travel_px = _speed_px(motion) * (NUM_FRAMES - 1)
+    axes: list[list[float]] = []
     for direction in MOTIONS[motion]:
         first = FIRST_CENTRE_PX + travel_px * (direction < 0)
         last = LAST_CENTRE_PX - travel_px * (direction > 0)
-        num_places = int((last - first) // LATTICE_PX) + 1
-        start.append(first + LATTICE_PX * int(torch.randint(num_places, (), generator=generator)))
-    return RADIUS_PX, (start[0], start[1]), speed_px
+        axes.append([first + LATTICE_PX * place for place in range(int((last - first) // LATTICE_PX) + 1)])
+    return axes
+
+
+def _speed_px(motion: str) -> float:
+    return SPEED_PX if motion != "still" else 0.0
+
+
+def all_clips() -> list[ShapesClip]:
+    """Every member of the world: 6,120 of them."""
+    return [
+        ShapesClip(*attributes, radius_px=RADIUS_PX, start_xy_px=(x, y), speed_px=_speed_px(attributes[2]))
+        for attributes in product(*ATTRIBUTES.values())
+        for x, y in product(*_lattice(attributes[2]))
+    ]
 
 
 def _place_anywhere(shape: str, motion: str, generator: torch.Generator) -> Place:
