@@ -227,3 +227,14 @@ def test_a_broken_model_is_listed_as_broken(tmp_path: Path, capsys: pytest.Captu
     printed = capsys.readouterr().out
     assert "broken" in printed
     assert "shapes-wan" in printed
+
+
+def test_models_says_how_to_get_a_lora_that_is_missing(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = MODEL.format(source=models / "weights")
+    (tmp_path / "styled.yaml").write_text(f"{text}loras: [{{name: style, source: Nobody/Style-1}}]\n")
+    assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
+    found = capsys.readouterr().out
+    assert "styled: LoRA style: Nobody/Style-1 is not in this machine's Hugging Face cache" in found
+    assert "hf download Nobody/Style-1" in found

@@ -1,6 +1,7 @@
 """LoRAs of a model's YAML, on real pipelines at tiny size: found, refused, loaded, fused, and what they change."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -181,7 +182,8 @@ def test_weights_and_each_lora_change_the_clip_and_its_id(saved: Path, tmp_path:
 def test_the_name_of_a_lora_decides_nothing(saved: Path, tmp_path: Path) -> None:
     folder = saved / "wan"
     configs = [model("wan", replace(STYLE, name=name)) for name in ("style", "to_q")]
-    assert np.array_equal(*(latents(load(folder, config)) for config in configs))
+    clips = [latents(load(folder, config)) for config in configs]
+    assert np.array_equal(clips[0], clips[1])
     one, other = (
         ModelCatalog(_yaml_folder(tmp_path / config.loras[0].name, folder, config)).get("mine").identity
         for config in configs
@@ -224,6 +226,22 @@ def test_a_lora_with_the_names_of_wans_own_repository_does_the_same(wan: Path, a
     expected = load(wan, model("wan", replace(STYLE, weight=1.0 if alpha is None else alpha / 2)))
     found = load(wan, model("wan", LoraConfig("original", "./original")))
     assert distance(latents(found), latents(expected)) < 1e-5
+
+
+def test_a_lora_with_musubis_names_does_the_same(wan: Path) -> None:
+    diffusers, musubi = lora("wan", 1), dict[str, torch.Tensor]()
+    for name, module in tiny.wan_transformer().named_modules():
+        if name.endswith(("ffn.net.0.proj", "ffn.net.2")):
+            diffusers[f"transformer.{name}.lora_A.weight"] = torch.ones(2, module.in_features)
+            diffusers[f"transformer.{name}.lora_B.weight"] = torch.full((module.out_features, 2), 0.02)
+    for key, tensor in wan_original(diffusers, alpha=2.0).items():
+        module, ending = re.fullmatch(r"diffusion_model\.(.*)\.(lora_.*|alpha)", key).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        module = module.replace("ffn.net.0.proj", "ffn.0").replace("ffn.net.2", "ffn.2").replace(".", "_")
+        musubi[f"lora_unet_{module}.{ending}"] = tensor
+    write(wan / "style", diffusers)
+    write(wan / "musubi", musubi)
+    found = load(wan, model("wan", LoraConfig("musubi", "./musubi")))
+    assert distance(latents(found), latents(load(wan, model("wan", STYLE)))) < 1e-5
 
 
 def test_biases_of_wans_own_layout_are_loaded_and_what_diffusers_leaves_out_must_be_zero(wan: Path) -> None:
