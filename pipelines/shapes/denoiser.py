@@ -16,7 +16,7 @@ from pipelines.shapes.captions import caption
 from pipelines.shapes.models import ShapesModel, TrainedParts
 from pipelines.shapes.text import MAX_TOKENS, encode_captions
 from pipelines.shapes.training_log import LogStep
-from pipelines.shapes.world import ShapesClip, all_clips, render_uint8, sample_clip
+from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
 
 CLIPS_SEED = 3
 OFF_BACKGROUND = 0.3  # mean square distance of a latent cell from the clip's median cell
@@ -92,13 +92,14 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
         DenoiserTraining(
             name="lattice",
             anywhere=False,
-            num_steps=6000,
+            num_steps=3800,
             num_clips=None,
-            learning_rate=1.5e-3,
+            learning_rate=2e-3,
             flow_shift=3.0,
             seed=2,
-            muon_learning_rate=6e-3,
+            muon_learning_rate=8e-3,
             shape_weight=4.0,
+            batch_size=48,
         ),
     ),
 }
@@ -122,8 +123,8 @@ def normalised_latents(model: ShapesModel, autoencoder: Any, clips: list[ShapesC
     for first in range(0, len(clips), 120):
         # bfloat16 is four times as fast here and moves the latents by 1 % of their spread
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            latents = model.encode_clips(autoencoder, render_uint8(clips[first : first + 120]))
-        yield model.normalise(autoencoder, latents.float())
+            latents_NCFHW = model.training_latents(autoencoder, clips[first : first + 120])
+        yield latents_NCFHW.float()
 
 
 def even_sigmas(num_clips: int, flow_shift: float, generator: torch.Generator) -> torch.Tensor:

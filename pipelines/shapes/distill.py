@@ -65,9 +65,9 @@ class Distillation:
 class Batch:
     """States that the student is to leave for known ends."""
 
-    states_BCFHW: torch.Tensor
-    sigmas_B: torch.Tensor
-    ends_BCFHW: torch.Tensor
+    states: torch.Tensor  # (B, C, F, H, W)
+    sigmas: torch.Tensor  # (B,)
+    ends: torch.Tensor  # (B, C, F, H, W)
     text: EncodedCaptions
 
 
@@ -116,10 +116,10 @@ class Student:
         The error of the flow is weighted with sigma: a state of the student's own does not lie between noise and end,
         and the flow from it to the end has no bound where sigma is small.
         """
-        level = batch.sigmas_B.view(-1, 1, 1, 1, 1)
-        flow_BCFHW = (batch.states_BCFHW - batch.ends_BCFHW) / level
-        error_BCFHW = level * (self.flow(batch.states_BCFHW, batch.sigmas_B, batch.text) - flow_BCFHW).square()
-        loss = (error_BCFHW * cell_weights(batch.ends_BCFHW, self.distillation.shape_weight)).mean()
+        level = batch.sigmas.view(-1, 1, 1, 1, 1)
+        flow_BCFHW = (batch.states - batch.ends) / level
+        error_BCFHW = level * (self.flow(batch.states, batch.sigmas, batch.text) - flow_BCFHW).square()
+        loss = (error_BCFHW * cell_weights(batch.ends, self.distillation.shape_weight)).mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

@@ -1,61 +1,64 @@
 """The Shapes model of the LTX family: its parts at tiny size, and how they are called in training.
 
-The autoencoder has LTX 0.9.5's layout at half its depth of pixels: 16 x 16 pixels and 8 frames to a latent cell, where
-LTX's own has 32 x 32, so that a clip of 64 x 64 becomes latents of (64, 3, 4, 4): 48 tokens for the transformer.
+The autoencoder has LTX 0.9.5's layout, less deep: 16 x 16 pixels and 4 frames to a latent cell,
+so that a clip of 64 x 64 becomes latents of (64, 5, 4, 4), 80 tokens. It does not find its latents by itself, which
+went badly within an hour on two cores (a picture without shapes, at weights of the Kullback-Leibler term from 1e-5 to
+1e-3): it is taught those of shapes-wan, each 2 x 2 cells as one. Encoder and decoder so learn apart, and the
+transformer learns from the taught latents.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     LTXPipeline,
     LTXVideoTransformer3DModel,
 )
+from torch.nn import functional
 
-from pipelines.shapes.autoencoder import AutoencoderTraining, fit_autoencoder, picture_loss
+from pipelines.config import PACKAGED_WEIGHTS
+from pipelines.shapes import wan
+from pipelines.shapes.autoencoder import AutoencoderTraining, fit, picture_loss
 from pipelines.shapes.text import TEXT_DIM, EncodedCaptions
 from pipelines.shapes.training_log import LogStep
-from pipelines.shapes.world import FPS, render_uint8, sample_clip
+from pipelines.shapes.world import FPS, MOTIONS, ShapesClip, all_clips, render_uint8
 
-LATENT_SHAPE = (64, 3, 4, 4)  # (C, F, H, W)
-PIXELS_PER_CELL, FRAMES_PER_CELL = 16, 8
-# LTX's encoder predicts one spread for all channels. Learnt with a Kullback-Leibler term it made training jump between
-# plateaus (seen at weights of 1e-5 to 1e-3), so it is held at this value and the latents are kept small instead.
-POSTERIOR_STD = 0.1
-POSTERIOR_LOGVAR = -4.6
-LATENT_WEIGHT = 1e-4
+LATENT_SHAPE = (64, 5, 4, 4)  # (C, F, H, W)
+PIXELS_PER_CELL, FRAMES_PER_CELL = 16, 4
+POSTERIOR_LOGVAR = -4.6  # a spread of 0.1, of which LTX's encoder predicts one for all channels
 SAMPLING_FLOW_SHIFT = 3.0
 NUM_TRAIN_TIMESTEPS = 1000
-AUTOENCODER_TRAINING = AutoencoderTraining(
-    num_steps=6000,
-    num_full_steps=500,
-    learning_rate=4e-4,  # 8e-4 diverged: the widest layers have 3456 inputs
-    num_clips=4000,
-    anywhere_every=3,
-    min_crop_std=0.05,
-    max_gradient_norm=2.0,
-    is_bfloat16=True,
+DECODER_TRAINING = AutoencoderTraining(
+    stage="decoder", num_steps=2500, num_full_steps=400, learning_rate=8e-4, batch_size=12, fan_in=1728
 )
+ENCODER_TRAINING = AutoencoderTraining(
+    stage="encoder", num_steps=1500, num_full_steps=1500, learning_rate=8e-4, batch_size=4, fan_in=1728
+)
+NUM_AUTOENCODER_CLIPS = 3000
+MAX_LATENT_NOISE = 0.1  # so that the decoder takes latents that are not quite right
+WINDOW_CELLS = 2  # of the decoder's crops, in height and width
 
 
 def build_autoencoder() -> AutoencoderKLLTXVideo:
     return AutoencoderKLLTXVideo(
         latent_channels=LATENT_SHAPE[0],
-        block_out_channels=(16, 32, 64, 128),
-        down_block_types=("LTXVideo095DownBlock3D",) * 3,
-        decoder_block_out_channels=(32, 64, 128),
-        layers_per_block=(1, 1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1, 1),
-        spatio_temporal_scaling=(True,) * 3,
-        decoder_spatio_temporal_scaling=(True,) * 3,
-        decoder_inject_noise=(False,) * 4,
-        downsample_type=("spatiotemporal",) * 3,
-        upsample_residual=(True,) * 3,
-        upsample_factor=(2,) * 3,
+        block_out_channels=(32, 64, 128),
+        down_block_types=("LTXVideo095DownBlock3D",) * 2,
+        decoder_block_out_channels=(64, 128),
+        layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        spatio_temporal_scaling=(True,) * 2,
+        decoder_spatio_temporal_scaling=(True,) * 2,
+        decoder_inject_noise=(False,) * 3,
+        downsample_type=("spatiotemporal",) * 2,
+        upsample_residual=(True,) * 2,
+        upsample_factor=(2,) * 2,
         timestep_conditioning=False,
-        patch_size=2,
+        patch_size=4,
         patch_size_t=1,
         encoder_causal=True,
         decoder_causal=False,
@@ -63,38 +66,81 @@ def build_autoencoder() -> AutoencoderKLLTXVideo:
 
 
 def train_autoencoder(log_step: LogStep) -> AutoencoderKLLTXVideo:
-    """Trains from scratch and measures the latents' mean and std, per channel, for its buffers."""
-    torch.manual_seed(AUTOENCODER_TRAINING.seed)
-    autoencoder = build_autoencoder()
+    """Teaches decoder and encoder the latents of the packaged shapes-wan, which have mean 0 and spread 1 already."""
+    torch.manual_seed(DECODER_TRAINING.seed)
+    generator = torch.Generator().manual_seed(DECODER_TRAINING.seed)
+    autoencoder = build_autoencoder().train()
+    members = all_clips()
+    clips = [members[index] for index in torch.randperm(len(members), generator=generator)[:NUM_AUTOENCODER_CLIPS]]
+    videos_NCTHW, latents_NCFHW = render_uint8(clips), taught_latents(clips)
 
-    def loss(video_BCTHW: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        encoded: Any = autoencoder.encode(video_BCTHW)
-        mean, logvar = encoded.latent_dist.mean.float(), encoded.latent_dist.logvar.float()
-        latents = mean + POSTERIOR_STD * torch.randn(mean.shape, generator=generator)
+    def decoder_loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        is_full = step >= DECODER_TRAINING.num_steps - DECODER_TRAINING.num_full_steps
+        num_clips = DECODER_TRAINING.batch_size // 3 if is_full else DECODER_TRAINING.batch_size
+        rows = torch.randint(len(clips), (num_clips,), generator=generator).tolist()
+        windows = [Window() if is_full else window_at_shape(clips[row], generator) for row in rows]
+        pairs = list(zip(rows, windows, strict=True))
+        latents = torch.stack([window.of(latents_NCFHW[row]) for row, window in pairs])
+        noise = MAX_LATENT_NOISE * torch.rand((num_clips, 1, 1, 1, 1), generator=generator)
+        latents = latents + noise * torch.randn(latents.shape, generator=generator)
+        videos = torch.stack([window.of(videos_NCTHW[row], PIXELS_PER_CELL) for row, window in pairs])
         decoded: Any = autoencoder.decode(latents)
-        picture = picture_loss(decoded.sample.float(), video_BCTHW)
-        spread = (logvar - POSTERIOR_LOGVAR).square().mean()
-        return picture + LATENT_WEIGHT * (mean.square().mean() + 0.1 * spread), picture
+        loss = picture_loss(decoded.sample, videos.float() / 127.5 - 1)
+        return loss, loss
 
-    generator = fit_autoencoder(AUTOENCODER_TRAINING, autoencoder, loss, log_step)
-    latents = encode_clips(autoencoder, render_uint8([sample_clip(generator) for _ in range(512)]))
-    buffers: Any = autoencoder
-    buffers.latents_mean.copy_(latents.mean(dim=(0, 2, 3, 4)))
-    buffers.latents_std.copy_(latents.std(dim=(0, 2, 3, 4)))
-    return autoencoder
+    def encoder_loss(_step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = torch.randint(len(clips), (ENCODER_TRAINING.batch_size,), generator=generator)
+        encoded: Any = autoencoder.encode(videos_NCTHW[rows].float() / 127.5 - 1)
+        miss = functional.mse_loss(encoded.latent_dist.mean, latents_NCFHW[rows])
+        return miss + 0.01 * (encoded.latent_dist.logvar - POSTERIOR_LOGVAR).square().mean(), miss
+
+    fit(DECODER_TRAINING, autoencoder.decoder.parameters(), decoder_loss, log_step)
+    fit(ENCODER_TRAINING, autoencoder.encoder.parameters(), encoder_loss, log_step)
+    return autoencoder.eval()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of latent cells; the whole frame unless said otherwise."""
+
+    top: int = 0
+    left: int = 0
+    num_cells: int = LATENT_SHAPE[2]
+
+    def of(self, frames: torch.Tensor, size_of_cell: int = 1) -> torch.Tensor:
+        """What the square shows of (C, F, H, W)."""
+        top, left, size = (size_of_cell * edge for edge in (self.top, self.left, self.num_cells))
+        return frames[:, :, top : top + size, left : left + size]
+
+
+def window_at_shape(clip: ShapesClip, generator: torch.Generator) -> Window:
+    """2 x 2 cells at the middle of the clip's path, or one cell before."""
+    edges: list[int] = []
+    for axis in (1, 0):
+        middle_px = clip.start_xy_px[axis] + 8 * MOTIONS[clip.motion][axis]
+        first = int(middle_px // PIXELS_PER_CELL) - 1 + int(torch.randint(2, (), generator=generator))
+        edges.append(min(max(first, 0), LATENT_SHAPE[2] - WINDOW_CELLS))
+    return Window(edges[0], edges[1], WINDOW_CELLS)
+
+
+def taught_latents(clips: list[ShapesClip]) -> torch.Tensor:
+    """Shapes-wan's normalised latents of the clips, 2 x 2 cells as the channels of one: (N, 64, 5, 4, 4) float32."""
+    teacher = AutoencoderKLWan.from_pretrained(PACKAGED_WEIGHTS / "shapes-wan" / "vae", use_safetensors=True).eval()
+    chunks = [clips[first : first + 120] for first in range(0, len(clips), 120)]
+    latents = torch.cat([wan.normalise(teacher, wan.encode_clips(teacher, render_uint8(chunk))) for chunk in chunks])
+    cells = latents.unflatten(4, (-1, 2)).unflatten(3, (-1, 2))  # (N, c, F, H, y, W, x)
+    return cells.permute(0, 1, 4, 6, 2, 3, 5).flatten(1, 3).contiguous()
 
 
 @torch.no_grad()
 def encode_clips(autoencoder: AutoencoderKLLTXVideo, clips_NCTHW: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
-    """Latents as the autoencoder gives them, not normalised: (N, C, F, H, W) float32, of uint8 clips."""
+    """Latents as the autoencoder gives them: (N, C, F, H, W) float32, of uint8 clips."""
     encoded: list[Any] = [autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)]
     return torch.cat([one.latent_dist.mode() for one in encoded])
 
 
-def normalise(autoencoder: AutoencoderKLLTXVideo, latents_NCFHW: torch.Tensor) -> torch.Tensor:
-    """As `LTXPipeline` denoises them, though not packed."""
-    statistics: Any = autoencoder
-    return LTXPipeline._normalize_latents(latents_NCFHW, statistics.latents_mean, statistics.latents_std)
+def training_latents(_autoencoder: AutoencoderKLLTXVideo, clips: list[ShapesClip]) -> torch.Tensor:
+    return taught_latents(clips)
 
 
 def build_transformer(seed: int) -> LTXVideoTransformer3DModel:
@@ -102,9 +148,9 @@ def build_transformer(seed: int) -> LTXVideoTransformer3DModel:
     return LTXVideoTransformer3DModel(
         in_channels=LATENT_SHAPE[0],
         out_channels=LATENT_SHAPE[0],
-        num_attention_heads=5,
+        num_attention_heads=4,
         attention_head_dim=32,
-        cross_attention_dim=160,
+        cross_attention_dim=128,
         caption_channels=TEXT_DIM,
         num_layers=5,
     )

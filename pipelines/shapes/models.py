@@ -12,6 +12,7 @@ from transformers import T5Tokenizer
 from pipelines.shapes import ltx, wan
 from pipelines.shapes.text import EncodedCaptions, TextEncoder
 from pipelines.shapes.training_log import LogStep
+from pipelines.shapes.world import ShapesClip
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ShapesModel:
     pipeline_class: Any
     train_autoencoder: Callable[[LogStep], Any]
     encode_clips: Callable[[Any, torch.Tensor], torch.Tensor]
-    normalise: Callable[[Any, torch.Tensor], torch.Tensor]
+    training_latents: Callable[[Any, list[ShapesClip]], torch.Tensor]
     build_transformer: Callable[[int], Any]
     velocity: Callable[[Any, torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
     assemble: Callable[[Any, Any, Any, Any], Any]
@@ -54,7 +55,7 @@ def _model(name: str, family: Literal["wan", "ltx"], pipeline_class: Any, module
         pipeline_class=pipeline_class,
         train_autoencoder=parts.train_autoencoder,
         encode_clips=parts.encode_clips,
-        normalise=parts.normalise,
+        training_latents=parts.training_latents,
         build_transformer=parts.build_transformer,
         velocity=parts.velocity,
         assemble=parts.assemble,

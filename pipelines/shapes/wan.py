@@ -11,19 +11,19 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
-from pipelines.shapes.autoencoder import AutoencoderTraining, fit_autoencoder, picture_loss
+from pipelines.shapes.autoencoder import AutoencoderTraining, fit, picture_loss, random_clips, random_crops
 from pipelines.shapes.text import TEXT_DIM, EncodedCaptions
 from pipelines.shapes.training_log import LogStep
-from pipelines.shapes.world import render_uint8, sample_clip
+from pipelines.shapes.world import ShapesClip, render_uint8, sample_clip
 
 LATENT_SHAPE = (16, 5, 8, 8)  # (C, F, H, W)
 PATCH_SIZE_PX = 2
 KL_WEIGHT = 1e-4  # keeps the latents near unit scale; larger blurs edges
 SAMPLING_FLOW_SHIFT = 3.0
 NUM_TRAIN_TIMESTEPS = 1000
-AUTOENCODER_TRAINING = AutoencoderTraining(
-    num_steps=9000, num_full_steps=300, learning_rate=3e-3, num_clips=2000, anywhere_every=1
-)
+AUTOENCODER_TRAINING = AutoencoderTraining(stage="autoencoder", num_steps=9000, num_full_steps=300, learning_rate=3e-3)
+NUM_AUTOENCODER_CLIPS = 2000  # drawn once; crops are drawn afresh
+CROP_PX, CROP_FRAMES = 32, 9
 
 
 def build_autoencoder(
@@ -69,17 +69,25 @@ def decode_unclamped(autoencoder: AutoencoderKLWan, latents_BCFHW: torch.Tensor)
 
 def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
     """Trains from scratch and measures the latents' mean and std, per channel, for the config."""
-    torch.manual_seed(AUTOENCODER_TRAINING.seed)
-    autoencoder = build_autoencoder()
+    training = AUTOENCODER_TRAINING
+    torch.manual_seed(training.seed)
+    generator = torch.Generator().manual_seed(training.seed)
+    autoencoder = build_autoencoder().train()
+    clips_NCTHW = render_uint8([sample_clip(generator, anywhere=True) for _ in range(NUM_AUTOENCODER_CLIPS)])
 
-    def loss(video_BCTHW: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if step < training.num_steps - training.num_full_steps:
+            video_BCTHW = random_crops(clips_NCTHW, training.batch_size, CROP_PX, CROP_FRAMES, generator)
+        else:
+            video_BCTHW = random_clips(clips_NCTHW, training.batch_size // 2, generator)
         encoded: Any = autoencoder.encode(video_BCTHW)
         posterior = encoded.latent_dist
         picture = picture_loss(decode_unclamped(autoencoder, posterior.sample(generator)), video_BCTHW)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         return picture + KL_WEIGHT * kl, picture
 
-    generator = fit_autoencoder(AUTOENCODER_TRAINING, autoencoder, loss, log_step)
+    fit(training, autoencoder.parameters(), loss, log_step)
+    autoencoder.eval()
     latents = encode_clips(autoencoder, render_uint8([sample_clip(generator, anywhere=True) for _ in range(256)]))
     finished = build_autoencoder(
         latents_mean=latents.mean(dim=(0, 2, 3, 4)).tolist(), latents_std=latents.std(dim=(0, 2, 3, 4)).tolist()
@@ -104,6 +112,11 @@ def normalise(autoencoder: AutoencoderKLWan, latents_NCFHW: torch.Tensor) -> tor
     config: Any = autoencoder.config
     mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
     return (latents_NCFHW - mean) / std
+
+
+def training_latents(autoencoder: AutoencoderKLWan, clips: list[ShapesClip]) -> torch.Tensor:
+    """What the transformer learns to denoise, (N, C, F, H, W) float32."""
+    return normalise(autoencoder, encode_clips(autoencoder, render_uint8(clips)).float())
 
 
 def build_transformer(seed: int) -> WanTransformer3DModel:
