@@ -1,9 +1,9 @@
-# Targets for people: install, demo, test, check, shapes, evaluate, clean.
+# Targets for people: install, demo, test, check, shapes, evaluate, bench, clean.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test check format shapes evaluate wheel clean
+.PHONY: help install demo test check format shapes evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,6 +37,10 @@ shapes: install  ## train the Shapes model from nothing (about an hour and a hal
 
 evaluate: install  ## measure the Shapes model, and NAG on it
 	$(BIN)/python -m pipelines.shapes.evaluate
+
+bench: install  ## measure negative prompts and parameters on the Shapes models (a night on two cores; resumes)
+	$(BIN)/nagfarm bench negatives
+	$(BIN)/nagfarm bench parameters
 
 wheel: install  ## build a wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -217,7 +217,7 @@ def bench_command(options: argparse.Namespace, console: Console) -> int:
     if code not in (EXIT_OK, EXIT_QUARANTINE):
         return code
     config, _, manifest, store, _ = _open(options)
-    report(bench, manifest, store, config.encoding, options.processes)
+    report(bench, manifest, store, config.encoding, console)
     _say(console, f"the report is {asked.report / asked.kind}.md")
     return code
 

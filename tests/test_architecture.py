@@ -19,6 +19,7 @@ ONLY_IN = {
     "imageio_ffmpeg": {"jobs/encode.py"},
     "decord": {"jobs/check.py", "jobs/doctor.py"},
     "torch": {"jobs/doctor.py"},  # in jobs/
+    "matplotlib": {"jobs/bench/plots.py"},
 }
 LIGHT_MODULES = (
     "nag.params", "nag.errors", "pipelines.types", "pipelines.config", "pipelines.errors", "pipelines.loading",

@@ -11,6 +11,7 @@ from jobs.bench.options import (
     METHODS,
     QUICK,
     QUICK_METHODS,
+    QUICK_SLICES,
     SLICE_NAMES,
     STANDARD,
     BenchKind,
@@ -67,8 +68,6 @@ def read_bench_options(arguments: argparse.Namespace) -> BenchOptions:
         sizes = replace(sizes, clips=arguments.clips)
     if arguments.curve_clips is not None:
         sizes = replace(sizes, curve_clips=arguments.curve_clips)
-    if arguments.processes < 1:
-        raise RefusedError(f"--processes must be at least 1, not {arguments.processes}")
     return BenchOptions(
         kind=kind,
         report=arguments.report,
@@ -78,8 +77,9 @@ def read_bench_options(arguments: argparse.Namespace) -> BenchOptions:
         steps=_numbers(arguments.steps),
         attributes=_words(arguments.attribute) or ATTRIBUTES,
         cases=_words(arguments.case) or CASES,
-        slices=_words(arguments.slice) or SLICE_NAMES,
+        slices=_words(arguments.slice) or (QUICK_SLICES if arguments.quick else SLICE_NAMES),
         is_quick=arguments.quick,
+        processes=arguments.processes,
     )
 
 

@@ -9,7 +9,7 @@ from jobs.bench.cache import LineCache
 from jobs.bench.design import Block, num_model_calls, planned_clips, write_design
 from jobs.bench.judge_error import judge_errors, judge_looks
 from jobs.bench.looking import clip_look, look_at_all, open_cache, truth_look
-from jobs.bench.negatives import incomplete_notes, negatives_blocks, write_negatives_report
+from jobs.bench.negatives import SHEET, incomplete_notes, negatives_blocks, write_negatives_report
 from jobs.bench.options import PRECISION, BenchOptions, find_models
 from jobs.bench.parameters import parameters_blocks, write_parameters_report
 from jobs.bench.plots import require_matplotlib
@@ -79,9 +79,9 @@ def describe(bench: Bench) -> str:
     return "\n".join((*bench.notes, *lines, total))
 
 
-def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingConfig, processes: int) -> list[Row]:
+def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingConfig, console: Console) -> None:
     """Looks at what is committed, as far as it was not looked at before, and writes the report."""
-    options, console = bench.options, Console()
+    options = bench.options
     clip_ids = {spec.name: spec.clip_id for spec in manifest.specs()}
     committed = committed_ids(store)
     cache = open_cache(options.work, encoding)
@@ -95,17 +95,15 @@ def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingCon
     ]
     if is_negatives:
         looks += judge_looks(options.sizes.judge_clips, encoding)
-    look_at_all(cache, looks, processes, console, "judging")
+    look_at_all(cache, looks, options.processes, console, "judging")
     rows = [row for block in bench.blocks for row in _rows(block, clip_ids, cache, is_pooled_only=not is_negatives)]
     notes = [*bench.notes, *incomplete_notes(rows)]
     if is_negatives:
         errors = judge_errors(cache, options.sizes.judge_clips)
-        sheet = options.report / "negatives-sheet.png"
-        draw_method_sheet(bench.blocks[0], clip_ids, committed, store, sheet)
-        write_negatives_report(options.report, rows, errors, notes)
+        draw_method_sheet(bench.blocks[0], clip_ids, committed, store, options.report / SHEET)
+        write_negatives_report(options.report, rows, errors, bench.models, notes)
     else:
         write_parameters_report(options.report, rows, options, bench.models, notes)
-    return rows
 
 
 def _rows(block: Block, clip_ids: dict[str, str], cache: LineCache, *, is_pooled_only: bool) -> list[Row]:

@@ -9,11 +9,9 @@ from jobs.bench.cache import LineCache
 from jobs.bench.looking import Look, broken_key, broken_look
 from jobs.bench.statistics import Estimate, share
 from jobs.config import EncodingConfig
-from pipelines.shapes.breakages import BREAKAGES
+from pipelines.shapes.breakages import BREAKAGES, TRUE
 
-TRUE = "none"  # nothing is spoilt
 KINDS = (TRUE, *BREAKAGES)
-KIND_NAMES = {TRUE: "true"}
 
 
 @dataclass(frozen=True)
@@ -50,4 +48,4 @@ def _kind_error(cache: LineCache, kind: str, num_clips: int) -> KindError:
             [entry["is_right"] for entry in entries],
         )
     )
-    return KindError(KIND_NAMES.get(kind, kind), num_clips, clean, right)
+    return KindError(kind, num_clips, clean, right)

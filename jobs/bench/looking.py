@@ -8,7 +8,6 @@ import hashlib
 import multiprocessing
 import sys
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -16,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -27,10 +25,10 @@ from jobs.encode import encode_mp4
 from jobs.records import read_record
 from jobs.store import Store
 from pipelines.shapes import breakages, captions, features, judge, negation, world
-from pipelines.shapes.breakages import broken_clip, draw_clip_to_break
+from pipelines.shapes.breakages import draw_broken
 from pipelines.shapes.judge import Verdict
 from pipelines.shapes.negation import NegationTask, draw_right_answer
-from pipelines.shapes.world import ATTRIBUTES, FPS
+from pipelines.shapes.world import ATTRIBUTES, FPS, render_uint8
 from pipelines.types import VideoFrames
 
 Entry = dict[str, Any]
@@ -73,6 +71,7 @@ def look_at_all(
     missing = [(key, look) for key, look in dict(looks).items() if key not in cache]
     if not missing:
         return
+    console.print(f"{what} {len(missing):,} clips in {num_processes} processes", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may hang
     with (
@@ -95,7 +94,7 @@ def clip_look(store: Store, clip_id: str) -> tuple[str, Look]:
 
 
 def truth_look(task: NegationTask, replicate: int, encoding: EncodingConfig) -> tuple[str, Look]:
-    """Looking at a true clip that answers a task right; replicates are independent of each other."""
+    """Looking at a true clip that answers a task right."""
     return truth_key(task, replicate), partial(_look_at_truth, task, replicate, encoding)
 
 
@@ -119,15 +118,13 @@ def _look_at_clip(store: Store, clip_id: str) -> Entry:
 
 
 def _look_at_truth(task: NegationTask, replicate: int, encoding: EncodingConfig) -> Entry:
-    generator = _generator(truth_key(task, replicate))
-    clip = draw_right_answer(task, generator)
-    return _look_at_mp4(_encoded(broken_clip("none", clip, generator), encoding))
+    frames_CTHW = render_uint8([draw_right_answer(task, replicate)])[0]
+    return _look_at_mp4(_encoded(frames_CTHW.permute(1, 2, 3, 0).contiguous().numpy(), encoding))
 
 
 def _look_at_broken(kind: str, index: int, encoding: EncodingConfig) -> Entry:
-    generator = _generator(broken_key(kind, index))
-    clip = draw_clip_to_break(kind, generator)
-    entry = _look_at_mp4(_encoded(broken_clip(kind, clip, generator), encoding), has_features=False)
+    clip, frames = draw_broken(kind, index)
+    entry = _look_at_mp4(_encoded(frames, encoding), has_features=False)
     is_right = all(entry["verdict"][attribute] == getattr(clip, attribute) for attribute in ATTRIBUTES)
     return {**entry, "is_right": is_right}
 
@@ -148,7 +145,3 @@ def _encoded(frames: Any, encoding: EncodingConfig) -> bytes:
         path = Path(folder) / "clip.mp4"
         encode_mp4(VideoFrames(frames, FPS), path, encoding, {})
         return path.read_bytes()
-
-
-def _generator(key: str) -> torch.Generator:
-    return torch.Generator().manual_seed(zlib.crc32(key.encode()))

@@ -4,7 +4,7 @@ Figures that compare two settings take only tasks that both have rendered; a cos
 same run. Nothing is guessed for a clip that is missing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -149,8 +149,13 @@ def measure_distance(tasks: list[NegationTask], ours: Answers, theirs: Answers) 
     """The Frechet distance between the features of two answers to the same tasks."""
     if len(tasks) < 2:
         return UNDEFINED
-    points = np.array([[ours[task.key].features, theirs[task.key].features] for task in tasks])
-    return jackknife(lambda rows: frechet_distance(points[rows, 0], points[rows, 1]), len(tasks))
+    our_points, their_points = points(tasks, ours), points(tasks, theirs)
+    return jackknife(lambda rows: frechet_distance(our_points[rows], their_points[rows]), len(tasks))
+
+
+def points(tasks: Iterable[NegationTask], answers: Answers) -> Numbers:
+    """The features of the answers, (n, D)."""
+    return np.array([answers[task.key].features for task in tasks], dtype=np.float64)
 
 
 def measure_diversity(tasks: list[NegationTask], ours: Answers) -> Estimate:

@@ -9,11 +9,12 @@ from jobs.bench.judge_error import KindError
 from jobs.bench.options import DEFAULT_CFG_SCALE, BenchOptions
 from jobs.bench.plots import draw_clean_curve, draw_tradeoff
 from jobs.bench.results import POOLED, Row
-from jobs.bench.tables import csv_text, curve_table, judge_table, method_table, target_table
+from jobs.bench.tables import csv_text, curve_table, judge_table, markdown_table, method_table, target_table
 from jobs.bench.targets import check_targets
 from pipelines.config import ModelConfig
 from pipelines.shapes.negation import Case
 
+SHEET = "negatives-sheet.png"
 EXPLANATION = """\
 Every figure is on the same tasks (prompt, negative prompt, seed) for all methods; [ ] is a 95 % interval. In the *open*
 case the prompt leaves the negated attribute open; in the *hard* case it names the very value that is negated.
@@ -62,8 +63,10 @@ def negatives_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tu
     return tuple(blocks)
 
 
-def write_negatives_report(folder: Path, rows: list[Row], errors: list[KindError], notes: list[str]) -> None:
-    """Writes negatives.csv, negatives.md and the plots."""
+def write_negatives_report(
+    folder: Path, rows: list[Row], errors: list[KindError], models: Iterable[ModelConfig], notes: list[str]
+) -> None:
+    """Writes negatives.csv, negatives.md and the plots; the contact sheet is there where clips are."""
     (folder / "negatives.csv").write_text(csv_text(rows))
     draw_tradeoff(rows, folder / "suppression-fidelity.png")
     draw_clean_curve(rows, folder / "clean-steps.png")
@@ -72,12 +75,14 @@ def write_negatives_report(folder: Path, rows: list[Row], errors: list[KindError
         "# Negative prompts, measured",
         EXPLANATION.strip(),
         *([f"Notes: {'; '.join(notes)}."] if notes else []),
+        "## What was rendered",
+        strengths_table(models),
         "## Targets",
         target_table(check_targets(rows)),
         "## All attributes together",
         method_table(row for row in main if row.attribute == POOLED),
         "![suppression against fidelity](suppression-fidelity.png)",
-        "![the same seeds under each method](negatives-sheet.png)",
+        *([f"![the same seeds under each method]({SHEET})"] if (folder / SHEET).exists() else []),
         "## Each attribute",
         method_table(row for row in main if row.attribute != POOLED),
         "## Over the steps",
@@ -88,6 +93,21 @@ def write_negatives_report(folder: Path, rows: list[Row], errors: list[KindError
         judge_table(errors),
     ]
     (folder / "negatives.md").write_text("\n\n".join(section.rstrip() for section in sections) + "\n")
+
+
+def strengths_table(models: Iterable[ModelConfig]) -> str:
+    """What the methods were given: the YAML's strengths of each model."""
+    head = ("model", "CFG scale", "NAG scale, tau, alpha, range, norm", "VSF scale, bias", "NASA scale", "weights")
+    lines: list[tuple[str, ...]] = []
+    for config in models:
+        nag, vsf = config.nag, config.vsf
+        scale = float(dict(method_fields(config, "cfg")).get("guidance_scale", config.sampling.guidance_scale))
+        guided = (
+            f"{nag.nag_scale:g}, {nag.nag_tau:g}, {nag.nag_alpha:g}, {nag.nag_start:g}-{nag.nag_end:g}, {nag.nag_norm}"
+        )
+        rivals = f"{vsf.vsf_scale:g}, {vsf.vsf_bias:g}", f"{config.nasa.nasa_scale:g}"
+        lines.append((config.name, f"{scale:g}", guided, *rivals, config.dtype))
+    return markdown_table(head, lines)
 
 
 def incomplete_notes(rows: Iterable[Row]) -> list[str]:

@@ -18,6 +18,7 @@ ATTRIBUTES = ("colour", "shape", "background", "motion")
 CASES = ("open", "hard")
 PRECISION = "precision"  # a slice of two models, not of settings
 SLICE_NAMES = ("scale-alpha", "scale-tau", "range", "norm", "guidance-scale", "vsf", "nasa", PRECISION)
+QUICK_SLICES = ("norm", PRECISION)
 MAX_FEW_STEPS = 4  # a model that renders in so few steps by default was distilled for it
 FEW_STEPS, MANY_STEPS = (4, 1, 2, 8), (25, 4, 8)  # the main number of steps first, then those of the curve
 DEFAULT_CFG_SCALE = 3.0  # for models whose YAML says 1, as distilled ones do: what their teachers take
@@ -45,7 +46,11 @@ QUICK = Sizes(2, 0, 3)
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """A benchmark as it was asked for; empty tuples take the defaults."""
+    """A benchmark as it was asked for; empty models and steps take the defaults.
+
+    Args:
+        processes: that judge clips side by side.
+    """
 
     kind: BenchKind
     report: Path
@@ -55,8 +60,9 @@ class BenchOptions:
     steps: tuple[int, ...] = ()
     attributes: tuple[str, ...] = ATTRIBUTES
     cases: tuple[str, ...] = CASES
-    slices: tuple[str, ...] = ()
+    slices: tuple[str, ...] = SLICE_NAMES
     is_quick: bool = False
+    processes: int = 1
 
     def __post_init__(self) -> None:
         for name, given, known in (
@@ -70,6 +76,8 @@ class BenchOptions:
                     raise RefusedError(unknown(name, word, known))
         if self.sizes.clips < 1 or self.sizes.curve_clips < 0:
             raise RefusedError("--clips must be at least 1, and --curve-clips at least 0")
+        if self.processes < 1:
+            raise RefusedError(f"--processes must be at least 1, not {self.processes}")
         if any(num_steps < 1 for num_steps in self.steps):
             raise RefusedError(f"--steps must be at least 1, not {min(self.steps)}")
         if self.methods[:1] != ("none",):

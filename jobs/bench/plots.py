@@ -62,7 +62,7 @@ def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
         axis.set(title=f"{model}, {num_steps} steps, {case}", xlabel="fidelity", ylabel="suppression")
         axis.set_ylim(top=1.03)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        _add_legend(axis)
     figure.savefig(path, dpi=DPI)
 
 
@@ -89,7 +89,7 @@ def draw_clean_curve(rows: Iterable[Row], path: Path) -> None:
         axis.minorticks_off()
         axis.set(title=model, xlabel="steps", ylabel="clean", ylim=(-0.02, 1.02))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        _add_legend(axis)
     figure.savefig(path, dpi=DPI)
 
 
@@ -131,8 +131,14 @@ def draw_lines(title: str, name: str, ticks: list[str], lines: dict[str, list[Es
     axis.set_xticks(range(len(ticks)), ticks)
     axis.set(title=title, xlabel=name, ylim=(-0.05, 1.05))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    _add_legend(axis)
     figure.savefig(path, dpi=DPI)
+
+
+def _add_legend(axis: Any) -> None:
+    """Matplotlib warns of a legend of nothing, which is what a panel without figures would have."""
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8)
 
 
 def _cells(values: "np.ndarray") -> Iterable[tuple[tuple[int, int], float]]:

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from jobs.bench.cache import LineCache
 from jobs.bench.design import PLAIN, Block, PlannedClip, Setting
 from jobs.bench.looking import Seen, truth_key
-from jobs.bench.measures import Answers, Figures, TaskKey, compare, compare_cost, is_clean, is_faithful, measure
-from jobs.bench.measures import measure_distance as distance_between
-from jobs.bench.statistics import UNDEFINED, Estimate
+from jobs.bench.measures import (
+    Answers,
+    Figures,
+    TaskKey,
+    compare,
+    compare_cost,
+    is_clean,
+    is_faithful,
+    measure,
+    points,
+)
+from jobs.bench.statistics import UNDEFINED, Estimate, frechet_distance
 from pipelines.shapes.negation import NegationTask
 
 POOLED = "all"
@@ -80,7 +89,7 @@ def table_rows(
         for attribute in (POOLED, *attributes):
             tasks = tuple(task for task in of_case if attribute in (POOLED, task.attribute))
             truth, second = (truths(tasks, cache, replicate) for replicate in range(TRUTH_REPLICATES))
-            floor = distance_between(list(tasks), second, truth).value
+            floor = frechet_distance(points(tasks, second), points(tasks, truth))
             for setting in block.settings:
                 ours = answers[setting]
                 yield Row(

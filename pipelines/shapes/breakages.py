@@ -6,6 +6,7 @@ of the world, a clip that stands still: there the judge is right to call it clea
 Shapes of tensors: T frames, H and W pixels, C = 3 channels.
 """
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -31,16 +32,16 @@ SIZES = (0.65, 1.5)  # against the world's
 JUMP_PX = 8
 
 
-def broken_clip(kind: str, clip: ShapesClip, generator: torch.Generator) -> np.ndarray:
-    """The clip, spoilt.
+TRUE = "true"  # of the kinds, the one that is not spoilt
+
+
+def broken_frames(kind: str, clip: ShapesClip, generator: torch.Generator) -> np.ndarray:
+    """The clip, spoilt, as (T, H, W, 3) uint8.
 
     Args:
-        kind: one of `BREAKAGES`, or "none" for the true clip.
-
-    Returns:
-        (T, H, W, 3) uint8.
+        kind: one of `BREAKAGES`, or `TRUE`.
     """
-    frames_THWC = render(clip) if kind == "none" else BREAKAGES[kind](clip, generator)
+    frames_THWC = render(clip) if kind == TRUE else BREAKAGES[kind](clip, generator)
     return frames_THWC.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
 
 
@@ -132,9 +133,12 @@ BREAKAGES: dict[str, Break] = {
 }
 
 
-def draw_clip_to_break(kind: str, generator: torch.Generator) -> ShapesClip:
-    """A true clip; one that moves, where the breakage is to stop it or to be seen in its path."""
-    while True:
+def draw_broken(kind: str, index: int) -> tuple[ShapesClip, np.ndarray]:
+    """One of an endless sequence of examples of a kind: the true clip, one that moves where it is to be frozen, and the
+    spoilt frames.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{kind} {index}".encode()))
+    clip = sample_clip(generator)
+    while kind == "frozen" and clip.motion == "still":
         clip = sample_clip(generator)
-        if kind != "frozen" or clip.motion != "still":
-            return clip
+    return clip, broken_frames(kind, clip, generator)

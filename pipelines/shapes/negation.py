@@ -95,8 +95,9 @@ def _tasks(attribute: str, case: Case) -> Iterator[NegationTask]:
         index += 1
 
 
-def draw_right_answer(task: NegationTask, generator: torch.Generator) -> ShapesClip:
-    """A true clip that shows what the task requires and not what it negates."""
+def draw_right_answer(task: NegationTask, replicate: int) -> ShapesClip:
+    """A true clip that shows what the task requires, not what it negates; replicates are independent of each other."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{task.key} {replicate}".encode()))
     others = [value for value in ATTRIBUTES[task.attribute] if value != task.value]
     chosen = others[int(torch.randint(len(others), (), generator=generator))]
     return sample_clip(generator, **task.required, **{task.attribute: chosen})

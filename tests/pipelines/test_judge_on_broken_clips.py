@@ -4,27 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.shapes.breakages import broken_clip, draw_clip_to_break
+from pipelines.shapes.breakages import TRUE, broken_frames, draw_broken
 from pipelines.shapes.judge import judge
 from pipelines.shapes.world import MOTIONS, NUM_FRAMES, ShapesClip, render_uint8, sample_clip
 
 
 def verdicts(kind: str, count: int = 12) -> list[tuple[ShapesClip, bool, str | None]]:
-    generator = torch.Generator().manual_seed(7)
     found: list[tuple[ShapesClip, bool, str | None]] = []
-    for _ in range(count):
-        clip = draw_clip_to_break(kind, generator)
-        verdict = judge(broken_clip(kind, clip, generator))
+    for index in range(count):
+        clip, frames = draw_broken(kind, index)
+        verdict = judge(frames)
         found.append((clip, verdict.is_clean, verdict.motion))
     return found
 
 
 def test_a_clip_that_is_not_spoilt_is_the_true_clip() -> None:
-    generator = torch.Generator().manual_seed(0)
-    clip = sample_clip(generator)
-    true = render_uint8([clip])[0].permute(1, 2, 3, 0).numpy()
-    assert np.array_equal(broken_clip("none", clip, generator), true)
-    assert all(is_clean for _, is_clean, _ in verdicts("none"))
+    clip, frames = draw_broken(TRUE, 0)
+    assert np.array_equal(frames, render_uint8([clip])[0].permute(1, 2, 3, 0).numpy())
+    assert all(is_clean for _, is_clean, _ in verdicts(TRUE))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +51,7 @@ def test_a_frozen_clip_is_a_clean_one_that_stands_still() -> None:
 @pytest.mark.parametrize("motion", MOTIONS)
 def test_the_judge_measures_how_far_a_shape_moves(motion: str) -> None:
     clip = sample_clip(torch.Generator().manual_seed(1), motion=motion)
-    moved = judge(broken_clip("none", clip, torch.Generator())).moved_px
+    moved = judge(broken_frames(TRUE, clip, torch.Generator())).moved_px
     assert moved is not None
     assert moved == pytest.approx([axis * (NUM_FRAMES - 1) for axis in MOTIONS[motion]], abs=0.3)
 
