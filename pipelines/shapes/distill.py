@@ -151,8 +151,8 @@ def trajectory(
         scheduler.set_timesteps(num_steps)
     states: list[tuple[torch.Tensor, torch.Tensor]] = []
     latents = noise_BCFHW
-    for index, timestep in enumerate(scheduler.timesteps):
-        sigmas = scheduler.sigmas[index].expand(len(noise_BCFHW)).clone()
+    for timestep in scheduler.timesteps:  # UniPC rounds its sigmas for them, and they are what the model is told
+        sigmas = (timestep / scheduler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
         states.append((latents, sigmas))
         latents = scheduler.step(flow(latents, sigmas), timestep, latents, return_dict=False)[0]
     return states, latents
