@@ -9,7 +9,7 @@ from jobs.bench.judge_error import KindError
 from jobs.bench.measures import Figures
 from jobs.bench.results import POOLED, Row
 from jobs.bench.statistics import Estimate
-from jobs.bench.targets import Target, shown
+from jobs.bench.targets import FEW_STEPS, MANY_STEPS, Target, shown
 
 STATES = {True: "met", False: "**MISSED**", None: "not measured"}
 
@@ -101,9 +101,8 @@ def curve_table(rows: Iterable[Row]) -> str:
 
 def target_table(targets: Iterable[Target]) -> str:
     head = ("model", "steps", "case", "target", "goal", "found", "")
-    return markdown_table(
-        head, [(t.model, f"{t.num_steps}", t.case, t.name, t.goal, t.found, STATES[t.is_met]) for t in targets]
-    )
+    lines = [(t.model, f"{t.num_steps}", t.case, t.name, t.goal, t.found, STATES[t.is_met]) for t in targets]
+    return markdown_table(head, lines) if lines else f"None: targets are for {FEW_STEPS} and {MANY_STEPS} steps.\n"
 
 
 def judge_table(errors: Iterable[KindError]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isnan
 
 from jobs.bench.results import POOLED, Row
 from jobs.bench.statistics import Estimate
@@ -66,4 +67,6 @@ def shown(estimate: Estimate) -> str:
     """An estimate for people: 0.93 [0.90, 0.96]."""
     if not estimate.is_defined:
         return "-"
+    if isnan(estimate.low):
+        return f"{estimate.value:.2f}"
     return f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
