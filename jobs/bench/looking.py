@@ -5,6 +5,7 @@ apart. What is read is kept in a cache whose name says which judge and which fea
 """
 
 import hashlib
+import inspect
 import multiprocessing
 import sys
 import tempfile
@@ -60,7 +61,7 @@ def open_cache(folder: Path, encoding: EncodingConfig) -> LineCache:
     """The cache of what today's judge and features read, of true clips that are compressed in this way."""
     digest = hashlib.sha256(repr(encoding).encode())
     for module in (world, captions, negation, breakages, judge, features):
-        digest.update(Path(module.__file__).read_bytes())
+        digest.update(inspect.getsource(module).encode())
     return LineCache(folder / f"seen-{digest.hexdigest()[:12]}.jsonl")
 
 

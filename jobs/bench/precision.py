@@ -24,7 +24,6 @@ def write_variant(config: ModelConfig, folder: Path) -> None:
     if path is None:
         raise RefusedError(f"{config.name} does not come with nagfarm: leave the slice precision out (--slice)")
     folder.mkdir(parents=True, exist_ok=True)
-    document = OmegaConf.load(path)
-    document["dtype"] = OTHER_DTYPE[config.dtype]
-    document["description"] = f"{config.name} in {OTHER_DTYPE[config.dtype]}, for a benchmark"
-    OmegaConf.save(document, folder / f"{variant_name(config)}.yaml")
+    dtype = OTHER_DTYPE[config.dtype]
+    changed = {"dtype": dtype, "description": f"{config.name} in {dtype}, for a benchmark"}
+    OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), changed), folder / f"{variant_name(config)}.yaml")

@@ -69,8 +69,8 @@ def slice_setting(config: ModelConfig, a_slice: Slice, x: int, y: int | None = N
 
 def has_steps(config: ModelConfig, setting: Setting, num_steps: int) -> bool:
     """Whether the setting's range of steps holds one of them; without one there is nothing to render."""
-    fields = dict(setting.fields)
-    start, end = (float(fields.get(name, getattr(config.nag, name))) for name in ("nag_start", "nag_end"))
+    fields = {**_defaults(config), **dict(setting.fields)}
+    start, end = (float(fields[name]) for name in ("nag_start", "nag_end"))
     params = NagParams(nag_start=start, nag_end=end)
     return any(params.is_active_at(step, num_steps) for step in range(num_steps))
 

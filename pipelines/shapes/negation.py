@@ -100,4 +100,5 @@ def draw_right_answer(task: NegationTask, replicate: int) -> ShapesClip:
     generator = torch.Generator().manual_seed(zlib.crc32(f"{task.key} {replicate}".encode()))
     others = [value for value in ATTRIBUTES[task.attribute] if value != task.value]
     chosen = others[int(torch.randint(len(others), (), generator=generator))]
-    return sample_clip(generator, **task.required, **{task.attribute: chosen})
+    shown = {**task.required, task.attribute: chosen}
+    return sample_clip(generator, anywhere=False, **shown)
