@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from pipelines.shapes.negation import Case, NegationTask, draw_tasks
+from pipelines.shapes.negation import Case, NegationTask, Series, draw_tasks
 
 PLAIN = "none"  # the method that all others are compared to
 
@@ -79,9 +79,11 @@ class PlannedClip:
         }
 
 
-def interleaved_tasks(attributes: tuple[str, ...], cases: tuple[Case, ...], num_tasks: int) -> tuple[NegationTask, ...]:
+def interleaved_tasks(
+    attributes: tuple[str, ...], cases: tuple[Case, ...], num_tasks: int, series: Series = "measure"
+) -> tuple[NegationTask, ...]:
     """The first tasks of each attribute and case, taking turns."""
-    sequences = [draw_tasks(attribute, case, num_tasks) for attribute in attributes for case in cases]
+    sequences = [draw_tasks(attribute, case, num_tasks, series) for attribute in attributes for case in cases]
     return tuple(task for task in chain.from_iterable(zip_longest(*sequences)) if task is not None)
 
 

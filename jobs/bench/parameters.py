@@ -20,8 +20,8 @@ from pipelines.config import ModelConfig
 MAPPED = ("suppression", "clean", "fidelity")  # figures that are drawn
 EXPLANATION = """\
 Each slice turns one or two parameters; all else is as the model's YAML says. The prompts leave the negated attribute
-open, all attributes together, on the same tasks for every setting; [ ] is a 95 % interval. The columns are those of
-`nagfarm bench negatives`.
+open, all attributes together, on the same tasks for every setting, which are other ones than those of `nagfarm bench
+negatives`, whose columns these are; [ ] is a 95 % interval.
 """
 CellKey = tuple[str, int]  # model, steps
 
@@ -33,7 +33,7 @@ def chosen_slices(options: BenchOptions) -> tuple[Slice, ...]:
 def parameters_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tuple[Block, ...]:
     """A block for each model and number of steps, and one for each model in its other precision."""
     num_tasks = -(-options.sizes.clips // len(options.attributes))  # of each attribute, rounded up
-    tasks = interleaved_tasks(options.attributes, ("open",), num_tasks)
+    tasks = interleaved_tasks(options.attributes, ("open",), num_tasks, "choose")
     blocks: list[Block] = []
     for config in models:
         for num_steps in sweep_steps(options, config):

@@ -4,6 +4,7 @@ Two cases. *Open*: the prompt leaves the negated attribute open, as a negative p
 prompt names the very value that is negated ("a red circle", negative "red") beside at least one other attribute.
 
 The tasks of an attribute and a case are a fixed sequence: a smaller number of them is the beginning of a larger one.
+There are two such sequences, so that strengths are not chosen on what they are then measured on.
 """
 
 import zlib
@@ -18,6 +19,7 @@ from pipelines.shapes.captions import NAMED_SHARE, phrase, sentence
 from pipelines.shapes.world import ATTRIBUTES, MOTIONS, ShapesClip, sample_clip
 
 Case = Literal["open", "hard"]
+Series = Literal["measure", "choose"]
 CASES: tuple[Case, ...] = ("open", "hard")
 
 
@@ -40,6 +42,7 @@ class NegationTask:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """Names the task within its series."""
         return self.attribute, self.case, self.index
 
     @property
@@ -73,13 +76,13 @@ def draw_named(generator: torch.Generator, left_open: str | None = None) -> dict
     }
 
 
-def draw_tasks(attribute: str, case: Case, num_tasks: int) -> tuple[NegationTask, ...]:
+def draw_tasks(attribute: str, case: Case, num_tasks: int, series: Series = "measure") -> tuple[NegationTask, ...]:
     """The first tasks of an attribute and a case. The values take turns, so that each is negated equally often."""
-    return tuple(islice(_tasks(attribute, case), num_tasks))
+    return tuple(islice(_tasks(attribute, case, series), num_tasks))
 
 
-def _tasks(attribute: str, case: Case) -> Iterator[NegationTask]:
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{attribute} {case}".encode()))
+def _tasks(attribute: str, case: Case, series: Series) -> Iterator[NegationTask]:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{series} {attribute} {case}".encode()))
     values = ATTRIBUTES[attribute]
     index = 0
     while True:
