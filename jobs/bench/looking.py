@@ -100,7 +100,7 @@ def truth_look(task: NegationTask, replicate: int, encoding: EncodingConfig) -> 
 
 
 def truth_key(task: NegationTask, replicate: int) -> str:
-    return f"true/{task.attribute}/{task.case}/{task.index}/{replicate}"
+    return "/".join(map(str, ("true", *task.key, replicate)))
 
 
 def broken_look(kind: str, index: int, encoding: EncodingConfig) -> tuple[str, Look]:

@@ -30,7 +30,7 @@ from pipelines.shapes.negation import NegationTask
 from pipelines.shapes.world import ATTRIBUTES, NUM_FRAMES, SPEED_PX
 
 TRUE_TRAVEL_PX = SPEED_PX * (NUM_FRAMES - 1)
-TaskKey = tuple[str, str, int]
+TaskKey = tuple[str, str, str, int]
 Answers = Mapping[TaskKey, Seen]  # of one setting
 
 

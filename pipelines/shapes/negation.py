@@ -39,11 +39,11 @@ class NegationTask:
     named: tuple[tuple[str, str], ...]
     prompt: str
     seed: int
+    series: Series = "measure"
 
     @property
-    def key(self) -> tuple[str, str, int]:
-        """Names the task within its series."""
-        return self.attribute, self.case, self.index
+    def key(self) -> tuple[str, str, str, int]:
+        return self.series, self.attribute, self.case, self.index
 
     @property
     def negative_prompt(self) -> str:
@@ -94,7 +94,7 @@ def _tasks(attribute: str, case: Case, series: Series) -> Iterator[NegationTask]
             named[attribute] = value
         prompt = sentence(named, generator)
         seed = int(torch.randint(2**31, (), generator=generator))
-        yield NegationTask(attribute, case, index, value, tuple(named.items()), prompt, seed)
+        yield NegationTask(attribute, case, index, value, tuple(named.items()), prompt, seed, series)
         index += 1
 
 
