@@ -1,9 +1,10 @@
-# Targets for people: install, demo, test, check, shapes, evaluate, bench, clean.
+# Targets for people: install, demo, test, check, shapes, distill, evaluate, bench, clean.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+MODEL ?= shapes-wan
 
-.PHONY: help install demo test check format shapes evaluate bench wheel clean
+.PHONY: help install demo test check format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,11 +33,14 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-shapes: install  ## train the Shapes model from nothing (about an hour and a half on two idle cores)
-	$(BIN)/python -m pipelines.shapes.train --output build/shapes-wan
+shapes: install  ## train MODEL (shapes-wan, shapes-ltx) from nothing (about an hour and a half on two idle cores)
+	$(BIN)/python -m pipelines.shapes.train $(MODEL) --output build/$(MODEL)
 
-evaluate: install  ## measure the Shapes model, and NAG on it
-	$(BIN)/python -m pipelines.shapes.evaluate
+distill: install  ## distil the packaged MODEL into a LoRA for four steps (about ten minutes)
+	$(BIN)/python -m pipelines.shapes.distill $(MODEL) --output build/$(MODEL)-4step
+
+evaluate: install  ## measure MODEL, and NAG on it
+	$(BIN)/python -m pipelines.shapes.evaluate $(MODEL)
 
 bench: install  ## measure negative prompts and parameters on the Shapes models (a night on two cores; resumes)
 	$(BIN)/nagfarm bench negatives

@@ -1,50 +1,72 @@
-"""The Shapes model as it is shipped: an ordinary diffusers folder that answers prompts, and negative prompts under NAG.
+"""The Shapes models as they are shipped: ordinary diffusers folders that answer prompts, and negative ones under NAG.
 
 A few clips from fixed seeds; `python -m pipelines.shapes.evaluate` measures over thousands.
 """
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from diffusers import WanPipeline
 
 from pipelines.config import PACKAGED_WEIGHTS, load_model_config, model_paths
 from pipelines.loading import inspect_model
 from pipelines.shapes.captions import caption
-from pipelines.shapes.evaluate import Sampling, Task, followed, make_tasks, render, share
+from pipelines.shapes.evaluate import Sampling, Task, followed, load_pipeline, make_tasks, render, share
+from pipelines.shapes.models import MODELS
 from pipelines.shapes.text import MAX_TOKENS
 from pipelines.shapes.world import sample_clip
 
 pytestmark = pytest.mark.models
 
-WEIGHTS = PACKAGED_WEIGHTS / "shapes-wan"
-MAX_WEIGHTS_BYTES = 12_000_000
-CONFIG = load_model_config(model_paths()["shapes-wan"])
-SAMPLING = Sampling(num_steps=8, guidance_scale=CONFIG.sampling.guidance_scale)
+MAX_WEIGHTS_BYTES = {"shapes-wan": 12_000_000, "shapes-ltx": 24_000_000}
+CONFIGS = {name: load_model_config(model_paths()[name]) for name in MODELS}
+SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as both models' YAMLs say
+
+
+def num_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> WanPipeline:
-    loaded = WanPipeline.from_pretrained(WEIGHTS, use_safetensors=True)
-    loaded.set_progress_bar_config(disable=True)
-    return loaded
+def pipeline(name: str) -> Any:
+    return load_pipeline(MODELS[name])
 
 
-def test_the_weights_are_fit_to_load_and_small() -> None:
-    path = model_paths()["shapes-wan"]
-    assert inspect_model(load_model_config(path), path).folder == WEIGHTS
-    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= MAX_WEIGHTS_BYTES
+@pytest.mark.parametrize("name", list(MODELS))
+def test_the_weights_are_fit_to_load_and_small(name: str) -> None:
+    path = model_paths()[name]
+    folder = inspect_model(load_model_config(path), path).folder
+    assert folder == PACKAGED_WEIGHTS / name
+    assert num_bytes(folder) <= MAX_WEIGHTS_BYTES[name]
 
 
-def test_prompts_are_followed(pipeline: WanPipeline) -> None:
+@pytest.mark.parametrize("name", [f"{name}-4step" for name in MODELS])
+def test_a_few_step_model_is_its_teacher_with_a_small_lora(name: str) -> None:
+    path = model_paths()[name]
+    config = load_model_config(path)
+    weights = inspect_model(config, path)
+    assert weights.folder == PACKAGED_WEIGHTS / name.removesuffix("-4step")
+    assert [lora.name for lora in config.loras] == ["few-step"]
+    assert (config.sampling.num_inference_steps, config.sampling.guidance_scale, config.method) == (4, 1, "nag")
+    assert num_bytes(PACKAGED_WEIGHTS / name) <= 2_000_000
+
+
+def test_prompts_are_followed(pipeline: Any) -> None:
     tasks = make_tasks(40, seed=7)
     assert share(followed(tasks, list(render(pipeline, tasks, SAMPLING)))) >= 0.9
 
 
-def test_a_negative_prompt_removes_what_it_names(pipeline: WanPipeline) -> None:
+def test_a_negative_prompt_removes_what_it_names(name: str, pipeline: Any) -> None:
     tasks = [Task({"shape": "circle"}, "a circle", seed) for seed in range(60)]
     plain = list(render(pipeline, tasks, SAMPLING))
     (most_common,) = {max(colours := [v.colour for v in plain if v.colour], key=colours.count)}
-    negative = (most_common, CONFIG.nag)
+    negative = (most_common, CONFIGS[name].nag)
     guided = list(render(pipeline, tasks, SAMPLING, negative))
     before, after = (share([v.colour == most_common for v in verdicts]) for verdicts in (plain, guided))
     assert before >= 1 / 6
@@ -52,13 +74,13 @@ def test_a_negative_prompt_removes_what_it_names(pipeline: WanPipeline) -> None:
     assert share(followed(tasks, guided)) >= share(followed(tasks, plain)) - 0.05
 
 
-def test_what_the_negative_prompt_does_not_name_stays_possible(pipeline: WanPipeline) -> None:
+def test_what_the_negative_prompt_does_not_name_stays_possible(name: str, pipeline: Any) -> None:
     tasks = [Task({"colour": "red"}, "a red circle", seed) for seed in range(20)]
-    guided = list(render(pipeline, tasks, SAMPLING, ("blue", CONFIG.nag)))
+    guided = list(render(pipeline, tasks, SAMPLING, ("blue", CONFIGS[name].nag)))
     assert share([verdict.colour == "red" for verdict in guided]) >= 0.9
 
 
-def test_the_tokenizer_and_the_text_encoder_are_the_models_own(pipeline: WanPipeline) -> None:
+def test_the_tokenizer_and_the_text_encoder_are_the_models_own(pipeline: Any) -> None:
     tokens = pipeline.tokenizer("a red circle")["input_ids"]
     assert tokens[-1] == pipeline.tokenizer.eos_token_id
     assert pipeline.tokenizer.unk_token_id not in tokens
@@ -69,7 +91,7 @@ def test_the_tokenizer_and_the_text_encoder_are_the_models_own(pipeline: WanPipe
     assert not torch.equal(one, other)
 
 
-def test_no_caption_is_cut(pipeline: WanPipeline) -> None:
+def test_no_caption_is_cut(pipeline: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = [len(pipeline.tokenizer(caption(sample_clip(generator), generator))["input_ids"]) for _ in range(1000)]
     assert max(lengths) <= MAX_TOKENS
