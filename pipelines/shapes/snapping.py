@@ -33,9 +33,7 @@ class Snap:
             clips: what the captions were written about; they decide the attributes that a caption names.
         """
         latents_BD = latents_BCFHW.float().flatten(1)
-        distances_BN = self._norms_N - 2 * (
-            latents_BD @ self._members_ND.T
-        )  # and the clip's own norm, the same for all
+        distances_BN = self._norms_N - 2 * (latents_BD @ self._members_ND.T)  # but for the clip's own norm
         named = attribute_targets(clips, captions)
         for attribute, values in ATTRIBUTES.items():
             is_other_BN = named[attribute][:, None] != self._values_N[attribute][None, :]
