@@ -10,7 +10,7 @@ from jobs.bench.design import planned_clips, write_design
 from jobs.bench.negatives import method_fields, negatives_blocks
 from jobs.bench.options import STANDARD, BenchOptions, Sizes, find_models
 from jobs.bench.parameters import parameters_blocks
-from jobs.bench.slices import SLICES, slice_setting, sweep_settings
+from jobs.bench.slices import SLICES, Slice, numbers_axis, slice_setting, sweep_settings
 from jobs.catalog import ModelCatalog
 from jobs.errors import RefusedError, UnknownModelError
 from jobs.manifest import open_manifest
@@ -116,9 +116,9 @@ def test_a_setting_is_in_a_sweep_once_and_ranges_without_a_step_are_not() -> Non
 
 
 def test_a_setting_says_only_what_the_models_yaml_does_not() -> None:
-    (scale_alpha,) = (a_slice for a_slice in SLICES if a_slice.name == "scale-alpha")
-    assert slice_setting(MODEL, scale_alpha, x=2, y=2).fields == (("method", "nag"),)  # 9 and 0.5
-    assert dict(slice_setting(MODEL, scale_alpha, x=0, y=1).fields) == {
+    plane = Slice("plane", "nag", numbers_axis("nag_scale", 2, 9), numbers_axis("nag_alpha", 0.25, 0.5))
+    assert slice_setting(MODEL, plane, x=1, y=1).fields == (("method", "nag"),)  # 9 and 0.5 are the YAML's
+    assert dict(slice_setting(MODEL, plane, x=0, y=0).fields) == {
         "method": "nag", "nag_scale": 2.0, "nag_alpha": 0.25,
     }  # fmt: skip
 
