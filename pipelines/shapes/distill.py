@@ -154,16 +154,18 @@ def trajectory(
     scheduler: Any, flow: Flow, noise_BCFHW: torch.Tensor, num_steps: int
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
     """The states and sigmas (B,) that a sampler comes through, and where it ends."""
-    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):  # as LTXPipeline does
-        scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist())
+    is_euler = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    sampler: Any = scheduler
+    if is_euler:  # as LTXPipeline does
+        sampler.set_timesteps(sigmas=torch.linspace(1, 1 / num_steps, num_steps).tolist())
     else:
-        scheduler.set_timesteps(num_steps)
+        sampler.set_timesteps(num_steps)
     states: list[tuple[torch.Tensor, torch.Tensor]] = []
     latents = noise_BCFHW
-    for timestep in scheduler.timesteps:  # UniPC rounds its sigmas for them, and they are what the model is told
-        sigmas = (timestep / scheduler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
+    for timestep in sampler.timesteps:  # UniPC rounds its sigmas for them, and they are what the model is told
+        sigmas = (timestep / sampler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
         states.append((latents, sigmas))
-        latents = scheduler.step(flow(latents, sigmas), timestep, latents, return_dict=False)[0]
+        latents = sampler.step(flow(latents, sigmas), timestep, latents, return_dict=False)[0]
     return states, latents
 
 

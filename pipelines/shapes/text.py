@@ -6,7 +6,7 @@ tokens.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -66,7 +66,8 @@ def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
 
 def build_text_encoder(vocabulary_size: int, family: Literal["wan", "ltx"]) -> TextEncoder:
     """The untrained encoder that the family's pipeline has."""
-    config_class, model_class = (UMT5Config, UMT5EncoderModel) if family == "wan" else (T5Config, T5EncoderModel)
+    classes: Any = (UMT5Config, UMT5EncoderModel) if family == "wan" else (T5Config, T5EncoderModel)
+    config_class, model_class = classes
     config = config_class(
         vocab_size=vocabulary_size,
         d_model=TEXT_DIM,
