@@ -51,7 +51,8 @@ class DenoiserTraining:
 
 
 # Wan: the first course teaches colours, places and motion, the second one to draw the world's own shapes sharply, the
-# third one the longest captions, and more of the second. LTX learns the world itself from the beginning.
+# third one the longest captions, and more of the second. LTX learns the world itself from the beginning, its shapes at
+# last.
 COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
     "shapes-wan": (
         DenoiserTraining(
@@ -99,6 +100,18 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             seed=2,
             muon_learning_rate=8e-3,
             shape_weight=4.0,
+            batch_size=48,
+        ),
+        DenoiserTraining(
+            name="lattice, shapes",
+            anywhere=False,
+            num_steps=1600,
+            num_clips=None,
+            learning_rate=1e-3,
+            flow_shift=3.0,
+            seed=3,
+            muon_learning_rate=6e-3,
+            shape_weight=8.0,
             batch_size=48,
         ),
     ),
