@@ -36,7 +36,7 @@ DECODER_TRAINING = AutoencoderTraining(
     stage="decoder", num_steps=2500, num_full_steps=400, learning_rate=8e-4, batch_size=12, fan_in=1728
 )
 ENCODER_TRAINING = AutoencoderTraining(
-    stage="encoder", num_steps=1500, num_full_steps=1500, learning_rate=8e-4, batch_size=4, fan_in=1728
+    stage="encoder", num_steps=1200, num_full_steps=1200, learning_rate=8e-4, batch_size=4, fan_in=1728
 )
 NUM_AUTOENCODER_CLIPS = 3000
 MAX_LATENT_NOISE = 0.1  # so that the decoder takes latents that are not quite right
