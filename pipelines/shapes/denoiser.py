@@ -114,6 +114,18 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             shape_weight=8.0,
             batch_size=48,
         ),
+        DenoiserTraining(
+            name="lattice, longer",
+            anywhere=False,
+            num_steps=8000,
+            num_clips=None,
+            learning_rate=1.2e-3,
+            flow_shift=3.0,
+            seed=4,
+            muon_learning_rate=6e-3,
+            shape_weight=8.0,
+            batch_size=48,
+        ),
     ),
 }
 

@@ -33,7 +33,6 @@ class TextTraining:
     batch_size: int = 128
     learning_rate: float = 2e-3
     num_tokenizer_captions: int = 20_000
-    max_tokens: int = 32
     seed: int = 1
 
 
@@ -97,7 +96,10 @@ class EncodedCaptions:
 def encode_captions(
     tokenizer: T5Tokenizer, encoder: TextEncoder, captions: list[str], max_tokens: int
 ) -> EncodedCaptions:
-    """Encodes as `WanPipeline` does, which has no mask, and as `LTXPipeline` does up to what its mask hides."""
+    """Encodes as `WanPipeline` does, and as `LTXPipeline` does up to what the transformer's mask hides.
+
+    `LTXPipeline` does not tell its encoder which tokens are padding, so `max_tokens` is then part of what a caption means.
+    """
     tokens = tokenizer(
         captions,
         padding="max_length",
@@ -106,7 +108,8 @@ def encode_captions(
         add_special_tokens=True,
         return_tensors="pt",
     )
-    hidden_BLD = encoder(tokens.input_ids, tokens.attention_mask).last_hidden_state
+    encoders_mask = tokens.attention_mask if isinstance(encoder, UMT5EncoderModel) else None
+    hidden_BLD = encoder(tokens.input_ids, encoders_mask).last_hidden_state
     return EncodedCaptions(hidden_BLD * tokens.attention_mask.unsqueeze(-1), tokens.attention_mask)
 
 
@@ -146,7 +149,7 @@ def train_text_encoder(
     for step in range(training.num_steps):
         clips = [sample_clip(generator, anywhere=True) for _ in range(training.batch_size)]
         captions = [caption(clip, generator) for clip in clips]
-        pooled_BD = encode_captions(tokenizer, encoder, captions, training.max_tokens).embeds.sum(dim=1) / 8
+        pooled_BD = encode_captions(tokenizer, encoder, captions, MAX_TOKENS).embeds.sum(dim=1) / 8
         losses = [
             functional.cross_entropy(heads[attribute](pooled_BD), target)
             for attribute, target in attribute_targets(clips, captions).items()

@@ -23,6 +23,19 @@ def test_the_world_has_6120_members_and_every_drawn_clip_is_one() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", list(MODELS))
+def test_captions_mean_the_same_in_training_as_in_the_pipeline(name: str) -> None:
+    pipeline = load_pipeline(MODELS[name])
+    with torch.no_grad():
+        ours = encode_captions(pipeline.tokenizer, pipeline.text_encoder, [WORDS, ""], MAX_TOKENS)
+        theirs = pipeline.encode_prompt([WORDS, ""], do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS)
+    is_read_BL1 = ours.attention_mask.unsqueeze(-1)
+    assert (ours.embeds - theirs[0] * is_read_BL1).abs().max() < 1e-5
+    if MODELS[name].family == "ltx":
+        assert torch.equal(theirs[1].long(), ours.attention_mask)
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", list(MODELS))
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_a_trajectory_in_training_ends_where_the_pipeline_ends(name: str, num_steps: int) -> None:
     model = MODELS[name]

@@ -116,10 +116,13 @@ def test_a_setting_is_in_a_sweep_once_and_ranges_without_a_step_are_not() -> Non
 
 
 def test_a_setting_says_only_what_the_models_yaml_does_not() -> None:
-    plane = Slice("plane", "nag", numbers_axis("nag_scale", 2, 9), numbers_axis("nag_alpha", 0.25, 0.5))
-    assert slice_setting(MODEL, plane, x=1, y=1).fields == (("method", "nag"),)  # 9 and 0.5 are the YAML's
+    own = MODEL.nag
+    scales = numbers_axis("nag_scale", own.nag_scale + 1, own.nag_scale)
+    alphas = numbers_axis("nag_alpha", own.nag_alpha / 2, own.nag_alpha)
+    plane = Slice("plane", "nag", scales, alphas)
+    assert slice_setting(MODEL, plane, x=1, y=1).fields == (("method", "nag"),)
     assert dict(slice_setting(MODEL, plane, x=0, y=0).fields) == {
-        "method": "nag", "nag_scale": 2.0, "nag_alpha": 0.25,
+        "method": "nag", "nag_scale": own.nag_scale + 1, "nag_alpha": own.nag_alpha / 2,
     }  # fmt: skip
 
 
@@ -127,7 +130,7 @@ def test_cfg_has_a_scale_also_where_the_model_was_distilled() -> None:
     from dataclasses import replace
 
     distilled = replace(MODEL, method="nag", sampling=replace(MODEL.sampling, guidance_scale=1.0))
-    assert dict(method_fields(distilled, "cfg"))["guidance_scale"] == 3
+    assert dict(method_fields(distilled, "cfg"))["guidance_scale"] == DEFAULT_CFG_SCALE
     assert method_fields(MODEL, "cfg") == (("method", "cfg"),)
 
 
