@@ -21,7 +21,7 @@ pytestmark = pytest.mark.models
 
 MAX_WEIGHTS_BYTES = {"shapes-wan": 12_000_000, "shapes-ltx": 24_000_000}
 CONFIGS = {name: load_model_config(model_paths()[name]) for name in MODELS}
-FOLLOWED = {"shapes-wan": 0.9, "shapes-ltx": 0.75}  # docs/shapes.md: shapes-ltx misses what it was meant to reach
+FOLLOWED = {"shapes-wan": 0.9, "shapes-ltx": 0.85}  # docs/shapes.md measures both over more clips
 SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as both models' YAMLs say
 
 
