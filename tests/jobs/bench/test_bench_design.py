@@ -8,7 +8,7 @@ import pytest
 
 from jobs.bench.design import planned_clips, write_design
 from jobs.bench.negatives import method_fields, negatives_blocks
-from jobs.bench.options import STANDARD, BenchOptions, Sizes, find_models
+from jobs.bench.options import DEFAULT_CFG_SCALE, STANDARD, BenchOptions, Sizes, find_models
 from jobs.bench.parameters import parameters_blocks
 from jobs.bench.slices import SLICES, Slice, numbers_axis, slice_setting, sweep_settings
 from jobs.catalog import ModelCatalog
