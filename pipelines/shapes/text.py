@@ -98,7 +98,7 @@ def encode_captions(
 ) -> EncodedCaptions:
     """Encodes as `WanPipeline` does, and as `LTXPipeline` does up to what the transformer's mask hides.
 
-    `LTXPipeline` does not tell its encoder which tokens are padding, so `max_tokens` then is part of what a caption says.
+    `LTXPipeline` does not tell its encoder which tokens are padding, so `max_tokens` changes its tokens.
     """
     tokens = tokenizer(
         captions,
