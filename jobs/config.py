@@ -44,17 +44,26 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a clip is given up.
+    """When a clip is given up, a worker set aside, a run stopped.
 
     Args:
         max_attempts: attempts at one clip, the first included, where its failures may pass.
+        max_failures_of_worker: a worker that fails so many clips in a row is replaced.
+        max_given_up_share: a run that gives up more than this share of its clips stops; 1 never does.
+        min_clips_to_stop: clips that must have ended before that share counts.
     """
 
     max_attempts: int = 3
+    max_failures_of_worker: int = 3
+    max_given_up_share: float = 0.5
+    min_clips_to_stop: int = 20
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            raise ConfigError(f"retry.max_attempts must be at least 1, not {self.max_attempts}")
+        for name in ("max_attempts", "max_failures_of_worker", "min_clips_to_stop"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"retry.{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.max_given_up_share <= 1:
+            raise ConfigError(f"retry.max_given_up_share must be between 0 and 1, not {self.max_given_up_share}")
 
 
 @dataclass(frozen=True)

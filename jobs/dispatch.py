@@ -1,7 +1,7 @@
-"""Keeps a pool of actors busy with clips until every clip is committed or given up.
+"""Carries out a schedule on a Ray cluster: starts actors, hands them clips, and says what became of them.
 
-A thin loop around `ray.wait`: it starts, waits and replaces; whether a clip is tried again is `retry`'s to say, how a
-clip is rendered `worker`'s. Clips are taken from the plan only when an actor has room, so a million need no memory.
+A thin loop around `ray.wait`. What is to be done is `schedule`'s to say, how a clip is rendered `worker`'s. Clips are
+taken from the plan only when an actor has room, so a million need no memory.
 """
 
 import time
@@ -15,14 +15,30 @@ import ray.exceptions
 
 from jobs.actors import RenderActor
 from jobs.config import RunConfig
-from jobs.errors import NoWorkersError, StoreRefusedError
+from jobs.errors import NoWorkersError
 from jobs.records import WorkerIdentity
-from jobs.retry import Decision, Retry, Stop, decide
+from jobs.retry import Decision
+from jobs.schedule import (
+    ClipEnded,
+    Command,
+    Event,
+    Halt,
+    Planned,
+    ReportFailure,
+    Schedule,
+    StartClip,
+    StartWorker,
+    StopWorker,
+    TakeClip,
+    WorkerId,
+    WorkerLost,
+    WorkerNotLoaded,
+    WorkerReady,
+)
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from jobs.worker import WorkerSetup
 
 WAIT_S = 1.0  # how often the loop looks up when nothing happens
-MAX_LOAD_FAILURES = 3  # workers lost in a row before one of them was ready
 
 
 class Observer(Protocol):
@@ -37,26 +53,23 @@ class Observer(Protocol):
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None: ...
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One try at one clip."""
-
-    spec: ClipSpec
-    number: int
-
-
 @dataclass(eq=False)
 class _Worker:
-    """An actor and what it was given."""
+    """An actor and what it has been asked."""
 
     actor: Any
     asked_at: float
+    load: Any  # the reference of its load
     identity: WorkerIdentity | None = None  # None while it loads
-    attempts: dict[Any, Attempt] = field(default_factory=dict[Any, Attempt])  # by the task's reference
+    clips: dict[Any, str] = field(default_factory=dict[Any, str])  # ids, by the task's reference
 
     @property
     def label(self) -> str:
         return f"{self.identity.host}:{self.identity.pid}" if self.identity else "a worker that was loading"
+
+    @property
+    def awaited(self) -> list[Any]:
+        return [*self.clips] if self.identity else [self.load]
 
 
 class Dispatcher:
@@ -75,13 +88,10 @@ class Dispatcher:
     ) -> None:
         self._setup = setup
         self._config = config
-        self._num_workers = num_workers
         self._num_gpus = num_gpus
         self._observer = observer
-        self._workers: list[_Worker] = []
-        self._loading: dict[Any, _Worker] = {}  # by the reference of its load
-        self._again: deque[Attempt] = deque()
-        self._load_failures = 0
+        self._schedule = Schedule(config, num_workers)
+        self._workers: dict[WorkerId, _Worker] = {}
 
     def run(self, specs: Iterator[ClipSpec]) -> None:
         """Returns when nothing is left to start and nothing is in flight.
@@ -89,150 +99,88 @@ class Dispatcher:
         Raises:
             NoWorkersError: no worker can load the model.
             StoreRefusedError: the store takes no more clips.
+            TooManyFailuresError: too large a share of the clips was given up.
         """
-        fresh = (Attempt(spec, 1) for spec in specs)
         try:
-            self._replace_workers()
-            while self._fill(fresh) or self._in_flight():
-                self._wait()
-                self._replace_workers()
+            self._carry_out(self._schedule.start(), specs)
+            while not self._schedule.is_finished:
+                for event in self._wait():
+                    self._carry_out(self._schedule.handle(event), specs)
         finally:
-            for worker in self._workers:
+            for worker in self._workers.values():
                 ray.kill(worker.actor)
 
-    def _in_flight(self) -> bool:
-        return any(worker.attempts for worker in self._workers)
+    def _carry_out(self, commands: list[Command], specs: Iterator[ClipSpec]) -> None:
+        """Does as it is told, and what follows from it at once."""
+        waiting = deque(commands)
+        while waiting:
+            command = waiting.popleft()
+            match command:
+                case StartWorker(worker):
+                    self._start_worker(worker)
+                case StopWorker(worker, message):
+                    self._stop_worker(worker, message)
+                case TakeClip():
+                    waiting.extend(self._schedule.handle(Planned(next(specs, None))))
+                case StartClip(worker, spec, attempt):
+                    owner = self._workers[worker]
+                    owner.clips[owner.actor.render.remote(spec, attempt)] = spec.clip_id
+                case ReportFailure(failed, decision):
+                    self._observer.clip_failed(failed, decision)
+                case Halt(error):
+                    raise error
 
-    def _fill(self, fresh: Iterator[Attempt]) -> bool:
-        """Gives work to whoever has room.
+    def _start_worker(self, worker: WorkerId) -> None:
+        actor_class: Any = RenderActor  # ray.remote's return type hides what it adds
+        actor = actor_class.options(
+            num_cpus=self._config.workers.num_cpus,
+            num_gpus=self._num_gpus,
+            max_concurrency=self._config.workers.spool_clips + 1,
+        ).remote(self._setup)
+        self._workers[worker] = _Worker(actor, time.monotonic(), actor.load.remote())
 
-        Returns:
-            Whether there is work that found no room; then it waits in `_again`.
-        """
-        while given := self._give_one(fresh):
-            worker, attempt = given
-            worker.attempts[worker.actor.render.remote(attempt.spec, attempt.number)] = attempt
-        if not self._again:
-            self._again.extend(attempt for attempt in [next(fresh, None)] if attempt is not None)
-        return bool(self._again)
+    def _stop_worker(self, worker: WorkerId, message: str) -> None:
+        stopped = self._workers.pop(worker)
+        ray.kill(stopped.actor)
+        self._observer.worker_lost(f"{stopped.label}: {message}")
 
-    def _give_one(self, fresh: Iterator[Attempt]) -> tuple[_Worker, Attempt] | None:
-        """The next attempt and the worker with the least to do that can take it."""
-        ready = [worker for worker in self._workers if worker.identity is not None and self._has_room(worker)]
-        for worker in sorted(ready, key=lambda worker: len(worker.attempts)):
-            attempt = self._next(worker, fresh)
-            if attempt is not None:
-                return worker, attempt
-        return None
-
-    def _has_room(self, worker: _Worker) -> bool:
-        is_alone = any(attempt.number > 1 for attempt in worker.attempts.values())
-        return not is_alone and len(worker.attempts) <= self._config.workers.spool_clips
-
-    def _next(self, worker: _Worker, fresh: Iterator[Attempt]) -> Attempt | None:
-        """A clip that is tried again gets a worker to itself: if it kills that one too, no other clip is blamed."""
-        if not self._again:
-            return next(fresh, None)
-        if self._again[0].number > 1 and worker.attempts:
-            return None
-        return self._again.popleft()
-
-    def _wait(self) -> None:
-        references = [*self._loading, *(reference for worker in self._workers for reference in worker.attempts)]
-        ready, _ = ray.wait(references, num_returns=1, timeout=WAIT_S)
+    def _wait(self) -> Iterator[Event]:
+        """What happened next, or nothing within `WAIT_S`."""
+        owners = {reference: worker for worker, state in self._workers.items() for reference in state.awaited}
+        ready, _ = ray.wait([*owners], num_returns=1, timeout=WAIT_S)
         for reference in ready:
-            if reference in self._loading:
-                self._finish_load(reference)
-            else:
-                owner = next(worker for worker in self._workers if reference in worker.attempts)
-                self._finish_clip(owner, reference)
-        now = time.monotonic()
-        for worker in list(self._loading.values()):
-            if now - worker.asked_at > self._config.workers.load_timeout_s:
-                self._fail_load(worker, f"not ready within {self._config.workers.load_timeout_s:g} s")
+            worker = owners[reference]
+            is_loading = self._workers[worker].identity is None
+            yield self._loaded(worker) if is_loading else self._ended(worker, reference)
+        now, timeout_s = time.monotonic(), self._config.workers.load_timeout_s
+        for worker, state in list(self._workers.items()):
+            if state.identity is None and now - state.asked_at > timeout_s:
+                yield WorkerNotLoaded(worker, f"not ready within {timeout_s:g} s")
 
-    def _finish_load(self, reference: Any) -> None:
-        worker = self._loading[reference]
+    def _loaded(self, worker: WorkerId) -> Event:
+        state = self._workers[worker]
         try:
-            identity: WorkerIdentity = ray.get(reference)
+            identity: WorkerIdentity = ray.get(state.load)
         except ray.exceptions.RayTaskError as error:
-            self._fail_load(worker, f"could not load {self._setup.model.name}: {error.cause}", is_final=True)
-            return
+            message = f"could not load {self._setup.model.name}: {error.cause}"
+            return WorkerNotLoaded(worker, message, is_final=True)
         except ray.exceptions.RayError as error:
             is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
-            self._fail_load(worker, last_line(error) if is_final else first_line(error), is_final=is_final)
-            return
-        del self._loading[reference]
-        self._load_failures = 0
-        worker.identity = identity
+            return WorkerNotLoaded(worker, last_line(error) if is_final else first_line(error), is_final=is_final)
+        state.identity = identity
         self._observer.worker_ready(identity)
+        return WorkerReady(worker)
 
-    def _finish_clip(self, worker: _Worker, reference: Any) -> None:
+    def _ended(self, worker: WorkerId, reference: Any) -> Event:
+        state = self._workers[worker]
         try:
             outcome: ClipOutcome = ray.get(reference)
         except ray.exceptions.RayError as error:  # the process died; a clip's own failure comes back as a value
-            self._lose(worker, first_line(error))
-            return
-        attempt = worker.attempts.pop(reference)
+            return WorkerLost(worker, state.label, first_line(error))
+        del state.clips[reference]
         if isinstance(outcome, ClipDone):
             self._observer.clip_done(outcome)
-        else:
-            self._fail(attempt, outcome)
-
-    def _fail_load(self, worker: _Worker, message: str, *, is_final: bool = False) -> None:
-        """A worker that is not to be had: the others go on without it; without any other the run ends.
-
-        Args:
-            is_final: another attempt would fail in the same way.
-        """
-        self._lose(worker, message)
-        self._load_failures += 1
-        if any(other.identity is not None for other in self._workers):
-            if is_final or self._load_failures >= MAX_LOAD_FAILURES:
-                self._num_workers -= 1
-                self._load_failures = 0
-        elif is_final or self._load_failures >= MAX_LOAD_FAILURES:
-            raise NoWorkersError(f"no worker is to be had: {message}")
-
-    def _lose(self, worker: _Worker, message: str) -> None:
-        """Takes a dead worker out of the pool and decides about each clip that it had."""
-        self._workers.remove(worker)
-        self._loading = {reference: other for reference, other in self._loading.items() if other is not worker}
-        ray.kill(worker.actor)
-        self._observer.worker_lost(f"{worker.label}: {message}")
-        for attempt in worker.attempts.values():
-            lost = ClipFailed(
-                clip_id=attempt.spec.clip_id,
-                name=attempt.spec.name,
-                attempt=attempt.number,
-                failure_class="worker",
-                may_pass_on_retry=True,
-                error_type="WorkerLostError",
-                message=message,
-                traceback="",
-                worker=worker.label,
-            )
-            self._fail(attempt, lost)
-
-    def _fail(self, attempt: Attempt, failed: ClipFailed) -> None:
-        decision = decide(failed, self._config.retry)
-        if isinstance(decision, Retry):
-            self._again.append(Attempt(attempt.spec, decision.attempt))
-        self._observer.clip_failed(failed, decision)
-        if isinstance(decision, Stop):
-            raise StoreRefusedError(decision.reason)
-
-    def _replace_workers(self) -> None:
-        actor_class: Any = RenderActor  # ray.remote's return type hides what it adds
-        while len(self._workers) < self._num_workers:
-            actor = actor_class.options(
-                num_cpus=self._config.workers.num_cpus,
-                num_gpus=self._num_gpus,
-                max_concurrency=self._config.workers.spool_clips + 1,
-            ).remote(self._setup)
-            worker = _Worker(actor, time.monotonic())
-            self._workers.append(worker)
-            self._loading[actor.load.remote()] = worker
+        return ClipEnded(worker, outcome)
 
 
 def first_line(error: BaseException) -> str:

@@ -93,5 +93,9 @@ class NoWorkersError(JobError):
     """No worker can be had, or none can load the model: the run stops."""
 
 
+class TooManyFailuresError(JobError):
+    """So large a share of the clips was given up that the rest is not worth its price: the run stops."""
+
+
 class StoppedError(JobError):
     """Somebody asked the run to stop."""

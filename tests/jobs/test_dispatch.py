@@ -8,7 +8,7 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RetryPolicy, RunConfig, StoreConfig, WorkerConfig
-from jobs.dispatch import Attempt, Dispatcher, _Worker, cluster_nodes, cluster_resources, count_workers
+from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
 from jobs.errors import NoWorkersError, StoreRefusedError
 from jobs.records import WorkerIdentity, committed_ids, read_record
 from jobs.retry import Decision, GiveUp, Retry
@@ -134,21 +134,6 @@ def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: 
     assert len(notes.done) == 12
     assert len(notes.lost) >= 2
     assert all("not ready within 40 s" in message for message in notes.lost)
-
-
-def test_the_worker_with_the_least_to_do_is_given_the_next_clip(tmp_path: Path) -> None:
-    dispatcher = Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, Notes())
-    workers = [_Worker(None, 0.0, WorkerIdentity("host", "node", "cpu", pid)) for pid in (1, 2, 3)]
-    loading = _Worker(None, 0.0)
-    dispatcher._workers = [*workers, loading]
-    fresh = iter([Attempt(spec("sunrise", seed), 1) for seed in range(20)])
-    order: list[int] = []
-    while given := dispatcher._give_one(fresh):
-        worker, attempt = given
-        worker.attempts[attempt.spec.clip_id] = attempt
-        order.append(workers.index(worker))
-    assert order == [0, 1, 2] * (CONFIG.workers.spool_clips + 1)
-    assert not loading.attempts
 
 
 def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_driver: LocalRay, tmp_path: Path) -> None:
