@@ -51,8 +51,8 @@ class DenoiserTraining:
 
 
 # Wan: the first course teaches colours, places and motion, the second one to draw the world's own shapes sharply, the
-# third one the longest captions, and more of the second. LTX learns the world itself from the beginning, its shapes at
-# last.
+# third one the longest captions, and more of the second. LTX learns the world itself from the beginning, and later
+# looks at its shapes more.
 COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
     "shapes-wan": (
         DenoiserTraining(

@@ -76,7 +76,7 @@ def transformer_stage(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a Shapes model (about 1.5 hours on two idle cores).")
+    parser = argparse.ArgumentParser(description="Train a Shapes model (about two hours on two idle cores).")
     parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
     parser.add_argument("--cache", type=Path, help="where encoded clips are kept (default: OUTPUT.cache)")
