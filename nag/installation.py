@@ -7,6 +7,7 @@ Decides which modules are text cross-attentions and proves that all of them are 
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from types import TracebackType
 from typing import Any, Self
 
@@ -181,7 +182,7 @@ def guide(
 def encode_negative_prompt(pipeline: Any, negative_prompt: str, max_sequence_length: int | None = None) -> NegativeText:
     """Encodes text as the pipeline encodes its prompt."""
     is_ltx = isinstance(_transformers(pipeline)[0], LTXVideoTransformer3DModel)
-    length = max_sequence_length or (128 if is_ltx else 512)  # the defaults of the pipelines' __call__
+    length = max_sequence_length or signature(type(pipeline).__call__).parameters["max_sequence_length"].default
     encoded = pipeline.encode_prompt(
         negative_prompt,
         do_classifier_free_guidance=False,

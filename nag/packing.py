@@ -199,8 +199,12 @@ class PackingHook(ModelHook):
         params = self.params
         if not isinstance(params, NagParams) or (params.nag_start, params.nag_end) == (0, 1):
             return params.is_active  # at every step: which one it is need not be asked
-        step_index = self._pipeline.scheduler.step_index or 0
-        return params.is_active_at(step_index, self._pipeline.num_timesteps)
+        scheduler, num_steps = self._pipeline.scheduler, self._pipeline.num_timesteps
+        num_skipped = (
+            len(scheduler.timesteps) - num_steps
+        )  # where a pipeline enters the schedule late, as with a strength
+        step = 0 if scheduler.step_index is None else scheduler.step_index - num_skipped
+        return params.is_active_at(step, num_steps)
 
 
 def _fit(negative: NegativeText, text_BLD: torch.Tensor, num_unguided_rows: int) -> NegativeText:

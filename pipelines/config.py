@@ -45,6 +45,15 @@ class SamplingDefaults:
     width: int
     fps: float
 
+    def __post_init__(self) -> None:
+        for name in ("num_inference_steps", "num_frames", "height", "width"):
+            if getattr(self, name) < 1:
+                raise ModelConfigError(f"sampling.{name} must be at least 1, not {getattr(self, name)}")
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise ModelConfigError(f"sampling.fps must be a number above 0, not {self.fps}")
+        if not math.isfinite(self.guidance_scale):
+            raise ModelConfigError(f"sampling.guidance_scale must be a finite number, not {self.guidance_scale}")
+
 
 @dataclass(frozen=True)
 class ShapeGrid:
@@ -195,8 +204,12 @@ def load_model_config(path: Path) -> ModelConfig:
         refuse_interpolations(OmegaConf.to_container(loaded))
         merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded))
         config = OmegaConf.to_object(merged)
+        if merged.name != path.stem:
+            raise ModelConfigError(f"a model is called as its file is, {path.stem}, not {merged.name}")
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise ModelConfigError(f"{path} is nested too deep") from error
     except (OmegaConfBaseException, YAMLError, NagParameterError, ModelConfigError, ValueError, TypeError) as error:
         raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
@@ -251,5 +264,8 @@ def resolve_source(config: ModelConfig | LoraConfig, path: Path) -> str | Path:
     if config.source.startswith("package:"):
         return PACKAGED_WEIGHTS / config.source.removeprefix("package:")
     if config.source.startswith((".", "/", "~")):
-        return (path.parent / Path(config.source).expanduser()).resolve()
+        try:
+            return (path.parent / Path(config.source).expanduser()).resolve()
+        except (RuntimeError, ValueError, OSError) as error:  # an unknown ~user, a null byte, a name too long
+            raise ModelConfigError(f"{path}: source {config.source!r} is no folder: {error}") from error
     return config.source

@@ -130,7 +130,10 @@ class DiffusersFamily(ABC):
         return self._nag.guide(negative, params)
 
     def _build_scheduler(self, flow_shift: float | None) -> Any:
+        saved = self._scheduler_config  # the two classes have different words for the same shift
         name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
+        if flow_shift is None:
+            flow_shift = saved.get("flow_shift", saved.get("shift"))
         settings: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
         if self._scheduler_class is UniPCMultistepScheduler:  # these are flow models, however saved
             settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}

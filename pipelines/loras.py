@@ -193,10 +193,10 @@ def _targets(title: str, lora: LoraConfig, transformers: TransformerShapes) -> T
 def _check_settings(path: Path, header: SafetensorsHeader) -> None:
     try:
         saved: Any = json.loads(header.metadata.get("lora_adapter_metadata") or "{}")
-        settings = {str(key).removeprefix("transformer."): value for key, value in saved.items()}
+        settings = [(str(key).removeprefix("transformer."), value) for key, value in saved.items()]
     except (ValueError, AttributeError, RecursionError) as error:
         raise ModelFolderError(f"{path}: its lora_adapter_metadata is no JSON object") from error
-    for key, value in settings.items():
+    for key, value in settings:
         is_allowed = value in FIXED_SETTINGS[key] if key in FIXED_SETTINGS and value else key in PLAIN_SETTINGS
         if value and not is_allowed:
             raise ModelFolderError(f"{path} is no plain LoRA: its lora_adapter_metadata sets {key} to {value!r}")

@@ -63,7 +63,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelFolderError: there are none, or a shard is missing or named by a path.
     """
-    indices = sorted(folder.glob("*.safetensors.index.json"))
+    # one name before the suffix: a second, as in model.fp16.safetensors, is a variant's, which is not loaded
+    indices = sorted(path for path in folder.glob("*.safetensors.index.json") if path.name.count(".") == 3)
     if not indices:
         files = sorted(folder.glob("*.safetensors"))
         if not files:

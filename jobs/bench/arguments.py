@@ -90,6 +90,6 @@ def _words(text: str | None) -> tuple[str, ...]:
 
 def _numbers(text: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(word) for word in _words(text))
+        return tuple(dict.fromkeys(int(word) for word in _words(text)))
     except ValueError as error:
         raise RefusedError(f"--steps must be whole numbers separated by commas, not {text!r}") from error

@@ -97,7 +97,8 @@ def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingCon
     if is_negatives:
         looks += judge_looks(options.sizes.judge_clips, encoding)
     look_at_all(cache, looks, options.processes, console, "judging")
-    rows = [row for block in bench.blocks for row in _rows(block, clip_ids, cache, is_pooled_only=not is_negatives)]
+    rendered = {name: clip_id for name, clip_id in clip_ids.items() if clip_id in committed}
+    rows = [row for block in bench.blocks for row in _rows(block, rendered, cache, is_pooled_only=not is_negatives)]
     notes = [*bench.notes, *incomplete_notes(rows)]
     if is_negatives:
         errors = judge_errors(cache, options.sizes.judge_clips)

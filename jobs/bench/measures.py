@@ -41,6 +41,7 @@ class Figures:
     Args:
         num_tasks: asked for; `num_clips` of them are rendered, `num_pairs` also without guidance.
         negated_share: of clips that show the negated value.
+        unread_share: of clips whose negated attribute cannot be read, so that they count as not showing it.
         suppression: how far that share falls against no guidance.
         fidelity: share of clips in which all is there that the prompt names, but for what is negated.
         clean: share of clips that are members of the world at all.
@@ -55,6 +56,7 @@ class Figures:
     num_clips: int
     num_pairs: int
     negated_share: Estimate
+    unread_share: Estimate
     suppression: Estimate
     fidelity: Estimate
     fidelity_to_none: Estimate
@@ -70,6 +72,10 @@ class Figures:
 
 def is_negated(task: NegationTask, seen: Seen) -> bool:
     return getattr(seen.verdict, task.attribute) == task.value
+
+
+def is_unread(task: NegationTask, seen: Seen) -> bool:
+    return getattr(seen.verdict, task.attribute) is None
 
 
 def is_faithful(task: NegationTask, seen: Seen) -> bool:
@@ -131,6 +137,7 @@ def measure(tasks: tuple[NegationTask, ...], ours: Answers, plain: Answers, trut
         num_clips=len(done),
         num_pairs=len(pairs),
         negated_share=share(column(done, ours, is_negated)),
+        unread_share=share(column(done, ours, is_unread)),
         suppression=suppression(column(pairs, ours, is_negated), column(pairs, plain, is_negated)),
         fidelity=share(column(done, ours, is_faithful)),
         fidelity_to_none=compare(tasks, ours, plain, is_faithful),
@@ -150,7 +157,7 @@ def measure_distance(tasks: list[NegationTask], ours: Answers, theirs: Answers) 
     if len(tasks) < 2:
         return UNDEFINED
     our_points, their_points = points(tasks, ours), points(tasks, theirs)
-    return jackknife(lambda rows: frechet_distance(our_points[rows], their_points[rows]), len(tasks))
+    return jackknife(lambda rows: frechet_distance(our_points[rows], their_points[rows]), len(tasks), (0, np.inf))
 
 
 def points(tasks: Iterable[NegationTask], answers: Answers) -> Numbers:
@@ -178,4 +185,4 @@ def measure_diversity(tasks: list[NegationTask], ours: Answers) -> Estimate:
         defined = [found for found in entropies if not np.isnan(found)]
         return float(np.mean(defined)) if defined else NAN
 
-    return jackknife(entropy, len(tasks))
+    return jackknife(entropy, len(tasks), (0, 1))

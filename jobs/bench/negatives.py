@@ -20,7 +20,8 @@ Every figure is on the same tasks (prompt, negative prompt, seed) for all method
 case the prompt leaves the negated attribute open; in the *hard* case it names the very value that is negated.
 
 - **suppression**: how far the share of clips that show the negated value falls against no guidance; 1 is to nothing.
-- **negated**: that share itself.
+- **negated**: that share itself; **unread**: share of clips too broken for that attribute to be read. They count as not
+  showing it, so suppression that comes with them is worth less.
 - **fidelity**: share of clips in which everything is there that the prompt names, but for what is negated.
 - **clean**: share of clips that are members of the world at all: one whole shape, evenly coloured, on an even path.
 - **to none**: the paired difference to no guidance; for motion the ratio.

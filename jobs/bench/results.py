@@ -60,14 +60,14 @@ def answers_by_setting(
     """What was seen of a block's clips, as far as they are rendered.
 
     Args:
-        clip_ids: by the clips' names.
-        cache: holds the clips that are rendered, by clip id.
+        clip_ids: of the clips that are rendered, by their names.
+        cache: holds these clips, by clip id.
     """
     return {
         setting: {
             task.key: Seen.of(cache[clip_id])
             for task in block.tasks
-            if (clip_id := clip_ids[PlannedClip(block, setting, task).name]) in cache
+            if (clip_id := clip_ids.get(PlannedClip(block, setting, task).name)) is not None
         }
         for setting in block.settings
     }

@@ -20,7 +20,7 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % confidence interval; NaN where it is undefined."""
+    """A figure and its 95 % confidence interval; NaN where it is undefined, the interval also where nothing varies."""
 
     value: float
     low: float
@@ -65,6 +65,8 @@ def bootstrap(statistic: Callable[..., Numbers], *columns: Numbers) -> Estimate:
         rows = np.random.default_rng(BOOTSTRAP_SEED).integers(0, num, (NUM_RESAMPLES, num))
         resampled = statistic(*(column[rows] for column in columns))
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    if low == high:  # no resample differs: that says nothing of how far off the figure may be
+        return Estimate(value, NAN, NAN)
     return Estimate(value, float(low), float(high))
 
 
@@ -97,11 +99,14 @@ def suppression(guided: Numbers, plain: Numbers) -> Estimate:
     return Estimate(1.0, 1 - min(1.0, share(guided).high / float(plain.mean())), 1.0)
 
 
-def jackknife(statistic: Callable[[NDArray[np.intp]], float], num: int) -> Estimate:
+def jackknife(
+    statistic: Callable[[NDArray[np.intp]], float], num: int, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
     """A statistic of `num` rows, with a normal interval whose width comes from leaving out blocks of rows.
 
     Args:
         statistic: takes the rows' indices.
+        bounds: between which the statistic lies whatever the rows.
 
     Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 3.
     """
@@ -114,7 +119,9 @@ def jackknife(statistic: Callable[[NDArray[np.intp]], float], num: int) -> Estim
     if np.isnan(value) or np.isnan(without).any():
         return Estimate(value, NAN, NAN)
     half = Z_95 * float(np.sqrt((num_blocks - 1) / num_blocks * ((without - without.mean()) ** 2).sum()))
-    return Estimate(value, value - half, value + half)
+    if half == 0:
+        return Estimate(value, NAN, NAN)
+    return Estimate(value, max(bounds[0], value - half), min(bounds[1], value + half))
 
 
 def frechet_distance(ours: Numbers, theirs: Numbers) -> float:

@@ -59,8 +59,8 @@ def _number(value: float) -> str:
 def method_table(rows: Iterable[Row]) -> str:
     """All columns of some rows, a line each."""
     head = (
-        "model", "steps", "case", "attribute", "method", "clips", "suppression", "negated", "fidelity", "to none",
-        "clean", "to none", "distance", "floor", "diversity", "motion", "to none", "cost", "denoise s",
+        "model", "steps", "case", "attribute", "method", "clips", "suppression", "negated", "unread", "fidelity",
+        "to none", "clean", "to none", "distance", "floor", "diversity", "motion", "to none", "cost", "denoise s",
     )  # fmt: skip
     return markdown_table(head, [_method_cells(row) for row in rows])
 
@@ -73,9 +73,10 @@ def _method_cells(row: Row) -> tuple[str, ...]:
         count += f" ({figures.num_pairs} paired)"
     return (
         row.model, f"{row.num_steps}", row.case, row.attribute, row.setting.name, count, shown(figures.suppression),
-        shown(figures.negated_share), shown(figures.fidelity), shown(figures.fidelity_to_none), shown(figures.clean),
-        shown(figures.clean_to_none), shown(figures.distance), _plain(row.floor), shown(figures.diversity),
-        shown(figures.motion), shown(figures.motion_to_none), shown(figures.cost), _plain(figures.denoise_s),
+        shown(figures.negated_share), shown(figures.unread_share), shown(figures.fidelity),
+        shown(figures.fidelity_to_none), shown(figures.clean), shown(figures.clean_to_none), shown(figures.distance),
+        _plain(row.floor), shown(figures.diversity), shown(figures.motion), shown(figures.motion_to_none),
+        shown(figures.cost), _plain(figures.denoise_s),
     )  # fmt: skip
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline, WanVideoToVideoPipeline
 
 from nag import NagParams, NegativeText, install
+from nag.packing import PackingHook
 from tests import tiny
 from tests.nag.reference import (
     NEGATIVE_LENGTH,
@@ -187,6 +188,30 @@ def test_the_step_range_guides_exactly_its_steps(
     ours = nag_render(build(), PROMPT, NEGATIVE, params, **cfg)
     assert largest_difference(ours, hand_render(build(), PROMPT, NEGATIVE, params, steps=steps, **cfg)) < 4 * CLOSE
     assert torch.equal(ours, render(build(), PROMPT, **cfg)) == (not steps)
+
+
+@pytest.mark.parametrize(("start", "end", "guided"), [(0.0, 0.5, [1, 1, 0, 0]), (0.5, 1.0, [0, 0, 1, 1])])
+def test_the_step_range_is_of_the_steps_that_are_taken(
+    start: float, end: float, guided: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Video to video takes the last steps of its schedule alone."""
+    seen: list[int] = []
+    ask = PackingHook._is_guided_call
+
+    def remember(hook: PackingHook) -> bool:
+        seen.append(int(ask(hook)))
+        return bool(seen[-1])
+
+    monkeypatch.setattr(PackingHook, "_is_guided_call", remember)
+    wan: Any = tiny.wan_pipeline()
+    pipeline = WanVideoToVideoPipeline(wan.tokenizer, wan.text_encoder, wan.transformer, wan.vae, wan.scheduler)
+    call = {
+        "latents": torch.ones(1, 8, 2, 4, 4), "prompt_embeds": PROMPT, "height": 32,
+        "width": 32, "num_inference_steps": 8, "strength": 0.5, "guidance_scale": 1.0, "output_type": "latent",
+    }  # fmt: skip
+    with install(pipeline) as nag, nag.guide(NegativeText(NEGATIVE), NagParams(nag_start=start, nag_end=end)):
+        pipeline(**call)
+    assert seen == guided
 
 
 def test_the_step_range_starts_anew_with_each_clip() -> None:

@@ -83,6 +83,11 @@ def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) 
         (GOOD + "nag: {nag_scale: 0.5}\n", "nag_scale must be at least 1"),
         (GOOD + "nag: {nag_norm: l3}\n", "nag_norm"),
         (GOOD + "method: nga\n", "method"),
+        (GOOD + "name: other\n", "called as its file is, mine, not other"),
+        (GOOD.replace("fps: 8", "fps: .nan"), "fps must be a number above 0"),
+        (GOOD.replace("guidance_scale: 1.0", "guidance_scale: .nan"), "guidance_scale must be a finite number"),
+        (GOOD.replace("num_inference_steps: 8", "num_inference_steps: 0"), "num_inference_steps must be at least 1"),
+        ("loras: " + 3000 * "[" + 3000 * "]", "nested too deep"),
         (GOOD + "method: cfg+nag\n", "sampling.guidance_scale must be above 1 for the method cfg.nag, not 1.0"),
         (GOOD + "vsf: {vsf_scale: -1}\n", "vsf_scale must be at least 0"),
         (GOOD + "nasa: {nasa_tau: 1}\n", "nasa_tau"),
@@ -170,3 +175,10 @@ def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path
     config = load_model_config(write(tmp_path, GOOD.replace("family: wan", "family: ltx")))
     with pytest.raises(RequestError, match="leave flow_shift out"):
         config.check_request(replace(REQUEST, sampling=SamplingParams(8, 1.0, 3.0, 0)))
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/weights", "./we\0ights"])
+def test_a_source_that_is_no_path_is_one_named_error(tmp_path: Path, source: str) -> None:
+    config = replace(load_model_config(write(tmp_path, GOOD)), source=source)
+    with pytest.raises(ModelConfigError, match="is no folder"):
+        resolve_source(config, tmp_path / "mine.yaml")

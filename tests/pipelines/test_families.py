@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 import nag
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
@@ -51,12 +52,10 @@ METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersFamily:
     folder = tmp_path_factory.mktemp("model") / "weights"
     MAKERS[request.param]().save_pretrained(folder)
-    loaded = load(request.param, folder)
-    assert isinstance(loaded, DiffusersFamily)
-    return loaded
+    return load(request.param, folder)
 
 
-def load(name: str, folder: Path) -> ModelFamily:
+def load(name: str, folder: Path, scheduler: str | None = None) -> DiffusersFamily:
     config = ModelConfig(
         name=name,
         family="ltx" if name == "ltx" else "wan",
@@ -66,9 +65,11 @@ def load(name: str, folder: Path) -> ModelFamily:
         dtype="float32",
         device="cpu",
         max_sequence_length=16,
-        scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
+        scheduler=SchedulerConfig(scheduler or (None if name == "ltx" else "UniPCMultistepScheduler"), None),
     )
-    return load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
+    loaded = load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
+    assert isinstance(loaded, DiffusersFamily)
+    return loaded
 
 
 def render(family: ModelFamily, request: GenerationRequest) -> np.ndarray:
@@ -97,6 +98,20 @@ def render_by_hand(
             **({"frame_rate": 8.0} if family.config.name == "ltx" else {}),
         ).frames[0]
     return frames * 255
+
+
+def test_another_scheduler_keeps_the_saved_shift(family: DiffusersFamily, tmp_path: Path) -> None:
+    """Whichever of its two names it was saved under."""
+    name = family.config.name
+    stock = MAKERS[name]()
+    is_euler = isinstance(stock.scheduler, FlowMatchEulerDiscreteScheduler)
+    saved = {"shift": 5.0} if is_euler else {"flow_shift": 5.0}
+    stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, **saved)
+    stock.save_pretrained(tmp_path / "weights")
+    other = "UniPCMultistepScheduler" if is_euler else "FlowMatchEulerDiscreteScheduler"
+    built = load(name, tmp_path / "weights", other)._build_scheduler(None)
+    assert type(built).__name__ == other
+    assert (built.config.flow_shift if is_euler else built.shift) == 5
 
 
 def test_a_request_becomes_8_bit_frames(family: DiffusersFamily) -> None:

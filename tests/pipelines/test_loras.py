@@ -332,6 +332,12 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
             "holds no LoRA, only diffusion_model.blocks.0.norm3.diff",
         ),
         (with_settings(use_dora=True), "no plain LoRA: its lora_adapter_metadata sets use_dora to True"),
+        (
+            lambda path: save_file(
+                lora("wan", 1), path, {"lora_adapter_metadata": '{"transformer.use_dora": true, "use_dora": false}'}
+            ),
+            "sets use_dora to True",
+        ),
         (with_settings(megatron_config={"a": 1}), "sets megatron_config"),
         (with_settings(modules_to_save=["proj_out"]), "sets modules_to_save"),
         (with_settings(init_lora_weights="pissa"), "sets init_lora_weights to 'pissa'"),

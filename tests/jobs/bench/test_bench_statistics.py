@@ -68,6 +68,19 @@ def test_a_bootstrap_interval_covers_the_truth_about_19_times_in_20() -> None:
     assert 0.89 <= np.mean([estimate.low <= 2.0 <= estimate.high for estimate in found]) <= 0.99
 
 
+def test_what_never_varies_has_no_interval() -> None:
+    found = difference(flags(8, 8), flags(8, 8))
+    assert found.value == 0
+    assert math.isnan(found.low)
+    assert math.isnan(jackknife(lambda _rows: 0.5, 10).high)
+
+
+def test_an_interval_stays_where_the_figure_can_be() -> None:
+    numbers = np.array([0.0, 1.0] * 4)
+    found = jackknife(lambda rows: float(numbers[rows].mean()), 8, (0.4, 0.6))
+    assert (found.low, found.high) == (0.4, 0.6)
+
+
 def test_suppression_is_how_far_a_share_falls() -> None:
     found = suppression(flags(5, 100), flags(50, 100))
     assert found.value == pytest.approx(0.9)
