@@ -205,7 +205,7 @@ def test_the_step_range_is_of_the_steps_that_are_taken(
     monkeypatch.setattr(PackingHook, "_is_guided_call", remember)
     wan: Any = tiny.wan_pipeline()
     pipeline = WanVideoToVideoPipeline(wan.tokenizer, wan.text_encoder, wan.transformer, wan.vae, wan.scheduler)
-    call = {
+    call: dict[str, Any] = {
         "latents": torch.ones(1, 8, 2, 4, 4), "prompt_embeds": PROMPT, "height": 32,
         "width": 32, "num_inference_steps": 8, "strength": 0.5, "guidance_scale": 1.0, "output_type": "latent",
     }  # fmt: skip

@@ -55,7 +55,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load(request.param, folder)
 
 
-def load(name: str, folder: Path, scheduler: str | None = None) -> DiffusersFamily:
+def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersFamily:
     config = ModelConfig(
         name=name,
         family="ltx" if name == "ltx" else "wan",
