@@ -58,6 +58,7 @@ class LocalRay:
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
         self.dashboard_url = ""
+        self._agent_url = ""
 
     @property
     def folder(self) -> Path:
@@ -92,13 +93,14 @@ class LocalRay:
         atexit.register(self.stop)
         if self._given_token_path is None:
             write_token(self.token_path)
-        port, dashboard_port, client_port = free_ports(3)
+        port, dashboard_port, client_port, agent_port = free_ports(4)
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
+        self._agent_url = f"http://{HOST}:{agent_port}"
         command = [
             *(ray_command(), "start", "--head", "--block", f"--port={port}", f"--node-ip-address={HOST}"),
             *(f"--dashboard-host={HOST}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true"),
             *(f"--ray-client-server-port={client_port}", f"--num-cpus={self._num_cpus}", f"--temp-dir={self._folder}"),
-            "--disable-usage-stats",
+            *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
         ]
         environment = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
         with (self._folder / "ray.log").open("wb") as log:
@@ -114,12 +116,15 @@ class LocalRay:
             time.sleep(POLL_S)
 
     def _is_ready(self) -> bool:
-        token = self.token_path.read_text()
-        request = urllib.request.Request(  # noqa: S310 the URL is ours
-            f"{self.dashboard_url}/api/jobs/", headers={"Authorization": f"Bearer {token}"}
+        """The dashboard answers, and the agent that starts jobs: on a busy machine it is up many seconds later."""
+        return self._answers(f"{self.dashboard_url}/api/jobs/") and self._answers(
+            f"{self._agent_url}/api/local_raylet_healthz"
         )
+
+    def _answers(self, url: str) -> bool:
+        headers = {"Authorization": f"Bearer {self.token_path.read_text()}"}
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:  # noqa: S310 the URL is ours
                 return answer.status == 200
         except OSError:  # refused, timed out, or answered with an error
             return False

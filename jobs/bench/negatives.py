@@ -67,7 +67,8 @@ def negatives_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tu
 def write_negatives_report(
     folder: Path, rows: list[Row], errors: list[KindError], models: Iterable[ModelConfig], notes: list[str]
 ) -> None:
-    """Writes negatives.csv, negatives.md and the plots; the contact sheet is there where clips are."""
+    """Writes negatives.csv, negatives.md and the plots, of what is rendered; the contact sheet needs clips."""
+    rows = [row for row in rows if row.figures.num_clips]
     (folder / "negatives.csv").write_text(csv_text(rows))
     draw_tradeoff(rows, folder / "suppression-fidelity.png")
     draw_clean_curve(rows, folder / "clean-steps.png")
@@ -112,10 +113,18 @@ def strengths_table(models: Iterable[ModelConfig]) -> str:
 
 
 def incomplete_notes(rows: Iterable[Row]) -> list[str]:
-    """Cells whose clips are not all there yet."""
-    return [
-        f"unfinished: {row.model}, {row.num_steps} steps, {row.case}, {row.setting.name}: "
-        f"{row.figures.num_clips} of {row.figures.num_tasks} clips"
-        for row in rows
-        if row.attribute == POOLED and row.figures.num_clips < row.figures.num_tasks
-    ]
+    """Cells whose clips are not all there yet, all settings of a cell together where none has any."""
+    notes: dict[str, None] = {}
+    pooled = [row for row in rows if row.attribute == POOLED]
+    begun = {_cell(row) for row in pooled if row.figures.num_clips}
+    for row in pooled:
+        if _cell(row) not in begun:
+            notes[f"not rendered: {_cell(row)}"] = None
+        elif row.figures.num_clips < row.figures.num_tasks:
+            counts = f"{row.figures.num_clips} of {row.figures.num_tasks} clips"
+            notes[f"unfinished: {_cell(row)}, {row.setting.name}: {counts}"] = None
+    return list(notes)
+
+
+def _cell(row: Row) -> str:
+    return f"{row.model}, {row.num_steps} steps, {row.case}"
