@@ -20,6 +20,7 @@ COLOURS = {
     "nasa": "#9467bd",
     "cfg+nag": "#ff7f0e",
 }
+MAX_COLUMNS = 4
 DPI = 110
 
 
@@ -29,14 +30,19 @@ def require_matplotlib() -> None:
         raise RefusedError("the report's plots need matplotlib: pip install 'nagfarm[bench]'")
 
 
-def _axes(num_columns: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
-    """A figure that needs no display, and its panels, side by side."""
+def _axes(num_panels: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
+    """A figure that needs no display, and its panels, `MAX_COLUMNS` side by side; each in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(max(width * num_columns, width), height), layout="constrained")
+    num_columns = min(num_panels, MAX_COLUMNS)
+    num_rows = -(-num_panels // num_columns)
+    figure = Figure(figsize=(width * num_columns, height * num_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, num_columns, squeeze=False)[0]
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).flatten()
+    for unused in panels[num_panels:]:
+        unused.set_axis_off()
+    return figure, [*panels[:num_panels]]
 
 
 def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
