@@ -166,8 +166,16 @@ class Schedule:
         return list(self._next_commands())
 
     def handle(self, event: Event) -> list[Command]:
-        """What follows from an event. What an unknown worker says comes too late and changes nothing."""
-        return [*self._react(event), *self._next_commands()]
+        """What follows from an event; after `Halt` nothing does.
+
+        What an unknown worker says comes too late and changes nothing.
+        """
+        commands: list[Command] = []
+        for command in self._react(event):
+            commands.append(command)
+            if isinstance(command, Halt):
+                return commands
+        return [*commands, *self._next_commands()]
 
     def _react(self, event: Event) -> Iterator[Command]:
         match event:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import RetryPolicy, RunConfig, WorkerConfig
-from jobs.errors import NoWorkersError, TooManyFailuresError
+from jobs.errors import NoWorkersError, StoreRefusedError, TooManyFailuresError
 from jobs.retry import GiveUp, Retry
 from jobs.schedule import (
     ClipEnded,
@@ -79,6 +79,7 @@ class Night:
             for one, attempt in clips.values():
                 yield ClipEnded(worker, failure(one, attempt, worker, may_pass=True))
                 yield ClipEnded(worker, failure(one, attempt, worker, may_pass=False))
+                yield ClipEnded(worker, replace(failure(one, attempt, worker, may_pass=True), failure_class="store"))
         for worker in self._loading:
             yield WorkerNotLoaded(worker, "slow")
 
@@ -156,7 +157,7 @@ def test_no_clip_is_lost_or_rendered_twice_whatever_happens(
     if night.halt is None:
         assert set(ended) == {one.clip_id for one in SPECS[:num_clips]}
     else:
-        assert isinstance(night.halt.error, NoWorkersError)
+        assert isinstance(night.halt.error, NoWorkersError | StoreRefusedError)
 
 
 def started(commands: list[Command]) -> list[StartClip]:
