@@ -200,9 +200,8 @@ class PackingHook(ModelHook):
         if not isinstance(params, NagParams) or (params.nag_start, params.nag_end) == (0, 1):
             return params.is_active  # at every step: which one it is need not be asked
         scheduler, num_steps = self._pipeline.scheduler, self._pipeline.num_timesteps
-        num_skipped = (
-            len(scheduler.timesteps) - num_steps
-        )  # where a pipeline enters the schedule late, as with a strength
+        # a pipeline may enter the schedule late, as video to video does by its strength
+        num_skipped = len(scheduler.timesteps) - num_steps
         step = 0 if scheduler.step_index is None else scheduler.step_index - num_skipped
         return params.is_active_at(step, num_steps)
 

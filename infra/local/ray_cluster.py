@@ -123,8 +123,9 @@ class LocalRay:
 
     def _answers(self, url: str) -> bool:
         headers = {"Authorization": f"Bearer {self.token_path.read_text()}"}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 the URL is ours
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:  # noqa: S310 the URL is ours
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
                 return answer.status == 200
         except OSError:  # refused, timed out, or answered with an error
             return False
