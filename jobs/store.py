@@ -27,7 +27,7 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.folder_store import FolderStore
-from jobs.store_uri import S3Location, check_body, check_key, is_key, parse_object_uri, parse_output_uri
+from jobs.store_uri import S3Location, StoredObject, check_body, check_key, is_key, parse_object_uri, parse_output_uri
 
 MAX_PUT_BYTES = 5 * 1024**3  # of one PutObject; a clip is a thousand times smaller, so nothing here is multipart
 
@@ -95,8 +95,12 @@ class Store(Protocol):
         """Removes an object; that there was none is not an error."""
         ...
 
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin with `prefix`, page by page, in no promised order."""
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with `prefix`, page by page, in no promised order."""
+        """The keys of `entries`."""
         ...
 
     def check_access(self) -> None:
@@ -191,7 +195,7 @@ class S3Store:
         with s3_errors("remove", self.uri_of(key)):
             self._client.delete_object(**self._address(key))
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
         own = f"{self.location.prefix}/" if self.location.prefix else ""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.location.bucket, Prefix=own + prefix)
         with s3_errors("list", f"{self.uri}/{prefix}"):
@@ -199,7 +203,10 @@ class S3Store:
                 for entry in page.get("Contents", []):
                     key = entry["Key"].removeprefix(own)
                     if is_key(key):  # a console's "folder", or somebody else's object, is none of ours
-                        yield key
+                        yield StoredObject(key, entry["Size"], entry["LastModified"].timestamp())
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
 
     def check_access(self) -> None:
         """Writes, writes again under the condition, reads, lists and removes.
