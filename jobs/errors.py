@@ -42,6 +42,14 @@ class NoClusterError(RefusedError):
     """Ray cannot be reached or started."""
 
 
+class LeaseHeldError(RefusedError):
+    """Another driver is at work on this output."""
+
+
+class LeaseLostError(JobError):
+    """Another driver has taken this output, which this one must leave to it."""
+
+
 class StoreError(JobError):
     """The store did not do what was asked."""
 
