@@ -53,9 +53,13 @@ class StoreRefusedError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached or is overloaded, after the client's own retries."""
+    """The store cannot be reached, is overloaded or full, or lost what was sent, after the client's own retries."""
 
     may_pass_on_retry = True
+
+
+class CredentialsExpiredError(StoreUnavailableError):
+    """The store's credentials were good and are over; it takes clips again once they are renewed."""
 
 
 class ObjectExistsError(StoreError):
