@@ -21,6 +21,7 @@ from jobs.errors import JobError, ManifestError, NoClusterError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
+from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
             case _:
                 return doctor_command(options, console)
     except REFUSALS as error:
-        print(f"nagfarm: {error}", file=sys.stderr)
+        print(f"nagfarm: {redact(str(error))}", file=sys.stderr)
         return EXIT_REFUSED
 
 
@@ -191,7 +192,7 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
             _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
             summary = run.render()
     except REFUSALS as error:
-        print(f"nagfarm: stopped: {error}", file=sys.stderr)
+        print(f"nagfarm: stopped: {redact(str(error))}", file=sys.stderr)
         return EXIT_STOPPED
     finally:
         ray.shutdown()

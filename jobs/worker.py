@@ -32,6 +32,7 @@ from jobs.records import (
     upload_clip,
     utc_iso,
 )
+from jobs.redaction import redact
 from jobs.store import open_store
 from jobs.strict_json import dump, from_dataclass
 from jobs.timing import StageClock
@@ -192,8 +193,8 @@ class ClipWorker:
             failure_class=failure_class,
             may_pass_on_retry=may_pass,
             error_type=type(error).__name__,
-            message=str(error) or type(error).__name__,
-            traceback="".join(traceback.format_exception(error)),
+            message=redact(str(error)) or type(error).__name__,
+            traceback=redact("".join(traceback.format_exception(error))),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
         )
