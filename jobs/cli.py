@@ -22,6 +22,7 @@ from jobs.errors import JobError, ManifestError, NoClusterError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
+from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
@@ -233,7 +234,7 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
 
 
 def _complain(text: str) -> None:
-    print(f"nagfarm: {text}", file=sys.stderr)
+    print(f"nagfarm: {redact(text)}", file=sys.stderr)
 
 
 def bench_command(options: argparse.Namespace, console: Console) -> int:
@@ -245,6 +246,7 @@ def bench_command(options: argparse.Namespace, console: Console) -> int:
     bench = prepare(asked, options.models)
     _say(console, describe(bench))
     options.manifest, options.models, options.model = bench.manifest, bench.models_folder, None
+    options.takeover = False
     options.output = options.output or (asked.report / "clips").resolve().as_uri()
     code = EXIT_OK if options.report_only else render_command(options, console)
     if code not in (EXIT_OK, EXIT_QUARANTINE):

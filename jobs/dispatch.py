@@ -40,6 +40,7 @@ from jobs.events import (
     WorkerReady,
 )
 from jobs.records import WorkerIdentity
+from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
@@ -210,7 +211,7 @@ class Dispatcher:
         try:
             identity, spooled = ray.get(state.load)
         except ray.exceptions.RayTaskError as error:
-            message = f"could not load {self._setup.model.name}: {error.cause}"
+            message = redact(f"could not load {self._setup.model.name}: {error.cause}")
             may_pass = isinstance(error.cause, JobError) and error.cause.may_pass_on_retry
             return WorkerNotLoaded(worker, message, is_final=not may_pass)
         except ray.exceptions.RayError as error:

@@ -39,6 +39,7 @@ from jobs.records import (
     upload_clip,
     utc_iso,
 )
+from jobs.redaction import redact
 from jobs.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.store import open_store
 from jobs.strict_json import dump, from_dataclass
@@ -271,8 +272,8 @@ class ClipWorker:
             failure_class=failure_class,
             may_pass_on_retry=may_pass,
             error_type=type(error).__name__,
-            message=message,
-            traceback="".join(traceback.format_exception(error)),
+            message=redact(message),
+            traceback=redact("".join(traceback.format_exception(error))),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
         )
