@@ -18,6 +18,7 @@ from jobs.store_uri import FolderLocation, StoredObject, check_body, check_key, 
 PASSING_ERRNOS = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE}
 )
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_LINK_ERRNOS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 COPY_BYTES = 1 << 20
 
@@ -150,11 +151,13 @@ class FolderStore:
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{where} is not there") from error
         except OSError as error:
+            if error.errno in FULL_ERRNOS:
+                raise StoreUnavailableError(
+                    f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the quota"
+                ) from error
             if error.errno in PASSING_ERRNOS:
                 raise StoreUnavailableError(f"cannot {doing} {where} now: {error.strerror}") from error
-            raise StoreRefusedError(
-                f"cannot {doing} {where}: {error.strerror}; check its permissions and free space"
-            ) from error
+            raise StoreRefusedError(f"cannot {doing} {where}: {error.strerror}; check its permissions") from error
 
 
 @contextlib.contextmanager

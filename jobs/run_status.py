@@ -12,7 +12,7 @@ from jobs.record_types import check_at_least, check_clip_id, check_run_id, check
 from jobs.records import JSON, read_as
 from jobs.store import Store
 from jobs.strict_json import dump, from_dataclass, load, to_dataclass
-from jobs.types import Stage
+from jobs.types import ClipFailed, Stage
 
 STATUS_FILE = "status.json"
 RunState = Literal["rendering", "draining", "finished", "stopped"]
@@ -53,6 +53,12 @@ class FailureSeen:
     def __post_init__(self) -> None:
         check_clip_id(self.clip_id)
         check_time("failed_at", self.failed_at)
+
+    @classmethod
+    def of(cls, failed: ClipFailed, failed_at: str) -> Self:
+        return cls(
+            failed.clip_id, failed.name, failed.failure_class, failed.error_type, failed.message[:1000], failed_at
+        )
 
 
 @dataclass(frozen=True)

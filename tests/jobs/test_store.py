@@ -254,7 +254,7 @@ def test_a_folder_with_blanks_and_other_letters_is_found_again(tmp_path: Path) -
 @pytest.mark.s3
 def test_the_content_type_is_kept(s3: S3Store) -> None:
     s3.put("clip.mp4", b"x", "video/mp4")
-    assert s3._client.head_object(**s3._address("clip.mp4"))["ContentType"] == "video/mp4"
+    assert s3._connection.client.head_object(**s3._address("clip.mp4"))["ContentType"] == "video/mp4"
 
 
 @pytest.mark.s3
@@ -269,10 +269,10 @@ def test_a_body_damaged_on_its_way_is_refused_by_the_server(s3: S3Store) -> None
     def damage(request: Any, **_: object) -> None:
         request.body = b"WHOLE"
 
-    s3._client.meta.events.register("before-send.s3.PutObject", damage)
+    s3._connection.client.meta.events.register("before-send.s3.PutObject", damage)
     with pytest.raises((StoreUnavailableError, StoreRefusedError)):
         s3.put("a", b"whole", TEXT)
-    s3._client.meta.events.unregister("before-send.s3.PutObject", damage)
+    s3._connection.client.meta.events.unregister("before-send.s3.PutObject", damage)
     assert not s3.exists("a")
 
 
