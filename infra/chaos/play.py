@@ -19,7 +19,8 @@ from jobs.manifest import open_manifest
 from jobs.records import committed_ids
 
 POLL_S = 0.05
-DEADLINE_S = 240.0  # of one driver; a run that takes so long hangs
+WAIT_S = 240.0  # for anything that a run does soon, on a machine that may be busy with other things
+DEADLINE_S = 400.0  # of one driver; a run that takes so long hangs
 
 
 class SceneError(Exception):
@@ -60,7 +61,7 @@ class Scene:
         self.drivers.append(driver)
         return driver
 
-    def wait_until(self, is_so: Callable[[], bool], what: str, seconds: float = 90.0) -> bool:
+    def wait_until(self, is_so: Callable[[], bool], what: str, seconds: float = WAIT_S) -> bool:
         """Waits for something while the last driver runs.
 
         Returns:
