@@ -474,7 +474,17 @@ def test_the_schedules_reach_what_they_are_meant_to_reach() -> None:
     assert set(happened) == {*FATES, "late arrival", "removal", "removal spared", "standing still", "quarantine"}
 
 
-# planted bugs
+def test_an_upload_that_is_too_old_is_not_committed_and_may_be_made_again() -> None:
+    store, record = MemoryStore(), record_of(CLIPS[0], 0)
+    clip = upload_clip(store, CLIPS[0], BODIES[0], lambda: 1000.0)
+    with pytest.raises(StoreUnavailableError, match="upload it again") as caught:
+        commit_record(store, clip, record, lambda: 1001.0 + COMMIT_WITHIN_S)
+    assert caught.value.may_pass_on_retry
+    assert not committed_ids(store)
+    assert commit_record(store, clip, record, lambda: 1000.0 + COMMIT_WITHIN_S)
+
+
+# planted bugs: each is told from the others by the promise that it breaks
 
 
 def refuse_if_late(clip: UploadedClip, now: Callable[[], float]) -> None:
