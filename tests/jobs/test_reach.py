@@ -373,3 +373,14 @@ def test_the_dashboard_listens_on_loopback_alone(ray_cluster: LocalRay) -> None:
 @pytest.mark.cluster
 def test_only_its_owner_can_read_the_token(ray_cluster: LocalRay) -> None:
     assert ray_cluster.token_path.stat().st_mode & 0o077 == 0
+
+
+# the document
+
+
+def test_every_test_that_the_document_names_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py): (test_\w+)`", (ROOT / "docs" / "security.md").read_text())
+    assert len(named) > 30
+    for file, test in named:
+        path = ROOT / file if "/" in file else ROOT / "tests" / "jobs" / file
+        assert f"def {test}(" in path.read_text(), f"{file}: {test}"
