@@ -1,6 +1,7 @@
 """The Ray actor around a worker: it delegates, answers while the worker computes, and says where it runs."""
 
 import signal
+from typing import Any
 
 import ray
 
@@ -9,7 +10,6 @@ from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
 from jobs.worker import ClipWorker, WorkerSetup
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})
 class RenderActor:
     """A `ClipWorker` in a process of its own. Replacing it, and trying its clips again, is the dispatcher's."""
 
@@ -27,3 +27,7 @@ class RenderActor:
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
         return self._worker.render(spec, attempt, is_safe=is_safe)
+
+
+_remote: Any = ray.remote  # its types do not know of concurrency groups
+REMOTE_RENDER_ACTOR = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(RenderActor)

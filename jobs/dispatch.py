@@ -15,7 +15,7 @@ import ray
 import ray._private.state
 import ray.exceptions
 
-from jobs.actors import RenderActor
+from jobs.actors import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
 from jobs.errors import JobError, NoWorkersError
 from jobs.events import (
@@ -161,8 +161,7 @@ class Dispatcher:
                     raise error
 
     def _start_worker(self, worker: WorkerId, avoid: frozenset[str]) -> None:
-        actor_class: Any = RenderActor  # ray.remote's return type hides what it adds
-        actor = actor_class.options(
+        actor = REMOTE_RENDER_ACTOR.options(
             num_cpus=self._config.workers.num_cpus,
             num_gpus=self._num_gpus,
             max_concurrency=self._config.workers.spool_clips + 1,

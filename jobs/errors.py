@@ -67,7 +67,7 @@ class StoreUnavailableError(StoreError):
 
 
 class DiskFullError(StoreUnavailableError):
-    """This machine's disk takes no more encoded clips. They wait, as they do for the store."""
+    """The worker's disk takes no more encoded clips. They wait, as they do for the store."""
 
 
 class CredentialsExpiredError(StoreUnavailableError):

@@ -148,6 +148,7 @@ class Attempt:
         failures: the earlier ones that the clip is charged with.
         is_safe: to be rendered with the safer setting.
         node: the machine on whose disk it waits, encoded, for the store.
+        lost: the workers that died with it, and their nodes.
     """
 
     spec: ClipSpec
@@ -155,6 +156,7 @@ class Attempt:
     failures: tuple[ClipFailed, ...] = field(default=(), repr=False)
     is_safe: bool = False
     node: str | None = None
+    lost: tuple[tuple[WorkerId, str], ...] = ()
 
     @property
     def is_suspect(self) -> bool:

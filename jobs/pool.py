@@ -68,7 +68,9 @@ class Pool:
         """Busy workers that get nothing new, so that each suspect finds one to itself."""
         kept: set[WorkerId] = set()
         for attempt in waiting:
-            if attempt.is_suspect and not any(number not in kept for number in self._for(attempt, now) if self._is_idle(number)):
+            if attempt.is_suspect and not any(
+                number not in kept for number in self._for(attempt, now) if self._is_idle(number)
+            ):
                 kept.update([number for number in self._for(attempt, now) if number not in kept][:1])
         return kept
 
@@ -83,10 +85,15 @@ class Pool:
         return None
 
     def _for(self, attempt: Attempt, now: float) -> Iterator[WorkerId]:
-        """Open workers that may take an attempt: one that waits on a disk goes to that machine while it has a worker."""
-        is_there = attempt.node is not None and any(one.node == attempt.node for one in self.workers.values())
+        """Open workers that may take an attempt, while there are such: on the machine on whose disk it waits; or else
+        on another than those where a worker died with it, which tells whether the clip or the machine is to blame.
+        """
+        ready = [worker for worker in self.workers.values() if worker.is_ready]
+        open_nodes = {worker.node for worker in ready if worker.retires is None}
+        fitting = {attempt.node} & {worker.node for worker in ready}
+        fitting = fitting or open_nodes - {node for _, node in attempt.lost} or open_nodes
         for number in self.open(now):
-            if not is_there or self.workers[number].node == attempt.node:
+            if self.workers[number].node in fitting:
                 yield number
 
     def _is_idle(self, number: WorkerId) -> bool:

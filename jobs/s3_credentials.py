@@ -20,15 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """A boto3 client, and the credentials that it signs with; None where boto3 found none."""
+    """A boto3 client, and the credentials that it signs with; None where boto3 found none, which no store refuses."""
 
     client: Any
     credentials: Any
 
     def signs_as(self, other: "Connection") -> bool:
         """Whether two sign with the same key, secret and token, at this moment."""
-        if self.credentials is None or other.credentials is None:
-            return self.credentials is other.credentials
         return self.credentials.get_frozen_credentials() == other.credentials.get_frozen_credentials()
 
 
@@ -76,7 +74,7 @@ class RotatingConnection:
             try:
                 with s3_errors("renew the credentials of", "S3"):
                     fresh = self._connect()
-                    if fresh.signs_as(refused):
+                    if fresh.credentials is None or fresh.signs_as(refused):
                         return refused
             except StoreError:  # a file that is being rewritten just now; the refusal itself says what to do
                 return refused

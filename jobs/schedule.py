@@ -34,7 +34,6 @@ from jobs.events import (
     StopRequested,
     StopWorker,
     TakeClip,
-    Tick,
     WorkerId,
     WorkerLost,
     WorkerNotLoaded,
@@ -70,7 +69,8 @@ class Schedule:
         self._num_done = 0
         self._num_given_up = 0
         self._spooled_on: dict[str, str] = {}  # node, by clip_id
-        self._losses_of: dict[str, int] = {}  # workers in a row, by node, since a clip was done there
+        self._losses_of: dict[str, set[WorkerId]] = {}  # by node, since a clip was done there
+        self._draining_nodes = frozenset[str]()
         self._trouble_since: float | None = None  # since when the store has taken nothing
         self._stop: tuple[str, float] | None = None  # why, and until when what is in flight may finish
 
@@ -125,6 +125,7 @@ class Schedule:
                 worker = workers[number]
                 worker.label, worker.node, worker.heard_at = label, node, self._now
                 self._load_failures = 0
+                self._drain()
                 self._spooled_on |= dict.fromkeys(spooled, node)
             case WorkerNotLoaded(number, message, is_final) if number in workers:
                 yield from self._fail_load(number, message, is_final=is_final)
@@ -136,7 +137,8 @@ class Schedule:
                 is_charged = not (is_preempted or workers[number].is_draining)
                 yield from self._lose(number, message, workers[number].attempts if is_charged else ())
             case NodesDraining(nodes):
-                self._drain(nodes)
+                self._draining_nodes = nodes
+                self._drain()
             case StopRequested(reason):
                 self._stop = self._stop or (reason, self._now + self._config.workers.drain_s)
             case _:
@@ -226,14 +228,15 @@ class Schedule:
         assert worker.retires is not None
         return StopWorker(number, worker.retires, is_lost=False)
 
-    def _drain(self, nodes: frozenset[str]) -> None:
+    def _drain(self) -> None:
         for worker in self._pool.workers.values():
-            if worker.node in nodes:
+            if worker.node in self._draining_nodes:
                 worker.is_draining, worker.retires = True, "its machine is taken away"
 
     def _nodes_to_avoid(self) -> frozenset[str]:
         """Nodes on which workers die whatever they render; none where no other node is known to take one."""
-        bad = {node for node, losses in self._losses_of.items() if losses >= self._config.retry.max_losses_of_node}
+        limit = self._config.retry.max_losses_of_node
+        bad = {node for node, losses in self._losses_of.items() if len(losses) >= limit}
         good = {worker.node for worker in self._pool.workers.values() if worker.node} - bad
         return frozenset(bad) if good else frozenset()
 
@@ -256,9 +259,6 @@ class Schedule:
         worker = self._pool.workers.pop(number)
         yield StopWorker(number, message)
         charged = set(charged)
-        is_suspect_alone = all(attempt.is_suspect for attempt in worker.attempts.values()) and bool(worker.attempts)
-        if charged and worker.node is not None and not is_suspect_alone:  # a clip that kills is no node's fault
-            self._losses_of[worker.node] = self._losses_of.get(worker.node, 0) + 1
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
             if progress is not None and progress.stage == "upload":  # it lies on that machine's disk, encoded
@@ -266,6 +266,8 @@ class Schedule:
             if clip_id not in charged:
                 self._again.append(replace(attempt, number=attempt.number + 1))
                 continue
+            if worker.node is not None:
+                attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))  # noqa: PLW2901
             failed = ClipFailed(
                 clip_id=clip_id,
                 name=attempt.spec.name,
@@ -309,6 +311,8 @@ class Schedule:
         worker.paused_until = worker.back_off_s = 0.0
         self._trouble_since = None
         self._deadlines.learn(attempt.spec, done.timings)
+        for lost_worker, node in attempt.lost:  # the clip was not to blame
+            self._losses_of.setdefault(node, set()).add(lost_worker)
         if worker.node is not None:
             self._losses_of.pop(worker.node, None)
         worker.first_memory_bytes = worker.first_memory_bytes or done.memory_bytes or None
