@@ -26,7 +26,8 @@ LIGHT_MODULES = (
     "pipelines.loras", "pipelines.weight_files",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
     "jobs.retry", "jobs.schedule", "jobs.timing", "jobs.records", "jobs.redaction", "jobs.store", "jobs.progress",
-    "jobs.cli",
+    "jobs.cli", "jobs.run_status", "jobs.lease", "jobs.lease_record", "jobs.status", "jobs.garbage",
+    "jobs.store_commands",
 )  # fmt: skip
 
 
