@@ -27,7 +27,8 @@ LIGHT_MODULES = (
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
     "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.pool", "jobs.schedule", "jobs.pulse", "jobs.in_flight",
     "jobs.timing", "jobs.records", "jobs.redaction", "jobs.spool", "jobs.store", "jobs.s3_credentials",
-    "jobs.failure_ledger", "jobs.lease", "jobs.run_status", "jobs.progress", "jobs.cli",
+    "jobs.failure_ledger", "jobs.lease", "jobs.lease_record", "jobs.run_status", "jobs.progress", "jobs.status",
+    "jobs.garbage", "jobs.store_commands", "jobs.cli",
 )  # fmt: skip
 
 
