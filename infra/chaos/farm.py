@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
@@ -74,6 +73,11 @@ class Driver:
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
+
+    @property
+    def last_lines(self) -> str:
+        """What it said last."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -188,9 +192,6 @@ class Farm:
                     found.append(f"{name} ({process.pid}, {process.status()})")
         return found
 
-    def last_lines(self, log: Path, count: int = 25) -> str:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-count:])
-
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Generator[None]:
@@ -215,7 +216,3 @@ def small_disk(folder: Path) -> Generator[None]:
         yield
     finally:
         subprocess.run(["/bin/umount", "--lazy", str(folder)], check=True)
-
-
-def temporary_folder() -> "tempfile.TemporaryDirectory[str]":
-    return tempfile.TemporaryDirectory(prefix="nagfarm-chaos-")

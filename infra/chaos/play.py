@@ -75,7 +75,7 @@ class Scene:
             if self.driver.ends_within(POLL_S):
                 return is_so()
             if time.monotonic() > deadline:
-                raise SceneError(f"waited {seconds:g} s in vain for {what}:\n{self.farm.last_lines(self.driver.log)}")
+                raise SceneError(f"waited {seconds:g} s in vain for {what}:\n{self.driver.last_lines}")
         return True
 
     def wait_for_commits(self, count: int) -> bool:
@@ -85,7 +85,7 @@ class Scene:
         """Waits for a driver's end, the last one's unless told otherwise, and notes its exit code."""
         driver = driver or self.driver
         if not driver.ends_within(DEADLINE_S):
-            lines = self.farm.last_lines(driver.log)
+            lines = driver.last_lines
             driver.kill()
             raise SceneError(f"the driver did not end within {DEADLINE_S:g} s:\n{lines}")
         assert driver.exit_code is not None
