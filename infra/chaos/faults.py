@@ -18,6 +18,7 @@ from infra.local.faulty_proxy import Faults
 from infra.local.ray_cluster import ray_command
 
 FILL_BYTES = 4096
+START_S = 5.0  # about what a driver takes until its first worker is ready
 STRIKE_WITHIN_S = 1.0  # after what is waited for, so that every stage of a clip is hit sooner or later
 
 
@@ -87,22 +88,39 @@ def drain_nodes(seconds: int, commits: int) -> Inject:
     return inject
 
 
-def signal_driver(number: signal.Signals, times: int) -> Inject:
-    """Signals the driver at a random moment, start and all, and starts another one that goes on; so many times."""
+def kill_driver(times: int) -> Inject:
+    """Kills the driver at a random moment, its start included, and starts another one that goes on; so many times."""
 
     def inject(scene: Scene) -> int:
         for struck in range(times):
             commits = scene.random.choice((0, 1, 1, 2, 3))
             if not scene.wait_for_commits(scene.num_committed + commits):
                 return struck
-            if scene.driver.ends_within(scene.random.uniform(0, 4.0 if commits == 0 else STRIKE_WITHIN_S)):
+            if scene.driver.ends_within(scene.random.uniform(0, STRIKE_WITHIN_S if commits else START_S)):
                 return struck
-            scene.driver.send(number)
-            scene.finish()
-            scene.start_driver("--takeover")  # the last one is dead and its lease is not over
+            resume_after(scene, signal.SIGKILL)
         return times
 
     return inject
+
+
+def terminate_driver(times: int) -> Inject:
+    """Asks the driver to end while it renders, and starts another one that goes on; so many times."""
+
+    def inject(scene: Scene) -> int:
+        for struck in range(times):
+            if not at_random_moment(scene, 2):
+                return struck
+            resume_after(scene, signal.SIGTERM)
+        return times
+
+    return inject
+
+
+def resume_after(scene: Scene, number: signal.Signals) -> None:
+    scene.driver.send(number)
+    scene.finish()
+    scene.start_driver("--takeover")  # the last one is gone, and where it was killed its lease is not over
 
 
 def disturb_store(faults: Faults, commits: int = 0) -> Inject:
@@ -167,19 +185,27 @@ def fill(path: Path) -> None:
 def start_second_driver(scene: Scene) -> int:
     """Another driver on the same output, which has to be refused while the first goes on."""
     scene.wait_for_commits(1)
-    first = scene.driver
     scene.finish(scene.start_driver())
-    scene.drivers.append(scene.drivers.pop(scene.drivers.index(first)))  # the one that is awaited
+    scene.drivers.reverse()  # the first is the one that is awaited
+    return int(scene.driver.exit_code is None)
+
+
+def start_rival_driver(scene: Scene) -> int:
+    """Another driver takes the output, and the first does not learn of it: both render the same clips to the end."""
+    scene.wait_for_commits(2)
+    first = scene.driver
+    scene.start_driver("--takeover")
+    scene.finish(first)
     return 1
 
 
-def split_brain(scene: Scene) -> int:
-    """A driver that sleeps while another takes its output, and wakes up as if nothing had happened."""
+def put_driver_to_sleep(scene: Scene) -> int:
+    """A driver sleeps while another takes its output, and wakes up as if nothing had happened."""
     scene.wait_for_commits(2)
     sleeper = scene.driver
     sleeper.send(signal.SIGSTOP)
     scene.start_driver("--takeover")
-    scene.wait_for_commits(scene.num_committed + 3)
+    scene.wait_for_commits(scene.num_committed + 8)  # some of them by the sleeper's workers, which are awake
     sleeper.send(signal.SIGCONT)
     scene.finish(sleeper)
     return 1

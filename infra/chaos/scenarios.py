@@ -10,13 +10,15 @@ from infra.chaos.faults import (
     disturb_store,
     drain_nodes,
     fill_disks,
+    kill_driver,
     kill_nodes,
     poison,
+    put_driver_to_sleep,
     signal_actors,
-    signal_driver,
-    split_brain,
+    start_rival_driver,
     start_second_driver,
     take_store_down,
+    terminate_driver,
 )
 from infra.chaos.play import Scenario, undisturbed
 from infra.chaos.workload import Workload
@@ -24,6 +26,7 @@ from infra.local.faulty_proxy import Faults
 from jobs.cli import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 
 FEW, MANY = Workload(24), Workload(60)
+SLOW = Workload(40, step_s=0.15)  # a driver starts within it
 SHAPES = Workload(8, num_steps=8, family="shapes")
 KILLED = -signal.SIGKILL
 SHORT = ("actors-killed", "row-kills", "every-third-503", "driver-killed")  # those that run with every change
@@ -37,7 +40,7 @@ def poisoned(*words: str) -> Workload:
 def fault_free(workload: Workload) -> Scenario:
     """What a scenario is measured against: the same clips, poison left out, and nothing goes wrong."""
     healthy = workload.healthy
-    name = f"fault-free-{healthy.family}-{healthy.num_clips}x{healthy.num_steps}"
+    name = f"fault-free-{healthy.family}-{healthy.num_clips}x{healthy.num_steps}x{healthy.step_s * 1000:g}"
     return Scenario(name, "none", healthy, undisturbed)
 
 
@@ -63,19 +66,32 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             "driver-killed",
             "kill -9 of the driver, then resumed",
             FEW if is_short else MANY,
-            signal_driver(signal.SIGKILL, resumes),
+            kill_driver(resumes),
             (*([KILLED] * resumes), EXIT_OK),
         ),
         Scenario(
             "driver-terminated",
             "SIGTERM to the driver, then resumed",
-            FEW,
-            signal_driver(signal.SIGTERM, 2),
+            SLOW,
+            terminate_driver(2),
             (EXIT_STOPPED, EXIT_STOPPED, EXIT_OK),
         ),
-        Scenario("two-drivers", "a second driver on the output", FEW, start_second_driver, (EXIT_REFUSED, EXIT_OK)),
+        Scenario("two-drivers", "a second driver on the output", SLOW, start_second_driver, (EXIT_REFUSED, EXIT_OK)),
         Scenario(
-            "split-brain", "a driver sleeps, its output is taken, it wakes", MANY, split_brain, (EXIT_STOPPED, EXIT_OK)
+            "rival-drivers",
+            "two drivers render the same, neither knows",
+            SLOW,
+            start_rival_driver,
+            (EXIT_OK, EXIT_OK),
+            ("store.lease_s=3000",),  # the first looks for another only after a third of it
+        ),
+        Scenario(
+            "driver-asleep",
+            "a driver sleeps, its output is taken, it wakes",
+            SLOW,
+            put_driver_to_sleep,
+            (EXIT_STOPPED, EXIT_OK),
+            ("store.lease_s=6",),
         ),
     )
 
