@@ -81,9 +81,9 @@ def audit(store: Store, planned: Iterable[ClipSpec], writes: Mapping[str, int], 
             f"{spec.name} ({spec.clip_id})" for spec in specs.values() if spec.clip_id not in committed | quarantined
         ),
         duplicated=tuple(
-            f"{found}: its record was written or deleted {writes[record_key(found)]} times"
+            f"{found}: its record was written or deleted {writes.get(record_key(found), 0)} times"
             for found in sorted(committed)
-            if writes.get(record_key(found), 1) != 1
+            if writes.get(record_key(found), 0) != 1
         ),
         mismatched=tuple(mismatched),
         orphans=tuple(orphans),

@@ -16,6 +16,7 @@ import psutil
 from infra.chaos.play import Scene, SceneError
 from infra.local.faulty_proxy import Faults
 from infra.local.ray_cluster import ray_command
+from jobs.lease_record import current_lease
 
 FILL_BYTES = 4096
 START_S = 5.0  # about what a driver takes until its first worker is ready
@@ -184,15 +185,20 @@ def fill(path: Path) -> None:
 
 def start_second_driver(scene: Scene) -> int:
     """Another driver on the same output, which has to be refused while the first goes on."""
-    scene.wait_for_commits(1)
+    wait_for_lease(scene)
     scene.finish(scene.start_driver())
     scene.drivers.reverse()  # the first is the one that is awaited
     return int(scene.driver.exit_code is None)
 
 
+def wait_for_lease(scene: Scene) -> None:
+    """Waits until a driver has taken the output, which is long before its first commit."""
+    scene.wait_until(lambda: current_lease(scene.store) is not None, "a lease")
+
+
 def start_rival_driver(scene: Scene) -> int:
     """Another driver takes the output, and the first does not learn of it: both render the same clips to the end."""
-    scene.wait_for_commits(2)
+    wait_for_lease(scene)
     first = scene.driver
     scene.start_driver("--takeover")
     scene.finish(first)

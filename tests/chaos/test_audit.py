@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.chaos.audit import Audit, audit
+from infra.chaos.audit import Audit, audit, count_writes, enable_versions
 from infra.chaos.workload import Workload, write_models
+from infra.local.s3_server import LocalS3
 from jobs.catalog import ModelCatalog
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.encode import encode_mp4
+from jobs.errors import ObjectExistsError
 from jobs.manifest import open_manifest
 from jobs.record_types import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key
 from jobs.records import commit_record, upload_clip, write_quarantine
 from jobs.store import Store, open_store
+from jobs.store_uri import S3Location
 from jobs.types import ClipFailed, ClipSpec
 from pipelines.types import VideoFrames
 
@@ -40,6 +43,10 @@ def good(store: Store, specs: list[ClipSpec], tmp_path: Path) -> Store:
         commit(store, spec, mp4(tmp_path, spec))
     write_quarantine(store, quarantine(specs[2]))
     return store
+
+
+def once(specs: list[ClipSpec]) -> dict[str, int]:
+    return {record_key(spec.clip_id): 1 for spec in specs}
 
 
 def mp4(folder: Path, spec: ClipSpec) -> bytes:
@@ -90,28 +97,56 @@ def quarantine(spec: ClipSpec, reason: str = "it failed twice") -> QuarantineRec
 
 
 def test_a_good_store_is_clean(good: Store, specs: list[ClipSpec]) -> None:
-    writes = {record_key(spec.clip_id): 1 for spec in specs[:2]}
-    found = audit(good, specs, writes)
+    found = audit(good, specs, once(specs))
     assert found == Audit(3, 2, 1, (), (), (), ())
     assert found.is_clean
 
 
 def test_a_clip_that_is_neither_committed_nor_given_up_is_lost(good: Store, specs: list[ClipSpec]) -> None:
     good.delete(record_key(specs[0].clip_id))
-    found = audit(good, specs, {})
+    found = audit(good, specs, once(specs))
     assert found.lost == (f"{specs[0].name} ({specs[0].clip_id})",)
     assert not found.is_clean
 
 
 def test_a_record_that_was_written_twice_is_a_duplicate(good: Store, specs: list[ClipSpec]) -> None:
-    found = audit(good, specs, {record_key(specs[0].clip_id): 2, record_key(specs[1].clip_id): 1})
+    found = audit(good, specs, once(specs) | {record_key(specs[0].clip_id): 2})
     assert len(found.duplicated) == 1
     assert specs[0].clip_id in found.duplicated[0]
     assert not found.is_clean
 
 
+def test_a_record_whose_history_nobody_knows_is_not_taken_for_clean(good: Store, specs: list[ClipSpec]) -> None:
+    assert len(audit(good, specs, {}).duplicated) == 2
+
+
+@pytest.mark.s3
+def test_a_bucket_with_versions_counts_every_write_and_deletion_of_a_record(
+    no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalS3("versions") as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        enable_versions(server.endpoint_url, "versions")
+        store = open_store("s3://versions/night", StoreConfig())
+        store.put_if_absent("records/once.json", b"{}", "application/json")
+        store.put("records/twice.json", b"{}", "application/json")
+        store.put("records/twice.json", b"{}", "application/json")
+        store.put_if_absent("records/again.json", b"{}", "application/json")
+        store.delete("records/again.json")
+        store.put_if_absent("records/again.json", b"{}", "application/json")
+        with pytest.raises(ObjectExistsError):
+            store.put_if_absent("records/once.json", b"other", "application/json")
+        assert count_writes(server.endpoint_url, S3Location("versions", "night")) == {
+            "records/once.json": 1,
+            "records/twice.json": 2,
+            "records/again.json": 3,
+        }
+
+
 def test_a_process_that_outlives_its_run_is_an_orphan(good: Store, specs: list[ClipSpec]) -> None:
-    assert not audit(good, specs, {}, ["ray::RenderActor (1)"]).is_clean
+    found = audit(good, specs, once(specs), ["ray::RenderActor (1)"])
+    assert found.violations == ("orphan: ray::RenderActor (1)",)
 
 
 def other_bytes(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
@@ -175,8 +210,8 @@ def test_what_a_record_says_and_is_not_so_is_found(
     plant: Plant, store: Store, specs: list[ClipSpec], tmp_path: Path
 ) -> None:
     record = commit(store, specs[0], mp4(tmp_path, specs[0]))
-    assert audit(store, specs[:1], {}).is_clean
+    assert audit(store, specs[:1], once(specs)).is_clean
     plant(store, specs[0], tmp_path, record)
-    found = audit(store, specs[:1], {})
+    found = audit(store, specs[:1], once(specs))
     assert any(PLANTS[plant] in text for text in found.mismatched), found
     assert not found.is_clean
