@@ -13,11 +13,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreError, StoreRefusedError, StoreUnavailableError
-from jobs.store_uri import FolderLocation, check_body, check_key, is_key
+from jobs.store_uri import FolderLocation, StoredObject, check_body, check_key, is_key
 
 PASSING_ERRNOS = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE}
 )
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_LINK_ERRNOS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 COPY_BYTES = 1 << 20
 
@@ -84,13 +85,18 @@ class FolderStore:
         with self._errors("remove", key):
             self._path(key).unlink(missing_ok=True)
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with `prefix`, in no promised order. Links are not followed."""
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin with `prefix`, in no promised order. Links are not followed."""
         folder, _, _ = prefix.rpartition("/")
         with self._errors("list", prefix):
             if folder:
                 self._path(folder)
-            yield from (key for key in walk(self._root, folder) if key.startswith(prefix) and is_key(key))
+            for found in walk(self._root, folder):
+                if found.key.startswith(prefix) and is_key(found.key):
+                    yield found
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
 
     def check_access(self) -> None:
         """Proves that the folder can be written to, conditionally too, and read; leaves nothing behind.
@@ -145,11 +151,13 @@ class FolderStore:
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{where} is not there") from error
         except OSError as error:
+            if error.errno in FULL_ERRNOS:
+                raise StoreUnavailableError(
+                    f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the quota"
+                ) from error
             if error.errno in PASSING_ERRNOS:
                 raise StoreUnavailableError(f"cannot {doing} {where} now: {error.strerror}") from error
-            raise StoreRefusedError(
-                f"cannot {doing} {where}: {error.strerror}; check its permissions and free space"
-            ) from error
+            raise StoreRefusedError(f"cannot {doing} {where}: {error.strerror}; check its permissions") from error
 
 
 @contextlib.contextmanager
@@ -180,8 +188,8 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def walk(root: Path, folder: str) -> Iterator[str]:
-    """Paths of the files below `root / folder`, relative to `root`."""
+def walk(root: Path, folder: str) -> Iterator[StoredObject]:
+    """The files below `root / folder`, their paths relative to `root`. One that is removed meanwhile is left out."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()
@@ -195,4 +203,6 @@ def walk(root: Path, folder: str) -> Iterator[str]:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(below)
                 elif entry.is_file(follow_symlinks=False):
-                    yield below
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        yield StoredObject(below, status.st_size, status.st_mtime)

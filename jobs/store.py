@@ -1,68 +1,37 @@
 """Where clips and records are kept: what a store promises, S3, and the choice between S3 and a folder.
 
-Decides how S3 is spoken to and what its refusals mean. Retrying is botocore's alone, `StoreConfig.max_attempts` times;
-an error that leaves this module has been through it. Credentials are found by boto3 and appear in no message.
+Decides how S3 is spoken to, and what proves that an object arrived. Retrying is botocore's alone,
+`StoreConfig.max_attempts` times; an error that leaves this module has been through it, and `s3_errors` said what it
+means. Credentials are found by boto3, looked up again by `s3_credentials`, and appear in no message.
 """
 
 import base64
 import contextlib
 import hashlib
 import secrets
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 import boto3
-import botocore.exceptions as aws
 from botocore.config import Config
 
 from jobs.config import StoreConfig
 from jobs.errors import (
+    CredentialsExpiredError,
     ObjectExistsError,
     ObjectMissingError,
     RefusedError,
-    StoreError,
     StoreRefusedError,
     StoreUnavailableError,
 )
 from jobs.folder_store import FolderStore
-from jobs.store_uri import S3Location, check_body, check_key, is_key, parse_object_uri, parse_output_uri
+from jobs.s3_credentials import Connection, RotatingConnection
+from jobs.s3_errors import s3_errors
+from jobs.store_uri import S3Location, StoredObject, check_body, check_key, is_key, parse_object_uri, parse_output_uri
 
 MAX_PUT_BYTES = 5 * 1024**3  # of one PutObject; a clip is a thousand times smaller, so nothing here is multipart
-
-# S3's error codes, by what they mean to a user
-MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
-EXISTS_CODES = frozenset({"PreconditionFailed", "412"})
-PASSING_CODES = frozenset({
-    "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException",
-    "RequestLimitExceeded", "TooManyRequests", "OperationAborted", "ConditionalRequestConflict",
-    "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",  # damaged on the way
-})  # fmt: skip
-REMEDIES = {
-    "NoSuchBucket": "create the bucket or correct the output URI",
-    "InvalidBucketName": "correct the output URI",
-    "AccessDenied": "allow these credentials s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject on it",
-    "AllAccessDisabled": "the account that owns the bucket is disabled",
-    "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the endpoint does not know",
-    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY, which does not belong to the access key",
-    "ExpiredToken": "renew the session's credentials",
-    "InvalidToken": "renew AWS_SESSION_TOKEN, or unset it",
-    "RequestTimeTooSkewed": "set this machine's clock",
-    "PermanentRedirect": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
-    "AuthorizationHeaderMalformed": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
-    "NotImplemented": "the endpoint lacks an operation that the commit needs; use another one",
-    "403": "check the credentials and their rights on the bucket",
-    "400": "check the credentials, the region and the endpoint",
-}
-CREDENTIAL_ERRORS = (
-    aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError, aws.ProfileNotFound,
-    aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError, aws.SSOTokenLoadError, aws.ConfigParseError,
-)  # fmt: skip
-CONNECTION_ERRORS = (
-    aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError,
-    aws.ResponseStreamingError,
-)  # fmt: skip
 
 
 class Store(Protocol):
@@ -74,7 +43,11 @@ class Store(Protocol):
     def uri_of(self, key: str) -> str: ...
 
     def put(self, key: str, body: bytes | Path, content_type: str) -> None:
-        """Writes an object whole, in place of one that may be there."""
+        """Writes an object whole, in place of one that may be there. Returns when it is proven to be there.
+
+        Raises:
+            StoreUnavailableError: no answer, no space, or the store confirms other bytes than were sent.
+        """
         ...
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
@@ -82,6 +55,7 @@ class Store(Protocol):
 
         Raises:
             ObjectExistsError: there is one. After an answer that was lost on the way, it may be the caller's own.
+            StoreUnavailableError: as `put`; the object may have been written nevertheless.
         """
         ...
 
@@ -95,8 +69,12 @@ class Store(Protocol):
         """Removes an object; that there was none is not an error."""
         ...
 
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin with `prefix`, page by page, in no promised order."""
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with `prefix`, page by page, in no promised order."""
+        """The keys of `entries`."""
         ...
 
     def check_access(self) -> None:
@@ -125,7 +103,7 @@ def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
     """
     bucket, key = parse_object_uri(uri)
     with s3_errors("read", uri):
-        stream = connect(config).get_object(Bucket=bucket, Key=key)["Body"]
+        stream = connect(config).client.get_object(Bucket=bucket, Key=key)["Body"]
         with contextlib.closing(stream):
             body = stream.read(max_bytes + 1)
     if len(body) > max_bytes:
@@ -134,12 +112,12 @@ def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
 
 
 class S3Store:
-    """A prefix of a bucket, on AWS or on any endpoint that knows `If-None-Match: *`."""
+    """A prefix of a bucket, on AWS or on any endpoint that knows `If-None-Match: *`. Threads may share one."""
 
     def __init__(self, location: S3Location, config: StoreConfig) -> None:
         self.location = location
         self.config = config
-        self._client = connect(config)
+        self._connection = RotatingConnection(lambda: connect(config))
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[S3Location, StoreConfig]]:
         return S3Store, (self.location, self.config)
@@ -160,55 +138,92 @@ class S3Store:
             digest = hashlib.file_digest(file, "sha256").digest()
             if file.tell() > MAX_PUT_BYTES:
                 raise StoreRefusedError(f"{body.name} has {file.tell():,} bytes; S3 takes {MAX_PUT_BYTES:,} at once")
-            file.seek(0)
             self._put(key, file, digest, content_type)
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
         self._put(key, body, hashlib.sha256(body).digest(), content_type, IfNoneMatch="*")
 
     def _put(self, key: str, body: bytes | IO[bytes], sha256: bytes, content_type: str, **condition: str) -> None:
-        """Sends the digest along, by which the server refuses a body that was damaged on its way."""
+        """Sends the digest along, by which the server refuses a body that was damaged on its way, and compares the
+        one in the answer. AWS and SeaweedFS give one, so that the proof costs no request; elsewhere the object is
+        read back.
+        """
         checksum = base64.b64encode(sha256).decode()
+        wanted = {**self._address(key), "ContentType": content_type, "ChecksumSHA256": checksum, **condition}
+
+        def write(client: Any) -> Any:
+            if not isinstance(body, bytes):
+                body.seek(0)
+            return client.put_object(**wanted, Body=body)
+
         with s3_errors("write", self.uri_of(key)):
-            self._client.put_object(
-                **self._address(key), Body=body, ContentType=content_type, ChecksumSHA256=checksum, **condition
+            stored = self._connection.send(write).get("ChecksumSHA256")
+        if stored is None:
+            try:
+                stored = base64.b64encode(hashlib.sha256(self.get(key)).digest()).decode()
+            except ObjectMissingError as error:
+                raise StoreUnavailableError(
+                    f"{self.uri_of(key)} was confirmed by the store and is not there"
+                ) from error
+        if stored != checksum:
+            raise StoreUnavailableError(
+                f"cannot write {self.uri_of(key)}: the store confirms other bytes than were sent, damaged on the way"
             )
 
     def get(self, key: str) -> bytes:
-        with s3_errors("read", self.uri_of(key)):
-            stream = self._client.get_object(**self._address(key))["Body"]
+        def read(client: Any) -> bytes:
+            stream = client.get_object(**self._address(key))["Body"]
             with contextlib.closing(stream):
                 return stream.read()
+
+        with s3_errors("read", self.uri_of(key)):
+            return self._connection.send(read)
 
     def exists(self, key: str) -> bool:
         """By listing, because the answer to HEAD does not tell a missing key from a missing bucket."""
         wanted = self._address(key)
-        with s3_errors("look for", self.uri_of(key)):
-            page = self._client.list_objects_v2(Bucket=wanted["Bucket"], Prefix=wanted["Key"], MaxKeys=1)
+        page = self._list(self.uri_of(key), Prefix=wanted["Key"], MaxKeys=1)
         return any(entry["Key"] == wanted["Key"] for entry in page.get("Contents", []))
 
     def delete(self, key: str) -> None:
         with s3_errors("remove", self.uri_of(key)):
-            self._client.delete_object(**self._address(key))
+            self._connection.send(lambda client: client.delete_object(**self._address(key)))
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        own = f"{self.location.prefix}/" if self.location.prefix else ""
+        next_page = dict[str, str]()
+        while True:
+            page = self._list(f"{self.uri}/{prefix}", Prefix=own + prefix, **next_page)
+            for entry in page.get("Contents", []):
+                key = entry["Key"].removeprefix(own)
+                if is_key(key):  # a console's "folder", or somebody else's object, is none of ours
+                    yield StoredObject(key, entry["Size"], entry["LastModified"].timestamp())
+            if not page.get("IsTruncated"):
+                return
+            next_page = {"ContinuationToken": page["NextContinuationToken"]}
 
     def keys(self, prefix: str) -> Iterator[str]:
-        own = f"{self.location.prefix}/" if self.location.prefix else ""
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.location.bucket, Prefix=own + prefix)
-        with s3_errors("list", f"{self.uri}/{prefix}"):
-            for page in pages:
-                for entry in page.get("Contents", []):
-                    key = entry["Key"].removeprefix(own)
-                    if is_key(key):  # a console's "folder", or somebody else's object, is none of ours
-                        yield key
+        return (entry.key for entry in self.entries(prefix))
+
+    def _list(self, where: str, **wanted: str | int) -> Any:
+        """One page. Listing page by page, not by botocore's paginator, lets credentials change in between."""
+        with s3_errors("list", where):
+            return self._connection.send(lambda client: client.list_objects_v2(Bucket=self.location.bucket, **wanted))
 
     def check_access(self) -> None:
         """Writes, writes again under the condition, reads, lists and removes.
 
         Raises:
-            StoreRefusedError: one of these is not allowed, or the endpoint ignores the condition.
+            StoreRefusedError: one of these is not allowed, the credentials are over, or the endpoint ignores the
+                condition.
             StoreUnavailableError: no answer.
         """
-        key = f"access-check-{secrets.token_hex(8)}"
+        try:
+            self._check_access(f"access-check-{secrets.token_hex(8)}")
+        except CredentialsExpiredError as error:  # nothing has begun that would be worth waiting for new ones
+            raise StoreRefusedError(str(error)) from error
+
+    def _check_access(self, key: str) -> None:
         self.put_if_absent(key, b"check", "text/plain")
         try:
             with contextlib.suppress(ObjectExistsError):
@@ -228,11 +243,12 @@ class S3Store:
         return {"Bucket": self.location.bucket, "Key": prefix + check_key(key)}
 
 
-def connect(config: StoreConfig) -> Any:
-    """A boto3 client for S3. It is safe to use from several threads; no request is made yet.
+def connect(config: StoreConfig) -> Connection:
+    """A boto3 client for S3, its credentials looked up anew. Threads may share it; no request is made to S3 yet.
 
     Raises:
-        StoreRefusedError: the profile, the region or the endpoint that configuration and environment name is no good.
+        StoreRefusedError: the profile, the region or the endpoint that configuration and environment name is no good,
+            or credentials that should be there are not handed out.
     """
 
     def client(addressing_style: str) -> Any:
@@ -244,54 +260,19 @@ def connect(config: StoreConfig) -> Any:
         )
         return session.client("s3", endpoint_url=config.endpoint_url, config=settings)
 
-    with s3_errors("connect to", "S3"):
-        try:
+    try:
+        with s3_errors("connect to", "S3"):
             session = boto3.Session(region_name=config.region)
             found = client("auto")
             endpoint = urlsplit(found.meta.endpoint_url)
-        except ValueError as error:
-            raise StoreRefusedError(
-                f"S3's endpoint is no URL; set store.endpoint_url or AWS_ENDPOINT_URL: {error}"
-            ) from error
+    except ValueError as error:
+        raise StoreRefusedError(
+            f"S3's endpoint is no URL; set store.endpoint_url or AWS_ENDPOINT_URL: {error}"
+        ) from error
+    except CredentialsExpiredError as error:
+        raise StoreRefusedError(str(error)) from error
     if endpoint.username or endpoint.password:
         raise StoreRefusedError("S3's endpoint holds a user or password; give credentials in the environment instead")
-    if (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        return found
-    return client("path")  # the names of buckets are no host names on an endpoint of one's own
-
-
-@contextlib.contextmanager
-def s3_errors(doing: str, where: str) -> Generator[None]:
-    """Turns botocore's errors into the store's, with the remedy; botocore's own words stay in the cause."""
-    try:
-        yield
-    except aws.ClientError as error:
-        raise store_error(error, doing, where) from error
-    except CREDENTIAL_ERRORS as error:
-        raise StoreRefusedError(
-            f"cannot {doing} {where}: no usable credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "a profile or a role"
-        ) from error
-    except CONNECTION_ERRORS as error:
-        raise StoreUnavailableError(
-            f"cannot {doing} {where}: no answer from the endpoint ({type(error).__name__}); check the network, "
-            "store.endpoint_url and AWS_ENDPOINT_URL"
-        ) from error
-    except aws.BotoCoreError as error:
-        raise StoreRefusedError(
-            f"cannot {doing} {where}: boto3 refuses the request ({type(error).__name__})"
-        ) from error
-
-
-def store_error(error: aws.ClientError, doing: str, where: str) -> StoreError:
-    """What an answer of S3 means."""
-    code = error.response.get("Error", {}).get("Code", "unknown")
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in MISSING_CODES:
-        return ObjectMissingError(f"{where} is not there")
-    if code in EXISTS_CODES:
-        return ObjectExistsError(f"{where} is there already")
-    if code in PASSING_CODES or status >= 500 or status == 429:
-        return StoreUnavailableError(f"cannot {doing} {where}: the store answers {code}, also after retries; try later")
-    remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "see the store's documentation of this code"
-    return StoreRefusedError(f"cannot {doing} {where}: the store answers {code}; {remedy}")
+    if not (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        found = client("path")  # the names of buckets are no host names on an endpoint of one's own
+    return Connection(found, session.get_credentials())

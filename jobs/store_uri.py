@@ -39,6 +39,19 @@ class FolderLocation:
         return self.path.as_uri()
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """What a listing says of one object.
+
+    Args:
+        modified_at: when it was last written, in seconds since the epoch, by the store's clock; S3 knows whole seconds.
+    """
+
+    key: str
+    num_bytes: int
+    modified_at: float
+
+
 def parse_output_uri(uri: str) -> S3Location | FolderLocation:
     """Reads an output URI, strictly.
 

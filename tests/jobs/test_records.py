@@ -33,6 +33,7 @@ from jobs.records import (
     write_run,
 )
 from jobs.store import Store, open_store
+from jobs.store_uri import StoredObject
 from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
@@ -409,6 +410,9 @@ class CrashingStore:
 
     def delete(self, key: str) -> None:
         self.inner.delete(key)
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        return self.inner.entries(prefix)
 
     def keys(self, prefix: str) -> Iterator[str]:
         return self.inner.keys(prefix)

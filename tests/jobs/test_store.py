@@ -141,6 +141,24 @@ def test_keys_are_relative_and_begin_with_the_prefix(store: Store) -> None:
     assert not list(store.keys("nothing/"))
 
 
+def test_a_listing_says_how_large_and_how_old_an_object_is(store: Store) -> None:
+    before = time.time()
+    store.put("clips/a.mp4", b"12345", TEXT)
+    store.put_if_absent("records/a.json", b"", TEXT)
+    found = {entry.key: entry for entry in store.entries("")}
+    assert {key: entry.num_bytes for key, entry in found.items()} == {"clips/a.mp4": 5, "records/a.json": 0}
+    for entry in found.values():
+        assert before - 2 < entry.modified_at < time.time() + 2
+
+
+def test_an_object_that_is_written_again_is_young_again(store: Store) -> None:
+    store.put("a", b"x", TEXT)
+    first = next(store.entries("a")).modified_at
+    time.sleep(1.1)  # S3 tells whole seconds
+    store.put("a", b"x", TEXT)
+    assert next(store.entries("a")).modified_at > first
+
+
 def test_listing_goes_on_past_a_page(store: Store) -> None:
     wanted = {f"records/{number:032x}.json" for number in range(1200)}
     with ThreadPoolExecutor(8) as pool:
@@ -153,6 +171,7 @@ def test_listing_goes_on_past_a_page(store: Store) -> None:
 def test_listing_streams(store: Store) -> None:
     store.put("a", b"", TEXT)
     assert isinstance(store.keys(""), Iterator)
+    assert isinstance(store.entries(""), Iterator)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +254,7 @@ def test_a_folder_with_blanks_and_other_letters_is_found_again(tmp_path: Path) -
 @pytest.mark.s3
 def test_the_content_type_is_kept(s3: S3Store) -> None:
     s3.put("clip.mp4", b"x", "video/mp4")
-    assert s3._client.head_object(**s3._address("clip.mp4"))["ContentType"] == "video/mp4"
+    assert s3._connection.client.head_object(**s3._address("clip.mp4"))["ContentType"] == "video/mp4"
 
 
 @pytest.mark.s3
@@ -250,10 +269,10 @@ def test_a_body_damaged_on_its_way_is_refused_by_the_server(s3: S3Store) -> None
     def damage(request: Any, **_: object) -> None:
         request.body = b"WHOLE"
 
-    s3._client.meta.events.register("before-send.s3.PutObject", damage)
+    s3._connection.client.meta.events.register("before-send.s3.PutObject", damage)
     with pytest.raises((StoreUnavailableError, StoreRefusedError)):
         s3.put("a", b"whole", TEXT)
-    s3._client.meta.events.unregister("before-send.s3.PutObject", damage)
+    s3._connection.client.meta.events.unregister("before-send.s3.PutObject", damage)
     assert not s3.exists("a")
 
 
