@@ -210,12 +210,13 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         run.load_model = load_model
     lease = Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover)
     try:
-        with LeaseKeeper(lease, run.write_status) as keeper, _stop_on_signals(run.request_stop):
+        with LeaseKeeper(lease, run.write_status) as keeper:
             _start_ray()
-            if options.retry_quarantined:
-                _lift_quarantine(store, plan)
-            _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
-            summary = run.render(keeper)
+            with _stop_on_signals(run.request_stop):  # after Ray, which brings handlers of its own
+                if options.retry_quarantined:
+                    _lift_quarantine(store, plan)
+                _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
+                summary = run.render(keeper)
     except NoClusterError:
         raise
     except REFUSALS as error:

@@ -5,11 +5,12 @@ none. Whether and when to write is for `dispatch`, how for `store`, what a recor
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from jobs.errors import ObjectExistsError, RecordError
+from jobs.errors import ObjectExistsError, RecordError, StoreUnavailableError
 from jobs.record_types import (
     CLIP_ID,
     ClipRecord,
@@ -62,46 +63,64 @@ __all__ = [
 JSON = "application/json"
 MP4 = "video/mp4"
 RUN_FILE = "run.json"  # a run's first file: what was asked for, of what, on what
+COMMIT_WITHIN_S = 3600.0  # of the upload; far below the age at which an MP4 that no record names may be removed
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class UploadedClip:
-    """An MP4 that lies in the store and that no record names yet."""
+    """An MP4 that lies in the store and that no record names yet.
+
+    Args:
+        uploaded_at: when its upload began, in seconds since the epoch.
+    """
 
     clip_id: str
     uri: str
     key: str
     sha256: str
     num_bytes: int
+    uploaded_at: float = field(compare=False)
 
 
-def upload_clip(store: Store, clip_id: str, body: bytes) -> UploadedClip:
-    """The commit's first half: the MP4, under a name that its bytes give it.
+def upload_clip(store: Store, clip_id: str, body: bytes, now: Callable[[], float] = time.time) -> UploadedClip:
+    """The commit's first half: the MP4, under a name that its bytes give it. Returns when it is proven to be there.
 
-    A crash after it leaves an MP4 that no record names, and nothing else.
+    A crash after it leaves an MP4 that no record names, and nothing else. It is written even where it is there already:
+    that makes it young, and so safe from being removed as unreferenced. One request to AWS and SeaweedFS, whose answer
+    proves it; one more to an endpoint whose answer holds no checksum.
 
     Raises:
         StoreError: the store refused or did not answer. Calling again is safe.
     """
+    uploaded_at = now()
     sha256 = hashlib.sha256(body).hexdigest()
     key = clip_key(clip_id, sha256)
     store.put(key, body, MP4)
-    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body))
+    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at)
 
 
-def commit_record(store: Store, clip: UploadedClip, record: ClipRecord) -> bool:
+def commit_record(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float] = time.time) -> bool:
     """The commit's second half: the record, only if no other is there. The one step that makes a clip done.
+
+    One request, and one more where a record is there already.
 
     Returns:
         Whether the record in the store is this one; False when another attempt's was there first and stands.
 
     Raises:
         RecordError: the record describes something else than the MP4 that was uploaded; nothing was written.
+        StoreUnavailableError: the upload is so long ago that the MP4 may have been removed since: begin with the
+            upload again, which is safe, as after any other of these errors.
         StoreError: the store refused or did not answer. Calling again is safe.
     """
-    if clip != UploadedClip(record.clip_id, record.uri, record.key, record.sha256, record.num_bytes):
+    described = UploadedClip(record.clip_id, record.uri, record.key, record.sha256, record.num_bytes, clip.uploaded_at)
+    if clip != described:
         raise RecordError(f"the record of {record.clip_id} does not describe the MP4 that was uploaded, {clip.uri}")
+    if now() - clip.uploaded_at > COMMIT_WITHIN_S:  # this process stood still: a machine asleep, a container paused
+        raise StoreUnavailableError(
+            f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago, and may be gone by now; upload it again"
+        )
     content = record.to_json()
     try:
         store.put_if_absent(record_key(record.clip_id), content, JSON)

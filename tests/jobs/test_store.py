@@ -27,14 +27,17 @@ from jobs.errors import (
 from jobs.folder_store import FolderStore
 from jobs.store import S3Store, Store, open_store, read_object
 from jobs.store_uri import parse_output_uri
+from tests.fakes.store import MemoryStore
 
 FAST = StoreConfig(max_attempts=2, connect_timeout_s=2, read_timeout_s=20)
 TEXT = "text/plain"
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(params=["memory", "folder", pytest.param("s3", marks=pytest.mark.s3)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Every test that takes it runs on a folder and on a real S3 server."""
+    """Every test that takes it runs on a folder, on a real S3 server, and on the fake that other tests take for one."""
+    if request.param == "memory":
+        return MemoryStore()
     if request.param == "folder":
         return open_store((tmp_path / "a store").as_uri(), FAST)
     request.getfixturevalue("s3_environment")
@@ -53,7 +56,7 @@ def s3(s3_environment: LocalS3) -> S3Store:
     return opened
 
 
-# what both keep
+# what all keep
 
 
 def test_what_was_put_is_read_back(store: Store) -> None:

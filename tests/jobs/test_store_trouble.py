@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError, CredentialRetrievalError
+from botocore.exceptions import ClientError, ConnectionClosedError, CredentialRetrievalError
+from botocore.httpsession import URLLib3Session
 
 from infra.local.s3_server import LocalS3
 from jobs.config import StoreConfig
@@ -285,6 +286,28 @@ def test_a_conditional_write_whose_answer_was_damaged_finds_its_own_object(s3: S
         s3.put_if_absent("a", b"x", TEXT)
     with pytest.raises(ObjectExistsError):
         s3.put_if_absent("a", b"x", TEXT)
+    assert s3.get("a") == b"x"
+
+
+@pytest.mark.s3
+def test_a_conditional_write_whose_answer_got_lost_is_sent_again_and_finds_its_own_object(s3: S3Store) -> None:
+    lost: list[int] = []
+
+    def lose_the_first_answer(request: Any, **_: object) -> None:
+        if not lost:
+            session = URLLib3Session()
+            lost.append(session.send(request).status_code)
+            session.close()
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+    with (
+        hooked(s3, "before-send.s3.PutObject", lose_the_first_answer),
+        counted(s3) as sent,
+        pytest.raises(ObjectExistsError),
+    ):
+        s3.put_if_absent("a", b"x", TEXT)
+    assert lost == [200]
+    assert sent == ["PUT"]
     assert s3.get("a") == b"x"
 
 
