@@ -7,10 +7,11 @@ quarantine; 4 stopped.
 import argparse
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -21,10 +22,14 @@ from jobs.errors import JobError, ManifestError, NoClusterError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
+from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
 from pipelines.errors import ModelNotFoundError, PipelineError
+
+if TYPE_CHECKING:
+    from jobs.worker import LoadModel
 
 EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
 REFUSALS = (JobError, PipelineError, NagError)
@@ -97,6 +102,11 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--retry-quarantined", action="store_true", help="also render the manifest's clips that were given up"
             )
+            command.add_argument(
+                "--takeover",
+                action="store_true",
+                help="take the output from another driver, which is dead although its lease is not over yet",
+            )
 
     add_bench_arguments(add("bench", BENCH_SUMMARY, BENCH_EPILOG))
     add("models", "list the models and whether their weights are here")
@@ -117,8 +127,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code. An error that was foreseen is one plain line; others are raised."""
+def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = None) -> int:
+    """Runs one command and returns its exit code. An error that was foreseen is one plain line; others are raised.
+
+    Args:
+        load_model: how workers load their models; None takes diffusers' pipelines.
+    """
     options = parse_arguments(arguments)
     console = Console()
     try:
@@ -126,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "plan":
                 return plan_command(options, console)
             case "render":
-                return render_command(options, console)
+                return render_command(options, console, load_model)
             case "bench":
                 return bench_command(options, console)
             case "models":
@@ -134,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
             case _:
                 return doctor_command(options, console)
     except REFUSALS as error:
-        print(f"nagfarm: {error}", file=sys.stderr)
+        _complain(str(error))
         return EXIT_REFUSED
 
 
@@ -163,7 +177,7 @@ def plan_command(options: argparse.Namespace, console: Console) -> int:
     return EXIT_OK
 
 
-def render_command(options: argparse.Namespace, console: Console) -> int:
+def render_command(options: argparse.Namespace, console: Console, load_model: "LoadModel | None" = None) -> int:
     config, catalog, manifest, store, plan = _open(options)
     if options.retry_quarantined and plan.num_quarantined:
         plan = make_plan(manifest, committed_ids(store), ())
@@ -174,24 +188,24 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
 
     import ray
 
+    from jobs.lease import Lease, LeaseKeeper
     from jobs.run import Run, new_run_id
 
+    run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
+    if load_model is not None:
+        run.load_model = load_model
+    lease = Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover)
     try:
-        ray.init(log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
-    if options.retry_quarantined:
-        given_up = quarantined_ids(store)
-        for spec in plan.pending():
-            if spec.clip_id in given_up:
-                lift_quarantine(store, spec.clip_id)
-    try:
-        with _stop_on_signals():
-            run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
+        with LeaseKeeper(lease, run.write_status) as keeper, _stop_on_signals(run.request_stop):
+            _start_ray()
+            if options.retry_quarantined:
+                _lift_quarantine(store, plan)
             _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
-            summary = run.render()
+            summary = run.render(keeper)
+    except NoClusterError:
+        raise
     except REFUSALS as error:
-        print(f"nagfarm: stopped: {error}", file=sys.stderr)
+        _complain(f"stopped: {error}")
         return EXIT_STOPPED
     finally:
         ray.shutdown()
@@ -203,6 +217,26 @@ def render_command(options: argparse.Namespace, console: Console) -> int:
     return _report_quarantine(num_quarantined, store, console) if num_quarantined else EXIT_OK
 
 
+def _start_ray() -> None:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
+
+
+def _lift_quarantine(store: Store, plan: Plan) -> None:
+    given_up = quarantined_ids(store)
+    for spec in plan.pending():
+        if spec.clip_id in given_up:
+            lift_quarantine(store, spec.clip_id)
+
+
+def _complain(text: str) -> None:
+    print(f"nagfarm: {redact(text)}", file=sys.stderr)
+
+
 def bench_command(options: argparse.Namespace, console: Console) -> int:
     """Renders a benchmark's clips as `render` does, then judges and reports what is committed."""
     asked = read_bench_options(options)
@@ -212,6 +246,7 @@ def bench_command(options: argparse.Namespace, console: Console) -> int:
     bench = prepare(asked, options.models)
     _say(console, describe(bench))
     options.manifest, options.models, options.model = bench.manifest, bench.models_folder, None
+    options.takeover = False
     options.output = options.output or (asked.report / "clips").resolve().as_uri()
     code = EXIT_OK if options.report_only else render_command(options, console)
     if code not in (EXIT_OK, EXIT_QUARANTINE):
@@ -242,11 +277,18 @@ def _report_quarantine(num_quarantined: int, store: Store, console: Console) -> 
 
 
 @contextmanager
-def _stop_on_signals() -> Generator[None]:
-    """Turns SIGTERM (`ray job stop`) and Ctrl-C into an error, so that workers are let go and a summary is printed."""
+def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
+    """SIGTERM (`ray job stop`, a spot notice) and Ctrl-C let the run finish what it can in bounded time; a second one
+    ends it at once.
+    """
+    asked: list[str] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        raise StoppedError(f"by {signal.Signals(number).name}; run it again to go on")
+        reason = f"by {signal.Signals(number).name}; run it again to go on"
+        if asked:
+            raise StoppedError(reason)
+        asked.append(reason)
+        request_stop(reason)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

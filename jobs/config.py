@@ -11,59 +11,127 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, FailureClass
 from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, one_line, refuse_interpolations
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """How many actors, and what each one reserves.
+    """How many actors, what each one reserves, and when it is replaced without a fault.
 
     Args:
         count: None takes as many as the cluster has devices: GPUs, or on CPU its cores over `num_cpus`.
         num_cpus: cores that an actor on CPU reserves; also torch's threads in it.
         load_timeout_s: how long an actor may take to load its model.
         spool_clips: finished clips that may wait for encode and upload while the next one denoises.
+        spool_folder: on each machine, where encoded clips wait for the store. None takes one of the user's own in the
+            folder for temporary files; give another where that one is small or kept in memory.
+        recycle_after_clips: an actor that has rendered so many is replaced when it is idle; None never.
+        recycle_growth_bytes: an actor whose memory grew by more than this since its first clip is replaced; None never.
+        drain_s: what is in flight may still take when the run is told to stop. `ray job stop` kills three seconds
+            after it asked, unless RAY_JOB_STOP_WAIT_TIME_S says otherwise.
     """
 
     count: int | None = None
     num_cpus: int = 1
     load_timeout_s: float = 1800.0
     spool_clips: int = 2
+    spool_folder: str | None = None
+    recycle_after_clips: int | None = 1000
+    recycle_growth_bytes: int | None = 8 * 1024**3
+    drain_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise ConfigError(f"workers.count must be at least 1, not {self.count}")
-        if self.num_cpus < 1:
-            raise ConfigError(f"workers.num_cpus must be at least 1, not {self.num_cpus}")
+        refuse_below("workers", self, 1, "count", "num_cpus", "spool_clips", "recycle_after_clips")
+        refuse_below("workers", self, 1, "recycle_growth_bytes")
+        refuse_below("workers", self, 0, "drain_s")
         if not self.load_timeout_s > 0:
             raise ConfigError(f"workers.load_timeout_s must be above 0, not {self.load_timeout_s}")
-        if self.spool_clips < 1:
-            raise ConfigError(f"workers.spool_clips must be at least 1, not {self.spool_clips}")
+
+
+@dataclass(frozen=True)
+class StallPolicy:
+    """When a worker that does not move is killed. A deadline is learnt from the slowest that was measured.
+
+    Args:
+        beat_interval_s: how often each worker is asked what it is at.
+        beat_timeout_s: a worker that does not answer for so long is taken for stopped.
+        first_s: what a step or a stage may take before one of its kind was measured; it may compile.
+        factor: of the slowest step, or stage, that was measured on clips of that size.
+        min_s: below which no deadline is set.
+    """
+
+    beat_interval_s: float = 5.0
+    beat_timeout_s: float = 60.0
+    first_s: float = 900.0
+    factor: float = 10.0
+    min_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("beat_interval_s", "beat_timeout_s", "first_s", "min_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"stall.{name} must be above 0, not {getattr(self, name)}")
+        refuse_below("stall", self, 1, "factor")
+        if self.beat_timeout_s < 2 * self.beat_interval_s:
+            raise ConfigError(
+                f"stall.beat_timeout_s must be at least twice stall.beat_interval_s, {2 * self.beat_interval_s:g}, "
+                f"not {self.beat_timeout_s:g}"
+            )
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When a clip is given up, a worker set aside, a run stopped.
+    """When a clip is given up, a worker set aside, a node kept off, a run stopped.
 
     Args:
-        max_attempts: attempts at one clip, the first included, where its failures may pass.
+        max_failed_workers: a clip that failed on so many different workers is given up.
+        max_lost_workers: a clip whose worker died so many times is given up; a preemption does not count.
+        max_stalls: a clip that stalled so many times is given up.
+        max_memory_failures: a clip that ran out of memory so many times is given up.
+        max_bad_pictures: a clip that came out black, frozen or NaN so many times is given up; from the second on it is
+            rendered with the safer setting.
         max_failures_of_worker: a worker that fails so many clips in a row is replaced.
+        max_losses_of_node: a node that loses workers with so many different clips, and none done in between, gets no
+            new workers while others are to be had.
         max_given_up_share: a run that gives up more than this share of its clips stops; 1 never does.
         min_clips_to_stop: clips that must have ended before that share counts.
+        max_given_up: a run that gives up more clips than this stops; None never does.
+        back_off_s: a worker that the store refuses for now waits so long, then twice as long, and so on.
+        max_back_off_s: but never longer than this.
+        max_outage_s: a store that has taken nothing for so long stops the run; clips that wait are on disk.
     """
 
-    max_attempts: int = 3
+    max_failed_workers: int = 3
+    max_lost_workers: int = 3
+    max_stalls: int = 2
+    max_memory_failures: int = 2
+    max_bad_pictures: int = 2
     max_failures_of_worker: int = 3
+    max_losses_of_node: int = 3
     max_given_up_share: float = 0.5
     min_clips_to_stop: int = 20
+    max_given_up: int | None = None
+    back_off_s: float = 1.0
+    max_back_off_s: float = 60.0
+    max_outage_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        for name in ("max_attempts", "max_failures_of_worker", "min_clips_to_stop"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"retry.{name} must be at least 1, not {getattr(self, name)}")
+        refuse_below("retry", self, 1, "max_failed_workers", "max_lost_workers", "max_stalls", "max_memory_failures")
+        refuse_below("retry", self, 1, "max_bad_pictures", "max_failures_of_worker", "max_losses_of_node")
+        refuse_below("retry", self, 1, "min_clips_to_stop")
+        refuse_below("retry", self, 0, "max_given_up", "back_off_s", "max_back_off_s", "max_outage_s")
         if not 0 <= self.max_given_up_share <= 1:
             raise ConfigError(f"retry.max_given_up_share must be between 0 and 1, not {self.max_given_up_share}")
+
+    def budget(self, failure_class: FailureClass) -> int:
+        """How many failures of a class, of those that may pass, one clip is allowed."""
+        budgets: dict[FailureClass, int] = {
+            "worker": self.max_lost_workers,
+            "stall": self.max_stalls,
+            "memory": self.max_memory_failures,
+            "clip": self.max_bad_pictures,
+        }
+        return budgets.get(failure_class, 1)
 
 
 @dataclass(frozen=True)
@@ -88,6 +156,7 @@ class StoreConfig:
     Args:
         endpoint_url: None takes AWS_ENDPOINT_URL, or else AWS itself.
         max_attempts: of one request, by botocore's adaptive retry.
+        lease_s: for how long a driver takes an output; it renews in time while it lives. Nobody else renders into it.
     """
 
     endpoint_url: str | None = None
@@ -95,6 +164,7 @@ class StoreConfig:
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 60.0
     max_attempts: int = 8
+    lease_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
@@ -103,6 +173,7 @@ class StoreConfig:
             raise ConfigError(f"store.max_attempts must be at least 1, not {self.max_attempts}")
         if not (self.connect_timeout_s > 0 and self.read_timeout_s > 0):
             raise ConfigError("store.connect_timeout_s and store.read_timeout_s must be above 0")
+        refuse_below("store", self, 3, "lease_s")
 
 
 @dataclass(frozen=True)
@@ -110,9 +181,18 @@ class RunConfig:
     """Everything about a run that does not change a pixel."""
 
     workers: WorkerConfig = field(default_factory=WorkerConfig)
+    stall: StallPolicy = field(default_factory=StallPolicy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+
+
+def refuse_below(section: str, config: object, least: float, *names: str) -> None:
+    """Raises ConfigError where a value of a section is below `least`; None is no value."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{section}.{name} must be at least {least}, not {value}")
 
 
 def load_config(profile: Path | None = None, overrides: list[str] | None = None) -> RunConfig:

@@ -4,6 +4,7 @@ A thin loop around `ray.wait`. What is to be done is `schedule`'s to say, how a 
 taken from the plan only when an actor has room, so a million need no memory.
 """
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -11,46 +12,62 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
+import ray._private.state
 import ray.exceptions
 
-from jobs.actors import RenderActor
+from jobs.actors import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
-from jobs.errors import NoWorkersError
-from jobs.records import WorkerIdentity
-from jobs.retry import Decision
-from jobs.schedule import (
+from jobs.errors import JobError, NoWorkersError
+from jobs.events import (
+    Attempt,
+    Beat,
     ClipEnded,
     Command,
     Event,
     Halt,
+    NodesDraining,
     Planned,
     ReportFailure,
-    Schedule,
     StartClip,
     StartWorker,
+    StopRequested,
     StopWorker,
     TakeClip,
+    Tick,
     WorkerId,
     WorkerLost,
     WorkerNotLoaded,
     WorkerReady,
 )
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
+from jobs.records import WorkerIdentity
+from jobs.redaction import redact
+from jobs.retry import Decision
+from jobs.schedule import Schedule
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
 from jobs.worker import WorkerSetup
 
-WAIT_S = 1.0  # how often the loop looks up when nothing happens
+WAIT_S = 0.5  # how often the loop looks up when nothing happens
+DRAIN_POLL_S = 5.0  # how often the cluster is asked which nodes it will take away
 
 
 class Observer(Protocol):
     """Who is told what happens, as it happens."""
 
-    def worker_ready(self, identity: WorkerIdentity) -> None: ...
+    def worker_ready(self, label: str, device: str) -> None: ...
 
-    def worker_lost(self, message: str) -> None: ...
+    def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None: ...
+
+    def worker_beat(self, beat: WorkerBeat) -> None: ...
+
+    def clip_started(self, label: str, attempt: Attempt) -> None: ...
 
     def clip_done(self, done: ClipDone) -> None: ...
 
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None: ...
+
+    def turn(self) -> None:
+        """Called at least every `WAIT_S` seconds. What it raises ends the run."""
+        ...
 
 
 @dataclass(eq=False)
@@ -58,10 +75,11 @@ class _Worker:
     """An actor and what it has been asked."""
 
     actor: Any
-    asked_at: float
     load: Any  # the reference of its load
     identity: WorkerIdentity | None = None  # None while it loads
     clips: dict[Any, str] = field(default_factory=dict[Any, str])  # ids, by the task's reference
+    beat: Any = None  # the reference of the answer that is awaited
+    beat_due: float = 0.0
 
     @property
     def label(self) -> str:
@@ -69,7 +87,7 @@ class _Worker:
 
     @property
     def awaited(self) -> list[Any]:
-        return [*self.clips] if self.identity else [self.load]
+        return [*self.clips, *([self.beat] if self.beat is not None else [])] if self.identity else [self.load]
 
 
 class Dispatcher:
@@ -92,20 +110,30 @@ class Dispatcher:
         self._observer = observer
         self._schedule = Schedule(config, num_workers)
         self._workers: dict[WorkerId, _Worker] = {}
+        self._stop_reason: str | None = None
+        self._has_to_stop = threading.Event()
+        self._drain_poll_due = 0.0
+
+    def request_stop(self, reason: str) -> None:
+        """Ends the run soon: what is in flight may finish for a while. Safe in a signal's handler."""
+        self._stop_reason = reason
+        self._has_to_stop.set()
 
     def run(self, specs: Iterator[ClipSpec]) -> None:
         """Returns when nothing is left to start and nothing is in flight.
 
         Raises:
             NoWorkersError: no worker can load the model.
-            StoreRefusedError: the store takes no more clips.
-            TooManyFailuresError: too large a share of the clips was given up.
+            StoreRefusedError: the store takes no more clips; StoreUnavailableError: it has taken none for too long.
+            TooManyFailuresError: too many of the clips were given up.
+            StoppedError: as was requested.
         """
         try:
-            self._carry_out(self._schedule.start(), specs)
+            self._carry_out(self._schedule.start(time.monotonic()), specs)
             while not self._schedule.is_finished:
                 for event in self._wait():
-                    self._carry_out(self._schedule.handle(event), specs)
+                    self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
+                self._observer.turn()
         finally:
             for worker in self._workers.values():
                 ray.kill(worker.actor)
@@ -116,71 +144,110 @@ class Dispatcher:
         while waiting:
             command = waiting.popleft()
             match command:
-                case StartWorker(worker):
-                    self._start_worker(worker)
-                case StopWorker(worker, message):
-                    self._stop_worker(worker, message)
+                case StartWorker(worker, avoid):
+                    self._start_worker(worker, avoid)
+                case StopWorker(worker, message, is_lost):
+                    stopped = self._workers.pop(worker)
+                    ray.kill(stopped.actor)  # where the process does not answer, its raylet kills it after 5 s
+                    is_ready = stopped.identity is not None
+                    self._observer.worker_stopped(stopped.label, message, is_ready=is_ready, is_lost=is_lost)
                 case TakeClip():
-                    waiting.extend(self._schedule.handle(Planned(next(specs, None))))
-                case StartClip(worker, spec, attempt):
-                    owner = self._workers[worker]
-                    owner.clips[owner.actor.render.remote(spec, attempt)] = spec.clip_id
+                    waiting.extend(self._schedule.handle(Planned(next(specs, None)), time.monotonic()))
+                case StartClip(worker, attempt):
+                    self._start_clip(self._workers[worker], attempt)
                 case ReportFailure(failed, decision):
                     self._observer.clip_failed(failed, decision)
                 case Halt(error):
                     raise error
 
-    def _start_worker(self, worker: WorkerId) -> None:
-        actor_class: Any = RenderActor  # ray.remote's return type hides what it adds
-        actor = actor_class.options(
+    def _start_worker(self, worker: WorkerId, avoid: frozenset[str]) -> None:
+        actor = REMOTE_RENDER_ACTOR.options(
             num_cpus=self._config.workers.num_cpus,
             num_gpus=self._num_gpus,
             max_concurrency=self._config.workers.spool_clips + 1,
+            label_selector={"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None,
         ).remote(self._setup)
-        self._workers[worker] = _Worker(actor, time.monotonic(), actor.load.remote())
+        self._workers[worker] = _Worker(actor, actor.load.remote())
 
-    def _stop_worker(self, worker: WorkerId, message: str) -> None:
-        stopped = self._workers.pop(worker)
-        ray.kill(stopped.actor)
-        self._observer.worker_lost(f"{stopped.label}: {message}")
+    def _start_clip(self, worker: _Worker, attempt: Attempt) -> None:
+        reference = worker.actor.render.remote(attempt.spec, attempt.number, attempt.is_safe)
+        worker.clips[reference] = attempt.spec.clip_id
+        self._observer.clip_started(worker.label, attempt)
 
     def _wait(self) -> Iterator[Event]:
-        """What happened next, or nothing within `WAIT_S`."""
+        """What happened next, or within `WAIT_S` nothing but time."""
+        self._ask_for_beats()
         owners = {reference: worker for worker, state in self._workers.items() for reference in state.awaited}
-        ready, _ = ray.wait([*owners], num_returns=1, timeout=WAIT_S)
+        ready: list[Any] = []
+        if owners:
+            ready, _ = ray.wait([*owners], num_returns=1, timeout=WAIT_S)
+        else:  # every worker is idle, and none is asked anything just now
+            self._has_to_stop.wait(WAIT_S)
         for reference in ready:
             worker = owners[reference]
-            is_loading = self._workers[worker].identity is None
-            yield self._loaded(worker) if is_loading else self._ended(worker, reference)
-        now, timeout_s = time.monotonic(), self._config.workers.load_timeout_s
-        for worker, state in list(self._workers.items()):
-            if state.identity is None and now - state.asked_at > timeout_s:
-                yield WorkerNotLoaded(worker, f"not ready within {timeout_s:g} s")
+            state = self._workers[worker]
+            if state.identity is None:
+                yield self._loaded(worker, state)
+            elif reference == state.beat:
+                yield self._beaten(worker, state)
+            else:
+                yield self._ended(worker, state, reference)
+        if self._stop_reason is not None:
+            yield StopRequested(self._stop_reason)
+        if time.monotonic() >= self._drain_poll_due:
+            self._drain_poll_due = time.monotonic() + DRAIN_POLL_S
+            yield NodesDraining(draining_nodes())
+        yield Tick()
 
-    def _loaded(self, worker: WorkerId) -> Event:
-        state = self._workers[worker]
+    def _ask_for_beats(self) -> None:
+        now = time.monotonic()
+        for state in self._workers.values():
+            if state.identity is not None and state.beat is None and now >= state.beat_due:
+                state.beat = state.actor.beat.remote()
+                state.beat_due = now + self._config.stall.beat_interval_s
+
+    def _loaded(self, worker: WorkerId, state: _Worker) -> Event:
         try:
-            identity: WorkerIdentity = ray.get(state.load)
+            identity, spooled = ray.get(state.load)
         except ray.exceptions.RayTaskError as error:
-            message = f"could not load {self._setup.model.name}: {error.cause}"
-            return WorkerNotLoaded(worker, message, is_final=True)
+            message = redact(f"could not load {self._setup.model.name}: {error.cause}")
+            may_pass = isinstance(error.cause, JobError) and error.cause.may_pass_on_retry
+            return WorkerNotLoaded(worker, message, is_final=not may_pass)
         except ray.exceptions.RayError as error:
             is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
             return WorkerNotLoaded(worker, last_line(error) if is_final else first_line(error), is_final=is_final)
         state.identity = identity
-        self._observer.worker_ready(identity)
-        return WorkerReady(worker)
+        self._observer.worker_ready(state.label, identity.device)
+        return WorkerReady(worker, state.label, identity.node_id, spooled)
 
-    def _ended(self, worker: WorkerId, reference: Any) -> Event:
-        state = self._workers[worker]
+    def _beaten(self, worker: WorkerId, state: _Worker) -> Event:
+        try:
+            beat: WorkerBeat = ray.get(state.beat)
+        except ray.exceptions.RayError as error:
+            return lost(worker, error)
+        state.beat = None
+        self._observer.worker_beat(beat)
+        return Beat(worker, beat)
+
+    def _ended(self, worker: WorkerId, state: _Worker, reference: Any) -> Event:
         try:
             outcome: ClipOutcome = ray.get(reference)
         except ray.exceptions.RayError as error:  # the process died; a clip's own failure comes back as a value
-            return WorkerLost(worker, state.label, first_line(error))
+            return lost(worker, error)
         del state.clips[reference]
         if isinstance(outcome, ClipDone):
             self._observer.clip_done(outcome)
         return ClipEnded(worker, outcome)
+
+
+def lost(worker: WorkerId, error: ray.exceptions.RayError) -> WorkerLost:
+    is_preempted = isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
+    return WorkerLost(worker, first_line(error), is_preempted=is_preempted)
+
+
+def draining_nodes() -> frozenset[str]:
+    """Nodes that the cluster will take away, such as after a spot notice. Ray has no public call for it."""
+    return frozenset(ray._private.state.state.get_draining_nodes())
 
 
 def first_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import imageio_ffmpeg
 
 from jobs.config import EncodingConfig
+from jobs.disk import disk_errors, disk_full, says_disk_full
 from jobs.errors import EncodeError
 from pipelines.types import VideoFrames
 
@@ -46,13 +47,17 @@ def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata:
 
     Raises:
         EncodeError: the frames are not (T, H, W, 3) uint8 of even size, a tag cannot be written, or ffmpeg failed.
+        DiskFullError: there is no space beside `path`.
     """
     check_frames(video.frames)
     tags = format_ffmetadata(metadata)
     rate = frame_rate(video.fps)
     _, height, width, _ = video.frames.shape
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:32]}-") as folder:
+        with (
+            disk_errors(path.parent),
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:32]}-") as folder,
+        ):
             tags_path, unfinished = Path(folder, "tags.txt").resolve(), Path(folder, "clip.mp4").resolve()
             tags_path.write_bytes(tags)
             # `file:` keeps ffmpeg from reading a protocol or an option into a name
@@ -67,7 +72,12 @@ def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata:
                 *("-bsf:v", "filter_units=remove_types=6", "-flags:v", "+bitexact", "-fflags", "+bitexact"),
                 *("-movflags", "+use_metadata_tags+faststart", "-f", "mp4", f"file:{unfinished}"),
             ]
-            run_ffmpeg(command, video.frames.data.cast("B"))
+            try:
+                run_ffmpeg(command, video.frames.data.cast("B"))
+            except EncodeError as error:
+                if says_disk_full(str(error)):
+                    raise disk_full(path.parent) from error
+                raise
             unfinished.replace(path)
     except OSError as error:
         raise EncodeError(f"cannot write {path.name}: {error.strerror or error}") from error

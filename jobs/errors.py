@@ -6,7 +6,7 @@ one message and nothing else: an exception with a constructor of its own does no
 
 from typing import ClassVar, Literal
 
-FailureClass = Literal["request", "clip", "memory", "worker", "store", "code"]
+FailureClass = Literal["request", "clip", "memory", "worker", "stall", "store", "code"]
 
 
 class JobError(Exception):
@@ -42,6 +42,14 @@ class NoClusterError(RefusedError):
     """Ray cannot be reached or started."""
 
 
+class LeaseHeldError(RefusedError):
+    """Another driver is at work on this output."""
+
+
+class LeaseLostError(JobError):
+    """Another driver has taken this output, which this one must leave to it."""
+
+
 class StoreError(JobError):
     """The store did not do what was asked."""
 
@@ -56,6 +64,10 @@ class StoreUnavailableError(StoreError):
     """The store cannot be reached, is overloaded or full, or lost what was sent, after the client's own retries."""
 
     may_pass_on_retry = True
+
+
+class DiskFullError(StoreUnavailableError):
+    """The worker's disk takes no more encoded clips. They wait, as they do for the store."""
 
 
 class CredentialsExpiredError(StoreUnavailableError):

@@ -1,7 +1,7 @@
 """What a run says while it goes on: a bar on a terminal, plain lines in a log."""
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -9,12 +9,26 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jobs.records import WorkerIdentity
-from jobs.retry import Decision, GiveUp, Retry, Stop
-from jobs.types import ClipDone, ClipFailed
+from jobs.events import Attempt
+from jobs.in_flight import InFlight
+from jobs.records import utc_iso
+from jobs.retry import Decision, GiveUp, Retry, Stop, Wait
+from jobs.run_status import FailureSeen
+from jobs.types import ClipDone, ClipFailed, WorkerBeat
 
 LOG_EVERY_S = 10.0
-FOLLOWS = {Retry: "will be tried again", GiveUp: "given up", Stop: "the run stops"}
+IN_FLIGHT_EVERY_S = 60.0
+NUM_LAST_FAILURES = 10
+FOLLOWS = {
+    Retry: "will be tried again",
+    Wait: "waits for the store",
+    GiveUp: "given up",
+    Stop: "the run stops",
+}
+
+
+def _nothing() -> None:
+    """Nobody wants to be called at each turn."""
 
 
 class RunProgress:
@@ -22,9 +36,10 @@ class RunProgress:
 
     Args:
         num_clips: that are to be rendered.
-        console: a terminal gets a bar, anything else a line when something goes wrong, at the first and last clip, and
-            at most every ten seconds in between.
+        console: a terminal gets a bar, anything else a line when something goes wrong, at the first and last clip, at
+            most every ten seconds in between, and every minute what is in flight.
         on_failed: is told of each failure besides; it writes the record.
+        on_turn: is called at each turn of the dispatcher's loop; what it raises ends the run.
     """
 
     def __init__(
@@ -32,18 +47,23 @@ class RunProgress:
         num_clips: int,
         console: Console,
         on_failed: Callable[[ClipFailed, Decision], None],
+        on_turn: Callable[[], None] = _nothing,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.num_clips = num_clips
         self.num_committed = 0
         self.num_quarantined = 0
         self.num_failures = 0
+        self.num_workers = 0
         self.num_workers_lost = 0
         self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
+        self.in_flight = InFlight(monotonic)
+        self._last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
         self._console = console
         self._on_failed = on_failed
+        self._on_turn = on_turn
         self._monotonic = monotonic
-        self._started = monotonic()
+        self._started = self._last_in_flight = monotonic()
         self._last_line = float("-inf")
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -65,21 +85,41 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def worker_ready(self, identity: WorkerIdentity) -> None:
-        self._say(f"worker {identity.host}:{identity.pid} is ready on {identity.device}")
+    @property
+    def elapsed_s(self) -> float:
+        return self._monotonic() - self._started
 
-    def worker_lost(self, message: str) -> None:
-        self.num_workers_lost += 1
-        self._say(f"lost worker {message}")
+    @property
+    def last_failures(self) -> tuple[FailureSeen, ...]:
+        return tuple(self._last_failures)
+
+    def worker_ready(self, label: str, device: str) -> None:
+        self.num_workers += 1
+        self._say(f"worker {label} is ready on {device}")
+
+    def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
+        self.num_workers -= is_ready
+        self.num_workers_lost += is_lost
+        self.in_flight.lose(label)
+        self._say(f"{'lost' if is_lost else 'replaced'} worker {label}: {message}")
+
+    def worker_beat(self, beat: WorkerBeat) -> None:
+        self.in_flight.hear(beat)
+
+    def clip_started(self, label: str, attempt: Attempt) -> None:
+        self.in_flight.start(label, attempt)
 
     def clip_done(self, done: ClipDone) -> None:
         self.num_committed += 1
+        self.in_flight.end(done.clip_id)
         for timing in done.timings:
             self.stage_totals_s[timing.stage] += timing.duration_s
         self._advance()
 
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None:
         self.num_failures += 1
+        self.in_flight.end(failed.clip_id)
+        self._last_failures.append(FailureSeen.of(failed, utc_iso(time.time())))
         for timing in failed.timings:
             self.stage_totals_s[timing.stage] += timing.duration_s
         cause = failed.message.splitlines()[0][:300]
@@ -89,6 +129,13 @@ class RunProgress:
         if isinstance(decision, GiveUp):
             self.num_quarantined += 1
             self._advance()
+
+    def turn(self) -> None:
+        now = self._monotonic()
+        if now - self._last_in_flight >= IN_FLIGHT_EVERY_S:
+            self._last_in_flight = now
+            self._say(str(self.in_flight))
+        self._on_turn()
 
     def _advance(self) -> None:
         self._bar.update(self._task, advance=1)

@@ -73,6 +73,8 @@ class ClipRecord:
     worker: WorkerIdentity
     peak_memory_bytes: int
     peak_memory_kind: Literal["device", "host"]
+    host_memory_bytes: int | None
+    attention: Literal["fused", "exact"]
     nag_coverage: NagCoverage
     versions: Mapping[str, str]
     schema_version: int = SCHEMA_VERSION
@@ -88,6 +90,7 @@ class ClipRecord:
         for name in ("attempt", "num_bytes", "num_frames", "width", "height"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("peak_memory_bytes", self.peak_memory_bytes, 0)
+        check_at_least("host_memory_bytes", self.host_memory_bytes or 0, 0)
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise RecordError(f"fps must be above 0, not {self.fps}")
 
@@ -225,6 +228,11 @@ def record_key(clip_id: str) -> str:
 def failure_key(clip_id: str, run_id: str, attempt: int) -> str:
     check_at_least("attempt", attempt, 1)
     return f"failures/{check_clip_id(clip_id)}/{check_run_id(run_id)}-{attempt}.json"
+
+
+def latents_key(clip_id: str, run_id: str, attempt: int) -> str:
+    """Beside the failure's record: what the model had made of a clip that was no picture."""
+    return failure_key(clip_id, run_id, attempt).removesuffix("json") + "safetensors"
 
 
 def quarantine_key(clip_id: str) -> str:

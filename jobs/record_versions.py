@@ -9,7 +9,7 @@ from typing import Any
 from jobs.errors import RecordError
 from jobs.strict_json import load
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def load_versioned(content: bytes) -> dict[str, Any]:
@@ -25,8 +25,10 @@ def load_versioned(content: bytes) -> dict[str, Any]:
             f"schema_version must be 1 to {SCHEMA_VERSION}, not {version!r}; "
             "a newer nagfarm may have written this record"
         )
-    if version == 1:
+    if version < 2:
         _update_from_1(document)
+    if version < 3:
+        _update_from_2(document)
     document["schema_version"] = SCHEMA_VERSION
     return document
 
@@ -44,3 +46,9 @@ def _update_from_1(document: dict[str, Any]) -> None:
         document["model"] |= {"loras": [], "fuse_loras": False}
     except (KeyError, TypeError) as error:
         raise RecordError(f"is not as version 1 wrote it: {error}") from error
+
+
+def _update_from_2(document: dict[str, Any]) -> None:
+    """Version 2 had no safer setting, and did not look at the worker's memory."""
+    if "request" in document:
+        document |= {"attention": "fused", "host_memory_bytes": None}

@@ -1,5 +1,9 @@
-"""Whether a clip is tried again. A pure decision; `dispatch` carries it out. Loads without torch."""
+"""What follows from a clip's failures: again, given up, waiting for the store, or the end of the run. Pure decisions.
 
+`schedule` asks, and says where and when the clip is tried again. Loads without torch.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.config import RetryPolicy
@@ -8,7 +12,20 @@ from jobs.types import ClipFailed
 
 @dataclass(frozen=True)
 class Retry:
-    """Try the clip again, as this attempt."""
+    """Try the clip again.
+
+    Args:
+        attempt: the number of that try.
+        is_safe: with the safer setting.
+    """
+
+    attempt: int
+    is_safe: bool = False
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Try the clip again when the store may be back; nobody is charged."""
 
     attempt: int
 
@@ -27,18 +44,27 @@ class Stop:
     reason: str
 
 
-Decision = Retry | GiveUp | Stop
+Decision = Retry | Wait | GiveUp | Stop
 
 
-def decide(failed: ClipFailed, policy: RetryPolicy) -> Decision:
-    """What follows from a failed attempt.
+def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
+    """What follows from the last of a clip's failures.
 
-    Only a failure that may pass is tried again, a bounded number of times. No clip is given up for the store's sake.
+    Only a failure that may pass is tried again, within the budget of its class and on a bounded number of workers. No
+    clip is given up for the store's sake.
+
+    Args:
+        failures: all that the clip is charged with and the one to decide about, at the end.
     """
-    if failed.may_pass_on_retry and failed.attempt < policy.max_attempts:
-        return Retry(failed.attempt + 1)
-    if failed.failure_class == "store":
-        return Stop(failed.message)
-    if failed.may_pass_on_retry:
-        return GiveUp(f"failed in {failed.attempt} of {policy.max_attempts} attempts")
-    return GiveUp(f"{failed.error_type} does not pass on a retry")
+    last = failures[-1]
+    if last.failure_class == "store":
+        return Wait(last.attempt + 1) if last.may_pass_on_retry else Stop(last.message)
+    if not last.may_pass_on_retry:
+        return GiveUp(f"{last.error_type} does not pass on a retry")
+    num_alike = sum(failed.failure_class == last.failure_class for failed in failures)
+    if num_alike >= (budget := policy.budget(last.failure_class)):
+        return GiveUp(f"{num_alike} failures of the class {last.failure_class}, of which {budget} are allowed")
+    num_workers = len({failed.worker for failed in failures})
+    if num_workers >= policy.max_failed_workers:
+        return GiveUp(f"failed on {num_workers} different workers")
+    return Retry(last.attempt + 1, is_safe=any(failed.failure_class == "clip" for failed in failures))

@@ -10,26 +10,22 @@ from rich.console import Console
 from jobs.catalog import CatalogEntry, ModelCatalog
 from jobs.config import RunConfig
 from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
+from jobs.errors import LeaseLostError, StoreError
+from jobs.failure_ledger import FailureLedger
+from jobs.lease import LeaseKeeper
 from jobs.manifest import Manifest
 from jobs.plan import Plan
 from jobs.progress import RunProgress
-from jobs.records import (
-    RUN_FILE,
-    FailureRecord,
-    QuarantineRecord,
-    record_key,
-    utc_iso,
-    write_failure,
-    write_quarantine,
-    write_run,
-)
-from jobs.retry import Decision, GiveUp
+from jobs.records import RUN_FILE, utc_iso, write_run
+from jobs.run_status import RunState, RunStatus, write_status
 from jobs.store import Store
-from jobs.types import ClipFailed
 from jobs.worker import LoadModel, WorkerSetup, installed_versions
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights, verify_weights
+
+SUMMARY_FILE = "summary.json"
+FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
 
 
 @dataclass(frozen=True)
@@ -68,9 +64,9 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
     return registry.load_model(config, weights, num_threads)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Run:
-    """What a run works with."""
+    """What a run works with, and how far it is."""
 
     run_id: str
     manifest: Manifest
@@ -80,16 +76,40 @@ class Run:
     config: RunConfig
     console: Console
     load_model: LoadModel = field(default=load_model)
+    _dispatcher: Dispatcher | None = field(default=None, init=False)
+    _stop_reason: str | None = field(default=None, init=False)
+    _status: RunStatus | None = field(default=None, init=False)
 
-    def render(self) -> RunSummary:
+    def request_stop(self, reason: str) -> None:
+        """Ends the run soon, in bounded time. Safe in a signal's handler."""
+        self._stop_reason = reason
+        if self._dispatcher is not None:
+            self._dispatcher.request_stop(reason)
+
+    def write_status(self) -> None:
+        """Writes how far the run is, as it last was; called in the thread that keeps the lease."""
+        if self._status is not None:
+            write_status(self.store, self._status)
+
+    def render(self, keeper: LeaseKeeper) -> RunSummary:
         """Renders everything that is pending. Needs `ray.init` to have been called.
 
         Raises:
             NoWorkersError: the cluster has no room, or the weights do not load.
+            LeaseLostError: another driver has taken the output.
+            TooManyFailuresError, StoreError, StoppedError: see `Dispatcher.run`.
         """
-        started = time.monotonic()
         write_run(self.store, self.run_id, RUN_FILE, self._document())
-        progress = RunProgress(self.plan.num_pending, self.console, self._record_failure)
+        ledger = FailureLedger(self.store, self.run_id)
+
+        def turn() -> None:
+            self._status = self._current_status(progress, "draining" if self._stop_reason else "rendering")
+            if keeper.lost is not None:
+                raise LeaseLostError(keeper.lost)
+            if ledger.refused is not None:
+                raise ledger.refused
+
+        progress = RunProgress(self.plan.num_pending, self.console, ledger.add, turn)
         is_finished = False
         try:
             with progress:
@@ -97,11 +117,25 @@ class Run:
                     self._render_model(self.catalog.get(name), progress)
             is_finished = True
         finally:
-            summary = self._summary(progress, time.monotonic() - started, is_finished=is_finished)
-            write_run(self.store, self.run_id, "summary.json", asdict(summary))
-        return summary
+            self._close(progress, ledger, is_finished=is_finished)
+        return self._summary(progress, is_finished=is_finished)
 
-    def _summary(self, progress: RunProgress, wall_s: float, *, is_finished: bool) -> RunSummary:
+    def _close(self, progress: RunProgress, ledger: FailureLedger, *, is_finished: bool) -> None:
+        """Writes what is left to write, in bounded time. A store that takes nothing now is not waited for."""
+        num_unwritten = ledger.close(FINISH_WAIT_S if is_finished else self.config.workers.drain_s)
+        if num_unwritten:
+            self.console.print(f"{num_unwritten} failures could not be written down; the store takes nothing")
+        self._status = self._current_status(progress, "finished" if is_finished else "stopped")
+        summary = self._summary(progress, is_finished=is_finished)
+        try:
+            write_run(self.store, self.run_id, SUMMARY_FILE, asdict(summary))
+            self.write_status()
+        except StoreError as error:
+            if is_finished:
+                raise
+            self.console.print(f"no summary: {error}", markup=False, highlight=False, soft_wrap=True)
+
+    def _summary(self, progress: RunProgress, *, is_finished: bool) -> RunSummary:
         return RunSummary(
             run_id=self.run_id,
             is_finished=is_finished,
@@ -109,8 +143,29 @@ class Run:
             num_quarantined=progress.num_quarantined,
             num_failures=progress.num_failures,
             num_workers_lost=progress.num_workers_lost,
-            wall_s=wall_s,
+            wall_s=progress.elapsed_s,
             stage_totals_s=dict(progress.stage_totals_s),
+        )
+
+    def _current_status(self, progress: RunProgress, state: RunState) -> RunStatus:
+        elapsed_s, now = progress.elapsed_s, utc_iso(time.time())
+        num_ended = progress.num_committed + progress.num_quarantined
+        return RunStatus(
+            run_id=self.run_id,
+            state=state,
+            updated_at=now,
+            num_clips=self.plan.num_clips,
+            num_done_before=self.plan.num_done,
+            num_committed=progress.num_committed,
+            num_quarantined=progress.num_quarantined,
+            num_failures=progress.num_failures,
+            num_workers=progress.num_workers,
+            num_workers_lost=progress.num_workers_lost,
+            elapsed_s=elapsed_s,
+            clips_per_hour=progress.num_committed / elapsed_s * 3600 if progress.num_committed else None,
+            eta_s=elapsed_s / num_ended * (progress.num_clips - num_ended) if num_ended else None,
+            in_flight=progress.in_flight.clips(),
+            last_failures=progress.last_failures,
         )
 
     def _render_model(self, entry: CatalogEntry, progress: RunProgress) -> None:
@@ -126,20 +181,17 @@ class Run:
             output=self.store.uri,
             store=self.config.store,
             encoding=self.config.encoding,
+            spool_folder=self.config.workers.spool_folder,
             run_id=self.run_id,
             num_threads=self.config.workers.num_cpus,
             load_model=self.load_model,
         )
         num_workers = count_workers(resources, self.config, num_gpus, num_pending)
         specs = (spec for spec in self.plan.pending() if spec.model.name == name)
-        Dispatcher(setup, self.config, num_workers, num_gpus, progress).run(specs)
-
-    def _record_failure(self, failed: ClipFailed, decision: Decision) -> None:
-        now = utc_iso(time.time())
-        write_failure(self.store, FailureRecord.of(failed, self.run_id, now))
-        is_done = isinstance(decision, GiveUp) and self.store.exists(record_key(failed.clip_id))
-        if isinstance(decision, GiveUp) and not is_done:  # it may have died between its commit and its answer
-            write_quarantine(self.store, QuarantineRecord.of(failed, self.run_id, decision.reason, now))
+        self._dispatcher = Dispatcher(setup, self.config, num_workers, num_gpus, progress)
+        if self._stop_reason is not None:
+            self._dispatcher.request_stop(self._stop_reason)
+        self._dispatcher.run(specs)
 
     def _document(self) -> dict[str, Any]:
         """run.json: what was asked for, of what, on what."""

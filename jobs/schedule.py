@@ -1,137 +1,49 @@
 """Which clip goes to which worker, and what follows when one fails: a state machine without Ray, clocks or I/O.
 
-Events go in, commands come out, and `dispatch` carries these out on a cluster. So every order of events that a night
-can bring is tested by the thousand. Whether one clip is tried again is `retry`'s to say. Loads without torch.
+Events go in, with the time, and commands come out; `dispatch` carries these out on a cluster. So every order of events
+that a night can bring is tested by the thousand. What becomes of a failed clip is `retry`'s to say, when one has
+stalled `deadlines`', who takes it `pool`'s. Loads without torch.
 """
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from jobs.config import RunConfig
-from jobs.errors import JobError, NoWorkersError, StoreRefusedError, TooManyFailuresError
-from jobs.retry import Decision, GiveUp, Retry, Stop, decide
-from jobs.types import ClipDone, ClipFailed, ClipSpec
+from jobs.deadlines import COMPUTING, Deadlines
+from jobs.errors import (
+    FailureClass,
+    NoWorkersError,
+    StoppedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    TooManyFailuresError,
+)
+from jobs.events import (
+    Attempt,
+    Beat,
+    ClipEnded,
+    Command,
+    Event,
+    Halt,
+    NodesDraining,
+    Planned,
+    ReportFailure,
+    StartClip,
+    StartWorker,
+    StopRequested,
+    StopWorker,
+    TakeClip,
+    WorkerId,
+    WorkerLost,
+    WorkerNotLoaded,
+    WorkerReady,
+)
+from jobs.pool import Pool, PooledWorker
+from jobs.retry import GiveUp, Retry, Stop, Wait, decide
+from jobs.types import ClipDone, ClipFailed, WorkerBeat
 
 MAX_LOAD_FAILURES = 3  # workers lost in a row before one of them was ready
-WorkerId = int  # in the order in which they were asked for; none is used twice
-
-
-@dataclass(frozen=True)
-class Planned:
-    """The next clip of the plan, as `TakeClip` asked for it; None where there is no other."""
-
-    spec: ClipSpec | None
-
-
-@dataclass(frozen=True)
-class WorkerReady:
-    """The worker has loaded its model."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True)
-class WorkerNotLoaded:
-    """The worker has not loaded its model.
-
-    Args:
-        is_final: another attempt would fail in the same way.
-    """
-
-    worker: WorkerId
-    message: str
-    is_final: bool = False
-
-
-@dataclass(frozen=True)
-class ClipEnded:
-    """A worker has answered for a clip."""
-
-    worker: WorkerId
-    outcome: ClipDone | ClipFailed
-
-
-@dataclass(frozen=True)
-class WorkerLost:
-    """The worker's process is gone, with the clips that it had.
-
-    Args:
-        label: what people call the worker.
-        is_charged: to its clips' attempts; not where the worker was taken away on purpose.
-    """
-
-    worker: WorkerId
-    label: str
-    message: str
-    is_charged: bool = True
-
-
-Event = Planned | WorkerReady | WorkerNotLoaded | ClipEnded | WorkerLost
-
-
-@dataclass(frozen=True)
-class StartWorker:
-    """Ask for a worker, which answers `WorkerReady` or `WorkerNotLoaded`."""
-
-    worker: WorkerId
-
-
-@dataclass(frozen=True)
-class StopWorker:
-    """End the worker's process, if it lives; it is never heard of again."""
-
-    worker: WorkerId
-    message: str
-
-
-@dataclass(frozen=True)
-class TakeClip:
-    """Answer with the plan's next clip: a worker has room for it."""
-
-
-@dataclass(frozen=True)
-class StartClip:
-    """Have the worker render a clip."""
-
-    worker: WorkerId
-    spec: ClipSpec
-    attempt: int
-
-
-@dataclass(frozen=True)
-class ReportFailure:
-    """Write down a failed attempt, and with `GiveUp` that the clip is in quarantine."""
-
-    failed: ClipFailed
-    decision: Decision
-
-
-@dataclass(frozen=True)
-class Halt:
-    """End the run: nothing further can come of it."""
-
-    error: JobError
-
-
-Command = StartWorker | StopWorker | TakeClip | StartClip | ReportFailure | Halt
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at one clip."""
-
-    spec: ClipSpec
-    number: int
-
-
-@dataclass(eq=False)
-class _Worker:
-    """What a worker has been given; not ready while it loads its model."""
-
-    is_ready: bool = False
-    num_failures_in_a_row: int = 0
-    attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])  # by clip_id
 
 
 class Schedule:
@@ -145,8 +57,10 @@ class Schedule:
     def __init__(self, config: RunConfig, num_workers: int) -> None:
         self._config = config
         self._num_workers = num_workers
+        self._now = 0.0
         self._next_worker: WorkerId = 0
-        self._workers: dict[WorkerId, _Worker] = {}
+        self._pool = Pool(config.workers.spool_clips + 1)
+        self._deadlines = Deadlines(config.stall)
         self._again: deque[Attempt] = deque()
         self._fresh: deque[Attempt] = deque()  # at most one, on its way from the plan to a worker
         self._is_taking = False
@@ -154,152 +68,285 @@ class Schedule:
         self._load_failures = 0
         self._num_done = 0
         self._num_given_up = 0
+        self._spooled_on: dict[str, str] = {}  # node, by clip_id
+        self._losses_of: dict[str, set[WorkerId]] = {}  # by node, since a clip was done there
+        self._draining_nodes = frozenset[str]()
+        self._trouble_since: float | None = None  # since when the store has taken nothing
+        self._stop: tuple[str, float] | None = None  # why, and until when what is in flight may finish
 
     @property
     def is_finished(self) -> bool:
         """Nothing is left to start and nothing is in flight."""
-        has_work = self._again or self._fresh or any(worker.attempts for worker in self._workers.values())
-        return self._is_plan_over and not has_work
+        return self._is_plan_over and not (self._again or self._fresh or self._is_busy)
 
-    def start(self) -> list[Command]:
-        """What to do before anything has happened."""
+    @property
+    def _is_busy(self) -> bool:
+        return any(worker.attempts for worker in self._pool.workers.values())
+
+    def start(self, now: float) -> list[Command]:
+        """What to do before anything has happened.
+
+        Args:
+            now: seconds, of a clock that is never set back.
+        """
+        self._now = now
         return list(self._next_commands())
 
-    def handle(self, event: Event) -> list[Command]:
+    def handle(self, event: Event, now: float) -> list[Command]:
         """What follows from an event; after `Halt` nothing does.
 
         What an unknown worker says comes too late and changes nothing.
         """
+        self._pass_time(now)
         commands: list[Command] = []
-        for command in self._react(event):
+        for command in (*self._react(event), *self._look_at_clock()):
             commands.append(command)
             if isinstance(command, Halt):
                 return commands
         return [*commands, *self._next_commands()]
 
+    def _pass_time(self, now: float) -> None:
+        """Time that the driver itself slept through is held against no worker."""
+        gap_s = now - self._now
+        if gap_s > self._config.stall.beat_timeout_s / 2:
+            for worker in self._pool.workers.values():
+                worker.heard_at += gap_s
+        self._now = now
+
     def _react(self, event: Event) -> Iterator[Command]:
+        workers = self._pool.workers
         match event:
             case Planned(spec):
                 self._is_taking = False
                 self._is_plan_over = spec is None
                 if spec is not None:
-                    self._fresh.append(Attempt(spec, 1))
-            case WorkerReady(worker) if worker in self._workers:
-                self._workers[worker].is_ready = True
+                    self._fresh.append(Attempt(spec, node=self._spooled_on.pop(spec.clip_id, None)))
+            case WorkerReady(number, label, node, spooled) if number in workers:
+                worker = workers[number]
+                worker.label, worker.node, worker.heard_at = label, node, self._now
                 self._load_failures = 0
-            case WorkerNotLoaded(worker, message, is_final) if worker in self._workers:
-                yield from self._fail_load(worker, message, is_final=is_final)
-            case ClipEnded(worker, outcome) if worker in self._workers:
-                yield from self._end(worker, outcome)
-            case WorkerLost(worker) if worker in self._workers:
-                yield from self._lose(event)
+                self._drain()
+                self._spooled_on |= dict.fromkeys(spooled, node)
+            case WorkerNotLoaded(number, message, is_final) if number in workers:
+                yield from self._fail_load(number, message, is_final=is_final)
+            case Beat(number, beat) if number in workers:
+                yield from self._hear(number, beat)
+            case ClipEnded(number, outcome) if number in workers:
+                yield from self._end(number, outcome)
+            case WorkerLost(number, message, is_preempted) if number in workers:
+                is_charged = not (is_preempted or workers[number].is_draining)
+                yield from self._lose(number, message, workers[number].attempts if is_charged else ())
+            case NodesDraining(nodes):
+                self._draining_nodes = nodes
+                self._drain()
+            case StopRequested(reason):
+                self._stop = self._stop or (reason, self._now + self._config.workers.drain_s)
             case _:
                 pass
 
+    # time
+
+    def _look_at_clock(self) -> Iterator[Command]:
+        for number, worker in list(self._pool.workers.items()):
+            silent_s = self._now - worker.heard_at
+            if not worker.is_ready and self._now - worker.asked_at > self._config.workers.load_timeout_s:
+                yield from self._fail_load(
+                    number, f"not ready within {self._config.workers.load_timeout_s:g} s", is_final=False
+                )
+            elif worker.is_ready and silent_s > self._config.stall.beat_timeout_s:
+                computing = [one.clip_id for one in worker.progress.values() if one.stage in COMPUTING]
+                charged = [clip_id for clip_id in computing if clip_id in worker.attempts] or worker.attempts
+                yield from self._lose(number, f"no word from it for {silent_s:.0f} s", charged, "stall")
+            elif (worker.retires is not None) and not worker.attempts:
+                yield self._retire(number)
+        outage_s = 0.0 if self._trouble_since is None else self._now - self._trouble_since
+        if outage_s > self._config.retry.max_outage_s:
+            message = f"the store has taken nothing for {outage_s:.0f} s; run it again to go on, encoded clips are kept"
+            yield Halt(StoreUnavailableError(message))
+        if self._stop and not self.is_finished and (self._now >= self._stop[1] or not self._is_busy):
+            yield Halt(StoppedError(self._stop[0]))
+
     def _next_commands(self) -> Iterator[Command]:
         """Workers for the places that are free, then clips for the workers that have room."""
-        if self.is_finished:
+        if self.is_finished or self._stop:
             return
-        while len(self._workers) < self._num_workers:
-            self._workers[self._next_worker] = _Worker()
-            yield StartWorker(self._next_worker)
+        while len(self._pool.workers) < self._num_workers:
+            self._pool.workers[self._next_worker] = PooledWorker(asked_at=self._now, heard_at=self._now)
+            yield StartWorker(self._next_worker, self._nodes_to_avoid())
             self._next_worker += 1
-        while place := self._place():
-            worker, attempt = place
-            self._workers[worker].attempts[attempt.spec.clip_id] = attempt
-            yield StartClip(worker, attempt.spec, attempt.number)
+        while (start := self._place_next()) is not None:
+            yield start
         if self._has_room_for_fresh() and not (self._is_taking or self._is_plan_over or self._fresh):
             self._is_taking = True
             yield TakeClip()
 
-    def _ready_with_room(self) -> list[WorkerId]:
-        """Those with the least to do first."""
-        ready = [worker for worker, state in self._workers.items() if state.is_ready and self._has_room(state)]
-        return sorted(ready, key=lambda worker: len(self._workers[worker].attempts))
-
-    def _has_room(self, worker: _Worker) -> bool:
-        is_alone = any(attempt.number > 1 for attempt in worker.attempts.values())
-        return not is_alone and len(worker.attempts) <= self._config.workers.spool_clips
-
-    def _has_room_for_fresh(self) -> bool:
-        return not self._again and bool(self._ready_with_room())
-
-    def _place(self) -> tuple[WorkerId, Attempt] | None:
-        """The next attempt and the worker for it.
-
-        A clip that is tried again gets a worker to itself: if it kills that one too, no other clip is blamed.
-        """
-        waiting = self._again or self._fresh
-        if not waiting:
-            return None
-        for worker in self._ready_with_room():
-            if waiting[0].number == 1 or not self._workers[worker].attempts:
-                return worker, waiting.popleft()
+    def _place_next(self) -> StartClip | None:
+        kept = self._pool.kept_free(self._again, self._now)
+        for queue in (self._again, self._fresh):
+            for attempt in queue:
+                number = self._pool.place(attempt, kept, self._now)
+                if number is not None:
+                    queue.remove(attempt)
+                    self._pool.workers[number].attempts[attempt.spec.clip_id] = attempt
+                    return StartClip(number, attempt)
         return None
 
-    def _end(self, worker: WorkerId, outcome: ClipDone | ClipFailed) -> Iterator[Command]:
-        state = self._workers[worker]
-        attempt = state.attempts.pop(outcome.clip_id, None)
-        if attempt is None:
-            return
-        if isinstance(outcome, ClipDone):
-            self._num_done += 1
-            state.num_failures_in_a_row = 0
-            return
-        yield from self._fail(attempt, outcome)
-        state.num_failures_in_a_row += outcome.failure_class != "request"
-        if state.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
-            message = f"set aside after {state.num_failures_in_a_row} failures in a row"
-            yield from self._lose(WorkerLost(worker, outcome.worker, message, is_charged=False))
+    def _has_room_for_fresh(self) -> bool:
+        """Whether a worker would be idle without one: clips that are tried again and find no place hold nobody up."""
+        kept = self._pool.kept_free(self._again, self._now)
+        return any(self._pool.has_room(number) for number in self._pool.open(self._now) if number not in kept)
 
-    def _fail_load(self, worker: WorkerId, message: str, *, is_final: bool) -> Iterator[Command]:
+    # workers
+
+    def _hear(self, number: WorkerId, beat: WorkerBeat) -> Iterator[Command]:
+        worker = self._pool.workers[number]
+        worker.heard_at = self._now
+        worker.progress = {progress.clip_id: progress for progress in beat.clips}
+        if worker.first_memory_bytes is None and worker.num_done:
+            worker.first_memory_bytes = beat.memory_bytes
+        if beat.is_draining:
+            worker.is_draining, worker.retires = True, "it was told to end"
+        self._consider_recycling(worker, beat.memory_bytes)
+        stalls = {
+            clip_id: stall
+            for clip_id, progress in worker.progress.items()
+            if clip_id in worker.attempts and (stall := self._deadlines.stall(worker.attempts[clip_id].spec, progress))
+        }
+        if stalls:
+            yield from self._lose(number, next(iter(stalls.values())), stalls, "stall")
+
+    def _consider_recycling(self, worker: PooledWorker, memory_bytes: int) -> None:
+        limits = self._config.workers
+        grown_bytes = memory_bytes - (worker.first_memory_bytes or memory_bytes)
+        if limits.recycle_after_clips is not None and worker.num_done >= limits.recycle_after_clips:
+            worker.retires = worker.retires or f"recycled after {worker.num_done} clips"
+        if limits.recycle_growth_bytes is not None and grown_bytes > limits.recycle_growth_bytes:
+            worker.retires = worker.retires or f"recycled: its memory grew by {grown_bytes / 2**30:.1f} GiB"
+
+    def _retire(self, number: WorkerId) -> StopWorker:
+        worker = self._pool.workers.pop(number)
+        assert worker.retires is not None
+        return StopWorker(number, worker.retires, is_lost=False)
+
+    def _drain(self) -> None:
+        for worker in self._pool.workers.values():
+            if worker.node in self._draining_nodes:
+                worker.is_draining, worker.retires = True, "its machine is taken away"
+
+    def _nodes_to_avoid(self) -> frozenset[str]:
+        """Nodes on which workers die whatever they render; none where no other node is known to take one."""
+        limit = self._config.retry.max_losses_of_node
+        bad = {node for node, losses in self._losses_of.items() if len(losses) >= limit}
+        good = {worker.node for worker in self._pool.workers.values() if worker.node} - bad
+        return frozenset(bad) if good else frozenset()
+
+    def _fail_load(self, number: WorkerId, message: str, *, is_final: bool) -> Iterator[Command]:
         """A worker that is not to be had: the others go on without it; without any other the run ends."""
-        del self._workers[worker]
-        yield StopWorker(worker, message)
+        del self._pool.workers[number]
+        yield StopWorker(number, message)
         self._load_failures += 1
         if not (is_final or self._load_failures >= MAX_LOAD_FAILURES):
             return
-        if not any(other.is_ready for other in self._workers.values()):
+        if not any(other.is_ready for other in self._pool.workers.values()):
             yield Halt(NoWorkersError(f"no worker is to be had: {message}"))
         self._num_workers -= 1
         self._load_failures = 0
 
-    def _lose(self, lost: WorkerLost) -> Iterator[Command]:
-        """Takes a worker out of the pool and decides about each clip that it had."""
-        state = self._workers.pop(lost.worker)
-        yield StopWorker(lost.worker, lost.message)
-        for attempt in state.attempts.values():
-            if not lost.is_charged:
-                self._again.append(attempt)
+    def _lose(
+        self, number: WorkerId, message: str, charged: Iterable[str], failure_class: FailureClass = "worker"
+    ) -> Iterator[Command]:
+        """Takes a worker out of the pool; the clips that are charged with it fail, its others go elsewhere."""
+        worker = self._pool.workers.pop(number)
+        yield StopWorker(number, message)
+        charged = set(charged)
+        for clip_id, attempt in worker.attempts.items():
+            progress = worker.progress.get(clip_id)
+            if progress is not None and progress.stage == "upload":  # it lies on that machine's disk, encoded
+                attempt = replace(attempt, node=worker.node)  # noqa: PLW2901 the same attempt, better known
+            if clip_id not in charged:
+                self._again.append(replace(attempt, number=attempt.number + 1))
                 continue
+            if worker.node is not None:
+                attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))  # noqa: PLW2901
             failed = ClipFailed(
-                clip_id=attempt.spec.clip_id,
+                clip_id=clip_id,
                 name=attempt.spec.name,
                 attempt=attempt.number,
-                failure_class="worker",
+                failure_class=failure_class,
                 may_pass_on_retry=True,
-                error_type="WorkerLostError",
-                message=lost.message,
+                error_type="WorkerStalledError" if failure_class == "stall" else "WorkerLostError",
+                message=message,
                 traceback="",
-                worker=lost.label,
+                worker=worker.label,
             )
             yield from self._fail(attempt, failed)
 
+    # clips
+
+    def _end(self, number: WorkerId, outcome: ClipDone | ClipFailed) -> Iterator[Command]:
+        worker = self._pool.workers[number]
+        worker.heard_at = self._now
+        attempt = worker.attempts.pop(outcome.clip_id, None)
+        if attempt is None:
+            return
+        if isinstance(outcome, ClipDone):
+            self._take_done(worker, attempt, outcome)
+            return
+        if outcome.failure_class == "store" and outcome.may_pass_on_retry:
+            self._pause(worker)
+            attempt = replace(attempt, node=worker.node)
+        yield from self._fail(attempt, outcome)
+        if outcome.failure_class in ("request", "store"):
+            return
+        worker.num_failures_in_a_row += 1
+        if outcome.failure_class == "memory":
+            yield from self._lose(number, "replaced, since it ran out of memory", ())
+        elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
+            yield from self._lose(number, f"set aside after {worker.num_failures_in_a_row} failures in a row", ())
+
+    def _take_done(self, worker: PooledWorker, attempt: Attempt, done: ClipDone) -> None:
+        self._num_done += 1
+        worker.num_done += 1
+        worker.num_failures_in_a_row = 0
+        worker.paused_until = worker.back_off_s = 0.0
+        self._trouble_since = None
+        self._deadlines.learn(attempt.spec, done.timings)
+        for lost_worker, node in attempt.lost:  # the clip was not to blame
+            self._losses_of.setdefault(node, set()).add(lost_worker)
+        if worker.node is not None:
+            self._losses_of.pop(worker.node, None)
+        worker.first_memory_bytes = worker.first_memory_bytes or done.memory_bytes or None
+        self._consider_recycling(worker, done.memory_bytes)
+
+    def _pause(self, worker: PooledWorker) -> None:
+        """Backs off from a store that takes nothing from this worker for now."""
+        limits = self._config.retry
+        if self._trouble_since is None:
+            self._trouble_since = self._now
+        if worker.paused_until <= self._now:
+            worker.back_off_s = min(max(2 * worker.back_off_s, limits.back_off_s), limits.max_back_off_s)
+            worker.paused_until = self._now + worker.back_off_s
+
     def _fail(self, attempt: Attempt, failed: ClipFailed) -> Iterator[Command]:
-        decision = decide(failed, self._config.retry)
+        failures = (*attempt.failures, failed)
+        decision = decide(failures, self._config.retry)
         yield ReportFailure(failed, decision)
         match decision:
-            case Retry(number):
-                self._again.append(Attempt(attempt.spec, number))
+            case Retry(number, is_safe):
+                self._again.append(replace(attempt, number=number, failures=failures, is_safe=is_safe))
+            case Wait(number):
+                self._again.append(replace(attempt, number=number))
             case GiveUp():
                 self._num_given_up += 1
-                yield from self._check_share()
+                yield from self._check_given_up()
             case Stop(reason):
                 yield Halt(StoreRefusedError(reason))
 
-    def _check_share(self) -> Iterator[Command]:
+    def _check_given_up(self) -> Iterator[Command]:
         """Stops a run that loses more than it renders, once there are enough clips to tell."""
         num_ended, limits = self._num_done + self._num_given_up, self._config.retry
-        if num_ended >= limits.min_clips_to_stop and self._num_given_up > limits.max_given_up_share * num_ended:
+        is_share = num_ended >= limits.min_clips_to_stop and self._num_given_up > limits.max_given_up_share * num_ended
+        is_count = limits.max_given_up is not None and self._num_given_up > limits.max_given_up
+        if is_share or is_count:
             message = f"{self._num_given_up} of the first {num_ended} clips were given up; their failures say why"
             yield Halt(TooManyFailuresError(message))

@@ -15,11 +15,16 @@ def _nothing() -> None:
     """A device that is never behind."""
 
 
+def _tell_nobody(_stage: Stage, _step: int | None) -> None:
+    """Nobody follows the clip."""
+
+
 class StageClock:
     """Collects timings.
 
     Args:
         synchronize: waits for the device.
+        on_progress: is told when a stage begins, and with the number of steps done when a denoise step ends.
         monotonic: seconds, never set back; durations are taken with it.
         wall: seconds since the epoch; only `started_at` is taken with it.
     """
@@ -27,10 +32,12 @@ class StageClock:
     def __init__(
         self,
         synchronize: Callable[[], None] = _nothing,
+        on_progress: Callable[[Stage, int | None], None] = _tell_nobody,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._synchronize = synchronize
+        self._on_progress = on_progress
         self._monotonic = monotonic
         self._wall = wall
         self._timings: list[StageTiming] = []
@@ -54,6 +61,7 @@ class StageClock:
 
         A stage that raises is timed too.
         """
+        self._on_progress(stage, None)
         started_at, start = self._wall(), self._monotonic()
         try:
             yield
@@ -62,6 +70,7 @@ class StageClock:
 
     def steps(self) -> Callable[[int], None]:
         """A function to call at the end of each denoise step; each call times the step that it ends."""
+        self._on_progress("denoise", 0)
         previous = [self._wall(), self._monotonic()]
 
         def end_step(step: int) -> None:
@@ -69,6 +78,7 @@ class StageClock:
             now = self._monotonic()
             self._timings.append(StageTiming("denoise", previous[0], now - previous[1], step))
             previous[:] = [self._wall(), now]
+            self._on_progress("denoise", step + 1)
 
         return end_step
 

@@ -80,6 +80,36 @@ class StageTiming:
 
 
 @dataclass(frozen=True)
+class ClipProgress:
+    """Where a clip in flight is.
+
+    Args:
+        step: denoise steps that are done; None in other stages.
+        age_s: since its stage, or that step, began.
+    """
+
+    clip_id: str
+    stage: Stage
+    step: int | None
+    age_s: float
+
+
+@dataclass(frozen=True)
+class WorkerBeat:
+    """What a worker says of itself while it computes.
+
+    Args:
+        clips: that it has, those that wait for the device too.
+        memory_bytes: of the host, in use by the process.
+        is_draining: it was told to end, and takes no more clips.
+    """
+
+    clips: tuple[ClipProgress, ...]
+    memory_bytes: int
+    is_draining: bool = False
+
+
+@dataclass(frozen=True)
 class ClipDone:
     """A clip whose record is in the store."""
 
@@ -89,6 +119,7 @@ class ClipDone:
     attempt: int
     timings: tuple[StageTiming, ...]
     was_already_committed: bool = False  # another attempt's record was there first; its bytes stand
+    memory_bytes: int = 0  # of the host, in use by the worker's process at the clip's end
 
 
 @dataclass(frozen=True)

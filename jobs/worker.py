@@ -2,40 +2,49 @@
 
 Knows nothing of Ray. The device belongs to a single thread; encoding, checking and upload run in the caller's thread,
 so that with several callers the next clip denoises while the last one is written. The number of callers bounds the
-frames in memory.
+frames in memory. A clip that is encoded is in the spool until it is committed, and is not rendered again for the
+store's sake.
 """
 
+import contextlib
+import hashlib
 import os
 import platform
 import socket
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib import metadata
-from pathlib import Path
+from typing import Literal
 
 from jobs.check import check_mp4
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.encode import encode_mp4
-from jobs.errors import FailureClass, JobError, StoreRefusedError
+from jobs.errors import FailureClass, JobError, StoreError, StoreRefusedError
+from jobs.pulse import Pulse, memory_bytes
 from jobs.records import (
     RUN_FILE,
     ClipRecord,
     NagCoverage,
     WorkerIdentity,
+    clip_key,
     commit_record,
+    latents_key,
+    read_record,
+    record_key,
     run_key,
     upload_clip,
     utc_iso,
 )
+from jobs.redaction import redact
+from jobs.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.store import open_store
 from jobs.strict_json import dump, from_dataclass
 from jobs.timing import StageClock
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerBeat
 from pipelines.config import ModelConfig
 from pipelines.errors import BadPictureError, PipelineError
 from pipelines.family import ModelFamily, PeakMemory
@@ -52,6 +61,7 @@ class WorkerSetup:
 
     Args:
         output: URI of the store.
+        spool_folder: `workers.spool_folder`.
         num_threads: torch's, in the thread that renders.
         node_id: what the cluster calls the machine.
     """
@@ -61,6 +71,7 @@ class WorkerSetup:
     output: str
     store: StoreConfig
     encoding: EncodingConfig
+    spool_folder: str | None
     run_id: str
     num_threads: int
     load_model: LoadModel
@@ -72,6 +83,7 @@ class RenderedClip:
 
     video: VideoFrames
     peak_memory: PeakMemory
+    attention: Literal["fused", "exact"]
 
 
 class ClipWorker:
@@ -80,7 +92,9 @@ class ClipWorker:
     def __init__(self, setup: WorkerSetup, node_id: str) -> None:
         self._setup = setup
         self._store = open_store(setup.output, setup.store)
+        self._spool = Spool(spool_root(setup.spool_folder), setup.output)
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+        self._pulse = Pulse()
         self._family: ModelFamily | None = None
         self._load_timing: tuple[float, float] | None = None
         self._node_id = node_id
@@ -107,15 +121,40 @@ class ClipWorker:
     def identity(self) -> WorkerIdentity:
         return WorkerIdentity(socket.gethostname(), self._node_id, self._loaded.device_name, os.getpid())
 
-    def render(self, spec: ClipSpec, attempt: int) -> ClipOutcome:
-        """Takes one clip from its request to its record. Never raises for the clip's sake: a failure is a value."""
-        clock = StageClock(self._loaded.synchronize)
+    def spooled(self) -> frozenset[str]:
+        """Clips of this output that an earlier worker has left on this machine, encoded."""
+        return self._spool.clip_ids()
+
+    def beat(self) -> WorkerBeat:
+        """What it is at. Answers at once, from any thread, while the device computes."""
+        return self._pulse.beat()
+
+    def drain(self) -> None:
+        """It was told to end: `beat` says so from now on. Safe in a signal's handler."""
+        self._pulse.drain()
+
+    def render(self, spec: ClipSpec, attempt: int, *, is_safe: bool = False) -> ClipOutcome:
+        """Takes one clip from its request to its record. Never raises for the clip's sake: a failure is a value.
+
+        Args:
+            is_safe: with the family's safer setting.
+        """
+        clock = StageClock(self._loaded.synchronize, partial(self._pulse.move, spec.clip_id))
         try:
+            self._pulse.move(spec.clip_id, "queue")
             started_at, start = time.time(), time.monotonic()
-            rendered = self._device.submit(self._render_frames, spec, clock, started_at, start).result()
-            return self._commit(spec, attempt, rendered, clock)
+            if self._store.exists(record_key(spec.clip_id)):  # by a worker that died before it could say so
+                uri = read_record(self._store, spec.clip_id).uri
+                return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
+            spooled = self._spool.find(spec.clip_id)
+            if spooled is None:
+                job = partial(self._render_frames, spec, clock, started_at, start, attempt, is_safe=is_safe)
+                spooled = self._encode(spec, attempt, self._device.submit(job).result(), clock)
+            return self._commit(spec, attempt, spooled, clock)
         except Exception as error:  # noqa: BLE001 the one place where any failure of a clip becomes a value
             return self._failed(spec, attempt, error, clock)
+        finally:
+            self._pulse.leave(spec.clip_id)
 
     def close(self) -> None:
         if self._family is not None:
@@ -129,62 +168,103 @@ class ClipWorker:
             raise RuntimeError("the worker has no model; call load first")
         return self._family
 
-    def _render_frames(self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float) -> RenderedClip:
+    def _render_frames(
+        self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float, attempt: int, *, is_safe: bool
+    ) -> RenderedClip:
         """In the device's thread: text, denoise, decode."""
-        family, request = self._loaded, spec.request
+        from pipelines.pictures import check_frames, check_latents, save_latents
+
+        family, request, limits = self._loaded, spec.request, self._setup.model.pictures
         clock.add("queue", queued_at, time.monotonic() - queued)
         if self._load_timing is not None:  # the first clip of a worker pays for the loading of its model
             clock.add("load", *self._load_timing)
             self._load_timing = None
         family.reset_peak_memory()
-        with clock.measure_device("text"):
-            embeddings = family.encode_text(request)
-        latents = family.denoise(request, embeddings, clock.steps())
-        with clock.measure_device("decode"):
-            video = family.decode(request, latents)
-        return RenderedClip(video, family.peak_memory())
+        with family.safe_attention() if is_safe else contextlib.nullcontext():
+            with clock.measure_device("text"):
+                embeddings = family.encode_text(request)
+            latents = family.denoise(request, embeddings, clock.steps())
+        try:
+            check_latents(latents)
+            with clock.measure_device("decode"):
+                video = family.decode(request, latents)
+            check_frames(video, request.prompt, limits)
+        except BadPictureError:
+            self._keep_latents(spec, attempt, save_latents(latents))
+            raise
+        return RenderedClip(video, family.peak_memory(), "exact" if is_safe else "fused")
 
-    def _commit(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> ClipDone:
-        """In the caller's thread: encode, check, upload, and the record last."""
-        request = spec.request
-        with tempfile.TemporaryDirectory(prefix="nagfarm-") as folder:
-            path = Path(folder) / "clip.mp4"
+    def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
+        """In the caller's thread: encode, check, and leave the clip where the next worker would find it."""
+        request, coverage = spec.request, self._loaded.nag_coverage
+        with self._spool.room() as folder:
+            path = folder / CLIP_FILE
             with clock.measure("encode"):
                 encode_mp4(rendered.video, path, self._setup.encoding, clip_metadata(spec))
             with clock.measure("check"):
                 check_mp4(path, request.shape, request.fps)
-            with clock.measure("upload"):
-                clip = upload_clip(self._store, spec.clip_id, path.read_bytes())
-        coverage = self._loaded.nag_coverage
-        record = ClipRecord(
+            body = path.read_bytes()
+            sha256 = hashlib.sha256(body).hexdigest()
+            key = clip_key(spec.clip_id, sha256)
+            record = ClipRecord(
+                clip_id=spec.clip_id,
+                name=spec.name,
+                model=spec.model,
+                request=request,
+                run_id=self._setup.run_id,
+                attempt=attempt,
+                uri=self._store.uri_of(key),
+                key=key,
+                sha256=sha256,
+                num_bytes=len(body),
+                num_frames=request.shape.num_frames,
+                width=request.shape.width,
+                height=request.shape.height,
+                fps=request.fps,
+                committed_at=utc_iso(time.time()),
+                timings=clock.timings,
+                encoding=self._setup.encoding,
+                worker=self.identity,
+                peak_memory_bytes=rendered.peak_memory.num_bytes,
+                peak_memory_kind=rendered.peak_memory.kind,
+                host_memory_bytes=memory_bytes(),
+                attention=rendered.attention,
+                nag_coverage=NagCoverage(coverage.guided, coverage.total),
+                versions=installed_versions(),
+            )
+            self._spool.keep(folder, record)
+        return SpooledClip(record, body)
+
+    def _commit(self, spec: ClipSpec, attempt: int, spooled: SpooledClip, clock: StageClock) -> ClipDone:
+        """In the caller's thread: upload, and the record last."""
+        rendering = spooled.record.timings
+        with clock.measure("upload"):
+            clip = upload_clip(self._store, spec.clip_id, spooled.body)
+        upload: tuple[StageTiming, ...] = clock.timings[-1:]
+        record = replace(spooled.record, committed_at=utc_iso(time.time()), timings=(*rendering, *upload))
+        is_own = commit_record(self._store, clip, record)
+        self._spool.remove(spec.clip_id)
+        return ClipDone(
             clip_id=spec.clip_id,
             name=spec.name,
-            model=spec.model,
-            request=request,
-            run_id=self._setup.run_id,
+            uri=record.uri,
             attempt=attempt,
-            uri=clip.uri,
-            key=clip.key,
-            sha256=clip.sha256,
-            num_bytes=clip.num_bytes,
-            num_frames=request.shape.num_frames,
-            width=request.shape.width,
-            height=request.shape.height,
-            fps=request.fps,
-            committed_at=utc_iso(time.time()),
             timings=clock.timings,
-            encoding=self._setup.encoding,
-            worker=self.identity,
-            peak_memory_bytes=rendered.peak_memory.num_bytes,
-            peak_memory_kind=rendered.peak_memory.kind,
-            nag_coverage=NagCoverage(coverage.guided, coverage.total),
-            versions=installed_versions(),
+            was_already_committed=not is_own,
+            memory_bytes=memory_bytes(),
         )
-        is_own = commit_record(self._store, clip, record)
-        return ClipDone(spec.clip_id, spec.name, record.uri, attempt, clock.timings, was_already_committed=not is_own)
+
+    def _keep_latents(self, spec: ClipSpec, attempt: int, latents: bytes) -> None:
+        """For inspection, beside the failure's record. The failure is told of whether they can be kept or not."""
+        with contextlib.suppress(StoreError):
+            self._store.put(latents_key(spec.clip_id, self._setup.run_id, attempt), latents, "application/octet-stream")
 
     def _failed(self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock) -> ClipFailed:
         failure_class, may_pass = classify(error)
+        message = str(error) or type(error).__name__
+        if failure_class == "memory":
+            peak = self._loaded.peak_memory()
+            message = f"{message} (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
         return ClipFailed(
             clip_id=spec.clip_id,
             name=spec.name,
@@ -192,8 +272,8 @@ class ClipWorker:
             failure_class=failure_class,
             may_pass_on_retry=may_pass,
             error_type=type(error).__name__,
-            message=str(error) or type(error).__name__,
-            traceback="".join(traceback.format_exception(error)),
+            message=redact(message),
+            traceback=redact("".join(traceback.format_exception(error))),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
         )
@@ -204,7 +284,7 @@ def classify(error: Exception) -> tuple[FailureClass, bool]:
     if isinstance(error, JobError):
         return error.failure_class, error.may_pass_on_retry
     if isinstance(error, BadPictureError):
-        return "clip", False
+        return "clip", True  # with the safer setting
     if isinstance(error, PipelineError):
         return "request", False
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it

@@ -19,6 +19,7 @@ from yaml import YAMLError
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.errors import ModelConfigError, RequestError
+from pipelines.picture_limits import PictureLimits
 from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod
 
 PACKAGED_CONFIGS = Path(str(resources.files("configs")))
@@ -116,6 +117,7 @@ class ModelConfig:
         loras: LoRAs on the transformers, added up in this order.
         fuse_loras: adds the LoRAs to the weights once instead of computing them beside these in every step. Faster;
             equal but for rounding, which in bfloat16 is visible.
+        pictures: beyond which a rendered clip is no picture and fails.
     """
 
     name: str
@@ -138,6 +140,7 @@ class ModelConfig:
     decode_noise_scale: float = 0.0
     loras: tuple[LoraConfig, ...] = ()
     fuse_loras: bool = False
+    pictures: PictureLimits = field(default_factory=PictureLimits)
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:

@@ -5,7 +5,7 @@ Decides how a pipeline is loaded and called. What differs between the families i
 
 import resource
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 import nag
 from pipelines.config import ModelConfig
 from pipelines.embeddings import EncodedText, TextEmbeddingCache
+from pipelines.exact_attention import exact_attention
 from pipelines.family import OnStep, PeakMemory
 from pipelines.loading import ModelWeights
 from pipelines.lora_adapters import load_loras
@@ -97,6 +98,9 @@ class DiffusersFamily(ABC):
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         return VideoFrames(self._decode(request, latents), request.fps)
+
+    def safe_attention(self) -> AbstractContextManager[None]:
+        return exact_attention()
 
     @property
     def device_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -47,6 +48,13 @@ class ModelFamily(Protocol):
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         """Decodes latents to 8-bit frames."""
+        ...
+
+    def safe_attention(self) -> AbstractContextManager[None]:
+        """Within it this thread denoises with exact attention, without fused kernels.
+
+        Slower, and the same picture; a clip whose latents became NaN in such a kernel may pass.
+        """
         ...
 
     @property

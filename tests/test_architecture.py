@@ -25,8 +25,8 @@ LIGHT_MODULES = (
     "nag.params", "nag.errors", "pipelines.types", "pipelines.config", "pipelines.errors", "pipelines.loading",
     "pipelines.loras", "pipelines.weight_files",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
-    "jobs.retry", "jobs.schedule", "jobs.timing", "jobs.records", "jobs.store", "jobs.s3_credentials", "jobs.progress",
-    "jobs.cli",
+    "jobs.retry", "jobs.schedule", "jobs.timing", "jobs.records", "jobs.redaction", "jobs.store", "jobs.progress",
+    "jobs.s3_credentials", "jobs.cli",
 )  # fmt: skip
 
 

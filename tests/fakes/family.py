@@ -1,14 +1,17 @@
 """A model family without a model: frames that depend on the request alone, and failures on demand.
 
-What a prompt holds decides what happens: `error` raises, `memory` raises as a device does that is full, `die` ends the
-process, `die once PATH` only if PATH does not exist yet,
-`wait PATH` waits until PATH exists.
+What a prompt begins with decides what happens: `error` raises, `memory` raises as a device does that is full, `die`
+ends the process, `die once PATH` only if PATH does not exist yet, `wait PATH` waits until PATH exists. `nan` makes NaN
+of the latents, `nan unless safe` only outside of `safe_attention`. `unlit`, `flat`, `stuck` and `garbled` give black,
+grey, frozen and noisy frames, by words that no check takes for an order. All else is a wave that moves.
 """
 
 import hashlib
 import os
 import signal
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,7 @@ class FakeFamily:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self._is_safe = False
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         self.calls.append(f"text {request.prompt}")
@@ -53,14 +57,22 @@ class FakeFamily:
                 time.sleep(0.05)
         if words[0] == "die" and (len(words) == 1 or is_first(Path(words[-1]))):
             os.kill(os.getpid(), signal.SIGKILL)
+        if words[0] == "nan" and not (words[1:] == ["unless", "safe"] and self._is_safe):
+            return torch.full((1,), torch.nan)
         return torch.zeros(1)
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         self.calls.append(f"decode {request.prompt}")
-        digest = hashlib.sha256(repr(request).encode()).digest()
-        shape = request.shape
-        colour = np.frombuffer(digest[:3], dtype=np.uint8)
-        return VideoFrames(np.tile(colour, (shape.num_frames, shape.height, shape.width, 1)), request.fps)
+        return VideoFrames(draw(request), request.fps)
+
+    @contextmanager
+    def safe_attention(self) -> Generator[None]:
+        self.calls.append("safe_attention")
+        self._is_safe = True
+        try:
+            yield
+        finally:
+            self._is_safe = False
 
     def reset_peak_memory(self) -> None:
         self.calls.append("reset_peak_memory")
@@ -73,6 +85,24 @@ class FakeFamily:
 
     def close(self) -> None:
         self.calls.append("close")
+
+
+def draw(request: GenerationRequest) -> np.ndarray:
+    """(T, H, W, 3) uint8, by the request alone: a wave in a colour of its own, a twelfth further each frame."""
+    digest = np.frombuffer(hashlib.sha256(repr(request).encode()).digest(), dtype=np.uint8)
+    shape = request.shape
+    size = (shape.num_frames, shape.height, shape.width, 3)
+    word = request.prompt.split()[0]
+    if word in ("unlit", "flat"):
+        return np.full(size, 0 if word == "unlit" else 127, np.uint8)
+    if word == "garbled":
+        return np.random.default_rng(digest).integers(0, 256, size, np.uint8)
+    time_T = np.zeros(shape.num_frames) if word == "stuck" else np.arange(shape.num_frames) / 12
+    place_W = np.arange(shape.width) / max(shape.width, 16) + digest[3] / 256
+    wave_TW = np.sin(2 * np.pi * (place_W - time_T[:, None]))
+    colour = 64 + digest[:3] / 2  # 64 to 191, so that the wave never leaves 0 to 255
+    frames_TWC = (colour + 60 * wave_TW[..., None]).round().astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(frames_TWC[:, None], size))
 
 
 def is_first(path: Path) -> bool:

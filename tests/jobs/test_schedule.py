@@ -1,150 +1,38 @@
 """The state machine of dispatch under any order of events, without a cluster."""
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import RetryPolicy, RunConfig, WorkerConfig
-from jobs.errors import NoWorkersError, StoreRefusedError, TooManyFailuresError
-from jobs.retry import GiveUp, Retry
-from jobs.schedule import (
+from jobs.config import RetryPolicy, WorkerConfig
+from jobs.errors import NoWorkersError, StoppedError, StoreUnavailableError, TooManyFailuresError
+from jobs.events import (
+    Beat,
     ClipEnded,
-    Command,
-    Event,
     Halt,
-    Planned,
+    NodesDraining,
     ReportFailure,
-    Schedule,
-    StartClip,
     StartWorker,
+    StopRequested,
     StopWorker,
     TakeClip,
-    WorkerId,
+    Tick,
     WorkerLost,
-    WorkerNotLoaded,
     WorkerReady,
 )
-from jobs.types import ClipDone, ClipFailed, ClipSpec
-from tests.jobs.specs import spec
-
-SPECS = [spec("sunrise", seed) for seed in range(40)]
-CONFIG = RunConfig(workers=WorkerConfig(spool_clips=2), retry=RetryPolicy(max_attempts=3))
-
-
-class Night:
-    """A cluster on which anything may happen; it does as it is told and checks every command against what it knows.
-
-    Args:
-        chances: one number for each thing that happens, decides which; when they run out, all goes well.
-    """
-
-    def __init__(self, num_clips: int, num_workers: int, chances: list[int], config: RunConfig = CONFIG) -> None:
-        self.config, self.num_workers = config, num_workers
-        self.schedule = Schedule(config, num_workers)
-        self.plan = iter(SPECS[:num_clips])
-        self.planned: list[str] = []
-        self.done: list[str] = []
-        self.given_up: list[str] = []
-        self.halt: Halt | None = None
-        self.losses: dict[str, int] = {}  # attempts that failed, by clip
-        self._chances = deque(chances)
-        self._loading: list[WorkerId] = []
-        self._busy: dict[WorkerId, dict[str, tuple[ClipSpec, int]]] = {}
-        self._known: set[WorkerId] = set()
-
-    def run(self) -> None:
-        self._carry_out(self.schedule.start())
-        for _ in range(5_000):
-            if self.schedule.is_finished or self.halt:
-                return
-            events = list(self._possible())
-            assert events, "nothing can happen any more, and the run is not finished"
-            chance = self._chances.popleft() if self._chances else 0
-            self._happens(events[chance % len(events)])
-        raise AssertionError("the run does not end")
-
-    def _possible(self) -> Iterator[Event]:
-        """All that may happen next; what goes well comes first."""
-        for worker in self._loading:
-            yield WorkerReady(worker)
-        for worker, clips in self._busy.items():
-            for one, attempt in clips.values():
-                yield ClipEnded(worker, ClipDone(one.clip_id, one.name, "", attempt, ()))
-        for worker, clips in self._busy.items():
-            yield WorkerLost(worker, f"host:{worker}", "killed")
-            yield WorkerLost(worker, f"host:{worker}", "preempted", is_charged=False)
-            for one, attempt in clips.values():
-                yield ClipEnded(worker, failure(one, attempt, worker, may_pass=True))
-                yield ClipEnded(worker, failure(one, attempt, worker, may_pass=False))
-                yield ClipEnded(worker, replace(failure(one, attempt, worker, may_pass=True), failure_class="store"))
-        for worker in self._loading:
-            yield WorkerNotLoaded(worker, "slow")
-
-    def _happens(self, event: Event) -> None:
-        match event:
-            case WorkerReady(worker):
-                self._loading.remove(worker)
-                self._busy[worker] = {}
-            case ClipEnded(worker, outcome):
-                del self._busy[worker][outcome.clip_id]
-                if isinstance(outcome, ClipDone):
-                    self.done.append(outcome.clip_id)
-            case _:
-                pass
-        self._carry_out(self.schedule.handle(event))
-
-    def _carry_out(self, commands: list[Command]) -> None:
-        for command in commands:
-            assert self.halt is None, f"{command} after the end"
-            match command:
-                case StartWorker(worker):
-                    assert worker not in self._known, "a worker's number was used twice"
-                    self._known.add(worker)
-                    self._loading.append(worker)
-                    assert len(self._loading) + len(self._busy) <= self.num_workers
-                case StopWorker(worker):
-                    assert worker in self._loading or worker in self._busy
-                    self._loading = [other for other in self._loading if other != worker]
-                    self._busy.pop(worker, None)
-                case TakeClip():
-                    taken = next(self.plan, None)
-                    self.planned += [taken.clip_id] if taken else []
-                    self._carry_out(self.schedule.handle(Planned(taken)))
-                case StartClip(worker, one, attempt):
-                    self._start(worker, one, attempt)
-                case ReportFailure(failed, decision):
-                    self.losses[failed.clip_id] = self.losses.get(failed.clip_id, 0) + 1
-                    assert failed.attempt == self.losses[failed.clip_id], "an attempt was not counted, or twice"
-                    if isinstance(decision, GiveUp):
-                        self.given_up.append(failed.clip_id)
-                case Halt():
-                    self.halt = command
-
-    def _start(self, worker: WorkerId, one: ClipSpec, attempt: int) -> None:
-        clips = self._busy[worker]  # KeyError: a clip for a worker that has loaded nothing
-        assert not any(one.clip_id in others for others in self._busy.values()), "rendered by two at once"
-        assert one.clip_id not in [*self.done, *self.given_up], "rendered again after its end"
-        assert 1 <= attempt <= self.config.retry.max_attempts
-        assert attempt == self.losses.get(one.clip_id, 0) + 1
-        is_alone = attempt > 1 or any(number > 1 for _, number in clips.values())
-        assert not (is_alone and clips), "a clip that is tried again shares its worker"
-        clips[one.clip_id] = one, attempt
-        assert len(clips) <= self.config.workers.spool_clips + 1
-
-
-def failure(one: ClipSpec, attempt: int, worker: WorkerId, *, may_pass: bool) -> ClipFailed:
-    kind = "memory" if may_pass else "code"
-    return ClipFailed(one.clip_id, one.name, attempt, kind, may_pass, "SomeError", "message", "", f"host:{worker}")
+from jobs.retry import GiveUp, Retry, Wait
+from jobs.types import ClipDone, StageTiming, WorkerBeat
+from tests.jobs.night import CONFIG, SPECS, Night, Taking, failure, of_type, progress, started, with_retry
 
 
 @settings(max_examples=10_000, deadline=None)
 @given(
     num_clips=st.integers(0, 12),
     num_workers=st.integers(1, 4),
-    chances=st.lists(st.integers(0, 60), max_size=60),
+    chances=st.lists(st.integers(0, 100), max_size=60),
 )
 def test_no_clip_is_lost_or_rendered_twice_whatever_happens(
     num_clips: int, num_workers: int, chances: list[int]
@@ -157,96 +45,323 @@ def test_no_clip_is_lost_or_rendered_twice_whatever_happens(
     if night.halt is None:
         assert set(ended) == {one.clip_id for one in SPECS[:num_clips]}
     else:
-        assert isinstance(night.halt.error, NoWorkersError | StoreRefusedError)
+        assert isinstance(night.halt.error, NoWorkersError | StoppedError)
+        assert isinstance(night.halt.error, StoppedError) == (night.stop_at is not None) or night.stop_at is not None
 
 
-def started(commands: list[Command]) -> list[StartClip]:
-    return [command for command in commands if isinstance(command, StartClip)]
-
-
-class Taking:
-    """Answers `TakeClip` at once."""
-
-    def __init__(self, config: RunConfig = CONFIG, num_workers: int = 1) -> None:
-        self.schedule, self._plan = Schedule(config, num_workers), iter(SPECS)
-        self.schedule.start()
-
-    def after(self, event: Event) -> list[Command]:
-        seen: list[Command] = []
-        waiting = deque(self.schedule.handle(event))
-        while waiting:
-            seen.append(waiting.popleft())
-            if isinstance(seen[-1], TakeClip):
-                waiting.extend(self.schedule.handle(Planned(next(self._plan, None))))
-        return seen
+# places
 
 
 def test_the_worker_with_the_least_to_do_is_given_the_next_clip() -> None:
     farm = Taking(num_workers=3)
-    for worker in range(2):
-        farm.after(WorkerReady(worker))
-    commands = farm.after(WorkerReady(2))
-    assert [command.worker for command in started(commands)] == [2, 2, 2]
-    ended = started(commands)[0]
-    farm.after(WorkerLost(0, "host:0", "killed"))
-    again = farm.after(ClipEnded(2, ClipDone(ended.spec.clip_id, "", "", 1, ())))
-    assert not started(again), "clips that are tried again come first, and wait for a worker of their own"
+    farm.ready(0)
+    farm.ready(1)
+    assert [start.worker for start in farm.ready(2)] == [2, 2, 2]
+
+
+def test_a_clip_that_may_kill_gets_a_worker_to_itself_while_the_others_go_on() -> None:
+    farm = Taking(num_workers=3)
+    lost = farm.ready(0)[0].attempt
+    farm.ready(1)
+    busy = farm.ready(2)
+    farm.after(WorkerLost(0, "killed"))
+    placed = farm.ready(3)
+    assert len(placed) == 1
+    assert placed[0].attempt.spec == lost.spec
+    ended = started(farm.done(2, busy[0].attempt.spec))
+    assert not any(start.attempt.is_suspect for start in ended), "it shares a worker"
+
+
+def test_one_worker_alone_is_emptied_for_a_clip_that_is_tried_again() -> None:
+    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1)))
+    first, other = (start.attempt for start in farm.ready(0))
+    commands = farm.fails(0, first, "clip")
+    assert not started(commands)
+    (again,) = started(farm.done(0, other.spec))
+    assert (again.attempt.spec, again.attempt.number, again.attempt.is_safe) == (first.spec, 2, True)
+
+
+# failures
 
 
 def test_a_preemption_is_not_charged_to_a_clip() -> None:
     farm = Taking()
-    first = started(farm.after(WorkerReady(0)))
-    commands = farm.after(WorkerLost(0, "host:0", "preempted", is_charged=False))
-    assert not any(isinstance(command, ReportFailure) for command in commands)
-    again = started(farm.after(WorkerReady(1)))
-    assert [(one.spec, one.attempt) for one in again] == [(one.spec, 1) for one in first]
+    first = farm.ready(0)
+    commands = farm.after(WorkerLost(0, "preempted", is_preempted=True))
+    assert not of_type(commands, ReportFailure)
+    again = farm.ready(1)
+    assert [start.attempt.spec for start in again] == [start.attempt.spec for start in first]
+    assert not any(start.attempt.is_suspect for start in again)
 
 
 def test_a_worker_that_fails_three_clips_in_a_row_is_set_aside_and_its_other_clips_are_not_charged() -> None:
-    config = replace(CONFIG, workers=WorkerConfig(spool_clips=3))
-    farm = Taking(config)
-    clips = started(farm.after(WorkerReady(0)))
-    for one in clips[:2]:
-        farm.after(ClipEnded(0, failure(one.spec, 1, 0, may_pass=False)))
-    commands = farm.after(ClipEnded(0, failure(clips[2].spec, 1, 0, may_pass=False)))
+    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=3)))
+    clips = [start.attempt for start in farm.ready(0)]
+    for attempt in clips[:2]:
+        farm.fails(0, attempt, "code")
+    commands = farm.fails(0, clips[2], "code")
     assert StopWorker(0, "set aside after 3 failures in a row") in commands
     assert StartWorker(1) in commands
-    assert [type(command.decision) for command in commands if isinstance(command, ReportFailure)] == [GiveUp]
-    assert (clips[3].spec, 1) in [(one.spec, one.attempt) for one in started(farm.after(WorkerReady(1)))]
+    assert [type(command.decision) for command in of_type(commands, ReportFailure)] == [GiveUp]
+    again = [start.attempt for start in farm.ready(1)]
+    assert clips[3].spec in [attempt.spec for attempt in again if not attempt.is_suspect]
 
 
 def test_bad_rows_set_no_worker_aside() -> None:
     farm = Taking()
-    running = deque(started(farm.after(WorkerReady(0))))
+    running = deque(farm.ready(0))
     for _ in range(6):
-        one = running.popleft()
-        refused = replace(failure(one.spec, 1, 0, may_pass=False), failure_class="request")
-        commands = farm.after(ClipEnded(0, refused))
-        assert not any(isinstance(command, StopWorker) for command in commands)
+        commands = farm.fails(0, running.popleft().attempt, "request")
+        assert not of_type(commands, StopWorker)
         running.extend(started(commands))
+
+
+def test_a_worker_that_ran_out_of_memory_is_replaced() -> None:
+    farm = Taking()
+    first = farm.ready(0)[0].attempt
+    commands = farm.fails(0, first, "memory")
+    assert ReportFailure(failure(first.spec, 1, 0, "memory"), Retry(2)) in commands
+    assert StopWorker(0, "replaced, since it ran out of memory") in commands
 
 
 def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
-    config = replace(CONFIG, retry=RetryPolicy(min_clips_to_stop=4, max_given_up_share=0.5, max_failures_of_worker=99))
-    farm = Taking(config)
-    running = deque(started(farm.after(WorkerReady(0))))
-    commands: list[Command] = []
+    farm = Taking(with_retry(min_clips_to_stop=4, max_given_up_share=0.5, max_failures_of_worker=99))
+    running = deque(farm.ready(0))
     for number in range(4):
-        one = running.popleft().spec
-        bad = number != 1
-        ended = failure(one, 1, 0, may_pass=False) if bad else ClipDone(one.clip_id, one.name, "", 1, ())
-        commands = farm.after(ClipEnded(0, ended))
+        attempt = running.popleft().attempt
+        commands = farm.done(0, attempt.spec) if number == 1 else farm.fails(0, attempt, "code")
         running.extend(started(commands))
-    (halt,) = [command for command in commands if isinstance(command, Halt)]
+    (halt,) = of_type(commands, Halt)
     assert isinstance(halt.error, TooManyFailuresError)
     assert "3 of the first 4 clips" in str(halt.error)
 
 
-def test_a_clip_that_may_pass_comes_again_before_fresh_ones() -> None:
-    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1)))
-    first, other = started(farm.after(WorkerReady(0)))
-    commands = farm.after(ClipEnded(0, failure(first.spec, 1, 0, may_pass=True)))
-    assert ReportFailure(failure(first.spec, 1, 0, may_pass=True), Retry(2)) in commands
+def test_a_run_that_gives_up_more_clips_than_allowed_stops() -> None:
+    farm = Taking(with_retry(max_given_up=1))
+    first, second, _ = (start.attempt for start in farm.ready(0))
+    assert not of_type(farm.fails(0, first, "code"), Halt)
+    (halt,) = of_type(farm.fails(0, second, "code"), Halt)
+    assert isinstance(halt.error, TooManyFailuresError)
+
+
+# nodes
+
+
+def test_a_node_whose_clips_pass_elsewhere_is_kept_off() -> None:
+    config = replace(with_retry(max_losses_of_node=2), workers=WorkerConfig(recycle_after_clips=None))
+    farm = Taking(config, num_workers=2)
+    running = deque(farm.ready(0, "good"))
+    bad = 1
+    for losses in (1, 2):
+        farm.ready(bad, "bad")
+        (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
+        assert not asked.avoid
+        suspects = 0
+        while suspects < 3:  # each on the good node, one at a time, where it passes
+            start = running.popleft()
+            suspects += start.attempt.is_suspect
+            running.extend(started(farm.done(0, start.attempt.spec)))
+        bad = asked.worker
+        assert losses == len(farm.schedule._losses_of["bad"])
+    farm.ready(bad, "bad")
+    (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
+    assert asked.avoid == {"bad"}
+
+
+def test_a_clip_that_kills_on_every_node_is_held_against_none() -> None:
+    farm = Taking(with_retry(max_losses_of_node=1), num_workers=2)
+    farm.ready(0, "node-a")
+    farm.ready(1, "node-b")
+    (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
+    for number in (1, asked.worker):
+        farm.ready(number, "node-b" if number == 1 else "node-a")
+        (asked,) = of_type(farm.after(WorkerLost(number, "killed")), StartWorker)
+        assert not asked.avoid
+
+
+def test_the_only_node_is_never_kept_off() -> None:
+    farm = Taking(with_retry(max_losses_of_node=1))
+    farm.ready(0, "only")
+    (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
+    (start,) = farm.ready(asked.worker, "only")
+    farm.schedule._losses_of["only"] = {0}
+    (again,) = of_type(farm.after(WorkerLost(asked.worker, "killed")), StartWorker)
+    assert not again.avoid
+
+
+def test_a_node_that_is_taken_away_gets_no_more_clips_and_its_worker_ends_what_it_has() -> None:
+    farm = Taking()
+    running = farm.ready(0, "spot")
+    assert not of_type(farm.after(NodesDraining(frozenset({"spot"}))), StopWorker)
+    for start in running[:-1]:
+        assert not started(farm.done(0, start.attempt.spec))
+    (stop,) = of_type(farm.done(0, running[-1].attempt.spec), StopWorker)
+    assert not stop.is_lost
+
+
+# stalls
+
+
+def beat(*clips: object, memory_bytes: int = 1_000, is_draining: bool = False) -> WorkerBeat:
+    return WorkerBeat(tuple(clips), memory_bytes, is_draining)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_clip_that_stands_still_is_charged_and_the_others_of_its_worker_are_not() -> None:
+    farm = Taking()
+    first, second, third = (start.attempt.spec for start in farm.ready(0))
+    calm = farm.after(Beat(0, beat(progress(first, "denoise", 99, 1), progress(second, "queue", 500))))
+    assert not of_type(calm, StopWorker)
+    commands = farm.after(Beat(0, beat(progress(first, "denoise", 101, 1), progress(second, "queue", 500))))
+    (report,) = of_type(commands, ReportFailure)
+    assert (report.failed.clip_id, report.failed.failure_class) == (first.clip_id, "stall")
+    assert "no progress in denoise after step 1 for 101 s, where 100 s are allowed" in report.failed.message
+    assert of_type(commands, StopWorker)
+    charged = {start.attempt.spec.clip_id for start in farm.ready(1) if start.attempt.is_suspect}
+    assert charged <= {first.clip_id}
+    assert third.clip_id not in charged
+
+
+def test_a_deadline_is_learnt_from_the_slowest_step_that_was_measured() -> None:
+    farm = Taking()
+    first, second, _ = (start.attempt.spec for start in farm.ready(0))
+    steps = tuple(StageTiming("denoise", 0.0, seconds, step) for step, seconds in enumerate((11.0, 20.0, 12.0)))
+    farm.after(ClipEnded(0, ClipDone(first.clip_id, first.name, "", 1, steps)))
+    assert not of_type(farm.after(Beat(0, beat(progress(second, "denoise", 59, 1)))), StopWorker)
+    assert of_type(farm.after(Beat(0, beat(progress(second, "denoise", 61, 1)))), StopWorker)
+
+
+def test_an_upload_has_no_deadline_here() -> None:
+    farm = Taking()
+    first = farm.ready(0)[0].attempt.spec
+    assert not of_type(farm.after(Beat(0, beat(progress(first, "upload", 9_999)))), StopWorker)
+
+
+def test_a_worker_without_a_word_is_killed_and_the_clip_that_it_computed_is_charged() -> None:
+    farm = Taking()
+    first, second, _ = (start.attempt.spec for start in farm.ready(0))
+    farm.after(Beat(0, beat(progress(first, "decode", 1), progress(second, "queue", 1))))
+    assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
+    farm.after(Tick(), later_s=9)
+    commands = farm.after(Tick(), later_s=9)
+    assert StopWorker(0, "no word from it for 27 s") in commands
+    assert [report.failed.clip_id for report in of_type(commands, ReportFailure)] == [first.clip_id]
+
+
+def test_time_that_the_driver_slept_through_is_held_against_no_worker() -> None:
+    farm = Taking()
+    farm.ready(0)
+    assert not of_type(farm.after(Tick(), later_s=5_000), StopWorker)
+    assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
+
+
+# ends of workers and runs
+
+
+def test_a_worker_is_replaced_after_its_share_of_clips_when_its_hands_are_empty() -> None:
+    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_after_clips=2)))
+    running = deque(start.attempt.spec for start in farm.ready(0))
+    running.extend(start.attempt.spec for start in started(farm.done(0, running.popleft())))
+    assert not started(farm.done(0, running.popleft())), "it takes more than its share"
+    commands = farm.done(0, running.popleft())
+    assert StopWorker(0, "recycled after 2 clips", is_lost=False) in commands
+    assert StartWorker(1) in commands
+
+
+def test_a_worker_whose_memory_grew_is_replaced() -> None:
+    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_growth_bytes=2**30)))
+    first, second = (start.attempt.spec for start in farm.ready(0))
+    (third,) = (start.attempt.spec for start in started(farm.done(0, first, memory_bytes=2**30)))
+    farm.after(Beat(0, beat(memory_bytes=3 * 2**30)))
+    farm.done(0, second, memory_bytes=2**30)
+    (stop,) = of_type(farm.done(0, third, memory_bytes=2**30), StopWorker)
+    assert stop.message == "recycled: its memory grew by 2.0 GiB"
+
+
+def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_clips_fault() -> None:
+    farm = Taking()
+    first = farm.ready(0)
+    farm.after(Beat(0, beat(is_draining=True)))
+    assert not started(farm.done(0, first[0].attempt.spec))
+    commands = farm.after(WorkerLost(0, "killed after all"))
+    assert not of_type(commands, ReportFailure)
+
+
+def test_a_run_that_is_told_to_stop_starts_nothing_and_waits_for_what_is_in_flight_but_not_for_long() -> None:
+    farm = Taking()
+    first = farm.ready(0)
+    assert not of_type(farm.after(StopRequested("by SIGTERM")), Halt)
+    commands = farm.done(0, first[0].attempt.spec)
     assert not started(commands)
-    done = ClipDone(other.spec.clip_id, other.spec.name, "", 1, ())
-    assert [(one.spec, one.attempt) for one in started(farm.after(ClipEnded(0, done)))] == [(first.spec, 2)]
+    assert not of_type(commands, TakeClip | Halt)  # pyright: ignore[reportArgumentType]
+    (halt,) = of_type(farm.after(Tick(), later_s=2.1), Halt)
+    assert isinstance(halt.error, StoppedError)
+
+
+def test_a_run_that_is_told_to_stop_ends_at_once_when_nothing_is_in_flight() -> None:
+    farm = Taking()
+    for start in farm.ready(0):
+        farm.after(StopRequested("by SIGTERM"))
+        commands = farm.done(0, start.attempt.spec)
+    assert of_type(commands, Halt)
+
+
+# the store
+
+
+def test_a_clip_that_the_store_refuses_for_now_waits_and_goes_to_the_machine_that_has_it_encoded() -> None:
+    farm = Taking(num_workers=2)
+    first = farm.ready(0, "node-a")[0].attempt
+    commands = farm.fails(0, first, "store")
+    assert ReportFailure(failure(first.spec, 1, 0, "store"), Wait(2)) in commands
+    assert first.spec not in [start.attempt.spec for start in farm.ready(1, "node-b")]
+    assert not started(farm.after(Tick(), later_s=0.5)), "it does not wait"
+    (again,) = started(farm.after(Tick(), later_s=0.6))
+    assert (again.worker, again.attempt.spec, again.attempt.number) == (0, first.spec, 2)
+    assert not again.attempt.is_suspect
+
+
+def test_a_worker_waits_longer_each_time_and_is_free_when_a_clip_is_done() -> None:
+    farm = Taking(with_retry(back_off_s=1.0, max_back_off_s=3.0))
+    attempt = farm.ready(0)[0].attempt
+    waits = []
+    for _ in range(4):
+        farm.fails(0, attempt, "store")
+        wait_s = 0.0
+        while not (back := started(farm.after(Tick(), later_s=0.25))):
+            wait_s += 0.25
+        waits.append(wait_s + 0.25)
+        attempt = back[0].attempt
+    assert waits == [1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_store_that_takes_nothing_for_long_stops_the_run_and_gives_no_clip_up() -> None:
+    farm = Taking(with_retry(max_outage_s=10))
+    attempt = farm.ready(0)[0].attempt
+    for _ in range(100):
+        commands = farm.fails(0, attempt, "store")
+        assert not any(isinstance(report.decision, GiveUp) for report in of_type(commands, ReportFailure))
+        while not of_type(commands, Halt) and not started(commands):
+            commands = farm.after(Tick(), later_s=1)
+        if halts := of_type(commands, Halt):
+            assert isinstance(halts[0].error, StoreUnavailableError)
+            return
+        attempt = started(commands)[0].attempt
+    pytest.fail("the run goes on for ever")
+
+
+def test_a_clip_that_an_earlier_run_left_encoded_on_a_machine_goes_there() -> None:
+    farm = Taking(num_workers=2)
+    left = SPECS[3]
+    first = farm.ready(1, "node-b", spooled=frozenset({left.clip_id}))
+    assert len(first) == 3
+    assert left not in [start.attempt.spec for start in farm.ready(0, "node-a")]
+    (start,) = started(farm.done(1, first[0].attempt.spec))
+    assert (start.worker, start.attempt.spec) == (1, left)
+
+
+def test_retries_can_be_switched_off() -> None:
+    policy = RetryPolicy(max_lost_workers=1)
+    farm = Taking(replace(CONFIG, retry=policy))
+    farm.ready(0)
+    reports = of_type(farm.after(WorkerLost(0, "killed")), ReportFailure)
+    assert all(isinstance(report.decision, GiveUp) for report in reports)

@@ -239,6 +239,25 @@ def test_flow_shift_decides_for_wan(family: DiffusersFamily) -> None:
     assert len(clips) == 3
 
 
+def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: DiffusersFamily) -> None:
+    embeddings = family.encode_text(REQUEST)
+
+    def denoise() -> tuple[torch.Tensor, set[str]]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            latents = family.denoise(REQUEST, embeddings, lambda _step: None)
+        names = {event.key for event in profiler.key_averages()}
+        return latents, {name for name in names if name.startswith("aten::_scaled_dot_product")}
+
+    plain, plain_kernels = denoise()
+    with family.safe_attention():
+        safe, safe_kernels = denoise()
+    after, after_kernels = denoise()
+    assert plain_kernels == after_kernels == {"aten::_scaled_dot_product_flash_attention_for_cpu"}
+    assert safe_kernels == {"aten::_scaled_dot_product_attention_math"}
+    assert (safe - plain).abs().max() <= 1e-4 * plain.abs().max()
+    assert torch.equal(after, plain)
+
+
 def test_closing_restores_the_pipeline(tmp_path: Path) -> None:
     tiny.wan_pipeline().save_pretrained(tmp_path / "weights")
     family = load("wan2.1", tmp_path / "weights")

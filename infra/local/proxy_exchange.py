@@ -1,0 +1,115 @@
+"""One request and its answer, carried between a client and the server with what is to go wrong on the way.
+
+Decides how each fate is carried out. Bodies stream. An answer that comes before the server has asked for the body it
+was promised is passed on as the connection's last; a client that sent its body unasked is not listened to and answered
+at once, which no client of S3 needs.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from infra.local.http_messages import Connection, Head, MessageError, body_of, false_success, slow_down
+from infra.local.proxy_faults import Fate
+
+
+class InjectedResetError(Exception):
+    """The client's connection is to be reset now, on purpose."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request whose head has been read.
+
+    Args:
+        target: host and port of the server.
+        is_answer_reset: asked once, when the answer to a request without body turns out to have one.
+    """
+
+    request: Head
+    client: Connection
+    fate: Fate
+    target: tuple[str, int]
+    is_answer_reset: Callable[[], bool]
+
+    async def run(self) -> bool:
+        """Whether another request may follow on the client's connection.
+
+        Raises:
+            InjectedResetError: the fate was one that ends in a reset.
+        """
+        if self.fate is Fate.RESET:
+            raise InjectedResetError("before anything was passed on")
+        if self.fate is Fate.SLOW_DOWN:
+            return await self._answer_503()
+        if self.fate is Fate.LIE and not self.request.has_body:
+            return await self._lie(is_last=self.request.closes)
+        # a connection for each request: what goes wrong with one cannot reach the next
+        server = Connection(*await asyncio.open_connection(*self.target))
+        try:
+            answer, is_whole = await self._pass_request(server)
+            if self.fate is Fate.LOSE_ANSWER:
+                raise InjectedResetError("the server has answered")
+            if self.fate is Fate.LIE:
+                return await self._lie(is_last=self.request.closes or not is_whole)
+            return await self._pass_answer(server, answer, is_whole=is_whole)
+        finally:
+            server.reset()  # its answer was read; an orderly end would keep the port busy for a minute
+            await server.wait_closed()
+
+    async def _answer_503(self) -> bool:
+        if self.request.expects_continue:  # S3 refuses without taking the body, too
+            await self.client.write(slow_down(self.request.method, is_last=True))
+            return False
+        if self.request.has_body:
+            async with aclosing(body_of(self.request, self.client.reader)) as pieces:
+                async for _ in pieces:
+                    pass
+        await self.client.write(slow_down(self.request.method, is_last=self.request.closes))
+        return not self.request.closes
+
+    async def _lie(self, *, is_last: bool) -> bool:
+        await self.client.write(false_success(is_last=is_last))
+        return not is_last
+
+    async def _pass_request(self, server: Connection) -> tuple[Head, bool]:
+        """The head of the server's answer, and whether the request was sent whole before it."""
+        await server.write(self.request.raw)
+        if self.request.expects_continue:
+            answer = await answered(server)
+            if answer.status != 100:
+                return answer, False
+            await self.client.write(answer.raw)
+        if self.request.has_body:
+            async with aclosing(body_of(self.request, self.client.reader)) as pieces:
+                async for piece in pieces:
+                    if self.fate is Fate.RESET_MID_BODY and piece.is_content:
+                        await server.write(piece.half())
+                        raise InjectedResetError("within the request's body")
+                    await server.write(piece.damaged() if self.fate is Fate.LIE else piece.data)
+        answer = await answered(server)
+        while answer.status < 200:
+            answer = await answered(server)
+        return answer, True
+
+    async def _pass_answer(self, server: Connection, answer: Head, *, is_whole: bool) -> bool:
+        method = self.request.method
+        is_last = not is_whole or self.request.closes or answer.closes or answer.ends_by_closing(method)
+        await self.client.write(answer.as_last() if is_last else answer.raw)
+        if answer.is_answer_with_body(method):
+            is_reset = not self.request.has_body and self.is_answer_reset()
+            async with aclosing(body_of(answer, server.reader)) as pieces:
+                async for piece in pieces:
+                    if is_reset and piece.is_content:
+                        await self.client.write(piece.half())
+                        raise InjectedResetError("within the answer's body")
+                    await self.client.write(piece.data)
+        return not is_last
+
+
+async def answered(server: Connection) -> Head:
+    head = await server.read_head()
+    if head is None:
+        raise MessageError("the server ended the connection instead of an answer")
+    return head

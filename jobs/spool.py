@@ -1,0 +1,118 @@
+"""Encoded clips on this machine's disk that are not in the store yet: what a worker leaves to the next one.
+
+A clip is put here whole, its MP4 with its record, before it is uploaded, and removed when it is committed. So neither a
+store that takes nothing nor the death of the worker costs a second rendering. How many wait is bounded by `schedule`,
+which gives a worker no more clips while the store refuses those that it has.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.disk import disk_errors
+from jobs.errors import RecordError
+from jobs.record_types import CLIP_ID, ClipRecord
+
+CLIP_FILE, RECORD_FILE = "clip.mp4", "record.json"
+
+
+@dataclass(frozen=True)
+class SpooledClip:
+    """A clip that is rendered, encoded and checked. Its record says nothing yet of the upload."""
+
+    record: ClipRecord
+    body: bytes
+
+
+def spool_root(folder: str | None) -> Path:
+    """Where this machine's spools are: as configured, or the user's own among the temporary files."""
+    return Path(folder) if folder is not None else Path(tempfile.gettempdir(), f"nagfarm-spool-{os.getuid()}")
+
+
+class Spool:
+    """The clips of one output that wait on this machine.
+
+    Args:
+        root: see `spool_root`.
+        output: URI of the store; spools of several never mix.
+    """
+
+    def __init__(self, root: Path, output: str) -> None:
+        self.folder = root / hashlib.sha256(output.encode()).hexdigest()[:16]
+
+    @contextmanager
+    def room(self) -> Generator[Path]:
+        """A folder in which a clip is made before `keep` takes it; removed afterwards.
+
+        Raises:
+            DiskFullError: there is no space, now or while the folder was written to.
+        """
+        with disk_errors(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            making = self.folder / f".{secrets.token_hex(8)}"
+            making.mkdir(mode=0o700)
+            try:
+                yield making
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+
+    def keep(self, making: Path, record: ClipRecord) -> None:
+        """Takes over the folder of a finished clip, at once and whole. What another worker has kept stands."""
+        with disk_errors(self.folder):
+            write_synced(making / RECORD_FILE, record.to_json())
+            try:
+                making.rename(self.folder / record.clip_id)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+
+    def find(self, clip_id: str) -> SpooledClip | None:
+        """A clip that waits, if it is whole; what is damaged is removed."""
+        kept = self.folder / clip_id
+        try:
+            record = ClipRecord.from_json((kept / RECORD_FILE).read_bytes())
+            body = (kept / CLIP_FILE).read_bytes()
+        except FileNotFoundError:
+            return None
+        except RecordError:
+            self.remove(clip_id)
+            return None
+        if record.clip_id != clip_id or hashlib.sha256(body).hexdigest() != record.sha256:
+            self.remove(clip_id)
+            return None
+        return SpooledClip(record, body)
+
+    def remove(self, clip_id: str) -> None:
+        shutil.rmtree(self.folder / clip_id, ignore_errors=True)
+
+    def clip_ids(self) -> frozenset[str]:
+        """Those that wait."""
+        try:
+            return frozenset(path.name for path in self.folder.iterdir() if CLIP_ID.fullmatch(path.name))
+        except FileNotFoundError:
+            return frozenset()
+
+
+def old_spools(root: Path, older_than_s: float, now: float) -> Iterator[Path]:
+    """Folders of clips in any spool of this machine that nobody has touched for so long.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    for path in sorted(root.glob("*/*")):
+        if path.is_dir() and not path.is_symlink() and now - path.stat().st_mtime > older_than_s:
+            yield path
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

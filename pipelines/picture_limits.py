@@ -1,0 +1,88 @@
+"""Beyond which numbers a clip is no picture, and which words of a prompt ask for just that. Loads without torch.
+
+Part of a model's YAML (`pictures:`). What is measured is decided in `pictures`.
+"""
+
+import math
+import re
+from dataclasses import dataclass, fields
+
+from pipelines.errors import ModelConfigError
+
+BLACK_WORDS = (
+    "black", "blackness", "blackout", "dark", "darkness", "dim", "night", "nighttime", "midnight", "nocturnal",
+    "shadow", "shadows", "silhouette", "space", "starry", "cave", "lights out", "fade", "fades", "fading",
+)  # fmt: skip
+FLAT_WORDS = (
+    "fog", "foggy", "mist", "misty", "haze", "hazy", "smoke", "plain", "blank", "empty", "solid", "uniform", "gradient",
+    "white", "whiteness", "whiteout", "gray", "grey", "monochrome", "minimalist", "screen", "background", "backdrop",
+    "wall", "overcast", "underwater",
+)  # fmt: skip
+FROZEN_WORDS = (
+    "still", "static", "frozen", "freeze", "motionless", "stationary", "unmoving", "immobile", "paused", "at rest",
+    "does not move", "not moving", "without motion", "no motion", "photo", "photograph", "painting", "picture", "image",
+    "drawing", "poster", "statue",
+)  # fmt: skip
+NOISE_WORDS = (
+    "noise", "noisy", "static", "snow", "snowy", "snowstorm", "blizzard", "rain", "rainy", "hail", "confetti",
+    "glitter", "glitch", "glitchy", "grain", "grainy", "pixelated", "mosaic", "checkerboard", "strobe", "strobing",
+    "stroboscopic", "flash", "flashing", "flicker", "flickering", "lightning", "fireworks", "psychedelic", "neon",
+    "kaleidoscope", "abstract",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """The limits of a model's clips; None switches a check off.
+
+    The defaults are for models of which nothing was measured: they rather miss a bad clip than refuse a good one. They
+    decide no pixel, so they are no part of a clip's id.
+
+    Args:
+        spread: root mean square of the latents above which they have exploded; normalised latents have about 1.
+        black: brightness under which a clip is black, in levels of 0 to 255.
+        flat: contrast under which it is flat, in levels.
+        frozen: motion under which it is frozen, in levels.
+        grain: of neighbouring pixels, above which it is noise; white noise has 1.
+        flicker: of neighbouring frames, above which it is noise; unrelated frames have 1.
+        saturation: share of pixels in a fully saturated colour above which it is noise.
+        black_words: words of a prompt, whole and in any case, that ask for a black clip and so allow it. So for the
+            others; an empty list allows none.
+    """
+
+    spread: float | None = 5.0
+    black: float | None = 12.0
+    flat: float | None = 1.0
+    frozen: float | None = 0.05
+    grain: float | None = 0.7
+    flicker: float | None = 0.9
+    saturation: float | None = 0.5
+    black_words: tuple[str, ...] = BLACK_WORDS
+    flat_words: tuple[str, ...] = FLAT_WORDS
+    frozen_words: tuple[str, ...] = FROZEN_WORDS
+    noise_words: tuple[str, ...] = NOISE_WORDS
+
+    def __post_init__(self) -> None:
+        for name, most in (
+            ("spread", math.inf),
+            ("black", 255.0),
+            ("flat", 127.5),  # half black and half white: nothing deviates by more
+            ("frozen", 255.0),
+            ("grain", 2.0),  # of pixels that alternate
+            ("flicker", 2.0),
+            ("saturation", 1.0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and 0 < value <= most):
+                upper = f" and at most {most:g}" if math.isfinite(most) else ""
+                raise ModelConfigError(f"pictures.{name} must be above 0{upper}, or null for no limit, not {value}")
+        for field in fields(self):
+            words: tuple[str, ...] = getattr(self, field.name) if field.name.endswith("_words") else ()
+            if any(not word.strip() for word in words):
+                raise ModelConfigError(f"pictures.{field.name} holds an empty word")
+
+
+def asks_for(prompt: str, words: tuple[str, ...]) -> bool:
+    """Whether the prompt holds one of the words, whole and in any case."""
+    either = "|".join(re.escape(word.strip()) for word in words)
+    return bool(words) and re.search(rf"(?<!\w)(?:{either})(?!\w)", prompt, re.IGNORECASE) is not None

@@ -1,0 +1,122 @@
+"""Programs that share one store, one operation at a time, in an order that a test chooses."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
+from jobs.store_uri import StoredObject
+
+# fail: nothing happens and an error comes; lose: it happens and an error comes all the same;
+# repeat: it happens, the answer is lost, and the client's second request is answered
+Fault = Literal["none", "fail", "lose", "repeat"]
+
+
+class CrashedError(Exception):
+    """What a crashed program's thread ends with."""
+
+
+class Program:
+    """One thread that stops before each operation on the store until it is told to go on."""
+
+    def __init__(self) -> None:
+        self._has_stopped = threading.Semaphore(0)
+        self._may_go = threading.Semaphore(0)
+        self._fault: Fault = "none"
+        self._is_crashed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._thread is not None
+
+    def start(self, action: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                action()
+            except CrashedError:
+                pass
+            finally:
+                self._thread = None
+                self._has_stopped.release()
+
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+        self._has_stopped.acquire()
+
+    def step(self, fault: Fault = "none") -> None:
+        """Lets one operation happen, and the program run on to its next one or its end."""
+        self._fault = fault
+        self._may_go.release()
+        self._has_stopped.acquire()
+
+    def crash(self) -> None:
+        self._is_crashed = True
+        self.step()
+        self._is_crashed = False
+
+    def before_operation(self) -> Fault:
+        self._has_stopped.release()
+        self._may_go.acquire()
+        if self._is_crashed:
+            raise CrashedError
+        return self._fault
+
+
+class SteppingStore:
+    """A store in memory as one program sees it. Several share `objects`."""
+
+    uri = "s3://renders/spring"
+
+    def __init__(self, objects: dict[str, bytes], program: Program) -> None:
+        self.objects = objects
+        self._program = program
+
+    def uri_of(self, key: str) -> str:
+        return f"{self.uri}/{key}"
+
+    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        assert isinstance(body, bytes)
+        self._do(lambda: self.objects.update({key: body}))
+
+    def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
+        def write() -> None:
+            if key in self.objects:
+                raise ObjectExistsError(f"{key} is there already")
+            self.objects[key] = body
+
+        self._do(write)
+
+    def get(self, key: str) -> bytes:
+        self._do(lambda: None)
+        if key not in self.objects:
+            raise ObjectMissingError(f"{key} is not there")
+        return self.objects[key]
+
+    def exists(self, key: str) -> bool:
+        self._do(lambda: None)
+        return key in self.objects
+
+    def delete(self, key: str) -> None:
+        self._do(lambda: self.objects.pop(key, None))
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        self._do(lambda: None)
+        return iter([StoredObject(key, len(self.objects[key]), 0.0) for key in self.objects if key.startswith(prefix)])
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
+
+    def check_access(self) -> None:
+        self._do(lambda: None)
+
+    def _do(self, operation: Callable[[], object]) -> None:
+        fault = self._program.before_operation()
+        if fault != "fail":
+            operation()
+        if fault in ("fail", "lose"):
+            raise StoreUnavailableError("no answer")
+        if fault == "repeat":
+            self._program.before_operation()  # the others may go on before the second request arrives
+            operation()

@@ -1,0 +1,146 @@
+"""Secrets planted in the environment and raised in errors: none reaches the store, the log or the driver."""
+
+import io
+import pickle
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from jobs.cli import EXIT_REFUSED, main
+from jobs.config import RunConfig, StoreConfig
+from jobs.errors import StoreRefusedError
+from jobs.progress import RunProgress
+from jobs.records import (
+    RUN_FILE,
+    FailureRecord,
+    QuarantineRecord,
+    committed_ids,
+    read_failures,
+    write_failure,
+    write_quarantine,
+    write_run,
+)
+from jobs.redaction import MASK
+from jobs.retry import Decision, GiveUp
+from jobs.store import open_store
+from jobs.types import ClipDone, ClipFailed
+from jobs.worker import ClipWorker, LoadModel
+from pipelines.config import ModelConfig
+from pipelines.family import OnStep
+from pipelines.loading import ModelWeights
+from pipelines.types import GenerationRequest, TextEmbeddings
+from tests.fakes.family import FakeError, FakeFamily
+from tests.jobs.specs import setup_for, spec
+
+PLANTED = {
+    "AWS_ACCESS_KEY_ID": "PLANTEDKEYID00000001",
+    "AWS_SECRET_ACCESS_KEY": "planted/secret+of/the+store0123456789abc",
+    "AWS_SESSION_TOKEN": "planted//session+token==",
+    "HF_TOKEN": "planted-hub-token",
+    "RAY_AUTH_TOKEN": "planted-cluster-token",
+    "DATABASE_PASSWORD": "planted 'password' of \"somebody\"",
+}
+LEAKS = {
+    **PLANTED,
+    "a signed URL": "https://s3/renders/k?X-Amz-Credential=PLANTED&X-Amz-Signature=planted0123456789",
+    "a request": "{'Authorization': b'AWS4-HMAC-SHA256 Credential=x, Signature=planted0123456789'}",
+    "a proxy": "http://user:planted-in-url@proxy:3128",
+}
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+
+
+def loading(error: Exception) -> LoadModel:
+    """A family whose denoising fails with an error, which itself came of another one that says the same."""
+
+    class Failing(FakeFamily):
+        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+            super().denoise(request, embeddings, on_step)
+            cause = FakeError(f"the cause: {error}")
+            cause.add_note(f"a note: {error}")
+            raise error from cause
+
+    def load(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeFamily:
+        return Failing()
+
+    return load
+
+
+def render(folder: Path, load_model: LoadModel) -> ClipDone | ClipFailed:
+    worker = ClipWorker(replace(setup_for(folder), load_model=load_model), "node-1")
+    worker.load()
+    outcome = worker.render(spec("sunrise"), 1)
+    worker.close()
+    return outcome
+
+
+def write_down(folder: Path, failed: ClipFailed) -> str:
+    """Writes all that a run writes about a clip that it gives up, and returns what it prints."""
+    store = open_store(folder.as_uri(), StoreConfig())
+    printed = io.StringIO()
+
+    def record(failure: ClipFailed, decision: Decision) -> None:
+        assert isinstance(decision, GiveUp)
+        write_failure(store, FailureRecord.of(failure, "run-1", "2026-01-01T00:00:00.000Z"))
+        write_quarantine(store, QuarantineRecord.of(failure, "run-1", decision.reason, "2026-01-01T00:00:00.000Z"))
+
+    write_run(store, "run-1", RUN_FILE, {"config": asdict(RunConfig())})
+    RunProgress(1, Console(file=printed, width=1000), record).clip_failed(failed, GiveUp(failed.message))
+    return printed.getvalue()
+
+
+def objects(folder: Path) -> Iterator[bytes]:
+    yield from (path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", LEAKS)
+@pytest.mark.parametrize("kind", [FakeError, StoreRefusedError, KeyError])
+def test_no_object_and_no_line_holds_a_secret_that_an_error_told(
+    planted: None, tmp_path: Path, name: str, kind: type[Exception]
+) -> None:
+    outcome = render(tmp_path, loading(kind(f"cannot send {LEAKS[name]}")))
+    assert isinstance(outcome, ClipFailed)
+    printed = write_down(tmp_path, outcome)
+    (failure,) = read_failures(open_store(tmp_path.as_uri(), StoreConfig()), outcome.clip_id)
+    assert MASK in failure.message
+    assert failure.traceback.count(MASK) >= 3  # in the error, in its cause and in that one's note
+    assert "in denoise" in failure.traceback
+    told = [*objects(tmp_path), printed.encode(), pickle.dumps(outcome)]
+    assert len(told) == 5
+    for content in told:
+        assert b"planted" not in content.lower()
+
+
+def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(planted: None, tmp_path: Path) -> None:
+    assert isinstance(render(tmp_path, lambda *_: FakeFamily()), ClipDone)
+    assert committed_ids(open_store(tmp_path.as_uri(), StoreConfig()))
+    for content in objects(tmp_path):
+        assert b"planted" not in content.lower()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["store.endpoint_url=ftp://user:planted-password@host"],
+        ["--output", "s3://renders/x?X-Amz-Signature=planted0123456789"],
+        ["--output", "s3://renders/x?token=planted-hub-token"],
+        ["--profile", "/nowhere/planted-hub-token.yaml"],
+    ],
+)
+def test_the_command_line_repeats_no_secret_that_it_refuses(
+    planted: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text("model: shapes-wan\nclips: [{prompt: a circle}]\n")
+    assert main(["plan", str(path), *arguments]) == EXIT_REFUSED
+    captured = capsys.readouterr()
+    assert "planted" not in captured.out + captured.err
+    assert MASK in captured.err
