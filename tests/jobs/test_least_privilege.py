@@ -35,7 +35,8 @@ from jobs.records import (
     write_quarantine,
     write_run,
 )
-from jobs.store import REMEDIES, Store, open_store, read_object
+from jobs.s3_errors import REMEDIES
+from jobs.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed
 from jobs.worker import ClipWorker
 from tests.jobs.specs import setup_for, spec
