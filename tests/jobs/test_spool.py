@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config import EncodingConfig
-from jobs.errors import DiskFullError
+from jobs.errors import DiskFullError, SpoolError
 from jobs.records import ClipRecord, NagCoverage, WorkerIdentity, clip_key, utc_iso
 from jobs.spool import CLIP_FILE, RECORD_FILE, Spool, old_spools, spool_root
 from tests.jobs.specs import spec
@@ -116,6 +116,21 @@ def test_a_full_disk_is_waited_for(spool: Spool) -> None:
 def test_others_cannot_look_into_a_spool(spool: Spool) -> None:
     keep(spool)
     assert spool.folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("level", ["root", "output"])
+def test_a_spool_that_others_may_write_to_is_refused(spool: Spool, level: str) -> None:
+    keep(spool)
+    (spool.folder if level == "output" else spool.folder.parent).chmod(0o777)
+    for use in (lambda: spool.find(ONE.clip_id), spool.clip_ids, lambda: keep(spool)):
+        with pytest.raises(SpoolError, match=r"remove it, or set workers\.spool_folder"):
+            use()
+
+
+def test_a_spool_behind_a_link_is_refused(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "spool").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(SpoolError):
+        spool.find(ONE.clip_id)
 
 
 def test_a_spool_lies_where_it_is_told_or_in_a_folder_of_the_user(tmp_path: Path) -> None:
