@@ -24,6 +24,7 @@ from jobs.plan import Plan, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
 from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
+from jobs.store_commands import add_store_commands, run_store_command
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
 from pipelines.errors import ModelNotFoundError, PipelineError
@@ -42,6 +43,9 @@ examples:
   nagfarm render prompts.csv --model shapes-wan --output file:///tmp/spring
   ray job submit --working-dir . -- python -m jobs render spring.yaml
   nagfarm bench negatives --quick                   measure what negative prompts do, in a few minutes
+  nagfarm status s3://renders/spring                how far it is, what is in flight, what failed
+  nagfarm retry s3://renders/spring                 give what was given up another chance
+  nagfarm gc s3://renders/spring                    what lies there that nothing needs; --delete removes it
   nagfarm models                                    which models there are, and whether their weights are here
   nagfarm doctor --output s3://renders/spring       what is missing on this machine
 
@@ -109,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
             )
 
     add_bench_arguments(add("bench", BENCH_SUMMARY, BENCH_EPILOG))
+    add_store_commands(commands)
     add("models", "list the models and whether their weights are here")
     doctor = add("doctor", "check Ray, ffmpeg, GPUs, weights and the store, and say what is missing")
     doctor.add_argument("--output", metavar="URI", help="also check that clips can be written there")
@@ -134,22 +139,31 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
         load_model: how workers load their models; None takes diffusers' pipelines.
     """
     options = parse_arguments(arguments)
-    console = Console()
     try:
-        match options.command:
-            case "plan":
-                return plan_command(options, console)
-            case "render":
-                return render_command(options, console, load_model)
-            case "bench":
-                return bench_command(options, console)
-            case "models":
-                return models_command(options, console)
-            case _:
-                return doctor_command(options, console)
+        return _run_command(options, Console(), load_model)
+    except StoppedError as error:
+        _complain(f"stopped: {error}")
+        return EXIT_STOPPED
     except REFUSALS as error:
         _complain(str(error))
         return EXIT_REFUSED
+
+
+def _run_command(options: argparse.Namespace, console: Console, load_model: "LoadModel | None") -> int:
+    match options.command:
+        case "plan":
+            return plan_command(options, console)
+        case "render":
+            return render_command(options, console, load_model)
+        case "bench":
+            return bench_command(options, console)
+        case "status" | "retry" | "gc":
+            run_store_command(options, lambda line: _say(console, line))
+            return EXIT_OK
+        case "models":
+            return models_command(options, console)
+        case _:
+            return doctor_command(options, console)
 
 
 def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifest, Store, Plan]:
@@ -196,12 +210,13 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         run.load_model = load_model
     lease = Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover)
     try:
-        with LeaseKeeper(lease, run.write_status) as keeper, _stop_on_signals(run.request_stop):
+        with LeaseKeeper(lease, run.write_status) as keeper:
             _start_ray()
-            if options.retry_quarantined:
-                _lift_quarantine(store, plan)
-            _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
-            summary = run.render(keeper)
+            with _stop_on_signals(run.request_stop):  # after Ray, which brings handlers of its own
+                if options.retry_quarantined:
+                    _lift_quarantine(store, plan)
+                _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
+                summary = run.render(keeper)
     except NoClusterError:
         raise
     except REFUSALS as error:

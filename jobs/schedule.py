@@ -120,7 +120,8 @@ class Schedule:
                 self._is_taking = False
                 self._is_plan_over = spec is None
                 if spec is not None:
-                    self._fresh.append(Attempt(spec, node=self._spooled_on.pop(spec.clip_id, None)))
+                    node = self._spooled_on.pop(spec.clip_id, None)
+                    (self._again if node else self._fresh).append(Attempt(spec, node=node))
             case WorkerReady(number, label, node, spooled) if number in workers:
                 worker = workers[number]
                 worker.label, worker.node, worker.heard_at = label, node, self._now

@@ -1,6 +1,8 @@
 """The file that an axis takes its values from: beside the manifest or in S3, and nowhere else.
 
-A manifest may come from someone else; what it names must not be a way to read this machine's other files.
+A manifest may come from someone else; what it names must not be a way to read this machine's other files. Hidden ones
+are refused in the manifest's own folder too: where that is somebody's home or a checkout, they are `.aws/credentials`,
+`.ssh` and `.env`, and what a file holds becomes a prompt, in records that others read.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ def read_values_file(written: str, folder: Path, read_s3: ReadS3 | None, place: 
 
     Args:
         written: a path relative to `folder`, or an `s3://` URI.
-        folder: the manifest's; neither `..` nor a link may leave it.
+        folder: the manifest's; neither `..` nor a link may leave it or lead to what is hidden in it.
         read_s3: reads the object at a URI; None where S3 is not at hand.
         place: where the manifest says `written`.
 
@@ -38,11 +40,13 @@ def _path_inside(written: str, folder: Path, place: Place) -> Path:
     if relative.is_absolute() or ".." in relative.parts:
         raise place.refuse(f"file must be a path below the manifest's folder, not {shown(written)}")
     try:
-        is_inside = (folder / relative).resolve().is_relative_to(folder.resolve())
+        resolved, root = (folder / relative).resolve(), folder.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise place.refuse(f"file {shown(written)} cannot be read: {shown(str(error))}") from error
-    if not is_inside:
+    if not resolved.is_relative_to(root):
         raise place.refuse(f"file {shown(written)} is a link that leaves the manifest's folder")
+    if any(part.startswith(".") for part in (*relative.parts, *resolved.relative_to(root).parts)):
+        raise place.refuse(f"file {shown(written)} is hidden (a name that begins with '.'); copy it to one that is not")
     return folder / relative
 
 

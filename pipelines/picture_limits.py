@@ -50,7 +50,7 @@ class PictureLimits:
             others; an empty list allows none.
     """
 
-    spread: float | None = 5.0
+    spread: float | None = 10.0
     black: float | None = 12.0
     flat: float | None = 1.0
     frozen: float | None = 0.05

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from safetensors.torch import save
 
 from pipelines.errors import BadPictureError
 from pipelines.picture_limits import PictureLimits, asks_for
@@ -182,3 +183,8 @@ def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
         sizes = np.diff(np.append(starts, size))
         pixels_HWC = np.add.reduceat(pixels_HWC, starts, axis=axis) / np.expand_dims(sizes, (1 - axis, 2))
     return pixels_HWC
+
+
+def save_latents(latents: torch.Tensor) -> bytes:
+    """Latents as a safetensors file, for inspection: `safetensors.torch.load(content)["latents"]`."""
+    return save({"latents": latents.detach().cpu().contiguous()})

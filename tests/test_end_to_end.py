@@ -152,6 +152,7 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
             output=output,
             store=StoreConfig(),
             encoding=EncodingConfig(),
+            spool_folder=str(tmp_path / "spool"),
             run_id=f"run-{name}",
             num_threads=1,
             load_model=load_model,

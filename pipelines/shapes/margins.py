@@ -84,7 +84,7 @@ def spoil(family: ModelFamily, clip: MadeClip) -> list[MadeClip]:
     frames_THWC, random = clip.video.frames, np.random.default_rng(0)
     latents_with_nan = clip.latents.clone()
     latents_with_nan[(0,) * latents_with_nan.ndim] = torch.nan
-    exploded = clip.latents * 10
+    exploded = clip.latents * 100
     corners = random.integers(0, 2, frames_THWC[:, ::BLOCK_PX, ::BLOCK_PX].shape, np.uint8) * np.uint8(255)
     spoilt_frames = {
         "black": np.zeros_like(frames_THWC),
@@ -95,7 +95,7 @@ def spoil(family: ModelFamily, clip: MadeClip) -> list[MadeClip]:
     }
     return [
         MadeClip("one NaN latent", clip.request, latents_with_nan, None),
-        MadeClip("latents times 10", clip.request, exploded, family.decode(clip.request, exploded)),
+        MadeClip("latents times 100", clip.request, exploded, family.decode(clip.request, exploded)),
         *(
             MadeClip(name, clip.request, clip.latents, VideoFrames(frames, clip.video.fps))
             for name, frames in spoilt_frames.items()

@@ -367,14 +367,15 @@ def test_a_delay_past_the_wait_for_the_go_ahead_does_no_harm(
 
 
 @pytest.mark.s3
+@pytest.mark.parametrize("body", [BODY, b"xy", b"x"])
 def test_a_write_that_breaks_off_within_its_body_leaves_no_object(
-    proxy: FaultyProxy, put: Callable[..., object], behind: S3Store
+    proxy: FaultyProxy, put: Callable[..., object], behind: S3Store, body: bytes
 ) -> None:
     proxy.faults = Faults(reset_mid_body_every_nth=2)
     prefix = uuid.uuid4().hex
     put(f"{prefix}/whole")
     with pytest.raises((ConnectionClosedError, HTTPClientError)):
-        put(f"{prefix}/half")
+        put(f"{prefix}/half", body)
     assert list(behind.keys(prefix)) == [f"{prefix}/whole"]
     assert proxy.counts["reset"] == 1
 

@@ -129,7 +129,7 @@ class Night:
         for _ in range(1_000):
             if self.is_over:
                 return
-            events = list(self._good())
+            events: list[Event | Fate] = list(self._good())
             if self._chances:
                 events += self._bad()
             chance = self._chances.popleft() if self._chances else 0

@@ -39,6 +39,7 @@ def setup_for(folder: Path) -> WorkerSetup:
         output=folder.as_uri(),
         store=config.store,
         encoding=EncodingConfig(preset="ultrafast"),
+        spool_folder=str(folder / "spool"),
         run_id="run-1",
         num_threads=1,
         load_model=load_fake,

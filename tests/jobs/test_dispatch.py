@@ -10,17 +10,18 @@ from infra.local.ray_cluster import LocalRay
 from jobs.config import RetryPolicy, RunConfig, StoreConfig, WorkerConfig
 from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
 from jobs.errors import NoWorkersError, StoreRefusedError
-from jobs.records import WorkerIdentity, committed_ids, read_record
+from jobs.events import Attempt
+from jobs.records import committed_ids, read_record
 from jobs.retry import Decision, GiveUp, Retry
 from jobs.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipSpec
+from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerBeat
 from jobs.worker import WorkerSetup
 from tests.fakes.family import load_nothing
 from tests.jobs.specs import setup_for, spec
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = RunConfig(workers=WorkerConfig(count=2, num_cpus=1), retry=RetryPolicy(max_attempts=3))
+CONFIG = RunConfig(workers=WorkerConfig(count=2, num_cpus=1), retry=RetryPolicy())
 
 
 @dataclass
@@ -28,18 +29,30 @@ class Notes:
     """An observer that remembers."""
 
     gate: Path | None = None  # appears when two workers are ready
-    ready: list[WorkerIdentity] = field(default_factory=list[WorkerIdentity])
+    ready: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
+    replaced: list[str] = field(default_factory=list[str])
+    beats: list[WorkerBeat] = field(default_factory=list[WorkerBeat])
+    started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
     done: list[ClipDone] = field(default_factory=list[ClipDone])
     failed: list[tuple[ClipFailed, Decision]] = field(default_factory=list[tuple[ClipFailed, Decision]])
 
-    def worker_ready(self, identity: WorkerIdentity) -> None:
-        self.ready.append(identity)
+    def worker_ready(self, label: str, device: str) -> None:
+        self.ready.append(label)
         if self.gate is not None and len(self.ready) == 2:
             self.gate.touch()
 
-    def worker_lost(self, message: str) -> None:
-        self.lost.append(message)
+    def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
+        (self.lost if is_lost else self.replaced).append(f"{label}: {message}")
+
+    def worker_beat(self, beat: WorkerBeat) -> None:
+        self.beats.append(beat)
+
+    def clip_started(self, label: str, attempt: Attempt) -> None:
+        self.started.append((label, attempt))
+
+    def turn(self) -> None:
+        """Nothing to do."""
 
     def clip_done(self, done: ClipDone) -> None:
         self.done.append(done)
@@ -64,7 +77,7 @@ def test_every_clip_is_committed_once_by_several_workers(ray_driver: LocalRay, t
     notes = dispatch(setup_for(tmp_path), specs, gate=gate)
     assert committed(tmp_path) == {one.clip_id for one in specs} == {done.clip_id for done in notes.done}
     assert len(notes.done) == 12
-    assert len({identity.pid for identity in notes.ready}) == 2
+    assert len(set(notes.ready)) == 2
     assert not notes.failed
     assert not notes.lost
 
@@ -124,8 +137,8 @@ def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: 
     specs = [spec(f"wait {gate}", seed) for seed in range(12)]
 
     class Opening(Notes):
-        def worker_lost(self, message: str) -> None:
-            super().worker_lost(message)
+        def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
+            super().worker_stopped(label, message, is_ready=is_ready, is_lost=is_lost)
             if len(self.lost) == 2:
                 gate.touch()
 

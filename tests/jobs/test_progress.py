@@ -3,10 +3,11 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from jobs.events import Attempt
 from jobs.progress import RunProgress
-from jobs.records import WorkerIdentity
 from jobs.retry import Decision, GiveUp, Retry
-from jobs.types import ClipDone, ClipFailed, StageTiming
+from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerBeat
+from tests.jobs.specs import spec
 
 
 def done(number: int) -> ClipDone:
@@ -75,9 +76,41 @@ def test_seconds_are_added_up_by_stage() -> None:
 def test_a_terminal_gets_a_bar_and_no_lines_for_clips() -> None:
     follow, file, _ = progress(2, is_terminal=True)
     with follow:
-        follow.worker_ready(WorkerIdentity("host", "node", "cpu", 1))
+        follow.worker_ready("host:1", "cpu")
         follow.clip_done(done(0))
         follow.clip_done(done(1))
     written = file.getvalue()
     assert "2/2" in written
     assert "of 2 clips" not in written
+
+
+def test_a_log_says_every_minute_what_is_in_flight() -> None:
+    follow, file, _ = progress(2, step_s=25.0)
+    one = spec("sunrise")
+    follow.clip_started("host:1", Attempt(one))
+    for _ in range(4):
+        follow.worker_beat(WorkerBeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000))
+        follow.turn()
+    lines = [line for line in file.getvalue().splitlines() if line.startswith("in flight: ")]
+    assert lines
+    assert "in flight: sunrise-0 (denoise, step 1 of 2, " in lines[0]
+    assert lines[0].endswith(" s, host:1)")
+    assert len(lines) < 4
+
+
+def test_what_a_lost_worker_had_is_no_longer_in_flight() -> None:
+    follow, _, _ = progress(2)
+    follow.worker_ready("host:1", "cpu")
+    follow.clip_started("host:1", Attempt(spec("one")))
+    follow.clip_started("host:2", Attempt(spec("two")))
+    follow.worker_stopped("host:1", "killed", is_ready=True, is_lost=True)
+    assert [clip.name for clip in follow.in_flight.clips()] == ["two-0"]
+    assert (follow.num_workers, follow.num_workers_lost) == (0, 1)
+
+
+def test_a_worker_that_is_recycled_is_not_counted_as_lost() -> None:
+    follow, file, _ = progress(2)
+    follow.worker_ready("host:1", "cpu")
+    follow.worker_stopped("host:1", "recycled after 5 clips", is_ready=True, is_lost=False)
+    assert follow.num_workers_lost == 0
+    assert file.getvalue().endswith("replaced worker host:1: recycled after 5 clips\n")

@@ -101,6 +101,8 @@ def record_of(store: Store, body: bytes, clip_id: str = CLIP_ID, pid: int = 7) -
         worker=WorkerIdentity("host-a", "node-a", "cpu", pid),
         peak_memory_bytes=1_000_000,
         peak_memory_kind="host",
+        host_memory_bytes=2_000_000,
+        attention="fused",
         nag_coverage=NagCoverage(4, 4),
         versions={"torch": "2.13.0", "diffusers": "0.42.1"},
     )
@@ -180,11 +182,11 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("request.method", "cfg"), "request: guidance_scale must be above 1 for the method cfg"),
         (change("request.nag.nag_norm", "l3"), r"request\.nag\.nag_norm must be 'l1' or 'l2', not 'l3'"),
         (change("request.vsf.vsf_scale", -1), r"request\.vsf: vsf_scale"),
-        (change("schema_version", 3), "schema_version must be 1 to 2, not 3"),
-        (change("schema_version", 0), "schema_version must be 1 to 2, not 0"),
-        (change("schema_version", "2"), "schema_version must be 1 to 2"),
-        (change("schema_version", True), "schema_version must be 1 to 2"),
-        (change("schema_version", dataclasses.MISSING), "schema_version must be 1 to 2, not None"),
+        (change("schema_version", 4), "schema_version must be 1 to 3, not 4"),
+        (change("schema_version", 0), "schema_version must be 1 to 3, not 0"),
+        (change("schema_version", "3"), "schema_version must be 1 to 3"),
+        (change("schema_version", True), "schema_version must be 1 to 3"),
+        (change("schema_version", dataclasses.MISSING), "schema_version must be 1 to 3, not None"),
     ],
 )
 def test_a_record_that_is_not_as_documented_is_refused(
@@ -196,8 +198,19 @@ def test_a_record_that_is_not_as_documented_is_refused(
         ClipRecord.from_json(json.dumps(document).encode())
 
 
-def written_by_version_1(record: ClipRecord, guidance_scale: float) -> dict[str, Any]:
+def written_by_version_2(record: ClipRecord) -> dict[str, Any]:
     document = json.loads(record.to_json())
+    del document["attention"], document["host_memory_bytes"]
+    return document | {"schema_version": 2}
+
+
+def test_a_record_of_version_2_is_read_and_nothing_is_made_up_about_memory(record: ClipRecord) -> None:
+    found = ClipRecord.from_json(json.dumps(written_by_version_2(record)).encode())
+    assert found == dataclasses.replace(record, host_memory_bytes=None)
+
+
+def written_by_version_1(record: ClipRecord, guidance_scale: float) -> dict[str, Any]:
+    document = written_by_version_2(record)
     request = document["request"]
     del document["model"]["loras"], document["model"]["fuse_loras"]
     del request["method"], request["vsf"], request["nasa"], request["nag"]["nag_norm"]
@@ -212,7 +225,7 @@ def test_a_record_of_version_1_is_read_as_what_it_meant(
     found = ClipRecord.from_json(json.dumps(written_by_version_1(record, guidance_scale)).encode())
     sampling = dataclasses.replace(REQUEST.sampling, guidance_scale=guidance_scale)
     request = dataclasses.replace(REQUEST, sampling=sampling, method=method)
-    assert found == dataclasses.replace(record, request=request)
+    assert found == dataclasses.replace(record, request=request, host_memory_bytes=None)
 
 
 @pytest.mark.parametrize("path", ["request.sampling.guidance_scale", "request.sampling", "request.nag"])

@@ -6,12 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
-import jobs.run
 from infra.local.ray_cluster import LocalRay
 from jobs.cli import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, main
 from jobs.config import StoreConfig
@@ -27,9 +25,8 @@ ROWS: list[dict[str, object]] = [{"prompt": "sunrise", "seed": seed, "num_infere
 
 @pytest.fixture
 def farm(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process go to the cluster and render with the fake family."""
+    """Runs of this process go to the cluster."""
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
-    monkeypatch.setattr(jobs.run, "Run", partial(jobs.run.Run, load_model=load_fake))
 
 
 def write(folder: Path, rows: list[dict[str, object]]) -> Path:
@@ -39,7 +36,8 @@ def write(folder: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def render(path: Path, output: Path, *options: str) -> int:
-    return main(["render", str(path), "--model", "shapes-wan", "--output", output.as_uri(), *options])
+    command = ["render", str(path), "--model", "shapes-wan", "--output", output.as_uri(), *options]
+    return main(command, load_model=load_fake)
 
 
 def opened(folder: Path) -> Store:

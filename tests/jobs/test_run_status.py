@@ -5,6 +5,7 @@ import pytest
 
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, RecordError
+from jobs.lease_record import LeaseOwner, LeaseRecord
 from jobs.run_status import STATUS_FILE, ClipInFlight, FailureSeen, RunStatus, read_status, write_status
 from jobs.store import Store, open_store
 
@@ -71,3 +72,9 @@ def test_a_state_that_is_not_known_is_refused(store: Store) -> None:
     store.put(f"runs/{STATUS.run_id}/status.json", STATUS.to_json().replace(b'"rendering"', b'"asleep"'), "text/plain")
     with pytest.raises(RecordError, match="state must be 'rendering' or"):
         read_status(store, STATUS.run_id)
+
+
+@pytest.mark.parametrize("kind", [RunStatus, ClipInFlight, FailureSeen, LeaseRecord, LeaseOwner])
+def test_every_field_is_documented(kind: type) -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "operating.md").read_text(encoding="utf-8")
+    assert not {field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text}

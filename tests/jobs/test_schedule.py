@@ -12,6 +12,7 @@ from jobs.errors import NoWorkersError, StoppedError, StoreUnavailableError, Too
 from jobs.events import (
     Beat,
     ClipEnded,
+    Command,
     Halt,
     NodesDraining,
     ReportFailure,
@@ -21,7 +22,6 @@ from jobs.events import (
     TakeClip,
     Tick,
     WorkerLost,
-    WorkerReady,
 )
 from jobs.retry import GiveUp, Retry, Wait
 from jobs.types import ClipDone, StageTiming, WorkerBeat
@@ -126,7 +126,7 @@ def test_a_worker_that_ran_out_of_memory_is_replaced() -> None:
 
 def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
     farm = Taking(with_retry(min_clips_to_stop=4, max_given_up_share=0.5, max_failures_of_worker=99))
-    running = deque(farm.ready(0))
+    running, commands = deque(farm.ready(0)), list[Command]()
     for number in range(4):
         attempt = running.popleft().attempt
         commands = farm.done(0, attempt.spec) if number == 1 else farm.fails(0, attempt, "code")
@@ -183,7 +183,7 @@ def test_the_only_node_is_never_kept_off() -> None:
     farm = Taking(with_retry(max_losses_of_node=1))
     farm.ready(0, "only")
     (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
-    (start,) = farm.ready(asked.worker, "only")
+    farm.ready(asked.worker, "only")
     farm.schedule._losses_of["only"] = {0}
     (again,) = of_type(farm.after(WorkerLost(asked.worker, "killed")), StartWorker)
     assert not again.avoid
@@ -298,7 +298,7 @@ def test_a_run_that_is_told_to_stop_starts_nothing_and_waits_for_what_is_in_flig
 
 
 def test_a_run_that_is_told_to_stop_ends_at_once_when_nothing_is_in_flight() -> None:
-    farm = Taking()
+    farm, commands = Taking(), list[Command]()
     for start in farm.ready(0):
         farm.after(StopRequested("by SIGTERM"))
         commands = farm.done(0, start.attempt.spec)

@@ -12,6 +12,7 @@ from jobs.config import StoreConfig
 from jobs.encode import read_metadata
 from jobs.errors import CheckError, StoreRefusedError, StoreUnavailableError
 from jobs.records import committed_ids, read_record
+from jobs.spool import SpooledClip
 from jobs.store import open_store
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
@@ -122,10 +123,10 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
             return latents
 
     class Held(ClipWorker):
-        def _commit(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> ClipDone:
+        def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
             if spec.request.prompt == "first":
                 assert second_denoised.wait(30)
-            return super()._commit(spec, attempt, rendered, clock)
+            return super()._encode(spec, attempt, rendered, clock)
 
     worker = Held(replace(setup_for(tmp_path), load_model=lambda *_: Watching()), "node-1")
     worker.load()
