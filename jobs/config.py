@@ -171,7 +171,7 @@ class StoreConfig:
             raise ConfigError(f"store.endpoint_url must begin with http:// or https://, not {self.endpoint_url!r}")
         if self.endpoint_url is not None and "@" in self.endpoint_url.partition("://")[2].partition("/")[0]:
             raise ConfigError(
-                "store.endpoint_url holds a user or password; give credentials in the environment instead"
+                "store.endpoint_url holds a password; give credentials in the environment instead"
             )
         if self.max_attempts < 1:
             raise ConfigError(f"store.max_attempts must be at least 1, not {self.max_attempts}")
