@@ -2,6 +2,7 @@
 
 Decides how it is started, when it is ready and how it is stopped. It has ports, a session folder and a token of its
 own, so that it neither meets nor disturbs another cluster on the machine. What names the session folder is its own.
+What a further node is, is for `ray_node`.
 """
 
 import atexit
@@ -22,6 +23,7 @@ from typing import Self
 
 import psutil
 
+from infra.local.ray_node import LocalNode
 from infra.local.s3_server import HOST, free_ports
 
 POLL_S = 0.1
@@ -33,10 +35,10 @@ class LocalRayError(Exception):
 
 
 class LocalRay:
-    """One cluster of one node, running between `start` and `stop` or inside a `with`.
+    """One cluster, running between `start` and `stop` or inside a `with`: its head, and the nodes that are added.
 
     Args:
-        num_cpus: that it believes to have.
+        num_cpus: that the head believes to have; with 0 it renders nothing.
         environment: variables that its workers see, besides this process's own; credentials of a store belong here.
         token_path: a file with the token that clients have to show; None makes one. A process that is to be a driver
             itself needs its own beforehand, since ray reads its settings when it is imported.
@@ -56,6 +58,8 @@ class LocalRay:
         self._deadline_s = deadline_s
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._num_nodes = 0  # that were ever added
+        self._nodes: list[LocalNode] = []
         self.address = ""
         self.dashboard_url = ""
         self._agent_url = ""
@@ -115,6 +119,20 @@ class LocalRay:
                 raise LocalRayError("Ray did not start:\n" + "\n".join(lines))
             time.sleep(POLL_S)
 
+    def add_node(self, num_cpus: int) -> LocalNode:
+        """Starts a further node of this machine and waits until the cluster knows it.
+
+        Raises:
+            LocalNodeError: it was not ready by the deadline; with its log's end.
+        """
+        self._num_nodes += 1
+        environment = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+        node = LocalNode(
+            (ray_command(), self.address), self.folder / f"n{self._num_nodes}", num_cpus, environment, self._deadline_s
+        )
+        self._nodes.append(node)
+        return node
+
     def _is_ready(self) -> bool:
         """The dashboard answers, and the agent that starts jobs: on a busy machine it is up many seconds later."""
         return self._answers(f"{self.dashboard_url}/api/jobs/") and self._answers(
@@ -138,6 +156,9 @@ class LocalRay:
         """Ends every process of the cluster, by force if asking does not help. May be called again."""
         if self._folder is None:
             return
+        for node in self._nodes:
+            node.stop()
+        self._nodes.clear()
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGTERM)

@@ -1,0 +1,106 @@
+"""A long run of many short clips, faults mixed: is anything lost, and does anything grow?
+
+Decides what is sampled and how it is shown. Growth is judged by the means of the first and the last quarter of the run.
+"""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from infra.chaos.farm import Farm
+from infra.chaos.mixed import MIX, inject_mix, poison_for
+from infra.chaos.play import Outcome, Scenario, Scene, play
+from infra.chaos.report import as_numbers, put_between_markers, write_numbers
+from infra.chaos.workload import Workload
+from jobs.cli import EXIT_QUARANTINE
+
+STEPS, STEP_S = 4, 0.01
+SETTINGS = ("workers.count=3",)
+
+
+@dataclass(frozen=True)
+class ProcessSample:
+    """One process at one moment.
+
+    Args:
+        at_s: since the soak began.
+        age_s: of the process.
+    """
+
+    kind: str
+    pid: int
+    at_s: float
+    age_s: float
+    memory_bytes: int
+    num_files: int
+
+
+def soak(folder: Path, num_clips: int, seed: int, report: Path | None) -> int:
+    """Runs the soak and says what came of it; returns 1 if an invariant broke."""
+    samples: list[ProcessSample] = []
+    started = time.monotonic()
+
+    def look(scene: Scene) -> None:
+        now = time.monotonic() - started
+        samples.extend(sample("driver", scene.driver.pid, now))
+        for actor in scene.farm.actors():
+            samples.extend(sample("actor", actor.pid, now))
+
+    workload = Workload(num_clips, STEPS, STEP_S, poison_for(num_clips))
+    scenario = Scenario("soak", MIX, workload, inject_mix(look), (EXIT_QUARANTINE,), SETTINGS)
+    with Farm(folder, seed) as farm:
+        outcome = play(scenario, farm, seed)
+    lines = describe(outcome, samples)
+    print(lines)
+    if report is not None:
+        put_between_markers(report.with_suffix(".md"), "soak", lines)
+        numbers = {**as_numbers(outcome, 0.0), "samples": [asdict(one) for one in samples]}
+        write_numbers(report.with_suffix(".json"), "soak", numbers)
+    return 0 if outcome.is_clean else 1
+
+
+def sample(kind: str, pid: int, now: float) -> list[ProcessSample]:
+    """A process, if it is still there."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        process = psutil.Process(pid)
+        age_s = time.time() - process.create_time()
+        return [ProcessSample(kind, pid, now, age_s, process.memory_info().rss, process.num_fds())]
+    return []
+
+
+def describe(outcome: Outcome, samples: Sequence[ProcessSample]) -> str:
+    found = outcome.audit
+    actors = {one.pid for one in samples if one.kind == "actor"}
+    counts = (
+        f"{found.num_planned:,} clips in {outcome.wall_s:.0f} s, {outcome.num_injected:,} faults ({outcome.fault}): "
+        f"{found.num_committed:,} committed, {found.num_quarantined:,} in quarantine, {len(found.lost)} lost, "
+        f"{len(found.duplicated)} duplicated, {len(found.mismatched)} mismatched, {len(found.orphans)} left running."
+    )
+    return "\n".join([
+        counts,
+        *(f"- {line}" for line in (*outcome.problems, *found.violations)),
+        "",
+        "| | first quarter | last quarter |",
+        "| --- | ---: | ---: |",
+        row("driver's memory in MiB", "driver", samples, lambda one: one.memory_bytes / 2**20),
+        row("driver's open files", "driver", samples, lambda one: one.num_files),
+        row(f"memory of an actor, of {len(actors)}, in MiB", "actor", samples, lambda one: one.memory_bytes / 2**20),
+        row("open files of an actor", "actor", samples, lambda one: one.num_files),
+    ])  # fmt: skip
+
+
+def row(name: str, kind: str, samples: Sequence[ProcessSample], value: Callable[[ProcessSample], float]) -> str:
+    """Means over the first and the last quarter of the run's time; a process that is just starting does not count."""
+    grown = [one for one in samples if one.kind == kind and one.age_s > 10]
+    if not grown:
+        return f"| {name} | no sample | no sample |"
+    first, last = grown[0].at_s, grown[-1].at_s
+    quarter_s = (last - first) / 4
+    early = [value(one) for one in grown if one.at_s <= first + quarter_s]
+    late = [value(one) for one in grown if one.at_s >= last - quarter_s]
+    return f"| {name} | {statistics.fmean(early):.1f} | {statistics.fmean(late):.1f} |"

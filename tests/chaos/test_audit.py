@@ -1,0 +1,182 @@
+"""Every violation that the audit is to find, planted in a folder store, is found; a good store is found good."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.chaos.audit import Audit, audit
+from infra.chaos.workload import Workload, write_models
+from jobs.catalog import ModelCatalog
+from jobs.config import EncodingConfig, StoreConfig
+from jobs.encode import encode_mp4
+from jobs.manifest import open_manifest
+from jobs.record_types import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key
+from jobs.records import commit_record, upload_clip, write_quarantine
+from jobs.store import Store, open_store
+from jobs.types import ClipFailed, ClipSpec
+from pipelines.types import VideoFrames
+
+AT = "2026-01-31T12:00:00.000Z"
+
+
+@pytest.fixture(scope="module")
+def specs(tmp_path_factory: pytest.TempPathFactory) -> list[ClipSpec]:
+    folder = tmp_path_factory.mktemp("chaos")
+    catalog = ModelCatalog(write_models(folder / "models"))
+    return list(open_manifest(Workload(3).write(folder / "rows.jsonl"), catalog, model="stand-in").specs())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "out").as_uri(), StoreConfig())
+
+
+@pytest.fixture
+def good(store: Store, specs: list[ClipSpec], tmp_path: Path) -> Store:
+    """Two clips committed, one given up."""
+    for spec in specs[:2]:
+        commit(store, spec, mp4(tmp_path, spec))
+    write_quarantine(store, quarantine(specs[2]))
+    return store
+
+
+def mp4(folder: Path, spec: ClipSpec) -> bytes:
+    shape = spec.request.shape
+    level = spec.request.sampling.seed * 40 + 50
+    frames = np.full((shape.num_frames, shape.height, shape.width, 3), level, np.uint8)
+    path = folder / "clip.mp4"
+    encode_mp4(VideoFrames(frames, spec.request.fps), path, EncodingConfig(preset="ultrafast"), {})
+    return path.read_bytes()
+
+
+def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
+    clip = upload_clip(store, spec.clip_id, body)
+    shape = spec.request.shape
+    record = ClipRecord(
+        clip_id=spec.clip_id,
+        name=spec.name,
+        model=spec.model,
+        request=spec.request,
+        run_id="run",
+        attempt=1,
+        uri=clip.uri,
+        key=clip.key,
+        sha256=clip.sha256,
+        num_bytes=clip.num_bytes,
+        num_frames=shape.num_frames,
+        width=shape.width,
+        height=shape.height,
+        fps=spec.request.fps,
+        committed_at=AT,
+        timings=(),
+        encoding=EncodingConfig(),
+        worker=WorkerIdentity("host", "node", "stand-in", 1),
+        peak_memory_bytes=0,
+        peak_memory_kind="host",
+        host_memory_bytes=1,
+        attention="fused",
+        nag_coverage=NagCoverage(1, 1),
+        versions={},
+    )
+    commit_record(store, clip, record)
+    return record
+
+
+def quarantine(spec: ClipSpec, reason: str = "it failed twice") -> QuarantineRecord:
+    failed = ClipFailed(spec.clip_id, spec.name, 2, "clip", True, "BadPictureError", "black", "", "host:1")
+    return QuarantineRecord.of(failed, "run", reason, AT)
+
+
+def test_a_good_store_is_clean(good: Store, specs: list[ClipSpec]) -> None:
+    writes = {record_key(spec.clip_id): 1 for spec in specs[:2]}
+    found = audit(good, specs, writes)
+    assert found == Audit(3, 2, 1, (), (), (), ())
+    assert found.is_clean
+
+
+def test_a_clip_that_is_neither_committed_nor_given_up_is_lost(good: Store, specs: list[ClipSpec]) -> None:
+    good.delete(record_key(specs[0].clip_id))
+    found = audit(good, specs, {})
+    assert found.lost == (f"{specs[0].name} ({specs[0].clip_id})",)
+    assert not found.is_clean
+
+
+def test_a_record_that_was_written_twice_is_a_duplicate(good: Store, specs: list[ClipSpec]) -> None:
+    found = audit(good, specs, {record_key(specs[0].clip_id): 2, record_key(specs[1].clip_id): 1})
+    assert len(found.duplicated) == 1
+    assert specs[0].clip_id in found.duplicated[0]
+    assert not found.is_clean
+
+
+def test_a_process_that_outlives_its_run_is_an_orphan(good: Store, specs: list[ClipSpec]) -> None:
+    assert not audit(good, specs, {}, ["ray::RenderActor (1)"]).is_clean
+
+
+def other_bytes(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    store.put(record.key, mp4(folder, spec) + b"", "video/mp4")
+    changed = bytearray(store.get(record.key))
+    changed[-1] ^= 1
+    store.put(record.key, bytes(changed), "video/mp4")
+
+
+def half_a_clip(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    body = mp4(folder, spec)
+    store.delete(record_key(spec.clip_id))
+    commit(store, spec, body[: len(body) // 2])
+
+
+def no_clip(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    store.delete(record.key)
+
+
+def another_clips_record(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    other = "0" * 32
+    text = record.to_json().replace(spec.clip_id.encode(), other.encode())
+    store.put(clip_key(other, record.sha256), store.get(record.key), "video/mp4")
+    store.put(record_key(spec.clip_id), text, "application/json")
+
+
+def another_prompt(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    text = record.to_json().replace(spec.request.prompt.encode(), b"something else")
+    store.put(record_key(spec.clip_id), text, "application/json")
+
+
+def half_a_record(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    text = record.to_json()
+    store.put(record_key(spec.clip_id), text[: len(text) // 2], "application/json")
+
+
+def a_stranger(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    store.put(record_key("f" * 32), record.to_json(), "application/json")
+
+
+def no_reason(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    store.delete(record_key(spec.clip_id))
+    write_quarantine(store, quarantine(spec, reason=" "))
+
+
+Plant = Callable[[Store, ClipSpec, Path, ClipRecord], None]
+PLANTS: dict[Plant, str] = {
+    other_bytes: "another digest",
+    half_a_clip: "no whole clip",
+    no_clip: "is missing and a record names it",
+    another_clips_record: "describes another clip",
+    another_prompt: "something else was asked for",
+    half_a_record: "is no JSON",
+    a_stranger: "not in the plan",
+    no_reason: "gives no reason",
+}
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_what_a_record_says_and_is_not_so_is_found(
+    plant: Plant, store: Store, specs: list[ClipSpec], tmp_path: Path
+) -> None:
+    record = commit(store, specs[0], mp4(tmp_path, specs[0]))
+    assert audit(store, specs[:1], {}).is_clean
+    plant(store, specs[0], tmp_path, record)
+    found = audit(store, specs[:1], {})
+    assert any(PLANTS[plant] in text for text in found.mismatched), found
+    assert not found.is_clean

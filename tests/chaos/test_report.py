@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from infra.chaos.audit import Audit
+from infra.chaos.play import Outcome
+from infra.chaos.report import in_words, put_between_markers, table
+
+
+def outcome(name: str = "kill", lost: tuple[str, ...] = ()) -> Outcome:
+    return Outcome(name, "kill -9", 4, Audit(24, 24 - len(lost), 0, lost, (), (), ()), 31.4, (0,), ())
+
+
+def test_the_table_says_how_often_a_fault_struck_and_what_it_cost() -> None:
+    row = table([outcome()], {"kill": 20.0}).splitlines()[2]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "kill -9", "4", "24", "24", "0", "0", "0", "0", "0", "0", "31 s", "20 s", "+11 s",
+    ]  # fmt: skip
+
+
+def test_an_invariant_that_broke_is_seen_in_the_table() -> None:
+    assert "NOT AS EXPECTED" in table([outcome(lost=("clip-1",))], {"kill": 20.0})
+
+
+def test_exit_codes_in_a_row_are_counted() -> None:
+    assert in_words((-9, -9, -9, 0)) == "3 x SIGKILL, 0"
+
+
+def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "docs" / "chaos.md"
+    page.parent.mkdir()
+    page.write_text("# Chaos\n\nby people\n\n<!-- begin faults -->\nold\n<!-- end faults -->\n\nalso by people\n")
+    put_between_markers(page, "faults", "new")
+    put_between_markers(page, "soak", "long")
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("# Chaos\n\nby people\n\n<!-- begin faults -->\nnew\n<!-- end faults -->\n\nalso by people")
+    assert text.endswith("<!-- begin soak -->\nlong\n<!-- end soak -->\n")
+
+
+def test_a_page_that_is_not_there_is_made(tmp_path: Path) -> None:
+    put_between_markers(tmp_path / "docs" / "chaos.md", "faults", "table")
+    assert "<!-- begin faults -->\ntable\n<!-- end faults -->" in (tmp_path / "docs" / "chaos.md").read_text()

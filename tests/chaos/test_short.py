@@ -1,0 +1,40 @@
+"""The chaos suite's short form: four faults, injected into a real driver on a real cluster before a real S3 server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.chaos.farm import Farm
+from infra.chaos.play import play
+from infra.chaos.scenarios import SHORT, all_scenarios
+
+pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(600)]
+SCENARIOS = {scenario.name: scenario for scenario in all_scenarios(is_short=True)}
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    with Farm(tmp_path_factory.mktemp("chaos")) as farm:
+        yield farm
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_fault_loses_no_clip_and_commits_none_twice(farm: Farm, name: str) -> None:
+    outcome = play(SCENARIOS[name], farm, seed=0)
+    assert outcome.audit.violations == ()
+    assert outcome.problems == ()
+    assert outcome.num_injected >= 1
+
+
+def test_a_lost_node_takes_its_workers_along_and_a_stopped_farm_leaves_nothing(tmp_path: Path) -> None:
+    with Farm(tmp_path, num_nodes=1, node_cpus=1) as farm:
+        (node,) = farm.nodes
+        assert node.is_alive
+        assert len(node.node_id) == 56
+        node.kill()
+        assert not node.is_alive
+        cluster = farm.cluster
+        farm.have_nodes()
+        assert farm.nodes != [node]
+    assert cluster.processes() == []

@@ -1,0 +1,84 @@
+"""What the chaos suite renders is a clip like any other, and its faults are real ones."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from infra.chaos.stand_in import StandInError, StandInFamily
+from infra.chaos.workload import Workload, write_models
+from jobs.catalog import ModelCatalog
+from jobs.manifest import open_manifest
+from pipelines.errors import BadPictureError
+from pipelines.family import ModelFamily
+from pipelines.picture_limits import PictureLimits
+from pipelines.pictures import check_frames, check_latents
+from pipelines.types import GenerationRequest
+
+FAMILY = StandInFamily(0.0)
+
+
+def requests(folder: Path, workload: Workload) -> list[GenerationRequest]:
+    catalog = ModelCatalog(write_models(folder / "models"))
+    manifest = open_manifest(workload.write(folder / "rows.jsonl"), catalog, model="stand-in")
+    return [spec.request for spec in manifest.specs()]
+
+
+def denoise(request: GenerationRequest, steps: list[int]) -> torch.Tensor:
+    family: ModelFamily = FAMILY
+    return family.denoise(request, family.encode_text(request), steps.append)
+
+
+def test_clips_pass_the_checks_of_pictures_and_differ(tmp_path: Path) -> None:
+    digests: set[bytes] = set()
+    for request in requests(tmp_path, Workload(50)):
+        latents = denoise(request, steps := [])
+        check_latents(latents)
+        video = FAMILY.decode(request, latents)
+        check_frames(video, request.prompt, PictureLimits())
+        assert steps == list(range(request.sampling.num_inference_steps))
+        assert np.array_equal(video.frames, FAMILY.decode(request, latents).frames)
+        digests.add(video.frames.tobytes())
+    assert len(digests) == 50
+
+
+def test_poison_is_spread_among_the_rows_and_every_row_is_a_clip_of_its_own(tmp_path: Path) -> None:
+    workload = Workload(20, poison=("die", "nan", "error"))
+    words = [request.prompt.split()[0] for request in requests(tmp_path, workload)]
+    assert len(words) == 23
+    assert [words.index(word) for word in ("die", "nan", "error")] == [5, 11, 17]
+    assert len(requests(tmp_path, workload.healthy)) == 20
+
+
+@pytest.mark.parametrize(("word", "error"), [("memory", torch.OutOfMemoryError), ("error", StandInError)], ids=str)
+def test_a_poisoned_row_raises(tmp_path: Path, word: str, error: type[Exception]) -> None:
+    (request,) = requests(tmp_path, Workload(0, poison=(word,)))
+    with pytest.raises(error):
+        denoise(request, [])
+
+
+def test_a_row_of_nan_is_no_picture(tmp_path: Path) -> None:
+    (request,) = requests(tmp_path, Workload(0, poison=("nan",)))
+    with pytest.raises(BadPictureError):
+        check_latents(denoise(request, []))
+
+
+def in_a_process(word: str, rest: str = "") -> "subprocess.Popen[str]":
+    program = f"from infra.chaos.stand_in import FAULTS\n{rest}\nFAULTS[{word!r}]()"
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+
+
+def test_die_kills_the_process() -> None:
+    with in_a_process("die") as process:
+        assert process.wait(60) == -signal.SIGKILL
+
+
+def test_eat_runs_into_a_limit_of_the_process() -> None:
+    with in_a_process("eat") as process:
+        _, said = process.communicate(timeout=60)
+        assert "MemoryError" in said
+        assert process.returncode == 1
