@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,7 @@ def test_failures_and_the_end_of_a_clip_are_written(tmp_path: Path) -> None:
 def test_a_clip_that_is_committed_after_all_is_not_put_in_quarantine(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri(), StoreConfig())
     clip = upload_clip(store, ONE.clip_id, BODY)
-    made = record()
-    commit_record(store, clip, type(made)(**{**vars(made), "uri": clip.uri}))
+    commit_record(store, clip, replace(record(), uri=clip.uri))
     ledger = FailureLedger(store, "run-1")
     ledger.add(failed(1), GiveUp("enough"))
     assert ledger.close(30) == 0
