@@ -7,10 +7,11 @@ quarantine; 4 stopped.
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -138,6 +139,7 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
     Args:
         load_model: how workers load their models; None takes diffusers' pipelines.
     """
+    sys.excepthook = _print_redacted
     options = parse_arguments(arguments)
     try:
         return _run_command(options, Console(), load_model)
@@ -246,6 +248,11 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
     for spec in plan.pending():
         if spec.clip_id in given_up:
             lift_quarantine(store, spec.clip_id)
+
+
+def _print_redacted(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+    """An unforeseen exception's traceback, as Python prints it, without secrets."""
+    sys.stderr.write(redact("".join(traceback.format_exception(error))))
 
 
 def _complain(text: str) -> None:

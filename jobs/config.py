@@ -169,6 +169,8 @@ class StoreConfig:
     def __post_init__(self) -> None:
         if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
             raise ConfigError(f"store.endpoint_url must begin with http:// or https://, not {self.endpoint_url!r}")
+        if self.endpoint_url is not None and "@" in self.endpoint_url.partition("://")[2].partition("/")[0]:
+            raise ConfigError("store.endpoint_url holds a password; give credentials in the environment instead")
         if self.max_attempts < 1:
             raise ConfigError(f"store.max_attempts must be at least 1, not {self.max_attempts}")
         if not (self.connect_timeout_s > 0 and self.read_timeout_s > 0):

@@ -98,6 +98,10 @@ class CheckError(JobError):
     failure_class = "clip"
 
 
+class SpoolError(JobError):
+    """The folder for encoded clips on this machine cannot be trusted."""
+
+
 class WorkerLostError(JobError):
     """The process that rendered the clip died."""
 

@@ -128,10 +128,11 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
     if one.kind != "clip":
         committed = {one.clip_id} if one.clip_id and store.exists(record_key(one.clip_id)) else set[str]()
         return is_garbage(store, one, committed)
+    # by listing: where credentials may list only a part, S3 answers for a missing object that it is forbidden
+    if not store.exists(record_key(one.clip_id)):
+        return True
     try:
         return read_record(store, one.clip_id).key != key
-    except ObjectMissingError:
-        return True
     except RecordError:
         return False
 

@@ -163,7 +163,7 @@ class Run:
             num_workers_lost=progress.num_workers_lost,
             elapsed_s=elapsed_s,
             clips_per_hour=progress.num_committed / elapsed_s * 3600 if progress.num_committed else None,
-            eta_s=elapsed_s / num_ended * (progress.num_clips - num_ended) if num_ended else None,
+            eta_s=elapsed_s / num_ended * (progress.num_clips - num_ended) if progress.num_committed else None,
             in_flight=progress.in_flight.clips(),
             last_failures=progress.last_failures,
         )

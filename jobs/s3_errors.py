@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Generator
 
 import botocore.exceptions as aws
+import urllib3.exceptions
 
 from jobs.errors import (
     CredentialsExpiredError,
@@ -55,6 +56,7 @@ UNRENEWED_CREDENTIALS = (
 CONNECTION_ERRORS = (
     aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError,
     aws.ResponseStreamingError,
+    urllib3.exceptions.HTTPError,  # botocore lets it through where the body of a refusal breaks off
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.disk import disk_errors
-from jobs.errors import RecordError
+from jobs.errors import RecordError, SpoolError
 from jobs.record_types import CLIP_ID, ClipRecord
 
 CLIP_FILE, RECORD_FILE = "clip.mp4", "record.json"
@@ -53,9 +54,11 @@ class Spool:
 
         Raises:
             DiskFullError: there is no space, now or while the folder was written to.
+            SpoolError: somebody else made the folder, or may write to it.
         """
         with disk_errors(self.folder):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._refuse_strangers()
             making = self.folder / f".{secrets.token_hex(8)}"
             making.mkdir(mode=0o700)
             try:
@@ -73,8 +76,31 @@ class Spool:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
 
+    def _refuse_strangers(self) -> None:
+        """Others may write to the folder of temporary files; what they left there must not be taken for ours.
+
+        Raises:
+            SpoolError: somebody else made the folder, or may write to it.
+        """
+        for folder in (self.folder.parent, self.folder):
+            try:
+                status = folder.lstat()
+            except FileNotFoundError:
+                continue
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+            if not is_ours:
+                raise SpoolError(
+                    f"the spool {folder} is not a folder that belongs to this user alone: remove it, or set "
+                    "workers.spool_folder"
+                )
+
     def find(self, clip_id: str) -> SpooledClip | None:
-        """A clip that waits, if it is whole; what is damaged is removed."""
+        """A clip that waits, if it is whole; what is damaged is removed.
+
+        Raises:
+            SpoolError: somebody else made the folder, or may write to it.
+        """
+        self._refuse_strangers()
         kept = self.folder / clip_id
         try:
             record = ClipRecord.from_json((kept / RECORD_FILE).read_bytes())
@@ -94,6 +120,7 @@ class Spool:
 
     def clip_ids(self) -> frozenset[str]:
         """Those that wait."""
+        self._refuse_strangers()
         try:
             return frozenset(path.name for path in self.folder.iterdir() if CLIP_ID.fullmatch(path.name))
         except FileNotFoundError:

@@ -147,7 +147,7 @@ class ClipWorker:
                 uri = read_record(self._store, spec.clip_id).uri
                 return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
             spooled = self._spool.find(spec.clip_id)
-            if spooled is None:
+            if spooled is None or (spooled.record.model, spooled.record.request) != (spec.model, spec.request):
                 job = partial(self._render_frames, spec, clock, started_at, start, attempt, is_safe=is_safe)
                 spooled = self._encode(spec, attempt, self._device.submit(job).result(), clock)
             return self._commit(spec, attempt, spooled, clock)
@@ -185,7 +185,7 @@ class ClipWorker:
                 embeddings = family.encode_text(request)
             latents = family.denoise(request, embeddings, clock.steps())
         try:
-            check_latents(latents)
+            check_latents(latents, limits)
             with clock.measure_device("decode"):
                 video = family.decode(request, latents)
             check_frames(video, request.prompt, limits)

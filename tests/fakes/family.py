@@ -1,9 +1,10 @@
 """A model family without a model: frames that depend on the request alone, and failures on demand.
 
 What a prompt begins with decides what happens: `error` raises, `memory` raises as a device does that is full, `die`
-ends the process, `die once PATH` only if PATH does not exist yet, `wait PATH` waits until PATH exists. `nan` makes NaN
-of the latents, `nan unless safe` only outside of `safe_attention`. `unlit`, `flat`, `stuck` and `garbled` give black,
-grey, frozen and noisy frames, by words that no check takes for an order. All else is a wave that moves.
+ends the process, `stop` freezes it (`once PATH` behind either: only if PATH does not exist yet), `wait PATH` waits
+until PATH exists. `nan` makes NaN of the latents, `nan unless safe` only outside of `safe_attention`. `unlit`, `flat`,
+`stuck` and `garbled` give black, grey, frozen and noisy frames, by words that no check takes for an order. All else is
+a wave that moves.
 """
 
 import hashlib
@@ -57,6 +58,8 @@ class FakeFamily:
                 time.sleep(0.05)
         if words[0] == "die" and (len(words) == 1 or is_first(Path(words[-1]))):
             os.kill(os.getpid(), signal.SIGKILL)
+        if words[0] == "stop" and (len(words) == 1 or is_first(Path(words[-1]))):
+            os.kill(os.getpid(), signal.SIGSTOP)
         if words[0] == "nan" and not (words[1:] == ["unless", "safe"] and self._is_safe):
             return torch.full((1,), torch.nan)
         return torch.zeros(1)

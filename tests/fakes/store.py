@@ -16,7 +16,7 @@ from jobs.store_uri import StoredObject, check_body, check_key
 Trouble = Literal["unavailable", "lost", "lie"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryObject:
     body: bytes
     modified_at: float

@@ -37,7 +37,7 @@ SPECS = [spec("sunrise", seed) for seed in range(40)]
 STALL = StallPolicy(beat_interval_s=1, beat_timeout_s=20, first_s=100, factor=3, min_s=30)
 CONFIG = RunConfig(
     workers=WorkerConfig(spool_clips=2, recycle_after_clips=5, load_timeout_s=300, drain_s=2),
-    retry=RetryPolicy(),
+    retry=RetryPolicy(min_clips_to_stop=6, max_given_up_share=0.7),
     stall=STALL,
 )
 NODES = ("node-a", "node-b", "node-c")
@@ -117,6 +117,8 @@ class Night:
         self.now = 0.0
         self.workers: dict[WorkerId, Simulated] = {}
         self._chances = deque(chances)
+        self._event: Event = Tick()
+        self._stopped = Simulated("")  # the last one
         self._known: set[WorkerId] = set()
         self._nodes_gone = frozenset[str]()
 
@@ -158,6 +160,7 @@ class Night:
                 yield Hang(number, one.spec.clip_id)
                 for kind in kinds:
                     yield ClipEnded(number, failure(one.spec, one.number, number, kind))
+                yield ClipEnded(number, failure(one.spec, one.number, number, "store", may_pass=False))
         yield NodesDraining(frozenset([NODES[1]]))
         yield StopRequested("by SIGTERM")
 
@@ -174,7 +177,7 @@ class Night:
             case _:
                 self.now += 0.1
                 self._learn(event)
-                self._carry_out(self.schedule.handle(event, self.now))
+                self._carry_out(self._handle(event))
 
     def _learn(self, event: Event) -> None:
         match event:
@@ -205,9 +208,13 @@ class Night:
             for number in list(self.workers):
                 worker = self.workers.get(number)
                 if worker is not None and worker.is_ready and not worker.is_frozen and not self.is_over:
-                    self._carry_out(self.schedule.handle(Beat(number, worker.beat()), self.now))
+                    self._carry_out(self._handle(Beat(number, worker.beat())))
             if not self.is_over:
-                self._carry_out(self.schedule.handle(Tick(), self.now))
+                self._carry_out(self._handle(Tick()))
+
+    def _handle(self, event: Event) -> list[Command]:
+        self._event = event
+        return self.schedule.handle(event, self.now)
 
     def _carry_out(self, commands: list[Command]) -> None:
         for command in commands:
@@ -221,8 +228,8 @@ class Night:
                     self.workers[number] = Simulated(places[number % len(places)])
                     assert len(self.workers) <= self.num_workers
                 case StopWorker(number, _, is_lost):
-                    stopped = self.workers.pop(number)
-                    assert is_lost or not stopped.clips, "a worker was replaced with clips in its hands"
+                    self._stopped = self.workers.pop(number)
+                    assert is_lost or not self._stopped.clips, "a worker was replaced with clips in its hands"
                 case TakeClip():
                     taken = next(self.plan, None)
                     self.planned += [taken.clip_id] if taken else []
@@ -259,6 +266,11 @@ class Night:
         if failed.failure_class == "store":
             assert isinstance(decision, Wait | Stop), "given up or charged for the store's sake"
             return
+        if failed.failure_class == "stall":
+            assert self._stopped.is_frozen or failed.clip_id in self._stopped.hanging, "charged with another's stall"
+        if failed.failure_class == "worker":
+            assert isinstance(self._event, WorkerLost), "charged with a loss that was none"
+            assert not self._event.is_preempted, "charged with a preemption"
         self.charged.setdefault(failed.clip_id, []).append(failed.failure_class)
         charged = self.charged[failed.clip_id]
         if failed.failure_class in MAX_LIMITS:

@@ -1,15 +1,18 @@
 """The dispatcher on a real Ray cluster, with a family that fails on demand."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.config import RetryPolicy, RunConfig, StoreConfig, WorkerConfig
+from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
-from jobs.errors import NoWorkersError, StoreRefusedError
+from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
 from jobs.events import Attempt
 from jobs.records import committed_ids, read_record
 from jobs.retry import Decision, GiveUp, Retry
@@ -155,6 +158,120 @@ def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_drive
     with pytest.raises(StoreRefusedError):
         Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, notes).run(iter([spec("sunrise")]))
     assert not any(isinstance(decision, GiveUp) for _, decision in notes.failed)
+
+
+IMPATIENT = replace(CONFIG, stall=StallPolicy(beat_interval_s=0.5, beat_timeout_s=6, first_s=6, factor=3, min_s=6))
+
+
+def failures_of(notes: Notes) -> list[tuple[str, str]]:
+    return [(failed.clip_id, failed.failure_class) for failed, _ in notes.failed]
+
+
+def test_a_worker_answers_while_it_computes(ray_driver: LocalRay, tmp_path: Path) -> None:
+    gate, one = tmp_path / "gate", spec(f"wait {tmp_path / 'gate'}")
+
+    class Opening(Notes):
+        def worker_beat(self, beat: WorkerBeat) -> None:
+            super().worker_beat(beat)
+            if [clip for clip in beat.clips if clip.stage == "denoise"]:
+                gate.touch()
+
+    notes = Opening()
+    Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter([one]))
+    assert [done.clip_id for done in notes.done] == [one.clip_id]
+    assert all(beat.memory_bytes > 0 for beat in notes.beats)
+    assert notes.done[0].memory_bytes > 0
+
+
+def test_a_worker_that_is_frozen_is_killed_and_its_clip_is_rendered_by_another(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    specs = [spec("sunrise", seed) for seed in range(4)]
+    freezing = spec(f"stop once {tmp_path / 'frozen'}")
+    notes = dispatch(setup_for(tmp_path), [freezing, *specs], IMPATIENT)
+    assert committed(tmp_path) == {freezing.clip_id, *(one.clip_id for one in specs)}
+    assert (freezing.clip_id, "stall") in failures_of(notes)
+    (message,) = notes.lost
+    label, text = message.split(": ")
+    assert text.startswith("no word from it for")
+    assert not is_alive(int(label.split(":")[1]))
+
+
+def is_alive(pid: int) -> bool:
+    """After a while: its raylet kills what does not answer after some seconds."""
+    try:
+        psutil.Process(pid).wait(timeout=20)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.TimeoutExpired:
+        return True
+    return False
+
+
+def test_a_clip_that_hangs_on_every_worker_is_given_up_and_the_others_are_not(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    specs = [spec("sunrise", seed) for seed in range(4)]
+    hanging = spec(f"wait {tmp_path / 'never'}")
+    notes = dispatch(setup_for(tmp_path), [hanging, *specs], IMPATIENT)
+    assert committed(tmp_path) == {one.clip_id for one in specs}
+    assert failures_of(notes) == [(hanging.clip_id, "stall"), (hanging.clip_id, "stall")]
+    assert "no progress in denoise after step 2" in notes.failed[0][0].message
+    assert isinstance(notes.failed[1][1], GiveUp)
+
+
+def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    specs = [spec(f"wait {gate}", seed) for seed in range(6)]
+
+    class Asking(Notes):
+        def worker_ready(self, label: str, device: str) -> None:
+            super().worker_ready(label, device)
+            if len(self.ready) == 1:
+                os.kill(int(label.split(":")[1]), signal.SIGTERM)
+
+        def worker_beat(self, beat: WorkerBeat) -> None:
+            super().worker_beat(beat)
+            if beat.is_draining and beat.clips:
+                gate.touch()
+
+    notes = Asking()
+    Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter(specs))
+    assert len(notes.done) == 6
+    assert not notes.failed
+    assert not notes.lost
+    assert [message.split(": ")[1] for message in notes.replaced] == ["it was told to end"]
+
+
+def test_a_worker_is_replaced_after_its_share_of_clips(ray_driver: LocalRay, tmp_path: Path) -> None:
+    config = replace(CONFIG, workers=replace(CONFIG.workers, recycle_after_clips=4))
+    notes = Notes()
+    Dispatcher(setup_for(tmp_path), config, 1, 0, notes).run(spec("sunrise", seed) for seed in range(9))
+    assert len(notes.done) == 9
+    assert not notes.lost
+    assert len(set(notes.ready)) >= 2
+    assert notes.replaced[0].endswith("recycled after 4 clips")
+
+
+def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_the_rest(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    never = spec(f"wait {tmp_path / 'never'}")
+
+    class Stopping(Notes):
+        dispatcher: Dispatcher | None = None
+
+        def worker_beat(self, beat: WorkerBeat) -> None:
+            if [clip for clip in beat.clips if clip.stage == "denoise"] and self.dispatcher is not None:
+                self.dispatcher.request_stop("by somebody")
+
+    notes = Stopping()
+    notes.dispatcher = Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes)
+    with pytest.raises(StoppedError, match="by somebody"):
+        notes.dispatcher.run(iter([never, spec("sunrise")]))
+    assert not notes.failed
 
 
 def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:

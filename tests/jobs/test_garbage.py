@@ -148,6 +148,12 @@ def test_an_mp4_that_is_uploaded_once_more_after_the_first_look_is_young_again(s
     assert store.exists(mp4)
 
 
+def test_an_mp4_whose_record_cannot_be_read_at_the_second_look_is_spared(store: AgedStore) -> None:
+    mp4 = add_mp4(store, 1, b"newer", OLD_S)
+    assert removed(store, lambda: store.put(record_key(clip_id(1)), b'{"schema_version": 99}', TEXT)).num_spared == 1
+    assert store.exists(mp4)
+
+
 def test_what_somebody_else_has_removed_is_not_counted(store: AgedStore) -> None:
     mp4 = add_mp4(store, 1, b"gone", OLD_S)
     assert removed(store, lambda: store.delete(mp4)) == Removed(0, 0, 1)

@@ -21,11 +21,14 @@ from infra.local.s3_server import REGION, Identity, LocalS3
 from jobs.cli import EXIT_REFUSED, main
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError
+from jobs.garbage import find_garbage, remove_garbage
+from jobs.lease import Lease
 from jobs.records import (
     RUN_FILE,
     FailureRecord,
     QuarantineRecord,
     committed_ids,
+    latents_key,
     lift_quarantine,
     quarantined_ids,
     read_failures,
@@ -162,8 +165,17 @@ def render(store: Store, folder: Path, seed: int) -> list[ClipDone]:
     return done
 
 
+def failure(prompt: str, seed: int) -> ClipFailed:
+    return ClipFailed(spec(prompt, seed).clip_id, "bad", 1, "code", False, "FakeError", "no", "Traceback", "w", ())
+
+
+def quarantined(seed: int) -> QuarantineRecord:
+    """Of a clip that is committed since."""
+    return QuarantineRecord.of(failure("sunrise", seed), "run-1", "no", NOW)
+
+
 def give_up_and_lift(store: Store, seed: int) -> None:
-    failed = ClipFailed(spec("error", seed).clip_id, "bad", 1, "code", False, "FakeError", "no", "Traceback", "w", ())
+    failed = failure("error", seed)
     write_failure(store, FailureRecord.of(failed, "run-1", NOW))
     write_quarantine(store, QuarantineRecord.of(failed, "run-1", "no", NOW))
     assert failed.clip_id in quarantined_ids(store)
@@ -172,9 +184,12 @@ def give_up_and_lift(store: Store, seed: int) -> None:
 
 
 def hold_a_lease(store: Store) -> None:
-    store.put_if_absent("lease/0000000001.json", b"{}", "application/json")
-    assert "lease/0000000001.json" in store.keys("lease/")
-    store.delete("lease/0000000001.json")
+    """As two drivers do, one after the other; the second removes what the first, or an earlier test, left."""
+    for run_id in ("run-1", "run-2"):
+        lease = Lease.take(store, run_id, 60, is_takeover=True)
+        lease.renew()
+        lease.release()
+    assert len(list(store.keys("lease/"))) == 1
 
 
 def everything(store: Store, folder: Path, seed: int) -> None:
@@ -192,7 +207,7 @@ def test_the_policy_for_rendering_is_enough(become: Callable[[str], None], serve
     clip_id = spec("sunrise", 0).clip_id
     assert committed_ids(store) >= {clip_id}
     assert store.get(read_record(store, clip_id).key)
-    assert not [key for key in objects(server) if "access-check" in key or "quarantine" in key or "lease" in key]
+    assert not [key for key in objects(server) if "access-check" in key or "quarantine" in key]
 
 
 @pytest.mark.parametrize("name", LACKING, ids=[f"{action} on {resource}" for action, resource in LACKING.values()])
@@ -239,16 +254,26 @@ def test_who_renders_or_cleans_up_can_remove_no_record(become: Callable[[str], N
     assert store.exists(record_key("0" * 32))
 
 
-def test_only_who_cleans_up_can_remove_clips(become: Callable[[str], None]) -> None:
-    key = f"clips/{'0' * 32}/{'0' * 16}.mp4"
+def test_only_who_cleans_up_can_remove_clips_and_latents(become: Callable[[str], None], tmp_path: Path) -> None:
+    clip_id, later = "1" * 32, time.time() + 3600
+    left_over = {f"clips/{clip_id}/{'0' * 16}.mp4", latents_key(clip_id, "run-1", 1), f"access-check-{'0' * 16}"}
     become("renderer")
     store = open_store(OUTPUT, FAST)
-    store.put(key, b"left over", "video/mp4")
+    (done, _) = render(store, tmp_path, 200)
+    for key in left_over:
+        store.put(key, b"left over", "video/mp4")
+    write_quarantine(store, quarantined(200))
     with pytest.raises(StoreRefusedError, match=REFUSED):
-        store.delete(key)
+        remove_garbage(store, find_garbage(store, later), later, lambda: None)
     become("cleaner")
-    open_store(OUTPUT, FAST).delete(key)
-    assert not store.exists(key)
+    store = open_store(OUTPUT, FAST)
+    lease = Lease.take(store, "gc-1", 60, is_takeover=True)
+    remove_garbage(store, find_garbage(store, later), later, lease.renew)
+    lease.release()
+    assert not find_garbage(store, later)
+    assert not left_over & set(store.keys(""))
+    assert done.clip_id not in quarantined_ids(store)
+    assert store.exists(read_record(store, done.clip_id).key)
 
 
 def test_who_may_read_reads_and_changes_nothing(become: Callable[[str], None], server: LocalS3, tmp_path: Path) -> None:

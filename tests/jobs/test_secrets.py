@@ -1,7 +1,9 @@
 """Secrets planted in the environment and raised in errors: none reaches the store, the log or the driver."""
 
 import io
+import os
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -130,6 +132,7 @@ def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(planted:
     "arguments",
     [
         ["store.endpoint_url=ftp://user:planted-password@host"],
+        ["store.endpoint_url=http://user:planted-password@host"],
         ["--output", "s3://renders/x?X-Amz-Signature=planted0123456789"],
         ["--output", "s3://renders/x?token=planted-hub-token"],
         ["--profile", "/nowhere/planted-hub-token.yaml"],
@@ -144,3 +147,17 @@ def test_the_command_line_repeats_no_secret_that_it_refuses(
     captured = capsys.readouterr()
     assert "planted" not in captured.out + captured.err
     assert MASK in captured.err
+
+
+def test_an_exception_that_nobody_foresaw_is_printed_without_secrets(
+    planted: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)  # put back after the test
+    main(["models"])
+    try:
+        raise RuntimeError(f"a library says {os.environ['AWS_SECRET_ACCESS_KEY']}")
+    except RuntimeError as error:
+        sys.excepthook(RuntimeError, error, error.__traceback__)
+    printed = capsys.readouterr().err
+    assert "RuntimeError: a library says [redacted]" in printed
+    assert "Traceback" in printed

@@ -13,7 +13,7 @@ from jobs.cli import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED, main
 from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
 from jobs.folder_store import FolderStore
-from jobs.lease import Lease
+from jobs.lease import Lease, LeaseKeeper
 from jobs.lease_record import current_lease
 from jobs.records import (
     commit_record,
@@ -210,6 +210,15 @@ def test_gc_that_loses_the_store_says_that_it_was_stopped(
     monkeypatch.setattr(FolderStore, "delete", fail)
     message = called(capsys, "gc", store.uri, "--delete", code=EXIT_STOPPED)
     assert message == "nagfarm: stopped: not all was removed: no answer from the endpoint; run it again to go on\n"
+
+
+def test_gc_that_loses_the_output_removes_no_more(
+    store: Store, littered: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LeaseKeeper, "lost", "another driver has taken this output")
+    message = called(capsys, "gc", store.uri, "--delete", code=EXIT_STOPPED)
+    assert "not all was removed: another driver has taken this output" in message
+    assert store.exists(littered)
 
 
 def test_gc_empties_this_outputs_old_spool_and_no_other(

@@ -19,13 +19,15 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError, ConnectionClosedError, CredentialRetrievalError
 from botocore.httpsession import URLLib3Session
 
+from infra.local.faulty_proxy import FaultyProxy
+from infra.local.proxy_faults import Faults
 from infra.local.s3_server import LocalS3
 from jobs.config import StoreConfig
 from jobs.errors import CredentialsExpiredError, ObjectExistsError, StoreRefusedError, StoreUnavailableError
 from jobs.records import upload_clip
 from jobs.s3_credentials import Connection, RotatingConnection
 from jobs.s3_errors import EXPIRED_CODES, s3_errors
-from jobs.store import S3Store, open_store
+from jobs.store import S3Store, Store, open_store
 
 FAST = StoreConfig(max_attempts=2, connect_timeout_s=2, read_timeout_s=20)
 TEXT = "text/plain"
@@ -343,6 +345,37 @@ def test_a_write_that_was_confirmed_and_left_the_old_bytes_is_found_out(s3: S3St
         pytest.raises(StoreUnavailableError, match="damaged on the way"),
     ):
         s3.put("a", b"new", TEXT)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    "faults", [Faults(lie_on_put_every_nth=2), Faults(lose_answer_every_nth=2), Faults(reset_mid_body_every_nth=2)]
+)
+def test_whoever_tries_again_gets_over_a_store_that_lies_or_loses_answers(
+    s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, faults: Faults
+) -> None:
+    with FaultyProxy(s3_environment.endpoint_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint_url)
+        store = open_store(f"s3://renders/{uuid.uuid4().hex}", FAST)
+        proxy.faults = faults
+        for number in range(6):
+            put_until_it_is_there(store, f"{number}", b"%d" % number)
+        proxy.faults = Faults()
+        assert [store.get(f"{number}") for number in range(6)] == [b"%d" % number for number in range(6)]
+        assert sum(proxy.counts.get(fault, 0) for fault in ("lie", "lost_answer", "reset")) > 1
+
+
+def put_until_it_is_there(store: Store, key: str, body: bytes) -> None:
+    """As a commit does: after any doubt once more, and what is there by then is one's own if it is the same."""
+    for _ in range(4):
+        try:
+            store.put_if_absent(key, body, TEXT)
+        except StoreUnavailableError:
+            continue
+        except ObjectExistsError:
+            assert store.get(key) == body
+        return
+    pytest.fail("never there")
 
 
 # a store that is full, or silent

@@ -6,21 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
 from jobs.check import decode_mp4
 from jobs.config import StoreConfig
 from jobs.encode import read_metadata
-from jobs.errors import CheckError, StoreRefusedError, StoreUnavailableError
-from jobs.records import committed_ids, read_record
+from jobs.errors import CheckError, DiskFullError, StoreRefusedError, StoreUnavailableError
+from jobs.records import committed_ids, latents_key, read_record
 from jobs.spool import SpooledClip
 from jobs.store import open_store
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
-from jobs.worker import ClipWorker, RenderedClip, classify
-from pipelines.decode import to_uint8_frames
-from pipelines.errors import RequestError
+from jobs.worker import ClipWorker, RenderedClip, WorkerSetup, classify
+from pipelines.errors import BadPictureError, RequestError
 from pipelines.family import OnStep
-from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.types import GenerationRequest, TextEmbeddings
 from tests.fakes.family import FakeFamily
 from tests.jobs.specs import setup_for, spec
 
@@ -160,6 +160,8 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
         (RequestError("x"), ("request", False)),
         (torch.OutOfMemoryError("x"), ("memory", True)),
         (MemoryError(), ("memory", True)),
+        (BadPictureError("x"), ("clip", True)),
+        (DiskFullError("x"), ("store", True)),
         (KeyError("x"), ("code", False)),
     ],
 )
@@ -167,15 +169,94 @@ def test_an_error_is_classified(error: Exception, expected: tuple[str, bool]) ->
     assert classify(error) == expected
 
 
-def test_nan_is_a_failure_and_no_black_clip(tmp_path: Path) -> None:
-    class Broken(FakeFamily):
-        def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-            return VideoFrames(to_uint8_frames(torch.full((1, 3, 5, 32, 32), float("nan"))), request.fps)
-
-    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Broken()), "node-1")
-    worker.load()
-    outcome = failed(worker.render(spec("sunrise"), 1))
+@pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled"])
+def test_what_is_no_picture_is_a_failure_and_its_latents_are_kept(
+    worker: ClipWorker, tmp_path: Path, prompt: str
+) -> None:
+    one = spec(prompt)
+    outcome = failed(worker.render(one, 2))
     assert (outcome.failure_class, outcome.error_type) == ("clip", "BadPictureError")
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    assert not committed_ids(store)
+    latents = load(store.get(latents_key(one.clip_id, "run-1", 2)))["latents"]
+    assert torch.isnan(latents).any() == (prompt == "nan")
+
+
+def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
+    done(worker.render(spec("unlit stage, all black"), 1))
+
+
+def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("nan unless safe")
+    failed(worker.render(one, 1))
+    done(worker.render(one, 2, is_safe=True))
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    assert read_record(store, one.clip_id).attention == "exact"
+    other = spec("sunrise")
+    done(worker.render(other, 1))
+    assert read_record(store, other.clip_id).attention == "fused"
+
+
+def test_memory_that_ran_out_is_told_with_its_peak(worker: ClipWorker) -> None:
+    outcome = failed(worker.render(spec("memory"), 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry) == ("memory", True)
+    assert outcome.message == "device out of memory (the device memory's peak was 0.00 GiB)"
+
+
+class Counting(FakeFamily):
+    """Counts renderings, in this process."""
+
+    num_rendered = 0
+
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        Counting.num_rendered += 1
+        return super().denoise(request, embeddings, on_step)
+
+
+def worker_with(setup: WorkerSetup) -> ClipWorker:
+    made = ClipWorker(replace(setup, load_model=lambda *_: Counting()), "node-1")
+    made.load()
+    return made
+
+
+def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_without_rendering_it(
+    tmp_path: Path,
+) -> None:
+    setup, one = setup_for(tmp_path), spec("sunrise")
+    Counting.num_rendered = 0
+    (tmp_path / "clips").write_text("in the way")
+    assert failed(worker_with(setup).render(one, 1)).failure_class == "store"
+    (tmp_path / "clips").unlink()
+    other = worker_with(setup)
+    assert other.spooled() == {one.clip_id}
+    done(other.render(one, 2))
+    assert Counting.num_rendered == 1
+    assert not other.spooled()
+    record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
+    assert record.attempt == 1
+    assert [timing.stage for timing in record.timings][-1] == "upload"
+
+
+def test_a_clip_that_is_committed_is_not_rendered_again(tmp_path: Path) -> None:
+    worker, one = worker_with(setup_for(tmp_path)), spec("sunrise")
+    Counting.num_rendered = 0
+    first = done(worker.render(one, 1))
+    second = done(worker.render(one, 2))
+    assert second.was_already_committed
+    assert first.uri == second.uri
+    assert Counting.num_rendered == 1
+
+
+def test_a_worker_says_what_it_is_at_while_it_computes(tmp_path: Path) -> None:
+    worker, one, gate = ClipWorker(setup_for(tmp_path), "node-1"), spec(f"wait {tmp_path / 'gate'}"), tmp_path / "gate"
+    worker.load()
+    with ThreadPoolExecutor(1) as caller:
+        rendering = caller.submit(worker.render, one, 1)
+        while not [clip for clip in worker.beat().clips if (clip.stage, clip.step) == ("denoise", 2)]:
+            assert not rendering.done()
+        gate.touch()
+        done(rendering.result())
+    assert not worker.beat().clips
 
 
 def test_a_worker_that_does_not_see_the_drivers_store_is_refused(tmp_path: Path) -> None:

@@ -139,6 +139,13 @@ def test_colours_of_one_brightness_are_not_flat() -> None:
         check(frames)
 
 
+def test_ink_on_white_paper_is_not_blown_out() -> None:
+    frames = np.full(SIZE, 255, np.uint8)
+    for index in range(9):
+        frames[index, 4:28, 4 + 2 * index : 14 + 2 * index] = 0
+    check(frames)
+
+
 def test_slow_motion_that_no_two_neighbours_show_is_motion() -> None:
     frames = np.stack([np.clip(good()[0].astype(int) + time // 4, 0, 255) for time in range(9)]).astype(np.uint8)
     check(frames)
@@ -188,7 +195,9 @@ def test_exploded_latents_are_refused_and_the_limit_is_the_models() -> None:
     with pytest.raises(BadPictureError, match=r"exploded: their root mean square is 20\.02, above the limit of 10 "):
         check_latents(latents * 20)
     check_latents(latents * 20, PictureLimits(spread=30))
-    check_latents(latents * 1e30, PictureLimits(spread=None))  # whose squares float32 could not hold
+    check_latents(latents * 20, PictureLimits(spread=None))
+    with pytest.raises(BadPictureError, match=r"mean square is 1\.001e\+30,"):  # whose squares float32 could not hold
+        check_latents(latents * 1e30)
 
 
 def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:

@@ -1,0 +1,37 @@
+"""What a worker says of itself while it computes."""
+
+from jobs.pulse import Pulse, memory_bytes
+from jobs.types import ClipProgress
+
+
+def test_each_clip_is_where_it_last_moved_to_and_as_old_as_that_move() -> None:
+    now = [100.0]
+    pulse = Pulse(lambda: now[0])
+    pulse.move("a", "denoise", 0)
+    now[0] = 103.0
+    pulse.move("b", "queue")
+    pulse.move("a", "denoise", 1)
+    now[0] = 110.0
+    assert pulse.beat().clips == (ClipProgress("a", "denoise", 1, 7.0), ClipProgress("b", "queue", None, 7.0))
+
+
+def test_a_clip_that_was_answered_for_is_gone() -> None:
+    pulse = Pulse()
+    pulse.move("a", "upload")
+    pulse.leave("a")
+    pulse.leave("a")
+    assert not pulse.beat().clips
+
+
+def test_a_worker_that_was_told_to_end_says_so() -> None:
+    pulse = Pulse()
+    assert not pulse.beat().is_draining
+    pulse.drain()
+    assert pulse.beat().is_draining
+
+
+def test_memory_is_that_of_this_process() -> None:
+    before = memory_bytes()
+    held = bytearray(64 << 20)
+    held[::4096] = bytes(len(held[::4096]))
+    assert memory_bytes() - before > 32 << 20
