@@ -135,13 +135,13 @@ def look_at_quarantine(store: Store, found: str) -> Iterator[str]:
 
 def enable_versions(endpoint_url: str, bucket: str) -> None:
     """From now on the bucket remembers every write and every deletion."""
-    client = boto3.client("s3", endpoint_url=endpoint_url)
+    client = boto3.Session().client("s3", endpoint_url=endpoint_url)  # the default session keeps another server's keys
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
 
 def count_writes(endpoint_url: str, location: S3Location) -> dict[str, int]:
     """How often each record of an output was written or deleted, of a bucket with versions."""
-    client = boto3.client("s3", endpoint_url=endpoint_url)
+    client = boto3.Session().client("s3", endpoint_url=endpoint_url)  # the default session keeps another server's keys
     own = f"{location.prefix}/"
     writes: dict[str, int] = {}
     pages = client.get_paginator("list_object_versions").paginate(Bucket=location.bucket, Prefix=f"{own}records/")

@@ -26,6 +26,7 @@ from infra.local.faulty_proxy import Faults
 from jobs.cli import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 
 FEW, MANY = Workload(24), Workload(60)
+FEWEST = Workload(12)  # of the short form
 SLOW = Workload(40, step_s=0.15)  # a driver starts within it
 SHAPES = Workload(8, num_steps=8, family="shapes")
 KILLED = -signal.SIGKILL
@@ -55,9 +56,9 @@ def all_scenarios(*, is_short: bool) -> tuple[Scenario, ...]:
 
 
 def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
-    kills, resumes = (1, 2) if is_short else (4, 10)
+    kills, resumes, few = (1, 1, FEWEST) if is_short else (4, 10, FEW)
     return (
-        Scenario("actors-killed", "kill -9 of an actor", FEW, signal_actors(kills, signal.SIGKILL, 3)),
+        Scenario("actors-killed", "kill -9 of an actor", few, signal_actors(kills, signal.SIGKILL, 3)),
         Scenario("actor-stopped", "SIGSTOP of an actor", FEW, signal_actors(1, signal.SIGSTOP, 3)),
         Scenario("actor-terminated", "SIGTERM to an actor", FEW, signal_actors(2, signal.SIGTERM, 3)),
         Scenario("node-killed", "kill -9 of a raylet: a node is lost", MANY, kill_nodes(2, 5)),
@@ -65,7 +66,7 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
         Scenario(
             "driver-killed",
             "kill -9 of the driver, then resumed",
-            FEW if is_short else MANY,
+            few if is_short else MANY,
             kill_driver(resumes),
             (*([KILLED] * resumes), EXIT_OK),
         ),
@@ -110,12 +111,15 @@ def row_faults() -> tuple[Scenario, ...]:
 
 
 def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
-    outage_s = SHORT_OUTAGE_S if is_short else OUTAGE_S
+    outage_s, few = (SHORT_OUTAGE_S, FEWEST) if is_short else (OUTAGE_S, FEW)
     return (
         Scenario("store-down", f"S3 down for {outage_s:g} s", MANY, take_store_down(outage_s, 3)),
         Scenario("store-slow", "S3 slow: 0.5 s more a request", FEW, disturb_store(Faults(delay_s=0.5), 1)),
         Scenario(
-            "every-third-503", "S3 answers 503 to every third", FEW, disturb_store(Faults(every_nth_answers_503=3))
+            "every-third-503",
+            "S3 answers 503 to every third",
+            few,
+            disturb_store(Faults(every_nth_answers_503=3), int(is_short)),  # boto3 slows down for long
         ),
         Scenario("store-resets", "S3 resets every fourth body", FEW, disturb_store(Faults(reset_mid_body_every_nth=4))),
         Scenario("store-lies", "S3 lies about every fourth PUT", FEW, disturb_store(Faults(lie_on_put_every_nth=4), 1)),

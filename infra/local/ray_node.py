@@ -18,7 +18,7 @@ import psutil
 from infra.local.s3_server import free_ports
 
 POLL_S = 0.1
-STOP_WAIT_S = 5.0
+STOP_WAIT_S = 2.0  # there is nothing to be put in order
 OBJECT_STORE_BYTES = 100_000_000  # videos never go through it
 IS_UP = "Ray runtime started"  # what `ray start` prints once the cluster knows the node
 

@@ -27,14 +27,16 @@ def test_a_fault_loses_no_clip_and_commits_none_twice(farm: Farm, name: str) -> 
     assert outcome.num_injected >= 1
 
 
-def test_a_lost_node_takes_its_workers_along_and_a_stopped_farm_leaves_nothing(tmp_path: Path) -> None:
-    with Farm(tmp_path, num_nodes=1, node_cpus=1) as farm:
-        (node,) = farm.nodes
-        assert node.is_alive
-        assert len(node.node_id) == 56
-        node.kill()
-        assert not node.is_alive
-        cluster = farm.cluster
-        farm.have_nodes()
-        assert farm.nodes != [node]
-    assert cluster.processes() == []
+def test_a_lost_node_is_replaced(farm: Farm) -> None:
+    lost = farm.nodes[0]
+    assert lost.is_alive
+    lost.kill()
+    assert not lost.is_alive
+    farm.have_nodes()
+    assert lost not in farm.nodes
+    assert len({node.node_id for node in farm.nodes}) == len(farm.nodes) == 2
+
+
+def test_a_stopped_farm_leaves_no_process(farm: Farm) -> None:
+    farm.stop()
+    assert farm.cluster.processes() == []
