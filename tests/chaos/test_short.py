@@ -1,7 +1,6 @@
 """The chaos suite's short form: four faults, injected into a real driver on a real cluster before a real S3 server."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
