@@ -217,6 +217,6 @@ def put_driver_to_sleep(scene: Scene) -> int:
     return 1
 
 
-def poison(_scene: Scene) -> int:
+def poison(scene: Scene) -> int:
     """Nothing from outside: the rows do it."""
-    return 1
+    return len(scene.workload.poison)

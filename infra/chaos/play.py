@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from infra.chaos.audit import Audit, audit
 from infra.chaos.farm import Driver, Farm
-from infra.chaos.workload import Workload
+from infra.chaos.workload import POISONED, Workload
 from infra.local.faulty_proxy import Faults
 from jobs.catalog import ModelCatalog
 from jobs.cli import EXIT_OK
 from jobs.manifest import open_manifest
-from jobs.records import committed_ids
+from jobs.records import committed_ids, quarantined_ids
 
 POLL_S = 0.05
 WAIT_S = 240.0  # for anything that a run does soon, on a machine that may be busy with other things
@@ -169,10 +169,12 @@ def play(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Outcome:
         scene.close()
     problems += judge(scenario, scene.exit_codes, num_injected)
     catalog = ModelCatalog(farm.models)
-    specs = open_manifest(scene.manifest, catalog, output=None, model=scenario.workload.model).specs()
+    specs = list(open_manifest(scene.manifest, catalog, model=scenario.workload.model).specs())
     found = audit(scene.store, specs, farm.writes(prefix), farm.orphans())
-    if found.num_quarantined != len(scenario.workload.poison):
-        problems.append(f"{len(scenario.workload.poison)} clips belong in quarantine, {found.num_quarantined} are")
+    given_up = quarantined_ids(scene.store) - committed_ids(scene.store)
+    problems += judge_quarantine(
+        {spec.name for spec in specs if spec.clip_id in given_up}, {spec.name for spec in specs}
+    )
     return Outcome(scenario.name, scenario.fault, num_injected, found, wall_s, tuple(scene.exit_codes), tuple(problems))
 
 
@@ -184,6 +186,15 @@ def judge(scenario: Scenario, exit_codes: Sequence[int], num_injected: int) -> l
     if num_injected == 0 and scenario.inject is not undisturbed:
         problems.append("the run was over before anything was injected")
     return problems
+
+
+def judge_quarantine(given_up: set[str], planned: set[str]) -> list[str]:
+    """Poisoned rows belong there, and no others; both are the names of clips."""
+    poisoned = {name for name in planned if name.startswith(POISONED)}
+    return [
+        *(f"{name} is poisoned and was not given up" for name in sorted(poisoned - given_up)),
+        *(f"{name} was given up and is as it should be" for name in sorted(given_up - poisoned)),
+    ]
 
 
 def undisturbed(_scene: Scene) -> int:

@@ -12,6 +12,7 @@ from typing import Literal
 from pipelines.config import PACKAGED_CONFIGS
 
 Family = Literal["stand-in", "shapes"]
+POISONED = "poison-"  # how the names of such rows begin
 STAND_IN_SHAPE = {"num_frames": 9, "height": 32, "width": 32}
 
 
@@ -62,7 +63,7 @@ class Workload:
     def _poisoned(self, index: int, word: str) -> dict[str, object]:
         prompt = "a red circle moving right" if self.family == "shapes" else f"{word} of row {index}"
         return {
-            "name": f"poison-{index:05}-{word}",
+            "name": f"{POISONED}{index:05}-{word}",
             "prompt": prompt,
             "seed": 1000 + index,
             "num_inference_steps": self.num_steps,

@@ -3,7 +3,7 @@
 import pytest
 
 from infra.chaos.mixed import poison_for
-from infra.chaos.play import Scenario, judge, undisturbed
+from infra.chaos.play import Scenario, judge, judge_quarantine, undisturbed
 from infra.chaos.scenarios import FEW, SHORT, all_scenarios, fault_free
 from infra.chaos.soak import ProcessSample, row
 from infra.chaos.stand_in import FAULTS
@@ -40,6 +40,15 @@ def test_a_run_that_ends_otherwise_than_it_must_is_held_against_it() -> None:
 def test_a_run_that_nothing_was_injected_into_shows_nothing() -> None:
     assert judge(Scenario("kill", "kill -9", FEW, lambda _: 1), [0], 0) != []
     assert judge(Scenario("calm", "none", FEW, undisturbed), [0], 0) == []
+
+
+def test_poisoned_rows_belong_in_quarantine_and_no_others() -> None:
+    planned = {"clip-1", "clip-2", "poison-1-die"}
+    assert judge_quarantine({"poison-1-die"}, planned) == []
+    assert judge_quarantine({"clip-1"}, planned) == [
+        "poison-1-die is poisoned and was not given up",
+        "clip-1 was given up and is as it should be",
+    ]
 
 
 def test_growth_is_seen_between_the_first_and_the_last_quarter_of_a_soak() -> None:
