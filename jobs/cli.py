@@ -19,7 +19,7 @@ from rich.console import Console
 from jobs.bench.arguments import BENCH_EPILOG, BENCH_SUMMARY, add_bench_arguments, read_bench_options
 from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig, load_config
-from jobs.errors import JobError, ManifestError, NoClusterError, StoppedError
+from jobs.errors import JobError, ManifestError, NoClusterError, RefusedError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
@@ -210,16 +210,20 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
     run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
     if load_model is not None:
         run.load_model = load_model
-    lease = Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover)
     try:
-        with LeaseKeeper(lease, run.write_status) as keeper:
+        with (
+            _stop_on_signals(run.request_stop),
+            LeaseKeeper(
+                Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover), run.write_status
+            ) as keeper,
+        ):
             _start_ray()
-            with _stop_on_signals(run.request_stop):  # after Ray, which brings handlers of its own
+            with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
                 if options.retry_quarantined:
                     _lift_quarantine(store, plan)
                 _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
                 summary = run.render(keeper)
-    except NoClusterError:
+    except RefusedError:
         raise
     except REFUSALS as error:
         _complain(f"stopped: {error}")

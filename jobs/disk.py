@@ -5,6 +5,7 @@ Decides that it passes: clips wait for space as they wait for the store.
 
 import errno
 import os
+import shutil
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,6 +31,12 @@ def disk_errors(folder: Path) -> Generator[None]:
 def disk_full(folder: Path) -> DiskFullError:
     host = socket.gethostname()
     return DiskFullError(f"no space for encoded clips in {folder} on {host}: free some, or set workers.spool_folder")
+
+
+def check_free(folder: Path, num_bytes: int) -> None:
+    """Raises DiskFullError if the disk of a folder that exists has no room for so many bytes."""
+    if shutil.disk_usage(folder).free < num_bytes:
+        raise disk_full(folder)
 
 
 def says_disk_full(message: str) -> bool:

@@ -21,7 +21,7 @@ IN_FLIGHT_EVERY_S = 60.0
 NUM_LAST_FAILURES = 10
 FOLLOWS = {
     Retry: "will be tried again",
-    Wait: "waits for the store",
+    Wait: "waits, and will be tried again",
     GiveUp: "given up",
     Stop: "the run stops",
 }

@@ -121,19 +121,20 @@ class Run:
         return self._summary(progress, is_finished=is_finished)
 
     def _close(self, progress: RunProgress, ledger: FailureLedger, *, is_finished: bool) -> None:
-        """Writes what is left to write, in bounded time. A store that takes nothing now is not waited for."""
+        """Writes what is left to write, in bounded time. What is committed does not rest on it."""
         num_unwritten = ledger.close(FINISH_WAIT_S if is_finished else self.config.workers.drain_s)
         if num_unwritten:
-            self.console.print(f"{num_unwritten} failures could not be written down; the store takes nothing")
+            self._complain(f"{num_unwritten} failures could not be written down; the store takes nothing")
         self._status = self._current_status(progress, "finished" if is_finished else "stopped")
         summary = self._summary(progress, is_finished=is_finished)
         try:
             write_run(self.store, self.run_id, SUMMARY_FILE, asdict(summary))
             self.write_status()
         except StoreError as error:
-            if is_finished:
-                raise
-            self.console.print(f"no summary: {error}", markup=False, highlight=False, soft_wrap=True)
+            self._complain(f"no summary of this run in the store: {error}")
+
+    def _complain(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _summary(self, progress: RunProgress, *, is_finished: bool) -> RunSummary:
         return RunSummary(

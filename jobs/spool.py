@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.disk import disk_errors
+from jobs.disk import check_free, disk_errors
 from jobs.errors import RecordError, SpoolError
 from jobs.record_types import CLIP_ID, ClipRecord
 
@@ -47,6 +47,21 @@ class Spool:
 
     def __init__(self, root: Path, output: str) -> None:
         self.folder = root / hashlib.sha256(output.encode()).hexdigest()[:16]
+
+    def check_room(self, num_bytes: int) -> None:
+        """Asks before a clip is rendered whether it can be kept; afterwards it would be lost.
+
+        Args:
+            num_bytes: the most that it may take.
+
+        Raises:
+            DiskFullError: there is no space.
+            SpoolError: somebody else made the folder, or may write to it.
+        """
+        with disk_errors(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._refuse_strangers()
+        check_free(self.folder, num_bytes)
 
     @contextmanager
     def room(self) -> Generator[Path]:

@@ -148,6 +148,7 @@ class ClipWorker:
                 return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
             spooled = self._spool.find(spec.clip_id)
             if spooled is None or (spooled.record.model, spooled.record.request) != (spec.model, spec.request):
+                self._spool.check_room(raw_bytes(spec))
                 job = partial(self._render_frames, spec, clock, started_at, start, attempt, is_safe=is_safe)
                 spooled = self._encode(spec, attempt, self._device.submit(job).result(), clock)
             return self._commit(spec, attempt, spooled, clock)
@@ -290,6 +291,12 @@ def classify(error: Exception) -> tuple[FailureClass, bool]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
         return "memory", True
     return "code", False
+
+
+def raw_bytes(spec: ClipSpec) -> int:
+    """Of a clip's frames, which no encoding of them exceeds by much."""
+    shape = spec.request.shape
+    return 3 * shape.num_frames * shape.height * shape.width
 
 
 def clip_metadata(spec: ClipSpec) -> dict[str, str]:

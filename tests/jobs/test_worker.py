@@ -2,6 +2,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -235,6 +236,15 @@ def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_with
     record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
     assert record.attempt == 1
     assert [timing.stage for timing in record.timings][-1] == "upload"
+
+
+def test_nothing_is_rendered_that_the_disk_has_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = worker_with(setup_for(tmp_path))
+    Counting.num_rendered = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=1_000))
+    outcome = failed(worker.render(spec("sunrise"), 1))
+    assert (outcome.failure_class, outcome.error_type, outcome.may_pass_on_retry) == ("store", "DiskFullError", True)
+    assert Counting.num_rendered == 0
 
 
 def test_a_clip_that_is_committed_is_not_rendered_again(tmp_path: Path) -> None:
