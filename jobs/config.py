@@ -4,6 +4,7 @@ Nothing here changes what a clip shows; what does is in the model's YAML or the 
 strongly its frames are compressed is decided here and written into its record: an id covers frames, not compression.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,9 +57,11 @@ class StallPolicy:
     Args:
         beat_interval_s: how often each worker is asked what it is at.
         beat_timeout_s: a worker that does not answer for so long is taken for stopped.
-        first_s: what a step or a stage may take before one of its kind was measured; it may compile.
-        factor: of the slowest step, or stage, that was measured on clips of that size.
+        first_s: what a step or a stage may take on a worker that has finished no clip, or before one of its kind was
+            measured; it may compile.
+        factor: of what the slowest step of a clip of that kind takes, or the stage.
         min_s: below which no deadline is set.
+        store_s: what an upload, with all the client's retries, may take.
     """
 
     beat_interval_s: float = 5.0
@@ -66,12 +69,14 @@ class StallPolicy:
     first_s: float = 900.0
     factor: float = 10.0
     min_s: float = 60.0
+    store_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        for name in ("beat_interval_s", "beat_timeout_s", "first_s", "min_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"stall.{name} must be above 0, not {getattr(self, name)}")
+        refuse_below("stall", self, 0.1, "beat_interval_s", "first_s", "min_s", "store_s")
+        refuse_below("stall", self, 2, "beat_timeout_s")
         refuse_below("stall", self, 1, "factor")
+        if self.first_s < self.min_s:
+            raise ConfigError(f"stall.first_s must be at least stall.min_s, {self.min_s:g}, not {self.first_s:g}")
         if self.beat_timeout_s < 2 * self.beat_interval_s:
             raise ConfigError(
                 f"stall.beat_timeout_s must be at least twice stall.beat_interval_s, {2 * self.beat_interval_s:g}, "
@@ -119,7 +124,13 @@ class RetryPolicy:
         refuse_below("retry", self, 1, "max_failed_workers", "max_lost_workers", "max_stalls", "max_memory_failures")
         refuse_below("retry", self, 1, "max_bad_pictures", "max_failures_of_worker", "max_losses_of_node")
         refuse_below("retry", self, 1, "min_clips_to_stop")
-        refuse_below("retry", self, 0, "max_given_up", "back_off_s", "max_back_off_s", "max_outage_s")
+        refuse_below("retry", self, 0, "max_given_up", "max_outage_s")
+        refuse_below("retry", self, 0.1, "back_off_s")
+        if self.max_back_off_s < self.back_off_s:
+            raise ConfigError(
+                f"retry.max_back_off_s must be at least retry.back_off_s, {self.back_off_s:g}, "
+                f"not {self.max_back_off_s:g}"
+            )
         if not 0 <= self.max_given_up_share <= 1:
             raise ConfigError(f"retry.max_given_up_share must be between 0 and 1, not {self.max_given_up_share}")
 
@@ -190,10 +201,10 @@ class RunConfig:
 
 
 def refuse_below(section: str, config: object, least: float, *names: str) -> None:
-    """Raises ConfigError where a value of a section is below `least`; None is no value."""
+    """Raises ConfigError where a value of a section is below `least`, or no finite number; None is no value."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and not value >= least:
+        if value is not None and not (value >= least and math.isfinite(value)):
             raise ConfigError(f"{section}.{name} must be at least {least}, not {value}")
 
 

@@ -3,35 +3,63 @@
 Decides from what workers say and from what records measured; no clock is read. Loads without torch.
 """
 
+import statistics
+from collections import defaultdict, deque
+
 from jobs.config import StallPolicy
-from jobs.types import ClipProgress, ClipSpec, Stage, StageTiming
+from jobs.events import Attempt
+from jobs.types import ClipProgress, Stage, StageTiming
 from pipelines.types import VideoShape
 
-# those in which the worker itself computes; the store's stages are bounded by its client's timeouts
 COMPUTING: frozenset[Stage] = frozenset({"text", "denoise", "decode", "encode", "check"})
+TALKING: frozenset[Stage] = frozenset(
+    {"lookup", "upload"}
+)  # to the store, whose client has time-outs; a folder has none
+MEMORY = 101  # clips of one kind that a deadline is learnt from
+
+Kind = tuple[VideoShape, str, bool, Stage]
 
 
 class Deadlines:
-    """How long each stage, and each denoise step, of a clip of one size may take."""
+    """How long each stage, and each denoise step, of a clip of one kind may take: a multiple of the median of the
+    slowest of each clip.
+    """
 
     def __init__(self, policy: StallPolicy) -> None:
         self._policy = policy
-        self._slowest_s: dict[tuple[VideoShape, Stage], float] = {}
+        self._slowest_s: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=MEMORY))
 
-    def learn(self, spec: ClipSpec, timings: tuple[StageTiming, ...]) -> None:
+    def learn(self, attempt: Attempt, timings: tuple[StageTiming, ...]) -> None:
         """Takes in what a finished clip measured."""
-        for timing in timings:
-            key = spec.request.shape, timing.stage
-            self._slowest_s[key] = max(self._slowest_s.get(key, 0.0), timing.duration_s)
+        for stage in COMPUTING.intersection(timing.stage for timing in timings):
+            slowest_s = max(timing.duration_s for timing in timings if timing.stage == stage)
+            self._slowest_s[kind(attempt, stage)].append(slowest_s)
 
-    def limit_s(self, spec: ClipSpec, stage: Stage) -> float:
-        slowest_s = self._slowest_s.get((spec.request.shape, stage))
-        return self._policy.first_s if slowest_s is None else max(self._policy.min_s, self._policy.factor * slowest_s)
+    def limit_s(self, attempt: Attempt, stage: Stage, *, is_first: bool) -> float:
+        """How long a stage, or a step, may take.
 
-    def stall(self, spec: ClipSpec, progress: ClipProgress) -> str | None:
+        Args:
+            is_first: the worker has finished no clip yet: it may compile, and read its weights from a disk.
+        """
+        if stage in TALKING:
+            return self._policy.store_s
+        measured = self._slowest_s.get(kind(attempt, stage))
+        if not measured or is_first:
+            return self._policy.first_s
+        return max(self._policy.min_s, self._policy.factor * statistics.median(measured))
+
+    def stall(self, attempt: Attempt, progress: ClipProgress, *, is_first: bool) -> str | None:
         """What to say of a clip that has stood still for too long; None of one that has not."""
-        limit_s = self.limit_s(spec, progress.stage)
-        if progress.stage not in COMPUTING or progress.age_s <= limit_s:
+        if progress.stage not in COMPUTING | TALKING:
+            return None
+        limit_s = self.limit_s(attempt, progress.stage, is_first=is_first)
+        if progress.age_s <= limit_s:
             return None
         where = progress.stage if progress.step is None else f"{progress.stage} after step {progress.step}"
         return f"no progress in {where} for {progress.age_s:.0f} s, where {limit_s:.0f} s are allowed"
+
+
+def kind(attempt: Attempt, stage: Stage) -> Kind:
+    """Clips of one kind take equally long."""
+    request = attempt.spec.request
+    return request.shape, request.method, attempt.is_safe, stage

@@ -17,7 +17,7 @@ import ray.exceptions
 
 from jobs.actors import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
-from jobs.errors import JobError, NoWorkersError
+from jobs.errors import NoWorkersError
 from jobs.events import (
     Attempt,
     Beat,
@@ -39,6 +39,7 @@ from jobs.events import (
     WorkerNotLoaded,
     WorkerReady,
 )
+from jobs.failure_classes import classify
 from jobs.records import WorkerIdentity
 from jobs.redaction import redact
 from jobs.retry import Decision
@@ -111,13 +112,12 @@ class Dispatcher:
         self._schedule = Schedule(config, num_workers)
         self._workers: dict[WorkerId, _Worker] = {}
         self._stop_reason: str | None = None
-        self._has_to_stop = threading.Event()
+        self._idle = threading.Event()  # never set
         self._drain_poll_due = 0.0
 
     def request_stop(self, reason: str) -> None:
         """Ends the run soon: what is in flight may finish for a while. Safe in a signal's handler."""
-        self._stop_reason = reason
-        self._has_to_stop.set()
+        self._stop_reason = reason  # and no lock: the thread that is interrupted may hold it
 
     def run(self, specs: Iterator[ClipSpec]) -> None:
         """Returns when nothing is left to start and nothing is in flight.
@@ -180,12 +180,15 @@ class Dispatcher:
         owners = {reference: worker for worker, state in self._workers.items() for reference in state.awaited}
         ready: list[Any] = []
         if owners:
-            ready, _ = ray.wait([*owners], num_returns=1, timeout=WAIT_S)
+            ray.wait([*owners], num_returns=1, timeout=WAIT_S)
+            ready, _ = ray.wait([*owners], num_returns=len(owners), timeout=0)
         else:  # every worker is idle, and none is asked anything just now
-            self._has_to_stop.wait(WAIT_S)
+            self._idle.wait(WAIT_S)
         for reference in ready:
             worker = owners[reference]
-            state = self._workers[worker]
+            state = self._workers.get(worker)
+            if state is None:  # it was stopped for what another of its references said
+                continue
             if state.identity is None:
                 yield self._loaded(worker, state)
             elif reference == state.beat:
@@ -211,11 +214,12 @@ class Dispatcher:
             identity, spooled = ray.get(state.load)
         except ray.exceptions.RayTaskError as error:
             message = redact(f"could not load {self._setup.model.name}: {error.cause}")
-            may_pass = isinstance(error.cause, JobError) and error.cause.may_pass_on_retry
-            return WorkerNotLoaded(worker, message, is_final=not may_pass)
+            failure_class, may_pass = classify(error.cause)
+            return WorkerNotLoaded(worker, message, not may_pass, is_store=may_pass and failure_class == "store")
         except ray.exceptions.RayError as error:
             is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
-            return WorkerNotLoaded(worker, last_line(error) if is_final else first_line(error), is_final=is_final)
+            message = redact(last_line(error) if is_final else first_line(error))
+            return WorkerNotLoaded(worker, message, is_final, is_preempted=is_preempted(error))
         state.identity = identity
         self._observer.worker_ready(state.label, identity.device)
         return WorkerReady(worker, state.label, identity.node_id, spooled)
@@ -241,13 +245,19 @@ class Dispatcher:
 
 
 def lost(worker: WorkerId, error: ray.exceptions.RayError) -> WorkerLost:
-    is_preempted = isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
-    return WorkerLost(worker, first_line(error), is_preempted=is_preempted)
+    return WorkerLost(worker, first_line(error), is_preempted=is_preempted(error))
+
+
+def is_preempted(error: ray.exceptions.RayError) -> bool:
+    return isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
 
 
 def draining_nodes() -> frozenset[str]:
     """Nodes that the cluster will take away, such as after a spot notice. Ray has no public call for it."""
-    return frozenset(ray._private.state.state.get_draining_nodes())
+    try:
+        return frozenset(ray._private.state.state.get_draining_nodes())
+    except ray.exceptions.RaySystemError:  # the cluster does not answer now; whether it is gone, its actors say
+        return frozenset()
 
 
 def first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ file decodes to what was asked for is for `check` to say, where it goes for `sto
 """
 
 import re
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import imageio_ffmpeg
 
 from jobs.config import EncodingConfig
 from jobs.disk import disk_errors, disk_full, says_disk_full
-from jobs.errors import EncodeError
+from jobs.errors import EncodeError, EncoderKilledError
 from pipelines.types import VideoFrames
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata:
 
     Raises:
         EncodeError: the frames are not (T, H, W, 3) uint8 of even size, a tag cannot be written, or ffmpeg failed.
+        EncoderKilledError: ffmpeg was killed.
         DiskFullError: there is no space beside `path`.
     """
     check_frames(video.frames)
@@ -124,6 +126,9 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
         finished = subprocess.run(command, input=frames, capture_output=True, check=False)
     except OSError as error:
         raise EncodeError(f"cannot start ffmpeg: {error}") from error
+    if finished.returncode < 0:
+        name = signal.Signals(-finished.returncode).name
+        raise EncoderKilledError(f"ffmpeg was ended by {name}, as by a machine that is out of memory")
     if finished.returncode != 0:
         said = finished.stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES_SHOWN:]
         raise EncodeError(f"ffmpeg failed with code {finished.returncode}: {chr(10).join(said) or 'it said nothing'}")

@@ -92,6 +92,13 @@ class EncodeError(JobError):
     failure_class = "clip"
 
 
+class EncoderKilledError(EncodeError):
+    """Something killed ffmpeg, most likely a machine that is out of memory."""
+
+    failure_class = "memory"
+    may_pass_on_retry = True
+
+
 class CheckError(JobError):
     """The MP4 does not decode to what was asked for."""
 

@@ -41,11 +41,15 @@ class WorkerNotLoaded:
 
     Args:
         is_final: another attempt would fail in the same way.
+        is_store: the store did not answer, which is no worker's fault.
+        is_preempted: its machine was taken away.
     """
 
     worker: WorkerId
     message: str
     is_final: bool = False
+    is_store: bool = False
+    is_preempted: bool = False
 
 
 @dataclass(frozen=True)

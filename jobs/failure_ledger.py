@@ -6,6 +6,7 @@ Decides that what cannot be written now is written later, in order. Records of c
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from jobs.errors import StoreError, StoreUnavailableError
 from jobs.records import FailureRecord, QuarantineRecord, record_key, utc_iso, write_failure, write_quarantine
@@ -14,6 +15,7 @@ from jobs.store import Store
 from jobs.types import ClipFailed
 
 PAUSE_S = 5.0  # between attempts, each of which is tried for long by the store's client
+LOOK_S = 0.2
 
 
 class FailureLedger:
@@ -31,7 +33,7 @@ class FailureLedger:
         self._changed = threading.Condition()
         self._is_closing = False
         self._is_abandoned = False
-        self._thread = threading.Thread(target=self._write_all, name="failure-ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="failure-ledger", daemon=True)
         self._thread.start()
         self.refused: StoreError | None = None  # the store will not take what it is given
 
@@ -41,8 +43,11 @@ class FailureLedger:
             self._waiting.append((failed, decision, utc_iso(time.time())))
             self._changed.notify()
 
-    def close(self, timeout_s: float) -> int:
+    def close(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> int:
         """Waits for what is still to be written.
+
+        Args:
+            is_enough: is asked now and then, and ends the waiting.
 
         Returns:
             How many failures were not written in that time, and are not any more.
@@ -50,11 +55,22 @@ class FailureLedger:
         with self._changed:
             self._is_closing = True
             self._changed.notify()
-        self._thread.join(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while self._thread.is_alive() and not is_enough() and (left_s := deadline - time.monotonic()) > 0:
+            self._thread.join(min(left_s, LOOK_S))
         with self._changed:
             self._is_abandoned = True
             self._changed.notify()
             return len(self._waiting)
+
+    def _run(self) -> None:
+        is_over = False
+        try:
+            self._write_all()
+            is_over = True
+        finally:
+            if not is_over:
+                self.refused = StoreError("the thread that writes failures has died; its traceback says why")
 
     def _write_all(self) -> None:
         while True:

@@ -29,6 +29,7 @@ class PooledWorker:
     progress: dict[str, ClipProgress] = field(default_factory=dict[str, ClipProgress])
     num_failures_in_a_row: int = 0
     num_done: int = 0
+    started_at: dict[str, float] = field(default_factory=dict[str, float])  # of its attempts, by clip_id
     first_memory_bytes: int | None = None
     retires: str | None = None
     is_draining: bool = False
@@ -42,6 +43,19 @@ class PooledWorker:
     @property
     def has_suspect(self) -> bool:
         return any(attempt.is_suspect for attempt in self.attempts.values())
+
+    @property
+    def blamed(self) -> list[str]:
+        """Clips that may be why the worker is gone: what it last said may be some seconds old, so only those are left
+        out that it had done its own part of.
+        """
+        is_done = {progress.clip_id for progress in self.progress.values() if progress.stage == "upload"}
+        return [clip_id for clip_id in self.attempts if clip_id not in is_done]
+
+    def take(self, attempt: Attempt, now: float) -> None:
+        self.attempts[attempt.spec.clip_id] = attempt
+        self.started_at[attempt.spec.clip_id] = now
+        self.progress.pop(attempt.spec.clip_id, None)
 
 
 class Pool:
@@ -85,12 +99,15 @@ class Pool:
         return None
 
     def _for(self, attempt: Attempt, now: float) -> Iterator[WorkerId]:
-        """Open workers that may take an attempt, while there are such: on the machine on whose disk it waits; or else
-        on another than those where a worker died with it, which tells whether the clip or the machine is to blame.
+        """Open workers that may take an attempt, while there are such: on the machine on whose disk it waits, for which
+        it waits as long as a worker is loading that may turn up there; or else on another machine than those where a
+        worker died with it, which tells whether the clip or the machine is to blame.
         """
         ready = [worker for worker in self.workers.values() if worker.is_ready]
         open_nodes = {worker.node for worker in ready if worker.retires is None}
         fitting = {attempt.node} & {worker.node for worker in ready}
+        if attempt.node is not None and not fitting and len(ready) < len(self.workers):
+            return
         fitting = fitting or open_nodes - {node for _, node in attempt.lost} or open_nodes
         for number in self.open(now):
             if self.workers[number].node in fitting:

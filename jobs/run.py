@@ -117,12 +117,14 @@ class Run:
                     self._render_model(self.catalog.get(name), progress)
             is_finished = True
         finally:
-            self._close(progress, ledger, is_finished=is_finished)
+            self._close(progress, ledger, keeper, is_finished=is_finished)
         return self._summary(progress, is_finished=is_finished)
 
-    def _close(self, progress: RunProgress, ledger: FailureLedger, *, is_finished: bool) -> None:
+    def _close(self, progress: RunProgress, ledger: FailureLedger, keeper: LeaseKeeper, *, is_finished: bool) -> None:
         """Writes what is left to write, in bounded time. What is committed does not rest on it."""
-        num_unwritten = ledger.close(FINISH_WAIT_S if is_finished else self.config.workers.drain_s)
+        wait_s = FINISH_WAIT_S if is_finished and self._stop_reason is None else self.config.workers.drain_s
+        was_stopped = self._stop_reason
+        num_unwritten = ledger.close(wait_s, lambda: self._stop_reason != was_stopped or keeper.lost is not None)
         if num_unwritten:
             self._complain(f"{num_unwritten} failures could not be written down; the store takes nothing")
         self._status = self._current_status(progress, "finished" if is_finished else "stopped")

@@ -34,6 +34,7 @@ from jobs.events import (
     StopRequested,
     StopWorker,
     TakeClip,
+    Tick,
     WorkerId,
     WorkerLost,
     WorkerNotLoaded,
@@ -44,6 +45,10 @@ from jobs.retry import GiveUp, Retry, Stop, Wait, decide
 from jobs.types import ClipDone, ClipFailed, WorkerBeat
 
 MAX_LOAD_FAILURES = 3  # workers lost in a row before one of them was ready
+REPLACED_AFTER: dict[FailureClass, str] = {
+    "memory": "replaced, since it ran out of memory",
+    "worker": "replaced, since its device or its machine failed",
+}
 
 
 class Schedule:
@@ -66,6 +71,8 @@ class Schedule:
         self._is_taking = False
         self._is_plan_over = False
         self._load_failures = 0
+        self._no_start_before = 0.0  # while the store lets no worker load
+        self._load_back_off_s = 0.0
         self._num_done = 0
         self._num_given_up = 0
         self._spooled_on: dict[str, str] = {}  # node, by clip_id
@@ -99,18 +106,23 @@ class Schedule:
         """
         self._pass_time(now)
         commands: list[Command] = []
-        for command in (*self._react(event), *self._look_at_clock()):
+        for command in (*self._react(event), *self._look_at_workers(), *self._look_at_clock(event)):
             commands.append(command)
             if isinstance(command, Halt):
                 return commands
+        if isinstance(event, Beat) and not commands:
+            return []  # of a large farm they come by the hundred; what time allows is done at the next tick
         return [*commands, *self._next_commands()]
 
     def _pass_time(self, now: float) -> None:
-        """Time that the driver itself slept through is held against no worker."""
+        """Time that the driver itself slept through is held against nobody."""
         gap_s = now - self._now
         if gap_s > self._config.stall.beat_timeout_s / 2:
             for worker in self._pool.workers.values():
                 worker.heard_at += gap_s
+                worker.asked_at += gap_s
+            if self._trouble_since is not None:
+                self._trouble_since += gap_s
         self._now = now
 
     def _react(self, event: Event) -> Iterator[Command]:
@@ -126,17 +138,18 @@ class Schedule:
                 worker = workers[number]
                 worker.label, worker.node, worker.heard_at = label, node, self._now
                 self._load_failures = 0
+                self._load_back_off_s = 0.0
                 self._drain()
-                self._spooled_on |= dict.fromkeys(spooled, node)
-            case WorkerNotLoaded(number, message, is_final) if number in workers:
-                yield from self._fail_load(number, message, is_final=is_final)
+                self._learn_of_spool(node, spooled)
+            case WorkerNotLoaded(number, _) if number in workers:
+                yield from self._fail_load(event)
             case Beat(number, beat) if number in workers:
                 yield from self._hear(number, beat)
             case ClipEnded(number, outcome) if number in workers:
                 yield from self._end(number, outcome)
             case WorkerLost(number, message, is_preempted) if number in workers:
                 is_charged = not (is_preempted or workers[number].is_draining)
-                yield from self._lose(number, message, workers[number].attempts if is_charged else ())
+                yield from self._lose(number, message, workers[number].blamed if is_charged else ())
             case NodesDraining(nodes):
                 self._draining_nodes = nodes
                 self._drain()
@@ -147,23 +160,19 @@ class Schedule:
 
     # time
 
-    def _look_at_clock(self) -> Iterator[Command]:
+    def _look_at_workers(self) -> Iterator[Command]:
         for number, worker in list(self._pool.workers.items()):
-            silent_s = self._now - worker.heard_at
-            if not worker.is_ready and self._now - worker.asked_at > self._config.workers.load_timeout_s:
-                yield from self._fail_load(
-                    number, f"not ready within {self._config.workers.load_timeout_s:g} s", is_final=False
-                )
-            elif worker.is_ready and silent_s > self._config.stall.beat_timeout_s:
-                computing = [one.clip_id for one in worker.progress.values() if one.stage in COMPUTING]
-                charged = [clip_id for clip_id in computing if clip_id in worker.attempts] or worker.attempts
-                yield from self._lose(number, f"no word from it for {silent_s:.0f} s", charged, "stall")
-            elif (worker.retires is not None) and not worker.attempts:
+            if worker.retires is not None and not worker.attempts:
                 yield self._retire(number)
-        outage_s = 0.0 if self._trouble_since is None else self._now - self._trouble_since
-        if outage_s > self._config.retry.max_outage_s:
-            message = f"the store has taken nothing for {outage_s:.0f} s; run it again to go on, encoded clips are kept"
-            yield Halt(StoreUnavailableError(message))
+
+    def _look_at_clock(self, event: Event) -> Iterator[Command]:
+        if isinstance(event, Tick):  # when all that was said until now has been heard
+            for number, worker in list(self._pool.workers.items()):
+                silent_s, limit_s = self._now - worker.heard_at, self._config.workers.load_timeout_s
+                if not worker.is_ready and self._now - worker.asked_at > limit_s:
+                    yield from self._fail_load(WorkerNotLoaded(number, f"not ready within {limit_s:g} s"))
+                elif worker.is_ready and silent_s > self._config.stall.beat_timeout_s:
+                    yield from self._lose(number, f"no word from it for {silent_s:.0f} s", worker.blamed, "stall")
         if self._stop and not self.is_finished and (self._now >= self._stop[1] or not self._is_busy):
             yield Halt(StoppedError(self._stop[0]))
 
@@ -171,7 +180,7 @@ class Schedule:
         """Workers for the places that are free, then clips for the workers that have room."""
         if self.is_finished or self._stop:
             return
-        while len(self._pool.workers) < self._num_workers:
+        while len(self._pool.workers) < self._num_workers and self._now >= self._no_start_before:
             self._pool.workers[self._next_worker] = PooledWorker(asked_at=self._now, heard_at=self._now)
             yield StartWorker(self._next_worker, self._nodes_to_avoid())
             self._next_worker += 1
@@ -188,7 +197,7 @@ class Schedule:
                 number = self._pool.place(attempt, kept, self._now)
                 if number is not None:
                     queue.remove(attempt)
-                    self._pool.workers[number].attempts[attempt.spec.clip_id] = attempt
+                    self._pool.workers[number].take(attempt, self._now)
                     return StartClip(number, attempt)
         return None
 
@@ -208,13 +217,20 @@ class Schedule:
         if beat.is_draining:
             worker.is_draining, worker.retires = True, "it was told to end"
         self._consider_recycling(worker, beat.memory_bytes)
-        stalls = {
-            clip_id: stall
-            for clip_id, progress in worker.progress.items()
-            if clip_id in worker.attempts and (stall := self._deadlines.stall(worker.attempts[clip_id].spec, progress))
-        }
+        stalls: dict[str, str] = {}
+        for clip_id, attempt in worker.attempts.items():
+            progress = worker.progress.get(clip_id)
+            if progress is None:
+                continue
+            stall = self._deadlines.stall(attempt, progress, is_first=worker.num_done == 0)
+            if stall is not None:
+                stalls[clip_id] = stall
+            is_later = self._trouble_since is not None and worker.started_at[clip_id] > self._trouble_since
+            if progress.stage in COMPUTING and is_later:
+                self._trouble_since = None  # the store has answered that the clip is not there
         if stalls:
-            yield from self._lose(number, next(iter(stalls.values())), stalls, "stall")
+            charged = [clip_id for clip_id in stalls if worker.progress[clip_id].stage in COMPUTING]
+            yield from self._lose(number, next(iter(stalls.values())), charged, "stall")
 
     def _consider_recycling(self, worker: PooledWorker, memory_bytes: int) -> None:
         limits = self._config.workers
@@ -241,15 +257,28 @@ class Schedule:
         good = {worker.node for worker in self._pool.workers.values() if worker.node} - bad
         return frozenset(bad) if good else frozenset()
 
-    def _fail_load(self, number: WorkerId, message: str, *, is_final: bool) -> Iterator[Command]:
+    def _learn_of_spool(self, node: str, spooled: frozenset[str]) -> None:
+        """Clips that wait encoded on a machine's disk: those to come, and those that are to be tried again."""
+        self._spooled_on |= dict.fromkeys(spooled, node)
+        for index, attempt in enumerate(self._again):
+            if attempt.spec.clip_id in spooled and attempt.node is None:
+                self._again[index] = replace(attempt, node=node)
+
+    def _fail_load(self, failed: WorkerNotLoaded) -> Iterator[Command]:
         """A worker that is not to be had: the others go on without it; without any other the run ends."""
-        del self._pool.workers[number]
-        yield StopWorker(number, message)
-        self._load_failures += 1
-        if not (is_final or self._load_failures >= MAX_LOAD_FAILURES):
+        del self._pool.workers[failed.worker]
+        yield StopWorker(failed.worker, failed.message)
+        if failed.is_store:
+            self._load_back_off_s = self._longer(self._load_back_off_s)
+            self._no_start_before = self._now + self._load_back_off_s
+            yield from self._note_trouble()
+        if failed.is_store or failed.is_preempted:
             return
-        if not any(other.is_ready for other in self._pool.workers.values()):
-            yield Halt(NoWorkersError(f"no worker is to be had: {message}"))
+        self._load_failures += 1
+        if not (failed.is_final or self._load_failures >= MAX_LOAD_FAILURES):
+            return
+        if not self._pool.workers:
+            yield Halt(NoWorkersError(f"no worker is to be had: {failed.message}"))
         self._num_workers -= 1
         self._load_failures = 0
 
@@ -288,21 +317,27 @@ class Schedule:
         worker = self._pool.workers[number]
         worker.heard_at = self._now
         attempt = worker.attempts.pop(outcome.clip_id, None)
+        worker.started_at.pop(outcome.clip_id, None)
         if attempt is None:
             return
         if isinstance(outcome, ClipDone):
             self._take_done(worker, attempt, outcome)
             return
-        if outcome.failure_class == "store" and outcome.may_pass_on_retry:
-            self._pause(worker)
+        if outcome.is_spooled:
             attempt = replace(attempt, node=worker.node)
+        if outcome.failure_class == "store" and outcome.may_pass_on_retry:
+            yield from self._pause(worker)
+        if outcome.failure_class == "worker" and worker.node is not None:
+            attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))
         yield from self._fail(attempt, outcome)
         if outcome.failure_class in ("request", "store"):
             return
         worker.num_failures_in_a_row += 1
-        if outcome.failure_class == "memory":
-            yield from self._lose(number, "replaced, since it ran out of memory", ())
+        if outcome.failure_class in REPLACED_AFTER:
+            yield from self._lose(number, REPLACED_AFTER[outcome.failure_class], ())
         elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
+            if worker.node is not None:
+                self._losses_of.setdefault(worker.node, set()).add(number)
             yield from self._lose(number, f"set aside after {worker.num_failures_in_a_row} failures in a row", ())
 
     def _take_done(self, worker: PooledWorker, attempt: Attempt, done: ClipDone) -> None:
@@ -311,7 +346,7 @@ class Schedule:
         worker.num_failures_in_a_row = 0
         worker.paused_until = worker.back_off_s = 0.0
         self._trouble_since = None
-        self._deadlines.learn(attempt.spec, done.timings)
+        self._deadlines.learn(attempt, done.timings)
         for lost_worker, node in attempt.lost:  # the clip was not to blame
             self._losses_of.setdefault(node, set()).add(lost_worker)
         if worker.node is not None:
@@ -319,14 +354,25 @@ class Schedule:
         worker.first_memory_bytes = worker.first_memory_bytes or done.memory_bytes or None
         self._consider_recycling(worker, done.memory_bytes)
 
-    def _pause(self, worker: PooledWorker) -> None:
+    def _pause(self, worker: PooledWorker) -> Iterator[Command]:
         """Backs off from a store that takes nothing from this worker for now."""
+        if worker.paused_until <= self._now:
+            worker.back_off_s = self._longer(worker.back_off_s)
+            worker.paused_until = self._now + worker.back_off_s
+        yield from self._note_trouble()
+
+    def _longer(self, back_off_s: float) -> float:
         limits = self._config.retry
+        return min(max(2 * back_off_s, limits.back_off_s), limits.max_back_off_s)
+
+    def _note_trouble(self) -> Iterator[Command]:
+        """The store has refused something once more; it is given up on after a while."""
         if self._trouble_since is None:
             self._trouble_since = self._now
-        if worker.paused_until <= self._now:
-            worker.back_off_s = min(max(2 * worker.back_off_s, limits.back_off_s), limits.max_back_off_s)
-            worker.paused_until = self._now + worker.back_off_s
+        outage_s = self._now - self._trouble_since
+        if outage_s > self._config.retry.max_outage_s:
+            message = f"the store has taken nothing for {outage_s:.0f} s; run it again to go on, encoded clips are kept"
+            yield Halt(StoreUnavailableError(message))
 
     def _fail(self, attempt: Attempt, failed: ClipFailed) -> Iterator[Command]:
         failures = (*attempt.failures, failed)
@@ -348,6 +394,6 @@ class Schedule:
         num_ended, limits = self._num_done + self._num_given_up, self._config.retry
         is_share = num_ended >= limits.min_clips_to_stop and self._num_given_up > limits.max_given_up_share * num_ended
         is_count = limits.max_given_up is not None and self._num_given_up > limits.max_given_up
-        if is_share or is_count:
+        if (is_share or is_count) and not self.is_finished:
             message = f"{self._num_given_up} of the first {num_ended} clips were given up; their failures say why"
             yield Halt(TooManyFailuresError(message))

@@ -58,9 +58,7 @@ class Spool:
             DiskFullError: there is no space.
             SpoolError: somebody else made the folder, or may write to it.
         """
-        with disk_errors(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._refuse_strangers()
+        self._make()
         check_free(self.folder, num_bytes)
 
     @contextmanager
@@ -71,9 +69,8 @@ class Spool:
             DiskFullError: there is no space, now or while the folder was written to.
             SpoolError: somebody else made the folder, or may write to it.
         """
+        self._make()
         with disk_errors(self.folder):
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._refuse_strangers()
             making = self.folder / f".{secrets.token_hex(8)}"
             making.mkdir(mode=0o700)
             try:
@@ -90,6 +87,24 @@ class Spool:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
+
+    def remove_remains(self, older_than_s: float, now: float) -> None:
+        """Removes what workers were making when they were killed.
+
+        Args:
+            now: seconds since the epoch.
+        """
+        for path in self.folder.glob(".*"):
+            if now - path.lstat().st_mtime > older_than_s:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _make(self) -> None:
+        """Each folder by itself: `parents=True` would give the upper one the rights that the user's mask leaves."""
+        with disk_errors(self.folder):
+            self.folder.parent.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(mode=0o700, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._refuse_strangers()
 
     def _refuse_strangers(self) -> None:
         """Others may write to the folder of temporary files; what they left there must not be taken for ours.

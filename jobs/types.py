@@ -6,7 +6,8 @@ from typing import Literal
 from jobs.errors import FailureClass
 from pipelines.types import GenerationRequest
 
-Stage = Literal["queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]
+# "lookup" is never timed: asking the store whether the clip is there already
+Stage = Literal["lookup", "queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class ClipFailed:
     traceback: str
     worker: str
     timings: tuple[StageTiming, ...] = ()
+    is_spooled: bool = False  # it lies encoded on the worker's machine
 
 
 ClipOutcome = ClipDone | ClipFailed

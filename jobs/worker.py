@@ -23,7 +23,8 @@ from typing import Literal
 from jobs.check import check_mp4
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.encode import encode_mp4
-from jobs.errors import FailureClass, JobError, StoreError, StoreRefusedError
+from jobs.errors import StoreError, StoreRefusedError
+from jobs.failure_classes import classify
 from jobs.pulse import Pulse, memory_bytes
 from jobs.records import (
     RUN_FILE,
@@ -46,12 +47,13 @@ from jobs.strict_json import dump, from_dataclass
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerBeat
 from pipelines.config import ModelConfig
-from pipelines.errors import BadPictureError, PipelineError
+from pipelines.errors import BadPictureError
 from pipelines.family import ModelFamily, PeakMemory
 from pipelines.loading import ModelWeights
 from pipelines.types import VideoFrames
 
 LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
+REMAINS_S = 3600.0  # after which what another worker was making is surely nobody's
 VERSIONED_PACKAGES = ("nagfarm", "torch", "diffusers", "transformers", "peft", "ray", "imageio-ffmpeg", "boto3")
 
 
@@ -75,6 +77,14 @@ class WorkerSetup:
     run_id: str
     num_threads: int
     load_model: LoadModel
+
+
+@dataclass(frozen=True, eq=False)
+class NoPicture:
+    """What a clip became that is no picture, to be kept for inspection."""
+
+    error: BadPictureError
+    latents: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +114,8 @@ class ClipWorker:
 
         Raises:
             PipelineError: the weights are other ones here, or broken after all.
-            StoreRefusedError: this machine does not see the store that the driver sees.
+            StoreError: this machine does not see the store that the driver sees, or its spool has no room.
+            SpoolError: its spool cannot be trusted.
         """
         started_at, start = time.time(), time.monotonic()
         setup = self._setup
@@ -113,6 +124,8 @@ class ClipWorker:
                 f"{socket.gethostname()} does not see this run in {setup.output}: a folder must be shared by all "
                 "nodes, and every node must have the same S3 endpoint and credentials"
             )
+        self._spool.check_room(0)  # a spool that cannot be used is this machine's fault and no clip's
+        self._spool.remove_remains(REMAINS_S, started_at)
         self._family = self._device.submit(setup.load_model, setup.model, setup.weights, setup.num_threads).result()
         self._load_timing = (started_at, time.monotonic() - start)
         return self.identity
@@ -141,16 +154,22 @@ class ClipWorker:
         """
         clock = StageClock(self._loaded.synchronize, partial(self._pulse.move, spec.clip_id))
         try:
-            self._pulse.move(spec.clip_id, "queue")
-            started_at, start = time.time(), time.monotonic()
+            self._pulse.move(spec.clip_id, "lookup")
             if self._store.exists(record_key(spec.clip_id)):  # by a worker that died before it could say so
                 uri = read_record(self._store, spec.clip_id).uri
+                self._spool.remove(spec.clip_id)
                 return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
+            self._pulse.move(spec.clip_id, "queue")
+            started_at, start = time.time(), time.monotonic()
             spooled = self._spool.find(spec.clip_id)
             if spooled is None or (spooled.record.model, spooled.record.request) != (spec.model, spec.request):
                 self._spool.check_room(raw_bytes(spec))
-                job = partial(self._render_frames, spec, clock, started_at, start, attempt, is_safe=is_safe)
-                spooled = self._encode(spec, attempt, self._device.submit(job).result(), clock)
+                job = partial(self._render_frames, spec, clock, started_at, start, is_safe=is_safe)
+                rendered = self._device.submit(job).result()
+                if isinstance(rendered, NoPicture):
+                    self._keep_latents(spec, attempt, rendered.latents)
+                    raise rendered.error
+                spooled = self._encode(spec, attempt, rendered, clock)
             return self._commit(spec, attempt, spooled, clock)
         except Exception as error:  # noqa: BLE001 the one place where any failure of a clip becomes a value
             return self._failed(spec, attempt, error, clock)
@@ -170,8 +189,8 @@ class ClipWorker:
         return self._family
 
     def _render_frames(
-        self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float, attempt: int, *, is_safe: bool
-    ) -> RenderedClip:
+        self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float, *, is_safe: bool
+    ) -> RenderedClip | NoPicture:
         """In the device's thread: text, denoise, decode."""
         from pipelines.pictures import check_frames, check_latents, save_latents
 
@@ -190,9 +209,8 @@ class ClipWorker:
             with clock.measure_device("decode"):
                 video = family.decode(request, latents)
             check_frames(video, request.prompt, limits)
-        except BadPictureError:
-            self._keep_latents(spec, attempt, save_latents(latents))
-            raise
+        except BadPictureError as error:
+            return NoPicture(error, save_latents(latents))
         return RenderedClip(video, family.peak_memory(), "exact" if is_safe else "fused")
 
     def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
@@ -257,14 +275,14 @@ class ClipWorker:
 
     def _keep_latents(self, spec: ClipSpec, attempt: int, latents: bytes) -> None:
         """For inspection, beside the failure's record. The failure is told of whether they can be kept or not."""
+        self._pulse.move(spec.clip_id, "upload")
         with contextlib.suppress(StoreError):
             self._store.put(latents_key(spec.clip_id, self._setup.run_id, attempt), latents, "application/octet-stream")
 
     def _failed(self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock) -> ClipFailed:
         failure_class, may_pass = classify(error)
         message = str(error) or type(error).__name__
-        if failure_class == "memory":
-            peak = self._loaded.peak_memory()
+        if failure_class == "memory" and (peak := self._peak_memory()):
             message = f"{message} (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
         return ClipFailed(
             clip_id=spec.clip_id,
@@ -277,20 +295,15 @@ class ClipWorker:
             traceback=redact("".join(traceback.format_exception(error))),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
+            is_spooled=spec.clip_id in self._spool.clip_ids(),
         )
 
-
-def classify(error: Exception) -> tuple[FailureClass, bool]:
-    """What kind of failure an error is, and whether another attempt may pass."""
-    if isinstance(error, JobError):
-        return error.failure_class, error.may_pass_on_retry
-    if isinstance(error, BadPictureError):
-        return "clip", True  # with the safer setting
-    if isinstance(error, PipelineError):
-        return "request", False
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing it
-        return "memory", True
-    return "code", False
+    def _peak_memory(self) -> PeakMemory | None:
+        """None of a device that answers no more."""
+        try:
+            return self._loaded.peak_memory()
+        except RuntimeError:
+            return None
 
 
 def raw_bytes(spec: ClipSpec) -> int:

@@ -153,6 +153,7 @@ class Night:
         for number, worker in self.workers.items():
             if not worker.is_ready:
                 yield WorkerNotLoaded(number, "slow")
+                yield WorkerNotLoaded(number, "no answer from the store", is_store=True)
                 continue
             yield from (WorkerLost(number, "killed"), WorkerLost(number, "preempted", is_preempted=True))
             yield from (Freeze(number), Terminate(number))
@@ -285,7 +286,18 @@ def failure(
     one: ClipSpec, attempt: int, worker: WorkerId, kind: FailureClass, *, may_pass: bool | None = None
 ) -> ClipFailed:
     passes = kind in ("memory", "clip", "store", "worker", "stall") if may_pass is None else may_pass
-    return ClipFailed(one.clip_id, one.name, attempt, kind, passes, "SomeError", "message", "", f"host:{worker}")
+    return ClipFailed(
+        clip_id=one.clip_id,
+        name=one.name,
+        attempt=attempt,
+        failure_class=kind,
+        may_pass_on_retry=passes,
+        error_type="SomeError",
+        message="message",
+        traceback="",
+        worker=f"host:{worker}",
+        is_spooled=kind == "store",
+    )
 
 
 def progress(one: ClipSpec, stage: Stage, age_s: float, step: int | None = None) -> ClipProgress:

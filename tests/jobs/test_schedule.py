@@ -22,9 +22,10 @@ from jobs.events import (
     TakeClip,
     Tick,
     WorkerLost,
+    WorkerNotLoaded,
 )
 from jobs.retry import GiveUp, Retry, Wait
-from jobs.types import ClipDone, StageTiming, WorkerBeat
+from jobs.types import ClipDone, Stage, StageTiming, WorkerBeat
 from tests.jobs.night import CONFIG, SPECS, Night, Taking, failure, of_type, progress, started, with_retry
 
 
@@ -230,21 +231,59 @@ def test_a_deadline_is_learnt_from_the_slowest_step_that_was_measured() -> None:
     assert of_type(farm.after(Beat(0, beat(progress(second, "denoise", 61, 1)))), StopWorker)
 
 
-def test_an_upload_has_no_deadline_here() -> None:
+def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_measured() -> None:
+    farm = Taking(num_workers=2)
+    done = farm.ready(0)[0].attempt.spec
+    cold = farm.ready(1)[0].attempt.spec
+    farm.after(ClipEnded(0, ClipDone(done.clip_id, done.name, "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))))
+    assert not of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 99, 0)))), StopWorker)
+    assert of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 101, 0)))), StopWorker)
+
+
+def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
+    farm = Taking(replace(CONFIG, workers=WorkerConfig(recycle_after_clips=None)))
+    running = deque(farm.ready(0))
+    for seconds in (20.0, 20.0, 2_000.0, 20.0):
+        one = running.popleft().attempt.spec
+        timings = (StageTiming("denoise", 0.0, seconds, 0),)
+        running.extend(started(farm.after(ClipEnded(0, ClipDone(one.clip_id, one.name, "", 1, timings)))))
+    one = running.popleft().attempt.spec
+    assert of_type(farm.after(Beat(0, beat(progress(one, "denoise", 61, 1)))), StopWorker)
+
+
+@pytest.mark.parametrize("stage", ["upload", "lookup"])
+def test_a_worker_that_hangs_at_the_store_is_replaced_after_very_long_and_no_clip_is_charged(stage: Stage) -> None:
     farm = Taking()
     first = farm.ready(0)[0].attempt.spec
-    assert not of_type(farm.after(Beat(0, beat(progress(first, "upload", 9_999)))), StopWorker)
+    assert not of_type(farm.after(Beat(0, beat(progress(first, stage, 3_599)))), StopWorker)
+    commands = farm.after(Beat(0, beat(progress(first, stage, 3_601))))
+    assert of_type(commands, StopWorker)
+    assert not of_type(commands, ReportFailure)
 
 
-def test_a_worker_without_a_word_is_killed_and_the_clip_that_it_computed_is_charged() -> None:
+def test_a_worker_without_a_word_is_killed_and_all_that_it_may_have_frozen_on_are_charged() -> None:
+    """What was said last is old: a clip that was waiting may have frozen the worker since."""
     farm = Taking()
-    first, second, _ = (start.attempt.spec for start in farm.ready(0))
-    farm.after(Beat(0, beat(progress(first, "decode", 1), progress(second, "queue", 1))))
+    first, second, third = (start.attempt.spec for start in farm.ready(0))
+    said = beat(progress(first, "upload", 1), progress(second, "decode", 1), progress(third, "queue", 1))
+    farm.after(Beat(0, said))
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
     farm.after(Tick(), later_s=9)
     commands = farm.after(Tick(), later_s=9)
     assert StopWorker(0, "no word from it for 27 s") in commands
-    assert [report.failed.clip_id for report in of_type(commands, ReportFailure)] == [first.clip_id]
+    charged = [report.failed.clip_id for report in of_type(commands, ReportFailure)]
+    assert charged == [second.clip_id, third.clip_id]
+
+
+def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_and_goes_where_it_lies() -> None:
+    farm = Taking(num_workers=2)
+    farm.ready(0, "node-a")
+    (first, *_) = (start.attempt.spec for start in farm.ready(1, "node-b"))
+    farm.after(Beat(1, beat(progress(first, "upload", 1))))
+    commands = farm.after(WorkerLost(1, "killed"))
+    assert first.clip_id not in [report.failed.clip_id for report in of_type(commands, ReportFailure)]
+    assert first not in [start.attempt.spec for start in started(commands)], "it does not wait for its machine"
+    assert first in [start.attempt.spec for start in farm.ready(2, "node-b")]
 
 
 def test_time_that_the_driver_slept_through_is_held_against_no_worker() -> None:
@@ -252,6 +291,15 @@ def test_time_that_the_driver_slept_through_is_held_against_no_worker() -> None:
     farm.ready(0)
     assert not of_type(farm.after(Tick(), later_s=5_000), StopWorker)
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
+
+
+def test_time_that_the_driver_slept_through_is_held_against_no_store_and_no_loading_worker() -> None:
+    farm = Taking(with_retry(max_outage_s=100), num_workers=2)
+    attempt = farm.ready(0)[0].attempt
+    farm.fails(0, attempt, "store")
+    commands = farm.after(Tick(), later_s=5_000)
+    assert not of_type(commands, StopWorker)
+    assert not of_type(farm.fails(0, replace(attempt, number=2), "store"), Halt)
 
 
 # ends of workers and runs
@@ -357,6 +405,78 @@ def test_a_clip_that_an_earlier_run_left_encoded_on_a_machine_goes_there() -> No
     assert left not in [start.attempt.spec for start in farm.ready(0, "node-a")]
     (start,) = started(farm.done(1, first[0].attempt.spec))
     assert (start.worker, start.attempt.spec) == (1, left)
+
+
+def test_a_clip_that_is_found_encoded_after_its_worker_died_goes_to_that_machine() -> None:
+    """It was kept after the worker's last word."""
+    farm = Taking(num_workers=3)
+    farm.ready(0, "node-a")
+    lost = farm.ready(1, "node-b")[0].attempt.spec
+    farm.after(WorkerLost(1, "killed"))
+    placed = farm.ready(3, "node-b", spooled=frozenset({lost.clip_id}))
+    assert lost in [start.attempt.spec for start in placed]
+
+
+def test_a_clip_that_is_not_on_a_disk_is_pinned_to_none() -> None:
+    farm = Taking(num_workers=2)
+    farm.ready(1, "node-b")
+    attempt = farm.ready(0, "node-a")[0].attempt
+    unkept = replace(failure(attempt.spec, 1, 0, "store"), is_spooled=False)
+    farm.after(ClipEnded(0, unkept))
+    for one in list(farm.schedule._pool.workers[1].attempts.values()):
+        farm.done(1, one.spec)
+    assert attempt.spec.clip_id in farm.schedule._pool.workers[1].attempts
+
+
+def test_a_long_clip_after_a_hiccup_of_the_store_is_no_outage() -> None:
+    farm = Taking(with_retry(max_outage_s=100))
+    first, second, third = (start.attempt for start in farm.ready(0))
+    farm.fails(0, first, "store")
+    (again,) = started(farm.after(Tick(), later_s=2))
+    farm.after(Beat(0, beat(progress(again.attempt.spec, "denoise", 0, 0))))
+    for _ in range(15):
+        assert not of_type(farm.after(Beat(0, beat(progress(again.attempt.spec, "denoise", 0, 0))), later_s=9), Halt)
+    assert not of_type(farm.fails(0, second, "store"), Halt)
+    assert third.spec.clip_id in farm.schedule._pool.workers[0].attempts
+
+
+# loading
+
+
+def test_a_machine_on_which_nothing_loads_does_not_end_the_run_while_others_still_load() -> None:
+    farm = Taking(num_workers=3)
+    commands = farm.after(WorkerNotLoaded(0, "the weights are broken", is_final=True))
+    assert not of_type(commands, Halt)
+    assert not of_type(commands, StartWorker)
+    assert farm.ready(1)
+
+
+def test_a_run_ends_when_nothing_loads_anywhere() -> None:
+    farm = Taking(num_workers=2)
+    farm.after(WorkerNotLoaded(0, "the weights are broken", is_final=True))
+    (halt,) = of_type(farm.after(WorkerNotLoaded(1, "the weights are broken", is_final=True)), Halt)
+    assert isinstance(halt.error, NoWorkersError)
+
+
+def test_workers_that_find_no_store_are_asked_for_again_later_and_all_of_them() -> None:
+    farm = Taking(with_retry(back_off_s=1.0))
+    for worker in range(5):
+        commands = farm.after(WorkerNotLoaded(worker, "no answer", is_store=True))
+        assert not of_type(commands, Halt)
+        assert not of_type(commands, StartWorker)
+        asked = list[StartWorker]()
+        while not asked:
+            asked = of_type(farm.after(Tick(), later_s=1), StartWorker)
+        assert asked == [StartWorker(worker + 1)]
+    assert farm.ready(5)
+
+
+def test_a_worker_whose_device_failed_is_replaced_and_its_other_clips_are_not_charged() -> None:
+    farm = Taking()
+    first, *_ = (start.attempt for start in farm.ready(0))
+    commands = farm.fails(0, first, "worker")
+    assert StopWorker(0, "replaced, since its device or its machine failed") in commands
+    assert len(of_type(commands, ReportFailure)) == 1
 
 
 def test_retries_can_be_switched_off() -> None:

@@ -42,7 +42,7 @@ MISTAKES = {
     ),
     "what a worker holds is not written down": (
         "Schedule",
-        "self._pool.workers[number].attempts[attempt.spec.clip_id] = attempt",
+        "self._pool.workers[number].take(attempt, self._now)",
         "pass",
     ),
     "a run goes on after its end": ("Schedule", "if isinstance(command, Halt):", "if False:"),
@@ -56,7 +56,7 @@ MISTAKES = {
     "a worker that is told to end gets more": ("Schedule", "if beat.is_draining:", "if False:"),
     "a worker is replaced with clips in its hands": (
         "Schedule",
-        "(worker.retires is not None) and not worker.attempts",
+        "worker.retires is not None and not worker.attempts",
         "worker.retires is not None",
     ),
     "one worker too many": (

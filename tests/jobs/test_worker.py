@@ -12,14 +12,13 @@ from safetensors.torch import load
 from jobs.check import decode_mp4
 from jobs.config import StoreConfig
 from jobs.encode import read_metadata
-from jobs.errors import CheckError, DiskFullError, StoreRefusedError, StoreUnavailableError
+from jobs.errors import StoreRefusedError
 from jobs.records import committed_ids, latents_key, read_record
 from jobs.spool import SpooledClip
 from jobs.store import open_store
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
-from jobs.worker import ClipWorker, RenderedClip, WorkerSetup, classify
-from pipelines.errors import BadPictureError, RequestError
+from jobs.worker import ClipWorker, RenderedClip, WorkerSetup
 from pipelines.family import OnStep
 from pipelines.types import GenerationRequest, TextEmbeddings
 from tests.fakes.family import FakeFamily
@@ -150,24 +149,6 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
         list(callers.map(lambda seed: worker.render(spec("sunrise", seed), 1), range(8)))
     assert len(threads) == 1
     assert threading.get_ident() not in threads
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (CheckError("x"), ("clip", False)),
-        (StoreRefusedError("x"), ("store", False)),
-        (StoreUnavailableError("x"), ("store", True)),
-        (RequestError("x"), ("request", False)),
-        (torch.OutOfMemoryError("x"), ("memory", True)),
-        (MemoryError(), ("memory", True)),
-        (BadPictureError("x"), ("clip", True)),
-        (DiskFullError("x"), ("store", True)),
-        (KeyError("x"), ("code", False)),
-    ],
-)
-def test_an_error_is_classified(error: Exception, expected: tuple[str, bool]) -> None:
-    assert classify(error) == expected
 
 
 @pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled"])
