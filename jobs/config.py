@@ -98,7 +98,7 @@ class RetryPolicy:
         max_failures_of_worker: a worker that fails so many clips in a row is replaced.
         max_losses_of_node: a node that loses workers with so many different clips, and none done in between, gets no
             new workers while others are to be had.
-        max_given_up_share: a run that gives up more than this share of its clips stops; 1 never does.
+        max_given_up_share: a run that gives up more than this share of a model's clips stops; 1 never does.
         min_clips_to_stop: clips that must have ended before that share counts.
         max_given_up: a run that gives up more clips than this stops; None never does.
         back_off_s: a worker that the store refuses for now waits so long, then twice as long, and so on.
@@ -166,7 +166,9 @@ class StoreConfig:
 
     Args:
         endpoint_url: None takes AWS_ENDPOINT_URL, or else AWS itself.
-        max_attempts: of one request, by botocore's adaptive retry.
+        max_attempts: of one request, by botocore's adaptive retry. With eight, a request that is answered 503 ends after 3
+            to 5 s, one that is told to slow down after about 40 s; an endpoint that accepts and never answers can hold
+            one for up to 9 minutes.
         lease_s: for how long a driver takes an output; it renews in time while it lives. Nobody else renders into it.
     """
 

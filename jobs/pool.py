@@ -69,6 +69,11 @@ class Pool:
         self._room = room
         self.workers: dict[WorkerId, PooledWorker] = {}
 
+    @property
+    def nodes(self) -> set[str]:
+        """Those on which workers are."""
+        return {worker.node for worker in self.workers.values() if worker.node is not None}
+
     def open(self, now: float) -> list[WorkerId]:
         """Those that take clips, the least busy first."""
         open_ones = [

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from jobs.blame import NodeBlame
 from jobs.config import RunConfig
 from jobs.deadlines import COMPUTING, Deadlines
 from jobs.errors import (
@@ -16,7 +17,6 @@ from jobs.errors import (
     NoWorkersError,
     StoppedError,
     StoreRefusedError,
-    StoreUnavailableError,
     TooManyFailuresError,
 )
 from jobs.events import (
@@ -40,6 +40,7 @@ from jobs.events import (
     WorkerNotLoaded,
     WorkerReady,
 )
+from jobs.outage import Outage
 from jobs.pool import Pool, PooledWorker
 from jobs.retry import GiveUp, Retry, Stop, Wait, decide
 from jobs.types import ClipDone, ClipFailed, WorkerBeat
@@ -76,9 +77,9 @@ class Schedule:
         self._num_done = 0
         self._num_given_up = 0
         self._spooled_on: dict[str, str] = {}  # node, by clip_id
-        self._losses_of: dict[str, set[WorkerId]] = {}  # by node, since a clip was done there
+        self._blame = NodeBlame(config.retry.max_losses_of_node)
+        self._outage = Outage(config.retry)
         self._draining_nodes = frozenset[str]()
-        self._trouble_since: float | None = None  # since when the store has taken nothing
         self._stop: tuple[str, float] | None = None  # why, and until when what is in flight may finish
 
     @property
@@ -121,8 +122,7 @@ class Schedule:
             for worker in self._pool.workers.values():
                 worker.heard_at += gap_s
                 worker.asked_at += gap_s
-            if self._trouble_since is not None:
-                self._trouble_since += gap_s
+            self._outage.shift(gap_s)
         self._now = now
 
     def _react(self, event: Event) -> Iterator[Command]:
@@ -182,7 +182,7 @@ class Schedule:
             return
         while len(self._pool.workers) < self._num_workers and self._now >= self._no_start_before:
             self._pool.workers[self._next_worker] = PooledWorker(asked_at=self._now, heard_at=self._now)
-            yield StartWorker(self._next_worker, self._nodes_to_avoid())
+            yield StartWorker(self._next_worker, self._blame.to_avoid(self._pool.nodes))
             self._next_worker += 1
         while (start := self._place_next()) is not None:
             yield start
@@ -225,9 +225,8 @@ class Schedule:
             stall = self._deadlines.stall(attempt, progress, is_first=worker.num_done == 0)
             if stall is not None:
                 stalls[clip_id] = stall
-            is_later = self._trouble_since is not None and worker.started_at[clip_id] > self._trouble_since
-            if progress.stage in COMPUTING and is_later:
-                self._trouble_since = None  # the store has answered that the clip is not there
+            if progress.stage in COMPUTING:  # the store has answered that the clip is not there
+                self._outage.end_if_before(worker.started_at[clip_id])
         if stalls:
             charged = [clip_id for clip_id in stalls if worker.progress[clip_id].stage in COMPUTING]
             yield from self._lose(number, next(iter(stalls.values())), charged, "stall")
@@ -250,13 +249,6 @@ class Schedule:
             if worker.node in self._draining_nodes:
                 worker.is_draining, worker.retires = True, "its machine is taken away"
 
-    def _nodes_to_avoid(self) -> frozenset[str]:
-        """Nodes on which workers die whatever they render; none where no other node is known to take one."""
-        limit = self._config.retry.max_losses_of_node
-        bad = {node for node, losses in self._losses_of.items() if len(losses) >= limit}
-        good = {worker.node for worker in self._pool.workers.values() if worker.node} - bad
-        return frozenset(bad) if good else frozenset()
-
     def _learn_of_spool(self, node: str, spooled: frozenset[str]) -> None:
         """Clips that wait encoded on a machine's disk: those to come, and those that are to be tried again."""
         self._spooled_on |= dict.fromkeys(spooled, node)
@@ -269,7 +261,7 @@ class Schedule:
         del self._pool.workers[failed.worker]
         yield StopWorker(failed.worker, failed.message)
         if failed.is_store:
-            self._load_back_off_s = self._longer(self._load_back_off_s)
+            self._load_back_off_s = self._outage.longer(self._load_back_off_s)
             self._no_start_before = self._now + self._load_back_off_s
             yield from self._note_trouble()
         if failed.is_store or failed.is_preempted:
@@ -337,7 +329,7 @@ class Schedule:
             yield from self._lose(number, REPLACED_AFTER[outcome.failure_class], ())
         elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
             if worker.node is not None:
-                self._losses_of.setdefault(worker.node, set()).add(number)
+                self._blame.set_aside(number, worker.node)
             yield from self._lose(number, f"set aside after {worker.num_failures_in_a_row} failures in a row", ())
 
     def _take_done(self, worker: PooledWorker, attempt: Attempt, done: ClipDone) -> None:
@@ -345,34 +337,24 @@ class Schedule:
         worker.num_done += 1
         worker.num_failures_in_a_row = 0
         worker.paused_until = worker.back_off_s = 0.0
-        self._trouble_since = None
+        self._outage.end_if_before(self._now)
         self._deadlines.learn(attempt, done.timings)
-        for lost_worker, node in attempt.lost:  # the clip was not to blame
-            self._losses_of.setdefault(node, set()).add(lost_worker)
         if worker.node is not None:
-            self._losses_of.pop(worker.node, None)
+            self._blame.done(attempt, worker.node)
         worker.first_memory_bytes = worker.first_memory_bytes or done.memory_bytes or None
         self._consider_recycling(worker, done.memory_bytes)
 
     def _pause(self, worker: PooledWorker) -> Iterator[Command]:
         """Backs off from a store that takes nothing from this worker for now."""
         if worker.paused_until <= self._now:
-            worker.back_off_s = self._longer(worker.back_off_s)
+            worker.back_off_s = self._outage.longer(worker.back_off_s)
             worker.paused_until = self._now + worker.back_off_s
         yield from self._note_trouble()
 
-    def _longer(self, back_off_s: float) -> float:
-        limits = self._config.retry
-        return min(max(2 * back_off_s, limits.back_off_s), limits.max_back_off_s)
-
     def _note_trouble(self) -> Iterator[Command]:
-        """The store has refused something once more; it is given up on after a while."""
-        if self._trouble_since is None:
-            self._trouble_since = self._now
-        outage_s = self._now - self._trouble_since
-        if outage_s > self._config.retry.max_outage_s:
-            message = f"the store has taken nothing for {outage_s:.0f} s; run it again to go on, encoded clips are kept"
-            yield Halt(StoreUnavailableError(message))
+        error = self._outage.note(self._now)
+        if error is not None:
+            yield Halt(error)
 
     def _fail(self, attempt: Attempt, failed: ClipFailed) -> Iterator[Command]:
         failures = (*attempt.failures, failed)

@@ -25,10 +25,10 @@ LIGHT_MODULES = (
     "nag.params", "nag.errors", "pipelines.types", "pipelines.config", "pipelines.errors", "pipelines.loading",
     "pipelines.loras", "pipelines.weight_files", "pipelines.picture_limits",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
-    "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.pool", "jobs.schedule", "jobs.pulse", "jobs.in_flight",
-    "jobs.timing", "jobs.records", "jobs.redaction", "jobs.spool", "jobs.store", "jobs.s3_credentials",
-    "jobs.failure_ledger", "jobs.lease", "jobs.lease_record", "jobs.run_status", "jobs.progress", "jobs.status",
-    "jobs.garbage", "jobs.store_commands", "jobs.cli",
+    "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool", "jobs.schedule",
+    "jobs.failure_classes", "jobs.pulse", "jobs.in_flight", "jobs.timing", "jobs.records", "jobs.redaction",
+    "jobs.spool", "jobs.store", "jobs.s3_credentials", "jobs.failure_ledger", "jobs.lease", "jobs.lease_record",
+    "jobs.run_status", "jobs.progress", "jobs.status", "jobs.garbage", "jobs.store_commands", "jobs.cli",
 )  # fmt: skip
 
 

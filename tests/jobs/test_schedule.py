@@ -163,7 +163,7 @@ def test_a_node_whose_clips_pass_elsewhere_is_kept_off() -> None:
             suspects += start.attempt.is_suspect
             running.extend(started(farm.done(0, start.attempt.spec)))
         bad = asked.worker
-        assert losses == len(farm.schedule._losses_of["bad"])
+        assert losses == len(farm.schedule._blame._lost["bad"])
     farm.ready(bad, "bad")
     (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
     assert asked.avoid == {"bad"}
@@ -185,7 +185,7 @@ def test_the_only_node_is_never_kept_off() -> None:
     farm.ready(0, "only")
     (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
     farm.ready(asked.worker, "only")
-    farm.schedule._losses_of["only"] = {0}
+    farm.schedule._blame.set_aside(0, "only")
     (again,) = of_type(farm.after(WorkerLost(asked.worker, "killed")), StartWorker)
     assert not again.avoid
 
