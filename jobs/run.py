@@ -13,13 +13,14 @@ from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_wo
 from jobs.errors import LeaseLostError, StoreError
 from jobs.failure_ledger import FailureLedger
 from jobs.lease import LeaseKeeper
+from jobs.making import installed_versions
 from jobs.manifest import Manifest
 from jobs.plan import Plan
 from jobs.progress import RunProgress
 from jobs.records import RUN_FILE, utc_iso, write_run
 from jobs.run_status import RunState, RunStatus, write_status
 from jobs.store import Store
-from jobs.worker import LoadModel, WorkerSetup, installed_versions
+from jobs.worker import LoadModel, WorkerSetup
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights, verify_weights

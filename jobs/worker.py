@@ -9,15 +9,13 @@ store's sake.
 import contextlib
 import hashlib
 import os
-import platform
 import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from importlib import metadata
+from functools import partial
 from typing import Literal
 
 from jobs.check import check_mp4
@@ -25,6 +23,7 @@ from jobs.config import EncodingConfig, StoreConfig
 from jobs.encode import encode_mp4
 from jobs.errors import StoreError, StoreRefusedError
 from jobs.failure_classes import classify
+from jobs.making import clip_metadata, installed_versions
 from jobs.pulse import Pulse, memory_bytes
 from jobs.records import (
     RUN_FILE,
@@ -43,7 +42,6 @@ from jobs.records import (
 from jobs.redaction import redact
 from jobs.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.store import open_store
-from jobs.strict_json import dump, from_dataclass
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerBeat
 from pipelines.config import ModelConfig
@@ -54,7 +52,6 @@ from pipelines.types import VideoFrames
 
 LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
 REMAINS_S = 3600.0  # after which what another worker was making is surely nobody's
-VERSIONED_PACKAGES = ("nagfarm", "torch", "diffusers", "transformers", "peft", "ray", "imageio-ffmpeg", "boto3")
 
 
 @dataclass(frozen=True)
@@ -310,19 +307,3 @@ def raw_bytes(spec: ClipSpec) -> int:
     """Of a clip's frames, which no encoding of them exceeds by much."""
     shape = spec.request.shape
     return 3 * shape.num_frames * shape.height * shape.width
-
-
-def clip_metadata(spec: ClipSpec) -> dict[str, str]:
-    """What is written into the MP4 itself, so that a file that was carried off still says what it is."""
-    return {
-        "title": spec.name,
-        "clip_id": spec.clip_id,
-        "comment": dump({"model": from_dataclass(spec.model), "request": from_dataclass(spec.request)}).decode(),
-        "nagfarm_version": metadata.version("nagfarm"),
-    }
-
-
-@cache
-def installed_versions() -> Mapping[str, str]:
-    """Versions of what decides or carries a clip; asked for once, since it takes 6 ms."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED_PACKAGES}}
