@@ -10,8 +10,8 @@ from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig
 from jobs.encode import find_ffmpeg
 from jobs.errors import JobError
+from jobs.making import VERSIONED_PACKAGES
 from jobs.store import open_store
-from jobs.worker import VERSIONED_PACKAGES
 from pipelines.errors import ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0

@@ -4,7 +4,7 @@ Decides about places alone: who is open, who is kept free, where a clip that wai
 from failures is `schedule`'s. Loads without torch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from jobs.events import Attempt, WorkerId
@@ -40,6 +40,10 @@ class PooledWorker:
     def is_ready(self) -> bool:
         return self.node is not None
 
+    def is_open(self, now: float) -> bool:
+        """It takes clips."""
+        return self.is_ready and self.retires is None and self.paused_until <= now
+
     @property
     def has_suspect(self) -> bool:
         return any(attempt.is_suspect for attempt in self.attempts.values())
@@ -74,53 +78,63 @@ class Pool:
         """Those on which workers are."""
         return {worker.node for worker in self.workers.values() if worker.node is not None}
 
-    def open(self, now: float) -> list[WorkerId]:
-        """Those that take clips, the least busy first."""
-        open_ones = [
-            number
-            for number, worker in self.workers.items()
-            if worker.is_ready and worker.retires is None and worker.paused_until <= now
-        ]
-        return sorted(open_ones, key=lambda number: len(self.workers[number].attempts))
+    def places(self, now: float) -> "Places":
+        """Where an attempt could go now. What is given away after this is not taken into account."""
+        return Places(self.workers, self._room, now)
 
-    def kept_free(self, waiting: Iterable[Attempt], now: float) -> set[WorkerId]:
+
+class Places:
+    """The open workers at one moment, and who of them takes an attempt. Looked at once, for any number of attempts."""
+
+    def __init__(self, workers: Mapping[WorkerId, PooledWorker], room: int, now: float) -> None:
+        ready = [worker for worker in workers.values() if worker.is_ready]
+        is_open = {number for number, worker in workers.items() if worker.is_open(now)}
+        self.open = sorted(is_open, key=lambda number: (len(workers[number].attempts), number))  # the least busy first
+        self._workers = workers
+        self._room = room
+        self._is_loading = len(ready) < len(workers)
+        self._ready_nodes = {worker.node for worker in ready}
+        self._open_nodes = {worker.node for worker in ready if worker.retires is None}
+        self._fitting: dict[tuple[str | None, frozenset[str]], list[WorkerId]] = {}
+
+    def kept_free(self, waiting: Iterable[Attempt]) -> set[WorkerId]:
         """Busy workers that get nothing new, so that each suspect finds one to itself."""
         kept: set[WorkerId] = set()
         for attempt in waiting:
-            if attempt.is_suspect and not any(
-                number not in kept for number in self._for(attempt, now) if self._is_idle(number)
-            ):
-                kept.update([number for number in self._for(attempt, now) if number not in kept][:1])
+            if len(kept) == len(self.open):
+                break
+            if attempt.is_suspect:
+                places = [number for number in self.fitting(attempt) if number not in kept]
+                if places and not self._is_idle(places[0]):  # the least busy one comes first
+                    kept.add(places[0])
         return kept
 
-    def place(self, attempt: Attempt, kept: set[WorkerId], now: float) -> WorkerId | None:
+    def place(self, attempt: Attempt, kept: set[WorkerId]) -> WorkerId | None:
         """The worker that takes an attempt now; None where it has to wait.
 
         A clip that may have killed a worker gets one to itself: if it kills that one too, no other clip is blamed.
         """
-        for number in self._for(attempt, now):
+        for number in self.fitting(attempt):
             if self._is_idle(number) if attempt.is_suspect else self.has_room(number) and number not in kept:
                 return number
         return None
 
-    def _for(self, attempt: Attempt, now: float) -> Iterator[WorkerId]:
+    def fitting(self, attempt: Attempt) -> list[WorkerId]:
         """Open workers that may take an attempt, while there are such: on the machine on whose disk it waits, for which
         it waits as long as a worker is loading that may turn up there; or else on another machine than those where a
         worker died with it, which tells whether the clip or the machine is to blame.
         """
-        ready = [worker for worker in self.workers.values() if worker.is_ready]
-        open_nodes = {worker.node for worker in ready if worker.retires is None}
-        fitting = {attempt.node} & {worker.node for worker in ready}
-        if attempt.node is not None and not fitting and len(ready) < len(self.workers):
-            return
-        fitting = fitting or open_nodes - {node for _, node in attempt.lost} or open_nodes
-        for number in self.open(now):
-            if self.workers[number].node in fitting:
-                yield number
-
-    def _is_idle(self, number: WorkerId) -> bool:
-        return not self.workers[number].attempts
+        key = attempt.node, frozenset(node for _, node in attempt.lost)
+        if key not in self._fitting:
+            nodes = {attempt.node} & self._ready_nodes
+            if attempt.node is None or (not nodes and not self._is_loading):
+                nodes = self._open_nodes - key[1] or self._open_nodes
+            self._fitting[key] = [number for number in self.open if self._workers[number].node in nodes]
+        return self._fitting[key]
 
     def has_room(self, number: WorkerId) -> bool:
-        worker = self.workers[number]
+        worker = self._workers[number]
         return not worker.has_suspect and len(worker.attempts) < self._room
+
+    def _is_idle(self, number: WorkerId) -> bool:
+        return not self._workers[number].attempts

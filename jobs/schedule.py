@@ -191,10 +191,13 @@ class Schedule:
             yield TakeClip()
 
     def _place_next(self) -> StartClip | None:
-        kept = self._pool.kept_free(self._again, self._now)
+        places = self._pool.places(self._now)
+        if not places.open:
+            return None
+        kept = places.kept_free(self._again)
         for queue in (self._again, self._fresh):
             for attempt in queue:
-                number = self._pool.place(attempt, kept, self._now)
+                number = places.place(attempt, kept)
                 if number is not None:
                     queue.remove(attempt)
                     self._pool.workers[number].take(attempt, self._now)
@@ -203,8 +206,9 @@ class Schedule:
 
     def _has_room_for_fresh(self) -> bool:
         """Whether a worker would be idle without one: clips that are tried again and find no place hold nobody up."""
-        kept = self._pool.kept_free(self._again, self._now)
-        return any(self._pool.has_room(number) for number in self._pool.open(self._now) if number not in kept)
+        places = self._pool.places(self._now)
+        kept = places.kept_free(self._again)
+        return any(places.has_room(number) for number in places.open if number not in kept)
 
     # workers
 

@@ -64,14 +64,14 @@ MISTAKES = {
         "len(self._pool.workers) < self._num_workers",
         "len(self._pool.workers) <= self._num_workers",
     ),
-    "the store's refusal is not waited for": ("Pool", " and worker.paused_until <= now", ""),
-    "a clip that may kill shares its worker": ("Pool", "if self._is_idle(number) if attempt.is_suspect else", "if"),
+    "the store's refusal is not waited for": ("PooledWorker", " and self.paused_until <= now", ""),
+    "a clip that may kill shares its worker": ("Places", "if self._is_idle(number) if attempt.is_suspect else", "if"),
     "a clip that waits on a disk is rendered elsewhere": (
-        "Pool",
-        "fitting = {attempt.node} & {worker.node for worker in ready}",
-        "fitting = set()",
+        "Places",
+        "nodes = {attempt.node} & self._ready_nodes",
+        "nodes = self._open_nodes",
     ),
-    "a worker holds more than it has room for": ("Pool", "len(worker.attempts) < self._room", "True"),
+    "a worker holds more than it has room for": ("Places", "len(worker.attempts) < self._room", "True"),
     "a clip is given up for the store's sake": (
         "decide",
         'if last.failure_class == "store":',
@@ -90,7 +90,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, name: str, right: str, wrong: str) ->
     """Replaces a class or a function by itself with one mistake."""
     homes: dict[str, tuple[Any, Any]] = {
         "Schedule": (jobs.schedule, tests.jobs.night),
-        "Pool": (jobs.pool, jobs.schedule),
+        "PooledWorker": (jobs.pool, jobs.schedule),
+        "Places": (jobs.pool, jobs.pool),
         "decide": (jobs.retry, jobs.schedule),
     }
     home, user = homes[name]
