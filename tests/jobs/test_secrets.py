@@ -132,7 +132,6 @@ def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(planted:
     "arguments",
     [
         ["store.endpoint_url=ftp://user:planted-password@host"],
-        ["store.endpoint_url=http://user:planted-password@host"],
         ["--output", "s3://renders/x?X-Amz-Signature=planted0123456789"],
         ["--output", "s3://renders/x?token=planted-hub-token"],
         ["--profile", "/nowhere/planted-hub-token.yaml"],
@@ -147,6 +146,13 @@ def test_the_command_line_repeats_no_secret_that_it_refuses(
     captured = capsys.readouterr()
     assert "planted" not in captured.out + captured.err
     assert MASK in captured.err
+
+
+def test_an_endpoint_with_a_password_is_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "store.endpoint_url=http://user:planted-password@host"]) == EXIT_REFUSED
+    printed = capsys.readouterr().err
+    assert "store.endpoint_url holds a password" in printed
+    assert "planted" not in printed
 
 
 def test_an_exception_that_nobody_foresaw_is_printed_without_secrets(
