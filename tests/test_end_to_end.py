@@ -3,6 +3,7 @@
 One run is disturbed by a `kill -9` of a worker; an independent S3 client, rclone, looks at what came out.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -23,9 +24,10 @@ from jobs.check import decode_mp4
 from jobs.config import EncodingConfig, RunConfig, StoreConfig
 from jobs.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
 from jobs.dispatch import Dispatcher
+from jobs.lease_record import current_lease
 from jobs.manifest import open_manifest
 from jobs.progress import RunProgress
-from jobs.records import RUN_FILE, committed_ids, read_record, write_run
+from jobs.records import RUN_FILE, committed_ids, quarantined_ids, read_record, write_run
 from jobs.run import load_model
 from jobs.store import Store, open_store
 from jobs.worker import WorkerSetup
@@ -42,10 +44,11 @@ def store(s3_environment: LocalS3) -> Store:
     return open_store(OUTPUT, StoreConfig())
 
 
-def submit(cluster: LocalRay) -> "subprocess.Popen[str]":
+def submit(cluster: LocalRay, output: str = OUTPUT, submission_id: str | None = None) -> "subprocess.Popen[str]":
+    name = [f"--submission-id={submission_id}"] if submission_id else []
     command = [
-        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", "--working-dir=examples", "--"),
-        *("python", "-m", "jobs", "render", "shapes.yaml", "--output", OUTPUT),
+        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", *name, "--working-dir=examples", "--"),
+        *("python", "-m", "jobs", "render", "shapes.yaml", "--output", output),
     ]
     environment = cluster.environment()
     return subprocess.Popen(
@@ -118,6 +121,32 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
     assert {record.sha256 for record in records} == {
         read_record(store, clip_id).sha256 for clip_id in committed_ids(store)
     }
+
+
+def test_a_job_that_is_stopped_ends_in_order_within_the_time_that_ray_leaves_it(
+    ray_cluster: LocalRay, s3_environment: LocalS3
+) -> None:
+    """Three seconds: after that Ray kills. The lease that was let go says that it was not needed."""
+    store = open_store(f"{OUTPUT}-stopped", StoreConfig())
+    job = submit(ray_cluster, store.uri, "stopped")
+    deadline = time.monotonic() + DEADLINE_S
+    while not committed_ids(store):
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    command = [ray_command(), "job", "stop", f"--address={ray_cluster.dashboard_url}", "stopped"]
+    subprocess.run(command, env=ray_cluster.environment(), capture_output=True, check=True)
+    log, _ = job.communicate(timeout=60)
+    assert "nagfarm: stopped: by SIGTERM; run it again to go on" in log
+    lease = current_lease(store)
+    assert lease is not None
+    assert lease.is_released
+    committed = committed_ids(store)
+    assert 0 < len(committed) < 24
+    assert not quarantined_ids(store)
+    for clip_id in committed:
+        record = read_record(store, clip_id)
+        assert hashlib.sha256(store.get(record.key)).hexdigest() == record.sha256
 
 
 def test_the_command_line_answers_without_torch_and_ray() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
@@ -272,6 +273,19 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
     with pytest.raises(StoppedError, match="by somebody"):
         notes.dispatcher.run(iter([never, spec("sunrise")]))
     assert not notes.failed
+
+
+def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> None:
+    dispatcher = Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, Notes())
+    (node,) = cluster_nodes()
+    dispatcher._start_worker(0, frozenset({str(node["node_id"])}))
+    dispatcher._start_worker(1, frozenset({"f" * 56}))
+    kept_off, other = (dispatcher._workers[number] for number in (0, 1))
+    ray.get(other.load, timeout=120)
+    ready, _ = ray.wait([kept_off.load], timeout=3)
+    assert not ready
+    for worker in (kept_off, other):
+        ray.kill(worker.actor)
 
 
 def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:
