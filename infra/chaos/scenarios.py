@@ -30,7 +30,7 @@ FEWEST = Workload(12)  # of the short form
 SLOW = Workload(40, step_s=0.15)  # a driver starts within it
 SHAPES = Workload(8, num_steps=8, family="shapes")
 KILLED = -signal.SIGKILL
-SHORT = ("actors-killed", "row-kills", "every-third-503", "driver-killed")  # those that run with every change
+SHORT = ("actors-killed", "row-kills", "answers-lost", "driver-killed")  # those that run with every change
 OUTAGE_S, SHORT_OUTAGE_S = 60.0, 15.0
 
 

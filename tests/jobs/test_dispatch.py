@@ -136,7 +136,7 @@ def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: P
 
 def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: LocalRay, tmp_path: Path) -> None:
     """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
-    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=40))
+    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=25))
     gate = tmp_path / "gate"
     specs = [spec(f"wait {gate}", seed) for seed in range(12)]
 
@@ -150,7 +150,7 @@ def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: 
     Dispatcher(setup_for(tmp_path), config, 4, 0, notes).run(iter(specs))
     assert len(notes.done) == 12
     assert len(notes.lost) >= 2
-    assert all("not ready within 40 s" in message for message in notes.lost)
+    assert all("not ready within 25 s" in message for message in notes.lost)
 
 
 def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_driver: LocalRay, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ OPERATIONS = (1, 2, 100)  # before this driver stops and another goes on
 WAITS_S = (1.0, 20.0, DURATION_S)
 Schedule = list[tuple[int, str, int]]  # which driver, what, how much of it
 CALM = (*["go"] * 8, "release", "release", "wait", "wait", "fail", "lose", "repeat", "crash")
-SCHEDULES = settings(max_examples=800, derandomize=True)
+SCHEDULES = settings(max_examples=400, derandomize=True)
 
 
 @dataclass
