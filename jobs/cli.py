@@ -7,6 +7,7 @@ quarantine; 4 stopped.
 import argparse
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -140,6 +141,7 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
         load_model: how workers load their models; None takes diffusers' pipelines.
     """
     sys.excepthook = _print_redacted
+    threading.excepthook = lambda args: _print_redacted(args.exc_type, args.exc_value, args.exc_traceback)
     options = parse_arguments(arguments)
     try:
         return _run_command(options, Console(), load_model)
@@ -254,7 +256,7 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
             lift_quarantine(store, spec.clip_id)
 
 
-def _print_redacted(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+def _print_redacted(_kind: type[BaseException], error: BaseException | None, _traceback: TracebackType | None) -> None:
     """An unforeseen exception's traceback, as Python prints it, without secrets."""
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
 

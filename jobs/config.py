@@ -46,8 +46,7 @@ class WorkerConfig:
         refuse_below("workers", self, 1, "count", "num_cpus", "spool_clips", "recycle_after_clips")
         refuse_below("workers", self, 1, "recycle_growth_bytes")
         refuse_below("workers", self, 0, "drain_s")
-        if not self.load_timeout_s > 0:
-            raise ConfigError(f"workers.load_timeout_s must be above 0, not {self.load_timeout_s}")
+        refuse_below("workers", self, 1, "load_timeout_s")
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class StallPolicy:
             measured; it may compile.
         factor: of what the slowest step of a clip of that kind takes, or the stage.
         min_s: below which no deadline is set.
-        store_s: what an upload, with all the client's retries, may take.
+        store_s: what the store may take for one upload, or one answer, with all the client's retries.
     """
 
     beat_interval_s: float = 5.0
@@ -96,11 +95,11 @@ class RetryPolicy:
         max_bad_pictures: a clip that came out black, frozen or NaN so many times is given up; from the second on it is
             rendered with the safer setting.
         max_failures_of_worker: a worker that fails so many clips in a row is replaced.
-        max_losses_of_node: a node that loses workers with so many different clips, and none done in between, gets no
-            new workers while others are to be had.
+        max_losses_of_node: a node that lost so many workers with clips that then passed elsewhere, and none done there
+            in between, gets no new workers while others are to be had.
         max_given_up_share: a run that gives up more than this share of a model's clips stops; 1 never does.
         min_clips_to_stop: clips that must have ended before that share counts.
-        max_given_up: a run that gives up more clips than this stops; None never does.
+        max_given_up: a run that gives up more clips of a model than this stops; None never does.
         back_off_s: a worker that the store refuses for now waits so long, then twice as long, and so on.
         max_back_off_s: but never longer than this.
         max_outage_s: a store that has taken nothing for so long stops the run; clips that wait are on disk.

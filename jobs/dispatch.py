@@ -184,6 +184,7 @@ class Dispatcher:
             ready, _ = ray.wait([*owners], num_returns=len(owners), timeout=0)
         else:  # every worker is idle, and none is asked anything just now
             self._idle.wait(WAIT_S)
+        lost: list[Event] = []  # told last: what a worker finished before it died is not charged to it
         for reference in ready:
             worker = owners[reference]
             state = self._workers.get(worker)
@@ -191,10 +192,13 @@ class Dispatcher:
                 continue
             if state.identity is None:
                 yield self._loaded(worker, state)
-            elif reference == state.beat:
-                yield self._beaten(worker, state)
+                continue
+            event = self._beaten(worker, state) if reference == state.beat else self._ended(worker, state, reference)
+            if isinstance(event, WorkerLost):
+                lost.append(event)
             else:
-                yield self._ended(worker, state, reference)
+                yield event
+        yield from lost
         if self._stop_reason is not None:
             yield StopRequested(self._stop_reason)
         if time.monotonic() >= self._drain_poll_due:
@@ -219,7 +223,7 @@ class Dispatcher:
         except ray.exceptions.RayError as error:
             is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
             message = redact(last_line(error) if is_final else first_line(error))
-            return WorkerNotLoaded(worker, message, is_final, is_preempted=is_preempted(error))
+            return WorkerNotLoaded(worker, message, is_final, is_charged=not is_preempted(error))
         state.identity = identity
         self._observer.worker_ready(state.label, identity.device)
         return WorkerReady(worker, state.label, identity.node_id, spooled)
@@ -228,7 +232,7 @@ class Dispatcher:
         try:
             beat: WorkerBeat = ray.get(state.beat)
         except ray.exceptions.RayError as error:
-            return lost(worker, error)
+            return worker_lost(worker, error)
         state.beat = None
         self._observer.worker_beat(beat)
         return Beat(worker, beat)
@@ -237,14 +241,14 @@ class Dispatcher:
         try:
             outcome: ClipOutcome = ray.get(reference)
         except ray.exceptions.RayError as error:  # the process died; a clip's own failure comes back as a value
-            return lost(worker, error)
+            return worker_lost(worker, error)
         del state.clips[reference]
         if isinstance(outcome, ClipDone):
             self._observer.clip_done(outcome)
         return ClipEnded(worker, outcome)
 
 
-def lost(worker: WorkerId, error: ray.exceptions.RayError) -> WorkerLost:
+def worker_lost(worker: WorkerId, error: ray.exceptions.RayError) -> WorkerLost:
     return WorkerLost(worker, first_line(error), is_preempted=is_preempted(error))
 
 

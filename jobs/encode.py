@@ -19,6 +19,7 @@ import imageio_ffmpeg
 from jobs.config import EncodingConfig
 from jobs.disk import disk_errors, disk_full, says_disk_full
 from jobs.errors import EncodeError, EncoderKilledError
+from jobs.failure_classes import is_of_machine, is_out_of_memory
 from pipelines.types import VideoFrames
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata:
         EncodeError: the frames are not (T, H, W, 3) uint8 of even size, a tag cannot be written, or ffmpeg failed.
         EncoderKilledError: ffmpeg was killed.
         DiskFullError: there is no space beside `path`.
+        OSError: the machine is out of memory or files, or its disk is broken: no fault of the clip's.
     """
     check_frames(video.frames)
     tags = format_ffmetadata(metadata)
@@ -82,6 +84,8 @@ def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata:
                 raise
             unfinished.replace(path)
     except OSError as error:
+        if is_out_of_memory(error) or is_of_machine(error):
+            raise
         raise EncodeError(f"cannot write {path.name}: {error.strerror or error}") from error
 
 
@@ -125,10 +129,11 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
         command = [find_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y", *arguments]
         finished = subprocess.run(command, input=frames, capture_output=True, check=False)
     except OSError as error:
+        if is_out_of_memory(error) or is_of_machine(error):
+            raise
         raise EncodeError(f"cannot start ffmpeg: {error}") from error
-    if finished.returncode < 0:
-        name = signal.Signals(-finished.returncode).name
-        raise EncoderKilledError(f"ffmpeg was ended by {name}, as by a machine that is out of memory")
+    if finished.returncode == -signal.SIGKILL:
+        raise EncoderKilledError("ffmpeg was killed, as by a machine that is out of memory")
     if finished.returncode != 0:
         said = finished.stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES_SHOWN:]
         raise EncodeError(f"ffmpeg failed with code {finished.returncode}: {chr(10).join(said) or 'it said nothing'}")

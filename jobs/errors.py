@@ -109,13 +109,6 @@ class SpoolError(JobError):
     """The folder for encoded clips on this machine cannot be trusted."""
 
 
-class WorkerLostError(JobError):
-    """The process that rendered the clip died."""
-
-    failure_class = "worker"
-    may_pass_on_retry = True
-
-
 class NoWorkersError(JobError):
     """No worker can be had, or none can load the model: the run stops."""
 

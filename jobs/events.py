@@ -42,14 +42,14 @@ class WorkerNotLoaded:
     Args:
         is_final: another attempt would fail in the same way.
         is_store: the store did not answer, which is no worker's fault.
-        is_preempted: its machine was taken away.
+        is_charged: it counts towards the end of the run; False where its machine was taken away, or has no room for it.
     """
 
     worker: WorkerId
     message: str
     is_final: bool = False
     is_store: bool = False
-    is_preempted: bool = False
+    is_charged: bool = True
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,7 @@ class Attempt:
         is_safe: to be rendered with the safer setting.
         node: the machine on whose disk it waits, encoded, for the store.
         lost: the workers that died with it, and their nodes.
+        started_at: when a worker was given it, by the schedule's clock.
     """
 
     spec: ClipSpec
@@ -161,6 +162,7 @@ class Attempt:
     is_safe: bool = False
     node: str | None = None
     lost: tuple[tuple[WorkerId, str], ...] = ()
+    started_at: float = 0.0
 
     @property
     def is_suspect(self) -> bool:

@@ -19,8 +19,11 @@ class Outage:
         """The next wait of one that has waited for so long: twice as long, within limits."""
         return min(max(2 * back_off_s, self._policy.back_off_s), self._policy.max_back_off_s)
 
-    def note(self, now: float) -> StoreUnavailableError | None:
-        """The store has refused something once more.
+    def note(self, now: float, message: str) -> StoreUnavailableError | None:
+        """Something was refused once more.
+
+        Args:
+            message: by whom, and why: it may be a disk that is full.
 
         Returns:
             Why the run should end, once that has gone on for too long.
@@ -31,7 +34,8 @@ class Outage:
         if outage_s <= self._policy.max_outage_s:
             return None
         return StoreUnavailableError(
-            f"the store has taken nothing for {outage_s:.0f} s; run it again to go on, encoded clips are kept"
+            f"no clip could be committed for {outage_s:.0f} s, the last time because {message}; run it again to go on, "
+            "encoded clips are kept"
         )
 
     def end_if_before(self, moment: float) -> None:

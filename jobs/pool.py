@@ -5,8 +5,9 @@ from failures is `schedule`'s. Loads without torch.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from jobs.deadlines import Kind
 from jobs.events import Attempt, WorkerId
 from jobs.types import ClipProgress
 
@@ -29,7 +30,7 @@ class PooledWorker:
     progress: dict[str, ClipProgress] = field(default_factory=dict[str, ClipProgress])
     num_failures_in_a_row: int = 0
     num_done: int = 0
-    started_at: dict[str, float] = field(default_factory=dict[str, float])  # of its attempts, by clip_id
+    kinds_done: set[Kind] = field(default_factory=set[Kind])  # of clips that it has rendered
     first_memory_bytes: int | None = None
     retires: str | None = None
     is_draining: bool = False
@@ -57,8 +58,7 @@ class PooledWorker:
         return [clip_id for clip_id in self.attempts if clip_id not in is_done]
 
     def take(self, attempt: Attempt, now: float) -> None:
-        self.attempts[attempt.spec.clip_id] = attempt
-        self.started_at[attempt.spec.clip_id] = now
+        self.attempts[attempt.spec.clip_id] = replace(attempt, started_at=now)
         self.progress.pop(attempt.spec.clip_id, None)
 
 
@@ -67,34 +67,44 @@ class Pool:
 
     Args:
         room: clips that one worker holds at once.
+        patience_s: how long a clip that waits on a machine's disk waits for a worker that is loading.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, patience_s: float) -> None:
         self._room = room
+        self._patience_s = patience_s
         self.workers: dict[WorkerId, PooledWorker] = {}
 
     @property
     def nodes(self) -> set[str]:
-        """Those on which workers are."""
-        return {worker.node for worker in self.workers.values() if worker.node is not None}
+        """Those on which workers are, and stay."""
+        return {worker.node for worker in self.workers.values() if worker.node is not None and worker.retires is None}
 
-    def places(self, now: float) -> "Places":
-        """Where an attempt could go now. What is given away after this is not taken into account."""
-        return Places(self.workers, self._room, now)
+    def places(self, now: float, num_wanted: int) -> "Places":
+        """Where an attempt could go now. What is given away after this is not taken into account.
+
+        Args:
+            num_wanted: workers that there should be.
+        """
+        since = now - self._patience_s
+        is_filling = any(not worker.is_ready and worker.asked_at >= since for worker in self.workers.values())
+        return Places(self.workers, self._room, now, is_filling=is_filling or len(self.workers) < num_wanted)
 
 
 class Places:
-    """The open workers at one moment, and who of them takes an attempt. Looked at once, for any number of attempts."""
+    """The open workers at one moment, and who of them takes an attempt. Looked at once, for any number of attempts.
 
-    def __init__(self, workers: Mapping[WorkerId, PooledWorker], room: int, now: float) -> None:
-        ready = [worker for worker in workers.values() if worker.is_ready]
+    Args:
+        is_filling: further workers will soon be there.
+    """
+
+    def __init__(self, workers: Mapping[WorkerId, PooledWorker], room: int, now: float, *, is_filling: bool) -> None:
         is_open = {number for number, worker in workers.items() if worker.is_open(now)}
         self.open = sorted(is_open, key=lambda number: (len(workers[number].attempts), number))  # the least busy first
         self._workers = workers
         self._room = room
-        self._is_loading = len(ready) < len(workers)
-        self._ready_nodes = {worker.node for worker in ready}
-        self._open_nodes = {worker.node for worker in ready if worker.retires is None}
+        self._is_filling = is_filling
+        self._ready_nodes = {worker.node for worker in workers.values() if worker.is_ready}
         self._fitting: dict[tuple[str | None, frozenset[str]], list[WorkerId]] = {}
 
     def kept_free(self, waiting: Iterable[Attempt]) -> set[WorkerId]:
@@ -120,16 +130,17 @@ class Places:
         return None
 
     def fitting(self, attempt: Attempt) -> list[WorkerId]:
-        """Open workers that may take an attempt, while there are such: on the machine on whose disk it waits, for which
-        it waits as long as a worker is loading that may turn up there; or else on another machine than those where a
-        worker died with it, which tells whether the clip or the machine is to blame.
+        """Open workers that may take an attempt: on the machine on whose disk it waits, where it is waited for one that
+        may still turn up; or else on another machine than those where a worker died with it, if one is open, which
+        tells whether the clip or the machine is to blame.
         """
         key = attempt.node, frozenset(node for _, node in attempt.lost)
         if key not in self._fitting:
-            nodes = {attempt.node} & self._ready_nodes
-            if attempt.node is None or (not nodes and not self._is_loading):
-                nodes = self._open_nodes - key[1] or self._open_nodes
-            self._fitting[key] = [number for number in self.open if self._workers[number].node in nodes]
+            if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):
+                found = [number for number in self.open if self._workers[number].node == attempt.node]
+            else:
+                found = [number for number in self.open if self._workers[number].node not in key[1]] or self.open
+            self._fitting[key] = found
         return self._fitting[key]
 
     def has_room(self, number: WorkerId) -> bool:

@@ -123,11 +123,13 @@ class Run:
 
     def _close(self, progress: RunProgress, ledger: FailureLedger, keeper: LeaseKeeper, *, is_finished: bool) -> None:
         """Writes what is left to write, in bounded time. What is committed does not rest on it."""
-        wait_s = FINISH_WAIT_S if is_finished and self._stop_reason is None else self.config.workers.drain_s
+        is_urgent = self._stop_reason is not None or keeper.lost is not None
+        wait_s = self.config.workers.drain_s if is_urgent else FINISH_WAIT_S
         was_stopped = self._stop_reason
         num_unwritten = ledger.close(wait_s, lambda: self._stop_reason != was_stopped or keeper.lost is not None)
         if num_unwritten:
-            self._complain(f"{num_unwritten} failures could not be written down; the store takes nothing")
+            reason = f": {ledger.refused}" if ledger.refused else ", for the store takes nothing now"
+            self._complain(f"{num_unwritten} failures could not be written down{reason}")
         self._status = self._current_status(progress, "finished" if is_finished else "stopped")
         summary = self._summary(progress, is_finished=is_finished)
         try:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from jobs.blame import NodeBlame
 from jobs.config import RunConfig
-from jobs.deadlines import COMPUTING, Deadlines
+from jobs.deadlines import COMPUTING, Deadlines, kind
 from jobs.errors import (
     FailureClass,
     NoWorkersError,
@@ -65,7 +65,7 @@ class Schedule:
         self._num_workers = num_workers
         self._now = 0.0
         self._next_worker: WorkerId = 0
-        self._pool = Pool(config.workers.spool_clips + 1)
+        self._pool = Pool(config.workers.spool_clips + 1, config.stall.first_s)
         self._deadlines = Deadlines(config.stall)
         self._again: deque[Attempt] = deque()
         self._fresh: deque[Attempt] = deque()  # at most one, on its way from the plan to a worker
@@ -122,6 +122,8 @@ class Schedule:
             for worker in self._pool.workers.values():
                 worker.heard_at += gap_s
                 worker.asked_at += gap_s
+                for clip_id, attempt in worker.attempts.items():
+                    worker.attempts[clip_id] = replace(attempt, started_at=attempt.started_at + gap_s)
             self._outage.shift(gap_s)
         self._now = now
 
@@ -139,6 +141,7 @@ class Schedule:
                 worker.label, worker.node, worker.heard_at = label, node, self._now
                 self._load_failures = 0
                 self._load_back_off_s = 0.0
+                self._outage.end_if_before(worker.asked_at)
                 self._drain()
                 self._learn_of_spool(node, spooled)
             case WorkerNotLoaded(number, _) if number in workers:
@@ -170,7 +173,9 @@ class Schedule:
             for number, worker in list(self._pool.workers.items()):
                 silent_s, limit_s = self._now - worker.heard_at, self._config.workers.load_timeout_s
                 if not worker.is_ready and self._now - worker.asked_at > limit_s:
-                    yield from self._fail_load(WorkerNotLoaded(number, f"not ready within {limit_s:g} s"))
+                    is_none_ready = not any(other.is_ready for other in self._pool.workers.values())
+                    message = f"not ready within {limit_s:g} s"
+                    yield from self._fail_load(WorkerNotLoaded(number, message, is_charged=is_none_ready))
                 elif worker.is_ready and silent_s > self._config.stall.beat_timeout_s:
                     yield from self._lose(number, f"no word from it for {silent_s:.0f} s", worker.blamed, "stall")
         if self._stop and not self.is_finished and (self._now >= self._stop[1] or not self._is_busy):
@@ -191,7 +196,7 @@ class Schedule:
             yield TakeClip()
 
     def _place_next(self) -> StartClip | None:
-        places = self._pool.places(self._now)
+        places = self._pool.places(self._now, self._num_workers)
         if not places.open:
             return None
         kept = places.kept_free(self._again)
@@ -206,7 +211,7 @@ class Schedule:
 
     def _has_room_for_fresh(self) -> bool:
         """Whether a worker would be idle without one: clips that are tried again and find no place hold nobody up."""
-        places = self._pool.places(self._now)
+        places = self._pool.places(self._now, self._num_workers)
         kept = places.kept_free(self._again)
         return any(places.has_room(number) for number in places.open if number not in kept)
 
@@ -216,8 +221,6 @@ class Schedule:
         worker = self._pool.workers[number]
         worker.heard_at = self._now
         worker.progress = {progress.clip_id: progress for progress in beat.clips}
-        if worker.first_memory_bytes is None and worker.num_done:
-            worker.first_memory_bytes = beat.memory_bytes
         if beat.is_draining:
             worker.is_draining, worker.retires = True, "it was told to end"
         self._consider_recycling(worker, beat.memory_bytes)
@@ -226,17 +229,22 @@ class Schedule:
             progress = worker.progress.get(clip_id)
             if progress is None:
                 continue
-            stall = self._deadlines.stall(attempt, progress, is_first=worker.num_done == 0)
+            stall = self._deadlines.stall(attempt, progress, is_first=kind(attempt) not in worker.kinds_done)
             if stall is not None:
                 stalls[clip_id] = stall
-            if progress.stage in COMPUTING:  # the store has answered that the clip is not there
-                self._outage.end_if_before(worker.started_at[clip_id])
+            if progress.stage in COMPUTING | {"queue"}:  # the store has answered that the clip is not there
+                self._outage.end_if_before(attempt.started_at)
         if stalls:
             charged = [clip_id for clip_id in stalls if worker.progress[clip_id].stage in COMPUTING]
-            yield from self._lose(number, next(iter(stalls.values())), charged, "stall")
+            message = next(iter(stalls.values()))
+            yield from self._lose(number, message, charged, "stall")
+            if not charged:
+                yield from self._note_trouble(message)
 
     def _consider_recycling(self, worker: PooledWorker, memory_bytes: int) -> None:
         limits = self._config.workers
+        if worker.first_memory_bytes is None and worker.num_done:
+            worker.first_memory_bytes = memory_bytes or None
         grown_bytes = memory_bytes - (worker.first_memory_bytes or memory_bytes)
         if limits.recycle_after_clips is not None and worker.num_done >= limits.recycle_after_clips:
             worker.retires = worker.retires or f"recycled after {worker.num_done} clips"
@@ -267,13 +275,14 @@ class Schedule:
         if failed.is_store:
             self._load_back_off_s = self._outage.longer(self._load_back_off_s)
             self._no_start_before = self._now + self._load_back_off_s
-            yield from self._note_trouble()
-        if failed.is_store or failed.is_preempted:
+            yield from self._note_trouble(failed.message)
+        if failed.is_store or not failed.is_charged:
             return
         self._load_failures += 1
         if not (failed.is_final or self._load_failures >= MAX_LOAD_FAILURES):
             return
-        if not self._pool.workers:
+        is_waiting = self._now < self._no_start_before and self._num_workers > 1  # for the store, with others
+        if not self._pool.workers and not is_waiting:
             yield Halt(NoWorkersError(f"no worker is to be had: {failed.message}"))
         self._num_workers -= 1
         self._load_failures = 0
@@ -287,8 +296,10 @@ class Schedule:
         charged = set(charged)
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
-            if progress is not None and progress.stage == "upload":  # it lies on that machine's disk, encoded
-                attempt = replace(attempt, node=worker.node)  # noqa: PLW2901 the same attempt, better known
+            if progress is not None and progress.stage not in ("lookup", "queue"):
+                # it lies on that machine's disk, encoded, or is being rendered because it does not
+                node = worker.node if progress.stage == "upload" else None
+                attempt = replace(attempt, node=node)  # noqa: PLW2901 the same attempt, better known
             if clip_id not in charged:
                 self._again.append(replace(attempt, number=attempt.number + 1))
                 continue
@@ -313,16 +324,14 @@ class Schedule:
         worker = self._pool.workers[number]
         worker.heard_at = self._now
         attempt = worker.attempts.pop(outcome.clip_id, None)
-        worker.started_at.pop(outcome.clip_id, None)
         if attempt is None:
             return
         if isinstance(outcome, ClipDone):
             self._take_done(worker, attempt, outcome)
             return
-        if outcome.is_spooled:
-            attempt = replace(attempt, node=worker.node)
+        attempt = replace(attempt, node=worker.node if outcome.is_spooled else None)
         if outcome.failure_class == "store" and outcome.may_pass_on_retry:
-            yield from self._pause(worker)
+            yield from self._pause(worker, outcome.message)
         if outcome.failure_class == "worker" and worker.node is not None:
             attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))
         yield from self._fail(attempt, outcome)
@@ -343,21 +352,28 @@ class Schedule:
         worker.paused_until = worker.back_off_s = 0.0
         self._outage.end_if_before(self._now)
         self._deadlines.learn(attempt, done.timings)
+        if any(timing.stage == "denoise" for timing in done.timings):
+            worker.kinds_done.add(kind(attempt))
         if worker.node is not None:
             self._blame.done(attempt, worker.node)
-        worker.first_memory_bytes = worker.first_memory_bytes or done.memory_bytes or None
         self._consider_recycling(worker, done.memory_bytes)
 
-    def _pause(self, worker: PooledWorker) -> Iterator[Command]:
+    def _pause(self, worker: PooledWorker, message: str) -> Iterator[Command]:
         """Backs off from a store that takes nothing from this worker for now."""
         if worker.paused_until <= self._now:
             worker.back_off_s = self._outage.longer(worker.back_off_s)
             worker.paused_until = self._now + worker.back_off_s
-        yield from self._note_trouble()
+        yield from self._note_trouble(message)
 
-    def _note_trouble(self) -> Iterator[Command]:
-        error = self._outage.note(self._now)
-        if error is not None:
+    def _note_trouble(self, message: str) -> Iterator[Command]:
+        """Ends the run after too long, but not while a clip is being rendered, which will lie on a disk then."""
+        error = self._outage.note(self._now, message)
+        is_rendering = any(
+            clip_id in worker.progress and worker.progress[clip_id].stage in COMPUTING
+            for worker in self._pool.workers.values()
+            for clip_id in worker.attempts
+        )
+        if error is not None and not is_rendering:
             yield Halt(error)
 
     def _fail(self, attempt: Attempt, failed: ClipFailed) -> Iterator[Command]:

@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,8 +95,9 @@ class Spool:
             now: seconds since the epoch.
         """
         for path in self.folder.glob(".*"):
-            if now - path.lstat().st_mtime > older_than_s:
-                shutil.rmtree(path, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another worker of this machine does the same
+                if now - path.lstat().st_mtime > older_than_s:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _make(self) -> None:
         """Each folder by itself: `parents=True` would give the upper one the rights that the user's mask leaves."""
@@ -137,13 +138,17 @@ class Spool:
             body = (kept / CLIP_FILE).read_bytes()
         except FileNotFoundError:
             return None
-        except RecordError:
+        except (RecordError, OSError):  # OSError: the disk cannot read it any more
             self.remove(clip_id)
             return None
         if record.clip_id != clip_id or hashlib.sha256(body).hexdigest() != record.sha256:
             self.remove(clip_id)
             return None
         return SpooledClip(record, body)
+
+    def holds(self, clip_id: str) -> bool:
+        """Whether a clip waits here. Asks nothing else and raises nothing: the disk may be what has failed."""
+        return os.path.exists(self.folder / clip_id)  # noqa: PTH110 Path.exists raises
 
     def remove(self, clip_id: str) -> None:
         shutil.rmtree(self.folder / clip_id, ignore_errors=True)

@@ -62,7 +62,6 @@ class WorkerSetup:
         output: URI of the store.
         spool_folder: `workers.spool_folder`.
         num_threads: torch's, in the thread that renders.
-        node_id: what the cluster calls the machine.
     """
 
     model: ModelConfig
@@ -165,7 +164,7 @@ class ClipWorker:
                 rendered = self._device.submit(job).result()
                 if isinstance(rendered, NoPicture):
                     self._keep_latents(spec, attempt, rendered.latents)
-                    raise rendered.error
+                    return self._failed(spec, attempt, rendered.error, clock)
                 spooled = self._encode(spec, attempt, rendered, clock)
             return self._commit(spec, attempt, spooled, clock)
         except Exception as error:  # noqa: BLE001 the one place where any failure of a clip becomes a value
@@ -207,7 +206,7 @@ class ClipWorker:
                 video = family.decode(request, latents)
             check_frames(video, request.prompt, limits)
         except BadPictureError as error:
-            return NoPicture(error, save_latents(latents))
+            return NoPicture(error.with_traceback(None), save_latents(latents))  # a traceback would hold the frames
         return RenderedClip(video, family.peak_memory(), "exact" if is_safe else "fused")
 
     def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
@@ -292,7 +291,7 @@ class ClipWorker:
             traceback=redact("".join(traceback.format_exception(error))),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
-            is_spooled=spec.clip_id in self._spool.clip_ids(),
+            is_spooled=self._spool.holds(spec.clip_id),
         )
 
     def _peak_memory(self) -> PeakMemory | None:
@@ -304,6 +303,6 @@ class ClipWorker:
 
 
 def raw_bytes(spec: ClipSpec) -> int:
-    """Of a clip's frames, which no encoding of them exceeds by much."""
+    """Of a clip's frames in yuv420p, as they are encoded; no encoding of them exceeds it by much."""
     shape = spec.request.shape
-    return 3 * shape.num_frames * shape.height * shape.width
+    return 3 * shape.num_frames * shape.height * shape.width // 2

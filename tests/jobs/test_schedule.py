@@ -240,6 +240,15 @@ def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_mea
     assert of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 101, 0)))), StopWorker)
 
 
+def test_a_worker_that_only_uploaded_what_lay_encoded_is_still_new() -> None:
+    farm = Taking(num_workers=2)
+    measured = farm.ready(0)[0].attempt.spec
+    farm.after(ClipEnded(0, ClipDone(measured.clip_id, "", "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))))
+    uploaded, cold, _ = (start.attempt.spec for start in farm.ready(1))
+    farm.after(ClipEnded(1, ClipDone(uploaded.clip_id, "", "", 1, (StageTiming("upload", 0.0, 1.0),))))
+    assert not of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 99, 0)))), StopWorker)
+
+
 def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
     farm = Taking(replace(CONFIG, workers=WorkerConfig(recycle_after_clips=None)))
     running = deque(farm.ready(0))
@@ -440,7 +449,68 @@ def test_a_long_clip_after_a_hiccup_of_the_store_is_no_outage() -> None:
     assert third.spec.clip_id in farm.schedule._pool.workers[0].attempts
 
 
+def test_a_clip_waits_for_its_machine_only_as_long_as_a_worker_may_turn_up_there() -> None:
+    """A worker that finds no place loads for half an hour; the clip does not wait for it."""
+    farm = Taking(num_workers=2)
+    farm.ready(0, "node-a")
+    lost = farm.ready(1, "node-b")[0].attempt.spec
+    farm.after(Beat(1, beat(progress(lost, "upload", 1))))
+    farm.after(WorkerLost(1, "its machine is gone", is_preempted=True))
+    assert lost.clip_id not in farm.schedule._pool.workers[0].attempts
+    for one in list(farm.schedule._pool.workers[0].attempts.values()):
+        farm.done(0, one.spec)
+    for _ in range(12):
+        farm.after(Beat(0, beat()), later_s=9)
+    farm.after(Tick())
+    for one in list(farm.schedule._pool.workers[0].attempts.values()):
+        farm.done(0, one.spec)
+    assert lost.clip_id in farm.schedule._pool.workers[0].attempts
+
+
+def test_a_clip_that_is_rendered_anew_is_pinned_to_no_machine_any_more() -> None:
+    farm = Taking(num_workers=2)
+    attempt = farm.ready(0, "node-a")[0].attempt
+    farm.fails(0, attempt, "store")
+    (again,) = started(farm.after(Tick(), later_s=2))
+    assert again.attempt.node == "node-a"
+    farm.after(Beat(0, beat(progress(attempt.spec, "denoise", 1, 1))))  # what lay there was damaged
+    farm.after(WorkerLost(0, "killed"))
+    assert [one.node for one in farm.schedule._again if one.spec == attempt.spec] == [None]
+
+
+def test_a_suspect_goes_to_the_healthy_machine_and_not_to_one_that_takes_nothing() -> None:
+    farm = Taking(num_workers=2)
+    lost = farm.ready(0, "node-a")[0].attempt.spec
+    other = farm.ready(1, "node-b")[0].attempt
+    farm.after(WorkerLost(0, "killed"))
+    full = replace(failure(other.spec, 1, 1, "store"), is_spooled=False)
+    farm.after(ClipEnded(1, full))
+    assert [start.attempt.spec for start in farm.ready(2, "node-a")] == [lost]
+
+
+def test_a_store_that_hangs_ends_the_run_in_the_end() -> None:
+    farm = Taking(with_retry(max_outage_s=10))
+    for worker in range(2):
+        first = farm.ready(worker)[0].attempt.spec
+        commands = farm.after(Beat(worker, beat(progress(first, "lookup", 3_601))))
+        assert of_type(commands, StopWorker)
+        farm.after(Tick(), later_s=9)
+        farm.after(Tick(), later_s=9)
+    (halt,) = of_type(commands, Halt)
+    assert isinstance(halt.error, StoreUnavailableError)
+
+
 # loading
+
+
+def test_workers_that_find_no_place_are_asked_for_again_while_another_works() -> None:
+    farm = Taking(num_workers=4)
+    farm.ready(0)
+    asked: list[StartWorker] = []
+    for _ in range(70):
+        farm.after(Beat(0, beat()))
+        asked += of_type(farm.after(Tick(), later_s=9), StartWorker)
+    assert len(asked) == 6, "three at a time, each time that 300 s are over"
 
 
 def test_a_machine_on_which_nothing_loads_does_not_end_the_run_while_others_still_load() -> None:

@@ -68,8 +68,8 @@ MISTAKES = {
     "a clip that may kill shares its worker": ("Places", "if self._is_idle(number) if attempt.is_suspect else", "if"),
     "a clip that waits on a disk is rendered elsewhere": (
         "Places",
-        "nodes = {attempt.node} & self._ready_nodes",
-        "nodes = self._open_nodes",
+        "if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):",
+        "if False:",
     ),
     "a worker holds more than it has room for": ("Places", "len(worker.attempts) < self._room", "True"),
     "a clip is given up for the store's sake": (
