@@ -489,7 +489,7 @@ def test_a_suspect_goes_to_the_healthy_machine_and_not_to_one_that_takes_nothing
 
 
 def test_a_store_that_hangs_ends_the_run_in_the_end() -> None:
-    farm = Taking(with_retry(max_outage_s=10))
+    farm, commands = Taking(with_retry(max_outage_s=10)), list[Command]()
     for worker in range(2):
         first = farm.ready(worker)[0].attempt.spec
         commands = farm.after(Beat(worker, beat(progress(first, "lookup", 3_601))))
