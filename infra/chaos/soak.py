@@ -6,8 +6,8 @@ Decides what is sampled and how it is shown. Growth is judged by the means of th
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -55,11 +55,12 @@ def soak(folder: Path, num_clips: int, seed: int, report: Path | None) -> int:
     scenario = Scenario("soak", MIX, workload, inject_mix(look), (EXIT_QUARANTINE,), SETTINGS)
     with Farm(folder, seed) as farm:
         outcome = play(scenario, farm, seed)
-    lines = describe(outcome, samples)
+    means = growth(samples)
+    lines = describe(outcome, means, len({one.pid for one in samples if one.kind == "actor"}))
     print(lines)
     if report is not None:
         put_between_markers(report.with_suffix(".md"), "soak", lines)
-        numbers = {**as_numbers(outcome, 0.0), "samples": [asdict(one) for one in samples]}
+        numbers = {**as_numbers(outcome, 0.0), "growth": means}
         write_numbers(report.with_suffix(".json"), "soak", numbers)
     return 0 if outcome.is_clean else 1
 
@@ -73,11 +74,34 @@ def sample(kind: str, pid: int, now: float) -> list[ProcessSample]:
     return []
 
 
-def describe(outcome: Outcome, samples: Sequence[ProcessSample]) -> str:
+ROWS: tuple[tuple[str, str, Callable[[ProcessSample], float]], ...] = (
+    ("driver's memory in MiB", "driver", lambda one: one.memory_bytes / 2**20),
+    ("driver's open files", "driver", lambda one: one.num_files),
+    ("memory of an actor in MiB", "actor", lambda one: one.memory_bytes / 2**20),
+    ("open files of an actor", "actor", lambda one: one.num_files),
+)
+
+
+def growth(samples: Sequence[ProcessSample]) -> dict[str, tuple[float, float]]:
+    """Means over the first and the last quarter of the run's time; a process that is just starting does not count."""
+    means: dict[str, tuple[float, float]] = {}
+    for name, kind, value in ROWS:
+        grown = [one for one in samples if one.kind == kind and one.age_s > 10]
+        if not grown:
+            continue
+        first, last = grown[0].at_s, grown[-1].at_s
+        quarter_s = (last - first) / 4
+        early = statistics.fmean(value(one) for one in grown if one.at_s <= first + quarter_s)
+        late = statistics.fmean(value(one) for one in grown if one.at_s >= last - quarter_s)
+        means[name] = early, late
+    return means
+
+
+def describe(outcome: Outcome, means: Mapping[str, tuple[float, float]], num_actors: int) -> str:
     found = outcome.audit
-    actors = {one.pid for one in samples if one.kind == "actor"}
     counts = (
-        f"{found.num_planned:,} clips in {outcome.wall_s:.0f} s, {outcome.num_injected:,} faults ({outcome.fault}): "
+        f"{found.num_planned:,} clips in {outcome.wall_s:.0f} s on {num_actors} actors, one after another, "
+        f"{outcome.num_injected:,} faults ({outcome.fault}): "
         f"{found.num_committed:,} committed, {found.num_quarantined:,} in quarantine, {len(found.lost)} lost, "
         f"{len(found.duplicated)} duplicated, {len(found.mismatched)} mismatched, {len(found.orphans)} left running."
     )
@@ -87,20 +111,5 @@ def describe(outcome: Outcome, samples: Sequence[ProcessSample]) -> str:
         "",
         "| | first quarter | last quarter |",
         "| --- | ---: | ---: |",
-        row("driver's memory in MiB", "driver", samples, lambda one: one.memory_bytes / 2**20),
-        row("driver's open files", "driver", samples, lambda one: one.num_files),
-        row(f"memory of an actor, of {len(actors)}, in MiB", "actor", samples, lambda one: one.memory_bytes / 2**20),
-        row("open files of an actor", "actor", samples, lambda one: one.num_files),
+        *(f"| {name} | {early:.1f} | {late:.1f} |" for name, (early, late) in means.items()),
     ])  # fmt: skip
-
-
-def row(name: str, kind: str, samples: Sequence[ProcessSample], value: Callable[[ProcessSample], float]) -> str:
-    """Means over the first and the last quarter of the run's time; a process that is just starting does not count."""
-    grown = [one for one in samples if one.kind == kind and one.age_s > 10]
-    if not grown:
-        return f"| {name} | no sample | no sample |"
-    first, last = grown[0].at_s, grown[-1].at_s
-    quarter_s = (last - first) / 4
-    early = [value(one) for one in grown if one.at_s <= first + quarter_s]
-    late = [value(one) for one in grown if one.at_s >= last - quarter_s]
-    return f"| {name} | {statistics.fmean(early):.1f} | {statistics.fmean(late):.1f} |"
