@@ -7,6 +7,7 @@ from failures is `schedule`'s. Loads without torch.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from jobs.config import WorkerConfig
 from jobs.deadlines import Kind
 from jobs.events import Attempt, WorkerId
 from jobs.types import ClipProgress
@@ -56,6 +57,16 @@ class PooledWorker:
         """
         is_done = {progress.clip_id for progress in self.progress.values() if progress.stage == "upload"}
         return [clip_id for clip_id in self.attempts if clip_id not in is_done]
+
+    def consider_recycling(self, limits: WorkerConfig, memory_bytes: int) -> None:
+        """It has had its share of clips, or of memory."""
+        if self.first_memory_bytes is None and self.num_done:
+            self.first_memory_bytes = memory_bytes or None
+        grown_bytes = memory_bytes - (self.first_memory_bytes or memory_bytes)
+        if limits.recycle_after_clips is not None and self.num_done >= limits.recycle_after_clips:
+            self.retires = self.retires or f"recycled after {self.num_done} clips"
+        if limits.recycle_growth_bytes is not None and grown_bytes > limits.recycle_growth_bytes:
+            self.retires = self.retires or f"recycled: its memory grew by {grown_bytes / 2**30:.1f} GiB"
 
     def take(self, attempt: Attempt, now: float) -> None:
         self.attempts[attempt.spec.clip_id] = replace(attempt, started_at=now)

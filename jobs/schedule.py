@@ -14,7 +14,6 @@ from jobs.config import RunConfig
 from jobs.deadlines import COMPUTING, Deadlines, kind
 from jobs.errors import (
     FailureClass,
-    NoWorkersError,
     StoppedError,
     StoreRefusedError,
     TooManyFailuresError,
@@ -42,10 +41,10 @@ from jobs.events import (
 )
 from jobs.outage import Outage
 from jobs.pool import Pool, PooledWorker
+from jobs.recruiting import Recruiting
 from jobs.retry import GiveUp, Retry, Stop, Wait, decide
 from jobs.types import ClipDone, ClipFailed, WorkerBeat
 
-MAX_LOAD_FAILURES = 3  # workers lost in a row before one of them was ready
 REPLACED_AFTER: dict[FailureClass, str] = {
     "memory": "replaced, since it ran out of memory",
     "worker": "replaced, since its device or its machine failed",
@@ -62,7 +61,6 @@ class Schedule:
 
     def __init__(self, config: RunConfig, num_workers: int) -> None:
         self._config = config
-        self._num_workers = num_workers
         self._now = 0.0
         self._next_worker: WorkerId = 0
         self._pool = Pool(config.workers.spool_clips + 1, config.stall.first_s)
@@ -71,14 +69,12 @@ class Schedule:
         self._fresh: deque[Attempt] = deque()  # at most one, on its way from the plan to a worker
         self._is_taking = False
         self._is_plan_over = False
-        self._load_failures = 0
-        self._no_start_before = 0.0  # while the store lets no worker load
-        self._load_back_off_s = 0.0
         self._num_done = 0
         self._num_given_up = 0
         self._spooled_on: dict[str, str] = {}  # node, by clip_id
         self._blame = NodeBlame(config.retry.max_losses_of_node)
         self._outage = Outage(config.retry)
+        self._recruiting = Recruiting(num_workers, self._outage)
         self._draining_nodes = frozenset[str]()
         self._stop: tuple[str, float] | None = None  # why, and until when what is in flight may finish
 
@@ -139,8 +135,7 @@ class Schedule:
             case WorkerReady(number, label, node, spooled) if number in workers:
                 worker = workers[number]
                 worker.label, worker.node, worker.heard_at = label, node, self._now
-                self._load_failures = 0
-                self._load_back_off_s = 0.0
+                self._recruiting.ready()
                 self._outage.end_if_before(worker.asked_at)
                 self._drain()
                 self._learn_of_spool(node, spooled)
@@ -185,7 +180,7 @@ class Schedule:
         """Workers for the places that are free, then clips for the workers that have room."""
         if self.is_finished or self._stop:
             return
-        while len(self._pool.workers) < self._num_workers and self._now >= self._no_start_before:
+        while len(self._pool.workers) < self._recruiting.num_wanted and self._recruiting.is_open(self._now):
             self._pool.workers[self._next_worker] = PooledWorker(asked_at=self._now, heard_at=self._now)
             yield StartWorker(self._next_worker, self._blame.to_avoid(self._pool.nodes))
             self._next_worker += 1
@@ -196,7 +191,7 @@ class Schedule:
             yield TakeClip()
 
     def _place_next(self) -> StartClip | None:
-        places = self._pool.places(self._now, self._num_workers)
+        places = self._pool.places(self._now, self._recruiting.num_wanted)
         if not places.open:
             return None
         kept = places.kept_free(self._again)
@@ -211,7 +206,7 @@ class Schedule:
 
     def _has_room_for_fresh(self) -> bool:
         """Whether a worker would be idle without one: clips that are tried again and find no place hold nobody up."""
-        places = self._pool.places(self._now, self._num_workers)
+        places = self._pool.places(self._now, self._recruiting.num_wanted)
         kept = places.kept_free(self._again)
         return any(places.has_room(number) for number in places.open if number not in kept)
 
@@ -223,7 +218,7 @@ class Schedule:
         worker.progress = {progress.clip_id: progress for progress in beat.clips}
         if beat.is_draining:
             worker.is_draining, worker.retires = True, "it was told to end"
-        self._consider_recycling(worker, beat.memory_bytes)
+        worker.consider_recycling(self._config.workers, beat.memory_bytes)
         stalls: dict[str, str] = {}
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
@@ -240,16 +235,6 @@ class Schedule:
             yield from self._lose(number, message, charged, "stall")
             if not charged:
                 yield from self._note_trouble(message)
-
-    def _consider_recycling(self, worker: PooledWorker, memory_bytes: int) -> None:
-        limits = self._config.workers
-        if worker.first_memory_bytes is None and worker.num_done:
-            worker.first_memory_bytes = memory_bytes or None
-        grown_bytes = memory_bytes - (worker.first_memory_bytes or memory_bytes)
-        if limits.recycle_after_clips is not None and worker.num_done >= limits.recycle_after_clips:
-            worker.retires = worker.retires or f"recycled after {worker.num_done} clips"
-        if limits.recycle_growth_bytes is not None and grown_bytes > limits.recycle_growth_bytes:
-            worker.retires = worker.retires or f"recycled: its memory grew by {grown_bytes / 2**30:.1f} GiB"
 
     def _retire(self, number: WorkerId) -> StopWorker:
         worker = self._pool.workers.pop(number)
@@ -269,23 +254,13 @@ class Schedule:
                 self._again[index] = replace(attempt, node=node)
 
     def _fail_load(self, failed: WorkerNotLoaded) -> Iterator[Command]:
-        """A worker that is not to be had: the others go on without it; without any other the run ends."""
         del self._pool.workers[failed.worker]
         yield StopWorker(failed.worker, failed.message)
         if failed.is_store:
-            self._load_back_off_s = self._outage.longer(self._load_back_off_s)
-            self._no_start_before = self._now + self._load_back_off_s
             yield from self._note_trouble(failed.message)
-        if failed.is_store or not failed.is_charged:
-            return
-        self._load_failures += 1
-        if not (failed.is_final or self._load_failures >= MAX_LOAD_FAILURES):
-            return
-        is_waiting = self._now < self._no_start_before and self._num_workers > 1  # for the store, with others
-        if not self._pool.workers and not is_waiting:
-            yield Halt(NoWorkersError(f"no worker is to be had: {failed.message}"))
-        self._num_workers -= 1
-        self._load_failures = 0
+        error = self._recruiting.failed(failed, len(self._pool.workers), self._now)
+        if error is not None:
+            yield Halt(error)
 
     def _lose(
         self, number: WorkerId, message: str, charged: Iterable[str], failure_class: FailureClass = "worker"
@@ -356,7 +331,7 @@ class Schedule:
             worker.kinds_done.add(kind(attempt))
         if worker.node is not None:
             self._blame.done(attempt, worker.node)
-        self._consider_recycling(worker, done.memory_bytes)
+        worker.consider_recycling(self._config.workers, done.memory_bytes)
 
     def _pause(self, worker: PooledWorker, message: str) -> Iterator[Command]:
         """Backs off from a store that takes nothing from this worker for now."""

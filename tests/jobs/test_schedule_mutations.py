@@ -61,8 +61,8 @@ MISTAKES = {
     ),
     "one worker too many": (
         "Schedule",
-        "len(self._pool.workers) < self._num_workers",
-        "len(self._pool.workers) <= self._num_workers",
+        "len(self._pool.workers) < self._recruiting.num_wanted",
+        "len(self._pool.workers) <= self._recruiting.num_wanted",
     ),
     "the store's refusal is not waited for": ("PooledWorker", " and self.paused_until <= now", ""),
     "a clip that may kill shares its worker": ("Places", "if self._is_idle(number) if attempt.is_suspect else", "if"),
