@@ -47,16 +47,21 @@ class PooledWorker:
         return self.is_ready and self.retires is None and self.paused_until <= now
 
     @property
-    def has_suspect(self) -> bool:
-        return any(attempt.is_suspect for attempt in self.attempts.values())
-
-    @property
     def blamed(self) -> list[str]:
-        """Clips that may be why the worker is gone: what it last said may be some seconds old, so only those are left
-        out that it had done its own part of.
+        """Clips that would be why, if the worker were gone. What it last said may be some seconds old, so only those
+        are left out that it had done its own part of.
         """
         is_done = {progress.clip_id for progress in self.progress.values() if progress.stage == "upload"}
         return [clip_id for clip_id in self.attempts if clip_id not in is_done]
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing that it has could be blamed on another clip, nor another on it."""
+        return not self.blamed
+
+    @property
+    def has_suspect(self) -> bool:
+        return any(self.attempts[clip_id].is_suspect for clip_id in self.blamed)
 
     def consider_recycling(self, limits: WorkerConfig, memory_bytes: int) -> None:
         """It has had its share of clips, or of memory."""
@@ -111,7 +116,7 @@ class Places:
 
     def __init__(self, workers: Mapping[WorkerId, PooledWorker], room: int, now: float, *, is_filling: bool) -> None:
         is_open = {number for number, worker in workers.items() if worker.is_open(now)}
-        self.open = sorted(is_open, key=lambda number: (len(workers[number].attempts), number))  # the least busy first
+        self.open = sorted(is_open, key=lambda number: (len(workers[number].blamed), number))  # the least busy first
         self._workers = workers
         self._room = room
         self._is_filling = is_filling
@@ -126,7 +131,7 @@ class Places:
                 break
             if attempt.is_suspect:
                 places = [number for number in self.fitting(attempt) if number not in kept]
-                if places and not self._is_idle(places[0]):  # the least busy one comes first
+                if places and not self._workers[places[0]].is_idle:  # the least busy one comes first
                     kept.add(places[0])
         return kept
 
@@ -136,7 +141,8 @@ class Places:
         A clip that may have killed a worker gets one to itself: if it kills that one too, no other clip is blamed.
         """
         for number in self.fitting(attempt):
-            if self._is_idle(number) if attempt.is_suspect else self.has_room(number) and number not in kept:
+            is_fit = self._workers[number].is_idle if attempt.is_suspect else number not in kept
+            if is_fit and self.has_room(number):
                 return number
         return None
 
@@ -157,6 +163,3 @@ class Places:
     def has_room(self, number: WorkerId) -> bool:
         worker = self._workers[number]
         return not worker.has_suspect and len(worker.attempts) < self._room
-
-    def _is_idle(self, number: WorkerId) -> bool:
-        return not self._workers[number].attempts

@@ -82,6 +82,19 @@ def test_one_worker_alone_is_emptied_for_a_clip_that_is_tried_again() -> None:
     assert (again.attempt.spec, again.attempt.number, again.attempt.is_safe) == (first.spec, 2, True)
 
 
+def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
+    """What it uploads would not be blamed."""
+    farm = Taking(num_workers=2)
+    lost = farm.ready(0)[0].attempt.spec
+    first, second, third = (start.attempt.spec for start in farm.ready(1))
+    farm.after(WorkerLost(0, "killed"))
+    farm.after(
+        Beat(1, beat(progress(first, "upload", 1), progress(second, "upload", 1), progress(third, "denoise", 1)))
+    )
+    assert not started(farm.after(Tick()))
+    assert [start.attempt.spec for start in started(farm.done(1, third))] == [lost]
+
+
 # failures
 
 

@@ -65,7 +65,11 @@ MISTAKES = {
         "len(self._pool.workers) <= self._recruiting.num_wanted",
     ),
     "the store's refusal is not waited for": ("PooledWorker", " and self.paused_until <= now", ""),
-    "a clip that may kill shares its worker": ("Places", "if self._is_idle(number) if attempt.is_suspect else", "if"),
+    "a clip that may kill shares its worker": (
+        "Places",
+        "self._workers[number].is_idle if attempt.is_suspect else",
+        "",
+    ),
     "a clip that waits on a disk is rendered elsewhere": (
         "Places",
         "if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):",
