@@ -153,6 +153,7 @@ class Attempt:
         is_safe: to be rendered with the safer setting.
         node: the machine on whose disk it waits, encoded, for the store.
         lost: the workers that died with it, and their nodes.
+        num_witnessed: ends of workers that it saw without being charged, since another clip was being computed.
         started_at: when a worker was given it, by the schedule's clock.
     """
 
@@ -162,6 +163,7 @@ class Attempt:
     is_safe: bool = False
     node: str | None = None
     lost: tuple[tuple[WorkerId, str], ...] = ()
+    num_witnessed: int = 0
     started_at: float = 0.0
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from jobs.config import WorkerConfig
-from jobs.deadlines import Kind
+from jobs.deadlines import COMPUTING, Kind
 from jobs.events import Attempt, WorkerId
 from jobs.types import ClipProgress
 
@@ -53,6 +53,20 @@ class PooledWorker:
         """
         is_done = {progress.clip_id for progress in self.progress.values() if progress.stage == "upload"}
         return [clip_id for clip_id in self.attempts if clip_id not in is_done]
+
+    def accused(self) -> tuple[set[str], set[str]]:
+        """Which clips are charged with its end, and which only saw it.
+
+        Charged is what was being computed by its last word; where that is not known, everything. What it said last may
+        be old, and the clip that was waiting then the one that killed it; so a clip is charged the second time that it
+        is there.
+        """
+        computing = {
+            clip_id for clip_id in self.blamed if clip_id in self.progress and self.progress[clip_id].stage in COMPUTING
+        }
+        again = {clip_id for clip_id in self.blamed if self.attempts[clip_id].num_witnessed}
+        charged = (computing or set(self.blamed)) | again
+        return charged, set(self.blamed) - charged
 
     @property
     def is_idle(self) -> bool:

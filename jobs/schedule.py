@@ -6,7 +6,7 @@ stalled `deadlines`', who takes it `pool`'s. Loads without torch.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from jobs.blame import NodeBlame
@@ -147,7 +147,8 @@ class Schedule:
                 yield from self._end(number, outcome)
             case WorkerLost(number, message, is_preempted) if number in workers:
                 is_charged = not (is_preempted or workers[number].is_draining)
-                yield from self._lose(number, message, workers[number].blamed if is_charged else ())
+                charged, witnesses = workers[number].accused() if is_charged else ((), ())
+                yield from self._lose(number, message, charged, witnesses=witnesses)
             case NodesDraining(nodes):
                 self._draining_nodes = nodes
                 self._drain()
@@ -172,7 +173,9 @@ class Schedule:
                     message = f"not ready within {limit_s:g} s"
                     yield from self._fail_load(WorkerNotLoaded(number, message, is_charged=is_none_ready))
                 elif worker.is_ready and silent_s > self._config.stall.beat_timeout_s:
-                    yield from self._lose(number, f"no word from it for {silent_s:.0f} s", worker.blamed, "stall")
+                    charged, witnesses = worker.accused()
+                    message = f"no word from it for {silent_s:.0f} s"
+                    yield from self._lose(number, message, charged, "stall", witnesses)
         if self._stop and not self.is_finished and (self._now >= self._stop[1] or not self._is_busy):
             yield Halt(StoppedError(self._stop[0]))
 
@@ -263,12 +266,16 @@ class Schedule:
             yield Halt(error)
 
     def _lose(
-        self, number: WorkerId, message: str, charged: Iterable[str], failure_class: FailureClass = "worker"
+        self,
+        number: WorkerId,
+        message: str,
+        charged: Collection[str],
+        failure_class: FailureClass = "worker",
+        witnesses: Collection[str] = (),
     ) -> Iterator[Command]:
         """Takes a worker out of the pool; the clips that are charged with it fail, its others go elsewhere."""
         worker = self._pool.workers.pop(number)
         yield StopWorker(number, message)
-        charged = set(charged)
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
             if progress is not None and progress.stage not in ("lookup", "queue"):
@@ -276,7 +283,8 @@ class Schedule:
                 node = worker.node if progress.stage == "upload" else None
                 attempt = replace(attempt, node=node)  # noqa: PLW2901 the same attempt, better known
             if clip_id not in charged:
-                self._again.append(replace(attempt, number=attempt.number + 1))
+                num_witnessed = attempt.num_witnessed + (clip_id in witnesses)
+                self._again.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))
                 continue
             if worker.node is not None:
                 attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))  # noqa: PLW2901

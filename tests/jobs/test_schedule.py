@@ -283,18 +283,44 @@ def test_a_worker_that_hangs_at_the_store_is_replaced_after_very_long_and_no_cli
     assert not of_type(commands, ReportFailure)
 
 
-def test_a_worker_without_a_word_is_killed_and_all_that_it_may_have_frozen_on_are_charged() -> None:
-    """What was said last is old: a clip that was waiting may have frozen the worker since."""
+def charged_by(commands: list[Command]) -> list[str]:
+    return [report.failed.clip_id for report in of_type(commands, ReportFailure)]
+
+
+def test_a_worker_without_a_word_is_killed_and_what_it_computed_is_charged() -> None:
     farm = Taking()
     first, second, third = (start.attempt.spec for start in farm.ready(0))
-    said = beat(progress(first, "upload", 1), progress(second, "decode", 1), progress(third, "queue", 1))
-    farm.after(Beat(0, said))
+    farm.after(Beat(0, beat(progress(first, "upload", 1), progress(second, "decode", 1), progress(third, "queue", 1))))
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
     farm.after(Tick(), later_s=9)
     commands = farm.after(Tick(), later_s=9)
     assert StopWorker(0, "no word from it for 27 s") in commands
-    charged = [report.failed.clip_id for report in of_type(commands, ReportFailure)]
-    assert charged == [second.clip_id, third.clip_id]
+    assert charged_by(commands) == [second.clip_id]
+
+
+def test_a_clip_that_was_only_waiting_is_charged_the_second_time_that_its_worker_dies() -> None:
+    """What the worker said last was old: the clip had been begun since, and killed it."""
+    farm = Taking()
+    poison = farm.ready(0)[1].attempt.spec
+    for worker in (0, 1):
+        others = [one.spec for one in farm.schedule._pool.workers[worker].attempts.values() if one.spec != poison]
+        said = beat(progress(others[0], "denoise", 1, 1), progress(poison, "queue", 1))
+        farm.after(Beat(worker, said))
+        charged = charged_by(farm.after(WorkerLost(worker, "killed")))
+        assert others[0].clip_id in charged
+        assert (poison.clip_id in charged) == (worker == 1)
+        farm.ready(worker + 1)
+        running = farm.schedule._pool.workers[worker + 1].attempts
+        while poison.clip_id not in running:
+            farm.done(worker + 1, next(iter(running.values())).spec)
+    assert running[poison.clip_id].is_suspect
+    assert len(running) == 1
+
+
+def test_where_nothing_is_known_every_clip_of_a_dead_worker_is_charged() -> None:
+    farm = Taking()
+    clips = [start.attempt.spec.clip_id for start in farm.ready(0)]
+    assert charged_by(farm.after(WorkerLost(0, "killed"))) == clips
 
 
 def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_and_goes_where_it_lies() -> None:
