@@ -1,9 +1,9 @@
 """What a mix of faults costs: committed clips per second under it, against the same clips without a fault.
 
 Decides how the two are compared. A killed actor costs the clip that it computed and a new process, about six seconds
-here; clips take fifteen, as on a farm where loading a model takes 0.4 of a clip's time. They wait and do not compute, so
-that the machine is no limit. Both runs are measured in turn, from the first commit to that of nine clips in ten, since
-at a run's end actors run out of clips, which a night's end does not make a tenth of. The medians are compared.
+here; clips take fifteen, as on a farm where loading a model takes 0.4 of a clip's time. They wait and do not compute,
+so that the machine is no limit. Both runs are measured in turn, from the first commit to that of nine clips in ten: at
+a run's end actors run out of clips, which is a far smaller part of a night. The medians are compared.
 """
 
 import statistics
