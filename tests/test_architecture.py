@@ -29,7 +29,8 @@ LIGHT_MODULES = (
     "jobs.recruiting", "jobs.schedule",
     "jobs.failure_classes", "jobs.pulse", "jobs.in_flight", "jobs.timing", "jobs.records", "jobs.redaction",
     "jobs.spool", "jobs.store", "jobs.s3_credentials", "jobs.failure_ledger", "jobs.lease", "jobs.lease_record",
-    "jobs.run_status", "jobs.progress", "jobs.status", "jobs.garbage", "jobs.store_commands", "jobs.cli",
+    "jobs.run_status", "jobs.progress", "jobs.status", "jobs.garbage", "jobs.store_commands", "jobs.arguments",
+    "jobs.cli",
 )  # fmt: skip
 
 

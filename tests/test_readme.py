@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
+from jobs.arguments import MANIFEST_HELP
 from jobs.catalog import ModelCatalog
-from jobs.cli import MANIFEST_HELP
 from jobs.manifest import open_manifest
 from jobs.rows import FIELD_TYPES, GUIDANCE_FIELDS
 from tests import tiny

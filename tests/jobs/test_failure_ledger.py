@@ -2,7 +2,6 @@
 
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from jobs.records import commit_record, quarantined_ids, read_failures, read_qua
 from jobs.retry import GiveUp, Retry
 from jobs.store import open_store
 from jobs.types import ClipFailed
+from tests.jobs.made_records import record_of
 from tests.jobs.specs import spec
-from tests.jobs.test_spool import BODY, record
 
-ONE = spec("sunrise")
+ONE, BODY = spec("sunrise"), b"an mp4"
 
 
 def failed(attempt: int) -> ClipFailed:
@@ -50,7 +49,7 @@ def test_failures_and_the_end_of_a_clip_are_written(tmp_path: Path) -> None:
 def test_a_clip_that_is_committed_after_all_is_not_put_in_quarantine(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri(), StoreConfig())
     clip = upload_clip(store, ONE.clip_id, BODY)
-    commit_record(store, clip, replace(record(), uri=clip.uri))
+    commit_record(store, clip, record_of(store, BODY, ONE.clip_id))
     ledger = FailureLedger(store, "run-1")
     ledger.add(failed(1), GiveUp("enough"))
     assert ledger.close(30) == 0

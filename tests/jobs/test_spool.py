@@ -1,15 +1,15 @@
 """Encoded clips on this machine's disk, and what becomes of them when a worker or the disk fails."""
 
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 
-from jobs.config import EncodingConfig
 from jobs.errors import DiskFullError, SpoolError
-from jobs.records import ClipRecord, NagCoverage, WorkerIdentity, clip_key, utc_iso
+from jobs.records import ClipRecord
 from jobs.spool import CLIP_FILE, RECORD_FILE, Spool, old_spools, spool_root
+from tests.fakes.store import MemoryStore
+from tests.jobs.made_records import record_of
 from tests.jobs.specs import spec
 
 ONE = spec("sunrise")
@@ -22,34 +22,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def record(body: bytes = BODY) -> ClipRecord:
-    sha256 = hashlib.sha256(body).hexdigest()
-    key = clip_key(ONE.clip_id, sha256)
-    return ClipRecord(
-        clip_id=ONE.clip_id,
-        name=ONE.name,
-        model=ONE.model,
-        request=ONE.request,
-        run_id="run-1",
-        attempt=1,
-        uri=f"s3://renders/spring/{key}",
-        key=key,
-        sha256=sha256,
-        num_bytes=len(body),
-        num_frames=5,
-        width=32,
-        height=32,
-        fps=8.0,
-        committed_at=utc_iso(0),
-        timings=(),
-        encoding=EncodingConfig(),
-        worker=WorkerIdentity("host", "node", "cpu", 1),
-        peak_memory_bytes=1,
-        peak_memory_kind="host",
-        host_memory_bytes=1,
-        attention="fused",
-        nag_coverage=NagCoverage(2, 2),
-        versions={},
-    )
+    return record_of(MemoryStore(), body, ONE.clip_id)
 
 
 def keep(spool: Spool, body: bytes = BODY) -> ClipRecord:
