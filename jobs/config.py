@@ -165,9 +165,8 @@ class StoreConfig:
 
     Args:
         endpoint_url: None takes AWS_ENDPOINT_URL, or else AWS itself.
-        max_attempts: of one request, by botocore's adaptive retry. With eight, a request that is answered 503 ends
-            after 3 to 5 s, one that is told to slow down after about 40 s; an endpoint that accepts and never answers
-            can hold one for up to 9 minutes.
+        max_attempts: of one request, by botocore's adaptive retry. An endpoint that accepts and never answers
+            holds a request for so many times `read_timeout_s`.
         lease_s: for how long a driver takes an output; it renews in time while it lives. Nobody else renders into it.
     """
 

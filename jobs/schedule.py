@@ -40,7 +40,7 @@ from jobs.events import (
     WorkerReady,
 )
 from jobs.outage import Outage
-from jobs.pool import Pool, PooledWorker
+from jobs.pool import Places, Pool, PooledWorker
 from jobs.recruiting import Recruiting
 from jobs.retry import GiveUp, Retry, Stop, Wait, decide
 from jobs.types import ClipDone, ClipFailed, WorkerBeat
@@ -65,8 +65,7 @@ class Schedule:
         self._next_worker: WorkerId = 0
         self._pool = Pool(config.workers.spool_clips + 1, config.stall.first_s)
         self._deadlines = Deadlines(config.stall)
-        self._again: deque[Attempt] = deque()
-        self._fresh: deque[Attempt] = deque()  # at most one, on its way from the plan to a worker
+        self._waiting: deque[Attempt] = deque()
         self._is_taking = False
         self._is_plan_over = False
         self._num_done = 0
@@ -81,7 +80,7 @@ class Schedule:
     @property
     def is_finished(self) -> bool:
         """Nothing is left to start and nothing is in flight."""
-        return self._is_plan_over and not (self._again or self._fresh or self._is_busy)
+        return self._is_plan_over and not (self._waiting or self._is_busy)
 
     @property
     def _is_busy(self) -> bool:
@@ -131,7 +130,7 @@ class Schedule:
                 self._is_plan_over = spec is None
                 if spec is not None:
                     node = self._spooled_on.pop(spec.clip_id, None)
-                    (self._again if node else self._fresh).append(Attempt(spec, node=node))
+                    self._waiting.append(Attempt(spec, node=node))
             case WorkerReady(number, label, node, spooled) if number in workers:
                 worker = workers[number]
                 worker.label, worker.node, worker.heard_at = label, node, self._now
@@ -187,31 +186,27 @@ class Schedule:
             self._pool.workers[self._next_worker] = PooledWorker(asked_at=self._now, heard_at=self._now)
             yield StartWorker(self._next_worker, self._blame.to_avoid(self._pool.nodes))
             self._next_worker += 1
-        while (start := self._place_next()) is not None:
+        while True:
+            places = self._pool.places(self._now, self._recruiting.num_wanted)
+            kept = places.kept_free(self._waiting)
+            start = self._place_next(places, kept)
+            if start is None:
+                break
             yield start
-        if self._has_room_for_fresh() and not (self._is_taking or self._is_plan_over or self._fresh):
+        # clips that are tried again and find no place hold nobody up
+        has_room = any(places.has_room(number) for number in places.open if number not in kept)
+        if has_room and not (self._is_taking or self._is_plan_over):
             self._is_taking = True
             yield TakeClip()
 
-    def _place_next(self) -> StartClip | None:
-        places = self._pool.places(self._now, self._recruiting.num_wanted)
-        if not places.open:
-            return None
-        kept = places.kept_free(self._again)
-        for queue in (self._again, self._fresh):
-            for attempt in queue:
-                number = places.place(attempt, kept)
-                if number is not None:
-                    queue.remove(attempt)
-                    self._pool.workers[number].take(attempt, self._now)
-                    return StartClip(number, attempt)
+    def _place_next(self, places: Places, kept: set[WorkerId]) -> StartClip | None:
+        for attempt in self._waiting:
+            number = places.place(attempt, kept)
+            if number is not None:
+                self._waiting.remove(attempt)
+                self._pool.workers[number].take(attempt, self._now)
+                return StartClip(number, attempt)
         return None
-
-    def _has_room_for_fresh(self) -> bool:
-        """Whether a worker would be idle without one: clips that are tried again and find no place hold nobody up."""
-        places = self._pool.places(self._now, self._recruiting.num_wanted)
-        kept = places.kept_free(self._again)
-        return any(places.has_room(number) for number in places.open if number not in kept)
 
     # workers
 
@@ -252,9 +247,9 @@ class Schedule:
     def _learn_of_spool(self, node: str, spooled: frozenset[str]) -> None:
         """Clips that wait encoded on a machine's disk: those to come, and those that are to be tried again."""
         self._spooled_on |= dict.fromkeys(spooled, node)
-        for index, attempt in enumerate(self._again):
+        for index, attempt in enumerate(self._waiting):
             if attempt.spec.clip_id in spooled and attempt.node is None:
-                self._again[index] = replace(attempt, node=node)
+                self._waiting[index] = replace(attempt, node=node)
 
     def _fail_load(self, failed: WorkerNotLoaded) -> Iterator[Command]:
         del self._pool.workers[failed.worker]
@@ -284,7 +279,7 @@ class Schedule:
                 attempt = replace(attempt, node=node)  # noqa: PLW2901 the same attempt, better known
             if clip_id not in charged:
                 num_witnessed = attempt.num_witnessed + (clip_id in witnesses)
-                self._again.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))
+                self._waiting.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))
                 continue
             if worker.node is not None:
                 attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))  # noqa: PLW2901
@@ -365,9 +360,9 @@ class Schedule:
         yield ReportFailure(failed, decision)
         match decision:
             case Retry(number, is_safe):
-                self._again.append(replace(attempt, number=number, failures=failures, is_safe=is_safe))
+                self._waiting.append(replace(attempt, number=number, failures=failures, is_safe=is_safe))
             case Wait(number):
-                self._again.append(replace(attempt, number=number))
+                self._waiting.append(replace(attempt, number=number))
             case GiveUp():
                 self._num_given_up += 1
                 yield from self._check_given_up()

@@ -21,7 +21,7 @@ MAX_NIGHTS = 4_000
 MISTAKES = {
     "clips that nobody blames are forgotten with their worker": (
         "Schedule",
-        "self._again.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))",
+        "self._waiting.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))",
         "pass",
     ),
     "a stall is charged to all clips of the worker": ("Schedule", "if clip_id not in charged:", "if False:"),
