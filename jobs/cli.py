@@ -22,7 +22,7 @@ from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig, load_config
 from jobs.errors import JobError, ManifestError, NoClusterError, RefusedError, StoppedError
 from jobs.manifest import Manifest, open_manifest
-from jobs.plan import Plan, make_plan, render_plan_text
+from jobs.plan import Plan, counted, make_plan, render_plan_text
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
 from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
@@ -127,7 +127,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
             with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
                 if options.retry_quarantined:
                     _lift_quarantine(store, plan)
-                _say(console, f"run {run.run_id} on {len(ray.nodes())} nodes, to {store.uri}")
+                _say(console, f"run {run.run_id} on {counted(len(ray.nodes()), 'node')}, to {store.uri}")
                 summary = run.render(keeper)
     except RefusedError:
         raise
@@ -138,7 +138,10 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         ray.shutdown()
     work_s = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if stage != "queue"}
     shares = ", ".join(f"{stage} {seconds / sum(work_s.values()):.0%}" for stage, seconds in work_s.items())
-    _say(console, f"committed {summary.num_committed:,} clips in {summary.wall_s:.1f} s; {shares or 'no work done'}")
+    _say(
+        console,
+        f"committed {counted(summary.num_committed, 'clip')} in {summary.wall_s:.1f} s; {shares or 'no work done'}",
+    )
     _say(console, f"clips and records are in {store.uri}")
     num_quarantined = plan.num_quarantined + summary.num_quarantined
     return _report_quarantine(num_quarantined, store, console) if num_quarantined else EXIT_OK
@@ -202,8 +205,8 @@ def _report_nothing_to_do(plan: Plan, store: Store, console: Console) -> int:
 def _report_quarantine(num_quarantined: int, store: Store, console: Console) -> int:
     _say(
         console,
-        f"{num_quarantined:,} clips are given up; {store.uri}/quarantine/ says why, "
-        "and render --retry-quarantined tries them again",
+        f"given up: {counted(num_quarantined, 'clip')}; {store.uri}/quarantine/ says why, "
+        "and render --retry-quarantined tries again",
     )
     return EXIT_QUARANTINE
 

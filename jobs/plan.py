@@ -98,9 +98,9 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
 
 def render_plan_text(plan: Plan) -> str:
     """The plan as plain text for a terminal: the counts, then a table by model, shape and steps."""
-    repeats = f" ({_counted(plan.num_rows, 'row')}, {_counted(plan.num_repeats, 'repeat')})" if plan.num_repeats else ""
+    repeats = f" ({counted(plan.num_rows, 'row')}, {counted(plan.num_repeats, 'repeat')})" if plan.num_repeats else ""
     lines = [
-        f"{plan.name}: {_counted(plan.num_clips, 'clip')}{repeats}",
+        f"{plan.name}: {counted(plan.num_clips, 'clip')}{repeats}",
         f"  done {plan.num_done:,}, in quarantine {plan.num_quarantined:,}, to render {plan.num_pending:,}",
         "",
     ]
@@ -126,7 +126,7 @@ def render_plan_text(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _counted(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

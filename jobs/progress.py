@@ -64,6 +64,7 @@ class RunProgress:
         self._on_turn = on_turn
         self._monotonic = monotonic
         self._started = self._last_in_flight = monotonic()
+        self._first_ended: float | None = None
         self._last_line = float("-inf")
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -84,6 +85,18 @@ class RunProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    @property
+    def _num_ended(self) -> int:
+        return self.num_committed + self.num_quarantined
+
+    @property
+    def left_s(self) -> float | None:
+        """By the pace since the first clip ended, which waited for models to load; None until there is a pace."""
+        if self._first_ended is None or self._num_ended < 2 or not self.num_committed:
+            return None
+        pace_s = (self._monotonic() - self._first_ended) / (self._num_ended - 1)
+        return pace_s * (self.num_clips - self._num_ended)
 
     @property
     def elapsed_s(self) -> float:
@@ -139,15 +152,15 @@ class RunProgress:
 
     def _advance(self) -> None:
         self._bar.update(self._task, advance=1)
-        finished, now = self.num_committed + self.num_quarantined, self._monotonic()
+        finished, now = self._num_ended, self._monotonic()
+        self._first_ended = now if self._first_ended is None else self._first_ended
         is_due = now - self._last_line >= LOG_EVERY_S or finished in (1, self.num_clips)
         if not self._console.is_terminal and is_due:
             self._last_line = now
-            elapsed_s = now - self._started
-            left_s = elapsed_s / finished * (self.num_clips - finished)
+            left = "" if self.left_s is None else f", about {self.left_s:.0f} s left"
             self._say(
                 f"{finished:,} of {self.num_clips:,} clips, {self.num_quarantined:,} given up, "
-                f"{elapsed_s:.0f} s gone, about {left_s:.0f} s left"
+                f"{now - self._started:.0f} s gone{left}"
             )
 
     def _say(self, line: str) -> None:

@@ -155,7 +155,6 @@ class Run:
 
     def _current_status(self, progress: RunProgress, state: RunState) -> RunStatus:
         elapsed_s, now = progress.elapsed_s, utc_iso(time.time())
-        num_ended = progress.num_committed + progress.num_quarantined
         return RunStatus(
             run_id=self.run_id,
             state=state,
@@ -169,7 +168,7 @@ class Run:
             num_workers_lost=progress.num_workers_lost,
             elapsed_s=elapsed_s,
             clips_per_hour=progress.num_committed / elapsed_s * 3600 if progress.num_committed else None,
-            eta_s=elapsed_s / num_ended * (progress.num_clips - num_ended) if progress.num_committed else None,
+            eta_s=progress.left_s,
             in_flight=progress.in_flight.clips(),
             last_failures=progress.last_failures,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.in_flight import where
 from jobs.lease_record import LeaseRecord, current_lease, seconds_of
+from jobs.plan import counted
 from jobs.records import FailureRecord, committed_ids, quarantined_ids, read_as
 from jobs.run_status import ClipInFlight, RunStatus, read_status
 from jobs.store import Store
@@ -197,7 +198,3 @@ def first_line(message: str) -> str:
 def plain(text: str) -> str:
     """Without what could move a terminal's cursor: strangers name clips and write messages."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

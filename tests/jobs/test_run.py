@@ -86,7 +86,7 @@ def test_a_failing_clip_ends_in_quarantine_with_its_traceback_and_can_be_tried_a
     assert "FakeError" in failure.traceback
 
     assert render(path, out) == EXIT_QUARANTINE
-    assert "1 clips are given up" in capsys.readouterr().out
+    assert "given up: 1 clip;" in capsys.readouterr().out
     assert len(read_failures(opened(out), clip_id)) == 1
 
     assert render(path, out, "--retry-quarantined") == EXIT_QUARANTINE
