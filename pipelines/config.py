@@ -19,6 +19,7 @@ from yaml import YAMLError
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.errors import ModelConfigError, RequestError
+from pipelines.parallel.config import ParallelConfig
 from pipelines.picture_limits import PictureLimits
 from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod
 
@@ -118,6 +119,7 @@ class ModelConfig:
         fuse_loras: adds the LoRAs to the weights once instead of computing them beside these in every step. Faster;
             equal but for rounding, which in bfloat16 is visible.
         pictures: beyond which a rendered clip is no picture and fails.
+        parallel: on how many devices a clip is rendered where a manifest does not say.
     """
 
     name: str
@@ -141,6 +143,7 @@ class ModelConfig:
     loras: tuple[LoraConfig, ...] = ()
     fuse_loras: bool = False
     pictures: PictureLimits = field(default_factory=PictureLimits)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:
