@@ -20,6 +20,7 @@ from torch import distributed
 
 NUM_PROCESSES = 4
 EXCHANGE_TIMEOUT = timedelta(seconds=120)  # of one collective, on a machine that does ten other things
+END_S = 5.0  # of a process whose pipe is closed
 DEADLINE_S = 240.0  # of all of a piece of work, with the first import of diffusers in it
 
 
@@ -76,9 +77,11 @@ class Ranks:
             self._processes.append((process, ours))
 
     def close(self) -> None:
-        for process, pipe in self._processes:
+        for _, pipe in self._processes:
             pipe.close()
-            process.kill()
+        for process, _ in self._processes:
+            process.join(END_S)
+            process.kill()  # one that hangs in an exchange does not see that its pipe is closed
             process.join()
         self._processes.clear()
 
