@@ -14,7 +14,7 @@ MAY_IMPORT = {"nag": set[str](), "pipelines": {"nag"}, "jobs": {"pipelines", "na
 # of nag, jobs/ may see what holds no tensor: the parameters and the errors
 NAG_FOR_JOBS = {"nag.errors", "nag.params"}
 ONLY_IN = {
-    "ray": {"jobs/actors.py", "jobs/dispatch.py", "jobs/cli.py"},
+    "ray": {"jobs/actors.py", "jobs/rank_actors.py", "jobs/placing.py", "jobs/dispatch.py", "jobs/cli.py"},
     "boto3": {"jobs/store.py"},
     "imageio_ffmpeg": {"jobs/encode.py"},
     "decord": {"jobs/check.py", "jobs/doctor.py"},
@@ -26,7 +26,7 @@ LIGHT_MODULES = (
     "pipelines.loras", "pipelines.weight_files", "pipelines.picture_limits", "pipelines.parallel.config",
     "pipelines.parallel.geometry",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
-    "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool",
+    "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool", "jobs.group_places",
     "jobs.recruiting", "jobs.schedule",
     "jobs.failure_classes", "jobs.pulse", "jobs.in_flight", "jobs.timing", "jobs.records", "jobs.redaction",
     "jobs.spool", "jobs.store", "jobs.s3_credentials", "jobs.failure_ledger", "jobs.lease", "jobs.lease_record",
