@@ -102,7 +102,7 @@ class GroupWorkers:
         placement = placement_group(
             [bundle] * parallel.degree,
             strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
-            bundle_label_selector=[selector] * parallel.degree if selector else None,
+            bundle_label_selector=[selector] * parallel.degree if selector else [],
         )
         actor = REMOTE_GROUP_ACTOR.options(
             num_cpus=0,

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from jobs.errors import FailureClass
@@ -26,7 +27,7 @@ from pipelines.loading import ModelWeights
 from pipelines.types import GenerationRequest
 
 if TYPE_CHECKING:
-    from pipelines.parallel.family import Followers, ParallelFamily, RankPart, SplittableFamily
+    from pipelines.parallel.family import Followers, RankPart, SplittableFamily
     from pipelines.parallel.membership import Meeting
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Follower:
         self._node_id = node_id
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._pulse = Pulse()
+        self._soundness = Soundness()
         self._part: RankPart | None = None
 
     def load(self) -> WorkerIdentity:
@@ -69,7 +71,7 @@ class Follower:
 
     def is_sound(self) -> bool:
         """Nothing has happened in this process after which it should not be used again. Answers at once."""
-        return is_sound(self._part)
+        return self._part is not None and self._soundness.is_sound
 
     def beat(self) -> WorkerBeat:
         return self._pulse.beat()
@@ -84,7 +86,7 @@ class Follower:
         setup = self._setup
         load = setup.load_denoiser or setup.load_model
         family = load(setup.model, setup.weights, setup.num_threads)
-        self._part = RankPart(cast("SplittableFamily", family))
+        self._part = RankPart(cast("SplittableFamily", family), self._soundness.note)
 
     @property
     def _loaded(self) -> "RankPart":
@@ -105,7 +107,8 @@ class Leader:
         self._worker = ClipWorker(replace(setup, load_model=self._load), node_id)
         self._followers = followers
         self._part: RankPart | None = None
-        self._family: ParallelFamily | None = None
+        self._soundness = Soundness()
+        self._broken_by: FailureClass | None = None
         self._renders = threading.Condition()
         self._num_renders = 0
 
@@ -117,13 +120,8 @@ class Leader:
 
     def join(self, meeting: "Meeting") -> None:
         """See `Follower.join`."""
-        part, family = self._loaded
-
-        def begin_anew() -> None:
-            part.join(meeting)
-            family.broken_by = None
-
-        self._worker.on_device(begin_anew).result()
+        self._worker.on_device(partial(self._loaded.join, meeting)).result()
+        self._broken_by = None
 
     def leave(self, wait_s: float) -> None:
         """Ends the group, once all that it renders and uploads has come to its end.
@@ -134,7 +132,7 @@ class Leader:
         with self._renders:
             if not self._renders.wait_for(lambda: self._num_renders == 0, wait_s):
                 raise RankSilentError(f"{self._num_renders} clips are still in the leader's hands after {wait_s:g} s")
-        wait_for(self._worker.on_device(self._loaded[0].leave), wait_s)
+        wait_for(self._worker.on_device(self._loaded.leave), wait_s)
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
         """See `ClipWorker.render`."""
@@ -149,12 +147,11 @@ class Leader:
 
     def broken_by(self) -> FailureClass | None:
         """Which class of failure the group has broken of; None of one that is whole."""
-        error = None if self._family is None else self._family.broken_by
-        return None if error is None else classify(error)[0]
+        return self._broken_by
 
     def is_sound(self) -> bool:
         """See `Follower.is_sound`."""
-        return is_sound(self._part)
+        return self._part is not None and self._soundness.is_sound
 
     def beat(self) -> WorkerBeat:
         return self._worker.beat()
@@ -166,22 +163,29 @@ class Leader:
         from pipelines.parallel.family import ParallelFamily, RankPart
 
         family = self._load_model(config, weights, num_threads)
-        self._part = RankPart(cast("SplittableFamily", family))
-        self._family = ParallelFamily(self._part, self._followers)
-        return self._family
+        self._part = RankPart(cast("SplittableFamily", family), self._soundness.note)
+        return ParallelFamily(self._part, self._followers, self._note_broken)
+
+    def _note_broken(self, error: Exception) -> None:
+        self._broken_by = classify(error)[0]
 
     @property
-    def _loaded(self) -> "tuple[RankPart, ParallelFamily]":
-        if self._part is None or self._family is None:
+    def _loaded(self) -> "RankPart":
+        if self._part is None:
             raise RuntimeError("the leader has no model; call load first")
-        return self._part, self._family
+        return self._part
 
 
-def is_sound(part: "RankPart | None") -> bool:
-    error = None if part is None else part.failed_with
-    if error is None:
-        return part is not None
-    return not isinstance(error, RanksDisagreeError) and classify(error)[0] not in UNSOUND
+class Soundness:
+    """Whether a process may be used again after what happened in it."""
+
+    def __init__(self) -> None:
+        self.is_sound = True
+
+    def note(self, error: Exception) -> None:
+        """An error began here: its memory or its device may fail with every other clip, or its latents were wrong."""
+        if isinstance(error, RanksDisagreeError) or classify(error)[0] in UNSOUND:
+            self.is_sound = False
 
 
 def wait_for(future: Future[T], wait_s: float) -> T:

@@ -165,7 +165,9 @@ class GroupActor:
         self._setup = setup
         self._config = config
         self._num_gpus = num_gpus
-        self._placement = ray.util.get_current_placement_group()
+        placement = ray.util.get_current_placement_group()
+        assert placement is not None, "a group is started in a placement of its own"
+        self._placement = placement
         self._group = RankGroup(setup.parallel, self._start, meet, GroupDeadlines.of(config))
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._group.drain())
 

@@ -47,3 +47,7 @@ class RanksDisagreeError(GroupError):
 
 class GroupBrokenError(GroupError):
     """The ranks have no process group, since an earlier clip broke it; this one was not begun."""
+
+
+class SplitError(PipelineError):
+    """The model cannot be shared out among the ranks of this process group as asked."""

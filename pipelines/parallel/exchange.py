@@ -30,7 +30,10 @@ def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device
     header = torch.tensor([_describe(tensor) for tensor in tensors], dtype=torch.int64, device=device)
     dist.broadcast(header, src=0)
     rows: list[list[int]] = header.tolist()
-    return TextEmbeddings(*(_broadcast(tensor, row, device) for tensor, row in zip(tensors, rows, strict=True)))
+    received = [_broadcast(tensor, row, device) for tensor, row in zip(tensors, rows, strict=True)]
+    prompt_embeds, *others = received
+    assert prompt_embeds is not None, "there is no clip without a prompt"
+    return TextEmbeddings(prompt_embeds, *others)
 
 
 def checksum(tensor: torch.Tensor) -> int:

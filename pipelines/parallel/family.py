@@ -5,7 +5,8 @@ same call on the very same request; that their latents have to agree; and which 
 transformer is split is the family's, how ranks reach each other outside of the process group their processes'.
 """
 
-from collections.abc import Generator, Sequence
+import traceback
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Protocol
@@ -21,6 +22,7 @@ from pipelines.parallel.exchange import broadcast_embeddings, checksum, gather_n
 from pipelines.parallel.membership import Meeting, Membership
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
 
+OnFailure = Callable[[Exception], None]
 ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited in a collective know within a second
 CONNECTION_TEXTS = ("gloo", "NCCL", "onnection closed by peer", "onnection reset", "rocess group")
 
@@ -57,11 +59,12 @@ class RankPart:
 
     Args:
         family: loaded.
+        on_failure: is told of an error that began on this rank and breaks the group.
     """
 
-    def __init__(self, family: SplittableFamily) -> None:
+    def __init__(self, family: SplittableFamily, on_failure: OnFailure) -> None:
         self.family = family
-        self.failed_with: Exception | None = None  # the last error that began here, if the group broke of it
+        self._on_failure = on_failure
         self._membership: Membership | None = None
 
     @property
@@ -123,13 +126,14 @@ class _Leaving(AbstractContextManager[None]):
         self._part = part
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
     ) -> None:
         if error is None:
             return
+        let_go(error)
         self._part._break()
         if isinstance(error, Exception) and not is_of_connection(error):
-            self._part.failed_with = error
+            self._part._on_failure(error)
 
 
 class ParallelFamily:
@@ -138,14 +142,15 @@ class ParallelFamily:
     Args:
         part: the leader's own.
         followers: the other ranks.
+        on_broken: is told why the group has to be formed anew.
     """
 
-    def __init__(self, part: RankPart, followers: Followers) -> None:
+    def __init__(self, part: RankPart, followers: Followers, on_broken: OnFailure) -> None:
         self._part = part
         self._family = part.family
         self._followers = followers
+        self._on_broken = on_broken
         self._is_safe = False
-        self.broken_by: Exception | None = None  # why the group has to be formed anew
 
     @property
     def nag_coverage(self) -> Coverage:
@@ -210,12 +215,12 @@ class _Blaming(AbstractContextManager[None]):
         self._family = family
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
     ) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupBrokenError):
             return
         cause = self._family.find_cause(error)
-        self._family.broken_by = cause
+        self._family._on_broken(cause)
         if cause is not error:
             raise cause from error
 
@@ -239,6 +244,17 @@ def is_of_connection(error: Exception) -> bool:
         return False
     is_text = isinstance(error, RuntimeError | ValueError) and any(text in str(error) for text in CONNECTION_TEXTS)
     return is_text or isinstance(error, dist.DistError)
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empties the frames of a traceback that are done with; its text stays.
+
+    They hold latents, and the process group. A gloo group that anything refers to keeps its connections open when it is
+    destroyed, and then the ranks that wait for this one wait for the whole time-out (measured, torch 2.13).
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _tell_nobody(_step: int) -> None:
