@@ -102,7 +102,7 @@ class GroupWorkers:
         placement = placement_group(
             [bundle] * parallel.degree,
             strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
-            bundle_label_selector=[selector] * parallel.degree if selector else [],
+            bundle_label_selector=[selector or {}] * parallel.degree,
         )
         actor = REMOTE_GROUP_ACTOR.options(
             num_cpus=0,
