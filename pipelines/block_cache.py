@@ -51,20 +51,22 @@ class _CommonDecision(FBCHeadBlockHook):
 
     @torch.compiler.disable
     def _should_compute_remaining_blocks(self, hidden_states_residual: torch.Tensor) -> bool:
-        parallel = getattr(self._transformer, "_parallel_config", None)  # asked each time: groups come and go
-        if parallel is None or parallel.context_parallel_config is None:
-            return super()._should_compute_remaining_blocks(hidden_states_residual)
+        if self._transformer._parallel_config is None:  # asked each time: groups come and go
+            stock: Any = super()  # its types are lost in torch.compiler.disable
+            return stock._should_compute_remaining_blocks(hidden_states_residual)
         previous = self.state_manager.get_state().head_block_residual
         if previous is None:  # on all ranks alike: they began the same clip
             return True
-        group = parallel.context_parallel_config._flattened_mesh.get_group()
-        change, size = _whole_means(hidden_states_residual - previous, previous, group)
+        change, size = _whole_means(hidden_states_residual - previous, previous)
         return (change / size).item() > self.threshold  # not a number is no change, as for diffusers
 
 
-def _whole_means(one: torch.Tensor, other: torch.Tensor, group: distributed.ProcessGroup) -> tuple[torch.Tensor, ...]:
-    """The mean magnitudes of two tensors of which each rank has a part, in their own dtype, as `mean` rounds them."""
+def _whole_means(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean magnitudes of two tensors, of which each rank of the default group has a part.
+
+    Summed up in float32 and given in the tensors' own dtype, as `mean` does it.
+    """
     count = torch.tensor(float(one.numel()), device=one.device)
     sums = torch.stack([*(part.abs().sum(dtype=torch.float32) for part in (one, other)), count])
-    distributed.all_reduce(sums, group=group)
-    return tuple((total / sums[2]).to(one.dtype) for total in sums[:2])
+    distributed.all_reduce(sums)
+    return (sums[0] / sums[2]).to(one.dtype), (sums[1] / sums[2]).to(one.dtype)
