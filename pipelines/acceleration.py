@@ -16,6 +16,7 @@ from torch._dynamo import config as dynamo_config
 
 from pipelines.block_cache import enable_block_cache, repeated_blocks
 from pipelines.config import ModelConfig
+from pipelines.errors import ModelConfigError
 
 # For one block: each size, guidance method and number of rows has a graph of its own. Torch's limit of 8 would fail the
 # ninth; a graph is kilobytes of code, and finding it again costs microseconds.
@@ -29,7 +30,7 @@ class Acceleration:
         """Puts it on.
 
         Raises:
-            ModelConfigError: the model is none that can be cached.
+            ModelConfigError: the model's transformer cannot be cached, or its autoencoder not be tiled.
         """
         found = (getattr(pipeline, name, None) for name in ("transformer", "transformer_2"))
         self._transformers = [transformer for transformer in found if transformer is not None]
@@ -41,6 +42,7 @@ class Acceleration:
             if config.first_block_cache is not None:
                 enable_block_cache(transformer, config.first_block_cache)
         if config.vae_tiling:
+            _check_tiles(self._vae)
             self._vae.enable_tiling()
 
     @contextmanager
@@ -82,3 +84,14 @@ def _compile_blocks(transformer: Any) -> None:
     """
     for block in repeated_blocks(transformer):
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False)
+
+
+def _check_tiles(vae: Any) -> None:
+    """Diffusers rounds the distance of tiles down to whole latents, and puts their pixels at the distance unrounded."""
+    for side in ("height", "width"):
+        distance = getattr(vae, f"tile_sample_stride_{side}")
+        if distance % vae.spatial_compression_ratio:
+            raise ModelConfigError(
+                f"vae_tiling needs tiles {vae.spatial_compression_ratio}k pixels apart for this autoencoder, and they "
+                f"are {distance} apart: leave it out"
+            )

@@ -66,9 +66,7 @@ class _QuerySlices(TorchFunctionMode):
     def _attend_with_lse(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [
-            plain_attention_with_lse(query[..., rows, :], key, value, scale) for rows in self._slices(query, key)
-        ]
+        parts = [plain_attention_with_lse(query[..., rows, :], key, value, scale) for rows in self._slices(query, key)]
         return torch.cat([output for output, _ in parts], dim=-2), torch.cat([lse for _, lse in parts], dim=-1)
 
     def _slices(self, query: torch.Tensor, key: torch.Tensor) -> list[slice]:

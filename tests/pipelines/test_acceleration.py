@@ -1,11 +1,12 @@
 """The first block cache, compiled blocks and VAE tiles, on real diffusers classes at tiny size and on one device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
@@ -15,34 +16,14 @@ from torch._dynamo.utils import counters
 import nag
 from nag.params import NagParams
 from pipelines.block_cache import enable_block_cache, repeated_blocks
-from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.config import load_model_config, model_paths
 from pipelines.diffusers_family import DiffusersFamily
 from pipelines.errors import ModelConfigError
-from pipelines.registry import FAMILIES
+from pipelines.loading import inspect_model
+from pipelines.registry import load_model
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 from tests import tiny
-
-THRESHOLD = 0.1  # of these random weights: some steps are skipped and some are not
-MAKERS: dict[str, Callable[[], Any]] = {
-    "wan2.1": tiny.wan_pipeline,
-    "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True),
-    "ltx": tiny.ltx_pipeline,
-}
-NAG = GenerationRequest(
-    "a circle",
-    "red",
-    VideoShape(9, 32, 32),
-    8.0,
-    SamplingParams(num_inference_steps=8, guidance_scale=1.0, flow_shift=None, seed=3),
-    NagParams(nag_scale=11),
-)
-CFG_AND_NAG = replace(NAG, method="cfg+nag", sampling=replace(NAG.sampling, guidance_scale=3.0))
-METHODS: dict[str, GenerationRequest] = {
-    "none": replace(NAG, method="none"),
-    "cfg": replace(CFG_AND_NAG, method="cfg"),
-    "nag": NAG,
-    "cfg+nag": CFG_AND_NAG,
-}
+from tests.pipelines.accelerated import CFG_AND_NAG, MAKERS, METHODS, NAG, THRESHOLD, denoise, family_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -53,27 +34,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersFamily:
-    family = "ltx" if name == "ltx" else "wan"
-    config = ModelConfig(
-        name=name,
-        family=family,
-        source="package:tiny",
-        grid=ShapeGrid(8, 32, 32),
-        sampling=SamplingDefaults(8, 1.0, 9, 32, 32, 8.0),
-        dtype="float32",
-        device="cpu",
-        max_sequence_length=16,
-        scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
-        **asked,
-    )
-    return FAMILIES[family](config, pipeline or MAKERS[name](), torch.device("cpu"))
-
-
-def denoise(family: DiffusersFamily, request: GenerationRequest, on_step: Any = lambda _step: None) -> torch.Tensor:
-    return family.denoise(request, family.encode_text(request), on_step)
-
-
 class Computed:
     """How often the first and the last block of each transformer were computed, by their attention."""
 
@@ -81,7 +41,7 @@ class Computed:
         self.first = self.last = 0
         for transformer in (pipeline.transformer, getattr(pipeline, "transformer_2", None)):
             if transformer is not None:
-                blocks = repeated_blocks(transformer)
+                blocks: list[Any] = [*repeated_blocks(transformer)]
                 blocks[0].attn1.register_forward_hook(self._count_first)
                 blocks[-1].attn1.register_forward_hook(self._count_last)
 
@@ -262,8 +222,38 @@ def test_tiles_are_switched_on_by_the_yaml_and_off_when_the_model_is_closed(name
     assert not family_of(name).pipeline.vae.use_tiling
 
 
+def test_tiles_that_diffusers_would_put_together_wrongly_are_refused() -> None:
+    pipeline = tiny.ltx_pipeline()
+    pipeline.vae.tile_sample_stride_width = 450
+    with pytest.raises(ModelConfigError, match="tiles 4k pixels apart for this autoencoder, and they are 450 apart"):
+        family_of("ltx", pipeline, vae_tiling=True)
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_frame_no_larger_than_a_tile_is_decoded_as_without(name: str) -> None:
     plain, tiled = family_of(name), family_of(name, vae_tiling=True)
     latents = denoise(plain, NAG)
     assert (plain.decode(NAG, latents).frames == tiled.decode(NAG, latents).frames).all()
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(("name", "least_dB"), [("shapes-wan", 30), ("shapes-ltx", 25)])
+def test_what_is_decoded_in_tiles_is_close_to_what_is_decoded_whole(name: str, least_dB: float) -> None:
+    """Trained autoencoders; tiles smaller than diffusers' own, which no clip of theirs is larger than."""
+    path = model_paths()[name]
+    config = load_model_config(path)
+    family = load_model(config, inspect_model(config, path), num_threads=1)
+    assert isinstance(family, DiffusersFamily)
+    vae = family.pipeline.vae
+    sampling = SamplingParams(4, 3.0, config.scheduler.flow_shift, seed=1)
+    whole = replace(CFG_AND_NAG, prompt="a red circle", shape=VideoShape(17, 64, 64), sampling=sampling)
+    latents = denoise(family, whole)
+    frames = family.decode(whole, latents).frames
+    num_latents: list[int] = []
+    vae.decoder.register_forward_pre_hook(lambda _module, args: num_latents.append(args[0].shape[-1]))
+    vae.enable_tiling(48, 48, tile_sample_stride_height=32, tile_sample_stride_width=32)
+    tiled = family.decode(whole, latents).frames
+    assert max(num_latents) * vae.spatial_compression_ratio == 48
+    error = float(((frames.astype(np.float32) - tiled) ** 2).mean())
+    assert error > 0
+    assert 10 * np.log10(255**2 / error) >= least_dB

@@ -20,7 +20,9 @@ reference = cache(render_case)
 def test_explore(ranks: Ranks, model: str, layout: ParallelConfig) -> None:
     cases = [
         Case(model, method, has_cfg, batch_size, dtype)
-        for dtype, method, has_cfg, batch_size in product(("float32", "bfloat16"), ("none", "nag"), (False, True), (1, 2))
+        for dtype, method, has_cfg, batch_size in product(
+            ("float32", "bfloat16"), ("none", "nag"), (False, True), (1, 2)
+        )
     ]
     results = ranks.run(render_split, cases, layout, num_ranks=layout.degree)
     for i, case in enumerate(cases):
@@ -28,5 +30,5 @@ def test_explore(ranks: Ranks, model: str, layout: ParallelConfig) -> None:
         d = max(np.abs(r[i] - alone).max() / np.abs(alone).max() for r in results)
         same = all(np.array_equal(r[i], results[0][i]) for r in results)
         f32 = reference(Case(model, case.method, case.has_cfg, case.batch_size))
-        e = np.abs(f32-alone).max()/np.abs(alone).max()
+        e = np.abs(f32 - alone).max() / np.abs(alone).max()
         print(layout, case, d, same, e)
