@@ -80,7 +80,7 @@ def _compile_blocks(transformer: Any) -> None:
     """Compiles each block for itself; blocks that are alike share their graphs.
 
     Each size has a graph of its own (`dynamic=False`). By default torch's second size makes a graph for any size, which
-    rounds otherwise: a clip would depend on the clips before it.
+    can round otherwise: a clip would depend on the clips before it.
     """
     for block in repeated_blocks(transformer):
         block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False)

@@ -189,6 +189,17 @@ def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_befo
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
+def test_no_graph_is_for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From torch's default it would be the second one, and what it renders would depend on what came before."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    family = family_of("wan2.1", compile=True)
+    for width in (32, 64, 96):
+        sampling = replace(NAG.sampling, num_inference_steps=1)
+        denoise(family, replace(NAG, shape=VideoShape(1, 32, width), sampling=sampling))
+    assert counters["stats"]["unique_graphs"] == 3
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
 def test_the_safer_setting_compiles_nothing_and_closing_leaves_nothing_compiled() -> None:
     family = family_of("wan2.1", compile=True)
     blocks = repeated_blocks(family.pipeline.transformer)
