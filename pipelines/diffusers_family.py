@@ -18,6 +18,8 @@ from pipelines.exact_attention import exact_attention
 from pipelines.family import OnStep, PeakMemory
 from pipelines.loading import ModelWeights
 from pipelines.lora_adapters import load_loras
+from pipelines.parallel.config import ParallelConfig
+from pipelines.parallel.split import SplitPipeline
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
 
 _SCHEDULERS = {
@@ -45,6 +47,7 @@ class DiffusersFamily(ABC):
         self._scheduler_config = dict(pipeline.scheduler.config)
         self._nag = nag.install(pipeline)
         self._embed = TextEmbeddingCache(self._encode)
+        self._split: SplitPipeline | None = None
 
     @classmethod
     def load(cls, config: ModelConfig, weights: ModelWeights) -> "DiffusersFamily":
@@ -99,6 +102,21 @@ class DiffusersFamily(ABC):
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         return VideoFrames(self._decode(request, latents), request.fps)
 
+    def split(self, config: ParallelConfig) -> None:
+        """Shares out `denoise` among the ranks of the default process group; each of them has to make the same calls.
+
+        Raises:
+            SplitError: this model or process group cannot be used so.
+        """
+        self.unsplit()
+        self._split = SplitPipeline(self.pipeline, config, self.device)
+
+    def unsplit(self) -> None:
+        """Denoises alone again, also when the process group is gone. Calling it again does nothing."""
+        if self._split is not None:
+            self._split.remove()
+            self._split = None
+
     def safe_attention(self) -> AbstractContextManager[None]:
         return exact_attention()
 
@@ -120,6 +138,7 @@ class DiffusersFamily(ABC):
             torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
+        self.unsplit()
         self._nag.remove()
         del self.pipeline, self._embed
         if self.device.type == "cuda":

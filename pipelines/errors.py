@@ -23,3 +23,7 @@ class BadPictureError(PipelineError):
 
 class RequestError(PipelineError, ValueError):
     """The request cannot be rendered by this model."""
+
+
+class SplitError(PipelineError):
+    """The model cannot be shared out among the ranks of this process group as asked."""

@@ -1,0 +1,176 @@
+"""Puts sequence parallelism on a stock diffusers pipeline and takes it off again.
+
+Decides which modules take part: every transformer of the pipeline, in it every self-attention. Where tensors are cut is
+in `plans`, what a ring computes in `ring_attention`; the process group is made and destroyed elsewhere.
+
+Diffusers' `enable_parallelism` does three things. It makes a mesh of devices, which fails where there is no accelerator
+and gives the mesh's process groups a time-out of 30 minutes, whatever the default group's; it tells every attention of
+the mesh, also LTX's cross-attentions, which need none; and it puts hooks on the model. Here the hooks are diffusers',
+the mesh is made of the default group, and self-attention alone is told.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from diffusers import LTXPipeline, LTXVideoTransformer3DModel, WanImageToVideoPipeline, WanPipeline
+from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
+from diffusers.models._modeling_parallel import ContextParallelConfig
+from diffusers.models._modeling_parallel import ParallelConfig as DiffusersParallelConfig
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from diffusers.models.transformers.transformer_ltx import LTXAttention
+from diffusers.models.transformers.transformer_wan import WanAttention
+from torch import distributed
+from torch.distributed import DeviceMesh
+
+from pipelines.errors import SplitError
+from pipelines.parallel.backends import DEFAULT_BACKEND, backends_for
+from pipelines.parallel.config import ParallelConfig
+from pipelines.parallel.plans import Plan, plan_of
+from pipelines.parallel.ring_attention import RING_BACKEND
+
+_PIPELINES = (WanPipeline, WanImageToVideoPipeline, LTXPipeline)
+
+
+class SplitPipeline:
+    """Sequence parallelism on one pipeline, over all ranks of the default process group.
+
+    Every rank makes one, and from then on every call of the pipeline is made on every rank, with the same arguments.
+    NAG may be installed before or after.
+
+    Args:
+        pipeline: a stock `WanPipeline`, `WanImageToVideoPipeline` or `LTXPipeline`.
+        config: its degree is the size of the process group.
+        device: of the transformers.
+
+    Raises:
+        SplitError: this pipeline, process group or attention backend cannot be used so.
+    """
+
+    def __init__(self, pipeline: Any, config: ParallelConfig, device: torch.device) -> None:
+        _check(pipeline, config)
+        # diffusers gathers by a function that torch 2.13 has renamed
+        warnings.filterwarnings("ignore", message=".*all_gather_tensor. is deprecated", category=FutureWarning)
+        self._undo: list[tuple[Any, Any]] = []  # self-attention's processors, and their backends before
+        self._plans: list[tuple[Any, Plan]] = []
+        transformers = _transformers(pipeline)
+        backends = {_backend_of(attention.processor) for model in transformers for attention in _self_attentions(model)}
+        if unfit := backends - backends_for(config.ring):
+            raise SplitError(
+                f"the attention backend {', '.join(sorted(unfit))} cannot be shared out as {config}: "
+                f"use one of {', '.join(sorted(backends_for(config.ring)))}"
+            )
+        self._groups = _Groups(config, device)
+        has_timestep_per_token = bool(getattr(pipeline.config, "expand_timesteps", False))
+        try:
+            for transformer in transformers:
+                self._split(transformer, plan_of(transformer, has_timestep_per_token), config)
+        except BaseException:
+            self.remove()
+            raise
+
+    def _split(self, transformer: Any, plan: Plan, config: ParallelConfig) -> None:
+        settings = self._groups.settings
+        for attention in _self_attentions(transformer):
+            processor = attention.processor
+            self._undo.append((processor, processor._attention_backend))
+            processor._parallel_config = settings
+            if config.ring > 1 and _backend_of(processor) == DEFAULT_BACKEND:
+                processor._attention_backend = RING_BACKEND
+        transformer._parallel_config = settings
+        self._plans.append((transformer, plan))
+        apply_context_parallel(transformer, settings.context_parallel_config, plan)
+
+    def remove(self) -> None:
+        """Takes it all off; the pipeline renders as it did before. Calling it again does nothing.
+
+        The process group may be gone by then.
+        """
+        for transformer, plan in self._plans:
+            remove_context_parallel(transformer, plan)
+            transformer._parallel_config = None
+        for processor, backend in self._undo:
+            processor._parallel_config = None
+            processor._attention_backend = backend
+        self._plans.clear()
+        self._undo.clear()
+        self._groups.close()
+
+
+class _Groups:
+    """The process groups of one split, as diffusers wants them."""
+
+    def __init__(self, config: ParallelConfig, device: torch.device) -> None:
+        self._world: Any = distributed.group.WORLD
+        self._own: list[Any] = []
+        settings = ContextParallelConfig(ulysses_degree=config.ulysses, ring_degree=config.ring)
+        settings._rank = distributed.get_rank()
+        settings._world_size = config.degree
+        settings._device = device
+        world = DeviceMesh.from_group(self._world, device.type)
+        settings._mesh = settings._flattened_mesh = settings._ring_mesh = settings._ulysses_mesh = world
+        if config.ring > 1 and config.ulysses > 1:
+            ranks = torch.arange(config.degree).view(config.ring, config.ulysses)
+            settings._ulysses_mesh = self._mesh(ranks, device)
+            settings._ring_mesh = self._mesh(ranks.T, device)
+        settings._ring_local_rank = settings._rank // config.ulysses
+        settings._ulysses_local_rank = settings._rank % config.ulysses
+        self.settings: Any = DiffusersParallelConfig(context_parallel_config=settings)
+
+    def _mesh(self, ranks: torch.Tensor, device: torch.device) -> DeviceMesh:
+        """That of this rank; every rank takes part in making all of them."""
+        timeout = self._world._get_backend(device).options._timeout
+        groups = [distributed.new_group(row, timeout=timeout) for row in ranks.tolist()]
+        self._own += groups
+        mine = [group for row, group in zip(ranks.tolist(), groups, strict=True) if distributed.get_rank() in row]
+        return DeviceMesh.from_group(mine[0], device.type)
+
+    def close(self) -> None:
+        if distributed.is_initialized() and distributed.group.WORLD is self._world:
+            for group in self._own:
+                if group is not distributed.GroupMember.NON_GROUP_MEMBER:
+                    distributed.destroy_process_group(group)
+        self._own.clear()
+
+
+def _check(pipeline: Any, config: ParallelConfig) -> None:
+    if type(pipeline) not in _PIPELINES:
+        names = ", ".join(kind.__name__ for kind in _PIPELINES)
+        raise SplitError(f"{type(pipeline).__name__} cannot be shared out among ranks, only {names}")
+    if not distributed.is_initialized():
+        raise SplitError("there is no process group: initialise one before the pipeline is shared out")
+    if distributed.get_world_size() != config.degree:
+        raise SplitError(
+            f"{config} is for {config.degree} ranks, but the process group has {distributed.get_world_size()}"
+        )
+    if any(transformer._parallel_config is not None for transformer in _transformers(pipeline)):
+        raise SplitError("this pipeline is shared out already; remove that first")
+    for transformer in _transformers(pipeline):
+        if transformer.config.num_attention_heads % config.ulysses:
+            raise SplitError(
+                f"ulysses {config.ulysses} does not divide the {transformer.config.num_attention_heads} attention heads"
+            )
+
+
+def _transformers(pipeline: Any) -> list[Any]:
+    parts = [getattr(pipeline, name, None) for name in ("transformer", "transformer_2")]
+    return [part for part in parts if part is not None]
+
+
+def _self_attentions(transformer: Any) -> list[Any]:
+    is_ltx = isinstance(transformer, LTXVideoTransformer3DModel)
+    return [
+        module
+        for name, module in transformer.named_modules()
+        if (isinstance(module, LTXAttention) and name.endswith(".attn1") if is_ltx else _is_wan_self_attention(module))
+    ]
+
+
+def _is_wan_self_attention(module: Any) -> bool:
+    return isinstance(module, WanAttention) and not module.is_cross_attention
+
+
+def _backend_of(processor: Any) -> str:
+    chosen = processor._attention_backend
+    active = _AttentionBackendRegistry.get_active_backend()[0] if chosen is None else chosen
+    return getattr(active, "value", active)
