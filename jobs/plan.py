@@ -2,23 +2,33 @@
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from jobs.manifest import Manifest
 from jobs.types import ClipSpec
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import VideoShape
 
 MAX_PRINTED_GROUPS = 20
 
 
+class _Kind(NamedTuple):
+    model: str
+    shape: VideoShape
+    num_inference_steps: int
+    parallel: ParallelConfig
+
+
 @dataclass(frozen=True)
 class PlanGroup:
-    """The clips of one model, shape and number of steps: those that take equally long."""
+    """The clips of one model, shape, number of steps and group of devices: those that take equally long."""
 
     model: str
     shape: VideoShape
     num_inference_steps: int
     num_clips: int
     num_pending: int
+    parallel: ParallelConfig = ONE_DEVICE
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +46,7 @@ class Plan:
     num_done: int
     num_quarantined: int
     num_pending: int
-    groups: tuple[PlanGroup, ...]  # by model, shape, steps
+    groups: tuple[PlanGroup, ...]  # by model, shape, steps, devices
     _manifest: Manifest = field(repr=False)
     _committed: Container[str] = field(repr=False)
     _quarantined: Container[str] = field(repr=False)
@@ -64,14 +74,14 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         ManifestError: a row is wrong.
     """
     num_rows = num_repeats = num_done = num_quarantined = 0
-    clips: dict[tuple[str, VideoShape, int], list[int]] = {}  # [clips, pending]
+    clips: dict[_Kind, list[int]] = {}  # [clips, pending]
     for row in manifest.rows():
         num_rows += 1
         if not isinstance(row, ClipSpec):
             num_repeats += 1
             continue
-        key = (row.model.name, row.request.shape, row.request.sampling.num_inference_steps)
-        counts = clips.setdefault(key, [0, 0])
+        kind = _Kind(row.model.name, row.request.shape, row.request.sampling.num_inference_steps, row.parallel)
+        counts = clips.setdefault(kind, [0, 0])
         counts[0] += 1
         if row.clip_id in committed:
             num_done += 1
@@ -79,7 +89,10 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
             num_quarantined += 1
         else:
             counts[1] += 1
-    groups = tuple(PlanGroup(*key, *counts) for key, counts in sorted(clips.items(), key=lambda item: _order(*item[0])))
+    groups = tuple(
+        PlanGroup(kind.model, kind.shape, kind.num_inference_steps, *clips[kind], parallel=kind.parallel)
+        for kind in sorted(clips, key=_order)
+    )
     num_clips = num_rows - num_repeats
     return Plan(
         name=manifest.name,
@@ -130,5 +143,8 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _order(model: str, shape: VideoShape, num_inference_steps: int) -> tuple[str, int, int, int, int]:
-    return model, shape.num_frames, shape.height, shape.width, num_inference_steps
+def _order(kind: _Kind) -> tuple[object, ...]:
+    shape, parallel = kind.shape, kind.parallel
+    size = (shape.num_frames, shape.height, shape.width)
+    devices = (parallel.degree, parallel.ulysses, parallel.across_hosts)
+    return kind.model, size, kind.num_inference_steps, devices

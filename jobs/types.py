@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.errors import FailureClass
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest
 
 # "lookup" is never timed: asking the store whether the clip is there already
@@ -57,12 +58,13 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """One clip that is to be. `clip_id` is a hash of everything that decides its pixels."""
+    """One clip that is to be. `clip_id` is a hash of everything that decides its pixels, and so not of `parallel`."""
 
     clip_id: str
     name: str
     model: ModelIdentity
     request: GenerationRequest
+    parallel: ParallelConfig = ONE_DEVICE
 
 
 @dataclass(frozen=True)

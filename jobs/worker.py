@@ -226,6 +226,7 @@ class ClipWorker:
                 name=spec.name,
                 model=spec.model,
                 request=request,
+                parallel=spec.parallel,
                 run_id=self._setup.run_id,
                 attempt=attempt,
                 uri=self._store.uri_of(key),
