@@ -5,6 +5,7 @@ group whose other ranks are not there: every call is asked for and noted, and an
 a 14B model is counted in seconds, without memory and without a GPU.
 """
 
+import warnings
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from diffusers import LTXPipeline, LTXVideoTransformer3DModel, WanPipeline, WanTransformer3DModel
 from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeProcessGroup, FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
 import nag
@@ -51,10 +53,13 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
     with (
         _missing_peers(pipeline, parallel),
         _guidance(pipeline, forward),
+        warnings.catch_warnings(),
         torch.no_grad(),
         FlopCounterMode(display=False) as operations,
         CollectiveCounter() as collectives,
     ):
+        # diffusers 0.42 calls what torch 2.13 gave another name
+        warnings.filterwarnings("ignore", ".*all_gather_tensor.* is deprecated", FutureWarning)
         pipeline.transformer(**_arguments(forward), return_dict=False)
     by_module = operations.get_flop_counts()
     layers = "blocks" if forward.geometry.family == "wan" else "transformer_blocks"
@@ -132,9 +137,8 @@ def _missing_peers(pipeline: Any, parallel: ParallelConfig) -> Generator[None]:
     if parallel.degree == 1:
         yield
         return
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=parallel.degree)
+    options: Any = FakeProcessGroup.Options()  # with a time-out, as real groups have
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options)
     try:
         split = SplitPipeline(pipeline, parallel, torch.device("cpu"))
         try:
