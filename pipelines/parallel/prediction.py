@@ -55,7 +55,7 @@ NVLINK_A100 = Interconnect("NVLink, A100", 300e9, START_S)
 NVLINK_H800 = Interconnect("NVLink, H800", 200e9, START_S)
 PCIE_5 = Interconnect("PCIe 5 x16", 63e9, START_S)
 PCIE_4 = Interconnect("PCIe 4 x16", 31.5e9, START_S)
-ETHERNET_100 = Interconnect("100 Gb/s Ethernet", 12.5e9, 50e-6)
+ETHERNET_100 = Interconnect("100 Gb/s Ethernet a rank", 12.5e9, 50e-6)
 INTERCONNECTS = (NVLINK_H100, PCIE_5, PCIE_4, ETHERNET_100)
 
 # Text and decoding are the leader's alone. They take 3 % of a clip of many steps [claim of others]; with the 100
@@ -88,8 +88,13 @@ class ClipTime:
     send_s: float
 
     @property
+    def denoise_s(self) -> float:
+        """What the ranks do together."""
+        return self.compute_s + self.start_s + self.send_s
+
+    @property
     def total_s(self) -> float:
-        return self.alone_s + self.compute_s + self.start_s + self.send_s
+        return self.alone_s + self.denoise_s
 
 
 def step_operations(work: Work, parallel: ParallelConfig = ONE_DEVICE) -> int:
@@ -136,7 +141,6 @@ def break_even_bytes_per_s(work: Work, parallel: ParallelConfig, device: Device)
     Returns:
         Bytes a second out of each rank; None where the starts alone cost more than is saved, so no bandwidth is enough.
     """
-    single = predict(work, ONE_DEVICE, device, NVLINK_H100)
-    group = predict(work, parallel, device, Interconnect("instant", float("inf"), START_S))
-    saved_s = single.total_s - group.total_s
+    link = Interconnect("instant but for the starts", float("inf"), START_S)
+    saved_s = predict(work, ONE_DEVICE, device, link).denoise_s - predict(work, parallel, device, link).denoise_s
     return work.num_inference_steps * step_sent_bytes(work, parallel) / saved_s if saved_s > 0 else None
