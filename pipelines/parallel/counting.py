@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.distributed_c10d import _resolve_process_group
+from torch.distributed.distributed_c10d import GroupName, _resolve_process_group
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _NAMES = {"all_to_all_single": "all_to_all", "all_gather_into_tensor": "all_gather"}
@@ -85,5 +85,5 @@ def _read_call(name: str, args: tuple[Any, ...]) -> Collective:
 
 def _group_size(group: Any) -> int:
     if isinstance(group, str):
-        return _resolve_process_group(group).size()
+        return _resolve_process_group(GroupName(group)).size()
     return torch.distributed.ProcessGroup.unbox(group).size()

@@ -8,9 +8,9 @@ Here the text is whole on every rank, as in Wan, and cross-attention needs no ex
 from typing import Any
 
 from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
-from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelModelPlan, ContextParallelOutput
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
-Plan = dict[str, ContextParallelModelPlan]
+Plan = dict[str, Any]  # submodule to what is done there; diffusers' own type does not fit its own plans
 
 LTX_PLAN: Plan = {
     "": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
@@ -33,7 +33,7 @@ def plan_of(transformer: Any, has_timestep_per_token: bool) -> Plan:
     if isinstance(transformer, LTXVideoTransformer3DModel):
         return LTX_PLAN
     assert isinstance(transformer, WanTransformer3DModel)
-    plan: Plan = dict(WanTransformer3DModel._cp_plan)  # pyright: ignore[reportArgumentType] - annotated as None
+    plan: Plan = dict(WanTransformer3DModel._cp_plan)
     if not has_timestep_per_token:
         del plan[""]
     return plan

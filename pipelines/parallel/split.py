@@ -10,10 +10,12 @@ the mesh is made of the default group, and self-attention alone is told.
 """
 
 import warnings
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import LTXPipeline, LTXVideoTransformer3DModel, WanImageToVideoPipeline, WanPipeline
+from diffusers import LTXVideoTransformer3DModel
 from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
 from diffusers.models._modeling_parallel import ContextParallelConfig
 from diffusers.models._modeling_parallel import ParallelConfig as DiffusersParallelConfig
@@ -21,7 +23,7 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_ltx import LTXAttention
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import distributed
-from torch.distributed import DeviceMesh
+from torch.distributed.distributed_c10d import _resolve_process_group
 
 from pipelines.errors import SplitError
 from pipelines.parallel.backends import DEFAULT_BACKEND, backends_for
@@ -29,7 +31,7 @@ from pipelines.parallel.config import ParallelConfig
 from pipelines.parallel.plans import Plan, plan_of
 from pipelines.parallel.ring_attention import RING_BACKEND
 
-_PIPELINES = (WanPipeline, WanImageToVideoPipeline, LTXPipeline)
+_PIPELINES = ("WanPipeline", "WanImageToVideoPipeline", "LTXPipeline")
 
 
 class SplitPipeline:
@@ -97,46 +99,68 @@ class SplitPipeline:
         self._groups.close()
 
 
+@dataclass(frozen=True)
+class _Ranks:
+    """A process group, where diffusers expects a mesh of devices with one dimension.
+
+    It holds the group's name and not the group. A gloo group closes its connections, which is what frees the other
+    ranks when one of them fails, only when nothing refers to it; torch's `DeviceMesh` does.
+    """
+
+    group_name: Any
+    num_ranks: int
+
+    def size(self) -> int:
+        return self.num_ranks
+
+    def get_group(self) -> Any:
+        return _resolve_process_group(self.group_name)
+
+
 class _Groups:
     """The process groups of one split, as diffusers wants them."""
 
     def __init__(self, config: ParallelConfig, device: torch.device) -> None:
-        self._world: Any = distributed.group.WORLD
-        self._own: list[Any] = []
-        settings = ContextParallelConfig(ulysses_degree=config.ulysses, ring_degree=config.ring)
-        settings._rank = distributed.get_rank()
-        settings._world_size = config.degree
-        settings._device = device
-        world = DeviceMesh.from_group(self._world, device.type)
-        settings._mesh = settings._flattened_mesh = settings._ring_mesh = settings._ulysses_mesh = world
+        self._own: list[_Ranks] = []
+        self._device = device
+        rank = distributed.get_rank()
+        settings: Any = ContextParallelConfig(ulysses_degree=config.ulysses, ring_degree=config.ring)
+        settings._rank, settings._world_size, settings._device = rank, config.degree, device
+        world: Any = distributed.group.WORLD
+        self._world = weakref.ref(world)
+        everybody = _Ranks(world.group_name, config.degree)
+        settings._mesh = settings._flattened_mesh = settings._ring_mesh = settings._ulysses_mesh = everybody
         if config.ring > 1 and config.ulysses > 1:
             ranks = torch.arange(config.degree).view(config.ring, config.ulysses)
-            settings._ulysses_mesh = self._mesh(ranks, device)
-            settings._ring_mesh = self._mesh(ranks.T, device)
-        settings._ring_local_rank = settings._rank // config.ulysses
-        settings._ulysses_local_rank = settings._rank % config.ulysses
+            settings._ulysses_mesh = self._subgroup(ranks.tolist())
+            settings._ring_mesh = self._subgroup(ranks.T.tolist())
+        settings._ring_local_rank, settings._ulysses_local_rank = divmod(rank, config.ulysses)
         self.settings: Any = DiffusersParallelConfig(context_parallel_config=settings)
 
-    def _mesh(self, ranks: torch.Tensor, device: torch.device) -> DeviceMesh:
+    def _subgroup(self, partition: list[list[int]]) -> _Ranks:
         """That of this rank; every rank takes part in making all of them."""
-        timeout = self._world._get_backend(device).options._timeout
-        groups = [distributed.new_group(row, timeout=timeout) for row in ranks.tolist()]
-        self._own += groups
-        mine = [group for row, group in zip(ranks.tolist(), groups, strict=True) if distributed.get_rank() in row]
-        return DeviceMesh.from_group(mine[0], device.type)
+        world: Any = distributed.group.WORLD
+        timeout = world._get_backend(self._device).options._timeout  # else it would be 30 minutes
+        mine = None
+        for ranks in partition:
+            group: Any = distributed.new_group(ranks, timeout=timeout)
+            if distributed.get_rank() in ranks:
+                mine = _Ranks(group.group_name, len(ranks))
+                self._own.append(mine)
+        assert mine is not None
+        return mine
 
     def close(self) -> None:
-        if distributed.is_initialized() and distributed.group.WORLD is self._world:
-            for group in self._own:
-                if group is not distributed.GroupMember.NON_GROUP_MEMBER:
-                    distributed.destroy_process_group(group)
+        """Destroys the groups that were made here, if they are still there."""
+        if distributed.is_initialized() and distributed.group.WORLD is self._world():
+            for ranks in self._own:
+                distributed.destroy_process_group(ranks.get_group())
         self._own.clear()
 
 
 def _check(pipeline: Any, config: ParallelConfig) -> None:
-    if type(pipeline) not in _PIPELINES:
-        names = ", ".join(kind.__name__ for kind in _PIPELINES)
-        raise SplitError(f"{type(pipeline).__name__} cannot be shared out among ranks, only {names}")
+    if type(pipeline).__name__ not in _PIPELINES:
+        raise SplitError(f"{type(pipeline).__name__} cannot be shared out among ranks, only {', '.join(_PIPELINES)}")
     if not distributed.is_initialized():
         raise SplitError("there is no process group: initialise one before the pipeline is shared out")
     if distributed.get_world_size() != config.degree:
