@@ -32,7 +32,7 @@ LIGHT_MODULES = (
     "jobs.failure_classes", "jobs.pulse", "jobs.in_flight", "jobs.timing", "jobs.records", "jobs.redaction",
     "jobs.spool", "jobs.store", "jobs.s3_credentials", "jobs.failure_ledger", "jobs.lease", "jobs.lease_record",
     "jobs.run_status", "jobs.progress", "jobs.status", "jobs.garbage", "jobs.store_commands", "jobs.arguments",
-    "jobs.cli", "jobs.plan_advice", "jobs.bench.parallel_tables",
+    "jobs.cli", "jobs.plan_advice",
 )  # fmt: skip
 
 

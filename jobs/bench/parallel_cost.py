@@ -36,10 +36,10 @@ CHECKED_CUTS = (ONE_DEVICE, ParallelConfig(ulysses=4), ParallelConfig(2, 2))
 INTRODUCTION = f"""\
 # What a group costs
 
-One clip on several devices ([parallel.md](parallel.md)): what each rank computes and sends, from which bandwidth on that
-is faster than one device, and by how much. `python -m jobs.bench.parallel_cost docs/parallel-cost` writes this page.
-Operations and bytes are counts; **times are predictions from them: nothing here was run on a GPU.** `nagfarm plan` says
-the same of a manifest's clips.
+One clip on several devices ([parallel.md](parallel.md)): what each rank computes and sends, from which bandwidth on
+that is faster than one device, and by how much. `python -m jobs.bench.parallel_cost docs/parallel-cost` writes this
+page. Operations and bytes are counts; **times are predictions from them: nothing here was run on a GPU.** `nagfarm
+plan` says the same of a manifest's clips.
 
 ## When a group loses to single workers
 
@@ -52,19 +52,21 @@ the same of a manifest's clips.
   their clips an hour: its speed-up over n.
 
 So a group is for a clip that somebody waits for, for fewer clips than devices, and for clips whose activations do not
-fit on one device. **Weights are not cut**: every rank holds the whole transformer, in bfloat16 {weight_bytes(WAN_14B) / 1e9:.0f} GB for Wan 14B and
-{weight_bytes(LTX_2B) / 1e9:.1f} GB for LTX; the leader holds the text encoder and the autoencoder too.
+fit on one device. **Weights are not cut**: every rank holds the whole transformer, in bfloat16
+{weight_bytes(WAN_14B) / 1e9:.0f} GB for Wan 14B and {weight_bytes(LTX_2B) / 1e9:.1f} GB for LTX; the leader holds
+the text encoder and the autoencoder too.
 
 ## What is assumed
 
-- A device reaches one speed on all operations of a forward: an H100 {H100.flops_per_s / 1e12:.0f} TFLOP/s, which is what 9.77 s a step of Wan
-  2.1 I2V 14B at 480p in diffusers comes to (a figure of others; two forwards a step, as its default has classifier-free
-  guidance); an A100 {A100.flops_per_s / 1e12:.0f} TFLOP/s, by the two peaks. Break-even bandwidths are in proportion to it: half as fast a
-  device breaks even at half the bandwidth, twice as fast a one (better kernels, fp8) needs twice as much.
+- A device reaches one speed on all operations of a forward: an H100 {H100.flops_per_s / 1e12:.0f} TFLOP/s, which is
+  what 9.77 s a step of Wan 2.1 I2V 14B at 480p in diffusers comes to (a figure of others; two forwards a step, as its
+  default has classifier-free guidance); an A100 {A100.flops_per_s / 1e12:.0f} TFLOP/s, by the two peaks. Break-even
+  bandwidths are in proportion to it: a device that is half as fast breaks even at half the bandwidth, one that is twice
+  as fast (better kernels, fp8) needs twice as much.
 - An exchange takes its bytes over the nominal bandwidth, and its start. Nothing is computed meanwhile: diffusers waits.
   Collectives reach less than the nominal bandwidth, two thirds of it or so, and much less where devices share a bus.
-- Text and decoding, the leader's alone, take as long as {ALONE_FORWARDS} forwards on one device. That is 3 % of a clip of 50 steps
-  with classifier-free guidance (a figure of others).
+- Text and decoding, the leader's alone, take as long as {ALONE_FORWARDS} forwards on one device. That is 3 % of a clip
+  of 50 steps with classifier-free guidance (a figure of others).
 - Left out: kernels' launches, kernels that are less efficient on fewer tokens, waiting for the slowest rank, copies
   before and after each exchange. All of these make a group slower than predicted, most of all where a forward is short.
 
@@ -97,34 +99,36 @@ def report_text() -> str:
 
 ![speed-up against bandwidth](parallel-cost.png)
 
-A step has two forwards: classifier-free guidance, and NAG in one of them. PFLOP and GB are of one rank in one step; then
-come the break-even bandwidth and the speed-up of H100s on each interconnect, `at best` on one that takes no time. NAG
-adds operations and not one byte. Ring sends keys and values to every rank, so from 3 ranks on more than ulysses does,
-but asks nothing of the heads.
+A step has two forwards: classifier-free guidance, and NAG in one of them. PFLOP and GB are of one rank in one step;
+then come the break-even bandwidth and the speed-up of H100s on each interconnect, `at best` on one that takes no time.
+NAG adds operations and not one byte. Ring sends keys and values to every rank, so from 3 ranks on more than ulysses
+does, but asks nothing of the heads.
 
 {sizes}
 ## Few steps
 
-The fewer steps, the larger the leader's share of a clip. With {FEW_STEPS} steps, NAG and no classifier-free guidance, a group
-is at best so many times as fast as one device:
+The fewer steps, the larger the leader's share of a clip. With {FEW_STEPS} steps, NAG and no classifier-free guidance,
+a group is at best so many times as fast as one device:
 
 {few_steps_table()}
 ## Beside public figures
 
 {public_table()}
-That the first two agree says little of the exchanges, which are a few per cent of these clips: nearly all that the model
-has a group lose is what the leader does alone. None of the figures says which size, steps or share of the clip it is of.
+That the first two agree says little of the exchanges, which are a few per cent of these clips: nearly all that the
+model has a group lose is what the leader does alone. None of the figures says which size, steps or share of the clip it
+is of.
 
-That a group can be slower than one device over PCIe (a figure of others, without its setup) is predicted of two devices
-below {ltx} GB/s for LTX and below {wan} GB/s for Wan 14B at 480p: not at PCIe's nominal bandwidth, but where devices
-share a bus or all goes through the host's memory.
+That a group can be slower than one device over PCIe (a figure of others, without its setup) is predicted of two
+devices below {ltx} GB/s for LTX and below {wan} GB/s for Wan 14B at 480p: not at PCIe's nominal bandwidth, but where
+devices share a bus or all goes through the host's memory.
 """
 
 
 def _size_text(name: str, work: Work) -> str:
     single_s = predict(work, ONE_DEVICE, H100, NVLINK_H100).total_s
+    geometry = work.geometry
     return (
-        f"### {name}\n\n{work.shape}, {work.geometry.num_tokens(work.shape):,} tokens, {work.geometry.num_heads} heads; "
+        f"### {name}\n\n{work.shape}, {geometry.num_tokens(work.shape):,} tokens, {geometry.num_heads} heads; "
         f"{work.num_inference_steps} steps take {single_s:,.0f} s on one H100.\n\n{size_table(work)}"
     )
 

@@ -1,4 +1,4 @@
-"""What groups of the published models cost and gain, as Markdown tables and as CSV. Loads without torch.
+"""What groups of the published models cost and gain, as Markdown tables and as CSV.
 
 Decides the columns alone; the numbers come from `pipelines.parallel`.
 """

@@ -154,7 +154,7 @@ def draw_lines(title: str, name: str, ticks: list[str], lines: dict[str, list[Es
 
 
 def draw_speed_ups(works: dict[str, Work], path: Path) -> None:
-    """Speed-up against bandwidth: a panel a size, a line a degree of ulysses that can be, a dot where it breaks even."""
+    """Speed-up against bandwidth: a panel a size, a line a degree of ulysses, a dot where it breaks even."""
     figure, axes = _axes(len(works), 4.2, 4.2)
     for axis, (name, work) in zip(axes, works.items(), strict=True):
         for link in INTERCONNECTS:

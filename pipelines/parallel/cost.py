@@ -68,7 +68,7 @@ class Exchange:
     Args:
         num_calls: how often they are called.
         given_bytes: what one rank hands to all these calls together.
-        sent_bytes: what of it leaves the rank, as often as it leaves: a share of an all-to-all stays where it is, and an
+        sent_bytes: what of it leaves the rank, as often as it does: a share of an all-to-all stays where it is, an
             all-gather sends the whole to every other rank.
     """
 

@@ -26,6 +26,7 @@ from pipelines.parallel.geometry import ModelGeometry
 from pipelines.parallel.split import SplitPipeline
 
 _META = torch.device("meta")
+_FAKE_GROUP: Any = FakeProcessGroup  # torch's stubs do not know how it is made
 _TEXT_CHANNELS = 4096
 
 
@@ -74,7 +75,7 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
 
 def _pipeline(geometry: ModelGeometry) -> Any:
     """A stock pipeline that holds a transformer and nothing else. What `geometry` leaves open is as published."""
-    sizes = {
+    sizes: dict[str, Any] = {
         "num_layers": geometry.num_layers,
         "num_attention_heads": geometry.num_heads,
         "attention_head_dim": geometry.head_dim,
@@ -133,11 +134,11 @@ def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
 
 @contextmanager
 def _missing_peers(pipeline: Any, parallel: ParallelConfig) -> Generator[None]:
-    """This process as rank 0 of a group whose other ranks are not there."""
+    """Makes of this process rank 0 of a group whose other ranks are not there."""
     if parallel.degree == 1:
         yield
         return
-    options: Any = FakeProcessGroup.Options()  # with a time-out, as real groups have
+    options = _FAKE_GROUP.Options()  # with a time-out, as real groups have
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options)
     try:
         split = SplitPipeline(pipeline, parallel, torch.device("cpu"))

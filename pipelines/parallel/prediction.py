@@ -6,7 +6,7 @@ run as fast as the next, on however few tokens, and every rank to be ready when 
 
 One clip on a group of n is compared with one worker, for latency, and with n workers, for throughput. Those finish n
 clips in the time that one of them takes; the group finishes one in no less than an n-th of it. So a group never beats
-as many workers where a clip fits on one, at any bandwidth; what it keeps of their clips per hour is its speed-up over n.
+as many workers where a clip fits on one, at any bandwidth; it keeps of their clips an hour its speed-up over n.
 """
 
 from dataclasses import dataclass
@@ -127,7 +127,7 @@ def speed_up(work: Work, parallel: ParallelConfig, device: Device, interconnect:
 
 
 def best_speed_up(work: Work, parallel: ParallelConfig, device: Device) -> float:
-    """That of an interconnect that takes no time at all: what is left is text, decoding, and what ranks compute twice."""
+    """That of an interconnect that takes no time: what is left is text, decoding, and what all ranks compute."""
     return speed_up(work, parallel, device, Interconnect("instant", float("inf"), 0.0))
 
 
@@ -135,8 +135,8 @@ def break_even_bytes_per_s(work: Work, parallel: ParallelConfig, device: Device)
     """The bandwidth at which a group renders a clip exactly as fast as one device. Below it, it is slower.
 
     Bytes that a rank sends, over the seconds that sharing the computation saves: B / ((F_1 - F_n) / S - C t), with the
-    operations F of one rank on 1 and n devices, the speed S of a device, C collectives and the start t of each. Text and
-    decoding are the same on both sides and fall out.
+    operations F of one rank on 1 and n devices, the speed S of a device, C collectives and the start t of each. Text
+    and decoding are the same on both sides and fall out.
 
     Returns:
         Bytes a second out of each rank; None where the starts alone cost more than is saved, so no bandwidth is enough.

@@ -81,7 +81,7 @@ class PublicFigure:
     remark: str
 
 
-# HunyuanVideo has other layers. These have as many operations: 60 of 24 width^2 and 4 tokens width a token, little text.
+# HunyuanVideo has other layers. These have as many operations: 60 times 24 width^2 + 4 tokens width of each token
 HUNYUAN_STAND_IN = ModelGeometry(
     family="wan",
     num_layers=60,
