@@ -9,6 +9,7 @@ the mesh, also LTX's cross-attentions, which need none; and it puts hooks on the
 the mesh is made of the default group, and self-attention alone is told.
 """
 
+import inspect
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
+from diffusers.hooks import HookRegistry
 from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
 from diffusers.models._modeling_parallel import ContextParallelConfig
 from diffusers.models._modeling_parallel import ParallelConfig as DiffusersParallelConfig
@@ -23,7 +25,6 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_ltx import LTXAttention
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import distributed
-from torch.distributed.distributed_c10d import _resolve_process_group
 
 from pipelines.errors import SplitError
 from pipelines.parallel.backends import DEFAULT_BACKEND, backends_for
@@ -82,6 +83,7 @@ class SplitPipeline:
         transformer._parallel_config = settings
         self._plans.append((transformer, plan))
         apply_context_parallel(transformer, settings.context_parallel_config, plan)
+        _read_signatures(transformer, plan)
 
     def remove(self) -> None:
         """Takes it all off; the pipeline renders as it did before. Calling it again does nothing.
@@ -103,59 +105,78 @@ class SplitPipeline:
 class _Ranks:
     """A process group, where diffusers expects a mesh of devices with one dimension.
 
-    It holds the group's name and not the group. A gloo group closes its connections, which is what frees the other
-    ranks when one of them fails, only when nothing refers to it; torch's `DeviceMesh` does.
+    It refers to the group weakly. A gloo group closes its connections, which is what frees the other ranks when one of
+    them fails, only when nothing refers to it any more. Torch's `DeviceMesh` always does, and so does a compiled graph
+    that has seen it: while a graph is traced, `traced` stands for it.
     """
 
-    group_name: Any
+    group: "weakref.ref[Any]"
     num_ranks: int
+    traced: "_GroupName | None"
 
     def size(self) -> int:
         return self.num_ranks
 
     def get_group(self) -> Any:
-        return _resolve_process_group(self.group_name)
+        if torch.compiler.is_compiling():
+            return self.traced
+        group = self.group()
+        if group is None:
+            raise SplitError("the process group is gone: split the pipeline anew in the next one")
+        return group
+
+
+class _GroupName(str):
+    """By its name torch's collectives find a group when they run; the size is asked for while they are traced."""
+
+    __slots__ = ("num_ranks",)
+
+    def size(self) -> int:
+        return self.num_ranks
 
 
 class _Groups:
     """The process groups of one split, as diffusers wants them."""
 
     def __init__(self, config: ParallelConfig, device: torch.device) -> None:
-        self._own: list[_Ranks] = []
+        self._own: list[weakref.ref[Any]] = []
         self._device = device
+        self._world: weakref.ref[Any] = weakref.ref(distributed.group.WORLD)
         rank = distributed.get_rank()
         settings: Any = ContextParallelConfig(ulysses_degree=config.ulysses, ring_degree=config.ring)
         settings._rank, settings._world_size, settings._device = rank, config.degree, device
-        world: Any = distributed.group.WORLD
-        self._world = weakref.ref(world)
-        everybody = _Ranks(world.group_name, config.degree)
-        settings._mesh = settings._flattened_mesh = settings._ring_mesh = settings._ulysses_mesh = everybody
+        # asked for its rank alone while it is traced, and None is torch's own word for all ranks
+        settings._flattened_mesh = _Ranks(self._world, config.degree, traced=None)
+        settings._mesh = settings._ring_mesh = settings._ulysses_mesh = _ranks(self._world)
         if config.ring > 1 and config.ulysses > 1:
-            ranks = torch.arange(config.degree).view(config.ring, config.ulysses)
-            settings._ulysses_mesh = self._subgroup(ranks.tolist())
-            settings._ring_mesh = self._subgroup(ranks.T.tolist())
+            grid = torch.arange(config.degree).view(config.ring, config.ulysses)
+            settings._ulysses_mesh = self._subgroup(grid.tolist())
+            settings._ring_mesh = self._subgroup(grid.T.tolist())
         settings._ring_local_rank, settings._ulysses_local_rank = divmod(rank, config.ulysses)
         self.settings: Any = DiffusersParallelConfig(context_parallel_config=settings)
 
     def _subgroup(self, partition: list[list[int]]) -> _Ranks:
         """That of this rank; every rank takes part in making all of them."""
-        world: Any = distributed.group.WORLD
-        timeout = world._get_backend(self._device).options._timeout  # else it would be 30 minutes
-        mine = None
-        for ranks in partition:
-            group: Any = distributed.new_group(ranks, timeout=timeout)
-            if distributed.get_rank() in ranks:
-                mine = _Ranks(group.group_name, len(ranks))
-                self._own.append(mine)
-        assert mine is not None
-        return mine
+        world: Any = self._world()
+        timeout = world._get_backend(self._device).options._timeout  # torch's default is 30 minutes
+        groups = [distributed.new_group(ranks, timeout=timeout) for ranks in partition]
+        (mine,) = [weakref.ref(g) for g, ranks in zip(groups, partition, strict=True) if world.rank() in ranks]
+        self._own.append(mine)
+        return _ranks(mine)
 
     def close(self) -> None:
         """Destroys the groups that were made here, if they are still there."""
         if distributed.is_initialized() and distributed.group.WORLD is self._world():
-            for ranks in self._own:
-                distributed.destroy_process_group(ranks.get_group())
+            for group in self._own:
+                distributed.destroy_process_group(group())
         self._own.clear()
+
+
+def _ranks(group: "weakref.ref[Any]") -> _Ranks:
+    found: Any = group()
+    name = _GroupName(found.group_name)
+    name.num_ranks = found.size()
+    return _Ranks(group, found.size(), name)
 
 
 def _check(pipeline: Any, config: ParallelConfig) -> None:
@@ -179,6 +200,16 @@ def _check(pipeline: Any, config: ParallelConfig) -> None:
 def _transformers(pipeline: Any) -> list[Any]:
     parts = [getattr(pipeline, name, None) for name in ("transformer", "transformer_2")]
     return [part for part in parts if part is not None]
+
+
+def _read_signatures(transformer: Any, plan: Plan) -> None:
+    """Does now what diffusers' hooks do in their first forward, which could then not be compiled as one graph."""
+    for name, part in plan.items():
+        if isinstance(part, dict):
+            module = transformer.get_submodule(name)
+            hook: Any = HookRegistry.check_if_exists_or_initialize(module).get_hook(f"cp_input---{name}")
+            names = list(inspect.signature(type(module).forward).parameters)[1:]
+            hook.module_forward_metadata.cached_parameter_indices = {name: i for i, name in enumerate(names)}
 
 
 def _self_attentions(transformer: Any) -> list[Any]:
