@@ -12,6 +12,7 @@ from pathlib import Path
 from jobs.bench.parallel_tables import FEW_STEPS, csv_text, few_steps_table, public_table, size_table
 from jobs.bench.plots import draw_speed_ups, require_matplotlib
 from jobs.bench.tables import markdown_table
+from pipelines.parallel.advice import ADVICE_FOOTNOTE, LONG_S, advise
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.cost import Forward, exchanges, operations, weight_bytes
 from pipelines.parallel.prediction import (
@@ -68,7 +69,8 @@ the text encoder and the autoencoder too.
 - Text and decoding, the leader's alone, take as long as {ALONE_FORWARDS} forwards on one device. That is 3 % of a clip
   of 50 steps with classifier-free guidance (a figure of others).
 - Left out: kernels' launches, kernels that are less efficient on fewer tokens, waiting for the slowest rank, copies
-  before and after each exchange. All of these make a group slower than predicted, most of all where a forward is short.
+  before and after each exchange, the text that is handed on and the latents that are compared once for a clip. All of
+  these make a group slower than predicted, most of all where a forward is short.
 
 | interconnect | GB/s out of each rank | start of a collective |
 | --- | --- | --- |
@@ -92,6 +94,10 @@ def report_text() -> str:
         for link in (NVLINK_H100, NVLINK_A100, NVLINK_H800, PCIE_5, PCIE_4, ETHERNET_100)
     )
     ltx, wan = _break_even("LTX 0.9.5, its own size"), _break_even("Wan 2.1 14B, 480p")
+    example = SIZES["Wan 2.1 14B, 720p"]
+    name = f"wan2.1-t2v-14b {example.shape}, {example.num_inference_steps} steps"
+    lines = [line for cut in (ParallelConfig(ulysses=4), ONE_DEVICE) for line in advise(name, example, cut)]
+    advice = "\n".join([*lines, ADVICE_FOOTNOTE])
     sizes = "\n".join(_size_text(name, work) for name, work in SIZES.items())
     return f"""\
 {INTRODUCTION}{links}
@@ -105,6 +111,15 @@ NAG adds operations and not one byte. Ring sends keys and values to every rank, 
 does, but asks nothing of the heads.
 
 {sizes}
+## What `nagfarm plan` says
+
+Of a group that clips ask for, and of clips that ask for none and take {LONG_S / 60:.0f} minutes or more on one device,
+such as
+
+```
+{advice}
+```
+
 ## Few steps
 
 The fewer steps, the larger the leader's share of a clip. With {FEW_STEPS} steps, NAG and no classifier-free guidance,

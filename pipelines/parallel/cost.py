@@ -4,7 +4,8 @@ Decides the counts alone; how long they take is decided in `prediction`. `tests/
 them against counted operations and bytes of the real classes. Left out, as they are under 0.1 % of any published model
 at any published size: what is done once for a forward and not in each layer (patches, the projection of text, timestep
 and output) and everything that is no matrix product (norms, modulations, rotary embeddings, softmax, the formula of
-guidance). Left out also: the image tokens of image-to-video.
+guidance). Left out also: the image tokens of image-to-video, and the timestep that Wan 2.2 5B has for each token (about
+1 % of its operations).
 
 Sequence parallelism cuts the video's tokens. Weights are whole on every rank, and so is text.
 """
@@ -16,7 +17,7 @@ from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.geometry import ModelGeometry
 from pipelines.types import CFG_METHODS, GuidanceMethod, VideoShape
 
-OUTPUT_CHANNELS = {"wan": 64, "ltx": 128}  # of a token, behind the last projection, in every published size
+OUTPUT_CHANNELS = {"wan": 64, "ltx": 128}  # of a token, behind the last projection; Wan 2.2 5B alone has 192
 ATTENTION_GUIDES: tuple[GuidanceMethod, ...] = ("nag", "cfg+nag", "vsf", "nasa")
 
 
@@ -67,14 +68,12 @@ class Exchange:
 
     Args:
         num_calls: how often they are called.
-        given_bytes: what one rank hands to all these calls together.
-        sent_bytes: what of it leaves the rank, as often as it does: a share of an all-to-all stays where it is, an
-            all-gather sends the whole to every other rank.
+        sent_bytes: what leaves the rank by all of them: a share of an all-to-all stays where it is, an all-gather sends
+            the whole to every other rank.
     """
 
     kind: Literal["all_to_all", "all_gather"]
     num_calls: int
-    given_bytes: int
     sent_bytes: int
 
 
@@ -124,16 +123,13 @@ def exchanges(forward: Forward, parallel: ParallelConfig) -> tuple[Exchange, ...
     found: list[Exchange] = []
     if ulysses > 1:  # query, key and value to heads, and the output back to tokens
         num_calls = 4 * geometry.num_layers
-        given = num_calls * hidden_bytes
-        found.append(Exchange("all_to_all", num_calls, given, given * (ulysses - 1) // ulysses))
-    num_gathers, gathered, sent = 1, 0, 0
+        found.append(Exchange("all_to_all", num_calls, num_calls * hidden_bytes * (ulysses - 1) // ulysses))
+    output_bytes = token_bytes * (forward.output_channels or OUTPUT_CHANNELS[geometry.family])
+    num_gathers, sent_bytes = 1, output_bytes * (parallel.degree - 1)
     if ring > 1:  # keys and values in one tensor, to every rank of the ring at once
         num_gathers += geometry.num_layers
-        gathered = geometry.num_layers * 2 * hidden_bytes
-        sent = gathered * (ring - 1)
-    output = token_bytes * (forward.output_channels or OUTPUT_CHANNELS[geometry.family])
-    sent += output * (parallel.degree - 1)
-    found.append(Exchange("all_gather", num_gathers, gathered + output, sent))
+        sent_bytes += geometry.num_layers * 2 * hidden_bytes * (ring - 1)
+    found.append(Exchange("all_gather", num_gathers, sent_bytes))
     return tuple(found)
 
 

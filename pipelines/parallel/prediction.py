@@ -2,7 +2,8 @@
 
 Decides what is assumed of devices and interconnects, and what follows: the speed-up of a group, and the bandwidth below
 which it has none. What is computed and sent is counted in `cost`. A prediction is a bound: it takes every operation to
-run as fast as the next, on however few tokens, and every rank to be ready when the others are.
+run as fast as the next, on however few tokens, and every rank to be ready when the others are. Left out is what a group
+does once for a clip: it hands on the text and compares the latents.
 
 One clip on a group of n is compared with one worker, for latency, and with n workers, for throughput. Those finish n
 clips in the time that one of them takes; the group finishes one in no less than an n-th of it. So a group never beats
