@@ -113,8 +113,7 @@ does, but asks nothing of the heads.
 {sizes}
 ## What `nagfarm plan` says
 
-Of a group that clips ask for, and of clips that ask for none and take {LONG_S / 60:.0f} minutes or more on one device,
-such as
+Of a group that clips ask for, and of clips that ask for none and take {LONG_S / 60:.0f} minutes or more on one device:
 
 ```
 {advice}

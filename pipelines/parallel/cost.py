@@ -1,11 +1,11 @@
 """What one forward of a video transformer computes and sends on each rank of a group: counts, no times. Without torch.
 
 Decides the counts alone; how long they take is decided in `prediction`. `tests/pipelines/parallel/test_cost.py` holds
-them against counted operations and bytes of the real classes. Left out, as they are under 0.1 % of any published model
-at any published size: what is done once for a forward and not in each layer (patches, the projection of text, timestep
-and output) and everything that is no matrix product (norms, modulations, rotary embeddings, softmax, the formula of
-guidance). Left out also: the image tokens of image-to-video, and the timestep that Wan 2.2 5B has for each token (about
-1 % of its operations).
+them against counted operations and bytes of the real classes. Left out: what is done once for a forward and not in each
+layer (patches, the projection of text, timestep and output), which is under 0.3 % of what a rank of a published model
+computes at any size in docs/parallel-cost.md; everything that is no matrix product (norms, modulations, rotary
+embeddings, softmax, the formula of guidance); the image tokens of image-to-video; and the timestep that Wan 2.2 5B has
+for each token (about 1 % of its operations).
 
 Sequence parallelism cuts the video's tokens. Weights are whole on every rank, and so is text.
 """

@@ -64,7 +64,7 @@ def check_backend(parallel: ParallelConfig, backend: str | None) -> None:
     if parallel.degree == 1 or backend is None or backend in backends_for(parallel.ring):
         return
     raise RequestError(
-        f"{BACKEND_VARIABLE} is {backend!r}, an attention backend that cannot share a clip as parallel asks ({parallel}): "
+        f"{BACKEND_VARIABLE} is {backend!r}, which cannot share a clip as parallel asks ({parallel}): "
         f"unset it, or use one of {', '.join(sorted(backends_for(parallel.ring)))}"
     )
 

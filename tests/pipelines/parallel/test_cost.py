@@ -55,16 +55,16 @@ def test_operations_of_the_layers_collectives_and_bytes_are_counted_exactly(
     [
         (WAN_1_3B, P480, ONE_DEVICE),
         (WAN_14B, P720, ParallelConfig(8)),
-        (LTX_2B, VideoShape(161, 704, 1280), ParallelConfig(4, 2)),
+        (LTX_2B, P480, ParallelConfig(ring=6)),  # fewer tokens on a rank than in any other case
     ],
 )
-def test_at_full_size_less_than_a_thousandth_of_the_operations_is_left_out(
+def test_at_full_size_less_than_three_thousandths_of_the_operations_are_left_out(
     geometry: ModelGeometry, shape: VideoShape, parallel: ParallelConfig
 ) -> None:
     forward = Forward(geometry, shape, num_guided_rows=1)
     counted, of_model = count_forward(forward, parallel), operations(forward, parallel).total
     assert counted.layer_operations == of_model
-    assert of_model < counted.operations < 1.001 * of_model
+    assert of_model < counted.operations < 1.003 * of_model
 
 
 @pytest.mark.parametrize("geometry", [SMALL_WAN, SMALL_LTX], ids=["wan", "ltx"])

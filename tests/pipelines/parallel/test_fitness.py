@@ -1,6 +1,7 @@
 """What a group cannot share is refused, and whatever is suggested instead is accepted."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -10,6 +11,7 @@ from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.fitness import (
+    check_backend,
     check_parallel,
     describe_degrees,
     divisors,
@@ -20,6 +22,7 @@ from pipelines.parallel.fitness import (
 from pipelines.parallel.geometry import ModelGeometry
 from pipelines.types import VideoShape
 
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "parallel.md").read_text()
 WAN_1_3B = ModelGeometry("wan", 30, 12, 128, 8960, 512, 4, 16, 16)
 WAN_14B = ModelGeometry("wan", 40, 40, 128, 13824, 512, 4, 16, 16)
 WAN_480P, WAN_720P = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
@@ -54,6 +57,24 @@ def test_of_the_degrees_up_to_8_those_that_divide_heads_and_tokens_are_accepted(
 ) -> None:
     accepted = [degree for degree in range(1, 9) if is_accepted(ParallelConfig(degree), geometry, shape)]
     assert accepted == ulysses
+
+
+@pytest.mark.parametrize(
+    ("geometry", "shape", "num_tokens"),
+    [
+        (WAN_1_3B, WAN_480P, 32_760),
+        (WAN_14B, WAN_480P, 32_760),
+        (WAN_14B, WAN_720P, 75_600),
+        (LTX, VideoShape(161, 512, 768), 8_064),
+        (ModelGeometry("wan", 5, 4, 32, 512, 48, 4, 16, 16), VideoShape(17, 64, 64), 80),
+    ],
+)
+def test_the_tokens_of_the_models_are_as_documented(
+    geometry: ModelGeometry, shape: VideoShape, num_tokens: int
+) -> None:
+    assert geometry.num_tokens(shape) == num_tokens
+    rows = [line for line in DOCUMENT.splitlines() if f"{num_tokens:,} at {shape}" in line]
+    assert any(f"| {geometry.num_heads} |" in row for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +132,43 @@ def test_a_group_of_several_hosts_stays_one() -> None:
 def test_one_device_across_hosts_is_refused() -> None:
     with pytest.raises(ModelConfigError, match="give ulysses or ring above 1"):
         ParallelConfig(across_hosts=True)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "backend"),
+    [
+        (ONE_DEVICE, "flex"),
+        (ParallelConfig(2), None),
+        (ParallelConfig(2), "native"),
+        (ParallelConfig(2), "_native_npu"),
+        (ParallelConfig(1, 2), "native"),
+        (ParallelConfig(2, 2), "_native_flash"),
+    ],
+)
+def test_a_backend_that_can_be_shared_is_accepted(parallel: ParallelConfig, backend: str | None) -> None:
+    check_backend(parallel, backend)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "backend"),
+    [
+        (ParallelConfig(2), "flex"),
+        (ParallelConfig(2), "xformers"),
+        (ParallelConfig(2), "Native"),
+        (ParallelConfig(2), ""),
+        (ParallelConfig(1, 2), "_native_npu"),
+        (ParallelConfig(2, 2), "_native_npu"),
+    ],
+)
+def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_instead_is_accepted(
+    parallel: ParallelConfig, backend: str
+) -> None:
+    with pytest.raises(RequestError, match=f"DIFFUSERS_ATTN_BACKEND is '{backend}', .* unset it, or use") as caught:
+        check_backend(parallel, backend)
+    named = str(caught.value).rpartition("use one of ")[2].split(", ")
+    assert "native" in named
+    for other in named:
+        check_backend(parallel, other)
 
 
 @pytest.mark.parametrize(
