@@ -124,6 +124,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
             ) as keeper,
         ):
             _start_ray()
+            run.check_places()
             with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
                 if options.retry_quarantined:
                     _lift_quarantine(store, plan)

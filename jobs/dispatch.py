@@ -43,9 +43,8 @@ from jobs.placing import Placed, placing_for
 from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker import LoadedWorker, WorkerSetup
-from pipelines.errors import RankPreemptedError
 
 WAIT_S = 0.5  # how often the loop looks up when nothing happens
 DRAIN_POLL_S = 5.0  # how often the cluster is asked which nodes it will take away
@@ -223,32 +222,33 @@ class Dispatcher:
 
     def _beaten(self, worker: WorkerId, state: _Worker) -> Event:
         try:
-            beat: WorkerBeat = ray.get(state.beat)
+            beat: WorkerBeat | LostRank = ray.get(state.beat)
         except ray.exceptions.RayError as error:
             return self._lost(worker, state, error)
         state.beat = None
+        if isinstance(beat, LostRank):
+            return WorkerLost(worker, redact(beat.message), is_preempted=beat.is_preempted)
         self._observer.worker_beat(beat)
         return Beat(worker, beat)
 
     def _ended(self, worker: WorkerId, state: _Worker, reference: Any) -> Event:
         try:
-            outcome: ClipOutcome = ray.get(reference)
+            outcome: ClipOutcome | LostRank = ray.get(reference)
         except ray.exceptions.RayError as error:  # the process died; a clip's own failure comes back as a value
             return self._lost(worker, state, error)
         del state.clips[reference]
+        if isinstance(outcome, LostRank):
+            return WorkerLost(worker, redact(outcome.message), is_preempted=outcome.is_preempted)
         if isinstance(outcome, ClipDone):
             self._observer.clip_done(outcome)
         return ClipEnded(worker, outcome)
 
     def _lost(self, worker: WorkerId, state: _Worker, error: ray.exceptions.RayError) -> WorkerLost:
-        state.is_gone = not isinstance(error, ray.exceptions.RayTaskError)  # which a group raises when it lost a rank
-        message = last_line(error) if isinstance(error, ray.exceptions.RayTaskError) else first_line(error)
-        return WorkerLost(worker, redact(message), is_preempted=is_preempted(error))
+        state.is_gone = True
+        return WorkerLost(worker, first_line(error), is_preempted=is_preempted(error))
 
 
 def is_preempted(error: ray.exceptions.RayError) -> bool:
-    if isinstance(error, ray.exceptions.RayTaskError):
-        return isinstance(error.cause, RankPreemptedError)
     return isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
 
 
@@ -289,6 +289,13 @@ def count_workers(resources: dict[str, float], config: RunConfig, num_gpus: int,
 def cluster_resources() -> dict[str, float]:
     """What the cluster has in all, by Ray's names."""
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+
+
+def cluster_machines() -> list[dict[str, float]]:
+    """What each node that is alive has in all, by Ray's names."""
+    return [
+        {name: float(amount) for name, amount in node["Resources"].items()} for node in ray.nodes() if node["Alive"]
+    ]
 
 
 def cluster_nodes() -> list[dict[str, object]]:

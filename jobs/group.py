@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from jobs.config import RunConfig
 from jobs.errors import FailureClass
 from jobs.records import WorkerIdentity
-from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
+from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker import LoadedWorker
 from pipelines.errors import (
     GroupBrokenError,
@@ -137,36 +137,28 @@ class RankGroup:
             self._is_draining = False
             self._changes.notify_all()
         with self._forming:
-            return self._form(self._unfit())
+            return self._form_anew()
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
         same, it is formed anew first.
-
-        Raises:
-            RankLostError: the leader is gone.
-            RankPreemptedError: a rank was taken away on purpose, which is not the clip's fault.
         """
         with self._changes:
             session = self._session
-        outcome = self._ask_leader(spec, attempt, is_safe)
-        if isinstance(outcome, ClipFailed) and outcome.error_type == GroupBrokenError.__name__:
-            self._mend(session)
+        try:
             outcome = self._ask_leader(spec, attempt, is_safe)
-        is_lost = isinstance(outcome, ClipFailed) and outcome.error_type == RankLostError.__name__
-        if isinstance(outcome, ClipFailed) and (
-            outcome.error_type == RankPreemptedError.__name__ or (is_lost and self._is_draining)
-        ):
-            raise RankPreemptedError(outcome.message)
+            if is_failure(outcome, GroupBrokenError) and self._mend(session):
+                outcome = self._ask_leader(spec, attempt, is_safe)
+        except RankLostError as error:
+            return self._told(error)
+        is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
+        if isinstance(outcome, ClipFailed) and (is_failure(outcome, RankPreemptedError) or is_lost_in_draining):
+            return LostRank(outcome.message, is_preempted=True)
         return outcome
 
-    def beat(self) -> WorkerBeat:
+    def beat(self) -> WorkerBeat | LostRank:
         """The leader's clips and the largest rank's memory, once all ranks have said something: a group with one that
-        is silent is silent.
-
-        Raises:
-            RankLostError: a rank is gone, and the leader is at nothing that would tell.
-            RankSilentError: a rank has said nothing for longer than the schedule waits.
+        is silent is silent. Of a rank that is gone while all denoise, the leader's answer for the clip tells.
         """
         with self._changes:
             ranks, is_forming = self._ranks, self._is_forming
@@ -175,13 +167,13 @@ class RankGroup:
         beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s)
         with self._changes:
             self._is_draining = self._is_draining or any(beat.is_draining for beat in beats.values())
-            if self._is_forming or ranks is not self._ranks:  # those that are missing were replaced meanwhile
+            if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
                 return WorkerBeat((), 0, self._is_draining)
         leader: WorkerBeat | None = beats.get(0)
         is_denoising = leader is not None and any(clip.stage == "denoise" for clip in leader.clips)
         is_silent = any(isinstance(error, RankSilentError) for error in failures.values())
         if failures and (is_silent or not is_denoising):
-            raise next(iter(failures.values()))
+            return self._told(next(iter(failures.values())))
         assert leader is not None
         return WorkerBeat(leader.clips, max(beat.memory_bytes for beat in beats.values()), self._is_draining)
 
@@ -189,26 +181,36 @@ class RankGroup:
         """The group was told to end: `beat` says so from now on. Safe in a signal's handler."""
         self._is_draining = True
 
+    def _told(self, error: GroupError) -> LostRank:
+        return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)
+
     def _ask_leader(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
         leader = self._ranks[0]
         return leader.ask("render", spec, attempt, is_safe).get(None)
 
-    def _mend(self, session: int) -> None:
-        """Forms the next generation, unless another clip already did, or the schedule is about to let the group go.
-
-        Raises:
-            RankLostError: the clip is no longer this group's to render.
+    def _mend(self, session: int) -> bool:
+        """Forms the next generation, unless another clip already did; False where the schedule lets the group go, as it
+        does for the failure that broke it, and the clip is no longer this group's to render.
         """
         with self._forming:
             broken_by = self._ranks[0].ask("broken_by").get(self._deadlines.answer_s)
-            if broken_by is None and session == self._session:
-                return
-            if broken_by not in ENDS_GROUP and session == self._session:
-                self._form(self._unfit())
-                return
+            is_kept = session == self._session and broken_by not in ENDS_GROUP
+            if is_kept and broken_by is not None:
+                self._form_anew()
+        if not is_kept:
+            with self._changes:
+                self._changes.wait_for(lambda: self._session != session, self._deadlines.silence_s)
+        return is_kept
+
+    def _form_anew(self) -> LoadedWorker:
+        """Of the ranks that are fit, and of new ones."""
         with self._changes:
-            self._changes.wait_for(lambda: self._session != session, self._deadlines.silence_s)
-        raise RankLostError("the group was lost before this clip was begun")
+            self._is_forming = True
+        try:
+            return self._form(self._unfit())
+        finally:
+            with self._changes:
+                self._is_forming = False
 
     def _unfit(self) -> frozenset[int]:
         """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group."""
@@ -226,27 +228,21 @@ class RankGroup:
 
     def _form(self, missing: frozenset[int]) -> LoadedWorker:
         """Starts the ranks that are missing, and has all join the next generation."""
+        limits, point = self._deadlines, self._point
+        assert point is not None, "load comes first"
+        kept = dict(enumerate(self._ranks))
+        ranks = [self._start(rank) if rank in missing else kept[rank] for rank in range(self._parallel.degree)]
         with self._changes:
-            self._is_forming = True
-        try:
-            limits, point = self._deadlines, self._point
-            assert point is not None, "load comes first"
-            kept = dict(enumerate(self._ranks))
-            ranks = [self._start(rank) if rank in missing else kept[rank] for rank in range(self._parallel.degree)]
-            with self._changes:
-                self._ranks = ranks  # at once: what is started here is killed here, whatever comes of it
-            asked = sorted(missing)
-            loaded = get_all([ranks[rank].ask("load") for rank in asked], limits.load_s)
-            self._identities |= dict(zip(asked, loaded, strict=True))
-            self._generation += 1
-            meetings = [self._meeting(point, rank) for rank in range(len(ranks))]
-            names = [rank.name_for_leader() for rank in ranks[1:]]
-            joining = [rank.ask("join", meeting) for rank, meeting in zip(ranks[1:], meetings[1:], strict=True)]
-            get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
-            spooled = ranks[0].ask("spooled").get(limits.answer_s)
-        finally:
-            with self._changes:
-                self._is_forming = False
+            self._ranks = ranks  # at once: what is started here is killed here, whatever comes of it
+        asked = sorted(missing)
+        loaded = get_all([ranks[rank].ask("load") for rank in asked], limits.load_s)
+        self._identities |= dict(zip(asked, loaded, strict=True))
+        self._generation += 1
+        meetings = [self._meeting(point, rank) for rank in range(len(ranks))]
+        names = [rank.name_for_leader() for rank in ranks[1:]]
+        joining = [rank.ask("join", meeting) for rank, meeting in zip(ranks[1:], meetings[1:], strict=True)]
+        get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
+        spooled = ranks[0].ask("spooled").get(limits.answer_s)
         leader, *others = (self._identities[rank] for rank in range(len(ranks)))
         return LoadedWorker(leader, spooled, tuple(others), self._parallel)
 
@@ -279,3 +275,7 @@ def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
     if failures:
         raise next(iter(failures.values()))
     return [found[place] for place in range(len(answers))]
+
+
+def is_failure(outcome: ClipOutcome, kind: type[GroupError]) -> bool:
+    return isinstance(outcome, ClipFailed) and outcome.error_type == kind.__name__

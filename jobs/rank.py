@@ -120,8 +120,8 @@ class Leader:
 
     def join(self, meeting: "Meeting") -> None:
         """See `Follower.join`."""
-        self._worker.on_device(partial(self._loaded.join, meeting)).result()
         self._broken_by = None
+        self._worker.on_device(partial(self._loaded.join, meeting)).result()
 
     def leave(self, wait_s: float) -> None:
         """Ends the group, once all that it renders and uploads has come to its end.
@@ -147,7 +147,7 @@ class Leader:
 
     def broken_by(self) -> FailureClass | None:
         """Which class of failure the group has broken of; None of one that is whole."""
-        return self._broken_by
+        return None if self._loaded.is_whole else self._broken_by or "code"
 
     def is_sound(self) -> bool:
         """See `Follower.is_sound`."""

@@ -16,7 +16,7 @@ from jobs.config import RunConfig
 from jobs.group import GroupDeadlines, RankGroup
 from jobs.rank import Follower, Leader
 from jobs.records import WorkerIdentity
-from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
+from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker import LoadedWorker, WorkerSetup
 from pipelines.errors import RankLostError, RankPreemptedError, RankSilentError
 from pipelines.types import GenerationRequest
@@ -79,7 +79,7 @@ class RayFollowers:
             try:
                 ray.get(part)
             except ray.exceptions.RayTaskError as error:
-                found.append(noted(cause_of(error), f"on rank {rank}: {error.traceback_str}"))
+                found.append(noted(cause_of(error), f"on rank {rank}: {error}"))
             except ray.exceptions.RayError as error:
                 found.append(lost(error, f"rank {rank}"))
         return found
@@ -180,10 +180,10 @@ class GroupActor:
         return self._group.rebuild()
 
     @ray.method(concurrency_group="control")
-    def beat(self) -> WorkerBeat:
+    def beat(self) -> WorkerBeat | LostRank:
         return self._group.beat()
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         return self._group.render(spec, attempt, is_safe)
 
     def _start(self, rank: int) -> RayRank:

@@ -143,3 +143,15 @@ class ClipFailed:
 
 
 ClipOutcome = ClipDone | ClipFailed
+
+
+@dataclass(frozen=True)
+class LostRank:
+    """What a group answers in the place of a beat or an outcome where the rank that would know is gone.
+
+    Args:
+        is_preempted: it was taken away on purpose, which is no clip's fault.
+    """
+
+    message: str
+    is_preempted: bool = False

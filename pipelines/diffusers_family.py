@@ -50,8 +50,12 @@ class DiffusersFamily(ABC):
         self._split: SplitPipeline | None = None
 
     @classmethod
-    def load(cls, config: ModelConfig, weights: ModelWeights) -> "DiffusersFamily":
-        """Loads the weights that `pipelines.loading.inspect_model` found fit, in safetensors only."""
+    def load(cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True) -> "DiffusersFamily":
+        """Loads the weights that `pipelines.loading.inspect_model` found fit, in safetensors only.
+
+        Args:
+            has_text: with the text encoder, of which a group of ranks needs but one.
+        """
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)
@@ -61,6 +65,7 @@ class DiffusersFamily(ABC):
             dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
             use_safetensors=True,
             local_files_only=True,
+            **({} if has_text else {"text_encoder": None, "tokenizer": None}),
         ).to(device)
         pipeline.set_progress_bar_config(disable=True)
         load_loras(pipeline, config, weights.loras)

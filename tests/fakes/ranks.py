@@ -1,7 +1,7 @@
 """A family for the ranks of a group: real collectives at each step, and failures on the rank that a prompt names.
 
 `rank N WHAT` at a prompt's beginning does WHAT on rank N alone, after its first step; WHAT is what `FakeFamily` knows.
-`differ` gives latents that depend on the rank, `slow PATH` takes its steps one by one until PATH exists.
+`differ once PATH` there gives latents that no other rank has. `slow PATH` takes steps until the leader sees PATH.
 """
 
 import time
@@ -16,9 +16,10 @@ from pipelines.family import OnStep
 from pipelines.loading import ModelWeights
 from pipelines.parallel.config import ParallelConfig
 from pipelines.types import GenerationRequest, TextEmbeddings
-from tests.fakes.family import FakeFamily
+from tests.fakes.family import FakeFamily, is_first
 
 MAX_SLOW_STEPS = 1200
+FAULT_AFTER_S = 1.2  # by when the leader has said what it is at
 
 
 class FakeRankFamily(FakeFamily):
@@ -39,7 +40,9 @@ class FakeRankFamily(FakeFamily):
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         super().encode_text(request)
-        return TextEmbeddings(torch.full((1, 2, 3), (request.sampling.seed % 7) / 7), torch.ones(1, 2, dtype=torch.bool))
+        return TextEmbeddings(
+            torch.full((1, 2, 3), (request.sampling.seed % 7) / 7), torch.ones(1, 2, dtype=torch.bool)
+        )
 
     def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
         words = request.prompt.split()
@@ -51,11 +54,13 @@ class FakeRankFamily(FakeFamily):
                     break
                 time.sleep(0.05)
         if words[0] == "rank":
+            time.sleep(FAULT_AFTER_S)
             is_here = dist.get_rank() == int(words[1])
             request = replace(request, prompt=" ".join(words[2:]) if is_here else "sunrise")
         super().denoise(request, embeddings, on_step)
-        total = self._exchange(embeddings) + total
-        return total + dist.get_rank() if words[0] == "differ" else total
+        latents = self._exchange(embeddings) + total
+        is_wrong = request.prompt.startswith("differ") and is_first(Path(words[-1]))
+        return latents + 1 if is_wrong else latents
 
     def _exchange(self, embeddings: TextEmbeddings) -> torch.Tensor:
         total = embeddings.prompt_embeds.clone()
