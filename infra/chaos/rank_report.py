@@ -14,10 +14,13 @@ from typing import Any
 from infra.chaos.report import put_between_markers, write_numbers
 
 SESSIONS = "sessions"
+COORDINATOR = "coordinator"  # what else is sampled is a rank
+LEAST_REBUILDS = 5  # that a process must have lived through before its growth is told
+BROKEN = ("lost", "duplicated", "mismatched", "orphans")
 HEAD = (
-    "group", "signal", "to rank", "strikes", "hit clips committed", "clips", "lost", "duplicated", "mismatched",
-    "left running", "ranks kept", "renders again after", "at most", "clip committed after", "at most",
-    "descriptors per rebuild: a rank", "the coordinator",
+    "group", "signal", "to rank", "strikes", "hit clips committed", "all clips committed", "lost", "duplicated",
+    "mismatched", "left running", "other ranks kept", "renders again: median", "at most", "hit clip committed: median",
+    "at most", "descriptors per rebuild: other ranks", "coordinator",
 )  # fmt: skip
 
 
@@ -38,35 +41,57 @@ def write_session(report: Path, name: str, numbers: Mapping[str, Any]) -> None:
 
 
 def table(sessions: Sequence[Mapping[str, Any]]) -> str:
-    """One row for each session that is over."""
-    rows = [HEAD, tuple("---" if index < 2 else "---:" for index in range(len(HEAD)))]
+    """A line of sums, and one row for each session that is over."""
     over = [session for session in sessions if session["audit"] is not None]
-    rows += [row(session) for session in sorted(over, key=lambda one: (one["size"], one["signal"], one["rank"]))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    over.sort(key=lambda one: (one["size"], one["signal"], one["rank"]))
+    rows = [HEAD, tuple("---" if index < 2 else "---:" for index in range(len(HEAD)))]
+    rows += [row(session) for session in over]
+    return "\n".join([sums(over), "", *(f"| {' | '.join(cells)} |" for cells in rows)])
+
+
+def sums(sessions: Sequence[Mapping[str, Any]]) -> str:
+    strikes = [(session, strike) for session in sessions for strike in session["strikes"]]
+    num_others = sum(session["size"] - 1 for session, _ in strikes)
+    counts = {name: sum(len(session["audit"][name]) for session in sessions) for name in BROKEN}
+    return (
+        f"{sum(session['num_strikes'] for session in sessions)} strikes in {len(sessions)} runs: "
+        f"{len(strikes)} hit clips committed in the end, {counts['lost']} clips lost, "
+        f"{counts['duplicated']} duplicated, {counts['mismatched']} mismatched, {counts['orphans']} processes left running; "
+        f"{sum(strike['num_kept'] for _, strike in strikes)} of {num_others} other ranks kept their process, "
+        f"{sum(strike['is_released'] for _, strike in strikes)} groups were released whole."
+    )
 
 
 def row(session: Mapping[str, Any]) -> tuple[str, ...]:
     audit, strikes = session["audit"], session["strikes"]
-    renders = [strike["renders_after_s"] for strike in strikes]
-    commits = [strike["committed_after_s"] for strike in strikes]
     growth = growth_per_rebuild(session)
-    ranks = [value for name, values in growth.items() if name != "coordinator" for value in values]
-    is_clean = not (session["problems"] or any(audit[name] for name in ("lost", "duplicated", "mismatched", "orphans")))
+    ranks = [value for name, values in growth.items() if name != COORDINATOR for value in values]
+    is_clean = not (session["problems"] or any(audit[name] for name in BROKEN))
     name = f"{session['model']}, {session['parallel']}"
+    num_left = len(audit["orphans"]) + sum(strike["num_left_behind"] for strike in strikes)
     return (
         name if is_clean else f"**{name}: NOT AS EXPECTED**",
         session["signal"],
-        str(session["rank"]),
-        str(len(strikes)),
-        str(len(strikes)),  # a strike is over once its clip is
+        f"{session['rank']}",
+        f"{session['num_strikes']}",
+        f"{len(strikes)}",  # a strike is written down once its clip is committed
         f"{audit['num_committed']} of {audit['num_planned']}",
-        *(str(len(audit[name])) for name in ("lost", "duplicated", "mismatched", "orphans")),
+        *(f"{len(audit[name])}" for name in ("lost", "duplicated", "mismatched")),
+        f"{num_left}",
         f"{sum(strike['num_kept'] for strike in strikes)} of {len(strikes) * (session['size'] - 1)}",
-        *(f"{value:.1f} s" for value in (statistics.median(renders), max(renders))),
-        *(f"{value:.1f} s" for value in (statistics.median(commits), max(commits))),
-        f"{max(ranks):+.1f}" if ranks else "-",
-        f"{max(growth.get('coordinator', [0.0])):+.1f}",
+        *median_and_most([strike["renders_after_s"] for strike in strikes]),
+        *median_and_most([strike["committed_after_s"] for strike in strikes]),
+        most(ranks),
+        most(growth.get(COORDINATOR, [])),
     )
+
+
+def median_and_most(values: Sequence[float]) -> tuple[str, str]:
+    return (f"{statistics.median(values):.1f} s", f"{max(values):.1f} s") if values else ("-", "-")
+
+
+def most(growth: Sequence[float]) -> str:
+    return f"{max(growth):+.2f}" if growth else "-"
 
 
 def growth_per_rebuild(session: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -83,6 +108,3 @@ def growth_per_rebuild(session: Mapping[str, Any]) -> dict[str, list[float]]:
         if len(values) > LEAST_REBUILDS:
             found.setdefault(name, []).append((values[-1] - values[0]) / (len(values) - 1))
     return found
-
-
-LEAST_REBUILDS = 5

@@ -16,6 +16,7 @@ import psutil
 
 from infra.chaos.play import Scene, SceneError
 from infra.chaos.rank_notes import RankNotes
+from infra.chaos.rank_report import COORDINATOR
 from infra.chaos.rank_workload import NUM_STEPS, RankWorkload
 from jobs.catalog import ModelCatalog
 from jobs.manifest import open_manifest
@@ -24,7 +25,6 @@ from jobs.types import ClipSpec
 
 STRIKE_WITHIN_S = 0.05  # after what is waited for: about a step
 MAX_SKIPPED_CLIPS = 1
-COORDINATOR = "coordinator"
 
 
 @dataclass(frozen=True)
