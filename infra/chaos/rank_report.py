@@ -56,7 +56,8 @@ def sums(sessions: Sequence[Mapping[str, Any]]) -> str:
     return (
         f"{sum(session['num_strikes'] for session in sessions)} strikes in {len(sessions)} runs: "
         f"{len(strikes)} hit clips committed in the end, {counts['lost']} clips lost, "
-        f"{counts['duplicated']} duplicated, {counts['mismatched']} mismatched, {counts['orphans']} processes left running; "
+        f"{counts['duplicated']} duplicated, {counts['mismatched']} mismatched, "
+        f"{counts['orphans']} processes left running; "
         f"{sum(strike['num_kept'] for _, strike in strikes)} of {num_others} other ranks kept their process, "
         f"{sum(strike['is_released'] for _, strike in strikes)} groups were released whole."
     )
