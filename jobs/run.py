@@ -25,7 +25,7 @@ from jobs.worker import LoadModel, WorkerSetup
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights, verify_weights
-from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
+from pipelines.parallel.config import ParallelConfig
 
 SUMMARY_FILE = "summary.json"
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
@@ -81,11 +81,6 @@ class Pool:
 
     model: str
     parallel: ParallelConfig
-
-    @classmethod
-    def of(cls, model: str, parallel: ParallelConfig) -> "Pool":
-        """The pool of some clips; one device is one device, whatever else is said of it."""
-        return cls(model, ONE_DEVICE if parallel.degree == 1 else parallel)
 
 
 @dataclass(eq=False)
@@ -208,9 +203,7 @@ class Run:
         )
 
     def _pools(self) -> list[Pool]:
-        return list(
-            dict.fromkeys(Pool.of(group.model, group.parallel) for group in self.plan.groups if group.num_pending)
-        )
+        return list(dict.fromkeys(Pool(group.model, group.parallel) for group in self.plan.groups if group.num_pending))
 
     def _rank_resources(self, pool: Pool) -> RankResources:
         """What each worker on one device, and each rank of a group, reserves."""
@@ -221,9 +214,7 @@ class Run:
     def _render_pool(self, pool: Pool, progress: RunProgress) -> None:
         entry = self.catalog.get(pool.model)
         rank = self._rank_resources(pool)
-        num_pending = sum(
-            group.num_pending for group in self.plan.groups if Pool.of(group.model, group.parallel) == pool
-        )
+        num_pending = sum(group.num_pending for group in self.plan.groups if Pool(group.model, group.parallel) == pool)
         setup = WorkerSetup(
             model=entry.config,
             weights=entry.weights,
@@ -242,7 +233,7 @@ class Run:
         else:
             num_places = count_groups(cluster_machines(), pool.parallel, rank)
             num_workers = max(1, min(self.config.workers.count or num_places, num_places, num_pending))
-        specs = (spec for spec in self.plan.pending() if Pool.of(spec.model.name, spec.parallel) == pool)
+        specs = (spec for spec in self.plan.pending() if Pool(spec.model.name, spec.parallel) == pool)
         self._dispatcher = Dispatcher(setup, self.config, num_workers, rank.num_gpus, progress)
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
