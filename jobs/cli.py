@@ -101,9 +101,7 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
     _, catalog, _, store, plan = _open(options)
-    _say(console, render_plan_text(plan))
-    for line in advise_on_plan(plan, catalog):
-        _say(console, f"  {line}")
+    _say(console, render_plan_text(plan, advise_on_plan(plan, catalog)))
     _say(console, f"  output {store.uri}")
     return EXIT_OK
 
