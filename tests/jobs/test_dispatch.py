@@ -281,11 +281,11 @@ def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> No
     dispatcher._start_worker(0, frozenset({str(node["node_id"])}))
     dispatcher._start_worker(1, frozenset({"f" * 56}))
     kept_off, other = (dispatcher._workers[number] for number in (0, 1))
-    ray.get(other.load, timeout=120)
-    ready, _ = ray.wait([kept_off.load], timeout=3)
+    ray.get(other.placed.load, timeout=120)
+    ready, _ = ray.wait([kept_off.placed.load], timeout=3)
     assert not ready
     for worker in (kept_off, other):
-        ray.kill(worker.actor)
+        ray.kill(worker.placed.actor)
 
 
 def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:
