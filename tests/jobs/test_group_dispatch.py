@@ -30,7 +30,10 @@ from tests.fakes.ranks import load_fake_rank
 from tests.jobs.specs import setup_for, spec
 from tests.jobs.test_dispatch import Notes, committed, is_alive
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+]  # the fixture is a whole run: a minute, or many on a busy machine
 
 PAIR = ParallelConfig(ulysses=2)
 CONFIG = RunConfig(
