@@ -223,6 +223,7 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
                 num_frames=3,
                 height=4,
                 width=4,
+                return_dict=False,
             )
     finally:
         if is_stock:
