@@ -5,6 +5,7 @@ quarantine; 4 stopped.
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -30,6 +31,7 @@ from jobs.store_commands import run_store_command
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
 from pipelines.errors import ModelNotFoundError, PipelineError
+from pipelines.parallel.fitness import BACKEND_VARIABLE, check_backend
 
 if TYPE_CHECKING:
     from jobs.worker import LoadModel
@@ -89,7 +91,11 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
         raise ManifestError(f"{options.manifest}: no output; give --output or, in a YAML manifest, output:")
     store = open_store(manifest.output, config.store)
     make_plan(manifest, (), ())  # every row is checked before the store is asked anything
-    return config, catalog, manifest, store, make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    for group in plan.groups:
+        if group.num_pending:
+            check_backend(group.parallel, os.environ.get(BACKEND_VARIABLE))
+    return config, catalog, manifest, store, plan
 
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:

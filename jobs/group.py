@@ -238,18 +238,15 @@ class RankGroup:
         loaded = get_all([ranks[rank].ask("load") for rank in asked], limits.load_s)
         self._identities |= dict(zip(asked, loaded, strict=True))
         self._generation += 1
-        meetings = [self._meeting(point, rank) for rank in range(len(ranks))]
+        meetings = [
+            point.meeting(self._generation, rank, self._parallel, limits.collective_s) for rank in range(len(ranks))
+        ]
         names = [rank.name_for_leader() for rank in ranks[1:]]
         joining = [rank.ask("join", meeting) for rank, meeting in zip(ranks[1:], meetings[1:], strict=True)]
         get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
         spooled = ranks[0].ask("spooled").get(limits.answer_s)
         leader, *others = (self._identities[rank] for rank in range(len(ranks)))
         return LoadedWorker(leader, spooled, tuple(others), self._parallel)
-
-    def _meeting(self, point: "MeetingPoint", rank: int) -> Any:
-        from pipelines.parallel.membership import Meeting
-
-        return Meeting(point.host, point.port, self._generation, rank, self._parallel, self._deadlines.collective_s)
 
 
 def collect(answers: Sequence[Answer], wait_s: float) -> tuple[dict[int, Any], dict[int, GroupError]]:

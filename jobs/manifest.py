@@ -219,7 +219,8 @@ def _parallel(given: Mapping[str, Any], model: CatalogedModel, request: Generati
     except RequestError as error:
         if PARALLEL in given:
             raise
-        raise RequestError(f"{error} (the model's YAML asks for it; a row may, with parallel: {{}} for one)") from error
+        remedy = "a row may ask for another group, or for one device with parallel: {}"
+        raise RequestError(f"{error} (the model's YAML asks for it; {remedy})") from error
     return parallel
 
 

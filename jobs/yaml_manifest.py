@@ -153,14 +153,15 @@ class _YamlReader:
         place = self._place(keys.key_lines["axes"])
         axes: dict[str, Axis] = {}
         for name, entry in block.entries.items():
-            if name in (GUIDANCE, PARALLEL):
-                is_guidance = name == GUIDANCE
-                axes[name] = self._guidance_axis(entry, block.entries) if is_guidance else self._parallel_axis(entry)
-                continue
-            self._check_field(name, block)
-            if name == "name":
+            if name == GUIDANCE:
+                axes[name] = self._guidance_axis(entry, block.entries)
+            elif name == PARALLEL:
+                axes[name] = self._parallel_axis(entry)
+            elif name == "name":
                 raise self._place(block.key_lines[name]).refuse("name is one clip's alone and cannot be an axis")
-            axes[name] = self._axis(name, entry)
+            else:
+                self._check_field(name, block)
+                axes[name] = self._axis(name, entry)
         lengths = {name: len(axis) for name, axis in axes.items()}
         try:
             combination = parse_combination(combine.value, lengths) if combine else product_of_all(lengths)

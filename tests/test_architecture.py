@@ -24,7 +24,7 @@ ONLY_IN = {
 LIGHT_MODULES = (
     "nag.params", "nag.errors", "pipelines.types", "pipelines.config", "pipelines.errors", "pipelines.loading",
     "pipelines.loras", "pipelines.weight_files", "pipelines.picture_limits", "pipelines.parallel.config",
-    "pipelines.parallel.geometry", "pipelines.parallel.backends", "pipelines.parallel.fitness",
+    "pipelines.parallel.geometry", "pipelines.parallel.fitness", "pipelines.parallel.backends",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
     "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool", "jobs.group_places",
     "jobs.recruiting", "jobs.schedule",

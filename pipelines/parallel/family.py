@@ -9,18 +9,20 @@ import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
 
-from nag import Coverage
 from pipelines.errors import GroupBrokenError, GroupError, RankLostError, RanksDisagreeError
 from pipelines.family import ModelFamily, OnStep, PeakMemory
 from pipelines.parallel.config import ParallelConfig
 from pipelines.parallel.exchange import broadcast_embeddings, checksum, gather_numbers
 from pipelines.parallel.membership import Meeting, Membership
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
+
+if TYPE_CHECKING:
+    from nag import Coverage
 
 OnFailure = Callable[[Exception], None]
 ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited in a collective know within a second
@@ -153,7 +155,7 @@ class ParallelFamily:
         self._is_safe = False
 
     @property
-    def nag_coverage(self) -> Coverage:
+    def nag_coverage(self) -> "Coverage":
         return self._family.nag_coverage
 
     @property

@@ -10,10 +10,12 @@ from dataclasses import replace
 
 from pipelines.config import ModelConfig, ShapeGrid
 from pipelines.errors import RequestError
+from pipelines.parallel.backends import backends_for
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.geometry import ModelGeometry
 from pipelines.types import MAX_FRAMES, MAX_SIDE_PX, VideoShape
 
+BACKEND_VARIABLE = "DIFFUSERS_ATTN_BACKEND"  # diffusers reads it when it is imported
 MAX_GRID_STEPS = 64  # a size further off is no neighbour
 
 
@@ -48,6 +50,23 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
     if sizes:
         remedy += f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
     raise RequestError(f"{fault}: {remedy}")
+
+
+def check_backend(parallel: ParallelConfig, backend: str | None) -> None:
+    """Refuses a group whose attention would be computed by a backend that cannot be shared.
+
+    Args:
+        backend: what `BACKEND_VARIABLE` says in the environment; None where it says nothing.
+
+    Raises:
+        RequestError: with the backends that can.
+    """
+    if parallel.degree == 1 or backend is None or backend in backends_for(parallel.ring):
+        return
+    raise RequestError(
+        f"{BACKEND_VARIABLE} is {backend!r}, which cannot share a clip as parallel asks ({parallel}): "
+        f"unset it, or use one of {', '.join(sorted(backends_for(parallel.ring)))}"
+    )
 
 
 def fitting_degrees(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> tuple[ParallelConfig, ...]:

@@ -43,14 +43,14 @@ class MeetingPoint:
     """
 
     def __init__(self, host: str) -> None:
-        self.host = host
+        self._host = host
         self._store = dist.TCPStore(
             host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=STORE_TIMEOUT_S)
         )
 
-    @property
-    def port(self) -> int:
-        return self._store.port
+    def meeting(self, generation: int, rank: int, parallel: ParallelConfig, timeout_s: float) -> Meeting:
+        """What a rank is to be told; of each generation every rank once."""
+        return Meeting(self._host, self._store.port, generation, rank, parallel, timeout_s)
 
 
 class Membership:

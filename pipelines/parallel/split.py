@@ -9,6 +9,7 @@ the mesh, also LTX's cross-attentions, which need none; and it puts hooks on the
 the mesh is made of the default group, and self-attention alone is told.
 """
 
+import inspect
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
+from diffusers.hooks import HookRegistry
 from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
 from diffusers.models._modeling_parallel import ContextParallelConfig
 from diffusers.models._modeling_parallel import ParallelConfig as DiffusersParallelConfig
@@ -23,7 +25,6 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_ltx import LTXAttention
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import distributed
-from torch.distributed.distributed_c10d import _resolve_process_group
 
 from pipelines.errors import SplitError
 from pipelines.parallel.backends import DEFAULT_BACKEND, backends_for
@@ -82,6 +83,7 @@ class SplitPipeline:
         transformer._parallel_config = settings
         self._plans.append((transformer, plan))
         apply_context_parallel(transformer, settings.context_parallel_config, plan)
+        _read_signatures(transformer, plan)
 
     def remove(self) -> None:
         """Takes it all off; the pipeline renders as it did before. Calling it again does nothing.
@@ -103,18 +105,21 @@ class SplitPipeline:
 class _Ranks:
     """A process group, where diffusers expects a mesh of devices with one dimension.
 
-    It holds the group's name and not the group. A gloo group closes its connections, which is what frees the other
-    ranks when one of them fails, only when nothing refers to it; torch's `DeviceMesh` does.
+    It refers to the group weakly. A gloo group closes its connections, which is what frees the other ranks when one of
+    them fails, only when nothing refers to it any more; torch's `DeviceMesh` always does.
     """
 
-    group_name: Any
+    group: "weakref.ref[Any]"
     num_ranks: int
 
     def size(self) -> int:
         return self.num_ranks
 
     def get_group(self) -> Any:
-        return _resolve_process_group(self.group_name)
+        group = self.group()
+        if group is None:
+            raise SplitError("the process group is gone: split the pipeline anew in the next one")
+        return group
 
 
 class _Groups:
@@ -128,7 +133,7 @@ class _Groups:
         settings._rank, settings._world_size, settings._device = rank, config.degree, device
         world: Any = distributed.group.WORLD
         self._world = weakref.ref(world)
-        everybody = _Ranks(world.group_name, config.degree)
+        everybody = _Ranks(self._world, config.degree)
         settings._mesh = settings._flattened_mesh = settings._ring_mesh = settings._ulysses_mesh = everybody
         if config.ring > 1 and config.ulysses > 1:
             ranks = torch.arange(config.degree).view(config.ring, config.ulysses)
@@ -145,7 +150,7 @@ class _Groups:
         for ranks in partition:
             group: Any = distributed.new_group(ranks, timeout=timeout)
             if distributed.get_rank() in ranks:
-                mine = _Ranks(group.group_name, len(ranks))
+                mine = _Ranks(weakref.ref(group), len(ranks))
                 self._own.append(mine)
         assert mine is not None
         return mine
@@ -179,6 +184,16 @@ def _check(pipeline: Any, config: ParallelConfig) -> None:
 def _transformers(pipeline: Any) -> list[Any]:
     parts = [getattr(pipeline, name, None) for name in ("transformer", "transformer_2")]
     return [part for part in parts if part is not None]
+
+
+def _read_signatures(transformer: Any, plan: Plan) -> None:
+    """Does now what diffusers' hooks do in their first forward, which could then not be compiled as one graph."""
+    for name, part in plan.items():
+        if isinstance(part, dict):
+            module = transformer.get_submodule(name)
+            hook = HookRegistry.check_if_exists_or_initialize(module).get_hook(f"cp_input---{name}")
+            names = list(inspect.signature(type(module).forward).parameters)[1:]
+            hook.module_forward_metadata.cached_parameter_indices = {name: i for i, name in enumerate(names)}
 
 
 def _self_attentions(transformer: Any) -> list[Any]:

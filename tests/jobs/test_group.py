@@ -66,7 +66,8 @@ class FakeRank:
 
 
 class FakePoint:
-    host, port = "127.0.0.1", 1
+    def meeting(self, generation: int, rank: int, *_: Any) -> tuple[int, int]:
+        return generation, rank
 
 
 class Ranks:

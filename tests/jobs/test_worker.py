@@ -21,6 +21,7 @@ from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from jobs.worker import ClipWorker, RenderedClip, WorkerSetup
 from pipelines.family import OnStep
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest, TextEmbeddings
 from tests.fakes.family import FakeFamily
 from tests.jobs.specs import setup_for, spec
@@ -180,6 +181,14 @@ def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: Clip
     other = spec("sunrise")
     done(worker.render(other, 1))
     assert read_record(store, other.clip_id).attention == "fused"
+
+
+def test_a_record_says_on_how_many_devices_its_clip_was_rendered(worker: ClipWorker, tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    alone, grouped = spec("circle"), replace(spec("square"), parallel=ParallelConfig(2, 2))
+    for one in (alone, grouped):
+        done(worker.render(one, attempt=1))
+    assert [read_record(store, one.clip_id).parallel for one in (alone, grouped)] == [ONE_DEVICE, ParallelConfig(2, 2)]
 
 
 def test_memory_that_ran_out_is_told_with_its_peak(worker: ClipWorker) -> None:
