@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument(
         "--signals", nargs="+", choices=[one.name for one in SIGNALS], default=[one.name for one in SIGNALS]
     )
+    parser.add_argument("--ranks", type=int, nargs="+", help="these ranks alone; all unless told otherwise")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="begins no further session after these")
     parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
     parser.add_argument(
@@ -63,6 +64,7 @@ def main() -> int:
         for size in options.sizes
         for name in options.signals
         for rank in range(size)
+        if options.ranks is None or rank in options.ranks
     ]
     until = time.monotonic() + options.minutes * 60
     done = read_sessions(options.report) if options.report else {}
