@@ -22,13 +22,15 @@ from infra.chaos.rank_workload import GROUPS, Group, RankWorkload
 from infra.chaos.strikes import Strike, Striker
 from infra.local.s3_server import stop_signal_as_interrupt
 
-CLIPS_PER_STRIKE = 3  # one that is hit, and up to two that are not
+CLIPS_PER_STRIKE = 3  # one that is hit, and what is rendered before the next strike falls
 SPARE_CLIPS = 4
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
 SETTINGS = (
     "workers.count=1",
     "stall.beat_interval_s=0.5",
     "stall.beat_timeout_s=6",  # after which a rank that is stopped is taken for frozen
+    "retry.max_stalls=6",  # strikes fall so close together that one clip is there at several
+    "retry.max_lost_workers=6",
 )
 
 
