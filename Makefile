@@ -1,10 +1,10 @@
-# Targets for people: install, demo, test, check, chaos, shapes, distill, evaluate, bench, clean.
+# Targets for people: install, demo, test, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
 
-.PHONY: help install demo test check chaos format shapes distill evaluate bench wheel clean
+.PHONY: help install demo test check chaos strikes format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -31,6 +31,9 @@ check: install  ## format, lint, types, tests: what CI runs
 
 chaos: install  ## inject every fault into a farm on this machine, and audit it (about half an hour)
 	$(BIN)/python -m infra.chaos --report docs/chaos
+
+strikes: install  ## kill and stop each rank of groups that render, again and again (about two hours; resumes)
+	$(BIN)/python -m infra.chaos.ranks --report docs/parallel-faults
 
 format: install  ## format the code
 	$(BIN)/ruff format .

@@ -5,9 +5,8 @@ from typing import Any
 
 import ray
 
-from jobs.records import WorkerIdentity
 from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
-from jobs.worker import ClipWorker, WorkerSetup
+from jobs.worker import ClipWorker, LoadedWorker, WorkerSetup
 
 
 class RenderActor:
@@ -18,8 +17,8 @@ class RenderActor:
         # Ray runs this in the process's main thread; its own handler would end the process in the middle of a clip
         signal.signal(signal.SIGTERM, lambda _number, _frame: self._worker.drain())
 
-    def load(self) -> tuple[WorkerIdentity, frozenset[str]]:
-        return self._worker.load(), self._worker.spooled()
+    def load(self) -> LoadedWorker:
+        return LoadedWorker(self._worker.load(), self._worker.spooled())
 
     @ray.method(concurrency_group="control")
     def beat(self) -> WorkerBeat:

@@ -41,6 +41,11 @@ a manifest (.yaml with axes; .jsonl or .csv with one clip a row):
 
 guidance is a mapping of method (none, cfg, nag, vsf, nasa or cfg+nag), guidance_scale (of cfg and cfg+nag), nag_scale,
 nag_tau, nag_alpha, nag_start, nag_end, nag_norm, vsf_scale, vsf_bias and nasa_scale; CSV has these as columns
+
+parallel: {ulysses: 2, ring: 2} renders a clip on a group of 4 devices, all of one machine unless across_hosts: true;
+it replaces a default's or the model's parallel as a whole, and parallel: {} is one device. CSV has ulysses, ring and
+across_hosts as columns. Attention heads must be a multiple of ulysses, video tokens of ulysses times ring; a size that
+is not is refused with the nearest that is. It decides no clip: two rows that differ in it alone are one clip
 """
 
 

@@ -21,15 +21,17 @@ class NodeBlame:
         self._limit = limit
         self._lost: defaultdict[str, set[WorkerId]] = defaultdict(set)
 
-    def set_aside(self, worker: WorkerId, node: str) -> None:
-        """A worker failed clip after clip."""
-        self._lost[node].add(worker)
+    def set_aside(self, worker: WorkerId, nodes: AbstractSet[str]) -> None:
+        """A worker failed clip after clip; one that lies on several machines may have failed for any of them."""
+        for node in nodes:
+            self._lost[node].add(worker)
 
-    def done(self, attempt: Attempt, node: str) -> None:
-        """A clip passed on a node: those where workers died with it are to blame, and this one is not."""
+    def done(self, attempt: Attempt, nodes: AbstractSet[str]) -> None:
+        """A clip passed on some nodes: others where workers died with it are to blame, and these are not."""
         for worker, lost_on in attempt.lost:
             self._lost[lost_on].add(worker)
-        self._lost.pop(node, None)
+        for node in nodes:
+            self._lost.pop(node, None)
 
     def to_avoid(self, nodes: AbstractSet[str]) -> frozenset[str]:
         """Nodes to keep off, as long as one of `nodes`, on which workers are, is not among them."""

@@ -13,6 +13,7 @@ from jobs.suggest import unknown
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.config import LoraConfig, ModelConfig, load_model_config, model_paths, resolve_source
 from pipelines.loading import ModelWeights, inspect_model
+from pipelines.parallel.geometry import ModelGeometry, read_geometry
 
 Inspect = Callable[[ModelConfig, Path], ModelWeights]
 
@@ -28,6 +29,19 @@ class CatalogEntry:
     config: ModelConfig
     identity: ModelIdentity
     weights: ModelWeights
+
+    @property
+    def geometry(self) -> ModelGeometry:
+        """How its clips can be cut; read when first asked for, which is where a group is.
+
+        Raises:
+            ModelFolderError: the folder's configs say what cannot be.
+        """
+        return self._geometry
+
+    @cached_property
+    def _geometry(self) -> ModelGeometry:
+        return read_geometry(self.weights.folder, self.config)
 
 
 class ModelCatalog:
@@ -87,6 +101,9 @@ class ModelCatalog:
                 for lora, found in zip(config.loras, weights.loras, strict=True)
             ),
             fuse_loras=config.fuse_loras,
+            first_block_cache=config.first_block_cache,
+            compile=config.compile,
+            vae_tiling=config.vae_tiling,
         )
         return CatalogEntry(config, identity, weights)
 

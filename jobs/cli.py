@@ -5,6 +5,7 @@ quarantine; 4 stopped.
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from jobs.config import RunConfig, load_config
 from jobs.errors import JobError, ManifestError, NoClusterError, RefusedError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, counted, make_plan, render_plan_text
+from jobs.plan_advice import advise_on_plan
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
 from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
@@ -30,6 +32,7 @@ from jobs.store_commands import run_store_command
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
 from pipelines.errors import ModelNotFoundError, PipelineError
+from pipelines.parallel.fitness import BACKEND_VARIABLE, check_backend
 
 if TYPE_CHECKING:
     from jobs.worker import LoadModel
@@ -89,12 +92,16 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
         raise ManifestError(f"{options.manifest}: no output; give --output or, in a YAML manifest, output:")
     store = open_store(manifest.output, config.store)
     make_plan(manifest, (), ())  # every row is checked before the store is asked anything
-    return config, catalog, manifest, store, make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    for group in plan.groups:
+        if group.num_pending:
+            check_backend(group.parallel, os.environ.get(BACKEND_VARIABLE))
+    return config, catalog, manifest, store, plan
 
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
-    _, _, _, store, plan = _open(options)
-    _say(console, render_plan_text(plan))
+    _, catalog, _, store, plan = _open(options)
+    _say(console, render_plan_text(plan, advise_on_plan(plan, catalog)))
     _say(console, f"  output {store.uri}")
     return EXIT_OK
 
@@ -124,6 +131,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
             ) as keeper,
         ):
             _start_ray()
+            run.check_places()
             with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
                 if options.retry_quarantined:
                     _lift_quarantine(store, plan)

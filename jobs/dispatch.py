@@ -15,7 +15,6 @@ import ray
 import ray._private.state
 import ray.exceptions
 
-from jobs.actors import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
 from jobs.errors import NoWorkersError
 from jobs.events import (
@@ -40,12 +39,12 @@ from jobs.events import (
     WorkerReady,
 )
 from jobs.failure_classes import classify
-from jobs.records import WorkerIdentity
+from jobs.placing import Placed, placing_for
 from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
-from jobs.worker import WorkerSetup
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
+from jobs.worker import LoadedWorker, WorkerSetup
 
 WAIT_S = 0.5  # how often the loop looks up when nothing happens
 DRAIN_POLL_S = 5.0  # how often the cluster is asked which nodes it will take away
@@ -73,32 +72,32 @@ class Observer(Protocol):
 
 @dataclass(eq=False)
 class _Worker:
-    """An actor and what it has been asked."""
+    """An actor, a single worker or a group, and what it has been asked."""
 
-    actor: Any
-    load: Any  # the reference of its load
-    identity: WorkerIdentity | None = None  # None while it loads
+    placed: Placed
+    loaded: LoadedWorker | None = None  # None while it loads
+    is_gone: bool = False  # its process is
     clips: dict[Any, str] = field(default_factory=dict[Any, str])  # ids, by the task's reference
     beat: Any = None  # the reference of the answer that is awaited
     beat_due: float = 0.0
 
     @property
     def label(self) -> str:
-        return f"{self.identity.host}:{self.identity.pid}" if self.identity else "a worker that was loading"
+        return self.loaded.label if self.loaded else "a worker that was loading"
 
     @property
     def awaited(self) -> list[Any]:
-        return [*self.clips, *([self.beat] if self.beat is not None else [])] if self.identity else [self.load]
+        return [*self.clips, *([self.beat] if self.beat is not None else [])] if self.loaded else [self.placed.load]
 
 
 class Dispatcher:
-    """Renders the clips of one model on a pool of actors.
+    """Renders the clips of one model on a pool of workers: single actors, or groups of them.
 
     Args:
         setup: what each worker is told.
         config: of the run.
-        num_workers: actors to keep.
-        num_gpus: that each reserves; 0 renders on the CPU.
+        num_workers: to keep.
+        num_gpus: that each actor, or each rank of a group, reserves; 0 renders on the CPU.
         observer: is told.
     """
 
@@ -107,7 +106,7 @@ class Dispatcher:
     ) -> None:
         self._setup = setup
         self._config = config
-        self._num_gpus = num_gpus
+        self._placing = placing_for(setup, config, num_gpus)
         self._observer = observer
         self._schedule = Schedule(config, num_workers)
         self._workers: dict[WorkerId, _Worker] = {}
@@ -136,7 +135,8 @@ class Dispatcher:
                 self._observer.turn()
         finally:
             for worker in self._workers.values():
-                ray.kill(worker.actor)
+                self._placing.stop(worker.placed, may_return=False)
+            self._placing.close()
 
     def _carry_out(self, commands: list[Command], specs: Iterator[ClipSpec]) -> None:
         """Does as it is told, and what follows from it at once."""
@@ -145,11 +145,11 @@ class Dispatcher:
             command = waiting.popleft()
             match command:
                 case StartWorker(worker, avoid):
-                    self._start_worker(worker, avoid)
-                case StopWorker(worker, message, is_lost):
+                    self._workers[worker] = _Worker(self._placing.start(avoid))
+                case StopWorker(worker, message, is_lost, may_return):
                     stopped = self._workers.pop(worker)
-                    ray.kill(stopped.actor)  # where the process does not answer, its raylet kills it after 5 s
-                    is_ready = stopped.identity is not None
+                    self._placing.stop(stopped.placed, may_return=may_return and not stopped.is_gone)
+                    is_ready = stopped.loaded is not None
                     self._observer.worker_stopped(stopped.label, message, is_ready=is_ready, is_lost=is_lost)
                 case TakeClip():
                     waiting.extend(self._schedule.handle(Planned(next(specs, None)), time.monotonic()))
@@ -160,17 +160,8 @@ class Dispatcher:
                 case Halt(error):
                     raise error
 
-    def _start_worker(self, worker: WorkerId, avoid: frozenset[str]) -> None:
-        actor = REMOTE_RENDER_ACTOR.options(
-            num_cpus=self._config.workers.num_cpus,
-            num_gpus=self._num_gpus,
-            max_concurrency=self._config.workers.spool_clips + 1,
-            label_selector={"ray.io/node-id": f"!in({','.join(sorted(avoid))})"} if avoid else None,
-        ).remote(self._setup)
-        self._workers[worker] = _Worker(actor, actor.load.remote())
-
     def _start_clip(self, worker: _Worker, attempt: Attempt) -> None:
-        reference = worker.actor.render.remote(attempt.spec, attempt.number, attempt.is_safe)
+        reference = worker.placed.actor.render.remote(attempt.spec, attempt.number, attempt.is_safe)
         worker.clips[reference] = attempt.spec.clip_id
         self._observer.clip_started(worker.label, attempt)
 
@@ -190,7 +181,7 @@ class Dispatcher:
             state = self._workers.get(worker)
             if state is None:  # it was stopped for what another of its references said
                 continue
-            if state.identity is None:
+            if state.loaded is None:
                 yield self._loaded(worker, state)
                 continue
             event = self._beaten(worker, state) if reference == state.beat else self._ended(worker, state, reference)
@@ -209,13 +200,13 @@ class Dispatcher:
     def _ask_for_beats(self) -> None:
         now = time.monotonic()
         for state in self._workers.values():
-            if state.identity is not None and state.beat is None and now >= state.beat_due:
-                state.beat = state.actor.beat.remote()
+            if state.loaded is not None and state.beat is None and now >= state.beat_due:
+                state.beat = state.placed.actor.beat.remote()
                 state.beat_due = now + self._config.stall.beat_interval_s
 
     def _loaded(self, worker: WorkerId, state: _Worker) -> Event:
         try:
-            identity, spooled = ray.get(state.load)
+            loaded: LoadedWorker = ray.get(state.placed.load)
         except ray.exceptions.RayTaskError as error:
             message = redact(f"could not load {self._setup.model.name}: {error.cause}")
             failure_class, may_pass = classify(error.cause)
@@ -224,32 +215,37 @@ class Dispatcher:
             is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
             message = redact(last_line(error) if is_final else first_line(error))
             return WorkerNotLoaded(worker, message, is_final, is_charged=not is_preempted(error))
-        state.identity = identity
+        state.loaded, state.placed.nodes = loaded, loaded.nodes
+        identity = loaded.identity
         self._observer.worker_ready(state.label, identity.device)
-        return WorkerReady(worker, state.label, identity.node_id, spooled)
+        return WorkerReady(worker, state.label, identity.node_id, loaded.spooled, loaded.nodes - {identity.node_id})
 
     def _beaten(self, worker: WorkerId, state: _Worker) -> Event:
         try:
-            beat: WorkerBeat = ray.get(state.beat)
+            beat: WorkerBeat | LostRank = ray.get(state.beat)
         except ray.exceptions.RayError as error:
-            return worker_lost(worker, error)
+            return self._lost(worker, state, error)
         state.beat = None
+        if isinstance(beat, LostRank):
+            return WorkerLost(worker, redact(beat.message), is_preempted=beat.is_preempted)
         self._observer.worker_beat(beat)
         return Beat(worker, beat)
 
     def _ended(self, worker: WorkerId, state: _Worker, reference: Any) -> Event:
         try:
-            outcome: ClipOutcome = ray.get(reference)
+            outcome: ClipOutcome | LostRank = ray.get(reference)
         except ray.exceptions.RayError as error:  # the process died; a clip's own failure comes back as a value
-            return worker_lost(worker, error)
+            return self._lost(worker, state, error)
         del state.clips[reference]
+        if isinstance(outcome, LostRank):
+            return WorkerLost(worker, redact(outcome.message), is_preempted=outcome.is_preempted)
         if isinstance(outcome, ClipDone):
             self._observer.clip_done(outcome)
         return ClipEnded(worker, outcome)
 
-
-def worker_lost(worker: WorkerId, error: ray.exceptions.RayError) -> WorkerLost:
-    return WorkerLost(worker, first_line(error), is_preempted=is_preempted(error))
+    def _lost(self, worker: WorkerId, state: _Worker, error: ray.exceptions.RayError) -> WorkerLost:
+        state.is_gone = True
+        return WorkerLost(worker, first_line(error), is_preempted=is_preempted(error))
 
 
 def is_preempted(error: ray.exceptions.RayError) -> bool:
@@ -293,6 +289,13 @@ def count_workers(resources: dict[str, float], config: RunConfig, num_gpus: int,
 def cluster_resources() -> dict[str, float]:
     """What the cluster has in all, by Ray's names."""
     return {name: float(amount) for name, amount in ray.cluster_resources().items()}
+
+
+def cluster_machines() -> list[dict[str, float]]:
+    """What each node that is alive has in all, by Ray's names."""
+    return [
+        {name: float(amount) for name, amount in node["Resources"].items()} for node in ray.nodes() if node["Alive"]
+    ]
 
 
 def cluster_nodes() -> list[dict[str, object]]:

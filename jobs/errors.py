@@ -42,6 +42,10 @@ class NoClusterError(RefusedError):
     """Ray cannot be reached or started."""
 
 
+class PlacementError(RefusedError):
+    """The cluster has no place for a group of the size that is asked for."""
+
+
 class LeaseHeldError(RefusedError):
     """Another driver is at work on this output."""
 

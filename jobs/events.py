@@ -27,12 +27,14 @@ class WorkerReady:
         label: what people call the worker.
         node: what the cluster calls its machine.
         spooled: ids of clips that an earlier worker has left on that machine, encoded and not committed.
+        others: the further machines of a worker that lies on several.
     """
 
     worker: WorkerId
     label: str
     node: str
     spooled: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,13 @@ class StopWorker:
 
     Args:
         is_lost: it failed; False where it is done with, such as after its share of clips.
+        may_return: what of it is still sound may be used for the next worker; False where all is to be made anew.
     """
 
     worker: WorkerId
     message: str
     is_lost: bool = True
+    may_return: bool = False
 
 
 @dataclass(frozen=True)

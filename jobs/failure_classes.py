@@ -7,7 +7,7 @@ memory, the machine, or nobody known. Loads without torch, whose errors are know
 import errno
 
 from jobs.errors import FailureClass, JobError, StoreError, StoreRefusedError, StoreUnavailableError
-from pipelines.errors import BadPictureError, PipelineError
+from pipelines.errors import BadPictureError, GroupError, PipelineError
 
 MEMORY_TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # torch's allocators', cuBLAS' and cuDNN's
 MACHINE_ERRNOS = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT})
@@ -19,6 +19,8 @@ def classify(error: Exception) -> tuple[FailureClass, bool]:
         return "code", False  # one object is not as it should be; the store is
     if isinstance(error, JobError):
         return error.failure_class, error.may_pass_on_retry
+    if isinstance(error, GroupError):
+        return "worker", True
     if isinstance(error, PipelineError):
         is_picture = isinstance(error, BadPictureError)  # which may pass with the safer setting
         return ("clip", True) if is_picture else ("request", False)

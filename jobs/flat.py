@@ -14,10 +14,24 @@ from typing import Any
 
 from jobs.guidance_fields import with_guidance_fields
 from jobs.lines import Hasher, Place, open_regular_file, read_lines
-from jobs.rows import FIELD_TYPES, GUIDANCE, Row, RowValueError, check_field, check_value, parse_cell
-from jobs.suggest import shown
+from jobs.parallel_fields import read_parallel, with_parallel
+from jobs.rows import (
+    FIELD_TYPES,
+    GUIDANCE,
+    PARALLEL,
+    PARALLEL_FIELDS,
+    Row,
+    RowValueError,
+    check_field,
+    check_value,
+    parse_cell,
+)
+from jobs.suggest import shown, unknown
 
 MAX_RECORD_CHARACTERS = 4 * 1024 * 1024  # a CSV row over many lines; an open quote would swallow the file
+
+_COLUMNS = (*FIELD_TYPES, *PARALLEL_FIELDS)
+_MAPPINGS = {GUIDANCE: "method", PARALLEL: "ulysses"}  # and one of the fields of each
 
 Reader = Callable[[Path, Hasher], Iterator[Row]]
 
@@ -86,7 +100,7 @@ def read_csv(path: Path, hasher: Hasher) -> Iterator[Row]:
             raise place.refuse(f"expected {len(header[1])} cells, as in the header, came {len(cells)}")
         try:
             given = zip(header[1], cells, strict=True)
-            values = {name: parse_cell(name, cell) for name, cell in given if cell}
+            values = with_parallel({name: parse_cell(name, cell) for name, cell in given if cell})
         except RowValueError as error:
             raise place.refuse(str(error)) from error
         yield Row(values, place)
@@ -96,9 +110,10 @@ def _object_values(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RowValueError(f'expected a JSON object, such as {{"prompt": "a red circle"}}, not {shown(document)}')
     flat = with_guidance_fields(document)
+    parallel = {PARALLEL: read_parallel(flat.pop(PARALLEL))} if PARALLEL in flat else {}
     for name in flat:
         check_field(name)
-    return {name: check_value(name, value) for name, value in flat.items()}
+    return {name: check_value(name, value) for name, value in flat.items()} | parallel
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -121,15 +136,13 @@ def _check_header(header: list[str], place: Place) -> None:
     if not header:
         raise place.refuse("the first row must name the fields, it is blank")
     for column in header:
-        if column == GUIDANCE:
+        if column in _MAPPINGS:
             raise place.refuse(
-                "guidance is a mapping, which CSV has none of: name its fields as columns, such as method"
+                f"{column} is a mapping, which CSV has none of: name its fields as columns, such as {_MAPPINGS[column]}"
             )
-        try:
-            check_field(column, "column")
-        except RowValueError as error:
-            remedy = "" if set(header) & FIELD_TYPES.keys() else " (the first row must name the fields)"
-            raise place.refuse(f"{error}{remedy}") from error
+        if column not in _COLUMNS:
+            remedy = "" if set(header) & set(_COLUMNS) else " (the first row must name the fields)"
+            raise place.refuse(f"{unknown('column', column, _COLUMNS)}{remedy}")
         if header.count(column) > 1:
             raise place.refuse(f"the column {column!r} is there twice")
 

@@ -19,7 +19,7 @@ from jobs.digests import DIGEST_BYTES, DigestSet
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.flat import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.lines import Place
-from jobs.rows import Given, Row, RowValueError, check_name, make_request, model_defaults
+from jobs.rows import PARALLEL, Given, Row, RowValueError, check_name, make_request, model_defaults
 from jobs.suggest import shown
 from jobs.types import ClipSpec, ModelIdentity
 from jobs.values_file import ReadS3
@@ -27,6 +27,10 @@ from jobs.yaml_manifest import YamlFile, open_yaml_file
 from nag.errors import NagParameterError
 from pipelines.config import ModelConfig
 from pipelines.errors import PipelineError, RequestError
+from pipelines.parallel.config import ParallelConfig
+from pipelines.parallel.fitness import check_parallel
+from pipelines.parallel.geometry import ModelGeometry
+from pipelines.types import GenerationRequest
 
 MAX_RUN_NAME_CHARACTERS = 100  # leaves room for the index in a clip's name
 _WORD = re.compile(r"[a-z_]+")
@@ -38,6 +42,9 @@ class CatalogedModel(Protocol):
 
     @property
     def identity(self) -> ModelIdentity: ...
+
+    @property
+    def geometry(self) -> ModelGeometry: ...
 
 
 class Catalog(Protocol):
@@ -120,12 +127,13 @@ class Manifest:
                 model, fallback = models[model_name]
                 request = make_request(given, fallback)
                 model.config.check_request(request)
+                parallel = _parallel(given, model, request)
                 name = self._name_of(row, index)
             except (RowValueError, RequestError, NagParameterError) as error:
                 raise self._place_to_blame(row, str(error)).refuse(str(error)) from error
             except (UnknownModelError, PipelineError) as error:
                 raise self._place_to_blame(row, "model").refuse(str(error)) from error
-            yield row, ClipSpec(clip_id(model.identity, request), name, model.identity, request)
+            yield row, ClipSpec(clip_id(model.identity, request), name, model.identity, request, parallel)
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"
@@ -199,6 +207,21 @@ def _model_name(values: Mapping[str, Any]) -> str:
     if "model" not in values:
         raise RowValueError("model is missing: give one for all clips, or one in every row")
     return values["model"]
+
+
+def _parallel(given: Mapping[str, Any], model: CatalogedModel, request: GenerationRequest) -> ParallelConfig:
+    """The group that a row asks for, or else its model's YAML; the geometry is read where there is one."""
+    parallel = given.get(PARALLEL, model.config.parallel)
+    if parallel.degree == 1:
+        return parallel
+    try:
+        check_parallel(parallel, model.geometry, request.shape, model.config)
+    except RequestError as error:
+        if PARALLEL in given:
+            raise
+        remedy = "a row may ask for another group, or for one device with parallel: {}"
+        raise RequestError(f"{error} (the model's YAML asks for it; {remedy})") from error
+    return parallel
 
 
 def _place_of(field: str, row: Row) -> Place:

@@ -19,7 +19,9 @@ class PooledWorker:
 
     Args:
         asked_at: when it was asked for; `heard_at`: when it last said something.
+        others: further machines that it lies on, besides `node`, where its clips are encoded.
         retires: why it gets no more clips; None while it does.
+        is_spent: nothing of it is to be used again.
         paused_until: when the store may take clips again.
     """
 
@@ -27,6 +29,7 @@ class PooledWorker:
     heard_at: float
     label: str = "a worker that was loading"
     node: str | None = None  # None while it loads its model
+    others: frozenset[str] = frozenset()
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])  # by clip_id
     progress: dict[str, ClipProgress] = field(default_factory=dict[str, ClipProgress])
     num_failures_in_a_row: int = 0
@@ -35,12 +38,23 @@ class PooledWorker:
     first_memory_bytes: int | None = None
     retires: str | None = None
     is_draining: bool = False
+    is_spent: bool = False
     paused_until: float = 0.0
     back_off_s: float = 0.0
 
     @property
     def is_ready(self) -> bool:
         return self.node is not None
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """All machines that it needs."""
+        return frozenset() if self.node is None else self.others | {self.node}
+
+    @property
+    def may_return(self) -> bool:
+        """What is left of it, when it is lost, may become a worker again."""
+        return not (self.is_spent or self.is_draining)
 
     def is_open(self, now: float) -> bool:
         """It takes clips."""
@@ -108,7 +122,7 @@ class Pool:
     @property
     def nodes(self) -> set[str]:
         """Those on which workers are, and stay."""
-        return {worker.node for worker in self.workers.values() if worker.node is not None and worker.retires is None}
+        return {node for worker in self.workers.values() if worker.retires is None for node in worker.nodes}
 
     def places(self, now: float, num_wanted: int) -> "Places":
         """Where an attempt could go now. What is given away after this is not taken into account.
@@ -170,7 +184,7 @@ class Places:
             if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):
                 found = [number for number in self.open if self._workers[number].node == attempt.node]
             else:
-                found = [number for number in self.open if self._workers[number].node not in key[1]] or self.open
+                found = [number for number in self.open if not self._workers[number].nodes & key[1]] or self.open
             self._fitting[key] = found
         return self._fitting[key]
 

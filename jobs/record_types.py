@@ -17,6 +17,7 @@ from jobs.record_versions import SCHEMA_VERSION, load_versioned
 from jobs.store_uri import is_key
 from jobs.strict_json import dump, from_dataclass, to_dataclass
 from jobs.types import ClipFailed, ModelIdentity, StageTiming
+from pipelines.parallel.config import ParallelConfig
 from pipelines.types import GenerationRequest
 
 CLIP_ID = re.compile(r"[0-9a-f]{32}")
@@ -57,6 +58,7 @@ class ClipRecord:
     name: str
     model: ModelIdentity
     request: GenerationRequest
+    parallel: ParallelConfig
     run_id: str
     attempt: int
     uri: str

@@ -9,7 +9,7 @@ from typing import Any
 from jobs.errors import RecordError
 from jobs.strict_json import load
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def load_versioned(content: bytes) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def load_versioned(content: bytes) -> dict[str, Any]:
         _update_from_1(document)
     if version < 3:
         _update_from_2(document)
+    if version < 4:
+        _update_from_3(document)
     document["schema_version"] = SCHEMA_VERSION
     return document
 
@@ -52,3 +54,11 @@ def _update_from_2(document: dict[str, Any]) -> None:
     """Version 2 had no safer setting, and did not look at the worker's memory."""
     if "request" in document:
         document |= {"attention": "fused", "host_memory_bytes": None}
+
+
+def _update_from_3(document: dict[str, Any]) -> None:
+    """Version 3 rendered each clip on one device, and no model was accelerated."""
+    if "request" in document:
+        document["parallel"] = {"ulysses": 1, "ring": 1, "across_hosts": False}
+        if isinstance(document.get("model"), dict):  # else it is refused as no model, whatever the version
+            document["model"] |= {"first_block_cache": None, "compile": False, "vae_tiling": False}

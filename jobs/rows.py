@@ -17,7 +17,7 @@ from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.config import ModelConfig
 from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
-FieldType = Literal["text", "whole number", "number"]
+FieldType = Literal["text", "whole number", "number", "yes/no"]
 
 FIELD_TYPES: dict[str, FieldType] = {
     "prompt": "text",
@@ -48,6 +48,8 @@ GUIDANCE = "guidance"  # what YAML and JSONL call a mapping of the fields below
 GUIDANCE_FIELDS = tuple(
     name for name in FIELD_TYPES if name in ("method", "guidance_scale") or name.startswith(("nag_", "vsf_", "nasa_"))
 )
+PARALLEL = "parallel"  # what YAML and JSONL call the mapping of the fields below; it is one value, a ParallelConfig
+PARALLEL_FIELDS: dict[str, FieldType] = {"ulysses": "whole number", "ring": "whole number", "across_hosts": "yes/no"}
 MAX_NAME_CHARACTERS = 128
 _MAX_INTEGER = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -90,17 +92,19 @@ class Row:
     find_place: Callable[[str], Place | None] = field(default=lambda _field: None)
 
 
-def check_field(name: str, kind: str = "field") -> None:
+def check_field(name: str) -> None:
     """Refuses a field that rows do not have."""
+    if name in PARALLEL_FIELDS:
+        raise RowValueError(f"{name} is a field of {PARALLEL}: write {PARALLEL}: {{{name}: ...}}")
     if name not in FIELD_TYPES:
-        raise RowValueError(unknown(kind, name, (*FIELD_TYPES, GUIDANCE)))
+        raise RowValueError(unknown("field", name, (*FIELD_TYPES, GUIDANCE, PARALLEL)))
 
 
 def check_value(name: str, value: object) -> Any:
     """The value of field `name` in its type, where it has it already: an int may stand for a float, and null is for
     `flow_shift` alone, where it is what the scheduler was saved with.
     """
-    expected = FIELD_TYPES[name]
+    expected = _TYPES[name]
     if expected == "text" and isinstance(value, str):
         if name in CHOICES and value not in CHOICES[name]:
             raise RowValueError(unknown(name, value, CHOICES[name]))
@@ -112,6 +116,10 @@ def check_value(name: str, value: object) -> Any:
         number = float(_bounded(name, value)) if isinstance(value, int) else value
         if math.isfinite(number):
             return number
+    if expected == "yes/no":
+        word = value.text if isinstance(value, Unquoted) else str(value).lower() if isinstance(value, bool) else None
+        if word in _YES_NO:
+            return _YES_NO[word]
     if name == "flow_shift" and value is None:
         return None
     raise RowValueError(f"{name} must be {_ARTICLE[expected]}, not {_described(value, expected)}")
@@ -119,12 +127,14 @@ def check_value(name: str, value: object) -> Any:
 
 def parse_cell(name: str, text: str) -> Any:
     """The value of field `name` from text without types, as CSV and files of values have it."""
-    expected = FIELD_TYPES[name]
+    expected = _TYPES[name]
     word = text.strip()
     if expected == "whole number" and _INTEGER_CELL.fullmatch(word):
         return check_value(name, int(word))
     if expected == "number" and _NUMBER_CELL.fullmatch(word):
         return check_value(name, float(word))
+    if expected == "yes/no" and word in _YES_NO:
+        return _YES_NO[word]
     if expected == "text":
         return check_value(name, text)
     raise RowValueError(f"{name} must be {_ARTICLE[expected]}, not {shown(text)}")
@@ -195,7 +205,15 @@ def make_request(given: Mapping[str, Any], fallback: Mapping[str, Any]) -> Gener
     )
 
 
-_ARTICLE: dict[FieldType, str] = {"text": "text", "whole number": "a whole number", "number": "a finite number"}
+_ARTICLE: dict[FieldType, str] = {
+    "text": "text",
+    "whole number": "a whole number",
+    "number": "a finite number",
+    "yes/no": "true or false",
+}
+_REMEDY: dict[FieldType, str] = {"text": 'put it in quotes (")', "yes/no": "write true or false"}
+_TYPES = FIELD_TYPES | PARALLEL_FIELDS
+_YES_NO = {"true": True, "false": False}
 
 
 def _bounded(name: str, value: int) -> int:
@@ -206,7 +224,7 @@ def _bounded(name: str, value: int) -> int:
 
 def _described(value: object, expected: FieldType) -> str:
     """What came, and the remedy where it is plain."""
-    quote_it = 'put it in quotes (")' if expected == "text" else "write a plain decimal number"
+    quote_it = _REMEDY.get(expected, "write a plain decimal number")
     match value:
         case Unquoted(text, reading):
             came = f"{shown(text)[1:-1]}, which YAML reads as {reading}: {quote_it}"
@@ -219,7 +237,8 @@ def _described(value: object, expected: FieldType) -> str:
         case str() if expected == "number" and _NUMBER_CELL.fullmatch(value):
             came = f"the text {shown(value)}: write it without quotes and without an exponent"  # YAML's 1e3 is text
         case str():
-            came = f"the text {shown(value)}" + (": remove the quotes" if _INTEGER_CELL.fullmatch(value) else "")
+            is_quoted = value in _YES_NO if expected == "yes/no" else _INTEGER_CELL.fullmatch(value)
+            came = f"the text {shown(value)}" + (": remove the quotes" if is_quoted else "")
         case list():
             came = "a list; several values of one field go under axes"
         case _:

@@ -1,4 +1,4 @@
-"""One run, from a plan to its summary: the models one after the other, each on a pool of workers of its own."""
+"""One run, from a plan to its summary: models and kinds of worker one after the other, each on a pool of its own."""
 
 import secrets
 import time
@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.catalog import CatalogEntry, ModelCatalog
+from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig
-from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
+from jobs.dispatch import Dispatcher, cluster_machines, cluster_nodes, cluster_resources, count_workers
 from jobs.errors import LeaseLostError, StoreError
 from jobs.failure_ledger import FailureLedger
+from jobs.group_places import RankResources, check_placement, count_groups
 from jobs.lease import LeaseKeeper
 from jobs.making import installed_versions
 from jobs.manifest import Manifest
@@ -24,6 +25,7 @@ from jobs.worker import LoadModel, WorkerSetup
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights, verify_weights
+from pipelines.parallel.config import ParallelConfig
 
 SUMMARY_FILE = "summary.json"
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
@@ -65,6 +67,22 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
     return registry.load_model(config, weights, num_threads)
 
 
+def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+    """The same for the ranks of a group that need no text encoder."""
+    from pipelines import registry
+
+    verify_weights(config, weights)
+    return registry.load_denoiser(config, weights, num_threads)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Clips that one pool of workers renders, one pool after the other, each on the whole cluster."""
+
+    model: str
+    parallel: ParallelConfig
+
+
 @dataclass(eq=False)
 class Run:
     """What a run works with, and how far it is."""
@@ -92,6 +110,17 @@ class Run:
         if self._status is not None:
             write_status(self.store, self._status)
 
+    def check_places(self) -> None:
+        """Refuses what the cluster has no place for. Needs `ray.init` to have been called.
+
+        Raises:
+            PlacementError: a group has more ranks than there is room for.
+        """
+        machines = cluster_machines()
+        for pool in self._pools():
+            if pool.parallel.degree > 1:
+                check_placement(machines, pool.parallel, self._rank_resources(pool))
+
     def render(self, keeper: LeaseKeeper) -> RunSummary:
         """Renders everything that is pending. Needs `ray.init` to have been called.
 
@@ -114,8 +143,8 @@ class Run:
         is_finished = False
         try:
             with progress:
-                for name in dict.fromkeys(group.model for group in self.plan.groups if group.num_pending):
-                    self._render_model(self.catalog.get(name), progress)
+                for pool in self._pools():
+                    self._render_pool(pool, progress)
             is_finished = True
         finally:
             self._close(progress, ledger, keeper, is_finished=is_finished)
@@ -173,13 +202,19 @@ class Run:
             last_failures=progress.last_failures,
         )
 
-    def _render_model(self, entry: CatalogEntry, progress: RunProgress) -> None:
-        name = entry.identity.name
-        resources = cluster_resources()
-        num_gpus = int(
-            entry.config.device == "cuda" or (entry.config.device == "auto" and resources.get("GPU", 0) >= 1)
-        )
-        num_pending = sum(group.num_pending for group in self.plan.groups if group.model == name)
+    def _pools(self) -> list[Pool]:
+        return list(dict.fromkeys(Pool(group.model, group.parallel) for group in self.plan.groups if group.num_pending))
+
+    def _rank_resources(self, pool: Pool) -> RankResources:
+        """What each worker on one device, and each rank of a group, reserves."""
+        device = self.catalog.get(pool.model).config.device
+        has_gpu = device == "cuda" or (device == "auto" and cluster_resources().get("GPU", 0) >= 1)
+        return RankResources(self.config.workers.num_cpus, num_gpus=int(has_gpu))
+
+    def _render_pool(self, pool: Pool, progress: RunProgress) -> None:
+        entry = self.catalog.get(pool.model)
+        rank = self._rank_resources(pool)
+        num_pending = sum(group.num_pending for group in self.plan.groups if Pool(group.model, group.parallel) == pool)
         setup = WorkerSetup(
             model=entry.config,
             weights=entry.weights,
@@ -190,10 +225,16 @@ class Run:
             run_id=self.run_id,
             num_threads=self.config.workers.num_cpus,
             load_model=self.load_model,
+            load_denoiser=load_denoiser if self.load_model is load_model else None,
+            parallel=pool.parallel,
         )
-        num_workers = count_workers(resources, self.config, num_gpus, num_pending)
-        specs = (spec for spec in self.plan.pending() if spec.model.name == name)
-        self._dispatcher = Dispatcher(setup, self.config, num_workers, num_gpus, progress)
+        if pool.parallel.degree == 1:
+            num_workers = count_workers(cluster_resources(), self.config, rank.num_gpus, num_pending)
+        else:
+            num_places = count_groups(cluster_machines(), pool.parallel, rank)
+            num_workers = max(1, min(self.config.workers.count or num_places, num_places, num_pending))
+        specs = (spec for spec in self.plan.pending() if Pool(spec.model.name, spec.parallel) == pool)
+        self._dispatcher = Dispatcher(setup, self.config, num_workers, rank.num_gpus, progress)
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
         self._dispatcher.run(specs)

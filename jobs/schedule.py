@@ -131,9 +131,9 @@ class Schedule:
                 if spec is not None:
                     node = self._spooled_on.pop(spec.clip_id, None)
                     self._waiting.append(Attempt(spec, node=node))
-            case WorkerReady(number, label, node, spooled) if number in workers:
+            case WorkerReady(number, label, node, spooled, others) if number in workers:
                 worker = workers[number]
-                worker.label, worker.node, worker.heard_at = label, node, self._now
+                worker.label, worker.node, worker.others, worker.heard_at = label, node, others, self._now
                 self._recruiting.ready()
                 self._outage.end_if_before(worker.asked_at)
                 self._drain()
@@ -241,7 +241,7 @@ class Schedule:
 
     def _drain(self) -> None:
         for worker in self._pool.workers.values():
-            if worker.node in self._draining_nodes:
+            if worker.nodes & self._draining_nodes:
                 worker.is_draining, worker.retires = True, "its machine is taken away"
 
     def _learn_of_spool(self, node: str, spooled: frozenset[str]) -> None:
@@ -270,7 +270,7 @@ class Schedule:
     ) -> Iterator[Command]:
         """Takes a worker out of the pool; the clips that are charged with it fail, its others go elsewhere."""
         worker = self._pool.workers.pop(number)
-        yield StopWorker(number, message)
+        yield StopWorker(number, message, may_return=worker.may_return)
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
             if progress is not None and progress.stage not in ("lookup", "queue"):
@@ -281,8 +281,7 @@ class Schedule:
                 num_witnessed = attempt.num_witnessed + (clip_id in witnesses)
                 self._waiting.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))
                 continue
-            if worker.node is not None:
-                attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))  # noqa: PLW2901
+            attempt = replace(attempt, lost=(*attempt.lost, *worker_at(number, worker)))  # noqa: PLW2901
             failed = ClipFailed(
                 clip_id=clip_id,
                 name=attempt.spec.name,
@@ -310,17 +309,18 @@ class Schedule:
         attempt = replace(attempt, node=worker.node if outcome.is_spooled else None)
         if outcome.failure_class == "store" and outcome.may_pass_on_retry:
             yield from self._pause(worker, outcome.message)
-        if outcome.failure_class == "worker" and worker.node is not None:
-            attempt = replace(attempt, lost=(*attempt.lost, (number, worker.node)))
+        if outcome.failure_class == "worker":
+            attempt = replace(attempt, lost=(*attempt.lost, *worker_at(number, worker)))
         yield from self._fail(attempt, outcome)
         if outcome.failure_class in ("request", "store"):
             return
         worker.num_failures_in_a_row += 1
         if outcome.failure_class in REPLACED_AFTER:
+            worker.is_spent = outcome.failure_class == "memory"
             yield from self._lose(number, REPLACED_AFTER[outcome.failure_class], ())
         elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
-            if worker.node is not None:
-                self._blame.set_aside(number, worker.node)
+            self._blame.set_aside(number, worker.nodes)
+            worker.is_spent = True
             yield from self._lose(number, f"set aside after {worker.num_failures_in_a_row} failures in a row", ())
 
     def _take_done(self, worker: PooledWorker, attempt: Attempt, done: ClipDone) -> None:
@@ -332,8 +332,7 @@ class Schedule:
         self._deadlines.learn(attempt, done.timings)
         if any(timing.stage == "denoise" for timing in done.timings):
             worker.kinds_done.add(kind(attempt))
-        if worker.node is not None:
-            self._blame.done(attempt, worker.node)
+        self._blame.done(attempt, worker.nodes)
         worker.consider_recycling(self._config.workers, done.memory_bytes)
 
     def _pause(self, worker: PooledWorker, message: str) -> Iterator[Command]:
@@ -377,3 +376,8 @@ class Schedule:
         if (is_share or is_count) and not self.is_finished:
             message = f"{self._num_given_up} of the first {num_ended} clips were given up; their failures say why"
             yield Halt(TooManyFailuresError(message))
+
+
+def worker_at(number: WorkerId, worker: PooledWorker) -> list[tuple[WorkerId, str]]:
+    """A worker with each of the machines that it lies on."""
+    return [(number, node) for node in sorted(worker.nodes)]

@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from jobs.errors import JobError, RecordError
+from pipelines.errors import PipelineError
 
 MAX_DOCUMENT_BYTES = 50_000_000
 T = TypeVar("T")
@@ -74,7 +75,7 @@ def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
     values = {name: convert(hints[name], given[name], f"{where}.{name}".removeprefix(".")) for name in names}
     try:
         return cls(**values)
-    except (JobError, ValueError) as error:  # a request's errors are ValueErrors
+    except (JobError, PipelineError, ValueError) as error:
         raise RecordError(f"{where}: {error}".removeprefix(": ")) from error
 
 

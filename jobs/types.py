@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.errors import FailureClass
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest
 
 # "lookup" is never timed: asking the store whether the clip is there already
@@ -40,6 +41,9 @@ class ModelIdentity:
         decode_timestep, decode_noise_scale: of autoencoders that finish denoising while they decode.
         loras: in the order in which they are added up.
         fuse_loras: they are added to the weights, which rounds differently.
+        first_block_cache: threshold of the cache that skips blocks, None without it.
+        compile: the transformers' blocks are compiled, which rounds differently.
+        vae_tiling: large frames are decoded in tiles.
     """
 
     name: str
@@ -53,16 +57,20 @@ class ModelIdentity:
     decode_noise_scale: float = 0.0
     loras: tuple[LoraIdentity, ...] = ()
     fuse_loras: bool = False
+    first_block_cache: float | None = None
+    compile: bool = False
+    vae_tiling: bool = False
 
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """One clip that is to be. `clip_id` is a hash of everything that decides its pixels."""
+    """One clip that is to be. `clip_id` is a hash of everything that decides its pixels, and so not of `parallel`."""
 
     clip_id: str
     name: str
     model: ModelIdentity
     request: GenerationRequest
+    parallel: ParallelConfig = ONE_DEVICE
 
 
 @dataclass(frozen=True)
@@ -141,3 +149,15 @@ class ClipFailed:
 
 
 ClipOutcome = ClipDone | ClipFailed
+
+
+@dataclass(frozen=True)
+class LostRank:
+    """What a group answers in the place of a beat or an outcome where the rank that would know is gone.
+
+    Args:
+        is_preempted: it was taken away on purpose, which is no clip's fault.
+    """
+
+    message: str
+    is_preempted: bool = False

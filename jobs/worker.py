@@ -13,10 +13,10 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from jobs.check import check_mp4
 from jobs.config import EncodingConfig, StoreConfig
@@ -48,8 +48,10 @@ from pipelines.config import ModelConfig
 from pipelines.errors import BadPictureError
 from pipelines.family import ModelFamily, PeakMemory
 from pipelines.loading import ModelWeights
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import VideoFrames
 
+T = TypeVar("T")
 LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
 REMAINS_S = 3600.0  # after which what another worker was making is surely nobody's
 
@@ -62,6 +64,8 @@ class WorkerSetup:
         output: URI of the store.
         spool_folder: `workers.spool_folder`.
         num_threads: torch's, in the thread that renders.
+        load_denoiser: loads what denoising needs, and no text encoder; None takes `load_model`.
+        parallel: on how many devices this worker renders each clip.
     """
 
     model: ModelConfig
@@ -73,6 +77,39 @@ class WorkerSetup:
     run_id: str
     num_threads: int
     load_model: LoadModel
+    load_denoiser: LoadModel | None = None
+    parallel: ParallelConfig = ONE_DEVICE
+
+
+@dataclass(frozen=True)
+class LoadedWorker:
+    """A worker that has loaded its model.
+
+    Args:
+        spooled: ids of clips that an earlier one has left on its machine, encoded.
+        others: the further ranks of a group, whose leader `identity` is.
+    """
+
+    identity: WorkerIdentity
+    spooled: frozenset[str]
+    others: tuple[WorkerIdentity, ...] = ()
+    parallel: ParallelConfig = ONE_DEVICE
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        name = f"{self.identity.host}:{self.identity.pid}"
+        if not self.others:
+            return name
+        ranks = (self.identity, *self.others)
+        is_one_host = len({rank.host for rank in ranks}) == 1
+        places = ", ".join(f"{rank.pid}" if is_one_host else f"{rank.host}:{rank.pid}" for rank in ranks)
+        return f"{name} (group of {len(ranks)}: {self.parallel}; {'pids' if is_one_host else 'ranks'} {places})"
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """All machines that it lies on."""
+        return frozenset(rank.node_id for rank in (self.identity, *self.others))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +166,10 @@ class ClipWorker:
     @property
     def identity(self) -> WorkerIdentity:
         return WorkerIdentity(socket.gethostname(), self._node_id, self._loaded.device_name, os.getpid())
+
+    def on_device(self, job: Callable[[], T]) -> Future[T]:
+        """Has something done in the thread that owns the device, after what it is at."""
+        return self._device.submit(job)
 
     def spooled(self) -> frozenset[str]:
         """Clips of this output that an earlier worker has left on this machine, encoded."""
@@ -226,6 +267,7 @@ class ClipWorker:
                 name=spec.name,
                 model=spec.model,
                 request=request,
+                parallel=self._setup.parallel,
                 run_id=self._setup.run_id,
                 attempt=attempt,
                 uri=self._store.uri_of(key),

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from jobs.axes import MAX_GRID_CLIPS, Axis, FileAxis, Grid, GuidanceAxis, ListAx
 from jobs.combine import parse_combination, product_of_all
 from jobs.guidance_fields import check_guidance_field
 from jobs.lines import LineTable, Place, decode, read_bytes
-from jobs.rows import GUIDANCE, Given, Row, RowValueError, Unquoted, check_field, check_value
+from jobs.parallel_fields import check_parallel_field, make_parallel
+from jobs.rows import GUIDANCE, PARALLEL, Given, Row, RowValueError, Unquoted, check_field, check_value
 from jobs.suggest import shown, unknown
 from jobs.values_file import ReadS3, read_values_file
 from jobs.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar, parse_yaml
+from pipelines.parallel.config import ParallelConfig
 
 MAX_YAML_BYTES = 16 * 1024 * 1024
 _KEYS = ("name", "model", "output", "defaults", "axes", "combine", "clips")
@@ -111,9 +113,21 @@ class _YamlReader:
     def _fields(self, mapping: YamlMapping) -> dict[str, Given]:
         given: dict[str, Given] = {}
         for name, node in mapping.entries.items():
+            if name == PARALLEL:
+                given[name] = Given(self._parallel(node), self._place(node.line))
+                continue
             self._check_field(name, mapping)
             given[name] = Given(self._checked(name, node), self._place(node.line))
         return given
+
+    def _parallel(self, node: YamlNode) -> ParallelConfig:
+        mapping = self._mapping(node, PARALLEL)
+        self._check_keys(mapping, check_parallel_field)
+        values = {name: self._checked(name, entry) for name, entry in mapping.entries.items()}
+        try:
+            return make_parallel(values)
+        except RowValueError as error:
+            raise self._place(node.line).refuse(str(error)) from error
 
     def _with_guidance(self, mapping: YamlMapping) -> YamlMapping:
         """The mapping with the fields of its `guidance` among its own."""
@@ -125,11 +139,7 @@ class _YamlReader:
 
     def _guidance(self, node: YamlNode, others: Container[str]) -> YamlMapping:
         guidance = self._mapping(node, GUIDANCE)
-        for name, line in guidance.key_lines.items():
-            try:
-                check_guidance_field(name, others)
-            except RowValueError as error:
-                raise self._place(line).refuse(str(error)) from error
+        self._check_keys(guidance, lambda name: check_guidance_field(name, others))
         return guidance
 
     def _grid(self, keys: YamlMapping) -> Grid | None:
@@ -145,11 +155,13 @@ class _YamlReader:
         for name, entry in block.entries.items():
             if name == GUIDANCE:
                 axes[name] = self._guidance_axis(entry, block.entries)
-                continue
-            self._check_field(name, block)
-            if name == "name":
+            elif name == PARALLEL:
+                axes[name] = self._parallel_axis(entry)
+            elif name == "name":
                 raise self._place(block.key_lines[name]).refuse("name is one clip's alone and cannot be an axis")
-            axes[name] = self._axis(name, entry)
+            else:
+                self._check_field(name, block)
+                axes[name] = self._axis(name, entry)
         lengths = {name: len(axis) for name, axis in axes.items()}
         try:
             combination = parse_combination(combine.value, lengths) if combine else product_of_all(lengths)
@@ -164,13 +176,21 @@ class _YamlReader:
         return Grid(axes, combination, place)
 
     def _guidance_axis(self, node: YamlNode, axes: Container[str]) -> GuidanceAxis:
+        nodes = self._mappings(GUIDANCE, node, "[{method: nag}, {method: vsf}]")
+        items = tuple(self._fields(self._guidance(item, axes)) for item in nodes)
+        return GuidanceAxis(items, tuple(self._place(item.line) for item in nodes))
+
+    def _parallel_axis(self, node: YamlNode) -> ListAxis:
+        nodes = self._mappings(PARALLEL, node, "[{ulysses: 2}, {ulysses: 2, ring: 2}]")
+        return ListAxis(self.file, tuple(map(self._parallel, nodes)), array("Q", (item.line for item in nodes)))
+
+    def _mappings(self, name: str, node: YamlNode, example: str) -> list[YamlNode]:
+        """The items of an axis whose values are mappings."""
         if not (isinstance(node, YamlList) and node.items):
             raise self._place(node.line).refuse(
-                "the axis guidance must be a list of mappings, such as [{method: nag}, {method: vsf}]; "
-                "one for all clips goes under defaults"
+                f"the axis {name} must be a list of mappings, such as {example}; one for all clips goes under defaults"
             )
-        items = tuple(self._fields(self._guidance(item, axes)) for item in node.items)
-        return GuidanceAxis(items, tuple(self._place(item.line) for item in node.items))
+        return node.items
 
     def _axis(self, name: str, node: YamlNode) -> Axis:
         place = self._place(node.line)
@@ -233,6 +253,13 @@ class _YamlReader:
             check_field(name)
         except RowValueError as error:
             raise self._place(mapping.key_lines[name]).refuse(str(error)) from error
+
+    def _check_keys(self, mapping: YamlMapping, check: Callable[[str], None]) -> None:
+        for name, line in mapping.key_lines.items():
+            try:
+                check(name)
+            except RowValueError as error:
+                raise self._place(line).refuse(str(error)) from error
 
     def _mapping(self, node: YamlNode, what: str) -> YamlMapping:
         if not isinstance(node, YamlMapping):

@@ -25,5 +25,29 @@ class RequestError(PipelineError, ValueError):
     """The request cannot be rendered by this model."""
 
 
+class GroupError(PipelineError):
+    """Something is wrong with the ranks of a group, which a group made anew may be free of; not with the clip."""
+
+
+class RankLostError(GroupError):
+    """The process of a rank is gone, or nobody can reach it."""
+
+
+class RankPreemptedError(RankLostError):
+    """The machine of a rank was taken away on purpose."""
+
+
+class RankSilentError(GroupError):
+    """A rank is there and does not answer in time."""
+
+
+class RanksDisagreeError(GroupError):
+    """The ranks of a group have come to different latents, so that none of them can be believed."""
+
+
+class GroupBrokenError(GroupError):
+    """The ranks have no process group, since an earlier clip broke it; this one was not begun."""
+
+
 class SplitError(PipelineError):
     """The model cannot be shared out among the ranks of this process group as asked."""

@@ -23,3 +23,9 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
     """
     torch.set_num_threads(num_threads)
     return FAMILIES[config.family].load(config, weights)
+
+
+def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+    """As `load_model`, without the text encoder: for the ranks of a group to which embeddings are sent."""
+    torch.set_num_threads(num_threads)
+    return FAMILIES[config.family].load(config, weights, has_text=False)

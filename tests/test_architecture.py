@@ -14,7 +14,7 @@ MAY_IMPORT = {"nag": set[str](), "pipelines": {"nag"}, "jobs": {"pipelines", "na
 # of nag, jobs/ may see what holds no tensor: the parameters and the errors
 NAG_FOR_JOBS = {"nag.errors", "nag.params"}
 ONLY_IN = {
-    "ray": {"jobs/actors.py", "jobs/dispatch.py", "jobs/cli.py"},
+    "ray": {"jobs/actors.py", "jobs/rank_actors.py", "jobs/placing.py", "jobs/dispatch.py", "jobs/cli.py"},
     "boto3": {"jobs/store.py"},
     "imageio_ffmpeg": {"jobs/encode.py"},
     "decord": {"jobs/check.py", "jobs/doctor.py"},
@@ -24,14 +24,15 @@ ONLY_IN = {
 LIGHT_MODULES = (
     "nag.params", "nag.errors", "pipelines.types", "pipelines.config", "pipelines.errors", "pipelines.loading",
     "pipelines.loras", "pipelines.weight_files", "pipelines.picture_limits", "pipelines.parallel.config",
-    "pipelines.parallel.geometry", "pipelines.parallel.backends",
+    "pipelines.parallel.geometry", "pipelines.parallel.fitness", "pipelines.parallel.backends",
+    "pipelines.parallel.cost", "pipelines.parallel.prediction", "pipelines.parallel.advice",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
-    "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool",
+    "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool", "jobs.group_places",
     "jobs.recruiting", "jobs.schedule",
     "jobs.failure_classes", "jobs.pulse", "jobs.in_flight", "jobs.timing", "jobs.records", "jobs.redaction",
     "jobs.spool", "jobs.store", "jobs.s3_credentials", "jobs.failure_ledger", "jobs.lease", "jobs.lease_record",
     "jobs.run_status", "jobs.progress", "jobs.status", "jobs.garbage", "jobs.store_commands", "jobs.arguments",
-    "jobs.cli",
+    "jobs.cli", "jobs.plan_advice",
 )  # fmt: skip
 
 

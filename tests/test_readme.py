@@ -11,7 +11,7 @@ import yaml
 from jobs.arguments import MANIFEST_HELP
 from jobs.catalog import ModelCatalog
 from jobs.manifest import open_manifest
-from jobs.rows import FIELD_TYPES, GUIDANCE_FIELDS
+from jobs.rows import FIELD_TYPES, GUIDANCE_FIELDS, PARALLEL_FIELDS
 from tests import tiny
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -52,9 +52,18 @@ def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
     assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4 * 2
 
 
-def test_the_readme_and_the_help_name_every_field_of_guidance() -> None:
+def test_the_manifest_of_the_page_on_groups_plans(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "parallel.md").read_text()
+    (manifest,) = re.findall(r"```yaml\n(name:.*?)```", page, re.DOTALL)
+    (tmp_path / "spring.yaml").write_text(manifest)
+    specs = open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs()
+    assert [spec.parallel.degree for spec in specs] == [2, 4, 1, 4]
+
+
+def test_the_readme_and_the_help_name_every_field() -> None:
     for text in (README, MANIFEST_HELP):
         assert [name for name in GUIDANCE_FIELDS if not re.search(rf"\b{name}\b", text)] == []
+        assert [name for name in PARALLEL_FIELDS if not re.search(rf"\b{name}\b", text)] == []
     assert [name for name in FIELD_TYPES if f"`{name}`" not in README] == []
 
 

@@ -32,6 +32,7 @@ NODE_CPUS = 2  # each node has room for all actors of a scenario, so that one ma
 NUM_NODES = 2
 DISK_BYTES = 16 * 1024**2  # of each node's temporary files, where disks can be made
 POLL_S = 0.1
+ACTORS = tuple(f"ray::{name}" for name in ("RenderActor", "GroupActor", "LeaderActor", "FollowerActor"))
 ORPHAN_WAIT_S = 20.0  # Ray kills what does not end by itself after 5 s, and is itself not always prompt
 SETTINGS = (
     "workers.count=2",
@@ -157,7 +158,7 @@ class Farm:
     def start_driver(self, workload: Workload, manifest: Path, prefix: str, options: Sequence[str]) -> Driver:
         """The real driver on a manifest; its workers' family is the workload's."""
         command = [
-            *(sys.executable, "-m", "infra.chaos.driver", workload.family, str(workload.step_s), "render"),
+            *(sys.executable, "-m", "infra.chaos.driver", workload.family, workload.told, "render"),
             *(
                 str(manifest),
                 f"--models={self.models}",
@@ -188,7 +189,7 @@ class Farm:
         for process in self.cluster.processes():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 name = (process.cmdline() or [""])[0]
-                if name.startswith("ray::RenderActor") or "ffmpeg" in Path(name).name:
+                if name.startswith(ACTORS) or "ffmpeg" in Path(name).name:
                     found.append(f"{name} ({process.pid}, {process.status()})")
         return found
 

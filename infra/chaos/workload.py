@@ -11,7 +11,7 @@ from typing import Literal
 
 from pipelines.config import PACKAGED_CONFIGS
 
-Family = Literal["stand-in", "shapes"]
+Family = Literal["stand-in", "shapes", "ranks"]
 POISONED = "poison-"  # how the names of such rows begin
 STAND_IN_SHAPE = {"num_frames": 9, "height": 32, "width": 32}
 
@@ -36,6 +36,11 @@ class Workload:
     @property
     def model(self) -> str:
         return {"stand-in": "stand-in", "shapes": "shapes-wan"}[self.family]
+
+    @property
+    def told(self) -> str:
+        """What the driver tells the family."""
+        return str(self.step_s)
 
     @property
     def healthy(self) -> "Workload":

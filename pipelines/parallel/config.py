@@ -26,6 +26,8 @@ class ParallelConfig:
         for name in ("ulysses", "ring"):
             if getattr(self, name) < 1:
                 raise ModelConfigError(f"parallel.{name} must be at least 1, not {getattr(self, name)}")
+        if self.across_hosts and self.degree == 1:
+            raise ModelConfigError("parallel.across_hosts is for groups: give ulysses or ring above 1, or leave it out")
 
     @property
     def degree(self) -> int:
@@ -34,7 +36,7 @@ class ParallelConfig:
 
     def __str__(self) -> str:
         parts = [f"{name} {getattr(self, name)}" for name in ("ulysses", "ring") if getattr(self, name) > 1]
-        return " x ".join(parts) or "one device"
+        return (" x ".join(parts) or "one device") + (" across hosts" if self.across_hosts else "")
 
 
 ONE_DEVICE = ParallelConfig()

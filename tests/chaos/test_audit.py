@@ -19,6 +19,7 @@ from jobs.records import commit_record, upload_clip, write_quarantine
 from jobs.store import Store, open_store
 from jobs.store_uri import S3Location
 from jobs.types import ClipFailed, ClipSpec
+from pipelines.parallel.config import ONE_DEVICE
 from pipelines.types import VideoFrames
 
 AT = "2026-01-31T12:00:00.000Z"
@@ -66,6 +67,7 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
         name=spec.name,
         model=spec.model,
         request=spec.request,
+        parallel=ONE_DEVICE,
         run_id="run",
         attempt=1,
         uri=clip.uri,

@@ -1,12 +1,16 @@
-"""The chaos suite's short form: four faults, injected into a real driver on a real cluster before a real S3 server."""
+"""The chaos suite's short form: a few faults, injected into a real driver on a real cluster before a real S3 server."""
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from infra.chaos.farm import Farm
-from infra.chaos.play import play
+from infra.chaos.play import Scenario, Scene, play
+from infra.chaos.rank_workload import GROUPS, RankWorkload
 from infra.chaos.scenarios import SHORT, all_scenarios
+from infra.chaos.strikes import Strike, Striker
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(600)]
 SCENARIOS = {scenario.name: scenario for scenario in all_scenarios(is_short=True)}
@@ -24,6 +28,23 @@ def test_a_fault_loses_no_clip_and_commits_none_twice(farm: Farm, name: str) -> 
     assert outcome.audit.violations == ()
     assert outcome.problems == ()
     assert outcome.num_injected >= 1
+
+
+def test_a_rank_that_is_killed_in_the_middle_of_a_clip_is_replaced_and_the_other_goes_on(
+    farm: Farm, tmp_path: Path
+) -> None:
+    strikes: list[Strike] = []
+    workload = RankWorkload.make(5, GROUPS[2], tmp_path)
+
+    def kill_follower(scene: Scene) -> int:
+        return Striker(scene, 1, signal.SIGKILL, strikes.append).strike(1)
+
+    outcome = play(Scenario("rank-killed", "kill -9", workload, kill_follower, settings=("workers.count=1",)), farm, 0)
+    assert outcome.audit.violations == ()
+    assert outcome.problems == ()
+    (strike,) = strikes
+    assert strike.num_kept == 1
+    assert not strike.is_released
 
 
 def test_a_lost_node_is_replaced(farm: Farm) -> None:

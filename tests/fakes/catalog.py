@@ -6,6 +6,8 @@ from jobs.errors import UnknownModelError
 from jobs.suggest import unknown
 from jobs.types import ModelIdentity
 from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
+from pipelines.parallel.geometry import ModelGeometry
 from pipelines.types import GuidanceMethod
 
 
@@ -13,11 +15,13 @@ from pipelines.types import GuidanceMethod
 class FakeCatalogedModel:
     config: ModelConfig
     identity: ModelIdentity
+    geometry: ModelGeometry
 
 
 class FakeCatalog:
-    """Knows `tiny`, whose grid is 4k+1 frames and multiples of 16, `coarse`, whose height and width go by 32, and
-    `strong`, which renders with classifier-free guidance by default.
+    """Knows `tiny`, whose grid is 4k+1 frames and multiples of 16, `coarse`, whose height and width go by 32,
+    `strong`, which renders with classifier-free guidance by default, and `grouped`, which renders on two devices. All
+    have 12 heads; at 64x64x17 `tiny` has 5 x 4 x 4 = 80 tokens.
     """
 
     def __init__(self) -> None:
@@ -25,6 +29,7 @@ class FakeCatalog:
             "tiny": _model("tiny", 16),
             "coarse": _model("coarse", 32),
             "strong": _model("strong", 16, "cfg+nag", 5.0),
+            "grouped": _model("grouped", 16, parallel=ParallelConfig(2)),
         }
 
     def get(self, name: str, /) -> FakeCatalogedModel:
@@ -33,7 +38,13 @@ class FakeCatalog:
         return self.models[name]
 
 
-def _model(name: str, step: int, method: GuidanceMethod = "nag", guidance_scale: float = 1.0) -> FakeCatalogedModel:
+def _model(
+    name: str,
+    step: int,
+    method: GuidanceMethod = "nag",
+    guidance_scale: float = 1.0,
+    parallel: ParallelConfig = ONE_DEVICE,
+) -> FakeCatalogedModel:
     config = ModelConfig(
         name=name,
         family="wan",
@@ -44,5 +55,7 @@ def _model(name: str, step: int, method: GuidanceMethod = "nag", guidance_scale:
         ),
         scheduler=SchedulerConfig(name="UniPCMultistepScheduler", flow_shift=3.0),
         method=method,
+        parallel=parallel,
     )
-    return FakeCatalogedModel(config, ModelIdentity(name, config.source, "r1", "float32", "UniPCMultistepScheduler"))
+    identity = ModelIdentity(name, config.source, "r1", "float32", "UniPCMultistepScheduler")
+    return FakeCatalogedModel(config, identity, ModelGeometry("wan", 2, 12, 8, 64, 512, 4, step, step))

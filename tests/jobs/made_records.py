@@ -14,6 +14,7 @@ from jobs.record_types import (
 )
 from jobs.store import Store
 from jobs.types import ClipFailed
+from pipelines.parallel.config import ONE_DEVICE
 from tests.jobs.specs import MODEL, spec
 
 AT_S = 1_769_860_800.0  # 2026-01-31T12:00:00Z
@@ -29,6 +30,7 @@ def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
         name=f"spring-{clip_id[-2:]}",
         model=MODEL,
         request=spec("circle").request,
+        parallel=ONE_DEVICE,
         run_id=RUN_ID,
         attempt=1,
         uri=store.uri_of(key),

@@ -1,5 +1,7 @@
+import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ from jobs.errors import RefusedError, UnknownModelError
 from jobs.manifest import open_manifest
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.config import ModelConfig
-from pipelines.errors import ModelConfigError, ModelNotFoundError
+from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError
 from pipelines.loading import ModelWeights
 from pipelines.loras import LoraWeights
+from pipelines.types import VideoShape
 
 MODEL_YAML = """
 family: wan
@@ -86,10 +89,33 @@ def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
     )
 
 
+def test_what_accelerates_a_model_is_part_of_its_identity(models: Path) -> None:
+    path = models / "hub.yaml"
+    plain = ModelCatalog(models, FakeInspector()).get("hub").identity
+    path.write_text(f"{path.read_text()}first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n")
+    accelerated = ModelCatalog(models, FakeInspector()).get("hub").identity
+    assert accelerated == replace(plain, first_block_cache=0.08, compile=True, vae_tiling=True)
+
+
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:
     config = models / "mine.yaml"
     config.write_text(config.read_text().replace("name: UniPCMultistepScheduler, ", ""))
     assert ModelCatalog(models, FakeInspector()).get("mine").identity.scheduler == "saved"
+
+
+def test_the_geometry_of_a_model_is_read_once_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    entry = ModelCatalog().get("shapes-wan")
+    assert (entry.geometry.num_heads, entry.geometry.num_tokens(VideoShape(17, 64, 64))) == (4, 80)
+    assert entry.geometry is entry.geometry
+    (tmp_path / "mine.yaml").write_text(MODEL_YAML.format(source="./weights"))
+    without_folder = ModelCatalog(tmp_path, FakeInspector()).get("mine")
+    with pytest.raises(ModelFolderError, match=r"model_index\.json is missing"):
+        _ = without_folder.geometry
+
+
+def test_a_geometry_travels() -> None:
+    geometry = ModelCatalog().get("shapes-ltx").geometry
+    assert pickle.loads(pickle.dumps(geometry)) == geometry
 
 
 def test_a_model_is_inspected_when_it_is_first_asked_for_and_once(models: Path) -> None:

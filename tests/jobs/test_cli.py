@@ -28,12 +28,13 @@ scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of one's own with `tiny` and `coarse`, whose weights are real and whole."""
+    """A folder of one's own with `tiny`, `coarse` and `grouped`, whose weights are real and whole."""
     folder = tmp_path_factory.mktemp("models")
     tiny.wan_pipeline().save_pretrained(folder / "weights")
     (folder / "tiny.yaml").write_text(MODEL.format(source="./weights"))
     coarse = MODEL.format(source="./weights").replace("height: 16, width: 16", "height: 32, width: 32")
     (folder / "coarse.yaml").write_text(coarse)
+    (folder / "grouped.yaml").write_text(MODEL.format(source="./weights") + "parallel: {ulysses: 2}\n")
     return folder
 
 
@@ -48,17 +49,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return captured.err
 
 
-@pytest.mark.parametrize(("suffix", "content", "line", "part"), CASES)
+@pytest.mark.parametrize(("suffix", "content", "line", "_part"), CASES)
 def test_render_refuses_a_malformed_manifest_and_changes_nothing(
-    suffix: str, content: str | bytes, line: int, part: str,
+    suffix: str, content: str | bytes, line: int, _part: str,
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    path = tmp_path / f"spring{suffix}"
+    path = tmp_path / f"spring.{suffix}"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    options = ["--models", str(models), "--output", (tmp_path / "out").as_uri(), "--model", "tiny"]
-    if part.startswith(("model", "give a model")) or "model" in part:
-        options = options[:-2]
-    refused(capsys, "render", str(path), *options)
+    options = ["--models", str(models), "--output", (tmp_path / "out").as_uri()]
+    message = refused(capsys, "render", str(path), *options, *([] if suffix == "yaml" else ["--model", "tiny"]))
+    assert message.startswith(f"nagfarm: {path}:{line}: ")
     assert sorted(tmp_path.iterdir()) == [path]
 
 
@@ -190,6 +190,42 @@ def test_plan_counts_what_is_to_be_rendered(models: Path, tmp_path: Path, capsys
     assert "spring: 6 clips" in printed
     assert "to render 6" in printed
     assert not (tmp_path / "out").exists()
+
+
+GROUPED = "name: spring\nmodel: shapes-wan\nclips: [{prompt: a, parallel: {ulysses: 2, ring: 2}}, {prompt: b}]\n"
+
+
+def test_plan_shows_which_clips_are_for_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "ulysses 2 x ring 2" in printed
+    assert "one device" in printed
+
+
+@pytest.mark.parametrize("command", ["plan", "render"])
+def test_an_attention_backend_that_cannot_be_shared_is_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    message = refused(capsys, command, str(path), "--output", (tmp_path / "out").as_uri())
+    assert "DIFFUSERS_ATTN_BACKEND is 'flex'" in message
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_an_attention_backend_is_no_matter_to_single_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_REFUSED
+    path.write_text(GROUPED.replace("{ulysses: 2, ring: 2}", "{}"))
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+    assert "to render 2" in capsys.readouterr().out
 
 
 def test_models_lists_every_model_and_says_how_to_get_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

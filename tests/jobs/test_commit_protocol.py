@@ -42,6 +42,7 @@ from jobs.store import Store
 from jobs.store_uri import StoredObject
 from jobs.types import ModelIdentity
 from nag.params import NagParams
+from pipelines.parallel.config import ONE_DEVICE
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 from tests.fakes.store import MemoryObject, MemoryStore, Trouble
 
@@ -82,6 +83,7 @@ def record_of(clip_id: str, number: int) -> ClipRecord:
         name="spring",
         model=ModelIdentity("fake", "package:fake", "r1", "float32", "saved"),
         request=GenerationRequest("x", "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 0), NagParams()),
+        parallel=ONE_DEVICE,
         run_id="run-1",
         attempt=number + 1,
         uri=f"memory://store/{key}",

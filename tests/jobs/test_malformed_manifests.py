@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jobs import yaml_tree
 from jobs.errors import ManifestError, StoreUnavailableError
 from jobs.manifest import open_manifest
-from jobs.rows import FIELD_TYPES
+from jobs.rows import FIELD_TYPES, PARALLEL_FIELDS
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
@@ -280,6 +280,121 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         4,
         "the axis guidance must be a list of mappings",
     ),
+    "parallel is a word": (
+        HEAD + "clips:\n  - prompt: a\n    parallel: ulysses\n",
+        5,
+        "parallel must be a mapping (key: value), not a single value",
+    ),
+    "parallel is a number": (HEAD + "defaults:\n  parallel: 2\n", 4, "parallel must be a mapping"),
+    "parallel is null": (HEAD + "defaults:\n  parallel:\n", 4, "parallel must be a mapping"),
+    "parallel with a typo": (
+        HEAD + "clips:\n  - prompt: a\n    parallel:\n      ring: 2\n      ulises: 2\n",
+        7,
+        "unknown field of parallel 'ulises'; did you mean 'ulysses'?",
+    ),
+    "parallel with a stranger": (
+        HEAD + "defaults:\n  parallel: {seed: 1}\n",
+        4,
+        "unknown field of parallel 'seed'; known are ulysses, ring, across_hosts",
+    ),
+    "parallel twice": (
+        HEAD + "defaults:\n  parallel: {ulysses: 2}\n  parallel: {ring: 2}\n",
+        5,
+        "the key 'parallel' is given twice",
+    ),
+    "parallel without ranks": (
+        HEAD + "clips:\n  - prompt: a\n    parallel: {ulysses: 0}\n",
+        5,
+        "parallel.ulysses must be at least 1, not 0",
+    ),
+    "parallel with ranks below none": (
+        HEAD + "defaults: {parallel: {ring: -2}}\n",
+        3,
+        "parallel.ring must be at least 1",
+    ),
+    "parallel with half a rank": (
+        HEAD + "defaults:\n  parallel:\n    ulysses: 2.0\n",
+        5,
+        "ulysses must be a whole number, not the number 2.0",
+    ),
+    "parallel with a quoted number": (HEAD + 'defaults: {parallel: {ring: "2"}}\n', 3, "remove the quotes"),
+    "parallel with nothing": (HEAD + "defaults: {parallel: {ring: }}\n", 3, "ring must be a whole number, not nothing"),
+    "parallel with a list": (
+        HEAD + "defaults: {parallel: {ring: [2]}}\n",
+        3,
+        "ring must be a whole number, not a list",
+    ),
+    "parallel with a mapping": (HEAD + "defaults: {parallel: {ring: {ring: 2}}}\n", 3, "not a mapping"),
+    "parallel with too large a number": (
+        HEAD + f"defaults: {{parallel: {{ring: {'9' * 900}}}}}\n",
+        3,
+        "ring must be at most 9223372036854775807 in size",
+    ),
+    "parallel with another yes": (
+        HEAD + "defaults:\n  parallel:\n    ulysses: 2\n    across_hosts: yes\n",
+        6,
+        "across_hosts must be true or false, not yes, which YAML reads as a yes/no value: write true or false",
+    ),
+    "parallel with a quoted truth": (
+        HEAD + 'defaults: {parallel: {ulysses: 2, across_hosts: "true"}}\n',
+        3,
+        "across_hosts must be true or false, not the text 'true': remove the quotes",
+    ),
+    "parallel with a number for a truth": (
+        HEAD + "defaults: {parallel: {ulysses: 2, across_hosts: 1}}\n",
+        3,
+        "across_hosts must be true or false, not the number 1",
+    ),
+    "one device across hosts": (
+        HEAD + "clips:\n  - prompt: a\n    parallel: {across_hosts: true}\n",
+        5,
+        "parallel.across_hosts is for groups: give ulysses or ring above 1, or leave it out",
+    ),
+    "a field of parallel by itself": (
+        HEAD + "clips:\n  - prompt: a\n    ulysses: 2\n",
+        5,
+        "ulysses is a field of parallel: write parallel: {ulysses: ...}",
+    ),
+    "a field of parallel as an axis": (AXES + "  prompt: [a]\n  ring: [1, 2]\n", 5, "ring is a field of parallel"),
+    "parallel in guidance": (
+        HEAD + "defaults:\n  guidance: {parallel: {ulysses: 2}}\n",
+        4,
+        "unknown field of guidance 'parallel'",
+    ),
+    "a misspelt parallel": (HEAD + "defaults:\n  paralel: {ulysses: 2}\n", 4, "did you mean 'parallel'?"),
+    "parallel axis of numbers": (AXES + "  prompt: [a]\n  parallel:\n  - 2\n", 6, "parallel must be a mapping"),
+    "parallel axis without values": (AXES + "  parallel: []\n", 4, "the axis parallel must be a list of mappings"),
+    "parallel axis of one mapping": (
+        AXES + "  parallel: {ulysses: 2}\n",
+        4,
+        "such as [{ulysses: 2}, {ulysses: 2, ring: 2}]; one for all clips goes under defaults",
+    ),
+    "parallel axis from a range": (AXES + "  parallel: {range: [1, 4]}\n", 4, "must be a list of mappings"),
+    "heads that cannot be shared": (
+        HEAD + "clips:\n  - prompt: a\n    parallel: {ulysses: 8}\n",
+        5,
+        "parallel is ulysses 8, but the 12 attention heads of tiny cannot be shared by 8 ranks: ulysses 1, 2 or 4 can",
+    ),
+    "heads that cannot be shared on an axis": (
+        AXES + "  prompt: [a]\n  parallel:\n  - ulysses: 2\n  - {ulysses: 5, ring: 3}\n",
+        7,
+        "parallel is ulysses 5 x ring 3, but the 12 attention heads of tiny cannot be shared by 5 ranks: ",
+    ),
+    "tokens that cannot be shared": (
+        HEAD + "defaults:\n  parallel: {ring: 3}\nclips:\n  - prompt: a\n",
+        4,
+        "by 3 ranks: ring 2 or 4 can at this size, and 3 ranks at height 48, width 48 or num_frames 21",
+    ),
+    "tokens of one of two sizes": (
+        AXES + "  prompt: [a]\n  num_frames: [21, 17]\ndefaults: {parallel: {ring: 3}}\n",
+        6,
+        "the 80 tokens that a clip of 64x64x17 has",
+    ),
+    "tokens that the model's own group cannot share": (
+        "name: a\nmodel: grouped\nclips:\n  - prompt: a\n    width: 48\n    height: 48\n    num_frames: 17\n",
+        6,
+        "(the model's YAML asks for it; a row may ask for another group, or for one device with parallel: {})",
+    ),
     "prompt is too long": (HEAD + f"clips:\n  - prompt: {'a' * 20_001}\n", 4, "prompt has 20,001 characters"),
     "clip name with a slash": (HEAD + "clips:\n  - prompt: a\n    name: ../x\n", 5, "name must be 1 to 128 letters"),
     "clip name with a line end": (
@@ -392,6 +507,38 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         1,
         "use method cfg+nag, or leave guidance_scale out",
     ),
+    "parallel is a number": ('{"prompt": "a", "parallel": 2}\n', 1, "parallel must be an object, such as {"),
+    "parallel is null": ('{"prompt": "a", "parallel": null}\n', 1, "parallel must be an object, such as"),
+    "parallel is a list": ('{"prompt": "a", "parallel": [{"ring": 2}]}\n', 1, "parallel must be an object, such as"),
+    "parallel with a typo": (
+        '{"prompt": "a"}\n{"prompt": "a", "parallel": {"rings": 2}}\n',
+        2,
+        "unknown field of parallel 'rings'; did you mean 'ring'?",
+    ),
+    "parallel with a field twice": ('{"parallel": {"ring": 2, "ring": 2}}\n', 1, "the field 'ring' is given twice"),
+    "parallel with a truth for a number": (
+        '{"prompt": "a", "parallel": {"ring": true}}\n',
+        1,
+        "ring must be a whole number, not the yes/no value true",
+    ),
+    "parallel with a number for a truth": (
+        '{"prompt": "a", "parallel": {"ring": 2, "across_hosts": 1}}\n',
+        1,
+        "across_hosts must be true or false, not the number 1",
+    ),
+    "parallel without ranks": ('\n{"prompt": "a", "parallel": {"ring": 0}}\n', 2, "parallel.ring must be at least 1"),
+    "one device across hosts": ('{"parallel": {"across_hosts": true}}\n', 1, "parallel.across_hosts is for groups"),
+    "a field of parallel by itself": ('{"prompt": "a", "ulysses": 2}\n', 1, "ulysses is a field of parallel: write"),
+    "heads that cannot be shared": (
+        '{"prompt": "a"}\n\n{"prompt": "a", "parallel": {"ulysses": 8}}\n',
+        3,
+        "cannot be shared by 8 ranks: ulysses 1, 2 or 4 can at this size",
+    ),
+    "the same clip in a group": (
+        '{"prompt": "a", "name": "x"}\n{"prompt": "a", "name": "y", "parallel": {"ulysses": 2}}\n',
+        2,
+        "same as the one at manifest.jsonl:1",
+    ),
     "named too late": ('{"prompt": "a"}\n{"prompt": "a", "name": "y"}\n', 2, "same as the one at manifest.jsonl:1"),
 }
 
@@ -428,6 +575,14 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "unknown method": ("prompt,method\na,nag\nb, vsf\n", 3, "unknown method ' vsf'; did you mean 'vsf'?"),
     "unknown norm": ("prompt,nag_norm\na,l3\n", 2, "unknown nag_norm 'l3'; known are l1, l2"),
     "a scale without its method": ("prompt,method,guidance_scale\na,none,\nb,none,5\n", 3, "the method none runs no"),
+    "parallel column": ("prompt,parallel\na,2\n", 1, "parallel is a mapping, which CSV has none of: name its fields"),
+    "a misspelt column of parallel": ("prompt,ulisses\na,2\n", 1, "unknown column 'ulisses'; did you mean 'ulysses'?"),
+    "parallel column twice": ("prompt,ring,ring\na,2,2\n", 1, "the column 'ring' is there twice"),
+    "half a rank": ("prompt,ulysses\na,2\nb,2.0\n", 3, "ulysses must be a whole number, not '2.0'"),
+    "no rank": ("prompt,ulysses\na,\nb,0\n", 3, "parallel.ulysses must be at least 1, not 0"),
+    "another yes": ("prompt,ring,across_hosts\na,2,yes\n", 2, "across_hosts must be true or false, not 'yes'"),
+    "one device across hosts": ("prompt,ring,across_hosts\na,1,true\n", 2, "parallel.across_hosts is for groups"),
+    "heads that cannot be shared": ("prompt,ulysses\na,2\nb,8\n", 3, "cannot be shared by 8 ranks"),
     "same name": ('prompt,name\n"a\nb",x\nc,x\n', 4, "taken by the clip at manifest.csv:2"),
 }
 
@@ -594,7 +749,23 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 words = st.sampled_from(
-    [*FIELD_TYPES, "guidance", "nag", "axes", "clips", "range", "file", "combine", "tiny", "a * b", "(", "no", "1_0"]
+    [
+        *FIELD_TYPES,
+        "guidance",
+        "parallel",
+        *PARALLEL_FIELDS,
+        "nag",
+        "axes",
+        "clips",
+        "range",
+        "file",
+        "combine",
+        "tiny",
+        "a * b",
+        "(",
+        "no",
+        "1_0",
+    ]
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | words
 documents = st.recursive(
@@ -636,4 +807,30 @@ def test_random_yaml_structures_are_refused_or_read(scratch: Path, catalog: Fake
 def test_random_json_rows_are_refused_or_read(scratch: Path, catalog: FakeCatalog, rows: list[Any]) -> None:
     path = scratch / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
+    survives(path, catalog)
+
+
+groups = st.dictionaries(st.sampled_from([*PARALLEL_FIELDS, "rings"]), st.integers(-2, 200) | st.booleans() | scalars)
+
+
+@given(st.lists(groups | scalars, max_size=3), st.sampled_from([17, 21, 9997]), st.sampled_from([16, 64, 8192]))
+def test_random_groups_are_refused_or_read(
+    scratch: Path, catalog: FakeCatalog, given_groups: list[Any], num_frames: int, height: int
+) -> None:
+    path = scratch / "groups.jsonl"
+    rows = [{"prompt": "a", "num_frames": num_frames, "height": height, "parallel": group} for group in given_groups]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    survives(path, catalog)
+    path = scratch / "groups.yaml"
+    document = {"model": "tiny", "defaults": {"height": height}, "axes": {"prompt": ["a"], "parallel": given_groups}}
+    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8", errors="replace")
+    survives(path, catalog)
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(["", "0", "1", "2", "5", "-3", "true", "false", "x"])] * 3), max_size=4))
+def test_random_cells_of_groups_are_refused_or_read(
+    scratch: Path, catalog: FakeCatalog, cells: list[tuple[str, str, str]]
+) -> None:
+    path = scratch / "groups.csv"
+    path.write_text("prompt,ulysses,ring,across_hosts\n" + "".join(f"a,{','.join(row)}\n" for row in cells))
     survives(path, catalog)

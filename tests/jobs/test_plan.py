@@ -9,6 +9,7 @@ import pytest
 from jobs.errors import ManifestError
 from jobs.manifest import open_manifest
 from jobs.plan import PlanGroup, make_plan, render_plan_text
+from pipelines.parallel.config import ParallelConfig
 from pipelines.types import VideoShape
 from tests.fakes.catalog import FakeCatalog
 
@@ -72,6 +73,46 @@ def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
         "  tiny    64x64      17      4      1          1\n"
         "  tiny    64x64      17      8      2          1"
     )
+
+
+GROUPED = [
+    {"prompt": "a"},
+    {"prompt": "b", "parallel": {"ulysses": 2, "ring": 2, "across_hosts": True}},
+    {"prompt": "c", "parallel": {"ulysses": 4}},
+    {"prompt": "d", "parallel": {"ulysses": 4}},
+    {"prompt": "e", "parallel": {"ulysses": 4}, "num_frames": 13},
+]
+
+
+@pytest.fixture
+def grouped(write: Write) -> Path:
+    return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
+
+
+def test_clips_for_other_devices_are_other_groups_of_the_plan(grouped: Path, catalog: FakeCatalog) -> None:
+    plan = make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
+    assert plan.groups == (
+        PlanGroup("tiny", VideoShape(13, 64, 64), 8, 1, 1, ParallelConfig(4)),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, 1, 1),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, 1, 1, ParallelConfig(2, 2, across_hosts=True)),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, 2, 2, ParallelConfig(4)),
+    )
+
+
+def test_devices_have_a_column_where_some_clip_is_for_a_group(grouped: Path, catalog: FakeCatalog) -> None:
+    printed = render_plan_text(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
+    assert printed.splitlines()[3:] == [
+        "  model  size   devices                          frames  steps  clips  to render",
+        "  tiny   64x64  ulysses 4                            13      8      1          1",
+        "  tiny   64x64  one device                           17      8      1          1",
+        "  tiny   64x64  ulysses 2 x ring 2 across hosts      17      8      1          1",
+        "  tiny   64x64  ulysses 4                            17      8      2          2",
+    ]
+
+
+def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None:
+    plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
+    assert render_plan_text(plan, ["take two", "or one"]) == f"{render_plan_text(plan)}\n  take two\n  or one"
 
 
 def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:

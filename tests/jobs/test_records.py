@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.record_types import ClipRecord, FailureRecord, NagCoverage, QuarantineRecord, WorkerIdentity
+from jobs.record_versions import SCHEMA_VERSION
 from jobs.records import (
     clip_key,
     commit_record,
@@ -36,6 +37,7 @@ from jobs.store import Store, open_store
 from jobs.store_uri import StoredObject
 from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 CLIP_ID = "0123456789abcdef" * 2
@@ -85,6 +87,7 @@ def record_of(store: Store, body: bytes, clip_id: str = CLIP_ID, pid: int = 7) -
         name="spring-1",
         model=MODEL,
         request=REQUEST,
+        parallel=ONE_DEVICE,
         run_id="spring-20260131",
         attempt=1,
         uri=store.uri_of(key),
@@ -182,11 +185,15 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("request.method", "cfg"), "request: guidance_scale must be above 1 for the method cfg"),
         (change("request.nag.nag_norm", "l3"), r"request\.nag\.nag_norm must be 'l1' or 'l2', not 'l3'"),
         (change("request.vsf.vsf_scale", -1), r"request\.vsf: vsf_scale"),
-        (change("schema_version", 4), "schema_version must be 1 to 3, not 4"),
-        (change("schema_version", 0), "schema_version must be 1 to 3, not 0"),
-        (change("schema_version", "3"), "schema_version must be 1 to 3"),
-        (change("schema_version", True), "schema_version must be 1 to 3"),
-        (change("schema_version", dataclasses.MISSING), "schema_version must be 1 to 3, not None"),
+        (change("parallel.ulysses", 0), r"parallel: parallel\.ulysses must be at least 1, not 0"),
+        (change("parallel.ring", "2"), r"parallel\.ring must be int, not '2'"),
+        (change("parallel.across_hosts", 1), r"parallel\.across_hosts must be bool, not 1"),
+        (change("parallel", None), "parallel must be an object"),
+        (change("schema_version", 5), "schema_version must be 1 to 4, not 5"),
+        (change("schema_version", 0), "schema_version must be 1 to 4, not 0"),
+        (change("schema_version", "4"), "schema_version must be 1 to 4"),
+        (change("schema_version", True), "schema_version must be 1 to 4"),
+        (change("schema_version", dataclasses.MISSING), "schema_version must be 1 to 4, not None"),
     ],
 )
 def test_a_record_that_is_not_as_documented_is_refused(
@@ -198,8 +205,32 @@ def test_a_record_that_is_not_as_documented_is_refused(
         ClipRecord.from_json(json.dumps(document).encode())
 
 
-def written_by_version_2(record: ClipRecord) -> dict[str, Any]:
+def test_the_record_of_a_group_comes_back_as_it_was(record: ClipRecord) -> None:
+    grouped = dataclasses.replace(record, parallel=ParallelConfig(2, 3, across_hosts=True))
+    assert ClipRecord.from_json(grouped.to_json()) == grouped
+
+
+def written_by_version_3(record: ClipRecord) -> dict[str, Any]:
     document = json.loads(record.to_json())
+    del document["parallel"]
+    for name in ("first_block_cache", "compile", "vae_tiling"):
+        del document["model"][name]
+    return document | {"schema_version": 3}
+
+
+def test_a_record_of_version_3_is_read_as_rendered_on_one_device(record: ClipRecord) -> None:
+    found = ClipRecord.from_json(json.dumps(written_by_version_3(record)).encode())
+    assert found == dataclasses.replace(record, parallel=ONE_DEVICE)
+
+
+def test_a_record_of_version_3_without_a_model_is_refused(record: ClipRecord) -> None:
+    document = written_by_version_3(record) | {"model": []}
+    with pytest.raises(RecordError, match="model must be an object"):
+        ClipRecord.from_json(json.dumps(document).encode())
+
+
+def written_by_version_2(record: ClipRecord) -> dict[str, Any]:
+    document = written_by_version_3(record)
     del document["attention"], document["host_memory_bytes"]
     return document | {"schema_version": 2}
 
@@ -236,9 +267,10 @@ def test_a_damaged_record_of_version_1_is_refused(record: ClipRecord, path: str)
         ClipRecord.from_json(json.dumps(document).encode())
 
 
-def test_a_failure_of_version_1_is_read() -> None:
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_failure_of_an_earlier_version_is_read(version: int) -> None:
     failure = FailureRecord.of(FAILED, "run-1", utc_iso(0))
-    document = json.loads(failure.to_json()) | {"schema_version": 1}
+    document = json.loads(failure.to_json()) | {"schema_version": version}
     assert FailureRecord.from_json(json.dumps(document).encode()) == failure
 
 
@@ -267,6 +299,12 @@ def test_a_record_of_a_model_with_loras_comes_back_as_it_was(record: ClipRecord)
     assert ClipRecord.from_json(with_loras.to_json()) == with_loras
 
 
+def test_a_record_of_an_accelerated_model_comes_back_as_it_was(record: ClipRecord) -> None:
+    model = dataclasses.replace(MODEL, first_block_cache=0.08, compile=True, vae_tiling=True)
+    accelerated = dataclasses.replace(record, model=model)
+    assert ClipRecord.from_json(accelerated.to_json()) == accelerated
+
+
 def test_a_number_that_is_not_finite_is_never_written(record: ClipRecord) -> None:
     with pytest.raises(RecordError, match="cannot be written as JSON"):
         dataclasses.replace(record, timings=(StageTiming("text", 0.0, float("nan")),)).to_json()
@@ -284,12 +322,18 @@ def test_every_field_is_documented() -> None:
     documented = (
         *(ClipRecord, FailureRecord, QuarantineRecord, ModelIdentity, GenerationRequest, VideoShape, SamplingParams),
         *(LoraIdentity, NagParams, VsfParams, NasaParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
+        ParallelConfig,
     )
     for cls in documented:
         rows = re.findall(r"^\| `(\w+)` \|", sections[cls.__name__], re.MULTILINE)
         extra = {"stage_totals_s"} if cls is ClipRecord else set[str]()
         assert set(rows) == {field.name for field in dataclasses.fields(cls)} | extra, cls.__name__
         assert len(rows) == len(set(rows))
+
+
+def test_the_schema_version_is_documented_wherever_it_stands() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "records.md").read_text(encoding="utf-8")
+    assert re.findall(r"`schema_version` (?:is|\| integer \|) (\d+)", text) == [str(SCHEMA_VERSION)] * 4
 
 
 # keys

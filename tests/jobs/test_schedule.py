@@ -23,10 +23,11 @@ from jobs.events import (
     Tick,
     WorkerLost,
     WorkerNotLoaded,
+    WorkerReady,
 )
 from jobs.retry import GiveUp, Retry, Wait
 from jobs.types import ClipDone, Stage, StageTiming, WorkerBeat
-from tests.jobs.night import CONFIG, SPECS, Night, Taking, failure, of_type, progress, started, with_retry
+from tests.jobs.night import CONFIG, NODES, SPECS, Night, Taking, failure, of_type, progress, started, with_retry
 
 
 @settings(max_examples=10_000, deadline=None)
@@ -198,7 +199,7 @@ def test_the_only_node_is_never_kept_off() -> None:
     farm.ready(0, "only")
     (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
     farm.ready(asked.worker, "only")
-    farm.schedule._blame.set_aside(0, "only")
+    farm.schedule._blame.set_aside(0, {"only"})
     (again,) = of_type(farm.after(WorkerLost(asked.worker, "killed")), StartWorker)
     assert not again.avoid
 
@@ -294,7 +295,7 @@ def test_a_worker_without_a_word_is_killed_and_what_it_computed_is_charged() -> 
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
     farm.after(Tick(), later_s=9)
     commands = farm.after(Tick(), later_s=9)
-    assert StopWorker(0, "no word from it for 27 s") in commands
+    assert StopWorker(0, "no word from it for 27 s", may_return=True) in commands
     assert charged_by(commands) == [second.clip_id]
 
 
@@ -584,7 +585,7 @@ def test_a_worker_whose_device_failed_is_replaced_and_its_other_clips_are_not_ch
     farm = Taking()
     first, *_ = (start.attempt for start in farm.ready(0))
     commands = farm.fails(0, first, "worker")
-    assert StopWorker(0, "replaced, since its device or its machine failed") in commands
+    assert StopWorker(0, "replaced, since its device or its machine failed", may_return=True) in commands
     assert len(of_type(commands, ReportFailure)) == 1
 
 
@@ -594,3 +595,31 @@ def test_retries_can_be_switched_off() -> None:
     farm.ready(0)
     reports = of_type(farm.after(WorkerLost(0, "killed")), ReportFailure)
     assert [type(report.decision) for report in reports] == [GiveUp] * 3
+
+
+# workers on several machines
+
+
+def test_a_worker_on_several_machines_is_replaced_when_any_of_them_is_taken_away() -> None:
+    farm = Taking()
+    clips = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
+    farm.after(NodesDraining(frozenset({NODES[1]})))
+    commands = [command for start in clips for command in farm.done(0, start.attempt.spec)]
+    assert StopWorker(0, "its machine is taken away", is_lost=False) in commands
+
+
+def test_each_machine_of_a_worker_is_blamed_for_its_loss_once_the_clip_passed_elsewhere() -> None:
+    farm = Taking(with_retry(max_losses_of_node=1))
+    (first, *_) = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
+    farm.after(Beat(0, WorkerBeat((progress(first.attempt.spec, "denoise", 1),), 1_000)))
+    farm.after(WorkerLost(0, "killed"))
+    farm.ready(1, NODES[2])
+    farm.done(1, first.attempt.spec)
+    assert farm.schedule._blame.to_avoid({*NODES}) == {NODES[0], NODES[1]}
+
+
+def test_what_is_left_of_a_worker_that_ended_while_it_drained_is_not_used_again() -> None:
+    farm = Taking()
+    farm.ready(0)
+    farm.after(NodesDraining(frozenset({NODES[0]})))
+    assert StopWorker(0, "gone", may_return=False) in farm.after(WorkerLost(0, "gone"))

@@ -21,6 +21,7 @@ from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from jobs.worker import ClipWorker, RenderedClip, WorkerSetup
 from pipelines.family import OnStep
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest, TextEmbeddings
 from tests.fakes.family import FakeFamily
 from tests.jobs.specs import setup_for, spec
@@ -180,6 +181,17 @@ def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: Clip
     other = spec("sunrise")
     done(worker.render(other, 1))
     assert read_record(store, other.clip_id).attention == "fused"
+
+
+@pytest.mark.parametrize("parallel", [ONE_DEVICE, ParallelConfig(2, 2)])
+def test_a_record_says_on_how_many_devices_its_clip_was_rendered(parallel: ParallelConfig, tmp_path: Path) -> None:
+    """By the worker's word, which renders all its clips so, whatever a manifest asked for."""
+    worker = ClipWorker(replace(setup_for(tmp_path), parallel=parallel), "node-1")
+    worker.load()
+    done(worker.render(spec("circle"), attempt=1))
+    worker.close()
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    assert read_record(store, spec("circle").clip_id).parallel == parallel
 
 
 def test_memory_that_ran_out_is_told_with_its_peak(worker: ClipWorker) -> None:

@@ -6,6 +6,7 @@ import pytest
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.config import LoraConfig, load_model_config, model_paths, resolve_source
 from pipelines.errors import ModelConfigError, RequestError
+from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 
 GOOD = """\
@@ -55,6 +56,31 @@ def test_a_yaml_may_choose_the_method_and_its_parameters(tmp_path: Path) -> None
     assert load_model_config(write(tmp_path, GOOD)).method == "nag"
     config = load_model_config(write(tmp_path, GOOD + "method: vsf\nvsf: {vsf_scale: 3}\nnasa: {nasa_scale: 0.5}\n"))
     assert (config.method, config.vsf, config.nasa) == ("vsf", VsfParams(vsf_scale=3.0), NasaParams(nasa_scale=0.5))
+
+
+def test_a_yaml_may_ask_for_a_group_of_devices(tmp_path: Path) -> None:
+    assert load_model_config(write(tmp_path, GOOD)).parallel == ONE_DEVICE
+    config = load_model_config(write(tmp_path, GOOD + "parallel: {ulysses: 2, ring: 2, across_hosts: true}\n"))
+    assert config.parallel == ParallelConfig(2, 2, across_hosts=True)
+    assert load_model_config(write(tmp_path, GOOD + "parallel: {}\n")).parallel == ONE_DEVICE
+
+
+@pytest.mark.parametrize(
+    ("parallel", "message"),
+    [
+        ("{ulysses: 0}", r"parallel\.ulysses must be at least 1, not 0"),
+        ("{ring: -1}", r"parallel\.ring must be at least 1, not -1"),
+        ("{ulises: 2}", "ulises"),
+        ("{ulysses: two}", "'two'"),
+        ("{ulysses: 2.5}", r"2\.5"),
+        ("{across_hosts: true}", "give ulysses or ring above 1"),
+        ("{ring: 2, across_hosts: perhaps}", "perhaps"),
+        ("4", "ParallelConfig"),
+    ],
+)
+def test_a_group_that_no_yaml_may_ask_for_is_refused(tmp_path: Path, parallel: str, message: str) -> None:
+    with pytest.raises(ModelConfigError, match=rf"mine\.yaml.*{message}"):
+        load_model_config(write(tmp_path, f"{GOOD}parallel: {parallel}\n"))
 
 
 def test_a_relative_folder_is_relative_to_the_yaml(tmp_path: Path) -> None:
@@ -143,6 +169,19 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
 def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ModelConfigError, match=message):
         load_model_config(write(tmp_path, f"{GOOD}{text}\n"))
+
+
+def test_what_accelerates_a_model_is_read_and_off_where_nothing_is_said(tmp_path: Path) -> None:
+    text = "first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n"
+    config, plain = (load_model_config(write(tmp_path, GOOD + more)) for more in (text, "first_block_cache: null\n"))
+    assert (config.first_block_cache, config.compile, config.vae_tiling) == (0.08, True, True)
+    assert (plain.first_block_cache, plain.compile, plain.vae_tiling) == (None, False, False)
+
+
+@pytest.mark.parametrize("threshold", ["0", "-0.1", "1", "8", ".inf", ".nan"])
+def test_a_threshold_that_is_no_share_is_refused(tmp_path: Path, threshold: str) -> None:
+    with pytest.raises(ModelConfigError, match="first_block_cache must be between 0 and 1"):
+        load_model_config(write(tmp_path, f"{GOOD}first_block_cache: {threshold}\n"))
 
 
 def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:

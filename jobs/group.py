@@ -1,0 +1,278 @@
+"""A group of ranks as one worker: formed, asked, and formed anew when a rank fails. Knows nothing of Ray.
+
+Decides which ranks are kept and which are started anew, whose word is the group's, and how long anybody is waited for.
+What a rank does is `rank`'s, which process it is in `rank_actors`', when a group is given up `schedule`'s.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jobs.config import RunConfig
+from jobs.errors import FailureClass
+from jobs.records import WorkerIdentity
+from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
+from jobs.worker import LoadedWorker
+from pipelines.errors import (
+    GroupBrokenError,
+    GroupError,
+    RankLostError,
+    RankPreemptedError,
+    RankSilentError,
+)
+from pipelines.parallel.config import ParallelConfig
+
+if TYPE_CHECKING:
+    from pipelines.parallel.membership import MeetingPoint
+
+ENDS_GROUP: frozenset[FailureClass] = frozenset({"memory", "worker"})  # after these the schedule lets it go
+
+
+class Answer(Protocol):
+    """What a rank will answer."""
+
+    def get(self, wait_s: float | None) -> Any:
+        """Waits for it; None for as long as the rank's process lives.
+
+        Raises:
+            RankSilentError: there is none in time.
+            RankLostError: the process is gone; RankPreemptedError: since its machine was taken away.
+            Exception: what the rank raised.
+        """
+        ...
+
+
+class RankProcess(Protocol):
+    """A process with one rank in it."""
+
+    def ask(self, method: str, *arguments: Any) -> Answer:
+        """Has the rank do something, and does not wait for it."""
+        ...
+
+    def name_for_leader(self) -> Any:
+        """What the leader reaches this rank by."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class GroupDeadlines:
+    """How long a group waits, and for what.
+
+    Args:
+        answer_s: for a rank to say whether it is sound; who computes answers too.
+        leave_s: for a rank to come out of a broken group, the leader's uploads included.
+        join_s: for all ranks, loaded, to form one.
+        load_s: for a rank to load its model.
+        silence_s: for a rank's word, by when the schedule has long taken the group for frozen.
+        collective_s: after which a collective raises by itself.
+    """
+
+    load_s: float
+    silence_s: float
+    collective_s: float
+    answer_s: float = 5.0
+    leave_s: float = 20.0
+    join_s: float = 60.0
+
+    @classmethod
+    def of(cls, config: RunConfig) -> "GroupDeadlines":
+        stall = config.stall
+        return cls(config.workers.load_timeout_s, 2 * stall.beat_timeout_s, stall.first_s)
+
+
+class RankGroup:
+    """The ranks of one group.
+
+    Args:
+        parallel: how they share a clip.
+        start: starts the process of a rank.
+        meet: opens the place where they meet, outside of all of them.
+    """
+
+    def __init__(
+        self,
+        parallel: ParallelConfig,
+        start: Callable[[int], RankProcess],
+        meet: "Callable[[], MeetingPoint]",
+        deadlines: GroupDeadlines,
+    ) -> None:
+        self._parallel = parallel
+        self._start = start
+        self._meet = meet
+        self._deadlines = deadlines
+        self._point: MeetingPoint | None = None
+        self._generation = 0
+        self._ranks: list[RankProcess] = []
+        self._identities: dict[int, WorkerIdentity] = {}
+        self._forming = threading.Lock()  # one at a time forms a generation
+        self._changes = threading.Condition()
+        self._session = 0  # of the schedule's workers that this group has been
+        self._is_forming = False
+        self._is_draining = False
+
+    def load(self) -> LoadedWorker:
+        """Starts all ranks, and has them load the model and form their first generation.
+
+        Raises:
+            GroupError: a rank died meanwhile, or does not come forward.
+            Exception: why a rank could not load.
+        """
+        with self._forming:
+            self._point = self._meet()
+            return self._form(frozenset(range(self._parallel.degree)))
+
+    def rebuild(self) -> LoadedWorker:
+        """Forms the next generation in the same place: of the ranks that are sound, with their weights, and of new
+        ones. Whoever still waits for a clip of the earlier one hears nothing more of it.
+
+        Raises:
+            GroupError, Exception: as `load`; nothing of the group is of use then.
+        """
+        with self._changes:
+            self._session += 1
+            self._is_draining = False
+            self._changes.notify_all()
+        with self._forming:
+            return self._form_anew()
+
+    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
+        """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
+        same, it is formed anew first.
+        """
+        with self._changes:
+            session = self._session
+        try:
+            outcome = self._ask_leader(spec, attempt, is_safe)
+            if is_failure(outcome, GroupBrokenError) and self._mend(session):
+                outcome = self._ask_leader(spec, attempt, is_safe)
+        except RankLostError as error:
+            return self._told(error)
+        is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
+        if isinstance(outcome, ClipFailed) and (is_failure(outcome, RankPreemptedError) or is_lost_in_draining):
+            return LostRank(outcome.message, is_preempted=True)
+        return outcome
+
+    def beat(self) -> WorkerBeat | LostRank:
+        """The leader's clips and the largest rank's memory, once all ranks have said something: a group with one that
+        is silent is silent. Of a rank that is gone while all denoise, the leader's answer for the clip tells.
+        """
+        with self._changes:
+            ranks, is_forming = self._ranks, self._is_forming
+        if is_forming:
+            return WorkerBeat((), 0, self._is_draining)
+        beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s)
+        with self._changes:
+            self._is_draining = self._is_draining or any(beat.is_draining for beat in beats.values())
+            if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
+                return WorkerBeat((), 0, self._is_draining)
+        leader: WorkerBeat | None = beats.get(0)
+        is_denoising = leader is not None and any(clip.stage == "denoise" for clip in leader.clips)
+        is_silent = any(isinstance(error, RankSilentError) for error in failures.values())
+        if failures and (is_silent or not is_denoising):
+            return self._told(next(iter(failures.values())))
+        assert leader is not None
+        return WorkerBeat(leader.clips, max(beat.memory_bytes for beat in beats.values()), self._is_draining)
+
+    def drain(self) -> None:
+        """The group was told to end: `beat` says so from now on. Safe in a signal's handler."""
+        self._is_draining = True
+
+    def _told(self, error: GroupError) -> LostRank:
+        return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)
+
+    def _ask_leader(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+        leader = self._ranks[0]
+        return leader.ask("render", spec, attempt, is_safe).get(None)
+
+    def _mend(self, session: int) -> bool:
+        """Forms the next generation, unless another clip already did; False where the schedule lets the group go, as it
+        does for the failure that broke it, and the clip is no longer this group's to render.
+        """
+        with self._forming:
+            broken_by = self._ranks[0].ask("broken_by").get(self._deadlines.answer_s)
+            is_kept = session == self._session and broken_by not in ENDS_GROUP
+            if is_kept and broken_by is not None:
+                self._form_anew()
+        if not is_kept:
+            with self._changes:
+                self._changes.wait_for(lambda: self._session != session, self._deadlines.silence_s)
+        return is_kept
+
+    def _form_anew(self) -> LoadedWorker:
+        """Of the ranks that are fit, and of new ones."""
+        with self._changes:
+            self._is_forming = True
+        try:
+            return self._form(self._unfit())
+        finally:
+            with self._changes:
+                self._is_forming = False
+
+    def _unfit(self) -> frozenset[int]:
+        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group."""
+        limits = self._deadlines
+        sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s)
+        unfit = {rank for rank in range(len(self._ranks)) if not sound.get(rank)}
+        for rank in unfit:
+            self._ranks[rank].kill()  # which frees those that wait for it
+        kept = [rank for rank in range(len(self._ranks)) if rank not in unfit]
+        left, _ = collect([self._ranks[rank].ask("leave", limits.leave_s / 2) for rank in kept], limits.leave_s)
+        stuck = {rank for place, rank in enumerate(kept) if place not in left}
+        for rank in stuck:
+            self._ranks[rank].kill()
+        return frozenset(unfit | stuck)
+
+    def _form(self, missing: frozenset[int]) -> LoadedWorker:
+        """Starts the ranks that are missing, and has all join the next generation."""
+        limits, point = self._deadlines, self._point
+        assert point is not None, "load comes first"
+        kept = dict(enumerate(self._ranks))
+        ranks = [self._start(rank) if rank in missing else kept[rank] for rank in range(self._parallel.degree)]
+        with self._changes:
+            self._ranks = ranks  # at once: what is started here is killed here, whatever comes of it
+        asked = sorted(missing)
+        loaded = get_all([ranks[rank].ask("load") for rank in asked], limits.load_s)
+        self._identities |= dict(zip(asked, loaded, strict=True))
+        self._generation += 1
+        meetings = [
+            point.meeting(self._generation, rank, self._parallel, limits.collective_s) for rank in range(len(ranks))
+        ]
+        names = [rank.name_for_leader() for rank in ranks[1:]]
+        joining = [rank.ask("join", meeting) for rank, meeting in zip(ranks[1:], meetings[1:], strict=True)]
+        get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
+        spooled = ranks[0].ask("spooled").get(limits.answer_s)
+        leader, *others = (self._identities[rank] for rank in range(len(ranks)))
+        return LoadedWorker(leader, spooled, tuple(others), self._parallel)
+
+
+def collect(answers: Sequence[Answer], wait_s: float) -> tuple[dict[int, Any], dict[int, GroupError]]:
+    """Waits for all, in `wait_s` together: the answers, and why there is none, by their places."""
+    until = time.monotonic() + wait_s
+    found: dict[int, Any] = {}
+    failures: dict[int, GroupError] = {}
+    for place, answer in enumerate(answers):
+        try:
+            found[place] = answer.get(max(0.0, until - time.monotonic()))
+        except GroupError as error:
+            failures[place] = error
+    return found, failures
+
+
+def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
+    """Waits for all, in `wait_s` together.
+
+    Raises:
+        Exception: the first that is not about the connection alone; or else why there is an answer missing.
+    """
+    found, failures = collect(answers, wait_s)
+    if failures:
+        raise next(iter(failures.values()))
+    return [found[place] for place in range(len(answers))]
+
+
+def is_failure(outcome: ClipOutcome, kind: type[GroupError]) -> bool:
+    return isinstance(outcome, ClipFailed) and outcome.error_type == kind.__name__

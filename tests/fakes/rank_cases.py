@@ -1,0 +1,115 @@
+"""What ranks in processes of their own do for the tests of `RankPart`: each case is a function of a meeting.
+
+Three ranks in a row: in `denoise`, rank 0 waits for rank 1 alone, and rank 1 for rank 2, which fails if it is told to.
+"""
+
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from nag.params import NagParams
+from pipelines.errors import GroupBrokenError, RanksDisagreeError
+from pipelines.family import OnStep
+from pipelines.parallel.exchange import broadcast_embeddings
+from pipelines.parallel.family import RankPart, is_of_connection
+from pipelines.parallel.membership import Meeting, Membership
+from pipelines.types import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
+from tests.fakes.ranks import FakeRankFamily
+
+CPU = torch.device("cpu")
+KEPT: list[Exception] = []  # with their frames, as a future or a log keeps them
+
+
+class RowFamily(FakeRankFamily):
+    """See the module."""
+
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        rank, passed = dist.get_rank(), embeddings.prompt_embeds.clone()
+        if rank < 2:
+            dist.recv(passed, src=rank + 1)
+        elif request.prompt == "fails":
+            raise ValueError("rank 2 did not like it")
+        if rank > 0:
+            dist.send(passed, dst=rank - 1)
+        return passed + rank if request.prompt == "differs" else passed
+
+
+def request(prompt: str) -> GenerationRequest:
+    return GenerationRequest(prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 1), NagParams())
+
+
+def embeddings() -> TextEmbeddings:
+    """Of each dtype that text comes in, and two that are None."""
+    noise = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(5))
+    mask = torch.tensor([[True, True, False]])
+    return TextEmbeddings(noise.to(torch.bfloat16), mask, noise, mask.to(torch.int64), noise.to(torch.float16))
+
+
+def denoise(meeting: Meeting, prompt: str) -> tuple[str, str, float]:
+    """How it ended, what the rank blames itself for, and how long it took."""
+    failures: list[Exception] = []
+    part = RankPart(RowFamily(), failures.append)
+    part.join(meeting)
+    start = time.monotonic()
+    try:
+        part.denoise(request(prompt), embeddings() if meeting.rank == 0 else None, lambda _: None)
+    except (RuntimeError, ValueError, RanksDisagreeError) as error:
+        KEPT.append(error)
+        end = "connection" if is_of_connection(error) else type(error).__name__
+        assert not part.is_whole
+    else:
+        end = "done"
+    took_s = time.monotonic() - start
+    try:
+        part.denoise(request("well"), None, lambda _: None) if end != "done" else None
+    except GroupBrokenError:
+        end += ", broken"
+    part.leave()
+    return end, type(failures[0]).__name__ if failures else "", took_s
+
+
+def receive(meeting: Meeting, _prompt: str) -> bool:
+    """Whether the leader's embeddings are here bit by bit."""
+    membership = Membership.join(meeting, CPU)
+    received = broadcast_embeddings(embeddings() if meeting.rank == 0 else None, CPU)
+    membership.leave()
+    return all(is_same(getattr(received, name), value) for name, value in vars(embeddings()).items())
+
+
+def join_and_leave(meeting: Meeting, _prompt: str) -> int:
+    """How many files the process has open afterwards."""
+    Membership.join(meeting, CPU).leave()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+CASES: dict[str, Callable[[Meeting, str], Any]] = {
+    "denoise": denoise,
+    "receive": receive,
+    "join_and_leave": join_and_leave,
+}
+
+
+def serve(connection: Connection) -> None:
+    """Does one case after the other until the connection is closed."""
+    torch.set_num_threads(1)
+    while True:
+        try:
+            name, meeting, prompt = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send((True, CASES[name](meeting, prompt)))
+        except Exception:  # noqa: BLE001 told to the test
+            connection.send((False, traceback.format_exc()))

@@ -1,0 +1,78 @@
+"""A family for the ranks of a group: real collectives at each step, and failures on the rank that a prompt names.
+
+`rank N WHAT` at a prompt's beginning does WHAT on rank N alone, after its first step; WHAT is what `FakeFamily` knows.
+`differ once PATH` there gives latents that no other rank has. `slow PATH` takes steps until the leader sees PATH.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from pipelines.config import ModelConfig
+from pipelines.family import OnStep
+from pipelines.loading import ModelWeights
+from pipelines.parallel.config import ParallelConfig
+from pipelines.types import GenerationRequest, TextEmbeddings
+from tests.fakes.family import FakeFamily, is_first
+
+MAX_SLOW_STEPS = 1200
+FAULT_AFTER_S = 1.2  # by when the leader has said what it is at
+
+
+class FakeRankFamily(FakeFamily):
+    """See the module."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.split_as: ParallelConfig | None = None
+
+    def split(self, config: ParallelConfig) -> None:
+        assert dist.get_world_size() == config.degree
+        self.split_as = config
+
+    def unsplit(self) -> None:
+        self.split_as = None
+
+    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+        super().encode_text(request)
+        return TextEmbeddings(
+            torch.full((1, 2, 3), (request.sampling.seed % 7) / 7), torch.ones(1, 2, dtype=torch.bool)
+        )
+
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        words = request.prompt.split()
+        total = self._exchange(embeddings)
+        if words[0] == "slow":
+            for _ in range(MAX_SLOW_STEPS):
+                total = self._exchange(embeddings)
+                if self._all_see(Path(words[1])):
+                    break
+                time.sleep(0.05)
+        if words[0] == "rank":
+            time.sleep(FAULT_AFTER_S)
+            is_here = dist.get_rank() == int(words[1])
+            request = replace(request, prompt=" ".join(words[2:]) if is_here else "sunrise")
+        super().denoise(request, embeddings, on_step)
+        latents = self._exchange(embeddings) + total
+        is_wrong = request.prompt.startswith("differ") and is_first(Path(words[-1]))
+        return latents + 1 if is_wrong else latents
+
+    def _exchange(self, embeddings: TextEmbeddings) -> torch.Tensor:
+        total = embeddings.prompt_embeds.clone()
+        dist.all_reduce(total)
+        return total
+
+    def _all_see(self, path: Path) -> bool:
+        """Whether a file is there, by what the leader sees, so that no rank goes on alone."""
+        seen = torch.tensor([float(path.exists())])
+        dist.broadcast(seen, src=0)
+        return bool(seen)
+
+
+def load_fake_rank(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeRankFamily:
+    return FakeRankFamily()

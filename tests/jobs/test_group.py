@@ -1,0 +1,237 @@
+"""What a group decides when its ranks answer, or do not, with ranks made by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from jobs.group import GroupDeadlines, RankGroup
+from jobs.records import WorkerIdentity
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipProgress, LostRank, WorkerBeat
+from pipelines.errors import GroupError, ModelFolderError, RankLostError, RankPreemptedError, RankSilentError
+from pipelines.parallel.config import ParallelConfig
+from tests.jobs.specs import spec
+
+PAIR = ParallelConfig(ulysses=2)
+CLIP = spec("sunrise")
+DONE = ClipDone(CLIP.clip_id, CLIP.name, "file:///clip", 1, ())
+DENOISING = WorkerBeat((ClipProgress(CLIP.clip_id, "denoise", 1, 0.1),), 100)
+IDLE = WorkerBeat((), 100)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that is there already."""
+
+    value: Any
+
+    def get(self, wait_s: float | None) -> Any:
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@dataclass
+class FakeRank:
+    """A rank that answers as it is told to; methods that nobody speaks of succeed."""
+
+    index: int
+    number: int
+    answers: dict[str, Any] = field(default_factory=dict[str, Any])
+    asked: list[str] = field(default_factory=list[str])
+    is_killed: bool = False
+
+    def ask(self, method: str, *arguments: Any) -> Given:
+        self.asked.append(method)
+        if self.is_killed:
+            return Given(RankLostError("killed"))
+        defaults: dict[str, Any] = {
+            "load": WorkerIdentity("host", f"node-{self.index}", "fake", self.number),
+            "is_sound": True,
+            "spooled": frozenset({"spooled"}),
+            "beat": WorkerBeat((), 100 + self.index),
+            "render": DONE,
+        }
+        answer = self.answers.get(method, defaults.get(method))
+        if isinstance(answer, list):
+            return Given(answer.pop(0))
+        return Given(answer() if callable(answer) else answer)
+
+    def name_for_leader(self) -> int:
+        return self.number
+
+    def kill(self) -> None:
+        self.is_killed = True
+
+
+class FakePoint:
+    def meeting(self, generation: int, rank: int, *_: Any) -> tuple[int, int]:
+        return generation, rank
+
+
+class Ranks:
+    """Starts ranks, and remembers them in order; `prepare` is done to each."""
+
+    def __init__(self, prepare: Callable[[FakeRank], None] = lambda _: None) -> None:
+        self.started: list[FakeRank] = []
+        self._prepare = prepare
+
+    def start(self, index: int) -> FakeRank:
+        rank = FakeRank(index, len(self.started))
+        self._prepare(rank)
+        self.started.append(rank)
+        return rank
+
+    @property
+    def alive(self) -> list[int]:
+        return sorted(rank.number for rank in self.started if not rank.is_killed)
+
+
+def formed(ranks: Ranks) -> RankGroup:
+    point: Any = FakePoint()
+    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, 0.05, 0.05))
+    group.load()
+    return group
+
+
+def failed(error_type: str, failure_class: Any = "worker") -> ClipFailed:
+    return ClipFailed(CLIP.clip_id, CLIP.name, 1, failure_class, True, error_type, "why", "", "host:1")
+
+
+def test_a_group_is_its_leader_and_says_who_else_is_in_it() -> None:
+    loaded = formed(Ranks()).rebuild()
+    assert loaded.label == "host:0 (group of 2: ulysses 2; pids 0, 1)"
+    assert loaded.nodes == {"node-0", "node-1"}
+    assert loaded.spooled == {"spooled"}
+
+
+def test_why_a_rank_cannot_load_is_why_the_group_cannot() -> None:
+    ranks = Ranks(lambda rank: rank.answers.update(load=ModelFolderError("broken")) if rank.index else None)
+    with pytest.raises(ModelFolderError, match="broken"):
+        formed(ranks)
+
+
+def test_ranks_that_are_sound_are_kept_with_their_weights() -> None:
+    ranks = Ranks()
+    formed(ranks).rebuild()
+    assert ranks.alive == [0, 1]
+    assert [rank.asked.count("load") for rank in ranks.started] == [1, 1]
+    assert [rank.asked.count("leave") for rank in ranks.started] == [1, 1]
+
+
+@pytest.mark.parametrize("answer", [False, RankSilentError("silent"), RankLostError("gone")])
+def test_a_rank_that_is_not_sound_or_does_not_say_so_is_started_anew(answer: bool | GroupError) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[1].answers["is_sound"] = answer
+    group.rebuild()
+    assert ranks.alive == [0, 2]
+
+
+def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["leave"] = RankSilentError("still at it")
+    group.rebuild()
+    assert ranks.alive == [1, 2]
+
+
+def test_a_group_that_does_not_form_is_told_so() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[1].answers["join"] = RankSilentError("nobody came")
+    with pytest.raises(RankSilentError, match="nobody came"):
+        group.rebuild()
+
+
+def test_a_group_says_what_its_leader_is_at_and_how_much_its_largest_rank_holds() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["beat"] = DENOISING
+    assert group.beat() == WorkerBeat(DENOISING.clips, 101)
+
+
+def test_a_group_drains_when_any_rank_does() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
+    beat = group.beat()
+    assert isinstance(beat, WorkerBeat)
+    assert beat.is_draining
+
+
+@pytest.mark.parametrize(("leader", "is_told"), [(IDLE, True), (DENOISING, False)])
+def test_a_rank_that_dies_is_told_of_by_the_beats_unless_the_leader_is_about_to(
+    leader: WorkerBeat, is_told: bool
+) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["beat"] = leader
+    ranks.started[1].answers["beat"] = RankLostError("gone")
+    assert isinstance(group.beat(), LostRank) == is_told
+
+
+def test_a_silent_rank_is_told_of_whatever_the_leader_is_at() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["beat"] = DENOISING
+    ranks.started[1].answers["beat"] = RankSilentError("silent")
+    assert group.beat() == LostRank("silent")
+
+
+@pytest.mark.parametrize(("error", "is_preempted"), [(RankLostError("gone"), False), (RankPreemptedError("x"), True)])
+def test_a_leader_that_is_gone_is_told_of_in_the_place_of_its_clip(error: GroupError, is_preempted: bool) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["render"] = error
+    assert group.render(CLIP, 1, False) == LostRank(str(error), is_preempted)
+
+
+def test_a_clip_that_lost_a_rank_to_a_preemption_is_not_charged_with_it() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["render"] = failed("RankPreemptedError")
+    assert group.render(CLIP, 1, False) == LostRank("why", is_preempted=True)
+
+
+def test_a_clip_that_lost_a_rank_that_was_told_to_end_is_not_charged_with_it() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["render"] = failed("RankLostError")
+    assert group.render(CLIP, 1, False) == failed("RankLostError")
+    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
+    group.beat()
+    assert group.render(CLIP, 1, False) == LostRank("why", is_preempted=True)
+
+
+def test_a_group_that_an_unknown_error_broke_is_formed_anew_for_its_next_clip() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers |= {"render": [failed("GroupBrokenError"), DONE], "broken_by": "code"}
+    assert group.render(CLIP, 1, False) == DONE
+    assert [rank.asked.count("leave") for rank in ranks.started] == [1, 1]
+
+
+@pytest.mark.parametrize("broken_by", ["memory", "worker"])
+def test_a_group_that_the_schedule_lets_go_begins_no_further_clip(broken_by: str) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    outcomes: list[ClipOutcome] = [failed("GroupBrokenError"), DONE]
+    ranks.started[0].answers |= {"render": outcomes, "broken_by": broken_by}
+    assert group.render(CLIP, 1, False) == failed("GroupBrokenError")
+    assert outcomes == [DONE]
+    assert not [rank for rank in ranks.started if "leave" in rank.asked]
+
+
+def test_a_clip_that_was_waiting_when_its_group_was_formed_anew_is_not_rendered_by_the_next_one() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+
+    def broken_meanwhile() -> ClipOutcome:
+        group.rebuild()
+        return failed("GroupBrokenError")
+
+    ranks.started[0].answers["render"] = broken_meanwhile
+    assert group.render(CLIP, 1, False) == failed("GroupBrokenError")
+    assert ranks.started[0].asked.count("render") == 1
