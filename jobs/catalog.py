@@ -101,6 +101,9 @@ class ModelCatalog:
                 for lora, found in zip(config.loras, weights.loras, strict=True)
             ),
             fuse_loras=config.fuse_loras,
+            first_block_cache=config.first_block_cache,
+            compile=config.compile,
+            vae_tiling=config.vae_tiling,
         )
         return CatalogEntry(config, identity, weights)
 

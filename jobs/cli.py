@@ -24,6 +24,7 @@ from jobs.config import RunConfig, load_config
 from jobs.errors import JobError, ManifestError, NoClusterError, RefusedError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, counted, make_plan, render_plan_text
+from jobs.plan_advice import advise_on_plan
 from jobs.records import committed_ids, lift_quarantine, quarantined_ids
 from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
@@ -99,8 +100,8 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
 
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
-    _, _, _, store, plan = _open(options)
-    _say(console, render_plan_text(plan))
+    _, catalog, _, store, plan = _open(options)
+    _say(console, render_plan_text(plan, advise_on_plan(plan, catalog)))
     _say(console, f"  output {store.uri}")
     return EXIT_OK
 

@@ -20,13 +20,26 @@ from pipelines.types import GenerationRequest
 CLIP_ID_SCHEMA = 2  # raise it when the same values begin to mean other pixels
 NUM_HEX_DIGITS = 32
 
+# Fields of `ModelIdentity` that came when clips had ids already. Their defaults mean what was done without them, so at
+# these they are left out: those clips keep their ids and are not rendered anew. Every further field belongs here.
+LATER_FIELDS = frozenset({"first_block_cache", "compile", "vae_tiling"})
+_LATER_DEFAULTS = {field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS}
+
 _ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
 
 
 def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
     """The first 32 hex digits of SHA-256 over the canonical JSON of `model` and `request`."""
-    document = {"schema": CLIP_ID_SCHEMA, "model": _canonical(model), "request": _canonical(request)}
+    document = {"schema": CLIP_ID_SCHEMA, "model": _model(model), "request": _canonical(request)}
     return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
+
+
+def _model(model: ModelIdentity) -> dict[str, Any]:
+    document = _canonical(model)
+    for name, default in _LATER_DEFAULTS.items():
+        if document[name] == default:
+            del document[name]
+    return document
 
 
 def _canonical(value: Any) -> dict[str, Any]:

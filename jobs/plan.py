@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jobs.manifest import Manifest
 from jobs.types import ClipSpec
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
-from pipelines.types import VideoShape
+from pipelines.types import GuidanceMethod, VideoShape
 
 MAX_PRINTED_GROUPS = 20
 _TEXT_COLUMNS = ("model", "size", "devices")  # the others are numbers
@@ -22,7 +22,11 @@ class _Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanGroup:
-    """The clips of one model, shape, number of steps and group of devices: those that take equally long."""
+    """The clips of one model, shape, number of steps and group of devices: those that take equally long.
+
+    Args:
+        method: of the first of them; which clips are of one group it does not decide.
+    """
 
     model: str
     shape: VideoShape
@@ -30,6 +34,7 @@ class PlanGroup:
     num_clips: int
     num_pending: int
     parallel: ParallelConfig = ONE_DEVICE
+    method: GuidanceMethod = field(default="none", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +81,7 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
     """
     num_rows = num_repeats = num_done = num_quarantined = 0
     clips: dict[_Kind, list[int]] = {}  # [clips, pending]
+    methods: dict[_Kind, GuidanceMethod] = {}
     for row in manifest.rows():
         num_rows += 1
         if not isinstance(row, ClipSpec):
@@ -84,6 +90,7 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         kind = _Kind(row.model.name, row.request.shape, row.request.sampling.num_inference_steps, row.parallel)
         counts = clips.setdefault(kind, [0, 0])
         counts[0] += 1
+        methods.setdefault(kind, row.request.method)
         if row.clip_id in committed:
             num_done += 1
         elif row.clip_id in quarantined:
@@ -91,7 +98,14 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         else:
             counts[1] += 1
     groups = tuple(
-        PlanGroup(kind.model, kind.shape, kind.num_inference_steps, *clips[kind], parallel=kind.parallel)
+        PlanGroup(
+            kind.model,
+            kind.shape,
+            kind.num_inference_steps,
+            *clips[kind],
+            parallel=kind.parallel,
+            method=methods[kind],
+        )
         for kind in sorted(clips, key=_order)
     )
     num_clips = num_rows - num_repeats

@@ -41,6 +41,9 @@ class ModelIdentity:
         decode_timestep, decode_noise_scale: of autoencoders that finish denoising while they decode.
         loras: in the order in which they are added up.
         fuse_loras: they are added to the weights, which rounds differently.
+        first_block_cache: threshold of the cache that skips blocks, None without it.
+        compile: the transformers' blocks are compiled, which rounds differently.
+        vae_tiling: large frames are decoded in tiles.
     """
 
     name: str
@@ -54,6 +57,9 @@ class ModelIdentity:
     decode_noise_scale: float = 0.0
     loras: tuple[LoraIdentity, ...] = ()
     fuse_loras: bool = False
+    first_block_cache: float | None = None
+    compile: bool = False
+    vae_tiling: bool = False
 
 
 @dataclass(frozen=True)

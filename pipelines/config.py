@@ -118,6 +118,10 @@ class ModelConfig:
         loras: LoRAs on the transformers, added up in this order.
         fuse_loras: adds the LoRAs to the weights once instead of computing them beside these in every step. Faster;
             equal but for rounding, which in bfloat16 is visible.
+        first_block_cache: a step in which the output of the transformer's first block has changed by this share or less
+            takes over what the other blocks added before. Other pictures, the more so the higher; None is off.
+        compile: compiles the transformers' blocks when they are first used at a size. Equal but for rounding.
+        vae_tiling: decodes large frames in overlapping tiles, which takes less memory and more time.
         pictures: beyond which a rendered clip is no picture and fails.
         parallel: on how many devices a clip is rendered where a manifest does not say.
     """
@@ -142,6 +146,9 @@ class ModelConfig:
     decode_noise_scale: float = 0.0
     loras: tuple[LoraConfig, ...] = ()
     fuse_loras: bool = False
+    first_block_cache: float | None = None
+    compile: bool = False
+    vae_tiling: bool = False
     pictures: PictureLimits = field(default_factory=PictureLimits)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
@@ -162,6 +169,10 @@ class ModelConfig:
             raise ModelConfigError(f"two LoRAs are called {repeated[0]}; each needs a name of its own")
         if self.fuse_loras and not self.loras:
             raise ModelConfigError("fuse_loras: true needs loras")
+        if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
+            raise ModelConfigError(
+                f"first_block_cache must be between 0 and 1, such as 0.08, or null, not {self.first_block_cache}"
+            )
 
     def check_request(self, request: GenerationRequest) -> None:
         """Refuses a request that is off this model's grid, naming the nearest sizes that work.

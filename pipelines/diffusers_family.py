@@ -5,13 +5,15 @@ Decides how a pipeline is loaded and called. What differs between the families i
 
 import resource
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 import nag
+from pipelines.acceleration import Acceleration
 from pipelines.config import ModelConfig
 from pipelines.embeddings import EncodedText, TextEmbeddingCache
 from pipelines.exact_attention import exact_attention
@@ -31,7 +33,7 @@ class DiffusersFamily(ABC):
     """A stock diffusers pipeline, its attention guided by the method that each request names.
 
     Nothing of a clip stays behind for the next one: the noise comes from a CPU generator of the clip's own seed, the
-    scheduler is built anew for each clip, and the embeddings depend on their text alone.
+    scheduler is built anew for each clip, the embeddings depend on their text alone, and caches begin empty.
     """
 
     pipeline_class: ClassVar[Any]
@@ -45,6 +47,7 @@ class DiffusersFamily(ABC):
             _SCHEDULERS[config.scheduler.name] if config.scheduler.name else type(pipeline.scheduler)
         )
         self._scheduler_config = dict(pipeline.scheduler.config)
+        self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
         self._embed = TextEmbeddingCache(self._encode)
         self._split: SplitPipeline | None = None
@@ -89,7 +92,7 @@ class DiffusersFamily(ABC):
             return {}
 
         self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
-        with self._guidance(request, embeddings):
+        with self._acceleration.clip(), self._guidance(request, embeddings):
             return self.pipeline(
                 num_frames=request.shape.num_frames,
                 height=request.shape.height,
@@ -122,8 +125,10 @@ class DiffusersFamily(ABC):
             self._split.remove()
             self._split = None
 
-    def safe_attention(self) -> AbstractContextManager[None]:
-        return exact_attention()
+    @contextmanager
+    def safe_attention(self) -> Generator[None]:
+        with self._acceleration.eager(), exact_attention():  # a compiled block chose its kernels when it was compiled
+            yield
 
     @property
     def device_name(self) -> str:
@@ -145,6 +150,7 @@ class DiffusersFamily(ABC):
     def close(self) -> None:
         self.unsplit()
         self._nag.remove()
+        self._acceleration.remove()
         del self.pipeline, self._embed
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

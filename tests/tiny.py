@@ -43,14 +43,21 @@ def text_encoder(config_class: Any = UMT5Config, model_class: Any = UMT5EncoderM
     return model_class(config).eval()
 
 
+HEAD_DIM = 12
+
+
 def wan_transformer(
-    seed: int = 0, image_dim: int | None = None, in_channels: int = 8, pos_embed_seq_len: int | None = None
+    seed: int = 0,
+    image_dim: int | None = None,
+    in_channels: int = 8,
+    pos_embed_seq_len: int | None = None,
+    num_heads: int = 2,
 ) -> WanTransformer3DModel:
     torch.manual_seed(seed)
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
+        num_attention_heads=num_heads,
+        attention_head_dim=HEAD_DIM,
         in_channels=in_channels,
         out_channels=8,
         text_dim=TEXT_DIM,
@@ -60,7 +67,7 @@ def wan_transformer(
         cross_attn_norm=True,
         rope_max_seq_len=32,
         image_dim=image_dim,
-        added_kv_proj_dim=24 if image_dim else None,
+        added_kv_proj_dim=num_heads * HEAD_DIM if image_dim else None,
         pos_embed_seq_len=pos_embed_seq_len,
     ).eval()
 
@@ -78,7 +85,7 @@ def wan_vae() -> AutoencoderKLWan:
     ).eval()
 
 
-def wan_pipeline(two_transformers: bool = False) -> WanPipeline:
+def wan_pipeline(two_transformers: bool = False, num_heads: int = 2) -> WanPipeline:
     """Wan 2.1's layout, or with two transformers Wan 2.2's."""
     scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(
@@ -86,8 +93,8 @@ def wan_pipeline(two_transformers: bool = False) -> WanPipeline:
         text_encoder=text_encoder(),
         vae=wan_vae(),
         scheduler=scheduler,
-        transformer=wan_transformer(0),
-        transformer_2=wan_transformer(7) if two_transformers else None,
+        transformer=wan_transformer(0, num_heads=num_heads),
+        transformer_2=wan_transformer(7, num_heads=num_heads) if two_transformers else None,
         boundary_ratio=0.7 if two_transformers else None,
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -108,7 +115,7 @@ def image_encoder() -> CLIPVisionModel:
     return CLIPVisionModel(config).eval()
 
 
-def wan_image_to_video_pipeline(with_last_image: bool = False) -> WanImageToVideoPipeline:
+def wan_image_to_video_pipeline(with_last_image: bool = False, num_heads: int = 2) -> WanImageToVideoPipeline:
     """Wan 2.1's image-to-video layout: latents, mask and condition in, an image branch in each cross-attention."""
     scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     size = {"height": 32, "width": 32}
@@ -121,21 +128,25 @@ def wan_image_to_video_pipeline(with_last_image: bool = False) -> WanImageToVide
         vae=wan_vae(),
         scheduler=scheduler,
         transformer=wan_transformer(
-            0, image_dim=IMAGE_DIM, in_channels=8 + 8 + 4, pos_embed_seq_len=514 if with_last_image else None
+            0,
+            image_dim=IMAGE_DIM,
+            in_channels=8 + 8 + 4,
+            pos_embed_seq_len=514 if with_last_image else None,
+            num_heads=num_heads,
         ),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def ltx_pipeline() -> LTXPipeline:
+def ltx_pipeline(num_heads: int = 2) -> LTXPipeline:
     torch.manual_seed(0)
     transformer = LTXVideoTransformer3DModel(
         in_channels=8,
         out_channels=8,
-        num_attention_heads=2,
-        attention_head_dim=12,
-        cross_attention_dim=24,
+        num_attention_heads=num_heads,
+        attention_head_dim=HEAD_DIM,
+        cross_attention_dim=num_heads * HEAD_DIM,
         caption_channels=TEXT_DIM,
         num_layers=2,
     ).eval()

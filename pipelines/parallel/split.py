@@ -106,61 +106,77 @@ class _Ranks:
     """A process group, where diffusers expects a mesh of devices with one dimension.
 
     It refers to the group weakly. A gloo group closes its connections, which is what frees the other ranks when one of
-    them fails, only when nothing refers to it any more; torch's `DeviceMesh` always does.
+    them fails, only when nothing refers to it any more. Torch's `DeviceMesh` always does, and so does a compiled graph
+    that has seen it: while a graph is traced, `traced` stands for it.
     """
 
     group: "weakref.ref[Any]"
     num_ranks: int
+    traced: "_GroupName | None"
 
     def size(self) -> int:
         return self.num_ranks
 
     def get_group(self) -> Any:
+        if torch.compiler.is_compiling():
+            return self.traced
         group = self.group()
         if group is None:
             raise SplitError("the process group is gone: split the pipeline anew in the next one")
         return group
 
 
+class _GroupName(str):
+    """By its name torch's collectives find a group when they run; the size is asked for while they are traced."""
+
+    __slots__ = ("num_ranks",)
+
+    def size(self) -> int:
+        return self.num_ranks
+
+
 class _Groups:
     """The process groups of one split, as diffusers wants them."""
 
     def __init__(self, config: ParallelConfig, device: torch.device) -> None:
-        self._own: list[_Ranks] = []
+        self._own: list[weakref.ref[Any]] = []
         self._device = device
+        self._world: weakref.ref[Any] = weakref.ref(distributed.group.WORLD)
         rank = distributed.get_rank()
         settings: Any = ContextParallelConfig(ulysses_degree=config.ulysses, ring_degree=config.ring)
         settings._rank, settings._world_size, settings._device = rank, config.degree, device
-        world: Any = distributed.group.WORLD
-        self._world = weakref.ref(world)
-        everybody = _Ranks(self._world, config.degree)
-        settings._mesh = settings._flattened_mesh = settings._ring_mesh = settings._ulysses_mesh = everybody
+        # asked for its rank alone while it is traced, and None is torch's own word for all ranks
+        settings._flattened_mesh = _Ranks(self._world, config.degree, traced=None)
+        settings._mesh = settings._ring_mesh = settings._ulysses_mesh = _ranks(self._world)
         if config.ring > 1 and config.ulysses > 1:
-            ranks = torch.arange(config.degree).view(config.ring, config.ulysses)
-            settings._ulysses_mesh = self._subgroup(ranks.tolist())
-            settings._ring_mesh = self._subgroup(ranks.T.tolist())
+            grid = torch.arange(config.degree).view(config.ring, config.ulysses)
+            settings._ulysses_mesh = self._subgroup(grid.tolist())
+            settings._ring_mesh = self._subgroup(grid.T.tolist())
         settings._ring_local_rank, settings._ulysses_local_rank = divmod(rank, config.ulysses)
         self.settings: Any = DiffusersParallelConfig(context_parallel_config=settings)
 
     def _subgroup(self, partition: list[list[int]]) -> _Ranks:
         """That of this rank; every rank takes part in making all of them."""
-        world: Any = distributed.group.WORLD
-        timeout = world._get_backend(self._device).options._timeout  # else it would be 30 minutes
-        mine = None
-        for ranks in partition:
-            group: Any = distributed.new_group(ranks, timeout=timeout)
-            if distributed.get_rank() in ranks:
-                mine = _Ranks(weakref.ref(group), len(ranks))
-                self._own.append(mine)
-        assert mine is not None
-        return mine
+        world: Any = self._world()
+        timeout = world._get_backend(self._device).options._timeout  # torch's default is 30 minutes
+        groups = [distributed.new_group(ranks, timeout=timeout) for ranks in partition]
+        (mine,) = [weakref.ref(g) for g, ranks in zip(groups, partition, strict=True) if world.rank() in ranks]
+        self._own.append(mine)
+        return _ranks(mine)
 
     def close(self) -> None:
         """Destroys the groups that were made here, if they are still there."""
         if distributed.is_initialized() and distributed.group.WORLD is self._world():
-            for ranks in self._own:
-                distributed.destroy_process_group(ranks.get_group())
+            for group in self._own:
+                distributed.destroy_process_group(group())
         self._own.clear()
+
+
+def _ranks(group: "weakref.ref[Any]") -> _Ranks:
+    found: Any = group()
+    name = _GroupName(found.group_name)
+    name.num_ranks = found.size()
+    return _Ranks(group, found.size(), name)
 
 
 def _check(pipeline: Any, config: ParallelConfig) -> None:
@@ -191,7 +207,7 @@ def _read_signatures(transformer: Any, plan: Plan) -> None:
     for name, part in plan.items():
         if isinstance(part, dict):
             module = transformer.get_submodule(name)
-            hook = HookRegistry.check_if_exists_or_initialize(module).get_hook(f"cp_input---{name}")
+            hook: Any = HookRegistry.check_if_exists_or_initialize(module).get_hook(f"cp_input---{name}")
             names = list(inspect.signature(type(module).forward).parameters)[1:]
             hook.module_forward_metadata.cached_parameter_indices = {name: i for i, name in enumerate(names)}
 

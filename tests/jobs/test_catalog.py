@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,14 @@ def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
         LoraIdentity("Org/Style", "c0ffee/sha256:00", 2.0, "all"),
         LoraIdentity("folder:speed", "sha256:11", 1.0, "transformer"),
     )
+
+
+def test_what_accelerates_a_model_is_part_of_its_identity(models: Path) -> None:
+    path = models / "hub.yaml"
+    plain = ModelCatalog(models, FakeInspector()).get("hub").identity
+    path.write_text(f"{path.read_text()}first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n")
+    accelerated = ModelCatalog(models, FakeInspector()).get("hub").identity
+    assert accelerated == replace(plain, first_block_cache=0.08, compile=True, vae_tiling=True)
 
 
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:

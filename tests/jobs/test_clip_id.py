@@ -1,12 +1,12 @@
 import re
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jobs.clip_id import clip_id
+from jobs.clip_id import LATER_FIELDS, clip_id
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
@@ -67,7 +67,14 @@ def requests_with(method: GuidanceMethod) -> st.SearchStrategy[GenerationRequest
 
 
 requests = st.sampled_from(METHODS).flatmap(requests_with)
-models = st.builds(ModelIdentity, texts, texts, texts, texts, texts, texts, st.integers(1, 4096))
+models = st.builds(
+    ModelIdentity,
+    *[texts] * 6,
+    max_sequence_length=st.integers(1, 4096),
+    first_block_cache=st.none() | st.floats(0, 1, exclude_min=True),
+    compile=st.booleans(),
+    vae_tiling=st.booleans(),
+)
 
 
 def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -96,12 +103,27 @@ def changed(leaf: Any) -> Any:
             return leaf + 2
         case tuple():
             return (*leaf, LORA)
+        case None:
+            return 0.08
         case _:
             return leaf + 0.05
 
 
 def test_an_id_is_32_hex_digits_and_never_changes() -> None:
     assert clip_id(MODEL, REQUEST) == "6b56d5f2ac9fadb32dcb232a5445cf85"
+
+
+def test_an_id_from_before_a_field_came_stands() -> None:
+    """Computed when `ModelIdentity` ended in `fuse_loras`."""
+    loras = (LORA, replace(LORA, weight=-0.5, component="transformer"))
+    model = ModelIdentity("a", "Org/A", "c0ffee", "bfloat16", "saved", "bfloat16", 128, 0.05, 0.025, loras, True)
+    assert clip_id(model, REQUEST) == "678f8c6dca1cb39c90133eb19efbb456"
+
+
+def test_only_a_field_that_has_a_default_can_come_later() -> None:
+    later = [field for field in fields(ModelIdentity) if field.name in LATER_FIELDS]
+    assert len(later) == len(LATER_FIELDS)
+    assert all(field.default is not MISSING for field in later)
 
 
 @pytest.mark.parametrize("path", leaves(REQUEST))

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -29,7 +30,10 @@ from tests.fakes.ranks import load_fake_rank
 from tests.jobs.specs import setup_for, spec
 from tests.jobs.test_dispatch import Notes, committed, is_alive
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+]  # the fixture is a whole run: a minute, or many on a busy machine
 
 PAIR = ParallelConfig(ulysses=2)
 CONFIG = RunConfig(
@@ -188,7 +192,7 @@ def test_a_group_is_kept_off_a_node_and_no_rank_outlives_its_actor(ray_driver: L
     placing = GroupWorkers(pair_for(tmp_path), CONFIG, 0)
     (node,) = cluster_nodes()
     kept_off, other = (placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
-    loaded = ray.get(other.load, timeout=200)
+    loaded: Any = ray.get(other.load, timeout=200)
     ready, _ = ray.wait([kept_off.load], timeout=0)
     assert not ready
     leader, follower = (identity.pid for identity in (loaded.identity, *loaded.others))

@@ -213,12 +213,20 @@ def test_the_record_of_a_group_comes_back_as_it_was(record: ClipRecord) -> None:
 def written_by_version_3(record: ClipRecord) -> dict[str, Any]:
     document = json.loads(record.to_json())
     del document["parallel"]
+    for name in ("first_block_cache", "compile", "vae_tiling"):
+        del document["model"][name]
     return document | {"schema_version": 3}
 
 
 def test_a_record_of_version_3_is_read_as_rendered_on_one_device(record: ClipRecord) -> None:
     found = ClipRecord.from_json(json.dumps(written_by_version_3(record)).encode())
     assert found == dataclasses.replace(record, parallel=ONE_DEVICE)
+
+
+def test_a_record_of_version_3_without_a_model_is_refused(record: ClipRecord) -> None:
+    document = written_by_version_3(record) | {"model": []}
+    with pytest.raises(RecordError, match="model must be an object"):
+        ClipRecord.from_json(json.dumps(document).encode())
 
 
 def written_by_version_2(record: ClipRecord) -> dict[str, Any]:
@@ -289,6 +297,12 @@ def test_a_record_of_a_model_with_loras_comes_back_as_it_was(record: ClipRecord)
     )
     with_loras = dataclasses.replace(record, model=dataclasses.replace(MODEL, loras=loras, fuse_loras=True))
     assert ClipRecord.from_json(with_loras.to_json()) == with_loras
+
+
+def test_a_record_of_an_accelerated_model_comes_back_as_it_was(record: ClipRecord) -> None:
+    model = dataclasses.replace(MODEL, first_block_cache=0.08, compile=True, vae_tiling=True)
+    accelerated = dataclasses.replace(record, model=model)
+    assert ClipRecord.from_json(accelerated.to_json()) == accelerated
 
 
 def test_a_number_that_is_not_finite_is_never_written(record: ClipRecord) -> None:

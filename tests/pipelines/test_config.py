@@ -171,6 +171,19 @@ def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str
         load_model_config(write(tmp_path, f"{GOOD}{text}\n"))
 
 
+def test_what_accelerates_a_model_is_read_and_off_where_nothing_is_said(tmp_path: Path) -> None:
+    text = "first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n"
+    config, plain = (load_model_config(write(tmp_path, GOOD + more)) for more in (text, "first_block_cache: null\n"))
+    assert (config.first_block_cache, config.compile, config.vae_tiling) == (0.08, True, True)
+    assert (plain.first_block_cache, plain.compile, plain.vae_tiling) == (None, False, False)
+
+
+@pytest.mark.parametrize("threshold", ["0", "-0.1", "1", "8", ".inf", ".nan"])
+def test_a_threshold_that_is_no_share_is_refused(tmp_path: Path, threshold: str) -> None:
+    with pytest.raises(ModelConfigError, match="first_block_cache must be between 0 and 1"):
+        load_model_config(write(tmp_path, f"{GOOD}first_block_cache: {threshold}\n"))
+
+
 def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelConfigError, match="cannot read the model config"):
         load_model_config(tmp_path / "nothing.yaml")

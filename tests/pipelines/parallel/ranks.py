@@ -1,0 +1,131 @@
+"""Four processes that stay for the whole session and join a new process group for each piece of work.
+
+Starting a process with torch and diffusers takes seconds, joining a group milliseconds. Nothing here waits without a
+deadline: not the ranks for each other, nor the test for the ranks.
+"""
+
+import logging
+import traceback
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import distributed
+
+NUM_PROCESSES = 4
+EXCHANGE_TIMEOUT = timedelta(seconds=120)  # of one collective, on a machine that does ten other things
+DEADLINE_S = 240.0  # of all of a piece of work, with the first import of diffusers in it
+
+
+class Ranks:
+    """The processes, started when they are first needed and again after one of them had to be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._num_groups = 0
+        self._processes: list[tuple[Any, Connection]] = []
+
+    def run(self, work: Callable[..., Any], *args: Any, num_ranks: int) -> list[Any]:
+        """What `work(*args)` returns on each rank of a new group; it must be importable, and return no tensors."""
+        if not self._processes:
+            self._start()
+        self._num_groups += 1
+        store = str(self._folder / f"group-{self._num_groups}")
+        pipes = [pipe for _, pipe in self._processes[:num_ranks]]
+        for rank, pipe in enumerate(pipes):
+            pipe.send((work, args, store, rank, num_ranks))
+        return self._collect(pipes)
+
+    def _collect(self, pipes: list[Connection]) -> list[Any]:
+        results: dict[int, Any] = {}
+        failures: list[str] = []
+        end = monotonic() + DEADLINE_S
+        while missing := [pipe for rank, pipe in enumerate(pipes) if rank not in results]:
+            ready = wait(missing, max(end - monotonic(), 0))
+            if not ready:
+                self.close()
+                failures.append(f"ranks {[pipes.index(pipe) for pipe in missing]} had no answer in {DEADLINE_S} s")
+                break
+            for pipe in ready:
+                assert isinstance(pipe, Connection)
+                rank = pipes.index(pipe)
+                try:
+                    results[rank], failure = pipe.recv()
+                except EOFError as error:
+                    self.close()
+                    raise AssertionError(f"the process of rank {rank} is gone") from error
+                if failure:
+                    failures.append(f"rank {rank}: {failure}")
+        if failures:
+            raise AssertionError("\n".join(failures))
+        return [results[rank] for rank in range(len(pipes))]
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        for _ in range(NUM_PROCESSES):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append((process, ours))
+
+    def close(self) -> None:
+        for process, pipe in self._processes:
+            pipe.close()
+            process.kill()
+            process.join()
+        self._processes.clear()
+
+
+class _Heard(logging.Handler):
+    """What diffusers warns of in its log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def _serve(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    while True:
+        try:
+            work, args, store, rank, num_ranks = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_join_and_run(work, args, store, rank, num_ranks))
+
+
+def _join_and_run(
+    work: Callable[..., Any], args: tuple[Any, ...], store: str, rank: int, num_ranks: int
+) -> tuple[Any, str | None]:
+    heard = _Heard()
+    logging.getLogger("diffusers").addHandler(heard)
+    result, failure = None, None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            distributed.init_process_group(
+                "gloo",
+                store=distributed.FileStore(store, num_ranks),
+                rank=rank,
+                world_size=num_ranks,
+                timeout=EXCHANGE_TIMEOUT,
+            )
+            result = work(*args)
+    except BaseException:  # noqa: BLE001 - it goes to the test, with its traceback
+        failure = traceback.format_exc()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    logging.getLogger("diffusers").removeHandler(heard)
+    if heard.messages and not failure:
+        failure = f"diffusers warned: {heard.messages}"
+    return result, failure
