@@ -69,18 +69,19 @@ def main() -> int:
         if options.ranks is None or rank in options.ranks
     ]
     until = time.monotonic() + options.minutes * 60
-    done = read_sessions(options.report) if options.report else {}
     is_clean = True
     with stop_signal_as_interrupt():
         for session in sessions:
-            if is_done(done.get(session.name)) or time.monotonic() > until:
+            if time.monotonic() > until or is_over(session, options.report):
                 continue
             is_clean = hold(session, options.strikes, options.seed, options.report) and is_clean
     return 0 if is_clean else 1
 
 
-def is_done(numbers: Mapping[str, Any] | None) -> bool:
-    return numbers is not None and numbers["audit"] is not None
+def is_over(session: Session, report: Path | None) -> bool:
+    """It was held to its end, maybe by another process meanwhile."""
+    found = read_sessions(report).get(session.name) if report is not None else None
+    return found is not None and found["audit"] is not None
 
 
 def hold(session: Session, num_strikes: int, seed: int, report: Path | None) -> bool:
