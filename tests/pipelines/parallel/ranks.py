@@ -20,7 +20,7 @@ from torch import distributed
 
 NUM_PROCESSES = 4
 EXCHANGE_TIMEOUT = timedelta(seconds=120)  # of one collective, on a machine that does ten other things
-END_S = 5.0  # of a process whose pipe is closed
+END_S = 5.0  # of the processes whose pipes are closed
 DEADLINE_S = 240.0  # of all of a piece of work, with the first import of diffusers in it
 
 
@@ -79,8 +79,9 @@ class Ranks:
     def close(self) -> None:
         for _, pipe in self._processes:
             pipe.close()
+        end = monotonic() + END_S
         for process, _ in self._processes:
-            process.join(END_S)
+            process.join(max(end - monotonic(), 0))
             process.kill()  # one that hangs in an exchange does not see that its pipe is closed
             process.join()
         self._processes.clear()
