@@ -20,7 +20,7 @@ BROKEN = ("lost", "duplicated", "mismatched", "orphans")
 HEAD = (
     "group", "signal", "to rank", "strikes", "hit clips committed", "all clips committed", "lost", "duplicated",
     "mismatched", "left running", "other ranks kept", "renders again: median", "at most", "hit clip committed: median",
-    "at most", "descriptors per rebuild: other ranks", "coordinator",
+    "at most", "descriptors per rebuild: other ranks", "coordinator", "load average",
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ def row(session: Mapping[str, Any]) -> tuple[str, ...]:
         *median_and_most([strike["committed_after_s"] for strike in strikes]),
         most(ranks),
         most(growth.get(COORDINATOR, [])),
+        f"{session['load_average']:.0f}",
     )
 
 

@@ -33,6 +33,7 @@ def session(strikes: list[dict[str, Any]], lost: tuple[str, ...] = ()) -> dict[s
         "files_at_end": {},
         "audit": {**audit, "duplicated": (), "mismatched": (), "orphans": ()},
         "problems": [],
+        "load_average": 21.4,
     }
 
 
@@ -77,7 +78,7 @@ def test_a_row_says_how_often_was_struck_and_what_it_cost() -> None:
     cells = row(session([strike({"coordinator": (1, 60)}, 4.0), strike({"coordinator": (1, 61)}, 6.0)]))
     assert cells == (
         "shapes-wan, ulysses 2", "SIGKILL", "1", "2", "2", "30 of 30", "0", "0", "0", "0", "2 of 2",
-        "5.0 s", "6.0 s", "10.0 s", "12.0 s", "-", "-",
+        "5.0 s", "6.0 s", "10.0 s", "12.0 s", "-", "-", "21",
     )  # fmt: skip
 
 
