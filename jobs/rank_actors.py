@@ -66,8 +66,8 @@ class RayFollowers:
         self.actors: Sequence[Any] = ()
         self._parts: list[Any] = []
 
-    def begin(self, request: GenerationRequest, *, is_safe: bool) -> None:
-        self._parts = [actor.follow.remote(request, is_safe) for actor in self.actors]
+    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+        self._parts = [actor.follow.remote(generation, request, is_safe) for actor in self.actors]
 
     def errors(self, wait_s: float) -> list[Exception]:
         """See `Followers.errors`."""
@@ -101,8 +101,8 @@ class FollowerActor:
     def join(self, meeting: "Meeting") -> None:
         self._rank.join(meeting)
 
-    def follow(self, request: GenerationRequest, is_safe: bool) -> None:
-        self._rank.follow(request, is_safe)
+    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
+        self._rank.follow(generation, request, is_safe)
 
     @ray.method(concurrency_group="forming")
     def leave(self, wait_s: float) -> None:
@@ -136,6 +136,10 @@ class LeaderActor:
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
         return self._rank.render(spec, attempt, is_safe)
+
+    @ray.method(concurrency_group="forming")
+    def finish(self, wait_s: float) -> None:
+        self._rank.finish(wait_s)
 
     @ray.method(concurrency_group="forming")
     def leave(self, wait_s: float) -> None:

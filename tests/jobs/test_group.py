@@ -88,9 +88,9 @@ class Ranks:
         return sorted(rank.number for rank in self.started if not rank.is_killed)
 
 
-def formed(ranks: Ranks) -> RankGroup:
+def formed(ranks: Ranks, leave_s: float = 0.05) -> RankGroup:
     point: Any = FakePoint()
-    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, 0.05, 0.05))
+    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, leave_s, 0.05))
     group.load()
     return group
 
@@ -129,10 +129,11 @@ def test_a_rank_that_is_not_sound_or_does_not_say_so_is_started_anew(answer: boo
     assert ranks.alive == [0, 2]
 
 
-def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew() -> None:
+@pytest.mark.parametrize("method", ["leave", "finish"])
+def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew(method: str) -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["leave"] = RankSilentError("still at it")
+    ranks.started[0].answers[method] = RankSilentError("still at it")
     group.rebuild()
     assert ranks.alive == [1, 2]
 
@@ -170,6 +171,15 @@ def test_a_rank_that_dies_is_told_of_by_the_beats_unless_the_leader_is_about_to(
     ranks.started[0].answers["beat"] = leader
     ranks.started[1].answers["beat"] = RankLostError("gone")
     assert isinstance(group.beat(), LostRank) == is_told
+
+
+def test_a_rank_that_dies_is_told_of_by_the_beats_when_the_leader_never_does() -> None:
+    ranks = Ranks()
+    group = formed(ranks, leave_s=0.0)
+    ranks.started[0].answers["beat"] = DENOISING
+    ranks.started[1].answers["beat"] = RankLostError("gone")
+    assert isinstance(group.beat(), WorkerBeat)
+    assert group.beat() == LostRank("gone")
 
 
 def test_a_silent_rank_is_told_of_whatever_the_leader_is_at() -> None:
@@ -211,6 +221,15 @@ def test_a_group_that_an_unknown_error_broke_is_formed_anew_for_its_next_clip() 
     ranks.started[0].answers |= {"render": [failed("GroupBrokenError"), DONE], "broken_by": "code"}
     assert group.render(CLIP, 1, False) == DONE
     assert [rank.asked.count("leave") for rank in ranks.started] == [1, 1]
+    assert "finish" not in ranks.started[0].asked  # what it uploads is still this group's
+
+
+def test_a_group_that_cannot_be_formed_anew_for_its_next_clip_is_lost_and_says_why() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
+    ranks.started[1].answers["join"] = RankSilentError("nobody came")
+    assert group.render(CLIP, 1, False) == LostRank("nobody came")
 
 
 @pytest.mark.parametrize("broken_by", ["memory", "worker"])
