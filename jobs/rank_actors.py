@@ -187,6 +187,11 @@ class GroupActor:
     def beat(self) -> WorkerBeat | LostRank:
         return self._group.beat()
 
+    @ray.method(concurrency_group="presence")
+    def is_there(self) -> bool:
+        """Answers whatever else it waits for."""
+        return True
+
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         return self._group.render(spec, attempt, is_safe)
 
@@ -226,6 +231,5 @@ def lost(error: ray.exceptions.RayError, who: str = "a rank") -> RankLostError:
 _remote: Any = ray.remote  # its types do not know of concurrency groups
 _rank = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2, "forming": 1})
 REMOTE_FOLLOWER, REMOTE_LEADER = _rank(FollowerActor), _rank(LeaderActor)
-REMOTE_GROUP_ACTOR = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1, "forming": 1})(
-    GroupActor
-)
+_group = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1, "forming": 1, "presence": 1})
+REMOTE_GROUP_ACTOR = _group(GroupActor)

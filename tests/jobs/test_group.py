@@ -40,10 +40,12 @@ class FakeRank:
     number: int
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
     asked: list[str] = field(default_factory=list[str])
+    meetings: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     is_killed: bool = False
 
     def ask(self, method: str, *arguments: Any) -> Given:
         self.asked.append(method)
+        self.meetings += arguments[:1] if method in ("lead", "join") else ()
         if self.is_killed:
             return Given(RankLostError("killed"))
         defaults: dict[str, Any] = {
@@ -138,6 +140,12 @@ def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew(metho
     assert ranks.alive == [1, 2]
 
 
+def test_no_generation_meets_where_an_earlier_one_did() -> None:
+    ranks = Ranks()
+    formed(ranks).rebuild()
+    assert [rank.meetings for rank in ranks.started] == [[(1, 0), (2, 0)], [(1, 1), (2, 1)]]
+
+
 def test_a_group_that_does_not_form_is_told_so() -> None:
     ranks = Ranks()
     group = formed(ranks)
@@ -160,6 +168,39 @@ def test_a_group_drains_when_any_rank_does() -> None:
     beat = group.beat()
     assert isinstance(beat, WorkerBeat)
     assert beat.is_draining
+
+
+def test_a_group_that_is_formed_anew_drains_no_more_when_the_rank_that_did_is_gone() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
+    group.beat()
+    ranks.started[1].answers["is_sound"] = False
+    group.rebuild()
+    assert group.beat() == WorkerBeat((), 101)
+
+
+def test_a_group_that_is_being_formed_asks_no_rank_for_its_beat() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    beats: list[WorkerBeat | LostRank] = []
+    ranks.started[0].answers["lead"] = lambda: beats.append(group.beat())
+    group.rebuild()
+    assert beats == [WorkerBeat((), 0)]
+    assert "beat" not in ranks.started[0].asked
+
+
+def test_a_rank_that_is_missing_since_it_is_being_replaced_is_not_told_of() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+
+    def replaced_meanwhile() -> RankLostError:
+        ranks.started[1].answers["is_sound"] = False
+        group.rebuild()
+        return RankLostError("killed")
+
+    ranks.started[1].answers["beat"] = replaced_meanwhile
+    assert group.beat() == WorkerBeat((), 0)
 
 
 @pytest.mark.parametrize(("leader", "is_told"), [(IDLE, True), (DENOISING, False)])

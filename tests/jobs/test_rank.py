@@ -1,15 +1,18 @@
 """What a leader makes of its own failures, with the ranks of its group left out: a group of one, in this process."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 
-from jobs.rank import Leader
+from jobs.rank import Leader, Soundness
 from jobs.types import ClipFailed
 from pipelines.config import ModelConfig
+from pipelines.errors import RanksDisagreeError, RankSilentError
 from pipelines.loading import ModelWeights
 from pipelines.parallel.config import ONE_DEVICE
 from pipelines.parallel.membership import MeetingPoint
@@ -57,6 +60,34 @@ def test_a_leader_whose_device_fails_outside_of_the_shared_part_is_not_used_agai
     assert isinstance(outcome, ClipFailed)
     assert (outcome.failure_class, leader.broken_by()) == ("worker", None)
     assert not leader.is_sound()
+
+
+def test_a_rank_whose_latents_were_not_the_others_is_not_used_again() -> None:
+    soundness = Soundness()
+    soundness.note(RanksDisagreeError("rank 1"))
+    assert not soundness.is_sound
+
+
+def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
+    has_begun, may_end = Event(), Event()
+
+    def hold() -> None:
+        has_begun.set()
+        may_end.wait(WAIT_S)
+
+    leader._worker.on_device(hold)
+    assert has_begun.wait(WAIT_S)
+    with ThreadPoolExecutor(1) as renders:
+        outcome = renders.submit(leader.render, CLIP, 1, is_safe=False)
+        while not (leader.beat().clips or outcome.done()):
+            may_end.wait(0.01)
+        with pytest.raises(RankSilentError, match="1 clips are still"):
+            leader.finish(0.0)
+        with pytest.raises(RankSilentError, match="does not come out"):
+            leader.leave(0.0)
+        may_end.set()
+        assert isinstance(outcome.result(WAIT_S), ClipFailed)
+    leader.finish(0.0)
 
 
 def test_a_leader_that_fails_a_clip_by_an_unknown_error_is_used_again(leader: Leader) -> None:
