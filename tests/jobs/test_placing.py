@@ -4,6 +4,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -12,6 +13,7 @@ import ray._private.state
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RunConfig, WorkerConfig
 from jobs.placing import GroupWorkers, Placed
+from jobs.worker import LoadedWorker
 from pipelines.parallel.config import ParallelConfig
 from tests.fakes.ranks import load_fake_rank
 from tests.jobs.specs import setup_for
@@ -23,11 +25,13 @@ WAIT_S = 120.0
 
 
 def load(placed: Placed) -> None:
-    placed.nodes = ray.get(placed.load, timeout=WAIT_S).nodes
+    loaded: LoadedWorker = ray.get([placed.load], timeout=WAIT_S)[0]
+    placed.nodes = loaded.nodes
 
 
 def pid_of(placed: Placed) -> int:
-    return ray._private.state.actors(placed.actor._actor_id.hex())["Pid"]
+    known: dict[str, Any] = ray._private.state.actors(placed.actor._actor_id.hex())
+    return known["Pid"]
 
 
 def test_a_group_that_failed_is_used_again_unless_its_own_process_has_stopped(

@@ -81,11 +81,13 @@ def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
         outcome = renders.submit(leader.render, CLIP, 1, is_safe=False)
         while not (leader.beat().clips or outcome.done()):
             may_end.wait(0.01)
-        with pytest.raises(RankSilentError, match="1 clips are still"):
-            leader.finish(0.0)
-        with pytest.raises(RankSilentError, match="does not come out"):
-            leader.leave(0.0)
-        may_end.set()
+        try:
+            with pytest.raises(RankSilentError, match="1 clips are still"):
+                leader.finish(0.0)
+            with pytest.raises(RankSilentError, match="does not come out"):
+                leader.leave(0.0)
+        finally:
+            may_end.set()
         assert isinstance(outcome.result(WAIT_S), ClipFailed)
     leader.finish(0.0)
 
