@@ -245,7 +245,7 @@ class Dispatcher:
 
     def _lost(self, worker: WorkerId, state: _Worker, error: ray.exceptions.RayError) -> WorkerLost:
         state.is_gone = True
-        return WorkerLost(worker, first_line(error), is_preempted=is_preempted(error))
+        return WorkerLost(worker, reason_of(error), is_preempted=is_preempted(error))
 
 
 def is_preempted(error: ray.exceptions.RayError) -> bool:
@@ -264,6 +264,13 @@ def first_line(error: BaseException) -> str:
     """Ray's messages run over many lines; the first says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def reason_of(error: ray.exceptions.RayError) -> str:
+    """Why an actor is of no use any more: it is gone, or what it raised, where it should have given a value."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return redact(f"{type(error.cause).__name__}: {first_line(error.cause)}")
+    return first_line(error)
 
 
 def last_line(error: BaseException) -> str:

@@ -64,7 +64,8 @@ class GroupDeadlines:
 
     Args:
         answer_s: for a rank to say whether it is sound; who computes answers too.
-        leave_s: for a rank to come out of a broken group, the leader's uploads included.
+        leave_s: for a rank to come out of a broken group, and the leader of its uploads where its clips are to be given
+            to others; for the leader to tell of a rank that is gone.
         join_s: for all ranks, loaded, to form one.
         load_s: for a rank to load its model.
         silence_s: for a rank's word, by when the schedule has long taken the group for frozen.
@@ -113,6 +114,7 @@ class RankGroup:
         self._session = 0  # of the schedule's workers that this group has been
         self._is_forming = False
         self._is_draining = False
+        self._failing_since: float | None = None  # when the first beat with a rank missing came, by a monotonic clock
 
     def load(self) -> LoadedWorker:
         """Starts all ranks, and has them load the model and form their first generation.
@@ -137,7 +139,7 @@ class RankGroup:
             self._is_draining = False
             self._changes.notify_all()
         with self._forming:
-            return self._form_anew()
+            return self._form_anew(is_session_over=True)
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
@@ -149,7 +151,7 @@ class RankGroup:
             outcome = self._ask_leader(spec, attempt, is_safe)
             if is_failure(outcome, GroupBrokenError) and self._mend(session):
                 outcome = self._ask_leader(spec, attempt, is_safe)
-        except RankLostError as error:
+        except GroupError as error:
             return self._told(error)
         is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
         if isinstance(outcome, ClipFailed) and (is_failure(outcome, RankPreemptedError) or is_lost_in_draining):
@@ -158,7 +160,8 @@ class RankGroup:
 
     def beat(self) -> WorkerBeat | LostRank:
         """The leader's clips and the largest rank's memory, once all ranks have said something: a group with one that
-        is silent is silent. Of a rank that is gone while all denoise, the leader's answer for the clip tells.
+        is silent is silent. Of a rank that is gone while all denoise, the leader's answer for the clip tells, unless
+        none comes.
         """
         with self._changes:
             ranks, is_forming = self._ranks, self._is_forming
@@ -169,10 +172,13 @@ class RankGroup:
             self._is_draining = self._is_draining or any(beat.is_draining for beat in beats.values())
             if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
                 return WorkerBeat((), 0, self._is_draining)
+            now = time.monotonic()
+            self._failing_since = (self._failing_since or now) if failures else None
+            is_leader_late = now - (self._failing_since or now) > self._deadlines.leave_s
         leader: WorkerBeat | None = beats.get(0)
         is_denoising = leader is not None and any(clip.stage == "denoise" for clip in leader.clips)
         is_silent = any(isinstance(error, RankSilentError) for error in failures.values())
-        if failures and (is_silent or not is_denoising):
+        if failures and (is_silent or is_leader_late or not is_denoising):
             return self._told(next(iter(failures.values())))
         assert leader is not None
         return WorkerBeat(leader.clips, max(beat.memory_bytes for beat in beats.values()), self._is_draining)
@@ -196,32 +202,36 @@ class RankGroup:
             broken_by = self._ranks[0].ask("broken_by").get(self._deadlines.answer_s)
             is_kept = session == self._session and broken_by not in ENDS_GROUP
             if is_kept and broken_by is not None:
-                self._form_anew()
+                self._form_anew(is_session_over=False)
         if not is_kept:
             with self._changes:
                 self._changes.wait_for(lambda: self._session != session, self._deadlines.silence_s)
         return is_kept
 
-    def _form_anew(self) -> LoadedWorker:
+    def _form_anew(self, *, is_session_over: bool) -> LoadedWorker:
         """Of the ranks that are fit, and of new ones."""
         with self._changes:
-            self._is_forming = True
+            self._is_forming, self._failing_since = True, None
         try:
-            return self._form(self._unfit())
+            return self._form(self._unfit(is_session_over=is_session_over))
         finally:
             with self._changes:
                 self._is_forming = False
 
-    def _unfit(self) -> frozenset[int]:
-        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group."""
+    def _unfit(self, *, is_session_over: bool) -> frozenset[int]:
+        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group; and a
+        leader that still has clips which are no longer this group's.
+        """
         limits = self._deadlines
         sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s)
         unfit = {rank for rank in range(len(self._ranks)) if not sound.get(rank)}
         for rank in unfit:
             self._ranks[rank].kill()  # which frees those that wait for it
         kept = [rank for rank in range(len(self._ranks)) if rank not in unfit]
-        left, _ = collect([self._ranks[rank].ask("leave", limits.leave_s / 2) for rank in kept], limits.leave_s)
-        stuck = {rank for place, rank in enumerate(kept) if place not in left}
+        asked = [(0, "finish")] if is_session_over and 0 in kept else []
+        asked += [(rank, "leave") for rank in kept]
+        answers = [self._ranks[rank].ask(method, limits.leave_s / 2) for rank, method in asked]
+        stuck = {asked[place][0] for place in collect(answers, limits.leave_s)[1]}
         for rank in stuck:
             self._ranks[rank].kill()
         return frozenset(unfit | stuck)

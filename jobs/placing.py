@@ -15,6 +15,8 @@ from jobs.config import RunConfig
 from jobs.rank_actors import REMOTE_GROUP_ACTOR
 from jobs.worker import WorkerSetup
 
+ANSWER_S = 5.0  # for a group that is kept; meanwhile nothing else of the run goes on
+
 
 @dataclass(eq=False)
 class Placed:
@@ -92,7 +94,7 @@ class GroupWorkers:
     def start(self, avoid: frozenset[str]) -> Placed:
         while self._kept:
             kept = self._kept.pop()
-            if not kept.nodes & avoid:
+            if not kept.nodes & avoid and does_answer(kept.actor):
                 kept.load = kept.actor.rebuild.remote()
                 return kept
             release(kept)
@@ -126,6 +128,12 @@ def release(placed: Placed) -> None:
     """Ends a group's processes. Its ranks belong to its actor, and die with it or with the placement."""
     ray.kill(placed.actor)
     remove_placement_group(placed.placement)
+
+
+def does_answer(actor: Any) -> bool:
+    """Its own process runs. One that has stopped would be waited for as long as one that loads."""
+    answered, _ = ray.wait([actor.is_there.remote()], timeout=ANSWER_S)
+    return bool(answered)
 
 
 def keeping_off(nodes: frozenset[str]) -> dict[str, str] | None:

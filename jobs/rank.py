@@ -18,10 +18,10 @@ from jobs.errors import FailureClass
 from jobs.failure_classes import classify
 from jobs.pulse import Pulse
 from jobs.records import WorkerIdentity
-from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
+from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
 from jobs.worker import ClipWorker, WorkerSetup
 from pipelines.config import ModelConfig
-from pipelines.errors import RanksDisagreeError, RankSilentError
+from pipelines.errors import RankSilentError
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights
 from pipelines.types import GenerationRequest
@@ -66,8 +66,8 @@ class Follower:
         """
         wait_for(self._device.submit(self._loaded.leave), wait_s)
 
-    def follow(self, request: GenerationRequest, is_safe: bool) -> None:
-        self._device.submit(self._loaded.follow, request, is_safe=is_safe).result()
+    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
+        self._device.submit(self._loaded.follow, generation, request, is_safe=is_safe).result()
 
     def is_sound(self) -> bool:
         """Nothing has happened in this process after which it should not be used again. Answers at once."""
@@ -123,8 +123,8 @@ class Leader:
         self._broken_by = None
         self._worker.on_device(partial(self._loaded.join, meeting)).result()
 
-    def leave(self, wait_s: float) -> None:
-        """Ends the group, once all that it renders and uploads has come to its end.
+    def finish(self, wait_s: float) -> None:
+        """Waits until all that it renders and uploads has come to its end.
 
         Raises:
             RankSilentError: that takes too long.
@@ -132,6 +132,9 @@ class Leader:
         with self._renders:
             if not self._renders.wait_for(lambda: self._num_renders == 0, wait_s):
                 raise RankSilentError(f"{self._num_renders} clips are still in the leader's hands after {wait_s:g} s")
+
+    def leave(self, wait_s: float) -> None:
+        """See `Follower.leave`; what is being uploaded goes on."""
         wait_for(self._worker.on_device(self._loaded.leave), wait_s)
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
@@ -139,7 +142,11 @@ class Leader:
         with self._renders:
             self._num_renders += 1
         try:
-            return self._worker.render(spec, attempt, is_safe=is_safe)
+            outcome = self._worker.render(spec, attempt, is_safe=is_safe)
+            # what breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of
+            if isinstance(outcome, ClipFailed) and outcome.failure_class in UNSOUND and self._loaded.is_whole:
+                self._soundness.is_sound = False
+            return outcome
         finally:
             with self._renders:
                 self._num_renders -= 1
@@ -183,8 +190,10 @@ class Soundness:
         self.is_sound = True
 
     def note(self, error: Exception) -> None:
-        """An error began here: its memory or its device may fail with every other clip, or its latents were wrong."""
-        if isinstance(error, RanksDisagreeError) or classify(error)[0] in UNSOUND:
+        """An error began here: its memory or its device may fail with every other clip. Of latents that were not the
+        others' the same holds, and the class.
+        """
+        if classify(error)[0] in UNSOUND:
             self.is_sound = False
 
 

@@ -66,8 +66,8 @@ class RayFollowers:
         self.actors: Sequence[Any] = ()
         self._parts: list[Any] = []
 
-    def begin(self, request: GenerationRequest, *, is_safe: bool) -> None:
-        self._parts = [actor.follow.remote(request, is_safe) for actor in self.actors]
+    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+        self._parts = [actor.follow.remote(generation, request, is_safe) for actor in self.actors]
 
     def errors(self, wait_s: float) -> list[Exception]:
         """See `Followers.errors`."""
@@ -101,8 +101,8 @@ class FollowerActor:
     def join(self, meeting: "Meeting") -> None:
         self._rank.join(meeting)
 
-    def follow(self, request: GenerationRequest, is_safe: bool) -> None:
-        self._rank.follow(request, is_safe)
+    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
+        self._rank.follow(generation, request, is_safe)
 
     @ray.method(concurrency_group="forming")
     def leave(self, wait_s: float) -> None:
@@ -136,6 +136,10 @@ class LeaderActor:
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
         return self._rank.render(spec, attempt, is_safe)
+
+    @ray.method(concurrency_group="forming")
+    def finish(self, wait_s: float) -> None:
+        self._rank.finish(wait_s)
 
     @ray.method(concurrency_group="forming")
     def leave(self, wait_s: float) -> None:
@@ -183,6 +187,11 @@ class GroupActor:
     def beat(self) -> WorkerBeat | LostRank:
         return self._group.beat()
 
+    @ray.method(concurrency_group="presence")
+    def is_there(self) -> bool:
+        """Answers whatever else it waits for."""
+        return True
+
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         return self._group.render(spec, attempt, is_safe)
 
@@ -222,6 +231,5 @@ def lost(error: ray.exceptions.RayError, who: str = "a rank") -> RankLostError:
 _remote: Any = ray.remote  # its types do not know of concurrency groups
 _rank = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2, "forming": 1})
 REMOTE_FOLLOWER, REMOTE_LEADER = _rank(FollowerActor), _rank(LeaderActor)
-REMOTE_GROUP_ACTOR = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1, "forming": 1})(
-    GroupActor
-)
+_group = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1, "forming": 1, "presence": 1})
+REMOTE_GROUP_ACTOR = _group(GroupActor)

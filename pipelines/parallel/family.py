@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 import torch.distributed as dist
 
-from pipelines.errors import GroupBrokenError, GroupError, RankLostError, RanksDisagreeError
+from pipelines.errors import GroupBrokenError, GroupError, PipelineError, RankLostError, RanksDisagreeError
 from pipelines.family import ModelFamily, OnStep, PeakMemory
 from pipelines.parallel.config import ParallelConfig
 from pipelines.parallel.exchange import broadcast_embeddings, checksum, gather_numbers
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 OnFailure = Callable[[Exception], None]
 ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited in a collective know within a second
-CONNECTION_TEXTS = ("gloo", "NCCL", "onnection closed by peer", "onnection reset", "rocess group")
+CONNECTION_TEXTS = ("/gloo/", "NCCL", "onnection closed by peer", "onnection reset", "rocess group")  # gloo's: a path
 
 
 class SplittableFamily(ModelFamily, Protocol):
@@ -47,8 +47,8 @@ class SplittableFamily(ModelFamily, Protocol):
 class Followers(Protocol):
     """The other ranks, as their leader reaches them outside of the process group."""
 
-    def begin(self, request: GenerationRequest, *, is_safe: bool) -> None:
-        """Tells each to denoise its part; does not wait."""
+    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+        """Tells each to denoise its part in this generation of the group; does not wait."""
         ...
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
@@ -68,6 +68,7 @@ class RankPart:
         self.family = family
         self._on_failure = on_failure
         self._membership: Membership | None = None
+        self.generation = 0  # that it has joined last
 
     @property
     def is_whole(self) -> bool:
@@ -78,6 +79,7 @@ class RankPart:
         """Forms a group with the other ranks, and splits the model among them."""
         self.leave()
         self._membership = Membership.join(meeting, self.family.device)
+        self.generation = meeting.generation
         with self._leaving_if_it_fails():
             self.family.split(meeting.parallel)
 
@@ -86,9 +88,16 @@ class RankPart:
         self._break()
         self.family.unsplit()
 
-    def follow(self, request: GenerationRequest, *, is_safe: bool) -> None:
-        """Denoises beside the leader, which sends the embeddings and keeps the latents."""
-        with self.family.safe_attention() if is_safe else nullcontext():
+    def follow(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+        """Denoises beside the leader, which sends the embeddings and keeps the latents.
+
+        Raises:
+            GroupBrokenError: it was told so late that another generation has been formed, which is at something else.
+            Exception: as `denoise`.
+        """
+        if generation != self.generation:
+            raise GroupBrokenError(f"told to denoise in generation {generation}, in the time of {self.generation}")
+        with self._leaving_if_it_fails(), self.family.safe_attention() if is_safe else nullcontext():
             self.denoise(request, None, _tell_nobody)
 
     def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings | None, on_step: OnStep) -> torch.Tensor:
@@ -172,7 +181,7 @@ class ParallelFamily:
             Exception: what went wrong first, on whichever rank.
         """
         if self._part.is_whole:
-            self._followers.begin(request, is_safe=self._is_safe)
+            self._followers.begin(self._part.generation, request, is_safe=self._is_safe)
         with _Blaming(self):
             return self._part.denoise(request, embeddings, on_step)
 
@@ -240,7 +249,7 @@ def first_cause(own: Exception, others: Sequence[Exception]) -> Exception:
 
 def is_of_connection(error: Exception) -> bool:
     """It only says that another rank left, or cannot be reached; what made it do so is for that one to say."""
-    if isinstance(error, GroupError):
+    if isinstance(error, PipelineError):
         return isinstance(error, GroupBrokenError)
     if "out of memory" in str(error):
         return False

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _abort_process_group
 
+from pipelines.parallel.addresses import listen_towards
 from pipelines.parallel.config import ParallelConfig
 
 STORE_TIMEOUT_S = 60.0  # to connect to the meeting point, and for each of its answers
@@ -63,6 +64,8 @@ class Membership:
         Raises:
             torch.distributed.DistError: the meeting point, or another rank, was not there in time.
         """
+        if meeting.parallel.across_hosts:
+            listen_towards(meeting.host, meeting.port)
         store = dist.TCPStore(meeting.host, meeting.port, is_master=False, timeout=timedelta(seconds=STORE_TIMEOUT_S))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "cpu:gloo",

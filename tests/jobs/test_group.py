@@ -40,10 +40,12 @@ class FakeRank:
     number: int
     answers: dict[str, Any] = field(default_factory=dict[str, Any])
     asked: list[str] = field(default_factory=list[str])
+    meetings: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     is_killed: bool = False
 
     def ask(self, method: str, *arguments: Any) -> Given:
         self.asked.append(method)
+        self.meetings += arguments[:1] if method in ("lead", "join") else ()
         if self.is_killed:
             return Given(RankLostError("killed"))
         defaults: dict[str, Any] = {
@@ -88,9 +90,9 @@ class Ranks:
         return sorted(rank.number for rank in self.started if not rank.is_killed)
 
 
-def formed(ranks: Ranks) -> RankGroup:
+def formed(ranks: Ranks, leave_s: float = 0.05) -> RankGroup:
     point: Any = FakePoint()
-    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, 0.05, 0.05))
+    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, leave_s, 0.05))
     group.load()
     return group
 
@@ -129,12 +131,19 @@ def test_a_rank_that_is_not_sound_or_does_not_say_so_is_started_anew(answer: boo
     assert ranks.alive == [0, 2]
 
 
-def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew() -> None:
+@pytest.mark.parametrize("method", ["leave", "finish"])
+def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew(method: str) -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["leave"] = RankSilentError("still at it")
+    ranks.started[0].answers[method] = RankSilentError("still at it")
     group.rebuild()
     assert ranks.alive == [1, 2]
+
+
+def test_no_generation_meets_where_an_earlier_one_did() -> None:
+    ranks = Ranks()
+    formed(ranks).rebuild()
+    assert [rank.meetings for rank in ranks.started] == [[(1, 0), (2, 0)], [(1, 1), (2, 1)]]
 
 
 def test_a_group_that_does_not_form_is_told_so() -> None:
@@ -161,6 +170,39 @@ def test_a_group_drains_when_any_rank_does() -> None:
     assert beat.is_draining
 
 
+def test_a_group_that_is_formed_anew_drains_no_more_when_the_rank_that_did_is_gone() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
+    group.beat()
+    ranks.started[1].answers["is_sound"] = False
+    group.rebuild()
+    assert group.beat() == WorkerBeat((), 101)
+
+
+def test_a_group_that_is_being_formed_asks_no_rank_for_its_beat() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    beats: list[WorkerBeat | LostRank] = []
+    ranks.started[0].answers["lead"] = lambda: beats.append(group.beat())
+    group.rebuild()
+    assert beats == [WorkerBeat((), 0)]
+    assert "beat" not in ranks.started[0].asked
+
+
+def test_a_rank_that_is_missing_since_it_is_being_replaced_is_not_told_of() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+
+    def replaced_meanwhile() -> RankLostError:
+        ranks.started[1].answers["is_sound"] = False
+        group.rebuild()
+        return RankLostError("killed")
+
+    ranks.started[1].answers["beat"] = replaced_meanwhile
+    assert group.beat() == WorkerBeat((), 0)
+
+
 @pytest.mark.parametrize(("leader", "is_told"), [(IDLE, True), (DENOISING, False)])
 def test_a_rank_that_dies_is_told_of_by_the_beats_unless_the_leader_is_about_to(
     leader: WorkerBeat, is_told: bool
@@ -170,6 +212,15 @@ def test_a_rank_that_dies_is_told_of_by_the_beats_unless_the_leader_is_about_to(
     ranks.started[0].answers["beat"] = leader
     ranks.started[1].answers["beat"] = RankLostError("gone")
     assert isinstance(group.beat(), LostRank) == is_told
+
+
+def test_a_rank_that_dies_is_told_of_by_the_beats_when_the_leader_never_does() -> None:
+    ranks = Ranks()
+    group = formed(ranks, leave_s=0.0)
+    ranks.started[0].answers["beat"] = DENOISING
+    ranks.started[1].answers["beat"] = RankLostError("gone")
+    assert isinstance(group.beat(), WorkerBeat)
+    assert group.beat() == LostRank("gone")
 
 
 def test_a_silent_rank_is_told_of_whatever_the_leader_is_at() -> None:
@@ -211,6 +262,15 @@ def test_a_group_that_an_unknown_error_broke_is_formed_anew_for_its_next_clip() 
     ranks.started[0].answers |= {"render": [failed("GroupBrokenError"), DONE], "broken_by": "code"}
     assert group.render(CLIP, 1, False) == DONE
     assert [rank.asked.count("leave") for rank in ranks.started] == [1, 1]
+    assert "finish" not in ranks.started[0].asked  # what it uploads is still this group's
+
+
+def test_a_group_that_cannot_be_formed_anew_for_its_next_clip_is_lost_and_says_why() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
+    ranks.started[1].answers["join"] = RankSilentError("nobody came")
+    assert group.render(CLIP, 1, False) == LostRank("nobody came")
 
 
 @pytest.mark.parametrize("broken_by", ["memory", "worker"])

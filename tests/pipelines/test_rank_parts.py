@@ -1,7 +1,8 @@
 """What each rank of a group does of a clip, and how its failures travel: three real processes, and one alone."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from pipelines.config import load_model_config, model_paths
 from pipelines.diffusers_family import DiffusersFamily
-from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError
+from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RequestError
 from pipelines.family import OnStep
 from pipelines.loading import inspect_model
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
@@ -102,7 +103,7 @@ class FakeFollowers:
         self.begun: list[bool] = []
         self._errors = errors
 
-    def begin(self, request: GenerationRequest, *, is_safe: bool) -> None:
+    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
         self.begun.append(is_safe)
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
@@ -188,6 +189,30 @@ def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leav
     assert family.split_as is None
 
 
+def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_present_one(alone: list[Alone]) -> None:
+    alone.append(Alone(FakeRankFamily()))
+    with pytest.raises(GroupBrokenError, match="generation 0, in the time of 1"):
+        alone[0].part.follow(0, request("sunrise"), is_safe=False)
+    assert alone[0].part.is_whole
+
+
+class UnsafeFamily(FakeRankFamily):
+    """Has no safer setting."""
+
+    @contextmanager
+    def safe_attention(self) -> Generator[None]:
+        if self.split_as is not None:
+            raise ValueError("no exact attention")
+        yield
+
+
+def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait_for_it(alone: list[Alone]) -> None:
+    alone.append(Alone(UnsafeFamily()))
+    with pytest.raises(ValueError, match="no exact attention"):
+        alone[0].part.follow(1, request("sunrise"), is_safe=True)
+    assert not alone[0].part.is_whole
+
+
 @pytest.mark.parametrize(
     ("others", "expected"),
     [
@@ -212,6 +237,8 @@ def test_the_cause_is_what_a_rank_ran_into_then_a_rank_that_is_gone(
         (torch.OutOfMemoryError("CUDA out of memory"), False),
         (torch.distributed.DistBackendError("NCCL error: out of memory"), False),
         (ValueError("the latents are odd"), False),
+        (ValueError("cannot render 'an igloo'"), False),
+        (RequestError("no size for 'the process group photo'"), False),
         (RankLostError("gone"), False),
     ],
 )
