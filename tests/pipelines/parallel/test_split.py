@@ -14,7 +14,7 @@ from pipelines.parallel.config import ParallelConfig
 from pipelines.types import GuidanceMethod
 from tests.pipelines.parallel import cases
 from tests.pipelines.parallel.cases import Case, render_case, render_shapes
-from tests.pipelines.parallel.ranks import Ranks
+from tests.pipelines.parallel.ranks import EXCHANGE_TIMEOUT, Ranks
 
 ULYSSES = [ParallelConfig(2), ParallelConfig(4)]
 RINGS = [ParallelConfig(1, 2), ParallelConfig(2, 2)]
@@ -143,6 +143,13 @@ def test_a_rank_that_gives_up_its_process_group_frees_the_others_at_once(ranks: 
     """Though every pipeline is still split: a split keeps no connection open."""
     waited_s = ranks.run(cases.fail_on_the_last_rank, layout, num_ranks=layout.degree)
     assert max(waited_s) < 10  # the time-out of an exchange is 30
+
+
+@pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(2, 2)], ids=str)
+def test_no_exchange_waits_longer_than_the_default_group_does(ranks: Ranks, layout: ParallelConfig) -> None:
+    """Torch's own time-out, which a further group has by default, is 30 minutes."""
+    for found in ranks.run(cases.timeouts, layout, num_ranks=layout.degree):
+        assert found == [EXCHANGE_TIMEOUT] * 3
 
 
 def test_what_cannot_be_shared_out_is_refused(ranks: Ranks) -> None:
