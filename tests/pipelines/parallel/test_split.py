@@ -22,7 +22,7 @@ LAYOUTS = [*ULYSSES, *RINGS]
 ROUNDING = 1e-6
 # NAG off and on, CFG off and on, one clip and two: each pair of these occurs
 FOUR = [("none", False, 1), ("nag", False, 2), ("none", True, 2), ("nag", True, 1)]
-WAN = {"wan2.1": FOUR, "wan2.2": FOUR, "wan2.2-5b": FOUR[2:], "wan2.1-i2v": FOUR[1:3]}
+WAN = {"wan2.1": FOUR, "wan2.2": FOUR, "wan2.2-5b": FOUR[2:], "wan2.1-i2v": FOUR}
 SHAPES: list[tuple[str, GuidanceMethod]] = [
     ("shapes-wan", "cfg+nag"),
     ("shapes-wan-4step", "nag"),  # with its LoRA
