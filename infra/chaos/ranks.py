@@ -22,13 +22,15 @@ from infra.chaos.rank_workload import GROUPS, Group, RankWorkload
 from infra.chaos.strikes import Strike, Striker
 from infra.local.s3_server import stop_signal_as_interrupt
 
-CLIPS_PER_STRIKE = 3  # one that is hit, and up to two that are not
+CLIPS_PER_STRIKE = 3  # one that is hit, and what is rendered before the next strike falls
 SPARE_CLIPS = 4
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
 SETTINGS = (
     "workers.count=1",
     "stall.beat_interval_s=0.5",
     "stall.beat_timeout_s=6",  # after which a rank that is stopped is taken for frozen
+    "retry.max_stalls=6",  # strikes fall so close together that one clip is there at several
+    "retry.max_lost_workers=6",
 )
 
 
@@ -52,6 +54,7 @@ def main() -> int:
     parser.add_argument(
         "--signals", nargs="+", choices=[one.name for one in SIGNALS], default=[one.name for one in SIGNALS]
     )
+    parser.add_argument("--ranks", type=int, nargs="+", help="these ranks alone; all unless told otherwise")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="begins no further session after these")
     parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
     parser.add_argument(
@@ -63,20 +66,22 @@ def main() -> int:
         for size in options.sizes
         for name in options.signals
         for rank in range(size)
+        if options.ranks is None or rank in options.ranks
     ]
     until = time.monotonic() + options.minutes * 60
-    done = read_sessions(options.report) if options.report else {}
     is_clean = True
     with stop_signal_as_interrupt():
         for session in sessions:
-            if is_done(done.get(session.name)) or time.monotonic() > until:
+            if time.monotonic() > until or is_over(session, options.report):
                 continue
             is_clean = hold(session, options.strikes, options.seed, options.report) and is_clean
     return 0 if is_clean else 1
 
 
-def is_done(numbers: Mapping[str, Any] | None) -> bool:
-    return numbers is not None and numbers["audit"] is not None
+def is_over(session: Session, report: Path | None) -> bool:
+    """It was held to its end, maybe by another process meanwhile."""
+    found = read_sessions(report).get(session.name) if report is not None else None
+    return found is not None and found["audit"] is not None
 
 
 def hold(session: Session, num_strikes: int, seed: int, report: Path | None) -> bool:

@@ -24,7 +24,7 @@ from jobs.records import read_record, record_key
 from jobs.types import ClipSpec
 
 STRIKE_WITHIN_S = 0.05  # after what is waited for: about a step
-MAX_SKIPPED_CLIPS = 1
+WAIT_S = 600.0  # for a group to form on a machine that may be busy with other things; one that takes longer hangs
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,17 @@ class Striker:
     def _wait_for_moment(self) -> bool:
         """Waits for a random step of a clip that begins from now on, and a random part of that step."""
         dice = self._scene.random
-        step, begun_at_s, skip = dice.randrange(NUM_STEPS), time.monotonic(), dice.randint(0, MAX_SKIPPED_CLIPS)
+        step, looked_at_s = dice.randrange(NUM_STEPS), time.monotonic()
 
         def is_there() -> bool:
-            num_begun = 0
-            for note in self._notes.since(begun_at_s):
-                num_begun += note.rank == 0 and note.clip is not None and note.step == -1
-                if note.rank == 0 and num_begun > skip and note.step >= step - 1:
+            has_begun = False
+            for note in self._notes.since(looked_at_s):
+                has_begun = has_begun or (note.rank == 0 and note.clip is not None and note.step == -1)
+                if has_begun and note.rank == 0 and note.step >= step - 1:
                     return True
             return False
 
-        is_so = self._scene.wait_until(is_there, "a clip to strike at")
+        is_so = self._scene.wait_until(is_there, "a clip to strike at", WAIT_S)
         return is_so and not self._scene.driver.ends_within(dice.uniform(0, STRIKE_WITHIN_S))
 
     def _strike_once(self) -> bool:
@@ -126,9 +126,9 @@ class Striker:
             raise SceneError(f"rank {self._rank} was gone before it was struck") from error
         self.num_strikes += 1
         what = f"after {self._number.name} to rank {self._rank}"
-        if not scene.wait_until(lambda: len(self._again(moment_s)) == 2, f"the next step {what}"):
+        if not scene.wait_until(lambda: len(self._again(moment_s)) == 2, f"the next step {what}", WAIT_S):
             return False
-        if not scene.wait_until(lambda: scene.store.exists(record_key(spec.clip_id)), f"the clip's commit {what}"):
+        if not scene.wait_until(lambda: self._is_committed(spec), f"the clip's commit {what}", WAIT_S):
             return False
         record, now = read_record(scene.store, spec.clip_id), self._notes.members()
         formed_s, renders_s = self._again(moment_s)
@@ -156,6 +156,12 @@ class Striker:
             return ()
         steps = (note.moment_s for note in leaders[formed:] if note.step >= 0)
         return (leaders[formed].moment_s, *list(steps)[:1])
+
+    def _is_committed(self, spec: ClipSpec) -> bool:
+        """Asks the store only once the clip's last step was noted: to ask all the time takes what is measured."""
+        number, last = spec.request.sampling.seed, NUM_STEPS - 1
+        is_denoised = any(note.clip == number and note.step == last for note in self._notes.look())
+        return is_denoised and self._scene.store.exists(record_key(spec.clip_id))
 
     def _processes(self, *actors: str) -> list[int]:
         return [process.pid for node in self._scene.farm.nodes for name in actors for process in node.actors(name)]

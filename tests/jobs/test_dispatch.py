@@ -15,6 +15,7 @@ from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, Worker
 from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
 from jobs.events import Attempt
+from jobs.placing import SingleWorkers
 from jobs.records import committed_ids, read_record
 from jobs.retry import Decision, GiveUp, Retry
 from jobs.store import open_store
@@ -276,16 +277,14 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
 
 
 def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> None:
-    dispatcher = Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, Notes())
+    placing = SingleWorkers(setup_for(tmp_path), CONFIG, 0)
     (node,) = cluster_nodes()
-    dispatcher._start_worker(0, frozenset({str(node["node_id"])}))
-    dispatcher._start_worker(1, frozenset({"f" * 56}))
-    kept_off, other = (dispatcher._workers[number] for number in (0, 1))
-    ray.get(other.placed.load, timeout=120)
-    ready, _ = ray.wait([kept_off.placed.load], timeout=3)
+    kept_off, other = (placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
+    ray.get(other.load, timeout=120)
+    ready, _ = ray.wait([kept_off.load], timeout=3)
     assert not ready
-    for worker in (kept_off, other):
-        ray.kill(worker.placed.actor)
+    for placed in (kept_off, other):
+        placing.stop(placed, may_return=False)
 
 
 def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:

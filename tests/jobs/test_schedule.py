@@ -23,10 +23,11 @@ from jobs.events import (
     Tick,
     WorkerLost,
     WorkerNotLoaded,
+    WorkerReady,
 )
 from jobs.retry import GiveUp, Retry, Wait
 from jobs.types import ClipDone, Stage, StageTiming, WorkerBeat
-from tests.jobs.night import CONFIG, SPECS, Night, Taking, failure, of_type, progress, started, with_retry
+from tests.jobs.night import CONFIG, NODES, SPECS, Night, Taking, failure, of_type, progress, started, with_retry
 
 
 @settings(max_examples=10_000, deadline=None)
@@ -594,3 +595,31 @@ def test_retries_can_be_switched_off() -> None:
     farm.ready(0)
     reports = of_type(farm.after(WorkerLost(0, "killed")), ReportFailure)
     assert [type(report.decision) for report in reports] == [GiveUp] * 3
+
+
+# workers on several machines
+
+
+def test_a_worker_on_several_machines_is_replaced_when_any_of_them_is_taken_away() -> None:
+    farm = Taking()
+    clips = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
+    farm.after(NodesDraining(frozenset({NODES[1]})))
+    commands = [command for start in clips for command in farm.done(0, start.attempt.spec)]
+    assert StopWorker(0, "its machine is taken away", is_lost=False) in commands
+
+
+def test_each_machine_of_a_worker_is_blamed_for_its_loss_once_the_clip_passed_elsewhere() -> None:
+    farm = Taking(with_retry(max_losses_of_node=1))
+    (first, *_) = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
+    farm.after(Beat(0, WorkerBeat((progress(first.attempt.spec, "denoise", 1),), 1_000)))
+    farm.after(WorkerLost(0, "killed"))
+    farm.ready(1, NODES[2])
+    farm.done(1, first.attempt.spec)
+    assert farm.schedule._blame.to_avoid({*NODES}) == {NODES[0], NODES[1]}
+
+
+def test_what_is_left_of_a_worker_that_ended_while_it_drained_is_not_used_again() -> None:
+    farm = Taking()
+    farm.ready(0)
+    farm.after(NodesDraining(frozenset({NODES[0]})))
+    assert StopWorker(0, "gone", may_return=False) in farm.after(WorkerLost(0, "gone"))

@@ -2,19 +2,24 @@
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
 import torch
 
+from pipelines.config import load_model_config, model_paths
+from pipelines.diffusers_family import DiffusersFamily
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError
 from pipelines.family import OnStep
+from pipelines.loading import inspect_model
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.exchange import checksum
 from pipelines.parallel.family import ParallelFamily, RankPart, first_cause, is_of_connection
 from pipelines.parallel.membership import MeetingPoint
-from pipelines.types import GenerationRequest, TextEmbeddings
+from pipelines.registry import load_denoiser, load_model
+from pipelines.types import GenerationRequest, TextEmbeddings, VideoShape
 from tests.fakes.rank_cases import request, serve
 from tests.fakes.ranks import FakeRankFamily
 
@@ -221,3 +226,18 @@ def test_a_checksum_sees_each_bit_and_its_place() -> None:
     changed.view(torch.int16)[1, 1] ^= 1
     assert checksum(tensor.clone()) == checksum(tensor)
     assert len({checksum(tensor), checksum(swapped), checksum(changed)}) == 3
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["shapes-wan", "shapes-ltx"])
+def test_a_rank_that_is_sent_its_text_loads_no_text_encoder_and_denoises_the_same(name: str) -> None:
+    path = model_paths()[name]
+    config = load_model_config(path)
+    weights = inspect_model(config, path)
+    whole, denoiser = load_model(config, weights, 1), load_denoiser(config, weights, 1)
+    assert isinstance(denoiser, DiffusersFamily)
+    assert denoiser.pipeline.text_encoder is None
+    wanted = replace(request("a circle"), shape=VideoShape(9, 64, 64))
+    text = whole.encode_text(wanted)
+    latents = [family.denoise(wanted, text, lambda _: None) for family in (whole, denoiser)]
+    assert torch.equal(*latents)

@@ -171,7 +171,7 @@ def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, in
     try:
         with (
             torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
-            exact_attention(max_scores_bytes=10_000),
+            exact_attention(max_scores_bytes=100_000),
         ):
             rendered = render_case(case)
     finally:
@@ -224,6 +224,7 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
                 num_frames=3,
                 height=4,
                 width=4,
+                return_dict=False,
             )
     finally:
         if is_stock:
@@ -289,8 +290,8 @@ def family_of(name: str) -> DiffusersFamily:
     return family
 
 
-def render_shapes(name: str, method: GuidanceMethod, parallel: ParallelConfig | None) -> np.ndarray:
-    """Latents of a Shapes model through its family, three steps."""
+def render_shapes(name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3) -> np.ndarray:
+    """Latents of a Shapes model through its family."""
     family = family_of(name)
     guidance_scale = 3.0 if method in CFG_METHODS else 1.0
     request = GenerationRequest(
@@ -298,7 +299,7 @@ def render_shapes(name: str, method: GuidanceMethod, parallel: ParallelConfig | 
         "blue",
         VideoShape(17, 64, 64),
         8.0,
-        SamplingParams(3, guidance_scale, flow_shift=None, seed=5),
+        SamplingParams(num_steps, guidance_scale, flow_shift=None, seed=5),
         family.config.nag,
         method,
         VsfParams(1.7, 0.2),

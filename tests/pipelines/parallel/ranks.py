@@ -19,8 +19,9 @@ import torch
 from torch import distributed
 
 NUM_PROCESSES = 4
-EXCHANGE_TIMEOUT = timedelta(seconds=30)  # of one collective
-DEADLINE_S = 120.0  # of all of a piece of work, with the first import of diffusers in it
+EXCHANGE_TIMEOUT = timedelta(seconds=120)  # of one collective, on a machine that does ten other things
+END_S = 5.0  # of a process whose pipe is closed
+DEADLINE_S = 240.0  # of all of a piece of work, with the first import of diffusers in it
 
 
 class Ranks:
@@ -49,6 +50,7 @@ class Ranks:
         while missing := [pipe for rank, pipe in enumerate(pipes) if rank not in results]:
             ready = wait(missing, max(end - monotonic(), 0))
             if not ready:
+                self.close()
                 failures.append(f"ranks {[pipes.index(pipe) for pipe in missing]} had no answer in {DEADLINE_S} s")
                 break
             for pipe in ready:
@@ -56,12 +58,12 @@ class Ranks:
                 rank = pipes.index(pipe)
                 try:
                     results[rank], failure = pipe.recv()
-                except EOFError:
-                    results[rank], failure = None, "the process is gone"
+                except EOFError as error:
+                    self.close()
+                    raise AssertionError(f"the process of rank {rank} is gone") from error
                 if failure:
                     failures.append(f"rank {rank}: {failure}")
         if failures:
-            self.close()
             raise AssertionError("\n".join(failures))
         return [results[rank] for rank in range(len(pipes))]
 
@@ -75,9 +77,11 @@ class Ranks:
             self._processes.append((process, ours))
 
     def close(self) -> None:
-        for process, pipe in self._processes:
+        for _, pipe in self._processes:
             pipe.close()
-            process.kill()
+        for process, _ in self._processes:
+            process.join(END_S)
+            process.kill()  # one that hangs in an exchange does not see that its pipe is closed
             process.join()
         self._processes.clear()
 

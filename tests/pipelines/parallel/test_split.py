@@ -1,8 +1,8 @@
 """Several ranks render what one process renders: tiny models of every kind, and the Shapes models.
 
-With ulysses a rank computes the same sums as a single process; only the matrix products have fewer rows, and the CPU's
-may add in another order where these are no multiple of 4. Then, and where a ring adds up parts of a softmax, float32
-differs by rounding: by less than 1e-6 of the largest value.
+With ulysses a rank computes the same sums as a single process, but for fewer tokens at once, and the CPU's kernels take
+fewer than four rows, and the last rows of a block, in another order. Then, and where a ring adds up parts of a softmax,
+float32 differs by rounding: by less than 1e-6 of the largest value.
 """
 
 from functools import cache
@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from pipelines.exact_attention import exact_attention
 from pipelines.parallel.config import ParallelConfig
 from pipelines.types import GuidanceMethod
 from tests.pipelines.parallel import cases
@@ -23,18 +24,25 @@ ROUNDING = 1e-6
 # NAG off and on, CFG off and on, one clip and two: each pair of these occurs
 FOUR = [("none", False, 1), ("nag", False, 2), ("none", True, 2), ("nag", True, 1)]
 WAN = {"wan2.1": FOUR, "wan2.2": FOUR, "wan2.2-5b": FOUR[2:], "wan2.1-i2v": FOUR}
-SHAPES: list[tuple[str, GuidanceMethod]] = [
-    ("shapes-wan", "cfg+nag"),
-    ("shapes-wan-4step", "nag"),  # with its LoRA
-    ("shapes-wan-4step", "vsf"),
-    ("shapes-wan-4step", "nasa"),
-    ("shapes-ltx", "cfg+nag"),
-    ("shapes-ltx-4step", "nag"),
-    ("shapes-ltx", "none"),
+SHAPES: list[tuple[str, GuidanceMethod, ParallelConfig]] = [
+    ("shapes-wan", "cfg+nag", ParallelConfig(4)),
+    ("shapes-wan", "cfg+nag", ParallelConfig(2, 2)),
+    ("shapes-wan-4step", "nag", ParallelConfig(2)),  # with its LoRA
+    ("shapes-wan-4step", "nag", ParallelConfig(1, 2)),
+    ("shapes-wan-4step", "vsf", ParallelConfig(2)),
+    ("shapes-wan-4step", "nasa", ParallelConfig(1, 2)),
+    ("shapes-ltx", "cfg+nag", ParallelConfig(4)),
+    ("shapes-ltx", "cfg+nag", ParallelConfig(2, 2)),
 ]
 
 alone = cache(render_case)
-shapes_alone = cache(lambda name, method: render_shapes(name, method, None))
+shapes_alone = cache(render_shapes)
+
+
+@cache
+def shapes_by_another_kernel(name: str, method: GuidanceMethod) -> np.ndarray:
+    with exact_attention():
+        return render_shapes(name, method, None)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -89,18 +97,30 @@ def test_in_bfloat16_a_cut_changes_about_as_much_as_bfloat16_itself(ranks: Ranks
 
 
 @pytest.mark.models
-@pytest.mark.parametrize("layout", [ParallelConfig(4), ParallelConfig(2, 2)], ids=str)
-@pytest.mark.parametrize(("name", "method"), SHAPES)
+@pytest.mark.parametrize(("name", "method", "layout"), SHAPES, ids=str)
 def test_a_trained_model_renders_the_same_clip(
     ranks: Ranks, name: str, method: GuidanceMethod, layout: ParallelConfig
 ) -> None:
-    """Through its family, with every method of guidance and with a LoRA."""
-    expected = shapes_alone(name, method)
+    """Through its family, with every method of guidance and with a LoRA.
+
+    Guidance carries rounding on from step to step. A ring changes a clip about as much as another attention kernel on
+    one process does.
+    """
+    expected = shapes_alone(name, method, None)
+    by_another_kernel = difference(shapes_by_another_kernel(name, method), expected)
     for latents in ranks.run(render_shapes, name, method, layout, num_ranks=layout.degree):
-        if layout.ring == 1 and name.startswith("shapes-wan"):
-            assert np.array_equal(latents, expected)
+        if layout.ring == 1:
+            assert difference(latents, expected) <= (0 if name.startswith("shapes-wan") else ROUNDING)
         else:
-            assert difference(latents, expected) < ROUNDING
+            assert difference(latents, expected) < 3 * by_another_kernel < 2e-5
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", ["shapes-wan", "shapes-ltx"])
+def test_one_step_of_a_trained_model_in_a_ring_differs_by_rounding(ranks: Ranks, name: str) -> None:
+    expected = shapes_alone(name, "cfg+nag", None, 1)
+    for latents in ranks.run(render_shapes, name, "cfg+nag", ParallelConfig(2, 2), 1, num_ranks=4):
+        assert difference(latents, expected) < ROUNDING
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(1, 2)], ids=str)
@@ -132,7 +152,7 @@ def test_after_a_split_one_process_renders_bit_for_bit_what_it_did_before(
 @pytest.mark.parametrize("layout", RINGS, ids=str)
 @pytest.mark.parametrize("model", ["wan2.1", "ltx"])
 def test_the_safer_attention_holds_in_a_ring_too(ranks: Ranks, model: str, layout: ParallelConfig) -> None:
-    case = Case(model, "nag")
+    case = Case(model, "nag", size_px=32)
     for rendered, num_fused in ranks.run(cases.render_exactly, case, layout, num_ranks=layout.degree):
         assert difference(rendered, alone(case)) < ROUNDING
         assert num_fused == 0
@@ -142,7 +162,7 @@ def test_the_safer_attention_holds_in_a_ring_too(ranks: Ranks, model: str, layou
 def test_a_rank_that_gives_up_its_process_group_frees_the_others_at_once(ranks: Ranks, layout: ParallelConfig) -> None:
     """Though every pipeline is still split: a split keeps no connection open."""
     waited_s = ranks.run(cases.fail_on_the_last_rank, layout, num_ranks=layout.degree)
-    assert max(waited_s) < 10  # the time-out of an exchange is 30
+    assert max(waited_s) < EXCHANGE_TIMEOUT.total_seconds() / 4
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(2, 2)], ids=str)
