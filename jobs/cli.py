@@ -93,10 +93,14 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
     store = open_store(manifest.output, config.store)
     make_plan(manifest, (), ())  # every row is checked before the store is asked anything
     plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    _check_backends(plan)
+    return config, catalog, manifest, store, plan
+
+
+def _check_backends(plan: Plan) -> None:
     for group in plan.groups:
         if group.num_pending:
             check_backend(group.parallel, os.environ.get(BACKEND_VARIABLE))
-    return config, catalog, manifest, store, plan
 
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
@@ -110,6 +114,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
     config, catalog, manifest, store, plan = _open(options)
     if options.retry_quarantined and plan.num_quarantined:
         plan = make_plan(manifest, committed_ids(store), ())
+        _check_backends(plan)
     _say(console, render_plan_text(plan))
     if plan.num_pending == 0:
         return _report_nothing_to_do(plan, store, console)

@@ -18,9 +18,10 @@ from pipelines.block_cache import enable_block_cache, repeated_blocks
 from pipelines.config import ModelConfig
 from pipelines.errors import ModelConfigError
 
-# For one block: each size, guidance method and number of rows has a graph of its own. Torch's limit of 8 would fail the
-# ninth; a graph is kilobytes of code, and finding it again costs microseconds.
-MAX_GRAPHS = 1024
+# Each size, guidance method and number of rows has a graph of its own. Torch allows 8 for one block, 256 for all that
+# share their code, and would fail the next; a graph is kilobytes of code, and finding it again costs microseconds.
+MAX_GRAPHS = 4096
+_LIMITS = {"recompile_limit": MAX_GRAPHS, "accumulated_recompile_limit": MAX_GRAPHS}
 
 
 class Acceleration:
@@ -48,7 +49,7 @@ class Acceleration:
     @contextmanager
     def clip(self) -> Generator[None]:
         """Within it one clip is denoised: what the cache keeps is empty before, whatever became of the last clip."""
-        with dynamo_config.patch(recompile_limit=MAX_GRAPHS) if self._config.compile else nullcontext():
+        with dynamo_config.patch(_LIMITS) if self._config.compile else nullcontext():
             self._forget()
             try:
                 yield

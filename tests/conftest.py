@@ -8,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from infra.local.ray_cluster import LocalRay, write_token
 from infra.local.s3_server import Identity, LocalS3
+
+# an example's time is the machine's, which may be busy; pytest's own time-out holds
+settings.register_profile("nagfarm", deadline=None)
+settings.load_profile("nagfarm")
 
 # ray reads these when it is imported, which a test module may do before any fixture runs
 RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"

@@ -26,13 +26,14 @@ LIGHT_MODULES = (
     "pipelines.loras", "pipelines.weight_files", "pipelines.picture_limits", "pipelines.parallel.config",
     "pipelines.parallel.geometry", "pipelines.parallel.fitness", "pipelines.parallel.backends",
     "pipelines.parallel.cost", "pipelines.parallel.prediction", "pipelines.parallel.advice",
+    "pipelines.parallel.published",
     "jobs.errors", "jobs.types", "jobs.config", "jobs.clip_id", "jobs.catalog", "jobs.manifest", "jobs.plan",
     "jobs.retry", "jobs.events", "jobs.deadlines", "jobs.outage", "jobs.blame", "jobs.pool", "jobs.group_places",
     "jobs.recruiting", "jobs.schedule",
     "jobs.failure_classes", "jobs.pulse", "jobs.in_flight", "jobs.timing", "jobs.records", "jobs.redaction",
     "jobs.spool", "jobs.store", "jobs.s3_credentials", "jobs.failure_ledger", "jobs.lease", "jobs.lease_record",
     "jobs.run_status", "jobs.progress", "jobs.status", "jobs.garbage", "jobs.store_commands", "jobs.arguments",
-    "jobs.cli", "jobs.plan_advice",
+    "jobs.cli", "jobs.plan_advice", "jobs.parallel_fields", "jobs.record_versions",
 )  # fmt: skip
 
 

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from infra.local.s3_server import LocalS3
+from jobs.catalog import ModelCatalog
 from jobs.cli import EXIT_OK, EXIT_REFUSED, main
 from jobs.config import StoreConfig
+from jobs.manifest import open_manifest
+from jobs.records import write_quarantine
 from jobs.store import open_store
 from tests import tiny
+from tests.jobs.made_records import quarantine_of
 from tests.jobs.test_malformed_manifests import CASES
 
 ONE_CLIP = "name: spring\nmodel: tiny\nclips: [{prompt: a circle, num_inference_steps: 1}]\n"
@@ -214,6 +218,21 @@ def test_an_attention_backend_that_cannot_be_shared_is_refused(
     message = refused(capsys, command, str(path), "--output", (tmp_path / "out").as_uri())
     assert "DIFFUSERS_ATTN_BACKEND is 'flex'" in message
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    output = (tmp_path / "out").as_uri()
+    given_up, _ = open_manifest(path, ModelCatalog()).specs()
+    write_quarantine(open_store(output, StoreConfig()), quarantine_of(given_up.clip_id))
+    assert main(["plan", str(path), "--output", output]) == EXIT_OK
+    capsys.readouterr()
+    message = refused(capsys, "render", str(path), "--output", output, "--retry-quarantined")
+    assert "DIFFUSERS_ATTN_BACKEND is 'flex'" in message
 
 
 def test_an_attention_backend_is_no_matter_to_single_devices(

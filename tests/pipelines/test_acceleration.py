@@ -177,7 +177,8 @@ def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_befo
     computed = Computed(eager.pipeline)
     truths = [denoise(eager, one) for one in (request, wider)]
     assert computed.last < computed.first
-    with dynamo_config.patch(recompile_limit=1):  # a farm renders more sizes than torch's limit, here 1
+    # a farm renders more sizes than torch's limits, here 1
+    with dynamo_config.patch(recompile_limit=1, accumulated_recompile_limit=1):
         alone, after = denoise(compiled, request), denoise(compiled, wider)
     assert counters["stats"]["unique_graphs"] == 2  # of each size one, which both blocks share
     with dynamo_config.patch(error_on_recompile=True):

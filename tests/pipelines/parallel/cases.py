@@ -6,6 +6,7 @@ Models are tiny real ones with four heads; each is built once in a process and s
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -250,6 +251,17 @@ def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
     distributed.destroy_process_group()
     split.remove()
     return monotonic() - begin
+
+
+def timeouts(parallel: ParallelConfig) -> list[timedelta]:
+    """Of one collective, in each process group that a split pipeline exchanges over."""
+    pipeline = pipeline_of("wan2.1", "float32")
+    split = SplitPipeline(pipeline, parallel, CPU)
+    settings = pipeline.transformer._parallel_config.context_parallel_config
+    meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
+    found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
+    split.remove()
+    return found
 
 
 def refusals(model: str, parallel: ParallelConfig) -> list[str]:

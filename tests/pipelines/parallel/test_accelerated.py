@@ -59,9 +59,12 @@ def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(ranks: Ranks, dt
     assert found[0] == pytest.approx(truth, rel=tolerance)
 
 
-def test_compiled_blocks_are_shared_out_by_one_group_after_another(ranks: Ranks) -> None:
-    truths = on_one_device("wan2.1")[:1]
+@pytest.mark.parametrize(("name", "layout"), [("wan2.1", ULYSSES), ("wan2.2", RING), ("ltx", ULYSSES)], ids=str)
+def test_compiled_blocks_are_shared_out_by_one_group_after_another(
+    ranks: Ranks, name: str, layout: ParallelConfig
+) -> None:
+    truths = on_one_device(name)[:1]
     for _generation in range(2):
-        for of_rank in ranks.run(denoise_compiled, "wan2.1", METHODS[:1], ULYSSES, num_ranks=2):
+        for of_rank in ranks.run(denoise_compiled, name, METHODS[:1], layout, num_ranks=2):
             assert [found.decisions for found in of_rank] == [truth.decisions for truth in truths]
             assert max(map(difference, of_rank, truths)) <= 1e-5

@@ -20,7 +20,7 @@ from pipelines.parallel.fitness import (
     nearest_divisors,
 )
 from pipelines.parallel.geometry import ModelGeometry
-from pipelines.types import VideoShape
+from pipelines.types import MAX_FRAMES, MAX_SIDE_PX, VideoShape
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "parallel.md").read_text()
 WAN_1_3B = ModelGeometry("wan", 30, 12, 128, 8960, 512, 4, 16, 16)
@@ -256,6 +256,16 @@ def test_the_suggested_size_is_the_nearest_of_its_kind(geometry: ModelGeometry, 
     parallel = ParallelConfig(1, ring)
     assume(not is_accepted(parallel, geometry, shape))
     for size in fitting_shapes(parallel, geometry, shape, GRID):
-        for height in range(shape.height, size.height, 32 if size.height > shape.height else -32):
-            between = replace(shape, height=height)
-            assert not is_accepted(parallel, geometry, between)
+        (name,) = (name for name in ("num_frames", "height", "width") if getattr(size, name) != getattr(shape, name))
+        step, wanted, found = getattr(GRID, name), getattr(shape, name), getattr(size, name)
+        for nearer in range(step, abs(found - wanted), step):
+            for side in (wanted - nearer, wanted + nearer):
+                most = MAX_FRAMES if name == "num_frames" else MAX_SIDE_PX
+                if 1 <= side <= most:
+                    assert geometry.num_tokens(replace(shape, **{name: side})) % ring
+
+
+def test_on_a_grid_of_single_pixels_even_sizes_alone_are_suggested() -> None:
+    geometry = replace(LTX, height_per_token=1, width_per_token=1)
+    sizes = fitting_shapes(ParallelConfig(1, 7), geometry, VideoShape(1, 32, 32), ShapeGrid(8, 1, 1))
+    assert [(size.num_frames, size.height, size.width) for size in sizes] == [(1, 28, 32), (1, 32, 28), (49, 32, 32)]
