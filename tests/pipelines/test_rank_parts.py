@@ -196,6 +196,22 @@ def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_
     assert alone[0].part.is_whole
 
 
+class WholeFamily(FakeRankFamily):
+    """Cannot be split."""
+
+    def split(self, config: ParallelConfig) -> None:
+        raise ValueError("no way to cut it")
+
+
+def test_a_rank_that_cannot_split_its_model_stays_in_no_group() -> None:
+    point = MeetingPoint("127.0.0.1")
+    part = RankPart(WholeFamily(), lambda _: None)
+    with pytest.raises(ValueError, match="no way to cut it"):
+        part.join(point.meeting(1, 0, ONE_DEVICE, TIMEOUT_S))
+    assert not part.is_whole
+    assert not torch.distributed.is_initialized()
+
+
 class UnsafeFamily(FakeRankFamily):
     """Has no safer setting."""
 
