@@ -260,6 +260,7 @@ def timeouts(parallel: ParallelConfig) -> list[timedelta]:
     settings = pipeline.transformer._parallel_config.context_parallel_config
     meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
     found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
+    distributed.all_reduce(torch.zeros(1))  # a rank that leaves before another has connected to it fails that one
     split.remove()
     return found
 
