@@ -6,12 +6,13 @@ What a rank does is `rank`'s, which process it is in `rank_actors`', when a grou
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from jobs.config import RunConfig
 from jobs.errors import FailureClass
+from jobs.rank_answers import RankProcess, collect, get_all
 from jobs.records import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker import LoadedWorker
@@ -28,34 +29,6 @@ if TYPE_CHECKING:
     from pipelines.parallel.membership import MeetingPoint
 
 ENDS_GROUP: frozenset[FailureClass] = frozenset({"memory", "worker"})  # after these the schedule lets it go
-
-
-class Answer(Protocol):
-    """What a rank will answer."""
-
-    def get(self, wait_s: float | None) -> Any:
-        """Waits for it; None for as long as the rank's process lives.
-
-        Raises:
-            RankSilentError: there is none in time.
-            RankLostError: the process is gone; RankPreemptedError: since its machine was taken away.
-            Exception: what the rank raised.
-        """
-        ...
-
-
-class RankProcess(Protocol):
-    """A process with one rank in it."""
-
-    def ask(self, method: str, *arguments: Any) -> Answer:
-        """Has the rank do something, and does not wait for it."""
-        ...
-
-    def name_for_leader(self) -> Any:
-        """What the leader reaches this rank by."""
-        ...
-
-    def kill(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -257,31 +230,6 @@ class RankGroup:
         spooled = ranks[0].ask("spooled").get(limits.answer_s)
         leader, *others = (self._identities[rank] for rank in range(len(ranks)))
         return LoadedWorker(leader, spooled, tuple(others), self._parallel)
-
-
-def collect(answers: Sequence[Answer], wait_s: float) -> tuple[dict[int, Any], dict[int, GroupError]]:
-    """Waits for all, in `wait_s` together: the answers, and why there is none, by their places."""
-    until = time.monotonic() + wait_s
-    found: dict[int, Any] = {}
-    failures: dict[int, GroupError] = {}
-    for place, answer in enumerate(answers):
-        try:
-            found[place] = answer.get(max(0.0, until - time.monotonic()))
-        except GroupError as error:
-            failures[place] = error
-    return found, failures
-
-
-def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
-    """Waits for all, in `wait_s` together.
-
-    Raises:
-        Exception: the first that is not about the connection alone; or else why there is an answer missing.
-    """
-    found, failures = collect(answers, wait_s)
-    if failures:
-        raise next(iter(failures.values()))
-    return [found[place] for place in range(len(answers))]
 
 
 def is_failure(outcome: ClipOutcome, kind: type[GroupError]) -> bool:

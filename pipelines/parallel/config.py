@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pipelines.errors import ModelConfigError
 
+MAX_RANKS = 10**19  # more than any clip has tokens; what is larger still has no place in a message
+
 
 @dataclass(frozen=True)
 class ParallelConfig:
@@ -24,8 +26,11 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         for name in ("ulysses", "ring"):
-            if getattr(self, name) < 1:
-                raise ModelConfigError(f"parallel.{name} must be at least 1, not {getattr(self, name)}")
+            number = getattr(self, name)
+            if number < 1:
+                raise ModelConfigError(f"parallel.{name} must be at least 1, not {_shown(number)}")
+            if number > MAX_RANKS:
+                raise ModelConfigError(f"parallel.{name} must be at most {MAX_RANKS}, not {_shown(number)}")
         if self.across_hosts and self.degree == 1:
             raise ModelConfigError("parallel.across_hosts is for groups: give ulysses or ring above 1, or leave it out")
 
@@ -37,6 +42,12 @@ class ParallelConfig:
     def __str__(self) -> str:
         parts = [f"{name} {getattr(self, name)}" for name in ("ulysses", "ring") if getattr(self, name) > 1]
         return (" x ".join(parts) or "one device") + (" across hosts" if self.across_hosts else "")
+
+
+def _shown(number: int) -> str:
+    return (
+        str(number) if abs(number) < 10**9 else f"a number of {number.bit_length()} bits"
+    )  # str() of a huge one raises
 
 
 ONE_DEVICE = ParallelConfig()

@@ -47,6 +47,9 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
         )
         sizes = fitting_shapes(parallel, geometry, shape, config.grid)
     remedy = f"{describe_degrees(fitting_degrees(parallel, geometry, shape))} can at this size"
+    as_many = as_many_ranks(parallel, geometry, shape)
+    if as_many is not None:
+        remedy += f", and {as_many} on as many devices"
     if sizes:
         remedy += f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
     raise RequestError(f"{fault}: {remedy}")
@@ -86,6 +89,13 @@ def fitting_degrees(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vi
         return tuple(_sized(parallel, parallel.ulysses, number) for number in rings)
     pairs = [(number, ring) for number in shared for ring in nearest_divisors(tokens // number, parallel.ring)]
     return (_sized(parallel, *min(pairs, key=lambda pair: abs(pair[0] * pair[1] - parallel.degree))),)
+
+
+def as_many_ranks(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> ParallelConfig | None:
+    """The same number of ranks with another share of ring, the most by ulysses; None where there is no such group."""
+    degree, num_tokens = parallel.degree, geometry.num_tokens(shape)
+    shared = [number for number in divisors(geometry.num_heads) if degree % number == 0]
+    return _sized(parallel, shared[-1], degree // shared[-1]) if num_tokens % degree == 0 else None
 
 
 def fitting_shapes(

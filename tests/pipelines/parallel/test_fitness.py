@@ -11,6 +11,7 @@ from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.fitness import (
+    as_many_ranks,
     check_backend,
     check_parallel,
     describe_degrees,
@@ -33,6 +34,17 @@ def model(name: str, num_frames: int = 4, height: int = 16, width: int = 16) -> 
     return ModelConfig(
         name, "wan", "a/b", ShapeGrid(num_frames, height, width), SamplingDefaults(2, 1.0, 5, 32, 32, 8.0)
     )
+
+
+def test_heads_that_do_not_divide_are_told_of_as_many_devices_in_another_way() -> None:
+    with pytest.raises(RequestError, match=r"ulysses 1, 2, 3, 4, 6 or 12 can .* ulysses 4 x ring 2 on as many devices"):
+        check_parallel(ParallelConfig(8), WAN_1_3B, WAN_480P, model("m"))
+
+
+@pytest.mark.parametrize("number", [0, -1, -(10**5000), 10**19 + 1, 10**5000], ids=range(5))
+def test_a_number_of_ranks_that_no_group_has_is_refused(number: int) -> None:
+    with pytest.raises(ModelConfigError, match=r"parallel\.ring must be at (least 1|most 10+), not"):
+        ParallelConfig(ring=number)
 
 
 def is_accepted(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> bool:
@@ -241,6 +253,11 @@ def test_whatever_is_suggested_is_accepted_and_is_what_is_said(
     for degree in degrees:
         check_parallel(degree, geometry, shape, config)
     assert describe_degrees(degrees) in str(caught.value)
+    as_many = as_many_ranks(parallel, geometry, shape)
+    if as_many is not None:
+        check_parallel(as_many, geometry, shape, config)
+        assert as_many.degree == parallel.degree
+        assert f"{as_many} on as many devices" in str(caught.value)
     if geometry.num_heads % parallel.ulysses:
         return
     for size in fitting_shapes(parallel, geometry, shape, GRID):

@@ -1,0 +1,64 @@
+"""How the ranks of a group are asked, all at once, and how long their answers are waited for. Knows nothing of Ray.
+
+Decides nothing about what is asked; `rank_actors` says how a question travels.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pipelines.errors import GroupError
+
+
+class Answer(Protocol):
+    """What a rank will answer."""
+
+    def get(self, wait_s: float | None) -> Any:
+        """Waits for it; None for as long as the rank's process lives.
+
+        Raises:
+            RankSilentError: there is none in time.
+            RankLostError: the process is gone; RankPreemptedError: since its machine was taken away.
+            Exception: what the rank raised.
+        """
+        ...
+
+
+class RankProcess(Protocol):
+    """A process with one rank in it."""
+
+    def ask(self, method: str, *arguments: Any) -> Answer:
+        """Has the rank do something, and does not wait for it."""
+        ...
+
+    def name_for_leader(self) -> Any:
+        """What the leader reaches this rank by."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+def collect(answers: Sequence[Answer], wait_s: float) -> tuple[dict[int, Any], dict[int, GroupError]]:
+    """Waits for all, in `wait_s` together: the answers, and why there is none, by their places."""
+    until = time.monotonic() + wait_s
+    found: dict[int, Any] = {}
+    failures: dict[int, GroupError] = {}
+    for place, answer in enumerate(answers):
+        try:
+            found[place] = answer.get(max(0.0, until - time.monotonic()))
+        except GroupError as error:
+            failures[place] = error
+    return found, failures
+
+
+def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
+    """Waits for all, in `wait_s` together.
+
+    Raises:
+        GroupError: why the first of the answers is missing.
+        Exception: what a rank raised.
+    """
+    found, failures = collect(answers, wait_s)
+    if failures:
+        raise next(iter(failures.values()))
+    return [found[place] for place in range(len(answers))]
