@@ -76,12 +76,22 @@ class RankPart:
         return self._membership is not None
 
     def join(self, meeting: Meeting) -> None:
-        """Forms a group with the other ranks, and splits the model among them."""
+        """Forms a group with the other ranks, and splits the model among them.
+
+        Raises:
+            RankLostError: another rank did not come, or was lost on the way.
+            Exception: the model cannot be split.
+        """
         self.leave()
-        self._membership = Membership.join(meeting, self.family.device)
-        self.generation = meeting.generation
-        with self._leaving_if_it_fails():
-            self.family.split(meeting.parallel)
+        try:
+            self._membership = Membership.join(meeting, self.family.device)
+            self.generation = meeting.generation
+            with self._leaving_if_it_fails():
+                self.family.split(meeting.parallel)
+        except (RuntimeError, ValueError) as error:
+            if not is_of_connection(error):
+                raise
+            raise RankLostError(f"the ranks did not come together: {error}") from error
 
     def leave(self) -> None:
         """Ends its membership, if it has one, and makes the model whole."""

@@ -212,6 +212,17 @@ def test_a_rank_that_cannot_split_its_model_stays_in_no_group() -> None:
     assert not torch.distributed.is_initialized()
 
 
+def test_a_rank_that_does_not_come_is_lost_and_no_fault_of_the_model() -> None:
+    point = MeetingPoint("127.0.0.1")
+    part = RankPart(FakeRankFamily(), lambda _: None)
+    with pytest.raises(RankLostError, match="the ranks did not come together: .*timeout"):
+        part.join(point.meeting(1, 0, ParallelConfig(2), timeout_s=1.0))
+    assert not part.is_whole
+    part.join(point.meeting(2, 0, ONE_DEVICE, TIMEOUT_S))  # and may meet others
+    assert part.is_whole
+    part.leave()
+
+
 class UnsafeFamily(FakeRankFamily):
     """Has no safer setting."""
 
