@@ -3,23 +3,18 @@
 One run has all the faults in it, since a group takes seconds to form; each test looks at one of them.
 """
 
-import os
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import ray
 
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
-from jobs.dispatch import Dispatcher, cluster_nodes
+from jobs.dispatch import Dispatcher
 from jobs.errors import FailureClass
-from jobs.placing import GroupWorkers
 from jobs.records import read_record
 from jobs.retry import Decision, GiveUp, Retry
 from jobs.store import open_store
@@ -90,14 +85,6 @@ class FaultyRun:
     def attempts(self, name: str) -> int:
         store = open_store(self.folder.as_uri(), StoreConfig())
         return read_record(store, self.clips[name].clip_id).attempt
-
-
-def command_of(process: psutil.Process) -> list[str]:
-    """Nothing of one that has just ended."""
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 def clips_for(folder: Path) -> dict[str, ClipSpec]:
@@ -185,21 +172,3 @@ def test_no_group_is_lost_but_by_a_fault_and_none_by_an_unknown_error(faulty_run
 
 def test_no_process_of_a_group_is_left_after_a_run(faulty_run: FaultyRun) -> None:
     assert not [pid for pids in faulty_run.notes.pids for pid in pids if is_alive(pid)]
-
-
-def test_a_group_is_kept_off_a_node_and_no_rank_outlives_its_actor(ray_driver: LocalRay, tmp_path: Path) -> None:
-    """Not even one that is stopped."""
-    placing = GroupWorkers(pair_for(tmp_path), CONFIG, 0)
-    (node,) = cluster_nodes()
-    kept_off, other = (placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
-    loaded: Any = ray.get(other.load, timeout=200)
-    ready, _ = ray.wait([kept_off.load], timeout=0)
-    assert not ready
-    leader, follower = (identity.pid for identity in (loaded.identity, *loaded.others))
-    siblings = psutil.Process(psutil.Process(leader).ppid()).children()  # all of the cluster's workers
-    (actor,) = [process.pid for process in siblings if "GroupActor" in " ".join(command_of(process))]
-    os.kill(follower, signal.SIGSTOP)
-    os.kill(actor, signal.SIGKILL)
-    assert not [pid for pid in (leader, follower) if is_alive(pid)]
-    for placed in (kept_off, other):
-        placing.stop(placed, may_return=False)

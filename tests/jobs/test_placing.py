@@ -1,4 +1,4 @@
-"""What becomes of a group that is kept for later, on a real Ray cluster."""
+"""Where a group lies, and what becomes of one that is kept for later or gone, on a real Ray cluster."""
 
 import os
 import signal
@@ -12,11 +12,13 @@ import ray._private.state
 
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RunConfig, WorkerConfig
+from jobs.dispatch import cluster_nodes
 from jobs.placing import GroupWorkers, Placed
 from jobs.worker import LoadedWorker
 from pipelines.parallel.config import ParallelConfig
 from tests.fakes.ranks import load_fake_rank
 from tests.jobs.specs import setup_for
+from tests.jobs.test_dispatch import is_alive
 
 pytestmark = pytest.mark.cluster
 
@@ -24,9 +26,15 @@ CONFIG = RunConfig(workers=WorkerConfig(count=1, num_cpus=1))
 WAIT_S = 120.0
 
 
-def load(placed: Placed) -> None:
+def pairs(folder: Path) -> GroupWorkers:
+    setup = replace(setup_for(folder), load_model=load_fake_rank, parallel=ParallelConfig(ulysses=2))
+    return GroupWorkers(setup, CONFIG, 0)
+
+
+def load(placed: Placed) -> LoadedWorker:
     loaded: LoadedWorker = ray.get([placed.load], timeout=WAIT_S)[0]
     placed.nodes = loaded.nodes
+    return loaded
 
 
 def pid_of(placed: Placed) -> int:
@@ -37,8 +45,7 @@ def pid_of(placed: Placed) -> int:
 def test_a_group_that_failed_is_used_again_unless_its_own_process_has_stopped(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
-    setup = replace(setup_for(tmp_path), load_model=load_fake_rank, parallel=ParallelConfig(ulysses=2))
-    workers = GroupWorkers(setup, CONFIG, 0)
+    workers = pairs(tmp_path)
     first = workers.start(frozenset())
     load(first)
     workers.stop(first, may_return=True)
@@ -50,3 +57,19 @@ def test_a_group_that_failed_is_used_again_unless_its_own_process_has_stopped(
     assert second is not first
     load(second)
     workers.stop(second, may_return=False)
+
+
+def test_a_group_is_kept_off_a_node_and_no_rank_outlives_its_actor(ray_driver: LocalRay, tmp_path: Path) -> None:
+    """Not even one that is stopped."""
+    workers = pairs(tmp_path)
+    (node,) = cluster_nodes()
+    kept_off, other = (workers.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
+    loaded = load(other)
+    ready, _ = ray.wait([kept_off.load], timeout=0)
+    assert not ready
+    leader, follower = (identity.pid for identity in (loaded.identity, *loaded.others))
+    os.kill(follower, signal.SIGSTOP)
+    os.kill(pid_of(other), signal.SIGKILL)
+    assert not [pid for pid in (leader, follower) if is_alive(pid)]
+    for placed in (kept_off, other):
+        workers.stop(placed, may_return=False)
