@@ -1,10 +1,10 @@
-# Targets for people: install, demo, test, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
+# Targets for people: install, demo, test, slow, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
 
-.PHONY: help install demo test check chaos strikes format shapes distill evaluate bench wheel clean
+.PHONY: help install demo test slow check chaos strikes format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -22,6 +22,9 @@ demo: install  ## render 24 clips with a local S3 server and a local Ray cluster
 
 test: install  ## run the tests
 	$(BIN)/python -m pytest
+
+slow: install  ## run the tests that `make test` leaves out, since they take long
+	$(BIN)/python -m pytest -m slow
 
 check: install  ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .

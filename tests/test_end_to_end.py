@@ -165,6 +165,7 @@ def test_the_command_line_answers_without_torch_and_ray() -> None:
     assert "24 clips" in finished.stdout
 
 
+@pytest.mark.slow
 def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_fault_loses_no_clip_and_commits_none_twice(farm: Farm, name: str) -> 
     assert outcome.num_injected >= 1
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_in_the_middle_of_a_clip_is_replaced_and_the_other_goes_on(
     farm: Farm, tmp_path: Path
 ) -> None:

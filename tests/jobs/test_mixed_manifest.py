@@ -23,7 +23,7 @@ from jobs.records import committed_ids, read_record
 from jobs.store import open_store
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 
-pytestmark = [pytest.mark.cluster, pytest.mark.models]
+pytestmark = [pytest.mark.cluster, pytest.mark.models, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 240.0  # on a machine that is busy with other things

@@ -164,7 +164,9 @@ def _fresh_dynamo() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
-@pytest.mark.parametrize(("name", "backend"), [("wan2.1", "inductor"), ("ltx", "aot_eager")])
+@pytest.mark.parametrize(
+    ("name", "backend"), [pytest.param("wan2.1", "inductor", marks=pytest.mark.slow), ("ltx", "aot_eager")]
+)
 def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_before(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

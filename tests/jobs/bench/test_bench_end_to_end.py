@@ -64,6 +64,7 @@ def test_negatives_are_rendered_judged_and_reported_and_a_second_run_renders_not
     assert "unfinished: shapes-wan, 2 steps, open, nag: 2 of 3 clips" in text
 
 
+@pytest.mark.slow
 def test_a_sweep_is_rendered_and_drawn(farm: Path) -> None:
     assert bench("parameters", farm, "--clips", "1") == EXIT_OK
     rows = lines(farm / "parameters.csv")

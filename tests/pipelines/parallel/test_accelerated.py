@@ -59,6 +59,7 @@ def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(ranks: Ranks, dt
     assert found[0] == pytest.approx(truth, rel=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layout"), [("wan2.1", ULYSSES), ("wan2.2", RING), ("ltx", ULYSSES)], ids=str)
 def test_compiled_blocks_are_shared_out_by_one_group_after_another(
     ranks: Ranks, name: str, layout: ParallelConfig
