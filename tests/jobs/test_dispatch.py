@@ -135,6 +135,7 @@ def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: P
         dispatch(replace(setup_for(tmp_path), load_model=load_nothing), [spec("sunrise")])
 
 
+@pytest.mark.slow
 def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: LocalRay, tmp_path: Path) -> None:
     """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
     config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=25))

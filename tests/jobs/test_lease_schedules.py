@@ -242,6 +242,7 @@ MISTAKES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_planted_mistake_is_found(mistake: type[Lease]) -> None:
     @settings(SCHEDULES, max_examples=8000, phases=[Phase.generate], report_multiple_bugs=False)

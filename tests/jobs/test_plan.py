@@ -158,6 +158,7 @@ def bytes_of_digests(num_clips: int) -> int:
     return num_slots * 16 * 3 // 2
 
 
+@pytest.mark.slow
 def test_a_long_jsonl_is_planned_in_the_memory_of_its_digests(write: Write) -> None:
     row = '{"prompt": "a red circle moving right over a green background", "seed": %d}\n'
     small = write("small.jsonl", "".join(row % seed for seed in range(100)))
@@ -167,6 +168,7 @@ def test_a_long_jsonl_is_planned_in_the_memory_of_its_digests(write: Write) -> N
     assert num_bytes < bytes_of_digests(num_clips) + 2_000_000
 
 
+@pytest.mark.slow
 def test_a_large_product_is_planned_in_the_memory_of_its_digests(write: Write) -> None:
     text = "name: a\nmodel: tiny\naxes: {prompt: {file: %s.txt}, seed: {range: [0, %d]}}"
     for name, size in (("small", 10), ("large", 400)):

@@ -339,6 +339,7 @@ def test_ray_job_submit_without_the_token_is_refused(ray_cluster: LocalRay) -> N
     assert "Missing authentication token" in finished.stdout + finished.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_driver_without_the_token_does_not_get_into_the_cluster(ray_cluster: LocalRay) -> None:
     program = f"import ray\nray.init({ray_cluster.address!r}, log_to_driver=False)\nprint('inside')"
