@@ -85,24 +85,17 @@ class RayFollowers:
         return found
 
 
-class FollowerActor:
-    """A `Follower` in a process of its own."""
+class RankActor:
+    """What the actor of any rank answers, whatever the rank computes meanwhile."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
-        self._rank = Follower(setup, ray.get_runtime_context().get_node_id())
+    def __init__(self, rank: Follower | Leader) -> None:
+        self._rank = rank
         # Ray runs this in the process's main thread; its own handler would end the process in the middle of a clip
-        signal.signal(signal.SIGTERM, lambda _number, _frame: self._rank.drain())
+        signal.signal(signal.SIGTERM, lambda _number, _frame: rank.drain())
 
     @ray.method(concurrency_group="forming")
     def load(self) -> WorkerIdentity:
         return self._rank.load()
-
-    @ray.method(concurrency_group="forming")
-    def join(self, meeting: "Meeting") -> None:
-        self._rank.join(meeting)
-
-    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
-        self._rank.follow(generation, request, is_safe)
 
     @ray.method(concurrency_group="forming")
     def leave(self, wait_s: float) -> None:
@@ -117,49 +110,48 @@ class FollowerActor:
         return self._rank.beat()
 
 
-class LeaderActor:
+class FollowerActor(RankActor):
+    """A `Follower` in a process of its own."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._follower = Follower(setup, ray.get_runtime_context().get_node_id())
+        super().__init__(self._follower)
+
+    @ray.method(concurrency_group="forming")
+    def join(self, meeting: "Meeting") -> None:
+        self._follower.join(meeting)
+
+    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
+        self._follower.follow(generation, request, is_safe)
+
+
+class LeaderActor(RankActor):
     """A `Leader` in a process of its own."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._followers = RayFollowers()
-        self._rank = Leader(setup, ray.get_runtime_context().get_node_id(), self._followers)
-        signal.signal(signal.SIGTERM, lambda _number, _frame: self._rank.drain())
-
-    @ray.method(concurrency_group="forming")
-    def load(self) -> WorkerIdentity:
-        return self._rank.load()
+        self._leader = Leader(setup, ray.get_runtime_context().get_node_id(), self._followers)
+        super().__init__(self._leader)
 
     @ray.method(concurrency_group="forming")
     def lead(self, meeting: "Meeting", followers: Sequence[Any]) -> None:
         self._followers.actors = followers
-        self._rank.join(meeting)
+        self._leader.join(meeting)
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
-        return self._rank.render(spec, attempt, is_safe)
+        return self._leader.render(spec, attempt, is_safe)
 
     @ray.method(concurrency_group="forming")
     def finish(self, wait_s: float) -> None:
-        self._rank.finish(wait_s)
-
-    @ray.method(concurrency_group="forming")
-    def leave(self, wait_s: float) -> None:
-        self._rank.leave(wait_s)
+        self._leader.finish(wait_s)
 
     @ray.method(concurrency_group="control")
     def spooled(self) -> frozenset[str]:
-        return self._rank.spooled()
+        return self._leader.spooled()
 
     @ray.method(concurrency_group="control")
     def broken_by(self) -> str | None:
-        return self._rank.broken_by()
-
-    @ray.method(concurrency_group="control")
-    def is_sound(self) -> bool:
-        return self._rank.is_sound()
-
-    @ray.method(concurrency_group="control")
-    def beat(self) -> WorkerBeat:
-        return self._rank.beat()
+        return self._leader.broken_by()
 
 
 class GroupActor:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from jobs.bench.tables import markdown_table
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
+from pipelines.parallel.fitness import find_indivisible
 from pipelines.parallel.prediction import (
     H100,
     INTERCONNECTS,
@@ -26,15 +27,20 @@ from pipelines.parallel.published import PUBLIC_FIGURES, SIZES, PublicFigure
 
 DEGREES = range(1, 9)
 FEW_STEPS = 4
+AGREEMENT = 0.1  # a prediction that is off by no more of a public figure agrees with it
 NOTHING = "-"
 
 
 def refusal(work: Work, parallel: ParallelConfig) -> str | None:
     """What forbids this cut, in two words; None where it can be."""
-    if work.geometry.num_heads % parallel.ulysses:
-        return f"{work.geometry.num_heads} heads"
-    num_tokens = work.geometry.num_tokens(work.shape)
-    return f"{num_tokens:,} tokens" if num_tokens % parallel.degree else None
+    geometry = work.geometry
+    match find_indivisible(parallel, geometry, work.shape):
+        case "heads":
+            return f"{geometry.num_heads} heads"
+        case "tokens":
+            return f"{geometry.num_tokens(work.shape):,} tokens"
+        case None:
+            return None
 
 
 def size_table(work: Work) -> str:
@@ -93,15 +99,17 @@ def _public_cells(figure: PublicFigure) -> tuple[str, ...]:
     work = figure.work
     group = predict(work, ParallelConfig(ulysses=figure.num_devices), figure.device, figure.interconnect)
     single = predict(work, ONE_DEVICE, figure.device, figure.interconnect)
+    predicted = single.total_s / group.total_s
+    is_near = abs(predicted / figure.speed_up - 1) <= AGREEMENT
     lost_s = (single.total_s / figure.speed_up - group.total_s) / work.num_inference_steps
     return (
         figure.setup,
         f"{work.shape}, {work.num_inference_steps} steps, {'with' if work.method == 'cfg' else 'without'} CFG",
         f"{figure.speed_up:g}",
-        f"{single.total_s / group.total_s:.2f}",
+        f"{predicted:.2f}",
         f"{single.denoise_s / group.denoise_s:.2f}",
         f"{1000 * group.denoise_s / work.num_inference_steps:.0f} ms, and {1000 * lost_s:.0f} ms not predicted",
-        figure.remark,
+        "; ".join(filter(None, ("agrees" if is_near else "**does not agree**", figure.remark))),
     )
 
 

@@ -7,6 +7,7 @@ cluster has so many devices is not known here.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Literal
 
 from pipelines.config import ModelConfig, ShapeGrid
 from pipelines.errors import RequestError
@@ -29,12 +30,13 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
     Raises:
         RequestError: with the numbers, and the nearest group and sizes that would do.
     """
-    num_tokens = geometry.num_tokens(shape)
-    if parallel.degree == 1 or _fits(parallel, geometry, num_tokens):
+    indivisible = find_indivisible(parallel, geometry, shape)
+    if indivisible is None:
         return
+    num_tokens = geometry.num_tokens(shape)
     if num_tokens == 0:
         raise RequestError(f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share")
-    if geometry.num_heads % parallel.ulysses:
+    if indivisible == "heads":
         fault = (
             f"parallel is {parallel}, but the {geometry.num_heads} attention heads of {config.name} cannot be shared "
             f"by {parallel.ulysses} ranks"
@@ -53,6 +55,18 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
     if sizes:
         remedy += f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
     raise RequestError(f"{fault}: {remedy}")
+
+
+def find_indivisible(
+    parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
+) -> Literal["heads", "tokens"] | None:
+    """What of a clip cannot be shared out evenly; None where all can, or nothing is shared."""
+    if parallel.degree == 1:
+        return None
+    if geometry.num_heads % parallel.ulysses:
+        return "heads"
+    num_tokens = geometry.num_tokens(shape)
+    return "tokens" if num_tokens == 0 or num_tokens % parallel.degree else None
 
 
 def check_backend(parallel: ParallelConfig, backend: str | None) -> None:
@@ -105,7 +119,7 @@ def fitting_shapes(
     steps = {"height": grid.height, "width": grid.width, "num_frames": grid.num_frames}
     nearest = (
         next(
-            (near for near in _neighbours(shape, name, step) if _fits(parallel, geometry, geometry.num_tokens(near))),
+            (near for near in _neighbours(shape, name, step) if find_indivisible(parallel, geometry, near) is None),
             None,
         )
         for name, step in steps.items()
@@ -136,10 +150,6 @@ def nearest_divisors(number: int, wanted: int) -> list[int]:
     found = divisors(number)
     above = [divisor for divisor in found if divisor > wanted]
     return [max(divisor for divisor in found if divisor <= wanted), *above[:1]]
-
-
-def _fits(parallel: ParallelConfig, geometry: ModelGeometry, num_tokens: int) -> bool:
-    return num_tokens > 0 and geometry.num_heads % parallel.ulysses == 0 and num_tokens % parallel.degree == 0
 
 
 def _sized(parallel: ParallelConfig, ulysses: int, ring: int) -> ParallelConfig:

@@ -9,7 +9,6 @@ the mesh, also LTX's cross-attentions, which need none; and it puts hooks on the
 the mesh is made of the default group, and self-attention alone is told.
 """
 
-import inspect
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 from diffusers import LTXVideoTransformer3DModel
-from diffusers.hooks import HookRegistry
 from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
 from diffusers.models._modeling_parallel import ContextParallelConfig
 from diffusers.models._modeling_parallel import ParallelConfig as DiffusersParallelConfig
@@ -83,7 +81,6 @@ class SplitPipeline:
         transformer._parallel_config = settings
         self._plans.append((transformer, plan))
         apply_context_parallel(transformer, settings.context_parallel_config, plan)
-        _read_signatures(transformer, plan)
 
     def remove(self) -> None:
         """Takes it all off; the pipeline renders as it did before. Calling it again does nothing.
@@ -200,16 +197,6 @@ def _check(pipeline: Any, config: ParallelConfig) -> None:
 def _transformers(pipeline: Any) -> list[Any]:
     parts = [getattr(pipeline, name, None) for name in ("transformer", "transformer_2")]
     return [part for part in parts if part is not None]
-
-
-def _read_signatures(transformer: Any, plan: Plan) -> None:
-    """Does now what diffusers' hooks do in their first forward, which could then not be compiled as one graph."""
-    for name, part in plan.items():
-        if isinstance(part, dict):
-            module = transformer.get_submodule(name)
-            hook: Any = HookRegistry.check_if_exists_or_initialize(module).get_hook(f"cp_input---{name}")
-            names = list(inspect.signature(type(module).forward).parameters)[1:]
-            hook.module_forward_metadata.cached_parameter_indices = {name: i for i, name in enumerate(names)}
 
 
 def _self_attentions(transformer: Any) -> list[Any]:
