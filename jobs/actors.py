@@ -6,7 +6,8 @@ from typing import Any
 import ray
 
 from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
-from jobs.worker import ClipWorker, LoadedWorker, WorkerSetup
+from jobs.worker import ClipWorker
+from jobs.worker_setup import LoadedWorker, WorkerSetup
 
 
 class RenderActor:

@@ -35,7 +35,7 @@ from pipelines.errors import ModelNotFoundError, PipelineError
 from pipelines.parallel.fitness import BACKEND_VARIABLE, check_backend
 
 if TYPE_CHECKING:
-    from jobs.worker import LoadModel
+    from jobs.worker_setup import LoadModel
 
 EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
 REFUSALS = (JobError, PipelineError, NagError)

@@ -44,7 +44,7 @@ from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
-from jobs.worker import LoadedWorker, WorkerSetup
+from jobs.worker_setup import LoadedWorker, WorkerSetup
 
 WAIT_S = 0.5  # how often the loop looks up when nothing happens
 DRAIN_POLL_S = 5.0  # how often the cluster is asked which nodes it will take away

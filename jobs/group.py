@@ -15,7 +15,7 @@ from jobs.errors import FailureClass
 from jobs.rank_answers import RankProcess, collect, get_all
 from jobs.records import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
-from jobs.worker import LoadedWorker
+from jobs.worker_setup import LoadedWorker
 from pipelines.errors import (
     GroupBrokenError,
     GroupError,

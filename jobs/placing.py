@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from jobs.actors import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
 from jobs.rank_actors import REMOTE_GROUP_ACTOR
-from jobs.worker import WorkerSetup
+from jobs.worker_setup import WorkerSetup
 
 ANSWER_S = 5.0  # for a group that is kept; meanwhile nothing else of the run goes on
 

@@ -19,7 +19,8 @@ from jobs.failure_classes import classify
 from jobs.pulse import Pulse
 from jobs.records import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
-from jobs.worker import ClipWorker, WorkerSetup
+from jobs.worker import ClipWorker
+from jobs.worker_setup import WorkerSetup
 from pipelines.config import ModelConfig
 from pipelines.errors import RankSilentError
 from pipelines.family import ModelFamily

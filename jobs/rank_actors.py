@@ -17,7 +17,7 @@ from jobs.group import GroupDeadlines, RankGroup
 from jobs.rank import Follower, Leader
 from jobs.records import WorkerIdentity
 from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerBeat
-from jobs.worker import LoadedWorker, WorkerSetup
+from jobs.worker_setup import LoadedWorker, WorkerSetup
 from pipelines.errors import RankLostError, RankPreemptedError, RankSilentError
 from pipelines.types import GenerationRequest
 

@@ -21,7 +21,7 @@ from jobs.progress import RunProgress
 from jobs.records import RUN_FILE, utc_iso, write_run
 from jobs.run_status import RunState, RunStatus, write_status
 from jobs.store import Store
-from jobs.worker import LoadModel, WorkerSetup
+from jobs.worker_setup import LoadModel, WorkerSetup
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights, verify_weights

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from jobs.check import check_mp4
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.encode import encode_mp4
 from jobs.errors import StoreError, StoreRefusedError
 from jobs.failure_classes import classify
@@ -44,72 +43,13 @@ from jobs.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.store import open_store
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerBeat
-from pipelines.config import ModelConfig
+from jobs.worker_setup import WorkerSetup
 from pipelines.errors import BadPictureError
 from pipelines.family import ModelFamily, PeakMemory
-from pipelines.loading import ModelWeights
-from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import VideoFrames
 
 T = TypeVar("T")
-LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
 REMAINS_S = 3600.0  # after which what another worker was making is surely nobody's
-
-
-@dataclass(frozen=True)
-class WorkerSetup:
-    """All that a worker is told, in a form that travels.
-
-    Args:
-        output: URI of the store.
-        spool_folder: `workers.spool_folder`.
-        num_threads: torch's, in the thread that renders.
-        load_denoiser: loads what denoising needs, and no text encoder; None takes `load_model`.
-        parallel: on how many devices this worker renders each clip.
-    """
-
-    model: ModelConfig
-    weights: ModelWeights
-    output: str
-    store: StoreConfig
-    encoding: EncodingConfig
-    spool_folder: str | None
-    run_id: str
-    num_threads: int
-    load_model: LoadModel
-    load_denoiser: LoadModel | None = None
-    parallel: ParallelConfig = ONE_DEVICE
-
-
-@dataclass(frozen=True)
-class LoadedWorker:
-    """A worker that has loaded its model.
-
-    Args:
-        spooled: ids of clips that an earlier one has left on its machine, encoded.
-        others: the further ranks of a group, whose leader `identity` is.
-    """
-
-    identity: WorkerIdentity
-    spooled: frozenset[str]
-    others: tuple[WorkerIdentity, ...] = ()
-    parallel: ParallelConfig = ONE_DEVICE
-
-    @property
-    def label(self) -> str:
-        """What people call it."""
-        name = f"{self.identity.host}:{self.identity.pid}"
-        if not self.others:
-            return name
-        ranks = (self.identity, *self.others)
-        is_one_host = len({rank.host for rank in ranks}) == 1
-        places = ", ".join(f"{rank.pid}" if is_one_host else f"{rank.host}:{rank.pid}" for rank in ranks)
-        return f"{name} (group of {len(ranks)}: {self.parallel}; {'pids' if is_one_host else 'ranks'} {places})"
-
-    @property
-    def nodes(self) -> frozenset[str]:
-        """All machines that it lies on."""
-        return frozenset(rank.node_id for rank in (self.identity, *self.others))
 
 
 @dataclass(frozen=True, eq=False)

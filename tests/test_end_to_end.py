@@ -30,7 +30,7 @@ from jobs.progress import RunProgress
 from jobs.records import RUN_FILE, committed_ids, quarantined_ids, read_record, write_run
 from jobs.run import load_model
 from jobs.store import Store, open_store
-from jobs.worker import WorkerSetup
+from jobs.worker_setup import WorkerSetup
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ from infra.chaos.shapes_nan import load_shapes_nan
 from infra.chaos.stand_in import LoadStandIn
 from infra.chaos.watched import LoadWatched
 from jobs.cli import main
-from jobs.worker import LoadModel
+from jobs.worker_setup import LoadModel
 
 
 def run(arguments: list[str]) -> int:

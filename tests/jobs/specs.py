@@ -7,7 +7,7 @@ from jobs.config import EncodingConfig, RunConfig
 from jobs.records import RUN_FILE, write_run
 from jobs.store import open_store
 from jobs.types import ClipSpec, ModelIdentity
-from jobs.worker import WorkerSetup
+from jobs.worker_setup import WorkerSetup
 from nag.params import NagParams
 from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.loading import ModelWeights

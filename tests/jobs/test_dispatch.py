@@ -20,7 +20,7 @@ from jobs.records import committed_ids, read_record
 from jobs.retry import Decision, GiveUp, Retry
 from jobs.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerBeat
-from jobs.worker import WorkerSetup
+from jobs.worker_setup import WorkerSetup
 from tests.fakes.family import load_nothing
 from tests.jobs.specs import setup_for, spec
 

@@ -19,7 +19,7 @@ from jobs.records import read_record
 from jobs.retry import Decision, GiveUp, Retry
 from jobs.store import open_store
 from jobs.types import ClipFailed, ClipSpec
-from jobs.worker import WorkerSetup
+from jobs.worker_setup import WorkerSetup
 from pipelines.parallel.config import ParallelConfig
 from tests.fakes.ranks import load_fake_rank
 from tests.jobs.specs import setup_for, spec

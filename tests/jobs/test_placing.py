@@ -14,7 +14,7 @@ from infra.local.ray_cluster import LocalRay
 from jobs.config import RunConfig, WorkerConfig
 from jobs.dispatch import cluster_nodes
 from jobs.placing import GroupWorkers, Placed
-from jobs.worker import LoadedWorker
+from jobs.worker_setup import LoadedWorker
 from pipelines.parallel.config import ParallelConfig
 from tests.fakes.ranks import load_fake_rank
 from tests.jobs.specs import setup_for

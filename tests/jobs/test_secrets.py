@@ -30,7 +30,8 @@ from jobs.redaction import MASK
 from jobs.retry import Decision, GiveUp
 from jobs.store import open_store
 from jobs.types import ClipDone, ClipFailed
-from jobs.worker import ClipWorker, LoadModel
+from jobs.worker import ClipWorker
+from jobs.worker_setup import LoadModel
 from pipelines.config import ModelConfig
 from pipelines.family import OnStep
 from pipelines.loading import ModelWeights

@@ -19,7 +19,8 @@ from jobs.spool import SpooledClip
 from jobs.store import open_store
 from jobs.timing import StageClock
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
-from jobs.worker import ClipWorker, RenderedClip, WorkerSetup
+from jobs.worker import ClipWorker, RenderedClip
+from jobs.worker_setup import WorkerSetup
 from pipelines.family import OnStep
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.types import GenerationRequest, TextEmbeddings
