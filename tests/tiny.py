@@ -1,5 +1,6 @@
 """Real diffusers classes at tiny size, with random weights: what the tests of nag/ and pipelines/ render with."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -176,3 +177,10 @@ def ltx_pipeline(num_heads: int = 2) -> LTXPipeline:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "wan2.1": wan_pipeline,
+    "wan2.2": lambda: wan_pipeline(two_transformers=True),
+    "ltx": ltx_pipeline,
+}

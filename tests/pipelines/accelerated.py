@@ -1,6 +1,5 @@
 """Tiny models that are accelerated, and what is rendered with them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +13,6 @@ from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 from tests import tiny
 
 THRESHOLD = 0.1  # of these random weights: some steps are skipped and some are not
-MAKERS: dict[str, Callable[[], Any]] = {
-    "wan2.1": tiny.wan_pipeline,
-    "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True),
-    "ltx": tiny.ltx_pipeline,
-}
 NAG = GenerationRequest(
     "a circle",
     "red",
@@ -50,7 +44,7 @@ def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersFamily:
         scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
         **asked,
     )
-    return FAMILIES[family](config, pipeline or MAKERS[name](), torch.device("cpu"))
+    return FAMILIES[family](config, pipeline or tiny.PIPELINES[name](), torch.device("cpu"))
 
 
 def denoise(family: DiffusersFamily, request: GenerationRequest, on_step: Any = lambda _step: None) -> torch.Tensor:

@@ -23,7 +23,7 @@ from pipelines.loading import inspect_model
 from pipelines.registry import load_model
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 from tests import tiny
-from tests.pipelines.accelerated import CFG_AND_NAG, MAKERS, METHODS, NAG, THRESHOLD, denoise, family_of
+from tests.pipelines.accelerated import CFG_AND_NAG, METHODS, NAG, THRESHOLD, denoise, family_of
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -54,7 +54,7 @@ class Computed:
 
 def by_hand(name: str, request: GenerationRequest, *, is_cached: bool = True) -> torch.Tensor:
     """The latents of a stock pipeline whose cache was enabled as diffusers' documentation says."""
-    stock = MAKERS[name]()
+    stock = tiny.PIPELINES[name]()
     for transformer in (stock.transformer, getattr(stock, "transformer_2", None)):
         if transformer is not None and is_cached:
             transformer.enable_cache(FirstBlockCacheConfig(threshold=THRESHOLD))
@@ -79,7 +79,7 @@ def by_hand(name: str, request: GenerationRequest, *, is_cached: bool = True) ->
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_cached_clip_skips_blocks_and_is_the_stock_pipelines_under_diffusers_cache(name: str, method: str) -> None:
     family = family_of(name, first_block_cache=THRESHOLD)
     computed = Computed(family.pipeline)
@@ -90,13 +90,13 @@ def test_a_cached_clip_skips_blocks_and_is_the_stock_pipelines_under_diffusers_c
     assert not torch.equal(latents, by_hand(name, METHODS[method], is_cached=False))
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_threshold_that_nothing_is_below_makes_the_same_clip_as_no_cache(name: str) -> None:
     family = family_of(name, first_block_cache=1e-9)
     assert torch.equal(denoise(family, CFG_AND_NAG), by_hand(name, CFG_AND_NAG, is_cached=False))
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_cached_clip_is_the_same_alone_and_after_any_other(name: str) -> None:
     family = family_of(name, first_block_cache=THRESHOLD)
     alone = [denoise(family, request) for request in METHODS.values()]
@@ -106,7 +106,7 @@ def test_a_cached_clip_is_the_same_alone_and_after_any_other(name: str) -> None:
     assert all(torch.equal(one, other) for one, other in zip(alone, reversed(again), strict=True))
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_cached_clip_is_the_same_after_one_that_failed_half_way(name: str) -> None:
     """Diffusers empties the cache at the end of a clip that has one."""
 
@@ -122,9 +122,9 @@ def test_a_cached_clip_is_the_same_after_one_that_failed_half_way(name: str) -> 
 
 
 @pytest.mark.parametrize("is_nag_first", [True, False])
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_nag_and_the_cache_go_on_and_come_off_in_any_order(name: str, is_nag_first: bool) -> None:
-    pipeline = MAKERS[name]()
+    pipeline = tiny.PIPELINES[name]()
     transformers = [part for part in (pipeline.transformer, getattr(pipeline, "transformer_2", None)) if part]
     with nag.install(pipeline) if is_nag_first else nullcontext():
         for transformer in transformers:
@@ -137,7 +137,7 @@ def test_nag_and_the_cache_go_on_and_come_off_in_any_order(name: str, is_nag_fir
     assert torch.equal(denoise(family, NAG), by_hand(name, NAG, is_cached=False))
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_the_cache_hides_no_nan(name: str) -> None:
     family = family_of(name, first_block_cache=THRESHOLD)
     embeddings = family.encode_text(NAG)
@@ -224,13 +224,15 @@ def _safely(family: DiffusersFamily) -> torch.Tensor:
 # tiles
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_tiles_are_switched_on_by_the_yaml_and_off_when_the_model_is_closed(name: str) -> None:
     family = family_of(name, vae_tiling=True)
     vae = family.pipeline.vae
     sizes = {key: value for key, value in vars(vae).items() if key.startswith("tile_sample_")}
     assert vae.use_tiling
-    assert sizes == {key: value for key, value in vars(MAKERS[name]().vae).items() if key.startswith("tile_sample_")}
+    assert sizes == {
+        key: value for key, value in vars(tiny.PIPELINES[name]().vae).items() if key.startswith("tile_sample_")
+    }
     family.close()
     assert not vae.use_tiling
     assert not family_of(name).pipeline.vae.use_tiling
@@ -243,7 +245,7 @@ def test_tiles_that_diffusers_would_put_together_wrongly_are_refused() -> None:
         family_of("ltx", pipeline, vae_tiling=True)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_frame_no_larger_than_a_tile_is_decoded_as_without(name: str) -> None:
     plain, tiled = family_of(name), family_of(name, vae_tiling=True)
     latents = denoise(plain, NAG)

@@ -1,6 +1,5 @@
 """Wan and LTX families on real diffusers classes at tiny size, loaded from disk as any weights are."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +20,6 @@ from pipelines.registry import load_model
 from pipelines.types import GenerationRequest, SamplingParams, VideoShape
 from tests import tiny
 
-MAKERS: dict[str, Callable[[], Any]] = {
-    "wan2.1": tiny.wan_pipeline,
-    "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True),
-    "ltx": tiny.ltx_pipeline,
-}
 REQUEST = GenerationRequest(
     "a circle",
     "red",
@@ -48,10 +42,10 @@ METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(MAKERS))
+@pytest.fixture(scope="module", params=list(tiny.PIPELINES))
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersFamily:
     folder = tmp_path_factory.mktemp("model") / "weights"
-    MAKERS[request.param]().save_pretrained(folder)
+    tiny.PIPELINES[request.param]().save_pretrained(folder)
     return load(request.param, folder)
 
 
@@ -81,7 +75,7 @@ def render_by_hand(
     family: DiffusersFamily, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
 ) -> np.ndarray:
     """The clip of a stock pipeline that is called as its own users call it, in parts of 255."""
-    stock = MAKERS[family.config.name]()
+    stock = tiny.PIPELINES[family.config.name]()
     guidance = nag.guide(stock, "red", params, max_sequence_length=16) if params else nullcontext()
     with guidance:
         frames = stock(
@@ -103,7 +97,7 @@ def render_by_hand(
 def test_another_scheduler_keeps_the_saved_shift(family: DiffusersFamily, tmp_path: Path) -> None:
     """Whichever of its two names it was saved under."""
     name = family.config.name
-    stock = MAKERS[name]()
+    stock = tiny.PIPELINES[name]()
     is_euler = isinstance(stock.scheduler, FlowMatchEulerDiscreteScheduler)
     saved = {"shift": 5.0} if is_euler else {"flow_shift": 5.0}
     stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, **saved)
