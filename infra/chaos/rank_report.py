@@ -43,7 +43,7 @@ def write_session(report: Path, name: str, numbers: Mapping[str, Any]) -> None:
 def table(sessions: Sequence[Mapping[str, Any]]) -> str:
     """A line of sums, and one row for each session that is over."""
     over = [session for session in sessions if session["audit"] is not None]
-    over.sort(key=lambda one: (one["size"], one["signal"], one["rank"]))
+    over.sort(key=lambda one: (one["size"], one["signal"], one["is_double"], one["rank"]))
     rows = [HEAD, tuple("---" if index < 2 else "---:" for index in range(len(HEAD)))]
     rows += [row(session) for session in over]
     return "\n".join([sums(over), "", *(f"| {' | '.join(cells)} |" for cells in rows)])
@@ -51,7 +51,7 @@ def table(sessions: Sequence[Mapping[str, Any]]) -> str:
 
 def sums(sessions: Sequence[Mapping[str, Any]]) -> str:
     strikes = [(session, strike) for session in sessions for strike in session["strikes"]]
-    num_others = sum(session["size"] - 1 for session, _ in strikes)
+    num_others = sum(strike["num_others"] for _, strike in strikes)
     counts = {name: sum(len(session["audit"][name]) for session in sessions) for name in BROKEN}
     return (
         f"{sum(session['num_strikes'] for session in sessions)} strikes in {len(sessions)} runs: "
@@ -73,13 +73,13 @@ def row(session: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         name if is_clean else f"**{name}: NOT AS EXPECTED**",
         session["signal"],
-        f"{session['rank']}",
+        f"{session['rank']}, then any" if session["is_double"] else f"{session['rank']}",
         f"{session['num_strikes']}",
         f"{len(strikes)}",  # a strike is written down once its clip is committed
         f"{audit['num_committed']} of {audit['num_planned']}",
         *(f"{len(audit[name])}" for name in ("lost", "duplicated", "mismatched")),
         f"{num_left}",
-        f"{sum(strike['num_kept'] for strike in strikes)} of {len(strikes) * (session['size'] - 1)}",
+        f"{sum(strike['num_kept'] for strike in strikes)} of {sum(strike['num_others'] for strike in strikes)}",
         *median_and_most([strike["renders_after_s"] for strike in strikes]),
         *median_and_most([strike["committed_after_s"] for strike in strikes]),
         most(ranks),

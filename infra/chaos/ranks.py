@@ -1,7 +1,8 @@
 """`python -m infra.chaos.ranks`: each rank of each group is struck by each signal, again and again, and audited.
 
 Decides the sessions: one for each group, signal and rank, a run of its own with all strikes of that rank, so that the
-other ranks live through all of them. What is done is kept in the report, and another call goes on from there.
+other ranks live through all of them; and one for each group and signal where strikes come in pairs. What is done is
+kept in the report, and another call goes on from there.
 """
 
 import argparse
@@ -29,6 +30,7 @@ SETTINGS = (
     "workers.count=1",
     "stall.beat_interval_s=0.5",
     "stall.beat_timeout_s=6",  # after which a rank that is stopped is taken for frozen
+    "workers.load_timeout_s=60",  # after which one that is stopped while it loads is
     "retry.max_stalls=6",  # strikes fall so close together that one clip is there at several
     "retry.max_lost_workers=6",
 )
@@ -41,10 +43,12 @@ class Session:
     group: Group
     number: signal.Signals
     rank: int
+    is_double: bool = False
 
     @property
     def name(self) -> str:
-        return f"ranks{self.group.size}-{self.number.name.lower()}-rank{self.rank}"
+        double = "-double" if self.is_double else ""
+        return f"ranks{self.group.size}-{self.number.name.lower()}-rank{self.rank}{double}"
 
 
 def main() -> int:
@@ -55,6 +59,7 @@ def main() -> int:
         "--signals", nargs="+", choices=[one.name for one in SIGNALS], default=[one.name for one in SIGNALS]
     )
     parser.add_argument("--ranks", type=int, nargs="+", help="these ranks alone; all unless told otherwise")
+    parser.add_argument("--double", action="store_true", help="pairs of strikes alone")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="begins no further session after these")
     parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
     parser.add_argument(
@@ -62,11 +67,11 @@ def main() -> int:
     )
     options = parser.parse_args()
     sessions = [
-        Session(GROUPS[size], signal.Signals[name], rank)
+        Session(GROUPS[size], signal.Signals[name], rank, is_double)
         for size in options.sizes
         for name in options.signals
-        for rank in range(size)
-        if options.ranks is None or rank in options.ranks
+        for rank, is_double in [(0, True), *((rank, False) for rank in range(size))]
+        if (options.ranks is None or rank in options.ranks) and (is_double or not options.double)
     ]
     until = time.monotonic() + options.minutes * 60
     is_clean = True
@@ -99,13 +104,14 @@ def hold(session: Session, num_strikes: int, seed: int, report: Path | None) -> 
         print(
             f"{session.name}: strike {len(strikes)} at step {strike.step}, "
             f"renders after {strike.renders_after_s:.1f} s, "
-            f"committed after {strike.committed_after_s:.1f} s, kept {strike.num_kept}, attempt {strike.attempt}, "
+            f"committed after {strike.committed_after_s:.1f} s, kept {strike.num_kept} of {strike.num_others}, "
+            f"attempt {strike.attempt}, "
             f"descriptors { {name: count for name, (_, count) in strike.files.items()} }",
             flush=True,
         )
 
     def inject(scene: Scene) -> int:
-        striker = Striker(scene, session.rank, session.number, over)
+        striker = Striker(scene, session.rank, session.number, over, is_double=session.is_double)
         num_over = striker.strike(num_strikes)
         end.update(num_strikes=striker.num_strikes, files_at_end=striker.sample_files())
         return num_over
@@ -135,6 +141,7 @@ def as_numbers(
         "size": session.group.size,
         "signal": session.number.name,
         "rank": session.rank,
+        "is_double": session.is_double,
         "strikes": [asdict(strike) for strike in strikes],
         "num_strikes": len(strikes),
         "files_at_end": {},

@@ -1,14 +1,15 @@
 """Strikes at one rank of a group that renders, one after the other, and what is measured of each.
 
 Decides when a strike falls, what counts as recovered, and what is sampled. A strike falls at a random step of a random
-clip, once the clip that was struck before is committed. All waiting is for what the ranks note or what is in the store.
+clip, once the clip that was struck before is committed; a double one hits any rank a second time while the group forms
+anew. All waiting is for what the ranks note or what is in the store.
 """
 
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,6 +25,7 @@ from jobs.records import read_record, record_key
 from jobs.types import ClipSpec
 
 STRIKE_WITHIN_S = 0.05  # after what is waited for: about a step
+AGAIN_WITHIN_S = 10.0  # about as long as a group takes to form anew
 WAIT_S = 600.0  # for a group to form on a machine that may be busy with other things; one that takes longer hangs
 
 
@@ -35,7 +37,9 @@ class Strike:
         rank: that was struck.
         clip_id: what it denoised.
         step: how many steps of it were done.
-        num_kept: of the other ranks, those whose process went on.
+        num_others: ranks of the group that were not struck.
+        num_kept: of these, those whose process went on.
+        again_after_s: when a process of a rank was struck for the second time; None where it was not.
         is_released: the coordinator too was made anew.
         num_left_behind: processes of ranks that are not of the group, right before it.
         formed_after_s: from the strike to the next generation of the group.
@@ -48,7 +52,9 @@ class Strike:
     rank: int
     clip_id: str
     step: int
+    num_others: int
     num_kept: int
+    again_after_s: float | None
     is_released: bool
     num_left_behind: int
     formed_after_s: float
@@ -66,15 +72,25 @@ class Striker:
         rank: to be struck.
         number: the signal.
         on_strike: is told of each that is over.
+        is_double: each is followed by one at any process of a rank, one that loads too, within `AGAIN_WITHIN_S`.
     """
 
-    def __init__(self, scene: Scene, rank: int, number: signal.Signals, on_strike: Callable[[Strike], None]) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        rank: int,
+        number: signal.Signals,
+        on_strike: Callable[[Strike], None],
+        *,
+        is_double: bool = False,
+    ) -> None:
         assert isinstance(scene.workload, RankWorkload)
         self._scene = scene
         self._notes = RankNotes(scene.workload.notes)
         self._rank = rank
         self._number = number
         self._on_strike = on_strike
+        self._is_double = is_double
         self.num_strikes = 0  # those too that are not over
         specs = open_manifest(scene.manifest, ModelCatalog(scene.farm.models), model=scene.workload.model).specs()
         self._specs: dict[int, ClipSpec] = {spec.request.sampling.seed: spec for spec in specs}
@@ -115,7 +131,7 @@ class Striker:
     def _strike_once(self) -> bool:
         """Strikes, and waits until all is well again; False where the run ended first."""
         scene, members, files = self._scene, self._notes.members(), self.sample_files()
-        num_left_behind = len(self._processes("LeaderActor", "FollowerActor")) - len(members)
+        num_left_behind = len(self._rank_processes()) - len(members)
         hit = next(note for note in reversed(self._notes.look()) if note.rank == 0 and note.clip is not None)
         assert hit.clip is not None
         spec = self._specs[hit.clip]
@@ -125,6 +141,13 @@ class Striker:
         except ProcessLookupError as error:
             raise SceneError(f"rank {self._rank} was gone before it was struck") from error
         self.num_strikes += 1
+        struck = {members[self._rank]}
+        again_after_s = None
+        if self._is_double:
+            if scene.driver.ends_within(scene.random.uniform(0, AGAIN_WITHIN_S)):
+                return False
+            struck |= self._strike_any(struck)
+            again_after_s = time.monotonic() - moment_s
         what = f"after {self._number.name} to rank {self._rank}"
         if not scene.wait_until(lambda: len(self._again(moment_s)) == 2, f"the next step {what}", WAIT_S):
             return False
@@ -132,11 +155,14 @@ class Striker:
             return False
         record, now = read_record(scene.store, spec.clip_id), self._notes.members()
         formed_s, renders_s = self._again(moment_s)
+        others = [rank for rank, process in members.items() if process not in struck]
         strike = Strike(
             rank=self._rank,
             clip_id=spec.clip_id,
             step=hit.step + 1,
-            num_kept=sum(members[rank] == now[rank] for rank in members if rank != self._rank),
+            num_others=len(others),
+            num_kept=sum(members[rank] == now[rank] for rank in others),
+            again_after_s=again_after_s,
             is_released=[files[COORDINATOR][0]] != self._processes("GroupActor"),
             num_left_behind=num_left_behind,
             formed_after_s=formed_s - moment_s,
@@ -147,6 +173,16 @@ class Striker:
         )
         self._on_strike(strike)
         return True
+
+    def _strike_any(self, struck: Collection[int]) -> set[int]:
+        """Strikes a process of a rank that was not struck; returns which, or none where there is none any more."""
+        processes = [process for process in self._rank_processes() if process not in struck]
+        self._scene.random.shuffle(processes)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, self._number)
+                return {process}
+        return set()
 
     def _again(self, moment_s: float) -> tuple[float, ...]:
         """When a generation was formed since, and when its leader did its first step, as far as they have come."""
@@ -162,6 +198,9 @@ class Striker:
         number, last = spec.request.sampling.seed, NUM_STEPS - 1
         is_denoised = any(note.clip == number and note.step == last for note in self._notes.look())
         return is_denoised and self._scene.store.exists(record_key(spec.clip_id))
+
+    def _rank_processes(self) -> list[int]:
+        return self._processes("LeaderActor", "FollowerActor")
 
     def _processes(self, *actors: str) -> list[int]:
         return [process.pid for node in self._scene.farm.nodes for name in actors for process in node.actors(name)]

@@ -11,6 +11,7 @@ from infra.chaos.rank_workload import GROUPS, RankWorkload
 
 def strike(files: dict[str, tuple[int, int]], renders_after_s: float = 5.0) -> dict[str, Any]:
     return {
+        "num_others": 1,
         "num_kept": 1,
         "is_released": False,
         "num_left_behind": 0,
@@ -28,6 +29,7 @@ def session(strikes: list[dict[str, Any]], lost: tuple[str, ...] = ()) -> dict[s
         "size": 2,
         "signal": "SIGKILL",
         "rank": 1,
+        "is_double": False,
         "num_strikes": len(strikes),
         "strikes": strikes,
         "files_at_end": {},
