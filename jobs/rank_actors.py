@@ -6,6 +6,7 @@ a process without a device, which owns the ranks' and outlives each of them. Wha
 
 import signal
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -30,6 +31,7 @@ class RayAnswer:
 
     def __init__(self, reference: Any) -> None:
         self._reference = reference
+        self.future: Future[Any] = reference.future()
 
     def get(self, wait_s: float | None) -> Any:
         """See `Answer.get`."""

@@ -5,13 +5,19 @@ Decides nothing about what is asked; `rank_actors` says how a question travels.
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from typing import Any, Protocol
 
-from pipelines.errors import GroupError
+from pipelines.errors import GroupError, RankSilentError
 
 
 class Answer(Protocol):
     """What a rank will answer."""
+
+    @property
+    def future(self) -> Future[Any]:
+        """Done once there is an answer, or can be none."""
+        ...
 
     def get(self, wait_s: float | None) -> Any:
         """Waits for it; None for as long as the rank's process lives.
@@ -52,13 +58,15 @@ def collect(answers: Sequence[Answer], wait_s: float) -> tuple[dict[int, Any], d
 
 
 def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
-    """Waits for all, in `wait_s` together.
+    """Waits for all, in `wait_s` together, or until one of them has failed: the others may wait for that rank.
 
     Raises:
-        GroupError: why the first of the answers is missing.
+        GroupError: why an answer is missing.
         Exception: what a rank raised.
     """
-    found, failures = collect(answers, wait_s)
-    if failures:
-        raise next(iter(failures.values()))
-    return [found[place] for place in range(len(answers))]
+    futures = [answer.future for answer in answers]
+    done, missing = wait(futures, wait_s, FIRST_EXCEPTION)
+    found = [answer.get(0.0) for answer, future in zip(answers, futures, strict=True) if future in done]
+    if missing:
+        raise RankSilentError(f"{len(missing)} of {len(answers)} ranks gave no answer within {wait_s:g} s")
+    return found

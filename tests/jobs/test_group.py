@@ -1,6 +1,7 @@
 """What a group decides when its ranks answer, or do not, with ranks made by hand."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,10 +27,28 @@ class Given:
 
     value: Any
 
+    @property
+    def future(self) -> Future[Any]:
+        future: Future[Any] = Future()
+        if isinstance(self.value, Exception):
+            future.set_exception(self.value)
+        else:
+            future.set_result(self.value)
+        return future
+
     def get(self, wait_s: float | None) -> Any:
         if isinstance(self.value, Exception):
             raise self.value
         return self.value
+
+
+class Awaited:
+    """An answer that does not come."""
+
+    future: Future[Any] = Future()
+
+    def get(self, wait_s: float | None) -> Any:
+        raise AssertionError("it would be waited for in vain")
 
 
 @dataclass
@@ -43,7 +62,7 @@ class FakeRank:
     meetings: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     is_killed: bool = False
 
-    def ask(self, method: str, *arguments: Any) -> Given:
+    def ask(self, method: str, *arguments: Any) -> Given | Awaited:
         self.asked.append(method)
         self.meetings += arguments[:1] if method in ("lead", "join") else ()
         if self.is_killed:
@@ -58,6 +77,8 @@ class FakeRank:
         answer = self.answers.get(method, defaults.get(method))
         if isinstance(answer, list):
             return Given(answer.pop(0))
+        if isinstance(answer, Awaited):
+            return answer
         return Given(answer() if callable(answer) else answer)
 
     def name_for_leader(self) -> int:
@@ -90,9 +111,9 @@ class Ranks:
         return sorted(rank.number for rank in self.started if not rank.is_killed)
 
 
-def formed(ranks: Ranks, leave_s: float = 0.05) -> RankGroup:
+def formed(ranks: Ranks, leave_s: float = 0.05, join_s: float = 0.05) -> RankGroup:
     point: Any = FakePoint()
-    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, leave_s, 0.05))
+    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, leave_s, join_s))
     group.load()
     return group
 
@@ -151,6 +172,23 @@ def test_a_group_that_does_not_form_is_told_so() -> None:
     group = formed(ranks)
     ranks.started[1].answers["join"] = RankSilentError("nobody came")
     with pytest.raises(RankSilentError, match="nobody came"):
+        group.rebuild()
+
+
+def test_the_others_are_not_waited_for_when_a_rank_dies_while_they_wait_for_it() -> None:
+    ranks = Ranks()
+    group = formed(ranks, join_s=600)  # which the test's own time-out is shorter than
+    ranks.started[0].answers["lead"] = Awaited()
+    ranks.started[1].answers["join"] = RankLostError("gone")
+    with pytest.raises(RankLostError, match="gone"):
+        group.rebuild()
+
+
+def test_how_many_ranks_did_not_come_is_said() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["lead"] = Awaited()
+    with pytest.raises(RankSilentError, match=r"1 of 2 ranks gave no answer within 0\.05 s"):
         group.rebuild()
 
 
