@@ -259,14 +259,14 @@ def check_source(source: str) -> None:
 
 
 def check_values(value: object, key: str = "") -> None:
-    """Refuses what no key takes: OmegaConf's `${...}`, which could carry the environment's secrets into a record, and
-    whole numbers that no float holds.
+    """Refuses what no key takes: OmegaConf's `${...}`, which could carry the environment's secrets into a record, its
+    `???`, which would be the default, and whole numbers that no float holds.
 
     Args:
         key: of `value`, with those above it; empty for a whole file.
 
     Raises:
-        ValueError: a text holds an interpolation, or a number is too large.
+        ValueError: a text holds an interpolation or is `???`, or a number is too large.
     """
     if isinstance(value, dict | list):
         entries = cast("dict[object, object] | list[object]", value)
@@ -274,6 +274,8 @@ def check_values(value: object, key: str = "") -> None:
             check_values(entry, f"{key}.{name}" if key else f"{name}")
     elif isinstance(value, str) and "${" in value:
         raise ValueError(f"{value!r}: interpolations are refused, write the value itself")
+    elif value == "???":
+        raise ValueError(f"{key} is '???', OmegaConf's word for a value that is missing: leave it out for its default")
     elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
         raise ValueError(f"{key} must be below 2**{_MAX_BITS} in size, not a number of {value.bit_length()} bits")
 

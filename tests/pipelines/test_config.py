@@ -205,6 +205,12 @@ def test_a_whole_number_that_no_key_takes_is_refused_with_its_key(
         load_model_config(write(tmp_path, f"{GOOD}{text.format(digits)}\n"))
 
 
+@pytest.mark.parametrize("key", ["first_block_cache", "compile", "vae_tiling", "parallel", "dtype"])
+def test_question_marks_are_not_taken_for_the_default(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ModelConfigError, match=rf"mine\.yaml: {key} is '\?\?\?', .* leave it out for its default"):
+        load_model_config(write(tmp_path, f"{GOOD}{key}: ???\n"))
+
+
 @pytest.mark.parametrize("tagged", ["!!bool maybe", "!!timestamp soon", "!!int two", "!!float half"])
 def test_a_tag_that_its_value_does_not_fit_is_a_named_error(tmp_path: Path, tagged: str) -> None:
     """Of two of these PyYAML raises KeyError and AttributeError."""
