@@ -49,7 +49,10 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
             f"be shared by {parallel.degree} ranks"
         )
         sizes = fitting_shapes(parallel, geometry, shape, config.grid)
-    remedy = f"{describe_degrees(fitting_degrees(parallel, geometry, shape))} can at this size"
+    degrees = fitting_degrees(parallel, geometry, shape)
+    remedy = f"{describe_degrees(degrees)} can at this size"
+    if parallel.across_hosts and ONE_DEVICE in degrees:
+        remedy += " (1 without across_hosts)"
     as_many = as_many_ranks(parallel, geometry, shape)
     if as_many is not None:
         remedy += f", and {as_many} on as many devices"

@@ -145,6 +145,22 @@ def test_a_group_of_several_hosts_stays_one() -> None:
     assert choices == (ONE_DEVICE, *(ParallelConfig(number, across_hosts=True) for number in (2, 3, 4, 6, 12)))
 
 
+@pytest.mark.parametrize(
+    ("parallel", "is_said"),
+    [
+        (ParallelConfig(8, across_hosts=True), True),
+        (ParallelConfig(8), False),
+        (ParallelConfig(1, 16, across_hosts=True), False),
+    ],
+)
+def test_one_device_is_suggested_without_across_hosts_with_which_it_would_be_refused(
+    parallel: ParallelConfig, is_said: bool
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        check_parallel(parallel, WAN_1_3B, WAN_480P, model("m"))
+    assert (" can at this size (1 without across_hosts)" in str(caught.value)) == is_said
+
+
 def test_one_device_across_hosts_is_refused() -> None:
     with pytest.raises(ModelConfigError, match="give ulysses or ring above 1"):
         ParallelConfig(across_hosts=True)
