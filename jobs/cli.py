@@ -32,7 +32,7 @@ from jobs.store_commands import run_store_command
 from jobs.values_file import MAX_VALUES_FILE_BYTES
 from nag.errors import NagError
 from pipelines.errors import ModelNotFoundError, PipelineError
-from pipelines.parallel.fitness import BACKEND_VARIABLE, check_backend
+from pipelines.parallel.fitness import BACKEND_VARIABLE, check_backend, is_text_biased
 
 if TYPE_CHECKING:
     from jobs.worker_setup import LoadModel
@@ -93,14 +93,15 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
     store = open_store(manifest.output, config.store)
     make_plan(manifest, (), ())  # every row is checked before the store is asked anything
     plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
-    _check_backends(plan)
+    _check_backends(plan, catalog)
     return config, catalog, manifest, store, plan
 
 
-def _check_backends(plan: Plan) -> None:
-    for group in plan.groups:
-        if group.num_pending:
-            check_backend(group.parallel, os.environ.get(BACKEND_VARIABLE))
+def _check_backends(plan: Plan, catalog: ModelCatalog) -> None:
+    backend = os.environ.get(BACKEND_VARIABLE)
+    for spec in plan.pending() if backend is not None else ():
+        is_biased = is_text_biased(catalog.get(spec.model.name).config.family, spec.request)
+        check_backend(spec.parallel, backend, has_text_bias=is_biased)
 
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
@@ -114,7 +115,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
     config, catalog, manifest, store, plan = _open(options)
     if options.retry_quarantined and plan.num_quarantined:
         plan = make_plan(manifest, committed_ids(store), ())
-        _check_backends(plan)
+        _check_backends(plan, catalog)
     _say(console, render_plan_text(plan))
     if plan.num_pending == 0:
         return _report_nothing_to_do(plan, store, console)

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from jobs.errors import ConfigError, FailureClass
-from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, one_line, refuse_interpolations
+from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, check_values, one_line
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
     try:
         layers.append(OmegaConf.from_dotlist(overrides or []))
         for layer in layers[1:]:
-            refuse_interpolations(OmegaConf.to_container(layer))
+            check_values(OmegaConf.to_container(layer))
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
     except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"configuration: {one_line(error)}") from error

@@ -26,6 +26,7 @@ from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod
 PACKAGED_CONFIGS = Path(str(resources.files("configs")))
 PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
 MAX_CONFIG_BYTES = 1_000_000
+_MAX_BITS = 64  # of a whole number
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,8 @@ def load_model_config(path: Path) -> ModelConfig:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ModelConfigError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
-        loaded = OmegaConf.load(path)
-        refuse_interpolations(OmegaConf.to_container(loaded))
+        loaded = _load_yaml(path)
+        check_values(OmegaConf.to_container(loaded))
         merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded))
         config = OmegaConf.to_object(merged)
         if merged.name != path.stem:
@@ -231,6 +232,13 @@ def load_model_config(path: Path) -> ModelConfig:
         raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
     return config
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        return OmegaConf.load(path)
+    except (AttributeError, KeyError) as error:  # PyYAML's, of `!!timestamp soon` and `!!bool maybe`
+        raise ModelConfigError("a tag (!!) names a type that its value does not have; leave it out") from error
 
 
 def _read_loras(loaded: Any) -> dict[str, tuple[LoraConfig, ...]]:
@@ -250,20 +258,26 @@ def check_source(source: str) -> None:
         raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
 
 
-def refuse_interpolations(value: object) -> None:
-    """Refuses OmegaConf's `${...}`, which could carry the environment's secrets into a record.
+def check_values(value: object, key: str = "") -> None:
+    """Refuses what no key takes: OmegaConf's `${...}`, which could carry the environment's secrets into a record, its
+    `???`, which would be the default, and whole numbers that no float holds.
+
+    Args:
+        key: of `value`, with those above it; empty for a whole file.
 
     Raises:
-        ValueError: a text holds one.
+        ValueError: a text holds an interpolation or is `???`, or a number is too large.
     """
-    if isinstance(value, dict):
-        for entry in value.values():
-            refuse_interpolations(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            refuse_interpolations(entry)
+    if isinstance(value, dict | list):
+        entries = cast("dict[object, object] | list[object]", value)
+        for name, entry in entries.items() if isinstance(entries, dict) else enumerate(entries):
+            check_values(entry, f"{key}.{name}" if key else f"{name}")
     elif isinstance(value, str) and "${" in value:
         raise ValueError(f"{value!r}: interpolations are refused, write the value itself")
+    elif value == "???":
+        raise ValueError(f"{key} is '???', OmegaConf's word for a value that is missing: leave it out for its default")
+    elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        raise ValueError(f"{key} must be below 2**{_MAX_BITS} in size, not a number of {value.bit_length()} bits")
 
 
 def one_line(error: Exception) -> str:

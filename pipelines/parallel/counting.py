@@ -13,7 +13,16 @@ import torch
 from torch.distributed.distributed_c10d import GroupName, _resolve_process_group
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_NAMES = {"all_to_all_single": "all_to_all", "all_gather_into_tensor": "all_gather"}
+_NAMES = {  # of functional collectives, and of those that are called directly
+    "all_to_all_single": "all_to_all",
+    "alltoall_": "all_to_all",
+    "alltoall_base_": "all_to_all",
+    "all_gather_into_tensor": "all_gather",
+    "allgather_": "all_gather",
+    "_allgather_base_": "all_gather",
+    "allreduce_": "all_reduce",
+    "broadcast_": "broadcast",
+}
 _NAMESPACES = ("_c10d_functional", "c10d")
 _NO_EXCHANGE = ("wait_tensor", "_wrap_tensor_autograd")
 
@@ -23,7 +32,7 @@ class Collective:
     """One exchange, as one rank sees it.
 
     Args:
-        kind: `all_to_all` or `all_gather`, or torch's own name of another.
+        kind: `all_to_all`, `all_gather`, `all_reduce` or `broadcast`, or torch's own name of another.
         input_bytes: what this rank puts in.
         group_size: ranks that take part.
     """
@@ -34,9 +43,17 @@ class Collective:
 
     @property
     def sent_bytes(self) -> int:
-        """What has to leave this rank: in an all-to-all all but its own share, else its input to each of the others."""
-        others = self.group_size - 1
-        return self.input_bytes * others // self.group_size if self.kind == "all_to_all" else self.input_bytes * others
+        """What has to leave this rank: in an all-to-all all but its own share, in an all-reduce twice that (what is to
+        be added up, then sums), else its input to each of the others.
+        """
+        to_others = self.input_bytes * (self.group_size - 1)
+        match self.kind:
+            case "all_to_all":
+                return to_others // self.group_size
+            case "all_reduce":
+                return 2 * to_others // self.group_size
+            case _:
+                return to_others
 
 
 class CollectiveCounter(TorchDispatchMode):
@@ -71,16 +88,23 @@ class CollectiveCounter(TorchDispatchMode):
     ) -> Any:
         namespace, _, name = str(getattr(func, "_schema", func)).split("(")[0].split(".")[0].partition("::")
         if namespace in _NAMESPACES and name not in _NO_EXCHANGE:
-            self.collectives.append(_read_call(name, args))
+            self.collectives.append(_read_call(namespace, name, args))
         return func(*args, **(kwargs or {}))
 
 
-def _read_call(name: str, args: tuple[Any, ...]) -> Collective:
-    groups = [arg for arg in args if isinstance(arg, str | torch.ScriptObject)]
-    size = _group_size(groups[-1])
-    kind = _NAMES.get(name, name)
-    tensor = args[0] if isinstance(args[0], torch.Tensor) else args[1][0]  # c10d: outputs, then inputs
-    return Collective(kind, tensor.numel() * tensor.element_size(), size)
+def _read_call(namespace: str, name: str, args: tuple[Any, ...]) -> Collective:
+    """Functional collectives have their input first and their group last. Those of c10d have the group right behind the
+    input, and in front of it the output, unless one is the other.
+    """
+    is_direct = namespace == "c10d"
+    place = next(place for place, arg in enumerate(args) if isinstance(arg, torch.ScriptObject)) if is_direct else -1
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(args[place - 1 if is_direct else 0]))
+    return Collective(_NAMES.get(name, name), num_bytes, _group_size(args[place]))
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """Of a tensor, or a list of them."""
+    return [value] if isinstance(value, torch.Tensor) else [tensor for entry in value for tensor in _tensors(entry)]
 
 
 def _group_size(group: Any) -> int:

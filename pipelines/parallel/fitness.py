@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
+from nag.params import VsfParams
 from pipelines.config import ModelConfig, ShapeGrid
 from pipelines.errors import RequestError
 from pipelines.parallel.backends import backends_for
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.geometry import ModelGeometry
-from pipelines.types import MAX_FRAMES, MAX_SIDE_PX, VideoShape
+from pipelines.types import MAX_FRAMES, MAX_SIDE_PX, GenerationRequest, VideoShape
 
 BACKEND_VARIABLE = "DIFFUSERS_ATTN_BACKEND"  # diffusers reads it when it is imported
 MAX_GRID_STEPS = 64  # a size further off is no neighbour
@@ -48,7 +49,10 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
             f"be shared by {parallel.degree} ranks"
         )
         sizes = fitting_shapes(parallel, geometry, shape, config.grid)
-    remedy = f"{describe_degrees(fitting_degrees(parallel, geometry, shape))} can at this size"
+    degrees = fitting_degrees(parallel, geometry, shape)
+    remedy = f"{describe_degrees(degrees)} can at this size"
+    if parallel.across_hosts and ONE_DEVICE in degrees:
+        remedy += " (1 without across_hosts)"
     as_many = as_many_ranks(parallel, geometry, shape)
     if as_many is not None:
         remedy += f", and {as_many} on as many devices"
@@ -69,20 +73,29 @@ def find_indivisible(
     return "tokens" if num_tokens == 0 or num_tokens % parallel.degree else None
 
 
-def check_backend(parallel: ParallelConfig, backend: str | None) -> None:
-    """Refuses a group whose attention would be computed by a backend that cannot be shared.
+def is_text_biased(family: Literal["wan", "ltx"], request: GenerationRequest) -> bool:
+    """Whether something is added to the logits of a clip's text: LTX's mask, or the bias of Value Sign Flip."""
+    return family == "ltx" or isinstance(request.attention_params, VsfParams)
+
+
+def check_backend(parallel: ParallelConfig, backend: str | None, *, has_text_bias: bool = False) -> None:
+    """Refuses a group whose attention would be computed by a backend that cannot be shared, or not attend to its text.
 
     Args:
         backend: what `BACKEND_VARIABLE` says in the environment; None where it says nothing.
+        has_text_bias: of the clip that is shared.
 
     Raises:
         RequestError: with the backends that can.
     """
-    if parallel.degree == 1 or backend is None or backend in backends_for(parallel.ring):
+    fit = backends_for(parallel.ring, has_text_bias=has_text_bias)
+    if parallel.degree == 1 or backend is None or backend in fit:
         return
+    is_shared = backend in backends_for(parallel.ring)
+    fault = "takes no mask on text, as LTX and the method vsf have it" if is_shared else "cannot share a clip"
     raise RequestError(
-        f"{BACKEND_VARIABLE} is {backend!r}, which cannot share a clip as parallel asks ({parallel}): "
-        f"unset it, or use one of {', '.join(sorted(backends_for(parallel.ring)))}"
+        f"{BACKEND_VARIABLE} is {backend!r}, which {fault}; parallel asks for {parallel}: "
+        f"unset it, or use one of {', '.join(sorted(fit))}"
     )
 
 

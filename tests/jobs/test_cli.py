@@ -235,6 +235,23 @@ def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to
     assert "DIFFUSERS_ATTN_BACKEND is 'flex'" in message
 
 
+@pytest.mark.parametrize(("model", "method"), [("shapes-ltx", "nag"), ("shapes-wan", "vsf")])
+def test_an_attention_backend_that_takes_no_mask_is_refused_where_some_clip_of_a_group_has_one(
+    model: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "_native_flash")
+    path = tmp_path / "spring.yaml"
+    text = """
+defaults: {parallel: {ulysses: 2}, negative_prompt: red}
+clips: [{prompt: a, model: shapes-wan, guidance: {method: nag}}, {prompt: a, model: MODEL, guidance: {method: METHOD}}]
+"""
+    path.write_text(text.replace("MODEL", model).replace("METHOD", method))
+    message = refused(capsys, "plan", str(path), "--output", (tmp_path / "out").as_uri())
+    assert "DIFFUSERS_ATTN_BACKEND is '_native_flash'" in message
+    path.write_text(text.replace("MODEL", "shapes-wan").replace("METHOD", "nasa"))
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+
+
 def test_an_attention_backend_is_no_matter_to_single_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,6 +184,40 @@ def test_a_threshold_that_is_no_share_is_refused(tmp_path: Path, threshold: str)
         load_model_config(write(tmp_path, f"{GOOD}first_block_cache: {threshold}\n"))
 
 
+@pytest.mark.parametrize("digits", ["1" * 310, "-" + "1" * 310, "0x" + "f" * 5000])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("first_block_cache: {}", "first_block_cache"),
+        ("compile: {}", "compile"),
+        ("vae_tiling: {}", "vae_tiling"),
+        ("parallel: {{ulysses: {}}}", "parallel.ulysses"),
+        ("parallel: {}", "parallel"),
+        ("nag: {{nag_scale: {}}}", "nag.nag_scale"),
+        ("loras: [{{name: a, source: ./a, weight: {}}}]", "loras.0.weight"),
+    ],
+)
+def test_a_whole_number_that_no_key_takes_is_refused_with_its_key(
+    tmp_path: Path, text: str, key: str, digits: str
+) -> None:
+    """OmegaConf raises OverflowError where a float is expected, and Python does not print the longest."""
+    with pytest.raises(ModelConfigError, match=rf"mine\.yaml: {key} must be below 2\*\*64 in size, not .* of \d+ bits"):
+        load_model_config(write(tmp_path, f"{GOOD}{text.format(digits)}\n"))
+
+
+@pytest.mark.parametrize("key", ["first_block_cache", "compile", "vae_tiling", "parallel", "dtype"])
+def test_question_marks_are_not_taken_for_the_default(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ModelConfigError, match=rf"mine\.yaml: {key} is '\?\?\?', .* leave it out for its default"):
+        load_model_config(write(tmp_path, f"{GOOD}{key}: ???\n"))
+
+
+@pytest.mark.parametrize("tagged", ["!!bool maybe", "!!timestamp soon", "!!int two", "!!float half"])
+def test_a_tag_that_its_value_does_not_fit_is_a_named_error(tmp_path: Path, tagged: str) -> None:
+    """Of two of these PyYAML raises KeyError and AttributeError."""
+    with pytest.raises(ModelConfigError, match=r"mine\.yaml: .*"):
+        load_model_config(write(tmp_path, f"{GOOD}compile: {tagged}\n"))
+
+
 def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelConfigError, match="cannot read the model config"):
         load_model_config(tmp_path / "nothing.yaml")

@@ -4,10 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from diffusers.models.attention_dispatch import (
+    AttentionBackendName,
+    _AttentionBackendRegistry,
+    _maybe_modify_attn_mask_npu,
+    dispatch_attention_fn,
+)
 
 from pipelines.exact_attention import exact_attention
-from pipelines.parallel.backends import RING_BACKENDS, SPLITTABLE_BACKENDS, backends_for
+from pipelines.parallel.backends import BIAS_BACKENDS, RING_BACKENDS, SPLITTABLE_BACKENDS, backends_for
 from pipelines.parallel.ring_attention import RING_BACKEND, attention_with_lse, plain_attention_with_lse
 
 Attention = Callable[..., tuple[torch.Tensor, torch.Tensor]]
@@ -27,6 +32,20 @@ def test_the_table_is_what_diffusers_says_of_itself() -> None:
 def test_a_ring_takes_fewer_backends_than_ulysses() -> None:
     assert backends_for(ring=1) == SPLITTABLE_BACKENDS
     assert backends_for(ring=2) == RING_BACKENDS < SPLITTABLE_BACKENDS
+
+
+def test_what_is_added_to_the_logits_of_text_is_added_by_few_backends() -> None:
+    assert backends_for(ring=2, has_text_bias=True) == BIAS_BACKENDS < RING_BACKENDS
+    query, key, _ = (part.transpose(1, 2) for part in tensors(torch.float32))
+    bias = torch.zeros(1, 1, 1, T).index_fill(-1, torch.tensor([3]), -10_000.0)
+    found = dispatch_attention_fn(query, key, key, bias, backend=AttentionBackendName.NATIVE)
+    others = key[:, [number for number in range(T) if number != 3]]
+    assert (found - dispatch_attention_fn(query, others, others)).abs().max() < 1e-6
+    with pytest.raises(ValueError, match="not supported"):
+        dispatch_attention_fn(query, key, key, bias, backend=AttentionBackendName._NATIVE_FLASH)
+    is_left_out = _maybe_modify_attn_mask_npu(query, key, bias)  # by the one kernel that would not raise
+    assert is_left_out is not None
+    assert is_left_out[0, 0, 0].tolist() == [number != 3 for number in range(T)]
 
 
 def test_diffusers_names_of_backends_stay_as_they_are() -> None:

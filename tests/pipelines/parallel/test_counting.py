@@ -1,9 +1,16 @@
 """How often and how much a rank exchanges in one forward of a tiny model: two layers, four heads, two ranks or four."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import pytest
+import torch
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from pipelines.parallel.config import ParallelConfig
-from pipelines.parallel.counting import Collective
+from pipelines.parallel.counting import Collective, CollectiveCounter
+from tests.pipelines.accelerated import NAG, THRESHOLD, denoise, family_of
 from tests.pipelines.parallel import cases
 from tests.pipelines.parallel.cases import Exchanged
 from tests.pipelines.parallel.ranks import Ranks
@@ -69,6 +76,46 @@ def test_ltx_exchanges_less_than_by_diffusers_plan(
             assert found.num_calls == expected
 
 
+@pytest.fixture
+def four_ranks() -> Iterator[None]:
+    """Of which this process is one, and the others are not there."""
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
+    yield
+    distributed.destroy_process_group()
+
+
+THREE, FOUR = torch.zeros(3), torch.zeros(4)  # float32
+DIRECT: list[tuple[Callable[[], Any], Collective]] = [
+    (lambda: distributed.all_reduce(THREE.clone()), Collective("all_reduce", 12, 4)),
+    (lambda: distributed.broadcast(THREE.clone(), src=0), Collective("broadcast", 12, 4)),
+    (lambda: distributed.all_gather([torch.zeros(3) for _ in range(4)], THREE), Collective("all_gather", 12, 4)),
+    (lambda: distributed.all_to_all_single(torch.zeros(4), FOUR), Collective("all_to_all", 16, 4)),
+    (lambda: distributed.all_to_all([*torch.zeros(4, 1)], [*FOUR.split(1)]), Collective("all_to_all", 16, 4)),
+]
+
+
+@pytest.mark.usefixtures("four_ranks")
+@pytest.mark.parametrize(("call", "expected"), DIRECT)
+def test_a_collective_that_is_called_directly_is_counted_with_its_input(
+    call: Callable[[], Any], expected: Collective
+) -> None:
+    with CollectiveCounter() as counter:
+        call()
+    assert counter.collectives == [expected]
+
+
+@pytest.mark.usefixtures("four_ranks")
+def test_the_first_block_cache_exchanges_three_numbers_from_the_second_step_on() -> None:
+    family = family_of("wan2.1", first_block_cache=THRESHOLD)
+    family.split(ParallelConfig(ring=4))
+    with CollectiveCounter() as counter:
+        denoise(family, NAG)
+    family.unsplit()
+    found = [collective for collective in counter.collectives if collective.kind == "all_reduce"]
+    assert found == [Collective("all_reduce", 12, 4)] * (NAG.sampling.num_inference_steps - 1)
+
+
 def test_what_leaves_a_rank_is_all_but_its_own_share() -> None:
     assert Collective("all_to_all", input_bytes=800, group_size=4).sent_bytes == 600
     assert Collective("all_gather", input_bytes=800, group_size=4).sent_bytes == 2400
+    assert Collective("all_reduce", input_bytes=800, group_size=4).sent_bytes == 1200

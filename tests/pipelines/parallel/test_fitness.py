@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import assume, given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.errors import ModelConfigError, RequestError
+from pipelines.parallel.backends import SPLITTABLE_BACKENDS
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.fitness import (
     as_many_ranks,
@@ -18,10 +20,12 @@ from pipelines.parallel.fitness import (
     divisors,
     fitting_degrees,
     fitting_shapes,
+    is_text_biased,
     nearest_divisors,
 )
 from pipelines.parallel.geometry import ModelGeometry
-from pipelines.types import MAX_FRAMES, MAX_SIDE_PX, VideoShape
+from pipelines.types import MAX_FRAMES, MAX_SIDE_PX, GenerationRequest, VideoShape
+from tests.pipelines.accelerated import NAG
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "parallel.md").read_text()
 WAN_1_3B = ModelGeometry("wan", 30, 12, 128, 8960, 512, 4, 16, 16)
@@ -141,6 +145,22 @@ def test_a_group_of_several_hosts_stays_one() -> None:
     assert choices == (ONE_DEVICE, *(ParallelConfig(number, across_hosts=True) for number in (2, 3, 4, 6, 12)))
 
 
+@pytest.mark.parametrize(
+    ("parallel", "is_said"),
+    [
+        (ParallelConfig(8, across_hosts=True), True),
+        (ParallelConfig(8), False),
+        (ParallelConfig(1, 16, across_hosts=True), False),
+    ],
+)
+def test_one_device_is_suggested_without_across_hosts_with_which_it_would_be_refused(
+    parallel: ParallelConfig, is_said: bool
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        check_parallel(parallel, WAN_1_3B, WAN_480P, model("m"))
+    assert (" can at this size (1 without across_hosts)" in str(caught.value)) == is_said
+
+
 def test_one_device_across_hosts_is_refused() -> None:
     with pytest.raises(ModelConfigError, match="give ulysses or ring above 1"):
         ParallelConfig(across_hosts=True)
@@ -181,6 +201,33 @@ def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_inste
     assert "native" in named
     for other in named:
         check_backend(parallel, other)
+
+
+@pytest.mark.parametrize("backend", sorted(SPLITTABLE_BACKENDS))
+def test_a_backend_that_adds_nothing_to_the_logits_of_text_is_refused_where_that_is_asked_of_it(backend: str) -> None:
+    if backend in ("native", "_native_cudnn"):
+        check_backend(ParallelConfig(2), backend, has_text_bias=True)
+        return
+    with pytest.raises(
+        RequestError, match=f"DIFFUSERS_ATTN_BACKEND is '{backend}', .* use one of _native_cudnn, native$"
+    ):
+        check_backend(ParallelConfig(2), backend, has_text_bias=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "request_", "is_added"),
+    [
+        ("ltx", NAG, True),
+        ("wan", NAG, False),
+        ("wan", replace(NAG, method="vsf"), True),
+        ("wan", replace(NAG, method="vsf", negative_prompt=""), False),
+        ("wan", replace(NAG, method="nasa"), False),
+    ],
+)
+def test_ltx_and_value_sign_flip_add_to_the_logits_of_text(
+    family: Literal["wan", "ltx"], request_: GenerationRequest, is_added: bool
+) -> None:
+    assert is_text_biased(family, request_) == is_added
 
 
 @pytest.mark.parametrize(
