@@ -116,13 +116,13 @@ class RankGroup:
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
-        same, it is formed anew first.
+        same, it is formed anew first, as often as another clip that waits too breaks it again.
         """
         with self._changes:
             session = self._session
         try:
             outcome = self._ask_leader(spec, attempt, is_safe)
-            if is_failure(outcome, GroupBrokenError) and self._mend(session):
+            while is_failure(outcome, GroupBrokenError) and self._mend(session):  # another may break it again
                 outcome = self._ask_leader(spec, attempt, is_safe)
         except GroupError as error:
             return self._told(error)

@@ -303,6 +303,14 @@ def test_a_group_that_an_unknown_error_broke_is_formed_anew_for_its_next_clip() 
     assert "finish" not in ranks.started[0].asked  # what it uploads is still this group's
 
 
+def test_a_clip_whose_group_another_one_breaks_again_is_not_charged_with_it() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    broken = failed("GroupBrokenError")
+    ranks.started[0].answers |= {"render": [broken, broken, DONE], "broken_by": "code"}
+    assert group.render(CLIP, 1, False) == DONE
+
+
 def test_a_group_that_cannot_be_formed_anew_for_its_next_clip_is_lost_and_says_why() -> None:
     ranks = Ranks()
     group = formed(ranks)
