@@ -82,7 +82,7 @@ class RankGroup:
         self._generation = 0
         self._ranks: list[RankProcess] = []
         self._identities: dict[int, WorkerIdentity] = {}
-        self._forming = threading.Lock()  # one at a time forms a generation
+        self._forming = threading.Lock()  # one at a time forms a generation, and no clip is begun meanwhile
         self._changes = threading.Condition()
         self._session = 0  # of the schedule's workers that this group has been
         self._is_forming = False
@@ -121,9 +121,9 @@ class RankGroup:
         with self._changes:
             session = self._session
         try:
-            outcome = self._ask_leader(spec, attempt, is_safe)
+            outcome = self._ask_leader(session, spec, attempt, is_safe)
             while is_failure(outcome, GroupBrokenError) and self._mend(session):  # another may break it again
-                outcome = self._ask_leader(spec, attempt, is_safe)
+                outcome = self._ask_leader(session, spec, attempt, is_safe)
         except GroupError as error:
             return self._told(error)
         is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
@@ -163,9 +163,15 @@ class RankGroup:
     def _told(self, error: GroupError) -> LostRank:
         return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)
 
-    def _ask_leader(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
-        leader = self._ranks[0]
-        return leader.ask("render", spec, attempt, is_safe).get(None)
+    def _ask_leader(self, session: int, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+        """Not while a generation is formed, whose leader may have no model yet; nor once the session is over, when the
+        clip is no longer this group's.
+        """
+        with self._forming:
+            if session != self._session:
+                raise GroupBrokenError("the schedule has let the group go, and given its clips to others")
+            answer = self._ranks[0].ask("render", spec, attempt, is_safe)
+        return answer.get(None)
 
     def _mend(self, session: int) -> bool:
         """Forms the next generation, unless another clip already did; False where the schedule lets the group go, as it

@@ -1,7 +1,8 @@
 """What a group decides when its ranks answer, or do not, with ranks made by hand."""
 
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,25 +22,26 @@ DENOISING = WorkerBeat((ClipProgress(CLIP.clip_id, "denoise", 1, 0.1),), 100)
 IDLE = WorkerBeat((), 100)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Given:
-    """An answer that is there already."""
+    """An answer that is there already, or what makes it when it is waited for."""
 
     value: Any
+    made: Future[Any] | None = None
 
     @property
     def future(self) -> Future[Any]:
-        future: Future[Any] = Future()
-        if isinstance(self.value, Exception):
-            future.set_exception(self.value)
-        else:
-            future.set_result(self.value)
-        return future
+        if self.made is None:
+            self.made = Future()
+            value = self.value() if callable(self.value) else self.value
+            if isinstance(value, Exception):
+                self.made.set_exception(value)
+            else:
+                self.made.set_result(value)
+        return self.made
 
     def get(self, wait_s: float | None) -> Any:
-        if isinstance(self.value, Exception):
-            raise self.value
-        return self.value
+        return self.future.result(0)
 
 
 class Awaited:
@@ -79,7 +81,7 @@ class FakeRank:
             return Given(answer.pop(0))
         if isinstance(answer, Awaited):
             return answer
-        return Given(answer() if callable(answer) else answer)
+        return Given(answer)
 
     def name_for_leader(self) -> int:
         return self.number
@@ -340,4 +342,42 @@ def test_a_clip_that_was_waiting_when_its_group_was_formed_anew_is_not_rendered_
 
     ranks.started[0].answers["render"] = broken_meanwhile
     assert group.render(CLIP, 1, False) == failed("GroupBrokenError")
+    assert ranks.started[0].asked.count("render") == 1
+
+
+def test_a_leader_that_is_being_loaded_is_asked_for_no_clip() -> None:
+    """Of a group that forms itself anew, to which the schedule goes on giving clips."""
+    others: list[Future[ClipOutcome | LostRank]] = []
+    early: list[str] = []
+    with ThreadPoolExecutor(1) as threads:
+
+        def load() -> WorkerIdentity:
+            others.append(threads.submit(group.render, spec("sunset"), 1, False))
+            wait(others, 0.2)
+            early.extend(method for method in ranks.started[2].asked if method == "render")
+            return WorkerIdentity("host", "node-0", "fake", 2)
+
+        ranks = Ranks(lambda rank: rank.answers.update(load=load) if rank.number == 2 else None)
+        group = formed(ranks)
+        answers = {"render": failed("GroupBrokenError"), "broken_by": "code", "leave": RankSilentError("still at it")}
+        ranks.started[0].answers |= answers
+        assert group.render(CLIP, 1, False) == DONE
+    assert others[0].result() == DONE
+    assert not early
+
+
+def test_a_clip_that_waits_for_its_group_to_form_is_not_rendered_once_the_schedule_has_let_the_group_go() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    with ThreadPoolExecutor(1) as threads:
+
+        def lost_meanwhile() -> None:
+            if not group._session:
+                threads.submit(group.rebuild)
+                while not group._session:
+                    time.sleep(0.001)
+
+        ranks.started[0].answers |= {"render": [failed("GroupBrokenError"), DONE], "broken_by": "code"}
+        ranks.started[1].answers["join"] = lost_meanwhile
+        assert isinstance(group.render(CLIP, 1, False), LostRank)
     assert ranks.started[0].asked.count("render") == 1
