@@ -140,7 +140,7 @@ class RankGroup:
             ranks, is_forming = self._ranks, self._is_forming
         if is_forming:
             return WorkerBeat((), 0, self._is_draining)
-        beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s)
+        beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s, GroupError)
         with self._changes:
             self._is_draining = self._is_draining or any(beat.is_draining for beat in beats.values())
             if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
@@ -198,11 +198,11 @@ class RankGroup:
                 self._is_forming = False
 
     def _unfit(self, *, is_session_over: bool) -> frozenset[int]:
-        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group; and a
-        leader that still has clips which are no longer this group's.
+        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group, whatever
+        they say; and a leader that still has clips which are no longer this group's.
         """
         limits = self._deadlines
-        sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s)
+        sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s, Exception)
         unfit = {rank for rank in range(len(self._ranks)) if not sound.get(rank)}
         for rank in unfit:
             self._ranks[rank].kill()  # which frees those that wait for it
@@ -210,7 +210,7 @@ class RankGroup:
         asked = [(0, "finish")] if is_session_over and 0 in kept else []
         asked += [(rank, "leave") for rank in kept]
         answers = [self._ranks[rank].ask(method, limits.leave_s / 2) for rank, method in asked]
-        stuck = {asked[place][0] for place in collect(answers, limits.leave_s)[1]}
+        stuck = {asked[place][0] for place in collect(answers, limits.leave_s, Exception)[1]}
         for rank in stuck:
             self._ranks[rank].kill()
         return frozenset(unfit | stuck)

@@ -6,9 +6,11 @@ Decides nothing about what is asked; `rank_actors` says how a question travels.
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pipelines.errors import GroupError, RankSilentError
+
+E = TypeVar("E", bound=Exception)
 
 
 class Answer(Protocol):
@@ -44,15 +46,19 @@ class RankProcess(Protocol):
     def kill(self) -> None: ...
 
 
-def collect(answers: Sequence[Answer], wait_s: float) -> tuple[dict[int, Any], dict[int, GroupError]]:
-    """Waits for all, in `wait_s` together: the answers, and why there is none, by their places."""
+def collect(answers: Sequence[Answer], wait_s: float, failing: type[E]) -> tuple[dict[int, Any], dict[int, E]]:
+    """Waits for all, in `wait_s` together: the answers, and why there is none, by their places.
+
+    Args:
+        failing: what is said in the place of one answer; anything else is raised.
+    """
     until = time.monotonic() + wait_s
     found: dict[int, Any] = {}
-    failures: dict[int, GroupError] = {}
+    failures: dict[int, E] = {}
     for place, answer in enumerate(answers):
         try:
             found[place] = answer.get(max(0.0, until - time.monotonic()))
-        except GroupError as error:
+        except failing as error:
             failures[place] = error
     return found, failures
 

@@ -163,6 +163,15 @@ def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew(metho
     assert ranks.alive == [1, 2]
 
 
+@pytest.mark.parametrize("method", ["is_sound", "leave", "finish"])
+def test_a_rank_that_fails_in_any_other_way_while_it_is_to_leave_is_started_anew_and_ends_no_run(method: str) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers[method] = RuntimeError("NCCL error: unhandled system error")
+    group.rebuild()
+    assert ranks.alive == [1, 2]
+
+
 def test_no_generation_meets_where_an_earlier_one_did() -> None:
     ranks = Ranks()
     formed(ranks).rebuild()
