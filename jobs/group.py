@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config import RunConfig
 from jobs.errors import FailureClass
-from jobs.rank_answers import RankProcess, collect, get_all
+from jobs.rank_answers import RankProcess, cause_among, collect, get_all
 from jobs.records import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker_setup import LoadedWorker
@@ -152,7 +152,7 @@ class RankGroup:
         is_denoising = leader is not None and any(clip.stage == "denoise" for clip in leader.clips)
         is_silent = any(isinstance(error, RankSilentError) for error in failures.values())
         if failures and (is_silent or is_leader_late or not is_denoising):
-            return self._told(next(iter(failures.values())))
+            return self._told(cause_among(failures))
         assert leader is not None
         return WorkerBeat(leader.clips, max(beat.memory_bytes for beat in beats.values()), self._is_draining)
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -53,6 +54,16 @@ class Awaited:
         raise AssertionError("it would be waited for in vain")
 
 
+class Late:
+    """An answer that somebody else gives."""
+
+    def __init__(self) -> None:
+        self.future: Future[Any] = Future()
+
+    def get(self, wait_s: float | None) -> Any:
+        return self.future.result(wait_s)
+
+
 @dataclass
 class FakeRank:
     """A rank that answers as it is told to; methods that nobody speaks of succeed."""
@@ -64,7 +75,7 @@ class FakeRank:
     meetings: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     is_killed: bool = False
 
-    def ask(self, method: str, *arguments: Any) -> Given | Awaited:
+    def ask(self, method: str, *arguments: Any) -> Given | Awaited | Late:
         self.asked.append(method)
         self.meetings += arguments[:1] if method in ("lead", "join") else ()
         if self.is_killed:
@@ -79,7 +90,7 @@ class FakeRank:
         answer = self.answers.get(method, defaults.get(method))
         if isinstance(answer, list):
             return Given(answer.pop(0))
-        if isinstance(answer, Awaited):
+        if isinstance(answer, Awaited | Late):
             return answer
         return Given(answer)
 
@@ -203,6 +214,39 @@ def test_how_many_ranks_did_not_come_is_said() -> None:
         group.rebuild()
 
 
+@pytest.mark.parametrize("cause", [MemoryError("full"), RankPreemptedError("taken away")])
+def test_why_a_group_does_not_form_is_told_also_when_another_rank_that_follows_from_it_answers_first(
+    cause: Exception,
+) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    late = Late()
+    Timer(0.05, late.future.set_exception, [cause]).start()
+    ranks.started[0].answers["lead"] = RankLostError("no connection")
+    ranks.started[1].answers["join"] = late
+    with pytest.raises(type(cause), match=str(cause)):
+        group.rebuild()
+
+
+@pytest.mark.parametrize("gone", [RankLostError("gone"), RankPreemptedError("taken away")])
+def test_a_group_that_does_not_form_says_who_is_gone_and_not_who_waits_for_it(gone: GroupError) -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["lead"] = RankSilentError("waits")
+    ranks.started[1].answers["join"] = gone
+    with pytest.raises(type(gone), match=str(gone)):
+        group.rebuild()
+
+
+def test_a_clip_whose_group_does_not_form_since_a_rank_is_preempted_is_not_charged_with_it() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    answers = {"render": failed("GroupBrokenError"), "broken_by": "code", "lead": RankLostError("no connection")}
+    ranks.started[0].answers |= answers
+    ranks.started[1].answers["join"] = RankPreemptedError("taken away")
+    assert group.render(CLIP, 1, False) == LostRank("taken away", is_preempted=True)
+
+
 def test_a_group_says_what_its_leader_is_at_and_how_much_its_largest_rank_holds() -> None:
     ranks = Ranks()
     group = formed(ranks)
@@ -278,6 +322,14 @@ def test_a_silent_rank_is_told_of_whatever_the_leader_is_at() -> None:
     ranks.started[0].answers["beat"] = DENOISING
     ranks.started[1].answers["beat"] = RankSilentError("silent")
     assert group.beat() == LostRank("silent")
+
+
+def test_of_a_silent_rank_and_one_that_is_preempted_the_latter_is_told_of() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers["beat"] = RankSilentError("silent")
+    ranks.started[1].answers["beat"] = RankPreemptedError("taken away")
+    assert group.beat() == LostRank("taken away", is_preempted=True)
 
 
 @pytest.mark.parametrize(("error", "is_preempted"), [(RankLostError("gone"), False), (RankPreemptedError("x"), True)])
