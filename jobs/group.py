@@ -86,7 +86,8 @@ class RankGroup:
         self._changes = threading.Condition()
         self._session = 0  # of the schedule's workers that this group has been
         self._is_forming = False
-        self._is_draining = False
+        self._is_told_to_end = False  # this process, for good
+        self._has_draining_rank = False  # by the last beats; it goes when its rank does
         self._failing_since: float | None = None  # when the first beat with a rank missing came, by a monotonic clock
 
     def load(self) -> LoadedWorker:
@@ -109,7 +110,7 @@ class RankGroup:
         """
         with self._changes:
             self._session += 1
-            self._is_draining = False
+            self._has_draining_rank = False
             self._changes.notify_all()
         with self._forming:
             return self._form_anew(is_session_over=True)
@@ -142,9 +143,9 @@ class RankGroup:
             return WorkerBeat((), 0, self._is_draining)
         beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s, GroupError)
         with self._changes:
-            self._is_draining = self._is_draining or any(beat.is_draining for beat in beats.values())
             if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
                 return WorkerBeat((), 0, self._is_draining)
+            self._has_draining_rank = self._has_draining_rank or any(beat.is_draining for beat in beats.values())
             now = time.monotonic()
             self._failing_since = (self._failing_since or now) if failures else None
             is_leader_late = now - (self._failing_since or now) > self._deadlines.leave_s
@@ -158,7 +159,11 @@ class RankGroup:
 
     def drain(self) -> None:
         """The group was told to end: `beat` says so from now on. Safe in a signal's handler."""
-        self._is_draining = True
+        self._is_told_to_end = True
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._is_told_to_end or self._has_draining_rank
 
     def _told(self, error: GroupError) -> LostRank:
         return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)

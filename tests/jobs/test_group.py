@@ -273,6 +273,29 @@ def test_a_group_that_is_formed_anew_drains_no_more_when_the_rank_that_did_is_go
     assert group.beat() == WorkerBeat((), 101)
 
 
+def test_a_group_whose_own_process_was_told_to_end_drains_also_when_it_is_formed_anew() -> None:
+    group = formed(Ranks())
+    group.drain()
+    group.rebuild()
+    assert group.beat() == WorkerBeat((), 101, is_draining=True)
+
+
+def test_a_late_word_of_a_rank_that_has_been_replaced_drains_no_group() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+
+    def replaced_meanwhile() -> RankLostError:
+        for rank in ranks.started:
+            rank.answers["is_sound"] = False
+        group.rebuild()
+        return RankLostError("killed")
+
+    ranks.started[0].answers["beat"] = WorkerBeat((), 1, is_draining=True)
+    ranks.started[1].answers["beat"] = replaced_meanwhile
+    assert group.beat() == WorkerBeat((), 0)
+    assert group.beat() == WorkerBeat((), 101)
+
+
 def test_a_group_that_is_being_formed_asks_no_rank_for_its_beat() -> None:
     ranks = Ranks()
     group = formed(ranks)
