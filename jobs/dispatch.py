@@ -40,6 +40,7 @@ from jobs.events import (
 )
 from jobs.failure_classes import classify
 from jobs.placing import Placed, placing_for
+from jobs.rank_actors import last_line
 from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
@@ -282,11 +283,6 @@ def reason_of(error: ray.exceptions.RayError) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         return redact(f"{type(error.cause).__name__}: {first_line(error.cause)}")
     return first_line(error)
-
-
-def last_line(error: BaseException) -> str:
-    """Where Ray hands on a traceback, the last line is the error itself."""
-    return str(error).rstrip().splitlines()[-1].strip()
 
 
 def count_workers(resources: dict[str, float], config: RunConfig, num_gpus: int, num_clips: int) -> int:

@@ -211,7 +211,14 @@ def cause_of(error: ray.exceptions.RayError, who: str = "a rank") -> Exception:
         return error.cause if isinstance(error.cause, Exception) else error
     if isinstance(error, ray.exceptions.UnserializableException):  # of which the text alone arrived, with its traceback
         return error
+    if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:  # which another would fail in too
+        return RuntimeError(f"{who} could not be started: {last_line(error)}")
     return lost(error, who)
+
+
+def last_line(error: BaseException) -> str:
+    """Where Ray hands on a traceback, the last line is the error itself."""
+    return str(error).rstrip().splitlines()[-1].strip()
 
 
 def noted(error: Exception, note: str) -> Exception:
