@@ -14,7 +14,7 @@ from jobs.config import RunConfig
 from jobs.errors import FailureClass
 from jobs.rank_answers import RankProcess, cause_among, collect, get_all
 from jobs.records import WorkerIdentity
-from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
+from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerBeat
 from jobs.worker_setup import LoadedWorker
 from pipelines.errors import (
     GroupBrokenError,
@@ -88,6 +88,7 @@ class RankGroup:
         self._is_forming = False
         self._is_told_to_end = False  # this process, for good
         self._has_draining_rank = False  # by the last beats; it goes when its rank does
+        self._uploading: tuple[ClipProgress, ...] = ()  # by the last beat; what goes on while a generation is formed
         self._failing_since: float | None = None  # when the first beat with a rank missing came, by a monotonic clock
 
     def load(self) -> LoadedWorker:
@@ -110,7 +111,7 @@ class RankGroup:
         """
         with self._changes:
             self._session += 1
-            self._has_draining_rank = False
+            self._has_draining_rank, self._uploading = False, ()
             self._changes.notify_all()
         with self._forming:
             return self._form_anew(is_session_over=True)
@@ -140,16 +141,17 @@ class RankGroup:
         with self._changes:
             ranks, is_forming = self._ranks, self._is_forming
         if is_forming:
-            return WorkerBeat((), 0, self._is_draining)
+            return WorkerBeat(self._uploading, 0, self._is_draining)
         beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s, GroupError)
+        leader: WorkerBeat | None = beats.get(0)
         with self._changes:
             if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
-                return WorkerBeat((), 0, self._is_draining)
+                return WorkerBeat(self._uploading, 0, self._is_draining)
             self._has_draining_rank = self._has_draining_rank or any(beat.is_draining for beat in beats.values())
+            self._uploading = tuple(clip for clip in leader.clips if clip.stage == "upload") if leader else ()
             now = time.monotonic()
             self._failing_since = (self._failing_since or now) if failures else None
             is_leader_late = now - (self._failing_since or now) > self._deadlines.leave_s
-        leader: WorkerBeat | None = beats.get(0)
         is_denoising = leader is not None and any(clip.stage == "denoise" for clip in leader.clips)
         is_silent = any(isinstance(error, RankSilentError) for error in failures.values())
         if failures and (is_silent or is_leader_late or not is_denoising):

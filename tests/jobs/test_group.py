@@ -306,6 +306,24 @@ def test_a_group_that_is_being_formed_asks_no_rank_for_its_beat() -> None:
     assert "beat" not in ranks.started[0].asked
 
 
+def test_a_clip_that_is_uploaded_while_its_group_is_formed_anew_for_another_is_still_told_of_as_such() -> None:
+    """If the group is lost by then, the clip is not to blame."""
+    uploading = WorkerBeat((ClipProgress("other", "upload", None, 0.1), *DENOISING.clips), 100)
+    ranks = Ranks()
+    group = formed(ranks)
+    beats: list[WorkerBeat | LostRank] = []
+    ranks.started[0].answers |= {
+        "beat": uploading,
+        "render": [failed("GroupBrokenError"), DONE],
+        "broken_by": "code",
+        "lead": lambda: beats.append(group.beat()),
+    }
+    group.beat()
+    group.render(CLIP, 1, False)
+    group.rebuild()
+    assert beats == [WorkerBeat(uploading.clips[:1], 0), WorkerBeat((), 0)]
+
+
 def test_a_rank_that_is_missing_since_it_is_being_replaced_is_not_told_of() -> None:
     ranks = Ranks()
     group = formed(ranks)
