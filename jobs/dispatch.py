@@ -40,11 +40,13 @@ from jobs.events import (
 )
 from jobs.failure_classes import classify
 from jobs.placing import Placed, placing_for
+from jobs.rank_actors import last_line
 from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker_setup import LoadedWorker, WorkerSetup
+from pipelines.errors import RankPreemptedError
 
 WAIT_S = 0.5  # how often the loop looks up when nothing happens
 DRAIN_POLL_S = 5.0  # how often the cluster is asked which nodes it will take away
@@ -207,14 +209,8 @@ class Dispatcher:
     def _loaded(self, worker: WorkerId, state: _Worker) -> Event:
         try:
             loaded: LoadedWorker = ray.get(state.placed.load)
-        except ray.exceptions.RayTaskError as error:
-            message = redact(f"could not load {self._setup.model.name}: {error.cause}")
-            failure_class, may_pass = classify(error.cause)
-            return WorkerNotLoaded(worker, message, not may_pass, is_store=may_pass and failure_class == "store")
         except ray.exceptions.RayError as error:
-            is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
-            message = redact(last_line(error) if is_final else first_line(error))
-            return WorkerNotLoaded(worker, message, is_final, is_charged=not is_preempted(error))
+            return not_loaded(worker, self._setup.model.name, error)
         state.loaded, state.placed.nodes = loaded, loaded.nodes
         identity = loaded.identity
         self._observer.worker_ready(state.label, identity.device)
@@ -248,7 +244,23 @@ class Dispatcher:
         return WorkerLost(worker, reason_of(error), is_preempted=is_preempted(error))
 
 
+def not_loaded(worker: WorkerId, model: str, error: ray.exceptions.RayError) -> WorkerNotLoaded:
+    """Why a worker has not loaded: what it raised, or its process is gone."""
+    is_charged = not is_preempted(error)
+    if isinstance(error, ray.exceptions.RayTaskError):
+        message = redact(f"could not load {model}: {error.cause}")
+        failure_class, may_pass = classify(error.cause)
+        is_store = may_pass and failure_class == "store"
+        return WorkerNotLoaded(worker, message, not may_pass, is_store=is_store, is_charged=is_charged)
+    is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
+    message = redact(last_line(error) if is_final else first_line(error))
+    return WorkerNotLoaded(worker, message, is_final, is_charged=is_charged)
+
+
 def is_preempted(error: ray.exceptions.RayError) -> bool:
+    """Of a worker's machine, or of any that a group lies on, as its own process has seen it."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return isinstance(error.cause, RankPreemptedError)
     return isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
 
 
@@ -271,11 +283,6 @@ def reason_of(error: ray.exceptions.RayError) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         return redact(f"{type(error.cause).__name__}: {first_line(error.cause)}")
     return first_line(error)
-
-
-def last_line(error: BaseException) -> str:
-    """Where Ray hands on a traceback, the last line is the error itself."""
-    return str(error).rstrip().splitlines()[-1].strip()
 
 
 def count_workers(resources: dict[str, float], config: RunConfig, num_gpus: int, num_clips: int) -> int:

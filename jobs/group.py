@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from jobs.config import RunConfig
 from jobs.errors import FailureClass
-from jobs.rank_answers import RankProcess, collect, get_all
+from jobs.rank_answers import RankProcess, cause_among, collect, get_all
 from jobs.records import WorkerIdentity
-from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
+from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerBeat
 from jobs.worker_setup import LoadedWorker
 from pipelines.errors import (
     GroupBrokenError,
@@ -82,11 +82,13 @@ class RankGroup:
         self._generation = 0
         self._ranks: list[RankProcess] = []
         self._identities: dict[int, WorkerIdentity] = {}
-        self._forming = threading.Lock()  # one at a time forms a generation
+        self._forming = threading.Lock()  # one at a time forms a generation, and no clip is begun meanwhile
         self._changes = threading.Condition()
         self._session = 0  # of the schedule's workers that this group has been
         self._is_forming = False
-        self._is_draining = False
+        self._is_told_to_end = False  # this process, for good
+        self._has_draining_rank = False  # by the last beats; it goes when its rank does
+        self._uploading: tuple[ClipProgress, ...] = ()  # by the last beat; what goes on while a generation is formed
         self._failing_since: float | None = None  # when the first beat with a rank missing came, by a monotonic clock
 
     def load(self) -> LoadedWorker:
@@ -109,21 +111,21 @@ class RankGroup:
         """
         with self._changes:
             self._session += 1
-            self._is_draining = False
+            self._has_draining_rank, self._uploading = False, ()
             self._changes.notify_all()
         with self._forming:
             return self._form_anew(is_session_over=True)
 
     def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
         """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
-        same, it is formed anew first.
+        same, it is formed anew first, as often as another clip that waits too breaks it again.
         """
         with self._changes:
             session = self._session
         try:
-            outcome = self._ask_leader(spec, attempt, is_safe)
-            if is_failure(outcome, GroupBrokenError) and self._mend(session):
-                outcome = self._ask_leader(spec, attempt, is_safe)
+            outcome = self._ask_leader(session, spec, attempt, is_safe)
+            while is_failure(outcome, GroupBrokenError) and self._mend(session):  # another may break it again
+                outcome = self._ask_leader(session, spec, attempt, is_safe)
         except GroupError as error:
             return self._told(error)
         is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
@@ -139,33 +141,44 @@ class RankGroup:
         with self._changes:
             ranks, is_forming = self._ranks, self._is_forming
         if is_forming:
-            return WorkerBeat((), 0, self._is_draining)
-        beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s)
+            return WorkerBeat(self._uploading, 0, self._is_draining)
+        beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s, GroupError)
+        leader: WorkerBeat | None = beats.get(0)
         with self._changes:
-            self._is_draining = self._is_draining or any(beat.is_draining for beat in beats.values())
             if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
-                return WorkerBeat((), 0, self._is_draining)
+                return WorkerBeat(self._uploading, 0, self._is_draining)
+            self._has_draining_rank = self._has_draining_rank or any(beat.is_draining for beat in beats.values())
+            self._uploading = tuple(clip for clip in leader.clips if clip.stage == "upload") if leader else ()
             now = time.monotonic()
             self._failing_since = (self._failing_since or now) if failures else None
             is_leader_late = now - (self._failing_since or now) > self._deadlines.leave_s
-        leader: WorkerBeat | None = beats.get(0)
         is_denoising = leader is not None and any(clip.stage == "denoise" for clip in leader.clips)
         is_silent = any(isinstance(error, RankSilentError) for error in failures.values())
         if failures and (is_silent or is_leader_late or not is_denoising):
-            return self._told(next(iter(failures.values())))
+            return self._told(cause_among(failures))
         assert leader is not None
         return WorkerBeat(leader.clips, max(beat.memory_bytes for beat in beats.values()), self._is_draining)
 
     def drain(self) -> None:
         """The group was told to end: `beat` says so from now on. Safe in a signal's handler."""
-        self._is_draining = True
+        self._is_told_to_end = True
+
+    @property
+    def _is_draining(self) -> bool:
+        return self._is_told_to_end or self._has_draining_rank
 
     def _told(self, error: GroupError) -> LostRank:
         return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)
 
-    def _ask_leader(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
-        leader = self._ranks[0]
-        return leader.ask("render", spec, attempt, is_safe).get(None)
+    def _ask_leader(self, session: int, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+        """Not while a generation is formed, whose leader may have no model yet; nor once the session is over, when the
+        clip is no longer this group's.
+        """
+        with self._forming:
+            if session != self._session:
+                raise GroupBrokenError("the schedule has let the group go, and given its clips to others")
+            answer = self._ranks[0].ask("render", spec, attempt, is_safe)
+        return answer.get(None)
 
     def _mend(self, session: int) -> bool:
         """Forms the next generation, unless another clip already did; False where the schedule lets the group go, as it
@@ -192,11 +205,11 @@ class RankGroup:
                 self._is_forming = False
 
     def _unfit(self, *, is_session_over: bool) -> frozenset[int]:
-        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group; and a
-        leader that still has clips which are no longer this group's.
+        """Kills the ranks that do not answer, that are not sound, or that do not come out of the broken group, whatever
+        they say; and a leader that still has clips which are no longer this group's.
         """
         limits = self._deadlines
-        sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s)
+        sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s, Exception)
         unfit = {rank for rank in range(len(self._ranks)) if not sound.get(rank)}
         for rank in unfit:
             self._ranks[rank].kill()  # which frees those that wait for it
@@ -204,7 +217,7 @@ class RankGroup:
         asked = [(0, "finish")] if is_session_over and 0 in kept else []
         asked += [(rank, "leave") for rank in kept]
         answers = [self._ranks[rank].ask(method, limits.leave_s / 2) for rank, method in asked]
-        stuck = {asked[place][0] for place in collect(answers, limits.leave_s)[1]}
+        stuck = {asked[place][0] for place in collect(answers, limits.leave_s, Exception)[1]}
         for rank in stuck:
             self._ranks[rank].kill()
         return frozenset(unfit | stuck)

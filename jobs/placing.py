@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
+import ray.exceptions
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -131,9 +132,13 @@ def release(placed: Placed) -> None:
 
 
 def does_answer(actor: Any) -> bool:
-    """Its own process runs. One that has stopped would be waited for as long as one that loads."""
-    answered, _ = ray.wait([actor.is_there.remote()], timeout=ANSWER_S)
-    return bool(answered)
+    """Its own process runs. One that has stopped would be waited for as long as one that loads, and one that is gone be
+    taken for one that cannot load.
+    """
+    try:
+        return bool(ray.get(actor.is_there.remote(), timeout=ANSWER_S))
+    except ray.exceptions.RayError:  # its time-out too
+        return False
 
 
 def keeping_off(nodes: frozenset[str]) -> dict[str, str] | None:

@@ -22,7 +22,7 @@ from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
 from jobs.worker import ClipWorker
 from jobs.worker_setup import WorkerSetup
 from pipelines.config import ModelConfig
-from pipelines.errors import RankSilentError
+from pipelines.errors import GroupBrokenError, RankSilentError
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights
 from pipelines.types import GenerationRequest
@@ -144,8 +144,7 @@ class Leader:
             self._num_renders += 1
         try:
             outcome = self._worker.render(spec, attempt, is_safe=is_safe)
-            # what breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of
-            if isinstance(outcome, ClipFailed) and outcome.failure_class in UNSOUND and self._loaded.is_whole:
+            if isinstance(outcome, ClipFailed) and outcome.failure_class in UNSOUND and self._is_own(outcome):
                 self._soundness.is_sound = False
             return outcome
         finally:
@@ -173,6 +172,12 @@ class Leader:
         family = self._load_model(config, weights, num_threads)
         self._part = RankPart(cast("SplittableFamily", family), self._soundness.note)
         return ParallelFamily(self._part, self._followers, self._note_broken)
+
+    def _is_own(self, failed: ClipFailed) -> bool:
+        """What breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of. A clip
+        that found no group has not begun, and there may be one by now.
+        """
+        return self._loaded.is_whole and failed.error_type != GroupBrokenError.__name__
 
     def _note_broken(self, error: Exception) -> None:
         self._broken_by = classify(error)[0]

@@ -39,10 +39,8 @@ class RayAnswer:
             return ray.get(self._reference, timeout=wait_s)
         except ray.exceptions.GetTimeoutError as error:
             raise RankSilentError(f"no answer from a rank within {wait_s:.1f} s") from error
-        except ray.exceptions.RayTaskError as error:
-            raise cause_of(error) from error
         except ray.exceptions.RayError as error:
-            raise lost(error) from error
+            raise cause_of(error) from error
 
 
 class RayRank:
@@ -83,7 +81,7 @@ class RayFollowers:
             except ray.exceptions.RayTaskError as error:
                 found.append(noted(cause_of(error), f"on rank {rank}: {error}"))
             except ray.exceptions.RayError as error:
-                found.append(lost(error, f"rank {rank}"))
+                found.append(cause_of(error, f"rank {rank}"))
         return found
 
 
@@ -207,8 +205,20 @@ def meet() -> "MeetingPoint":
     return MeetingPoint(ray.util.get_node_ip_address())
 
 
-def cause_of(error: ray.exceptions.RayTaskError) -> Exception:
-    return error.cause if isinstance(error.cause, Exception) else error
+def cause_of(error: ray.exceptions.RayError, who: str = "a rank") -> Exception:
+    """What a rank raised; or where it raised nothing, that it is gone."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        return error.cause if isinstance(error.cause, Exception) else error
+    if isinstance(error, ray.exceptions.UnserializableException):  # of which the text alone arrived, with its traceback
+        return error
+    if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:  # which another would fail in too
+        return RuntimeError(f"{who} could not be started: {last_line(error)}")
+    return lost(error, who)
+
+
+def last_line(error: BaseException) -> str:
+    """Where Ray hands on a traceback, the last line is the error itself."""
+    return str(error).rstrip().splitlines()[-1].strip()
 
 
 def noted(error: Exception, note: str) -> Exception:
@@ -216,7 +226,7 @@ def noted(error: Exception, note: str) -> Exception:
     return error
 
 
-def lost(error: ray.exceptions.RayError, who: str = "a rank") -> RankLostError:
+def lost(error: ray.exceptions.RayError, who: str) -> RankLostError:
     is_preempted = isinstance(error, ray.exceptions.RayActorError) and error.preempted
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return (RankPreemptedError if is_preempted else RankLostError)(f"{who} is gone: {first}")

@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from ray.exceptions import RayTaskError
 
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
-from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers
+from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers, not_loaded
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
 from jobs.events import Attempt
 from jobs.placing import SingleWorkers
@@ -21,6 +22,7 @@ from jobs.retry import Decision, GiveUp, Retry
 from jobs.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerBeat
 from jobs.worker_setup import WorkerSetup
+from pipelines.errors import RankLostError, RankPreemptedError
 from tests.fakes.family import load_nothing
 from tests.jobs.specs import setup_for, spec
 
@@ -313,3 +315,11 @@ def test_there_is_a_worker_for_each_device(
 def test_a_cluster_without_a_gpu_is_refused_for_a_model_that_needs_one() -> None:
     with pytest.raises(NoWorkersError, match="the cluster has no GPU"):
         count_workers({"CPU": 8.0}, replace(CONFIG, workers=WorkerConfig()), 1, 5)
+
+
+@pytest.mark.parametrize(("cause", "is_charged"), [(RankLostError("gone"), True), (RankPreemptedError("taken"), False)])
+def test_a_group_that_lost_a_rank_to_a_preemption_while_it_loaded_does_not_count_towards_the_end_of_the_run(
+    cause: Exception, is_charged: bool
+) -> None:
+    failed = not_loaded(1, "wan", RayTaskError("load", "", cause))
+    assert (failed.is_charged, failed.is_final) == (is_charged, False)

@@ -13,7 +13,7 @@ import ray._private.state
 from infra.local.ray_cluster import LocalRay
 from jobs.config import RunConfig, WorkerConfig
 from jobs.dispatch import cluster_nodes
-from jobs.placing import GroupWorkers, Placed
+from jobs.placing import GroupWorkers, Placed, does_answer
 from jobs.worker_setup import LoadedWorker
 from pipelines.parallel.config import ParallelConfig
 from tests.fakes.ranks import load_fake_rank
@@ -37,8 +37,8 @@ def load(placed: Placed) -> LoadedWorker:
     return loaded
 
 
-def pid_of(placed: Placed) -> int:
-    known: dict[str, Any] = ray._private.state.actors(placed.actor._actor_id.hex())
+def pid_of(actor: Any) -> int:
+    known: dict[str, Any] = ray._private.state.actors(actor._actor_id.hex())
     return known["Pid"]
 
 
@@ -51,7 +51,7 @@ def test_a_group_that_failed_is_used_again_unless_its_own_process_has_stopped(
     workers.stop(first, may_return=True)
     assert workers.start(frozenset()) is first
     load(first)
-    os.kill(pid_of(first), signal.SIGSTOP)
+    os.kill(pid_of(first.actor), signal.SIGSTOP)
     workers.stop(first, may_return=True)
     second = workers.start(frozenset())
     assert second is not first
@@ -69,7 +69,24 @@ def test_a_group_is_kept_off_a_node_and_no_rank_outlives_its_actor(ray_driver: L
     assert not ready
     leader, follower = (identity.pid for identity in (loaded.identity, *loaded.others))
     os.kill(follower, signal.SIGSTOP)
-    os.kill(pid_of(other), signal.SIGKILL)
+    os.kill(pid_of(other.actor), signal.SIGKILL)
     assert not [pid for pid in (leader, follower) if is_alive(pid)]
     for placed in (kept_off, other):
         workers.stop(placed, may_return=False)
+
+
+@ray.remote(num_cpus=0)
+class Present:
+    """Of a group's own process, what tells that it runs."""
+
+    def is_there(self) -> bool:
+        return True
+
+
+def test_a_process_that_is_gone_does_not_answer(ray_driver: LocalRay) -> None:
+    actor: Any = Present.remote()
+    assert does_answer(actor)
+    pid = pid_of(actor)
+    os.kill(pid, signal.SIGKILL)
+    assert not is_alive(pid)
+    assert not does_answer(actor)

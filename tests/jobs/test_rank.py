@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 import torch
@@ -96,4 +97,32 @@ def test_a_leader_that_fails_a_clip_by_an_unknown_error_is_used_again(leader: Le
     outcome = leader.render(CLIP, 1, is_safe=False)
     assert isinstance(outcome, ClipFailed)
     assert outcome.failure_class == "code"
+    assert leader.is_sound()
+
+
+class FormedAnewMeanwhile:
+    """A spool that is asked while another clip of the leader has the group formed anew."""
+
+    def __init__(self, leader: Leader) -> None:
+        self._leader = leader
+        self._point = MeetingPoint("127.0.0.1")
+
+    def find(self, _clip_id: str) -> None:
+        return None
+
+    def check_room(self, _num_bytes: int) -> None:
+        pass
+
+    def holds(self, _clip_id: str) -> bool:
+        self._leader.join(self._point.meeting(2, 0, ONE_DEVICE, WAIT_S))
+        return False
+
+
+def test_a_leader_that_had_no_group_for_a_clip_is_used_again_also_when_it_has_one_by_then(leader: Leader) -> None:
+    spool: Any = FormedAnewMeanwhile(leader)
+    leader._worker._spool = spool
+    leader.leave(WAIT_S)
+    outcome = leader.render(CLIP, 1, is_safe=False)
+    assert isinstance(outcome, ClipFailed)
+    assert (outcome.error_type, leader.broken_by()) == ("GroupBrokenError", None)
     assert leader.is_sound()
