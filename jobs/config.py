@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from jobs.errors import ConfigError, FailureClass
-from pipelines.config import MAX_CONFIG_BYTES, PACKAGED_CONFIGS, check_values, one_line
+from pipelines.config import PACKAGED_CONFIGS
+from pipelines.config_files import INVALID, one_line, read_file, read_overrides
 
 
 @dataclass(frozen=True)
@@ -217,20 +216,13 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
     layers = [OmegaConf.structured(RunConfig)]
     for path in (PACKAGED_CONFIGS / "base.yaml", *([profile] if profile else [])):
         try:
-            if path.stat().st_size > MAX_CONFIG_BYTES:
-                raise ConfigError(f"{path} is larger than {MAX_CONFIG_BYTES:,} bytes")
-            layers.append(OmegaConf.load(path))
-        except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error}") from error
-    for override in overrides or []:
-        if "=" not in override:
-            raise ConfigError(f"{override!r} is not key=value, such as workers.count=2")
+            layers.append(read_file(path))
+        except (OSError, *INVALID) as error:
+            raise ConfigError(f"cannot read the configuration {path}: {one_line(error)}") from error
     try:
-        layers.append(OmegaConf.from_dotlist(overrides or []))
-        for layer in layers[1:]:
-            check_values(OmegaConf.to_container(layer))
+        layers.append(read_overrides(overrides or []))
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
-    except (OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+    except INVALID as error:
         raise ConfigError(f"configuration: {one_line(error)}") from error
     assert isinstance(config, RunConfig)
     return config

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config import RunConfig
 from jobs.errors import FailureClass
-from jobs.rank_answers import RankProcess, cause_among, collect, get_all
+from jobs.rank_answers import Answer, RankProcess, cause_among, collect, get_all
 from jobs.records import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerBeat
 from jobs.worker_setup import LoadedWorker
@@ -81,7 +81,7 @@ class RankGroup:
         self._point: MeetingPoint | None = None
         self._generation = 0
         self._ranks: list[RankProcess] = []
-        self._identities: dict[int, WorkerIdentity] = {}
+        self._loads: dict[int, Answer] = {}  # each rank's identity
         self._forming = threading.Lock()  # one at a time forms a generation, and no clip is begun meanwhile
         self._changes = threading.Condition()
         self._session = 0  # of the schedule's workers that this group has been
@@ -188,7 +188,12 @@ class RankGroup:
             broken_by = self._ranks[0].ask("broken_by").get(self._deadlines.answer_s)
             is_kept = session == self._session and broken_by not in ENDS_GROUP
             if is_kept and broken_by is not None:
-                self._form_anew(is_session_over=False)
+                try:
+                    self._form_anew(is_session_over=False)
+                except GroupError:
+                    raise
+                except Exception as error:  # the schedule asks for another, and hears what is wrong if that fails too
+                    raise RankLostError(f"the group could not be formed anew: {error}") from error
         if not is_kept:
             with self._changes:
                 self._changes.wait_for(lambda: self._session != session, self._deadlines.silence_s)
@@ -230,9 +235,8 @@ class RankGroup:
         ranks = [self._start(rank) if rank in missing else kept[rank] for rank in range(self._parallel.degree)]
         with self._changes:
             self._ranks = ranks  # at once: what is started here is killed here, whatever comes of it
-        asked = sorted(missing)
-        loaded = get_all([ranks[rank].ask("load") for rank in asked], limits.load_s)
-        self._identities |= dict(zip(asked, loaded, strict=True))
+        self._loads |= {rank: ranks[rank].ask("load") for rank in missing}
+        get_all([self._loads[rank] for rank in sorted(missing)], limits.load_s)
         self._generation += 1
         meetings = [
             point.meeting(self._generation, rank, self._parallel, limits.collective_s) for rank in range(len(ranks))
@@ -241,7 +245,8 @@ class RankGroup:
         joining = [rank.ask("join", meeting) for rank, meeting in zip(ranks[1:], meetings[1:], strict=True)]
         get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
         spooled = ranks[0].ask("spooled").get(limits.answer_s)
-        leader, *others = (self._identities[rank] for rank in range(len(ranks)))
+        identities: list[WorkerIdentity] = get_all([self._loads[rank] for rank in range(len(ranks))], limits.answer_s)
+        leader, *others = identities
         return LoadedWorker(leader, spooled, tuple(others), self._parallel)
 
 

@@ -1,7 +1,7 @@
 """What a model is: one YAML in configs/models, read into a `ModelConfig`. Loads without torch.
 
 Decides the schema of a model's YAML and where models are looked for. What the weights' folder must hold is decided
-in `loading`.
+in `loading`, what no YAML may hold in `config_files`.
 """
 
 import math
@@ -10,14 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.config_files import INVALID, one_line, read_file
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel.config import ParallelConfig
 from pipelines.picture_limits import PictureLimits
@@ -25,8 +24,6 @@ from pipelines.types import CFG_METHODS, GenerationRequest, GuidanceMethod
 
 PACKAGED_CONFIGS = Path(str(resources.files("configs")))
 PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
-MAX_CONFIG_BYTES = 1_000_000
-_MAX_BITS = 64  # of a whole number
 
 
 @dataclass(frozen=True)
@@ -170,6 +167,12 @@ class ModelConfig:
             raise ModelConfigError(f"two LoRAs are called {repeated[0]}; each needs a name of its own")
         if self.fuse_loras and not self.loras:
             raise ModelConfigError("fuse_loras: true needs loras")
+        for name, share in (
+            ("decode_timestep", self.decode_timestep),
+            ("decode_noise_scale", self.decode_noise_scale),
+        ):
+            if not 0 <= share <= 1:
+                raise ModelConfigError(f"{name} must be between 0 and 1, not {share}")
         if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
             raise ModelConfigError(
                 f"first_block_cache must be between 0 and 1, such as 0.08, or null, not {self.first_block_cache}"
@@ -216,34 +219,22 @@ def load_model_config(path: Path) -> ModelConfig:
         ModelConfigError: it is missing, too large, not YAML, has unknown keys or values outside their range.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ModelConfigError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
-        loaded = _load_yaml(path)
-        check_values(OmegaConf.to_container(loaded))
+        loaded = read_file(path)
         merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded))
         config = OmegaConf.to_object(merged)
         if merged.name != path.stem:
             raise ModelConfigError(f"a model is called as its file is, {path.stem}, not {merged.name}")
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise ModelConfigError(f"{path} is nested too deep") from error
-    except (OmegaConfBaseException, YAMLError, NagParameterError, ModelConfigError, ValueError, TypeError) as error:
+    except (*INVALID, NagParameterError, ModelConfigError) as error:
         raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
     return config
 
 
-def _load_yaml(path: Path) -> Any:
-    try:
-        return OmegaConf.load(path)
-    except (AttributeError, KeyError) as error:  # PyYAML's, of `!!timestamp soon` and `!!bool maybe`
-        raise ModelConfigError("a tag (!!) names a type that its value does not have; leave it out") from error
-
-
-def _read_loras(loaded: Any) -> dict[str, tuple[LoraConfig, ...]]:
+def _read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
     """The entries of `loras`, checked one by one: OmegaConf does not know what a tuple of dataclasses is made of."""
-    if not isinstance(loaded, DictConfig) or "loras" not in loaded:
+    if "loras" not in loaded:
         return {}
     entries = loaded["loras"]
     if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
@@ -256,34 +247,6 @@ def check_source(source: str) -> None:
     """Raises ModelConfigError for a `package:` that could lead out of the package."""
     if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
         raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
-
-
-def check_values(value: object, key: str = "") -> None:
-    """Refuses what no key takes: OmegaConf's `${...}`, which could carry the environment's secrets into a record, its
-    `???`, which would be the default, and whole numbers that no float holds.
-
-    Args:
-        key: of `value`, with those above it; empty for a whole file.
-
-    Raises:
-        ValueError: a text holds an interpolation or is `???`, or a number is too large.
-    """
-    if isinstance(value, dict | list):
-        entries = cast("dict[object, object] | list[object]", value)
-        for name, entry in entries.items() if isinstance(entries, dict) else enumerate(entries):
-            check_values(entry, f"{key}.{name}" if key else f"{name}")
-    elif isinstance(value, str) and "${" in value:
-        raise ValueError(f"{value!r}: interpolations are refused, write the value itself")
-    elif value == "???":
-        raise ValueError(f"{key} is '???', OmegaConf's word for a value that is missing: leave it out for its default")
-    elif isinstance(value, int) and value.bit_length() > _MAX_BITS:
-        raise ValueError(f"{key} must be below 2**{_MAX_BITS} in size, not a number of {value.bit_length()} bits")
-
-
-def one_line(error: Exception) -> str:
-    """What OmegaConf or PyYAML says over several lines: what is wrong, then which key."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith("object_type")) or type(error).__name__
 
 
 def resolve_source(config: ModelConfig | LoraConfig, path: Path) -> str | Path:

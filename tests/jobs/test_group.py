@@ -111,11 +111,11 @@ class Ranks:
 
     def __init__(self, prepare: Callable[[FakeRank], None] = lambda _: None) -> None:
         self.started: list[FakeRank] = []
-        self._prepare = prepare
+        self.prepare = prepare
 
     def start(self, index: int) -> FakeRank:
         rank = FakeRank(index, len(self.started))
-        self._prepare(rank)
+        self.prepare(rank)
         self.started.append(rank)
         return rank
 
@@ -421,6 +421,28 @@ def test_a_group_that_cannot_be_formed_anew_for_its_next_clip_is_lost_and_says_w
     ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
     ranks.started[1].answers["join"] = RankSilentError("nobody came")
     assert group.render(CLIP, 1, False) == LostRank("nobody came")
+
+
+def test_a_group_whose_new_rank_cannot_load_for_the_next_clip_is_lost_and_no_clip_to_blame_for_why() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
+    ranks.started[1].answers["is_sound"] = False
+    ranks.prepare = lambda rank: rank.answers.update(load=MemoryError("no room"))
+    assert group.render(CLIP, 1, False) == LostRank("the group could not be formed anew: no room")
+
+
+def test_a_rank_that_was_replaced_is_told_of_though_another_could_not_be_then() -> None:
+    ranks = Ranks()
+    group = formed(ranks)
+    for rank in ranks.started:
+        rank.answers["is_sound"] = False
+    ranks.prepare = lambda rank: rank.answers.update(load=RankLostError("gone")) if rank.index else None
+    with pytest.raises(RankLostError):
+        group.rebuild()
+    ranks.started[3].answers["is_sound"] = False
+    ranks.prepare = lambda _: None
+    assert group.rebuild().label == "host:2 (group of 2: ulysses 2; pids 2, 4)"
 
 
 @pytest.mark.parametrize("broken_by", ["memory", "worker"])

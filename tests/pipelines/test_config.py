@@ -218,6 +218,19 @@ def test_a_tag_that_its_value_does_not_fit_is_a_named_error(tmp_path: Path, tagg
         load_model_config(write(tmp_path, f"{GOOD}compile: {tagged}\n"))
 
 
+@pytest.mark.parametrize("text", ["5", "[family]", "true"])
+def test_a_yaml_without_keys_is_a_named_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ModelConfigError, match=r"mine\.yaml: it must hold keys and their values"):
+        load_model_config(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("key", ["decode_timestep", "decode_noise_scale"])
+@pytest.mark.parametrize("value", ["-0.1", "1.5", ".nan"])
+def test_a_share_of_decoding_is_a_share(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ModelConfigError, match=f"{key} must be between 0 and 1, not"):
+        load_model_config(write(tmp_path, f"{GOOD}{key}: {value}\n"))
+
+
 def test_a_missing_yaml_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(ModelConfigError, match="cannot read the model config"):
         load_model_config(tmp_path / "nothing.yaml")
