@@ -132,9 +132,9 @@ class RankPart:
             return latents
 
     def _break(self) -> None:
-        if self._membership is not None:
-            self._membership.leave()
-            self._membership = None
+        membership, self._membership = self._membership, None  # over, even where it cannot be left
+        if membership is not None:
+            membership.leave()
 
     def _leaving_if_it_fails(self) -> "_Leaving":
         return _Leaving(self)
@@ -152,9 +152,11 @@ class _Leaving(AbstractContextManager[None]):
         if error is None:
             return
         let_go(error)
-        self._part._break()
-        if isinstance(error, Exception) and not is_of_connection(error):
-            self._part._on_failure(error)
+        try:
+            self._part._break()
+        finally:
+            if isinstance(error, Exception) and not is_of_connection(error):
+                self._part._on_failure(error)
 
 
 class ParallelFamily:

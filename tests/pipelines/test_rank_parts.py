@@ -18,7 +18,7 @@ from pipelines.loading import inspect_model
 from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
 from pipelines.parallel.exchange import checksum
 from pipelines.parallel.family import ParallelFamily, RankPart, first_cause, is_of_connection
-from pipelines.parallel.membership import MeetingPoint
+from pipelines.parallel.membership import MeetingPoint, Membership
 from pipelines.registry import load_denoiser, load_model
 from pipelines.types import GenerationRequest, TextEmbeddings, VideoShape
 from tests.fakes.rank_cases import request, serve
@@ -187,6 +187,23 @@ def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leav
     assert [type(error) for error in alone[0].broken_by] == [ValueError]
     alone[0].part.leave()
     assert family.split_as is None
+
+
+def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_told(
+    alone: list[Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone.append(Alone(FailingFamily(MemoryError("full"))))
+    leave = Membership.leave
+
+    def leave_badly(membership: Membership) -> None:
+        leave(membership)
+        raise RuntimeError("the abort failed")
+
+    monkeypatch.setattr(Membership, "leave", leave_badly)
+    with pytest.raises(RuntimeError, match="the abort failed"):
+        alone[0].denoise()
+    assert not alone[0].part.is_whole
+    assert [str(error) for error in alone[0].own] == ["full"]
 
 
 def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_present_one(alone: list[Alone]) -> None:
