@@ -40,9 +40,9 @@ shapes_alone = cache(render_shapes)
 
 
 @cache
-def shapes_by_another_kernel(name: str, method: GuidanceMethod) -> np.ndarray:
+def shapes_by_another_kernel(name: str, method: GuidanceMethod, num_steps: int = 3) -> np.ndarray:
     with exact_attention():
-        return render_shapes(name, method, None)
+        return render_shapes(name, method, None, num_steps)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -118,9 +118,11 @@ def test_a_trained_model_renders_the_same_clip(
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["shapes-wan", "shapes-ltx"])
 def test_one_step_of_a_trained_model_in_a_ring_differs_by_rounding(ranks: Ranks, name: str) -> None:
+    """By what another kernel changes on one process, which is about 1e-6, a little less or more by the processor."""
     expected = shapes_alone(name, "cfg+nag", None, 1)
+    by_another_kernel = difference(shapes_by_another_kernel(name, "cfg+nag", 1), expected)
     for latents in ranks.run(render_shapes, name, "cfg+nag", ParallelConfig(2, 2), 1, num_ranks=4):
-        assert difference(latents, expected) < ROUNDING
+        assert difference(latents, expected) < 1.5 * by_another_kernel < 3e-6
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(1, 2)], ids=str)
