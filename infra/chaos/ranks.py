@@ -30,7 +30,7 @@ SETTINGS = (
     "workers.count=1",
     "stall.beat_interval_s=0.5",
     "stall.beat_timeout_s=6",  # after which a rank that is stopped is taken for frozen
-    "workers.load_timeout_s=60",  # after which one that is stopped while it loads is
+    "workers.load_timeout_s=240",  # after which one that is stopped while it loads is
     "retry.max_stalls=6",  # strikes fall so close together that one clip is there at several
     "retry.max_lost_workers=6",
 )
@@ -70,7 +70,7 @@ def main() -> int:
         Session(GROUPS[size], signal.Signals[name], rank, is_double)
         for size in options.sizes
         for name in options.signals
-        for rank, is_double in [(0, True), *((rank, False) for rank in range(size))]
+        for rank, is_double in [*((rank, False) for rank in range(size)), (0, True)]
         if (options.ranks is None or rank in options.ranks) and (is_double or not options.double)
     ]
     until = time.monotonic() + options.minutes * 60
