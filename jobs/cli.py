@@ -21,7 +21,7 @@ from jobs.arguments import parse_arguments
 from jobs.bench.arguments import read_bench_options
 from jobs.catalog import ModelCatalog
 from jobs.config import RunConfig, load_config
-from jobs.errors import JobError, ManifestError, NoClusterError, RefusedError, StoppedError
+from jobs.errors import JobError, ManifestError, RefusedError, StoppedError
 from jobs.manifest import Manifest, open_manifest
 from jobs.plan import Plan, counted, make_plan, render_plan_text
 from jobs.plan_advice import advise_on_plan
@@ -30,6 +30,7 @@ from jobs.redaction import redact
 from jobs.store import Store, open_store, read_object
 from jobs.store_commands import run_store_command
 from jobs.values_file import MAX_VALUES_FILE_BYTES
+from jobs.worker_kinds import check_places, pending_kinds
 from nag.errors import NagError
 from pipelines.errors import ModelNotFoundError, PipelineError
 from pipelines.parallel.fitness import BACKEND_VARIABLE, check_backend, is_text_biased
@@ -105,7 +106,12 @@ def _check_backends(plan: Plan, catalog: ModelCatalog) -> None:
 
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
-    _, catalog, _, store, plan = _open(options)
+    config, catalog, _, store, plan = _open(options)
+    if os.environ.get("RAY_ADDRESS") and any(kind.parallel.degree > 1 for kind in pending_kinds(plan)):
+        from jobs.cluster import cluster_machines, connected
+
+        with connected():
+            check_places(plan, catalog, config.workers, cluster_machines())
     _say(console, render_plan_text(plan, advise_on_plan(plan, catalog)))
     _say(console, f"  output {store.uri}")
     return EXIT_OK
@@ -121,8 +127,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         return _report_nothing_to_do(plan, store, console)
     store.check_access()
 
-    import ray
-
+    from jobs.cluster import cluster_machines, connected
     from jobs.lease import Lease, LeaseKeeper
     from jobs.run import Run, new_run_id
 
@@ -135,21 +140,20 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
             LeaseKeeper(
                 Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover), run.write_status
             ) as keeper,
+            connected(),
         ):
-            _start_ray()
-            run.check_places()
+            machines = cluster_machines()
+            check_places(plan, catalog, config.workers, machines)
             with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
                 if options.retry_quarantined:
                     _lift_quarantine(store, plan)
-                _say(console, f"run {run.run_id} on {counted(len(ray.nodes()), 'node')}, to {store.uri}")
+                _say(console, f"run {run.run_id} on {counted(len(machines), 'node')}, to {store.uri}")
                 summary = run.render(keeper)
     except RefusedError:
         raise
     except REFUSALS as error:
         _complain(f"stopped: {error}")
         return EXIT_STOPPED
-    finally:
-        ray.shutdown()
     work_s = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if stage != "queue"}
     shares = ", ".join(f"{stage} {seconds / sum(work_s.values()):.0%}" for stage, seconds in work_s.items())
     _say(
@@ -159,15 +163,6 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
     _say(console, f"clips and records are in {store.uri}")
     num_quarantined = plan.num_quarantined + summary.num_quarantined
     return _report_quarantine(num_quarantined, store, console) if num_quarantined else EXIT_OK
-
-
-def _start_ray() -> None:
-    import ray
-
-    try:
-        ray.init(log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
 
 
 def _lift_quarantine(store: Store, plan: Plan) -> None:

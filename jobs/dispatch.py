@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
-import ray._private.state
 import ray.exceptions
 
+from jobs.cluster import draining_nodes
 from jobs.config import RunConfig
-from jobs.errors import NoWorkersError
 from jobs.events import (
     Attempt,
     Beat,
@@ -264,14 +263,6 @@ def is_preempted(error: ray.exceptions.RayError) -> bool:
     return isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
 
 
-def draining_nodes() -> frozenset[str]:
-    """Nodes that the cluster will take away, such as after a spot notice. Ray has no public call for it."""
-    try:
-        return frozenset(ray._private.state.state.get_draining_nodes())
-    except ray.exceptions.RaySystemError:  # the cluster does not answer now; whether it is gone, its actors say
-        return frozenset()
-
-
 def first_line(error: BaseException) -> str:
     """Ray's messages run over many lines; the first says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -283,45 +274,3 @@ def reason_of(error: ray.exceptions.RayError) -> str:
     if isinstance(error, ray.exceptions.RayTaskError):
         return redact(f"{type(error.cause).__name__}: {first_line(error.cause)}")
     return first_line(error)
-
-
-def count_workers(resources: dict[str, float], config: RunConfig, num_gpus: int, num_clips: int) -> int:
-    """How many actors to keep: as configured, or one for each device, and never more than there are clips.
-
-    Raises:
-        NoWorkersError: the cluster has room for none.
-    """
-    wanted = config.workers.count
-    if wanted is None:
-        wanted = int(resources.get("GPU", 0)) if num_gpus else int(resources.get("CPU", 0) // config.workers.num_cpus)
-    if wanted < 1:
-        kind = "GPU" if num_gpus else f"{config.workers.num_cpus} CPUs"
-        raise NoWorkersError(f"the cluster has no {kind} for a worker; it has {resources}")
-    return max(1, min(wanted, num_clips))
-
-
-def cluster_resources() -> dict[str, float]:
-    """What the cluster has in all, by Ray's names."""
-    return {name: float(amount) for name, amount in ray.cluster_resources().items()}
-
-
-def cluster_machines() -> list[dict[str, float]]:
-    """What each node that is alive has in all, by Ray's names."""
-    return [
-        {name: float(amount) for name, amount in node["Resources"].items()} for node in ray.nodes() if node["Alive"]
-    ]
-
-
-def cluster_nodes() -> list[dict[str, object]]:
-    """The nodes that are alive: id, host and resources."""
-    return [
-        {
-            "node_id": node["NodeID"],
-            "host": node["NodeManagerHostname"],
-            "resources": {
-                name: node["Resources"][name] for name in ("CPU", "GPU", "memory") if name in node["Resources"]
-            },
-        }
-        for node in ray.nodes()
-        if node["Alive"]
-    ]

@@ -8,11 +8,11 @@ from typing import Any
 from rich.console import Console
 
 from jobs.catalog import ModelCatalog
+from jobs.cluster import cluster_machines, cluster_nodes
 from jobs.config import RunConfig
-from jobs.dispatch import Dispatcher, cluster_machines, cluster_nodes, cluster_resources, count_workers
+from jobs.dispatch import Dispatcher
 from jobs.errors import LeaseLostError, StoreError
 from jobs.failure_ledger import FailureLedger
-from jobs.group_places import RankResources, check_placement, count_groups
 from jobs.lease import LeaseKeeper
 from jobs.making import installed_versions
 from jobs.manifest import Manifest
@@ -21,11 +21,11 @@ from jobs.progress import RunProgress
 from jobs.records import RUN_FILE, utc_iso, write_run
 from jobs.run_status import RunState, RunStatus, write_status
 from jobs.store import Store
+from jobs.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
 from jobs.worker_setup import LoadModel, WorkerSetup
 from pipelines.config import ModelConfig
 from pipelines.family import ModelFamily
 from pipelines.loading import ModelWeights, verify_weights
-from pipelines.parallel.config import ParallelConfig
 
 SUMMARY_FILE = "summary.json"
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
@@ -75,14 +75,6 @@ def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) 
     return registry.load_denoiser(config, weights, num_threads)
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Clips that one pool of workers renders, one pool after the other, each on the whole cluster."""
-
-    model: str
-    parallel: ParallelConfig
-
-
 @dataclass(eq=False)
 class Run:
     """What a run works with, and how far it is."""
@@ -110,17 +102,6 @@ class Run:
         if self._status is not None:
             write_status(self.store, self._status)
 
-    def check_places(self) -> None:
-        """Refuses what the cluster has no place for. Needs `ray.init` to have been called.
-
-        Raises:
-            PlacementError: a group has more ranks than there is room for.
-        """
-        machines = cluster_machines()
-        for pool in self._pools():
-            if pool.parallel.degree > 1:
-                check_placement(machines, pool.parallel, self._rank_resources(pool))
-
     def render(self, keeper: LeaseKeeper) -> RunSummary:
         """Renders everything that is pending. Needs `ray.init` to have been called.
 
@@ -143,8 +124,8 @@ class Run:
         is_finished = False
         try:
             with progress:
-                for pool in self._pools():
-                    self._render_pool(pool, progress)
+                for kind, num_pending in pending_kinds(self.plan).items():
+                    self._render_kind(kind, num_pending, progress)
             is_finished = True
         finally:
             self._close(progress, ledger, keeper, is_finished=is_finished)
@@ -202,42 +183,27 @@ class Run:
             last_failures=progress.last_failures,
         )
 
-    def _pools(self) -> list[Pool]:
-        return list(dict.fromkeys(Pool(group.model, group.parallel) for group in self.plan.groups if group.num_pending))
-
-    def _rank_resources(self, pool: Pool) -> RankResources:
-        """What each worker on one device, and each rank of a group, reserves."""
-        device = self.catalog.get(pool.model).config.device
-        has_gpu = device == "cuda" or (device == "auto" and cluster_resources().get("GPU", 0) >= 1)
-        return RankResources(self.config.workers.num_cpus, num_gpus=int(has_gpu))
-
-    def _render_pool(self, pool: Pool, progress: RunProgress) -> None:
-        entry = self.catalog.get(pool.model)
-        rank = self._rank_resources(pool)
-        num_pending = sum(group.num_pending for group in self.plan.groups if Pool(group.model, group.parallel) == pool)
+    def _render_kind(self, kind: WorkerKind, num_pending: int, progress: RunProgress) -> None:
+        entry, workers, machines = self.catalog.get(kind.model), self.config.workers, cluster_machines()
+        reserved = reserved_by(kind, self.catalog, workers, machines)
         setup = WorkerSetup(
             model=entry.config,
             weights=entry.weights,
             output=self.store.uri,
             store=self.config.store,
             encoding=self.config.encoding,
-            spool_folder=self.config.workers.spool_folder,
+            spool_folder=workers.spool_folder,
             run_id=self.run_id,
-            num_threads=self.config.workers.num_cpus,
+            num_threads=workers.num_cpus,
             load_model=self.load_model,
             load_denoiser=load_denoiser if self.load_model is load_model else None,
-            parallel=pool.parallel,
+            parallel=kind.parallel,
         )
-        if pool.parallel.degree == 1:
-            num_workers = count_workers(cluster_resources(), self.config, rank.num_gpus, num_pending)
-        else:
-            num_places = count_groups(cluster_machines(), pool.parallel, rank)
-            num_workers = max(1, min(self.config.workers.count or num_places, num_places, num_pending))
-        specs = (spec for spec in self.plan.pending() if Pool(spec.model.name, spec.parallel) == pool)
-        self._dispatcher = Dispatcher(setup, self.config, num_workers, rank.num_gpus, progress)
+        num_workers = count_workers(kind.parallel, reserved, workers, machines, num_pending)
+        self._dispatcher = Dispatcher(setup, self.config, num_workers, reserved.num_gpus, progress)
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
-        self._dispatcher.run(specs)
+        self._dispatcher.run(spec for spec in self.plan.pending() if kind.renders(spec))
 
     def _document(self) -> dict[str, Any]:
         """run.json: what was asked for, of what, on what."""

@@ -14,7 +14,7 @@ MAY_IMPORT = {"nag": set[str](), "pipelines": {"nag"}, "jobs": {"pipelines", "na
 # of nag, jobs/ may see what holds no tensor: the parameters and the errors
 NAG_FOR_JOBS = {"nag.errors", "nag.params"}
 ONLY_IN = {
-    "ray": {"jobs/actors.py", "jobs/rank_actors.py", "jobs/placing.py", "jobs/dispatch.py", "jobs/cli.py"},
+    "ray": {"jobs/actors.py", "jobs/rank_actors.py", "jobs/placing.py", "jobs/dispatch.py", "jobs/cluster.py"},
     "boto3": {"jobs/store.py"},
     "imageio_ffmpeg": {"jobs/encode.py"},
     "decord": {"jobs/check.py", "jobs/doctor.py"},

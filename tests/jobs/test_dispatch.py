@@ -12,8 +12,9 @@ import ray
 from ray.exceptions import RayTaskError
 
 from infra.local.ray_cluster import LocalRay
+from jobs.cluster import cluster_machines, cluster_nodes
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
-from jobs.dispatch import Dispatcher, cluster_nodes, cluster_resources, count_workers, not_loaded
+from jobs.dispatch import Dispatcher, not_loaded
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
 from jobs.events import Attempt
 from jobs.placing import SingleWorkers
@@ -291,30 +292,10 @@ def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> No
 
 
 def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:
-    assert cluster_resources()["CPU"] == 2
+    (machine,) = cluster_machines()
+    assert machine["CPU"] == 2
     (node,) = cluster_nodes()
     assert node["node_id"]
-
-
-@pytest.mark.parametrize(
-    ("resources", "count", "num_gpus", "num_clips", "expected"),
-    [
-        ({"CPU": 8.0}, None, 0, 100, 8),
-        ({"CPU": 8.0}, None, 0, 3, 3),
-        ({"CPU": 8.0}, 2, 0, 100, 2),
-        ({"CPU": 64.0, "GPU": 4.0}, None, 1, 100, 4),
-    ],
-)
-def test_there_is_a_worker_for_each_device(
-    resources: dict[str, float], count: int | None, num_gpus: int, num_clips: int, expected: int
-) -> None:
-    config = replace(CONFIG, workers=WorkerConfig(count=count))
-    assert count_workers(resources, config, num_gpus, num_clips) == expected
-
-
-def test_a_cluster_without_a_gpu_is_refused_for_a_model_that_needs_one() -> None:
-    with pytest.raises(NoWorkersError, match="the cluster has no GPU"):
-        count_workers({"CPU": 8.0}, replace(CONFIG, workers=WorkerConfig()), 1, 5)
 
 
 @pytest.mark.parametrize(("cause", "is_charged"), [(RankLostError("gone"), True), (RankPreemptedError("taken"), False)])

@@ -11,8 +11,8 @@ import ray
 import ray._private.state
 
 from infra.local.ray_cluster import LocalRay
+from jobs.cluster import cluster_nodes
 from jobs.config import RunConfig, WorkerConfig
-from jobs.dispatch import cluster_nodes
 from jobs.placing import GroupWorkers, Placed, does_answer
 from jobs.worker_setup import LoadedWorker
 from pipelines.parallel.config import ParallelConfig
