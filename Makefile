@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
+MODEL_TESTS := tests/nag tests/pipelines
 
-.PHONY: help install demo test slow check chaos strikes format shapes distill evaluate bench wheel clean
+.PHONY: help install demo test test-models test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -20,8 +21,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## render 24 clips with a local S3 server and a local Ray cluster
 	$(BIN)/python -m infra.local.demo
 
-test: install  ## run the tests
-	$(BIN)/python -m pytest
+test: install  ## run the tests: the models' and the farm's side by side, since the farm's mostly wait
+	@$(MAKE) --no-print-directory --jobs 2 test-models test-farm
+
+test-models:
+	$(BIN)/python -m pytest $(MODEL_TESTS)
+
+test-farm:
+	$(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%)
 
 slow: install  ## run the tests that `make test` leaves out, since they take long
 	$(BIN)/python -m pytest -m slow
@@ -30,7 +37,7 @@ check: install  ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory test
 
 chaos: install  ## inject every fault into a farm on this machine, and audit it (about half an hour)
 	$(BIN)/python -m infra.chaos --report docs/chaos

@@ -77,6 +77,7 @@ def test_die_kills_the_process() -> None:
         assert process.wait(60) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_eat_runs_into_a_limit_of_the_process() -> None:
     with in_a_process("eat") as process:
         _, said = process.communicate(timeout=60)

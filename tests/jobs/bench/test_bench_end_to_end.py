@@ -29,6 +29,7 @@ def lines(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_negatives_are_rendered_judged_and_reported_and_a_second_run_renders_nothing(
     farm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
