@@ -108,10 +108,13 @@ def _check_backends(plan: Plan, catalog: ModelCatalog) -> None:
 def plan_command(options: argparse.Namespace, console: Console) -> int:
     config, catalog, _, store, plan = _open(options)
     if os.environ.get("RAY_ADDRESS") and any(kind.parallel.degree > 1 for kind in pending_kinds(plan)):
-        from jobs.cluster import cluster_machines, connected
+        from jobs.cluster import cluster_machines, connect, disconnect
 
-        with connected():
+        try:
+            connect()
             check_places(plan, catalog, config.workers, cluster_machines())
+        finally:
+            disconnect()
     _say(console, render_plan_text(plan, advise_on_plan(plan, catalog)))
     _say(console, f"  output {store.uri}")
     return EXIT_OK
@@ -127,7 +130,7 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         return _report_nothing_to_do(plan, store, console)
     store.check_access()
 
-    from jobs.cluster import cluster_machines, connected
+    from jobs.cluster import cluster_machines, connect, disconnect
     from jobs.lease import Lease, LeaseKeeper
     from jobs.run import Run, new_run_id
 
@@ -140,8 +143,8 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
             LeaseKeeper(
                 Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover), run.write_status
             ) as keeper,
-            connected(),
         ):
+            connect()
             machines = cluster_machines()
             check_places(plan, catalog, config.workers, machines)
             with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
@@ -154,6 +157,8 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
     except REFUSALS as error:
         _complain(f"stopped: {error}")
         return EXIT_STOPPED
+    finally:
+        disconnect()
     work_s = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if stage != "queue"}
     shares = ", ".join(f"{stage} {seconds / sum(work_s.values()):.0%}" for stage, seconds in work_s.items())
     _say(

@@ -1,8 +1,5 @@
 """The Ray cluster: how a command connects to it, what it has in all, and what it will take away."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
-
 import ray
 import ray._private.state
 import ray.exceptions
@@ -10,8 +7,7 @@ import ray.exceptions
 from jobs.errors import NoClusterError
 
 
-@contextmanager
-def connected() -> Generator[None]:
+def connect() -> None:
     """Makes this process a driver of the cluster that RAY_ADDRESS names, or of one that it starts on this machine.
 
     Raises:
@@ -21,10 +17,11 @@ def connected() -> Generator[None]:
         ray.init(log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+
+
+def disconnect() -> None:
+    """Takes seconds, which a process that was told to end may not have: whatever else it has to do comes first."""
+    ray.shutdown()
 
 
 def cluster_machines() -> list[dict[str, float]]:
