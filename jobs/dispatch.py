@@ -39,7 +39,7 @@ from jobs.events import (
 )
 from jobs.failure_classes import classify
 from jobs.placing import Placed, placing_for
-from jobs.rank_actors import last_line
+from jobs.ray_errors import first_line, last_line
 from jobs.redaction import redact
 from jobs.retry import Decision
 from jobs.schedule import Schedule
@@ -261,12 +261,6 @@ def is_preempted(error: ray.exceptions.RayError) -> bool:
     if isinstance(error, ray.exceptions.RayTaskError):
         return isinstance(error.cause, RankPreemptedError)
     return isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
-
-
-def first_line(error: BaseException) -> str:
-    """Ray's messages run over many lines; the first says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def reason_of(error: ray.exceptions.RayError) -> str:

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from jobs.config import RunConfig
 from jobs.group import GroupDeadlines, RankGroup
 from jobs.rank import Follower, Leader
+from jobs.ray_errors import first_line, last_line
 from jobs.records import WorkerIdentity
 from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerBeat
 from jobs.worker_setup import LoadedWorker, WorkerSetup
@@ -216,11 +217,6 @@ def cause_of(error: ray.exceptions.RayError, who: str = "a rank") -> Exception:
     return lost(error, who)
 
 
-def last_line(error: BaseException) -> str:
-    """Where Ray hands on a traceback, the last line is the error itself."""
-    return str(error).rstrip().splitlines()[-1].strip()
-
-
 def noted(error: Exception, note: str) -> Exception:
     error.add_note(note)
     return error
@@ -228,8 +224,7 @@ def noted(error: Exception, note: str) -> Exception:
 
 def lost(error: ray.exceptions.RayError, who: str) -> RankLostError:
     is_preempted = isinstance(error, ray.exceptions.RayActorError) and error.preempted
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return (RankPreemptedError if is_preempted else RankLostError)(f"{who} is gone: {first}")
+    return (RankPreemptedError if is_preempted else RankLostError)(f"{who} is gone: {first_line(error)}")
 
 
 _remote: Any = ray.remote  # its types do not know of concurrency groups
