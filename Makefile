@@ -40,23 +40,23 @@ check: install  ## format, lint, types, tests: what CI runs
 	@$(MAKE) --no-print-directory test
 
 chaos: install  ## inject every fault into a farm on this machine, and audit it (about half an hour)
-	$(BIN)/python -m infra.chaos --report docs/chaos
+	$(BIN)/python -m tests.chaos.harness --report docs/chaos
 
 strikes: install  ## kill and stop each rank of groups that render, again and again (about two hours; resumes)
-	$(BIN)/python -m infra.chaos.ranks --report docs/parallel-faults
+	$(BIN)/python -m tests.chaos.harness.rank_strikes --report docs/parallel-faults
 
 format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 shapes: install  ## train MODEL (shapes-wan, shapes-ltx) from nothing (about two hours on two idle cores)
-	$(BIN)/python -m pipelines.shapes.train $(MODEL) --output build/$(MODEL)
+	$(BIN)/python -m pipelines.shapes.training.train $(MODEL) --output build/$(MODEL)
 
 distill: install  ## distil the packaged MODEL into a LoRA for four steps (about ten minutes)
-	$(BIN)/python -m pipelines.shapes.distill $(MODEL) --output build/$(MODEL)-4step
+	$(BIN)/python -m pipelines.shapes.training.distill $(MODEL) --output build/$(MODEL)-4step
 
 evaluate: install  ## measure MODEL, and NAG on it
-	$(BIN)/python -m pipelines.shapes.evaluate $(MODEL)
+	$(BIN)/python -m pipelines.shapes.evaluation.evaluate $(MODEL)
 
 bench: install  ## measure negative prompts and parameters on the Shapes models (a night on two cores; resumes)
 	$(BIN)/nagfarm bench negatives

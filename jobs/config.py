@@ -11,8 +11,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from jobs.errors import ConfigError, FailureClass
-from pipelines.config import PACKAGED_CONFIGS
-from pipelines.config_files import INVALID, one_line, read_file, read_overrides
+from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides
+from pipelines.catalog.model_config import PACKAGED_CONFIGS
 
 
 @dataclass(frozen=True)

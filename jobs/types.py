@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.errors import FailureClass
-from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
-from pipelines.types import GenerationRequest
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.request import GenerationRequest
 
 # "lookup" is never timed: asking the store whether the clip is there already
 Stage = Literal["lookup", "queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]

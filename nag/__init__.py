@@ -9,22 +9,22 @@ from nag.errors import NagCoverageError, NagError, NagParameterError, NagTextErr
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 
 if TYPE_CHECKING:
-    from nag.guidance import normalized_attention_guidance
-    from nag.installation import Coverage, InstalledNag, encode_negative_prompt, guide, install
-    from nag.nasa import negative_away_steer_attention
-    from nag.packing import NegativeText
-    from nag.vsf import value_sign_flip
+    from nag.attention.text_concat import NegativeText
+    from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
+    from nag.formulas.normalized_attention_guidance import normalized_attention_guidance
+    from nag.formulas.value_sign_flip import value_sign_flip
+    from nag.installation.installation import Coverage, InstalledNag, encode_negative_prompt, guide, install
 
 _NEEDS_TORCH = {  # no name here may be a module's too: importing that module would put it in the name's place
-    "Coverage": "nag.installation",
-    "InstalledNag": "nag.installation",
-    "NegativeText": "nag.packing",
-    "encode_negative_prompt": "nag.installation",
-    "guide": "nag.installation",
-    "install": "nag.installation",
-    "negative_away_steer_attention": "nag.nasa",
-    "normalized_attention_guidance": "nag.guidance",
-    "value_sign_flip": "nag.vsf",
+    "Coverage": "nag.installation.installation",
+    "InstalledNag": "nag.installation.installation",
+    "NegativeText": "nag.attention.text_concat",
+    "encode_negative_prompt": "nag.installation.installation",
+    "guide": "nag.installation.installation",
+    "install": "nag.installation.installation",
+    "negative_away_steer_attention": "nag.formulas.negative_away_steer_attention",
+    "normalized_attention_guidance": "nag.formulas.normalized_attention_guidance",
+    "value_sign_flip": "nag.formulas.value_sign_flip",
 }
 
 __all__ = [

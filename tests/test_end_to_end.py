@@ -19,18 +19,18 @@ from rich.console import Console
 
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3
-from jobs.catalog import ModelCatalog
-from jobs.check import decode_mp4
+from jobs.cluster.dispatcher import Dispatcher
 from jobs.config import EncodingConfig, RunConfig, StoreConfig
-from jobs.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
-from jobs.dispatch import Dispatcher
-from jobs.lease_record import current_lease
-from jobs.manifest import open_manifest
-from jobs.progress import RunProgress
-from jobs.records import RUN_FILE, committed_ids, quarantined_ids, read_record, write_run
-from jobs.run import load_model
-from jobs.store import Store, open_store
-from jobs.worker_setup import WorkerSetup
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.media.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
+from jobs.media.decode_check import decode_mp4
+from jobs.records.commit import RUN_FILE, committed_ids, quarantined_ids, read_record, write_run
+from jobs.records.lease_record import current_lease
+from jobs.run.progress import RunProgress
+from jobs.run.run import load_model
+from jobs.store.store import Store, open_store
+from jobs.worker.setup import WorkerSetup
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -151,10 +151,10 @@ def test_a_job_that_is_stopped_ends_in_order_within_the_time_that_ray_leaves_it(
 
 def test_the_command_line_answers_without_torch_and_ray() -> None:
     program = (
-        "import sys, jobs.cli\n"
-        "try:\n    jobs.cli.main(['--help'])\n"
+        "import sys, jobs.cli.main\n"
+        "try:\n    jobs.cli.main.main(['--help'])\n"
         "except SystemExit:\n    pass\n"
-        "code = jobs.cli.main(['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all'])\n"
+        "code = jobs.cli.main.main(['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all'])\n"
         "heavy = [name for name in ('torch', 'ray', 'diffusers', 'transformers') if name in sys.modules]\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
     )

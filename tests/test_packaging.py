@@ -43,7 +43,10 @@ def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None
 
 def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "spring.yaml").write_text(MANIFEST)
-    where = "import jobs.cli, pipelines.config as c; print(jobs.cli.__file__, c.PACKAGED_WEIGHTS, c.PACKAGED_CONFIGS)"
+    where = (
+        "import jobs.cli.main as m, pipelines.catalog.model_config as c\n"
+        "print(m.__file__, c.PACKAGED_WEIGHTS, c.PACKAGED_CONFIGS)"
+    )
     for place in run(sys.executable, "-c", where, cwd=tmp_path, PYTHONPATH=str(installed)).split():
         assert Path(place).is_relative_to(installed)
     command = (sys.executable, "-m", "jobs", "plan", "spring.yaml", "--output", (tmp_path / "out").as_uri())
@@ -52,9 +55,9 @@ def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Pat
 
 def test_an_installed_wheel_renders_the_shapes_model(installed: Path, tmp_path: Path) -> None:
     program = (
-        "from pipelines.config import load_model_config, model_paths\n"
-        "from pipelines.loading import inspect_model\n"
-        "from pipelines.registry import load_model\n"
+        "from pipelines.catalog.model_config import load_model_config, model_paths\n"
+        "from pipelines.catalog.model_folder import inspect_model\n"
+        "from pipelines.families.registry import load_model\n"
         "path = model_paths()['shapes-wan']\n"
         "config = load_model_config(path)\n"
         "print(load_model(config, inspect_model(config, path), 1).nag_coverage)\n"

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs.arguments import MANIFEST_HELP
-from jobs.catalog import ModelCatalog
-from jobs.manifest import open_manifest
-from jobs.rows import FIELD_TYPES, GUIDANCE_FIELDS, PARALLEL_FIELDS
-from tests import tiny
+from jobs.cli.arguments import MANIFEST_HELP
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.manifest.rows import FIELD_TYPES, GUIDANCE_FIELDS, PARALLEL_FIELDS
+from tests.builders import tiny
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.bench.options import (
+from jobs.bench.design.options import (
     ATTRIBUTES,
     CASES,
     METHODS,

@@ -5,24 +5,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from jobs.bench.cache import LineCache
-from jobs.bench.design import Block, num_model_calls, planned_clips, write_design
-from jobs.bench.judge_error import judge_errors, judge_looks
-from jobs.bench.looking import clip_look, look_at_all, open_cache, truth_look
+from jobs.bench.design.blocks import Block, num_model_calls, planned_clips, write_design
+from jobs.bench.design.options import PRECISION, BenchOptions, find_models
+from jobs.bench.design.precision import write_variant
+from jobs.bench.measuring.cache import LineCache
+from jobs.bench.measuring.judge_error import judge_errors, judge_looks
+from jobs.bench.measuring.judging import clip_look, look_at_all, open_cache, truth_look
+from jobs.bench.measuring.results import TRUTH_REPLICATES, Row, answers_by_setting, table_rows
 from jobs.bench.negatives import SHEET, incomplete_notes, negatives_blocks, write_negatives_report
-from jobs.bench.options import PRECISION, BenchOptions, find_models
 from jobs.bench.parameters import parameters_blocks, write_parameters_report
-from jobs.bench.plots import require_matplotlib
-from jobs.bench.precision import write_variant
-from jobs.bench.results import TRUTH_REPLICATES, Row, answers_by_setting, table_rows
-from jobs.bench.sheet import draw_method_sheet
-from jobs.catalog import ModelCatalog
+from jobs.bench.reporting.plots import require_matplotlib
+from jobs.bench.reporting.sheet import draw_method_sheet
 from jobs.config import EncodingConfig
 from jobs.errors import RefusedError
-from jobs.manifest import Manifest
-from jobs.records import committed_ids
-from jobs.store import Store
-from pipelines.config import ModelConfig
+from jobs.manifest.manifest import Manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.records.commit import committed_ids
+from jobs.store.store import Store
+from pipelines.catalog.model_config import ModelConfig
 
 # CPU seconds of shapes-wan on one core with bf16 instructions: a call of its transformer, and all else of a clip (of
 # which decode is 0.16, features 0.08, encode 0.04). Only for the estimate that is printed before.

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from jobs.bench.design import Block, Setting, interleaved_tasks
-from jobs.bench.judge_error import KindError
-from jobs.bench.options import DEFAULT_CFG_SCALE, BenchOptions
-from jobs.bench.plots import draw_clean_curve, draw_tradeoff
-from jobs.bench.results import POOLED, Row
-from jobs.bench.tables import csv_text, curve_table, judge_table, markdown_table, method_table, target_table
-from jobs.bench.targets import check_targets
-from pipelines.config import ModelConfig
-from pipelines.shapes.negation import Case
+from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
+from jobs.bench.design.options import DEFAULT_CFG_SCALE, BenchOptions
+from jobs.bench.measuring.judge_error import KindError
+from jobs.bench.measuring.results import POOLED, Row
+from jobs.bench.measuring.targets import check_targets
+from jobs.bench.reporting.plots import draw_clean_curve, draw_tradeoff
+from jobs.bench.reporting.tables import csv_text, curve_table, judge_table, markdown_table, method_table, target_table
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.shapes.evaluation.negation import Case
 
 SHEET = "negatives-sheet.png"
 EXPLANATION = """\

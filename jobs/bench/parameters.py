@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.bench.design import Block, Setting, interleaved_tasks
+from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
+from jobs.bench.design.options import PRECISION, BenchOptions
+from jobs.bench.design.precision import OTHER_DTYPE, variant_name
+from jobs.bench.design.slices import PRECISION_METHODS, SLICES, Slice, slice_setting, sweep_settings
+from jobs.bench.measuring.results import Row
+from jobs.bench.measuring.statistics import UNDEFINED, Estimate
+from jobs.bench.measuring.targets import shown
 from jobs.bench.negatives import method_settings
-from jobs.bench.options import PRECISION, BenchOptions
-from jobs.bench.plots import draw_heat_maps, draw_lines
-from jobs.bench.precision import OTHER_DTYPE, variant_name
-from jobs.bench.results import Row
-from jobs.bench.slices import PRECISION_METHODS, SLICES, Slice, slice_setting, sweep_settings
-from jobs.bench.statistics import UNDEFINED, Estimate
-from jobs.bench.tables import csv_text, markdown_table
-from jobs.bench.targets import shown
-from pipelines.config import ModelConfig
+from jobs.bench.reporting.plots import draw_heat_maps, draw_lines
+from jobs.bench.reporting.tables import csv_text, markdown_table
+from pipelines.catalog.model_config import ModelConfig
 
 MAPPED = ("suppression", "clean", "fidelity")  # figures that are drawn
 EXPLANATION = """\

@@ -6,21 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.chaos.audit import Audit, audit, count_writes, enable_versions
-from infra.chaos.workload import Workload, write_models
 from infra.local.s3_server import LocalS3
-from jobs.catalog import ModelCatalog
 from jobs.config import EncodingConfig, StoreConfig
-from jobs.encode import encode_mp4
 from jobs.errors import ObjectExistsError
-from jobs.manifest import open_manifest
-from jobs.record_types import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key
-from jobs.records import commit_record, upload_clip, write_quarantine
-from jobs.store import Store, open_store
-from jobs.store_uri import S3Location
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.media.encode import encode_mp4
+from jobs.records.commit import commit_record, upload_clip, write_quarantine
+from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key
+from jobs.store.store import Store, open_store
+from jobs.store.uri import S3Location
 from jobs.types import ClipFailed, ClipSpec
-from pipelines.parallel.config import ONE_DEVICE
-from pipelines.types import VideoFrames
+from pipelines.parallel_config import ONE_DEVICE
+from pipelines.request import VideoFrames
+from tests.chaos.harness.audit import Audit, audit, count_writes, enable_versions
+from tests.chaos.harness.workload import Workload, write_models
 
 AT = "2026-01-31T12:00:00.000Z"
 

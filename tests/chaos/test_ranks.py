@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from infra.chaos.rank_notes import RankNotes, write_note
-from infra.chaos.rank_report import growth_per_rebuild, read_sessions, row, sums, table, write_session
-from infra.chaos.rank_workload import GROUPS, RankWorkload
+from tests.chaos.harness.rank_notes import RankNotes, write_note
+from tests.chaos.harness.rank_report import growth_per_rebuild, read_sessions, row, sums, table, write_session
+from tests.chaos.harness.rank_workload import GROUPS, RankWorkload
 
 
 def strike(files: dict[str, tuple[int, int]], renders_after_s: float = 5.0) -> dict[str, Any]:

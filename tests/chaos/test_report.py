@@ -1,8 +1,8 @@
 from pathlib import Path
 
-from infra.chaos.audit import Audit
-from infra.chaos.play import Outcome
-from infra.chaos.report import in_words, put_between_markers, table
+from tests.chaos.harness.audit import Audit
+from tests.chaos.harness.report import in_words, put_between_markers, table
+from tests.chaos.harness.runner import Outcome
 
 
 def outcome(name: str = "kill", lost: tuple[str, ...] = ()) -> Outcome:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from infra.chaos.mixed import poison_for
-from infra.chaos.play import Scenario, judge, judge_quarantine, undisturbed
-from infra.chaos.scenarios import FEW, SHORT, all_scenarios, fault_free
-from infra.chaos.soak import ProcessSample, growth
-from infra.chaos.stand_in import FAULTS
-from infra.chaos.workload import Workload
+from tests.chaos.harness.fault_mix import poison_for
+from tests.chaos.harness.runner import Scenario, judge, judge_quarantine, undisturbed
+from tests.chaos.harness.scenarios import FEW, SHORT, all_scenarios, fault_free
+from tests.chaos.harness.soak import ProcessSample, growth
+from tests.chaos.harness.stand_in import FAULTS
+from tests.chaos.harness.workload import Workload
 
 
 @pytest.mark.parametrize("is_short", [True, False])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.chaos.farm import Farm
-from infra.chaos.play import Scenario, Scene, play
-from infra.chaos.rank_workload import GROUPS, RankWorkload
-from infra.chaos.scenarios import SHORT, all_scenarios
-from infra.chaos.strikes import Strike, Striker
+from tests.chaos.harness.farm import Farm
+from tests.chaos.harness.rank_workload import GROUPS, RankWorkload
+from tests.chaos.harness.runner import Scenario, Scene, play
+from tests.chaos.harness.scenarios import SHORT, all_scenarios
+from tests.chaos.harness.strikes import Strike, Striker
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(600)]
 SCENARIOS = {scenario.name: scenario for scenario in all_scenarios(is_short=True)}

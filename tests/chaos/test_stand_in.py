@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from infra.chaos.stand_in import StandInError, StandInFamily
-from infra.chaos.workload import Workload, write_models
-from jobs.catalog import ModelCatalog
-from jobs.manifest import open_manifest
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
 from pipelines.errors import BadPictureError
-from pipelines.family import ModelFamily
-from pipelines.picture_limits import PictureLimits
-from pipelines.pictures import check_frames, check_latents
-from pipelines.types import GenerationRequest
+from pipelines.frame_checks.checks import check_frames, check_latents
+from pipelines.frame_checks.limits import PictureLimits
+from pipelines.request import GenerationRequest
+from pipelines.video_model import ModelFamily
+from tests.chaos.harness.stand_in import StandInError, StandInFamily
+from tests.chaos.harness.workload import Workload, write_models
 
 FAMILY = StandInFamily(0.0)
 
@@ -68,7 +68,7 @@ def test_a_row_of_nan_is_no_picture(tmp_path: Path) -> None:
 
 
 def in_a_process(word: str, rest: str = "") -> "subprocess.Popen[str]":
-    program = f"from infra.chaos.stand_in import FAULTS\n{rest}\nFAULTS[{word!r}]()"
+    program = f"from tests.chaos.harness.stand_in import FAULTS\n{rest}\nFAULTS[{word!r}]()"
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
 

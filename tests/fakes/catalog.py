@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from jobs.errors import UnknownModelError
-from jobs.suggest import unknown
+from jobs.text import unknown
 from jobs.types import ModelIdentity
-from pipelines.config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
-from pipelines.parallel.config import ONE_DEVICE, ParallelConfig
-from pipelines.parallel.geometry import ModelGeometry
-from pipelines.types import GuidanceMethod
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.request import GuidanceMethod
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from nag import Coverage
-from pipelines.config import ModelConfig
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelFolderError
-from pipelines.family import OnStep, PeakMemory
-from pipelines.loading import ModelWeights
-from pipelines.types import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.video_model import OnStep, PeakMemory
 
 
 class FakeError(Exception):

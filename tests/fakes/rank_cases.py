@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 
 from nag.params import NagParams
+from pipelines.context_parallel.exchange import broadcast_embeddings
+from pipelines.context_parallel.process_group import Meeting, Membership
+from pipelines.context_parallel.sharded_model import RankPart, is_of_connection
 from pipelines.errors import GroupBrokenError, RanksDisagreeError
-from pipelines.family import OnStep
-from pipelines.parallel.exchange import broadcast_embeddings
-from pipelines.parallel.family import RankPart, is_of_connection
-from pipelines.parallel.membership import Meeting, Membership
-from pipelines.types import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
+from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
+from pipelines.video_model import OnStep
 from tests.fakes.ranks import FakeRankFamily
 
 CPU = torch.device("cpu")

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from pipelines.config import ModelConfig
-from pipelines.family import OnStep
-from pipelines.loading import ModelWeights
-from pipelines.parallel.config import ParallelConfig
-from pipelines.types import GenerationRequest, TextEmbeddings
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
+from pipelines.parallel_config import ParallelConfig
+from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.video_model import OnStep
 from tests.fakes.family import FakeFamily, is_first
 
 MAX_SLOW_STEPS = 1200

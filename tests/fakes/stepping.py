@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
-from jobs.store_uri import StoredObject
+from jobs.store.uri import StoredObject
 
 # fail: nothing happens and an error comes; lose: it happens and an error comes all the same;
 # repeat: it happens, the answer is lost, and the client's second request is answered

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
-from jobs.store_uri import StoredObject, check_body, check_key
+from jobs.store.uri import StoredObject, check_body, check_key
 
 # unavailable: nothing happened, and no answer came
 # lost: it happened, and no answer came

@@ -18,20 +18,20 @@ import pytest
 from psutil import CONN_LISTEN, Process
 
 from infra.local.ray_cluster import LocalRay, ray_command
-from jobs import values_file
-from jobs.catalog import ModelCatalog
 from jobs.config import load_config
 from jobs.errors import ConfigError, ManifestError
-from jobs.manifest import open_manifest
+from jobs.manifest import values_file
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import ClipDone
-from jobs.worker import ClipWorker
-from pipelines.config import ModelConfig, SamplingDefaults, ShapeGrid, load_model_config
+from jobs.worker.clip_worker import ClipWorker
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid, load_model_config
+from pipelines.catalog.model_folder import inspect_model
 from pipelines.errors import ModelConfigError
-from pipelines.loading import inspect_model
-from pipelines.registry import load_model
-from tests import tiny
+from pipelines.families.registry import load_model
+from tests.builders import tiny
+from tests.builders.specs import setup_for
 from tests.fakes.catalog import FakeCatalog
-from tests.jobs.specs import setup_for
 
 ROOT = Path(__file__).parents[2]
 SECRET = "nobody is to read this"

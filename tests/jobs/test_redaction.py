@@ -51,7 +51,7 @@ INNOCENT = [
     "cannot write s3://renders/spring/records/00.json: the store answers AccessDenied; allow s3:PutObject",
     "correct AWS_SECRET_ACCESS_KEY, which does not belong to the access key",
     "no usable credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role",
-    'File "/srv/nagfarm/jobs/worker.py", line 128, in render\n    self._commit(spec, attempt)\n',
+    'File "/srv/nagfarm/jobs/worker/clip_worker.py", line 128, in render\n    self._commit(spec, attempt)\n',
     "http://127.0.0.1:8333/renders?prefix=a@b",
     "s3://renders/spring@home/clips",
     "authorization failed",

@@ -12,11 +12,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs.cli import EXIT_REFUSED, main
+from jobs.cli.main import EXIT_REFUSED, main
 from jobs.config import RunConfig, StoreConfig
 from jobs.errors import StoreRefusedError
-from jobs.progress import RunProgress
-from jobs.records import (
+from jobs.records.commit import (
     RUN_FILE,
     FailureRecord,
     QuarantineRecord,
@@ -27,17 +26,18 @@ from jobs.records import (
     write_run,
 )
 from jobs.redaction import MASK
-from jobs.retry import Decision, GiveUp
-from jobs.store import open_store
+from jobs.run.progress import RunProgress
+from jobs.schedule.retry import Decision, GiveUp
+from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed
-from jobs.worker import ClipWorker
-from jobs.worker_setup import LoadModel
-from pipelines.config import ModelConfig
-from pipelines.family import OnStep
-from pipelines.loading import ModelWeights
-from pipelines.types import GenerationRequest, TextEmbeddings
+from jobs.worker.clip_worker import ClipWorker
+from jobs.worker.setup import LoadModel
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
+from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.video_model import OnStep
+from tests.builders.specs import setup_for, spec
 from tests.fakes.family import FakeError, FakeFamily
-from tests.jobs.specs import setup_for, spec
 
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "PLANTEDKEYID00000001",

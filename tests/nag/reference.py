@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests import tiny
+from tests.builders import tiny
 
 NEGATIVE_LENGTH = 7  # other than any prompt's here
 

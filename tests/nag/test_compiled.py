@@ -9,7 +9,7 @@ from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
-from tests import tiny
+from tests.builders import tiny
 from tests.nag.reference import largest_difference, mask, render, text
 
 

@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_ltx import LTXVideoAttnProcessor
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from nag import NagCoverageError, NagParams, NegativeText, install
-from tests import tiny
+from tests.builders import tiny
 from tests.nag.reference import largest_difference, render, text
 
 FAR = 2e-2
@@ -209,11 +209,11 @@ def test_an_attention_backend_set_after_install_reaches_nag_and_survives_remove(
 
 
 def test_the_backend_of_a_processor_is_the_one_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    import nag.ltx
-    import nag.wan
+    import nag.adapters.ltx
+    import nag.adapters.wan
 
     used: list[Any] = []
-    for module in (nag.ltx, nag.wan):
+    for module in (nag.adapters.ltx, nag.adapters.wan):
         stock = module.dispatch_attention_fn
 
         def note(*args: Any, stock: Any = stock, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
-from tests import tiny
+from tests.builders import tiny
 from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, render, text
 
 PROMPT, NEGATIVE = text(1, 12, 1), text(1, 7, 2)

@@ -7,7 +7,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from nag import NagParams, NegativeText, install
-from tests import tiny
+from tests.builders import tiny
 from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, mask, render, text
 
 PROMPT, PROMPT_MASK = text(1, 12, 1), mask(12, 9)

@@ -135,7 +135,9 @@ def test_parameters_load_without_torch() -> None:
 def test_public_names_are_what_they_say_however_often_they_are_asked_for() -> None:
     code = (
         "import nag; nag.install; from nag import install, guide, NegativeText\n"
-        "import nag.attention, nag.guidance, nag.methods, nag.nasa, nag.packing, nag.vsf\n"
+        "import nag.attention.text_attention, nag.attention.methods, nag.attention.text_concat\n"
+        "import nag.formulas.normalized_attention_guidance, nag.formulas.negative_away_steer_attention\n"
+        "import nag.formulas.value_sign_flip\n"
         "assert callable(install) and callable(nag.install) and callable(guide) and callable(nag.guide)\n"
         "assert all(hasattr(nag, name) and not hasattr(getattr(nag, name), '__path__') for name in nag.__all__)\n"
         "assert type(nag.install) is type(nag.guide) is type(lambda: 0)"

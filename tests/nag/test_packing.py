@@ -8,7 +8,7 @@ import torch
 from diffusers import WanVideoToVideoPipeline
 
 from nag import NagCoverageError, NagParams, NagTextError, NegativeText, encode_negative_prompt, guide, install
-from tests import tiny
+from tests.builders import tiny
 from tests.nag.reference import image, largest_difference, mask, render, text
 
 PROMPT = text(1, 12, 1)

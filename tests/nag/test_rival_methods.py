@@ -18,7 +18,7 @@ from nag import (
     guide,
     install,
 )
-from tests import tiny
+from tests.builders import tiny
 from tests.nag.reference import (
     NEGATIVE_LENGTH,
     Guidance,

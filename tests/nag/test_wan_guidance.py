@@ -9,8 +9,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline, WanVideoToVideoPipeline
 
 from nag import NagParams, NegativeText, install
-from nag.packing import PackingHook
-from tests import tiny
+from nag.attention.text_concat import PackingHook
+from tests.builders import tiny
 from tests.nag.reference import (
     NEGATIVE_LENGTH,
     Guidance,

@@ -5,7 +5,7 @@ import pytest
 
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
-from pipelines.types import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+from pipelines.request import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
 SAMPLING = SamplingParams(8, 1.0, None, 0)
 REQUEST = GenerationRequest("a circle", "red", VideoShape(17, 64, 64), 8.0, SAMPLING, NagParams())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.bench.cache import LineCache
+from jobs.bench.measuring.cache import LineCache
 
 
 def test_entries_are_there_again_for_the_next_run(tmp_path: Path) -> None:

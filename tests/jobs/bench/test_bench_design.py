@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from jobs.bench.design import planned_clips, write_design
+from jobs.bench.design.blocks import planned_clips, write_design
+from jobs.bench.design.options import DEFAULT_CFG_SCALE, STANDARD, BenchOptions, Sizes, find_models
+from jobs.bench.design.slices import SLICES, Slice, numbers_axis, slice_setting, sweep_settings
 from jobs.bench.negatives import method_fields, negatives_blocks
-from jobs.bench.options import DEFAULT_CFG_SCALE, STANDARD, BenchOptions, Sizes, find_models
 from jobs.bench.parameters import parameters_blocks
-from jobs.bench.slices import SLICES, Slice, numbers_axis, slice_setting, sweep_settings
-from jobs.catalog import ModelCatalog
 from jobs.errors import RefusedError, UnknownModelError
-from jobs.manifest import open_manifest
-from jobs.plan import make_plan
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.plan.plan import make_plan
 from pipelines.shapes.captions import phrase
-from pipelines.shapes.negation import CASES, draw_tasks
+from pipelines.shapes.evaluation.negation import CASES, draw_tasks
 from pipelines.shapes.world import ATTRIBUTES
 
 MODEL = ModelCatalog().config("shapes-wan")

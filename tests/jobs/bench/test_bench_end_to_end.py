@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli import EXIT_OK, EXIT_REFUSED, main
+from jobs.cli.main import EXIT_OK, EXIT_REFUSED, main
 
 pytestmark = [pytest.mark.cluster, pytest.mark.models, pytest.mark.timeout(900)]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from jobs.bench.statistics import (
+from jobs.bench.measuring.statistics import (
     NAN,
     Estimate,
     bootstrap,

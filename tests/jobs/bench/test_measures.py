@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.bench.measures import compare, compare_cost, is_clean, is_faithful, measure, progress
-from pipelines.shapes.negation import draw_tasks
-from tests.jobs.bench.answers import seen_as, unfaithful
+from jobs.bench.measuring.measures import compare, compare_cost, is_clean, is_faithful, measure, progress
+from pipelines.shapes.evaluation.negation import draw_tasks
+from tests.builders.bench_answers import seen_as, unfaithful
 
 TASKS = draw_tasks("colour", "open", 20)
 TRUTH = {task.key: seen_as(task) for task in TASKS}

@@ -1,11 +1,11 @@
 """Targets are met by numbers or missed by them, and a number that is not there does neither."""
 
-from jobs.bench.design import Block, Setting, interleaved_tasks
-from jobs.bench.measures import Answers, compare, compare_cost, is_clean, is_faithful, measure
-from jobs.bench.results import POOLED, Row, Versus
-from jobs.bench.tables import csv_text, method_table, target_table
-from jobs.bench.targets import Target, check_targets
-from tests.jobs.bench.answers import seen_as, unfaithful
+from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
+from jobs.bench.measuring.measures import Answers, compare, compare_cost, is_clean, is_faithful, measure
+from jobs.bench.measuring.results import POOLED, Row, Versus
+from jobs.bench.measuring.targets import Target, check_targets
+from jobs.bench.reporting.tables import csv_text, method_table, target_table
+from tests.builders.bench_answers import seen_as, unfaithful
 
 TASKS = interleaved_tasks(("colour", "shape"), ("open",), 100)
 PLAIN = {task.key: seen_as(task, shows_negated=task.index % 2 == 0) for task in TASKS}

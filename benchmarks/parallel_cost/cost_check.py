@@ -1,0 +1,150 @@
+"""Counts what one rank of a group really computes and sends: what `cost` predicts is held against it.
+
+Builds the real diffusers class at full size on torch's meta device, which computes shapes and no numbers, in a process
+group whose other ranks are not there: every call is asked for and noted, and answered by nothing. So a rank of eight of
+a 14B model is counted in seconds, without memory and without a GPU.
+"""
+
+import warnings
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import LTXPipeline, LTXVideoTransformer3DModel, WanPipeline, WanTransformer3DModel
+from torch import distributed
+from torch.testing._internal.distributed.fake_pg import FakeProcessGroup, FakeStore
+from torch.utils.flop_counter import FlopCounterMode
+
+import nag
+from benchmarks.parallel_cost.counting import CollectiveCounter
+from nag.params import NagParams
+from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.context_parallel.sharding import SplitPipeline
+from pipelines.cost.operations import Forward
+from pipelines.parallel_config import ParallelConfig
+
+_META = torch.device("meta")
+_FAKE_GROUP: Any = FakeProcessGroup  # torch's stubs do not know how it is made
+_TEXT_CHANNELS = 4096
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one forward did on rank 0.
+
+    Args:
+        operations: of all matrix products and convolutions; `layer_operations`: of those in the layers.
+        num_calls: of each kind of collective; `sent_bytes`: that left the rank by them.
+    """
+
+    operations: int
+    layer_operations: int
+    num_calls: dict[str, int]
+    sent_bytes: dict[str, int]
+
+
+def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
+    """Runs one forward of the real class, of the geometry and with the rows of `forward`.
+
+    There must be no process group yet.
+    """
+    pipeline = _pipeline(forward.geometry)
+    with (
+        _missing_peers(pipeline, parallel),
+        _guidance(pipeline, forward),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+        FlopCounterMode(display=False) as operations,
+        CollectiveCounter() as collectives,
+    ):
+        # diffusers 0.42 calls what torch 2.13 gave another name
+        warnings.filterwarnings("ignore", ".*all_gather_tensor.* is deprecated", FutureWarning)
+        pipeline.transformer(**_arguments(forward), return_dict=False)
+    by_module = operations.get_flop_counts()
+    layers = "blocks" if forward.geometry.family == "wan" else "transformer_blocks"
+    root = type(pipeline.transformer).__name__
+    return Counted(
+        operations.get_total_flops(),
+        sum(sum(by_module[f"{root}.{layers}.{layer}"].values()) for layer in range(forward.geometry.num_layers)),
+        collectives.num_calls,
+        collectives.sent_bytes,
+    )
+
+
+def _pipeline(geometry: ModelGeometry) -> Any:
+    """A stock pipeline that holds a transformer and nothing else. What `geometry` leaves open is as published."""
+    sizes: dict[str, Any] = {
+        "num_layers": geometry.num_layers,
+        "num_attention_heads": geometry.num_heads,
+        "attention_head_dim": geometry.head_dim,
+    }
+    nothing: Any = None
+    with _META:
+        if geometry.family == "wan":
+            wan = WanTransformer3DModel(**sizes, ffn_dim=geometry.ffn_dim)
+            return WanPipeline(nothing, nothing, nothing, nothing, transformer=_in_bfloat16(wan))
+        ltx = LTXVideoTransformer3DModel(**sizes, cross_attention_dim=geometry.width)
+        return LTXPipeline(nothing, nothing, nothing, nothing, transformer=_in_bfloat16(ltx))
+
+
+def _in_bfloat16(transformer: Any) -> Any:
+    """Without the warning of `ModelMixin.to`: which modules stay in float32 changes no count."""
+    return torch.nn.Module.to(transformer, torch.bfloat16)
+
+
+def _arguments(forward: Forward) -> dict[str, torch.Tensor | int]:
+    geometry, shape, rows = forward.geometry, forward.shape, forward.num_rows
+    frames = (shape.num_frames - 1) // geometry.frames_per_token + 1
+    height, width = shape.height // geometry.height_per_token, shape.width // geometry.width_per_token
+    text = _empty(rows, geometry.num_text_tokens, _TEXT_CHANNELS)
+    timestep = _empty(rows)
+    if geometry.family == "wan":
+        latents = _empty(rows, 16, frames, 2 * height, 2 * width)
+        return {"hidden_states": latents, "timestep": timestep, "encoder_hidden_states": text}
+    return {
+        "hidden_states": _empty(rows, frames * height * width, 128),
+        "encoder_hidden_states": text,
+        "timestep": timestep,
+        "encoder_attention_mask": _empty(rows, geometry.num_text_tokens),
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+    }
+
+
+def _empty(*sizes: int) -> torch.Tensor:
+    return torch.empty(sizes, dtype=torch.bfloat16, device=_META)
+
+
+@contextmanager
+def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
+    """NAG in all rows, or in the second of two, as `LTXPipeline` calls under classifier-free guidance."""
+    pipeline._guidance_scale = forward.num_rows
+    mask = None if forward.geometry.family == "wan" else _empty(1, forward.geometry.num_text_tokens)
+    with nag.install(pipeline) as installed:
+        negative = nag.NegativeText(_empty(1, forward.geometry.num_text_tokens, _TEXT_CHANNELS), mask)
+        guided: AbstractContextManager[None] = (
+            installed.guide(negative, NagParams(nag_scale=5)) if forward.num_guided_rows else nullcontext()
+        )
+        with guided, pipeline.transformer.cache_context("cond" if forward.num_rows == 1 else "cond_uncond"):
+            yield
+
+
+@contextmanager
+def _missing_peers(pipeline: Any, parallel: ParallelConfig) -> Generator[None]:
+    """Makes of this process rank 0 of a group whose other ranks are not there."""
+    if parallel.degree == 1:
+        yield
+        return
+    options = _FAKE_GROUP.Options()  # with a time-out, as real groups have
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options)
+    try:
+        split = SplitPipeline(pipeline, parallel, torch.device("cpu"))
+        try:
+            yield
+        finally:
+            split.remove()
+    finally:
+        distributed.destroy_process_group()

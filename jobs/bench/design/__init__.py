@@ -1,0 +1,1 @@
+"""Which clips a benchmark renders: models, settings, tasks and parameter slices."""

@@ -1,0 +1,1 @@
+"""From committed clips to the figures of a benchmark, with their intervals."""

@@ -1,0 +1,149 @@
+"""Looking at clips: from an MP4 to what the judge reads and where its features lie. Runs in a pool of processes.
+
+Every clip is looked at as it comes back from H.264, the world's own true clips too, so that compression tells nothing
+apart. What is read is kept in a cache whose name says which judge and which features read it.
+"""
+
+import hashlib
+import inspect
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jobs.bench.measuring.cache import LineCache
+from jobs.config import EncodingConfig
+from jobs.media.decode_check import decode_mp4
+from jobs.media.encode import encode_mp4
+from jobs.records.commit import read_record
+from jobs.store.store import Store
+from pipelines.request import VideoFrames
+from pipelines.shapes import captions, judge, world
+from pipelines.shapes.evaluation import breakages, features, negation
+from pipelines.shapes.evaluation.breakages import draw_broken
+from pipelines.shapes.evaluation.negation import NegationTask, draw_right_answer
+from pipelines.shapes.judge import Verdict
+from pipelines.shapes.world import ATTRIBUTES, FPS, render_uint8
+
+Entry = dict[str, Any]
+Look = Callable[[], Entry]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was seen of one clip.
+
+    Args:
+        run_id, denoise_s: of its record; empty and 0 for clips that no model made.
+    """
+
+    verdict: Verdict
+    features: tuple[float, ...]
+    run_id: str = ""
+    denoise_s: float = 0.0
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Seen":
+        verdict = dict(entry["verdict"])
+        if verdict["moved_px"] is not None:
+            verdict["moved_px"] = tuple(verdict["moved_px"])
+        return cls(Verdict(**verdict), tuple(entry["features"]), entry["run_id"], entry["denoise_s"])
+
+
+def open_cache(folder: Path, encoding: EncodingConfig) -> LineCache:
+    """The cache of what today's judge and features read, of true clips that are compressed in this way."""
+    digest = hashlib.sha256(repr(encoding).encode())
+    for module in (world, captions, negation, breakages, judge, features):
+        digest.update(inspect.getsource(module).encode())
+    return LineCache(folder / f"seen-{digest.hexdigest()[:12]}.jsonl")
+
+
+def look_at_all(
+    cache: LineCache, looks: Iterable[tuple[str, Look]], num_processes: int, console: Console, what: str
+) -> None:
+    """Fills the cache with what it lacks, by key."""
+    missing = [(key, look) for key, look in dict(looks).items() if key not in cache]
+    if not missing:
+        return
+    console.print(f"{what} {len(missing):,} clips in {num_processes} processes", highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may hang
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        ProcessPoolExecutor(num_processes, context, initializer=features.use_one_thread) as pool,
+    ):
+        task = bar.add_task(what, total=len(missing))
+        futures = {pool.submit(look): key for key, look in missing}
+        try:
+            for future in as_completed(futures):
+                cache.add(futures[future], future.result())
+                bar.advance(task)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def clip_look(store: Store, clip_id: str) -> tuple[str, Look]:
+    """Looking at a committed clip."""
+    return clip_id, partial(_look_at_clip, store, clip_id)
+
+
+def truth_look(task: NegationTask, replicate: int, encoding: EncodingConfig) -> tuple[str, Look]:
+    """Looking at a true clip that answers a task right."""
+    return truth_key(task, replicate), partial(_look_at_truth, task, replicate, encoding)
+
+
+def truth_key(task: NegationTask, replicate: int) -> str:
+    return "/".join(map(str, ("true", *task.key, replicate)))
+
+
+def broken_look(kind: str, index: int, encoding: EncodingConfig) -> tuple[str, Look]:
+    """Looking at a spoilt clip; its entry also says whether all attributes were read as they were before."""
+    return broken_key(kind, index), partial(_look_at_broken, kind, index, encoding)
+
+
+def broken_key(kind: str, index: int) -> str:
+    return f"broken/{kind}/{index}"
+
+
+def _look_at_clip(store: Store, clip_id: str) -> Entry:
+    record = read_record(store, clip_id)
+    entry = _look_at_mp4(store.get(record.key))
+    return {**entry, "run_id": record.run_id, "denoise_s": record.stage_totals_s["denoise"]}
+
+
+def _look_at_truth(task: NegationTask, replicate: int, encoding: EncodingConfig) -> Entry:
+    frames_CTHW = render_uint8([draw_right_answer(task, replicate)])[0]
+    return _look_at_mp4(_encoded(frames_CTHW.permute(1, 2, 3, 0).contiguous().numpy(), encoding))
+
+
+def _look_at_broken(kind: str, index: int, encoding: EncodingConfig) -> Entry:
+    clip, frames = draw_broken(kind, index)
+    entry = _look_at_mp4(_encoded(frames, encoding), has_features=False)
+    is_right = all(entry["verdict"][attribute] == getattr(clip, attribute) for attribute in ATTRIBUTES)
+    return {**entry, "is_right": is_right}
+
+
+def _look_at_mp4(content: bytes, *, has_features: bool = True) -> Entry:
+    with tempfile.TemporaryDirectory(prefix="nagfarm-") as folder:
+        path = Path(folder) / "clip.mp4"
+        path.write_bytes(content)
+        frames = decode_mp4(path).frames
+    verdict = asdict(judge.judge(frames))
+    verdict["error"] = min(verdict["error"], sys.float_info.max)  # JSON knows no infinity
+    point = features.clip_features(frames) if has_features else ()
+    return {"verdict": verdict, "features": point, "run_id": "", "denoise_s": 0.0}
+
+
+def _encoded(frames: Any, encoding: EncodingConfig) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="nagfarm-") as folder:
+        path = Path(folder) / "clip.mp4"
+        encode_mp4(VideoFrames(frames, FPS), path, encoding, {})
+        return path.read_bytes()

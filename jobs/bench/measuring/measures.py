@@ -1,0 +1,188 @@
+"""From what was seen to the figures of one line of a table. Pure.
+
+Figures that compare two settings take only tasks that both have rendered; a cost only those that both rendered in the
+same run. Nothing is guessed for a clip that is missing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from jobs.bench.measuring.judging import Seen
+from jobs.bench.measuring.statistics import (
+    NAN,
+    UNDEFINED,
+    Estimate,
+    Numbers,
+    bootstrap,
+    difference,
+    frechet_distance,
+    jackknife,
+    median_ratio,
+    normalised_entropy,
+    ratio_of_means,
+    share,
+    suppression,
+)
+from pipelines.shapes.evaluation.negation import NegationTask
+from pipelines.shapes.world import ATTRIBUTES, NUM_FRAMES, SPEED_PX
+
+TRUE_TRAVEL_PX = SPEED_PX * (NUM_FRAMES - 1)
+TaskKey = tuple[str, str, str, int]
+Answers = Mapping[TaskKey, Seen]  # of one setting
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one setting did on a set of tasks.
+
+    Args:
+        num_tasks: asked for; `num_clips` of them are rendered, `num_pairs` also without guidance.
+        negated_share: of clips that show the negated value.
+        unread_share: of clips whose negated attribute cannot be read, so that they count as not showing it.
+        suppression: how far that share falls against no guidance.
+        fidelity: share of clips in which all is there that the prompt names, but for what is negated.
+        clean: share of clips that are members of the world at all.
+        distance: Frechet distance to true clips that answer the same tasks right.
+        diversity: entropy of what is left open, over the largest possible.
+        motion: displacement along the named direction over the true one.
+        cost: denoise seconds over those without guidance, the median over tasks.
+        denoise_s: the median.
+    """
+
+    num_tasks: int
+    num_clips: int
+    num_pairs: int
+    negated_share: Estimate
+    unread_share: Estimate
+    suppression: Estimate
+    fidelity: Estimate
+    fidelity_to_none: Estimate
+    clean: Estimate
+    clean_to_none: Estimate
+    distance: Estimate
+    diversity: Estimate
+    motion: Estimate
+    motion_to_none: Estimate
+    cost: Estimate
+    denoise_s: float
+
+
+def is_negated(task: NegationTask, seen: Seen) -> bool:
+    return getattr(seen.verdict, task.attribute) == task.value
+
+
+def is_unread(task: NegationTask, seen: Seen) -> bool:
+    return getattr(seen.verdict, task.attribute) is None
+
+
+def is_faithful(task: NegationTask, seen: Seen) -> bool:
+    return all(getattr(seen.verdict, attribute) == value for attribute, value in task.required.items())
+
+
+def is_clean(_task: NegationTask, seen: Seen) -> bool:
+    return seen.verdict.is_clean
+
+
+def progress(task: NegationTask, seen: Seen) -> float | None:
+    """How far a clip moves where its prompt says, over how far a true one does; None where that is undefined."""
+    if task.direction is None or seen.verdict.moved_px is None:
+        return None
+    along = sum(moved * axis for moved, axis in zip(seen.verdict.moved_px, task.direction, strict=True))
+    return along / TRUE_TRAVEL_PX
+
+
+def column(tasks: list[NegationTask], answers: Answers, read: Callable[[NegationTask, Seen], bool]) -> Numbers:
+    """A one for each task whose answer is so."""
+    return np.array([read(task, answers[task.key]) for task in tasks], dtype=np.float64)
+
+
+def compare(
+    tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers, read: Callable[[NegationTask, Seen], bool]
+) -> Estimate:
+    """The share of ours that is so minus the share of theirs, paired."""
+    pairs = [task for task in tasks if task.key in ours and task.key in theirs]
+    return difference(column(pairs, ours, read), column(pairs, theirs, read))
+
+
+def compare_cost(tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers) -> Estimate:
+    """Our denoise seconds over theirs, the median over the tasks that one run rendered for both."""
+    pairs = [
+        (ours[task.key].denoise_s, theirs[task.key].denoise_s)
+        for task in tasks
+        if task.key in ours and task.key in theirs and ours[task.key].run_id == theirs[task.key].run_id
+    ]
+    seconds = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return median_ratio(seconds[:, 0], seconds[:, 1])
+
+
+def measure(tasks: tuple[NegationTask, ...], ours: Answers, plain: Answers, truth: Answers) -> Figures:
+    """All figures of one setting.
+
+    Args:
+        ours: the setting's answers, as far as they are rendered.
+        plain: the answers without guidance.
+        truth: a true clip for each task.
+    """
+    done = [task for task in tasks if task.key in ours]
+    pairs = [task for task in done if task.key in plain]
+    moving = [(progress(task, ours[task.key]), progress(task, plain[task.key])) for task in pairs]
+    both_moving = np.array([pair for pair in moving if None not in pair], dtype=np.float64).reshape(-1, 2)
+    own_moving = [moved for task in done if (moved := progress(task, ours[task.key])) is not None]
+    seconds = [ours[task.key].denoise_s for task in done]
+    return Figures(
+        num_tasks=len(tasks),
+        num_clips=len(done),
+        num_pairs=len(pairs),
+        negated_share=share(column(done, ours, is_negated)),
+        unread_share=share(column(done, ours, is_unread)),
+        suppression=suppression(column(pairs, ours, is_negated), column(pairs, plain, is_negated)),
+        fidelity=share(column(done, ours, is_faithful)),
+        fidelity_to_none=compare(tasks, ours, plain, is_faithful),
+        clean=share(column(done, ours, is_clean)),
+        clean_to_none=compare(tasks, ours, plain, is_clean),
+        distance=measure_distance(done, ours, truth),
+        diversity=measure_diversity(done, ours),
+        motion=bootstrap(partial(np.mean, axis=1), np.array(own_moving)),
+        motion_to_none=ratio_of_means(both_moving[:, 0], both_moving[:, 1]),
+        cost=compare_cost(tasks, ours, plain),
+        denoise_s=float(np.median(seconds)) if seconds else NAN,
+    )
+
+
+def measure_distance(tasks: list[NegationTask], ours: Answers, theirs: Answers) -> Estimate:
+    """The Frechet distance between the features of two answers to the same tasks."""
+    if len(tasks) < 2:
+        return UNDEFINED
+    our_points, their_points = points(tasks, ours), points(tasks, theirs)
+    return jackknife(lambda rows: frechet_distance(our_points[rows], their_points[rows]), len(tasks), (0, np.inf))
+
+
+def points(tasks: Iterable[NegationTask], answers: Answers) -> Numbers:
+    """The features of the answers, (n, D)."""
+    return np.array([answers[task.key].features for task in tasks], dtype=np.float64)
+
+
+def measure_diversity(tasks: list[NegationTask], ours: Answers) -> Estimate:
+    """The mean, over the attributes, of the entropy that their values have where they are left open and can be read."""
+
+    def entropy(rows: "np.typing.NDArray[np.intp]") -> float:
+        chosen = [tasks[row] for row in rows]
+        entropies = [
+            normalised_entropy(
+                [
+                    value
+                    for task in chosen
+                    if attribute in task.open_attributes
+                    and (value := getattr(ours[task.key].verdict, attribute)) is not None
+                ],
+                len(values),
+            )
+            for attribute, values in ATTRIBUTES.items()
+        ]
+        defined = [found for found in entropies if not np.isnan(found)]
+        return float(np.mean(defined)) if defined else NAN
+
+    return jackknife(entropy, len(tasks), (0, 1))

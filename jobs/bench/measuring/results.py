@@ -1,0 +1,116 @@
+"""The answers of a design's clips, and the figures of each of its cells. Pure, but for reading the cache."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from jobs.bench.design.blocks import PLAIN, Block, PlannedClip, Setting
+from jobs.bench.measuring.cache import LineCache
+from jobs.bench.measuring.judging import Seen, truth_key
+from jobs.bench.measuring.measures import (
+    Answers,
+    Figures,
+    TaskKey,
+    compare,
+    compare_cost,
+    is_clean,
+    is_faithful,
+    measure,
+    points,
+)
+from jobs.bench.measuring.statistics import UNDEFINED, Estimate, frechet_distance
+from pipelines.shapes.evaluation.negation import NegationTask
+
+POOLED = "all"
+TRUTH_REPLICATES = 2  # one to measure against, one more for the floor of the distance
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A setting against another one on the same tasks: differences of shares, and the ratio of denoise seconds."""
+
+    fidelity: Estimate
+    clean: Estimate
+    cost: Estimate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a cell and a case, for one attribute or pooled over all.
+
+    Args:
+        floor: the distance of two independent sets of true clips for the same tasks.
+        to_nag, to_cfg: this setting against NAG and against CFG; undefined where those are not there.
+    """
+
+    model: str
+    num_steps: int
+    is_main: bool
+    setting: Setting
+    case: str
+    attribute: str
+    figures: Figures
+    floor: float
+    to_nag: Versus
+    to_cfg: Versus
+
+
+def answers_by_setting(
+    block: Block, clip_ids: Mapping[str, str], cache: LineCache
+) -> dict[Setting, dict[TaskKey, Seen]]:
+    """What was seen of a block's clips, as far as they are rendered.
+
+    Args:
+        clip_ids: of the clips that are rendered, by their names.
+        cache: holds these clips, by clip id.
+    """
+    return {
+        setting: {
+            task.key: Seen.of(cache[clip_id])
+            for task in block.tasks
+            if (clip_id := clip_ids.get(PlannedClip(block, setting, task).name)) is not None
+        }
+        for setting in block.settings
+    }
+
+
+def truths(tasks: tuple[NegationTask, ...], cache: LineCache, replicate: int) -> dict[TaskKey, Seen]:
+    return {task.key: Seen.of(cache[truth_key(task, replicate)]) for task in tasks}
+
+
+def table_rows(
+    block: Block, answers: Mapping[Setting, Answers], cache: LineCache, *, is_pooled_only: bool = False
+) -> Iterator[Row]:
+    """A row for each setting and case, pooled over the attributes, and one for each attribute."""
+    by_name = {setting.name: answers[setting] for setting in block.settings}
+    plain = by_name[PLAIN]
+    for case in dict.fromkeys(task.case for task in block.tasks):
+        of_case = tuple(task for task in block.tasks if task.case == case)
+        attributes = () if is_pooled_only else dict.fromkeys(task.attribute for task in of_case)
+        for attribute in (POOLED, *attributes):
+            tasks = tuple(task for task in of_case if attribute in (POOLED, task.attribute))
+            truth, second = (truths(tasks, cache, replicate) for replicate in range(TRUTH_REPLICATES))
+            floor = frechet_distance(points(tasks, second), points(tasks, truth))
+            for setting in block.settings:
+                ours = answers[setting]
+                yield Row(
+                    model=block.model,
+                    num_steps=block.num_steps,
+                    is_main=block.is_main,
+                    setting=setting,
+                    case=case,
+                    attribute=attribute,
+                    figures=measure(tasks, ours, plain, truth),
+                    floor=floor,
+                    to_nag=_versus(tasks, ours, by_name.get("nag")),
+                    to_cfg=_versus(tasks, ours, by_name.get("cfg")),
+                )
+
+
+def _versus(tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers | None) -> Versus:
+    if theirs is None:
+        return Versus(UNDEFINED, UNDEFINED, UNDEFINED)
+    return Versus(
+        compare(tasks, ours, theirs, is_faithful),
+        compare(tasks, ours, theirs, is_clean),
+        compare_cost(tasks, ours, theirs),
+    )

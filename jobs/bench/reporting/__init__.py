@@ -1,0 +1,1 @@
+"""The tables, plots and contact sheets of a benchmark."""

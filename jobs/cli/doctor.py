@@ -1,0 +1,98 @@
+"""Looks at one machine and says what a run would miss."""
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jobs.config import RunConfig
+from jobs.errors import JobError
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.media.encode import find_ffmpeg
+from jobs.store.store import open_store
+from jobs.worker.provenance import VERSIONED_PACKAGES
+from pipelines.errors import ModelNotFoundError, PipelineError
+
+RAY_STATUS_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. `is_ok` is None for what is worth knowing and stops nobody."""
+
+    name: str
+    is_ok: bool | None
+    message: str
+
+
+def run_checks(config: RunConfig, catalog: ModelCatalog, output: str | None) -> list[Check]:
+    checks = [*_packages(), _ffmpeg(), _decoder(), _devices(), _ray(), *_weights(catalog)]
+    if output is not None:
+        checks.append(_store(config, output))
+    return checks
+
+
+def _packages() -> list[Check]:
+    try:
+        found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONED_PACKAGES)
+    except importlib.metadata.PackageNotFoundError as error:
+        return [Check("packages", is_ok=False, message=f"{error.name} is not installed; pip install nagfarm")]
+    return [Check("packages", is_ok=True, message=found)]
+
+
+def _ffmpeg() -> Check:
+    try:
+        return Check("ffmpeg", is_ok=True, message=find_ffmpeg())
+    except JobError as error:
+        return Check("ffmpeg", is_ok=False, message=str(error))
+
+
+def _decoder() -> Check:
+    try:
+        import decord
+    except (ImportError, OSError) as error:
+        return Check("decord", is_ok=False, message=f"does not load: {error}")
+    return Check("decord", is_ok=True, message=str(decord.__version__))
+
+
+def _devices() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("GPUs", is_ok=None, message="none; only models that run on a CPU (shapes-*) are of use here")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Check("GPUs", is_ok=True, message=", ".join(names))
+
+
+def _ray() -> Check:
+    """Asks Ray's own command, which does not start a cluster of its own."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]  # `ray` itself need not be on the PATH
+    try:
+        finished = subprocess.run(command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("Ray", is_ok=False, message=f"ray status did not answer: {error}")
+    if finished.returncode:
+        return Check("Ray", is_ok=None, message="no cluster is running; render starts one of its own on this machine")
+    return Check("Ray", is_ok=True, message="a cluster is running")
+
+
+def _weights(catalog: ModelCatalog) -> list[Check]:
+    def check(name: str, get: Callable[[str], object]) -> Check:
+        try:
+            get(name)
+        except ModelNotFoundError as error:
+            return Check("weights", is_ok=None, message=str(error))
+        except PipelineError as error:
+            return Check("weights", is_ok=False, message=str(error))
+        return Check("weights", is_ok=True, message=f"{name}: here and whole")
+
+    return [check(name, catalog.get) for name in catalog.names()]
+
+
+def _store(config: RunConfig, output: str) -> Check:
+    try:
+        open_store(output, config.store).check_access()
+    except JobError as error:
+        return Check("store", is_ok=False, message=str(error))
+    return Check("store", is_ok=True, message=f"{output} can be written, read and listed")

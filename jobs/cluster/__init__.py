@@ -1,0 +1,1 @@
+"""All code that knows Ray: the connection, the actors and the dispatch loop."""

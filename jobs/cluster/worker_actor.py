@@ -1,0 +1,33 @@
+"""The Ray actor around a worker: it delegates, answers while the worker computes, and says where it runs."""
+
+import signal
+from typing import Any
+
+import ray
+
+from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
+from jobs.worker.clip_worker import ClipWorker
+from jobs.worker.setup import LoadedWorker, WorkerSetup
+
+
+class RenderActor:
+    """A `ClipWorker` in a process of its own. Replacing it, and trying its clips again, is the dispatcher's."""
+
+    def __init__(self, setup: WorkerSetup) -> None:
+        self._worker = ClipWorker(setup, ray.get_runtime_context().get_node_id())
+        # Ray runs this in the process's main thread; its own handler would end the process in the middle of a clip
+        signal.signal(signal.SIGTERM, lambda _number, _frame: self._worker.drain())
+
+    def load(self) -> LoadedWorker:
+        return LoadedWorker(self._worker.load(), self._worker.spooled())
+
+    @ray.method(concurrency_group="control")
+    def beat(self) -> WorkerBeat:
+        return self._worker.beat()
+
+    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+        return self._worker.render(spec, attempt, is_safe=is_safe)
+
+
+_remote: Any = ray.remote  # its types do not know of concurrency groups
+REMOTE_RENDER_ACTOR = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(RenderActor)

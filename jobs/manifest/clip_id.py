@@ -1,0 +1,64 @@
+"""Which clips are the same clip. Loads without torch.
+
+An id is a hash of everything that decides the pixels: the model's identity and the whole request. It never depends on
+the clip's name, its place in a manifest, a worker or a clock.
+
+Values count as they are written. A `nag_tau` that cannot matter because `nag_scale` is 1 or the negative prompt is
+empty still makes another id: which values matter is the model's business and may change with it, and an id that is
+too fine costs one more render, one that is too coarse serves the wrong clip.
+"""
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+from jobs.types import ModelIdentity
+from pipelines.request import GenerationRequest
+
+CLIP_ID_SCHEMA = 2  # raise it when the same values begin to mean other pixels
+NUM_HEX_DIGITS = 32
+
+# Fields of `ModelIdentity` that came when clips had ids already. Their defaults mean what was done without them, so at
+# these they are left out: those clips keep their ids and are not rendered anew. Every further field belongs here.
+LATER_FIELDS = frozenset({"first_block_cache", "compile", "vae_tiling"})
+_LATER_DEFAULTS = {field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS}
+
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+
+
+def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
+    """The first 32 hex digits of SHA-256 over the canonical JSON of `model` and `request`."""
+    document = {"schema": CLIP_ID_SCHEMA, "model": _model(model), "request": _canonical(request)}
+    return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
+
+
+def _model(model: ModelIdentity) -> dict[str, Any]:
+    document = _canonical(model)
+    for name, default in _LATER_DEFAULTS.items():
+        if document[name] == default:
+            del document[name]
+    return document
+
+
+def _canonical(value: Any) -> dict[str, Any]:
+    """A dataclass as nested dictionaries. Every field counts, also one that is added later."""
+    document: dict[str, Any] = {}
+    for name, is_float in _fields(type(value)):
+        entry = getattr(value, name)
+        if is_float and entry is not None:
+            entry = float(entry) + 0.0  # 8 is 8.0, and -0.0 + 0.0 is 0.0
+        elif is_dataclass(entry):
+            entry = _canonical(entry)
+        elif isinstance(entry, tuple):
+            entry = [_canonical(one) for one in entry]
+        document[name] = entry
+    return document
+
+
+@cache
+def _fields(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
+    """A dataclass's fields, and whether each is a float."""
+    hints = get_type_hints(kind)
+    return tuple((field.name, float in (hints[field.name], *get_args(hints[field.name]))) for field in fields(kind))

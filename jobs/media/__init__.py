@@ -1,0 +1,1 @@
+"""From frames to an MP4, and the proof that it decodes."""

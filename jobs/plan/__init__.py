@@ -1,0 +1,1 @@
+"""Which clips of a manifest are done, quarantined and pending, and what they need."""

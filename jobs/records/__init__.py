@@ -1,0 +1,1 @@
+"""The layout of an output: keys, records, the commit, the lease, garbage."""

@@ -1,0 +1,1 @@
+"""One run: models after one another, what people see of it, and its summary."""

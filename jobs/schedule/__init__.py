@@ -1,0 +1,1 @@
+"""The state machine of a run, without Ray, clocks or I/O."""

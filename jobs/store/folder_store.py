@@ -1,0 +1,208 @@
+"""A folder with the promises of S3: an object appears whole or not at all, a conditional write has one winner.
+
+Decides how bytes get onto a disk. What is written, and in which order, is for `records`.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from jobs.errors import ObjectExistsError, ObjectMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from jobs.store.uri import FolderLocation, StoredObject, check_body, check_key, is_key
+
+PASSING_ERRNOS = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE}
+)
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_LINK_ERRNOS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """Objects as files below one folder. It is made by the first write; a temporary file's name begins with a dot."""
+
+    location: FolderLocation
+
+    @property
+    def uri(self) -> str:
+        return str(self.location)
+
+    def uri_of(self, key: str) -> str:
+        return f"{self.uri}/{quote(check_key(key))}"
+
+    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        """Writes an object, in place of one that may be there. A folder keeps no content type."""
+        del content_type
+        check_body(key, body)
+        with self._errors("write", key):
+            path = self._path_for_writing(key)
+            with temporary_file(path, body) as temporary:
+                temporary.replace(path)
+            sync_folder(path.parent)
+
+    def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
+        """Writes an object only if there is none.
+
+        Raises:
+            ObjectExistsError: there is one; it is as it was.
+        """
+        del content_type
+        with self._errors("write", key):
+            path = self._path_for_writing(key)
+            with temporary_file(path, body) as temporary:
+                try:
+                    path.hardlink_to(temporary)
+                except FileExistsError as error:
+                    raise ObjectExistsError(f"{self.uri_of(key)} is there already") from error
+                except OSError as error:
+                    if error.errno in NO_LINK_ERRNOS:
+                        raise StoreRefusedError(
+                            f"{self.uri} is on a file system without hard links ({error.strerror}), which the commit "
+                            "needs; choose another folder or s3://"
+                        ) from error
+                    raise
+            sync_folder(path.parent)
+
+    def get(self, key: str) -> bytes:
+        with self._errors("read", key):
+            return self._path(key).read_bytes()
+
+    def exists(self, key: str) -> bool:
+        with self._errors("look for", key):
+            try:
+                return self._path(key).is_file()
+            except NotADirectoryError:
+                return False
+
+    def delete(self, key: str) -> None:
+        """Removes an object; that there was none is not an error, as on S3."""
+        with self._errors("remove", key):
+            self._path(key).unlink(missing_ok=True)
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose keys begin with `prefix`, in no promised order. Links are not followed."""
+        folder, _, _ = prefix.rpartition("/")
+        with self._errors("list", prefix):
+            if folder:
+                self._path(folder)
+            for found in walk(self._root, folder):
+                if found.key.startswith(prefix) and is_key(found.key):
+                    yield found
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
+
+    def check_access(self) -> None:
+        """Proves that the folder can be written to, conditionally too, and read; leaves nothing behind.
+
+        Raises:
+            StoreRefusedError: it cannot, saying what to change.
+        """
+        with self._errors("write", ""):
+            made = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
+            key = f"access-check-{secrets.token_hex(8)}"
+            try:
+                self.put_if_absent(key, b"check", "text/plain")
+                with contextlib.suppress(ObjectExistsError):
+                    self.put_if_absent(key, b"again", "text/plain")
+                if self.get(key) != b"check":
+                    raise StoreRefusedError(f"{self.uri} does not keep what is written to it")
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    (self._root / key).unlink()
+                with contextlib.suppress(OSError):  # somebody else's file is in it by now
+                    for folder in made:
+                        folder.rmdir()
+
+    @property
+    def _root(self) -> Path:
+        return self.location.path
+
+    def _path(self, key: str) -> Path:
+        """The file of a key.
+
+        Raises:
+            StoreRefusedError: the key is none, or a link in the folder leads out of it.
+        """
+        path = self._root / check_key(key)
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise StoreRefusedError(f"{key!r} leads out of {self.uri} through a symbolic link")
+        return path
+
+    def _path_for_writing(self, key: str) -> Path:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @contextlib.contextmanager
+    def _errors(self, doing: str, key: str) -> Generator[None]:
+        """Turns what the operating system says into the store's errors."""
+        where = f"{self.uri}/{key}".rstrip("/")
+        try:
+            yield
+        except StoreError:
+            raise
+        except FileNotFoundError as error:
+            raise ObjectMissingError(f"{where} is not there") from error
+        except OSError as error:
+            if error.errno in FULL_ERRNOS:
+                raise StoreUnavailableError(
+                    f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the quota"
+                ) from error
+            if error.errno in PASSING_ERRNOS:
+                raise StoreUnavailableError(f"cannot {doing} {where} now: {error.strerror}") from error
+            raise StoreRefusedError(f"cannot {doing} {where}: {error.strerror}; check its permissions") from error
+
+
+@contextlib.contextmanager
+def temporary_file(path: Path, body: bytes | Path) -> Generator[Path]:
+    """A file beside `path` that holds `body` and is on the disk; gone afterwards, unless it was moved."""
+    temporary = path.with_name(f".{secrets.token_hex(16)}.partial")
+    try:
+        with temporary.open("xb") as target:
+            if isinstance(body, Path):
+                with body.open("rb") as source:
+                    while chunk := source.read(COPY_BYTES):
+                        target.write(chunk)
+            else:
+                target.write(body)
+            target.flush()
+            os.fsync(target.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a new name in a folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def walk(root: Path, folder: str) -> Iterator[StoredObject]:
+    """The files below `root / folder`, their paths relative to `root`. One that is removed meanwhile is left out."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            entries = os.scandir(root / here)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        with entries:
+            for entry in entries:
+                below = f"{here}/{entry.name}".removeprefix("/")
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(below)
+                elif entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        yield StoredObject(below, status.st_size, status.st_mtime)

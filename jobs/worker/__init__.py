@@ -1,0 +1,1 @@
+"""One clip from request to commit, inside one process."""

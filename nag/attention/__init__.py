@@ -1,0 +1,1 @@
+"""What one text attention computes, and how the negative prompt reaches it."""

@@ -1,0 +1,1 @@
+"""Putting guidance on a pipeline, the proof of coverage, and taking everything off."""

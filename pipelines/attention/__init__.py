@@ -1,0 +1,1 @@
+"""Attention that diffusers lacks: exact, with log-sum-exp, and the first block cache."""

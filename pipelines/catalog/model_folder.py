@@ -1,0 +1,154 @@
+"""Finds a model's folder and proves, before anything is started, that it can be loaded and is safe to load.
+
+Loads without torch: it reads names, sizes, JSON and safetensors headers. Only weights in safetensors and classes of
+diffusers and transformers are accepted; a folder cannot bring code of its own.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.catalog.loras import LoraWeights, TransformerShapes, inspect_loras, verify_loras
+from pipelines.catalog.model_config import ModelConfig, resolve_source
+from pipelines.catalog.weight_files import LOCAL_REVISION, hub_folder, read_header, read_json, weight_files
+from pipelines.errors import ModelFolderError, ModelNotFoundError
+
+PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
+COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
+    family: {
+        "tokenizer": frozenset({"T5Tokenizer", "T5TokenizerFast"}),
+        "text_encoder": frozenset({encoder}),
+        "vae": frozenset({vae}),
+        "transformer": frozenset({transformer}),
+        "scheduler": frozenset({"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"}),
+        **({"transformer_2": frozenset({transformer})} if family == "wan" else {}),
+    }
+    for family, encoder, vae, transformer in (
+        ("wan", "UMT5EncoderModel", "AutoencoderKLWan", "WanTransformer3DModel"),
+        ("ltx", "T5EncoderModel", "AutoencoderKLLTXVideo", "LTXVideoTransformer3DModel"),
+    )
+}
+COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2")
+OPTIONAL_COMPONENTS = ("transformer_2",)
+
+
+@dataclass(frozen=True)
+class ModelWeights:
+    """A folder that was found fit to load, what its content is called, and its LoRAs in the YAML's order."""
+
+    folder: Path
+    revision: str
+    loras: tuple[LoraWeights, ...] = ()
+
+
+def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
+    """Checks the weights that a model's YAML names.
+
+    Args:
+        config: the model.
+        config_path: the YAML it was read from; relative folders are relative to it.
+
+    Returns:
+        The folder, as revision the hub's commit or the fingerprint of a local folder, and the LoRAs.
+
+    Raises:
+        ModelNotFoundError: not on this machine; the message says how to get it.
+        ModelFolderError: broken, incomplete or unsafe.
+    """
+    source = resolve_source(config, config_path)
+    if isinstance(source, Path):
+        if not source.is_dir():
+            raise ModelNotFoundError(f"{config.name}: the model folder {source} does not exist")
+        folder = source
+    else:
+        folder = hub_folder(config.name, source, config.revision)
+    check_folder(folder, config.family)
+    loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
+    revision = f"{LOCAL_REVISION}{fingerprint(folder)[:32]}" if isinstance(source, Path) else folder.name
+    return ModelWeights(folder, revision, loras)
+
+
+def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
+    """Refuses a folder that is not a complete diffusers pipeline of the family, in safetensors.
+
+    Raises:
+        ModelFolderError
+    """
+    index = read_json(folder / "model_index.json")
+    expected_class = PIPELINE_CLASSES[family]
+    if index.get("_class_name") != expected_class:
+        raise ModelFolderError(
+            f"{folder}: model_index.json is for {index.get('_class_name')!r}, not {expected_class!r}"
+        )
+    for component, allowed in COMPONENT_CLASSES[family].items():
+        entry: Any = index.get(component)
+        if component in OPTIONAL_COMPONENTS and entry in (None, [None, None]):
+            continue
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
+            raise ModelFolderError(
+                f"{folder}: model_index.json must name a diffusers or transformers class for {component}, not {entry!r}"
+            )
+        if entry[1] not in allowed:
+            raise ModelFolderError(
+                f"{folder}: {component} must be {' or '.join(sorted(allowed))}, not {entry[1]!r} (model_index.json)"
+            )
+        _check_component(folder / component, component)
+
+
+def _check_component(folder: Path, component: str) -> None:
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder.parent}: the folder {component!r} is missing")
+    for path in sorted(folder.glob("*.json")):
+        if "auto_map" in read_json(path):
+            raise ModelFolderError(f"{path} asks for code of its own (auto_map), which is never run")
+    if component not in COMPONENTS_WITH_WEIGHTS:
+        return
+    read_json(folder / "config.json")
+    for shard in weight_files(folder):
+        read_header(shard)
+
+
+def transformer_shapes(folder: Path) -> TransformerShapes:
+    """Of each transformer that a folder has, the shapes of its weights."""
+    index = read_json(folder / "model_index.json")
+    return {
+        component: {
+            name: shape
+            for shard in weight_files(folder / component)
+            for name, shape in read_header(shard).shapes.items()
+        }
+        for component in ("transformer", "transformer_2")
+        if index.get(component) not in (None, [None, None])
+    }
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and the whole content of a pipeline's files: about a second a gigabyte."""
+    digest = hashlib.sha256()
+    files = [folder / "model_index.json"]
+    for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
+        files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
+    for path in files:
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
+    """Proves, on the machine that is to load them, that the weights are the ones that were inspected.
+
+    Raises:
+        ModelNotFoundError: there is no such folder on this machine.
+        ModelFolderError: it is broken here, or holds something else.
+    """
+    if not weights.folder.is_dir():
+        raise ModelNotFoundError(f"{config.name}: the model folder {weights.folder} does not exist on this machine")
+    check_folder(weights.folder, config.family)
+    is_local = weights.revision.startswith(LOCAL_REVISION)
+    found = f"{LOCAL_REVISION}{fingerprint(weights.folder)[:32]}" if is_local else weights.folder.name
+    if found != weights.revision:
+        raise ModelFolderError(f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}")
+    if config.loras:
+        verify_loras(config, weights.loras, transformer_shapes(weights.folder))

@@ -1,0 +1,1 @@
+"""One clip on several devices, by the context parallelism of diffusers."""

@@ -1,0 +1,191 @@
+"""Whether a group of devices can share a clip of a model, and what is nearest to it that can. Loads without torch.
+
+Each rank takes as many video tokens as every other, and with ulysses as many attention heads. diffusers has ways
+around either (`ulysses_anything`), which cost gathers, do not compile and fail on gloo: they are not used. Whether a
+cluster has so many devices is not known here.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Literal
+
+from nag.params import VsfParams
+from pipelines.catalog.model_config import ModelConfig, ShapeGrid
+from pipelines.context_parallel.backends import backends_for
+from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.errors import RequestError
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.request import MAX_FRAMES, MAX_SIDE_PX, GenerationRequest, VideoShape
+
+BACKEND_VARIABLE = "DIFFUSERS_ATTN_BACKEND"  # diffusers reads it when it is imported
+MAX_GRID_STEPS = 64  # a size further off is no neighbour
+
+
+def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape, config: ModelConfig) -> None:
+    """Refuses a group that cannot share a clip. Two divisions where it can, so that a million rows may ask.
+
+    Args:
+        shape: of the clip, on the model's grid.
+        config: of the model, for its name and grid.
+
+    Raises:
+        RequestError: with the numbers, and the nearest group and sizes that would do.
+    """
+    indivisible = find_indivisible(parallel, geometry, shape)
+    if indivisible is None:
+        return
+    num_tokens = geometry.num_tokens(shape)
+    if num_tokens == 0:
+        raise RequestError(f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share")
+    if indivisible == "heads":
+        fault = (
+            f"parallel is {parallel}, but the {geometry.num_heads} attention heads of {config.name} cannot be shared "
+            f"by {parallel.ulysses} ranks"
+        )
+        sizes: tuple[VideoShape, ...] = ()  # no size has other heads
+    else:
+        fault = (
+            f"parallel is {parallel}, but the {num_tokens:,} tokens that a clip of {shape} has in {config.name} cannot "
+            f"be shared by {parallel.degree} ranks"
+        )
+        sizes = fitting_shapes(parallel, geometry, shape, config.grid)
+    degrees = fitting_degrees(parallel, geometry, shape)
+    remedy = f"{describe_degrees(degrees)} can at this size"
+    if parallel.across_hosts and ONE_DEVICE in degrees:
+        remedy += " (1 without across_hosts)"
+    as_many = as_many_ranks(parallel, geometry, shape)
+    if as_many is not None:
+        remedy += f", and {as_many} on as many devices"
+    if sizes:
+        remedy += f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
+    raise RequestError(f"{fault}: {remedy}")
+
+
+def find_indivisible(
+    parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
+) -> Literal["heads", "tokens"] | None:
+    """What of a clip cannot be shared out evenly; None where all can, or nothing is shared."""
+    if parallel.degree == 1:
+        return None
+    if geometry.num_heads % parallel.ulysses:
+        return "heads"
+    num_tokens = geometry.num_tokens(shape)
+    return "tokens" if num_tokens == 0 or num_tokens % parallel.degree else None
+
+
+def is_text_biased(family: Literal["wan", "ltx"], request: GenerationRequest) -> bool:
+    """Whether something is added to the logits of a clip's text: LTX's mask, or the bias of Value Sign Flip."""
+    return family == "ltx" or isinstance(request.attention_params, VsfParams)
+
+
+def check_backend(parallel: ParallelConfig, backend: str | None, *, has_text_bias: bool = False) -> None:
+    """Refuses a group whose attention would be computed by a backend that cannot be shared, or not attend to its text.
+
+    Args:
+        backend: what `BACKEND_VARIABLE` says in the environment; None where it says nothing.
+        has_text_bias: of the clip that is shared.
+
+    Raises:
+        RequestError: with the backends that can.
+    """
+    fit = backends_for(parallel.ring, has_text_bias=has_text_bias)
+    if parallel.degree == 1 or backend is None or backend in fit:
+        return
+    is_shared = backend in backends_for(parallel.ring)
+    fault = "takes no mask on text, as LTX and the method vsf have it" if is_shared else "cannot share a clip"
+    raise RequestError(
+        f"{BACKEND_VARIABLE} is {backend!r}, which {fault}; parallel asks for {parallel}: "
+        f"unset it, or use one of {', '.join(sorted(fit))}"
+    )
+
+
+def fitting_degrees(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> tuple[ParallelConfig, ...]:
+    """Groups that can share the clip and are near to one that cannot, the smallest first; at least one.
+
+    Where ulysses was asked for, all that go with the same ring; else, or if there are none, the next smaller and the
+    next larger ring; and if there are none of these either, the pair nearest in ranks.
+    """
+    heads, tokens = geometry.num_heads, geometry.num_tokens(shape)
+    shared = [number for number in divisors(heads) if tokens % number == 0]
+    if parallel.ulysses > 1:
+        found = [number for number in shared if tokens % (number * parallel.ring) == 0]
+        if found:
+            return tuple(_sized(parallel, number, parallel.ring) for number in found)
+    if parallel.ulysses in shared:
+        rings = nearest_divisors(tokens // parallel.ulysses, parallel.ring)
+        return tuple(_sized(parallel, parallel.ulysses, number) for number in rings)
+    pairs = [(number, ring) for number in shared for ring in nearest_divisors(tokens // number, parallel.ring)]
+    return (_sized(parallel, *min(pairs, key=lambda pair: abs(pair[0] * pair[1] - parallel.degree))),)
+
+
+def as_many_ranks(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> ParallelConfig | None:
+    """The same number of ranks with another share of ring, the most by ulysses; None where there is no such group."""
+    degree, num_tokens = parallel.degree, geometry.num_tokens(shape)
+    shared = [number for number in divisors(geometry.num_heads) if degree % number == 0]
+    return _sized(parallel, shared[-1], degree // shared[-1]) if num_tokens % degree == 0 else None
+
+
+def fitting_shapes(
+    parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape, grid: ShapeGrid
+) -> tuple[VideoShape, ...]:
+    """For height, width and num_frames, each changed alone, the nearest size on the grid that the group can share."""
+    steps = {"height": grid.height, "width": grid.width, "num_frames": grid.num_frames}
+    nearest = (
+        next(
+            (near for near in _neighbours(shape, name, step) if find_indivisible(parallel, geometry, near) is None),
+            None,
+        )
+        for name, step in steps.items()
+    )
+    return tuple(found for found in nearest if found is not None)
+
+
+def describe_degrees(choices: tuple[ParallelConfig, ...]) -> str:
+    """Such as "ulysses 1, 2 or 4 with ring 2": `fitting_degrees` are alike in one of the two."""
+    ulysses, rings = {choice.ulysses for choice in choices}, {choice.ring for choice in choices}
+    if rings == {1}:
+        return f"ulysses {_either(str(choice.ulysses) for choice in choices)}"
+    if ulysses == {1}:
+        return f"ring {_either(str(choice.ring) for choice in choices)}"
+    if len(rings) == 1:
+        return f"ulysses {_either(str(choice.ulysses) for choice in choices)} with ring {choices[0].ring}"
+    return f"ring {_either(str(choice.ring) for choice in choices)} with ulysses {choices[0].ulysses}"
+
+
+def divisors(number: int) -> list[int]:
+    """In ascending order."""
+    low = [divisor for divisor in range(1, int(number**0.5) + 1) if number % divisor == 0]
+    return sorted({*low, *(number // divisor for divisor in low)})
+
+
+def nearest_divisors(number: int, wanted: int) -> list[int]:
+    """The largest divisor of `number` up to `wanted`, and the smallest above it if there is one."""
+    found = divisors(number)
+    above = [divisor for divisor in found if divisor > wanted]
+    return [max(divisor for divisor in found if divisor <= wanted), *above[:1]]
+
+
+def _sized(parallel: ParallelConfig, ulysses: int, ring: int) -> ParallelConfig:
+    return ONE_DEVICE if ulysses * ring == 1 else replace(parallel, ulysses=ulysses, ring=ring)
+
+
+def _neighbours(shape: VideoShape, name: str, step: int) -> Iterator[VideoShape]:
+    """The sizes around `shape` that a clip may have, nearest first."""
+    size, most = getattr(shape, name), MAX_FRAMES if name == "num_frames" else MAX_SIDE_PX
+    for distance in range(1, MAX_GRID_STEPS + 1):
+        for near in (size - distance * step, size + distance * step):
+            if 1 <= near <= most and (name == "num_frames" or near % 2 == 0):
+                yield replace(shape, **{name: near})
+
+
+def _change(shape: VideoShape, other: VideoShape) -> str:
+    return next(
+        f"{name} {getattr(other, name)}"
+        for name in ("height", "width", "num_frames")
+        if getattr(other, name) != getattr(shape, name)
+    )
+
+
+def _either(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last

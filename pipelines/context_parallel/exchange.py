@@ -1,0 +1,72 @@
+"""What the ranks of a group tell each other besides the transformer's own collectives: embeddings, and a checksum.
+
+Decides their form: numbers and raw bytes alone, so that nothing is unpickled and any dtype travels on any backend.
+"""
+
+import math
+from dataclasses import fields
+
+import torch
+import torch.distributed as dist
+
+from pipelines.request import TextEmbeddings
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.int32, torch.float64)
+FIELDS = tuple(field.name for field in fields(TextEmbeddings))
+MAX_DIMS = 3
+NUM_NUMBERS = 2 + MAX_DIMS  # of one tensor: 1 + its dtype's place, or 0 where it is None; its dimensions; their sizes
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, 2**64 over the golden ratio: places far apart get unlike weights
+
+
+def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device) -> TextEmbeddings:
+    """The leader's embeddings, on every rank.
+
+    Args:
+        embeddings: None on the ranks that are to get them.
+        device: on which they are to be.
+    """
+    tensors = [None if embeddings is None else getattr(embeddings, name) for name in FIELDS]
+    header = torch.tensor([_describe(tensor) for tensor in tensors], dtype=torch.int64, device=device)
+    dist.broadcast(header, src=0)
+    rows: list[list[int]] = header.tolist()
+    received = [_broadcast(tensor, row, device) for tensor, row in zip(tensors, rows, strict=True)]
+    prompt_embeds, *others = received
+    assert prompt_embeds is not None, "there is no clip without a prompt"
+    return TextEmbeddings(prompt_embeds, *others)
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    """Of the bits, each weighted by its place: equal tensors have equal sums, and others hardly ever."""
+    flat = tensor.detach().contiguous().flatten()
+    bits = flat.view(INTEGERS[flat.element_size()]).to(torch.int64)
+    places = torch.arange(1, len(bits) + 1, dtype=torch.int64, device=bits.device)
+    return int((bits * (places * FACTOR | 1)).sum())  # int64 wraps around
+
+
+def gather_numbers(number: int, device: torch.device) -> list[int]:
+    """Each rank's number, in the order of ranks; one collective of eight bytes each."""
+    own = torch.tensor([number], dtype=torch.int64, device=device)
+    gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, own)
+    return [int(one) for one in gathered]
+
+
+def _describe(tensor: torch.Tensor | None) -> list[int]:
+    if tensor is None:
+        return [0] * NUM_NUMBERS
+    assert tensor.dim() <= MAX_DIMS, f"no text has {tensor.dim()} dimensions"
+    sizes = [*tensor.shape, *[0] * (MAX_DIMS - tensor.dim())]
+    return [1 + DTYPES.index(tensor.dtype), tensor.dim(), *sizes]
+
+
+def _broadcast(tensor: torch.Tensor | None, row: list[int], device: torch.device) -> torch.Tensor | None:
+    if row[0] == 0:
+        return None
+    dtype, shape = DTYPES[row[0] - 1], row[2 : 2 + row[1]]
+    if tensor is None:
+        data = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8, device=device)
+    else:
+        data = tensor.to(device).contiguous().flatten().view(torch.uint8)
+    dist.broadcast(data, src=0)
+    return data.view(dtype).view(shape) if tensor is None else tensor

@@ -1,0 +1,160 @@
+"""The measures of a video transformer that decide how it can be cut, and what a cut costs. Loads without torch.
+
+Reads them off the configs in a model's folder as diffusers' classes do, their defaults too. Whether a clip can be
+cut is decided in `fitness`.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.weight_files import read_json
+from pipelines.errors import ModelFolderError
+from pipelines.request import VideoShape
+
+
+@dataclass(frozen=True)
+class ModelGeometry:
+    """One transformer, and how its autoencoder's latents become tokens.
+
+    Args:
+        ffn_dim: inner width of the feed-forward network.
+        num_text_tokens: of one prompt, as the transformer gets it.
+        frames_per_token: of video, in one token after the first; `height_per_token`, `width_per_token`: pixels.
+        num_transformers: 2 where early and late steps have one each; a step runs one of them.
+    """
+
+    family: Literal["wan", "ltx"]
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    ffn_dim: int
+    num_text_tokens: int
+    frames_per_token: int
+    height_per_token: int
+    width_per_token: int
+    num_transformers: int = 1
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return self.num_heads * self.head_dim
+
+    def num_tokens(self, shape: VideoShape) -> int:
+        """Video tokens of a clip."""
+        frames = (shape.num_frames - 1) // self.frames_per_token + 1
+        return frames * (shape.height // self.height_per_token) * (shape.width // self.width_per_token)
+
+
+_MAX_SIZE = 2**20  # of any size in a config: far beyond every model
+_MAX_STAGES = 16  # of an autoencoder
+_MAX_SHOWN_CHARACTERS = 60
+
+
+def read_geometry(folder: Path, config: ModelConfig) -> ModelGeometry:
+    """Reads the geometry off the configs in a model's folder.
+
+    Raises:
+        ModelFolderError: a config is missing or holds what cannot be, or the model cannot be cut at all.
+    """
+    has_second = read_json(folder / "model_index.json").get("transformer_2") not in (None, [None, None])
+    components = ("transformer", "transformer_2") if has_second else ("transformer",)
+    read = _read_wan if config.family == "wan" else _read_ltx
+    vae = _Config(folder / "vae" / "config.json")
+    found = [
+        read(_Config(folder / component / "config.json"), vae, config.max_sequence_length) for component in components
+    ]
+    if any(geometry != found[0] for geometry in found):
+        raise ModelFolderError(f"{folder}: transformer and transformer_2 must be of one size to share one clip")
+    return replace(found[0], num_transformers=len(found))
+
+
+class _Config:
+    """One component's config.json, whose values are not trusted."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._values: dict[str, Any] = read_json(path)
+
+    def size(self, name: str, default: int) -> int:
+        return self._checked(name, self._values.get(name, default))
+
+    def optional_size(self, name: str) -> int | None:
+        """None where the config says null or nothing."""
+        value = self._values.get(name)
+        return None if value is None else self._checked(name, value)
+
+    def sizes(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """As many as in `default`."""
+        values = self._list(name, default)
+        if len(values) != len(default):
+            raise self._refuse(name, f"a list of {len(default)} whole numbers", values)
+        return tuple(self._checked(name, value) for value in values)
+
+    def num_true(self, name: str, default: tuple[bool, ...]) -> int:
+        """Of a list of yes/no values."""
+        values = self._list(name, default)
+        if len(values) > _MAX_STAGES or not all(isinstance(value, bool) for value in values):
+            raise self._refuse(name, f"a list of at most {_MAX_STAGES} yes/no values", values)
+        return values.count(True)
+
+    def _list(self, name: str, default: tuple[object, ...]) -> list[object]:
+        values = self._values.get(name, list(default))
+        if not isinstance(values, list):
+            raise self._refuse(name, "a list", values)
+        return cast("list[object]", values)
+
+    def refuse_temporal_patch(self, name: str, patch: int) -> None:
+        if patch != 1:
+            raise ModelFolderError(f"{self._path}: {name} must be 1 in time for a clip to be shared out, not {patch}")
+
+    def _checked(self, name: str, value: object) -> int:
+        if type(value) is not int or not 1 <= value <= _MAX_SIZE:
+            raise self._refuse(name, f"a whole number from 1 to {_MAX_SIZE:,}", value)
+        return value
+
+    def _refuse(self, name: str, expected: str, value: object) -> ModelFolderError:
+        text = repr(value)
+        came = text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
+        return ModelFolderError(f"{self._path}: {name} must be {expected}, not {came}")
+
+
+def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> ModelGeometry:
+    """As WanPipeline does; the defaults are WanTransformer3DModel's and AutoencoderKLWan's."""
+    patch = transformer.sizes("patch_size", (1, 2, 2))
+    transformer.refuse_temporal_patch("patch_size", patch[0])
+    spatial = vae.size("scale_factor_spatial", 8)
+    return ModelGeometry(
+        family="wan",
+        num_layers=transformer.size("num_layers", 40),
+        num_heads=transformer.size("num_attention_heads", 40),
+        head_dim=transformer.size("attention_head_dim", 128),
+        ffn_dim=transformer.size("ffn_dim", 13824),
+        num_text_tokens=num_text_tokens,
+        frames_per_token=vae.size("scale_factor_temporal", 4),
+        height_per_token=spatial * patch[1],
+        width_per_token=spatial * patch[2],
+    )
+
+
+def _read_ltx(transformer: _Config, vae: _Config, num_text_tokens: int) -> ModelGeometry:
+    """As LTXPipeline does; the defaults are LTXVideoTransformer3DModel's and AutoencoderKLLTXVideo's."""
+    patch = transformer.size("patch_size", 1)
+    transformer.refuse_temporal_patch("patch_size_t", transformer.size("patch_size_t", 1))
+    growth = 2 ** vae.num_true("spatio_temporal_scaling", (True, True, True, False))
+    spatial = vae.optional_size("spatial_compression_ratio") or vae.size("patch_size", 4) * growth
+    temporal = vae.optional_size("temporal_compression_ratio") or vae.size("patch_size_t", 1) * growth
+    num_heads = transformer.size("num_attention_heads", 32)
+    head_dim = transformer.size("attention_head_dim", 64)
+    return ModelGeometry(
+        family="ltx",
+        num_layers=transformer.size("num_layers", 28),
+        num_heads=num_heads,
+        head_dim=head_dim,
+        ffn_dim=4 * num_heads * head_dim,  # FeedForward's own; no config says otherwise
+        num_text_tokens=num_text_tokens,
+        frames_per_token=temporal,
+        height_per_token=spatial * patch,
+        width_per_token=spatial * patch,
+    )

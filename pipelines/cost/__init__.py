@@ -1,0 +1,1 @@
+"""Operations, bytes and predicted times of groups of devices. Loads without torch."""

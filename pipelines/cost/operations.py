@@ -1,0 +1,139 @@
+"""What one forward of a video transformer computes and sends on each rank of a group: counts, no times. Without torch.
+
+Decides the counts alone; how long they take is decided in `prediction`. `tests/pipelines/cost/test_cost.py` holds
+them against counted operations and bytes of the real classes. Left out: what is done once for a forward and not in each
+layer (patches, the projection of text, timestep and output), which is under 0.3 % of what a rank of a published model
+computes at any size in docs/parallel-cost.md; everything that is no matrix product (norms, modulations, rotary
+embeddings, softmax, the formula of guidance); the image tokens of image-to-video; and the timestep that Wan 2.2 5B has
+for each token (about 1 % of its operations).
+
+Sequence parallelism cuts the video's tokens. Weights are whole on every rank, and so is text.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
+
+OUTPUT_CHANNELS = {"wan": 64, "ltx": 128}  # of a token, behind the last projection; Wan 2.2 5B alone has 192
+ATTENTION_GUIDES: tuple[GuidanceMethod, ...] = ("nag", "cfg+nag", "vsf", "nasa")
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One call of the transformer.
+
+    Args:
+        num_rows: of its batch.
+        num_guided_rows: of these, how many attend to the negative prompt too.
+        dtype_bytes: of one number in the hidden states.
+        output_channels: of a token in the output; None takes those of the family's published models.
+    """
+
+    geometry: ModelGeometry
+    shape: VideoShape
+    num_rows: int = 1
+    num_guided_rows: int = 0
+    dtype_bytes: int = 2
+    output_channels: int | None = None
+
+    def num_local_tokens(self, parallel: ParallelConfig) -> int:
+        """Video tokens of one rank; the degree has to divide them."""
+        return self.geometry.num_tokens(self.shape) // parallel.degree
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Floating-point operations of one rank in one forward: a multiplication and an addition are two.
+
+    `text` is the keys and values of the prompts in each layer: whole on every rank, so a group computes it many times.
+    """
+
+    self_attention: int
+    cross_attention: int
+    projections: int
+    feed_forward: int
+    text: int
+
+    @property
+    def total(self) -> int:
+        return self.self_attention + self.cross_attention + self.projections + self.feed_forward + self.text
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The collectives of one kind in one forward.
+
+    Args:
+        num_calls: how often they are called.
+        sent_bytes: what leaves the rank by all of them: a share of an all-to-all stays where it is, an all-gather sends
+            the whole to every other rank.
+    """
+
+    kind: Literal["all_to_all", "all_gather"]
+    num_calls: int
+    sent_bytes: int
+
+
+def forwards_of_step(geometry: ModelGeometry, shape: VideoShape, method: GuidanceMethod) -> tuple[Forward, ...]:
+    """The calls of one denoising step. Wan's pipeline calls twice under classifier-free guidance, LTX's once with two
+    rows. A NAG that acts on a part of the steps is taken to act on all.
+    """
+    num_guided = int(method in ATTENTION_GUIDES)
+    guided = Forward(geometry, shape, 1, num_guided)
+    if method not in CFG_METHODS:
+        return (guided,)
+    if geometry.family == "ltx":
+        return (Forward(geometry, shape, 2, num_guided),)
+    return Forward(geometry, shape), guided
+
+
+def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Operations:
+    """What one rank computes. A matrix product of m x k and k x n counts 2 m k n."""
+    geometry, rows = forward.geometry, forward.num_rows
+    tokens, width = forward.num_local_tokens(parallel), geometry.width
+    # the text of all rows is as long as that of the guided ones, which hold both prompts
+    text_rows = rows * (2 if forward.num_guided_rows else 1)
+    # a guided row's queries meet the prompt and the negative prompt, whether in two attentions or in one
+    text_attentions = rows + forward.num_guided_rows
+    return Operations(
+        # queries and keys, then weights and values; by ulysses all tokens and some heads, by ring the reverse
+        self_attention=geometry.num_layers * rows * 4 * tokens * geometry.num_tokens(forward.shape) * width,
+        cross_attention=geometry.num_layers * text_attentions * 4 * tokens * geometry.num_text_tokens * width,
+        # query, key, value and output of the self-attention; query and output of the cross-attention
+        projections=geometry.num_layers * rows * 12 * tokens * width**2,
+        feed_forward=geometry.num_layers * rows * 4 * tokens * width * geometry.ffn_dim,
+        text=geometry.num_layers * text_rows * 4 * geometry.num_text_tokens * width**2,
+    )
+
+
+def exchanges(forward: Forward, parallel: ParallelConfig) -> tuple[Exchange, ...]:
+    """What one rank sends. Cross-attention sends nothing, guided or not: each rank has the whole text.
+
+    Source: diffusers 0.42.1, `TemplatedUlyssesAttention`, `TemplatedRingAttention`, `_templated_unified_attention` and
+    `EquipartitionSharder.unshard`.
+    """
+    geometry, ulysses, ring = forward.geometry, parallel.ulysses, parallel.ring
+    if parallel.degree == 1:
+        return ()
+    token_bytes = forward.num_rows * forward.num_local_tokens(parallel) * forward.dtype_bytes
+    hidden_bytes = token_bytes * geometry.width
+    found: list[Exchange] = []
+    if ulysses > 1:  # query, key and value to heads, and the output back to tokens
+        num_calls = 4 * geometry.num_layers
+        found.append(Exchange("all_to_all", num_calls, num_calls * hidden_bytes * (ulysses - 1) // ulysses))
+    output_bytes = token_bytes * (forward.output_channels or OUTPUT_CHANNELS[geometry.family])
+    num_gathers, sent_bytes = 1, output_bytes * (parallel.degree - 1)
+    if ring > 1:  # keys and values in one tensor, to every rank of the ring at once
+        num_gathers += geometry.num_layers
+        sent_bytes += geometry.num_layers * 2 * hidden_bytes * (ring - 1)
+    found.append(Exchange("all_gather", num_gathers, sent_bytes))
+    return tuple(found)
+
+
+def weight_bytes(geometry: ModelGeometry, dtype_bytes: int = 2) -> int:
+    """Of the matrices in the layers of all transformers: whole on every rank of a group, however large it is."""
+    of_layer = 8 * geometry.width**2 + 2 * geometry.width * geometry.ffn_dim
+    return geometry.num_transformers * geometry.num_layers * of_layer * dtype_bytes

@@ -1,0 +1,1 @@
+"""How the diffusers pipelines of each architecture are loaded and driven."""

@@ -1,0 +1,186 @@
+"""What Wan and LTX have in common: a stock diffusers pipeline, guided, and a clip that depends on its request alone.
+
+Decides how a pipeline is loaded and called. What differs between the families is in `wan` and `ltx`.
+"""
+
+import resource
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+import nag
+from pipelines.attention.exact_attention import exact_attention
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
+from pipelines.context_parallel.sharding import SplitPipeline
+from pipelines.families.acceleration import Acceleration
+from pipelines.families.embeddings import EncodedText, TextEmbeddingCache
+from pipelines.families.lora_adapters import load_loras
+from pipelines.parallel_config import ParallelConfig
+from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.video_model import OnStep, PeakMemory
+
+_SCHEDULERS = {
+    scheduler.__name__: scheduler for scheduler in (UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler)
+}
+
+
+class DiffusersFamily(ABC):
+    """A stock diffusers pipeline, its attention guided by the method that each request names.
+
+    Nothing of a clip stays behind for the next one: the noise comes from a CPU generator of the clip's own seed, the
+    scheduler is built anew for each clip, the embeddings depend on their text alone, and caches begin empty.
+    """
+
+    pipeline_class: ClassVar[Any]
+
+    def __init__(self, config: ModelConfig, pipeline: Any, device: torch.device) -> None:
+        """Takes over a pipeline that is loaded already; `load` loads one from a folder."""
+        self.config = config
+        self.device = device
+        self.pipeline = pipeline
+        self._scheduler_class = (
+            _SCHEDULERS[config.scheduler.name] if config.scheduler.name else type(pipeline.scheduler)
+        )
+        self._scheduler_config = dict(pipeline.scheduler.config)
+        self._acceleration = Acceleration(pipeline, config)
+        self._nag = nag.install(pipeline)
+        self._embed = TextEmbeddingCache(self._encode)
+        self._split: SplitPipeline | None = None
+
+    @classmethod
+    def load(cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True) -> "DiffusersFamily":
+        """Loads the weights that `pipelines.catalog.model_folder.inspect_model` found fit, in safetensors only.
+
+        Args:
+            has_text: with the text encoder, of which a group of ranks needs but one.
+        """
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(automatic if config.device == "auto" else config.device)
+        dtype = getattr(torch, config.dtype)
+        dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
+        pipeline = cls.pipeline_class.from_pretrained(
+            weights.folder,
+            dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
+            use_safetensors=True,
+            local_files_only=True,
+            **({} if has_text else {"text_encoder": None, "tokenizer": None}),
+        ).to(device)
+        pipeline.set_progress_bar_config(disable=True)
+        load_loras(pipeline, config, weights.loras)
+        return cls(config, pipeline, device)
+
+    @property
+    def nag_coverage(self) -> nag.Coverage:
+        return self._nag.coverage
+
+    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+        embeds, mask = self._embed(request.prompt)
+        negative = self._embed(request.negative_prompt) if request.attention_params else (None, None)
+        unconditional_text = request.unconditional_prompt
+        unconditional = (None, None) if unconditional_text is None else self._embed(unconditional_text)
+        return TextEmbeddings(embeds, mask, *negative, *unconditional)
+
+    @torch.no_grad()
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        def report_step(_pipeline: Any, step_index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+            on_step(step_index)
+            return {}
+
+        self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
+        with self._acceleration.clip(), self._guidance(request, embeddings):
+            return self.pipeline(
+                num_frames=request.shape.num_frames,
+                height=request.shape.height,
+                width=request.shape.width,
+                num_inference_steps=request.sampling.num_inference_steps,
+                guidance_scale=request.sampling.guidance_scale,
+                generator=torch.Generator("cpu").manual_seed(request.sampling.seed),
+                output_type="latent",
+                callback_on_step_end=report_step,
+                max_sequence_length=self.config.max_sequence_length,
+                **self._call_arguments(request, embeddings),
+            ).frames
+
+    @torch.no_grad()
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+        return VideoFrames(self._decode(request, latents), request.fps)
+
+    def split(self, config: ParallelConfig) -> None:
+        """Shares out `denoise` among the ranks of the default process group; each of them has to make the same calls.
+
+        Raises:
+            SplitError: this model or process group cannot be used so.
+        """
+        self.unsplit()
+        self._split = SplitPipeline(self.pipeline, config, self.device)
+
+    def unsplit(self) -> None:
+        """Denoises alone again, also when the process group is gone. Calling it again does nothing."""
+        if self._split is not None:
+            self._split.remove()
+            self._split = None
+
+    @contextmanager
+    def safe_attention(self) -> Generator[None]:
+        with self._acceleration.eager(), exact_attention():  # a compiled block chose its kernels when it was compiled
+            yield
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def reset_peak_memory(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def peak_memory(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            return PeakMemory(torch.cuda.max_memory_allocated(self.device), "device")
+        return PeakMemory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host")  # Linux counts kilobytes
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        self.unsplit()
+        self._nag.remove()
+        self._acceleration.remove()
+        del self.pipeline, self._embed
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _guidance(self, request: GenerationRequest, embeddings: TextEmbeddings) -> Any:
+        params = request.attention_params
+        if params is None:
+            return nullcontext()
+        assert embeddings.negative_prompt_embeds is not None
+        negative = nag.NegativeText(embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask)
+        return self._nag.guide(negative, params)
+
+    def _build_scheduler(self, flow_shift: float | None) -> Any:
+        saved = self._scheduler_config  # the two classes have different words for the same shift
+        name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
+        if flow_shift is None:
+            flow_shift = saved.get("flow_shift", saved.get("shift"))
+        settings: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
+        if self._scheduler_class is UniPCMultistepScheduler:  # these are flow models, however saved
+            settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+        return self._scheduler_class.from_config(self._scheduler_config, **settings)
+
+    @abstractmethod
+    def _encode(self, text: str) -> EncodedText:
+        """Embeds one text with the pipeline's own text encoder."""
+
+    @abstractmethod
+    def _call_arguments(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
+        """What this family's pipeline wants beyond what all take."""
+
+    @abstractmethod
+    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> Any:
+        """Latents to frames, (T, H, W, 3) uint8."""

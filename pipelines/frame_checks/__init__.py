@@ -1,0 +1,1 @@
+"""Which frames are refused as no clip."""

@@ -1,0 +1,190 @@
+"""What is no picture: NaN and exploded latents; black, flat, frozen and noisy frames.
+
+Decides by plain statistics, whose limits belong to the model (`picture_limits`). It looks for what a broken render
+looks like, not for what is ugly: docs/pictures.md has the statistics of good clips and of bad ones.
+
+Shapes of arrays: T frames, H and W pixels, C = 3 channels.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from pipelines.errors import BadPictureError
+from pipelines.frame_checks.limits import PictureLimits, asks_for
+from pipelines.request import VideoFrames
+
+DEFAULT_LIMITS = PictureLimits()
+MAX_PIXELS = 2**16  # looked at in a frame; of larger frames every n-th row, since only whole rows keep neighbours
+BRIGHT_SHARE = 0.001  # of a frame's pixels may be brighter than its brightness: a few sparks are no picture
+NUM_CELLS = 8  # a side of the coarse frame, which a moving camera hardly changes from one frame to the next
+
+
+@dataclass(frozen=True)
+class PictureStatistics:
+    """What a clip's frames are judged by. Levels are of 0 to 255.
+
+    Args:
+        brightness: level that all but 0.1 % of a frame's pixels stay within in their brightest channel; of the
+            brightest frame.
+        contrast: standard deviation over a frame's pixels, in levels; of the channel and the frame with the most.
+        motion: mean difference from the first frame, in levels, of the frame that differs most; None of one frame.
+        grain: squared difference of neighbouring pixels in parts of what unrelated ones would have: below 0.2 in
+            pictures, 1 in white noise; of the median frame.
+        flicker: the same of neighbouring frames on a coarse grid, of the median pair; None of one frame.
+        saturation: share of pixels with one channel at 0 and another at 255; of the median frame.
+    """
+
+    brightness: float
+    contrast: float
+    motion: float | None
+    grain: float
+    flicker: float | None
+    saturation: float
+
+
+def check_latents(latents: torch.Tensor, limits: PictureLimits = DEFAULT_LIMITS) -> None:
+    """Refuses latents that are not finite or have exploded; waits for the device once.
+
+    Exploded latents are looked for here because autoencoders make smooth blots of them, which no statistic of frames
+    tells from a picture.
+
+    Raises:
+        BadPictureError: how many of how many values are NaN or infinite, or how large they are on the whole.
+    """
+    figures = torch.stack([torch.isfinite(latents).sum().double(), latents.double().square().mean().sqrt()])
+    num_finite, spread = figures.tolist()
+    if num_bad := latents.numel() - int(num_finite):
+        raise BadPictureError(f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite")
+    if limits.spread is not None and spread > limits.spread:
+        raise BadPictureError(
+            f"the latents have exploded: their root mean square is {spread:.4g}, above the limit of {limits.spread:g} "
+            "(pictures.spread)"
+        )
+
+
+def check_frames(video: VideoFrames, prompt: str, limits: PictureLimits) -> None:
+    """Refuses frames that are no picture, unless the prompt asks for what they are.
+
+    What is black is flat too, and what is flat is frozen too. So the first fault of black, flat, frozen and noise is
+    the one that counts: where the prompt asks for it, the others are not held against the clip.
+
+    Raises:
+        BadPictureError: with the number and the limit.
+    """
+    fault = find_fault(measure_frames(video.frames), limits)
+    if fault is not None and not asks_for(prompt, fault.words):
+        raise BadPictureError(fault.message)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why frames are no picture, and the words of a prompt that ask for just that."""
+
+    message: str
+    words: tuple[str, ...]
+
+
+def find_fault(found: PictureStatistics, limits: PictureLimits) -> Fault | None:
+    """The first check that fails, whatever the prompt says."""
+    low = (
+        ("black", "reaches level", found.brightness, limits.black, limits.black_words),
+        ("flat", "deviates from its mean by", found.contrast, limits.flat, limits.flat_words),
+        ("frozen", "differs from its first frame by", found.motion, limits.frozen, limits.frozen_words),
+    )
+    for name, finding, value, limit, words in low:
+        if value is not None and limit is not None and value < limit:
+            return Fault(
+                f"the clip is {name}: it {finding} {value:.4g} of 255 at most, below the limit of {limit:g} "
+                f"(pictures.{name})",
+                words,
+            )
+    high = (
+        ("grain", "neighbouring pixels differ as unrelated ones would, times", found.grain, limits.grain),
+        ("flicker", "neighbouring frames differ as unrelated ones would, times", found.flicker, limits.flicker),
+        ("saturation", "pixels in a fully saturated colour have a share of", found.saturation, limits.saturation),
+    )
+    for name, finding, value, limit in high:
+        if value is not None and limit is not None and value > limit:
+            return Fault(
+                f"the clip is noise: {finding} {value:.3g}, above the limit of {limit:g} (pictures.{name})",
+                limits.noise_words,
+            )
+    return None
+
+
+def measure_frames(frames_THWC: np.ndarray) -> PictureStatistics:
+    """Looks at every frame, at no more than `MAX_PIXELS` of each."""
+    stride = math.ceil(frames_THWC[0, ..., 0].size / MAX_PIXELS)
+    first_HWC = frames_THWC[0, ::stride].astype(np.float32)
+    looks = [_look(np.ascontiguousarray(frame_HWC[::stride]), first_HWC) for frame_HWC in frames_THWC]
+    has_pairs = len(looks) > 1
+    return PictureStatistics(
+        brightness=max(look.brightness for look in looks),
+        contrast=max(look.contrast for look in looks),
+        motion=max(look.difference for look in looks) if has_pairs else None,
+        grain=float(np.median([look.grain for look in looks])),
+        flicker=float(np.median([_flicker(*pair) for pair in pairwise(looks)])) if has_pairs else None,
+        saturation=float(np.median([look.saturation for look in looks])),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What is kept of one frame."""
+
+    brightness: int
+    contrast: float
+    difference: float  # from the first frame
+    grain: float
+    saturation: float
+    coarse: np.ndarray
+
+
+def _look(frame_HWC: np.ndarray, first_HWC: np.ndarray) -> _Look:
+    pixels_HWC = frame_HWC.astype(np.float32)
+    variance_C = pixels_HWC.var(axis=(0, 1))
+    red, green, blue = (frame_HWC[..., channel] for channel in range(3))
+    most_HW = np.maximum(np.maximum(red, green), blue)  # 20 times as fast as a maximum over an axis of 3
+    least_HW = np.minimum(np.minimum(red, green), blue)
+    counts = np.bincount(most_HW.ravel(), minlength=256).cumsum()
+    return _Look(
+        brightness=int(np.searchsorted(counts, (1 - BRIGHT_SHARE) * counts[-1])),
+        contrast=float(variance_C.max()) ** 0.5,
+        difference=float(np.abs(pixels_HWC - first_HWC).mean()),
+        grain=_roughness(pixels_HWC[:, 1:] - pixels_HWC[:, :-1], float(variance_C.mean())),
+        saturation=float(((most_HW == 255) & (least_HW == 0)).mean()),
+        coarse=_coarse(pixels_HWC),
+    )
+
+
+def _flicker(before: _Look, after: _Look) -> float:
+    variance = (before.coarse.var(axis=(0, 1)).mean() + after.coarse.var(axis=(0, 1)).mean()) / 2
+    return _roughness(after.coarse - before.coarse, float(variance))
+
+
+def _roughness(differences: np.ndarray, variance: float) -> float:
+    """The mean square of neighbours' differences, in parts of twice the variance, which unrelated neighbours have.
+
+    Source: J. von Neumann, Distribution of the ratio of the mean square successive difference to the variance, 1941.
+    """
+    return float(np.square(differences).mean()) / (2 * variance) if variance > 0 and differences.size else 0.0
+
+
+def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
+    """Means over the cells of a grid, `NUM_CELLS` a side or as many as there are pixels."""
+    for axis in (0, 1):
+        size = pixels_HWC.shape[axis]
+        starts = np.unique(np.arange(NUM_CELLS) * size // NUM_CELLS)
+        sizes = np.diff(np.append(starts, size))
+        pixels_HWC = np.add.reduceat(pixels_HWC, starts, axis=axis) / np.expand_dims(sizes, (1 - axis, 2))
+    return pixels_HWC
+
+
+def save_latents(latents: torch.Tensor) -> bytes:
+    """Latents as a safetensors file, for inspection: `safetensors.torch.load(content)["latents"]`."""
+    return save({"latents": latents.detach().cpu().contiguous()})

@@ -1,1 +1,0 @@
-"""One clip on several devices: sequence parallelism through diffusers, with guidance. docs/parallel.md describes it."""

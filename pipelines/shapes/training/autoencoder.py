@@ -1,0 +1,95 @@
+"""How the Shapes models' video autoencoders learn: the loop, and the batches of crops and whole clips.
+
+What each one is, and what it learns from them, is in `wan` and `ltx`.
+Shapes of tensors: N clips or B in a batch, C channels, T frames, H and W pixels.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.world import NUM_FRAMES, SIZE_PX
+
+# of a step's number: the loss to descend, and the part of it that is logged
+StepLoss = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining:
+    """How long and how fast a part of an autoencoder learns.
+
+    Args:
+        stage: what the log calls it.
+        num_full_steps: the last steps see whole clips instead of crops, for the frame's borders.
+        fan_in: of the layers that learn at `learning_rate`; others learn the slower the more inputs they have, up to
+            `max_learning_rate`. None: all learn alike.
+    """
+
+    stage: str
+    num_steps: int
+    num_full_steps: int
+    learning_rate: float
+    batch_size: int = 8
+    fan_in: int | None = None
+    max_learning_rate: float = 2e-3
+    seed: int = 0
+
+
+def fit(
+    training: AutoencoderTraining, parameters: Iterable[torch.nn.Parameter], loss: StepLoss, log_step: LogStep
+) -> None:
+    """Descends `loss` in place."""
+    parameters = list(parameters)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(_learning_rate(training, parameter), []).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": group, "lr": rate} for rate, group in groups.items()], betas=(0.9, 0.95), weight_decay=0.0
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, list(groups), total_steps=training.num_steps, pct_start=0.05, final_div_factor=300
+    )
+    for step in range(training.num_steps):
+        total, logged = loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        log_step(training.stage, step, logged.item())
+
+
+def _learning_rate(training: AutoencoderTraining, parameter: torch.nn.Parameter) -> float:
+    if training.fan_in is None:
+        return training.learning_rate
+    fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+    return min(training.max_learning_rate, training.learning_rate * training.fan_in / fan_in)
+
+
+def random_crops(
+    clips_NCTHW: torch.Tensor, num_crops: int, crop_px: int, crop_frames: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Crops in space and time, (B, C, T, H, W) in -1..1; few of them of the plain background alone."""
+    crops: list[torch.Tensor] = []
+    while len(crops) < num_crops:
+        clip, first, top, left = (
+            int(torch.randint(limit, (), generator=generator))
+            for limit in (len(clips_NCTHW), NUM_FRAMES - crop_frames + 1, SIZE_PX - crop_px + 1, SIZE_PX - crop_px + 1)
+        )
+        crop = clips_NCTHW[clip, :, first : first + crop_frames, top : top + crop_px, left : left + crop_px]
+        crop = crop.float() / 127.5 - 1
+        if crop.std(dim=(1, 2, 3)).mean() > 0.02 or torch.rand((), generator=generator) < 0.05:
+            crops.append(crop)
+    return torch.stack(crops)
+
+
+def random_clips(clips_NCTHW: torch.Tensor, num_clips: int, generator: torch.Generator) -> torch.Tensor:
+    """A batch of whole clips, (B, C, T, H, W) in -1..1."""
+    return clips_NCTHW[torch.randint(len(clips_NCTHW), (num_clips,), generator=generator)].float() / 127.5 - 1
+
+
+def picture_loss(decoded_BCTHW: torch.Tensor, video_BCTHW: torch.Tensor) -> torch.Tensor:
+    difference = decoded_BCTHW - video_BCTHW
+    return difference.abs().mean() + difference.square().mean()

@@ -1,0 +1,247 @@
+"""Trains the Shapes models' transformers from nothing, by flow matching.
+
+Decides the courses of training. What is trained, and how it is called, is `models`'s to say.
+Shapes of tensors: B clips, C latent channels, F latent frames, H and W latent cells.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pipelines.shapes.captions import caption
+from pipelines.shapes.training.models import ShapesModel, TrainedParts
+from pipelines.shapes.training.text import MAX_TOKENS, encode_captions
+from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
+
+CLIPS_SEED = 3
+OFF_BACKGROUND = 0.3  # mean square distance of a latent cell from the clip's median cell
+
+
+@dataclass(frozen=True)
+class DenoiserTraining:
+    """One course of training: on which clips, how long and how fast.
+
+    Args:
+        anywhere: clips of any size, place and speed, instead of members of the world.
+        num_clips: None takes every member of the world.
+        learning_rate: AdamW's peak.
+        muon_learning_rate: Muon's peak, for the blocks' matrices; None leaves them to AdamW too.
+        shape_weight: how much more the error counts where the latents differ from the background's, a seventh of them.
+        flow_shift: of the training noise: more weight on the noisy end, where the content is decided.
+        max_tokens: captions are padded or cut to it.
+    """
+
+    name: str
+    anywhere: bool
+    num_steps: int
+    num_clips: int | None
+    learning_rate: float
+    flow_shift: float
+    seed: int
+    max_tokens: int = MAX_TOKENS
+    muon_learning_rate: float | None = None
+    shape_weight: float = 0.0
+    batch_size: int = 64
+    ema_decay: float = 0.999
+
+
+# Wan: the first course teaches colours, places and motion, the second one to draw the world's own shapes sharply, the
+# third one the longest captions, and more of the second. LTX learns the world itself from the beginning, and later
+# looks at its shapes more.
+COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
+    "shapes-wan": (
+        DenoiserTraining(
+            name="anywhere",
+            anywhere=True,
+            num_steps=7000,
+            num_clips=12_000,
+            learning_rate=1.5e-3,
+            flow_shift=2.0,
+            max_tokens=32,
+            seed=2,
+        ),
+        DenoiserTraining(
+            name="lattice",
+            anywhere=False,
+            num_steps=5500,
+            num_clips=7_000,
+            learning_rate=1e-3,
+            flow_shift=3.0,
+            max_tokens=32,
+            seed=2,
+            muon_learning_rate=5e-3,
+            shape_weight=6.0,
+        ),
+        DenoiserTraining(
+            name="lattice, long captions",
+            anywhere=False,
+            num_steps=4200,
+            num_clips=7_000,
+            learning_rate=7e-4,
+            flow_shift=3.0,
+            seed=3,
+            muon_learning_rate=4e-3,
+            shape_weight=6.0,
+        ),
+    ),
+    "shapes-ltx": (
+        DenoiserTraining(
+            name="lattice",
+            anywhere=False,
+            num_steps=3800,
+            num_clips=None,
+            learning_rate=2e-3,
+            flow_shift=3.0,
+            seed=2,
+            muon_learning_rate=8e-3,
+            shape_weight=4.0,
+            batch_size=48,
+        ),
+        DenoiserTraining(
+            name="lattice, shapes",
+            anywhere=False,
+            num_steps=1600,
+            num_clips=None,
+            learning_rate=1e-3,
+            flow_shift=3.0,
+            seed=3,
+            muon_learning_rate=6e-3,
+            shape_weight=8.0,
+            batch_size=48,
+        ),
+        DenoiserTraining(
+            name="lattice, longer",
+            anywhere=False,
+            num_steps=8000,
+            num_clips=None,
+            learning_rate=1.2e-3,
+            flow_shift=3.0,
+            seed=4,
+            muon_learning_rate=6e-3,
+            shape_weight=8.0,
+            batch_size=48,
+        ),
+    ),
+}
+
+
+def training_clips(training: DenoiserTraining) -> list[ShapesClip]:
+    if training.num_clips is None:
+        return all_clips()
+    generator = torch.Generator().manual_seed(CLIPS_SEED)
+    return [sample_clip(generator, anywhere=training.anywhere) for _ in range(training.num_clips)]
+
+
+def world_latents(model: ShapesModel, autoencoder: Any) -> Iterator[torch.Tensor]:
+    """Of every member of the world, in the order of `world.all_clips`; half precision, some clips at a time."""
+    return (chunk.half() for chunk in normalised_latents(model, autoencoder, all_clips()))
+
+
+@torch.no_grad()
+def normalised_latents(model: ShapesModel, autoencoder: Any, clips: list[ShapesClip]) -> Iterator[torch.Tensor]:
+    """Latents as the pipeline denoises them, (N, C, F, H, W) float32, some clips at a time."""
+    for first in range(0, len(clips), 120):
+        # bfloat16 is four times as fast here and moves the latents by 1 % of their spread
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            latents_NCFHW = model.training_latents(autoencoder, clips[first : first + 120])
+        yield latents_NCFHW.float()
+
+
+def even_sigmas(num_clips: int, flow_shift: float, generator: torch.Generator) -> torch.Tensor:
+    """Noise levels of a batch in any order, (B,), spread evenly and then shifted as the sampler's schedule is."""
+    uniform = (torch.arange(num_clips) + torch.rand(num_clips, generator=generator)) / num_clips
+    sigmas = flow_shift * uniform / (1 + (flow_shift - 1) * uniform)
+    return sigmas[torch.randperm(num_clips, generator=generator)]
+
+
+def cell_weights(latents_BCFHW: torch.Tensor, shape_weight: float) -> torch.Tensor:
+    """Weights of mean 1, larger where something other than background is: (B, 1, F, H, W)."""
+    background_BC = latents_BCFHW.flatten(2).median(dim=2).values
+    distance = (latents_BCFHW - background_BC[:, :, None, None, None]).square().mean(dim=1, keepdim=True)
+    weights = 1 + shape_weight * (distance > OFF_BACKGROUND)
+    return weights / weights.mean()
+
+
+def build_optimizers(training: DenoiserTraining, transformer: torch.nn.Module) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the blocks' matrices where the course asks for it."""
+    matrices = [
+        parameter
+        for name, parameter in transformer.named_parameters()
+        if training.muon_learning_rate and parameter.ndim == 2 and name.startswith(("blocks.", "transformer_blocks."))
+    ]
+    taken = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in transformer.parameters() if id(parameter) not in taken]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(others, lr=training.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    ]
+    if training.muon_learning_rate:
+        muon = torch.optim.Muon(
+            matrices, lr=training.muon_learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+        )
+        optimizers.append(muon)
+    return optimizers
+
+
+def train_transformer(
+    training: DenoiserTraining,
+    model: ShapesModel,
+    parts: TrainedParts,
+    latents_NCFHW: torch.Tensor,
+    log_step: LogStep,
+) -> torch.nn.Module:
+    """Trains `parts.transformer` further; every time a clip is seen its caption is worded afresh.
+
+    Args:
+        latents_NCFHW: of `training_clips(training)`, normalised.
+
+    Returns:
+        The transformer, with the exponential moving average of its weights.
+    """
+    transformer = parts.transformer
+    clips = training_clips(training)
+    generator = torch.Generator().manual_seed(training.seed)
+    transformer.train()
+    ema = EMAModel(transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
+    optimizers = build_optimizers(training, transformer)
+    schedules = [
+        torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            optimizer.param_groups[0]["lr"],
+            total_steps=training.num_steps,
+            pct_start=0.05,
+            final_div_factor=100,
+            cycle_momentum=isinstance(optimizer, torch.optim.AdamW),
+        )
+        for optimizer in optimizers
+    ]
+    compiled = torch.compile(transformer)
+    for step in range(training.num_steps):
+        rows = torch.randint(len(clips), (training.batch_size,), generator=generator)
+        latents_BCFHW = latents_NCFHW[rows].float()
+        with torch.no_grad():
+            captions = [caption(clips[row], generator) for row in rows.tolist()]
+            text = encode_captions(parts.tokenizer, parts.text_encoder, captions, training.max_tokens)
+        sigmas_B = even_sigmas(training.batch_size, training.flow_shift, generator)
+        noise_BCFHW = torch.randn(latents_BCFHW.shape, generator=generator)
+        level = sigmas_B.view(-1, 1, 1, 1, 1)
+        noisy_BCFHW = (1 - level) * latents_BCFHW + level * noise_BCFHW
+        # the flash kernel's backward pass is several times slower than the plain one on a CPU
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
+            flow_BCFHW = model.velocity(compiled, noisy_BCFHW, sigmas_B, text)
+            error_BCFHW = (flow_BCFHW.float() - (noise_BCFHW - latents_BCFHW)).square()
+            loss = (error_BCFHW * cell_weights(latents_BCFHW, training.shape_weight)).mean()
+            transformer.zero_grad(set_to_none=True)
+            loss.backward()
+        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        ema.step(transformer.parameters())
+        log_step(f"transformer, {training.name}", step, loss.item())
+    ema.copy_to(transformer.parameters())
+    return transformer.eval()

@@ -1,0 +1,68 @@
+"""The Shapes models that there are, under one interface for training, distillation and measurement."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, cast
+
+import torch
+from diffusers import LTXPipeline, WanPipeline
+from transformers import T5Tokenizer
+
+from pipelines.shapes.training import ltx, wan
+from pipelines.shapes.training.text import EncodedCaptions, TextEncoder
+from pipelines.shapes.training.training_log import LogStep
+from pipelines.shapes.world import ShapesClip
+
+
+@dataclass(frozen=True)
+class ShapesModel:
+    """What differs between the families; each entry is described where it is defined, in `wan` and `ltx`.
+
+    Args:
+        latent_shape: of one clip, (C, F, H, W).
+        velocity: of a transformer (compiled or not), noisy latents (B, C, F, H, W), sigmas (B,) and captions.
+    """
+
+    name: str
+    family: Literal["wan", "ltx"]
+    latent_shape: tuple[int, int, int, int]
+    pipeline_class: Any
+    train_autoencoder: Callable[[LogStep], Any]
+    encode_clips: Callable[[Any, torch.Tensor], torch.Tensor]
+    training_latents: Callable[[Any, list[ShapesClip]], torch.Tensor]
+    build_transformer: Callable[[int], Any]
+    velocity: Callable[[Any, torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
+    assemble: Callable[[Any, Any, Any, Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedParts:
+    """A pipeline's parts as they are known to training."""
+
+    autoencoder: Any
+    tokenizer: T5Tokenizer
+    text_encoder: TextEncoder
+    transformer: Any
+
+
+def _model(name: str, family: Literal["wan", "ltx"], pipeline_class: Any, module: ModuleType) -> ShapesModel:
+    parts = cast("Any", module)
+    return ShapesModel(
+        name=name,
+        family=family,
+        latent_shape=parts.LATENT_SHAPE,
+        pipeline_class=pipeline_class,
+        train_autoencoder=parts.train_autoencoder,
+        encode_clips=parts.encode_clips,
+        training_latents=parts.training_latents,
+        build_transformer=parts.build_transformer,
+        velocity=parts.velocity,
+        assemble=parts.assemble,
+    )
+
+
+MODELS = {
+    model.name: model
+    for model in (_model("shapes-wan", "wan", WanPipeline, wan), _model("shapes-ltx", "ltx", LTXPipeline, ltx))
+}

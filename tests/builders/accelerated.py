@@ -1,0 +1,51 @@
+"""Tiny models that are accelerated, and what is rendered with them."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from nag.params import NagParams
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.registry import FAMILIES
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from tests.builders import tiny
+
+THRESHOLD = 0.1  # of these random weights: some steps are skipped and some are not
+NAG = GenerationRequest(
+    "a circle",
+    "red",
+    VideoShape(9, 32, 32),
+    8.0,
+    SamplingParams(num_inference_steps=8, guidance_scale=1.0, flow_shift=None, seed=3),
+    NagParams(nag_scale=11),
+)
+CFG_AND_NAG = replace(NAG, method="cfg+nag", sampling=replace(NAG.sampling, guidance_scale=3.0))
+METHODS: dict[str, GenerationRequest] = {
+    "none": replace(NAG, method="none"),
+    "cfg": replace(CFG_AND_NAG, method="cfg"),
+    "nag": NAG,
+    "cfg+nag": CFG_AND_NAG,
+}
+
+
+def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersFamily:
+    family = "ltx" if name == "ltx" else "wan"
+    config = ModelConfig(
+        name=name,
+        family=family,
+        source="package:tiny",
+        grid=ShapeGrid(8, 32, 32),
+        sampling=SamplingDefaults(8, 1.0, 9, 32, 32, 8.0),
+        dtype="float32",
+        device="cpu",
+        max_sequence_length=16,
+        scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
+        **asked,
+    )
+    return FAMILIES[family](config, pipeline or tiny.PIPELINES[name](), torch.device("cpu"))
+
+
+def denoise(family: DiffusersFamily, request: GenerationRequest, on_step: Any = lambda _step: None) -> torch.Tensor:
+    return family.denoise(request, family.encode_text(request), on_step)

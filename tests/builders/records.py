@@ -1,0 +1,76 @@
+"""Records of clips that nobody rendered, for tests of what lies in a store."""
+
+import hashlib
+
+from jobs.config import EncodingConfig
+from jobs.records.schema import (
+    ClipRecord,
+    FailureRecord,
+    NagCoverage,
+    QuarantineRecord,
+    WorkerIdentity,
+    clip_key,
+    utc_iso,
+)
+from jobs.store.store import Store
+from jobs.types import ClipFailed
+from pipelines.parallel_config import ONE_DEVICE
+from tests.builders.specs import MODEL, spec
+
+AT_S = 1_769_860_800.0  # 2026-01-31T12:00:00Z
+RUN_ID = "20260131-120000-abcdef"
+
+
+def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
+    """That `body` is the MP4 of a clip."""
+    sha256 = hashlib.sha256(body).hexdigest()
+    key = clip_key(clip_id, sha256)
+    return ClipRecord(
+        clip_id=clip_id,
+        name=f"spring-{clip_id[-2:]}",
+        model=MODEL,
+        request=spec("circle").request,
+        parallel=ONE_DEVICE,
+        run_id=RUN_ID,
+        attempt=1,
+        uri=store.uri_of(key),
+        key=key,
+        sha256=sha256,
+        num_bytes=len(body),
+        num_frames=5,
+        width=32,
+        height=32,
+        fps=8.0,
+        committed_at=utc_iso(AT_S),
+        timings=(),
+        encoding=EncodingConfig(),
+        worker=WorkerIdentity("host-a", "node-a", "cpu", 7),
+        peak_memory_bytes=1_000_000,
+        peak_memory_kind="host",
+        host_memory_bytes=1_000_000,
+        attention="fused",
+        nag_coverage=NagCoverage(4, 4),
+        versions={},
+    )
+
+
+def failed(clip_id: str, message: str = "out of memory", attempt: int = 1) -> ClipFailed:
+    return ClipFailed(
+        clip_id=clip_id,
+        name=f"spring-{clip_id[-2:]}",
+        attempt=attempt,
+        failure_class="memory",
+        may_pass_on_retry=True,
+        error_type="OutOfMemoryError",
+        message=message,
+        traceback="",
+        worker="host-a:7",
+    )
+
+
+def failure_of(clip_id: str, message: str = "out of memory", at_s: float = AT_S, attempt: int = 1) -> FailureRecord:
+    return FailureRecord.of(failed(clip_id, message, attempt), RUN_ID, utc_iso(at_s))
+
+
+def quarantine_of(clip_id: str, message: str = "out of memory") -> QuarantineRecord:
+    return QuarantineRecord.of(failed(clip_id, message), RUN_ID, "failed on 3 workers", utc_iso(AT_S))

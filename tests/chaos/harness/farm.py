@@ -1,0 +1,219 @@
+"""What faults are injected into: a real S3 server behind the faulty proxy, a Ray cluster of several nodes, drivers.
+
+Decides how these are put together and which processes are whose. One farm serves many scenarios, each with an output of
+its own. Drivers and workers reach S3 through the proxy; what looks at the store afterwards goes around it.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from infra.local.faulty_proxy import FaultyProxy
+from infra.local.ray_cluster import LocalRay
+from infra.local.ray_node import LocalNode
+from infra.local.s3_server import LocalS3
+from jobs.config import StoreConfig
+from jobs.store.store import Store, open_store
+from jobs.store.uri import S3Location
+from tests.chaos.harness.audit import count_writes, enable_versions
+from tests.chaos.harness.workload import Workload, write_models
+
+REPOSITORY = Path(__file__).parents[3]
+BUCKET = "chaos"
+NODE_CPUS = 2  # each node has room for all actors of a scenario, so that one may be lost
+NUM_NODES = 2
+DISK_BYTES = 16 * 1024**2  # of each node's temporary files, where disks can be made
+POLL_S = 0.1
+ACTORS = tuple(f"ray::{name}" for name in ("RenderActor", "GroupActor", "LeaderActor", "FollowerActor"))
+ORPHAN_WAIT_S = 20.0  # Ray kills what does not end by itself after 5 s, and is itself not always prompt
+SETTINGS = (
+    "workers.count=2",
+    "workers.drain_s=5",
+    "stall.beat_interval_s=0.5",
+    "stall.beat_timeout_s=10",
+    "stall.first_s=30",
+    "stall.min_s=8",
+    "retry.back_off_s=0.5",
+    "retry.max_back_off_s=4",
+    "encoding.preset=ultrafast",
+    "store.connect_timeout_s=2",
+    "store.read_timeout_s=10",
+    "store.max_attempts=4",
+)  # the defaults, made quick
+
+
+class Driver:
+    """One driver's process.
+
+    Args:
+        command: of the driver.
+        environment: its own.
+        log: that its output is added to.
+    """
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=REPOSITORY
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    @property
+    def last_lines(self) -> str:
+        """What it said last."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Waits for its end, at most so long."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """Also one that is stopped."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Farm:
+    """Everything that a run needs, running between `start` and `stop` or inside a `with`.
+
+    Args:
+        folder: for manifests and logs.
+        seed: of what the proxy draws.
+        num_nodes: besides the head, which renders nothing.
+        node_cpus: of each.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0, num_nodes: int = NUM_NODES, node_cpus: int = NODE_CPUS) -> None:
+        self.folder = folder
+        self._seed = seed
+        self._num_nodes = num_nodes
+        self._node_cpus = node_cpus
+        self._parts = contextlib.ExitStack()
+        self._disks = contextlib.ExitStack()
+        self.nodes: list[LocalNode] = []
+
+    def start(self) -> None:
+        with contextlib.ExitStack() as parts:
+            self.server = parts.enter_context(LocalS3(BUCKET))
+            parts.enter_context(environment(self.server.environment()))  # for boto3 in this process
+            enable_versions(self.server.endpoint_url, BUCKET)
+            self.proxy = parts.enter_context(FaultyProxy(self.server.endpoint_url, self._seed))
+            self.cluster = parts.enter_context(LocalRay(0, self.server.environment()))
+            self.models = write_models(self.folder / "models")
+            parts.push(self._disks)
+            self.have_nodes()
+            self._parts = parts.pop_all()
+
+    def stop(self) -> None:
+        self._parts.close()
+        self.nodes.clear()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def have_nodes(self) -> None:
+        """Starts what is missing of the nodes."""
+        self.nodes = [node for node in self.nodes if node.is_alive]
+        while len(self.nodes) < self._num_nodes:
+            node = self.cluster.add_node(self._node_cpus)
+            self.nodes.append(node)
+            if os.geteuid() == 0:
+                self._disks.enter_context(small_disk(node.temporary))
+
+    def store(self, prefix: str) -> Store:
+        """An output as the server has it."""
+        return open_store(f"s3://{BUCKET}/{prefix}", StoreConfig(endpoint_url=self.server.endpoint_url))
+
+    def writes(self, prefix: str) -> dict[str, int]:
+        return count_writes(self.server.endpoint_url, S3Location(BUCKET, prefix))
+
+    def start_driver(self, workload: Workload, manifest: Path, prefix: str, options: Sequence[str]) -> Driver:
+        """The real driver on a manifest; its workers' family is the workload's."""
+        command = [
+            *(sys.executable, "-m", "tests.chaos.harness.driver", workload.family, workload.told, "render"),
+            *(
+                str(manifest),
+                f"--models={self.models}",
+                f"--model={workload.model}",
+                f"--output=s3://{BUCKET}/{prefix}",
+            ),
+            *(*SETTINGS, f"store.endpoint_url={self.proxy.endpoint_url}", *options),
+        ]
+        return Driver(
+            command,
+            {**self.cluster.environment(), "RAY_ADDRESS": self.cluster.address, "PYTHONUNBUFFERED": "1"},
+            manifest.with_suffix(".log"),
+        )
+
+    def actors(self) -> list[psutil.Process]:
+        """The processes that render."""
+        return [process for node in self.nodes for process in node.actors("RenderActor")]
+
+    def orphans(self) -> list[str]:
+        """Processes of runs that are over, after they had time to end: actors, and ffmpegs."""
+        deadline = time.monotonic() + ORPHAN_WAIT_S
+        while (found := list(self._workers_and_ffmpegs())) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        return found
+
+    def _workers_and_ffmpegs(self) -> list[str]:
+        found: list[str] = []
+        for process in self.cluster.processes():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                name = (process.cmdline() or [""])[0]
+                if name.startswith(ACTORS) or "ffmpeg" in Path(name).name:
+                    found.append(f"{name} ({process.pid}, {process.status()})")
+        return found
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Generator[None]:
+    """Sets variables of this process, and takes them back."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Generator[None]:
+    """A tmpfs over a folder, until the `with` ends: a disk that can be filled. Needs root."""
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["/bin/umount", "--lazy", str(folder)], check=True)

@@ -1,0 +1,84 @@
+"""The table of docs/chaos.md and the raw numbers of docs/chaos.json.
+
+Decides how outcomes are shown. The table stands between two markers, so that the rest of the page is people's.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.harness.runner import Outcome
+
+BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
+HEAD = (
+    "fault", "injected", "clips", "committed", "in quarantine", "lost", "duplicated", "mismatched", "left running",
+    "drivers ended with", "took", "without faults", "overhead",
+)  # fmt: skip
+TITLE = "# Chaos\n\n"
+
+
+def table(outcomes: Sequence[Outcome], base_s: Mapping[str, float]) -> str:
+    """One row for each scenario.
+
+    Args:
+        base_s: seconds of the same clips where nothing goes wrong, by scenario.
+    """
+    rows = [HEAD, tuple("---" if index in (0, 9) else "---:" for index in range(len(HEAD)))]
+    rows += [row(outcome, base_s[outcome.name]) for outcome in outcomes]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def row(outcome: Outcome, base_s: float) -> tuple[str, ...]:
+    found = outcome.audit
+    counts = (
+        outcome.num_injected, found.num_planned, found.num_committed, found.num_quarantined, len(found.lost),
+        len(found.duplicated), len(found.mismatched), len(found.orphans),
+    )  # fmt: skip
+    return (
+        outcome.fault if outcome.is_clean else f"**{outcome.fault}: NOT AS EXPECTED**",
+        *(f"{count:,}" for count in counts),
+        in_words(outcome.exit_codes),
+        f"{outcome.wall_s:.0f} s",
+        f"{base_s:.0f} s",
+        f"{outcome.wall_s - base_s:+.0f} s",
+    )
+
+
+def in_words(exit_codes: Sequence[int]) -> str:
+    """Such as `10 x SIGKILL, 0`."""
+    parts: list[tuple[int, int]] = []
+    for code in exit_codes:
+        if parts and parts[-1][0] == code:
+            parts[-1] = (code, parts[-1][1] + 1)
+        else:
+            parts.append((code, 1))
+    names = {-9: "SIGKILL"}
+    return ", ".join(
+        f"{count} x {names.get(code, code)}" if count > 1 else f"{names.get(code, code)}" for code, count in parts
+    )
+
+
+def put_between_markers(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between a page's markers of that name; makes page and markers where there are none."""
+    begin, end = BEGIN.format(name), END.format(name)
+    page = path.read_text() if path.exists() else TITLE
+    if begin not in page:
+        page = f"{page.rstrip()}\n\n{begin}\n{end}\n"
+    before, rest = page.split(begin, 1)
+    _, after = rest.split(end, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+
+
+def write_numbers(path: Path, name: str, numbers: Any) -> None:
+    """Puts one part of the raw numbers beside the others."""
+    document = json.loads(path.read_text()) if path.exists() else {}
+    document[name] = numbers
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+def as_numbers(outcome: Outcome, base_s: float) -> dict[str, Any]:
+    return {**asdict(outcome), "base_s": base_s}

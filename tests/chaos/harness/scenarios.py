@@ -1,0 +1,141 @@
+"""Which faults the farm has to survive, on what, and how each run must end.
+
+Decides the list alone. What a fault does is for `faults`; what must hold after every one of them, for `audit`.
+"""
+
+import os
+import signal
+
+from infra.local.faulty_proxy import Faults
+from jobs.cli.main import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
+from tests.chaos.harness.faults import (
+    disturb_store,
+    drain_nodes,
+    fill_disks,
+    kill_driver,
+    kill_nodes,
+    poison,
+    put_driver_to_sleep,
+    signal_actors,
+    start_rival_driver,
+    start_second_driver,
+    take_store_down,
+    terminate_driver,
+)
+from tests.chaos.harness.runner import Scenario, undisturbed
+from tests.chaos.harness.workload import Workload
+
+FEW, MANY = Workload(24), Workload(60)
+FEWEST = Workload(12)  # of the short form
+SLOW = Workload(40, step_s=0.15)  # a driver starts within it
+SHAPES = Workload(8, num_steps=8, family="shapes")
+KILLED = -signal.SIGKILL
+SHORT = ("actors-killed", "row-kills", "answers-lost", "driver-killed")  # those that run with every change
+OUTAGE_S, SHORT_OUTAGE_S = 60.0, 15.0
+
+
+def poisoned(*words: str) -> Workload:
+    return Workload(24, poison=words)
+
+
+def fault_free(workload: Workload) -> Scenario:
+    """What a scenario is measured against: the same clips, poison left out, and nothing goes wrong."""
+    healthy = workload.healthy
+    name = f"fault-free-{healthy.family}-{healthy.num_clips}x{healthy.num_steps}x{healthy.step_s * 1000:g}"
+    return Scenario(name, "none", healthy, undisturbed)
+
+
+def all_scenarios(*, is_short: bool) -> tuple[Scenario, ...]:
+    """Every scenario, those that need root where there is none left out.
+
+    Args:
+        is_short: fewer kills and shorter outages.
+    """
+    found = (*process_faults(is_short=is_short), *row_faults(), *store_faults(is_short=is_short), *render_faults())
+    return tuple(scenario for scenario in found if os.geteuid() == 0 or not scenario.needs_root)
+
+
+def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
+    kills, resumes, few = (1, 1, FEWEST) if is_short else (4, 10, FEW)
+    return (
+        Scenario("actors-killed", "kill -9 of an actor", few, signal_actors(kills, signal.SIGKILL, 3)),
+        Scenario("actor-stopped", "SIGSTOP of an actor", FEW, signal_actors(1, signal.SIGSTOP, 3)),
+        Scenario("actor-terminated", "SIGTERM to an actor", FEW, signal_actors(2, signal.SIGTERM, 3)),
+        Scenario("node-killed", "kill -9 of a raylet: a node is lost", MANY, kill_nodes(2, 5)),
+        Scenario("node-preempted", "a node is drained for preemption", MANY, drain_nodes(15, 5)),
+        Scenario(
+            "driver-killed",
+            "kill -9 of the driver, then resumed",
+            few if is_short else MANY,
+            kill_driver(resumes),
+            (*([KILLED] * resumes), EXIT_OK),
+        ),
+        Scenario(
+            "driver-terminated",
+            "SIGTERM to the driver, then resumed",
+            SLOW,
+            terminate_driver(2),
+            (EXIT_STOPPED, EXIT_STOPPED, EXIT_OK),
+        ),
+        Scenario("two-drivers", "a second driver on the output", SLOW, start_second_driver, (EXIT_REFUSED, EXIT_OK)),
+        Scenario(
+            "rival-drivers",
+            "two drivers render the same, neither knows",
+            SLOW,
+            start_rival_driver,
+            (EXIT_OK, EXIT_OK),
+            ("store.lease_s=3000",),  # the first looks for another only after a third of it
+        ),
+        Scenario(
+            "driver-asleep",
+            "a driver sleeps, its output is taken, it wakes",
+            SLOW,
+            put_driver_to_sleep,
+            (EXIT_STOPPED, EXIT_OK),
+            ("store.lease_s=6",),
+        ),
+    )
+
+
+def row_faults() -> tuple[Scenario, ...]:
+    given_up = (EXIT_QUARANTINE,)
+    return (
+        Scenario("row-kills", "a row that kills its process", poisoned("die"), poison, given_up),
+        Scenario("row-stops", "a row that stops its process", poisoned("stop"), poison, given_up),
+        Scenario("row-hangs", "a row that hangs", poisoned("hang"), poison, given_up),
+        Scenario("rows-nan", "rows that render NaN", poisoned("nan", "nan", "nan"), poison, given_up),
+        Scenario("rows-memory", "rows that run out of device memory", poisoned("memory", "memory"), poison, given_up),
+        Scenario("row-eats", "a row that allocates until RLIMIT_AS", poisoned("eat"), poison, given_up),
+        Scenario("rows-error", "rows with an unknown error", poisoned("error", "error"), poison, given_up),
+    )
+
+
+def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
+    outage_s, few = (SHORT_OUTAGE_S, FEWEST) if is_short else (OUTAGE_S, FEW)
+    return (
+        Scenario("store-down", f"S3 down for {outage_s:g} s", MANY, take_store_down(outage_s, 3)),
+        Scenario("store-slow", "S3 slow: 0.5 s more a request", FEW, disturb_store(Faults(delay_s=0.5), 1)),
+        Scenario(
+            "every-third-503",
+            "S3 answers 503 to every third",
+            few,
+            disturb_store(Faults(every_nth_answers_503=3), int(is_short)),  # boto3 slows down for long
+        ),
+        Scenario("store-resets", "S3 resets every fourth body", FEW, disturb_store(Faults(reset_mid_body_every_nth=4))),
+        Scenario("store-lies", "S3 lies about every fourth PUT", FEW, disturb_store(Faults(lie_on_put_every_nth=4), 1)),
+        Scenario(
+            "answers-lost",
+            "S3's answer to every fourth PUT is lost",
+            FEW,
+            disturb_store(Faults(lose_answer_every_nth=4)),
+        ),
+        Scenario("disks-full", "every node's disk full for 8 s", FEW, fill_disks(8.0, 3), needs_root=True),
+    )
+
+
+def render_faults() -> tuple[Scenario, ...]:
+    nan = Workload(8, num_steps=8, poison=("nan",), family="shapes")
+    return (
+        Scenario("shapes-killed", "kill -9 of an actor with a real model", SHAPES, signal_actors(1, signal.SIGKILL, 2)),
+        Scenario("shapes-nan", "a real model's latents are NaN", nan, poison, (EXIT_QUARANTINE,)),
+    )

@@ -1,0 +1,144 @@
+"""A model family without a model, for the chaos suite: moving pictures that depend on the request alone, and faults.
+
+Decides what a stand-in clip shows and what goes wrong in it. The first word of a prompt says what does, at a step that
+the seed picks: `die` kills the process, `stop` stops it as SIGSTOP does, `hang` never returns, `nan` gives latents that
+are NaN, `memory` runs out of the device's memory, `eat` really allocates until a limit of the process stops it, `error`
+raises an exception that nobody knows. Any other prompt gives a clip.
+"""
+
+import contextlib
+import hashlib
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+
+from nag import Coverage
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
+from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.video_model import OnStep, PeakMemory
+
+EATEN_BYTES = 512 * 1024**2  # what `eat` may take beyond what the process has
+BITE_BYTES = 16 * 1024**2
+
+
+class StandInError(Exception):
+    """Of no class that jobs/ knows."""
+
+
+@dataclass(frozen=True)
+class StandInFamily:
+    """See the module.
+
+    Args:
+        step_s: what a denoise step waits, so that faults from outside find one at work.
+    """
+
+    step_s: float
+    nag_coverage = Coverage(1, 1)
+    device_name = "stand-in"
+
+    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+        return TextEmbeddings(torch.zeros(1, 1, 1), None)
+
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        num_steps, seed = request.sampling.num_inference_steps, request.sampling.seed
+        command = request.prompt.split()[0]
+        latents = torch.full((1, 1), float("nan") if command == "nan" else float(seed % 2))
+        for step in range(num_steps):
+            time.sleep(self.step_s)  # it stands for a computation
+            if step == seed % num_steps and command in FAULTS:
+                FAULTS[command]()
+            on_step(step)
+        return latents
+
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+        """A bright square that moves over a slope of grey, both drawn from the request's digest."""
+        digest = hashlib.sha256(repr(request).encode()).digest()
+        shape = request.shape
+        slope_HW = np.linspace(40, 40 + digest[0] / 4, shape.height * shape.width).reshape(shape.height, shape.width)
+        frames = np.repeat(slope_HW.astype(np.uint8)[None, :, :, None], shape.num_frames, axis=0).repeat(3, axis=3)
+        side = max(2, shape.height // 4)
+        top, left = (byte % (size - side) for byte, size in zip(digest[1:3], (shape.height, shape.width), strict=True))
+        for index in range(shape.num_frames):
+            x = (left + 2 * index) % (shape.width - side)
+            frames[index, top : top + side, x : x + side] = 155 + np.frombuffer(digest[3:6], np.uint8) % 100
+        return VideoFrames(np.ascontiguousarray(frames), request.fps)
+
+    def safe_attention(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def reset_peak_memory(self) -> None:
+        """It has no such counter."""
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host")
+
+    def synchronize(self) -> None:
+        """It is never behind."""
+
+    def close(self) -> None:
+        """It has nothing to let go of."""
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hang() -> None:
+    threading.Event().wait()
+
+
+def run_out_of_memory() -> None:
+    raise torch.OutOfMemoryError("device out of memory")
+
+
+def eat() -> None:
+    """Allocates until the process may not. The limit stays: such a process is sick and has to be replaced."""
+    most = psutil.Process().memory_info().vms + EATEN_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    eaten: list[np.ndarray] = []
+    while True:
+        eaten.append(np.ones(BITE_BYTES, np.uint8))
+
+
+def raise_unknown() -> None:
+    raise StandInError("nobody knows this error")
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "die": die,
+    "stop": stop,
+    "hang": hang,
+    "memory": run_out_of_memory,
+    "eat": eat,
+    "error": raise_unknown,
+}
+
+
+@dataclass(frozen=True)
+class LoadStandIn:
+    """What workers are told to load; pickled by reference to this module.
+
+    Args:
+        step_s: see `StandInFamily`.
+    """
+
+    step_s: float
+
+    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> StandInFamily:
+        torch.set_num_threads(num_threads)
+        return StandInFamily(self.step_s)

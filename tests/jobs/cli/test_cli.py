@@ -1,0 +1,312 @@
+"""The command line: what is refused before a run ends in one plain message, exit code 2, and nothing changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.local.s3_server import LocalS3
+from jobs.cli.main import EXIT_OK, EXIT_REFUSED, main
+from jobs.config import StoreConfig
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.records.commit import write_quarantine
+from jobs.store.store import open_store
+from tests.builders import tiny
+from tests.builders.records import quarantine_of
+from tests.jobs.manifest.test_malformed_manifests import CASES
+
+ONE_CLIP = "name: spring\nmodel: tiny\nclips: [{prompt: a circle, num_inference_steps: 1}]\n"
+MODEL = """\
+family: wan
+source: {source}
+grid: {{num_frames: 4, height: 16, width: 16}}
+sampling: {{num_inference_steps: 2, guidance_scale: 1.0, num_frames: 5, height: 32, width: 32, fps: 8}}
+dtype: float32
+device: cpu
+max_sequence_length: 16
+scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
+"""
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of one's own with `tiny`, `coarse` and `grouped`, whose weights are real and whole."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny.wan_pipeline().save_pretrained(folder / "weights")
+    (folder / "tiny.yaml").write_text(MODEL.format(source="./weights"))
+    coarse = MODEL.format(source="./weights").replace("height: 16, width: 16", "height: 32, width: 32")
+    (folder / "coarse.yaml").write_text(coarse)
+    (folder / "grouped.yaml").write_text(MODEL.format(source="./weights") + "parallel: {ulysses: 2}\n")
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that must be refused; its one message."""
+    assert main(list(arguments)) == EXIT_REFUSED
+    captured = capsys.readouterr()
+    assert captured.err.startswith("nagfarm: ")
+    assert "Traceback" not in captured.err
+    assert not captured.out
+    assert len(captured.err.splitlines()) <= 3
+    return captured.err
+
+
+@pytest.mark.parametrize(("suffix", "content", "line", "_part"), CASES)
+def test_render_refuses_a_malformed_manifest_and_changes_nothing(
+    suffix: str, content: str | bytes, line: int, _part: str,
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = tmp_path / f"spring.{suffix}"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    options = ["--models", str(models), "--output", (tmp_path / "out").as_uri()]
+    message = refused(capsys, "render", str(path), *options, *([] if suffix == "yaml" else ["--model", "tiny"]))
+    assert message.startswith(f"nagfarm: {path}:{line}: ")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("", "output"),
+        ("renders/spring", "s3://"),
+        ("/tmp/spring", "s3://"),
+        ("http://renders/spring", "s3://"),
+        ("s3://", "bucket"),
+        ("s3://UPPER_case/x", "bucket"),
+        ("s3://renders/../other", ".."),
+        ("s3://renders/x?versionId=1", "?"),
+        ("file://host/dir", "file:///"),
+        ("file:relative", "file:///"),
+        ("s3://renders/a\x00b", "control"),
+    ],
+)
+def test_a_bad_output_uri_is_refused(
+    output: str, message: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    assert message in refused(capsys, "render", str(path), "--models", str(models), "--output", output)
+
+
+def test_no_output_at_all_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    assert "give --output" in refused(capsys, "plan", str(path), "--models", str(models))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("workers.count=0", "workers.count must be at least 1"),
+        ("workers.count=many", "workers.count"),
+        ("worker.count=2", "worker"),
+        ("retry.max_attempts=0", "retry.max_attempts"),
+        ("encoding.crf=99", "encoding.crf"),
+        ("encoding.preset=best", "encoding.preset"),
+        ("store.endpoint_url=ftp://x", "store.endpoint_url"),
+        ("nonsense", "is not key=value"),
+        ("store.region=${oc.env:HOME}", "interpolations are refused"),
+        ("workers.load_timeout_s=nan", "workers.load_timeout_s"),
+        ("workers=[1,2]", "WorkerConfig"),
+    ],
+)
+def test_a_bad_setting_is_refused(
+    setting: str, message: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    output = (tmp_path / "out").as_uri()
+    assert message in refused(capsys, "plan", str(path), setting, "--models", str(models), "--output", output)
+
+
+def test_a_missing_profile_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    options = ["--profile", str(tmp_path / "none.yaml"), "--output", (tmp_path / "out").as_uri()]
+    assert "none.yaml" in refused(capsys, "plan", str(path), "--models", str(models), *options)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("./nothing", "does not exist"),
+        ("nobody/nothing", "hf download nobody/nothing"),
+        ("package:nothing", "does not exist"),
+        ("./broken", "model_index.json is missing"),
+    ],
+)
+def test_weights_that_are_not_here_are_refused(
+    source: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "tiny.yaml").write_text(MODEL.format(source=f"'{source}'"))
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    output = (tmp_path / "out").as_uri()
+    assert message in refused(capsys, "render", str(path), "--models", str(tmp_path), "--output", output)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_bucket_is_refused(
+    s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    message = refused(capsys, "render", str(path), "--models", str(models), "--output", "s3://no-such-bucket/x")
+    assert "NoSuchBucket; create the bucket" in message
+
+
+def test_wrong_credentials_are_refused_and_not_shown(
+    s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    message = refused(capsys, "render", str(path), "--models", str(models), "--output", "s3://renders/refused")
+    assert "AWS_SECRET_ACCESS_KEY" in message
+    assert "planted-secret-key" not in message
+
+
+def test_a_key_that_may_not_write_is_refused_before_anything_runs(
+    s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in s3_environment.environment(s3_environment.others[0]).items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "spring.yaml"
+    path.write_text(ONE_CLIP)
+    assert main(["render", str(path), "--models", str(models), "--output", "s3://renders/refused"]) == EXIT_REFUSED
+    assert "AccessDenied" in capsys.readouterr().err
+    for name, value in s3_environment.environment().items():
+        monkeypatch.setenv(name, value)
+    assert not list(open_store("s3://renders/refused", StoreConfig()).keys(""))
+
+
+def test_plan_counts_what_is_to_be_rendered(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text("name: spring\nmodel: tiny\naxes: {prompt: [a, b], seed: {range: [0, 3]}}\n")
+    output = (tmp_path / "out").as_uri()
+    assert main(["plan", str(path), "--models", str(models), "--output", output]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "spring: 6 clips" in printed
+    assert "to render 6" in printed
+    assert not (tmp_path / "out").exists()
+
+
+GROUPED = "name: spring\nmodel: shapes-wan\nclips: [{prompt: a, parallel: {ulysses: 2, ring: 2}}, {prompt: b}]\n"
+
+
+def test_plan_shows_which_clips_are_for_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "ulysses 2 x ring 2" in printed
+    assert "one device" in printed
+
+
+@pytest.mark.parametrize("command", ["plan", "render"])
+def test_an_attention_backend_that_cannot_be_shared_is_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    message = refused(capsys, command, str(path), "--output", (tmp_path / "out").as_uri())
+    assert "DIFFUSERS_ATTN_BACKEND is 'flex'" in message
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    output = (tmp_path / "out").as_uri()
+    given_up, _ = open_manifest(path, ModelCatalog()).specs()
+    write_quarantine(open_store(output, StoreConfig()), quarantine_of(given_up.clip_id))
+    assert main(["plan", str(path), "--output", output]) == EXIT_OK
+    capsys.readouterr()
+    message = refused(capsys, "render", str(path), "--output", output, "--retry-quarantined")
+    assert "DIFFUSERS_ATTN_BACKEND is 'flex'" in message
+
+
+@pytest.mark.parametrize(("model", "method"), [("shapes-ltx", "nag"), ("shapes-wan", "vsf")])
+def test_an_attention_backend_that_takes_no_mask_is_refused_where_some_clip_of_a_group_has_one(
+    model: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "_native_flash")
+    path = tmp_path / "spring.yaml"
+    text = """
+defaults: {parallel: {ulysses: 2}, negative_prompt: red}
+clips: [{prompt: a, model: shapes-wan, guidance: {method: nag}}, {prompt: a, model: MODEL, guidance: {method: METHOD}}]
+"""
+    path.write_text(text.replace("MODEL", model).replace("METHOD", method))
+    message = refused(capsys, "plan", str(path), "--output", (tmp_path / "out").as_uri())
+    assert "DIFFUSERS_ATTN_BACKEND is '_native_flash'" in message
+    path.write_text(text.replace("MODEL", "shapes-wan").replace("METHOD", "nasa"))
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+
+
+def test_an_attention_backend_is_no_matter_to_single_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
+    path = tmp_path / "spring.yaml"
+    path.write_text(GROUPED)
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_REFUSED
+    path.write_text(GROUPED.replace("{ulysses: 2, ring: 2}", "{}"))
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+    assert "to render 2" in capsys.readouterr().out
+
+
+def test_models_lists_every_model_and_says_how_to_get_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "shapes-wan" in printed
+    assert "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in printed
+
+
+def test_doctor_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["doctor", "--output", (tmp_path / "file" / "below").as_uri()]) == EXIT_REFUSED
+    printed = capsys.readouterr().out
+    assert "ok    ffmpeg" in printed
+    assert "ok    weights: shapes-wan: here and whole" in printed
+    assert "FAIL  store" in printed
+    assert main(["doctor", "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["plan", "--help"]])
+def test_help_teaches(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "jobs", *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    assert "nagfarm" in finished.stdout
+    assert "manifest" in finished.stdout
+
+
+def test_a_missing_folder_of_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "does not exist" in refused(capsys, "models", "--models", str(tmp_path / "nothing"))
+
+
+def test_a_broken_model_is_listed_as_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("family: [")
+    assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "broken" in printed
+    assert "shapes-wan" in printed
+
+
+def test_models_says_how_to_get_a_lora_that_is_missing(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = MODEL.format(source=models / "weights")
+    (tmp_path / "styled.yaml").write_text(f"{text}loras: [{{name: style, source: Nobody/Style-1}}]\n")
+    assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
+    found = capsys.readouterr().out
+    assert "styled: LoRA style: Nobody/Style-1 is not in this machine's Hugging Face cache" in found
+    assert "hf download Nobody/Style-1" in found

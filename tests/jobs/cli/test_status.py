@@ -1,0 +1,189 @@
+"""What people are told of an output, above all whether its run is still alive."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.cli.output_status import duration, last_word, newest_run, output_lines, plain, read_output_status
+from jobs.config import StoreConfig
+from jobs.records.commit import record_key, write_failure, write_quarantine, write_run
+from jobs.records.lease import Lease
+from jobs.records.lease_record import LeaseOwner, LeaseRecord, lease_key
+from jobs.records.run_status import ClipInFlight, RunState, RunStatus, write_status
+from jobs.records.schema import utc_iso
+from jobs.store.store import Store, open_store
+from jobs.store.uri import StoredObject
+from tests.builders.records import AT_S, RUN_ID, failure_of, quarantine_of, record_of
+
+CLIP_ID = "0123456789abcdef" * 2
+OWNER = LeaseOwner("host-a", 7)
+
+
+def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = RUN_ID) -> RunStatus:
+    return RunStatus(
+        run_id=run_id,
+        state=state,
+        updated_at=utc_iso(at_s),
+        num_clips=2000,
+        num_done_before=10,
+        num_committed=20,
+        num_quarantined=1,
+        num_failures=3,
+        num_workers=2,
+        num_workers_lost=1,
+        elapsed_s=600.0,
+        clips_per_hour=120.0,
+        eta_s=7200.0,
+        in_flight=(ClipInFlight(CLIP_ID, "spring-31", "host-a:12", "denoise", 3, 8, 12.5),),
+        last_failures=(),
+    )
+
+
+def lease_of(run_id: str = RUN_ID, renewed_s: float = AT_S, *, is_released: bool = False) -> LeaseRecord:
+    return LeaseRecord(run_id, OWNER, utc_iso(AT_S), utc_iso(renewed_s), utc_iso(renewed_s + 60), is_released)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri(), StoreConfig())
+
+
+def shown(store: Store, now: float) -> str:
+    return "\n".join(output_lines(read_output_status(store), now))
+
+
+# the last word
+
+
+@pytest.mark.parametrize(
+    ("lease", "after_s", "expected"),
+    [
+        (lease_of(), 5, "rendering, last word 5 s ago"),
+        (lease_of(renewed_s=AT_S + 590), 600, "last word is 10 min old, although its driver is alive"),
+        (lease_of(), 720, "no word for 12 min: the driver is dead or cut off; render goes on from here"),
+        (lease_of(renewed_s=AT_S + 120), 720, "no word for 10 min: the driver is dead"),
+        (lease_of("other", AT_S + 300), 310, "last heard of, 5 min ago; another driver has taken this output since"),
+        (lease_of(renewed_s=AT_S + 100, is_released=True), 110, "its driver ended 10 s ago without a last word"),
+        (None, 30, "rendering, last word 30 s ago"),
+        (None, 7200, "no word for 2 h: the driver is dead or cut off"),
+    ],
+)  # fmt: skip
+def test_a_run_at_work_is_believed_as_long_as_its_lease_lasts(
+    lease: LeaseRecord | None, after_s: float, expected: str
+) -> None:
+    assert expected in last_word(status_of(), lease, AT_S + after_s)
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped"])
+def test_a_run_that_said_its_end_is_never_called_dead(state: RunState) -> None:
+    assert last_word(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3) == f"{state} 3 days ago"
+
+
+def test_a_driver_whose_clock_is_ahead_spoke_just_now() -> None:
+    assert last_word(status_of(at_s=AT_S + 40), lease_of(renewed_s=AT_S + 40), AT_S) == "rendering, last word 0 s ago"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (720, "12 min"), (7300, "2 h"), (200_000, "2 days")]
+)
+def test_durations_are_in_the_largest_unit_that_they_fill(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+# the whole answer
+
+
+def test_an_output_without_any_run_is_described(store: Store) -> None:
+    assert shown(store, AT_S).splitlines() == [
+        store.uri,
+        "  committed  0 clips",
+        "  given up   0 clips",
+        "  failures   0 attempts",
+        "  lease      nobody's",
+        "  run        none so far",
+    ]
+
+
+def test_a_run_at_work_is_shown_with_its_rate_and_what_is_in_flight(store: Store) -> None:
+    write_run(store, RUN_ID, "run.json", {})
+    write_status(store, status_of())
+    Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
+    store.put(record_key(CLIP_ID), record_of(store, b"mp4", CLIP_ID).to_json(), "text/plain")
+    lines = shown(store, AT_S + 10).splitlines()
+    assert lines[1] == "  committed  1 clip"
+    assert lines[4].startswith(f"  lease      run {RUN_ID} on ")
+    assert lines[4].endswith("; renewed 10 s ago")
+    assert lines[5:] == [
+        f"  run        {RUN_ID}: rendering, last word 10 s ago",
+        "  planned    2,000 clips, 10 of them done before; since: 20 committed, 1 given up, 3 attempts failed",
+        "  workers    2, 1 lost so far",
+        "  rate       120 clips an hour, about 2 h left, after 10 min",
+        "",
+        "in flight:",
+        "  clip       id                                worker     at                    for",
+        f"  spring-31  {CLIP_ID}  host-a:12  denoise, step 4 of 8  12 s",
+    ]
+
+
+def test_of_a_dead_run_nothing_is_promised(store: Store) -> None:
+    write_run(store, RUN_ID, "run.json", {})
+    write_status(store, status_of())
+    Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
+    text = shown(store, AT_S + 720)
+    assert "no word for 12 min" in text
+    assert "in flight when last heard of:" in text
+    assert " left" not in text
+    assert "lease      free, over since 2026-01-31T12:01:00.000Z; last run" in text
+
+
+def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(store: Store, tmp_path: Path) -> None:
+    for number in range(7):
+        clip_id = f"{number:032x}"
+        write_failure(store, failure_of(clip_id, f"reason {number}\nand more", AT_S + number))
+        os.utime(tmp_path / "store" / "failures" / clip_id / f"{RUN_ID}-1.json", (AT_S + number, AT_S + number))
+    write_quarantine(store, quarantine_of(f"{6:032x}"))
+    lines = shown(store, AT_S).splitlines()
+    assert lines[2] == f"  given up   1 clip; nagfarm retry {store.uri} lifts that"
+    assert lines[3] == "  failures   7 attempts"
+    assert lines[-6] == "last failures, of 7:"
+    assert [line.rpartition(" ")[2] for line in lines[-5:]] == ["6", "5", "4", "3", "2"]
+    assert lines[-5].endswith(f"{6:032x}  memory: OutOfMemoryError: reason 6")
+
+
+def test_a_run_that_has_not_spoken_yet_is_named(store: Store) -> None:
+    write_run(store, RUN_ID, "run.json", {})
+    assert f"run        {RUN_ID}, which has not said yet how it goes" in shown(store, AT_S)
+
+
+def test_what_cannot_be_read_does_not_hide_the_rest(store: Store) -> None:
+    write_run(store, RUN_ID, "run.json", {})
+    store.put(f"runs/{RUN_ID}/status.json", b"{", "text/plain")
+    store.put(lease_key(3), b"[]", "text/plain")
+    store.put(f"failures/{CLIP_ID}/run-1.json", b"{}", "text/plain")
+    text = shown(store, AT_S)
+    assert "committed  0 clips" in text
+    for part in ("status.json: is no JSON", "0000000003.json: is a JSON list", "run-1.json: schema_version"):
+        assert sum(part in line for line in text.splitlines() if line.startswith("cannot be read: ")) == 1
+
+
+def test_the_newest_run_is_the_one_that_began_last() -> None:
+    entries = [
+        StoredObject("runs/a/run.json", 1, 30.0),
+        StoredObject("runs/b/run.json", 1, 20.0),
+        StoredObject("runs/b/summary.json", 1, 90.0),
+        StoredObject("runs/c/deep/run.json", 1, 99.0),
+    ]
+    assert newest_run(entries) == "a"
+    assert newest_run([]) is None
+
+
+def test_what_strangers_wrote_moves_no_cursor(store: Store) -> None:
+    write_run(store, RUN_ID, "run.json", {})
+    clip = dataclasses.replace(status_of().in_flight[0], name="red\x1b[31m\rclip")
+    write_status(store, dataclasses.replace(status_of(), in_flight=(clip,)))
+    text = shown(store, AT_S)
+    assert "red?[31m?clip" in text
+    assert "\x1b" not in text
+    assert plain("Kreis 円 🎈") == "Kreis 円 🎈"

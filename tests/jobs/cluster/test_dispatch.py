@@ -1,0 +1,306 @@
+"""The dispatcher on a real Ray cluster, with a family that fails on demand."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray.exceptions import RayTaskError
+
+from infra.local.ray_cluster import LocalRay
+from jobs.cluster.connection import cluster_machines, cluster_nodes
+from jobs.cluster.dispatcher import Dispatcher, not_loaded
+from jobs.cluster.launcher import SingleWorkers
+from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
+from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
+from jobs.records.commit import committed_ids, read_record
+from jobs.schedule.events import Attempt
+from jobs.schedule.retry import Decision, GiveUp, Retry
+from jobs.store.store import open_store
+from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerBeat
+from jobs.worker.setup import WorkerSetup
+from pipelines.errors import RankLostError, RankPreemptedError
+from tests.builders.specs import setup_for, spec
+from tests.fakes.family import load_nothing
+
+pytestmark = pytest.mark.cluster
+
+CONFIG = RunConfig(workers=WorkerConfig(count=2, num_cpus=1), retry=RetryPolicy())
+
+
+@dataclass
+class Notes:
+    """An observer that remembers."""
+
+    gate: Path | None = None  # appears when two workers are ready
+    ready: list[str] = field(default_factory=list[str])
+    lost: list[str] = field(default_factory=list[str])
+    replaced: list[str] = field(default_factory=list[str])
+    beats: list[WorkerBeat] = field(default_factory=list[WorkerBeat])
+    started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
+    done: list[ClipDone] = field(default_factory=list[ClipDone])
+    failed: list[tuple[ClipFailed, Decision]] = field(default_factory=list[tuple[ClipFailed, Decision]])
+
+    def worker_ready(self, label: str, device: str) -> None:
+        self.ready.append(label)
+        if self.gate is not None and len(self.ready) == 2:
+            self.gate.touch()
+
+    def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
+        (self.lost if is_lost else self.replaced).append(f"{label}: {message}")
+
+    def worker_beat(self, beat: WorkerBeat) -> None:
+        self.beats.append(beat)
+
+    def clip_started(self, label: str, attempt: Attempt) -> None:
+        self.started.append((label, attempt))
+
+    def turn(self) -> None:
+        """Nothing to do."""
+
+    def clip_done(self, done: ClipDone) -> None:
+        self.done.append(done)
+
+    def clip_failed(self, failed: ClipFailed, decision: Decision) -> None:
+        self.failed.append((failed, decision))
+
+
+def dispatch(setup: WorkerSetup, specs: list[ClipSpec], config: RunConfig = CONFIG, gate: Path | None = None) -> Notes:
+    notes = Notes(gate)
+    Dispatcher(setup, config, 2, 0, notes).run(iter(specs))
+    return notes
+
+
+def committed(folder: Path) -> set[str]:
+    return committed_ids(open_store(folder.as_uri(), StoreConfig()))
+
+
+def test_every_clip_is_committed_once_by_several_workers(ray_driver: LocalRay, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    specs = [spec(f"wait {gate}", seed) for seed in range(12)]
+    notes = dispatch(setup_for(tmp_path), specs, gate=gate)
+    assert committed(tmp_path) == {one.clip_id for one in specs} == {done.clip_id for done in notes.done}
+    assert len(notes.done) == 12
+    assert len(set(notes.ready)) == 2
+    assert not notes.failed
+    assert not notes.lost
+
+
+def test_a_failing_clip_does_not_stop_the_others(ray_driver: LocalRay, tmp_path: Path) -> None:
+    specs = [spec("sunrise", seed) for seed in range(4)]
+    notes = dispatch(setup_for(tmp_path), [*specs[:2], spec("error"), *specs[2:]])
+    assert committed(tmp_path) == {one.clip_id for one in specs}
+    ((failed, decision),) = notes.failed
+    assert "the model did not like it" in failed.traceback
+    assert isinstance(decision, GiveUp)
+
+
+def test_a_killed_worker_is_replaced_and_its_clip_is_rendered_by_another(ray_driver: LocalRay, tmp_path: Path) -> None:
+    specs = [spec("sunrise", seed) for seed in range(4)]
+    fatal = spec(f"die once {tmp_path / 'died'}")
+    notes = dispatch(setup_for(tmp_path), [fatal, *specs])
+    assert committed(tmp_path) == {fatal.clip_id, *(one.clip_id for one in specs)}
+    assert len(notes.lost) == 1
+    assert {decision for _, decision in notes.failed} == {Retry(2)}
+    record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), fatal.clip_id)
+    assert record.attempt == 2
+
+
+def test_a_clip_that_kills_every_worker_is_given_up_and_blames_no_other(ray_driver: LocalRay, tmp_path: Path) -> None:
+    specs = [spec("sunrise", seed) for seed in range(6)]
+    poison = spec("die")
+    notes = dispatch(setup_for(tmp_path), [specs[0], poison, *specs[1:]])
+    assert committed(tmp_path) == {one.clip_id for one in specs}
+    assert len(notes.lost) in (3, 4)  # by a last word that was old it only saw one of the ends, and no second
+    given_up = [failed.clip_id for failed, decision in notes.failed if isinstance(decision, GiveUp)]
+    assert given_up == [poison.clip_id]
+
+
+def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(ray_driver: LocalRay, tmp_path: Path) -> None:
+    notes, ahead = Notes(), []
+
+    def specs() -> Iterator[ClipSpec]:
+        for seed in range(30):
+            ahead.append(seed - len(notes.done))
+            yield spec("sunrise", seed)
+
+    Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, notes).run(specs())
+    room = 2 * (CONFIG.workers.spool_clips + 1)
+    assert max(ahead) <= room
+
+
+def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: Path) -> None:
+    with pytest.raises(NoWorkersError, match="no worker is to be had: could not load fake: the weights are broken"):
+        dispatch(replace(setup_for(tmp_path), load_model=load_nothing), [spec("sunrise")])
+
+
+@pytest.mark.slow
+def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: LocalRay, tmp_path: Path) -> None:
+    """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
+    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=25))
+    gate = tmp_path / "gate"
+    specs = [spec(f"wait {gate}", seed) for seed in range(12)]
+
+    class Opening(Notes):
+        def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
+            super().worker_stopped(label, message, is_ready=is_ready, is_lost=is_lost)
+            if len(self.lost) == 2:
+                gate.touch()
+
+    notes = Opening()
+    Dispatcher(setup_for(tmp_path), config, 4, 0, notes).run(iter(specs))
+    assert len(notes.done) == 12
+    assert len(notes.lost) >= 2
+    assert all("not ready within 25 s" in message for message in notes.lost)
+
+
+def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_driver: LocalRay, tmp_path: Path) -> None:
+    (tmp_path / "clips").write_text("in the way")
+    notes = Notes()
+    with pytest.raises(StoreRefusedError):
+        Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, notes).run(iter([spec("sunrise")]))
+    assert not any(isinstance(decision, GiveUp) for _, decision in notes.failed)
+
+
+IMPATIENT = replace(CONFIG, stall=StallPolicy(beat_interval_s=0.5, beat_timeout_s=6, first_s=6, factor=3, min_s=6))
+
+
+def failures_of(notes: Notes) -> list[tuple[str, str]]:
+    return [(failed.clip_id, failed.failure_class) for failed, _ in notes.failed]
+
+
+def test_a_worker_answers_while_it_computes(ray_driver: LocalRay, tmp_path: Path) -> None:
+    gate, one = tmp_path / "gate", spec(f"wait {tmp_path / 'gate'}")
+
+    class Opening(Notes):
+        def worker_beat(self, beat: WorkerBeat) -> None:
+            super().worker_beat(beat)
+            if [clip for clip in beat.clips if clip.stage == "denoise"]:
+                gate.touch()
+
+    notes = Opening()
+    Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter([one]))
+    assert [done.clip_id for done in notes.done] == [one.clip_id]
+    assert all(beat.memory_bytes > 0 for beat in notes.beats)
+    assert notes.done[0].memory_bytes > 0
+
+
+def test_a_worker_that_is_frozen_is_killed_and_its_clip_is_rendered_by_another(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    specs = [spec("sunrise", seed) for seed in range(4)]
+    freezing = spec(f"stop once {tmp_path / 'frozen'}")
+    notes = dispatch(setup_for(tmp_path), [freezing, *specs], IMPATIENT)
+    assert committed(tmp_path) == {freezing.clip_id, *(one.clip_id for one in specs)}
+    assert {failure_class for _, failure_class in failures_of(notes)} == {"stall"}  # of what it last said it was at
+    (message,) = notes.lost
+    label, text = message.split(": ")
+    assert text.startswith("no word from it for")
+    assert not is_alive(int(label.split(":")[1]))
+
+
+def is_alive(pid: int) -> bool:
+    """After a while: its raylet kills what does not answer after some seconds."""
+    try:
+        psutil.Process(pid).wait(timeout=20)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.TimeoutExpired:
+        return True
+    return False
+
+
+def test_a_clip_that_hangs_on_every_worker_is_given_up_and_the_others_are_not(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    specs = [spec("sunrise", seed) for seed in range(4)]
+    hanging = spec(f"wait {tmp_path / 'never'}")
+    notes = dispatch(setup_for(tmp_path), [hanging, *specs], IMPATIENT)
+    assert committed(tmp_path) == {one.clip_id for one in specs}
+    assert failures_of(notes) == [(hanging.clip_id, "stall"), (hanging.clip_id, "stall")]
+    assert "no progress in denoise after step 2" in notes.failed[0][0].message
+    assert isinstance(notes.failed[1][1], GiveUp)
+
+
+def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    specs = [spec(f"wait {gate}", seed) for seed in range(6)]
+
+    class Asking(Notes):
+        def worker_ready(self, label: str, device: str) -> None:
+            super().worker_ready(label, device)
+            if len(self.ready) == 1:
+                os.kill(int(label.split(":")[1]), signal.SIGTERM)
+
+        def worker_beat(self, beat: WorkerBeat) -> None:
+            super().worker_beat(beat)
+            if beat.is_draining and beat.clips:
+                gate.touch()
+
+    notes = Asking()
+    Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter(specs))
+    assert len(notes.done) == 6
+    assert not notes.failed
+    assert not notes.lost
+    assert [message.split(": ")[1] for message in notes.replaced] == ["it was told to end"]
+
+
+def test_a_worker_is_replaced_after_its_share_of_clips(ray_driver: LocalRay, tmp_path: Path) -> None:
+    config = replace(CONFIG, workers=replace(CONFIG.workers, recycle_after_clips=4))
+    notes = Notes()
+    Dispatcher(setup_for(tmp_path), config, 1, 0, notes).run(spec("sunrise", seed) for seed in range(9))
+    assert len(notes.done) == 9
+    assert not notes.lost
+    assert len(set(notes.ready)) >= 2
+    assert notes.replaced[0].endswith("recycled after 4 clips")
+
+
+def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_the_rest(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    never = spec(f"wait {tmp_path / 'never'}")
+
+    class Stopping(Notes):
+        dispatcher: Dispatcher | None = None
+
+        def worker_beat(self, beat: WorkerBeat) -> None:
+            if [clip for clip in beat.clips if clip.stage == "denoise"] and self.dispatcher is not None:
+                self.dispatcher.request_stop("by somebody")
+
+    notes = Stopping()
+    notes.dispatcher = Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes)
+    with pytest.raises(StoppedError, match="by somebody"):
+        notes.dispatcher.run(iter([never, spec("sunrise")]))
+    assert not notes.failed
+
+
+def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> None:
+    placing = SingleWorkers(setup_for(tmp_path), CONFIG, 0)
+    (node,) = cluster_nodes()
+    kept_off, other = (placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
+    ray.get(other.load, timeout=120)
+    ready, _ = ray.wait([kept_off.load], timeout=3)
+    assert not ready
+    for placed in (kept_off, other):
+        placing.stop(placed, may_return=False)
+
+
+def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:
+    (machine,) = cluster_machines()
+    assert machine["CPU"] == 2
+    (node,) = cluster_nodes()
+    assert node["node_id"]
+
+
+@pytest.mark.parametrize(("cause", "is_charged"), [(RankLostError("gone"), True), (RankPreemptedError("taken"), False)])
+def test_a_group_that_lost_a_rank_to_a_preemption_while_it_loaded_does_not_count_towards_the_end_of_the_run(
+    cause: Exception, is_charged: bool
+) -> None:
+    failed = not_loaded(1, "wan", RayTaskError("load", "", cause))
+    assert (failed.is_charged, failed.is_final) == (is_charged, False)

@@ -1,0 +1,204 @@
+import re
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any, get_args
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from jobs.manifest.clip_id import LATER_FIELDS, clip_id
+from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
+from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+
+LORA = LoraIdentity("Org/Style", "c0ffee/sha256:00", 1.0, "all")
+MODEL = ModelIdentity("tiny", "package:tiny", "r1", "float32", "UniPCMultistepScheduler")
+REQUEST = GenerationRequest(
+    prompt="a red circle",
+    negative_prompt="blue",
+    shape=VideoShape(17, 64, 96),
+    fps=8.0,
+    sampling=SamplingParams(num_inference_steps=8, guidance_scale=2.0, flow_shift=3.0, seed=7),
+    nag=NagParams(nag_scale=9.0, nag_tau=2.5, nag_alpha=0.25, nag_start=0.1, nag_end=0.9),
+    method="cfg+nag",
+    vsf=VsfParams(vsf_scale=2.0, vsf_bias=0.3),
+    nasa=NasaParams(nasa_scale=0.4),
+)
+METHODS: tuple[GuidanceMethod, ...] = get_args(GuidanceMethod)
+OTHER_CHOICES = {"cfg+nag": "cfg", "l1": "l2"}
+
+texts = st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30).filter(
+    lambda text: text.strip()
+)
+
+
+def requests_with(method: GuidanceMethod) -> st.SearchStrategy[GenerationRequest]:
+    return st.builds(
+        GenerationRequest,
+        prompt=texts,
+        negative_prompt=texts | st.just(""),
+        shape=st.builds(
+            VideoShape,
+            st.integers(1, 200),
+            st.integers(1, 99).map(lambda n: 2 * n),
+            st.integers(1, 99).map(lambda n: 2 * n),
+        ),
+        fps=st.floats(1, 240),
+        sampling=st.builds(
+            SamplingParams,
+            num_inference_steps=st.integers(10, 1000),  # so that every range of NAG below holds a step
+            guidance_scale=st.floats(1, 100, exclude_min=True) if method in CFG_METHODS else st.just(1.0),
+            flow_shift=st.none() | st.floats(0.1, 20),
+            seed=st.integers(0, 2**63 - 1),
+        ),
+        nag=st.builds(
+            NagParams,
+            nag_scale=st.floats(1, 100),
+            nag_tau=st.floats(0.1, 10),
+            nag_alpha=st.floats(0, 1),
+            nag_start=st.floats(0, 0.4),
+            nag_end=st.floats(0.5, 1),
+            nag_norm=st.sampled_from(["l1", "l2"]),
+        ),
+        method=st.just(method),
+        vsf=st.builds(VsfParams, vsf_scale=st.floats(0, 10), vsf_bias=st.floats(0, 5)),
+        nasa=st.builds(NasaParams, nasa_scale=st.floats(0, 10)),
+    )
+
+
+requests = st.sampled_from(METHODS).flatmap(requests_with)
+models = st.builds(
+    ModelIdentity,
+    *[texts] * 6,
+    max_sequence_length=st.integers(1, 4096),
+    first_block_cache=st.none() | st.floats(0, 1, exclude_min=True),
+    compile=st.booleans(),
+    vae_tiling=st.booleans(),
+)
+
+
+def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in fields(value):
+        entry = getattr(value, field.name)
+        found |= leaves(entry, f"{prefix}{field.name}.") if is_dataclass(entry) else {prefix + field.name: entry}
+    return found
+
+
+def replaced(value: Any, path: str, leaf: Any) -> Any:
+    name, _, rest = path.partition(".")
+    return replace(value, **{name: replaced(getattr(value, name), rest, leaf) if rest else leaf})
+
+
+def changed(leaf: Any) -> Any:
+    """Another value that the field's checks allow."""
+    match leaf:
+        case str() if leaf in OTHER_CHOICES:
+            return OTHER_CHOICES[leaf]
+        case str():
+            return leaf + "x"
+        case bool():
+            return not leaf
+        case int():
+            return leaf + 2
+        case tuple():
+            return (*leaf, LORA)
+        case None:
+            return 0.08
+        case _:
+            return leaf + 0.05
+
+
+def test_an_id_is_32_hex_digits_and_never_changes() -> None:
+    assert clip_id(MODEL, REQUEST) == "6b56d5f2ac9fadb32dcb232a5445cf85"
+
+
+def test_an_id_from_before_a_field_came_stands() -> None:
+    """Computed when `ModelIdentity` ended in `fuse_loras`."""
+    loras = (LORA, replace(LORA, weight=-0.5, component="transformer"))
+    model = ModelIdentity("a", "Org/A", "c0ffee", "bfloat16", "saved", "bfloat16", 128, 0.05, 0.025, loras, True)
+    assert clip_id(model, REQUEST) == "678f8c6dca1cb39c90133eb19efbb456"
+
+
+def test_only_a_field_that_has_a_default_can_come_later() -> None:
+    later = [field for field in fields(ModelIdentity) if field.name in LATER_FIELDS]
+    assert len(later) == len(LATER_FIELDS)
+    assert all(field.default is not MISSING for field in later)
+
+
+@pytest.mark.parametrize("path", leaves(REQUEST))
+def test_every_field_of_the_request_changes_the_id(path: str) -> None:
+    other = replaced(REQUEST, path, changed(leaves(REQUEST)[path]))
+    assert clip_id(MODEL, other) != clip_id(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize("path", leaves(MODEL))
+def test_every_field_of_the_model_changes_the_id(path: str) -> None:
+    other = replaced(MODEL, path, changed(leaves(MODEL)[path]))
+    assert clip_id(other, REQUEST) != clip_id(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize("path", leaves(LORA))
+def test_every_field_of_a_lora_changes_the_id(path: str) -> None:
+    one, other = (replace(MODEL, loras=(lora,)) for lora in (LORA, replaced(LORA, path, changed(leaves(LORA)[path]))))
+    assert clip_id(one, REQUEST) != clip_id(other, REQUEST)
+
+
+def test_the_order_of_loras_counts_and_how_a_whole_weight_is_written_does_not() -> None:
+    second = replace(LORA, source="Org/Speed", weight=2.0)
+    ids = [clip_id(replace(MODEL, loras=loras), REQUEST) for loras in ((LORA, second), (second, LORA))]
+    assert ids[0] != ids[1]
+    assert clip_id(replace(MODEL, loras=(LORA, replace(second, weight=2))), REQUEST) == ids[0]
+
+
+def test_a_flow_shift_as_saved_is_not_any_number() -> None:
+    assert clip_id(MODEL, replaced(REQUEST, "sampling.flow_shift", None)) != clip_id(MODEL, REQUEST)
+
+
+@pytest.mark.parametrize(
+    "path", ["fps", "sampling.guidance_scale", "sampling.flow_shift", "nag.nag_scale", "vsf.vsf_bias"]
+)
+def test_an_int_in_a_float_field_is_the_same_clip(path: str) -> None:
+    assert clip_id(MODEL, replaced(REQUEST, path, 4)) == clip_id(MODEL, replaced(REQUEST, path, 4.0))
+
+
+def test_minus_zero_is_zero() -> None:
+    zero, minus_zero = (replaced(REQUEST, "nag.nag_start", value) for value in (0.0, -0.0))
+    assert clip_id(MODEL, zero) == clip_id(MODEL, minus_zero)
+
+
+def test_text_cannot_move_from_one_field_to_the_next() -> None:
+    one = replace(REQUEST, prompt='a","negative_prompt":"b', negative_prompt="")
+    other = replace(REQUEST, prompt="a", negative_prompt="b")
+    assert clip_id(MODEL, one) != clip_id(MODEL, other)
+
+
+def test_the_name_of_a_clip_is_not_in_its_id() -> None:
+    assert not {"name", "clip_id"} & leaves(REQUEST).keys()
+    one, other = (ClipSpec(clip_id(MODEL, REQUEST), name, MODEL, REQUEST) for name in ("a", "b"))
+    assert one.clip_id == other.clip_id
+
+
+@given(models, requests)
+def test_equal_values_give_equal_ids(model: ModelIdentity, request: GenerationRequest) -> None:
+    found = clip_id(model, request)
+    assert re.fullmatch(r"[0-9a-f]{32}", found)
+    assert clip_id(replace(model), replace(request, shape=replace(request.shape), nag=replace(request.nag))) == found
+
+
+@given(models, requests, models, requests)
+def test_unequal_values_give_unequal_ids(
+    model: ModelIdentity, request: GenerationRequest, other_model: ModelIdentity, other_request: GenerationRequest
+) -> None:
+    assume((model, request) != (other_model, other_request))
+    assert clip_id(model, request) != clip_id(other_model, other_request)
+
+
+@given(requests, st.sampled_from(sorted(leaves(REQUEST))), st.data())
+def test_one_field_alone_makes_another_clip(request: GenerationRequest, path: str, data: st.DataObject) -> None:
+    methods: list[GuidanceMethod] = [
+        method for method in METHODS if (method in CFG_METHODS) == request.has_cfg
+    ]  # its guidance_scale fits
+    leaf = leaves(data.draw(st.sampled_from(methods).flatmap(requests_with)))[path]
+    assume(leaf != leaves(request)[path])
+    assert clip_id(MODEL, replaced(request, path, leaf)) != clip_id(MODEL, request)

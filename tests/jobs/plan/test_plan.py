@@ -1,0 +1,180 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import ManifestError
+from jobs.manifest.manifest import open_manifest
+from jobs.plan.plan import PlanGroup, make_plan, render_plan_text
+from pipelines.parallel_config import ParallelConfig
+from pipelines.request import VideoShape
+from tests.fakes.catalog import FakeCatalog
+
+Write = Callable[[str, str | bytes], Path]
+
+ROWS = [
+    {"prompt": "a"},
+    {"prompt": "b"},
+    {"prompt": "a"},
+    {"prompt": "c", "num_inference_steps": 4},
+    {"prompt": "c", "model": "coarse", "width": 96},
+]
+
+
+@pytest.fixture
+def rows(write: Write) -> Path:
+    return write("night.jsonl", "\n".join(json.dumps(row) for row in ROWS))
+
+
+def test_a_plan_counts_clips_and_repeats(rows: Path, catalog: FakeCatalog) -> None:
+    plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
+    assert (plan.name, plan.num_rows, plan.num_repeats, plan.num_clips) == ("night", 5, 1, 4)
+    assert (plan.num_done, plan.num_quarantined, plan.num_pending) == (0, 0, 4)
+    assert [spec.request.prompt for spec in plan.pending()] == ["a", "b", "c", "c"]
+
+
+def test_clips_that_are_done_or_given_up_are_not_pending(rows: Path, catalog: FakeCatalog) -> None:
+    manifest = open_manifest(rows, catalog, model="tiny")
+    a, b, c, d = (spec.clip_id for spec in manifest.specs())
+    plan = make_plan(manifest, {a, b}, {b, c, "of another manifest"})
+    assert (plan.num_done, plan.num_quarantined, plan.num_pending) == (2, 1, 1)
+    assert [spec.clip_id for spec in plan.pending()] == [d]
+    assert [spec.clip_id for spec in plan.pending()] == [d]
+
+
+def test_a_plan_groups_clips_that_take_equally_long(rows: Path, catalog: FakeCatalog) -> None:
+    manifest = open_manifest(rows, catalog, model="tiny")
+    plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
+    assert plan.groups == (
+        PlanGroup("coarse", VideoShape(17, 64, 96), 8, num_clips=1, num_pending=1),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 4, num_clips=1, num_pending=1),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, num_clips=2, num_pending=1),
+    )
+
+
+def test_the_last_row_is_checked_before_anything_runs(write: Write, catalog: FakeCatalog) -> None:
+    path = write("a.jsonl", '{"prompt": "a"}\n' * 3 + '{"prompt": ""}\n')
+    with pytest.raises(ManifestError, match=r"a\.jsonl:4: prompt is empty"):
+        make_plan(open_manifest(path, catalog, model="tiny"), set(), set())
+
+
+def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
+    manifest = open_manifest(rows, catalog, model="tiny")
+    plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
+    assert render_plan_text(plan) == (
+        "night: 4 clips (5 rows, 1 repeat)\n"
+        "  done 1, in quarantine 0, to render 3\n"
+        "\n"
+        "  model   size   frames  steps  clips  to render\n"
+        "  coarse  96x64      17      8      1          1\n"
+        "  tiny    64x64      17      4      1          1\n"
+        "  tiny    64x64      17      8      2          1"
+    )
+
+
+GROUPED = [
+    {"prompt": "a"},
+    {"prompt": "b", "parallel": {"ulysses": 2, "ring": 2, "across_hosts": True}},
+    {"prompt": "c", "parallel": {"ulysses": 4}},
+    {"prompt": "d", "parallel": {"ulysses": 4}},
+    {"prompt": "e", "parallel": {"ulysses": 4}, "num_frames": 13},
+]
+
+
+@pytest.fixture
+def grouped(write: Write) -> Path:
+    return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
+
+
+def test_clips_for_other_devices_are_other_groups_of_the_plan(grouped: Path, catalog: FakeCatalog) -> None:
+    plan = make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
+    assert plan.groups == (
+        PlanGroup("tiny", VideoShape(13, 64, 64), 8, 1, 1, ParallelConfig(4)),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, 1, 1),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, 1, 1, ParallelConfig(2, 2, across_hosts=True)),
+        PlanGroup("tiny", VideoShape(17, 64, 64), 8, 2, 2, ParallelConfig(4)),
+    )
+
+
+def test_devices_have_a_column_where_some_clip_is_for_a_group(grouped: Path, catalog: FakeCatalog) -> None:
+    printed = render_plan_text(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
+    assert printed.splitlines()[3:] == [
+        "  model  size   devices                          frames  steps  clips  to render",
+        "  tiny   64x64  ulysses 4                            13      8      1          1",
+        "  tiny   64x64  one device                           17      8      1          1",
+        "  tiny   64x64  ulysses 2 x ring 2 across hosts      17      8      1          1",
+        "  tiny   64x64  ulysses 4                            17      8      2          2",
+    ]
+
+
+def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None:
+    plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
+    assert render_plan_text(plan, ["take two", "or one"]) == f"{render_plan_text(plan)}\n  take two\n  or one"
+
+
+def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
+    text = "name: a\nmodel: tiny\naxes: {prompt: [p], num_inference_steps: {range: [1, 31]}}"
+    printed = render_plan_text(make_plan(open_manifest(write("a.yaml", text), catalog), set(), set()))
+    assert printed.endswith("\n  and 10 more kinds of clip")
+    assert printed.count("\n") == 24
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from jobs.manifest import open_manifest
+from jobs.plan import make_plan
+from tests.fakes.catalog import FakeCatalog
+
+def peak_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def plan(path):
+    return make_plan(open_manifest(Path(path), FakeCatalog(), model="tiny"), set(), set())
+
+plan(sys.argv[1])
+before = peak_bytes()
+counted = plan(sys.argv[2]).num_clips
+print(counted, peak_bytes() - before)
+"""
+
+
+def planned(small: Path, large: Path) -> tuple[int, int]:
+    """Clips in `large`, and the bytes that planning it takes above planning `small`, in a process of its own."""
+    command = [sys.executable, "-c", MEASURE, str(small), str(large)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    num_clips, num_bytes = done.stdout.split()
+    return int(num_clips), int(num_bytes)
+
+
+def bytes_of_digests(num_clips: int) -> int:
+    """A table at most three quarters full, and its half while it grows."""
+    num_slots = 1024
+    while 4 * num_clips > 3 * num_slots:
+        num_slots *= 2
+    return num_slots * 16 * 3 // 2
+
+
+@pytest.mark.slow
+def test_a_long_jsonl_is_planned_in_the_memory_of_its_digests(write: Write) -> None:
+    row = '{"prompt": "a red circle moving right over a green background", "seed": %d}\n'
+    small = write("small.jsonl", "".join(row % seed for seed in range(100)))
+    large = write("large.jsonl", "".join(row % seed for seed in range(300_000)))
+    num_clips, num_bytes = planned(small, large)
+    assert num_clips == 300_000
+    assert num_bytes < bytes_of_digests(num_clips) + 2_000_000
+
+
+@pytest.mark.slow
+def test_a_large_product_is_planned_in_the_memory_of_its_digests(write: Write) -> None:
+    text = "name: a\nmodel: tiny\naxes: {prompt: {file: %s.txt}, seed: {range: [0, %d]}}"
+    for name, size in (("small", 10), ("large", 400)):
+        write(f"{name}.txt", "".join(f"a red circle number {number}\n" for number in range(size)))
+    num_clips, num_bytes = planned(
+        write("small.yaml", text % ("small", 10)), write("large.yaml", text % ("large", 400))
+    )
+    assert num_clips == 160_000
+    assert num_bytes < bytes_of_digests(num_clips) + 2_000_000

@@ -1,0 +1,87 @@
+"""Which kinds of worker a plan needs, and how many of each there are to be."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.config import WorkerConfig
+from jobs.errors import NoWorkersError, PlacementError
+from jobs.manifest.manifest import open_manifest
+from jobs.plan.group_capacity import RankResources
+from jobs.plan.plan import Plan, make_plan
+from jobs.plan.worker_kinds import WorkerKind, check_places, count_workers, pending_kinds, reserved_by
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from tests.fakes.catalog import FakeCatalog
+
+PAIR, FOUR = ParallelConfig(ulysses=2), ParallelConfig(ulysses=4)
+CPU = RankResources(num_cpus=1)
+GPU = RankResources(num_cpus=1, num_gpus=1)
+ROWS = [
+    {"prompt": "a"},
+    {"prompt": "b", "parallel": {"ulysses": 4}},
+    {"prompt": "c", "model": "coarse"},
+    {"prompt": "d", "num_inference_steps": 4},
+]
+
+
+@pytest.fixture
+def plan(write: Callable[[str, str | bytes], Path], catalog: FakeCatalog) -> Plan:
+    """Of which the clip of `coarse` is done."""
+    path = write("night.jsonl", "\n".join(json.dumps(row) for row in ROWS))
+    manifest = open_manifest(path, catalog, model="tiny")
+    done = {spec.clip_id for spec in manifest.specs() if spec.model.name == "coarse"}
+    return make_plan(manifest, done, set())
+
+
+def test_a_kind_is_a_model_and_a_group_and_counts_what_is_pending(plan: Plan) -> None:
+    alone, group = WorkerKind("tiny", ONE_DEVICE), WorkerKind("tiny", FOUR)
+    assert pending_kinds(plan) == {alone: 2, group: 1}
+    assert [spec.request.prompt for spec in plan.pending() if alone.renders(spec)] == ["a", "d"]
+    assert [spec.request.prompt for spec in plan.pending() if group.renders(spec)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("machines", "reserved", "count", "num_clips", "expected"),
+    [
+        ([{"CPU": 8.0}], CPU, None, 100, 8),
+        ([{"CPU": 5.0}, {"CPU": 3.0}], RankResources(num_cpus=2), None, 100, 4),
+        ([{"CPU": 8.0}], CPU, None, 3, 3),
+        ([{"CPU": 8.0}], CPU, 2, 100, 2),
+        ([{"CPU": 64.0, "GPU": 4.0}, {"CPU": 8.0}], GPU, None, 100, 4),
+    ],
+)
+def test_there_is_a_worker_for_each_device(
+    machines: list[dict[str, float]], reserved: RankResources, count: int | None, num_clips: int, expected: int
+) -> None:
+    assert count_workers(ONE_DEVICE, reserved, WorkerConfig(count=count), machines, num_clips) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "num_clips", "expected"),
+    [(None, 100, 3), (2, 100, 2), (9, 100, 3), (None, 1, 1)],
+)
+def test_there_is_a_group_for_each_place(count: int | None, num_clips: int, expected: int) -> None:
+    machines = [{"CPU": 5.0}, {"CPU": 3.0}]
+    assert count_workers(PAIR, CPU, WorkerConfig(count=count), machines, num_clips) == expected
+
+
+def test_a_cluster_without_a_gpu_is_refused_for_a_model_that_needs_one() -> None:
+    with pytest.raises(NoWorkersError, match="the cluster has no GPU"):
+        count_workers(ONE_DEVICE, GPU, WorkerConfig(), [{"CPU": 8.0}], 5)
+
+
+@pytest.mark.parametrize(("machines", "num_gpus"), [([{"CPU": 8.0}], 0), ([{"CPU": 8.0}, {"GPU": 2.0}], 1)])
+def test_a_model_takes_gpus_where_there_are_any(
+    catalog: FakeCatalog, machines: list[dict[str, float]], num_gpus: int
+) -> None:
+    assert reserved_by(WorkerKind("tiny", PAIR), catalog, WorkerConfig(num_cpus=3), machines) == RankResources(
+        3, num_gpus
+    )
+
+
+def test_what_a_cluster_has_no_place_for_is_refused_and_nothing_else(plan: Plan, catalog: FakeCatalog) -> None:
+    check_places(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
+    with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
+        check_places(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])

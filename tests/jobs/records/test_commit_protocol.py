@@ -1,0 +1,595 @@
+"""The commit, under any interleaving of its steps.
+
+The real `upload_clip`, `commit_record` and `write_quarantine` run one store operation at a time, in an order that
+Hypothesis draws: several attempts at the same clips, some with the same bytes and some with others; drivers that resume
+from a listing; one that gives clips up; and the real search for garbage, with its removal. Any of them may crash, be
+told nothing, be lied to, or go on hours later. After every step what a record promises is looked at.
+
+A writer is a plain function that is run from its beginning for every step: the operations that it has done are answered
+from its journal, the next one is done, and the one after that stops it. `time`, as an operation, is journalled too.
+"""
+
+import hashlib
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import jobs.records.commit
+import jobs.records.schema
+from jobs.config import EncodingConfig
+from jobs.errors import ObjectExistsError, StoreError, StoreUnavailableError
+from jobs.records.commit import (
+    COMMIT_WITHIN_S,
+    UploadedClip,
+    commit_record,
+    committed_ids,
+    lift_quarantine,
+    quarantined_ids,
+    upload_clip,
+    write_quarantine,
+)
+from jobs.records.garbage import Garbage, find_garbage, remove_garbage
+from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key, utc_iso
+from jobs.store.store import Store
+from jobs.store.uri import StoredObject
+from jobs.types import ModelIdentity
+from nag.params import NagParams
+from pipelines.parallel_config import ONE_DEVICE
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from tests.fakes.store import MemoryObject, MemoryStore, Trouble
+
+CLIPS = ("a" * 32, "b" * 32)
+BODIES = (b"one", b"two", b"one")  # of the writers of each clip: two render the same bytes
+RESUMED = 2  # the writer that a driver starts after listing what is done
+SPARED_S = 24 * 3600.0  # younger MP4s are not removed
+IN_FLIGHT_S = SPARED_S - COMMIT_WITHIN_S - 1  # what is underway for longer than this never arrives; S3 allows 15 min
+
+
+NOTHING = MemoryObject(b"", 0.0)
+
+
+class BrokenPromiseError(AssertionError):
+    """An invariant does not hold."""
+
+
+class NotYetError(BaseException):
+    """The writer has done what it may for now: nothing may catch it."""
+
+
+@dataclass(frozen=True)
+class PreparedRecord(ClipRecord):
+    """A record whose JSON is made once, which is what the time of ten thousand schedules would go to."""
+
+    def to_json(self) -> bytes:
+        if "json" not in self.__dict__:
+            self.__dict__["json"] = super().to_json()
+        return self.__dict__["json"]
+
+
+def record_of(clip_id: str, number: int) -> ClipRecord:
+    body = BODIES[number]
+    digest = hashlib.sha256(body).hexdigest()
+    key = jobs.records.schema.clip_key(clip_id, digest)
+    return PreparedRecord(
+        clip_id=clip_id,
+        name="spring",
+        model=ModelIdentity("fake", "package:fake", "r1", "float32", "saved"),
+        request=GenerationRequest("x", "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 0), NagParams()),
+        parallel=ONE_DEVICE,
+        run_id="run-1",
+        attempt=number + 1,
+        uri=f"memory://store/{key}",
+        key=key,
+        sha256=digest,
+        num_bytes=len(body),
+        num_frames=5,
+        width=32,
+        height=32,
+        fps=8.0,
+        committed_at=utc_iso(0),
+        timings=(),
+        encoding=EncodingConfig(),
+        worker=WorkerIdentity("host", "node", "cpu", number),
+        peak_memory_bytes=0,
+        peak_memory_kind="host",
+        host_memory_bytes=0,
+        attention="fused",
+        nag_coverage=NagCoverage(1, 1),
+        versions={},
+    )
+
+
+@dataclass(frozen=True)
+class PreparedQuarantine(QuarantineRecord):
+    """As `PreparedRecord`."""
+
+    def to_json(self) -> bytes:
+        if "json" not in self.__dict__:
+            self.__dict__["json"] = super().to_json()
+        return self.__dict__["json"]
+
+
+def quarantine_of(clip_id: str) -> QuarantineRecord:
+    return PreparedQuarantine(
+        clip_id=clip_id,
+        name="spring",
+        run_id="run-1",
+        reason="failed on 3 workers",
+        num_attempts=3,
+        failure_class="clip",
+        error_type="CheckError",
+        message="frozen",
+        worker="host:1",
+        quarantined_at=utc_iso(0),
+    )
+
+
+QUARANTINES = {clip_id: quarantine_of(clip_id) for clip_id in CLIPS}
+
+
+# the protocol, and what a writer does with it
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The functions under test, of which a planted bug replaces one."""
+
+    upload: Callable[..., UploadedClip] = upload_clip
+    commit: Callable[..., bool] = commit_record
+    key: Callable[[str, str], str] = clip_key
+    record_first: bool = False
+    believes: bool = False  # a client that takes every answer at its word
+    spared_s: float = SPARED_S
+    looks_twice: bool = True  # before an MP4 is removed
+
+
+@dataclass
+class Operation:
+    """One that a writer asked for: how to do it, and until when it can arrive."""
+
+    expires_at: float
+    do: Callable[[], Any]
+
+
+@dataclass
+class JournalledStore:
+    """The store as one writer sees it, which answers what was done before and does one operation more."""
+
+    inner: MemoryStore
+    uploaded: set[str] = field(default_factory=set[str])
+    journal: list[Any] = field(default_factory=list[Any])
+    position: int = 0
+    waiting: Operation | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.inner.uri
+
+    def uri_of(self, key: str) -> str:
+        return self.inner.uri_of(key)
+
+    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        def write() -> None:
+            before = self.inner.objects.get(key)
+            try:
+                self.inner.put(key, body, content_type)
+            finally:  # an answer that is lost leaves the object there
+                if self.inner.objects.get(key) is not before:
+                    self.uploaded.add(key)
+
+        self._step(write)
+
+    def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
+        self._step(lambda: self.inner.put_if_absent(key, body, content_type))
+
+    def get(self, key: str) -> bytes:
+        return self._step(lambda: self.inner.get(key))
+
+    def exists(self, key: str) -> bool:
+        return self._step(lambda: self.inner.exists(key))
+
+    def delete(self, key: str) -> None:
+        self._step(lambda: self.inner.delete(key))
+
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
+        return iter(self._step(lambda: list(self.inner.entries(prefix))))
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix))
+
+    def check_access(self) -> None:
+        self._step(self.inner.check_access)
+
+    def pause(self) -> None:
+        """Where a process may stand still for as long as it likes: a container is paused, a machine sleeps."""
+        self._step(lambda: None, math.inf)
+
+    def now(self) -> float:
+        """The time at which the writer came here first: a writer reads it and goes on at once."""
+        if self.position == len(self.journal):
+            self.journal.append(self.inner.now())
+        self.position += 1
+        return self.journal[self.position - 1]
+
+    def _step(self, do: Callable[[], Any], limit_s: float = IN_FLIGHT_S) -> Any:
+        if self.position == len(self.journal):
+            self.waiting = Operation(self.inner.now() + limit_s, do)
+            raise NotYetError
+        self.position += 1
+        answer = self.journal[self.position - 1]
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+
+Program = Callable[[JournalledStore], Any]
+
+
+@dataclass
+class Writer:
+    """A process that carries out a program, until it is told the outcome, fails, or dies."""
+
+    program: Program
+    store: JournalledStore
+    is_dead: bool = False
+    told: Any = None
+    outcome: str = ""  # "told" or "failed"; empty while it runs
+
+    def __post_init__(self) -> None:
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Runs up to the next operation, or to the end."""
+        self.store.position = 0
+        try:
+            self.told = self.program(self.store)
+        except NotYetError:
+            return
+        except StoreError:
+            self.outcome = "failed"
+        else:
+            self.outcome = "told"
+
+    def restart(self) -> None:
+        """Another attempt, or the same one after a failure: from the upload again."""
+        self.store = JournalledStore(self.store.inner, self.store.uploaded)
+        self.is_dead, self.told, self.outcome = False, None, ""
+        self.go_on()
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The records that the writers would commit, by clip and writer, and what is written of each."""
+
+    records: dict[tuple[str, int], ClipRecord]
+    contents: dict[tuple[str, int], bytes]
+
+    @classmethod
+    def make(cls) -> Self:
+        records = {(clip_id, number): record_of(clip_id, number) for clip_id in CLIPS for number in range(len(BODIES))}
+        return cls(records, {key: record.to_json() for key, record in records.items()})
+
+
+@dataclass
+class World:
+    """A store, all who write to it, and the clock."""
+
+    protocol: Protocol
+    cast: Cast
+    clock_s: float = 0.0
+    seen: dict[str, bytes] = field(default_factory=dict[str, bytes])  # records, as they were first seen
+    in_flight: deque[Operation] = field(default_factory=deque[Operation])
+    doomed: deque[Garbage] = field(default_factory=deque[Garbage])
+    verified: dict[str, tuple[MemoryObject, MemoryObject]] = field(default_factory=dict[str, Any])
+    happened: Counter[str] = field(default_factory=Counter[str])
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(now=lambda: self.clock_s, believes=self.protocol.believes)
+        self.by_content = {content: writer for writer, content in self.cast.contents.items()}
+        self.writers = {
+            key: Writer(self.render(record, resumes=key[1] == RESUMED), JournalledStore(self.store))
+            for key, record in self.cast.records.items()
+        }
+        self.untold = set(self.writers)
+        self.giver_up = Writer(self.give_up, JournalledStore(self.store))
+
+    # programs
+
+    def render(self, record: ClipRecord, *, resumes: bool) -> Program:
+        body = BODIES[record.attempt - 1]
+
+        def program(store: JournalledStore) -> bool | None:
+            """Whether the record is its own; None where a listing showed that the clip is done."""
+            if resumes and record.clip_id in committed_ids(store):
+                return None
+            if self.protocol.record_first:
+                early = UploadedClip(record.clip_id, record.uri, record.key, record.sha256, len(body), store.now())
+                told = self.protocol.commit(store, early, record, store.now)
+                store.pause()
+                self.protocol.upload(store, record.clip_id, body, store.now)
+                return told
+            clip = self.protocol.upload(store, record.clip_id, body, store.now)
+            store.pause()
+            return self.protocol.commit(store, clip, record, store.now)
+
+        return program
+
+    def give_up(self, store: JournalledStore) -> None:
+        for clip_id in CLIPS:
+            write_quarantine(store, QUARANTINES[clip_id])
+
+    # steps
+
+    def act(self, writer: Writer, fate: str) -> bool:
+        """One operation of one writer, with what becomes of it. False where it has come to its end."""
+        if writer.is_dead or writer.outcome == "failed":
+            writer.restart()
+        operation = writer.store.waiting
+        if operation is None:
+            return False
+        if operation.expires_at == math.inf and "crash" not in fate:
+            fate = "well"  # of standing still there is no answer that could be lost
+        self.happened[fate] += 1
+        if self.clock_s > operation.expires_at or fate == "crash":
+            writer.is_dead = True
+            return True
+        if fate == "in flight":  # the client gives up, and what it sent arrives later
+            self.in_flight.append(operation)
+            answer: Any = StoreUnavailableError("no answer")
+        else:
+            answer = self.do(operation, fate)
+        if fate == "sent again":  # the client has no answer, and sends it again when it is next
+            return True
+        writer.is_dead = fate == "crash after"
+        writer.store.waiting = None
+        writer.store.journal.append(answer)
+        if not writer.is_dead:
+            writer.go_on()
+        return True
+
+    def do(self, operation: Operation, fate: str) -> Any:
+        """What the writer's operation comes to: its answer, or the error in place of one."""
+        self.store.troubles.append(TROUBLES.get(fate))
+        try:
+            return operation.do()
+        except StoreError as error:
+            return error
+        finally:
+            self.store.troubles.clear()
+
+    def deliver(self) -> None:
+        if self.in_flight:
+            operation = self.in_flight.popleft()
+            if self.clock_s <= operation.expires_at:
+                self.happened["late arrival"] += 1
+                self.do(operation, "well")
+
+    def find_garbage(self) -> None:
+        self.doomed = deque(find_garbage(self.store, self.clock_s - self.protocol.spared_s))
+
+    def remove(self) -> None:
+        """Removes a piece of garbage, after a second look. That nobody writes between that look and the removal is
+        what the lease is for.
+        """
+        if not self.doomed:
+            return
+        one = self.doomed.popleft()
+        if not self.protocol.looks_twice:
+            self.store.delete(one.stored.key)
+            return
+        removed = remove_garbage(self.store, [one], self.clock_s - self.protocol.spared_s, lambda: None)
+        self.happened["removal" if removed.num_removed else "removal spared"] += 1
+
+    def sleep(self, duration_s: float) -> None:
+        self.clock_s += duration_s
+        waiting = [writer.store.waiting for writer in self.writers.values() if not writer.is_dead]
+        self.happened["standing still"] += sum(each is not None and each.expires_at == math.inf for each in waiting)
+
+    def lift(self) -> None:
+        for clip_id in quarantined_ids(self.store):
+            self.happened["quarantine"] += 1
+            lift_quarantine(self.store, clip_id)
+
+    # what must hold
+
+    def check(self) -> None:
+        for clip_id in CLIPS:
+            found = self.store.objects.get(record_key(clip_id))
+            if found is None:
+                self.expect(clip_id not in self.seen, "a committed clip stays committed")
+                continue
+            content = found.body
+            self.expect(self.seen.setdefault(clip_id, content) == content, "a record never changes")
+            self.expect(content in self.by_content, "a record is what one writer wrote")
+            writer = self.by_content[content]
+            record = self.cast.records[writer]
+            clip = self.store.objects.get(record.key, NOTHING)
+            if self.verified.get(clip_id) == (found, clip):
+                continue
+            self.expect(hashlib.sha256(clip.body).hexdigest() == record.sha256, "a record's digest is that of its MP4")
+            self.expect(
+                record.key in self.writers[writer].store.uploaded, "a record names what its own writer uploaded"
+            )
+            self.verified[clip_id] = (found, clip)
+        for key in [key for key in self.untold if self.writers[key].outcome == "told"]:
+            self.untold.remove(key)
+            told, record = self.writers[key].told, self.seen.get(key[0])
+            self.expect(record is not None, "who is told an outcome finds a record")
+            is_right = told is None or told == (record == self.cast.contents[key])
+            self.expect(is_right, "who is told 'yours' is right, and everyone else is told so")
+
+    def expect(self, holds: bool, promise: str) -> None:
+        if not holds:
+            raise BrokenPromiseError(promise)
+
+    def finish(self) -> None:
+        """Everybody tries again until told, undisturbed: the dead in their next life."""
+        self.lift()
+        for writer in self.writers.values():
+            if writer.is_dead:
+                writer.restart()
+        for _ in range(8):
+            for writer in self.writers.values():
+                if self.act(writer, "well"):
+                    self.check()
+        self.expect(all(writer.outcome == "told" for writer in self.writers.values()), "everyone is told in the end")
+        self.expect(committed_ids(self.store) == set(CLIPS), "every clip is committed in the end")
+
+
+# schedules
+
+CAST = Cast.make()
+TROUBLES: dict[str, Trouble] = {"unavailable": "unavailable", "lost": "lost", "lie": "lie"}
+FATES = (
+    *["well"] * 7, *["lost"] * 2, *["sent again"] * 2, *["crash after"] * 2, "crash", "unavailable", "lie", "in flight",
+)  # fmt: skip
+SCHEDULES = st.binary(min_size=24, max_size=48)  # a byte for each step: who, and with which fate
+
+
+def play(schedule: bytes, protocol: Protocol, cast: Cast) -> World:
+    """Runs a schedule and then everybody to the end.
+
+    Raises:
+        BrokenPromiseError: an invariant does not hold, after some step or in the end.
+    """
+    world = World(protocol, cast)
+    writers = [*world.writers.values(), world.giver_up]
+    others = (
+        world.deliver,
+        world.find_garbage,
+        world.remove,
+        world.lift,
+        lambda: world.sleep(0.6 * COMMIT_WITHIN_S),
+        lambda: world.sleep(SPARED_S + 1),
+    )
+    for byte in schedule:
+        fate, who = divmod(byte, len(writers) + len(others))
+        if who >= len(writers):
+            others[who - len(writers)]()
+        elif not world.act(writers[who], FATES[fate % len(FATES)]):
+            continue
+        world.check()
+    world.finish()
+    return world
+
+
+@settings(max_examples=10_000, deadline=None)
+@given(schedule=SCHEDULES)
+def test_the_commit_keeps_its_promises_in_any_order_of_steps(schedule: bytes) -> None:
+    play(schedule, Protocol(), CAST)
+
+
+def test_the_schedules_reach_what_they_are_meant_to_reach() -> None:
+    """Otherwise the test above would prove little: each of these has to happen in some of the schedules."""
+    happened = Counter[str]()
+    for schedule in (random.Random(seed).randbytes(60) for seed in range(300)):
+        world = play(schedule, Protocol(), CAST)
+        happened.update(world.happened)
+    assert set(happened) == {*FATES, "late arrival", "removal", "removal spared", "standing still", "quarantine"}
+
+
+def test_an_upload_that_is_too_old_is_not_committed_and_may_be_made_again() -> None:
+    store, record = MemoryStore(), record_of(CLIPS[0], 0)
+    clip = upload_clip(store, CLIPS[0], BODIES[0], lambda: 1000.0)
+    with pytest.raises(StoreUnavailableError, match="upload it again") as caught:
+        commit_record(store, clip, record, lambda: 1001.0 + COMMIT_WITHIN_S)
+    assert caught.value.may_pass_on_retry
+    assert not committed_ids(store)
+    assert commit_record(store, clip, record, lambda: 1000.0 + COMMIT_WITHIN_S)
+
+
+# planted bugs: each is told from the others by the promise that it breaks
+
+
+def refuse_if_late(clip: UploadedClip, now: Callable[[], float]) -> None:
+    """As the real commit does, so that each bug is the only one."""
+    if now() - clip.uploaded_at > COMMIT_WITHIN_S:
+        raise StoreUnavailableError("upload it again")
+
+
+def commit_unconditionally(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+    refuse_if_late(clip, now)
+    store.put(record_key(record.clip_id), record.to_json(), "application/json")
+    return True
+
+
+def commit_after_a_look(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+    if store.exists(record_key(record.clip_id)):
+        return store.get(record_key(record.clip_id)) == record.to_json()
+    return commit_unconditionally(store, clip, record, now)
+
+
+def commit_by_existence(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+    """Takes a record that is there for its own, since it may have been written and the answer lost."""
+    commit_record(store, clip, record, now)
+    return True
+
+
+def commit_without_comparing(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+    """Takes a record that is there for another's."""
+    refuse_if_late(clip, now)
+    try:
+        store.put_if_absent(record_key(record.clip_id), record.to_json(), "application/json")
+    except ObjectExistsError:
+        return False
+    return True
+
+
+def commit_however_late(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+    return commit_record(store, clip, record, lambda: clip.uploaded_at)
+
+
+def upload_only_once(store: Store, clip_id: str, body: bytes, now: Callable[[], float]) -> UploadedClip:
+    """Spares an upload where the same bytes are there."""
+    uploaded_at, sha256 = now(), hashlib.sha256(body).hexdigest()
+    key = clip_key(clip_id, sha256)
+    if not store.exists(key):
+        return upload_clip(store, clip_id, body, now)
+    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at)
+
+
+def key_without_digest(clip_id: str, sha256: str) -> str:
+    return f"clips/{clip_id}/clip.mp4"
+
+
+UNCHANGED = "a record never changes"
+RIGHT_DIGEST = "a record's digest is that of its MP4"
+OWN_UPLOAD = "a record names what its own writer uploaded"
+TOLD_RIGHT = "who is told 'yours' is right, and everyone else is told so"
+PLANTED = {
+    "the record is written without the condition": (Protocol(commit=commit_unconditionally), UNCHANGED),
+    "a look takes the place of the condition": (Protocol(commit=commit_after_a_look), UNCHANGED),
+    "the record is written before the MP4": (Protocol(record_first=True), RIGHT_DIGEST),
+    "the key does not hold the digest": (Protocol(key=key_without_digest), RIGHT_DIGEST),
+    "an answer is taken at its word": (Protocol(believes=True), f"{RIGHT_DIGEST}|{OWN_UPLOAD}"),
+    "a record that is there is taken for one's own": (Protocol(commit=commit_by_existence), TOLD_RIGHT),
+    "a record that is there is taken for another's": (Protocol(commit=commit_without_comparing), TOLD_RIGHT),
+    "an upload is committed however old it is": (Protocol(commit=commit_however_late), RIGHT_DIGEST),
+    "what is there is not uploaded again": (Protocol(upload=upload_only_once), OWN_UPLOAD),
+    "young MP4s are removed": (Protocol(spared_s=0.0), RIGHT_DIGEST),
+    "an MP4 is removed without a second look": (Protocol(looks_twice=False), RIGHT_DIGEST),
+}
+
+
+@pytest.mark.parametrize("bug", list(PLANTED))
+def test_a_planted_bug_breaks_a_promise(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol, promise = PLANTED[bug]
+    for module in (jobs.records.schema, jobs.records.commit):
+        monkeypatch.setattr(module, "clip_key", protocol.key)
+    cast = Cast.make()
+
+    @settings(max_examples=500, derandomize=True, deadline=None, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(schedule=SCHEDULES)
+    def play_one(schedule: bytes) -> None:
+        play(schedule, protocol, cast)
+
+    with pytest.raises(BrokenPromiseError, match=promise):
+        play_one()

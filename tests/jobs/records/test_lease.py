@@ -1,0 +1,309 @@
+"""The lease on a folder and on a real S3 server, and the thread that keeps it."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from jobs.config import StoreConfig
+from jobs.errors import LeaseHeldError, LeaseLostError, RecordError, StoreUnavailableError
+from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease_record import LeaseRecord, current_lease, lease_key, refuse_if_leased
+from jobs.store.folder_store import FolderStore
+from jobs.store.store import Store, open_store
+from jobs.store.uri import FolderLocation
+
+DURATION_S = 60.0
+DEADLINE_S = 20.0
+TEXT = "text/plain"
+
+
+@dataclass
+class Clock:
+    time_s: float = 1_769_860_800.0  # 2026-01-31T12:00:00Z
+
+    def __call__(self) -> float:
+        return self.time_s
+
+
+class TroubledStore(FolderStore):
+    """A folder that takes no writes while `is_down`, and tells when it was asked."""
+
+    is_down = False
+
+    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        if type(self).is_down:
+            raise StoreUnavailableError("no answer from the endpoint")
+        super().put(key, body, content_type)
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        return open_store((tmp_path / "store").as_uri(), StoreConfig())
+    request.getfixturevalue("s3_environment")
+    return open_store(f"s3://renders/{uuid.uuid4().hex}", StoreConfig(max_attempts=2))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri(), StoreConfig())
+
+
+@pytest.fixture
+def troubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TroubledStore:
+    monkeypatch.setattr(TroubledStore, "is_down", False)
+    return TroubledStore(FolderLocation(tmp_path / "store"))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def take(store: Store, run_id: str, clock: Callable[[], float], *, is_takeover: bool = False) -> Lease:
+    return Lease.take(store, run_id, DURATION_S, is_takeover=is_takeover, now=clock)
+
+
+def leases(store: Store) -> list[str]:
+    return sorted(store.keys("lease/"))
+
+
+# taking
+
+
+def test_a_free_output_is_taken_and_says_by_whom(store: Store, clock: Clock) -> None:
+    lease = take(store, "one", clock)
+    assert lease.epoch == 1
+    found = current_lease(store)
+    assert found is not None
+    assert found == lease.taken
+    assert found.expires_at == "2026-01-31T12:01:00.000Z"
+    assert found.is_alive(clock())
+
+
+def test_a_second_driver_is_refused_with_who_where_and_until_when(store: Store, clock: Clock) -> None:
+    owner = take(store, "one", clock).taken.owner
+    clock.time_s += DURATION_S - 1
+    with pytest.raises(LeaseHeldError) as caught:
+        take(store, "two", clock)
+    assert str(caught.value) == (
+        f"{store.uri} is another driver's: run one on {owner.host} (process {owner.pid}), since "
+        "2026-01-31T12:00:00.000Z; its lease ends by itself at 2026-01-31T12:01:00.000Z unless that driver renews it; "
+        "render --takeover takes it at once, where that driver is dead"
+    )
+    assert leases(store) == [lease_key(1)]
+
+
+def test_a_lease_that_is_over_is_taken_by_itself(store: Store, clock: Clock) -> None:
+    take(store, "one", clock)
+    clock.time_s += DURATION_S
+    assert take(store, "two", clock).epoch == 2
+    assert leases(store) == [lease_key(2)]
+
+
+def test_a_lease_that_was_let_go_is_taken_at_once_under_the_next_number(store: Store, clock: Clock) -> None:
+    take(store, "one", clock).release()
+    assert leases(store) == [lease_key(1)], "the highest number stays"
+    assert take(store, "two", clock).epoch == 2
+
+
+def test_a_renewal_makes_it_last(store: Store, clock: Clock) -> None:
+    lease = take(store, "one", clock)
+    clock.time_s += DURATION_S - 1
+    lease.renew()
+    clock.time_s += DURATION_S - 1
+    with pytest.raises(LeaseHeldError, match="run one"):
+        take(store, "two", clock)
+
+
+def test_a_takeover_is_at_once_and_the_loser_notices_at_its_next_renewal(store: Store, clock: Clock) -> None:
+    first = take(store, "one", clock)
+    second = take(store, "two", clock, is_takeover=True)
+    with pytest.raises(LeaseLostError, match=r"another driver has taken this output: run two on .* \(process"):
+        first.renew()
+    second.renew()
+    assert leases(store) == [lease_key(2)], "what the loser wrote is swept away"
+    found = current_lease(store)
+    assert found is not None
+    assert found.run_id == "two"
+
+
+def test_a_takeover_is_of_the_driver_that_was_seen_and_of_no_third(folder: Store, clock: Clock, tmp_path: Path) -> None:
+    """Two who both want a dead driver's output: the one that comes second is refused, not served."""
+    take(folder, "dead", clock)
+
+    class SlowStore(TroubledStore):
+        is_raced = False
+
+        def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
+            if not type(self).is_raced:
+                type(self).is_raced = True
+                take(folder, "faster", clock, is_takeover=True)
+            super().put_if_absent(key, body, content_type)
+
+    with pytest.raises(LeaseHeldError, match="run faster"):
+        take(SlowStore(FolderLocation(tmp_path / "store")), "slower", clock, is_takeover=True)
+
+
+def test_a_lease_that_is_over_and_that_nobody_took_goes_on(store: Store, clock: Clock) -> None:
+    lease = take(store, "one", clock)
+    clock.time_s += 100 * DURATION_S
+    lease.renew()
+    with pytest.raises(LeaseHeldError, match="run one"):
+        take(store, "two", clock)
+
+
+def test_of_many_drivers_at_once_exactly_one_has_it(store: Store, clock: Clock) -> None:
+    barrier = threading.Barrier(4)
+
+    def attempt(number: int) -> int | None:
+        barrier.wait()
+        try:
+            return take(store, f"run-{number}", clock).epoch
+        except LeaseHeldError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        for race in range(1, 4):
+            (epoch,) = [epoch for epoch in pool.map(attempt, range(4)) if epoch is not None]
+            assert epoch == race
+            clock.time_s += DURATION_S
+
+
+def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(store: Store, clock: Clock) -> None:
+    lease = take(store, "one", clock)
+    clock.time_s += DURATION_S
+    later = replace(lease, epoch=2)  # as if a driver had died between its take and its sweep
+    store.put(lease_key(2), lease.taken.to_json(), TEXT)
+    later.renew()
+    assert leases(store) == [lease_key(2)]
+
+
+def test_a_lease_that_cannot_be_read_is_no_free_output(folder: Store, clock: Clock) -> None:
+    folder.put(lease_key(7), b"{}", TEXT)
+    with pytest.raises(LeaseHeldError, match=r"its lease cannot be read: .* lacks run_id.*--takeover"):
+        take(folder, "one", clock)
+    assert take(folder, "one", clock, is_takeover=True).epoch == 8
+
+
+def test_what_is_no_lease_is_not_counted(folder: Store, clock: Clock) -> None:
+    folder.put("lease/README.txt", b"", TEXT)
+    folder.put("lease/99.json", b"", TEXT)
+    assert take(folder, "one", clock).epoch == 1
+
+
+def test_a_free_output_refuses_nobody(folder: Store, clock: Clock) -> None:
+    refuse_if_leased(folder, clock())
+    take(folder, "one", clock)
+    with pytest.raises(LeaseHeldError):
+        refuse_if_leased(folder, clock())
+    refuse_if_leased(folder, clock() + DURATION_S)
+
+
+def test_an_unknown_field_in_a_lease_is_refused(folder: Store, clock: Clock) -> None:
+    lease = take(folder, "one", clock)
+    with pytest.raises(RecordError, match="unknown fields: 'more'"):
+        LeaseRecord.from_json(lease.taken.to_json().replace(b'"run_id"', b'"more": 1, "run_id"'))
+
+
+# keeping
+
+
+def test_the_keeper_renews_by_itself_and_lets_go_at_the_end(store: Store) -> None:
+    lease = Lease.take(store, "one", 0.6)
+    renewed = threading.Event()
+    turns: list[str] = []
+
+    def on_turn() -> None:
+        found = current_lease(store)
+        assert found is not None
+        turns.append(found.renewed_at)
+        if len(set(turns)) == 3:
+            renewed.set()
+
+    with LeaseKeeper(lease, on_turn) as keeper:
+        assert renewed.wait(DEADLINE_S)
+        assert keeper.lost is None
+    found = current_lease(store)
+    assert found is not None
+    assert found.is_released
+    assert Lease.take(store, "two", DURATION_S).epoch == 2
+
+
+def test_the_keeper_remembers_a_loss_and_leaves_the_output_to_the_other(folder: Store, clock: Clock) -> None:
+    keeper = LeaseKeeper(take(folder, "one", clock))
+    other = take(folder, "two", clock, is_takeover=True)
+    keeper.turn()
+    assert keeper.lost is not None
+    assert "another driver has taken this output: run two" in keeper.lost
+    other.renew()
+    keeper.turn()
+    assert leases(folder) == [lease_key(2)], "a loser writes no more"
+
+
+def test_a_loss_is_seen_by_the_driver_while_the_keeper_runs(folder: Store) -> None:
+    seen = threading.Event()
+    keeper = LeaseKeeper(Lease.take(folder, "one", 0.3), lambda: seen.set() if keeper.lost else None)
+    with keeper:
+        Lease.take(folder, "two", DURATION_S, is_takeover=True)
+        assert seen.wait(DEADLINE_S), "on_turn is called after a loss too"
+    found = current_lease(folder)
+    assert found is not None
+    assert (found.run_id, found.is_released) == ("two", False)
+
+
+def test_trouble_with_the_store_is_no_loss(
+    troubled: TroubledStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = LeaseKeeper(take(troubled, "one", clock))
+    monkeypatch.setattr(TroubledStore, "is_down", True)
+    clock.time_s += 2 * DURATION_S
+    keeper.turn()
+    assert keeper.lost is None
+    assert keeper.trouble == "no answer from the endpoint"
+    monkeypatch.setattr(TroubledStore, "is_down", False)
+    keeper.turn()
+    assert keeper.trouble is None
+    with pytest.raises(LeaseHeldError, match="run one"):
+        take(troubled, "two", clock)
+
+
+def test_trouble_in_what_is_done_at_each_turn_does_not_stop_the_renewals(folder: Store, clock: Clock) -> None:
+    def on_turn() -> None:
+        raise StoreUnavailableError("cannot write the status")
+
+    keeper = LeaseKeeper(take(folder, "one", clock), on_turn)
+    clock.time_s += DURATION_S - 1
+    keeper.turn()
+    assert keeper.trouble == "cannot write the status"
+    found = current_lease(folder)
+    assert found is not None
+    assert found.is_alive(clock() + DURATION_S - 1)
+
+
+def test_a_store_that_is_down_at_the_end_breaks_nothing(
+    troubled: TroubledStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LeaseKeeper(take(troubled, "one", clock)) as keeper:
+        monkeypatch.setattr(TroubledStore, "is_down", True)
+    assert keeper.trouble == "no answer from the endpoint"
+    assert take(troubled, "two", lambda: clock() + DURATION_S).epoch == 2
+
+
+def test_a_keeper_whose_thread_dies_says_so(folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_turn() -> None:
+        raise ZeroDivisionError
+
+    tracebacks: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    keeper = LeaseKeeper(take(folder, "one", clock), on_turn)
+    with keeper:
+        keeper._thread.join(DEADLINE_S)
+        assert keeper.lost is not None
+        assert "has died" in keeper.lost
+    assert [hook.exc_type for hook in tracebacks] == [ZeroDivisionError]

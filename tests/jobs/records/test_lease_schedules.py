@@ -1,0 +1,255 @@
+"""The lease under random schedules: several drivers, each stopped before every operation on the store.
+
+The last test plants a mistake in the lease and shows that the same schedules find it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Self, cast
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from jobs.errors import LeaseHeldError, LeaseLostError, StoreUnavailableError
+from jobs.records.commit import JSON
+from jobs.records.lease import Clock, Lease
+from jobs.records.lease_record import LEASE_KEY, LeaseRecord, lease_key
+from jobs.store.store import Store
+from tests.fakes.stepping import Fault, Program, SteppingStore
+
+DURATION_S = 60.0
+NUM_DRIVERS = 3
+OPERATIONS = (1, 2, 100)  # before this driver stops and another goes on
+WAITS_S = (1.0, 20.0, DURATION_S)
+Schedule = list[tuple[int, str, int]]  # which driver, what, how much of it
+CALM = (*["go"] * 8, "release", "release", "wait", "wait", "fail", "lose", "repeat", "crash")
+SCHEDULES = settings(max_examples=400, derandomize=True)
+
+
+@dataclass
+class World:
+    """What the drivers share, and what is held against them."""
+
+    objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    time_s: float = 1_000_000.0
+    taken: list[int] = field(default_factory=list[int])  # numbers that a driver was told are its own
+    lapsed: set[str] = field(default_factory=set[str])  # runs whose lease was over at some moment
+    lost: set[str] = field(default_factory=set[str])
+    highest: int = 0
+
+    def epochs(self) -> list[int]:
+        return [int(found[1]) for key in self.objects if (found := LEASE_KEY.fullmatch(key))]
+
+    def look(self) -> None:
+        """What holds after every single operation."""
+        highest = max(self.epochs(), default=0)
+        assert highest >= self.highest, "the highest number is never removed"
+        self.highest = highest
+        assert len(set(self.taken)) == len(self.taken), "a number has had two holders"
+        for content in self.objects.values():
+            record = LeaseRecord.from_json(content)
+            if not record.is_alive(self.time_s):
+                self.lapsed.add(record.run_id)
+
+
+class Driver:
+    """One place from which drivers are started, one after the other, with a clock of its own."""
+
+    def __init__(self, world: World, name: str, skew_s: float, kind: type[Lease]) -> None:
+        self.world = world
+        self.kind = kind
+        self.failures: list[AssertionError] = []
+        self.name = name
+        self.skew_s = skew_s
+        self.num_started = 0
+        self.lease: Lease | None = None
+        self.program = Program()
+        self.store = SteppingStore(world.objects, self.program)
+
+    def now(self) -> float:
+        return self.world.time_s + self.skew_s
+
+    def take(self, *, is_takeover: bool) -> None:
+        self.num_started += 1
+        run_id = f"{self.name}-{self.num_started}"
+        try:
+            self.lease = self.kind.take(self.store, run_id, DURATION_S, is_takeover=is_takeover, now=self.now)
+        except (LeaseHeldError, StoreUnavailableError):
+            return
+        self.world.taken.append(self.lease.epoch)
+
+    def renew(self) -> None:
+        assert self.lease is not None
+        is_lost = max(self.world.epochs()) > self.lease.epoch
+        try:
+            self.lease.renew()
+        except LeaseLostError:
+            assert max(self.world.epochs()) > self.lease.epoch
+            self.world.lost.add(self.lease.taken.run_id)
+            self.lease = None
+        except StoreUnavailableError:
+            return
+        else:
+            assert not is_lost, "a loser has not noticed"
+
+    def release(self) -> None:
+        assert self.lease is not None
+        lease, self.lease = self.lease, None
+        try:
+            lease.release()
+        except StoreUnavailableError:
+            return
+
+    def perform(self, command: str, num_operations: int) -> None:
+        """Begins something, unless this driver is at something, and lets so many operations happen."""
+        fault: Fault = cast("Fault", command) if command in ("fail", "lose", "repeat") else "none"
+        if command == "crash":
+            self.lease = None
+            if self.program.is_running:
+                self.program.crash()
+            return
+        if not self.program.is_running:
+            self.program.start(lambda: self.watched(self.chosen(command)))
+        for _ in range(num_operations):
+            if self.program.is_running:
+                self.program.step(fault)
+                self.world.look()
+            fault = "none"
+
+    def chosen(self, command: str) -> Callable[[], None]:
+        if self.lease is None:
+            return lambda: self.take(is_takeover=command == "takeover")
+        return self.release if command == "release" else self.renew
+
+    def watched(self, action: Callable[[], None]) -> None:
+        """An assertion that fails in a thread is raised by the test's own."""
+        try:
+            action()
+        except AssertionError as error:
+            self.failures.append(error)
+
+
+def play(schedule: Schedule, skews_s: list[float], kind: type[Lease] = Lease) -> World:
+    world = World()
+    drivers = [Driver(world, f"driver{number}", skew_s, kind) for number, skew_s in enumerate(skews_s)]
+    try:
+        for number, command, amount in schedule:
+            if command == "wait":
+                world.time_s += WAITS_S[amount]
+                world.look()
+            else:
+                drivers[number].perform(command, OPERATIONS[amount])
+    finally:
+        for driver in drivers:
+            while driver.program.is_running:
+                driver.program.crash()
+    for driver in drivers:
+        for failure in driver.failures:
+            raise failure
+    return world
+
+
+def schedules(commands: tuple[str, ...]) -> st.SearchStrategy[Schedule]:
+    one = st.tuples(st.integers(0, NUM_DRIVERS - 1), st.sampled_from(commands), st.integers(0, len(WAITS_S) - 1))
+    return st.lists(one, min_size=6, max_size=40)
+
+
+skewed_clocks = st.lists(st.sampled_from([0.0, -200.0, -30.0, 30.0, 200.0]), min_size=3, max_size=3)
+
+
+@SCHEDULES
+@given(schedules((*CALM, "takeover", "takeover")), skewed_clocks)
+def test_no_number_has_two_holders_and_every_loser_notices(schedule: Schedule, skews_s: list[float]) -> None:
+    play(schedule, skews_s)
+
+
+@SCHEDULES
+@given(schedules(CALM))
+def test_with_true_clocks_no_live_lease_is_taken_unasked(schedule: Schedule) -> None:
+    world = play(schedule, [0.0] * NUM_DRIVERS)
+    assert world.lost <= world.lapsed
+
+
+class WithoutSecondLook(Lease):
+    """Holds what it has written, though it may have slept in between."""
+
+    def _is_created(self) -> bool:
+        return super()._is_created() and self._forget()
+
+    def _forget(self) -> bool:
+        object.__setattr__(self, "is_new", True)
+        return True
+
+    def _highest_above(self) -> int:
+        if self.__dict__.pop("is_new", False):
+            return 0
+        return super()._highest_above()
+
+
+class WithoutTheCondition(Lease):
+    """Writes over what is there."""
+
+    def _is_created(self) -> bool:
+        self.store.put(lease_key(self.epoch), self.taken.to_json(), JSON)
+        return True
+
+
+class OursIfItExists(Lease):
+    """Takes any object under its number for its own."""
+
+    def _is_created(self) -> bool:
+        return super()._is_created() or self.store.exists(lease_key(self.epoch))
+
+
+class RemovedAtRelease(Lease):
+    """Removes the highest number."""
+
+    def release(self) -> None:
+        self.store.delete(lease_key(self.epoch))
+
+
+class WithoutLooking(Lease):
+    """Renews without looking for a higher number."""
+
+    def renew(self) -> None:
+        self._write(self.taken)
+
+
+class SweepsAll(Lease):
+    """Sweeps higher numbers too."""
+
+    def _sweep(self) -> None:
+        for key in list(self.store.keys("lease/")):
+            if key != lease_key(self.epoch):
+                self.store.delete(key)
+
+
+class AlwaysTakesOver(Lease):
+    """Takes live leases unasked."""
+
+    @classmethod
+    def take(
+        cls, store: Store, run_id: str, duration_s: float, is_takeover: bool = False, now: Clock = time.time
+    ) -> Self:
+        return super().take(store, run_id, duration_s, is_takeover=True, now=now)
+
+
+MISTAKES = [
+    WithoutSecondLook, WithoutTheCondition, OursIfItExists, RemovedAtRelease, WithoutLooking, SweepsAll,
+    AlwaysTakesOver,
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_planted_mistake_is_found(mistake: type[Lease]) -> None:
+    @settings(SCHEDULES, max_examples=8000, phases=[Phase.generate], report_multiple_bugs=False)
+    @given(schedules(CALM))
+    def look_for_it(schedule: Schedule) -> None:
+        world = play(schedule, [0.0] * NUM_DRIVERS, mistake)
+        assert world.lost <= world.lapsed
+
+    with pytest.raises(AssertionError):
+        look_for_it()

@@ -1,0 +1,80 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jobs.config import StoreConfig
+from jobs.errors import ObjectMissingError, RecordError
+from jobs.records.lease_record import LeaseOwner, LeaseRecord
+from jobs.records.run_status import STATUS_FILE, ClipInFlight, FailureSeen, RunStatus, read_status, write_status
+from jobs.store.store import Store, open_store
+
+CLIP_ID = "0123456789abcdef" * 2
+STATUS = RunStatus(
+    run_id="20260131-120000-abcdef",
+    state="rendering",
+    updated_at="2026-01-31T12:10:00.000Z",
+    num_clips=100,
+    num_done_before=10,
+    num_committed=20,
+    num_quarantined=1,
+    num_failures=3,
+    num_workers=2,
+    num_workers_lost=1,
+    elapsed_s=600.0,
+    clips_per_hour=120.0,
+    eta_s=2070.0,
+    in_flight=(ClipInFlight(CLIP_ID, "spring-31", "node-a/0", "denoise", 3, 8, 12.5),),
+    last_failures=(
+        FailureSeen(CLIP_ID, "spring-7", "memory", "OutOfMemoryError", "out of memory", "2026-01-31T12:09:00.000Z"),
+    ),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "store").as_uri(), StoreConfig())
+
+
+def test_a_status_comes_back_as_it_was_written(store: Store) -> None:
+    write_status(store, STATUS)
+    assert list(store.keys("")) == [f"runs/{STATUS.run_id}/{STATUS_FILE}"]
+    assert read_status(store, STATUS.run_id) == STATUS
+
+
+def test_a_later_status_stands_in_place_of_the_earlier(store: Store) -> None:
+    write_status(store, STATUS)
+    later = dataclasses.replace(STATUS, num_committed=21, clips_per_hour=None, eta_s=None, in_flight=())
+    write_status(store, later)
+    assert read_status(store, STATUS.run_id) == later
+
+
+def test_a_run_without_a_status_is_named(store: Store) -> None:
+    with pytest.raises(ObjectMissingError, match=r"runs/other/status\.json is not there"):
+        read_status(store, "other")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("run_id", "../x", "run_id must be"),
+        ("updated_at", "yesterday", "updated_at must be a time"),
+        ("num_committed", -1, "num_committed must be at least 0"),
+        ("elapsed_s", -1.0, "elapsed_s must be at least 0"),
+    ],
+)
+def test_a_status_that_cannot_be_is_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(RecordError, match=message):
+        dataclasses.replace(STATUS, **{field: value})
+
+
+def test_a_state_that_is_not_known_is_refused(store: Store) -> None:
+    store.put(f"runs/{STATUS.run_id}/status.json", STATUS.to_json().replace(b'"rendering"', b'"asleep"'), "text/plain")
+    with pytest.raises(RecordError, match="state must be 'rendering' or"):
+        read_status(store, STATUS.run_id)
+
+
+@pytest.mark.parametrize("kind", [RunStatus, ClipInFlight, FailureSeen, LeaseRecord, LeaseOwner])
+def test_every_field_is_documented(kind: type) -> None:
+    text = Path(__file__).parents[3].joinpath("docs", "operating.md").read_text(encoding="utf-8")
+    assert not {field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text}

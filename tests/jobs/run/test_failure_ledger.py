@@ -1,0 +1,98 @@
+"""Failures reach the store in time, and a store that is away holds nobody up."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import jobs.run.failure_ledger
+from jobs.config import StoreConfig
+from jobs.errors import StoreRefusedError, StoreUnavailableError
+from jobs.records.commit import commit_record, quarantined_ids, read_failures, read_quarantine, upload_clip
+from jobs.run.failure_ledger import FailureLedger
+from jobs.schedule.retry import GiveUp, Retry
+from jobs.store.folder_store import FolderStore
+from jobs.store.store import open_store
+from jobs.types import ClipFailed
+from tests.builders.records import record_of
+from tests.builders.specs import spec
+
+ONE, BODY = spec("sunrise"), b"an mp4"
+
+
+def failed(attempt: int) -> ClipFailed:
+    return ClipFailed(ONE.clip_id, ONE.name, attempt, "worker", True, "WorkerLostError", "died", "", f"host:{attempt}")
+
+
+class Away(FolderStore):
+    """Takes nothing until it is back."""
+
+    back = threading.Event()
+
+    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        if not self.back.is_set():
+            raise StoreUnavailableError("away")
+        super().put(key, body, content_type)
+
+
+def test_failures_and_the_end_of_a_clip_are_written(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    ledger = FailureLedger(store, "run-1")
+    ledger.add(failed(1), Retry(2))
+    ledger.add(failed(2), GiveUp("enough"))
+    assert ledger.close(30) == 0
+    assert [failure.attempt for failure in read_failures(store, ONE.clip_id)] == [1, 2]
+    assert read_quarantine(store, ONE.clip_id).reason == "enough"
+
+
+def test_a_clip_that_is_committed_after_all_is_not_put_in_quarantine(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    clip = upload_clip(store, ONE.clip_id, BODY)
+    commit_record(store, clip, record_of(store, BODY, ONE.clip_id))
+    ledger = FailureLedger(store, "run-1")
+    ledger.add(failed(1), GiveUp("enough"))
+    assert ledger.close(30) == 0
+    assert not quarantined_ids(store)
+
+
+def test_nobody_waits_for_a_store_that_is_away_and_nothing_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.run.failure_ledger, "PAUSE_S", 0.01)
+    folder = open_store(tmp_path.as_uri(), StoreConfig())
+    assert isinstance(folder, FolderStore)
+    store = Away(folder.location)
+    ledger = FailureLedger(store, "run-1")
+    start = time.monotonic()
+    for attempt in (1, 2, 3):
+        ledger.add(failed(attempt), Retry(attempt + 1))
+    assert time.monotonic() - start < 5
+    store.back.set()
+    assert ledger.close(30) == 0
+    assert len(read_failures(folder, ONE.clip_id)) == 3
+
+
+def test_what_could_not_be_written_in_time_is_counted(tmp_path: Path) -> None:
+    class Gone(FolderStore):
+        def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+            raise StoreUnavailableError("away")
+
+    folder = open_store(tmp_path.as_uri(), StoreConfig())
+    assert isinstance(folder, FolderStore)
+    ledger = FailureLedger(Gone(folder.location), "run-1")
+    ledger.add(failed(1), Retry(2))
+    assert ledger.close(0.1) == 1
+
+
+def test_a_refusal_is_remembered_for_the_run_to_stop(tmp_path: Path) -> None:
+    class Refusing(FolderStore):
+        def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+            raise StoreRefusedError("no")
+
+    folder = open_store(tmp_path.as_uri(), StoreConfig())
+    assert isinstance(folder, FolderStore)
+    ledger = FailureLedger(Refusing(folder.location), "run-1")
+    ledger.add(failed(1), Retry(2))
+    assert ledger.close(30) == 1
+    assert isinstance(ledger.refused, StoreRefusedError)

@@ -1,0 +1,127 @@
+"""Whole runs through the command line on a real Ray cluster, with a family that fails on demand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.local.ray_cluster import LocalRay
+from jobs.cli.main import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, main
+from jobs.config import StoreConfig
+from jobs.records.commit import committed_ids, quarantined_ids, read_failures, read_quarantine
+from jobs.store.store import Store, open_store
+from tests.fakes.family import load_fake
+
+pytestmark = pytest.mark.cluster
+
+REPOSITORY = Path(__file__).parents[3]
+ROWS: list[dict[str, object]] = [{"prompt": "sunrise", "seed": seed, "num_inference_steps": 1} for seed in range(3)]
+
+
+@pytest.fixture
+def farm(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this process go to the cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
+
+
+def write(folder: Path, rows: list[dict[str, object]]) -> Path:
+    path = folder / "spring.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def render(path: Path, output: Path, *options: str) -> int:
+    command = ["render", str(path), "--model", "shapes-wan", "--output", output.as_uri(), *options]
+    return main(command, load_model=load_fake)
+
+
+def opened(folder: Path) -> Store:
+    return open_store(folder.as_uri(), StoreConfig())
+
+
+def test_a_run_commits_all_writes_down_what_it_was_and_does_nothing_twice(
+    farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, ROWS)
+    assert render(path, tmp_path / "out", "workers.count=2") == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "3 of 3 clips, 0 given up" in printed
+    assert "committed 3 clips in" in printed
+    assert len(committed_ids(opened(tmp_path / "out"))) == 3
+    (run_folder,) = (tmp_path / "out" / "runs").iterdir()
+    document = json.loads((run_folder / "run.json").read_text())
+    assert document["config"]["workers"]["count"] == 2
+    assert document["manifest"]["name"] == "spring"
+    assert len(document["manifest"]["sha256"]) == 64
+    assert document["models"][0]["name"] == "shapes-wan"
+    assert document["nodes"]
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert (summary["num_committed"], summary["num_quarantined"]) == (3, 0)
+    assert {"denoise", "encode", "upload"} <= set(summary["stage_totals_s"])
+
+    assert render(path, tmp_path / "out") == EXIT_OK
+    assert "nothing to render: 3 of 3 clips are already in" in capsys.readouterr().out
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+
+
+def test_a_failing_clip_ends_in_quarantine_with_its_traceback_and_can_be_tried_again(
+    farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, [*ROWS, {"prompt": "error always", "name": "bad-one"}])
+    out = tmp_path / "out"
+    assert render(path, out) == EXIT_QUARANTINE
+    printed = capsys.readouterr().out
+    assert "bad-one" in printed
+    assert "FakeError: the model did not like it; given up" in printed
+    assert len(committed_ids(opened(out))) == 3
+    (clip_id,) = quarantined_ids(opened(out))
+    assert read_quarantine(opened(out), clip_id).name == "bad-one"
+    (failure,) = read_failures(opened(out), clip_id)
+    assert "Traceback" in failure.traceback
+    assert "FakeError" in failure.traceback
+
+    assert render(path, out) == EXIT_QUARANTINE
+    assert "given up: 1 clip;" in capsys.readouterr().out
+    assert len(read_failures(opened(out), clip_id)) == 1
+
+    assert render(path, out, "--retry-quarantined") == EXIT_QUARANTINE
+    assert len(read_failures(opened(out), clip_id)) == 2
+
+
+def test_a_plan_of_half_a_run_resumes_with_the_other_half(
+    farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert render(write(tmp_path, ROWS[:2]), tmp_path / "out") == EXIT_OK
+    capsys.readouterr()
+    assert render(write(tmp_path, ROWS), tmp_path / "out") == EXIT_OK
+    assert "done 2, in quarantine 0, to render 1" in capsys.readouterr().out
+
+
+@pytest.mark.models
+def test_a_run_that_is_told_to_stop_exits_with_4_and_leaves_only_whole_clips(
+    ray_cluster: LocalRay, tmp_path: Path
+) -> None:
+    path = write(tmp_path, [{"prompt": "a circle", "seed": seed, "num_inference_steps": 30} for seed in range(60)])
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "jobs", "render", str(path), "--model", "shapes-wan", "--output", out.as_uri()]
+    environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
+    driver = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not committed_ids(opened(out)):
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == EXIT_STOPPED, errors
+    assert "nagfarm: stopped: by SIGTERM; run it again to go on" in errors
+    done = committed_ids(opened(out))
+    assert 0 < len(done) < 60
+    assert not quarantined_ids(opened(out))

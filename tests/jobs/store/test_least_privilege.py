@@ -1,0 +1,317 @@
+"""The policies of docs/security.md, enforced by the real server: they are enough, and nothing in them is superfluous.
+
+The server knows no policies of identities from a file, but policies of buckets, with the same syntax and a `Principal`
+besides: identities that may do nothing by themselves are given the documented statements there.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from infra.local.s3_server import REGION, Identity, LocalS3
+from jobs.cli.main import EXIT_REFUSED, main
+from jobs.config import StoreConfig
+from jobs.errors import ObjectMissingError, StoreRefusedError
+from jobs.records.commit import (
+    RUN_FILE,
+    FailureRecord,
+    QuarantineRecord,
+    committed_ids,
+    latents_key,
+    lift_quarantine,
+    quarantined_ids,
+    read_failures,
+    read_record,
+    record_key,
+    write_failure,
+    write_quarantine,
+    write_run,
+)
+from jobs.records.garbage import find_garbage, remove_garbage
+from jobs.records.lease import Lease
+from jobs.store.s3_errors import REMEDIES
+from jobs.store.store import Store, open_store, read_object
+from jobs.types import ClipDone, ClipFailed
+from jobs.worker.clip_worker import ClipWorker
+from tests.builders.specs import setup_for, spec
+
+pytestmark = pytest.mark.s3
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
+OUTPUT = "s3://renders/spring"
+FAST = StoreConfig(max_attempts=2, connect_timeout_s=2, read_timeout_s=20)
+REFUSED = r"the store answers AccessDenied; allow these credentials s3:ListBucket"
+NOW = "2026-01-01T00:00:00.000Z"
+POLICY_DEADLINE_S = 20.0
+
+Statement = dict[str, Any]
+
+
+def documented(heading: str) -> list[Statement]:
+    """The statements of the policy under a heading of the document."""
+    found = re.search(rf"^### {heading}\n.*?```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    assert found, heading
+    return json.loads(found[1])["Statement"]
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def grants(statements: list[Statement]) -> set[tuple[str, str]]:
+    """Every pair of an action and a resource."""
+    return {(action, on) for one in statements for action in listed(one["Action"]) for on in listed(one["Resource"])}
+
+
+def without(statements: list[Statement], grant: tuple[str, str]) -> list[Statement]:
+    return [
+        {**one, "Action": action, "Resource": resource}
+        for one in statements
+        for action in listed(one["Action"])
+        for resource in listed(one["Resource"])
+        if (action, resource) != grant
+    ]
+
+
+RENDERING = documented("Rendering")
+READING = documented("Reading results")
+CLEANING = RENDERING + documented("Cleaning up")
+# of each grant of the policy for rendering, an identity that lacks this one alone
+LACKING = {f"lacking-{number}": grant for number, grant in enumerate(sorted(grants(RENDERING)))}
+POLICIES = {
+    "renderer": RENDERING,
+    "reader": READING,
+    "cleaner": CLEANING,
+    **{name: without(RENDERING, grant) for name, grant in LACKING.items()},
+}
+
+
+def client(server: LocalS3, identity: Identity) -> Any:
+    return boto3.Session(identity.access_key, identity.secret_key, region_name=REGION).client(
+        "s3", endpoint_url=server.endpoint_url, config=Config(s3={"addressing_style": "path"}, proxies={})
+    )
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalS3]:
+    """A server with the buckets `renders`, ruled by the documented policies, and `others`, ruled by none."""
+    with LocalS3("renders", others=[Identity.create(name, []) for name in POLICIES]) as started:
+        administrator = client(started, started.administrator)
+        administrator.create_bucket(Bucket="others")
+        statements = [
+            {**one, "Sid": f"{name}{number}", "Principal": {"AWS": f"arn:aws:iam::000000000000:user/{name}"}}
+            for name, policy in POLICIES.items()
+            for number, one in enumerate(policy)
+        ]
+        policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        administrator.put_bucket_policy(Bucket="renders", Policy=policy)
+        reader = client(started, started.others[list(POLICIES).index("reader")])
+        deadline = time.monotonic() + POLICY_DEADLINE_S
+        while not may_list(reader):
+            assert time.monotonic() < deadline, "the policy is not obeyed"
+            time.sleep(0.1)
+        yield started
+
+
+def may_list(one: Any) -> bool:
+    try:
+        one.list_objects_v2(Bucket="renders", Prefix="spring/")
+    except ClientError:
+        return False
+    return True
+
+
+@pytest.fixture
+def become(server: LocalS3, no_aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts an identity's credentials into the environment; `administrator` may do everything."""
+
+    def put(name: str) -> None:
+        others = {one.name: one for one in (server.administrator, *server.others)}
+        for variable, value in server.environment(others[name]).items():
+            monkeypatch.setenv(variable, value)
+
+    return put
+
+
+def objects(server: LocalS3, bucket: str = "renders") -> set[str]:
+    page = client(server, server.administrator).list_objects_v2(Bucket=bucket)
+    return {entry["Key"] for entry in page.get("Contents", [])}
+
+
+def render(store: Store, folder: Path, seed: int) -> list[ClipDone]:
+    """What a driver and a worker do with one clip, rendered twice as by two drivers; the second finds it committed."""
+    store.check_access()
+    committed_ids(store)
+    write_run(store, "run-1", RUN_FILE, {})
+    worker = ClipWorker(replace(setup_for(folder), output=store.uri, store=FAST), "node-1")
+    worker.load()
+    outcomes = [worker.render(spec("sunrise", seed), attempt) for attempt in (1, 2)]
+    worker.close()
+    done: list[ClipDone] = []
+    for outcome in outcomes:
+        if isinstance(outcome, ClipFailed):
+            assert outcome.failure_class == "store"
+            raise StoreRefusedError(outcome.message)
+        done.append(outcome)
+    return done
+
+
+def failure(prompt: str, seed: int) -> ClipFailed:
+    return ClipFailed(spec(prompt, seed).clip_id, "bad", 1, "code", False, "FakeError", "no", "Traceback", "w", ())
+
+
+def quarantined(seed: int) -> QuarantineRecord:
+    """Of a clip that is committed since."""
+    return QuarantineRecord.of(failure("sunrise", seed), "run-1", "no", NOW)
+
+
+def give_up_and_lift(store: Store, seed: int) -> None:
+    failed = failure("error", seed)
+    write_failure(store, FailureRecord.of(failed, "run-1", NOW))
+    write_quarantine(store, QuarantineRecord.of(failed, "run-1", "no", NOW))
+    assert failed.clip_id in quarantined_ids(store)
+    assert len(read_failures(store, failed.clip_id)) == 1
+    lift_quarantine(store, failed.clip_id)
+
+
+def hold_a_lease(store: Store) -> None:
+    """As two drivers do, one after the other; the second removes what the first, or an earlier test, left."""
+    for run_id in ("run-1", "run-2"):
+        lease = Lease.take(store, run_id, 60, is_takeover=True)
+        lease.renew()
+        lease.release()
+    assert len(list(store.keys("lease/"))) == 1
+
+
+def everything(store: Store, folder: Path, seed: int) -> None:
+    first, second = render(store, folder, seed)
+    assert not first.was_already_committed
+    assert second.was_already_committed
+    give_up_and_lift(store, seed)
+    hold_a_lease(store)
+
+
+def test_the_policy_for_rendering_is_enough(become: Callable[[str], None], server: LocalS3, tmp_path: Path) -> None:
+    become("renderer")
+    store = open_store(OUTPUT, FAST)
+    everything(store, tmp_path, 0)
+    clip_id = spec("sunrise", 0).clip_id
+    assert committed_ids(store) >= {clip_id}
+    assert store.get(read_record(store, clip_id).key)
+    assert not [key for key in objects(server) if "access-check" in key or "quarantine" in key]
+
+
+@pytest.mark.parametrize("name", LACKING, ids=[f"{action} on {resource}" for action, resource in LACKING.values()])
+def test_no_grant_of_the_policy_for_rendering_is_superfluous(
+    become: Callable[[str], None], tmp_path: Path, name: str
+) -> None:
+    become(name)
+    with pytest.raises(StoreRefusedError, match=REFUSED):
+        everything(open_store(OUTPUT, FAST), tmp_path, 1 + list(LACKING).index(name))
+
+
+@pytest.mark.parametrize(
+    "output", ["s3://renders", "s3://renders/spring2", "s3://renders/summer", "s3://others/spring"]
+)
+def test_nothing_outside_the_prefix_can_be_touched(become: Callable[[str], None], server: LocalS3, output: str) -> None:
+    become("administrator")
+    open_store(output, FAST).put("records/x.json", b"theirs", "application/json")
+    become("renderer")
+    store = open_store(output, FAST)
+    for act in (
+        store.check_access,
+        lambda: store.put("records/x.json", b"ours", "application/json"),
+        lambda: store.put_if_absent("records/y.json", b"ours", "application/json"),
+        lambda: store.get("records/x.json"),
+        lambda: store.exists("records/x.json"),
+        lambda: list(store.keys("records/")),
+        lambda: store.delete("records/x.json"),
+        lambda: read_object(f"{output}/records/x.json", FAST, 100),
+    ):
+        with pytest.raises(StoreRefusedError, match=REFUSED):
+            act()
+    become("administrator")
+    assert open_store(output, FAST).get("records/x.json") == b"theirs"
+    assert not open_store(output, FAST).exists("records/y.json")
+
+
+@pytest.mark.parametrize("name", ["renderer", "cleaner"])
+def test_who_renders_or_cleans_up_can_remove_no_record(become: Callable[[str], None], name: str) -> None:
+    become(name)
+    store = open_store(OUTPUT, FAST)
+    store.put(record_key("0" * 32), b"{}", "application/json")
+    with pytest.raises(StoreRefusedError, match=REFUSED):
+        store.delete(record_key("0" * 32))
+    assert store.exists(record_key("0" * 32))
+
+
+def test_only_who_cleans_up_can_remove_clips_and_latents(become: Callable[[str], None], tmp_path: Path) -> None:
+    clip_id, later = "1" * 32, time.time() + 3600
+    left_over = {f"clips/{clip_id}/{'0' * 16}.mp4", latents_key(clip_id, "run-1", 1), f"access-check-{'0' * 16}"}
+    become("renderer")
+    store = open_store(OUTPUT, FAST)
+    (done, _) = render(store, tmp_path, 200)
+    for key in left_over:
+        store.put(key, b"left over", "video/mp4")
+    write_quarantine(store, quarantined(200))
+    with pytest.raises(StoreRefusedError, match=REFUSED):
+        remove_garbage(store, find_garbage(store, later), later, lambda: None)
+    become("cleaner")
+    store = open_store(OUTPUT, FAST)
+    lease = Lease.take(store, "gc-1", 60, is_takeover=True)
+    remove_garbage(store, find_garbage(store, later), later, lease.renew)
+    lease.release()
+    assert not find_garbage(store, later)
+    assert not left_over & set(store.keys(""))
+    assert done.clip_id not in quarantined_ids(store)
+    assert store.exists(read_record(store, done.clip_id).key)
+
+
+def test_who_may_read_reads_and_changes_nothing(become: Callable[[str], None], server: LocalS3, tmp_path: Path) -> None:
+    become("renderer")
+    render(open_store(OUTPUT, FAST), tmp_path, 100)
+    before = objects(server)
+    become("reader")
+    store = open_store(OUTPUT, FAST)
+    clip_id = spec("sunrise", 100).clip_id
+    assert clip_id in committed_ids(store)
+    key = read_record(store, clip_id).key
+    assert store.get(key)
+    with pytest.raises(ObjectMissingError):
+        store.get("records/none.json")
+    for act in (
+        store.check_access,
+        lambda: store.put(key, b"other", "video/mp4"),
+        lambda: store.put_if_absent("records/none.json", b"{}", "application/json"),
+        lambda: store.delete(key),
+    ):
+        with pytest.raises(StoreRefusedError, match=REFUSED):
+            act()
+    assert objects(server) == before
+
+
+@pytest.mark.parametrize("right", ["s3:ListBucket", "s3:PutObject", "s3:GetObject"])
+def test_a_driver_that_lacks_a_right_is_refused_before_anything_is_rendered(
+    become: Callable[[str], None], server: LocalS3, tmp_path: Path, capsys: pytest.CaptureFixture[str], right: str
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text("model: shapes-wan\nclips: [{prompt: a circle moving right}]\n")
+    become(next(name for name, (action, _) in LACKING.items() if action == right))
+    before = objects(server)
+    assert main(["render", str(path), "--output", OUTPUT, "store.max_attempts=2"]) == EXIT_REFUSED
+    assert re.search(REFUSED, capsys.readouterr().err)
+    assert objects(server) == before
+
+
+def test_the_remedy_of_a_refusal_names_the_documented_actions() -> None:
+    actions = {action for action, _ in grants(CLEANING)}
+    assert set(re.findall(r"s3:\w+", REMEDIES["AccessDenied"])) == actions

@@ -1,0 +1,272 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from safetensors.torch import load
+
+from jobs.config import StoreConfig
+from jobs.errors import StoreRefusedError
+from jobs.media.decode_check import decode_mp4
+from jobs.media.encode import read_metadata
+from jobs.records.commit import committed_ids, latents_key, read_record
+from jobs.store.store import open_store
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
+from jobs.worker.clip_worker import ClipWorker, RenderedClip
+from jobs.worker.setup import WorkerSetup
+from jobs.worker.spool import SpooledClip
+from jobs.worker.timing import StageClock
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.video_model import OnStep
+from tests.builders.specs import setup_for, spec
+from tests.fakes.family import FakeFamily
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> ClipWorker:
+    made = ClipWorker(setup_for(tmp_path), "node-1")
+    made.load()
+    return made
+
+
+def done(outcome: ClipOutcome) -> ClipDone:
+    assert isinstance(outcome, ClipDone), outcome
+    return outcome
+
+
+def failed(outcome: ClipOutcome) -> ClipFailed:
+    assert isinstance(outcome, ClipFailed), outcome
+    return outcome
+
+
+def test_a_rendered_clip_is_in_the_store_with_its_record(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("sunrise")
+    outcome = done(worker.render(one, 2))
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    record = read_record(store, one.clip_id)
+    assert (record.request, record.model, record.name, record.attempt) == (one.request, one.model, one.name, 2)
+    assert outcome.uri == record.uri == store.uri_of(record.key)
+    path = tmp_path / record.key
+    assert path.stat().st_size == record.num_bytes
+    assert decode_mp4(path).frames.shape == (5, 32, 32, 3)
+    assert str(record.nag_coverage) == "2 of 2"
+    assert (record.peak_memory_bytes, record.peak_memory_kind) == (1234, "device")
+    assert record.host_memory_bytes is not None
+    assert abs(record.host_memory_bytes - psutil.Process().memory_info().rss) < 64 << 20
+    assert (record.worker.node_id, record.worker.device) == ("node-1", "fake")
+    assert {"python", "torch", "nagfarm"} <= set(record.versions)
+
+
+def test_the_mp4_itself_says_what_it_is(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec('a "quoted" = prompt; with # everything \\ and ünïcode')
+    worker.render(one, 1)
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    tags = read_metadata(tmp_path / read_record(store, one.clip_id).key)
+    assert tags["clip_id"] == one.clip_id
+    assert "ünïcode" in tags["comment"]
+
+
+def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loading(worker: ClipWorker) -> None:
+    first, second = done(worker.render(spec("one"), 1)), done(worker.render(spec("two"), 1))
+    stages = ["queue", "load", "text", "denoise", "denoise", "decode", "encode", "check", "upload"]
+    assert [timing.stage for timing in first.timings] == stages
+    assert [timing.step for timing in first.timings if timing.stage == "denoise"] == [0, 1]
+    assert "load" not in [timing.stage for timing in second.timings]
+
+
+def test_a_clip_that_is_there_already_is_left_as_it_is(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("sunrise")
+    assert not done(worker.render(one, 1)).was_already_committed
+    before = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
+    assert done(worker.render(one, 2)).was_already_committed
+    assert read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id) == before
+
+
+def test_a_failing_clip_is_a_value_with_its_traceback_and_the_next_one_is_rendered(worker: ClipWorker) -> None:
+    outcome = failed(worker.render(spec("error here"), 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry, outcome.error_type) == ("code", False, "FakeError")
+    assert "the model did not like it" in outcome.message
+    assert "family.py" in outcome.traceback
+    assert [timing.stage for timing in outcome.timings if timing.stage != "queue"][:2] == ["load", "text"]
+    done(worker.render(spec("sunrise"), 1))
+
+
+def test_a_full_device_is_a_failure_of_memory_that_may_pass(worker: ClipWorker) -> None:
+    outcome = failed(worker.render(spec("memory"), 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry) == ("memory", True)
+
+
+def test_frames_of_the_wrong_size_are_never_committed(tmp_path: Path) -> None:
+    class Wrong(FakeFamily):
+        def decode(self, request: GenerationRequest, latents: torch.Tensor):
+            video = super().decode(request, latents)
+            return replace(video, frames=np.ascontiguousarray(video.frames[:-1]))
+
+    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Wrong()), "node-1")
+    worker.load()
+    outcome = failed(worker.render(spec("sunrise"), 1))
+    assert (outcome.failure_class, outcome.error_type) == ("clip", "CheckError")
+    assert not committed_ids(open_store(tmp_path.as_uri(), StoreConfig()))
+    assert not list(tmp_path.glob("clips/**/*.mp4"))
+
+
+def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) -> None:
+    """The second clip's denoising ends before the first one's encoding may begin to."""
+    second_denoised = threading.Event()
+
+    class Watching(FakeFamily):
+        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+            latents = super().denoise(request, embeddings, on_step)
+            if request.prompt == "second":
+                second_denoised.set()
+            return latents
+
+    class Held(ClipWorker):
+        def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
+            if spec.request.prompt == "first":
+                assert second_denoised.wait(30)
+            return super()._encode(spec, attempt, rendered, clock)
+
+    worker = Held(replace(setup_for(tmp_path), load_model=lambda *_: Watching()), "node-1")
+    worker.load()
+    with ThreadPoolExecutor(2) as callers:
+        outcomes = list(callers.map(lambda prompt: worker.render(spec(prompt), 1), ["first", "second"]))
+    assert all(isinstance(outcome, ClipDone) for outcome in outcomes)
+
+
+def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
+    threads: set[int] = set()
+
+    class Noting(FakeFamily):
+        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+            threads.add(threading.get_ident())
+            return super().denoise(request, embeddings, on_step)
+
+    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Noting()), "node-1")
+    worker.load()
+    with ThreadPoolExecutor(4) as callers:
+        list(callers.map(lambda seed: worker.render(spec("sunrise", seed), 1), range(8)))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+@pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled"])
+def test_what_is_no_picture_is_a_failure_and_its_latents_are_kept(
+    worker: ClipWorker, tmp_path: Path, prompt: str
+) -> None:
+    one = spec(prompt)
+    outcome = failed(worker.render(one, 2))
+    assert (outcome.failure_class, outcome.error_type) == ("clip", "BadPictureError")
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    assert not committed_ids(store)
+    latents = load(store.get(latents_key(one.clip_id, "run-1", 2)))["latents"]
+    assert torch.isnan(latents).any() == (prompt == "nan")
+
+
+def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
+    done(worker.render(spec("unlit stage, all black"), 1))
+
+
+def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("nan unless safe")
+    failed(worker.render(one, 1))
+    done(worker.render(one, 2, is_safe=True))
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    assert read_record(store, one.clip_id).attention == "exact"
+    other = spec("sunrise")
+    done(worker.render(other, 1))
+    assert read_record(store, other.clip_id).attention == "fused"
+
+
+@pytest.mark.parametrize("parallel", [ONE_DEVICE, ParallelConfig(2, 2)])
+def test_a_record_says_on_how_many_devices_its_clip_was_rendered(parallel: ParallelConfig, tmp_path: Path) -> None:
+    """By the worker's word, which renders all its clips so, whatever a manifest asked for."""
+    worker = ClipWorker(replace(setup_for(tmp_path), parallel=parallel), "node-1")
+    worker.load()
+    done(worker.render(spec("circle"), attempt=1))
+    worker.close()
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    assert read_record(store, spec("circle").clip_id).parallel == parallel
+
+
+def test_memory_that_ran_out_is_told_with_its_peak(worker: ClipWorker) -> None:
+    outcome = failed(worker.render(spec("memory"), 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry) == ("memory", True)
+    assert outcome.message == "device out of memory (the device memory's peak was 0.00 GiB)"
+
+
+class Counting(FakeFamily):
+    """Counts renderings, in this process."""
+
+    num_rendered = 0
+
+    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        Counting.num_rendered += 1
+        return super().denoise(request, embeddings, on_step)
+
+
+def worker_with(setup: WorkerSetup) -> ClipWorker:
+    made = ClipWorker(replace(setup, load_model=lambda *_: Counting()), "node-1")
+    made.load()
+    return made
+
+
+def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_without_rendering_it(
+    tmp_path: Path,
+) -> None:
+    setup, one = setup_for(tmp_path), spec("sunrise")
+    Counting.num_rendered = 0
+    (tmp_path / "clips").write_text("in the way")
+    assert failed(worker_with(setup).render(one, 1)).failure_class == "store"
+    (tmp_path / "clips").unlink()
+    other = worker_with(setup)
+    assert other.spooled() == {one.clip_id}
+    done(other.render(one, 2))
+    assert Counting.num_rendered == 1
+    assert not other.spooled()
+    record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
+    assert record.attempt == 1
+    assert [timing.stage for timing in record.timings][-1] == "upload"
+
+
+def test_nothing_is_rendered_that_the_disk_has_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = worker_with(setup_for(tmp_path))
+    Counting.num_rendered = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=1_000))
+    outcome = failed(worker.render(spec("sunrise"), 1))
+    assert (outcome.failure_class, outcome.error_type, outcome.may_pass_on_retry) == ("store", "DiskFullError", True)
+    assert Counting.num_rendered == 0
+
+
+def test_a_clip_that_is_committed_is_not_rendered_again(tmp_path: Path) -> None:
+    worker, one = worker_with(setup_for(tmp_path)), spec("sunrise")
+    Counting.num_rendered = 0
+    first = done(worker.render(one, 1))
+    second = done(worker.render(one, 2))
+    assert second.was_already_committed
+    assert first.uri == second.uri
+    assert Counting.num_rendered == 1
+
+
+def test_a_worker_says_what_it_is_at_while_it_computes(tmp_path: Path) -> None:
+    worker, one, gate = ClipWorker(setup_for(tmp_path), "node-1"), spec(f"wait {tmp_path / 'gate'}"), tmp_path / "gate"
+    worker.load()
+    with ThreadPoolExecutor(1) as caller:
+        rendering = caller.submit(worker.render, one, 1)
+        while not [clip for clip in worker.beat().clips if (clip.stage, clip.step) == ("denoise", 2)]:
+            assert not rendering.done()
+        gate.touch()
+        done(rendering.result())
+    assert not worker.beat().clips
+
+
+def test_a_worker_that_does_not_see_the_drivers_store_is_refused(tmp_path: Path) -> None:
+    setup = replace(setup_for(tmp_path), run_id="another-run")
+    with pytest.raises(StoreRefusedError, match="a folder must be shared by all nodes"):
+        ClipWorker(setup, "node-1").load()

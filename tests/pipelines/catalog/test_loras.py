@@ -1,0 +1,432 @@
+"""LoRAs of a model's YAML, on real pipelines at tiny size: found, refused, loaded, fused, and what they change."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from jobs.manifest.clip_id import clip_id
+from jobs.manifest.model_catalog import ModelCatalog
+from nag import NagParams
+from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
+from pipelines.catalog.model_config import LoraConfig, ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.model_folder import inspect_model, verify_weights
+from pipelines.errors import ModelFolderError, ModelNotFoundError
+from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.lora_adapters import load_loras
+from pipelines.families.registry import load_model
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from tests.builders import tiny
+
+Tensors = dict[str, torch.Tensor]
+MAKERS: dict[str, Callable[[], Any]] = {
+    "wan": tiny.wan_pipeline,
+    "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True),
+    "ltx": tiny.ltx_pipeline,
+}
+PLAIN = GenerationRequest(
+    "a circle", "", VideoShape(9, 32, 32), 8.0, SamplingParams(3, 1.0, None, seed=3), NagParams(nag_scale=11)
+)
+GUIDED = replace(PLAIN, negative_prompt="red")
+STYLE, SPEED = LoraConfig("style", "./style"), LoraConfig("speed", "./speed", weight=-0.5)
+TO_Q = "transformer.blocks.0.attn2.to_q.lora_"
+
+
+def lora(maker: str, seed: int) -> Tensors:
+    """Of rank 2, on every attention, named as diffusers names it."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors: Tensors = {}
+    for name, module in MAKERS[maker]().transformer.named_modules():
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            tensors[f"transformer.{name}.lora_A.weight"] = torch.randn(2, module.in_features, generator=generator)
+            tensors[f"transformer.{name}.lora_B.weight"] = 0.2 * torch.randn(
+                module.out_features, 2, generator=generator
+            )
+    return tensors
+
+
+def wan_original(tensors: Tensors, alpha: float | None = None) -> Tensors:
+    """The same LoRA as Wan's own repository names it, as the LoRAs of CausVid and lightx2v are."""
+    names = {
+        ".attn1.": ".self_attn.",
+        ".attn2.": ".cross_attn.",
+        ".to_out.0.": ".o.",
+        "transformer.": "diffusion_model.",
+    }
+    names |= {".to_q.": ".q.", ".to_k.": ".k.", ".to_v.": ".v.", "lora_A": "lora_down", "lora_B": "lora_up"}
+    renamed: Tensors = {}
+    for key, tensor in tensors.items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)  # noqa: PLW2901 one name after the other
+        renamed[key] = tensor
+        if alpha is not None and "lora_down" in key:
+            renamed[key.replace("lora_down.weight", "alpha")] = torch.tensor(alpha)
+    return renamed
+
+
+def write(
+    folder: Path, tensors: Tensors, name: str = DEFAULT_WEIGHT_NAME, metadata: dict[str, Any] | None = None
+) -> None:
+    folder.mkdir(exist_ok=True)
+    settings = {f"transformer.{key}": value for key, value in (metadata or {}).items()}
+    save_file(
+        tensors, folder / name, {"format": "pt", "lora_adapter_metadata": json.dumps(settings)} if metadata else None
+    )
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each model's folder, with two LoRAs beside it."""
+    root = tmp_path_factory.mktemp("models")
+    for maker, make in MAKERS.items():
+        make().save_pretrained(root / maker / "weights")
+        write(root / maker / "style", lora(maker, 1))
+        write(root / maker / "speed", lora(maker, 2))
+    return root
+
+
+@pytest.fixture
+def wan(saved: Path, tmp_path: Path) -> Path:
+    """The folder of Wan, that a test may change."""
+    shutil.copytree(saved / "wan", tmp_path / "wan")
+    return tmp_path / "wan"
+
+
+def model(maker: str, *loras: LoraConfig, fuse: bool = False) -> ModelConfig:
+    return ModelConfig(
+        name="mine",
+        family="ltx" if maker == "ltx" else "wan",
+        source="./weights",
+        grid=ShapeGrid(8, 32, 32),
+        sampling=SamplingDefaults(3, 1.0, 9, 32, 32, 8.0),
+        dtype="float32",
+        device="cpu",
+        max_sequence_length=16,
+        loras=loras,
+        fuse_loras=fuse,
+    )
+
+
+def load(folder: Path, config: ModelConfig) -> DiffusersFamily:
+    family = load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
+    assert isinstance(family, DiffusersFamily)
+    return family
+
+
+def latents(family: DiffusersFamily, request: GenerationRequest = PLAIN) -> np.ndarray:
+    return family.denoise(request, family.encode_text(request), lambda _step: None).numpy()
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max())
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")  # of the pipeline by hand
+@pytest.mark.parametrize("request_", [PLAIN, GUIDED], ids=["plain", "guided"])
+@pytest.mark.parametrize("maker", list(MAKERS))
+def test_loras_of_the_yaml_are_those_that_diffusers_loads_by_hand(
+    saved: Path, maker: str, request_: GenerationRequest
+) -> None:
+    folder = saved / maker
+    ours = load(folder, model(maker, STYLE, SPEED))
+    config = model(maker)
+    pipeline = ours.pipeline_class.from_pretrained(folder / "weights")
+    pipeline.set_progress_bar_config(disable=True)
+    for name in ("style", "speed"):
+        pipeline.load_lora_weights(folder / name, adapter_name=name)
+        if maker == "wan2.2":
+            pipeline.load_lora_weights(folder / name, adapter_name=name, load_into_transformer_2=True)
+    pipeline.set_adapters(["style", "speed"], [1.0, -0.5])
+    stock = type(ours)(config, pipeline, torch.device("cpu"))
+    assert np.array_equal(latents(ours, request_), latents(stock, request_))
+    assert distance(latents(ours, request_), latents(load(folder, config), request_)) > 1e-3
+
+
+def test_nag_acts_on_a_model_with_loras(saved: Path) -> None:
+    family = load(saved / "wan", model("wan", STYLE))
+    assert family.nag_coverage.guided == family.nag_coverage.total == 2
+    assert distance(latents(family, GUIDED), latents(family, PLAIN)) > 1e-3
+
+
+@pytest.mark.parametrize("maker", list(MAKERS))
+def test_fused_loras_do_the_same_and_leave_no_layers_behind(saved: Path, maker: str) -> None:
+    unfused = load(saved / maker, model(maker, STYLE, SPEED))
+    fused = load(saved / maker, model(maker, STYLE, SPEED, fuse=True))
+    assert distance(latents(fused, GUIDED), latents(unfused, GUIDED)) < 1e-4
+    assert not [name for name, _ in fused.pipeline.transformer.named_modules() if "lora" in name]
+    assert [name for name, _ in unfused.pipeline.transformer.named_modules() if "lora" in name]
+
+
+def test_weights_and_each_lora_change_the_clip_and_its_id(saved: Path, tmp_path: Path) -> None:
+    folder = saved / "wan"
+    variants = [(), (STYLE,), (replace(STYLE, weight=0.5),), (STYLE, SPEED), (SPEED,)]
+    clips = [latents(load(folder, model("wan", *loras))) for loras in variants]
+    assert min(distance(one, other) for i, one in enumerate(clips) for other in clips[:i]) > 1e-3
+    ids: set[str] = set()
+    for index, loras in enumerate(variants):
+        config = model("wan", *loras)
+        entry = ModelCatalog(_yaml_folder(tmp_path / str(index), folder, config)).get("mine")
+        assert str(tmp_path) not in repr(entry.identity)
+        ids.add(clip_id(entry.identity, PLAIN))
+    assert len(ids) == len(variants)
+
+
+def test_the_name_of_a_lora_decides_nothing(saved: Path, tmp_path: Path) -> None:
+    folder = saved / "wan"
+    configs = [model("wan", replace(STYLE, name=name)) for name in ("style", "to_q")]
+    clips = [latents(load(folder, config)) for config in configs]
+    assert np.array_equal(clips[0], clips[1])
+    one, other = (
+        ModelCatalog(_yaml_folder(tmp_path / config.loras[0].name, folder, config)).get("mine").identity
+        for config in configs
+    )
+    assert one == other
+
+
+def _yaml_folder(models: Path, weights: Path, config: ModelConfig) -> Path:
+    models.mkdir()
+    entries = [
+        f"{{name: {lora.name}, source: {weights / lora.source}, weight: {lora.weight}}}" for lora in config.loras
+    ]
+    (models / "mine.yaml").write_text(
+        f"family: wan\nsource: {weights / 'weights'}\nloras: [{', '.join(entries)}]\n"
+        "grid: {num_frames: 8, height: 32, width: 32}\n"
+        "sampling: {num_inference_steps: 3, guidance_scale: 1, num_frames: 9, height: 32, width: 32, fps: 8}\n"
+    )
+    return models
+
+
+def test_of_two_transformers_one_alone_may_have_a_lora(saved: Path) -> None:
+    folder, high, low = (
+        saved / "wan2.2",
+        replace(STYLE, component="transformer"),
+        replace(SPEED, component="transformer_2"),
+    )
+    family = load(folder, model("wan2.2", high, low))
+    adapters = family.pipeline.get_list_adapters()
+    assert adapters == {"transformer": ["style"], "transformer_2": ["speed"]}
+    fused = load(folder, model("wan2.2", high, low, fuse=True))
+    assert distance(latents(fused), latents(family)) < 1e-4
+    assert distance(latents(family), latents(load(folder, model("wan2.2", STYLE, SPEED)))) > 1e-3
+    with pytest.raises(ModelFolderError, match="LoRA speed is for transformer_2, and the model has transformer"):
+        inspect_model(model("wan", low), saved / "wan" / "mine.yaml")
+
+
+@pytest.mark.parametrize("alpha", [None, 1.0])
+def test_a_lora_with_the_names_of_wans_own_repository_does_the_same(wan: Path, alpha: float | None) -> None:
+    write(wan / "original", wan_original(lora("wan", 1), alpha))
+    expected = load(wan, model("wan", replace(STYLE, weight=1.0 if alpha is None else alpha / 2)))
+    found = load(wan, model("wan", LoraConfig("original", "./original")))
+    assert distance(latents(found), latents(expected)) < 1e-5
+
+
+def test_a_lora_with_musubis_names_does_the_same(wan: Path) -> None:
+    diffusers, musubi = lora("wan", 1), dict[str, torch.Tensor]()
+    for name, module in tiny.wan_transformer().named_modules():
+        if name.endswith(("ffn.net.0.proj", "ffn.net.2")):
+            diffusers[f"transformer.{name}.lora_A.weight"] = torch.ones(2, module.in_features)
+            diffusers[f"transformer.{name}.lora_B.weight"] = torch.full((module.out_features, 2), 0.02)
+    for key, tensor in wan_original(diffusers, alpha=2.0).items():
+        module, ending = re.fullmatch(r"diffusion_model\.(.*)\.(lora_.*|alpha)", key).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        module = module.replace("ffn.net.0.proj", "ffn.0").replace("ffn.net.2", "ffn.2").replace(".", "_")
+        musubi[f"lora_unet_{module}.{ending}"] = tensor
+    write(wan / "style", diffusers)
+    write(wan / "musubi", musubi)
+    found = load(wan, model("wan", LoraConfig("musubi", "./musubi")))
+    assert distance(latents(found), latents(load(wan, model("wan", STYLE)))) < 1e-5
+
+
+def test_biases_of_wans_own_layout_are_loaded_and_what_diffusers_leaves_out_must_be_zero(wan: Path) -> None:
+    tensors = wan_original(lora("wan", 1))
+    tensors["diffusion_model.blocks.0.cross_attn.k.diff_b"] = torch.full((24,), 0.3)
+    tensors["diffusion_model.blocks.0.norm3.diff"] = torch.zeros(24)
+    write(wan / "original", tensors)
+    config = model("wan", LoraConfig("original", "./original"))
+    assert distance(latents(load(wan, config)), latents(load(wan, model("wan", STYLE)))) > 1e-4
+    tensors["diffusion_model.blocks.0.norm3.diff"] += 0.1
+    write(wan / "original", tensors)
+    with pytest.raises(ModelFolderError, match=r"cannot change by a LoRA: diffusion_model\.blocks\.0\.norm3\.diff;"):
+        load(wan, config)
+
+
+def test_a_lora_saved_with_dropout_draws_nothing(wan: Path) -> None:
+    plain = {"r": 2, "lora_alpha": 2, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"], "peft_type": "LORA"}
+    write(wan / "style", lora("wan", 1), metadata={**plain, "lora_dropout": 0.9, "init_lora_weights": "gaussian"})
+    family = load(wan, model("wan", STYLE))
+    assert np.array_equal(latents(family), latents(family))
+
+
+def test_the_only_file_of_a_folder_needs_no_name(wan: Path) -> None:
+    (wan / "style" / DEFAULT_WEIGHT_NAME).rename(wan / "style" / "other.safetensors")
+    config = model("wan", STYLE)
+    assert inspect_model(config, wan / "mine.yaml").loras[0].path.name == "other.safetensors"
+    write(wan / "style", lora("wan", 2), "third.safetensors")
+    with pytest.raises(ModelFolderError, match=r"holds other\.safetensors, third\.safetensors; say in weight_name"):
+        inspect_model(config, wan / "mine.yaml")
+    named = model("wan", replace(STYLE, weight_name="third.safetensors"))
+    assert inspect_model(named, wan / "mine.yaml").loras[0].path.name == "third.safetensors"
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def pickled(path: Path) -> None:
+    torch.save({"x": torch.zeros(1)}, path)
+
+
+def absent(path: Path) -> None:
+    path.unlink()
+
+
+def changed(change: Callable[[Tensors], object]) -> Callable[[Path], None]:
+    def rewrite(path: Path) -> None:
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return rewrite
+
+
+def with_settings(**settings: object) -> Callable[[Path], None]:
+    return lambda path: write(path.parent, lora("wan", 1), metadata=settings)
+
+
+def put(key: str, *shape: int) -> Callable[[Path], None]:
+    return changed(lambda tensors: tensors.update({key: torch.zeros(shape)}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncated, "copy it again"),
+        (pickled, "is not a safetensors file"),
+        (absent, r"style holds no \.safetensors file"),
+        (put("transformer.proj_out.weight", 2, 2), "is no LoRA for wan: .* not transformer.proj_out.weight"),
+        (put("text_encoder.x.lora_A.weight", 2, 2), "is no LoRA for wan: .* not text_encoder.x.lora_A.weight"),
+        (put("transformer.blocks.0.attn1.to_q.dora_scale", 24), "is no LoRA for wan: .*dora_scale"),
+        (put("transformer.blocks.7.attn1.to_q.lora_A.weight", 2, 24), "one of the two matrices is missing"),
+        (changed(lambda tensors: tensors.pop(f"{TO_Q}B.weight")), "to_q one of the two matrices is missing"),
+        (put(f"{TO_Q}B.weight", 24, 3), r"unequal rank: \(24, 3\) after \(2, 24\)"),
+        (put(f"{TO_Q}B.weight", 28, 2), r"made for another model: transformer's .* is \(24, 24\), not \(28, 24\)"),
+        (
+            changed(
+                lambda tensors: tensors.update({key.replace("s.1.", "s.7."): tensors.pop(key) for key in [*tensors]})
+            ),
+            "made for another model: transformer has no blocks.7.attn1.to_",
+        ),
+        (
+            lambda path: write(path.parent, lora("ltx", 1)),
+            "made for another model: transformer has no transformer_block",
+        ),
+        (
+            lambda path: save_file({"diffusion_model.blocks.0.norm3.diff": torch.ones(4)}, path),
+            "holds no LoRA, only diffusion_model.blocks.0.norm3.diff",
+        ),
+        (with_settings(use_dora=True), "no plain LoRA: its lora_adapter_metadata sets use_dora to True"),
+        (
+            lambda path: save_file(
+                lora("wan", 1), path, {"lora_adapter_metadata": '{"transformer.use_dora": true, "use_dora": false}'}
+            ),
+            "sets use_dora to True",
+        ),
+        (with_settings(megatron_config={"a": 1}), "sets megatron_config"),
+        (with_settings(modules_to_save=["proj_out"]), "sets modules_to_save"),
+        (with_settings(init_lora_weights="pissa"), "sets init_lora_weights to 'pissa'"),
+    ],
+)
+def test_a_file_that_is_no_lora_of_the_model_is_refused_before_anything_runs(
+    wan: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(wan / "style" / DEFAULT_WEIGHT_NAME)
+    with pytest.raises(ModelFolderError, match=message):
+        inspect_model(model("wan", STYLE), wan / "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({key: torch.zeros_like(value) for key, value in lora("wan", 1).items()}, "holds zeros only"),
+        (
+            {key.replace("blocks.1", "blocks.7"): value for key, value in wan_original(lora("wan", 1)).items()},
+            "blocks.7",
+        ),
+        (
+            {
+                key: value[:, :20] if "lora_down" in key else value
+                for key, value in wan_original(lora("wan", 1)).items()
+            },
+            "does not fit the model",
+        ),
+    ],
+)
+def test_what_only_loading_can_show_is_one_named_error(wan: Path, tensors: Tensors, message: str) -> None:
+    write(wan / "style", {key: value.contiguous() for key, value in tensors.items()})
+    with pytest.raises(ModelFolderError, match=message):
+        load(wan, model("wan", STYLE))
+
+
+def test_a_name_that_torch_needs_itself_is_refused(saved: Path) -> None:
+    with pytest.raises(ModelFolderError, match="torch has another use for the name half"):
+        load(saved / "wan", model("wan", replace(STYLE, name="half")))
+
+
+def test_weights_that_become_infinite_are_not_fused(wan: Path) -> None:
+    write(wan / "style", {key: value * float("inf") for key, value in lora("wan", 1).items()})
+    config = model("wan", STYLE, fuse=True)
+    with pytest.raises(ModelFolderError, match="cannot be fused"):
+        load_loras(tiny.wan_pipeline(), config, inspect_model(config, wan / "mine.yaml").loras)
+
+
+def test_a_lora_that_is_another_one_on_the_workers_machine_is_refused(wan: Path) -> None:
+    config = model("wan", STYLE)
+    weights = inspect_model(config, wan / "mine.yaml")
+    verify_weights(config, weights)
+    write(wan / "style", lora("wan", 2))
+    with pytest.raises(ModelFolderError, match=r"LoRA style: .* holds sha256:\w+ here, not sha256:"):
+        verify_weights(config, weights)
+    shutil.rmtree(wan / "style")
+    with pytest.raises(ModelNotFoundError, match="does not exist on this machine"):
+        verify_weights(config, weights)
+
+
+def hub_cache(folder: Path, commit: str) -> Path:
+    """A snapshot of Org/Style as the Hugging Face cache keeps it."""
+    repository = folder / "models--Org--Style"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    snapshot.parent.mkdir()
+    return snapshot
+
+
+def test_a_lora_of_the_hub_is_its_commit_and_its_file(
+    wan: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    config = model("wan", LoraConfig("style", "Org/Style", weight_name="fast.safetensors", revision="main"))
+    remedy = r"mine: LoRA style: .*fetch it with: hf download Org/Style fast\.safetensors --revision main"
+    with pytest.raises(ModelNotFoundError, match=remedy):
+        inspect_model(config, wan / "mine.yaml")
+    commit = "c0ffee" * 6 + "c0ff"
+    snapshot = hub_cache(tmp_path / "hub", commit)
+    write(snapshot, lora("wan", 1), "slow.safetensors")
+    with pytest.raises(ModelNotFoundError, match=remedy):
+        inspect_model(config, wan / "mine.yaml")
+    write(snapshot, lora("wan", 1), "fast.safetensors")
+    weights = inspect_model(config, wan / "mine.yaml")
+    assert weights.loras[0].revision.startswith(f"{commit}/sha256:")
+    verify_weights(config, weights)
+
+
+def test_a_missing_folder_is_a_named_error(wan: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="mine: LoRA style: the folder .*nowhere does not exist"):
+        inspect_model(model("wan", replace(STYLE, source="./nowhere")), wan / "mine.yaml")

@@ -1,0 +1,315 @@
+"""What is rendered on one process and on several, and held against each other.
+
+Models are tiny real ones with four heads; each is built once in a process and shared out again and again.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.hooks.context_parallel import apply_context_parallel, remove_context_parallel
+from diffusers.models.attention_dispatch import attention_backend
+from torch import distributed
+
+import nag
+from benchmarks.parallel_cost.counting import CollectiveCounter
+from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams
+from pipelines.attention.exact_attention import exact_attention
+from pipelines.catalog.model_config import load_model_config, model_paths
+from pipelines.catalog.model_folder import inspect_model
+from pipelines.context_parallel.plans import LTX_PLAN
+from pipelines.context_parallel.sharding import SplitPipeline
+from pipelines.errors import SplitError
+from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.registry import load_model
+from pipelines.parallel_config import ParallelConfig
+from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+from tests.builders import tiny
+from tests.nag.reference import image, render, text
+
+NUM_HEADS = 4
+CPU = torch.device("cpu")
+METHODS: dict[str, GuidanceParams | None] = {
+    "none": None,
+    "nag": NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5),
+    "vsf": VsfParams(1.7, 0.2),
+    "nasa": NasaParams(0.8),
+}
+
+
+def _wan_with_a_timestep_per_token() -> Any:
+    pipeline = tiny.wan_pipeline(num_heads=NUM_HEADS)
+    pipeline.register_to_config(expand_timesteps=True)
+    return pipeline
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "wan2.1": lambda: tiny.wan_pipeline(num_heads=NUM_HEADS),
+    "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True, num_heads=NUM_HEADS),
+    "wan2.2-5b": _wan_with_a_timestep_per_token,
+    "wan2.1-i2v": lambda: tiny.wan_image_to_video_pipeline(num_heads=NUM_HEADS),
+    "ltx": lambda: tiny.ltx_pipeline(num_heads=NUM_HEADS),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of a pipeline: which model, guided how, how many clips at once."""
+
+    model: str
+    method: str = "none"
+    has_cfg: bool = False
+    batch_size: int = 1
+    dtype: str = "float32"
+    size_px: int = 64
+
+
+@cache
+def pipeline_of(model: str, dtype: str) -> Any:
+    pipeline = MAKERS[model]()
+    if dtype != "float32":  # as weights are loaded: some of Wan's modules stay in float32
+        for name in ("transformer", "transformer_2"):
+            part = getattr(pipeline, name, None)
+            if part is not None:
+                with TemporaryDirectory() as folder:
+                    part.save_pretrained(folder)
+                    half = type(part).from_pretrained(folder, torch_dtype=getattr(torch, dtype))
+                    setattr(pipeline, name, half.eval())
+    return pipeline
+
+
+@torch.no_grad()
+def render_case(case: Case, installed: nag.InstalledNag | None = None, **more: Any) -> np.ndarray:
+    """Latents of two steps, as one process or as one rank."""
+    pipeline = pipeline_of(case.model, case.dtype)
+    is_ltx, is_image_to_video = case.model == "ltx", case.model == "wan2.1-i2v"
+    length = 512 if is_image_to_video else 12  # diffusers' processor takes a text beside an image to be 512 tokens long
+    dtype = getattr(torch, case.dtype)
+    prompt, negative, unconditional = (
+        text(case.batch_size, size, seed).to(dtype) for seed, size in ((1, length), (2, 7), (3, length))
+    )
+    arguments: dict[str, Any] = {"num_frames": 9, "height": case.size_px, "width": case.size_px}
+    negative_mask = None
+    if is_ltx:
+        arguments["prompt_attention_mask"] = _padded(case.batch_size, length)
+        negative_mask = _padded(case.batch_size, 7)
+    if is_image_to_video:
+        arguments["image"] = image()
+    if case.has_cfg:
+        arguments |= {"guidance_scale": 3.0, "negative_prompt_embeds": unconditional}
+        if is_ltx:
+            arguments["negative_prompt_attention_mask"] = _padded(case.batch_size, length).flip(0)
+    params = METHODS[case.method]
+    with ExitStack() as stack:
+        if params:
+            guide = (installed or stack.enter_context(nag.install(pipeline))).guide
+            stack.enter_context(guide(NegativeText(negative, negative_mask), params))
+        return render(pipeline, prompt, **arguments, **more).float().numpy()
+
+
+def _padded(batch_size: int, length: int) -> torch.Tensor:
+    """Each row with another number of padded tokens at its end, (B, L)."""
+    num_tokens = torch.tensor([[length - 3 - 2 * row] for row in range(batch_size)])
+    return torch.arange(length)[None] < num_tokens
+
+
+def render_split(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarray]:
+    """The same cases on a rank, each pipeline split for it and put back afterwards."""
+    rendered: list[np.ndarray] = []
+    for case in cases:
+        split = SplitPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
+        try:
+            rendered.append(render_case(case))
+        finally:
+            split.remove()
+    return rendered
+
+
+def render_split_with_nag_installed_before(case: Case, parallel: ParallelConfig) -> list[np.ndarray]:
+    """As two ranks while NAG is on, as one process after the split is taken off under it, and again without NAG."""
+    pipeline = pipeline_of(case.model, case.dtype)
+    with nag.install(pipeline) as installed:
+        split = SplitPipeline(pipeline, parallel, CPU)
+        guided = render_case(case, installed)
+        split.remove()
+        alone = render_case(case, installed)
+        split = SplitPipeline(pipeline, parallel, CPU)
+    unguided = render_case(Case(case.model))
+    split.remove()
+    return [guided, alone, unguided]
+
+
+def render_alone_after_a_split(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, list[str]]:
+    """What one process renders after a split was taken off, and which settings of it are still on the model."""
+    pipeline = pipeline_of(case.model, case.dtype)
+    split = SplitPipeline(pipeline, parallel, CPU)
+    render_case(case)
+    split.remove()
+    split.remove()
+    distributed.destroy_process_group()
+    left = [
+        name
+        for name, module in pipeline.transformer.named_modules()
+        if getattr(getattr(module, "processor", None), "_parallel_config", None) is not None
+        or getattr(getattr(module, "processor", None), "_attention_backend", None) is not None
+        or any(hook.startswith("cp_") for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", ()))
+    ]
+    return render_case(case), left + ["model"] * (pipeline.transformer._parallel_config is not None)
+
+
+def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, int]:
+    """With the safer attention; and how often a fused kernel was used all the same."""
+    split = SplitPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
+    try:
+        with (
+            torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+            exact_attention(max_scores_bytes=100_000),
+        ):
+            rendered = render_case(case)
+    finally:
+        split.remove()
+    fused = sum(event.count for event in profiler.key_averages() if "flash_attention" in event.key)
+    return rendered, fused
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What one rank exchanged in one forward."""
+
+    num_calls: dict[str, int]
+    sent_bytes: dict[str, int]
+
+
+@torch.no_grad()
+def count(model: str, method: str, parallel: ParallelConfig) -> Exchanged:
+    split = SplitPipeline(pipeline_of(model, "float32"), parallel, CPU)
+    try:
+        with CollectiveCounter() as counter:
+            render_case(Case(model, method), num_inference_steps=1)
+    finally:
+        split.remove()
+    return Exchanged(counter.num_calls, counter.sent_bytes)
+
+
+@torch.no_grad()
+def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchanged:
+    """One forward of the transformer alone, by our plan or by diffusers', which runs where there is no mask."""
+    pipeline = pipeline_of("ltx", "float32")
+    transformer = pipeline.transformer
+    split = SplitPipeline(pipeline, parallel, CPU)
+    settings, plan = transformer._parallel_config, dict(transformer._cp_plan)
+    attentions = [module for name, module in transformer.named_modules() if name.endswith((".attn1", ".attn2"))]
+    if is_stock:
+        backends = [attention.processor._attention_backend for attention in attentions]
+        remove_context_parallel(transformer, LTX_PLAN)
+        apply_context_parallel(transformer, settings.context_parallel_config, plan)
+        for attention in attentions:  # as `enable_parallelism` does
+            attention.processor._parallel_config = settings
+            attention.processor._attention_backend = next(filter(None, backends), None)
+    try:
+        with CollectiveCounter() as counter:
+            transformer(
+                hidden_states=torch.randn(1, 48, 8, generator=torch.Generator().manual_seed(0)),
+                encoder_hidden_states=text(1, 12, 1),
+                timestep=torch.tensor([500.0]),
+                encoder_attention_mask=None,
+                num_frames=3,
+                height=4,
+                width=4,
+                return_dict=False,
+            )
+    finally:
+        if is_stock:
+            remove_context_parallel(transformer, plan)
+            for attention in attentions:
+                attention.processor._parallel_config = attention.processor._attention_backend = None
+        split.remove()
+    return Exchanged(counter.num_calls, counter.sent_bytes)
+
+
+def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
+    """How long the others take to notice, s; the pipeline is still split on all ranks."""
+    pipeline = pipeline_of("wan2.1", "float32")
+    split = SplitPipeline(pipeline, parallel, CPU)
+    begin = monotonic()
+    is_last = distributed.get_rank() == parallel.degree - 1
+    try:
+        if not is_last:
+            render_case(Case("wan2.1"))
+    except RuntimeError:  # gloo's: the connection was closed
+        pass
+    else:
+        assert is_last
+    distributed.destroy_process_group()
+    split.remove()
+    return monotonic() - begin
+
+
+def timeouts(parallel: ParallelConfig) -> list[timedelta]:
+    """Of one collective, in each process group that a split pipeline exchanges over."""
+    pipeline = pipeline_of("wan2.1", "float32")
+    split = SplitPipeline(pipeline, parallel, CPU)
+    settings = pipeline.transformer._parallel_config.context_parallel_config
+    meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
+    found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
+    distributed.all_reduce(torch.zeros(1))  # a rank that leaves before another has connected to it fails that one
+    split.remove()
+    return found
+
+
+def refusals(model: str, parallel: ParallelConfig) -> list[str]:
+    """What a group of another size, a second split and an unfit attention backend are told."""
+    pipeline = pipeline_of(model, "float32")
+    told: list[str] = []
+    with pytest.raises(SplitError) as refused:
+        SplitPipeline(pipeline, ParallelConfig(8), CPU)
+    told.append(str(refused.value))
+    split = SplitPipeline(pipeline, parallel, CPU)
+    with pytest.raises(SplitError) as refused:
+        SplitPipeline(pipeline, parallel, CPU)
+    told.append(str(refused.value))
+    split.remove()
+    with attention_backend("flex"), pytest.raises(SplitError) as refused:
+        SplitPipeline(pipeline, parallel, CPU)
+    return [*told, str(refused.value)]
+
+
+@cache
+def family_of(name: str) -> DiffusersFamily:
+    path = model_paths()[name]
+    config = load_model_config(path)
+    family = load_model(config, inspect_model(config, path), num_threads=1)
+    assert isinstance(family, DiffusersFamily)
+    return family
+
+
+def render_shapes(name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3) -> np.ndarray:
+    """Latents of a Shapes model through its family."""
+    family = family_of(name)
+    guidance_scale = 3.0 if method in CFG_METHODS else 1.0
+    request = GenerationRequest(
+        "a red circle moving right",
+        "blue",
+        VideoShape(17, 64, 64),
+        8.0,
+        SamplingParams(num_steps, guidance_scale, flow_shift=None, seed=5),
+        family.config.nag,
+        method,
+        VsfParams(1.7, 0.2),
+        NasaParams(0.8),
+    )
+    embeddings = family.encode_text(request)
+    if parallel:
+        family.split(parallel)
+    try:
+        return family.denoise(request, embeddings, lambda _step: None).numpy()
+    finally:
+        family.unsplit()

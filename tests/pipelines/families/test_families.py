@@ -1,0 +1,262 @@
+"""Wan and LTX families on real diffusers classes at tiny size, loaded from disk as any weights are."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+import nag
+from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.catalog.model_folder import inspect_model
+from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.registry import load_model
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from pipelines.video_model import ModelFamily
+from tests.builders import tiny
+
+REQUEST = GenerationRequest(
+    "a circle",
+    "red",
+    VideoShape(9, 32, 32),
+    8.0,
+    SamplingParams(num_inference_steps=3, guidance_scale=1.0, flow_shift=None, seed=3),
+    NagParams(nag_scale=11),
+)
+GUIDED = replace(REQUEST, method="cfg+nag", sampling=replace(REQUEST.sampling, guidance_scale=3.0))
+# every method, with the text of classifier-free guidance and the parameters that it takes
+METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
+    "none": (replace(REQUEST, method="none"), "", None),
+    "cfg": (replace(GUIDED, method="cfg"), "red", None),
+    "nag": (REQUEST, "", NagParams(nag_scale=11)),
+    "nag with L2": (replace(REQUEST, nag=NagParams(11, nag_norm="l2")), "", NagParams(11, nag_norm="l2")),
+    "vsf": (replace(REQUEST, method="vsf", vsf=VsfParams(2.0, 0.1)), "", VsfParams(2.0, 0.1)),
+    "nasa": (replace(REQUEST, method="nasa", nasa=NasaParams(0.5)), "", NasaParams(0.5)),
+    "cfg+nag": (GUIDED, "", NagParams(nag_scale=11)),
+    "cfg+nag without nag": (replace(GUIDED, nag=NagParams(nag_scale=1)), "red", None),
+}
+
+
+@pytest.fixture(scope="module", params=list(tiny.PIPELINES))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersFamily:
+    folder = tmp_path_factory.mktemp("model") / "weights"
+    tiny.PIPELINES[request.param]().save_pretrained(folder)
+    return load(request.param, folder)
+
+
+def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersFamily:
+    config = ModelConfig(
+        name=name,
+        family="ltx" if name == "ltx" else "wan",
+        source=str(folder),
+        grid=ShapeGrid(8, 32, 32),
+        sampling=SamplingDefaults(3, 1.0, 9, 32, 32, 8.0),
+        dtype="float32",
+        device="cpu",
+        max_sequence_length=16,
+        scheduler=SchedulerConfig(scheduler or (None if name == "ltx" else "UniPCMultistepScheduler"), None),
+    )
+    loaded = load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
+    assert isinstance(loaded, DiffusersFamily)
+    return loaded
+
+
+def render(family: ModelFamily, request: GenerationRequest) -> np.ndarray:
+    latents = family.denoise(request, family.encode_text(request), lambda _step: None)
+    return family.decode(request, latents).frames
+
+
+def render_by_hand(
+    family: DiffusersFamily, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
+) -> np.ndarray:
+    """The clip of a stock pipeline that is called as its own users call it, in parts of 255."""
+    stock = tiny.PIPELINES[family.config.name]()
+    guidance = nag.guide(stock, "red", params, max_sequence_length=16) if params else nullcontext()
+    with guidance:
+        frames = stock(
+            request.prompt,
+            cfg_text,
+            height=32,
+            width=32,
+            num_frames=9,
+            num_inference_steps=3,
+            guidance_scale=request.sampling.guidance_scale,
+            max_sequence_length=16,
+            generator=torch.Generator().manual_seed(3),
+            output_type="np",
+            **({"frame_rate": 8.0} if family.config.name == "ltx" else {}),
+        ).frames[0]
+    return frames * 255
+
+
+def test_another_scheduler_keeps_the_saved_shift(family: DiffusersFamily, tmp_path: Path) -> None:
+    """Whichever of its two names it was saved under."""
+    name = family.config.name
+    stock = tiny.PIPELINES[name]()
+    is_euler = isinstance(stock.scheduler, FlowMatchEulerDiscreteScheduler)
+    saved = {"shift": 5.0} if is_euler else {"flow_shift": 5.0}
+    stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, **saved)
+    stock.save_pretrained(tmp_path / "weights")
+    other = "UniPCMultistepScheduler" if is_euler else "FlowMatchEulerDiscreteScheduler"
+    built = load(name, tmp_path / "weights", other)._build_scheduler(None)
+    assert type(built).__name__ == other
+    assert (built.config.flow_shift if is_euler else built.shift) == 5
+
+
+def test_a_request_becomes_8_bit_frames(family: DiffusersFamily) -> None:
+    frames = render(family, REQUEST)
+    assert (frames.shape, frames.dtype) == ((9, 32, 32, 3), np.uint8)
+
+
+def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: DiffusersFamily) -> None:
+    others = [
+        replace(REQUEST, prompt="a square", sampling=replace(REQUEST.sampling, num_inference_steps=2, seed=8)),
+        replace(GUIDED, negative_prompt=""),
+        replace(REQUEST, nag=NagParams(5.0, 2.0, 0.5, 0.0, 0.4)),
+        *(request for request, _, _ in METHODS.values()),
+    ]
+    alone = render(family, REQUEST)
+    in_order = [render(family, other) for other in others]
+    assert np.array_equal(render(family, REQUEST), alone)
+    reversed_order = [render(family, other) for other in reversed(others)]
+    assert all(np.array_equal(one, two) for one, two in zip(in_order, reversed(reversed_order), strict=True))
+
+
+def test_a_clip_is_the_same_from_weights_loaded_again(family: DiffusersFamily) -> None:
+    again = load(family.config.name, Path(family.config.source))
+    assert np.array_equal(render(again, REQUEST), render(family, REQUEST))
+
+
+def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: DiffusersFamily) -> None:
+    clips = [
+        render(family, request)
+        for request in (
+            REQUEST,
+            replace(REQUEST, prompt="a square"),
+            replace(REQUEST, negative_prompt="blue"),
+            replace(REQUEST, negative_prompt=""),
+            replace(REQUEST, sampling=replace(REQUEST.sampling, seed=4)),
+        )
+    ]
+    assert len({clip.tobytes() for clip in clips}) == len(clips)
+
+
+def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: DiffusersFamily) -> None:
+    expected = render_by_hand(family, REQUEST, "", None)
+    for method in ("none", "nag", "vsf", "nasa"):
+        found = render(family, replace(REQUEST, negative_prompt="", method=method))
+        assert np.abs(found - expected).max() <= 0.51, method  # ours are rounded to bytes
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_what_the_stock_pipeline_does_under_it(family: DiffusersFamily, method: str) -> None:
+    request, cfg_text, params = METHODS[method]
+    expected = render_by_hand(family, request, cfg_text, params)
+    assert np.abs(render(family, request) - expected).max() <= 0.51
+
+
+def test_each_method_makes_another_clip(family: DiffusersFamily) -> None:
+    clips = {name: render(family, request).tobytes() for name, (request, _, _) in METHODS.items()}
+    assert clips.pop("cfg+nag without nag") == clips["cfg"]
+    assert len(set(clips.values())) == len(clips)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_runs_the_passes_that_it_says(family: DiffusersFamily, method: str) -> None:
+    rows: list[int] = []
+    transformers = [family.pipeline.transformer, getattr(family.pipeline, "transformer_2", None)]
+    handles = [
+        transformer.register_forward_hook(lambda _module, _arguments, output: rows.append(len(output[0])))
+        for transformer in transformers
+        if transformer
+    ]
+    render(family, METHODS[method][0])
+    for handle in handles:
+        handle.remove()
+    assert sum(rows) == 3 * (2 if method.startswith("cfg") else 1)
+
+
+def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode_prompt = family.pipeline.encode_prompt
+
+    def counted(text: str, **arguments: object) -> object:
+        encoded.append(text)
+        return encode_prompt(text, **arguments)
+
+    monkeypatch.setattr(family.pipeline, "encode_prompt", counted)
+    texts = ["one new prompt", "another"]
+    for prompt in texts:
+        for negative_prompt in ("one negative", "one new prompt"):
+            family.encode_text(replace(REQUEST, prompt=prompt, negative_prompt=negative_prompt))
+    assert encoded == ["one new prompt", "one negative", "another"]
+
+
+def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(family: DiffusersFamily) -> None:
+    red = family.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
+    nag_alone = family.encode_text(REQUEST)
+    assert nag_alone.unconditional_embeds is None
+    both = family.encode_text(GUIDED)
+    cfg_alone = family.encode_text(replace(GUIDED, nag=NagParams(nag_scale=1)))
+    assert both.negative_prompt_embeds is not None
+    assert both.unconditional_embeds is not None
+    assert torch.equal(both.negative_prompt_embeds, red)
+    assert not torch.equal(both.unconditional_embeds, red)
+    assert cfg_alone.negative_prompt_embeds is None
+    assert cfg_alone.unconditional_embeds is not None
+    assert torch.equal(cfg_alone.unconditional_embeds, red)
+
+
+def test_every_step_is_reported(family: DiffusersFamily) -> None:
+    steps: list[int] = []
+    family.denoise(REQUEST, family.encode_text(REQUEST), steps.append)
+    assert steps == [0, 1, 2]
+
+
+def test_all_text_attention_is_guided(family: DiffusersFamily) -> None:
+    expected = 4 if family.config.name == "wan2.2" else 2
+    assert (family.nag_coverage.guided, family.nag_coverage.total) == (expected, expected)
+
+
+def test_flow_shift_decides_for_wan(family: DiffusersFamily) -> None:
+    if family.config.family == "ltx":
+        pytest.skip("LTX shifts by the number of tokens")
+    clips = {
+        render(family, replace(REQUEST, sampling=replace(REQUEST.sampling, flow_shift=shift))).tobytes()
+        for shift in (None, 1.0, 8.0)
+    }
+    assert len(clips) == 3
+
+
+def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: DiffusersFamily) -> None:
+    embeddings = family.encode_text(REQUEST)
+
+    def denoise() -> tuple[torch.Tensor, set[str]]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            latents = family.denoise(REQUEST, embeddings, lambda _step: None)
+        names = {event.key for event in profiler.key_averages()}
+        return latents, {name for name in names if name.startswith("aten::_scaled_dot_product")}
+
+    plain, plain_kernels = denoise()
+    with family.safe_attention():
+        safe, safe_kernels = denoise()
+    after, after_kernels = denoise()
+    assert plain_kernels == after_kernels == {"aten::_scaled_dot_product_flash_attention_for_cpu"}
+    assert safe_kernels == {"aten::_scaled_dot_product_attention_math"}
+    assert (safe - plain).abs().max() <= 1e-4 * plain.abs().max()
+    assert torch.equal(after, plain)
+
+
+def test_closing_restores_the_pipeline(tmp_path: Path) -> None:
+    tiny.wan_pipeline().save_pretrained(tmp_path / "weights")
+    family = load("wan2.1", tmp_path / "weights")
+    assert isinstance(family, DiffusersFamily)
+    transformer = family.pipeline.transformer
+    family.close()
+    assert {type(processor).__name__ for processor in transformer.attn_processors.values()} == {"WanAttnProcessor"}
+    assert not hasattr(family, "pipeline")
