@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.parallel_cost.tables import refusal
-from jobs.bench.reporting.plots import DPI, add_legend, panels
+from jobs.bench.reporting.plots import DPI, add_legend, make_axes
 from pipelines.cost.prediction import H100, INTERCONNECTS, START_S, Interconnect, Work, break_even_bytes_per_s, speed_up
 from pipelines.parallel_config import ParallelConfig
 
@@ -13,7 +13,7 @@ DEGREE_COLOURS = {2: "#1f77b4", 3: "#9467bd", 4: "#2ca02c", 5: "#bcbd22", 6: "#f
 
 def draw_speed_ups(works: dict[str, Work], path: Path) -> None:
     """Speed-up against bandwidth: a panel a size, a line a degree of ulysses, a dot where it breaks even."""
-    figure, axes = panels(len(works), 4.2, 4.2)
+    figure, axes = make_axes(len(works), 4.2, 4.2)
     for axis, (name, work) in zip(axes, works.items(), strict=True):
         for link in INTERCONNECTS:
             axis.axvline(link.bytes_per_s / 1e9, color="#999999", linestyle=":", linewidth=0.9)

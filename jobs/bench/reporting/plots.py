@@ -30,7 +30,7 @@ def require_matplotlib() -> None:
         raise RefusedError("the report's plots need matplotlib: pip install 'nagfarm[bench]'")
 
 
-def panels(num_panels: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
+def make_axes(num_panels: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
     """A figure that needs no display, and its panels, `MAX_COLUMNS` side by side; each in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
     for row in rows:
         if row.is_main and row.attribute == POOLED:
             panels.setdefault((row.model, row.num_steps, row.case), []).append(row)
-    figure, axes = panels(max(len(panels), 1), 4.2, 4.2)
+    figure, axes = make_axes(max(len(panels), 1), 4.2, 4.2)
     for axis, ((model, num_steps, case), cells) in zip(axes, panels.items(), strict=False):
         for row in cells:
             x, y = row.figures.fidelity, row.figures.suppression
@@ -78,7 +78,7 @@ def draw_clean_curve(rows: Iterable[Row], path: Path) -> None:
     for row in rows:
         if row.attribute == POOLED and row.case == "open":
             panels.setdefault(row.model, {}).setdefault(row.setting.name, []).append(row)
-    figure, axes = panels(max(len(panels), 1), 4.2, 4.0)
+    figure, axes = make_axes(max(len(panels), 1), 4.2, 4.0)
     for axis, (model, lines) in zip(axes, panels.items(), strict=False):
         steps: set[int] = set()
         for name, cells in lines.items():
@@ -112,7 +112,7 @@ def draw_heat_maps(
         axes_names, ticks: of x, then of y.
         maps: figure to values, (y, x); NaN is left white.
     """
-    figure, axes = panels(len(maps), 1.6 + 0.75 * len(ticks[0]), 1.5 + 0.6 * len(ticks[1]))
+    figure, axes = make_axes(len(maps), 1.6 + 0.75 * len(ticks[0]), 1.5 + 0.6 * len(ticks[1]))
     for axis, (name, values) in zip(axes, maps.items(), strict=True):
         image = axis.imshow(values, vmin=0, vmax=1, cmap="viridis", origin="lower", aspect="auto")
         axis.set_xticks(range(len(ticks[0])), ticks[0])
@@ -127,7 +127,7 @@ def draw_heat_maps(
 
 def draw_lines(title: str, name: str, ticks: list[str], lines: dict[str, list[Estimate]], path: Path) -> None:
     """A one-dimensional slice: a line a figure, over settings that need not be numbers."""
-    figure, (axis,) = panels(1, max(5.0, 1.1 * len(ticks)), 3.8)
+    figure, (axis,) = make_axes(1, max(5.0, 1.1 * len(ticks)), 3.8)
     for label, estimates in lines.items():
         points = [(index, estimate) for index, estimate in enumerate(estimates) if estimate.is_defined]
         if points:

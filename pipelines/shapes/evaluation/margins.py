@@ -3,7 +3,8 @@
 `python -m pipelines.shapes.evaluation.margins`
 
 Renders clips of each Shapes model as the farm does, spoils one of them in the ways that
-`pipelines.frame_checks.checks` looks for, and prints one table a model. Exits with 1 where a good clip is refused or a broken one passes.
+`pipelines.frame_checks.checks` looks for, and prints one table a model. Exits with 1 where a good clip is refused or a
+broken one passes.
 """
 
 import argparse
