@@ -53,8 +53,8 @@ class StallPolicy:
     """When a worker that does not move is killed. A deadline is learnt from the slowest that was measured.
 
     Args:
-        beat_interval_s: how often each worker is asked what it is at.
-        beat_timeout_s: a worker that does not answer for so long is taken for stopped.
+        heartbeat_interval_s: how often each worker is asked what it is at.
+        heartbeat_timeout_s: a worker that does not answer for so long is taken for stopped.
         first_s: what a step or a stage may take on a worker that has finished no clip, or before one of its kind was
             measured; it may compile.
         factor: of what the slowest step of a clip of that kind takes, or the stage.
@@ -62,23 +62,23 @@ class StallPolicy:
         store_s: what the store may take for one upload, or one answer, with all the client's retries.
     """
 
-    beat_interval_s: float = 5.0
-    beat_timeout_s: float = 60.0
+    heartbeat_interval_s: float = 5.0
+    heartbeat_timeout_s: float = 60.0
     first_s: float = 900.0
     factor: float = 10.0
     min_s: float = 60.0
     store_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        refuse_below("stall", self, 0.1, "beat_interval_s", "first_s", "min_s", "store_s")
-        refuse_below("stall", self, 2, "beat_timeout_s")
+        refuse_below("stall", self, 0.1, "heartbeat_interval_s", "first_s", "min_s", "store_s")
+        refuse_below("stall", self, 2, "heartbeat_timeout_s")
         refuse_below("stall", self, 1, "factor")
         if self.first_s < self.min_s:
             raise ConfigError(f"stall.first_s must be at least stall.min_s, {self.min_s:g}, not {self.first_s:g}")
-        if self.beat_timeout_s < 2 * self.beat_interval_s:
+        if self.heartbeat_timeout_s < 2 * self.heartbeat_interval_s:
             raise ConfigError(
-                f"stall.beat_timeout_s must be at least twice stall.beat_interval_s, {2 * self.beat_interval_s:g}, "
-                f"not {self.beat_timeout_s:g}"
+                f"stall.heartbeat_timeout_s must be at least twice stall.heartbeat_interval_s, {2 * self.heartbeat_interval_s:g}, "
+                f"not {self.heartbeat_timeout_s:g}"
             )
 
 
@@ -91,14 +91,14 @@ class RetryPolicy:
         max_lost_workers: a clip whose worker died so many times is given up; a preemption does not count.
         max_stalls: a clip that stalled so many times is given up.
         max_memory_failures: a clip that ran out of memory so many times is given up.
-        max_bad_pictures: a clip that came out black, frozen or NaN so many times is given up; from the second on it is
+        max_frame_check_failures: a clip that came out black, frozen or NaN so many times is given up; from the second on it is
             rendered with the safer setting.
         max_failures_of_worker: a worker that fails so many clips in a row is replaced.
         max_losses_of_node: a node that lost so many workers with clips that then passed elsewhere, and none done there
             in between, gets no new workers while others are to be had.
-        max_given_up_share: a run that gives up more than this share of a model's clips stops; 1 never does.
+        max_quarantined_share: a run that gives up more than this share of a model's clips stops; 1 never does.
         min_clips_to_stop: clips that must have ended before that share counts.
-        max_given_up: a run that gives up more clips of a model than this stops; None never does.
+        max_quarantined: a run that gives up more clips of a model than this stops; None never does.
         back_off_s: a worker that the store refuses for now waits so long, then twice as long, and so on.
         max_back_off_s: but never longer than this.
         max_outage_s: a store that has taken nothing for so long stops the run; clips that wait are on disk.
@@ -108,29 +108,29 @@ class RetryPolicy:
     max_lost_workers: int = 3
     max_stalls: int = 2
     max_memory_failures: int = 2
-    max_bad_pictures: int = 2
+    max_frame_check_failures: int = 2
     max_failures_of_worker: int = 3
     max_losses_of_node: int = 3
-    max_given_up_share: float = 0.5
+    max_quarantined_share: float = 0.5
     min_clips_to_stop: int = 20
-    max_given_up: int | None = None
+    max_quarantined: int | None = None
     back_off_s: float = 1.0
     max_back_off_s: float = 60.0
     max_outage_s: float = 1800.0
 
     def __post_init__(self) -> None:
         refuse_below("retry", self, 1, "max_failed_workers", "max_lost_workers", "max_stalls", "max_memory_failures")
-        refuse_below("retry", self, 1, "max_bad_pictures", "max_failures_of_worker", "max_losses_of_node")
+        refuse_below("retry", self, 1, "max_frame_check_failures", "max_failures_of_worker", "max_losses_of_node")
         refuse_below("retry", self, 1, "min_clips_to_stop")
-        refuse_below("retry", self, 0, "max_given_up", "max_outage_s")
+        refuse_below("retry", self, 0, "max_quarantined", "max_outage_s")
         refuse_below("retry", self, 0.1, "back_off_s")
         if self.max_back_off_s < self.back_off_s:
             raise ConfigError(
                 f"retry.max_back_off_s must be at least retry.back_off_s, {self.back_off_s:g}, "
                 f"not {self.max_back_off_s:g}"
             )
-        if not 0 <= self.max_given_up_share <= 1:
-            raise ConfigError(f"retry.max_given_up_share must be between 0 and 1, not {self.max_given_up_share}")
+        if not 0 <= self.max_quarantined_share <= 1:
+            raise ConfigError(f"retry.max_quarantined_share must be between 0 and 1, not {self.max_quarantined_share}")
 
     def budget(self, failure_class: FailureClass) -> int:
         """How many failures of a class, of those that may pass, one clip is allowed."""
@@ -138,7 +138,7 @@ class RetryPolicy:
             "worker": self.max_lost_workers,
             "stall": self.max_stalls,
             "memory": self.max_memory_failures,
-            "clip": self.max_bad_pictures,
+            "clip": self.max_frame_check_failures,
         }
         return budgets.get(failure_class, 1)
 

@@ -7,7 +7,7 @@ memory, the machine, or nobody known. Loads without torch, whose errors are know
 import errno
 
 from jobs.errors import FailureClass, JobError, StoreError, StoreRefusedError, StoreUnavailableError
-from pipelines.errors import BadPictureError, GroupError, PipelineError
+from pipelines.errors import FrameCheckError, GroupError, PipelineError
 
 MEMORY_TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # torch's allocators', cuBLAS' and cuDNN's
 MACHINE_ERRNOS = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT})
@@ -22,7 +22,7 @@ def classify(error: Exception) -> tuple[FailureClass, bool]:
     if isinstance(error, GroupError):
         return "worker", True
     if isinstance(error, PipelineError):
-        is_picture = isinstance(error, BadPictureError)  # which may pass with the safer setting
+        is_picture = isinstance(error, FrameCheckError)  # which may pass with the safer setting
         return ("clip", True) if is_picture else ("request", False)
     if is_out_of_memory(error):
         return "memory", True

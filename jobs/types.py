@@ -104,7 +104,7 @@ class ClipProgress:
 
 
 @dataclass(frozen=True)
-class WorkerBeat:
+class WorkerHeartbeat:
     """What a worker says of itself while it computes.
 
     Args:
@@ -153,7 +153,7 @@ ClipOutcome = ClipDone | ClipFailed
 
 @dataclass(frozen=True)
 class LostRank:
-    """What a group answers in the place of a beat or an outcome where the rank that would know is gone.
+    """What a group answers in the place of a heartbeat or an outcome where the rank that would know is gone.
 
     Args:
         is_preempted: it was taken away on purpose, which is no clip's fault.

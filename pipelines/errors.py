@@ -17,7 +17,7 @@ class ModelFolderError(PipelineError):
     """The model's folder is there but broken or unsafe."""
 
 
-class BadPictureError(PipelineError):
+class FrameCheckError(PipelineError):
     """What the model made is no picture."""
 
 
@@ -49,5 +49,5 @@ class GroupBrokenError(GroupError):
     """The ranks have no process group, since an earlier clip broke it; this one was not begun."""
 
 
-class SplitError(PipelineError):
+class ShardingError(PipelineError):
     """The model cannot be shared out among the ranks of this process group as asked."""

@@ -26,7 +26,7 @@ class PeakMemory:
 OnStep = Callable[[int], None]  # called when denoise step i, from 0, has been issued
 
 
-class ModelFamily(Protocol):
+class VideoModel(Protocol):
     """A loaded model. The three stages of a clip, each a call of its own so that each can be timed."""
 
     @property
@@ -50,7 +50,7 @@ class ModelFamily(Protocol):
         """Decodes latents to 8-bit frames."""
         ...
 
-    def safe_attention(self) -> AbstractContextManager[None]:
+    def exact_attention(self) -> AbstractContextManager[None]:
         """Within it this thread denoises with exact attention, without fused kernels.
 
         Slower, and the same picture; a clip whose latents became NaN in such a kernel may pass.

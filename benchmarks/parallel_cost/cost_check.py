@@ -21,7 +21,7 @@ import nag
 from benchmarks.parallel_cost.counting import CollectiveCounter
 from nag.params import NagParams
 from pipelines.context_parallel.geometry import ModelGeometry
-from pipelines.context_parallel.sharding import SplitPipeline
+from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.cost.operations import Forward
 from pipelines.parallel_config import ParallelConfig
 
@@ -141,7 +141,7 @@ def _missing_peers(pipeline: Any, parallel: ParallelConfig) -> Generator[None]:
     options = _FAKE_GROUP.Options()  # with a time-out, as real groups have
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options)
     try:
-        split = SplitPipeline(pipeline, parallel, torch.device("cpu"))
+        split = ShardedPipeline(pipeline, parallel, torch.device("cpu"))
         try:
             yield
         finally:

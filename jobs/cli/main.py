@@ -171,9 +171,9 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
 
 
 def _lift_quarantine(store: Store, plan: Plan) -> None:
-    given_up = quarantined_ids(store)
+    quarantined = quarantined_ids(store)
     for spec in plan.pending():
-        if spec.clip_id in given_up:
+        if spec.clip_id in quarantined:
             lift_quarantine(store, spec.clip_id)
 
 

@@ -140,31 +140,33 @@ def retry(store: Store, clip_ids: list[str], say: Say, *, is_dry: bool) -> None:
     Raises:
         RefusedError: one of those named is not in quarantine; nothing was lifted.
     """
-    given_up = quarantined_ids(store)
+    quarantined = quarantined_ids(store)
     for clip_id in clip_ids:
         if not CLIP_ID.fullmatch(clip_id):
             raise RefusedError(f"{clip_id!r} is no clip's id; expected 32 lower-case hex digits, as status shows them")
-        if clip_id not in given_up:
+        if clip_id not in quarantined:
             raise RefusedError(f"{clip_id} is not given up in {store.uri}; nothing was lifted")
-    chosen = sorted(set(clip_ids) or given_up)
+    chosen = sorted(set(clip_ids) or quarantined)
     if not chosen:
         say(f"no clip is given up in {store.uri}")
         return
     for clip_id in chosen:
-        say(plain(f"  {clip_id}  {why_given_up(store, clip_id)}"))
+        say(plain(f"  {clip_id}  {why_quarantined(store, clip_id)}"))
         if not is_dry:
             lift_quarantine(store, clip_id)
     if is_dry:
         say(f"{counted(len(chosen), 'clip')} would be lifted; nothing was changed")
         return
-    say(f"lifted {counted(len(chosen), 'clip')} of {len(given_up):,}; the next render of their manifest takes them up")
+    say(
+        f"lifted {counted(len(chosen), 'clip')} of {len(quarantined):,}; the next render of their manifest takes them up"
+    )
     try:
         refuse_if_leased(store, time.time())
     except LeaseHeldError:
         say("a run is under way, which made its plan before; render once more when it has ended")
 
 
-def why_given_up(store: Store, clip_id: str) -> str:
+def why_quarantined(store: Store, clip_id: str) -> str:
     try:
         record = read_quarantine(store, clip_id)
     except (RecordError, ObjectMissingError):

@@ -22,11 +22,11 @@ from jobs.failure_classes import classify
 from jobs.redaction import redact
 from jobs.schedule.events import (
     Attempt,
-    Beat,
     ClipEnded,
     Command,
     Event,
     Halt,
+    HeartbeatReceived,
     NodesDraining,
     Planned,
     ReportFailure,
@@ -43,7 +43,7 @@ from jobs.schedule.events import (
 )
 from jobs.schedule.retry import Decision
 from jobs.schedule.schedule import Schedule
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerBeat
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 from pipelines.errors import RankPreemptedError
 
@@ -58,7 +58,7 @@ class Observer(Protocol):
 
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None: ...
 
-    def worker_beat(self, beat: WorkerBeat) -> None: ...
+    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
 
     def clip_started(self, label: str, attempt: Attempt) -> None: ...
 
@@ -79,8 +79,8 @@ class _Worker:
     loaded: LoadedWorker | None = None  # None while it loads
     is_gone: bool = False  # its process is
     clips: dict[Any, str] = field(default_factory=dict[Any, str])  # ids, by the task's reference
-    beat: Any = None  # the reference of the answer that is awaited
-    beat_due: float = 0.0
+    heartbeat: Any = None  # the reference of the answer that is awaited
+    heartbeat_due: float = 0.0
 
     @property
     def label(self) -> str:
@@ -88,7 +88,11 @@ class _Worker:
 
     @property
     def awaited(self) -> list[Any]:
-        return [*self.clips, *([self.beat] if self.beat is not None else [])] if self.loaded else [self.placed.load]
+        return (
+            [*self.clips, *([self.heartbeat] if self.heartbeat is not None else [])]
+            if self.loaded
+            else [self.placed.load]
+        )
 
 
 class Dispatcher:
@@ -162,13 +166,13 @@ class Dispatcher:
                     raise error
 
     def _start_clip(self, worker: _Worker, attempt: Attempt) -> None:
-        reference = worker.placed.actor.render.remote(attempt.spec, attempt.number, attempt.is_safe)
+        reference = worker.placed.actor.render.remote(attempt.spec, attempt.number, attempt.uses_exact_attention)
         worker.clips[reference] = attempt.spec.clip_id
         self._observer.clip_started(worker.label, attempt)
 
     def _wait(self) -> Iterator[Event]:
         """What happened next, or within `WAIT_S` nothing but time."""
-        self._ask_for_beats()
+        self._ask_for_heartbeats()
         owners = {reference: worker for worker, state in self._workers.items() for reference in state.awaited}
         ready: list[Any] = []
         if owners:
@@ -185,7 +189,11 @@ class Dispatcher:
             if state.loaded is None:
                 yield self._loaded(worker, state)
                 continue
-            event = self._beaten(worker, state) if reference == state.beat else self._ended(worker, state, reference)
+            event = (
+                self._heartbeat_arrived(worker, state)
+                if reference == state.heartbeat
+                else self._ended(worker, state, reference)
+            )
             if isinstance(event, WorkerLost):
                 lost.append(event)
             else:
@@ -198,12 +206,12 @@ class Dispatcher:
             yield NodesDraining(draining_nodes())
         yield Tick()
 
-    def _ask_for_beats(self) -> None:
+    def _ask_for_heartbeats(self) -> None:
         now = time.monotonic()
         for state in self._workers.values():
-            if state.loaded is not None and state.beat is None and now >= state.beat_due:
-                state.beat = state.placed.actor.beat.remote()
-                state.beat_due = now + self._config.stall.beat_interval_s
+            if state.loaded is not None and state.heartbeat is None and now >= state.heartbeat_due:
+                state.heartbeat = state.placed.actor.heartbeat.remote()
+                state.heartbeat_due = now + self._config.stall.heartbeat_interval_s
 
     def _loaded(self, worker: WorkerId, state: _Worker) -> Event:
         try:
@@ -215,16 +223,16 @@ class Dispatcher:
         self._observer.worker_ready(state.label, identity.device)
         return WorkerReady(worker, state.label, identity.node_id, loaded.spooled, loaded.nodes - {identity.node_id})
 
-    def _beaten(self, worker: WorkerId, state: _Worker) -> Event:
+    def _heartbeat_arrived(self, worker: WorkerId, state: _Worker) -> Event:
         try:
-            beat: WorkerBeat | LostRank = ray.get(state.beat)
+            heartbeat: WorkerHeartbeat | LostRank = ray.get(state.heartbeat)
         except ray.exceptions.RayError as error:
             return self._lost(worker, state, error)
-        state.beat = None
-        if isinstance(beat, LostRank):
-            return WorkerLost(worker, redact(beat.message), is_preempted=beat.is_preempted)
-        self._observer.worker_beat(beat)
-        return Beat(worker, beat)
+        state.heartbeat = None
+        if isinstance(heartbeat, LostRank):
+            return WorkerLost(worker, redact(heartbeat.message), is_preempted=heartbeat.is_preempted)
+        self._observer.worker_heartbeat(heartbeat)
+        return HeartbeatReceived(worker, heartbeat)
 
     def _ended(self, worker: WorkerId, state: _Worker, reference: Any) -> Event:
         try:

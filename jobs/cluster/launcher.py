@@ -1,6 +1,6 @@
 """What one worker is on the cluster, a single actor or a group of them: how it is asked for, let go, and used again.
 
-Decides where its processes may lie. To the dispatcher both are one actor that loads, beats and renders.
+Decides where its processes may lie. To the dispatcher both are one actor that loads, heartbeats and renders.
 """
 
 from dataclasses import dataclass

@@ -18,13 +18,13 @@ from jobs.config import RunConfig
 from jobs.group.rank import Follower, Leader
 from jobs.group.rank_group import GroupDeadlines, RankGroup
 from jobs.records.commit import WorkerIdentity
-from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerBeat
+from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 from pipelines.errors import RankLostError, RankPreemptedError, RankSilentError
 from pipelines.request import GenerationRequest
 
 if TYPE_CHECKING:
-    from pipelines.context_parallel.process_group import Meeting, MeetingPoint
+    from pipelines.context_parallel.process_group import Rendezvous, RendezvousPoint
 
 
 class RayAnswer:
@@ -67,8 +67,8 @@ class RayFollowers:
         self.actors: Sequence[Any] = ()
         self._parts: list[Any] = []
 
-    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
-        self._parts = [actor.follow.remote(generation, request, is_safe) for actor in self.actors]
+    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
+        self._parts = [actor.follow.remote(generation, request, uses_exact_attention) for actor in self.actors]
 
     def errors(self, wait_s: float) -> list[Exception]:
         """See `Followers.errors`."""
@@ -107,8 +107,8 @@ class RankActor:
         return self._rank.is_sound()
 
     @ray.method(concurrency_group="control")
-    def beat(self) -> WorkerBeat:
-        return self._rank.beat()
+    def heartbeat(self) -> WorkerHeartbeat:
+        return self._rank.heartbeat()
 
 
 class FollowerActor(RankActor):
@@ -119,11 +119,11 @@ class FollowerActor(RankActor):
         super().__init__(self._follower)
 
     @ray.method(concurrency_group="forming")
-    def join(self, meeting: "Meeting") -> None:
-        self._follower.join(meeting)
+    def join(self, rendezvous: "Rendezvous") -> None:
+        self._follower.join(rendezvous)
 
-    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
-        self._follower.follow(generation, request, is_safe)
+    def follow(self, generation: int, request: GenerationRequest, uses_exact_attention: bool) -> None:
+        self._follower.follow(generation, request, uses_exact_attention)
 
 
 class LeaderActor(RankActor):
@@ -135,12 +135,12 @@ class LeaderActor(RankActor):
         super().__init__(self._leader)
 
     @ray.method(concurrency_group="forming")
-    def lead(self, meeting: "Meeting", followers: Sequence[Any]) -> None:
+    def lead(self, rendezvous: "Rendezvous", followers: Sequence[Any]) -> None:
         self._followers.actors = followers
-        self._leader.join(meeting)
+        self._leader.join(rendezvous)
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
-        return self._leader.render(spec, attempt, is_safe)
+    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
+        return self._leader.render(spec, attempt, uses_exact_attention)
 
     @ray.method(concurrency_group="forming")
     def finish(self, wait_s: float) -> None:
@@ -177,16 +177,16 @@ class GroupActor:
         return self._group.rebuild()
 
     @ray.method(concurrency_group="control")
-    def beat(self) -> WorkerBeat | LostRank:
-        return self._group.beat()
+    def heartbeat(self) -> WorkerHeartbeat | LostRank:
+        return self._group.heartbeat()
 
     @ray.method(concurrency_group="presence")
     def is_there(self) -> bool:
         """Answers whatever else it waits for."""
         return True
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
-        return self._group.render(spec, attempt, is_safe)
+    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome | LostRank:
+        return self._group.render(spec, attempt, uses_exact_attention)
 
     def _start(self, rank: int) -> RayRank:
         workers = self._config.workers
@@ -200,10 +200,10 @@ class GroupActor:
         return RayRank(remote.options(**options).remote(self._setup))
 
 
-def meet() -> "MeetingPoint":
-    from pipelines.context_parallel.process_group import MeetingPoint
+def meet() -> "RendezvousPoint":
+    from pipelines.context_parallel.process_group import RendezvousPoint
 
-    return MeetingPoint(ray.util.get_node_ip_address())
+    return RendezvousPoint(ray.util.get_node_ip_address())
 
 
 def cause_of(error: ray.exceptions.RayError, who: str = "a rank") -> Exception:

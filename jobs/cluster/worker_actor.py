@@ -5,7 +5,7 @@ from typing import Any
 
 import ray
 
-from jobs.types import ClipOutcome, ClipSpec, WorkerBeat
+from jobs.types import ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 
@@ -22,11 +22,11 @@ class RenderActor:
         return LoadedWorker(self._worker.load(), self._worker.spooled())
 
     @ray.method(concurrency_group="control")
-    def beat(self) -> WorkerBeat:
-        return self._worker.beat()
+    def heartbeat(self) -> WorkerHeartbeat:
+        return self._worker.heartbeat()
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
-        return self._worker.render(spec, attempt, is_safe=is_safe)
+    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
+        return self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
 
 
 _remote: Any = ray.remote  # its types do not know of concurrency groups

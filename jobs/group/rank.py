@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from jobs.errors import FailureClass
 from jobs.failure_classes import classify
 from jobs.records.commit import WorkerIdentity
-from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerBeat
+from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
-from jobs.worker.heartbeat import Pulse
+from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.setup import WorkerSetup
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import GroupBrokenError, RankSilentError
 from pipelines.request import GenerationRequest
-from pipelines.video_model import ModelFamily
+from pipelines.video_model import VideoModel
 
 if TYPE_CHECKING:
-    from pipelines.context_parallel.process_group import Meeting
-    from pipelines.context_parallel.sharded_model import Followers, RankPart, SplittableFamily
+    from pipelines.context_parallel.process_group import Rendezvous
+    from pipelines.context_parallel.sharded_model import Followers, RankPart, ShardableModel
 
 T = TypeVar("T")
 UNSOUND: frozenset[FailureClass] = frozenset({"memory", "worker"})  # such a process is not to be trusted again
@@ -42,7 +42,7 @@ class Follower:
         self._setup = setup
         self._node_id = node_id
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
         self._soundness = Soundness()
         self._part: RankPart | None = None
 
@@ -55,9 +55,9 @@ class Follower:
     def identity(self) -> WorkerIdentity:
         return WorkerIdentity(socket.gethostname(), self._node_id, self._loaded.family.device_name, os.getpid())
 
-    def join(self, meeting: "Meeting") -> None:
+    def join(self, rendezvous: "Rendezvous") -> None:
         """Forms a group with the others; waits for them."""
-        self._device.submit(self._loaded.join, meeting).result()
+        self._device.submit(self._loaded.join, rendezvous).result()
 
     def leave(self, wait_s: float) -> None:
         """Ends its part of a group, once its thread comes out of what it is at.
@@ -67,19 +67,21 @@ class Follower:
         """
         wait_for(self._device.submit(self._loaded.leave), wait_s)
 
-    def follow(self, generation: int, request: GenerationRequest, is_safe: bool) -> None:
-        self._device.submit(self._loaded.follow, generation, request, is_safe=is_safe).result()
+    def follow(self, generation: int, request: GenerationRequest, uses_exact_attention: bool) -> None:
+        self._device.submit(
+            self._loaded.follow, generation, request, uses_exact_attention=uses_exact_attention
+        ).result()
 
     def is_sound(self) -> bool:
         """Nothing has happened in this process after which it should not be used again. Answers at once."""
         return self._part is not None and self._soundness.is_sound
 
-    def beat(self) -> WorkerBeat:
-        return self._pulse.beat()
+    def heartbeat(self) -> WorkerHeartbeat:
+        return self._heartbeat.heartbeat()
 
     def drain(self) -> None:
-        """It was told to end: `beat` says so from now on. Safe in a signal's handler."""
-        self._pulse.drain()
+        """It was told to end: `heartbeat` says so from now on. Safe in a signal's handler."""
+        self._heartbeat.drain()
 
     def _load(self) -> None:
         from pipelines.context_parallel.sharded_model import RankPart
@@ -87,7 +89,7 @@ class Follower:
         setup = self._setup
         load = setup.load_denoiser or setup.load_model
         family = load(setup.model, setup.weights, setup.num_threads)
-        self._part = RankPart(cast("SplittableFamily", family), self._soundness.note)
+        self._part = RankPart(cast("ShardableModel", family), self._soundness.note)
 
     @property
     def _loaded(self) -> "RankPart":
@@ -119,10 +121,10 @@ class Leader:
     def spooled(self) -> frozenset[str]:
         return self._worker.spooled()
 
-    def join(self, meeting: "Meeting") -> None:
+    def join(self, rendezvous: "Rendezvous") -> None:
         """See `Follower.join`."""
         self._broken_by = None
-        self._worker.on_device(partial(self._loaded.join, meeting)).result()
+        self._worker.on_device(partial(self._loaded.join, rendezvous)).result()
 
     def finish(self, wait_s: float) -> None:
         """Waits until all that it renders and uploads has come to its end.
@@ -138,12 +140,12 @@ class Leader:
         """See `Follower.leave`; what is being uploaded goes on."""
         wait_for(self._worker.on_device(self._loaded.leave), wait_s)
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
         """See `ClipWorker.render`."""
         with self._renders:
             self._num_renders += 1
         try:
-            outcome = self._worker.render(spec, attempt, is_safe=is_safe)
+            outcome = self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
             if isinstance(outcome, ClipFailed) and outcome.failure_class in UNSOUND and self._is_own(outcome):
                 self._soundness.is_sound = False
             return outcome
@@ -160,18 +162,18 @@ class Leader:
         """See `Follower.is_sound`."""
         return self._part is not None and self._soundness.is_sound
 
-    def beat(self) -> WorkerBeat:
-        return self._worker.beat()
+    def heartbeat(self) -> WorkerHeartbeat:
+        return self._worker.heartbeat()
 
     def drain(self) -> None:
         self._worker.drain()
 
-    def _load(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
-        from pipelines.context_parallel.sharded_model import ParallelFamily, RankPart
+    def _load(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
+        from pipelines.context_parallel.sharded_model import RankPart, ShardedModel
 
         family = self._load_model(config, weights, num_threads)
-        self._part = RankPart(cast("SplittableFamily", family), self._soundness.note)
-        return ParallelFamily(self._part, self._followers, self._note_broken)
+        self._part = RankPart(cast("ShardableModel", family), self._soundness.note)
+        return ShardedModel(self._part, self._followers, self._note_broken)
 
     def _is_own(self, failed: ClipFailed) -> bool:
         """What breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of. A clip

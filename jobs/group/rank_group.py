@@ -14,13 +14,13 @@ from jobs.config import RunConfig
 from jobs.errors import FailureClass
 from jobs.group.rank_answers import Answer, RankProcess, cause_among, collect, get_all
 from jobs.records.commit import WorkerIdentity
-from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerBeat
+from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker
 from pipelines.errors import GroupBrokenError, GroupError, RankLostError, RankPreemptedError, RankSilentError
 from pipelines.parallel_config import ParallelConfig
 
 if TYPE_CHECKING:
-    from pipelines.context_parallel.process_group import MeetingPoint
+    from pipelines.context_parallel.process_group import RendezvousPoint
 
 ENDS_GROUP: frozenset[FailureClass] = frozenset({"memory", "worker"})  # after these the schedule lets it go
 
@@ -49,7 +49,7 @@ class GroupDeadlines:
     @classmethod
     def of(cls, config: RunConfig) -> "GroupDeadlines":
         stall = config.stall
-        return cls(config.workers.load_timeout_s, 2 * stall.beat_timeout_s, stall.first_s)
+        return cls(config.workers.load_timeout_s, 2 * stall.heartbeat_timeout_s, stall.first_s)
 
 
 class RankGroup:
@@ -65,14 +65,14 @@ class RankGroup:
         self,
         parallel: ParallelConfig,
         start: Callable[[int], RankProcess],
-        meet: "Callable[[], MeetingPoint]",
+        meet: "Callable[[], RendezvousPoint]",
         deadlines: GroupDeadlines,
     ) -> None:
         self._parallel = parallel
         self._start = start
         self._meet = meet
         self._deadlines = deadlines
-        self._point: MeetingPoint | None = None
+        self._point: RendezvousPoint | None = None
         self._generation = 0
         self._ranks: list[RankProcess] = []
         self._loads: dict[int, Answer] = {}  # each rank's identity
@@ -81,9 +81,13 @@ class RankGroup:
         self._session = 0  # of the schedule's workers that this group has been
         self._is_forming = False
         self._is_told_to_end = False  # this process, for good
-        self._has_draining_rank = False  # by the last beats; it goes when its rank does
-        self._uploading: tuple[ClipProgress, ...] = ()  # by the last beat; what goes on while a generation is formed
-        self._failing_since: float | None = None  # when the first beat with a rank missing came, by a monotonic clock
+        self._has_draining_rank = False  # by the last heartbeats; it goes when its rank does
+        self._uploading: tuple[
+            ClipProgress, ...
+        ] = ()  # by the last heartbeat; what goes on while a generation is formed
+        self._failing_since: float | None = (
+            None  # when the first heartbeat with a rank missing came, by a monotonic clock
+        )
 
     def load(self) -> LoadedWorker:
         """Starts all ranks, and has them load the model and form their first generation.
@@ -110,16 +114,16 @@ class RankGroup:
         with self._forming:
             return self._form_anew(is_session_over=True)
 
-    def render(self, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome | LostRank:
+    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome | LostRank:
         """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
         same, it is formed anew first, as often as another clip that waits too breaks it again.
         """
         with self._changes:
             session = self._session
         try:
-            outcome = self._ask_leader(session, spec, attempt, is_safe)
+            outcome = self._ask_leader(session, spec, attempt, uses_exact_attention)
             while is_failure(outcome, GroupBrokenError) and self._mend(session):  # another may break it again
-                outcome = self._ask_leader(session, spec, attempt, is_safe)
+                outcome = self._ask_leader(session, spec, attempt, uses_exact_attention)
         except GroupError as error:
             return self._told(error)
         is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
@@ -127,7 +131,7 @@ class RankGroup:
             return LostRank(outcome.message, is_preempted=True)
         return outcome
 
-    def beat(self) -> WorkerBeat | LostRank:
+    def heartbeat(self) -> WorkerHeartbeat | LostRank:
         """The leader's clips and the largest rank's memory, once all ranks have said something: a group with one that
         is silent is silent. Of a rank that is gone while all denoise, the leader's answer for the clip tells, unless
         none comes.
@@ -135,13 +139,15 @@ class RankGroup:
         with self._changes:
             ranks, is_forming = self._ranks, self._is_forming
         if is_forming:
-            return WorkerBeat(self._uploading, 0, self._is_draining)
-        beats, failures = collect([rank.ask("beat") for rank in ranks], self._deadlines.silence_s, GroupError)
-        leader: WorkerBeat | None = beats.get(0)
+            return WorkerHeartbeat(self._uploading, 0, self._is_draining)
+        heartbeats, failures = collect([rank.ask("heartbeat") for rank in ranks], self._deadlines.silence_s, GroupError)
+        leader: WorkerHeartbeat | None = heartbeats.get(0)
         with self._changes:
             if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
-                return WorkerBeat(self._uploading, 0, self._is_draining)
-            self._has_draining_rank = self._has_draining_rank or any(beat.is_draining for beat in beats.values())
+                return WorkerHeartbeat(self._uploading, 0, self._is_draining)
+            self._has_draining_rank = self._has_draining_rank or any(
+                heartbeat.is_draining for heartbeat in heartbeats.values()
+            )
             self._uploading = tuple(clip for clip in leader.clips if clip.stage == "upload") if leader else ()
             now = time.monotonic()
             self._failing_since = (self._failing_since or now) if failures else None
@@ -151,10 +157,12 @@ class RankGroup:
         if failures and (is_silent or is_leader_late or not is_denoising):
             return self._told(cause_among(failures))
         assert leader is not None
-        return WorkerBeat(leader.clips, max(beat.memory_bytes for beat in beats.values()), self._is_draining)
+        return WorkerHeartbeat(
+            leader.clips, max(heartbeat.memory_bytes for heartbeat in heartbeats.values()), self._is_draining
+        )
 
     def drain(self) -> None:
-        """The group was told to end: `beat` says so from now on. Safe in a signal's handler."""
+        """The group was told to end: `heartbeat` says so from now on. Safe in a signal's handler."""
         self._is_told_to_end = True
 
     @property
@@ -164,14 +172,14 @@ class RankGroup:
     def _told(self, error: GroupError) -> LostRank:
         return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)
 
-    def _ask_leader(self, session: int, spec: ClipSpec, attempt: int, is_safe: bool) -> ClipOutcome:
+    def _ask_leader(self, session: int, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
         """Not while a generation is formed, whose leader may have no model yet; nor once the session is over, when the
         clip is no longer this group's.
         """
         with self._forming:
             if session != self._session:
                 raise GroupBrokenError("the schedule has let the group go, and given its clips to others")
-            answer = self._ranks[0].ask("render", spec, attempt, is_safe)
+            answer = self._ranks[0].ask("render", spec, attempt, uses_exact_attention)
         return answer.get(None)
 
     def _mend(self, session: int) -> bool:
@@ -233,10 +241,10 @@ class RankGroup:
         get_all([self._loads[rank] for rank in sorted(missing)], limits.load_s)
         self._generation += 1
         meetings = [
-            point.meeting(self._generation, rank, self._parallel, limits.collective_s) for rank in range(len(ranks))
+            point.rendezvous(self._generation, rank, self._parallel, limits.collective_s) for rank in range(len(ranks))
         ]
         names = [rank.name_for_leader() for rank in ranks[1:]]
-        joining = [rank.ask("join", meeting) for rank, meeting in zip(ranks[1:], meetings[1:], strict=True)]
+        joining = [rank.ask("join", rendezvous) for rank, rendezvous in zip(ranks[1:], meetings[1:], strict=True)]
         get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
         spooled = ranks[0].ask("spooled").get(limits.answer_s)
         identities: list[WorkerIdentity] = get_all([self._loads[rank] for rank in range(len(ranks))], limits.answer_s)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jobs.errors import StoreError, StoreUnavailableError
 from jobs.records.commit import FailureRecord, QuarantineRecord, record_key, utc_iso, write_failure, write_quarantine
-from jobs.schedule.retry import Decision, GiveUp
+from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import Store
 from jobs.types import ClipFailed
 
@@ -38,7 +38,7 @@ class FailureLedger:
         self.refused: StoreError | None = None  # the store will not take what it is given
 
     def add(self, failed: ClipFailed, decision: Decision) -> None:
-        """Returns at once. With `GiveUp` the clip is in quarantine, unless it is committed after all."""
+        """Returns at once. With `Quarantine` the clip is in quarantine, unless it is committed after all."""
         with self._changed:
             self._waiting.append((failed, decision, utc_iso(time.time())))
             self._changed.notify()
@@ -94,5 +94,5 @@ class FailureLedger:
     def _write(self, failed: ClipFailed, decision: Decision, failed_at: str) -> None:
         write_failure(self._store, FailureRecord.of(failed, self._run_id, failed_at))
         # a worker may have died between its commit and its answer
-        if isinstance(decision, GiveUp) and not self._store.exists(record_key(failed.clip_id)):
+        if isinstance(decision, Quarantine) and not self._store.exists(record_key(failed.clip_id)):
             write_quarantine(self._store, QuarantineRecord.of(failed, self._run_id, decision.reason, failed_at))

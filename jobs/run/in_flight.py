@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from jobs.records.run_status import ClipInFlight
 from jobs.schedule.events import Attempt
-from jobs.types import ClipProgress, WorkerBeat
+from jobs.types import ClipProgress, WorkerHeartbeat
 
 MAX_NAMED = 8  # in one line
 
@@ -36,8 +36,8 @@ class InFlight:
     def start(self, worker: str, attempt: Attempt) -> None:
         self._flights[attempt.spec.clip_id] = _Flight(attempt, worker, self._monotonic())
 
-    def hear(self, beat: WorkerBeat) -> None:
-        for progress in beat.clips:
+    def hear(self, heartbeat: WorkerHeartbeat) -> None:
+        for progress in heartbeat.clips:
             if progress.clip_id in self._flights:
                 self._flights[progress.clip_id].progress = progress
 

@@ -13,8 +13,8 @@ from jobs.records.commit import utc_iso
 from jobs.records.run_status import FailureSeen
 from jobs.run.in_flight import InFlight
 from jobs.schedule.events import Attempt
-from jobs.schedule.retry import Decision, GiveUp, Retry, Stop, Wait
-from jobs.types import ClipDone, ClipFailed, WorkerBeat
+from jobs.schedule.retry import Decision, Quarantine, Retry, Stop, Wait
+from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
 
 LOG_EVERY_S = 10.0
 IN_FLIGHT_EVERY_S = 60.0
@@ -22,7 +22,7 @@ NUM_LAST_FAILURES = 10
 FOLLOWS = {
     Retry: "will be tried again",
     Wait: "waits, and will be tried again",
-    GiveUp: "given up",
+    Quarantine: "given up",
     Stop: "the run stops",
 }
 
@@ -116,8 +116,8 @@ class RunProgress:
         self.in_flight.lose(label)
         self._say(f"{'lost' if is_lost else 'replaced'} worker {label}: {message}")
 
-    def worker_beat(self, beat: WorkerBeat) -> None:
-        self.in_flight.hear(beat)
+    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+        self.in_flight.hear(heartbeat)
 
     def clip_started(self, label: str, attempt: Attempt) -> None:
         self.in_flight.start(label, attempt)
@@ -139,7 +139,7 @@ class RunProgress:
         what = f"{failed.name} ({failed.clip_id}) failed in attempt {failed.attempt}: {failed.error_type}: {cause}"
         self._say(f"{what}; {FOLLOWS[type(decision)]}")
         self._on_failed(failed, decision)
-        if isinstance(decision, GiveUp):
+        if isinstance(decision, Quarantine):
             self.num_quarantined += 1
             self._advance()
 

@@ -25,7 +25,7 @@ from jobs.worker.provenance import installed_versions
 from jobs.worker.setup import LoadModel, WorkerSetup
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, verify_weights
-from pipelines.video_model import ModelFamily
+from pipelines.video_model import VideoModel
 
 SUMMARY_FILE = "summary.json"
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
@@ -59,7 +59,7 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
-def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
     """Verifies the weights on the worker's machine and loads them; imported there: the driver needs no torch."""
     from pipelines.families import registry
 
@@ -67,7 +67,7 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
     return registry.load_model(config, weights, num_threads)
 
 
-def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
     """The same for the ranks of a group that need no text encoder."""
     from pipelines.families import registry
 

@@ -63,4 +63,4 @@ class Deadlines:
 def kind(attempt: Attempt) -> Kind:
     """Clips of one kind take equally long."""
     request = attempt.spec.request
-    return request.shape, request.method, attempt.is_safe
+    return request.shape, request.method, attempt.uses_exact_attention

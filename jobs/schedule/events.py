@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from jobs.errors import JobError
 from jobs.schedule.retry import Decision
-from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerBeat
+from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 
 WorkerId = int  # in the order in which they were asked for; none is used twice
 
@@ -55,11 +55,11 @@ class WorkerNotLoaded:
 
 
 @dataclass(frozen=True)
-class Beat:
+class HeartbeatReceived:
     """A worker has said what it is at, as it does every few seconds while it computes."""
 
     worker: WorkerId
-    beat: WorkerBeat
+    heartbeat: WorkerHeartbeat
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ Event = (
     Planned
     | WorkerReady
     | WorkerNotLoaded
-    | Beat
+    | HeartbeatReceived
     | ClipEnded
     | WorkerLost
     | NodesDraining
@@ -154,20 +154,20 @@ class Attempt:
     Args:
         number: of tries, this one included, those that nobody is blamed for too.
         failures: the earlier ones that the clip is charged with.
-        is_safe: to be rendered with the safer setting.
+        uses_exact_attention: to be rendered with the safer setting.
         node: the machine on whose disk it waits, encoded, for the store.
         lost: the workers that died with it, and their nodes.
-        num_witnessed: ends of workers that it saw without being charged, since another clip was being computed.
+        num_bystander_losses: ends of workers that it saw without being charged, since another clip was being computed.
         started_at: when a worker was given it, by the schedule's clock.
     """
 
     spec: ClipSpec
     number: int = 1
     failures: tuple[ClipFailed, ...] = field(default=(), repr=False)
-    is_safe: bool = False
+    uses_exact_attention: bool = False
     node: str | None = None
     lost: tuple[tuple[WorkerId, str], ...] = ()
-    num_witnessed: int = 0
+    num_bystander_losses: int = 0
     started_at: float = 0.0
 
     @property
@@ -186,7 +186,7 @@ class StartClip:
 
 @dataclass(frozen=True)
 class ReportFailure:
-    """Write down a failed attempt, and with `GiveUp` that the clip is in quarantine."""
+    """Write down a failed attempt, and with `Quarantine` that the clip is in quarantine."""
 
     failed: ClipFailed
     decision: Decision

@@ -68,7 +68,7 @@ class PooledWorker:
         is_done = {progress.clip_id for progress in self.progress.values() if progress.stage == "upload"}
         return [clip_id for clip_id in self.attempts if clip_id not in is_done]
 
-    def accused(self) -> tuple[set[str], set[str]]:
+    def attributed(self) -> tuple[set[str], set[str]]:
         """Which clips are charged with its end, and which only saw it.
 
         Charged is what was being computed by its last word; where that is not known, everything. What it said last may
@@ -78,7 +78,7 @@ class PooledWorker:
         computing = {
             clip_id for clip_id in self.blamed if clip_id in self.progress and self.progress[clip_id].stage in COMPUTING
         }
-        again = {clip_id for clip_id in self.blamed if self.attempts[clip_id].num_witnessed}
+        again = {clip_id for clip_id in self.blamed if self.attempts[clip_id].num_bystander_losses}
         charged = (computing or set(self.blamed)) | again
         return charged, set(self.blamed) - charged
 

@@ -16,11 +16,11 @@ class Retry:
 
     Args:
         attempt: the number of that try.
-        is_safe: with the safer setting.
+        uses_exact_attention: with the safer setting.
     """
 
     attempt: int
-    is_safe: bool = False
+    uses_exact_attention: bool = False
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class GiveUp:
+class Quarantine:
     """Put the clip in quarantine."""
 
     reason: str
@@ -44,7 +44,7 @@ class Stop:
     reason: str
 
 
-Decision = Retry | Wait | GiveUp | Stop
+Decision = Retry | Wait | Quarantine | Stop
 
 
 def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
@@ -60,11 +60,11 @@ def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
     if last.failure_class == "store":
         return Wait(last.attempt + 1) if last.may_pass_on_retry else Stop(last.message)
     if not last.may_pass_on_retry:
-        return GiveUp(f"{last.error_type} does not pass on a retry")
+        return Quarantine(f"{last.error_type} does not pass on a retry")
     num_alike = sum(failed.failure_class == last.failure_class for failed in failures)
     if num_alike >= (budget := policy.budget(last.failure_class)):
-        return GiveUp(f"{num_alike} failures of the class {last.failure_class}, of which {budget} are allowed")
+        return Quarantine(f"{num_alike} failures of the class {last.failure_class}, of which {budget} are allowed")
     num_workers = len({failed.worker for failed in failures})
     if num_workers >= policy.max_failed_workers:
-        return GiveUp(f"failed on {num_workers} different workers")
-    return Retry(last.attempt + 1, is_safe=any(failed.failure_class == "clip" for failed in failures))
+        return Quarantine(f"failed on {num_workers} different workers")
+    return Retry(last.attempt + 1, uses_exact_attention=any(failed.failure_class == "clip" for failed in failures))

@@ -15,11 +15,11 @@ from jobs.schedule.attribution import NodeBlame
 from jobs.schedule.deadlines import COMPUTING, Deadlines, kind
 from jobs.schedule.events import (
     Attempt,
-    Beat,
     ClipEnded,
     Command,
     Event,
     Halt,
+    HeartbeatReceived,
     NodesDraining,
     Planned,
     ReportFailure,
@@ -37,8 +37,8 @@ from jobs.schedule.events import (
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Places, Pool, PooledWorker
 from jobs.schedule.recruiting import Recruiting
-from jobs.schedule.retry import GiveUp, Retry, Stop, Wait, decide
-from jobs.types import ClipDone, ClipFailed, WorkerBeat
+from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
+from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
 
 REPLACED_AFTER: dict[FailureClass, str] = {
     "memory": "replaced, since it ran out of memory",
@@ -64,7 +64,7 @@ class Schedule:
         self._is_taking = False
         self._is_plan_over = False
         self._num_done = 0
-        self._num_given_up = 0
+        self._num_quarantined = 0
         self._spooled_on: dict[str, str] = {}  # node, by clip_id
         self._blame = NodeBlame(config.retry.max_losses_of_node)
         self._outage = Outage(config.retry)
@@ -101,14 +101,14 @@ class Schedule:
             commands.append(command)
             if isinstance(command, Halt):
                 return commands
-        if isinstance(event, Beat) and not commands:
+        if isinstance(event, HeartbeatReceived) and not commands:
             return []  # of a large farm they come by the hundred; what time allows is done at the next tick
         return [*commands, *self._next_commands()]
 
     def _pass_time(self, now: float) -> None:
         """Time that the driver itself slept through is held against nobody."""
         gap_s = now - self._now
-        if gap_s > self._config.stall.beat_timeout_s / 2:
+        if gap_s > self._config.stall.heartbeat_timeout_s / 2:
             for worker in self._pool.workers.values():
                 worker.heard_at += gap_s
                 worker.asked_at += gap_s
@@ -135,14 +135,14 @@ class Schedule:
                 self._learn_of_spool(node, spooled)
             case WorkerNotLoaded(number, _) if number in workers:
                 yield from self._fail_load(event)
-            case Beat(number, beat) if number in workers:
-                yield from self._hear(number, beat)
+            case HeartbeatReceived(number, heartbeat) if number in workers:
+                yield from self._hear(number, heartbeat)
             case ClipEnded(number, outcome) if number in workers:
                 yield from self._end(number, outcome)
             case WorkerLost(number, message, is_preempted) if number in workers:
                 is_charged = not (is_preempted or workers[number].is_draining)
-                charged, witnesses = workers[number].accused() if is_charged else ((), ())
-                yield from self._lose(number, message, charged, witnesses=witnesses)
+                charged, bystanders = workers[number].attributed() if is_charged else ((), ())
+                yield from self._lose(number, message, charged, bystanders=bystanders)
             case NodesDraining(nodes):
                 self._draining_nodes = nodes
                 self._drain()
@@ -166,10 +166,10 @@ class Schedule:
                     is_none_ready = not any(other.is_ready for other in self._pool.workers.values())
                     message = f"not ready within {limit_s:g} s"
                     yield from self._fail_load(WorkerNotLoaded(number, message, is_charged=is_none_ready))
-                elif worker.is_ready and silent_s > self._config.stall.beat_timeout_s:
-                    charged, witnesses = worker.accused()
+                elif worker.is_ready and silent_s > self._config.stall.heartbeat_timeout_s:
+                    charged, bystanders = worker.attributed()
                     message = f"no word from it for {silent_s:.0f} s"
-                    yield from self._lose(number, message, charged, "stall", witnesses)
+                    yield from self._lose(number, message, charged, "stall", bystanders)
         if self._stop and not self.is_finished and (self._now >= self._stop[1] or not self._is_busy):
             yield Halt(StoppedError(self._stop[0]))
 
@@ -205,13 +205,13 @@ class Schedule:
 
     # workers
 
-    def _hear(self, number: WorkerId, beat: WorkerBeat) -> Iterator[Command]:
+    def _hear(self, number: WorkerId, heartbeat: WorkerHeartbeat) -> Iterator[Command]:
         worker = self._pool.workers[number]
         worker.heard_at = self._now
-        worker.progress = {progress.clip_id: progress for progress in beat.clips}
-        if beat.is_draining:
+        worker.progress = {progress.clip_id: progress for progress in heartbeat.clips}
+        if heartbeat.is_draining:
             worker.is_draining, worker.retires = True, "it was told to end"
-        worker.consider_recycling(self._config.workers, beat.memory_bytes)
+        worker.consider_recycling(self._config.workers, heartbeat.memory_bytes)
         stalls: dict[str, str] = {}
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
@@ -261,7 +261,7 @@ class Schedule:
         message: str,
         charged: Collection[str],
         failure_class: FailureClass = "worker",
-        witnesses: Collection[str] = (),
+        bystanders: Collection[str] = (),
     ) -> Iterator[Command]:
         """Takes a worker out of the pool; the clips that are charged with it fail, its others go elsewhere."""
         worker = self._pool.workers.pop(number)
@@ -273,8 +273,10 @@ class Schedule:
                 node = worker.node if progress.stage == "upload" else None
                 attempt = replace(attempt, node=node)  # noqa: PLW2901 the same attempt, better known
             if clip_id not in charged:
-                num_witnessed = attempt.num_witnessed + (clip_id in witnesses)
-                self._waiting.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))
+                num_bystander_losses = attempt.num_bystander_losses + (clip_id in bystanders)
+                self._waiting.append(
+                    replace(attempt, number=attempt.number + 1, num_bystander_losses=num_bystander_losses)
+                )
                 continue
             attempt = replace(attempt, lost=(*attempt.lost, *worker_at(number, worker)))  # noqa: PLW2901
             failed = ClipFailed(
@@ -353,23 +355,27 @@ class Schedule:
         decision = decide(failures, self._config.retry)
         yield ReportFailure(failed, decision)
         match decision:
-            case Retry(number, is_safe):
-                self._waiting.append(replace(attempt, number=number, failures=failures, is_safe=is_safe))
+            case Retry(number, uses_exact_attention):
+                self._waiting.append(
+                    replace(attempt, number=number, failures=failures, uses_exact_attention=uses_exact_attention)
+                )
             case Wait(number):
                 self._waiting.append(replace(attempt, number=number))
-            case GiveUp():
-                self._num_given_up += 1
-                yield from self._check_given_up()
+            case Quarantine():
+                self._num_quarantined += 1
+                yield from self._check_quarantined()
             case Stop(reason):
                 yield Halt(StoreRefusedError(reason))
 
-    def _check_given_up(self) -> Iterator[Command]:
+    def _check_quarantined(self) -> Iterator[Command]:
         """Stops a run that loses more than it renders, once there are enough clips to tell."""
-        num_ended, limits = self._num_done + self._num_given_up, self._config.retry
-        is_share = num_ended >= limits.min_clips_to_stop and self._num_given_up > limits.max_given_up_share * num_ended
-        is_count = limits.max_given_up is not None and self._num_given_up > limits.max_given_up
+        num_ended, limits = self._num_done + self._num_quarantined, self._config.retry
+        is_share = (
+            num_ended >= limits.min_clips_to_stop and self._num_quarantined > limits.max_quarantined_share * num_ended
+        )
+        is_count = limits.max_quarantined is not None and self._num_quarantined > limits.max_quarantined
         if (is_share or is_count) and not self.is_finished:
-            message = f"{self._num_given_up} of the first {num_ended} clips were given up; their failures say why"
+            message = f"{self._num_quarantined} of the first {num_ended} clips were given up; their failures say why"
             yield Halt(TooManyFailuresError(message))
 
 

@@ -38,25 +38,25 @@ from jobs.records.commit import (
 )
 from jobs.redaction import redact
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerBeat
-from jobs.worker.heartbeat import Pulse, memory_bytes
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerHeartbeat
+from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.provenance import clip_metadata, installed_versions
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.worker.timing import StageClock
-from pipelines.errors import BadPictureError
+from pipelines.errors import FrameCheckError
 from pipelines.request import VideoFrames
-from pipelines.video_model import ModelFamily, PeakMemory
+from pipelines.video_model import PeakMemory, VideoModel
 
 T = TypeVar("T")
 REMAINS_S = 3600.0  # after which what another worker was making is surely nobody's
 
 
 @dataclass(frozen=True, eq=False)
-class NoPicture:
+class RefusedFrames:
     """What a clip became that is no picture, to be kept for inspection."""
 
-    error: BadPictureError
+    error: FrameCheckError
     latents: bytes
 
 
@@ -77,8 +77,8 @@ class ClipWorker:
         self._store = open_store(setup.output, setup.store)
         self._spool = Spool(spool_root(setup.spool_folder), setup.output)
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        self._pulse = Pulse()
-        self._family: ModelFamily | None = None
+        self._heartbeat = Heartbeat()
+        self._family: VideoModel | None = None
         self._load_timing: tuple[float, float] | None = None
         self._node_id = node_id
 
@@ -115,35 +115,37 @@ class ClipWorker:
         """Clips of this output that an earlier worker has left on this machine, encoded."""
         return self._spool.clip_ids()
 
-    def beat(self) -> WorkerBeat:
+    def heartbeat(self) -> WorkerHeartbeat:
         """What it is at. Answers at once, from any thread, while the device computes."""
-        return self._pulse.beat()
+        return self._heartbeat.heartbeat()
 
     def drain(self) -> None:
-        """It was told to end: `beat` says so from now on. Safe in a signal's handler."""
-        self._pulse.drain()
+        """It was told to end: `heartbeat` says so from now on. Safe in a signal's handler."""
+        self._heartbeat.drain()
 
-    def render(self, spec: ClipSpec, attempt: int, *, is_safe: bool = False) -> ClipOutcome:
+    def render(self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False) -> ClipOutcome:
         """Takes one clip from its request to its record. Never raises for the clip's sake: a failure is a value.
 
         Args:
-            is_safe: with the family's safer setting.
+            uses_exact_attention: with the family's safer setting.
         """
-        clock = StageClock(self._loaded.synchronize, partial(self._pulse.move, spec.clip_id))
+        clock = StageClock(self._loaded.synchronize, partial(self._heartbeat.move, spec.clip_id))
         try:
-            self._pulse.move(spec.clip_id, "lookup")
+            self._heartbeat.move(spec.clip_id, "lookup")
             if self._store.exists(record_key(spec.clip_id)):  # by a worker that died before it could say so
                 uri = read_record(self._store, spec.clip_id).uri
                 self._spool.remove(spec.clip_id)
                 return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
-            self._pulse.move(spec.clip_id, "queue")
+            self._heartbeat.move(spec.clip_id, "queue")
             started_at, start = time.time(), time.monotonic()
             spooled = self._spool.find(spec.clip_id)
             if spooled is None or (spooled.record.model, spooled.record.request) != (spec.model, spec.request):
                 self._spool.check_room(raw_bytes(spec))
-                job = partial(self._render_frames, spec, clock, started_at, start, is_safe=is_safe)
+                job = partial(
+                    self._render_frames, spec, clock, started_at, start, uses_exact_attention=uses_exact_attention
+                )
                 rendered = self._device.submit(job).result()
-                if isinstance(rendered, NoPicture):
+                if isinstance(rendered, RefusedFrames):
                     self._keep_latents(spec, attempt, rendered.latents)
                     return self._failed(spec, attempt, rendered.error, clock)
                 spooled = self._encode(spec, attempt, rendered, clock)
@@ -151,7 +153,7 @@ class ClipWorker:
         except Exception as error:  # noqa: BLE001 the one place where any failure of a clip becomes a value
             return self._failed(spec, attempt, error, clock)
         finally:
-            self._pulse.leave(spec.clip_id)
+            self._heartbeat.leave(spec.clip_id)
 
     def close(self) -> None:
         if self._family is not None:
@@ -160,24 +162,24 @@ class ClipWorker:
         self._device.shutdown()
 
     @property
-    def _loaded(self) -> ModelFamily:
+    def _loaded(self) -> VideoModel:
         if self._family is None:
             raise RuntimeError("the worker has no model; call load first")
         return self._family
 
     def _render_frames(
-        self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float, *, is_safe: bool
-    ) -> RenderedClip | NoPicture:
+        self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float, *, uses_exact_attention: bool
+    ) -> RenderedClip | RefusedFrames:
         """In the device's thread: text, denoise, decode."""
         from pipelines.frame_checks.checks import check_frames, check_latents, save_latents
 
-        family, request, limits = self._loaded, spec.request, self._setup.model.pictures
+        family, request, limits = self._loaded, spec.request, self._setup.model.frame_checks
         clock.add("queue", queued_at, time.monotonic() - queued)
         if self._load_timing is not None:  # the first clip of a worker pays for the loading of its model
             clock.add("load", *self._load_timing)
             self._load_timing = None
         family.reset_peak_memory()
-        with family.safe_attention() if is_safe else contextlib.nullcontext():
+        with family.exact_attention() if uses_exact_attention else contextlib.nullcontext():
             with clock.measure_device("text"):
                 embeddings = family.encode_text(request)
             latents = family.denoise(request, embeddings, clock.steps())
@@ -186,9 +188,9 @@ class ClipWorker:
             with clock.measure_device("decode"):
                 video = family.decode(request, latents)
             check_frames(video, request.prompt, limits)
-        except BadPictureError as error:
-            return NoPicture(error.with_traceback(None), save_latents(latents))  # a traceback would hold the frames
-        return RenderedClip(video, family.peak_memory(), "exact" if is_safe else "fused")
+        except FrameCheckError as error:
+            return RefusedFrames(error.with_traceback(None), save_latents(latents))  # a traceback would hold the frames
+        return RenderedClip(video, family.peak_memory(), "exact" if uses_exact_attention else "fused")
 
     def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
         """In the caller's thread: encode, check, and leave the clip where the next worker would find it."""
@@ -253,7 +255,7 @@ class ClipWorker:
 
     def _keep_latents(self, spec: ClipSpec, attempt: int, latents: bytes) -> None:
         """For inspection, beside the failure's record. The failure is told of whether they can be kept or not."""
-        self._pulse.move(spec.clip_id, "upload")
+        self._heartbeat.move(spec.clip_id, "upload")
         with contextlib.suppress(StoreError):
             self._store.put(latents_key(spec.clip_id, self._setup.run_id, attempt), latents, "application/octet-stream")
 

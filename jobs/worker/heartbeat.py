@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.types import ClipProgress, Stage, WorkerBeat
+from jobs.types import ClipProgress, Stage, WorkerHeartbeat
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class Pulse:
+class Heartbeat:
     """Where each clip of one worker is.
 
     Args:
@@ -41,11 +41,11 @@ class Pulse:
         """The worker was told to end. Takes no lock: a signal's handler may interrupt whoever holds it."""
         self._is_draining = True
 
-    def beat(self) -> WorkerBeat:
+    def heartbeat(self) -> WorkerHeartbeat:
         with self._lock:
             now, clips = self._monotonic(), dict(self._clips)
         progress = (ClipProgress(clip_id, stage, step, now - at) for clip_id, (stage, step, at) in clips.items())
-        return WorkerBeat(tuple(progress), memory_bytes(), self._is_draining)
+        return WorkerHeartbeat(tuple(progress), memory_bytes(), self._is_draining)
 
 
 def memory_bytes() -> int:

@@ -11,9 +11,9 @@ from jobs.records.commit import WorkerIdentity
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
-from pipelines.video_model import ModelFamily
+from pipelines.video_model import VideoModel
 
-LoadModel = Callable[[ModelConfig, ModelWeights, int], ModelFamily]
+LoadModel = Callable[[ModelConfig, ModelWeights, int], VideoModel]
 
 
 @dataclass(frozen=True)

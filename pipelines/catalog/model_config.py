@@ -18,7 +18,7 @@ from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.config_files import INVALID, one_line, read_file
 from pipelines.errors import ModelConfigError, RequestError
-from pipelines.frame_checks.limits import PictureLimits
+from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod
 
@@ -120,7 +120,7 @@ class ModelConfig:
             takes over what the other blocks added before. Other pictures, the more so the higher; None is off.
         compile: compiles the transformers' blocks when they are first used at a size. Equal but for rounding.
         vae_tiling: decodes large frames in overlapping tiles, which takes less memory and more time.
-        pictures: beyond which a rendered clip is no picture and fails.
+        frame_checks: beyond which a rendered clip is no picture and fails.
         parallel: on how many devices a clip is rendered where a manifest does not say.
     """
 
@@ -147,7 +147,7 @@ class ModelConfig:
     first_block_cache: float | None = None
     compile: bool = False
     vae_tiling: bool = False
-    pictures: PictureLimits = field(default_factory=PictureLimits)
+    frame_checks: FrameLimits = field(default_factory=FrameLimits)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:

@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 
 from pipelines.context_parallel.exchange import broadcast_embeddings, checksum, gather_numbers
-from pipelines.context_parallel.process_group import Meeting, Membership
+from pipelines.context_parallel.process_group import ProcessGroup, Rendezvous
 from pipelines.errors import GroupBrokenError, GroupError, PipelineError, RankLostError, RanksDisagreeError
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import ModelFamily, OnStep, PeakMemory
+from pipelines.video_model import OnStep, PeakMemory, VideoModel
 
 if TYPE_CHECKING:
     from nag import Coverage
@@ -29,7 +29,7 @@ ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited i
 CONNECTION_TEXTS = ("/gloo/", "NCCL", "onnection closed by peer", "onnection reset", "rocess group")  # gloo's: a path
 
 
-class SplittableFamily(ModelFamily, Protocol):
+class ShardableModel(VideoModel, Protocol):
     """A loaded model whose transformer can be split among the ranks of the default process group."""
 
     @property
@@ -39,7 +39,7 @@ class SplittableFamily(ModelFamily, Protocol):
         """Puts the split on. To be called by all ranks, after they have joined."""
         ...
 
-    def unsplit(self) -> None:
+    def unshard(self) -> None:
         """Takes it off, where it is on. Needs no other rank, and no process group."""
         ...
 
@@ -47,7 +47,7 @@ class SplittableFamily(ModelFamily, Protocol):
 class Followers(Protocol):
     """The other ranks, as their leader reaches them outside of the process group."""
 
-    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
         """Tells each to denoise its part in this generation of the group; does not wait."""
         ...
 
@@ -64,18 +64,18 @@ class RankPart:
         on_failure: is told of an error that began on this rank and breaks the group.
     """
 
-    def __init__(self, family: SplittableFamily, on_failure: OnFailure) -> None:
+    def __init__(self, family: ShardableModel, on_failure: OnFailure) -> None:
         self.family = family
         self._on_failure = on_failure
-        self._membership: Membership | None = None
+        self._process_group: ProcessGroup | None = None
         self.generation = 0  # that it has joined last
 
     @property
     def is_whole(self) -> bool:
         """It has a group to denoise with."""
-        return self._membership is not None
+        return self._process_group is not None
 
-    def join(self, meeting: Meeting) -> None:
+    def join(self, rendezvous: Rendezvous) -> None:
         """Forms a group with the other ranks, and splits the model among them.
 
         Raises:
@@ -84,21 +84,21 @@ class RankPart:
         """
         self.leave()
         try:
-            self._membership = Membership.join(meeting, self.family.device)
-            self.generation = meeting.generation
+            self._process_group = ProcessGroup.join(rendezvous, self.family.device)
+            self.generation = rendezvous.generation
             with self._leaving_if_it_fails():
-                self.family.split(meeting.parallel)
+                self.family.split(rendezvous.parallel)
         except (RuntimeError, ValueError) as error:
             if not is_of_connection(error):
                 raise
             raise RankLostError(f"the ranks did not come together: {error}") from error
 
     def leave(self) -> None:
-        """Ends its membership, if it has one, and makes the model whole."""
+        """Ends its process_group, if it has one, and makes the model whole."""
         self._break()
-        self.family.unsplit()
+        self.family.unshard()
 
-    def follow(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+    def follow(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
         """Denoises beside the leader, which sends the embeddings and keeps the latents.
 
         Raises:
@@ -107,7 +107,7 @@ class RankPart:
         """
         if generation != self.generation:
             raise GroupBrokenError(f"told to denoise in generation {generation}, in the time of {self.generation}")
-        with self._leaving_if_it_fails(), self.family.safe_attention() if is_safe else nullcontext():
+        with self._leaving_if_it_fails(), self.family.exact_attention() if uses_exact_attention else nullcontext():
             self.denoise(request, None, _tell_nobody)
 
     def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings | None, on_step: OnStep) -> torch.Tensor:
@@ -132,9 +132,9 @@ class RankPart:
             return latents
 
     def _break(self) -> None:
-        membership, self._membership = self._membership, None  # over, even where it cannot be left
-        if membership is not None:
-            membership.leave()
+        process_group, self._process_group = self._process_group, None  # over, even where it cannot be left
+        if process_group is not None:
+            process_group.leave()
 
     def _leaving_if_it_fails(self) -> "_Leaving":
         return _Leaving(self)
@@ -159,8 +159,8 @@ class _Leaving(AbstractContextManager[None]):
                 self._part._on_failure(error)
 
 
-class ParallelFamily:
-    """The leader's: a `ModelFamily` whose `denoise` is done by all ranks of its group.
+class ShardedModel:
+    """The leader's: a `VideoModel` whose `denoise` is done by all ranks of its group.
 
     Args:
         part: the leader's own.
@@ -173,7 +173,7 @@ class ParallelFamily:
         self._family = part.family
         self._followers = followers
         self._on_broken = on_broken
-        self._is_safe = False
+        self._uses_exact_attention = False
 
     @property
     def nag_coverage(self) -> "Coverage":
@@ -193,7 +193,7 @@ class ParallelFamily:
             Exception: what went wrong first, on whichever rank.
         """
         if self._part.is_whole:
-            self._followers.begin(self._part.generation, request, is_safe=self._is_safe)
+            self._followers.begin(self._part.generation, request, uses_exact_attention=self._uses_exact_attention)
         with _Blaming(self):
             return self._part.denoise(request, embeddings, on_step)
 
@@ -201,14 +201,14 @@ class ParallelFamily:
         return self._family.decode(request, latents)
 
     @contextmanager
-    def safe_attention(self) -> Generator[None]:
+    def exact_attention(self) -> Generator[None]:
         """On all ranks."""
-        self._is_safe = True
+        self._uses_exact_attention = True
         try:
-            with self._family.safe_attention():
+            with self._family.exact_attention():
                 yield
         finally:
-            self._is_safe = False
+            self._uses_exact_attention = False
 
     def reset_peak_memory(self) -> None:
         self._family.reset_peak_memory()
@@ -234,7 +234,7 @@ class ParallelFamily:
 class _Blaming(AbstractContextManager[None]):
     """Puts the cause in the place of what the leader saw of it."""
 
-    def __init__(self, family: ParallelFamily) -> None:
+    def __init__(self, family: ShardedModel) -> None:
         self._family = family
 
     def __exit__(

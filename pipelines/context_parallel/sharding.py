@@ -27,13 +27,13 @@ from torch import distributed
 from pipelines.attention.ring_attention import RING_BACKEND
 from pipelines.context_parallel.backends import DEFAULT_BACKEND, backends_for
 from pipelines.context_parallel.plans import Plan, plan_of
-from pipelines.errors import SplitError
+from pipelines.errors import ShardingError
 from pipelines.parallel_config import ParallelConfig
 
 _PIPELINES = ("WanPipeline", "WanImageToVideoPipeline", "LTXPipeline")
 
 
-class SplitPipeline:
+class ShardedPipeline:
     """Sequence parallelism on one pipeline, over all ranks of the default process group.
 
     Every rank makes one, and from then on every call of the pipeline is made on every rank, with the same arguments.
@@ -45,7 +45,7 @@ class SplitPipeline:
         device: of the transformers.
 
     Raises:
-        SplitError: this pipeline, process group or attention backend cannot be used so.
+        ShardingError: this pipeline, process group or attention backend cannot be used so.
     """
 
     def __init__(self, pipeline: Any, config: ParallelConfig, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class SplitPipeline:
         transformers = _transformers(pipeline)
         backends = {_backend_of(attention.processor) for model in transformers for attention in _self_attentions(model)}
         if unfit := backends - backends_for(config.ring):
-            raise SplitError(
+            raise ShardingError(
                 f"the attention backend {', '.join(sorted(unfit))} cannot be shared out as {config}: "
                 f"use one of {', '.join(sorted(backends_for(config.ring)))}"
             )
@@ -119,7 +119,7 @@ class _Ranks:
             return self.traced
         group = self.group()
         if group is None:
-            raise SplitError("the process group is gone: split the pipeline anew in the next one")
+            raise ShardingError("the process group is gone: split the pipeline anew in the next one")
         return group
 
 
@@ -178,18 +178,18 @@ def _ranks(group: "weakref.ref[Any]") -> _Ranks:
 
 def _check(pipeline: Any, config: ParallelConfig) -> None:
     if type(pipeline).__name__ not in _PIPELINES:
-        raise SplitError(f"{type(pipeline).__name__} cannot be shared out among ranks, only {', '.join(_PIPELINES)}")
+        raise ShardingError(f"{type(pipeline).__name__} cannot be shared out among ranks, only {', '.join(_PIPELINES)}")
     if not distributed.is_initialized():
-        raise SplitError("there is no process group: initialise one before the pipeline is shared out")
+        raise ShardingError("there is no process group: initialise one before the pipeline is shared out")
     if distributed.get_world_size() != config.degree:
-        raise SplitError(
+        raise ShardingError(
             f"{config} is for {config.degree} ranks, but the process group has {distributed.get_world_size()}"
         )
     if any(transformer._parallel_config is not None for transformer in _transformers(pipeline)):
-        raise SplitError("this pipeline is shared out already; remove that first")
+        raise ShardingError("this pipeline is shared out already; remove that first")
     for transformer in _transformers(pipeline):
         if transformer.config.num_attention_heads % config.ulysses:
-            raise SplitError(
+            raise ShardingError(
                 f"ulysses {config.ulysses} does not divide the {transformer.config.num_attention_heads} attention heads"
             )
 

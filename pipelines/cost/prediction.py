@@ -50,7 +50,7 @@ H100 = Device("H100", 345e12)
 A100 = Device("A100", H100.flops_per_s * 312 / 989)  # by the two peaks, dense bfloat16
 H800 = Device("H800", H100.flops_per_s)  # an H100 with a slower NVLink
 
-START_S = 20e-6  # of a collective among GPUs of one machine: its kernel's launch and the ranks' meeting
+START_S = 20e-6  # of a collective among GPUs of one machine: its kernel's launch and the ranks' rendezvous
 NVLINK_H100 = Interconnect("NVLink, H100", 450e9, START_S)
 NVLINK_A100 = Interconnect("NVLink, A100", 300e9, START_S)
 NVLINK_H800 = Interconnect("NVLink, H800", 200e9, START_S)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from pipelines.errors import BadPictureError
+from pipelines.errors import FrameCheckError
 
 
 def to_uint8_frames(video_BCTHW: torch.Tensor) -> np.ndarray:
@@ -13,11 +13,11 @@ def to_uint8_frames(video_BCTHW: torch.Tensor) -> np.ndarray:
         (T, H, W, 3) uint8, contiguous.
 
     Raises:
-        BadPictureError: a value is NaN or infinite; as bytes it would be a black clip that looks like success.
+        FrameCheckError: a value is NaN or infinite; as bytes it would be a black clip that looks like success.
     """
     if video_BCTHW.shape[0] != 1:
         raise ValueError(f"expected one video, not a batch of {video_BCTHW.shape[0]}")
     if not torch.isfinite(video_BCTHW).all():
-        raise BadPictureError("the decoded video holds NaN or infinite values")
+        raise FrameCheckError("the decoded video holds NaN or infinite values")
     frames_THWC = video_BCTHW[0].float().permute(1, 2, 3, 0)
     return ((frames_THWC + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()

@@ -16,7 +16,7 @@ import nag
 from pipelines.attention.exact_attention import exact_attention
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.context_parallel.sharding import SplitPipeline
+from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.families.acceleration import Acceleration
 from pipelines.families.embeddings import EncodedText, TextEmbeddingCache
 from pipelines.families.lora_adapters import load_loras
@@ -29,7 +29,7 @@ _SCHEDULERS = {
 }
 
 
-class DiffusersFamily(ABC):
+class DiffusersModel(ABC):
     """A stock diffusers pipeline, its attention guided by the method that each request names.
 
     Nothing of a clip stays behind for the next one: the noise comes from a CPU generator of the clip's own seed, the
@@ -50,10 +50,10 @@ class DiffusersFamily(ABC):
         self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
         self._embed = TextEmbeddingCache(self._encode)
-        self._split: SplitPipeline | None = None
+        self._split: ShardedPipeline | None = None
 
     @classmethod
-    def load(cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True) -> "DiffusersFamily":
+    def load(cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True) -> "DiffusersModel":
         """Loads the weights that `pipelines.catalog.model_folder.inspect_model` found fit, in safetensors only.
 
         Args:
@@ -114,19 +114,19 @@ class DiffusersFamily(ABC):
         """Shares out `denoise` among the ranks of the default process group; each of them has to make the same calls.
 
         Raises:
-            SplitError: this model or process group cannot be used so.
+            ShardingError: this model or process group cannot be used so.
         """
-        self.unsplit()
-        self._split = SplitPipeline(self.pipeline, config, self.device)
+        self.unshard()
+        self._split = ShardedPipeline(self.pipeline, config, self.device)
 
-    def unsplit(self) -> None:
+    def unshard(self) -> None:
         """Denoises alone again, also when the process group is gone. Calling it again does nothing."""
         if self._split is not None:
             self._split.remove()
             self._split = None
 
     @contextmanager
-    def safe_attention(self) -> Generator[None]:
+    def exact_attention(self) -> Generator[None]:
         with self._acceleration.eager(), exact_attention():  # a compiled block chose its kernels when it was compiled
             yield
 
@@ -148,7 +148,7 @@ class DiffusersFamily(ABC):
             torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
-        self.unsplit()
+        self.unshard()
         self._nag.remove()
         self._acceleration.remove()
         del self.pipeline, self._embed

@@ -4,15 +4,15 @@ import torch
 
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.families.diffusers_model import DiffusersFamily
-from pipelines.families.ltx import LTXFamily
-from pipelines.families.wan import WanFamily
-from pipelines.video_model import ModelFamily
+from pipelines.families.diffusers_model import DiffusersModel
+from pipelines.families.ltx import LTXModel
+from pipelines.families.wan import WanModel
+from pipelines.video_model import VideoModel
 
-FAMILIES: dict[str, type[DiffusersFamily]] = {"wan": WanFamily, "ltx": LTXFamily}
+FAMILIES: dict[str, type[DiffusersModel]] = {"wan": WanModel, "ltx": LTXModel}
 
 
-def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
     """Loads a model whose folder was inspected.
 
     Args:
@@ -25,7 +25,7 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
     return FAMILIES[config.family].load(config, weights)
 
 
-def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
     """As `load_model`, without the text encoder: for the ranks of a group to which embeddings are sent."""
     torch.set_num_threads(num_threads)
     return FAMILIES[config.family].load(config, weights, has_text=False)

@@ -7,12 +7,12 @@ import torch
 from diffusers import WanPipeline
 
 from pipelines.families.decode import to_uint8_frames
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.embeddings import EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 
-class WanFamily(DiffusersFamily):
+class WanModel(DiffusersModel):
     """Drives `WanPipeline`. Latents are (1, C, F, H, W), normalised by the autoencoder's mean and std."""
 
     pipeline_class = WanPipeline

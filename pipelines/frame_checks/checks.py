@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from pipelines.errors import BadPictureError
-from pipelines.frame_checks.limits import PictureLimits, asks_for
+from pipelines.errors import FrameCheckError
+from pipelines.frame_checks.limits import FrameLimits, asks_for
 from pipelines.request import VideoFrames
 
-DEFAULT_LIMITS = PictureLimits()
+DEFAULT_LIMITS = FrameLimits()
 MAX_PIXELS = 2**16  # looked at in a frame; of larger frames every n-th row, since only whole rows keep neighbours
 BRIGHT_SHARE = 0.001  # of a frame's pixels may be brighter than its brightness: a few sparks are no picture
 NUM_CELLS = 8  # a side of the coarse frame, which a moving camera hardly changes from one frame to the next
 
 
 @dataclass(frozen=True)
-class PictureStatistics:
+class FrameStatistics:
     """What a clip's frames are judged by. Levels are of 0 to 255.
 
     Args:
@@ -47,38 +47,38 @@ class PictureStatistics:
     saturation: float
 
 
-def check_latents(latents: torch.Tensor, limits: PictureLimits = DEFAULT_LIMITS) -> None:
+def check_latents(latents: torch.Tensor, limits: FrameLimits = DEFAULT_LIMITS) -> None:
     """Refuses latents that are not finite or have exploded; waits for the device once.
 
     Exploded latents are looked for here because autoencoders make smooth blots of them, which no statistic of frames
     tells from a picture.
 
     Raises:
-        BadPictureError: how many of how many values are NaN or infinite, or how large they are on the whole.
+        FrameCheckError: how many of how many values are NaN or infinite, or how large they are on the whole.
     """
     figures = torch.stack([torch.isfinite(latents).sum().double(), latents.double().square().mean().sqrt()])
     num_finite, spread = figures.tolist()
     if num_bad := latents.numel() - int(num_finite):
-        raise BadPictureError(f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite")
+        raise FrameCheckError(f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite")
     if limits.spread is not None and spread > limits.spread:
-        raise BadPictureError(
+        raise FrameCheckError(
             f"the latents have exploded: their root mean square is {spread:.4g}, above the limit of {limits.spread:g} "
-            "(pictures.spread)"
+            "(frame_checks.spread)"
         )
 
 
-def check_frames(video: VideoFrames, prompt: str, limits: PictureLimits) -> None:
+def check_frames(video: VideoFrames, prompt: str, limits: FrameLimits) -> None:
     """Refuses frames that are no picture, unless the prompt asks for what they are.
 
     What is black is flat too, and what is flat is frozen too. So the first fault of black, flat, frozen and noise is
     the one that counts: where the prompt asks for it, the others are not held against the clip.
 
     Raises:
-        BadPictureError: with the number and the limit.
+        FrameCheckError: with the number and the limit.
     """
     fault = find_fault(measure_frames(video.frames), limits)
     if fault is not None and not asks_for(prompt, fault.words):
-        raise BadPictureError(fault.message)
+        raise FrameCheckError(fault.message)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Fault:
     words: tuple[str, ...]
 
 
-def find_fault(found: PictureStatistics, limits: PictureLimits) -> Fault | None:
+def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
     """The first check that fails, whatever the prompt says."""
     low = (
         ("black", "reaches level", found.brightness, limits.black, limits.black_words),
@@ -100,7 +100,7 @@ def find_fault(found: PictureStatistics, limits: PictureLimits) -> Fault | None:
         if value is not None and limit is not None and value < limit:
             return Fault(
                 f"the clip is {name}: it {finding} {value:.4g} of 255 at most, below the limit of {limit:g} "
-                f"(pictures.{name})",
+                f"(frame_checks.{name})",
                 words,
             )
     high = (
@@ -111,19 +111,19 @@ def find_fault(found: PictureStatistics, limits: PictureLimits) -> Fault | None:
     for name, finding, value, limit in high:
         if value is not None and limit is not None and value > limit:
             return Fault(
-                f"the clip is noise: {finding} {value:.3g}, above the limit of {limit:g} (pictures.{name})",
+                f"the clip is noise: {finding} {value:.3g}, above the limit of {limit:g} (frame_checks.{name})",
                 limits.noise_words,
             )
     return None
 
 
-def measure_frames(frames_THWC: np.ndarray) -> PictureStatistics:
+def measure_frames(frames_THWC: np.ndarray) -> FrameStatistics:
     """Looks at every frame, at no more than `MAX_PIXELS` of each."""
     stride = math.ceil(frames_THWC[0, ..., 0].size / MAX_PIXELS)
     first_HWC = frames_THWC[0, ::stride].astype(np.float32)
     looks = [_look(np.ascontiguousarray(frame_HWC[::stride]), first_HWC) for frame_HWC in frames_THWC]
     has_pairs = len(looks) > 1
-    return PictureStatistics(
+    return FrameStatistics(
         brightness=max(look.brightness for look in looks),
         contrast=max(look.contrast for look in looks),
         motion=max(look.difference for look in looks) if has_pairs else None,

@@ -1,6 +1,6 @@
 """Beyond which numbers a clip is no picture, and which words of a prompt ask for just that. Loads without torch.
 
-Part of a model's YAML (`pictures:`). What is measured is decided in `pictures`.
+Part of a model's YAML (`frame_checks:`). What is measured is decided in `pictures`.
 """
 
 import math
@@ -32,7 +32,7 @@ NOISE_WORDS = (
 
 
 @dataclass(frozen=True)
-class PictureLimits:
+class FrameLimits:
     """The limits of a model's clips; None switches a check off.
 
     The defaults are for models of which nothing was measured: they rather miss a bad clip than refuse a good one. They
@@ -75,11 +75,11 @@ class PictureLimits:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 < value <= most):
                 upper = f" and at most {most:g}" if math.isfinite(most) else ""
-                raise ModelConfigError(f"pictures.{name} must be above 0{upper}, or null for no limit, not {value}")
+                raise ModelConfigError(f"frame_checks.{name} must be above 0{upper}, or null for no limit, not {value}")
         for field in fields(self):
             words: tuple[str, ...] = getattr(self, field.name) if field.name.endswith("_words") else ()
             if any(not word.strip() for word in words):
-                raise ModelConfigError(f"pictures.{field.name} holds an empty word")
+                raise ModelConfigError(f"frame_checks.{field.name} holds an empty word")
 
 
 def asks_for(prompt: str, words: tuple[str, ...]) -> bool:

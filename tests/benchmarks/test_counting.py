@@ -110,7 +110,7 @@ def test_the_first_block_cache_exchanges_three_numbers_from_the_second_step_on()
     family.split(ParallelConfig(ring=4))
     with CollectiveCounter() as counter:
         denoise(family, NAG)
-    family.unsplit()
+    family.unshard()
     found = [collective for collective in counter.collectives if collective.kind == "all_reduce"]
     assert found == [Collective("all_reduce", 12, 4)] * (NAG.sampling.num_inference_steps - 1)
 

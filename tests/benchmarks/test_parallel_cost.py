@@ -5,8 +5,8 @@ import io
 from pathlib import Path
 
 from benchmarks.parallel_cost.__main__ import report_text
-from benchmarks.parallel_cost.tables import csv_text, refusal, size_table
 from benchmarks.parallel_cost.plot import draw_speed_ups
+from benchmarks.parallel_cost.tables import csv_text, refusal, size_table
 from pipelines.cost.published import SIZES
 from pipelines.parallel_config import ParallelConfig
 

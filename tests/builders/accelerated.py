@@ -7,7 +7,7 @@ import torch
 
 from nag.params import NagParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import FAMILIES
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
@@ -30,7 +30,7 @@ METHODS: dict[str, GenerationRequest] = {
 }
 
 
-def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersFamily:
+def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
     family = "ltx" if name == "ltx" else "wan"
     config = ModelConfig(
         name=name,
@@ -47,5 +47,5 @@ def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersFamily:
     return FAMILIES[family](config, pipeline or tiny.PIPELINES[name](), torch.device("cpu"))
 
 
-def denoise(family: DiffusersFamily, request: GenerationRequest, on_step: Any = lambda _step: None) -> torch.Tensor:
+def denoise(family: DiffusersModel, request: GenerationRequest, on_step: Any = lambda _step: None) -> torch.Tensor:
     return family.denoise(request, family.encode_text(request), on_step)

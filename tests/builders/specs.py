@@ -12,7 +12,7 @@ from nag.params import NagParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
-from tests.fakes.family import load_fake
+from tests.fakes.model import load_fake
 
 MODEL = ModelIdentity("fake", "package:fake", "r1", "float32", "saved")
 MODEL_CONFIG = ModelConfig(

@@ -94,7 +94,7 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
 
 
 def quarantine(spec: ClipSpec, reason: str = "it failed twice") -> QuarantineRecord:
-    failed = ClipFailed(spec.clip_id, spec.name, 2, "clip", True, "BadPictureError", "black", "", "host:1")
+    failed = ClipFailed(spec.clip_id, spec.name, 2, "clip", True, "FrameCheckError", "black", "", "host:1")
     return QuarantineRecord.of(failed, "run", reason, AT)
 
 

@@ -11,15 +11,15 @@ import torch
 
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
-from pipelines.errors import BadPictureError
+from pipelines.errors import FrameCheckError
 from pipelines.frame_checks.checks import check_frames, check_latents
-from pipelines.frame_checks.limits import PictureLimits
+from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest
-from pipelines.video_model import ModelFamily
-from tests.chaos.harness.stand_in import StandInError, StandInFamily
+from pipelines.video_model import VideoModel
+from tests.chaos.harness.stand_in import StandInError, StandInModel
 from tests.chaos.harness.workload import Workload, write_models
 
-FAMILY = StandInFamily(0.0)
+FAMILY = StandInModel(0.0)
 
 
 def requests(folder: Path, workload: Workload) -> list[GenerationRequest]:
@@ -29,7 +29,7 @@ def requests(folder: Path, workload: Workload) -> list[GenerationRequest]:
 
 
 def denoise(request: GenerationRequest, steps: list[int]) -> torch.Tensor:
-    family: ModelFamily = FAMILY
+    family: VideoModel = FAMILY
     return family.denoise(request, family.encode_text(request), steps.append)
 
 
@@ -39,7 +39,7 @@ def test_clips_pass_the_checks_of_pictures_and_differ(tmp_path: Path) -> None:
         latents = denoise(request, steps := [])
         check_latents(latents)
         video = FAMILY.decode(request, latents)
-        check_frames(video, request.prompt, PictureLimits())
+        check_frames(video, request.prompt, FrameLimits())
         assert steps == list(range(request.sampling.num_inference_steps))
         assert np.array_equal(video.frames, FAMILY.decode(request, latents).frames)
         digests.add(video.frames.tobytes())
@@ -63,7 +63,7 @@ def test_a_poisoned_row_raises(tmp_path: Path, word: str, error: type[Exception]
 
 def test_a_row_of_nan_is_no_picture(tmp_path: Path) -> None:
     (request,) = requests(tmp_path, Workload(0, poison=("nan",)))
-    with pytest.raises(BadPictureError):
+    with pytest.raises(FrameCheckError):
         check_latents(denoise(request, []))
 
 

@@ -1,4 +1,4 @@
-"""What ranks in processes of their own do for the tests of `RankPart`: each case is a function of a meeting.
+"""What ranks in processes of their own do for the tests of `RankPart`: each case is a function of a rendezvous.
 
 Three ranks in a row: in `denoise`, rank 0 waits for rank 1 alone, and rank 1 for rank 2, which fails if it is told to.
 """
@@ -15,18 +15,18 @@ import torch.distributed as dist
 
 from nag.params import NagParams
 from pipelines.context_parallel.exchange import broadcast_embeddings
-from pipelines.context_parallel.process_group import Meeting, Membership
+from pipelines.context_parallel.process_group import ProcessGroup, Rendezvous
 from pipelines.context_parallel.sharded_model import RankPart, is_of_connection
 from pipelines.errors import GroupBrokenError, RanksDisagreeError
 from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
 from pipelines.video_model import OnStep
-from tests.fakes.ranks import FakeRankFamily
+from tests.fakes.ranks import FakeRankModel
 
 CPU = torch.device("cpu")
 KEPT: list[Exception] = []  # with their frames, as a future or a log keeps them
 
 
-class RowFamily(FakeRankFamily):
+class RowModel(FakeRankModel):
     """See the module."""
 
     def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
@@ -51,14 +51,14 @@ def embeddings() -> TextEmbeddings:
     return TextEmbeddings(noise.to(torch.bfloat16), mask, noise, mask.to(torch.int64), noise.to(torch.float16))
 
 
-def denoise(meeting: Meeting, prompt: str) -> tuple[str, str, float]:
+def denoise(rendezvous: Rendezvous, prompt: str) -> tuple[str, str, float]:
     """How it ended, what the rank blames itself for, and how long it took."""
     failures: list[Exception] = []
-    part = RankPart(RowFamily(), failures.append)
-    part.join(meeting)
+    part = RankPart(RowModel(), failures.append)
+    part.join(rendezvous)
     start = time.monotonic()
     try:
-        part.denoise(request(prompt), embeddings() if meeting.rank == 0 else None, lambda _: None)
+        part.denoise(request(prompt), embeddings() if rendezvous.rank == 0 else None, lambda _: None)
     except (RuntimeError, ValueError, RanksDisagreeError) as error:
         KEPT.append(error)
         end = "connection" if is_of_connection(error) else type(error).__name__
@@ -74,17 +74,17 @@ def denoise(meeting: Meeting, prompt: str) -> tuple[str, str, float]:
     return end, type(failures[0]).__name__ if failures else "", took_s
 
 
-def receive(meeting: Meeting, _prompt: str) -> bool:
+def receive(rendezvous: Rendezvous, _prompt: str) -> bool:
     """Whether the leader's embeddings are here bit by bit."""
-    membership = Membership.join(meeting, CPU)
-    received = broadcast_embeddings(embeddings() if meeting.rank == 0 else None, CPU)
-    membership.leave()
+    process_group = ProcessGroup.join(rendezvous, CPU)
+    received = broadcast_embeddings(embeddings() if rendezvous.rank == 0 else None, CPU)
+    process_group.leave()
     return all(is_same(getattr(received, name), value) for name, value in vars(embeddings()).items())
 
 
-def join_and_leave(meeting: Meeting, _prompt: str) -> int:
+def join_and_leave(rendezvous: Rendezvous, _prompt: str) -> int:
     """How many files the process has open afterwards."""
-    Membership.join(meeting, CPU).leave()
+    ProcessGroup.join(rendezvous, CPU).leave()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -94,7 +94,7 @@ def is_same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-CASES: dict[str, Callable[[Meeting, str], Any]] = {
+CASES: dict[str, Callable[[Rendezvous, str], Any]] = {
     "denoise": denoise,
     "receive": receive,
     "join_and_leave": join_and_leave,
@@ -106,10 +106,10 @@ def serve(connection: Connection) -> None:
     torch.set_num_threads(1)
     while True:
         try:
-            name, meeting, prompt = connection.recv()
+            name, rendezvous, prompt = connection.recv()
         except EOFError:
             return
         try:
-            connection.send((True, CASES[name](meeting, prompt)))
+            connection.send((True, CASES[name](rendezvous, prompt)))
         except Exception:  # noqa: BLE001 told to the test
             connection.send((False, traceback.format_exc()))

@@ -1,6 +1,6 @@
 """A family for the ranks of a group: real collectives at each step, and failures on the rank that a prompt names.
 
-`rank N WHAT` at a prompt's beginning does WHAT on rank N alone, after its first step; WHAT is what `FakeFamily` knows.
+`rank N WHAT` at a prompt's beginning does WHAT on rank N alone, after its first step; WHAT is what `FakeModel` knows.
 `differ once PATH` there gives latents that no other rank has. `slow PATH` takes steps until the leader sees PATH.
 """
 
@@ -16,13 +16,13 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
-from tests.fakes.family import FakeFamily, is_first
+from tests.fakes.model import FakeModel, is_first
 
 MAX_SLOW_STEPS = 1200
 FAULT_AFTER_S = 1.2  # by when the leader has said what it is at
 
 
-class FakeRankFamily(FakeFamily):
+class FakeRankModel(FakeModel):
     """See the module."""
 
     device = torch.device("cpu")
@@ -35,7 +35,7 @@ class FakeRankFamily(FakeFamily):
         assert dist.get_world_size() == config.degree
         self.split_as = config
 
-    def unsplit(self) -> None:
+    def unshard(self) -> None:
         self.split_as = None
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
@@ -74,5 +74,5 @@ class FakeRankFamily(FakeFamily):
         return bool(seen)
 
 
-def load_fake_rank(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeRankFamily:
-    return FakeRankFamily()
+def load_fake_rank(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeRankModel:
+    return FakeRankModel()

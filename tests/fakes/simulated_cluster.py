@@ -9,11 +9,11 @@ from jobs.config import RetryPolicy, RunConfig, StallPolicy, WorkerConfig
 from jobs.errors import FailureClass
 from jobs.schedule.events import (
     Attempt,
-    Beat,
     ClipEnded,
     Command,
     Event,
     Halt,
+    HeartbeatReceived,
     NodesDraining,
     Planned,
     ReportFailure,
@@ -28,16 +28,16 @@ from jobs.schedule.events import (
     WorkerNotLoaded,
     WorkerReady,
 )
-from jobs.schedule.retry import GiveUp, Stop, Wait
+from jobs.schedule.retry import Quarantine, Stop, Wait
 from jobs.schedule.schedule import Schedule
-from jobs.types import ClipDone, ClipFailed, ClipProgress, ClipSpec, Stage, WorkerBeat
+from jobs.types import ClipDone, ClipFailed, ClipProgress, ClipSpec, Stage, WorkerHeartbeat
 from tests.builders.specs import spec
 
 SPECS = [spec("sunrise", seed) for seed in range(40)]
-STALL = StallPolicy(beat_interval_s=1, beat_timeout_s=20, first_s=100, factor=3, min_s=30)
+STALL = StallPolicy(heartbeat_interval_s=1, heartbeat_timeout_s=20, first_s=100, factor=3, min_s=30)
 CONFIG = RunConfig(
     workers=WorkerConfig(spool_clips=2, recycle_after_clips=5, load_timeout_s=300, drain_s=2),
-    retry=RetryPolicy(min_clips_to_stop=6, max_given_up_share=0.7),
+    retry=RetryPolicy(min_clips_to_stop=6, max_quarantined_share=0.7),
     stall=STALL,
 )
 NODES = ("node-a", "node-b", "node-c")
@@ -46,7 +46,7 @@ MAX_LIMITS = {
     "worker": "max_lost_workers",
     "stall": "max_stalls",
     "memory": "max_memory_failures",
-    "clip": "max_bad_pictures",
+    "clip": "max_frame_check_failures",
 }
 
 
@@ -72,7 +72,7 @@ class Hang:
     clip_id: str
 
 
-Fate = Freeze | Terminate | Hang  # what the schedule learns of only through beats
+Fate = Freeze | Terminate | Hang  # what the schedule learns of only through heartbeats
 
 
 @dataclass
@@ -88,12 +88,12 @@ class Simulated:
     hanging: set[str] = field(default_factory=set[str])
     closed_until: float = 0.0  # the store has refused one of its clips
 
-    def beat(self) -> WorkerBeat:
+    def heartbeat(self) -> WorkerHeartbeat:
         self.has_told = self.has_told or self.is_draining
         progress = [
             ClipProgress(clip_id, "denoise", 1, 1_000.0 if clip_id in self.hanging else 0.1) for clip_id in self.clips
         ]
-        return WorkerBeat(tuple(progress), 1_000, self.is_draining)
+        return WorkerHeartbeat(tuple(progress), 1_000, self.is_draining)
 
 
 class Night:
@@ -109,7 +109,7 @@ class Night:
         self.plan = iter(SPECS[:num_clips])
         self.planned: list[str] = []
         self.done: list[str] = []
-        self.given_up: list[str] = []
+        self.quarantined: list[str] = []
         self.halt: Halt | None = None
         self.stop_at: float | None = None
         self.tries: dict[str, int] = {}
@@ -209,7 +209,7 @@ class Night:
             for number in list(self.workers):
                 worker = self.workers.get(number)
                 if worker is not None and worker.is_ready and not worker.is_frozen and not self.is_over:
-                    self._carry_out(self._handle(Beat(number, worker.beat())))
+                    self._carry_out(self._handle(HeartbeatReceived(number, worker.heartbeat())))
             if not self.is_over:
                 self._carry_out(self._handle(Tick()))
 
@@ -247,7 +247,7 @@ class Night:
         assert worker.is_ready, "a clip for a worker that has loaded nothing"
         assert self.stop_at is None, "started after the run was told to stop"
         assert not any(clip_id in other.clips for other in self.workers.values()), "rendered by two at once"
-        assert clip_id not in [*self.done, *self.given_up], "rendered again after its end"
+        assert clip_id not in [*self.done, *self.quarantined], "rendered again after its end"
         self.tries[clip_id] = self.tries.get(clip_id, 0) + 1
         assert attempt.number == self.tries[clip_id], "a try was not counted, or twice"
         assert [failed.failure_class for failed in attempt.failures] == self.charged.get(clip_id, [])
@@ -259,7 +259,7 @@ class Night:
         if attempt.node is not None and attempt.node != worker.node:
             others = [other for other in self.workers.values() if other.node == attempt.node and other.is_ready]
             assert not others, "it lies encoded on another machine"
-        assert attempt.is_safe == ("clip" in self.charged.get(clip_id, []))
+        assert attempt.uses_exact_attention == ("clip" in self.charged.get(clip_id, []))
         worker.clips[clip_id] = attempt
         assert len(worker.clips) <= self.config.workers.spool_clips + 1
 
@@ -277,9 +277,9 @@ class Night:
         if failed.failure_class in MAX_LIMITS:
             limit = getattr(self.config.retry, MAX_LIMITS[failed.failure_class])
             assert charged.count(failed.failure_class) <= limit, "tried again beyond its budget"
-        assert len(charged) <= self.config.retry.max_failed_workers + self.config.retry.max_bad_pictures
-        if isinstance(decision, GiveUp):
-            self.given_up.append(failed.clip_id)
+        assert len(charged) <= self.config.retry.max_failed_workers + self.config.retry.max_frame_check_failures
+        if isinstance(decision, Quarantine):
+            self.quarantined.append(failed.clip_id)
 
 
 def failure(

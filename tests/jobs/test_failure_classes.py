@@ -14,7 +14,7 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.failure_classes import classify
-from pipelines.errors import BadPictureError, RequestError
+from pipelines.errors import FrameCheckError, RequestError
 
 
 class AcceleratorError(RuntimeError):
@@ -30,7 +30,7 @@ class AcceleratorError(RuntimeError):
         (RequestError("x"), ("request", False)),
         (torch.OutOfMemoryError("x"), ("memory", True)),
         (MemoryError(), ("memory", True)),
-        (BadPictureError("x"), ("clip", True)),
+        (FrameCheckError("x"), ("clip", True)),
         (DiskFullError("x"), ("store", True)),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), ("memory", True)),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ("memory", True)),

@@ -27,7 +27,7 @@ from jobs.records.commit import (
 )
 from jobs.redaction import MASK
 from jobs.run.progress import RunProgress
-from jobs.schedule.retry import Decision, GiveUp
+from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed
 from jobs.worker.clip_worker import ClipWorker
@@ -37,7 +37,7 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
 from tests.builders.specs import setup_for, spec
-from tests.fakes.family import FakeError, FakeFamily
+from tests.fakes.model import FakeError, FakeModel
 
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "PLANTEDKEYID00000001",
@@ -64,14 +64,14 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 def loading(error: Exception) -> LoadModel:
     """A family whose denoising fails with an error, which itself came of another one that says the same."""
 
-    class Failing(FakeFamily):
+    class Failing(FakeModel):
         def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
             super().denoise(request, embeddings, on_step)
             cause = FakeError(f"the cause: {error}")
             cause.add_note(f"a note: {error}")
             raise error from cause
 
-    def load(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeFamily:
+    def load(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeModel:
         return Failing()
 
     return load
@@ -91,12 +91,12 @@ def write_down(folder: Path, failed: ClipFailed) -> str:
     printed = io.StringIO()
 
     def record(failure: ClipFailed, decision: Decision) -> None:
-        assert isinstance(decision, GiveUp)
+        assert isinstance(decision, Quarantine)
         write_failure(store, FailureRecord.of(failure, "run-1", "2026-01-01T00:00:00.000Z"))
         write_quarantine(store, QuarantineRecord.of(failure, "run-1", decision.reason, "2026-01-01T00:00:00.000Z"))
 
     write_run(store, "run-1", RUN_FILE, {"config": asdict(RunConfig())})
-    RunProgress(1, Console(file=printed, width=1000), record).clip_failed(failed, GiveUp(failed.message))
+    RunProgress(1, Console(file=printed, width=1000), record).clip_failed(failed, Quarantine(failed.message))
     return printed.getvalue()
 
 
@@ -123,7 +123,7 @@ def test_no_object_and_no_line_holds_a_secret_that_an_error_told(
 
 
 def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(planted: None, tmp_path: Path) -> None:
-    assert isinstance(render(tmp_path, lambda *_: FakeFamily()), ClipDone)
+    assert isinstance(render(tmp_path, lambda *_: FakeModel()), ClipDone)
     assert committed_ids(open_store(tmp_path.as_uri(), StoreConfig()))
     for content in objects(tmp_path):
         assert b"planted" not in content.lower()

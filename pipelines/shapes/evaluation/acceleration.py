@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.attention.block_cache import repeated_blocks
 from pipelines.catalog.model_config import ModelConfig, load_model_config, model_paths
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.shapes.evaluation.evaluate import followed, make_tasks, share
@@ -42,7 +42,7 @@ class Setting:
     """
 
     name: str
-    family: DiffusersFamily
+    family: DiffusersModel
     denoise_s: list[float] = field(default_factory=list)
     decode_s: list[float] = field(default_factory=list)
     frames: list[np.ndarray] = field(default_factory=list)
@@ -90,7 +90,7 @@ def make_settings(config: ModelConfig, weights: ModelWeights) -> list[Setting]:
     settings: list[Setting] = []
     for name, fields in asked.items():
         family = load_model(replace(config, device="cpu", **fields), weights, num_threads=1)
-        assert isinstance(family, DiffusersFamily)
+        assert isinstance(family, DiffusersModel)
         setting = Setting(name, family)
         if not fields.get("compile"):
             setting.count_blocks()

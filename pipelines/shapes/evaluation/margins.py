@@ -17,19 +17,19 @@ import torch
 
 from pipelines.catalog.model_config import ModelConfig, load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.errors import BadPictureError
+from pipelines.errors import FrameCheckError
 from pipelines.families.registry import load_model
-from pipelines.frame_checks.checks import PictureStatistics, check_frames, check_latents, measure_frames
-from pipelines.frame_checks.limits import PictureLimits
+from pipelines.frame_checks.checks import FrameStatistics, check_frames, check_latents, measure_frames
+from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
 from pipelines.shapes.evaluation.evaluate import make_tasks
-from pipelines.video_model import ModelFamily
+from pipelines.video_model import VideoModel
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx", "shapes-wan-4step", "shapes-ltx-4step")
 STILL_PROMPTS = ("a red circle standing still", "a shape at rest on gray", "a cross that does not move")
 SEED = 107
 BLOCK_PX = 8
-COLUMNS = ("spread", *(field.name for field in fields(PictureStatistics)))
+COLUMNS = ("spread", *(field.name for field in fields(FrameStatistics)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,18 +49,18 @@ class MadeClip:
         spread = float(self.latents.square().mean().sqrt())
         return np.array([spread, *astuple(measure_frames(self.video.frames))])
 
-    def refusal(self, limits: PictureLimits) -> str:
+    def refusal(self, limits: FrameLimits) -> str:
         """Why the clip is no picture; "" if it is one."""
         try:
             check_latents(self.latents, limits)
             if self.video is not None:
                 check_frames(self.video, self.request.prompt, limits)
-        except BadPictureError as error:
+        except FrameCheckError as error:
             return str(error)
         return ""
 
 
-def make_clips(family: ModelFamily, config: ModelConfig, num_clips: int) -> list[MadeClip]:
+def make_clips(family: VideoModel, config: ModelConfig, num_clips: int) -> list[MadeClip]:
     """Clips of drawn prompts, behind some that have to stand still; the last one moves."""
     drawn = [task.prompt for task in make_tasks(num_clips, SEED)]
     moving = "a green square moving left on a gray background"
@@ -81,7 +81,7 @@ def make_clips(family: ModelFamily, config: ModelConfig, num_clips: int) -> list
     return clips
 
 
-def spoil(family: ModelFamily, clip: MadeClip) -> list[MadeClip]:
+def spoil(family: VideoModel, clip: MadeClip) -> list[MadeClip]:
     """The clip as broken renders leave it: in its latents, or in its frames."""
     assert clip.video is not None
     frames_THWC, random = clip.video.frames, np.random.default_rng(0)
@@ -106,7 +106,7 @@ def spoil(family: ModelFamily, clip: MadeClip) -> list[MadeClip]:
     ]
 
 
-def table(limits: PictureLimits, good: list[MadeClip], spoilt: list[MadeClip]) -> list[str]:
+def table(limits: FrameLimits, good: list[MadeClip], spoilt: list[MadeClip]) -> list[str]:
     """Lines of Markdown: limits, the range of the good clips, and each spoilt clip with the check that refuses it."""
     statistics = np.stack([clip.statistics for clip in good])
     bounds = ["black", "flat", "frozen", "grain", "flicker", "saturation"]
@@ -143,11 +143,11 @@ def main() -> int:
         family = load_model(config, inspect_model(config, path), num_threads=1)
         good = make_clips(family, config, arguments.clips)
         spoilt = spoil(family, good[-1])
-        print("\n".join(["", f"**{name}**", "", *table(config.pictures, good, spoilt)]))
-        refused = [clip for clip in good if clip.refusal(config.pictures)]
-        passed = [clip for clip in spoilt if not clip.refusal(config.pictures)]
+        print("\n".join(["", f"**{name}**", "", *table(config.frame_checks, good, spoilt)]))
+        refused = [clip for clip in good if clip.refusal(config.frame_checks)]
+        passed = [clip for clip in spoilt if not clip.refusal(config.frame_checks)]
         for clip in refused:
-            print(f"refused: {clip.request.prompt}: {clip.refusal(config.pictures)}")
+            print(f"refused: {clip.request.prompt}: {clip.refusal(config.frame_checks)}")
         num_wrong += len(refused) + len(passed)
     return 1 if num_wrong else 0
 

@@ -11,16 +11,16 @@ import torch.distributed as dist
 
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, verify_weights
-from pipelines.families.diffusers_model import DiffusersFamily
-from pipelines.families.ltx import LTXFamily
-from pipelines.families.wan import WanFamily
+from pipelines.families.diffusers_model import DiffusersModel
+from pipelines.families.ltx import LTXModel
+from pipelines.families.wan import WanModel
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
-from pipelines.video_model import ModelFamily, OnStep
+from pipelines.video_model import OnStep, VideoModel
 from tests.chaos.harness.rank_notes import write_note
 
 
-class Watched(DiffusersFamily):
+class Watched(DiffusersModel):
     """A family that notes; the seed of a clip is its number."""
 
     notes: Path
@@ -40,11 +40,11 @@ class Watched(DiffusersFamily):
         return super().denoise(request, embeddings, note_step)
 
 
-class WatchedWan(Watched, WanFamily):
+class WatchedWan(Watched, WanModel):
     """See the module."""
 
 
-class WatchedLTX(Watched, LTXFamily):
+class WatchedLTX(Watched, LTXModel):
     """See the module."""
 
 
@@ -58,7 +58,7 @@ class LoadWatched:
 
     notes: Path
 
-    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> ModelFamily:
+    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
         verify_weights(config, weights)
         torch.set_num_threads(num_threads)
         family = {"wan": WatchedWan, "ltx": WatchedLTX}[config.family].load(config, weights)

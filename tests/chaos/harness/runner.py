@@ -171,9 +171,9 @@ def play(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Outcome:
     catalog = ModelCatalog(farm.models)
     specs = list(open_manifest(scene.manifest, catalog, model=scenario.workload.model).specs())
     found = audit(scene.store, specs, farm.writes(prefix), farm.orphans())
-    given_up = quarantined_ids(scene.store) - committed_ids(scene.store)
+    quarantined = quarantined_ids(scene.store) - committed_ids(scene.store)
     problems += judge_quarantine(
-        {spec.name for spec in specs if spec.clip_id in given_up}, {spec.name for spec in specs}
+        {spec.name for spec in specs if spec.clip_id in quarantined}, {spec.name for spec in specs}
     )
     return Outcome(scenario.name, scenario.fault, num_injected, found, wall_s, tuple(scene.exit_codes), tuple(problems))
 
@@ -188,12 +188,12 @@ def judge(scenario: Scenario, exit_codes: Sequence[int], num_injected: int) -> l
     return problems
 
 
-def judge_quarantine(given_up: set[str], planned: set[str]) -> list[str]:
+def judge_quarantine(quarantined: set[str], planned: set[str]) -> list[str]:
     """Poisoned rows belong there, and no others; both are the names of clips."""
     poisoned = {name for name in planned if name.startswith(POISONED)}
     return [
-        *(f"{name} is poisoned and was not given up" for name in sorted(poisoned - given_up)),
-        *(f"{name} was given up and is as it should be" for name in sorted(given_up - poisoned)),
+        *(f"{name} is poisoned and was not given up" for name in sorted(poisoned - quarantined)),
+        *(f"{name} was given up and is as it should be" for name in sorted(quarantined - poisoned)),
     ]
 
 

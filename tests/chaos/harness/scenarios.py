@@ -98,15 +98,17 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
 
 
 def row_faults() -> tuple[Scenario, ...]:
-    given_up = (EXIT_QUARANTINE,)
+    quarantined = (EXIT_QUARANTINE,)
     return (
-        Scenario("row-kills", "a row that kills its process", poisoned("die"), poison, given_up),
-        Scenario("row-stops", "a row that stops its process", poisoned("stop"), poison, given_up),
-        Scenario("row-hangs", "a row that hangs", poisoned("hang"), poison, given_up),
-        Scenario("rows-nan", "rows that render NaN", poisoned("nan", "nan", "nan"), poison, given_up),
-        Scenario("rows-memory", "rows that run out of device memory", poisoned("memory", "memory"), poison, given_up),
-        Scenario("row-eats", "a row that allocates until RLIMIT_AS", poisoned("eat"), poison, given_up),
-        Scenario("rows-error", "rows with an unknown error", poisoned("error", "error"), poison, given_up),
+        Scenario("row-kills", "a row that kills its process", poisoned("die"), poison, quarantined),
+        Scenario("row-stops", "a row that stops its process", poisoned("stop"), poison, quarantined),
+        Scenario("row-hangs", "a row that hangs", poisoned("hang"), poison, quarantined),
+        Scenario("rows-nan", "rows that render NaN", poisoned("nan", "nan", "nan"), poison, quarantined),
+        Scenario(
+            "rows-memory", "rows that run out of device memory", poisoned("memory", "memory"), poison, quarantined
+        ),
+        Scenario("row-eats", "a row that allocates until RLIMIT_AS", poisoned("eat"), poison, quarantined),
+        Scenario("rows-error", "rows with an unknown error", poisoned("error", "error"), poison, quarantined),
     )
 
 

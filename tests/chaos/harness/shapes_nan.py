@@ -13,16 +13,16 @@ from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import ModelFamily, OnStep, PeakMemory
+from pipelines.video_model import OnStep, PeakMemory, VideoModel
 
 FIRST_NAN_SEED = 1000
 
 
 @dataclass(frozen=True)
-class ShapesNanFamily:
+class ShapesNanModel:
     """See the module."""
 
-    family: ModelFamily
+    family: VideoModel
 
     @property
     def nag_coverage(self) -> Coverage:
@@ -42,8 +42,8 @@ class ShapesNanFamily:
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         return self.family.decode(request, latents)
 
-    def safe_attention(self) -> AbstractContextManager[None]:
-        return self.family.safe_attention()
+    def exact_attention(self) -> AbstractContextManager[None]:
+        return self.family.exact_attention()
 
     def reset_peak_memory(self) -> None:
         self.family.reset_peak_memory()
@@ -58,5 +58,5 @@ class ShapesNanFamily:
         self.family.close()
 
 
-def load_shapes_nan(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ShapesNanFamily:
-    return ShapesNanFamily(load_model(config, weights, num_threads))
+def load_shapes_nan(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ShapesNanModel:
+    return ShapesNanModel(load_model(config, weights, num_threads))

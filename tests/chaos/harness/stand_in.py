@@ -36,7 +36,7 @@ class StandInError(Exception):
 
 
 @dataclass(frozen=True)
-class StandInFamily:
+class StandInModel:
     """See the module.
 
     Args:
@@ -74,7 +74,7 @@ class StandInFamily:
             frames[index, top : top + side, x : x + side] = 155 + np.frombuffer(digest[3:6], np.uint8) % 100
         return VideoFrames(np.ascontiguousarray(frames), request.fps)
 
-    def safe_attention(self) -> AbstractContextManager[None]:
+    def exact_attention(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def reset_peak_memory(self) -> None:
@@ -134,11 +134,11 @@ class LoadStandIn:
     """What workers are told to load; pickled by reference to this module.
 
     Args:
-        step_s: see `StandInFamily`.
+        step_s: see `StandInModel`.
     """
 
     step_s: float
 
-    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> StandInFamily:
+    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> StandInModel:
         torch.set_num_threads(num_threads)
-        return StandInFamily(self.step_s)
+        return StandInModel(self.step_s)

@@ -227,8 +227,8 @@ def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to
     path = tmp_path / "spring.yaml"
     path.write_text(GROUPED)
     output = (tmp_path / "out").as_uri()
-    given_up, _ = open_manifest(path, ModelCatalog()).specs()
-    write_quarantine(open_store(output, StoreConfig()), quarantine_of(given_up.clip_id))
+    quarantined, _ = open_manifest(path, ModelCatalog()).specs()
+    write_quarantine(open_store(output, StoreConfig()), quarantine_of(quarantined.clip_id))
     assert main(["plan", str(path), "--output", output]) == EXIT_OK
     capsys.readouterr()
     message = refused(capsys, "render", str(path), "--output", output, "--retry-quarantined")

@@ -46,7 +46,7 @@ def spool_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def given_up(store: Store) -> Store:
+def quarantined(store: Store) -> Store:
     for clip_id in IDS:
         write_failure(store, failure_of(clip_id))
         write_quarantine(store, quarantine_of(clip_id))
@@ -100,38 +100,42 @@ def test_a_bad_setting_is_refused(command: str, store: Store, capsys: pytest.Cap
 # retry
 
 
-def test_retry_lifts_all_and_says_what_and_what_comes_next(given_up: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    text = called(capsys, "retry", given_up.uri)
+def test_retry_lifts_all_and_says_what_and_what_comes_next(
+    quarantined: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = called(capsys, "retry", quarantined.uri)
     for clip_id in IDS:
         assert f"  {clip_id}  spring-{clip_id[-2:]}: failed on 3 workers; the last was OutOfMemoryError: out of" in text
     assert "lifted 3 clips of 3; the next render of their manifest takes them up" in text
-    assert not quarantined_ids(given_up)
-    assert len(list(given_up.keys("failures/"))) == 3, "the failures stay"
+    assert not quarantined_ids(quarantined)
+    assert len(list(quarantined.keys("failures/"))) == 3, "the failures stay"
 
 
-def test_retry_lifts_those_named_alone(given_up: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "lifted 1 clip of 3" in called(capsys, "retry", given_up.uri, IDS[1])
-    assert quarantined_ids(given_up) == {IDS[0], IDS[2]}
+def test_retry_lifts_those_named_alone(quarantined: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lifted 1 clip of 3" in called(capsys, "retry", quarantined.uri, IDS[1])
+    assert quarantined_ids(quarantined) == {IDS[0], IDS[2]}
 
 
-def test_a_dry_retry_changes_nothing(given_up: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "2 clips would be lifted" in called(capsys, "retry", given_up.uri, "--dry-run", *IDS[:2])
-    assert quarantined_ids(given_up) == set(IDS)
+def test_a_dry_retry_changes_nothing(quarantined: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "2 clips would be lifted" in called(capsys, "retry", quarantined.uri, "--dry-run", *IDS[:2])
+    assert quarantined_ids(quarantined) == set(IDS)
 
 
 @pytest.mark.parametrize(
     ("clip_id", "message"), [("f" * 32, "is not given up in file:"), ("spring-01", "is no clip's id; expected 32")]
 )
 def test_retry_of_a_clip_that_is_not_given_up_is_refused_and_lifts_nothing(
-    clip_id: str, message: str, given_up: Store, capsys: pytest.CaptureFixture[str]
+    clip_id: str, message: str, quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in called(capsys, "retry", given_up.uri, IDS[0], clip_id, code=EXIT_REFUSED)
-    assert quarantined_ids(given_up) == set(IDS)
+    assert message in called(capsys, "retry", quarantined.uri, IDS[0], clip_id, code=EXIT_REFUSED)
+    assert quarantined_ids(quarantined) == set(IDS)
 
 
-def test_retry_says_that_a_run_under_way_does_not_see_it(given_up: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    Lease.take(given_up, RUN_ID, 60)
-    assert "a run is under way, which made its plan before" in called(capsys, "retry", given_up.uri)
+def test_retry_says_that_a_run_under_way_does_not_see_it(
+    quarantined: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Lease.take(quarantined, RUN_ID, 60)
+    assert "a run is under way, which made its plan before" in called(capsys, "retry", quarantined.uri)
 
 
 def test_quarantine_that_cannot_be_read_is_lifted_too(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,13 +19,13 @@ from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, Worker
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
 from jobs.records.commit import committed_ids, read_record
 from jobs.schedule.events import Attempt
-from jobs.schedule.retry import Decision, GiveUp, Retry
+from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerBeat
+from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 from jobs.worker.setup import WorkerSetup
 from pipelines.errors import RankLostError, RankPreemptedError
 from tests.builders.specs import setup_for, spec
-from tests.fakes.family import load_nothing
+from tests.fakes.model import load_nothing
 
 pytestmark = pytest.mark.cluster
 
@@ -40,7 +40,7 @@ class Notes:
     ready: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
     replaced: list[str] = field(default_factory=list[str])
-    beats: list[WorkerBeat] = field(default_factory=list[WorkerBeat])
+    heartbeats: list[WorkerHeartbeat] = field(default_factory=list[WorkerHeartbeat])
     started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
     done: list[ClipDone] = field(default_factory=list[ClipDone])
     failed: list[tuple[ClipFailed, Decision]] = field(default_factory=list[tuple[ClipFailed, Decision]])
@@ -53,8 +53,8 @@ class Notes:
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
         (self.lost if is_lost else self.replaced).append(f"{label}: {message}")
 
-    def worker_beat(self, beat: WorkerBeat) -> None:
-        self.beats.append(beat)
+    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+        self.heartbeats.append(heartbeat)
 
     def clip_started(self, label: str, attempt: Attempt) -> None:
         self.started.append((label, attempt))
@@ -96,7 +96,7 @@ def test_a_failing_clip_does_not_stop_the_others(ray_driver: LocalRay, tmp_path:
     assert committed(tmp_path) == {one.clip_id for one in specs}
     ((failed, decision),) = notes.failed
     assert "the model did not like it" in failed.traceback
-    assert isinstance(decision, GiveUp)
+    assert isinstance(decision, Quarantine)
 
 
 def test_a_killed_worker_is_replaced_and_its_clip_is_rendered_by_another(ray_driver: LocalRay, tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_a_clip_that_kills_every_worker_is_given_up_and_blames_no_other(ray_driv
     notes = dispatch(setup_for(tmp_path), [specs[0], poison, *specs[1:]])
     assert committed(tmp_path) == {one.clip_id for one in specs}
     assert len(notes.lost) in (3, 4)  # by a last word that was old it only saw one of the ends, and no second
-    given_up = [failed.clip_id for failed, decision in notes.failed if isinstance(decision, GiveUp)]
-    assert given_up == [poison.clip_id]
+    quarantined = [failed.clip_id for failed, decision in notes.failed if isinstance(decision, Quarantine)]
+    assert quarantined == [poison.clip_id]
 
 
 def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(ray_driver: LocalRay, tmp_path: Path) -> None:
@@ -163,10 +163,12 @@ def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_drive
     notes = Notes()
     with pytest.raises(StoreRefusedError):
         Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, notes).run(iter([spec("sunrise")]))
-    assert not any(isinstance(decision, GiveUp) for _, decision in notes.failed)
+    assert not any(isinstance(decision, Quarantine) for _, decision in notes.failed)
 
 
-IMPATIENT = replace(CONFIG, stall=StallPolicy(beat_interval_s=0.5, beat_timeout_s=6, first_s=6, factor=3, min_s=6))
+IMPATIENT = replace(
+    CONFIG, stall=StallPolicy(heartbeat_interval_s=0.5, heartbeat_timeout_s=6, first_s=6, factor=3, min_s=6)
+)
 
 
 def failures_of(notes: Notes) -> list[tuple[str, str]]:
@@ -177,15 +179,15 @@ def test_a_worker_answers_while_it_computes(ray_driver: LocalRay, tmp_path: Path
     gate, one = tmp_path / "gate", spec(f"wait {tmp_path / 'gate'}")
 
     class Opening(Notes):
-        def worker_beat(self, beat: WorkerBeat) -> None:
-            super().worker_beat(beat)
-            if [clip for clip in beat.clips if clip.stage == "denoise"]:
+        def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+            super().worker_heartbeat(heartbeat)
+            if [clip for clip in heartbeat.clips if clip.stage == "denoise"]:
                 gate.touch()
 
     notes = Opening()
     Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter([one]))
     assert [done.clip_id for done in notes.done] == [one.clip_id]
-    assert all(beat.memory_bytes > 0 for beat in notes.beats)
+    assert all(heartbeat.memory_bytes > 0 for heartbeat in notes.heartbeats)
     assert notes.done[0].memory_bytes > 0
 
 
@@ -223,7 +225,7 @@ def test_a_clip_that_hangs_on_every_worker_is_given_up_and_the_others_are_not(
     assert committed(tmp_path) == {one.clip_id for one in specs}
     assert failures_of(notes) == [(hanging.clip_id, "stall"), (hanging.clip_id, "stall")]
     assert "no progress in denoise after step 2" in notes.failed[0][0].message
-    assert isinstance(notes.failed[1][1], GiveUp)
+    assert isinstance(notes.failed[1][1], Quarantine)
 
 
 def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
@@ -238,9 +240,9 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
             if len(self.ready) == 1:
                 os.kill(int(label.split(":")[1]), signal.SIGTERM)
 
-        def worker_beat(self, beat: WorkerBeat) -> None:
-            super().worker_beat(beat)
-            if beat.is_draining and beat.clips:
+        def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+            super().worker_heartbeat(heartbeat)
+            if heartbeat.is_draining and heartbeat.clips:
                 gate.touch()
 
     notes = Asking()
@@ -269,8 +271,8 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
     class Stopping(Notes):
         dispatcher: Dispatcher | None = None
 
-        def worker_beat(self, beat: WorkerBeat) -> None:
-            if [clip for clip in beat.clips if clip.stage == "denoise"] and self.dispatcher is not None:
+        def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+            if [clip for clip in heartbeat.clips if clip.stage == "denoise"] and self.dispatcher is not None:
                 self.dispatcher.request_stop("by somebody")
 
     notes = Stopping()

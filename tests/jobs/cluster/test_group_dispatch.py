@@ -16,7 +16,7 @@ from jobs.cluster.dispatcher import Dispatcher
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import FailureClass
 from jobs.records.commit import read_record
-from jobs.schedule.retry import Decision, GiveUp, Retry
+from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
 from jobs.types import ClipFailed, ClipSpec
 from jobs.worker.setup import WorkerSetup
@@ -33,7 +33,7 @@ pytestmark = [
 PAIR = ParallelConfig(ulysses=2)
 CONFIG = RunConfig(
     workers=WorkerConfig(count=1, num_cpus=1, spool_clips=1),
-    stall=StallPolicy(beat_interval_s=0.5, beat_timeout_s=6, first_s=60, factor=3, min_s=6),
+    stall=StallPolicy(heartbeat_interval_s=0.5, heartbeat_timeout_s=6, first_s=60, factor=3, min_s=6),
     retry=RetryPolicy(max_memory_failures=1),
 )
 
@@ -114,8 +114,8 @@ def faulty_run(ray_cluster: LocalRay, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_a_group_renders_clips_as_a_worker_does(faulty_run: FaultyRun) -> None:
-    given_up = {faulty_run.clips[name].clip_id for name in ("unknown error", "out of memory")}
-    assert committed(faulty_run.folder) == {clip.clip_id for clip in faulty_run.clips.values()} - given_up
+    quarantined = {faulty_run.clips[name].clip_id for name in ("unknown error", "out of memory")}
+    assert committed(faulty_run.folder) == {clip.clip_id for clip in faulty_run.clips.values()} - quarantined
     assert all("(group of 2: ulysses 2; pids " in label for label in faulty_run.notes.ready)
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_error_on_a_follower_is_told_with_its_traceback(
 ) -> None:
     failed, decision = faulty_run.failure("unknown error", "code")
     assert failed.error_type == "FakeError"
-    assert isinstance(decision, GiveUp)
+    assert isinstance(decision, Quarantine)
     assert "on rank 1: " in failed.traceback
     assert "tests/fakes/family.py" in failed.traceback
 

@@ -11,7 +11,7 @@ import pytest
 
 from jobs.group.rank_group import GroupDeadlines, RankGroup
 from jobs.records.commit import WorkerIdentity
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipProgress, LostRank, WorkerBeat
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipProgress, LostRank, WorkerHeartbeat
 from pipelines.errors import GroupError, ModelFolderError, RankLostError, RankPreemptedError, RankSilentError
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import spec
@@ -19,8 +19,8 @@ from tests.builders.specs import spec
 PAIR = ParallelConfig(ulysses=2)
 CLIP = spec("sunrise")
 DONE = ClipDone(CLIP.clip_id, CLIP.name, "file:///clip", 1, ())
-DENOISING = WorkerBeat((ClipProgress(CLIP.clip_id, "denoise", 1, 0.1),), 100)
-IDLE = WorkerBeat((), 100)
+DENOISING = WorkerHeartbeat((ClipProgress(CLIP.clip_id, "denoise", 1, 0.1),), 100)
+IDLE = WorkerHeartbeat((), 100)
 
 
 @dataclass
@@ -84,7 +84,7 @@ class FakeRank:
             "load": WorkerIdentity("host", f"node-{self.index}", "fake", self.number),
             "is_sound": True,
             "spooled": frozenset({"spooled"}),
-            "beat": WorkerBeat((), 100 + self.index),
+            "heartbeat": WorkerHeartbeat((), 100 + self.index),
             "render": DONE,
         }
         answer = self.answers.get(method, defaults.get(method))
@@ -102,7 +102,7 @@ class FakeRank:
 
 
 class FakePoint:
-    def meeting(self, generation: int, rank: int, *_: Any) -> tuple[int, int]:
+    def rendezvous(self, generation: int, rank: int, *_: Any) -> tuple[int, int]:
         return generation, rank
 
 
@@ -250,34 +250,34 @@ def test_a_clip_whose_group_does_not_form_since_a_rank_is_preempted_is_not_charg
 def test_a_group_says_what_its_leader_is_at_and_how_much_its_largest_rank_holds() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["beat"] = DENOISING
-    assert group.beat() == WorkerBeat(DENOISING.clips, 101)
+    ranks.started[0].answers["heartbeat"] = DENOISING
+    assert group.heartbeat() == WorkerHeartbeat(DENOISING.clips, 101)
 
 
 def test_a_group_drains_when_any_rank_does() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
-    beat = group.beat()
-    assert isinstance(beat, WorkerBeat)
-    assert beat.is_draining
+    ranks.started[1].answers["heartbeat"] = WorkerHeartbeat((), 1, is_draining=True)
+    heartbeat = group.heartbeat()
+    assert isinstance(heartbeat, WorkerHeartbeat)
+    assert heartbeat.is_draining
 
 
 def test_a_group_that_is_formed_anew_drains_no_more_when_the_rank_that_did_is_gone() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
-    group.beat()
+    ranks.started[1].answers["heartbeat"] = WorkerHeartbeat((), 1, is_draining=True)
+    group.heartbeat()
     ranks.started[1].answers["is_sound"] = False
     group.rebuild()
-    assert group.beat() == WorkerBeat((), 101)
+    assert group.heartbeat() == WorkerHeartbeat((), 101)
 
 
 def test_a_group_whose_own_process_was_told_to_end_drains_also_when_it_is_formed_anew() -> None:
     group = formed(Ranks())
     group.drain()
     group.rebuild()
-    assert group.beat() == WorkerBeat((), 101, is_draining=True)
+    assert group.heartbeat() == WorkerHeartbeat((), 101, is_draining=True)
 
 
 def test_a_late_word_of_a_rank_that_has_been_replaced_drains_no_group() -> None:
@@ -290,38 +290,38 @@ def test_a_late_word_of_a_rank_that_has_been_replaced_drains_no_group() -> None:
         group.rebuild()
         return RankLostError("killed")
 
-    ranks.started[0].answers["beat"] = WorkerBeat((), 1, is_draining=True)
-    ranks.started[1].answers["beat"] = replaced_meanwhile
-    assert group.beat() == WorkerBeat((), 0)
-    assert group.beat() == WorkerBeat((), 101)
+    ranks.started[0].answers["heartbeat"] = WorkerHeartbeat((), 1, is_draining=True)
+    ranks.started[1].answers["heartbeat"] = replaced_meanwhile
+    assert group.heartbeat() == WorkerHeartbeat((), 0)
+    assert group.heartbeat() == WorkerHeartbeat((), 101)
 
 
 def test_a_group_that_is_being_formed_asks_no_rank_for_its_beat() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    beats: list[WorkerBeat | LostRank] = []
-    ranks.started[0].answers["lead"] = lambda: beats.append(group.beat())
+    heartbeats: list[WorkerHeartbeat | LostRank] = []
+    ranks.started[0].answers["lead"] = lambda: heartbeats.append(group.heartbeat())
     group.rebuild()
-    assert beats == [WorkerBeat((), 0)]
-    assert "beat" not in ranks.started[0].asked
+    assert heartbeats == [WorkerHeartbeat((), 0)]
+    assert "heartbeat" not in ranks.started[0].asked
 
 
 def test_a_clip_that_is_uploaded_while_its_group_is_formed_anew_for_another_is_still_told_of_as_such() -> None:
     """If the group is lost by then, the clip is not to blame."""
-    uploading = WorkerBeat((ClipProgress("other", "upload", None, 0.1), *DENOISING.clips), 100)
+    uploading = WorkerHeartbeat((ClipProgress("other", "upload", None, 0.1), *DENOISING.clips), 100)
     ranks = Ranks()
     group = formed(ranks)
-    beats: list[WorkerBeat | LostRank] = []
+    heartbeats: list[WorkerHeartbeat | LostRank] = []
     ranks.started[0].answers |= {
-        "beat": uploading,
+        "heartbeat": uploading,
         "render": [failed("GroupBrokenError"), DONE],
         "broken_by": "code",
-        "lead": lambda: beats.append(group.beat()),
+        "lead": lambda: heartbeats.append(group.heartbeat()),
     }
-    group.beat()
+    group.heartbeat()
     group.render(CLIP, 1, False)
     group.rebuild()
-    assert beats == [WorkerBeat(uploading.clips[:1], 0), WorkerBeat((), 0)]
+    assert heartbeats == [WorkerHeartbeat(uploading.clips[:1], 0), WorkerHeartbeat((), 0)]
 
 
 def test_a_rank_that_is_missing_since_it_is_being_replaced_is_not_told_of() -> None:
@@ -333,44 +333,44 @@ def test_a_rank_that_is_missing_since_it_is_being_replaced_is_not_told_of() -> N
         group.rebuild()
         return RankLostError("killed")
 
-    ranks.started[1].answers["beat"] = replaced_meanwhile
-    assert group.beat() == WorkerBeat((), 0)
+    ranks.started[1].answers["heartbeat"] = replaced_meanwhile
+    assert group.heartbeat() == WorkerHeartbeat((), 0)
 
 
 @pytest.mark.parametrize(("leader", "is_told"), [(IDLE, True), (DENOISING, False)])
 def test_a_rank_that_dies_is_told_of_by_the_beats_unless_the_leader_is_about_to(
-    leader: WorkerBeat, is_told: bool
+    leader: WorkerHeartbeat, is_told: bool
 ) -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["beat"] = leader
-    ranks.started[1].answers["beat"] = RankLostError("gone")
-    assert isinstance(group.beat(), LostRank) == is_told
+    ranks.started[0].answers["heartbeat"] = leader
+    ranks.started[1].answers["heartbeat"] = RankLostError("gone")
+    assert isinstance(group.heartbeat(), LostRank) == is_told
 
 
 def test_a_rank_that_dies_is_told_of_by_the_beats_when_the_leader_never_does() -> None:
     ranks = Ranks()
     group = formed(ranks, leave_s=0.0)
-    ranks.started[0].answers["beat"] = DENOISING
-    ranks.started[1].answers["beat"] = RankLostError("gone")
-    assert isinstance(group.beat(), WorkerBeat)
-    assert group.beat() == LostRank("gone")
+    ranks.started[0].answers["heartbeat"] = DENOISING
+    ranks.started[1].answers["heartbeat"] = RankLostError("gone")
+    assert isinstance(group.heartbeat(), WorkerHeartbeat)
+    assert group.heartbeat() == LostRank("gone")
 
 
 def test_a_silent_rank_is_told_of_whatever_the_leader_is_at() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["beat"] = DENOISING
-    ranks.started[1].answers["beat"] = RankSilentError("silent")
-    assert group.beat() == LostRank("silent")
+    ranks.started[0].answers["heartbeat"] = DENOISING
+    ranks.started[1].answers["heartbeat"] = RankSilentError("silent")
+    assert group.heartbeat() == LostRank("silent")
 
 
 def test_of_a_silent_rank_and_one_that_is_preempted_the_latter_is_told_of() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["beat"] = RankSilentError("silent")
-    ranks.started[1].answers["beat"] = RankPreemptedError("taken away")
-    assert group.beat() == LostRank("taken away", is_preempted=True)
+    ranks.started[0].answers["heartbeat"] = RankSilentError("silent")
+    ranks.started[1].answers["heartbeat"] = RankPreemptedError("taken away")
+    assert group.heartbeat() == LostRank("taken away", is_preempted=True)
 
 
 @pytest.mark.parametrize(("error", "is_preempted"), [(RankLostError("gone"), False), (RankPreemptedError("x"), True)])
@@ -393,8 +393,8 @@ def test_a_clip_that_lost_a_rank_that_was_told_to_end_is_not_charged_with_it() -
     group = formed(ranks)
     ranks.started[0].answers["render"] = failed("RankLostError")
     assert group.render(CLIP, 1, False) == failed("RankLostError")
-    ranks.started[1].answers["beat"] = WorkerBeat((), 1, is_draining=True)
-    group.beat()
+    ranks.started[1].answers["heartbeat"] = WorkerHeartbeat((), 1, is_draining=True)
+    group.heartbeat()
     assert group.render(CLIP, 1, False) == LostRank("why", is_preempted=True)
 
 

@@ -14,18 +14,18 @@ from jobs.group.rank import Leader, Soundness
 from jobs.types import ClipFailed
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.context_parallel.process_group import MeetingPoint
+from pipelines.context_parallel.process_group import RendezvousPoint
 from pipelines.errors import RanksDisagreeError, RankSilentError
 from pipelines.parallel_config import ONE_DEVICE
 from pipelines.request import GenerationRequest, VideoFrames
 from tests.builders.specs import setup_for, spec
-from tests.fakes.ranks import FakeRankFamily
+from tests.fakes.ranks import FakeRankModel
 
 WAIT_S = 60.0
 CLIP = spec("sunrise")
 
 
-class BadDecoder(FakeRankFamily):
+class BadDecoder(FakeRankModel):
     """Its decoder fails as a device does, or as code."""
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
@@ -39,7 +39,7 @@ def load_bad_decoder(_config: ModelConfig, _weights: ModelWeights, _num_threads:
 class Nobody:
     """The other ranks of a group of one."""
 
-    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
+    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
         pass
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
@@ -50,14 +50,14 @@ class Nobody:
 def leader(tmp_path: Path) -> Iterator[Leader]:
     leader = Leader(replace(setup_for(tmp_path), load_model=load_bad_decoder), "node-1", Nobody())
     leader.load()
-    point = MeetingPoint("127.0.0.1")
-    leader.join(point.meeting(1, 0, ONE_DEVICE, WAIT_S))
+    point = RendezvousPoint("127.0.0.1")
+    leader.join(point.rendezvous(1, 0, ONE_DEVICE, WAIT_S))
     yield leader
     leader.leave(WAIT_S)
 
 
 def test_a_leader_whose_device_fails_outside_of_the_shared_part_is_not_used_again(leader: Leader) -> None:
-    outcome = leader.render(spec("sunrise", 1), 1, is_safe=False)
+    outcome = leader.render(spec("sunrise", 1), 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
     assert (outcome.failure_class, leader.broken_by()) == ("worker", None)
     assert not leader.is_sound()
@@ -79,8 +79,8 @@ def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
     leader._worker.on_device(hold)
     assert has_begun.wait(WAIT_S)
     with ThreadPoolExecutor(1) as renders:
-        outcome = renders.submit(leader.render, CLIP, 1, is_safe=False)
-        while not (leader.beat().clips or outcome.done()):
+        outcome = renders.submit(leader.render, CLIP, 1, uses_exact_attention=False)
+        while not (leader.heartbeat().clips or outcome.done()):
             may_end.wait(0.01)
         try:
             with pytest.raises(RankSilentError, match="1 clips are still"):
@@ -94,7 +94,7 @@ def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
 
 
 def test_a_leader_that_fails_a_clip_by_an_unknown_error_is_used_again(leader: Leader) -> None:
-    outcome = leader.render(CLIP, 1, is_safe=False)
+    outcome = leader.render(CLIP, 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
     assert outcome.failure_class == "code"
     assert leader.is_sound()
@@ -105,7 +105,7 @@ class FormedAnewMeanwhile:
 
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
-        self._point = MeetingPoint("127.0.0.1")
+        self._point = RendezvousPoint("127.0.0.1")
 
     def find(self, _clip_id: str) -> None:
         return None
@@ -114,7 +114,7 @@ class FormedAnewMeanwhile:
         pass
 
     def holds(self, _clip_id: str) -> bool:
-        self._leader.join(self._point.meeting(2, 0, ONE_DEVICE, WAIT_S))
+        self._leader.join(self._point.rendezvous(2, 0, ONE_DEVICE, WAIT_S))
         return False
 
 
@@ -122,7 +122,7 @@ def test_a_leader_that_had_no_group_for_a_clip_is_used_again_also_when_it_has_on
     spool: Any = FormedAnewMeanwhile(leader)
     leader._worker._spool = spool
     leader.leave(WAIT_S)
-    outcome = leader.render(CLIP, 1, is_safe=False)
+    outcome = leader.render(CLIP, 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
     assert (outcome.error_type, leader.broken_by()) == ("GroupBrokenError", None)
     assert leader.is_sound()

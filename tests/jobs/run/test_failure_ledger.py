@@ -11,7 +11,7 @@ from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.records.commit import commit_record, quarantined_ids, read_failures, read_quarantine, upload_clip
 from jobs.run.failure_ledger import FailureLedger
-from jobs.schedule.retry import GiveUp, Retry
+from jobs.schedule.retry import Quarantine, Retry
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import open_store
 from jobs.types import ClipFailed
@@ -40,7 +40,7 @@ def test_failures_and_the_end_of_a_clip_are_written(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri(), StoreConfig())
     ledger = FailureLedger(store, "run-1")
     ledger.add(failed(1), Retry(2))
-    ledger.add(failed(2), GiveUp("enough"))
+    ledger.add(failed(2), Quarantine("enough"))
     assert ledger.close(30) == 0
     assert [failure.attempt for failure in read_failures(store, ONE.clip_id)] == [1, 2]
     assert read_quarantine(store, ONE.clip_id).reason == "enough"
@@ -51,7 +51,7 @@ def test_a_clip_that_is_committed_after_all_is_not_put_in_quarantine(tmp_path: P
     clip = upload_clip(store, ONE.clip_id, BODY)
     commit_record(store, clip, record_of(store, BODY, ONE.clip_id))
     ledger = FailureLedger(store, "run-1")
-    ledger.add(failed(1), GiveUp("enough"))
+    ledger.add(failed(1), Quarantine("enough"))
     assert ledger.close(30) == 0
     assert not quarantined_ids(store)
 

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from jobs.run.progress import RunProgress
 from jobs.schedule.events import Attempt
-from jobs.schedule.retry import Decision, GiveUp, Retry
-from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerBeat
+from jobs.schedule.retry import Decision, Quarantine, Retry
+from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerHeartbeat
 from tests.builders.specs import spec
 
 
@@ -53,12 +53,12 @@ def test_a_log_gets_the_first_and_the_last_clip_and_a_line_every_ten_seconds() -
 def test_failures_are_told_at_once_and_handed_on() -> None:
     follow, file, told = progress(2)
     follow.clip_failed(failed("no\nsecond line"), Retry(3))
-    follow.clip_failed(failed("no"), GiveUp("enough"))
+    follow.clip_failed(failed("no"), Quarantine("enough"))
     first, second, third = file.getvalue().splitlines()
     assert first.endswith("failed in attempt 2: SomeError: no; will be tried again")
     assert second.endswith("SomeError: no; given up")
     assert third.startswith("1 of 2 clips, 1 given up")
-    assert [decision for _, decision in told] == [Retry(3), GiveUp("enough")]
+    assert [decision for _, decision in told] == [Retry(3), Quarantine("enough")]
     assert (follow.num_failures, follow.num_quarantined, follow.num_committed) == (2, 1, 0)
 
 
@@ -91,7 +91,7 @@ def test_a_log_says_every_minute_what_is_in_flight() -> None:
     one = spec("sunrise")
     follow.clip_started("host:1", Attempt(one))
     for _ in range(4):
-        follow.worker_beat(WorkerBeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000))
+        follow.worker_heartbeat(WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000))
         follow.turn()
     lines = [line for line in file.getvalue().splitlines() if line.startswith("in flight: ")]
     assert lines

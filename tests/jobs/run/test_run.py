@@ -15,7 +15,7 @@ from jobs.cli.main import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, main
 from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, quarantined_ids, read_failures, read_quarantine
 from jobs.store.store import Store, open_store
-from tests.fakes.family import load_fake
+from tests.fakes.model import load_fake
 
 pytestmark = pytest.mark.cluster
 

@@ -2,7 +2,7 @@ import pytest
 
 from jobs.config import RetryPolicy
 from jobs.errors import FailureClass
-from jobs.schedule.retry import GiveUp, Retry, Stop, Wait, decide
+from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
 from jobs.types import ClipFailed
 
 POLICY = RetryPolicy()
@@ -21,24 +21,26 @@ def test_a_failure_that_may_pass_is_tried_again_within_the_budget_of_its_class(
 ) -> None:
     failures = [failure(attempt, failure_class, worker="host:1") for attempt in range(1, budget + 1)]
     for attempt in range(1, budget):
-        assert decide(failures[:attempt], POLICY) == Retry(attempt + 1, is_safe=failure_class == "clip")
+        assert decide(failures[:attempt], POLICY) == Retry(attempt + 1, uses_exact_attention=failure_class == "clip")
     reason = f"{budget} failures of the class {failure_class}, of which {budget} are allowed"
-    assert decide(failures, POLICY) == GiveUp(reason)
+    assert decide(failures, POLICY) == Quarantine(reason)
 
 
 def test_a_clip_is_given_up_after_three_different_workers_whatever_each_died_of() -> None:
     mixed = [failure(1, "memory"), failure(2, "stall"), failure(3, "worker")]
     assert decide(mixed[:2], POLICY) == Retry(3)
-    assert decide(mixed, POLICY) == GiveUp("failed on 3 different workers")
+    assert decide(mixed, POLICY) == Quarantine("failed on 3 different workers")
 
 
 def test_a_clip_that_was_no_picture_is_rendered_safely_from_then_on() -> None:
-    assert decide([failure(1, "clip")], POLICY) == Retry(2, is_safe=True)
-    assert decide([failure(1, "clip", worker="a"), failure(2, "worker", worker="b")], POLICY) == Retry(3, is_safe=True)
+    assert decide([failure(1, "clip")], POLICY) == Retry(2, uses_exact_attention=True)
+    assert decide([failure(1, "clip", worker="a"), failure(2, "worker", worker="b")], POLICY) == Retry(
+        3, uses_exact_attention=True
+    )
 
 
 def test_a_failure_that_does_not_pass_is_given_up_at_once() -> None:
-    assert decide([failure(1, "code", may_pass=False)], POLICY) == GiveUp("SomeError does not pass on a retry")
+    assert decide([failure(1, "code", may_pass=False)], POLICY) == Quarantine("SomeError does not pass on a retry")
 
 
 def test_no_clip_is_given_up_for_the_stores_sake() -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from jobs.config import RetryPolicy, WorkerConfig
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError, StoreUnavailableError, TooManyFailuresError
 from jobs.schedule.events import (
-    Beat,
     ClipEnded,
     Command,
     Halt,
+    HeartbeatReceived,
     NodesDraining,
     ReportFailure,
     StartWorker,
@@ -25,8 +25,8 @@ from jobs.schedule.events import (
     WorkerNotLoaded,
     WorkerReady,
 )
-from jobs.schedule.retry import GiveUp, Retry, Wait
-from jobs.types import ClipDone, Stage, StageTiming, WorkerBeat
+from jobs.schedule.retry import Quarantine, Retry, Wait
+from jobs.types import ClipDone, Stage, StageTiming, WorkerHeartbeat
 from tests.fakes.simulated_cluster import (
     CONFIG,
     NODES,
@@ -52,7 +52,7 @@ def test_no_clip_is_lost_or_rendered_twice_whatever_happens(
 ) -> None:
     night = Night(num_clips, num_workers, chances)
     night.run()
-    ended = [*night.done, *night.given_up]
+    ended = [*night.done, *night.quarantined]
     assert len(set(ended)) == len(ended)
     assert len(set(night.planned)) == len(night.planned)
     if night.halt is None:
@@ -91,7 +91,7 @@ def test_one_worker_alone_is_emptied_for_a_clip_that_is_tried_again() -> None:
     commands = farm.fails(0, first, "clip")
     assert not started(commands)
     (again,) = started(farm.done(0, other.spec))
-    assert (again.attempt.spec, again.attempt.number, again.attempt.is_safe) == (first.spec, 2, True)
+    assert (again.attempt.spec, again.attempt.number, again.attempt.uses_exact_attention) == (first.spec, 2, True)
 
 
 def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
@@ -101,7 +101,9 @@ def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
     first, second, third = (start.attempt.spec for start in farm.ready(1))
     farm.after(WorkerLost(0, "killed"))
     farm.after(
-        Beat(1, beat(progress(first, "upload", 1), progress(second, "upload", 1), progress(third, "denoise", 1)))
+        HeartbeatReceived(
+            1, heartbeat(progress(first, "upload", 1), progress(second, "upload", 1), progress(third, "denoise", 1))
+        )
     )
     assert not started(farm.after(Tick()))
     assert [start.attempt.spec for start in started(farm.done(1, third))] == [lost]
@@ -128,7 +130,7 @@ def test_a_worker_that_fails_three_clips_in_a_row_is_set_aside_and_its_other_cli
     commands = farm.fails(0, clips[2], "code")
     assert StopWorker(0, "set aside after 3 failures in a row") in commands
     assert StartWorker(1) in commands
-    assert [type(command.decision) for command in of_type(commands, ReportFailure)] == [GiveUp]
+    assert [type(command.decision) for command in of_type(commands, ReportFailure)] == [Quarantine]
     again = [start.attempt for start in farm.ready(1)]
     assert clips[3].spec in [attempt.spec for attempt in again if not attempt.is_suspect]
 
@@ -151,7 +153,7 @@ def test_a_worker_that_ran_out_of_memory_is_replaced() -> None:
 
 
 def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
-    farm = Taking(with_retry(min_clips_to_stop=4, max_given_up_share=0.5, max_failures_of_worker=99))
+    farm = Taking(with_retry(min_clips_to_stop=4, max_quarantined_share=0.5, max_failures_of_worker=99))
     running, commands = deque(farm.ready(0)), list[Command]()
     for number in range(4):
         attempt = running.popleft().attempt
@@ -163,7 +165,7 @@ def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
 
 
 def test_a_run_that_gives_up_more_clips_than_allowed_stops() -> None:
-    farm = Taking(with_retry(max_given_up=1))
+    farm = Taking(with_retry(max_quarantined=1))
     first, second, _ = (start.attempt for start in farm.ready(0))
     assert not of_type(farm.fails(0, first, "code"), Halt)
     (halt,) = of_type(farm.fails(0, second, "code"), Halt)
@@ -228,16 +230,20 @@ def test_a_node_that_is_taken_away_gets_no_more_clips_and_its_worker_ends_what_i
 # stalls
 
 
-def beat(*clips: object, memory_bytes: int = 1_000, is_draining: bool = False) -> WorkerBeat:
-    return WorkerBeat(tuple(clips), memory_bytes, is_draining)  # pyright: ignore[reportArgumentType]
+def heartbeat(*clips: object, memory_bytes: int = 1_000, is_draining: bool = False) -> WorkerHeartbeat:
+    return WorkerHeartbeat(tuple(clips), memory_bytes, is_draining)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_clip_that_stands_still_is_charged_and_the_others_of_its_worker_are_not() -> None:
     farm = Taking()
     first, second, third = (start.attempt.spec for start in farm.ready(0))
-    calm = farm.after(Beat(0, beat(progress(first, "denoise", 99, 1), progress(second, "queue", 500))))
+    calm = farm.after(
+        HeartbeatReceived(0, heartbeat(progress(first, "denoise", 99, 1), progress(second, "queue", 500)))
+    )
     assert not of_type(calm, StopWorker)
-    commands = farm.after(Beat(0, beat(progress(first, "denoise", 101, 1), progress(second, "queue", 500))))
+    commands = farm.after(
+        HeartbeatReceived(0, heartbeat(progress(first, "denoise", 101, 1), progress(second, "queue", 500)))
+    )
     (report,) = of_type(commands, ReportFailure)
     assert (report.failed.clip_id, report.failed.failure_class) == (first.clip_id, "stall")
     assert "no progress in denoise after step 1 for 101 s, where 100 s are allowed" in report.failed.message
@@ -252,8 +258,8 @@ def test_a_deadline_is_learnt_from_the_slowest_step_that_was_measured() -> None:
     first, second, _ = (start.attempt.spec for start in farm.ready(0))
     steps = tuple(StageTiming("denoise", 0.0, seconds, step) for step, seconds in enumerate((11.0, 20.0, 12.0)))
     farm.after(ClipEnded(0, ClipDone(first.clip_id, first.name, "", 1, steps)))
-    assert not of_type(farm.after(Beat(0, beat(progress(second, "denoise", 59, 1)))), StopWorker)
-    assert of_type(farm.after(Beat(0, beat(progress(second, "denoise", 61, 1)))), StopWorker)
+    assert not of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 59, 1)))), StopWorker)
+    assert of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 61, 1)))), StopWorker)
 
 
 def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_measured() -> None:
@@ -261,8 +267,8 @@ def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_mea
     done = farm.ready(0)[0].attempt.spec
     cold = farm.ready(1)[0].attempt.spec
     farm.after(ClipEnded(0, ClipDone(done.clip_id, done.name, "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))))
-    assert not of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 99, 0)))), StopWorker)
-    assert of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 101, 0)))), StopWorker)
+    assert not of_type(farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker)
+    assert of_type(farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 101, 0)))), StopWorker)
 
 
 def test_a_worker_that_only_uploaded_what_lay_encoded_is_still_new() -> None:
@@ -271,7 +277,7 @@ def test_a_worker_that_only_uploaded_what_lay_encoded_is_still_new() -> None:
     farm.after(ClipEnded(0, ClipDone(measured.clip_id, "", "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))))
     uploaded, cold, _ = (start.attempt.spec for start in farm.ready(1))
     farm.after(ClipEnded(1, ClipDone(uploaded.clip_id, "", "", 1, (StageTiming("upload", 0.0, 1.0),))))
-    assert not of_type(farm.after(Beat(1, beat(progress(cold, "denoise", 99, 0)))), StopWorker)
+    assert not of_type(farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker)
 
 
 def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
@@ -282,15 +288,15 @@ def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
         timings = (StageTiming("denoise", 0.0, seconds, 0),)
         running.extend(started(farm.after(ClipEnded(0, ClipDone(one.clip_id, one.name, "", 1, timings)))))
     one = running.popleft().attempt.spec
-    assert of_type(farm.after(Beat(0, beat(progress(one, "denoise", 61, 1)))), StopWorker)
+    assert of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(one, "denoise", 61, 1)))), StopWorker)
 
 
 @pytest.mark.parametrize("stage", ["upload", "lookup"])
 def test_a_worker_that_hangs_at_the_store_is_replaced_after_very_long_and_no_clip_is_charged(stage: Stage) -> None:
     farm = Taking()
     first = farm.ready(0)[0].attempt.spec
-    assert not of_type(farm.after(Beat(0, beat(progress(first, stage, 3_599)))), StopWorker)
-    commands = farm.after(Beat(0, beat(progress(first, stage, 3_601))))
+    assert not of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(first, stage, 3_599)))), StopWorker)
+    commands = farm.after(HeartbeatReceived(0, heartbeat(progress(first, stage, 3_601))))
     assert of_type(commands, StopWorker)
     assert not of_type(commands, ReportFailure)
 
@@ -302,7 +308,11 @@ def charged_by(commands: list[Command]) -> list[str]:
 def test_a_worker_without_a_word_is_killed_and_what_it_computed_is_charged() -> None:
     farm = Taking()
     first, second, third = (start.attempt.spec for start in farm.ready(0))
-    farm.after(Beat(0, beat(progress(first, "upload", 1), progress(second, "decode", 1), progress(third, "queue", 1))))
+    farm.after(
+        HeartbeatReceived(
+            0, heartbeat(progress(first, "upload", 1), progress(second, "decode", 1), progress(third, "queue", 1))
+        )
+    )
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
     farm.after(Tick(), later_s=9)
     commands = farm.after(Tick(), later_s=9)
@@ -316,8 +326,8 @@ def test_a_clip_that_was_only_waiting_is_charged_the_second_time_that_its_worker
     poison = farm.ready(0)[1].attempt.spec
     for worker in (0, 1):
         others = [one.spec for one in farm.schedule._pool.workers[worker].attempts.values() if one.spec != poison]
-        said = beat(progress(others[0], "denoise", 1, 1), progress(poison, "queue", 1))
-        farm.after(Beat(worker, said))
+        said = heartbeat(progress(others[0], "denoise", 1, 1), progress(poison, "queue", 1))
+        farm.after(HeartbeatReceived(worker, said))
         charged = charged_by(farm.after(WorkerLost(worker, "killed")))
         assert others[0].clip_id in charged
         assert (poison.clip_id in charged) == (worker == 1)
@@ -339,7 +349,7 @@ def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_an
     farm = Taking(num_workers=2)
     farm.ready(0, "node-a")
     (first, *_) = (start.attempt.spec for start in farm.ready(1, "node-b"))
-    farm.after(Beat(1, beat(progress(first, "upload", 1))))
+    farm.after(HeartbeatReceived(1, heartbeat(progress(first, "upload", 1))))
     commands = farm.after(WorkerLost(1, "killed"))
     assert first.clip_id not in [report.failed.clip_id for report in of_type(commands, ReportFailure)]
     assert first not in [start.attempt.spec for start in started(commands)], "it does not wait for its machine"
@@ -379,7 +389,7 @@ def test_a_worker_whose_memory_grew_is_replaced() -> None:
     farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_growth_bytes=2**30)))
     first, second = (start.attempt.spec for start in farm.ready(0))
     (third,) = (start.attempt.spec for start in started(farm.done(0, first, memory_bytes=2**30)))
-    farm.after(Beat(0, beat(memory_bytes=3 * 2**30)))
+    farm.after(HeartbeatReceived(0, heartbeat(memory_bytes=3 * 2**30)))
     farm.done(0, second, memory_bytes=2**30)
     (stop,) = of_type(farm.done(0, third, memory_bytes=2**30), StopWorker)
     assert stop.message == "recycled: its memory grew by 2.0 GiB"
@@ -388,7 +398,7 @@ def test_a_worker_whose_memory_grew_is_replaced() -> None:
 def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_clips_fault() -> None:
     farm = Taking()
     first = farm.ready(0)
-    farm.after(Beat(0, beat(is_draining=True)))
+    farm.after(HeartbeatReceived(0, heartbeat(is_draining=True)))
     assert not started(farm.done(0, first[0].attempt.spec))
     commands = farm.after(WorkerLost(0, "killed after all"))
     assert not of_type(commands, ReportFailure)
@@ -447,7 +457,7 @@ def test_a_store_that_takes_nothing_for_long_stops_the_run_and_gives_no_clip_up(
     attempt = farm.ready(0)[0].attempt
     for _ in range(100):
         commands = farm.fails(0, attempt, "store")
-        assert not any(isinstance(report.decision, GiveUp) for report in of_type(commands, ReportFailure))
+        assert not any(isinstance(report.decision, Quarantine) for report in of_type(commands, ReportFailure))
         while not of_type(commands, Halt) and not started(commands):
             commands = farm.after(Tick(), later_s=1)
         if halts := of_type(commands, Halt):
@@ -493,9 +503,11 @@ def test_a_long_clip_after_a_hiccup_of_the_store_is_no_outage() -> None:
     first, second, third = (start.attempt for start in farm.ready(0))
     farm.fails(0, first, "store")
     (again,) = started(farm.after(Tick(), later_s=2))
-    farm.after(Beat(0, beat(progress(again.attempt.spec, "denoise", 0, 0))))
+    farm.after(HeartbeatReceived(0, heartbeat(progress(again.attempt.spec, "denoise", 0, 0))))
     for _ in range(15):
-        assert not of_type(farm.after(Beat(0, beat(progress(again.attempt.spec, "denoise", 0, 0))), later_s=9), Halt)
+        assert not of_type(
+            farm.after(HeartbeatReceived(0, heartbeat(progress(again.attempt.spec, "denoise", 0, 0))), later_s=9), Halt
+        )
     assert not of_type(farm.fails(0, second, "store"), Halt)
     assert third.spec.clip_id in farm.schedule._pool.workers[0].attempts
 
@@ -505,13 +517,13 @@ def test_a_clip_waits_for_its_machine_only_as_long_as_a_worker_may_turn_up_there
     farm = Taking(num_workers=2)
     farm.ready(0, "node-a")
     lost = farm.ready(1, "node-b")[0].attempt.spec
-    farm.after(Beat(1, beat(progress(lost, "upload", 1))))
+    farm.after(HeartbeatReceived(1, heartbeat(progress(lost, "upload", 1))))
     farm.after(WorkerLost(1, "its machine is gone", is_preempted=True))
     assert lost.clip_id not in farm.schedule._pool.workers[0].attempts
     for one in list(farm.schedule._pool.workers[0].attempts.values()):
         farm.done(0, one.spec)
     for _ in range(12):
-        farm.after(Beat(0, beat()), later_s=9)
+        farm.after(HeartbeatReceived(0, heartbeat()), later_s=9)
     farm.after(Tick())
     for one in list(farm.schedule._pool.workers[0].attempts.values()):
         farm.done(0, one.spec)
@@ -524,7 +536,7 @@ def test_a_clip_that_is_rendered_anew_is_pinned_to_no_machine_any_more() -> None
     farm.fails(0, attempt, "store")
     (again,) = started(farm.after(Tick(), later_s=2))
     assert again.attempt.node == "node-a"
-    farm.after(Beat(0, beat(progress(attempt.spec, "denoise", 1, 1))))  # what lay there was damaged
+    farm.after(HeartbeatReceived(0, heartbeat(progress(attempt.spec, "denoise", 1, 1))))  # what lay there was damaged
     farm.after(WorkerLost(0, "killed"))
     assert [one.node for one in farm.schedule._waiting if one.spec == attempt.spec] == [None]
 
@@ -543,7 +555,7 @@ def test_a_store_that_hangs_ends_the_run_in_the_end() -> None:
     farm, commands = Taking(with_retry(max_outage_s=10)), list[Command]()
     for worker in range(2):
         first = farm.ready(worker)[0].attempt.spec
-        commands = farm.after(Beat(worker, beat(progress(first, "lookup", 3_601))))
+        commands = farm.after(HeartbeatReceived(worker, heartbeat(progress(first, "lookup", 3_601))))
         assert of_type(commands, StopWorker)
         farm.after(Tick(), later_s=9)
         farm.after(Tick(), later_s=9)
@@ -559,7 +571,7 @@ def test_workers_that_find_no_place_are_asked_for_again_while_another_works() ->
     farm.ready(0)
     asked: list[StartWorker] = []
     for _ in range(70):
-        farm.after(Beat(0, beat()))
+        farm.after(HeartbeatReceived(0, heartbeat()))
         asked += of_type(farm.after(Tick(), later_s=9), StartWorker)
     assert len(asked) == 6, "three at a time, each time that 300 s are over"
 
@@ -605,7 +617,7 @@ def test_retries_can_be_switched_off() -> None:
     farm = Taking(replace(CONFIG, retry=policy))
     farm.ready(0)
     reports = of_type(farm.after(WorkerLost(0, "killed")), ReportFailure)
-    assert [type(report.decision) for report in reports] == [GiveUp] * 3
+    assert [type(report.decision) for report in reports] == [Quarantine] * 3
 
 
 # workers on several machines
@@ -622,7 +634,7 @@ def test_a_worker_on_several_machines_is_replaced_when_any_of_them_is_taken_away
 def test_each_machine_of_a_worker_is_blamed_for_its_loss_once_the_clip_passed_elsewhere() -> None:
     farm = Taking(with_retry(max_losses_of_node=1))
     (first, *_) = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
-    farm.after(Beat(0, WorkerBeat((progress(first.attempt.spec, "denoise", 1),), 1_000)))
+    farm.after(HeartbeatReceived(0, WorkerHeartbeat((progress(first.attempt.spec, "denoise", 1),), 1_000)))
     farm.after(WorkerLost(0, "killed"))
     farm.ready(1, NODES[2])
     farm.done(1, first.attempt.spec)

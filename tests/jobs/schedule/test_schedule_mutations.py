@@ -21,7 +21,7 @@ MAX_NIGHTS = 4_000
 MISTAKES = {
     "clips that nobody blames are forgotten with their worker": (
         "Schedule",
-        "self._waiting.append(replace(attempt, number=attempt.number + 1, num_witnessed=num_witnessed))",
+        "self._waiting.append(replace(attempt, number=attempt.number + 1, num_bystander_losses=num_bystander_losses))",
         "pass",
     ),
     "a stall is charged to all clips of the worker": ("Schedule", "if clip_id not in charged:", "if False:"),
@@ -32,8 +32,8 @@ MISTAKES = {
     ),
     "a try is not counted": (
         "Schedule",
-        "replace(attempt, number=number, failures=failures, is_safe=is_safe)",
-        "replace(attempt, failures=failures, is_safe=is_safe)",
+        "replace(attempt, number=number, failures=failures, uses_exact_attention=uses_exact_attention)",
+        "replace(attempt, failures=failures, uses_exact_attention=uses_exact_attention)",
     ),
     "the plan ends with its first clip": (
         "Schedule",
@@ -50,10 +50,10 @@ MISTAKES = {
     "a clip that hangs is left alone": ("Schedule", "if stalls:", "if False:"),
     "a worker without a word is left alone": (
         "Schedule",
-        "worker.is_ready and silent_s > self._config.stall.beat_timeout_s",
+        "worker.is_ready and silent_s > self._config.stall.heartbeat_timeout_s",
         "False",
     ),
-    "a worker that is told to end gets more": ("Schedule", "if beat.is_draining:", "if False:"),
+    "a worker that is told to end gets more": ("Schedule", "if heartbeat.is_draining:", "if False:"),
     "a worker is replaced with clips in its hands": (
         "Schedule",
         "worker.retires is not None and not worker.attempts",
@@ -84,8 +84,8 @@ MISTAKES = {
     "a clip is tried once more than its budget": ("decide", "num_alike >= (budget", "num_alike > (budget"),
     "what was no picture is rendered as before": (
         "decide",
-        'is_safe=any(failed.failure_class == "clip" for failed in failures)',
-        "is_safe=False",
+        'uses_exact_attention=any(failed.failure_class == "clip" for failed in failures)',
+        "uses_exact_attention=False",
     ),
 }
 
@@ -120,7 +120,7 @@ def one_night(chance: random.Random) -> None:
     chances = [chance.randrange(100) for _ in range(chance.randrange(60))]
     night = Night(num_clips, chance.randrange(1, 5), chances)
     night.run()
-    ended = [*night.done, *night.given_up]
+    ended = [*night.done, *night.quarantined]
     assert len(set(ended)) == len(ended)
     assert night.halt is not None or set(ended) == {one.clip_id for one in SPECS[:num_clips]}
 

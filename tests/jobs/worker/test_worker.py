@@ -25,7 +25,7 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
 from tests.builders.specs import setup_for, spec
-from tests.fakes.family import FakeFamily
+from tests.fakes.model import FakeModel
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_full_device_is_a_failure_of_memory_that_may_pass(worker: ClipWorker) 
 
 
 def test_frames_of_the_wrong_size_are_never_committed(tmp_path: Path) -> None:
-    class Wrong(FakeFamily):
+    class Wrong(FakeModel):
         def decode(self, request: GenerationRequest, latents: torch.Tensor):
             video = super().decode(request, latents)
             return replace(video, frames=np.ascontiguousarray(video.frames[:-1]))
@@ -120,7 +120,7 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
     """The second clip's denoising ends before the first one's encoding may begin to."""
     second_denoised = threading.Event()
 
-    class Watching(FakeFamily):
+    class Watching(FakeModel):
         def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
             latents = super().denoise(request, embeddings, on_step)
             if request.prompt == "second":
@@ -143,7 +143,7 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
 def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
     threads: set[int] = set()
 
-    class Noting(FakeFamily):
+    class Noting(FakeModel):
         def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
             threads.add(threading.get_ident())
             return super().denoise(request, embeddings, on_step)
@@ -162,7 +162,7 @@ def test_what_is_no_picture_is_a_failure_and_its_latents_are_kept(
 ) -> None:
     one = spec(prompt)
     outcome = failed(worker.render(one, 2))
-    assert (outcome.failure_class, outcome.error_type) == ("clip", "BadPictureError")
+    assert (outcome.failure_class, outcome.error_type) == ("clip", "FrameCheckError")
     store = open_store(tmp_path.as_uri(), StoreConfig())
     assert not committed_ids(store)
     latents = load(store.get(latents_key(one.clip_id, "run-1", 2)))["latents"]
@@ -176,7 +176,7 @@ def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
 def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: ClipWorker, tmp_path: Path) -> None:
     one = spec("nan unless safe")
     failed(worker.render(one, 1))
-    done(worker.render(one, 2, is_safe=True))
+    done(worker.render(one, 2, uses_exact_attention=True))
     store = open_store(tmp_path.as_uri(), StoreConfig())
     assert read_record(store, one.clip_id).attention == "exact"
     other = spec("sunrise")
@@ -201,7 +201,7 @@ def test_memory_that_ran_out_is_told_with_its_peak(worker: ClipWorker) -> None:
     assert outcome.message == "device out of memory (the device memory's peak was 0.00 GiB)"
 
 
-class Counting(FakeFamily):
+class Counting(FakeModel):
     """Counts renderings, in this process."""
 
     num_rendered = 0
@@ -259,11 +259,11 @@ def test_a_worker_says_what_it_is_at_while_it_computes(tmp_path: Path) -> None:
     worker.load()
     with ThreadPoolExecutor(1) as caller:
         rendering = caller.submit(worker.render, one, 1)
-        while not [clip for clip in worker.beat().clips if (clip.stage, clip.step) == ("denoise", 2)]:
+        while not [clip for clip in worker.heartbeat().clips if (clip.stage, clip.step) == ("denoise", 2)]:
             assert not rendering.done()
         gate.touch()
         done(rendering.result())
-    assert not worker.beat().clips
+    assert not worker.heartbeat().clips
 
 
 def test_a_worker_that_does_not_see_the_drivers_store_is_refused(tmp_path: Path) -> None:

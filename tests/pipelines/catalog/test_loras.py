@@ -20,7 +20,7 @@ from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
 from pipelines.catalog.model_config import LoraConfig, ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model, verify_weights
 from pipelines.errors import ModelFolderError, ModelNotFoundError
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.lora_adapters import load_loras
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -115,13 +115,13 @@ def model(maker: str, *loras: LoraConfig, fuse: bool = False) -> ModelConfig:
     )
 
 
-def load(folder: Path, config: ModelConfig) -> DiffusersFamily:
+def load(folder: Path, config: ModelConfig) -> DiffusersModel:
     family = load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
-    assert isinstance(family, DiffusersFamily)
+    assert isinstance(family, DiffusersModel)
     return family
 
 
-def latents(family: DiffusersFamily, request: GenerationRequest = PLAIN) -> np.ndarray:
+def latents(family: DiffusersModel, request: GenerationRequest = PLAIN) -> np.ndarray:
     return family.denoise(request, family.encode_text(request), lambda _step: None).numpy()
 
 

@@ -14,7 +14,7 @@ from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from torch import distributed
 
 from pipelines.attention.block_cache import _CommonDecision, _whole_means
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.accelerated import METHODS, NAG, THRESHOLD, denoise, family_of
 
@@ -45,13 +45,13 @@ def denoise_alone(name: str, threshold: float) -> Denoised:
 
 
 @cache
-def _compiled(name: str) -> DiffusersFamily:
+def _compiled(name: str) -> DiffusersModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # kernels take long to generate
         return family_of(name, compile=True, first_block_cache=THRESHOLD)
 
 
-def _denoise(family: DiffusersFamily, methods: list[str], parallel: ParallelConfig | None) -> list[Denoised]:
+def _denoise(family: DiffusersModel, methods: list[str], parallel: ParallelConfig | None) -> list[Denoised]:
     if parallel:
         family.split(parallel)
     rendered: list[Denoised] = []
@@ -59,7 +59,7 @@ def _denoise(family: DiffusersFamily, methods: list[str], parallel: ParallelConf
         with _noted() as decisions:
             latents = denoise(family, METHODS[method])
         rendered.append(Denoised(latents.numpy(), tuple(decisions)))
-    family.unsplit()
+    family.unshard()
     return rendered
 
 
@@ -107,7 +107,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
     least, most = np.min(of_ranks, axis=0), np.max(of_ranks, axis=0)
     step = int((most / least).argmax())
     threshold = float((least[step] + most[step]) / 2)
-    family.unsplit()
+    family.unshard()
 
     family = family_of(name, first_block_cache=threshold)
     family.split(parallel)
@@ -116,7 +116,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
         denoise(family, NAG)
     with _noted() as decisions:
         latents = denoise(family, NAG)
-    family.unsplit()
+    family.unshard()
     return Contested(threshold, tuple(of_this_part), Denoised(latents.numpy(), tuple(decisions)))
 
 

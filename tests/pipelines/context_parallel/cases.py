@@ -26,9 +26,9 @@ from pipelines.attention.exact_attention import exact_attention
 from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.context_parallel.plans import LTX_PLAN
-from pipelines.context_parallel.sharding import SplitPipeline
-from pipelines.errors import SplitError
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.context_parallel.sharding import ShardedPipeline
+from pipelines.errors import ShardingError
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
@@ -125,7 +125,7 @@ def render_split(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarray
     """The same cases on a rank, each pipeline split for it and put back afterwards."""
     rendered: list[np.ndarray] = []
     for case in cases:
-        split = SplitPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
+        split = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
         try:
             rendered.append(render_case(case))
         finally:
@@ -137,11 +137,11 @@ def render_split_with_nag_installed_before(case: Case, parallel: ParallelConfig)
     """As two ranks while NAG is on, as one process after the split is taken off under it, and again without NAG."""
     pipeline = pipeline_of(case.model, case.dtype)
     with nag.install(pipeline) as installed:
-        split = SplitPipeline(pipeline, parallel, CPU)
+        split = ShardedPipeline(pipeline, parallel, CPU)
         guided = render_case(case, installed)
         split.remove()
         alone = render_case(case, installed)
-        split = SplitPipeline(pipeline, parallel, CPU)
+        split = ShardedPipeline(pipeline, parallel, CPU)
     unguided = render_case(Case(case.model))
     split.remove()
     return [guided, alone, unguided]
@@ -150,7 +150,7 @@ def render_split_with_nag_installed_before(case: Case, parallel: ParallelConfig)
 def render_alone_after_a_split(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, list[str]]:
     """What one process renders after a split was taken off, and which settings of it are still on the model."""
     pipeline = pipeline_of(case.model, case.dtype)
-    split = SplitPipeline(pipeline, parallel, CPU)
+    split = ShardedPipeline(pipeline, parallel, CPU)
     render_case(case)
     split.remove()
     split.remove()
@@ -167,7 +167,7 @@ def render_alone_after_a_split(case: Case, parallel: ParallelConfig) -> tuple[np
 
 def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, int]:
     """With the safer attention; and how often a fused kernel was used all the same."""
-    split = SplitPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
+    split = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
     try:
         with (
             torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
@@ -190,7 +190,7 @@ class Exchanged:
 
 @torch.no_grad()
 def count(model: str, method: str, parallel: ParallelConfig) -> Exchanged:
-    split = SplitPipeline(pipeline_of(model, "float32"), parallel, CPU)
+    split = ShardedPipeline(pipeline_of(model, "float32"), parallel, CPU)
     try:
         with CollectiveCounter() as counter:
             render_case(Case(model, method), num_inference_steps=1)
@@ -204,7 +204,7 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
     """One forward of the transformer alone, by our plan or by diffusers', which runs where there is no mask."""
     pipeline = pipeline_of("ltx", "float32")
     transformer = pipeline.transformer
-    split = SplitPipeline(pipeline, parallel, CPU)
+    split = ShardedPipeline(pipeline, parallel, CPU)
     settings, plan = transformer._parallel_config, dict(transformer._cp_plan)
     attentions = [module for name, module in transformer.named_modules() if name.endswith((".attn1", ".attn2"))]
     if is_stock:
@@ -238,7 +238,7 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
 def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
     """How long the others take to notice, s; the pipeline is still split on all ranks."""
     pipeline = pipeline_of("wan2.1", "float32")
-    split = SplitPipeline(pipeline, parallel, CPU)
+    split = ShardedPipeline(pipeline, parallel, CPU)
     begin = monotonic()
     is_last = distributed.get_rank() == parallel.degree - 1
     try:
@@ -256,7 +256,7 @@ def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
 def timeouts(parallel: ParallelConfig) -> list[timedelta]:
     """Of one collective, in each process group that a split pipeline exchanges over."""
     pipeline = pipeline_of("wan2.1", "float32")
-    split = SplitPipeline(pipeline, parallel, CPU)
+    split = ShardedPipeline(pipeline, parallel, CPU)
     settings = pipeline.transformer._parallel_config.context_parallel_config
     meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
     found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
@@ -269,25 +269,25 @@ def refusals(model: str, parallel: ParallelConfig) -> list[str]:
     """What a group of another size, a second split and an unfit attention backend are told."""
     pipeline = pipeline_of(model, "float32")
     told: list[str] = []
-    with pytest.raises(SplitError) as refused:
-        SplitPipeline(pipeline, ParallelConfig(8), CPU)
+    with pytest.raises(ShardingError) as refused:
+        ShardedPipeline(pipeline, ParallelConfig(8), CPU)
     told.append(str(refused.value))
-    split = SplitPipeline(pipeline, parallel, CPU)
-    with pytest.raises(SplitError) as refused:
-        SplitPipeline(pipeline, parallel, CPU)
+    split = ShardedPipeline(pipeline, parallel, CPU)
+    with pytest.raises(ShardingError) as refused:
+        ShardedPipeline(pipeline, parallel, CPU)
     told.append(str(refused.value))
     split.remove()
-    with attention_backend("flex"), pytest.raises(SplitError) as refused:
-        SplitPipeline(pipeline, parallel, CPU)
+    with attention_backend("flex"), pytest.raises(ShardingError) as refused:
+        ShardedPipeline(pipeline, parallel, CPU)
     return [*told, str(refused.value)]
 
 
 @cache
-def family_of(name: str) -> DiffusersFamily:
+def family_of(name: str) -> DiffusersModel:
     path = model_paths()[name]
     config = load_model_config(path)
     family = load_model(config, inspect_model(config, path), num_threads=1)
-    assert isinstance(family, DiffusersFamily)
+    assert isinstance(family, DiffusersModel)
     return family
 
 
@@ -312,4 +312,4 @@ def render_shapes(name: str, method: GuidanceMethod, parallel: ParallelConfig | 
     try:
         return family.denoise(request, embeddings, lambda _step: None).numpy()
     finally:
-        family.unsplit()
+        family.unshard()

@@ -13,16 +13,16 @@ import torch
 from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.context_parallel.exchange import checksum
-from pipelines.context_parallel.process_group import MeetingPoint, Membership
-from pipelines.context_parallel.sharded_model import ParallelFamily, RankPart, first_cause, is_of_connection
+from pipelines.context_parallel.process_group import ProcessGroup, RendezvousPoint
+from pipelines.context_parallel.sharded_model import RankPart, ShardedModel, first_cause, is_of_connection
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RequestError
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_denoiser, load_model
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoShape
 from pipelines.video_model import OnStep
 from tests.fakes.rank_cases import request, serve
-from tests.fakes.ranks import FakeRankFamily
+from tests.fakes.ranks import FakeRankModel
 
 THREE = ParallelConfig(ring=3)
 WAIT_S = 240.0  # for what takes a second; a process starts in five, and on a busy machine in many more
@@ -34,15 +34,15 @@ class Trio:
 
     def __init__(self, connections: list[Connection]) -> None:
         self._connections = connections
-        self._point = MeetingPoint("127.0.0.1")
+        self._point = RendezvousPoint("127.0.0.1")
         self._generation = 0
 
     def run(self, case: str, prompt: str = "") -> list[Any]:
         """What each rank came to."""
         self._generation += 1
         for rank, connection in enumerate(self._connections):
-            meeting = self._point.meeting(self._generation, rank, THREE, TIMEOUT_S)
-            connection.send((case, meeting, prompt))
+            rendezvous = self._point.rendezvous(self._generation, rank, THREE, TIMEOUT_S)
+            connection.send((case, rendezvous, prompt))
         results: list[Any] = []
         for rank, connection in enumerate(self._connections):
             assert connection.poll(WAIT_S), f"rank {rank} does not answer"
@@ -103,14 +103,14 @@ class FakeFollowers:
         self.begun: list[bool] = []
         self._errors = errors
 
-    def begin(self, generation: int, request: GenerationRequest, *, is_safe: bool) -> None:
-        self.begun.append(is_safe)
+    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
+        self.begun.append(uses_exact_attention)
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
         return self._errors
 
 
-class FailingFamily(FakeRankFamily):
+class FailingFamily(FakeRankModel):
     """Raises what it is told to."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -129,14 +129,14 @@ CONNECTION_LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Co
 class Alone:
     """A leader in this process, in a group of one, with others made by hand."""
 
-    def __init__(self, family: FakeRankFamily, *errors: Exception) -> None:
+    def __init__(self, family: FakeRankModel, *errors: Exception) -> None:
         self.own: list[Exception] = []
         self.broken_by: list[Exception] = []
         self.followers = FakeFollowers(*errors)
-        self._point = MeetingPoint("127.0.0.1")
+        self._point = RendezvousPoint("127.0.0.1")
         self.part = RankPart(family, self.own.append)
-        self.family = ParallelFamily(self.part, self.followers, self.broken_by.append)
-        self.part.join(self._point.meeting(1, 0, ONE_DEVICE, TIMEOUT_S))
+        self.family = ShardedModel(self.part, self.followers, self.broken_by.append)
+        self.part.join(self._point.rendezvous(1, 0, ONE_DEVICE, TIMEOUT_S))
 
     def denoise(self) -> torch.Tensor:
         wanted = request("sunrise")
@@ -155,7 +155,7 @@ def alone() -> Iterator[list[Alone]]:
 def test_the_safer_setting_is_that_of_all_ranks(alone: list[Alone]) -> None:
     alone.append(Alone(FailingFamily()))
     alone[0].denoise()
-    with alone[0].family.safe_attention():
+    with alone[0].family.exact_attention():
         alone[0].denoise()
     alone[0].denoise()
     assert alone[0].followers.begun == [False, True, False]
@@ -193,13 +193,13 @@ def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_t
     alone: list[Alone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone.append(Alone(FailingFamily(MemoryError("full"))))
-    leave = Membership.leave
+    leave = ProcessGroup.leave
 
-    def leave_badly(membership: Membership) -> None:
-        leave(membership)
+    def leave_badly(process_group: ProcessGroup) -> None:
+        leave(process_group)
         raise RuntimeError("the abort failed")
 
-    monkeypatch.setattr(Membership, "leave", leave_badly)
+    monkeypatch.setattr(ProcessGroup, "leave", leave_badly)
     with pytest.raises(RuntimeError, match="the abort failed"):
         alone[0].denoise()
     assert not alone[0].part.is_whole
@@ -207,13 +207,13 @@ def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_t
 
 
 def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_present_one(alone: list[Alone]) -> None:
-    alone.append(Alone(FakeRankFamily()))
+    alone.append(Alone(FakeRankModel()))
     with pytest.raises(GroupBrokenError, match="generation 0, in the time of 1"):
-        alone[0].part.follow(0, request("sunrise"), is_safe=False)
+        alone[0].part.follow(0, request("sunrise"), uses_exact_attention=False)
     assert alone[0].part.is_whole
 
 
-class WholeFamily(FakeRankFamily):
+class WholeFamily(FakeRankModel):
     """Cannot be split."""
 
     def split(self, config: ParallelConfig) -> None:
@@ -221,39 +221,39 @@ class WholeFamily(FakeRankFamily):
 
 
 def test_a_rank_that_cannot_split_its_model_stays_in_no_group() -> None:
-    point = MeetingPoint("127.0.0.1")
+    point = RendezvousPoint("127.0.0.1")
     part = RankPart(WholeFamily(), lambda _: None)
     with pytest.raises(ValueError, match="no way to cut it"):
-        part.join(point.meeting(1, 0, ONE_DEVICE, TIMEOUT_S))
+        part.join(point.rendezvous(1, 0, ONE_DEVICE, TIMEOUT_S))
     assert not part.is_whole
     assert not torch.distributed.is_initialized()
 
 
 def test_a_rank_that_does_not_come_is_lost_and_no_fault_of_the_model() -> None:
-    point = MeetingPoint("127.0.0.1")
-    part = RankPart(FakeRankFamily(), lambda _: None)
+    point = RendezvousPoint("127.0.0.1")
+    part = RankPart(FakeRankModel(), lambda _: None)
     with pytest.raises(RankLostError, match="the ranks did not come together: .*timeout"):
-        part.join(point.meeting(1, 0, ParallelConfig(2), timeout_s=1.0))
+        part.join(point.rendezvous(1, 0, ParallelConfig(2), timeout_s=1.0))
     assert not part.is_whole
-    part.join(point.meeting(2, 0, ONE_DEVICE, TIMEOUT_S))  # and may meet others
+    part.join(point.rendezvous(2, 0, ONE_DEVICE, TIMEOUT_S))  # and may meet others
     assert part.is_whole
     part.leave()
 
 
-class UnsafeFamily(FakeRankFamily):
+class UnsafeModel(FakeRankModel):
     """Has no safer setting."""
 
     @contextmanager
-    def safe_attention(self) -> Generator[None]:
+    def exact_attention(self) -> Generator[None]:
         if self.split_as is not None:
             raise ValueError("no exact attention")
         yield
 
 
 def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait_for_it(alone: list[Alone]) -> None:
-    alone.append(Alone(UnsafeFamily()))
+    alone.append(Alone(UnsafeModel()))
     with pytest.raises(ValueError, match="no exact attention"):
-        alone[0].part.follow(1, request("sunrise"), is_safe=True)
+        alone[0].part.follow(1, request("sunrise"), uses_exact_attention=True)
     assert not alone[0].part.is_whole
 
 
@@ -306,7 +306,7 @@ def test_a_rank_that_is_sent_its_text_loads_no_text_encoder_and_denoises_the_sam
     config = load_model_config(path)
     weights = inspect_model(config, path)
     whole, denoiser = load_model(config, weights, 1), load_denoiser(config, weights, 1)
-    assert isinstance(denoiser, DiffusersFamily)
+    assert isinstance(denoiser, DiffusersModel)
     assert denoiser.pipeline.text_encoder is None
     wanted = replace(request("a circle"), shape=VideoShape(9, 64, 64))
     text = whole.encode_text(wanted)

@@ -131,9 +131,9 @@ def test_nag_may_be_installed_before_a_split_and_outlive_it_or_not(
     ranks: Ranks, model: str, layout: ParallelConfig
 ) -> None:
     case = Case(model, "nag")
-    for guided, unsplit, unguided in ranks.run(cases.render_split_with_nag_installed_before, case, layout, num_ranks=2):
+    for guided, unshard, unguided in ranks.run(cases.render_split_with_nag_installed_before, case, layout, num_ranks=2):
         assert difference(guided, alone(case)) < ROUNDING
-        assert np.array_equal(unsplit, alone(case))
+        assert np.array_equal(unshard, alone(case))
         assert difference(unguided, alone(Case(model))) < ROUNDING
 
 

@@ -19,7 +19,7 @@ from pipelines.attention.block_cache import enable_block_cache, repeated_blocks
 from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.errors import ModelConfigError
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
@@ -206,7 +206,7 @@ def test_no_graph_is_for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_safer_setting_compiles_nothing_and_closing_leaves_nothing_compiled() -> None:
     family = family_of("wan2.1", compile=True)
     blocks = repeated_blocks(family.pipeline.transformer)
-    with family.safe_attention(), torch.profiler.profile() as profiler:
+    with family.exact_attention(), torch.profiler.profile() as profiler:
         safe = denoise(family, NAG)
     kernels = {event.key for event in profiler.key_averages() if "::_scaled_dot_product_" in event.key}
     assert kernels == {"aten::_scaled_dot_product_attention_math"}
@@ -216,8 +216,8 @@ def test_the_safer_setting_compiles_nothing_and_closing_leaves_nothing_compiled(
     assert not any("forward" in vars(block) for block in blocks)
 
 
-def _safely(family: DiffusersFamily) -> torch.Tensor:
-    with family.safe_attention():
+def _safely(family: DiffusersModel) -> torch.Tensor:
+    with family.exact_attention():
         return denoise(family, NAG)
 
 
@@ -259,7 +259,7 @@ def test_what_is_decoded_in_tiles_is_close_to_what_is_decoded_whole(name: str, l
     path = model_paths()[name]
     config = load_model_config(path)
     family = load_model(config, inspect_model(config, path), num_threads=1)
-    assert isinstance(family, DiffusersFamily)
+    assert isinstance(family, DiffusersModel)
     vae = family.pipeline.vae
     sampling = SamplingParams(4, 3.0, config.scheduler.flow_shift, seed=1)
     whole = replace(CFG_AND_NAG, prompt="a red circle", shape=VideoShape(17, 64, 64), sampling=sampling)

@@ -14,10 +14,10 @@ import nag
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.families.diffusers_model import DiffusersFamily
+from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
-from pipelines.video_model import ModelFamily
+from pipelines.video_model import VideoModel
 from tests.builders import tiny
 
 REQUEST = GenerationRequest(
@@ -43,13 +43,13 @@ METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
 
 
 @pytest.fixture(scope="module", params=list(tiny.PIPELINES))
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersFamily:
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
     folder = tmp_path_factory.mktemp("model") / "weights"
     tiny.PIPELINES[request.param]().save_pretrained(folder)
     return load(request.param, folder)
 
 
-def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersFamily:
+def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersModel:
     config = ModelConfig(
         name=name,
         family="ltx" if name == "ltx" else "wan",
@@ -62,17 +62,17 @@ def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersFamily:
         scheduler=SchedulerConfig(scheduler or (None if name == "ltx" else "UniPCMultistepScheduler"), None),
     )
     loaded = load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
-    assert isinstance(loaded, DiffusersFamily)
+    assert isinstance(loaded, DiffusersModel)
     return loaded
 
 
-def render(family: ModelFamily, request: GenerationRequest) -> np.ndarray:
+def render(family: VideoModel, request: GenerationRequest) -> np.ndarray:
     latents = family.denoise(request, family.encode_text(request), lambda _step: None)
     return family.decode(request, latents).frames
 
 
 def render_by_hand(
-    family: DiffusersFamily, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
+    family: DiffusersModel, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
 ) -> np.ndarray:
     """The clip of a stock pipeline that is called as its own users call it, in parts of 255."""
     stock = tiny.PIPELINES[family.config.name]()
@@ -94,7 +94,7 @@ def render_by_hand(
     return frames * 255
 
 
-def test_another_scheduler_keeps_the_saved_shift(family: DiffusersFamily, tmp_path: Path) -> None:
+def test_another_scheduler_keeps_the_saved_shift(family: DiffusersModel, tmp_path: Path) -> None:
     """Whichever of its two names it was saved under."""
     name = family.config.name
     stock = tiny.PIPELINES[name]()
@@ -108,12 +108,12 @@ def test_another_scheduler_keeps_the_saved_shift(family: DiffusersFamily, tmp_pa
     assert (built.config.flow_shift if is_euler else built.shift) == 5
 
 
-def test_a_request_becomes_8_bit_frames(family: DiffusersFamily) -> None:
+def test_a_request_becomes_8_bit_frames(family: DiffusersModel) -> None:
     frames = render(family, REQUEST)
     assert (frames.shape, frames.dtype) == ((9, 32, 32, 3), np.uint8)
 
 
-def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: DiffusersFamily) -> None:
+def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: DiffusersModel) -> None:
     others = [
         replace(REQUEST, prompt="a square", sampling=replace(REQUEST.sampling, num_inference_steps=2, seed=8)),
         replace(GUIDED, negative_prompt=""),
@@ -127,12 +127,12 @@ def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: Dif
     assert all(np.array_equal(one, two) for one, two in zip(in_order, reversed(reversed_order), strict=True))
 
 
-def test_a_clip_is_the_same_from_weights_loaded_again(family: DiffusersFamily) -> None:
+def test_a_clip_is_the_same_from_weights_loaded_again(family: DiffusersModel) -> None:
     again = load(family.config.name, Path(family.config.source))
     assert np.array_equal(render(again, REQUEST), render(family, REQUEST))
 
 
-def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: DiffusersFamily) -> None:
+def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: DiffusersModel) -> None:
     clips = [
         render(family, request)
         for request in (
@@ -146,7 +146,7 @@ def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: Diffuse
     assert len({clip.tobytes() for clip in clips}) == len(clips)
 
 
-def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: DiffusersFamily) -> None:
+def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: DiffusersModel) -> None:
     expected = render_by_hand(family, REQUEST, "", None)
     for method in ("none", "nag", "vsf", "nasa"):
         found = render(family, replace(REQUEST, negative_prompt="", method=method))
@@ -154,20 +154,20 @@ def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: Diffu
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_is_what_the_stock_pipeline_does_under_it(family: DiffusersFamily, method: str) -> None:
+def test_each_method_is_what_the_stock_pipeline_does_under_it(family: DiffusersModel, method: str) -> None:
     request, cfg_text, params = METHODS[method]
     expected = render_by_hand(family, request, cfg_text, params)
     assert np.abs(render(family, request) - expected).max() <= 0.51
 
 
-def test_each_method_makes_another_clip(family: DiffusersFamily) -> None:
+def test_each_method_makes_another_clip(family: DiffusersModel) -> None:
     clips = {name: render(family, request).tobytes() for name, (request, _, _) in METHODS.items()}
     assert clips.pop("cfg+nag without nag") == clips["cfg"]
     assert len(set(clips.values())) == len(clips)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_runs_the_passes_that_it_says(family: DiffusersFamily, method: str) -> None:
+def test_a_method_runs_the_passes_that_it_says(family: DiffusersModel, method: str) -> None:
     rows: list[int] = []
     transformers = [family.pipeline.transformer, getattr(family.pipeline, "transformer_2", None)]
     handles = [
@@ -181,7 +181,7 @@ def test_a_method_runs_the_passes_that_it_says(family: DiffusersFamily, method: 
     assert sum(rows) == 3 * (2 if method.startswith("cfg") else 1)
 
 
-def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_encoded_once(family: DiffusersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
     encode_prompt = family.pipeline.encode_prompt
 
@@ -197,7 +197,7 @@ def test_each_text_is_encoded_once(family: DiffusersFamily, monkeypatch: pytest.
     assert encoded == ["one new prompt", "one negative", "another"]
 
 
-def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(family: DiffusersFamily) -> None:
+def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(family: DiffusersModel) -> None:
     red = family.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
     nag_alone = family.encode_text(REQUEST)
     assert nag_alone.unconditional_embeds is None
@@ -212,18 +212,18 @@ def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(famil
     assert torch.equal(cfg_alone.unconditional_embeds, red)
 
 
-def test_every_step_is_reported(family: DiffusersFamily) -> None:
+def test_every_step_is_reported(family: DiffusersModel) -> None:
     steps: list[int] = []
     family.denoise(REQUEST, family.encode_text(REQUEST), steps.append)
     assert steps == [0, 1, 2]
 
 
-def test_all_text_attention_is_guided(family: DiffusersFamily) -> None:
+def test_all_text_attention_is_guided(family: DiffusersModel) -> None:
     expected = 4 if family.config.name == "wan2.2" else 2
     assert (family.nag_coverage.guided, family.nag_coverage.total) == (expected, expected)
 
 
-def test_flow_shift_decides_for_wan(family: DiffusersFamily) -> None:
+def test_flow_shift_decides_for_wan(family: DiffusersModel) -> None:
     if family.config.family == "ltx":
         pytest.skip("LTX shifts by the number of tokens")
     clips = {
@@ -233,7 +233,7 @@ def test_flow_shift_decides_for_wan(family: DiffusersFamily) -> None:
     assert len(clips) == 3
 
 
-def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: DiffusersFamily) -> None:
+def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: DiffusersModel) -> None:
     embeddings = family.encode_text(REQUEST)
 
     def denoise() -> tuple[torch.Tensor, set[str]]:
@@ -243,7 +243,7 @@ def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: Dif
         return latents, {name for name in names if name.startswith("aten::_scaled_dot_product")}
 
     plain, plain_kernels = denoise()
-    with family.safe_attention():
+    with family.exact_attention():
         safe, safe_kernels = denoise()
     after, after_kernels = denoise()
     assert plain_kernels == after_kernels == {"aten::_scaled_dot_product_flash_attention_for_cpu"}
@@ -255,7 +255,7 @@ def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: Dif
 def test_closing_restores_the_pipeline(tmp_path: Path) -> None:
     tiny.wan_pipeline().save_pretrained(tmp_path / "weights")
     family = load("wan2.1", tmp_path / "weights")
-    assert isinstance(family, DiffusersFamily)
+    assert isinstance(family, DiffusersModel)
     transformer = family.pipeline.transformer
     family.close()
     assert {type(processor).__name__ for processor in transformer.attn_processors.values()} == {"WanAttnProcessor"}

@@ -10,7 +10,7 @@ from nag.params import NagParams
 from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelConfigError
-from pipelines.frame_checks.limits import BLACK_WORDS, FLAT_WORDS, FROZEN_WORDS, NOISE_WORDS, PictureLimits, asks_for
+from pipelines.frame_checks.limits import BLACK_WORDS, FLAT_WORDS, FROZEN_WORDS, NOISE_WORDS, FrameLimits, asks_for
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 
 MODEL = """\
@@ -21,49 +21,49 @@ sampling: {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 
 """
 
 
-def write(path: Path, pictures: str) -> Path:
-    path.write_text(f"{MODEL}pictures: {pictures}\n")
+def write(path: Path, limits: str) -> Path:
+    path.write_text(f"{MODEL}frame_checks: {limits}\n")
     return path
 
 
 def test_a_yaml_sets_limits_and_words_and_leaves_the_rest(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", "{black: 3, frozen: null, black_words: [coal, at night], flat_words: []}")
-    expected = PictureLimits(black=3.0, frozen=None, black_words=("coal", "at night"), flat_words=())
-    assert load_model_config(path).pictures == expected
+    expected = FrameLimits(black=3.0, frozen=None, black_words=("coal", "at night"), flat_words=())
+    assert load_model_config(path).frame_checks == expected
 
 
 def test_a_yaml_without_limits_has_the_default_ones(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(MODEL)
-    assert load_model_config(path).pictures == PictureLimits()
+    assert load_model_config(path).frame_checks == FrameLimits()
 
 
 @pytest.mark.parametrize(
-    ("pictures", "message"),
+    ("limits", "message"),
     [
-        ("{black: 0}", "pictures.black must be above 0 and at most 255, or null for no limit, not 0.0"),
-        ("{flat: 128}", "pictures.flat must be above 0 and at most 127.5"),
-        ("{frozen: -1}", "pictures.frozen must be above 0"),
-        ("{grain: .nan}", "pictures.grain must be above 0"),
-        ("{flicker: 3}", "pictures.flicker must be above 0 and at most 2"),
-        ("{saturation: 1.5}", "pictures.saturation must be above 0 and at most 1"),
-        ("{spread: .inf}", "pictures.spread must be above 0, or null"),
-        ("{noise_words: [snow, ' ']}", "pictures.noise_words holds an empty word"),
+        ("{black: 0}", "frame_checks.black must be above 0 and at most 255, or null for no limit, not 0.0"),
+        ("{flat: 128}", "frame_checks.flat must be above 0 and at most 127.5"),
+        ("{frozen: -1}", "frame_checks.frozen must be above 0"),
+        ("{grain: .nan}", "frame_checks.grain must be above 0"),
+        ("{flicker: 3}", "frame_checks.flicker must be above 0 and at most 2"),
+        ("{saturation: 1.5}", "frame_checks.saturation must be above 0 and at most 1"),
+        ("{spread: .inf}", "frame_checks.spread must be above 0, or null"),
+        ("{noise_words: [snow, ' ']}", "frame_checks.noise_words holds an empty word"),
         ("{blakc: 3}", "blakc"),
         ("{black: dark}", "black"),
     ],
 )
-def test_a_limit_out_of_its_range_is_refused(tmp_path: Path, pictures: str, message: str) -> None:
+def test_a_limit_out_of_its_range_is_refused(tmp_path: Path, limits: str, message: str) -> None:
     with pytest.raises(ModelConfigError) as refused:
-        load_model_config(write(tmp_path / "mine.yaml", pictures))
+        load_model_config(write(tmp_path / "mine.yaml", limits))
     assert message in str(refused.value)
 
 
 def test_limits_decide_no_id(tmp_path: Path) -> None:
     request = GenerationRequest("a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams())
     found: set[str] = set()
-    for pictures in ("{}", "{black: null, flat: 7, noise_words: [rice]}"):
-        write(tmp_path / "mine.yaml", pictures)
+    for text in ("{}", "{black: null, flat: 7, noise_words: [rice]}"):
+        write(tmp_path / "mine.yaml", text)
         entry = ModelCatalog(tmp_path, lambda _config, _path: ModelWeights(tmp_path, "r1")).get("mine")
         found.add(clip_id(entry.identity, request))
     assert len(found) == 1
@@ -97,7 +97,7 @@ def test_the_stand_ins_bad_pictures_are_not_asked_for(prompt: str) -> None:
 @pytest.mark.parametrize("name", list(model_paths()))
 def test_every_check_is_on_in_the_models_that_come_along_but_one(name: str) -> None:
     """The few-step benchmarks of the Shapes models hold blurs that flicker like noise and are measured all the same."""
-    limits = load_model_config(model_paths()[name]).pictures
+    limits = load_model_config(model_paths()[name]).frame_checks
     off = {
         check for check in ("spread", "black", "flat", "frozen", "grain", "saturation") if not getattr(limits, check)
     }

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from nag.params import NagParams
-from pipelines.errors import BadPictureError
+from pipelines.errors import FrameCheckError
 from pipelines.frame_checks.checks import check_frames, check_latents, measure_frames
-from pipelines.frame_checks.limits import PictureLimits
+from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
-from tests.fakes.family import FakeFamily
+from tests.fakes.model import FakeModel
 
-LIMITS = PictureLimits()
-OFF = PictureLimits(None, None, None, None, None, None, None)
+LIMITS = FrameLimits()
+OFF = FrameLimits(None, None, None, None, None, None, None)
 SIZE = (9, 32, 48, 3)
 REQUEST = GenerationRequest(
     "a kite", "", VideoShape(9, 32, 48), 8.0, SamplingParams(2, 1.0, None, 0), NagParams(nag_scale=1)
@@ -68,7 +68,7 @@ BAD = {
 }
 
 
-def check(frames: np.ndarray, prompt: str = "a kite", limits: PictureLimits = LIMITS) -> None:
+def check(frames: np.ndarray, prompt: str = "a kite", limits: FrameLimits = LIMITS) -> None:
     check_frames(VideoFrames(frames, 8.0), prompt, limits)
 
 
@@ -79,9 +79,9 @@ def test_a_moving_picture_passes() -> None:
 @pytest.mark.parametrize("bad", BAD)
 def test_what_is_no_picture_is_refused_with_the_number_and_the_limit(bad: str) -> None:
     frames, message, field, _ = BAD[bad]
-    with pytest.raises(BadPictureError, match=message) as refused:
+    with pytest.raises(FrameCheckError, match=message) as refused:
         check(frames)
-    assert f"(pictures.{field})" in str(refused.value)
+    assert f"(frame_checks.{field})" in str(refused.value)
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -93,7 +93,7 @@ def test_what_the_prompt_asks_for_passes(bad: str) -> None:
 @pytest.mark.parametrize("bad", ["black", "flat", "frozen", "noise"])
 def test_a_prompt_that_asks_for_another_fault_does_not_excuse_this_one(bad: str) -> None:
     for other in {"black", "flat", "frozen", "noise"} - {bad}:
-        with pytest.raises(BadPictureError):
+        with pytest.raises(FrameCheckError):
             check(BAD[bad][0], BAD[other][3])
 
 
@@ -101,14 +101,14 @@ def test_a_prompt_that_asks_for_another_fault_does_not_excuse_this_one(bad: str)
 def test_null_switches_a_check_off(bad: str) -> None:
     frames, _, field, _ = BAD[bad]
     check(frames, limits=OFF)
-    with pytest.raises(BadPictureError):
+    with pytest.raises(FrameCheckError):
         check(frames, limits=replace(OFF, **{field: getattr(LIMITS, field)}))
 
 
 def test_a_models_own_words_replace_the_default_ones() -> None:
     black = BAD["black"][0]
     check(black, "ink", replace(LIMITS, black_words=("ink",)))
-    with pytest.raises(BadPictureError, match="black"):
+    with pytest.raises(FrameCheckError, match="black"):
         check(black, "night", replace(LIMITS, black_words=("ink",)))
 
 
@@ -122,7 +122,7 @@ def test_a_small_light_in_the_dark_is_a_picture() -> None:
 def test_a_few_bright_pixels_in_the_dark_are_not() -> None:
     frames = np.zeros((9, 64, 64, 3), np.uint8)
     frames[:, 10, 10:14] = 255
-    with pytest.raises(BadPictureError, match="black"):
+    with pytest.raises(FrameCheckError, match="black"):
         check(frames)
 
 
@@ -135,7 +135,7 @@ def test_a_picture_in_one_frame_is_enough_not_to_be_black_or_flat_or_frozen() ->
 def test_colours_of_one_brightness_are_not_flat() -> None:
     frames = np.full(SIZE, (127, 127, 127), np.uint8)
     frames[:, :, 10:20] = (45, 175, 70)  # as bright as the grey to the eye
-    with pytest.raises(BadPictureError, match="frozen"):
+    with pytest.raises(FrameCheckError, match="frozen"):
         check(frames)
 
 
@@ -186,22 +186,22 @@ def test_latents_that_are_not_finite_are_counted(value: float, dtype: torch.dtyp
     latents = torch.randn(1, 16, 5, 8, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
     check_latents(latents)
     latents[0, 3, 2, :2, 4] = value
-    with pytest.raises(BadPictureError, match=r"^2 of 6,400 latent values are NaN or infinite$"):
+    with pytest.raises(FrameCheckError, match=r"^2 of 6,400 latent values are NaN or infinite$"):
         check_latents(latents)
 
 
 def test_exploded_latents_are_refused_and_the_limit_is_the_models() -> None:
     latents = torch.randn(1, 16, 5, 8, 10, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(BadPictureError, match=r"exploded: their root mean square is 20\.02, above the limit of 10 "):
+    with pytest.raises(FrameCheckError, match=r"exploded: their root mean square is 20\.02, above the limit of 10 "):
         check_latents(latents * 20)
-    check_latents(latents * 20, PictureLimits(spread=30))
-    check_latents(latents * 20, PictureLimits(spread=None))
-    with pytest.raises(BadPictureError, match=r"mean square is 1\.001e\+30,"):  # whose squares float32 could not hold
+    check_latents(latents * 20, FrameLimits(spread=30))
+    check_latents(latents * 20, FrameLimits(spread=None))
+    with pytest.raises(FrameCheckError, match=r"mean square is 1\.001e\+30,"):  # whose squares float32 could not hold
         check_latents(latents * 1e30)
 
 
 def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:
-    family = FakeFamily()
+    family = FakeModel()
     clips: set[bytes] = set()
     for seed in range(40):
         for width in (16, 48):
@@ -211,7 +211,7 @@ def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:
             video = family.decode(request, latents)
             assert video.frames.shape == (5, 16, width, 3)
             check_frames(video, request.prompt, LIMITS)
-            assert np.array_equal(FakeFamily().decode(request, latents).frames, video.frames)
+            assert np.array_equal(FakeModel().decode(request, latents).frames, video.frames)
             clips.add(video.frames.tobytes())
     assert len(clips) == 80
 
@@ -221,22 +221,22 @@ def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:
     [("unlit", "is black"), ("flat", "is flat"), ("stuck 2", "is frozen"), ("garbled", "is noise")],
 )
 def test_the_stand_in_makes_each_bad_picture(prompt: str, message: str) -> None:
-    family, request = FakeFamily(), replace(REQUEST, prompt=prompt)
+    family, request = FakeModel(), replace(REQUEST, prompt=prompt)
     latents = family.denoise(request, family.encode_text(request), lambda _step: None)
     check_latents(latents)
-    with pytest.raises(BadPictureError, match=message):
+    with pytest.raises(FrameCheckError, match=message):
         check_frames(family.decode(request, latents), prompt, LIMITS)
 
 
-@pytest.mark.parametrize(("prompt", "passes_when_safe"), [("nan", False), ("nan unless safe", True)])
-def test_the_stand_in_makes_nan_latents_always_or_unless_safe(prompt: str, passes_when_safe: bool) -> None:
-    family, request = FakeFamily(), replace(REQUEST, prompt=prompt)
+@pytest.mark.parametrize(("prompt", "passes_with_exact_attention"), [("nan", False), ("nan unless safe", True)])
+def test_the_stand_in_makes_nan_latents_always_or_unless_safe(prompt: str, passes_with_exact_attention: bool) -> None:
+    family, request = FakeModel(), replace(REQUEST, prompt=prompt)
     embeddings = family.encode_text(request)
 
     def is_nan() -> bool:
         return bool(family.denoise(request, embeddings, lambda _step: None).isnan().any())
 
     assert is_nan()
-    with family.safe_attention():
-        assert is_nan() is not passes_when_safe
+    with family.exact_attention():
+        assert is_nan() is not passes_with_exact_attention
     assert is_nan()

@@ -16,7 +16,7 @@ def test_good_clips_keep_their_distance_and_spoilt_ones_are_refused(name: str) -
     path = model_paths()[name]
     config = load_model_config(path)
     family = load_model(config, inspect_model(config, path), 1)
-    limits = config.pictures
+    limits = config.frame_checks
     good = make_clips(family, config, 12)
     assert [clip.request.prompt for clip in good if clip.refusal(limits)] == []
     for clip in good:

@@ -2,7 +2,7 @@
 
 What a prompt begins with decides what happens: `error` raises, `memory` raises as a device does that is full, `die`
 ends the process, `stop` freezes it (`once PATH` behind either: only if PATH does not exist yet), `wait PATH` waits
-until PATH exists. `nan` makes NaN of the latents, `nan unless safe` only outside of `safe_attention`. `unlit`, `flat`,
+until PATH exists. `nan` makes NaN of the latents, `nan unless safe` only outside of `exact_attention`. `unlit`, `flat`,
 `stuck` and `garbled` give black, grey, frozen and noisy frames, by words that no check takes for an order. All else is
 a wave that moves.
 """
@@ -30,7 +30,7 @@ class FakeError(Exception):
     """Of no class that jobs/ knows."""
 
 
-class FakeFamily:
+class FakeModel:
     """See the module."""
 
     nag_coverage = Coverage(2, 2)
@@ -38,7 +38,7 @@ class FakeFamily:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self._is_safe = False
+        self._uses_exact_attention = False
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         self.calls.append(f"text {request.prompt}")
@@ -60,7 +60,7 @@ class FakeFamily:
             os.kill(os.getpid(), signal.SIGKILL)
         if words[0] == "stop" and (len(words) == 1 or is_first(Path(words[-1]))):
             os.kill(os.getpid(), signal.SIGSTOP)
-        if words[0] == "nan" and not (words[1:] == ["unless", "safe"] and self._is_safe):
+        if words[0] == "nan" and not (words[1:] == ["unless", "safe"] and self._uses_exact_attention):
             return torch.full((1,), torch.nan)
         return torch.zeros(1)
 
@@ -69,13 +69,13 @@ class FakeFamily:
         return VideoFrames(draw(request), request.fps)
 
     @contextmanager
-    def safe_attention(self) -> Generator[None]:
-        self.calls.append("safe_attention")
-        self._is_safe = True
+    def exact_attention(self) -> Generator[None]:
+        self.calls.append("exact_attention")
+        self._uses_exact_attention = True
         try:
             yield
         finally:
-            self._is_safe = False
+            self._uses_exact_attention = False
 
     def reset_peak_memory(self) -> None:
         self.calls.append("reset_peak_memory")
@@ -117,9 +117,9 @@ def is_first(path: Path) -> bool:
     return True
 
 
-def load_fake(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeFamily:
-    return FakeFamily()
+def load_fake(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeModel:
+    return FakeModel()
 
 
-def load_nothing(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeFamily:
+def load_nothing(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeModel:
     raise ModelFolderError("the weights are broken")
