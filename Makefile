@@ -37,13 +37,14 @@ check: install  ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/python -m tests.structure
 	@$(MAKE) --no-print-directory test
 
 chaos: install  ## inject every fault into a farm on this machine, and audit it (about half an hour)
-	$(BIN)/python -m tests.chaos.harness --report docs/chaos
+	$(BIN)/python -m tests.chaos.harness --report docs/measurements/chaos
 
 strikes: install  ## kill and stop each rank of groups that render, again and again (about two hours; resumes)
-	$(BIN)/python -m tests.chaos.harness.rank_strikes --report docs/parallel-faults
+	$(BIN)/python -m tests.chaos.harness.rank_strikes --report docs/measurements/parallel-faults
 
 format: install  ## format the code
 	$(BIN)/ruff format .

@@ -74,7 +74,9 @@ class StallPolicy:
         refuse_below("stall", self, 2, "heartbeat_timeout_s")
         refuse_below("stall", self, 1, "factor")
         if self.first_s < self.min_s:
-            raise ConfigError(f"stall.first_s must be at least stall.min_s, {self.min_s:g}, not {self.first_s:g}")
+            raise ConfigError(
+                f"stall.first_s must be at least stall.min_s, {self.min_s:g}, not {self.first_s:g}"
+            )
         if self.heartbeat_timeout_s < 2 * self.heartbeat_interval_s:
             raise ConfigError(
                 f"stall.heartbeat_timeout_s must be at least twice stall.heartbeat_interval_s, {2 * self.heartbeat_interval_s:g}, "
@@ -119,8 +121,23 @@ class RetryPolicy:
     max_outage_s: float = 1800.0
 
     def __post_init__(self) -> None:
-        refuse_below("retry", self, 1, "max_failed_workers", "max_lost_workers", "max_stalls", "max_memory_failures")
-        refuse_below("retry", self, 1, "max_frame_check_failures", "max_failures_of_worker", "max_losses_of_node")
+        refuse_below(
+            "retry",
+            self,
+            1,
+            "max_failed_workers",
+            "max_lost_workers",
+            "max_stalls",
+            "max_memory_failures",
+        )
+        refuse_below(
+            "retry",
+            self,
+            1,
+            "max_frame_check_failures",
+            "max_failures_of_worker",
+            "max_losses_of_node",
+        )
         refuse_below("retry", self, 1, "min_clips_to_stop")
         refuse_below("retry", self, 0, "max_quarantined", "max_outage_s")
         refuse_below("retry", self, 0.1, "back_off_s")
@@ -130,7 +147,9 @@ class RetryPolicy:
                 f"not {self.max_back_off_s:g}"
             )
         if not 0 <= self.max_quarantined_share <= 1:
-            raise ConfigError(f"retry.max_quarantined_share must be between 0 and 1, not {self.max_quarantined_share}")
+            raise ConfigError(
+                f"retry.max_quarantined_share must be between 0 and 1, not {self.max_quarantined_share}"
+            )
 
     def budget(self, failure_class: FailureClass) -> int:
         """How many failures of a class, of those that may pass, one clip is allowed."""
@@ -153,9 +172,21 @@ class EncodingConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
             raise ConfigError(f"encoding.crf must be between 0 and 51, not {self.crf}")
-        presets = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+        presets = (
+            "ultrafast",
+            "superfast",
+            "veryfast",
+            "faster",
+            "fast",
+            "medium",
+            "slow",
+            "slower",
+            "veryslow",
+        )
         if self.preset not in presets:
-            raise ConfigError(f"encoding.preset must be one of {', '.join(presets)}, not {self.preset!r}")
+            raise ConfigError(
+                f"encoding.preset must be one of {', '.join(presets)}, not {self.preset!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -177,10 +208,19 @@ class StoreConfig:
     lease_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.endpoint_url is not None and not self.endpoint_url.startswith(("http://", "https://")):
-            raise ConfigError(f"store.endpoint_url must begin with http:// or https://, not {self.endpoint_url!r}")
-        if self.endpoint_url is not None and "@" in self.endpoint_url.partition("://")[2].partition("/")[0]:
-            raise ConfigError("store.endpoint_url holds a password; give credentials in the environment instead")
+        if self.endpoint_url is not None and not self.endpoint_url.startswith(
+            ("http://", "https://")
+        ):
+            raise ConfigError(
+                f"store.endpoint_url must begin with http:// or https://, not {self.endpoint_url!r}"
+            )
+        if (
+            self.endpoint_url is not None
+            and "@" in self.endpoint_url.partition("://")[2].partition("/")[0]
+        ):
+            raise ConfigError(
+                "store.endpoint_url holds a password; give credentials in the environment instead"
+            )
         if self.max_attempts < 1:
             raise ConfigError(f"store.max_attempts must be at least 1, not {self.max_attempts}")
         if not (self.connect_timeout_s > 0 and self.read_timeout_s > 0):

@@ -30,7 +30,9 @@ def disk_errors(folder: Path) -> Generator[None]:
 
 def disk_full(folder: Path) -> DiskFullError:
     host = socket.gethostname()
-    return DiskFullError(f"no space for encoded clips in {folder} on {host}: free some, or set workers.spool_folder")
+    return DiskFullError(
+        f"no space for encoded clips in {folder} on {host}: free some, or set workers.spool_folder"
+    )
 
 
 def check_free(folder: Path, num_bytes: int) -> None:

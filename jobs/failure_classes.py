@@ -9,13 +9,21 @@ import errno
 from jobs.errors import FailureClass, JobError, StoreError, StoreRefusedError, StoreUnavailableError
 from pipelines.errors import FrameCheckError, GroupError, PipelineError
 
-MEMORY_TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # torch's allocators', cuBLAS' and cuDNN's
-MACHINE_ERRNOS = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT})
+MEMORY_TEXTS = (
+    "out of memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",
+)  # torch's allocators', cuBLAS' and cuDNN's
+MACHINE_ERRNOS = frozenset(
+    {errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT}
+)
 
 
 def classify(error: Exception) -> tuple[FailureClass, bool]:
     """The class of a failure, and whether another attempt may pass."""
-    if isinstance(error, StoreError) and not isinstance(error, StoreRefusedError | StoreUnavailableError):
+    if isinstance(error, StoreError) and not isinstance(
+        error, StoreRefusedError | StoreUnavailableError
+    ):
         return "code", False  # one object is not as it should be; the store is
     if isinstance(error, JobError):
         return error.failure_class, error.may_pass_on_retry

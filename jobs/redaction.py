@@ -32,13 +32,22 @@ _PEM_LABEL = "[A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
 # What is masked is the group, or the whole match where there is none.
 PATTERNS = (
     re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{16,}"),
-    re.compile(rf"X-Amz-(?:Signature|Security-Token|Credential){_IS}([^\s&\"'<>,;]+)", re.IGNORECASE),
+    re.compile(
+        rf"X-Amz-(?:Signature|Security-Token|Credential){_IS}([^\s&\"'<>,;]+)", re.IGNORECASE
+    ),
     re.compile(rf"Authorization{_IS}([^\s\"'][^\r\n\"']*)", re.IGNORECASE),
-    re.compile(rf"aws_?(?:secret_?access_?key|session_?token){_IS}([A-Za-z0-9/+=%_-]{{16,}})", re.IGNORECASE),
+    re.compile(
+        rf"aws_?(?:secret_?access_?key|session_?token){_IS}([A-Za-z0-9/+=%_-]{{16,}})",
+        re.IGNORECASE,
+    ),
     re.compile(r"Bearer[ \t]{1,4}([A-Za-z0-9._~+/=-]{8,})"),
     # in small letters it is also a word, as in "a standard bearer walking": a token has a digit or is long
-    re.compile(r"bearer[ \t]{1,4}((?:[A-Za-z._~+/=-]{0,64}[0-9]|[A-Za-z._~+/=-]{24})[A-Za-z0-9._~+/=-]*)"),
-    re.compile(r"://([^\s/?#\"'<>:@]{0,256}:[^\s/?#\"'<>]{1,1024})@"),  # user:password, which may hold an @
+    re.compile(
+        r"bearer[ \t]{1,4}((?:[A-Za-z._~+/=-]{0,64}[0-9]|[A-Za-z._~+/=-]{24})[A-Za-z0-9._~+/=-]*)"
+    ),
+    re.compile(
+        r"://([^\s/?#\"'<>:@]{0,256}:[^\s/?#\"'<>]{1,1024})@"
+    ),  # user:password, which may hold an @
     re.compile(rf"-----BEGIN {_PEM_LABEL}.*?(?:-----END {_PEM_LABEL}|\Z)", re.DOTALL),
     re.compile(r"hf_[A-Za-z0-9]{16,}"),
 )
@@ -92,19 +101,28 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
         if name.upper() in SECRET_NAMES or name.upper().endswith(SECRET_ENDINGS):
             yield value.strip()
             yield from (line.strip() for line in value.splitlines())
-    token_path = environment.get(TOKEN_PATH_NAME) or f"{environment.get('HOME', '')}/.ray/auth_token"
+    token_path = (
+        environment.get(TOKEN_PATH_NAME) or f"{environment.get('HOME', '')}/.ray/auth_token"
+    )
     try:
         path = Path(token_path)
         if path.is_file():
             with path.open("rb") as file:
                 yield file.read(MAX_TOKEN_FILE_BYTES).decode(errors="replace").strip()
-    except (OSError, ValueError):  # a file that cannot be read tells this process no secret; ValueError: a NUL in it
+    except (
+        OSError,
+        ValueError,
+    ):  # a file that cannot be read tells this process no secret; ValueError: a NUL in it
         return
 
 
 def _forms(secret: str) -> Iterator[str]:
     """A secret as it is, as a URL holds it, and as `repr` and JSON write it."""
     yield secret
-    yield from (quoted(secret, safe=safe, errors="replace") for quoted in (quote, quote_plus) for safe in ("", "/"))
+    yield from (
+        quoted(secret, safe=safe, errors="replace")
+        for quoted in (quote, quote_plus)
+        for safe in ("", "/")
+    )
     yield repr(secret)[1:-1]
     yield from (json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False))

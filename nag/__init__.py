@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
     from nag.formulas.normalized_attention_guidance import normalized_attention_guidance
     from nag.formulas.value_sign_flip import value_sign_flip
-    from nag.installation.installation import Coverage, InstalledNag, encode_negative_prompt, guide, install
+    from nag.installation.installation import (
+        Coverage,
+        InstalledNag,
+        encode_negative_prompt,
+        guide,
+        install,
+    )
 
 _NEEDS_TORCH = {  # no name here may be a module's too: importing that module would put it in the name's place
     "Coverage": "nag.installation.installation",

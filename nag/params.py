@@ -41,7 +41,9 @@ class NagParams:
         for name in ("nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end"):
             _require_finite(name, getattr(self, name))
         if self.nag_scale < 1:
-            raise NagParameterError(f"nag_scale must be at least 1 (1 is no guidance), not {self.nag_scale}")
+            raise NagParameterError(
+                f"nag_scale must be at least 1 (1 is no guidance), not {self.nag_scale}"
+            )
         if self.nag_tau <= 0:
             raise NagParameterError(f"nag_tau must be above 0, not {self.nag_tau}")
         if not 0 <= self.nag_alpha <= 1:

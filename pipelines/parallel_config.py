@@ -30,9 +30,13 @@ class ParallelConfig:
             if number < 1:
                 raise ModelConfigError(f"parallel.{name} must be at least 1, not {_shown(number)}")
             if number > MAX_RANKS:
-                raise ModelConfigError(f"parallel.{name} must be at most {MAX_RANKS}, not {_shown(number)}")
+                raise ModelConfigError(
+                    f"parallel.{name} must be at most {MAX_RANKS}, not {_shown(number)}"
+                )
         if self.across_hosts and self.degree == 1:
-            raise ModelConfigError("parallel.across_hosts is for groups: give ulysses or ring above 1, or leave it out")
+            raise ModelConfigError(
+                "parallel.across_hosts is for groups: give ulysses or ring above 1, or leave it out"
+            )
 
     @property
     def degree(self) -> int:
@@ -40,7 +44,11 @@ class ParallelConfig:
         return self.ulysses * self.ring
 
     def __str__(self) -> str:
-        parts = [f"{name} {getattr(self, name)}" for name in ("ulysses", "ring") if getattr(self, name) > 1]
+        parts = [
+            f"{name} {getattr(self, name)}"
+            for name in ("ulysses", "ring")
+            if getattr(self, name) > 1
+        ]
         return (" x ".join(parts) or "one device") + (" across hosts" if self.across_hosts else "")
 
 

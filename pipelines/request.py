@@ -35,12 +35,20 @@ class VideoShape:
     width: int
 
     def __post_init__(self) -> None:
-        for name, most in (("num_frames", MAX_FRAMES), ("height", MAX_SIDE_PX), ("width", MAX_SIDE_PX)):
+        for name, most in (
+            ("num_frames", MAX_FRAMES),
+            ("height", MAX_SIDE_PX),
+            ("width", MAX_SIDE_PX),
+        ):
             if not 1 <= getattr(self, name) <= most:
-                raise RequestError(f"{name} must be between 1 and {most:,}, not {getattr(self, name)}")
+                raise RequestError(
+                    f"{name} must be between 1 and {most:,}, not {getattr(self, name)}"
+                )
         for name in ("height", "width"):
             if getattr(self, name) % 2:
-                raise RequestError(f"{name} must be even (H.264 with yuv420p), not {getattr(self, name)}")
+                raise RequestError(
+                    f"{name} must be even (H.264 with yuv420p), not {getattr(self, name)}"
+                )
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}x{self.num_frames}"
@@ -57,10 +65,16 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= 1000:
-            raise RequestError(f"num_inference_steps must be between 1 and 1000, not {self.num_inference_steps}")
+            raise RequestError(
+                f"num_inference_steps must be between 1 and 1000, not {self.num_inference_steps}"
+            )
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
-            raise RequestError(f"guidance_scale must be at least 1 (1 is no guidance), not {self.guidance_scale}")
-        if self.flow_shift is not None and not (math.isfinite(self.flow_shift) and self.flow_shift > 0):
+            raise RequestError(
+                f"guidance_scale must be at least 1 (1 is no guidance), not {self.guidance_scale}"
+            )
+        if self.flow_shift is not None and not (
+            math.isfinite(self.flow_shift) and self.flow_shift > 0
+        ):
             raise RequestError(f"flow_shift must be above 0, not {self.flow_shift}")
         if not 0 <= self.seed <= MAX_SEED:
             raise RequestError(f"seed must be between 0 and {MAX_SEED}, not {self.seed}")
@@ -94,7 +108,9 @@ class GenerationRequest:
     @property
     def attention_params(self) -> GuidanceParams | None:
         """What guides the attention; None where the method, the negative prompt or the strength leaves it alone."""
-        params = {"nag": self.nag, "cfg+nag": self.nag, "vsf": self.vsf, "nasa": self.nasa}.get(self.method)
+        params = {"nag": self.nag, "cfg+nag": self.nag, "vsf": self.vsf, "nasa": self.nasa}.get(
+            self.method
+        )
         return params if params and params.is_active and self.negative_prompt.strip() else None
 
     @property
@@ -110,7 +126,9 @@ class GenerationRequest:
         for name in ("prompt", "negative_prompt"):
             check_text(name, getattr(self, name))
         if self.method not in get_args(GuidanceMethod):
-            raise RequestError(f"method must be one of {', '.join(get_args(GuidanceMethod))}, not {self.method!r}")
+            raise RequestError(
+                f"method must be one of {', '.join(get_args(GuidanceMethod))}, not {self.method!r}"
+            )
         guidance_scale = self.sampling.guidance_scale
         if self.has_cfg and guidance_scale == 1:
             raise RequestError(
@@ -139,9 +157,13 @@ def check_text(name: str, text: str) -> None:
         RequestError: too long, a control character other than tab and newline, or half a surrogate pair.
     """
     if len(text) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed")
+        raise RequestError(
+            f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed"
+        )
     if found := _CONTROL_CHARACTER.search(text):
-        raise RequestError(f"{name} holds the control character U+{ord(found[0]):04X} at position {found.start() + 1}")
+        raise RequestError(
+            f"{name} holds the control character U+{ord(found[0]):04X} at position {found.start() + 1}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,9 +172,13 @@ class TextEmbeddings:
 
     prompt_embeds: torch.Tensor  # (1, L, D)
     prompt_attention_mask: torch.Tensor | None  # (1, L)
-    negative_prompt_embeds: torch.Tensor | None = None  # (1, L, D), for the attention; None if unguided
+    negative_prompt_embeds: torch.Tensor | None = (
+        None  # (1, L, D), for the attention; None if unguided
+    )
     negative_prompt_attention_mask: torch.Tensor | None = None  # (1, L)
-    unconditional_embeds: torch.Tensor | None = None  # (1, L, D), for classifier-free guidance; None where it is off
+    unconditional_embeds: torch.Tensor | None = (
+        None  # (1, L, D), for classifier-free guidance; None where it is off
+    )
     unconditional_attention_mask: torch.Tensor | None = None  # (1, L)
 
 

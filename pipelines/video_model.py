@@ -38,7 +38,9 @@ class VideoModel(Protocol):
         """Embeds the prompt and, where anything needs it, the negative prompt; each distinct text once."""
         ...
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         """Denoises from the request's seed alone.
 
         Returns:

@@ -42,7 +42,9 @@ def no_aws_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def s3_environment(s3_server: LocalS3, no_aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> LocalS3:
+def s3_environment(
+    s3_server: LocalS3, no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> LocalS3:
     """The server, and the variables with which boto3 finds it."""
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)

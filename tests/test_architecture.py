@@ -3,30 +3,19 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("nag", "pipelines", "jobs")
-MAX_MODULES = 16
-
-# Each package's folders, lowest first. "" stands for the modules beside the folders. Imports point down.
-ORDER = {
-    "nag": ("", "formulas", "attention", "adapters", "installation"),
-    "pipelines": (
-        "", "frame_checks", "attention", "catalog", "context_parallel", "families", "cost",
-        "shapes", "shapes/training", "shapes/evaluation",
-    ),
-    "jobs": (
-        "", "manifest", "plan", "media", "store", "records", "schedule", "worker", "group", "cluster", "run",
-        "bench/design", "bench/measuring", "bench/reporting", "bench", "cli",
-    ),
-}  # fmt: skip
-# A program and the interface of a library reach up to the highest folder.
-ENTRIES = {"jobs/__main__.py", "nag/__init__.py"}
+from tests.structure import (
+    MAX_MODULES,
+    PACKAGES,
+    ROOT,
+    imports,
+    modules,
+    modules_per_folder,
+    upward_imports,
+)
 
 MAY_IMPORT = {"nag": set[str](), "pipelines": {"nag"}, "jobs": {"pipelines", "nag"}}
 NAG_FOR_JOBS = {"nag.errors", "nag.params"}  # the modules of nag without tensors
@@ -47,66 +36,27 @@ LIGHT = (
 )  # fmt: skip
 
 
-@cache
-def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted((ROOT / package).rglob("*.py")):
-        yield path.relative_to(ROOT).as_posix(), tree_of(path)
-
-
-def imports(tree: ast.Module) -> Iterator[str]:
-    """Yield each imported module; `from package import module` yields the module."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, "imports are absolute"
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                yield full if (ROOT / full.replace(".", "/")).with_suffix(".py").is_file() else node.module
-
-
-def folder_of(package: str, path: str) -> str:
-    return Path(path).parent.relative_to(package).as_posix().removeprefix(".")
-
-
-def path_of(module: str) -> str:
-    path = ROOT / module.replace(".", "/")
-    return (
-        (path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py")
-        .relative_to(ROOT)
-        .as_posix()
-    )
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_between_packages_point_one_way(package: str) -> None:
     for path, tree in modules(package):
-        own = {name.split(".")[0] for name in imports(tree)} & {*PACKAGES, "infra", "tests", "benchmarks"} - {package}
+        own = {name.split(".")[0] for name in imports(tree)} & {
+            *PACKAGES,
+            "infra",
+            "tests",
+            "benchmarks",
+        } - {package}
         assert own <= MAY_IMPORT[package], path
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_between_folders_point_down(package: str) -> None:
-    order = ORDER[package]
-    upward = [
-        f"{path} imports {name}"
-        for path, tree in modules(package)
-        for name in imports(tree)
-        if name.startswith(f"{package}.") and path not in ENTRIES
-        and order.index(folder_of(package, path_of(name))) > order.index(folder_of(package, path))
-    ]  # fmt: skip
-    assert upward == []
+    assert upward_imports(package) == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_folder_has_few_modules(package: str) -> None:
-    for folder in ORDER[package]:
-        found = [path for path in (ROOT / package / folder).glob("*.py") if path.name != "__init__.py"]
-        assert len(found) <= MAX_MODULES, f"{package}/{folder}"
+    crowded = {folder: n for folder, n in modules_per_folder(package).items() if n > MAX_MODULES}
+    assert crowded == {}
 
 
 def test_a_package_file_imports_nothing_of_its_own_except_where_it_is_the_interface() -> None:
@@ -123,12 +73,18 @@ def test_jobs_sees_of_nag_only_the_modules_without_tensors() -> None:
 
 def test_pipelines_knows_neither_ray_nor_s3() -> None:
     for path, tree in modules("pipelines"):
-        assert not {name.split(".")[0] for name in imports(tree)} & {"ray", "boto3", "botocore"}, path
+        assert not {name.split(".")[0] for name in imports(tree)} & {"ray", "boto3", "botocore"}, (
+            path
+        )
 
 
 @pytest.mark.parametrize("library", list(ONLY_IN))
 def test_a_library_is_imported_in_its_folder_only(library: str) -> None:
-    found = {path for path, tree in modules("jobs") if library in {name.split(".")[0] for name in imports(tree)}}
+    found = {
+        path
+        for path, tree in modules("jobs")
+        if library in {name.split(".")[0] for name in imports(tree)}
+    }
     assert [path for path in found if not path.startswith(ONLY_IN[library])] == []
 
 
@@ -144,7 +100,9 @@ def test_light_folders_load_without_torch_and_ray() -> None:
         f"import sys, {', '.join(names)}\n"
         "sys.exit(' '.join(name for name in ('torch', 'ray', 'diffusers', 'transformers') if name in sys.modules) or 0)"
     )
-    finished = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr
 
 
@@ -167,16 +125,21 @@ def test_no_file_is_called_utils(package: str) -> None:
 def test_nothing_is_loaded_by_pickle_or_runs_a_models_own_code() -> None:
     for package in PACKAGES:
         for path, tree in modules(package):
-            assert not {"pickle", "cloudpickle", "dill"} & {name.split(".")[0] for name in imports(tree)}, path
+            assert not {"pickle", "cloudpickle", "dill"} & {
+                name.split(".")[0] for name in imports(tree)
+            }, path
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call):
                     for keyword in node.keywords:
-                        is_true = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+                        is_true = (
+                            isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+                        )
                         assert not (keyword.arg in {"trust_remote_code", "shell"} and is_true), path
                     name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
                     root = (
                         node.func.value.id
-                        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name)
+                        if isinstance(node.func, ast.Attribute)
+                        and isinstance(node.func.value, ast.Name)
                         else ""
                     )
                     assert (root, name) not in {("torch", "load"), ("os", "system")}, path

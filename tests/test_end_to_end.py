@@ -44,15 +44,30 @@ def store(s3_environment: LocalS3) -> Store:
     return open_store(OUTPUT, StoreConfig())
 
 
-def submit(cluster: LocalRay, output: str = OUTPUT, submission_id: str | None = None) -> "subprocess.Popen[str]":
+def submit(
+    cluster: LocalRay, output: str = OUTPUT, submission_id: str | None = None
+) -> "subprocess.Popen[str]":
     name = [f"--submission-id={submission_id}"] if submission_id else []
     command = [
-        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", *name, "--working-dir=examples", "--"),
+        *(
+            ray_command(),
+            "job",
+            "submit",
+            f"--address={cluster.dashboard_url}",
+            *name,
+            "--working-dir=examples",
+            "--",
+        ),
         *("python", "-m", "jobs", "render", "shapes.yaml", "--output", output),
     ]
     environment = cluster.environment()
     return subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -72,7 +87,9 @@ def rclone(server: LocalS3, *arguments: str) -> str:
         "RCLONE_S3_SECRET_ACCESS_KEY": server.secret_key,
     }
     program = Path(sysconfig.get_path("scripts")) / "rclone"
-    finished = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, check=True)
+    finished = subprocess.run(
+        [program, *arguments], env=environment, capture_output=True, text=True, check=True
+    )
     return finished.stdout
 
 
@@ -95,7 +112,9 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
     records = [read_record(store, clip_id) for clip_id in committed_ids(store)]
     assert len(records) == 24
     assert len({record.name for record in records}) == 24
-    assert len({record.sha256 for record in records}) == 24  # the same prompt with two negatives is two clips
+    assert (
+        len({record.sha256 for record in records}) == 24
+    )  # the same prompt with two negatives is two clips
     assert {str(record.nag_coverage) for record in records} == {"5 of 5"}
 
     root = f":s3:{OUTPUT.removeprefix('s3://')}"
@@ -190,6 +209,8 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
         observer = RunProgress(len(specs), Console(quiet=True), lambda *_: None)
         Dispatcher(setup, RunConfig(), num_workers, 0, observer).run(iter(ordered))
         store = open_store(output, StoreConfig())
-        digests.append({clip_id: read_record(store, clip_id).sha256 for clip_id in committed_ids(store)})
+        digests.append(
+            {clip_id: read_record(store, clip_id).sha256 for clip_id in committed_ids(store)}
+        )
     assert digests[0] == digests[1]
     assert len(set(digests[0].values())) == len(specs)

@@ -13,7 +13,9 @@ MANIFEST = "name: spring\nmodel: shapes-wan\nclips: [{prompt: a circle}]\n"
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
     environment = {**os.environ, **variables}
-    finished = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
@@ -22,7 +24,9 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that a wheel of this repository was unpacked into."""
     folder = tmp_path_factory.mktemp("wheel")
-    tracked = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY).splitlines()
+    tracked = run(
+        "git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY
+    ).splitlines()
     source = folder / "source"
     for name in tracked:
         target = source / name
@@ -37,7 +41,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None:
-    names = {path.name for path in installed.iterdir() if path.is_dir() and not path.name.endswith(".dist-info")}
+    names = {
+        path.name
+        for path in installed.iterdir()
+        if path.is_dir() and not path.name.endswith(".dist-info")
+    }
     assert names == {"nag", "pipelines", "jobs", "configs", "bin"}
 
 
@@ -49,7 +57,15 @@ def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Pat
     )
     for place in run(sys.executable, "-c", where, cwd=tmp_path, PYTHONPATH=str(installed)).split():
         assert Path(place).is_relative_to(installed)
-    command = (sys.executable, "-m", "jobs", "plan", "spring.yaml", "--output", (tmp_path / "out").as_uri())
+    command = (
+        sys.executable,
+        "-m",
+        "jobs",
+        "plan",
+        "spring.yaml",
+        "--output",
+        (tmp_path / "out").as_uri(),
+    )
     assert "spring: 1 clip" in run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
 
 
@@ -62,5 +78,7 @@ def test_an_installed_wheel_renders_the_shapes_model(installed: Path, tmp_path: 
         "config = load_model_config(path)\n"
         "print(load_model(config, inspect_model(config, path), 1).nag_coverage)\n"
     )
-    printed = run(sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(installed))
+    printed = run(
+        sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(installed)
+    )
     assert "5 of 5" in printed

@@ -22,7 +22,9 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.models
-def test_the_example_of_nag_alone_runs_on_stock_pipelines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_nag_alone_runs_on_stock_pipelines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LTX's weights are replaced by tiny ones and its sizes with them; the rest runs as written."""
     tiny.ltx_pipeline().save_pretrained(tmp_path / "ltx")
     (program,) = blocks("python")
@@ -49,11 +51,15 @@ def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
     (manifest,) = blocks("yaml")
     assert yaml.safe_load(manifest)["output"] == "s3://renders/spring"
     (tmp_path / "spring.yaml").write_text(manifest)
-    assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4 * 2
+    assert (
+        len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4 * 2
+    )
 
 
 def test_the_manifest_of_the_page_on_groups_plans(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[1] / "docs" / "parallel.md").read_text()
+    page = (
+        Path(__file__).parents[1] / "docs" / "explanation" / "context-parallelism.md"
+    ).read_text()
     (manifest,) = re.findall(r"```yaml\n(name:.*?)```", page, re.DOTALL)
     (tmp_path / "spring.yaml").write_text(manifest)
     specs = open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs()
@@ -71,4 +77,6 @@ def test_the_manifest_of_the_help_plans(tmp_path: Path) -> None:
     text = re.search(r"^  name: .*?\n(?=\n)", MANIFEST_HELP, re.DOTALL | re.MULTILINE)
     assert text
     (tmp_path / "spring.yaml").write_text(text[0])
-    assert len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 2 * 4 * 2
+    assert (
+        len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 2 * 4 * 2
+    )

@@ -1,1 +1,1 @@
-"""The tables and plots of docs/parallel-cost."""
+"""The tables and plots of docs/measurements/parallel-cost."""

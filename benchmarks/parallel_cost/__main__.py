@@ -1,6 +1,6 @@
-"""Writes docs/parallel-cost: what groups of the published models cost and gain, as text, CSV and a plot.
+"""Writes docs/measurements/parallel-cost: what groups of the published models cost and gain, as text, CSV and a plot.
 
-    python -m benchmarks.parallel_cost docs/parallel-cost
+    python -m benchmarks.parallel_cost docs/measurements/parallel-cost
 
 Decides the words; the tables are `parallel_tables`'s, the curves `plots`'s, and what was counted `cost_check`'s.
 """
@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.parallel_cost.plot import draw_speed_ups
-from benchmarks.parallel_cost.tables import FEW_STEPS, csv_text, few_steps_table, public_table, size_table
+from benchmarks.parallel_cost.tables import (
+    FEW_STEPS,
+    csv_text,
+    few_steps_table,
+    public_table,
+    size_table,
+)
 from jobs.bench.reporting.plots import require_matplotlib
 from jobs.bench.reporting.tables import markdown_table
 from pipelines.cost.advice import ADVICE_FOOTNOTE, LONG_S, advise
@@ -38,8 +44,8 @@ CHECKED_CUTS = (ONE_DEVICE, ParallelConfig(ulysses=4), ParallelConfig(2, 2))
 INTRODUCTION = f"""\
 # What a group costs
 
-One clip on several devices ([parallel.md](parallel.md)): what each rank computes and sends, from which bandwidth on
-that is faster than one device, and by how much. `python -m benchmarks.parallel_cost docs/parallel-cost` writes this
+One clip on several devices ([context-parallelism.md](../explanation/context-parallelism.md)): what each rank computes and sends, from which bandwidth on
+that is faster than one device, and by how much. `python -m benchmarks.parallel_cost docs/measurements/parallel-cost` writes this
 page. Operations and bytes are counts; **times are predictions from them: nothing here was run on a GPU.** `nagfarm
 plan` says the same of a manifest's clips.
 
@@ -79,7 +85,9 @@ the text encoder and the autoencoder too.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Write what groups cost, as PREFIX.md, PREFIX.csv and PREFIX.png.")
+    parser = argparse.ArgumentParser(
+        description="Write what groups cost, as PREFIX.md, PREFIX.csv and PREFIX.png."
+    )
     parser.add_argument("prefix", type=Path, metavar="PREFIX")
     prefix: Path = parser.parse_args(arguments).prefix
     require_matplotlib()
@@ -97,7 +105,11 @@ def report_text() -> str:
     ltx, wan = _break_even("LTX 0.9.5, its own size"), _break_even("Wan 2.1 14B, 480p")
     example = SIZES["Wan 2.1 14B, 720p"]
     name = f"wan2.1-t2v-14b {example.shape}, {example.num_inference_steps} steps"
-    lines = [line for cut in (ParallelConfig(ulysses=4), ONE_DEVICE) for line in advise(name, example, cut)]
+    lines = [
+        line
+        for cut in (ParallelConfig(ulysses=4), ONE_DEVICE)
+        for line in advise(name, example, cut)
+    ]
     advice = "\n".join([*lines, ADVICE_FOOTNOTE])
     sizes = "\n".join(_size_text(name, work) for name, work in SIZES.items())
     return f"""\

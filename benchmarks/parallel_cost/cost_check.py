@@ -67,7 +67,10 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
     root = type(pipeline.transformer).__name__
     return Counted(
         operations.get_total_flops(),
-        sum(sum(by_module[f"{root}.{layers}.{layer}"].values()) for layer in range(forward.geometry.num_layers)),
+        sum(
+            sum(by_module[f"{root}.{layers}.{layer}"].values())
+            for layer in range(forward.geometry.num_layers)
+        ),
         collectives.num_calls,
         collectives.sent_bytes,
     )
@@ -97,7 +100,10 @@ def _in_bfloat16(transformer: Any) -> Any:
 def _arguments(forward: Forward) -> dict[str, torch.Tensor | int]:
     geometry, shape, rows = forward.geometry, forward.shape, forward.num_rows
     frames = (shape.num_frames - 1) // geometry.frames_per_token + 1
-    height, width = shape.height // geometry.height_per_token, shape.width // geometry.width_per_token
+    height, width = (
+        shape.height // geometry.height_per_token,
+        shape.width // geometry.width_per_token,
+    )
     text = _empty(rows, geometry.num_text_tokens, _TEXT_CHANNELS)
     timestep = _empty(rows)
     if geometry.family == "wan":
@@ -124,11 +130,18 @@ def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
     pipeline._guidance_scale = forward.num_rows
     mask = None if forward.geometry.family == "wan" else _empty(1, forward.geometry.num_text_tokens)
     with nag.install(pipeline) as installed:
-        negative = nag.NegativeText(_empty(1, forward.geometry.num_text_tokens, _TEXT_CHANNELS), mask)
-        guided: AbstractContextManager[None] = (
-            installed.guide(negative, NagParams(nag_scale=5)) if forward.num_guided_rows else nullcontext()
+        negative = nag.NegativeText(
+            _empty(1, forward.geometry.num_text_tokens, _TEXT_CHANNELS), mask
         )
-        with guided, pipeline.transformer.cache_context("cond" if forward.num_rows == 1 else "cond_uncond"):
+        guided: AbstractContextManager[None] = (
+            installed.guide(negative, NagParams(nag_scale=5))
+            if forward.num_guided_rows
+            else nullcontext()
+        )
+        with (
+            guided,
+            pipeline.transformer.cache_context("cond" if forward.num_rows == 1 else "cond_uncond"),
+        ):
             yield
 
 
@@ -139,7 +152,9 @@ def _missing_peers(pipeline: Any, parallel: ParallelConfig) -> Generator[None]:
         yield
         return
     options = _FAKE_GROUP.Options()  # with a time-out, as real groups have
-    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options)
+    distributed.init_process_group(
+        "fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options
+    )
     try:
         split = ShardedPipeline(pipeline, parallel, torch.device("cpu"))
         try:

@@ -86,7 +86,9 @@ class CollectiveCounter(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        namespace, _, name = str(getattr(func, "_schema", func)).split("(")[0].split(".")[0].partition("::")
+        namespace, _, name = (
+            str(getattr(func, "_schema", func)).split("(")[0].split(".")[0].partition("::")
+        )
         if namespace in _NAMESPACES and name not in _NO_EXCHANGE:
             self.collectives.append(_read_call(namespace, name, args))
         return func(*args, **(kwargs or {}))
@@ -97,14 +99,25 @@ def _read_call(namespace: str, name: str, args: tuple[Any, ...]) -> Collective:
     input, and in front of it the output, unless one is the other.
     """
     is_direct = namespace == "c10d"
-    place = next(place for place, arg in enumerate(args) if isinstance(arg, torch.ScriptObject)) if is_direct else -1
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(args[place - 1 if is_direct else 0]))
+    place = (
+        next(place for place, arg in enumerate(args) if isinstance(arg, torch.ScriptObject))
+        if is_direct
+        else -1
+    )
+    num_bytes = sum(
+        tensor.numel() * tensor.element_size()
+        for tensor in _tensors(args[place - 1 if is_direct else 0])
+    )
     return Collective(_NAMES.get(name, name), num_bytes, _group_size(args[place]))
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     """Of a tensor, or a list of them."""
-    return [value] if isinstance(value, torch.Tensor) else [tensor for entry in value for tensor in _tensors(entry)]
+    return (
+        [value]
+        if isinstance(value, torch.Tensor)
+        else [tensor for entry in value for tensor in _tensors(entry)]
+    )
 
 
 def _group_size(group: Any) -> int:

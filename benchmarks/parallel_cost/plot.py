@@ -1,14 +1,30 @@
-"""The curves of docs/parallel-cost: speed-up against bandwidth."""
+"""The curves of docs/measurements/parallel-cost: speed-up against bandwidth."""
 
 from pathlib import Path
 from typing import Any
 
 from benchmarks.parallel_cost.tables import refusal
 from jobs.bench.reporting.plots import DPI, add_legend, make_axes
-from pipelines.cost.prediction import H100, INTERCONNECTS, START_S, Interconnect, Work, break_even_bytes_per_s, speed_up
+from pipelines.cost.prediction import (
+    H100,
+    INTERCONNECTS,
+    START_S,
+    Interconnect,
+    Work,
+    break_even_bytes_per_s,
+    speed_up,
+)
 from pipelines.parallel_config import ParallelConfig
 
-DEGREE_COLOURS = {2: "#1f77b4", 3: "#9467bd", 4: "#2ca02c", 5: "#bcbd22", 6: "#ff7f0e", 7: "#8c564b", 8: "#d62728"}
+DEGREE_COLOURS = {
+    2: "#1f77b4",
+    3: "#9467bd",
+    4: "#2ca02c",
+    5: "#bcbd22",
+    6: "#ff7f0e",
+    7: "#8c564b",
+    8: "#d62728",
+}
 
 
 def draw_speed_ups(works: dict[str, Work], path: Path) -> None:
@@ -33,7 +49,9 @@ def draw_speed_ups(works: dict[str, Work], path: Path) -> None:
 
 
 def _draw_speed_up(axis: Any, work: Work, parallel: ParallelConfig, colour: str) -> None:
-    links = [Interconnect("", 10 ** (8.6 + point / 20), START_S) for point in range(70)]  # 0.4 to 1100 GB/s
+    links = [
+        Interconnect("", 10 ** (8.6 + point / 20), START_S) for point in range(70)
+    ]  # 0.4 to 1100 GB/s
     rates = [link.bytes_per_s / 1e9 for link in links]
     gains = [speed_up(work, parallel, H100, link) for link in links]
     axis.plot(rates, gains, color=colour, label=f"{parallel.degree} devices")

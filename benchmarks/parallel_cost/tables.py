@@ -45,7 +45,14 @@ def refusal(work: Work, parallel: ParallelConfig) -> str | None:
 
 def size_table(work: Work) -> str:
     """One model and size: a line for each degree, by ulysses and by ring."""
-    head = ("degree", "PFLOP", "ulysses: GB", "break-even GB/s", *(link.name for link in INTERCONNECTS), "at best")
+    head = (
+        "degree",
+        "PFLOP",
+        "ulysses: GB",
+        "break-even GB/s",
+        *(link.name for link in INTERCONNECTS),
+        "at best",
+    )
     head += ("ring: GB", "break-even GB/s", NVLINK_H100.name)
     return markdown_table(head, [_size_cells(work, degree) for degree in DEGREES])
 
@@ -61,7 +68,9 @@ def _size_cells(work: Work, degree: int) -> tuple[str, ...]:
     )
 
 
-def _cut_cells(work: Work, cut: ParallelConfig, links: tuple[Interconnect | None, ...]) -> tuple[str, ...]:
+def _cut_cells(
+    work: Work, cut: ParallelConfig, links: tuple[Interconnect | None, ...]
+) -> tuple[str, ...]:
     """What it sends, from which bandwidth on it gains, and how much on each interconnect; None is one without delay."""
     if cut.degree == 1:
         return tuple(NOTHING for _ in range(2 + len(links)))
@@ -71,7 +80,10 @@ def _cut_cells(work: Work, cut: ParallelConfig, links: tuple[Interconnect | None
     return (
         f"{step_sent_bytes(work, cut) / 1e9:.2f}",
         "none" if break_even is None else f"{break_even / 1e9:.1f}",
-        *(f"{speed_up(work, cut, H100, link) if link else best_speed_up(work, cut, H100):.2f}" for link in links),
+        *(
+            f"{speed_up(work, cut, H100, link) if link else best_speed_up(work, cut, H100):.2f}"
+            for link in links
+        ),
     )
 
 
@@ -82,7 +94,10 @@ def few_steps_table() -> str:
     for name, full in SIZES.items():
         work = replace(full, num_inference_steps=FEW_STEPS, method="nag")
         cuts = [ParallelConfig(ulysses=degree) for degree in degrees]
-        gains = (NOTHING if refusal(work, cut) else f"{best_speed_up(work, cut, H100):.2f}" for cut in cuts)
+        gains = (
+            NOTHING if refusal(work, cut) else f"{best_speed_up(work, cut, H100):.2f}"
+            for cut in cuts
+        )
         lines.append((name, *gains))
     return markdown_table(("", *(f"{degree} devices" for degree in degrees)), lines)
 
@@ -97,7 +112,9 @@ def public_table() -> str:
 
 def _public_cells(figure: PublicFigure) -> tuple[str, ...]:
     work = figure.work
-    group = predict(work, ParallelConfig(ulysses=figure.num_devices), figure.device, figure.interconnect)
+    group = predict(
+        work, ParallelConfig(ulysses=figure.num_devices), figure.device, figure.interconnect
+    )
     single = predict(work, ONE_DEVICE, figure.device, figure.interconnect)
     predicted = single.total_s / group.total_s
     is_near = abs(predicted / figure.speed_up - 1) <= AGREEMENT
@@ -124,7 +141,11 @@ def csv_text() -> str:
         ]
     )  # fmt: skip
     for name, work in SIZES.items():
-        groups = [cut for degree in DEGREES[1:] for cut in (ParallelConfig(degree), ParallelConfig(ring=degree))]
+        groups = [
+            cut
+            for degree in DEGREES[1:]
+            for cut in (ParallelConfig(degree), ParallelConfig(ring=degree))
+        ]
         for cut in [ONE_DEVICE, *groups]:
             if not refusal(work, cut):
                 writer.writerow(_csv_cells(name, work, cut))

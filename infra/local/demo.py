@@ -27,9 +27,15 @@ STAGES_OF_WORK = ("load", "text", "denoise", "decode", "encode", "check", "uploa
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--state", type=Path, default=Path(".demo"), help="where the S3 server keeps its data")
-    parser.add_argument("--output", type=Path, default=Path("demo-output"), help="where clips and contact sheet go")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--state", type=Path, default=Path(".demo"), help="where the S3 server keeps its data"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("demo-output"), help="where clips and contact sheet go"
+    )
     arguments = parser.parse_args()
     started = time.monotonic()
     num_cpus = os.cpu_count() or 1
@@ -45,15 +51,32 @@ def main() -> int:
                 exit_code = submit(cluster)
                 rendered_s = time.monotonic() - submitted
             print_summary(f"s3://{BUCKET}/shapes", arguments.output)
-    print(f"rendering took {rendered_s:.0f} s, all of it {time.monotonic() - started:.0f} s; nothing is left running")
+    print(
+        f"rendering took {rendered_s:.0f} s, all of it {time.monotonic() - started:.0f} s; nothing is left running"
+    )
     return exit_code
 
 
 def submit(cluster: LocalRay) -> int:
     """Runs `ray job submit` and shows its log."""
     command = [
-        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", f"--working-dir={MANIFEST.parent}"),
-        *("--", "python", "-m", "jobs", "render", MANIFEST.name, "--output", f"s3://{BUCKET}/shapes"),
+        *(
+            ray_command(),
+            "job",
+            "submit",
+            f"--address={cluster.dashboard_url}",
+            f"--working-dir={MANIFEST.parent}",
+        ),
+        *(
+            "--",
+            "python",
+            "-m",
+            "jobs",
+            "render",
+            MANIFEST.name,
+            "--output",
+            f"s3://{BUCKET}/shapes",
+        ),
     ]
     print(f"$ ray {' '.join(command[1:])}", flush=True)
     return subprocess.run(command, env=cluster.environment(), check=False).returncode
@@ -84,7 +107,9 @@ def print_summary(uri: str, output: Path) -> None:
     print(f"\n{len(records)} clips in {uri}, copied to {folder}/, drawn in {sheet}")
     print("share of the workers' time per stage, over all committed clips:")
     for stage in STAGES_OF_WORK:
-        print(f"  {stage:<8} {totals_s[stage] / work_s if work_s else 0:6.1%}  {totals_s[stage]:7.2f} s")
+        print(
+            f"  {stage:<8} {totals_s[stage] / work_s if work_s else 0:6.1%}  {totals_s[stage]:7.2f} s"
+        )
 
 
 if __name__ == "__main__":

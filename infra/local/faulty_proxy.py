@@ -30,7 +30,12 @@ COUNTED = {
     Fate.LIE: "lie",
     Fate.LOSE_ANSWER: "lost_answer",
 }
-BROKEN = (OSError, EOFError, MessageError, asyncio.LimitOverrunError)  # what a connection may die of
+BROKEN = (
+    OSError,
+    EOFError,
+    MessageError,
+    asyncio.LimitOverrunError,
+)  # what a connection may die of
 
 
 class FaultyProxyError(Exception):
@@ -48,11 +53,15 @@ class FaultyProxy:
     def __init__(self, target_url: str, seed: int = 0) -> None:
         target = urlsplit(target_url)
         if target.scheme != "http" or not target.hostname or not target.port:
-            raise FaultyProxyError(f"the server's address must be http://host:port, not {target_url!r}")
+            raise FaultyProxyError(
+                f"the server's address must be http://host:port, not {target_url!r}"
+            )
         self.endpoint_url = ""
         self._target = (target.hostname, target.port)
         self._draw = FaultDraw(seed)
-        self._counts = dict.fromkeys(("requests", *COUNTED.values(), "delayed", "refused", "cut"), 0)
+        self._counts = dict.fromkeys(
+            ("requests", *COUNTED.values(), "delayed", "refused", "cut"), 0
+        )
         self._one_call = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -85,7 +94,9 @@ class FaultyProxy:
         self._port_holder = hold_port()
         self.endpoint_url = f"http://{HOST}:{self._port_holder.getsockname()[1]}"
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-proxy", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="faulty-proxy", daemon=True
+        )
         self._thread.start()
         try:
             self._call(self._change(self.faults))
@@ -131,7 +142,9 @@ class FaultyProxy:
         elif self._server is None:
             assert self._port_holder is not None
             port = self._port_holder.getsockname()[1]
-            self._server = await asyncio.start_server(self._serve, HOST, port, backlog=BACKLOG, reuse_address=True)
+            self._server = await asyncio.start_server(
+                self._serve, HOST, port, backlog=BACKLOG, reuse_address=True
+            )
 
     async def _go_down(self) -> None:
         if self._server is not None:

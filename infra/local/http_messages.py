@@ -17,7 +17,9 @@ from functools import cached_property
 PIECE_BYTES = 1 << 16
 HEAD_END = b"\r\n\r\n"
 BODILESS_STATUSES = frozenset({204, 304})
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST and drops what is not sent yet
+RESET_AT_CLOSE = struct.pack(
+    "ii", 1, 0
+)  # SO_LINGER on, 0 s: closing sends RST and drops what is not sent yet
 SLOW_DOWN = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n'
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -78,19 +80,32 @@ class Head:
     @property
     def closes(self) -> bool:
         """Whether whoever sent it wants this to be the connection's last message."""
-        return "close" in self.headers.get("connection", "").lower() or b"HTTP/1.0" in self.raw.split(b"\r\n", 1)[0]
+        return (
+            "close" in self.headers.get("connection", "").lower()
+            or b"HTTP/1.0" in self.raw.split(b"\r\n", 1)[0]
+        )
 
     def is_answer_with_body(self, method: str) -> bool:
         """Whether this answer to a request of that method has a body."""
-        return method != "HEAD" and self.status not in BODILESS_STATUSES and (self.is_chunked or self.length_bytes != 0)
+        return (
+            method != "HEAD"
+            and self.status not in BODILESS_STATUSES
+            and (self.is_chunked or self.length_bytes != 0)
+        )
 
     def ends_by_closing(self, method: str) -> bool:
         """Whether the end of this answer shows by the connection's end alone."""
-        return self.is_answer_with_body(method) and not self.is_chunked and self.length_bytes is None
+        return (
+            self.is_answer_with_body(method) and not self.is_chunked and self.length_bytes is None
+        )
 
     def as_last(self) -> bytes:
         """The head, saying that the connection ends with this message."""
-        return self.raw if self.closes else self.raw.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
+        return (
+            self.raw
+            if self.closes
+            else self.raw.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,9 @@ class Connection:
     def reset(self) -> None:
         """Ends it at once with RST, so that the other side sees an error."""
         with contextlib.suppress(OSError):  # it is closed already
-            self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+            self._writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE
+            )
         self._writer.transport.abort()
 
     async def close(self, wait_s: float) -> None:
@@ -172,7 +189,9 @@ async def body_of(head: Head, reader: asyncio.StreamReader) -> AsyncGenerator[Pi
                 raise MessageError(f"the connection ended {left_bytes:,} bytes before the body did")
             left_bytes -= len(data)
             yield Piece(data)
-        while head.is_chunked:  # what ends a chunk is an empty line, what ends the last one too, after any trailers
+        while (
+            head.is_chunked
+        ):  # what ends a chunk is an empty line, what ends the last one too, after any trailers
             line = await reader.readuntil(b"\r\n")
             yield Piece(line, is_content=False)
             if line == b"\r\n":
@@ -189,9 +208,7 @@ def int_of(said: str | bytes, base: int) -> int:
 def slow_down(method: str, *, is_last: bool) -> bytes:
     """S3's `503 SlowDown`."""
     closing = "Connection: close\r\n" if is_last else ""
-    head = (
-        f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(SLOW_DOWN)}\r\n{closing}\r\n"
-    )
+    head = f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(SLOW_DOWN)}\r\n{closing}\r\n"
     return head.encode() + (b"" if method == "HEAD" else SLOW_DOWN)
 
 

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from infra.local.http_messages import Connection, Head, MessageError, body_of, false_success, slow_down
+from infra.local.http_messages import (
+    Connection,
+    Head,
+    MessageError,
+    body_of,
+    false_success,
+    slow_down,
+)
 from infra.local.proxy_faults import Fate
 
 
@@ -95,7 +102,9 @@ class Exchange:
 
     async def _pass_answer(self, server: Connection, answer: Head, *, is_whole: bool) -> bool:
         method = self.request.method
-        is_last = not is_whole or self.request.closes or answer.closes or answer.ends_by_closing(method)
+        is_last = (
+            not is_whole or self.request.closes or answer.closes or answer.ends_by_closing(method)
+        )
         await self.client.write(answer.as_last() if is_last else answer.raw)
         if answer.is_answer_with_body(method):
             is_reset = not self.request.has_body and self.is_answer_reset()

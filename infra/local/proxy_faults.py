@@ -40,7 +40,9 @@ class Faults:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) < 0:
-                raise FaultsError(f"{field.name} must be at least 0, not {getattr(self, field.name)}")
+                raise FaultsError(
+                    f"{field.name} must be at least 0, not {getattr(self, field.name)}"
+                )
         if self.error_share > 1:
             raise FaultsError(f"error_share must be at most 1, not {self.error_share}")
 

@@ -101,15 +101,37 @@ class LocalRay:
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
         self._agent_url = f"http://{HOST}:{agent_port}"
         command = [
-            *(ray_command(), "start", "--head", "--block", f"--port={port}", f"--node-ip-address={HOST}"),
-            *(f"--dashboard-host={HOST}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true"),
-            *(f"--ray-client-server-port={client_port}", f"--num-cpus={self._num_cpus}", f"--temp-dir={self._folder}"),
+            *(
+                ray_command(),
+                "start",
+                "--head",
+                "--block",
+                f"--port={port}",
+                f"--node-ip-address={HOST}",
+            ),
+            *(
+                f"--dashboard-host={HOST}",
+                f"--dashboard-port={dashboard_port}",
+                "--include-dashboard=true",
+            ),
+            *(
+                f"--ray-client-server-port={client_port}",
+                f"--num-cpus={self._num_cpus}",
+                f"--temp-dir={self._folder}",
+            ),
             *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
         ]
-        environment = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+        environment = {
+            name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"
+        }
         with (self._folder / "ray.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
             )
         deadline = time.monotonic() + self._deadline_s
         while not self._is_ready():
@@ -126,9 +148,15 @@ class LocalRay:
             LocalNodeError: it was not ready by the deadline; with its log's end.
         """
         self._num_nodes += 1
-        environment = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+        environment = {
+            name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"
+        }
         node = LocalNode(
-            (ray_command(), self.address), self.folder / f"n{self._num_nodes}", num_cpus, environment, self._deadline_s
+            (ray_command(), self.address),
+            self.folder / f"n{self._num_nodes}",
+            num_cpus,
+            environment,
+            self._deadline_s,
         )
         self._nodes.append(node)
         return node
@@ -193,7 +221,9 @@ def ray_command() -> str:
     """The `ray` program of this Python's environment."""
     found = shutil.which("ray", path=sysconfig.get_path("scripts")) or shutil.which("ray")
     if found is None:
-        raise LocalRayError(f"the program `ray` is missing: {sys.executable} -m pip install 'ray[default]'")
+        raise LocalRayError(
+            f"the program `ray` is missing: {sys.executable} -m pip install 'ray[default]'"
+        )
     return found
 
 

@@ -39,7 +39,12 @@ class LocalNode:
     """
 
     def __init__(
-        self, command: tuple[str, str], folder: Path, num_cpus: int, environment: Mapping[str, str], deadline_s: float
+        self,
+        command: tuple[str, str],
+        folder: Path,
+        num_cpus: int,
+        environment: Mapping[str, str],
+        deadline_s: float,
     ) -> None:
         self.folder = folder
         self.temporary = folder / "tmp"
@@ -47,8 +52,18 @@ class LocalNode:
         (agent_port,) = free_ports(1)
         ray, address = command
         arguments = [
-            *(ray, "start", f"--address={address}", "--block", f"--num-cpus={num_cpus}", f"--temp-dir={folder}"),
-            *(f"--object-store-memory={OBJECT_STORE_BYTES}", f"--dashboard-agent-listen-port={agent_port}"),
+            *(
+                ray,
+                "start",
+                f"--address={address}",
+                "--block",
+                f"--num-cpus={num_cpus}",
+                f"--temp-dir={folder}",
+            ),
+            *(
+                f"--object-store-memory={OBJECT_STORE_BYTES}",
+                f"--dashboard-agent-listen-port={agent_port}",
+            ),
             "--disable-usage-stats",
         ]
         log = folder / "ray.log"
@@ -70,7 +85,9 @@ class LocalNode:
             time.sleep(POLL_S)
         self.raylet = self._find_raylet()
         (self.node_id,) = (
-            text.removeprefix("--node_id=") for text in self.raylet.cmdline() if text.startswith("--node_id=")
+            text.removeprefix("--node_id=")
+            for text in self.raylet.cmdline()
+            if text.startswith("--node_id=")
         )
 
     def _find_raylet(self) -> psutil.Process:

@@ -137,7 +137,9 @@ class LocalS3:
             raise
         last_lines = self._last_log_lines()
         self.stop()
-        raise LocalS3Error(f"the S3 server was not ready within {self._deadline_s:g} s:\n{last_lines}")
+        raise LocalS3Error(
+            f"the S3 server was not ready within {self._deadline_s:g} s:\n{last_lines}"
+        )
 
     def stop(self) -> None:
         """Ends the whole process group, by force if asking does not help. May be called again."""
@@ -160,11 +162,16 @@ class LocalS3:
         data.mkdir(parents=True, exist_ok=True)
         settings = folder / "identities.json"
         settings.touch(mode=0o600)
-        settings.write_text(json.dumps({"identities": [as_weed(one) for one in (self.administrator, *self.others)]}))
+        settings.write_text(
+            json.dumps({"identities": [as_weed(one) for one in (self.administrator, *self.others)]})
+        )
         ports = free_ports(2 * len(SERVICES))
         flags = [
             *(f"-{service}.port={ports[index]}" for index, service in enumerate(SERVICES)),
-            *(f"-{service}.port.grpc={ports[index + len(SERVICES)]}" for index, service in enumerate(SERVICES)),
+            *(
+                f"-{service}.port.grpc={ports[index + len(SERVICES)]}"
+                for index, service in enumerate(SERVICES)
+            ),
             *(
                 "-filer",
                 "-s3",
@@ -188,7 +195,12 @@ class LocalS3:
         self.endpoint_url = f"http://{HOST}:{ports[SERVICES.index('s3')]}"
         with (folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
             )
 
     def _is_ready_by(self, deadline: float) -> bool:
@@ -208,7 +220,9 @@ class LocalS3:
                 if self.bucket not in buckets:
                     client.create_bucket(Bucket=self.bucket)
                 client.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
-                is_ready = client.get_object(Bucket=self.bucket, Key="ready")["Body"].read() == b"ready"
+                is_ready = (
+                    client.get_object(Bucket=self.bucket, Key="ready")["Body"].read() == b"ready"
+                )
                 client.delete_object(Bucket=self.bucket, Key="ready")
                 if is_ready:
                     return True
@@ -263,7 +277,9 @@ def stop_signal_as_interrupt() -> Generator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -274,7 +290,9 @@ def stop_signal_as_interrupt() -> Generator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs a local S3 server until it is interrupted.")
     parser.add_argument("--bucket", default="renders", help="created at the start")
-    parser.add_argument("--folder", type=Path, help="where data is kept; a temporary folder if not given")
+    parser.add_argument(
+        "--folder", type=Path, help="where data is kept; a temporary folder if not given"
+    )
     arguments = parser.parse_args()
     folder = arguments.folder.resolve() if arguments.folder else None
     with (

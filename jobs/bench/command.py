@@ -58,7 +58,9 @@ def prepare(options: BenchOptions, models_folder: Path | None) -> Bench:
     blocks = make_blocks(options, models)
     if options.kind == "parameters" and PRECISION in options.slices:
         if models_folder is not None:
-            raise RefusedError("the slice precision makes models of its own: leave --models out, or name other slices")
+            raise RefusedError(
+                "the slice precision makes models of its own: leave --models out, or name other slices"
+            )
         models_folder = options.work / "models"
         for config in models:
             write_variant(config, models_folder)
@@ -80,7 +82,9 @@ def describe(bench: Bench) -> str:
     return "\n".join((*bench.notes, *lines, total))
 
 
-def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingConfig, console: Console) -> None:
+def report(
+    bench: Bench, manifest: Manifest, store: Store, encoding: EncodingConfig, console: Console
+) -> None:
     """Looks at what is committed, as far as it was not looked at before, and writes the report."""
     options = bench.options
     clip_ids = {spec.name: spec.clip_id for spec in manifest.specs()}
@@ -98,7 +102,11 @@ def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingCon
         looks += judge_looks(options.sizes.judge_clips, encoding)
     look_at_all(cache, looks, options.processes, console, "judging")
     rendered = {name: clip_id for name, clip_id in clip_ids.items() if clip_id in committed}
-    rows = [row for block in bench.blocks for row in _rows(block, rendered, cache, is_pooled_only=not is_negatives)]
+    rows = [
+        row
+        for block in bench.blocks
+        for row in _rows(block, rendered, cache, is_pooled_only=not is_negatives)
+    ]
     notes = [*bench.notes, *incomplete_notes(rows)]
     if is_negatives:
         errors = judge_errors(cache, options.sizes.judge_clips)
@@ -108,6 +116,8 @@ def report(bench: Bench, manifest: Manifest, store: Store, encoding: EncodingCon
         write_parameters_report(options.report, rows, options, bench.models, notes)
 
 
-def _rows(block: Block, clip_ids: dict[str, str], cache: LineCache, *, is_pooled_only: bool) -> list[Row]:
+def _rows(
+    block: Block, clip_ids: dict[str, str], cache: LineCache, *, is_pooled_only: bool
+) -> list[Row]:
     answers = answers_by_setting(block, clip_ids, cache)
     return list(table_rows(block, answers, cache, is_pooled_only=is_pooled_only))

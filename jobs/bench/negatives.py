@@ -10,7 +10,14 @@ from jobs.bench.measuring.judge_error import KindError
 from jobs.bench.measuring.results import POOLED, Row
 from jobs.bench.measuring.targets import check_targets
 from jobs.bench.reporting.plots import draw_clean_curve, draw_tradeoff
-from jobs.bench.reporting.tables import csv_text, curve_table, judge_table, markdown_table, method_table, target_table
+from jobs.bench.reporting.tables import (
+    csv_text,
+    curve_table,
+    judge_table,
+    markdown_table,
+    method_table,
+    target_table,
+)
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.shapes.evaluation.negation import Case
 
@@ -60,12 +67,18 @@ def negatives_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tu
         blocks.append(Block(config.name, main, True, settings, tasks))
         if options.sizes.curve_clips:
             tasks = interleaved_tasks(options.attributes, ("open",), options.sizes.curve_clips)
-            blocks += [Block(config.name, num_steps, False, settings, tasks) for num_steps in others]
+            blocks += [
+                Block(config.name, num_steps, False, settings, tasks) for num_steps in others
+            ]
     return tuple(blocks)
 
 
 def write_negatives_report(
-    folder: Path, rows: list[Row], errors: list[KindError], models: Iterable[ModelConfig], notes: list[str]
+    folder: Path,
+    rows: list[Row],
+    errors: list[KindError],
+    models: Iterable[ModelConfig],
+    notes: list[str],
 ) -> None:
     """Writes negatives.csv, negatives.md and the plots, of what is rendered; the contact sheet needs clips."""
     rows = [row for row in rows if row.figures.num_clips]
@@ -94,19 +107,28 @@ def write_negatives_report(
         JUDGE_EXPLANATION.strip(),
         judge_table(errors),
     ]
-    (folder / "negatives.md").write_text("\n\n".join(section.rstrip() for section in sections) + "\n")
+    (folder / "negatives.md").write_text(
+        "\n\n".join(section.rstrip() for section in sections) + "\n"
+    )
 
 
 def strengths_table(models: Iterable[ModelConfig]) -> str:
     """What the methods were given: the YAML's strengths of each model."""
-    head = ("model", "CFG scale", "NAG scale, tau, alpha, range, norm", "VSF scale, bias", "NASA scale", "weights")
+    head = (
+        "model",
+        "CFG scale",
+        "NAG scale, tau, alpha, range, norm",
+        "VSF scale, bias",
+        "NASA scale",
+        "weights",
+    )
     lines: list[tuple[str, ...]] = []
     for config in models:
         nag, vsf = config.nag, config.vsf
-        scale = float(dict(method_fields(config, "cfg")).get("guidance_scale", config.sampling.guidance_scale))
-        guided = (
-            f"{nag.nag_scale:g}, {nag.nag_tau:g}, {nag.nag_alpha:g}, {nag.nag_start:g}-{nag.nag_end:g}, {nag.nag_norm}"
+        scale = float(
+            dict(method_fields(config, "cfg")).get("guidance_scale", config.sampling.guidance_scale)
         )
+        guided = f"{nag.nag_scale:g}, {nag.nag_tau:g}, {nag.nag_alpha:g}, {nag.nag_start:g}-{nag.nag_end:g}, {nag.nag_norm}"
         rivals = f"{vsf.vsf_scale:g}, {vsf.vsf_bias:g}", f"{config.nasa.nasa_scale:g}"
         lines.append((config.name, f"{scale:g}", guided, *rivals, config.dtype))
     return markdown_table(head, lines)

@@ -39,7 +39,9 @@ def parameters_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> t
         for num_steps in sweep_steps(options, config):
             settings = sweep_settings(config, num_steps, chosen_slices(options))
             if PRECISION in options.slices:
-                settings = tuple(dict.fromkeys((*settings, *method_settings(config, PRECISION_METHODS))))
+                settings = tuple(
+                    dict.fromkeys((*settings, *method_settings(config, PRECISION_METHODS)))
+                )
                 other = method_settings(config, PRECISION_METHODS)
                 blocks.append(Block(variant_name(config), num_steps, True, other, tasks))
             blocks.append(Block(config.name, num_steps, True, settings, tasks))
@@ -52,7 +54,11 @@ def sweep_steps(options: BenchOptions, config: ModelConfig) -> tuple[int, ...]:
 
 
 def write_parameters_report(
-    folder: Path, rows: list[Row], options: BenchOptions, models: Iterable[ModelConfig], notes: list[str]
+    folder: Path,
+    rows: list[Row],
+    options: BenchOptions,
+    models: Iterable[ModelConfig],
+    notes: list[str],
 ) -> None:
     """Writes parameters.csv, parameters.md and a picture for each slice."""
     (folder / "parameters.csv").write_text(csv_text(rows))
@@ -76,14 +82,18 @@ def write_parameters_report(
                 other = by_cell[variant_name(config), num_steps]
                 lines = [*_named(config.dtype, cell), *_named(OTHER_DTYPE[config.dtype], other)]
                 sections += [f"### {PRECISION}", setting_table(lines)]
-    (folder / "parameters.md").write_text("\n\n".join(section.rstrip() for section in sections) + "\n")
+    (folder / "parameters.md").write_text(
+        "\n\n".join(section.rstrip() for section in sections) + "\n"
+    )
 
 
 def _named(dtype: str, cell: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
     return ((f"{dtype}, {method}", cell[method]) for method in PRECISION_METHODS)
 
 
-def _slice_rows(config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
+def _slice_rows(
+    config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row]
+) -> Iterator[tuple[str, Row]]:
     """No guidance, then the slice's settings as far as they can be rendered."""
     yield "none", cell["none"]
     for setting in _settings(config, a_slice).values():
@@ -94,21 +104,41 @@ def _slice_rows(config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row]) ->
 def _settings(config: ModelConfig, a_slice: Slice) -> dict[tuple[int, int], Setting]:
     """By (y, x)."""
     ys = range(len(a_slice.y.points)) if a_slice.y is not None else (None,)
-    return {(y or 0, x): slice_setting(config, a_slice, x, y) for y in ys for x in range(len(a_slice.x.points))}
+    return {
+        (y or 0, x): slice_setting(config, a_slice, x, y)
+        for y in ys
+        for x in range(len(a_slice.x.points))
+    }
 
 
 def setting_table(lines: Iterable[tuple[str, Row]]) -> str:
-    head = ("setting", "clips", "suppression", "fidelity", "clean", "diversity", "motion", "distance", "cost")
+    head = (
+        "setting",
+        "clips",
+        "suppression",
+        "fidelity",
+        "clean",
+        "diversity",
+        "motion",
+        "distance",
+        "cost",
+    )
     return markdown_table(
         head,
         [
-            (name, f"{row.figures.num_clips}", *(shown(getattr(row.figures, column)) for column in head[2:]))
+            (
+                name,
+                f"{row.figures.num_clips}",
+                *(shown(getattr(row.figures, column)) for column in head[2:]),
+            )
             for name, row in lines
         ],
     )
 
 
-def draw_slice(config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row], title: str, path: Path) -> None:
+def draw_slice(
+    config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row], title: str, path: Path
+) -> None:
     """Heat maps of a plane, lines of a line."""
     settings = _settings(config, a_slice)
 
@@ -122,7 +152,10 @@ def draw_slice(config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row], tit
         return
     maps = {
         name: np.array(
-            [[figure(name, (y, x)).value for x in range(len(a_slice.x.points))] for y in range(len(a_slice.y.points))]
+            [
+                [figure(name, (y, x)).value for x in range(len(a_slice.x.points))]
+                for y in range(len(a_slice.y.points))
+            ]
         )
         for name in MAPPED
     }

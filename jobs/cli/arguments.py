@@ -9,7 +9,9 @@ from pathlib import Path
 from jobs.bench.arguments import BENCH_EPILOG, BENCH_SUMMARY, add_bench_arguments
 from jobs.cli.store_commands import add_store_commands
 
-DESCRIPTION = "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
+DESCRIPTION = (
+    "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
+)
 EPILOG = """\
 examples:
   nagfarm plan spring.yaml                          check the manifest and say what would be rendered
@@ -51,13 +53,20 @@ is not is refused with the nearest that is. It decides no clip: two rows that di
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nagfarm", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="nagfarm",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, summary: str, epilog: str | None = None) -> argparse.ArgumentParser:
         command = commands.add_parser(
-            name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=summary,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument(
             "--models",
@@ -74,16 +83,25 @@ def build_parser() -> argparse.ArgumentParser:
         command = add(name, summary, MANIFEST_HELP)
         command.add_argument("manifest", type=Path, metavar="MANIFEST")
         command.add_argument(
-            "--output", metavar="URI", help="s3://bucket/prefix or file:///folder; wins over the manifest"
+            "--output",
+            metavar="URI",
+            help="s3://bucket/prefix or file:///folder; wins over the manifest",
         )
         command.add_argument("--model", metavar="NAME", help="for rows that name none")
         command.add_argument(
-            "--profile", type=Path, metavar="FILE", help="a YAML of run settings, over configs/base.yaml"
+            "--profile",
+            type=Path,
+            metavar="FILE",
+            help="a YAML of run settings, over configs/base.yaml",
         )
-        command.add_argument("settings", nargs="*", metavar="key=value", help="run settings, such as workers.count=2")
+        command.add_argument(
+            "settings", nargs="*", metavar="key=value", help="run settings, such as workers.count=2"
+        )
         if name == "render":
             command.add_argument(
-                "--retry-quarantined", action="store_true", help="also render the manifest's clips that were given up"
+                "--retry-quarantined",
+                action="store_true",
+                help="also render the manifest's clips that were given up",
             )
             command.add_argument(
                 "--takeover",
@@ -94,9 +112,18 @@ def build_parser() -> argparse.ArgumentParser:
     add_bench_arguments(add("bench", BENCH_SUMMARY, BENCH_EPILOG))
     add_store_commands(commands)
     add("models", "list the models and whether their weights are here")
-    doctor = add("doctor", "check Ray, ffmpeg, GPUs, weights and the store, and say what is missing")
-    doctor.add_argument("--output", metavar="URI", help="also check that clips can be written there")
-    doctor.add_argument("settings", nargs="*", metavar="key=value", help="run settings, such as store.endpoint_url=...")
+    doctor = add(
+        "doctor", "check Ray, ffmpeg, GPUs, weights and the store, and say what is missing"
+    )
+    doctor.add_argument(
+        "--output", metavar="URI", help="also check that clips can be written there"
+    )
+    doctor.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="run settings, such as store.endpoint_url=...",
+    )
     return parser
 
 

@@ -35,9 +35,17 @@ def run_checks(config: RunConfig, catalog: ModelCatalog, output: str | None) -> 
 
 def _packages() -> list[Check]:
     try:
-        found = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONED_PACKAGES)
+        found = ", ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in VERSIONED_PACKAGES
+        )
     except importlib.metadata.PackageNotFoundError as error:
-        return [Check("packages", is_ok=False, message=f"{error.name} is not installed; pip install nagfarm")]
+        return [
+            Check(
+                "packages",
+                is_ok=False,
+                message=f"{error.name} is not installed; pip install nagfarm",
+            )
+        ]
     return [Check("packages", is_ok=True, message=found)]
 
 
@@ -60,20 +68,35 @@ def _devices() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        return Check("GPUs", is_ok=None, message="none; only models that run on a CPU (shapes-*) are of use here")
+        return Check(
+            "GPUs",
+            is_ok=None,
+            message="none; only models that run on a CPU (shapes-*) are of use here",
+        )
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Check("GPUs", is_ok=True, message=", ".join(names))
 
 
 def _ray() -> Check:
     """Asks Ray's own command, which does not start a cluster of its own."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]  # `ray` itself need not be on the PATH
+    command = [
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "status",
+    ]  # `ray` itself need not be on the PATH
     try:
-        finished = subprocess.run(command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False)
+        finished = subprocess.run(
+            command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check("Ray", is_ok=False, message=f"ray status did not answer: {error}")
     if finished.returncode:
-        return Check("Ray", is_ok=None, message="no cluster is running; render starts one of its own on this machine")
+        return Check(
+            "Ray",
+            is_ok=None,
+            message="no cluster is running; render starts one of its own on this machine",
+        )
     return Check("Ray", is_ok=True, message="a cluster is running")
 
 

@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
         load_model: how workers load their models; None takes diffusers' pipelines.
     """
     sys.excepthook = _print_redacted
-    threading.excepthook = lambda args: _print_redacted(args.exc_type, args.exc_value, args.exc_traceback)
+    threading.excepthook = lambda args: _print_redacted(
+        args.exc_type, args.exc_value, args.exc_traceback
+    )
     options = parse_arguments(arguments)
     try:
         return _run_command(options, Console(), load_model)
@@ -61,7 +63,9 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
         return EXIT_REFUSED
 
 
-def _run_command(options: argparse.Namespace, console: Console, load_model: "LoadModel | None") -> int:
+def _run_command(
+    options: argparse.Namespace, console: Console, load_model: "LoadModel | None"
+) -> int:
     match options.command:
         case "plan":
             return plan_command(options, console)
@@ -90,7 +94,9 @@ def _open(options: argparse.Namespace) -> tuple[RunConfig, ModelCatalog, Manifes
         model=options.model,
     )
     if manifest.output is None:
-        raise ManifestError(f"{options.manifest}: no output; give --output or, in a YAML manifest, output:")
+        raise ManifestError(
+            f"{options.manifest}: no output; give --output or, in a YAML manifest, output:"
+        )
     store = open_store(manifest.output, config.store)
     make_plan(manifest, (), ())  # every row is checked before the store is asked anything
     plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
@@ -107,7 +113,9 @@ def _check_backends(plan: Plan, catalog: ModelCatalog) -> None:
 
 def plan_command(options: argparse.Namespace, console: Console) -> int:
     config, catalog, _, store, plan = _open(options)
-    if os.environ.get("RAY_ADDRESS") and any(kind.parallel.degree > 1 for kind in pending_kinds(plan)):
+    if os.environ.get("RAY_ADDRESS") and any(
+        kind.parallel.degree > 1 for kind in pending_kinds(plan)
+    ):
         from jobs.cluster.connection import cluster_machines, connect, disconnect
 
         try:
@@ -120,7 +128,9 @@ def plan_command(options: argparse.Namespace, console: Console) -> int:
     return EXIT_OK
 
 
-def render_command(options: argparse.Namespace, console: Console, load_model: "LoadModel | None" = None) -> int:
+def render_command(
+    options: argparse.Namespace, console: Console, load_model: "LoadModel | None" = None
+) -> int:
     config, catalog, manifest, store, plan = _open(options)
     if options.retry_quarantined and plan.num_quarantined:
         plan = make_plan(manifest, committed_ids(store), ())
@@ -141,7 +151,8 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         with (
             _stop_on_signals(run.request_stop),
             LeaseKeeper(
-                Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover), run.write_status
+                Lease.take(store, run.run_id, config.store.lease_s, is_takeover=options.takeover),
+                run.write_status,
             ) as keeper,
         ):
             connect()
@@ -150,7 +161,9 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
             with _stop_on_signals(run.request_stop):  # once more: Ray brings handlers of its own
                 if options.retry_quarantined:
                     _lift_quarantine(store, plan)
-                _say(console, f"run {run.run_id} on {counted(len(machines), 'node')}, to {store.uri}")
+                _say(
+                    console, f"run {run.run_id} on {counted(len(machines), 'node')}, to {store.uri}"
+                )
                 summary = run.render(keeper)
     except RefusedError:
         raise
@@ -159,8 +172,12 @@ def render_command(options: argparse.Namespace, console: Console, load_model: "L
         return EXIT_STOPPED
     finally:
         disconnect()
-    work_s = {stage: seconds for stage, seconds in summary.stage_totals_s.items() if stage != "queue"}
-    shares = ", ".join(f"{stage} {seconds / sum(work_s.values()):.0%}" for stage, seconds in work_s.items())
+    work_s = {
+        stage: seconds for stage, seconds in summary.stage_totals_s.items() if stage != "queue"
+    }
+    shares = ", ".join(
+        f"{stage} {seconds / sum(work_s.values()):.0%}" for stage, seconds in work_s.items()
+    )
     _say(
         console,
         f"committed {counted(summary.num_committed, 'clip')} in {summary.wall_s:.1f} s; {shares or 'no work done'}",
@@ -177,7 +194,9 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
             lift_quarantine(store, spec.clip_id)
 
 
-def _print_redacted(_kind: type[BaseException], error: BaseException | None, _traceback: TracebackType | None) -> None:
+def _print_redacted(
+    _kind: type[BaseException], error: BaseException | None, _traceback: TracebackType | None
+) -> None:
     """An unforeseen exception's traceback, as Python prints it, without secrets."""
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
 
@@ -212,8 +231,15 @@ def _say(console: Console, text: str) -> None:
 
 
 def _report_nothing_to_do(plan: Plan, store: Store, console: Console) -> int:
-    _say(console, f"nothing to render: {plan.num_done:,} of {plan.num_clips:,} clips are already in {store.uri}")
-    return _report_quarantine(plan.num_quarantined, store, console) if plan.num_quarantined else EXIT_OK
+    _say(
+        console,
+        f"nothing to render: {plan.num_done:,} of {plan.num_clips:,} clips are already in {store.uri}",
+    )
+    return (
+        _report_quarantine(plan.num_quarantined, store, console)
+        if plan.num_quarantined
+        else EXIT_OK
+    )
 
 
 def _report_quarantine(num_quarantined: int, store: Store, console: Console) -> int:

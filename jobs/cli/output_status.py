@@ -74,15 +74,23 @@ def read_output_status(store: Store) -> OutputStatus:
         run_id=run_id,
         run=run,
         lease=lease,
-        last_failures=tuple(sorted(last_failures, key=lambda failure: failure.failed_at, reverse=True)),
+        last_failures=tuple(
+            sorted(last_failures, key=lambda failure: failure.failed_at, reverse=True)
+        ),
         trouble=tuple(trouble),
     )
 
 
 def newest_run(entries: Iterable[StoredObject]) -> str | None:
     """The run whose run.json was written last."""
-    started = [stored for stored in entries if stored.key.endswith("/run.json") and stored.key.count("/") == 2]
-    return max(started, key=lambda stored: stored.modified_at).key.split("/")[1] if started else None
+    started = [
+        stored
+        for stored in entries
+        if stored.key.endswith("/run.json") and stored.key.count("/") == 2
+    ]
+    return (
+        max(started, key=lambda stored: stored.modified_at).key.split("/")[1] if started else None
+    )
 
 
 def is_believed(run: RunStatus, lease: LeaseRecord | None, now: float) -> bool:
@@ -98,7 +106,9 @@ def last_word(run: RunStatus, lease: LeaseRecord | None, now: float) -> str:
     if run.state not in AT_WORK:
         return f"{run.state} {duration(silent_s)} ago"
     if is_believed(run, lease, now):
-        if lease is not None and silent_s > seconds_of(lease.expires_at) - seconds_of(lease.renewed_at):
+        if lease is not None and silent_s > seconds_of(lease.expires_at) - seconds_of(
+            lease.renewed_at
+        ):
             return (
                 f"{run.state}, but its last word is {duration(silent_s)} old, although its driver is alive: "
                 "what it says of clips is out of date"
@@ -147,7 +157,11 @@ def output_lines(output: OutputStatus, now: float) -> list[str]:
 
 def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str]:
     is_at_work = run.state in AT_WORK and is_believed(run, lease, now)
-    rate = f"{run.clips_per_hour:,.0f} clips an hour" if run.clips_per_hour is not None else "not known yet"
+    rate = (
+        f"{run.clips_per_hour:,.0f} clips an hour"
+        if run.clips_per_hour is not None
+        else "not known yet"
+    )
     if is_at_work and run.eta_s is not None:
         rate += f", about {duration(run.eta_s)} left"
     since = f"{run.num_committed:,} committed, {run.num_quarantined:,} given up, {run.num_failures:,} attempts failed"
@@ -159,7 +173,9 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
     ]
     if run.in_flight:
         lines += ["", "in flight:" if is_at_work else "in flight when last heard of:"]
-        lines += columns([("clip", "id", "worker", "at", "for"), *map(clip_row, run.in_flight[:MAX_CLIPS])])
+        lines += columns(
+            [("clip", "id", "worker", "at", "for"), *map(clip_row, run.in_flight[:MAX_CLIPS])]
+        )
         if len(run.in_flight) > MAX_CLIPS:
             lines.append(f"  and {len(run.in_flight) - MAX_CLIPS:,} more")
     return lines
@@ -177,7 +193,9 @@ def failure_row(failure: FailureRecord) -> tuple[str, ...]:
 def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
     ]
 
 

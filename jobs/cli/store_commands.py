@@ -24,7 +24,14 @@ from jobs.errors import (
     StoreError,
 )
 from jobs.records.commit import lift_quarantine, quarantined_ids, read_quarantine
-from jobs.records.garbage import REASONS, Garbage, Kind, find_garbage, remove_folders, remove_garbage
+from jobs.records.garbage import (
+    REASONS,
+    Garbage,
+    Kind,
+    find_garbage,
+    remove_folders,
+    remove_garbage,
+)
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.records.schema import CLIP_ID
@@ -78,27 +85,46 @@ def add_store_commands(commands: Any) -> None:
 
     def add(name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(
-            name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=summary,
+            description=summary,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("uri", metavar="URI", help=URI_HELP)
-        command.add_argument("--profile", type=Path, metavar="FILE", help="a YAML of run settings, as render takes it")
+        command.add_argument(
+            "--profile",
+            type=Path,
+            metavar="FILE",
+            help="a YAML of run settings, as render takes it",
+        )
         return command
 
     settings_help = "run settings, such as store.endpoint_url=..."
     status = add("status", STATUS_SUMMARY, STATUS_EPILOG)
     status.add_argument(
-        "--json", action="store_true", help="print what the newest run says of itself, as it lies there"
+        "--json",
+        action="store_true",
+        help="print what the newest run says of itself, as it lies there",
     )
     status.add_argument("settings", nargs="*", metavar="key=value", help=settings_help)
     retry = add("retry", RETRY_SUMMARY, RETRY_EPILOG)
     retry.add_argument("--dry-run", action="store_true", help="lift nothing, say what would be")
     retry.add_argument(
-        "settings", nargs="*", metavar="CLIP_ID", help=f"the clips, else all; and key=value: {settings_help}"
+        "settings",
+        nargs="*",
+        metavar="CLIP_ID",
+        help=f"the clips, else all; and key=value: {settings_help}",
     )
     gc = add("gc", GC_SUMMARY, GC_EPILOG)
-    gc.add_argument("--delete", action="store_true", help="remove it; without this, only say what would go")
     gc.add_argument(
-        "--older-than", default="24h", metavar="AGE", help="spare what is younger: a number and s, m, h or d (24h)"
+        "--delete", action="store_true", help="remove it; without this, only say what would go"
+    )
+    gc.add_argument(
+        "--older-than",
+        default="24h",
+        metavar="AGE",
+        help="spare what is younger: a number and s, m, h or d (24h)",
     )
     gc.add_argument("settings", nargs="*", metavar="key=value", help=settings_help)
 
@@ -110,7 +136,9 @@ def run_store_command(options: argparse.Namespace, say: Say) -> None:
         StoppedError: it had begun to remove and could not go on.
     """
     clip_ids = [word for word in options.settings if options.command == "retry" and "=" not in word]
-    config = load_config(options.profile, [word for word in options.settings if word not in clip_ids])
+    config = load_config(
+        options.profile, [word for word in options.settings if word not in clip_ids]
+    )
     store = open_store(options.uri, config.store)
     match options.command:
         case "status":
@@ -118,7 +146,9 @@ def run_store_command(options: argparse.Namespace, say: Say) -> None:
         case "retry":
             retry(store, clip_ids, say, is_dry=options.dry_run)
         case _:
-            collect_garbage(store, config, say, age_s(options.older_than), is_dry=not options.delete)
+            collect_garbage(
+                store, config, say, age_s(options.older_than), is_dry=not options.delete
+            )
 
 
 def show_status(store: Store, say: Say, *, is_json: bool) -> None:
@@ -143,7 +173,9 @@ def retry(store: Store, clip_ids: list[str], say: Say, *, is_dry: bool) -> None:
     quarantined = quarantined_ids(store)
     for clip_id in clip_ids:
         if not CLIP_ID.fullmatch(clip_id):
-            raise RefusedError(f"{clip_id!r} is no clip's id; expected 32 lower-case hex digits, as status shows them")
+            raise RefusedError(
+                f"{clip_id!r} is no clip's id; expected 32 lower-case hex digits, as status shows them"
+            )
         if clip_id not in quarantined:
             raise RefusedError(f"{clip_id} is not given up in {store.uri}; nothing was lifted")
     chosen = sorted(set(clip_ids) or quarantined)
@@ -174,7 +206,9 @@ def why_quarantined(store: Store, clip_id: str) -> str:
     return f"{record.name}: {record.reason}; the last was {record.error_type}: {first_line(record.message)}"
 
 
-def collect_garbage(store: Store, config: RunConfig, say: Say, older_than_s: float, *, is_dry: bool) -> None:
+def collect_garbage(
+    store: Store, config: RunConfig, say: Say, older_than_s: float, *, is_dry: bool
+) -> None:
     """Finds garbage and, unless it is a dry run, removes it.
 
     Raises:
@@ -207,10 +241,14 @@ def collect_garbage(store: Store, config: RunConfig, say: Say, older_than_s: flo
         except (LeaseLostError, StoreError) as error:
             raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
         from_disk = remove_folders(spools)
-    spared = f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
+    spared = (
+        f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
+    )
     say(f"removed {counted(removed.num_removed, 'object')}, {megabytes(removed.num_bytes)}{spared}")
     if spools:
-        say(f"removed {counted(from_disk.num_removed, 'clip')} from the spool, {megabytes(from_disk.num_bytes)}")
+        say(
+            f"removed {counted(from_disk.num_removed, 'clip')} from the spool, {megabytes(from_disk.num_bytes)}"
+        )
 
 
 def garbage_lines(garbage: list[Garbage], spools: list[Path]) -> list[str]:
@@ -219,7 +257,9 @@ def garbage_lines(garbage: list[Garbage], spools: list[Path]) -> list[str]:
     kinds: Counter[Kind] = Counter(one.kind for one in garbage)
     for kind, count in kinds.items():
         of_kind = [one for one in garbage if one.kind == kind]
-        lines.append(f"{REASONS[kind]}: {count:,}, {megabytes(sum(one.stored.num_bytes for one in of_kind))}")
+        lines.append(
+            f"{REASONS[kind]}: {count:,}, {megabytes(sum(one.stored.num_bytes for one in of_kind))}"
+        )
         lines += [f"  {one.stored.key}" for one in of_kind[:MAX_KEYS]]
         lines += [f"  and {count - MAX_KEYS:,} more"] if count > MAX_KEYS else []
     if spools:
@@ -233,7 +273,9 @@ def age_s(text: str) -> float:
     """Raises RefusedError if it is no age such as 24h."""
     found = AGE.fullmatch(text)
     if found is None:
-        raise RefusedError(f"--older-than {text!r} is no age; expected a number and s, m, h or d, such as 24h")
+        raise RefusedError(
+            f"--older-than {text!r} is no age; expected a number and s, m, h or d, such as 24h"
+        )
     return float(found[1]) * UNITS_S[found[2]]
 
 

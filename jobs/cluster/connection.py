@@ -27,7 +27,9 @@ def disconnect() -> None:
 def cluster_machines() -> list[dict[str, float]]:
     """What each node that is alive has in all, by Ray's names."""
     return [
-        {name: float(amount) for name, amount in node["Resources"].items()} for node in ray.nodes() if node["Alive"]
+        {name: float(amount) for name, amount in node["Resources"].items()}
+        for node in ray.nodes()
+        if node["Alive"]
     ]
 
 
@@ -38,7 +40,9 @@ def cluster_nodes() -> list[dict[str, object]]:
             "node_id": node["NodeID"],
             "host": node["NodeManagerHostname"],
             "resources": {
-                name: node["Resources"][name] for name in ("CPU", "GPU", "memory") if name in node["Resources"]
+                name: node["Resources"][name]
+                for name in ("CPU", "GPU", "memory")
+                if name in node["Resources"]
             },
         }
         for node in ray.nodes()
@@ -50,5 +54,7 @@ def draining_nodes() -> frozenset[str]:
     """Nodes that the cluster will take away, such as after a spot notice. Ray has no public call for it."""
     try:
         return frozenset(ray._private.state.state.get_draining_nodes())
-    except ray.exceptions.RaySystemError:  # the cluster does not answer now; whether it is gone, its actors say
+    except (
+        ray.exceptions.RaySystemError
+    ):  # the cluster does not answer now; whether it is gone, its actors say
         return frozenset()

@@ -56,7 +56,9 @@ class Observer(Protocol):
 
     def worker_ready(self, label: str, device: str) -> None: ...
 
-    def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None: ...
+    def worker_stopped(
+        self, label: str, message: str, *, is_ready: bool, is_lost: bool
+    ) -> None: ...
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
 
@@ -107,7 +109,12 @@ class Dispatcher:
     """
 
     def __init__(
-        self, setup: WorkerSetup, config: RunConfig, num_workers: int, num_gpus: int, observer: Observer
+        self,
+        setup: WorkerSetup,
+        config: RunConfig,
+        num_workers: int,
+        num_gpus: int,
+        observer: Observer,
     ) -> None:
         self._setup = setup
         self._config = config
@@ -153,11 +160,17 @@ class Dispatcher:
                     self._workers[worker] = _Worker(self._placing.start(avoid))
                 case StopWorker(worker, message, is_lost, may_return):
                     stopped = self._workers.pop(worker)
-                    self._placing.stop(stopped.placed, may_return=may_return and not stopped.is_gone)
+                    self._placing.stop(
+                        stopped.placed, may_return=may_return and not stopped.is_gone
+                    )
                     is_ready = stopped.loaded is not None
-                    self._observer.worker_stopped(stopped.label, message, is_ready=is_ready, is_lost=is_lost)
+                    self._observer.worker_stopped(
+                        stopped.label, message, is_ready=is_ready, is_lost=is_lost
+                    )
                 case TakeClip():
-                    waiting.extend(self._schedule.handle(Planned(next(specs, None)), time.monotonic()))
+                    waiting.extend(
+                        self._schedule.handle(Planned(next(specs, None)), time.monotonic())
+                    )
                 case StartClip(worker, attempt):
                     self._start_clip(self._workers[worker], attempt)
                 case ReportFailure(failed, decision):
@@ -166,21 +179,29 @@ class Dispatcher:
                     raise error
 
     def _start_clip(self, worker: _Worker, attempt: Attempt) -> None:
-        reference = worker.placed.actor.render.remote(attempt.spec, attempt.number, attempt.uses_exact_attention)
+        reference = worker.placed.actor.render.remote(
+            attempt.spec, attempt.number, attempt.uses_exact_attention
+        )
         worker.clips[reference] = attempt.spec.clip_id
         self._observer.clip_started(worker.label, attempt)
 
     def _wait(self) -> Iterator[Event]:
         """What happened next, or within `WAIT_S` nothing but time."""
         self._ask_for_heartbeats()
-        owners = {reference: worker for worker, state in self._workers.items() for reference in state.awaited}
+        owners = {
+            reference: worker
+            for worker, state in self._workers.items()
+            for reference in state.awaited
+        }
         ready: list[Any] = []
         if owners:
             ray.wait([*owners], num_returns=1, timeout=WAIT_S)
             ready, _ = ray.wait([*owners], num_returns=len(owners), timeout=0)
         else:  # every worker is idle, and none is asked anything just now
             self._idle.wait(WAIT_S)
-        lost: list[Event] = []  # told last: what a worker finished before it died is not charged to it
+        lost: list[
+            Event
+        ] = []  # told last: what a worker finished before it died is not charged to it
         for reference in ready:
             worker = owners[reference]
             state = self._workers.get(worker)
@@ -221,7 +242,9 @@ class Dispatcher:
         state.loaded, state.placed.nodes = loaded, loaded.nodes
         identity = loaded.identity
         self._observer.worker_ready(state.label, identity.device)
-        return WorkerReady(worker, state.label, identity.node_id, loaded.spooled, loaded.nodes - {identity.node_id})
+        return WorkerReady(
+            worker, state.label, identity.node_id, loaded.spooled, loaded.nodes - {identity.node_id}
+        )
 
     def _heartbeat_arrived(self, worker: WorkerId, state: _Worker) -> Event:
         try:
@@ -230,14 +253,18 @@ class Dispatcher:
             return self._lost(worker, state, error)
         state.heartbeat = None
         if isinstance(heartbeat, LostRank):
-            return WorkerLost(worker, redact(heartbeat.message), is_preempted=heartbeat.is_preempted)
+            return WorkerLost(
+                worker, redact(heartbeat.message), is_preempted=heartbeat.is_preempted
+            )
         self._observer.worker_heartbeat(heartbeat)
         return HeartbeatReceived(worker, heartbeat)
 
     def _ended(self, worker: WorkerId, state: _Worker, reference: Any) -> Event:
         try:
             outcome: ClipOutcome | LostRank = ray.get(reference)
-        except ray.exceptions.RayError as error:  # the process died; a clip's own failure comes back as a value
+        except (
+            ray.exceptions.RayError
+        ) as error:  # the process died; a clip's own failure comes back as a value
             return self._lost(worker, state, error)
         del state.clips[reference]
         if isinstance(outcome, LostRank):
@@ -258,7 +285,9 @@ def not_loaded(worker: WorkerId, model: str, error: ray.exceptions.RayError) -> 
         message = redact(f"could not load {model}: {error.cause}")
         failure_class, may_pass = classify(error.cause)
         is_store = may_pass and failure_class == "store"
-        return WorkerNotLoaded(worker, message, not may_pass, is_store=is_store, is_charged=is_charged)
+        return WorkerNotLoaded(
+            worker, message, not may_pass, is_store=is_store, is_charged=is_charged
+        )
     is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
     message = redact(last_line(error) if is_final else first_line(error))
     return WorkerNotLoaded(worker, message, is_final, is_charged=is_charged)

@@ -100,7 +100,9 @@ class GroupWorkers:
                 return kept
             release(kept)
         workers, parallel = self._config.workers, self._setup.parallel
-        bundle = {"CPU": float(workers.num_cpus)} | ({"GPU": float(self._num_gpus)} if self._num_gpus else {})
+        bundle = {"CPU": float(workers.num_cpus)} | (
+            {"GPU": float(self._num_gpus)} if self._num_gpus else {}
+        )
         selector = keeping_off(avoid)
         placement = placement_group(
             [bundle] * parallel.degree,

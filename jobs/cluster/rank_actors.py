@@ -67,8 +67,12 @@ class RayFollowers:
         self.actors: Sequence[Any] = ()
         self._parts: list[Any] = []
 
-    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
-        self._parts = [actor.follow.remote(generation, request, uses_exact_attention) for actor in self.actors]
+    def begin(
+        self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
+    ) -> None:
+        self._parts = [
+            actor.follow.remote(generation, request, uses_exact_attention) for actor in self.actors
+        ]
 
     def errors(self, wait_s: float) -> list[Exception]:
         """See `Followers.errors`."""
@@ -122,7 +126,9 @@ class FollowerActor(RankActor):
     def join(self, rendezvous: "Rendezvous") -> None:
         self._follower.join(rendezvous)
 
-    def follow(self, generation: int, request: GenerationRequest, uses_exact_attention: bool) -> None:
+    def follow(
+        self, generation: int, request: GenerationRequest, uses_exact_attention: bool
+    ) -> None:
         self._follower.follow(generation, request, uses_exact_attention)
 
 
@@ -185,7 +191,9 @@ class GroupActor:
         """Answers whatever else it waits for."""
         return True
 
-    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome | LostRank:
+    def render(
+        self, spec: ClipSpec, attempt: int, uses_exact_attention: bool
+    ) -> ClipOutcome | LostRank:
         return self._group.render(spec, attempt, uses_exact_attention)
 
     def _start(self, rank: int) -> RayRank:
@@ -210,9 +218,13 @@ def cause_of(error: ray.exceptions.RayError, who: str = "a rank") -> Exception:
     """What a rank raised; or where it raised nothing, that it is gone."""
     if isinstance(error, ray.exceptions.RayTaskError):
         return error.cause if isinstance(error.cause, Exception) else error
-    if isinstance(error, ray.exceptions.UnserializableException):  # of which the text alone arrived, with its traceback
+    if isinstance(
+        error, ray.exceptions.UnserializableException
+    ):  # of which the text alone arrived, with its traceback
         return error
-    if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:  # which another would fail in too
+    if (
+        isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
+    ):  # which another would fail in too
         return RuntimeError(f"{who} could not be started: {last_line(error)}")
     return lost(error, who)
 
@@ -224,11 +236,17 @@ def noted(error: Exception, note: str) -> Exception:
 
 def lost(error: ray.exceptions.RayError, who: str) -> RankLostError:
     is_preempted = isinstance(error, ray.exceptions.RayActorError) and error.preempted
-    return (RankPreemptedError if is_preempted else RankLostError)(f"{who} is gone: {first_line(error)}")
+    return (RankPreemptedError if is_preempted else RankLostError)(
+        f"{who} is gone: {first_line(error)}"
+    )
 
 
 _remote: Any = ray.remote  # its types do not know of concurrency groups
 _rank = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 2, "forming": 1})
 REMOTE_FOLLOWER, REMOTE_LEADER = _rank(FollowerActor), _rank(LeaderActor)
-_group = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1, "forming": 1, "presence": 1})
+_group = _remote(
+    max_restarts=0,
+    max_task_retries=0,
+    concurrency_groups={"control": 1, "forming": 1, "presence": 1},
+)
 REMOTE_GROUP_ACTOR = _group(GroupActor)

@@ -3,7 +3,9 @@
 
 def first_line(error: BaseException) -> str:
     """What happened."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )
 
 
 def last_line(error: BaseException) -> str:

@@ -30,4 +30,6 @@ class RenderActor:
 
 
 _remote: Any = ray.remote  # its types do not know of concurrency groups
-REMOTE_RENDER_ACTOR = _remote(max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1})(RenderActor)
+REMOTE_RENDER_ACTOR = _remote(
+    max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1}
+)(RenderActor)

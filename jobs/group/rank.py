@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from pipelines.context_parallel.sharded_model import Followers, RankPart, ShardableModel
 
 T = TypeVar("T")
-UNSOUND: frozenset[FailureClass] = frozenset({"memory", "worker"})  # such a process is not to be trusted again
+UNSOUND: frozenset[FailureClass] = frozenset(
+    {"memory", "worker"}
+)  # such a process is not to be trusted again
 
 
 class Follower:
@@ -53,7 +55,9 @@ class Follower:
 
     @property
     def identity(self) -> WorkerIdentity:
-        return WorkerIdentity(socket.gethostname(), self._node_id, self._loaded.family.device_name, os.getpid())
+        return WorkerIdentity(
+            socket.gethostname(), self._node_id, self._loaded.family.device_name, os.getpid()
+        )
 
     def join(self, rendezvous: "Rendezvous") -> None:
         """Forms a group with the others; waits for them."""
@@ -67,7 +71,9 @@ class Follower:
         """
         wait_for(self._device.submit(self._loaded.leave), wait_s)
 
-    def follow(self, generation: int, request: GenerationRequest, uses_exact_attention: bool) -> None:
+    def follow(
+        self, generation: int, request: GenerationRequest, uses_exact_attention: bool
+    ) -> None:
         self._device.submit(
             self._loaded.follow, generation, request, uses_exact_attention=uses_exact_attention
         ).result()
@@ -134,7 +140,9 @@ class Leader:
         """
         with self._renders:
             if not self._renders.wait_for(lambda: self._num_renders == 0, wait_s):
-                raise RankSilentError(f"{self._num_renders} clips are still in the leader's hands after {wait_s:g} s")
+                raise RankSilentError(
+                    f"{self._num_renders} clips are still in the leader's hands after {wait_s:g} s"
+                )
 
     def leave(self, wait_s: float) -> None:
         """See `Follower.leave`; what is being uploaded goes on."""
@@ -146,7 +154,11 @@ class Leader:
             self._num_renders += 1
         try:
             outcome = self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
-            if isinstance(outcome, ClipFailed) and outcome.failure_class in UNSOUND and self._is_own(outcome):
+            if (
+                isinstance(outcome, ClipFailed)
+                and outcome.failure_class in UNSOUND
+                and self._is_own(outcome)
+            ):
                 self._soundness.is_sound = False
             return outcome
         finally:
@@ -209,4 +221,6 @@ def wait_for(future: Future[T], wait_s: float) -> T:
     try:
         return future.result(wait_s)
     except FutureTimeoutError as error:
-        raise RankSilentError(f"the device's thread does not come out of what it is at within {wait_s:g} s") from error
+        raise RankSilentError(
+            f"the device's thread does not come out of what it is at within {wait_s:g} s"
+        ) from error

@@ -47,7 +47,9 @@ class RankProcess(Protocol):
     def kill(self) -> None: ...
 
 
-def collect(answers: Sequence[Answer], wait_s: float, failing: type[E]) -> tuple[dict[int, Any], dict[int, E]]:
+def collect(
+    answers: Sequence[Answer], wait_s: float, failing: type[E]
+) -> tuple[dict[int, Any], dict[int, E]]:
     """Waits for all, in `wait_s` together: the answers, and why there is none, by their places.
 
     Args:
@@ -80,7 +82,9 @@ def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
     if failures:
         raise cause_among(failures)
     if missing:
-        raise RankSilentError(f"{len(missing)} of {len(answers)} ranks gave no answer within {wait_s:g} s")
+        raise RankSilentError(
+            f"{len(missing)} of {len(answers)} ranks gave no answer within {wait_s:g} s"
+        )
     return [found[place] for place in range(len(answers))]
 
 

@@ -16,13 +16,21 @@ from jobs.group.rank_answers import Answer, RankProcess, cause_among, collect, g
 from jobs.records.commit import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker
-from pipelines.errors import GroupBrokenError, GroupError, RankLostError, RankPreemptedError, RankSilentError
+from pipelines.errors import (
+    GroupBrokenError,
+    GroupError,
+    RankLostError,
+    RankPreemptedError,
+    RankSilentError,
+)
 from pipelines.parallel_config import ParallelConfig
 
 if TYPE_CHECKING:
     from pipelines.context_parallel.process_group import RendezvousPoint
 
-ENDS_GROUP: frozenset[FailureClass] = frozenset({"memory", "worker"})  # after these the schedule lets it go
+ENDS_GROUP: frozenset[FailureClass] = frozenset(
+    {"memory", "worker"}
+)  # after these the schedule lets it go
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,9 @@ class RankGroup:
         self._generation = 0
         self._ranks: list[RankProcess] = []
         self._loads: dict[int, Answer] = {}  # each rank's identity
-        self._forming = threading.Lock()  # one at a time forms a generation, and no clip is begun meanwhile
+        self._forming = (
+            threading.Lock()
+        )  # one at a time forms a generation, and no clip is begun meanwhile
         self._changes = threading.Condition()
         self._session = 0  # of the schedule's workers that this group has been
         self._is_forming = False
@@ -114,7 +124,9 @@ class RankGroup:
         with self._forming:
             return self._form_anew(is_session_over=True)
 
-    def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome | LostRank:
+    def render(
+        self, spec: ClipSpec, attempt: int, uses_exact_attention: bool
+    ) -> ClipOutcome | LostRank:
         """Has the leader render a clip. Where an earlier clip has broken the group and the schedule keeps it all the
         same, it is formed anew first, as often as another clip that waits too breaks it again.
         """
@@ -122,12 +134,16 @@ class RankGroup:
             session = self._session
         try:
             outcome = self._ask_leader(session, spec, attempt, uses_exact_attention)
-            while is_failure(outcome, GroupBrokenError) and self._mend(session):  # another may break it again
+            while is_failure(outcome, GroupBrokenError) and self._mend(
+                session
+            ):  # another may break it again
                 outcome = self._ask_leader(session, spec, attempt, uses_exact_attention)
         except GroupError as error:
             return self._told(error)
         is_lost_in_draining = is_failure(outcome, RankLostError) and self._is_draining
-        if isinstance(outcome, ClipFailed) and (is_failure(outcome, RankPreemptedError) or is_lost_in_draining):
+        if isinstance(outcome, ClipFailed) and (
+            is_failure(outcome, RankPreemptedError) or is_lost_in_draining
+        ):
             return LostRank(outcome.message, is_preempted=True)
         return outcome
 
@@ -140,15 +156,21 @@ class RankGroup:
             ranks, is_forming = self._ranks, self._is_forming
         if is_forming:
             return WorkerHeartbeat(self._uploading, 0, self._is_draining)
-        heartbeats, failures = collect([rank.ask("heartbeat") for rank in ranks], self._deadlines.silence_s, GroupError)
+        heartbeats, failures = collect(
+            [rank.ask("heartbeat") for rank in ranks], self._deadlines.silence_s, GroupError
+        )
         leader: WorkerHeartbeat | None = heartbeats.get(0)
         with self._changes:
-            if self._is_forming or ranks is not self._ranks:  # those that are missing are being replaced
+            if (
+                self._is_forming or ranks is not self._ranks
+            ):  # those that are missing are being replaced
                 return WorkerHeartbeat(self._uploading, 0, self._is_draining)
             self._has_draining_rank = self._has_draining_rank or any(
                 heartbeat.is_draining for heartbeat in heartbeats.values()
             )
-            self._uploading = tuple(clip for clip in leader.clips if clip.stage == "upload") if leader else ()
+            self._uploading = (
+                tuple(clip for clip in leader.clips if clip.stage == "upload") if leader else ()
+            )
             now = time.monotonic()
             self._failing_since = (self._failing_since or now) if failures else None
             is_leader_late = now - (self._failing_since or now) > self._deadlines.leave_s
@@ -158,7 +180,9 @@ class RankGroup:
             return self._told(cause_among(failures))
         assert leader is not None
         return WorkerHeartbeat(
-            leader.clips, max(heartbeat.memory_bytes for heartbeat in heartbeats.values()), self._is_draining
+            leader.clips,
+            max(heartbeat.memory_bytes for heartbeat in heartbeats.values()),
+            self._is_draining,
         )
 
     def drain(self) -> None:
@@ -170,15 +194,21 @@ class RankGroup:
         return self._is_told_to_end or self._has_draining_rank
 
     def _told(self, error: GroupError) -> LostRank:
-        return LostRank(str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining)
+        return LostRank(
+            str(error), is_preempted=isinstance(error, RankPreemptedError) or self._is_draining
+        )
 
-    def _ask_leader(self, session: int, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
+    def _ask_leader(
+        self, session: int, spec: ClipSpec, attempt: int, uses_exact_attention: bool
+    ) -> ClipOutcome:
         """Not while a generation is formed, whose leader may have no model yet; nor once the session is over, when the
         clip is no longer this group's.
         """
         with self._forming:
             if session != self._session:
-                raise GroupBrokenError("the schedule has let the group go, and given its clips to others")
+                raise GroupBrokenError(
+                    "the schedule has let the group go, and given its clips to others"
+                )
             answer = self._ranks[0].ask("render", spec, attempt, uses_exact_attention)
         return answer.get(None)
 
@@ -216,7 +246,9 @@ class RankGroup:
         they say; and a leader that still has clips which are no longer this group's.
         """
         limits = self._deadlines
-        sound, _ = collect([rank.ask("is_sound") for rank in self._ranks], limits.answer_s, Exception)
+        sound, _ = collect(
+            [rank.ask("is_sound") for rank in self._ranks], limits.answer_s, Exception
+        )
         unfit = {rank for rank in range(len(self._ranks)) if not sound.get(rank)}
         for rank in unfit:
             self._ranks[rank].kill()  # which frees those that wait for it
@@ -234,20 +266,31 @@ class RankGroup:
         limits, point = self._deadlines, self._point
         assert point is not None, "load comes first"
         kept = dict(enumerate(self._ranks))
-        ranks = [self._start(rank) if rank in missing else kept[rank] for rank in range(self._parallel.degree)]
+        ranks = [
+            self._start(rank) if rank in missing else kept[rank]
+            for rank in range(self._parallel.degree)
+        ]
         with self._changes:
-            self._ranks = ranks  # at once: what is started here is killed here, whatever comes of it
+            self._ranks = (
+                ranks  # at once: what is started here is killed here, whatever comes of it
+            )
         self._loads |= {rank: ranks[rank].ask("load") for rank in missing}
         get_all([self._loads[rank] for rank in sorted(missing)], limits.load_s)
         self._generation += 1
         meetings = [
-            point.rendezvous(self._generation, rank, self._parallel, limits.collective_s) for rank in range(len(ranks))
+            point.rendezvous(self._generation, rank, self._parallel, limits.collective_s)
+            for rank in range(len(ranks))
         ]
         names = [rank.name_for_leader() for rank in ranks[1:]]
-        joining = [rank.ask("join", rendezvous) for rank, rendezvous in zip(ranks[1:], meetings[1:], strict=True)]
+        joining = [
+            rank.ask("join", rendezvous)
+            for rank, rendezvous in zip(ranks[1:], meetings[1:], strict=True)
+        ]
         get_all([ranks[0].ask("lead", meetings[0], names), *joining], limits.join_s)
         spooled = ranks[0].ask("spooled").get(limits.answer_s)
-        identities: list[WorkerIdentity] = get_all([self._loads[rank] for rank in range(len(ranks))], limits.answer_s)
+        identities: list[WorkerIdentity] = get_all(
+            [self._loads[rank] for rank in range(len(ranks))], limits.answer_s
+        )
         leader, *others = identities
         return LoadedWorker(leader, spooled, tuple(others), self._parallel)
 

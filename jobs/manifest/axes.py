@@ -11,7 +11,15 @@ from typing import Any, Protocol
 
 from jobs.manifest.combine import Combination
 from jobs.manifest.lines import LineTable, Place
-from jobs.manifest.rows import FIELD_TYPES, GUIDANCE, Given, Row, RowValueError, check_value, parse_cell
+from jobs.manifest.rows import (
+    FIELD_TYPES,
+    GUIDANCE,
+    Given,
+    Row,
+    RowValueError,
+    check_value,
+    parse_cell,
+)
 from jobs.text import shown
 
 MAX_GRID_CLIPS = 10_000_000
@@ -128,7 +136,11 @@ class Grid:
         if field in positions:
             return self.axes[field].place(positions[field])
         guidance = self.axes.get(GUIDANCE)
-        return guidance.place_of(positions[GUIDANCE], field) if isinstance(guidance, GuidanceAxis) else None
+        return (
+            guidance.place_of(positions[GUIDANCE], field)
+            if isinstance(guidance, GuidanceAxis)
+            else None
+        )
 
 
 def make_range(field: str, bounds: list[int]) -> range:
@@ -140,11 +152,15 @@ def make_range(field: str, bounds: list[int]) -> range:
     if FIELD_TYPES[field] == "text":
         raise RowValueError(f"{field} is text; a range is for fields that are numbers")
     if len(bounds) not in (2, 3):
-        raise RowValueError(f"range must be [start, stop] or [start, stop, step], not {len(bounds)} numbers")
+        raise RowValueError(
+            f"range must be [start, stop] or [start, stop, step], not {len(bounds)} numbers"
+        )
     start, stop, step = (*bounds, 1)[:3]
     if step == 0:
         raise RowValueError("range must have a step other than 0")
-    num_values = -((start - stop) // step)  # rounded up; len(range) overflows where the numbers are huge
+    num_values = -(
+        (start - stop) // step
+    )  # rounded up; len(range) overflows where the numbers are huge
     if num_values <= 0:
         raise RowValueError(f"range {shown(bounds)} holds no value; the stop is left out")
     if num_values > MAX_GRID_CLIPS:

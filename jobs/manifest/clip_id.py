@@ -23,9 +23,13 @@ NUM_HEX_DIGITS = 32
 # Fields of `ModelIdentity` that came when clips had ids already. Their defaults mean what was done without them, so at
 # these they are left out: those clips keep their ids and are not rendered anew. Every further field belongs here.
 LATER_FIELDS = frozenset({"first_block_cache", "compile", "vae_tiling"})
-_LATER_DEFAULTS = {field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS}
+_LATER_DEFAULTS = {
+    field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS
+}
 
-_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode
+_ENCODE = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+).encode
 
 
 def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
@@ -61,4 +65,7 @@ def _canonical(value: Any) -> dict[str, Any]:
 def _fields(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
     """A dataclass's fields, and whether each is a float."""
     hints = get_type_hints(kind)
-    return tuple((field.name, float in (hints[field.name], *get_args(hints[field.name]))) for field in fields(kind))
+    return tuple(
+        (field.name, float in (hints[field.name], *get_args(hints[field.name])))
+        for field in fields(kind)
+    )

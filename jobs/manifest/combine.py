@@ -119,7 +119,9 @@ class _Parser:
         if word == "(":
             return self._group(depth + 1)
         if not word or word in "*,)":
-            raise RowValueError(f"combine: expected an axis or '(', not {shown(word) if word else 'the end'}")
+            raise RowValueError(
+                f"combine: expected an axis or '(', not {shown(word) if word else 'the end'}"
+            )
         if word not in self._lengths:
             raise RowValueError(f"combine: {unknown('axis', word, self._lengths)}")
         if word in self.seen:
@@ -135,7 +137,9 @@ class _Parser:
             self._next += 1
             members.append(self.expression(depth))
         if word != ")":
-            raise RowValueError(f"combine: expected '*', ',' or ')', not {shown(word) if word else 'the end'}")
+            raise RowValueError(
+                f"combine: expected '*', ',' or ')', not {shown(word) if word else 'the end'}"
+            )
         self._next += 1
         if len(members) == 1:
             return members[0]
@@ -171,7 +175,9 @@ def _tokens(expression: str) -> list[str]:
     while position < len(text):
         found = _TOKEN.match(text, position)
         if not found:
-            raise RowValueError(f"combine: expected axes, '*', ',' and parentheses, not {shown(text[position:])}")
+            raise RowValueError(
+                f"combine: expected axes, '*', ',' and parentheses, not {shown(text[position:])}"
+            )
         tokens.append(found.group(1))
         position = found.end()
     return tokens

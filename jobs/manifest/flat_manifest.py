@@ -28,7 +28,9 @@ from jobs.manifest.rows import (
 )
 from jobs.text import shown, unknown
 
-MAX_RECORD_CHARACTERS = 4 * 1024 * 1024  # a CSV row over many lines; an open quote would swallow the file
+MAX_RECORD_CHARACTERS = (
+    4 * 1024 * 1024
+)  # a CSV row over many lines; an open quote would swallow the file
 
 _COLUMNS = (*FIELD_TYPES, *PARALLEL_FIELDS)
 _MAPPINGS = {GUIDANCE: "method", PARALLEL: "ulysses"}  # and one of the fields of each
@@ -53,7 +55,9 @@ class FlatFile:
         hasher = hashlib.sha256()
         yield from self.reader(self.path, hasher)
         if hasher.hexdigest() != self.digest:
-            raise Place(str(self.path), 1).refuse("the file changed after it was opened; plan it again")
+            raise Place(str(self.path), 1).refuse(
+                "the file changed after it was opened; plan it again"
+            )
 
 
 def open_flat_file(path: Path, reader: Reader) -> FlatFile:
@@ -75,9 +79,13 @@ def read_jsonl(path: Path, hasher: Hasher) -> Iterator[Row]:
         try:
             values = _object_values(_DECODE(line))
         except RecursionError as error:
-            raise place.refuse("expected a flat JSON object, this one is nested too deeply") from error
+            raise place.refuse(
+                "expected a flat JSON object, this one is nested too deeply"
+            ) from error
         except json.JSONDecodeError as error:
-            raise place.refuse(f"expected a JSON object: {error.msg} at column {error.colno}") from error
+            raise place.refuse(
+                f"expected a JSON object: {error.msg} at column {error.colno}"
+            ) from error
         except RowValueError as error:
             raise place.refuse(str(error)) from error
         except ValueError as error:  # int() refuses more than 4,300 digits
@@ -97,7 +105,9 @@ def read_csv(path: Path, hasher: Hasher) -> Iterator[Row]:
         if not cells:
             continue
         if len(cells) != len(header[1]):
-            raise place.refuse(f"expected {len(header[1])} cells, as in the header, came {len(cells)}")
+            raise place.refuse(
+                f"expected {len(header[1])} cells, as in the header, came {len(cells)}"
+            )
         try:
             given = zip(header[1], cells, strict=True)
             values = with_parallel({name: parse_cell(name, cell) for name, cell in given if cell})
@@ -108,7 +118,9 @@ def read_csv(path: Path, hasher: Hasher) -> Iterator[Row]:
 
 def _object_values(document: object) -> dict[str, Any]:
     if not isinstance(document, dict):
-        raise RowValueError(f'expected a JSON object, such as {{"prompt": "a red circle"}}, not {shown(document)}')
+        raise RowValueError(
+            f'expected a JSON object, such as {{"prompt": "a red circle"}}, not {shown(document)}'
+        )
     flat = with_guidance_fields(document)
     parallel = {PARALLEL: read_parallel(flat.pop(PARALLEL))} if PARALLEL in flat else {}
     for name in flat:

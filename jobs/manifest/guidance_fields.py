@@ -32,7 +32,9 @@ def with_guidance_fields(document: dict[str, Any]) -> dict[str, Any]:
     others = {name: value for name, value in document.items() if name != GUIDANCE}
     guidance = document[GUIDANCE]
     if not isinstance(guidance, dict):
-        raise RowValueError(f'guidance must be an object, such as {{"method": "vsf"}}, not {shown(guidance)}')
+        raise RowValueError(
+            f'guidance must be an object, such as {{"method": "vsf"}}, not {shown(guidance)}'
+        )
     for name in guidance:
         check_guidance_field(name, others)
     return others | guidance

@@ -87,7 +87,9 @@ def open_regular_file(path: Path) -> BufferedReader:
         raise place.refuse(f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise place.refuse(f"is not a path: {error}") from error
-    raise place.refuse("expected a file, this is a folder" if stat.S_ISDIR(mode) else "expected a regular file")
+    raise place.refuse(
+        "expected a file, this is a folder" if stat.S_ISDIR(mode) else "expected a regular file"
+    )
 
 
 def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:

@@ -19,7 +19,15 @@ from jobs.manifest.clip_id import clip_id
 from jobs.manifest.digests import DIGEST_BYTES, DigestSet
 from jobs.manifest.flat_manifest import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.lines import Place
-from jobs.manifest.rows import PARALLEL, Given, Row, RowValueError, check_name, make_request, model_defaults
+from jobs.manifest.rows import (
+    PARALLEL,
+    Given,
+    Row,
+    RowValueError,
+    check_name,
+    make_request,
+    model_defaults,
+)
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.text import shown
@@ -100,13 +108,19 @@ class Manifest:
         for index, (row, spec) in enumerate(self._resolved_rows()):
             is_named = "name" in row.values
             if is_named and not names.add(_name_digest(spec.name)):
-                first = self._place_of_first(lambda spec, name=spec.name: spec.name == name, before=index)
-                raise _place_of("name", row).refuse(f"the name {spec.name!r} is taken by the clip at {first}")
+                first = self._place_of_first(
+                    lambda spec, name=spec.name: spec.name == name, before=index
+                )
+                raise _place_of("name", row).refuse(
+                    f"the name {spec.name!r} is taken by the clip at {first}"
+                )
             if clips.add(bytes.fromhex(spec.clip_id)):
                 yield spec
                 continue
             if is_named:
-                first = self._place_of_first(lambda spec, key=spec.clip_id: spec.clip_id == key, before=index)
+                first = self._place_of_first(
+                    lambda spec, key=spec.clip_id: spec.clip_id == key, before=index
+                )
                 raise _place_of("name", row).refuse(
                     f"the clip {spec.name!r} is the same as the one at {first}; one clip has one name"
                 )
@@ -133,13 +147,18 @@ class Manifest:
                 raise self._place_to_blame(row, str(error)).refuse(str(error)) from error
             except (UnknownModelError, PipelineError) as error:
                 raise self._place_to_blame(row, "model").refuse(str(error)) from error
-            yield row, ClipSpec(clip_id(model.identity, request), name, model.identity, request, parallel)
+            yield (
+                row,
+                ClipSpec(clip_id(model.identity, request), name, model.identity, request, parallel),
+            )
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"
         given = row.values.get("name", own)
         if given != own and re.fullmatch(rf"{re.escape(self.name)}-[0-9]{{6,}}", given):
-            raise RowValueError(f"name {given!r} is of the kind that rows without a name get; this row's is {own!r}")
+            raise RowValueError(
+                f"name {given!r} is of the kind that rows without a name get; this row's is {own!r}"
+            )
         return given
 
     def _place_to_blame(self, row: Row, message: str) -> Place:
@@ -193,7 +212,9 @@ def open_manifest(
         case ".csv":
             source = open_flat_file(path, read_csv)
         case suffix:
-            raise start.refuse(f"expected a manifest in .yaml, .yml, .jsonl or .csv, not {shown(suffix)}")
+            raise start.refuse(
+                f"expected a manifest in .yaml, .yml, .jsonl or .csv, not {shown(suffix)}"
+            )
     if model is not None:
         defaults = defaults | {"model": Given(model, start)}
     try:
@@ -209,7 +230,9 @@ def _model_name(values: Mapping[str, Any]) -> str:
     return values["model"]
 
 
-def _parallel(given: Mapping[str, Any], model: CatalogedModel, request: GenerationRequest) -> ParallelConfig:
+def _parallel(
+    given: Mapping[str, Any], model: CatalogedModel, request: GenerationRequest
+) -> ParallelConfig:
     """The group that a row asks for, or else its model's YAML; the geometry is read where there is one."""
     parallel = given.get(PARALLEL, model.config.parallel)
     if parallel.degree == 1:

@@ -11,7 +11,13 @@ from pathlib import Path
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
-from pipelines.catalog.model_config import LoraConfig, ModelConfig, load_model_config, model_paths, resolve_source
+from pipelines.catalog.model_config import (
+    LoraConfig,
+    ModelConfig,
+    load_model_config,
+    model_paths,
+    resolve_source,
+)
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 
@@ -73,7 +79,9 @@ class ModelCatalog:
             ModelNotFoundError, ModelFolderError: its weights are missing or broken.
         """
         if name not in self._paths:
-            raise UnknownModelError(f"{unknown('model', name, self.names())} (nagfarm models lists them)")
+            raise UnknownModelError(
+                f"{unknown('model', name, self.names())} (nagfarm models lists them)"
+            )
         if name not in self._entries:
             self._entries[name] = self._load(name)
         return self._entries[name]
@@ -97,7 +105,12 @@ class ModelCatalog:
             decode_timestep=config.decode_timestep,
             decode_noise_scale=config.decode_noise_scale,
             loras=tuple(
-                LoraIdentity(_public_source(lora, path, found.path.parent), found.revision, lora.weight, lora.component)
+                LoraIdentity(
+                    _public_source(lora, path, found.path.parent),
+                    found.revision,
+                    lora.weight,
+                    lora.component,
+                )
                 for lora, found in zip(config.loras, weights.loras, strict=True)
             ),
             fuse_loras=config.fuse_loras,
@@ -110,5 +123,7 @@ class ModelCatalog:
 
 def _public_source(config: ModelConfig | LoraConfig, config_path: Path, folder: Path) -> str:
     """Where weights come from, without the path of a machine."""
-    is_local = isinstance(resolve_source(config, config_path), Path) and not config.source.startswith("package:")
+    is_local = isinstance(
+        resolve_source(config, config_path), Path
+    ) and not config.source.startswith("package:")
     return f"folder:{folder.name}" if is_local else config.source

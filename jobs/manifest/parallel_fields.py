@@ -35,7 +35,9 @@ def make_parallel(values: Mapping[str, Any]) -> ParallelConfig:
 def read_parallel(document: object) -> ParallelConfig:
     """Of the JSON value of `parallel`."""
     if not isinstance(document, dict):
-        raise RowValueError(f'{PARALLEL} must be an object, such as {{"ulysses": 2}}, not {shown(document)}')
+        raise RowValueError(
+            f'{PARALLEL} must be an object, such as {{"ulysses": 2}}, not {shown(document)}'
+        )
     for name in document:
         check_parallel_field(name)
     return make_parallel({name: check_value(name, value) for name, value in document.items()})

@@ -15,7 +15,13 @@ from jobs.manifest.lines import Place
 from jobs.text import shown, unknown
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+from pipelines.request import (
+    CFG_METHODS,
+    GenerationRequest,
+    GuidanceMethod,
+    SamplingParams,
+    VideoShape,
+)
 
 FieldType = Literal["text", "whole number", "number", "yes/no"]
 
@@ -46,10 +52,16 @@ FIELD_TYPES: dict[str, FieldType] = {
 CHOICES: dict[str, tuple[str, ...]] = {"method": get_args(GuidanceMethod), "nag_norm": ("l1", "l2")}
 GUIDANCE = "guidance"  # what YAML and JSONL call a mapping of the fields below
 GUIDANCE_FIELDS = tuple(
-    name for name in FIELD_TYPES if name in ("method", "guidance_scale") or name.startswith(("nag_", "vsf_", "nasa_"))
+    name
+    for name in FIELD_TYPES
+    if name in ("method", "guidance_scale") or name.startswith(("nag_", "vsf_", "nasa_"))
 )
 PARALLEL = "parallel"  # what YAML and JSONL call the mapping of the fields below; it is one value, a ParallelConfig
-PARALLEL_FIELDS: dict[str, FieldType] = {"ulysses": "whole number", "ring": "whole number", "across_hosts": "yes/no"}
+PARALLEL_FIELDS: dict[str, FieldType] = {
+    "ulysses": "whole number",
+    "ring": "whole number",
+    "across_hosts": "yes/no",
+}
 MAX_NAME_CHARACTERS = 128
 _MAX_INTEGER = 2**63 - 1
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -117,7 +129,13 @@ def check_value(name: str, value: object) -> Any:
         if math.isfinite(number):
             return number
     if expected == "yes/no":
-        word = value.text if isinstance(value, Unquoted) else str(value).lower() if isinstance(value, bool) else None
+        word = (
+            value.text
+            if isinstance(value, Unquoted)
+            else str(value).lower()
+            if isinstance(value, bool)
+            else None
+        )
         if word in _YES_NO:
             return _YES_NO[word]
     if name == "flow_shift" and value is None:
@@ -218,7 +236,9 @@ _YES_NO = {"true": True, "false": False}
 
 def _bounded(name: str, value: int) -> int:
     if abs(value) > _MAX_INTEGER:
-        raise RowValueError(f"{name} must be at most {_MAX_INTEGER} in size, not a number of {value.bit_length()} bits")
+        raise RowValueError(
+            f"{name} must be at most {_MAX_INTEGER} in size, not a number of {value.bit_length()} bits"
+        )
     return value
 
 

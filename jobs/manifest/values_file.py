@@ -17,7 +17,9 @@ MAX_VALUES_FILE_BYTES = 64 * 1024 * 1024
 ReadS3 = Callable[[str], bytes]
 
 
-def read_values_file(written: str, folder: Path, read_s3: ReadS3 | None, place: Place) -> tuple[str, bytes]:
+def read_values_file(
+    written: str, folder: Path, read_s3: ReadS3 | None, place: Place
+) -> tuple[str, bytes]:
     """A file's name for messages, and its content.
 
     Args:
@@ -46,7 +48,9 @@ def _path_inside(written: str, folder: Path, place: Place) -> Path:
     if not resolved.is_relative_to(root):
         raise place.refuse(f"file {shown(written)} is a link that leaves the manifest's folder")
     if any(part.startswith(".") for part in (*relative.parts, *resolved.relative_to(root).parts)):
-        raise place.refuse(f"file {shown(written)} is hidden (a name that begins with '.'); copy it to one that is not")
+        raise place.refuse(
+            f"file {shown(written)} is hidden (a name that begins with '.'); copy it to one that is not"
+        )
     return folder / relative
 
 
@@ -58,5 +62,7 @@ def _object(uri: str, read_s3: ReadS3 | None, place: Place) -> bytes:
     except JobError as error:
         raise place.refuse(f"file {shown(uri)} cannot be read: {error}") from error
     if len(content) > MAX_VALUES_FILE_BYTES:
-        raise place.refuse(f"file {shown(uri)} is larger than {MAX_VALUES_FILE_BYTES:,} bytes; split it")
+        raise place.refuse(
+            f"file {shown(uri)} is larger than {MAX_VALUES_FILE_BYTES:,} bytes; split it"
+        )
     return content

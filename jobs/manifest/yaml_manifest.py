@@ -7,12 +7,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.manifest.axes import MAX_GRID_CLIPS, Axis, FileAxis, Grid, GuidanceAxis, ListAxis, RangeAxis, make_range
+from jobs.manifest.axes import (
+    MAX_GRID_CLIPS,
+    Axis,
+    FileAxis,
+    Grid,
+    GuidanceAxis,
+    ListAxis,
+    RangeAxis,
+    make_range,
+)
 from jobs.manifest.combine import parse_combination, product_of_all
 from jobs.manifest.guidance_fields import check_guidance_field
 from jobs.manifest.lines import LineTable, Place, decode, read_bytes
 from jobs.manifest.parallel_fields import check_parallel_field, make_parallel
-from jobs.manifest.rows import GUIDANCE, PARALLEL, Given, Row, RowValueError, Unquoted, check_field, check_value
+from jobs.manifest.rows import (
+    GUIDANCE,
+    PARALLEL,
+    Given,
+    Row,
+    RowValueError,
+    Unquoted,
+    check_field,
+    check_value,
+)
 from jobs.manifest.values_file import ReadS3, read_values_file
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar, parse_yaml
 from jobs.text import shown, unknown
@@ -20,7 +38,11 @@ from pipelines.parallel_config import ParallelConfig
 
 MAX_YAML_BYTES = 16 * 1024 * 1024
 _KEYS = ("name", "model", "output", "defaults", "axes", "combine", "clips")
-_KINDS: dict[type[YamlNode], str] = {YamlScalar: "a single value", YamlList: "a list", YamlMapping: "a mapping"}
+_KINDS: dict[type[YamlNode], str] = {
+    YamlScalar: "a single value",
+    YamlList: "a list",
+    YamlMapping: "a mapping",
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,9 @@ def open_yaml_file(path: Path, read_s3: ReadS3 | None) -> YamlFile:
     """
     content = read_bytes(path, MAX_YAML_BYTES, "write so many clips as JSONL, one a line")
     start = Place(str(path), 1)
-    return _YamlReader(path, hashlib.sha256(content), read_s3).read(parse_yaml(decode(content, start), str(path)))
+    return _YamlReader(path, hashlib.sha256(content), read_s3).read(
+        parse_yaml(decode(content, start), str(path))
+    )
 
 
 @dataclass
@@ -76,7 +100,9 @@ class _YamlReader:
         defaults = self._defaults(keys)
         grid = self._grid(keys)
         clips = tuple(self._clips(keys))
-        return YamlFile(name, output and output.value, self.hasher.hexdigest(), defaults, grid, clips)
+        return YamlFile(
+            name, output and output.value, self.hasher.hexdigest(), defaults, grid, clips
+        )
 
     def _top_level_text(self, keys: YamlMapping, key: str) -> Given | None:
         node = keys.entries.get(key)
@@ -87,14 +113,18 @@ class _YamlReader:
         came = _KINDS[type(node)]
         if isinstance(node, YamlScalar):
             came = shown(node.value.text if isinstance(node.value, Unquoted) else node.value)
-        raise self._place(node.line).refuse(f"{key} must be text, not {came}; put it in quotes where YAML misreads it")
+        raise self._place(node.line).refuse(
+            f"{key} must be text, not {came}; put it in quotes where YAML misreads it"
+        )
 
     def _defaults(self, keys: YamlMapping) -> dict[str, Given]:
         node = keys.entries.get("defaults")
         given = self._fields(self._with_guidance(self._mapping(node, "defaults"))) if node else {}
         model = self._top_level_text(keys, "model")
         if model and "model" in given:
-            raise given["model"].place.refuse(f"model is given twice, first on line {model.place.line}")
+            raise given["model"].place.refuse(
+                f"model is given twice, first on line {model.place.line}"
+            )
         if "name" in given:
             raise given["name"].place.refuse("name is one clip's alone and cannot have a default")
         return given | ({"model": model} if model else {})
@@ -104,7 +134,9 @@ class _YamlReader:
         if node is None:
             return
         if not isinstance(node, YamlList):
-            raise self._place(node.line).refuse(f"clips must be a list of mappings, not {_KINDS[type(node)]}")
+            raise self._place(node.line).refuse(
+                f"clips must be a list of mappings, not {_KINDS[type(node)]}"
+            )
         for item in node.items:
             clip = self._with_guidance(self._mapping(item, "a clip"))
             values = {name: entry.value for name, entry in self._fields(clip).items()}
@@ -135,7 +167,9 @@ class _YamlReader:
             return mapping
         others = {name: node for name, node in mapping.entries.items() if name != GUIDANCE}
         guidance = self._guidance(mapping.entries[GUIDANCE], others)
-        return YamlMapping(mapping.line, others | guidance.entries, mapping.key_lines | guidance.key_lines)
+        return YamlMapping(
+            mapping.line, others | guidance.entries, mapping.key_lines | guidance.key_lines
+        )
 
     def _guidance(self, node: YamlNode, others: Container[str]) -> YamlMapping:
         guidance = self._mapping(node, GUIDANCE)
@@ -158,13 +192,17 @@ class _YamlReader:
             elif name == PARALLEL:
                 axes[name] = self._parallel_axis(entry)
             elif name == "name":
-                raise self._place(block.key_lines[name]).refuse("name is one clip's alone and cannot be an axis")
+                raise self._place(block.key_lines[name]).refuse(
+                    "name is one clip's alone and cannot be an axis"
+                )
             else:
                 self._check_field(name, block)
                 axes[name] = self._axis(name, entry)
         lengths = {name: len(axis) for name, axis in axes.items()}
         try:
-            combination = parse_combination(combine.value, lengths) if combine else product_of_all(lengths)
+            combination = (
+                parse_combination(combine.value, lengths) if combine else product_of_all(lengths)
+            )
         except RowValueError as error:
             assert combine
             raise combine.place.refuse(str(error)) from error
@@ -182,7 +220,9 @@ class _YamlReader:
 
     def _parallel_axis(self, node: YamlNode) -> ListAxis:
         nodes = self._mappings(PARALLEL, node, "[{ulysses: 2}, {ulysses: 2, ring: 2}]")
-        return ListAxis(self.file, tuple(map(self._parallel, nodes)), array("Q", (item.line for item in nodes)))
+        return ListAxis(
+            self.file, tuple(map(self._parallel, nodes)), array("Q", (item.line for item in nodes))
+        )
 
     def _mappings(self, name: str, node: YamlNode, example: str) -> list[YamlNode]:
         """The items of an axis whose values are mappings."""
@@ -195,7 +235,9 @@ class _YamlReader:
     def _axis(self, name: str, node: YamlNode) -> Axis:
         place = self._place(node.line)
         if isinstance(node, YamlScalar):
-            raise place.refuse(f"the axis {name} must be a list; one value for all clips goes under defaults")
+            raise place.refuse(
+                f"the axis {name} must be a list; one value for all clips goes under defaults"
+            )
         if isinstance(node, YamlList):
             if not node.items:
                 raise place.refuse(f"the axis {name} must have at least one value")
@@ -210,12 +252,16 @@ class _YamlReader:
                 raise self._place(node.key_lines[key]).refuse(
                     unknown(f"key of the axis {name},", key, ("range", "file"))
                 )
-        raise place.refuse(f"the axis {name} must be a list, {{range: [start, stop]}} or {{file: PATH}}")
+        raise place.refuse(
+            f"the axis {name} must be a list, {{range: [start, stop]}} or {{file: PATH}}"
+        )
 
     def _range_axis(self, name: str, node: YamlNode) -> Axis:
         place = self._place(node.line)
         if not isinstance(node, YamlList):
-            raise place.refuse(f"range must be [start, stop] or [start, stop, step], not {_KINDS[type(node)]}")
+            raise place.refuse(
+                f"range must be [start, stop] or [start, stop, step], not {_KINDS[type(node)]}"
+            )
         bounds: list[int] = []
         for item in node.items:
             if not isinstance(item, YamlScalar) or type(item.value) is not int:
@@ -238,11 +284,15 @@ class _YamlReader:
         self.hasher.update(hashlib.sha256(content).digest())
         table = LineTable(decode(content, Place(file, 1)))
         if not table:
-            raise Place(file, 1).refuse(f"the axis {name} must have at least one value, the file has none")
+            raise Place(file, 1).refuse(
+                f"the axis {name} must have at least one value, the file has none"
+            )
         return FileAxis(name, file, table)
 
     def _checked(self, name: str, node: YamlNode) -> Any:
-        value: Any = node.value if isinstance(node, YamlScalar) else [] if isinstance(node, YamlList) else {}
+        value: Any = (
+            node.value if isinstance(node, YamlScalar) else [] if isinstance(node, YamlList) else {}
+        )
         try:
             return check_value(name, value)
         except RowValueError as error:
@@ -263,7 +313,9 @@ class _YamlReader:
 
     def _mapping(self, node: YamlNode, what: str) -> YamlMapping:
         if not isinstance(node, YamlMapping):
-            raise self._place(node.line).refuse(f"{what} must be a mapping (key: value), not {_KINDS[type(node)]}")
+            raise self._place(node.line).refuse(
+                f"{what} must be a mapping (key: value), not {_KINDS[type(node)]}"
+            )
         return node
 
     def _place(self, line: int) -> Place:

@@ -24,7 +24,9 @@ MAX_VALUES = 1_000_000
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = Resolver()
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_MAX_WORD_CHARACTERS = 1000  # longer is text; PyYAML's patterns take gigabytes for megabytes of 1:1:1
+_MAX_WORD_CHARACTERS = (
+    1000  # longer is text; PyYAML's patterns take gigabytes for megabytes of 1:1:1
+)
 _READINGS = {
     "bool": "a yes/no value",
     "timestamp": "a date",
@@ -68,14 +70,18 @@ def parse_yaml(text: str, file: str) -> YamlNode | None:
     unprintable = Reader.NON_PRINTABLE.search(text)
     if unprintable:
         place = Place(file, text.count("\n", 0, unprintable.start()) + 1)
-        raise place.refuse(f"YAML may not hold the control character U+{ord(unprintable.group()):04X}")
+        raise place.refuse(
+            f"YAML may not hold the control character U+{ord(unprintable.group()):04X}"
+        )
     builder = _Builder(file)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Place(file, mark.line + 1 if mark else 1).refuse(f"is not YAML: {error.problem}") from error
+        raise Place(file, mark.line + 1 if mark else 1).refuse(
+            f"is not YAML: {error.problem}"
+        ) from error
     except (yaml.YAMLError, ValueError) as error:
         raise Place(file, 1).refuse(f"is not YAML: {str(error).splitlines()[0]}") from error
     return builder.root
@@ -116,18 +122,28 @@ class _Builder:
     def _check_node(self, event: Any, place: Place) -> None:
         self._num_values += 1
         if event.tag is not None:
-            raise place.refuse(f"tags are refused, came {shown(event.tag)}; quote a text that begins with '!'")
+            raise place.refuse(
+                f"tags are refused, came {shown(event.tag)}; quote a text that begins with '!'"
+            )
         if event.anchor is not None:
-            raise place.refuse(f"anchors (&name) are refused, came {shown(event.anchor)}; quote a text with '&'")
+            raise place.refuse(
+                f"anchors (&name) are refused, came {shown(event.anchor)}; quote a text with '&'"
+            )
         if self._num_values > MAX_VALUES:
-            raise place.refuse(f"holds more than {MAX_VALUES:,} values; write so many as JSONL, or as {{file: ...}}")
+            raise place.refuse(
+                f"holds more than {MAX_VALUES:,} values; write so many as JSONL, or as {{file: ...}}"
+            )
 
     def _take_container(self, event: yaml.Event, place: Place) -> None:
         if self._open and isinstance(self._open[-1], YamlMapping) and self._keys[-1] is None:
             raise place.refuse("a key must be a plain word, not a list or a mapping")
         if len(self._open) >= MAX_DEPTH:
             raise place.refuse(f"is nested more than {MAX_DEPTH} deep")
-        node = YamlList(place.line) if isinstance(event, yaml.SequenceStartEvent) else YamlMapping(place.line)
+        node = (
+            YamlList(place.line)
+            if isinstance(event, yaml.SequenceStartEvent)
+            else YamlMapping(place.line)
+        )
         self._attach(node)
         self._open.append(node)
         self._keys.append(None)
@@ -138,7 +154,9 @@ class _Builder:
             return
         mapping, key = self._open[-1], event.value
         if key in mapping.key_lines:
-            raise place.refuse(f"the key {shown(key)} is given twice, first on line {mapping.key_lines[key]}")
+            raise place.refuse(
+                f"the key {shown(key)} is given twice, first on line {mapping.key_lines[key]}"
+            )
         mapping.key_lines[key] = place.line
         self._keys[-1] = key
 

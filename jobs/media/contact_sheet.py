@@ -29,12 +29,18 @@ class SheetClip:
 
 def draw_contact_sheet(clips: list[SheetClip], path: Path) -> None:
     """Writes a PNG. Blocks and columns stand in the order in which they first come, lines by their number."""
-    blocks, columns = (list(dict.fromkeys(getattr(clip, name) for clip in clips)) for name in ("block", "column"))
+    blocks, columns = (
+        list(dict.fromkeys(getattr(clip, name) for clip in clips)) for name in ("block", "column")
+    )
     strips = {(clip.block, clip.column, clip.line): film_strip(clip.frames) for clip in clips}
     height, width = (max(strip.shape[axis] for strip in strips.values()) for axis in (0, 1))
-    lines = {block: sorted({clip.line for clip in clips if clip.block == block}) for block in blocks}
+    lines = {
+        block: sorted({clip.line for clip in clips if clip.block == block}) for block in blocks
+    }
     heights = [LABEL_PX + len(lines[block]) * (height + FRAME_GAP_PX) + GAP_PX for block in blocks]
-    sheet = Image.new("RGB", (GAP_PX + len(columns) * (width + GAP_PX), HEADER_PX + sum(heights)), PAPER)
+    sheet = Image.new(
+        "RGB", (GAP_PX + len(columns) * (width + GAP_PX), HEADER_PX + sum(heights)), PAPER
+    )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for index, column in enumerate(columns):
         draw.text((GAP_PX + index * (width + GAP_PX), 6), shortened(column, width, font), INK, font)
@@ -46,7 +52,10 @@ def draw_contact_sheet(clips: list[SheetClip], path: Path) -> None:
                 strip = strips.get((block, column, line))
                 if strip is not None:
                     left = GAP_PX + index * (width + GAP_PX)
-                    sheet.paste(Image.fromarray(strip), (left, top + LABEL_PX + row * (height + FRAME_GAP_PX)))
+                    sheet.paste(
+                        Image.fromarray(strip),
+                        (left, top + LABEL_PX + row * (height + FRAME_GAP_PX)),
+                    )
         top += block_height
     sheet.save(path)
 
@@ -58,7 +67,9 @@ def negative_heading(negative_prompt: str) -> str:
 
 def film_strip(frames: np.ndarray) -> np.ndarray:
     """A few frames from first to last, side by side: (H, W', 3) uint8."""
-    chosen = frames[np.linspace(0, len(frames) - 1, min(FRAMES_SHOWN, len(frames))).round().astype(int)]
+    chosen = frames[
+        np.linspace(0, len(frames) - 1, min(FRAMES_SHOWN, len(frames))).round().astype(int)
+    ]
     gap = np.full((chosen.shape[1], FRAME_GAP_PX, 3), 255, dtype=np.uint8)
     return np.concatenate([part for frame in chosen for part in (frame, gap)][:-1], axis=1)
 

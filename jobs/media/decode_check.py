@@ -63,7 +63,14 @@ def decode_mp4(path: Path) -> DecodedVideo:
         reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
         frames = np.stack([without_padding(reader.next().asnumpy()) for _ in range(len(reader))])
         fps = float(reader.get_avg_fps())
-    except (decord.DECORDError, RuntimeError, ValueError, IndexError, OSError, StopIteration) as error:
+    except (
+        decord.DECORDError,
+        RuntimeError,
+        ValueError,
+        IndexError,
+        OSError,
+        StopIteration,
+    ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckError(f"{path.name} does not decode: {reason}") from error
     return DecodedVideo(frames, fps)

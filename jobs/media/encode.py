@@ -36,12 +36,16 @@ COLOUR_FILTERS = (
 )
 
 # what the container says of itself
-CONTAINER_KEYS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time"})
+CONTAINER_KEYS = frozenset(
+    {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time"}
+)
 METADATA_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.]*")
 STDERR_LINES_SHOWN = 8
 
 
-def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata: Mapping[str, str]) -> None:
+def encode_mp4(
+    video: VideoFrames, path: Path, config: EncodingConfig, metadata: Mapping[str, str]
+) -> None:
     """Writes frames as an MP4 whose bytes depend on nothing but the arguments.
 
     The file appears at `path` whole or not at all. `metadata` becomes its tags, whose values may hold anything but NUL
@@ -62,18 +66,55 @@ def encode_mp4(video: VideoFrames, path: Path, config: EncodingConfig, metadata:
             disk_errors(path.parent),
             tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:32]}-") as folder,
         ):
-            tags_path, unfinished = Path(folder, "tags.txt").resolve(), Path(folder, "clip.mp4").resolve()
+            tags_path, unfinished = (
+                Path(folder, "tags.txt").resolve(),
+                Path(folder, "clip.mp4").resolve(),
+            )
             tags_path.write_bytes(tags)
             # `file:` keeps ffmpeg from reading a protocol or an option into a name
             command = [
                 *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}"),
                 *("-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0"),
                 *("-f", "ffmetadata", "-i", f"file:{tags_path}"),
-                *("-map", "0:v", "-map_metadata", "1", "-map_chapters", "-1", "-vf", COLOUR_FILTERS),
-                *("-c:v", "libx264", "-preset", config.preset, "-crf", str(config.crf), "-threads", ENCODER_THREADS),
-                *("-color_primaries", "bt709", "-color_trc", "bt709", "-colorspace", "bt709", "-color_range", "tv"),
+                *(
+                    "-map",
+                    "0:v",
+                    "-map_metadata",
+                    "1",
+                    "-map_chapters",
+                    "-1",
+                    "-vf",
+                    COLOUR_FILTERS,
+                ),
+                *(
+                    "-c:v",
+                    "libx264",
+                    "-preset",
+                    config.preset,
+                    "-crf",
+                    str(config.crf),
+                    "-threads",
+                    ENCODER_THREADS,
+                ),
+                *(
+                    "-color_primaries",
+                    "bt709",
+                    "-color_trc",
+                    "bt709",
+                    "-colorspace",
+                    "bt709",
+                    "-color_range",
+                    "tv",
+                ),
                 # unit 6 is where libx264 writes its version and options
-                *("-bsf:v", "filter_units=remove_types=6", "-flags:v", "+bitexact", "-fflags", "+bitexact"),
+                *(
+                    "-bsf:v",
+                    "filter_units=remove_types=6",
+                    "-flags:v",
+                    "+bitexact",
+                    "-fflags",
+                    "+bitexact",
+                ),
                 *("-movflags", "+use_metadata_tags+faststart", "-f", "mp4", f"file:{unfinished}"),
             ]
             try:
@@ -115,7 +156,14 @@ def check_frames(frames: "np.ndarray") -> None:
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype.name != "uint8":
         raise EncodeError(f"{expected}, not {frames.dtype} {frames.shape}")
     num_frames, height, width, _ = frames.shape
-    if num_frames < 1 or height < 2 or width < 2 or height % 2 or width % 2 or not frames.flags.c_contiguous:
+    if (
+        num_frames < 1
+        or height < 2
+        or width < 2
+        or height % 2
+        or width % 2
+        or not frames.flags.c_contiguous
+    ):
         raise EncodeError(f"{expected}, not {frames.shape} with strides {frames.strides}")
 
 
@@ -126,7 +174,15 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
         EncodeError: ffmpeg is missing or failed, with the last lines that it said.
     """
     try:
-        command = [find_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y", *arguments]
+        command = [
+            find_ffmpeg(),
+            "-hide_banner",
+            "-nostdin",
+            "-loglevel",
+            "error",
+            "-y",
+            *arguments,
+        ]
         finished = subprocess.run(command, input=frames, capture_output=True, check=False)
     except OSError as error:
         if is_out_of_memory(error) or is_of_machine(error):
@@ -136,7 +192,9 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
         raise EncoderKilledError("ffmpeg was killed, as by a machine that is out of memory")
     if finished.returncode != 0:
         said = finished.stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES_SHOWN:]
-        raise EncodeError(f"ffmpeg failed with code {finished.returncode}: {chr(10).join(said) or 'it said nothing'}")
+        raise EncodeError(
+            f"ffmpeg failed with code {finished.returncode}: {chr(10).join(said) or 'it said nothing'}"
+        )
     return finished.stdout
 
 
@@ -163,7 +221,9 @@ def format_ffmetadata(metadata: Mapping[str, str]) -> bytes:
     lines = [";FFMETADATA1\n"]
     for key, value in metadata.items():
         if not METADATA_KEY.fullmatch(key) or key in CONTAINER_KEYS:
-            raise EncodeError(f"a metadata key is letters, digits, '_' and '.', and not the container's own: {key!r}")
+            raise EncodeError(
+                f"a metadata key is letters, digits, '_' and '.', and not the container's own: {key!r}"
+            )
         if not value or "\0" in value:
             raise EncodeError(f"metadata {key!r} must not be empty nor hold NUL")
         escaped = re.sub(r"([=;#\\\n\r])", r"\\\1", value)
@@ -172,7 +232,9 @@ def format_ffmetadata(metadata: Mapping[str, str]) -> bytes:
     try:
         return "".join(lines).encode()
     except UnicodeEncodeError as error:
-        raise EncodeError(f"metadata is not valid Unicode: {error.reason} at {error.start}") from error
+        raise EncodeError(
+            f"metadata is not valid Unicode: {error.reason} at {error.start}"
+        ) from error
 
 
 def parse_ffmetadata(text: bytes) -> dict[str, str]:
@@ -187,6 +249,8 @@ def parse_ffmetadata(text: bytes) -> dict[str, str]:
             continue
         pair = re.fullmatch(rb"((?:[^\\=]|\\.)*)=(.*)", entry, re.DOTALL)
         if pair:
-            key, value = (re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL).decode() for part in pair.groups())
+            key, value = (
+                re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL).decode() for part in pair.groups()
+            )
             tags[key] = value
     return tags

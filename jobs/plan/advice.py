@@ -15,10 +15,14 @@ MAX_ADVICE = 4  # lines: a plan is a glance
 
 def advise_on_plan(plan: Plan, catalog: Catalog) -> list[str]:
     """Lines for the kinds of clip that are still to be rendered, and a footnote; none where there is nothing to say."""
-    advice = [line for group in plan.groups if group.num_pending for line in _advise(group, catalog)]
+    advice = [
+        line for group in plan.groups if group.num_pending for line in _advise(group, catalog)
+    ]
     if not advice:
         return []
-    more = [f"and {len(advice) - MAX_ADVICE:,} more kinds of clip"] if len(advice) > MAX_ADVICE else []
+    more = (
+        [f"and {len(advice) - MAX_ADVICE:,} more kinds of clip"] if len(advice) > MAX_ADVICE else []
+    )
     return [*advice[:MAX_ADVICE], *more, ADVICE_FOOTNOTE]
 
 
@@ -31,4 +35,6 @@ def _advise(group: PlanGroup, catalog: Catalog) -> list[str]:
     except ModelFolderError:
         return []  # it cannot be cut, which stops nobody from rendering it on one device
     work = Work(geometry, group.shape, group.num_inference_steps, group.method)
-    return advise(f"{group.model} {group.shape}, {group.num_inference_steps} steps", work, group.parallel)
+    return advise(
+        f"{group.model} {group.shape}, {group.num_inference_steps} steps", work, group.parallel
+    )

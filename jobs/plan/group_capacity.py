@@ -22,7 +22,9 @@ class RankResources:
     num_gpus: int = 0
 
     def __str__(self) -> str:
-        gpus = f"{self.num_gpus} GPU{'s' if self.num_gpus > 1 else ''} and " if self.num_gpus else ""
+        gpus = (
+            f"{self.num_gpus} GPU{'s' if self.num_gpus > 1 else ''} and " if self.num_gpus else ""
+        )
         return f"{gpus}{self.num_cpus} CPU{'s' if self.num_cpus > 1 else ''}"
 
     def fit_into(self, machine: Mapping[str, float]) -> int:
@@ -31,7 +33,9 @@ class RankResources:
         return min(by_cpu, int(machine.get("GPU", 0) // self.num_gpus)) if self.num_gpus else by_cpu
 
 
-def count_groups(machines: Sequence[Mapping[str, float]], parallel: ParallelConfig, rank: RankResources) -> int:
+def count_groups(
+    machines: Sequence[Mapping[str, float]], parallel: ParallelConfig, rank: RankResources
+) -> int:
     """Groups that find a place at once: each on one machine, unless it may lie across several."""
     ranks = [rank.fit_into(machine) for machine in machines]
     if parallel.across_hosts:
@@ -39,7 +43,9 @@ def count_groups(machines: Sequence[Mapping[str, float]], parallel: ParallelConf
     return sum(count // parallel.degree for count in ranks)
 
 
-def check_placement(machines: Sequence[Mapping[str, float]], parallel: ParallelConfig, rank: RankResources) -> None:
+def check_placement(
+    machines: Sequence[Mapping[str, float]], parallel: ParallelConfig, rank: RankResources
+) -> None:
     """Refuses a group for which the cluster has no place, however long it waits.
 
     Raises:
@@ -54,7 +60,9 @@ def check_placement(machines: Sequence[Mapping[str, float]], parallel: ParallelC
     remedies = [f"ask for at most {most}"] if most > 1 else []
     remedies += [] if most > 1 else ["render each clip on one device"] if most else []
     if not parallel.across_hosts and total >= parallel.degree:
-        remedies.append("or let groups lie on several machines, which is slower, with parallel.across_hosts: true")
+        remedies.append(
+            "or let groups lie on several machines, which is slower, with parallel.across_hosts: true"
+        )
     remedies.append("or add machines" if remedies else "add machines")
     raise PlacementError(
         f"no place for a group of {parallel.degree} ranks ({parallel}), each of {rank}, in {where}: "

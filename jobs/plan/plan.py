@@ -87,7 +87,12 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         if not isinstance(row, ClipSpec):
             num_repeats += 1
             continue
-        kind = _Kind(row.model.name, row.request.shape, row.request.sampling.num_inference_steps, row.parallel)
+        kind = _Kind(
+            row.model.name,
+            row.request.shape,
+            row.request.sampling.num_inference_steps,
+            row.parallel,
+        )
         counts = clips.setdefault(kind, [0, 0])
         counts[0] += 1
         methods.setdefault(kind, row.request.method)
@@ -129,7 +134,11 @@ def render_plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
 
     Devices have a column where some clip is for a group of them.
     """
-    repeats = f" ({counted(plan.num_rows, 'row')}, {counted(plan.num_repeats, 'repeat')})" if plan.num_repeats else ""
+    repeats = (
+        f" ({counted(plan.num_rows, 'row')}, {counted(plan.num_repeats, 'repeat')})"
+        if plan.num_repeats
+        else ""
+    )
     lines = [
         f"{plan.name}: {counted(plan.num_clips, 'clip')}{repeats}",
         f"  done {plan.num_done:,}, in quarantine {plan.num_quarantined:,}, to render {plan.num_pending:,}",
@@ -142,7 +151,9 @@ def render_plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
     widths = {column: max(len(row[column]) for row in table) for column in columns}
     for row in table:
         cells = [
-            row[column].ljust(widths[column]) if column in _TEXT_COLUMNS else row[column].rjust(widths[column])
+            row[column].ljust(widths[column])
+            if column in _TEXT_COLUMNS
+            else row[column].rjust(widths[column])
             for column in columns
         ]
         lines.append("  " + "  ".join(cells))

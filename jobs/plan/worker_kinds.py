@@ -39,15 +39,23 @@ def pending_kinds(plan: Plan) -> dict[WorkerKind, int]:
     return dict(found)
 
 
-def reserved_by(kind: WorkerKind, catalog: Catalog, config: WorkerConfig, machines: Machines) -> RankResources:
+def reserved_by(
+    kind: WorkerKind, catalog: Catalog, config: WorkerConfig, machines: Machines
+) -> RankResources:
     """What each worker on one device, and each rank of a group, reserves."""
     device = catalog.get(kind.model).config.device
     has_gpu = any(machine.get("GPU", 0) >= 1 for machine in machines)
-    return RankResources(config.num_cpus, num_gpus=int(device == "cuda" or (device == "auto" and has_gpu)))
+    return RankResources(
+        config.num_cpus, num_gpus=int(device == "cuda" or (device == "auto" and has_gpu))
+    )
 
 
 def count_workers(
-    parallel: ParallelConfig, reserved: RankResources, config: WorkerConfig, machines: Machines, num_clips: int
+    parallel: ParallelConfig,
+    reserved: RankResources,
+    config: WorkerConfig,
+    machines: Machines,
+    num_clips: int,
 ) -> int:
     """How many workers to keep: as configured, or one for each device or place, and never more than there are clips.
 

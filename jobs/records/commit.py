@@ -63,7 +63,9 @@ __all__ = [
 JSON = "application/json"
 MP4 = "video/mp4"
 RUN_FILE = "run.json"  # a run's first file: what was asked for, of what, on what
-COMMIT_WITHIN_S = 3600.0  # of the upload; far below the age at which an MP4 that no record names may be removed
+COMMIT_WITHIN_S = (
+    3600.0  # of the upload; far below the age at which an MP4 that no record names may be removed
+)
 R = TypeVar("R")
 
 
@@ -83,7 +85,9 @@ class UploadedClip:
     uploaded_at: float = field(compare=False)
 
 
-def upload_clip(store: Store, clip_id: str, body: bytes, now: Callable[[], float] = time.time) -> UploadedClip:
+def upload_clip(
+    store: Store, clip_id: str, body: bytes, now: Callable[[], float] = time.time
+) -> UploadedClip:
     """The commit's first half: the MP4, under a name that its bytes give it. Returns when it is proven to be there.
 
     A crash after it leaves an MP4 that no record names, and nothing else. It is written even where it is there already:
@@ -100,7 +104,9 @@ def upload_clip(store: Store, clip_id: str, body: bytes, now: Callable[[], float
     return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at)
 
 
-def commit_record(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float] = time.time) -> bool:
+def commit_record(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float] = time.time
+) -> bool:
     """The commit's second half: the record, only if no other is there. The one step that makes a clip done.
 
     One request, and one more where a record is there already.
@@ -114,10 +120,16 @@ def commit_record(store: Store, clip: UploadedClip, record: ClipRecord, now: Cal
             upload again, which is safe, as after any other of these errors.
         StoreError: the store refused or did not answer. Calling again is safe.
     """
-    described = UploadedClip(record.clip_id, record.uri, record.key, record.sha256, record.num_bytes, clip.uploaded_at)
+    described = UploadedClip(
+        record.clip_id, record.uri, record.key, record.sha256, record.num_bytes, clip.uploaded_at
+    )
     if clip != described:
-        raise RecordError(f"the record of {record.clip_id} does not describe the MP4 that was uploaded, {clip.uri}")
-    if now() - clip.uploaded_at > COMMIT_WITHIN_S:  # this process stood still: a machine asleep, a container paused
+        raise RecordError(
+            f"the record of {record.clip_id} does not describe the MP4 that was uploaded, {clip.uri}"
+        )
+    if (
+        now() - clip.uploaded_at > COMMIT_WITHIN_S
+    ):  # this process stood still: a machine asleep, a container paused
         raise StoreUnavailableError(
             f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago, and may be gone by now; upload it again"
         )
@@ -175,7 +187,9 @@ def read_quarantine(store: Store, clip_id: str) -> QuarantineRecord:
 
 def read_failures(store: Store, clip_id: str) -> list[FailureRecord]:
     """All failures of a clip, the oldest first."""
-    keys = [key for key in store.keys(f"failures/{check_clip_id(clip_id)}/") if key.endswith(".json")]
+    keys = [
+        key for key in store.keys(f"failures/{check_clip_id(clip_id)}/") if key.endswith(".json")
+    ]
     failures = [read_as(store, key, FailureRecord.from_json) for key in keys]
     return sorted(failures, key=lambda failure: (failure.failed_at, failure.attempt))
 

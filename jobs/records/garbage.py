@@ -67,8 +67,16 @@ def find_garbage(store: Store, written_before: float) -> list[Garbage]:
         *listed(store, "access-check-", ACCESS_CHECK_KEY, "access check"),
     ]
     committed = committed_ids(store)
-    found = [one for clip_id, of_clip in mp4s.items() for one in unnamed(store, of_clip, clip_id in committed)]
-    found += [one for one in others if one.stored.modified_at < written_before and is_garbage(store, one, committed)]
+    found = [
+        one
+        for clip_id, of_clip in mp4s.items()
+        for one in unnamed(store, of_clip, clip_id in committed)
+    ]
+    found += [
+        one
+        for one in others
+        if one.stored.modified_at < written_before and is_garbage(store, one, committed)
+    ]
     return [one for one in found if one.stored.modified_at < written_before]
 
 
@@ -94,7 +102,9 @@ def is_garbage(store: Store, one: Garbage, committed: set[str]) -> bool:
     """Whether an object other than an MP4 may go."""
     if one.kind == "access check" or one.clip_id in committed:
         return True
-    return one.kind == "latents" and not store.exists(one.stored.key.removesuffix(".safetensors") + ".json")
+    return one.kind == "latents" and not store.exists(
+        one.stored.key.removesuffix(".safetensors") + ".json"
+    )
 
 
 def remove_garbage(
@@ -126,7 +136,9 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
     if now is None or now.modified_at >= written_before:
         return False
     if one.kind != "clip":
-        committed = {one.clip_id} if one.clip_id and store.exists(record_key(one.clip_id)) else set[str]()
+        committed = (
+            {one.clip_id} if one.clip_id and store.exists(record_key(one.clip_id)) else set[str]()
+        )
         return is_garbage(store, one, committed)
     # by listing: where credentials may list only a part, S3 answers for a missing object that it is forbidden
     if not store.exists(record_key(one.clip_id)):
@@ -157,11 +169,17 @@ def remove_folders(folders: Iterable[Path]) -> Removed:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise RefusedError(f"cannot remove the spool {folder}: {error.strerror}; remove it by hand") from error
+            raise RefusedError(
+                f"cannot remove the spool {folder}: {error.strerror}; remove it by hand"
+            ) from error
         num_removed += 1
         num_bytes += size_bytes
     return Removed(num_removed, num_bytes)
 
 
 def folder_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(
+        path.lstat().st_size
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )

@@ -24,9 +24,22 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from jobs.errors import LeaseHeldError, LeaseLostError, ObjectExistsError, ObjectMissingError, StoreError
+from jobs.errors import (
+    LeaseHeldError,
+    LeaseLostError,
+    ObjectExistsError,
+    ObjectMissingError,
+    StoreError,
+)
 from jobs.records.commit import JSON
-from jobs.records.lease_record import LeaseOwner, LeaseRecord, described, epochs, lease_key, refuse_if_alive
+from jobs.records.lease_record import (
+    LeaseOwner,
+    LeaseRecord,
+    described,
+    epochs,
+    lease_key,
+    refuse_if_alive,
+)
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store
 
@@ -47,7 +60,12 @@ class Lease:
 
     @classmethod
     def take(
-        cls, store: Store, run_id: str, duration_s: float, is_takeover: bool = False, now: Clock = time.time
+        cls,
+        store: Store,
+        run_id: str,
+        duration_s: float,
+        is_takeover: bool = False,
+        now: Clock = time.time,
     ) -> Self:
         """Takes an output that is free: never leased, released, or leased by a driver whose time is over.
 
@@ -69,7 +87,9 @@ class Lease:
                 with contextlib.suppress(StoreError):  # done again at each renewal
                     lease._sweep()
                 return lease
-        raise LeaseHeldError(f"{store.uri} is being taken by other drivers again and again; see who is at work on it")
+        raise LeaseHeldError(
+            f"{store.uri} is being taken by other drivers again and again; see who is at work on it"
+        )
 
     def renew(self) -> None:
         """Makes the lease last for another `duration_s`, also one that was over and that nobody took.
@@ -79,8 +99,12 @@ class Lease:
             StoreError: the store refused or did not answer. Calling again is safe.
         """
         now = self.now()
-        self._write(replace(self.taken, renewed_at=utc_iso(now), expires_at=utc_iso(now + self.duration_s)))
-        if highest := self._highest_above():  # looked for after the write, which may have taken long
+        self._write(
+            replace(self.taken, renewed_at=utc_iso(now), expires_at=utc_iso(now + self.duration_s))
+        )
+        if (
+            highest := self._highest_above()
+        ):  # looked for after the write, which may have taken long
             raise LeaseLostError(
                 f"another driver has taken this output{described(self.store, highest)}; this one leaves it to that "
                 "one, and what it has committed stays"
@@ -152,7 +176,10 @@ class LeaseKeeper:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._is_over.set()
         self._thread.join(self.lease.duration_s)

@@ -57,7 +57,12 @@ class FailureSeen:
     @classmethod
     def of(cls, failed: ClipFailed, failed_at: str) -> Self:
         return cls(
-            failed.clip_id, failed.name, failed.failure_class, failed.error_type, failed.message[:1000], failed_at
+            failed.clip_id,
+            failed.name,
+            failed.failure_class,
+            failed.error_type,
+            failed.message[:1000],
+            failed_at,
         )
 
 

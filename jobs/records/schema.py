@@ -1,6 +1,6 @@
 """The records that lie in the store beside the clips: their schema, and the keys under which they lie.
 
-Decides what a record may hold; docs/records.md says what each field means. When records are written is for `records`,
+Decides what a record may hold; docs/reference/records.md says what each field means. When records are written is for `records`,
 and how those of an earlier version are read for `record_versions`.
 """
 
@@ -86,7 +86,9 @@ class ClipRecord:
         check_run_id(self.run_id)
         check_time("committed_at", self.committed_at)
         if self.key != clip_key(self.clip_id, self.sha256):
-            raise RecordError(f"key must be {clip_key(self.clip_id, self.sha256)}, not {self.key!r}")
+            raise RecordError(
+                f"key must be {clip_key(self.clip_id, self.sha256)}, not {self.key!r}"
+            )
         if not self.uri.endswith(f"/{self.key}"):
             raise RecordError(f"uri must end in the key {self.key}, not be {self.uri!r}")
         for name in ("attempt", "num_bytes", "num_frames", "width", "height"):
@@ -261,7 +263,11 @@ def stage_totals_s(timings: tuple[StageTiming, ...]) -> dict[str, float]:
 
 def utc_iso(seconds: float) -> str:
     """Seconds since the epoch as records write a time: 2026-01-31T12:00:00.000Z."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def check_clip_id(clip_id: str) -> str:

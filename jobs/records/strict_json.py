@@ -37,7 +37,9 @@ def load(content: bytes) -> dict[str, Any]:
     if len(content) > MAX_DOCUMENT_BYTES:
         raise RecordError(f"is larger than {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        document = json.loads(content, object_pairs_hook=without_repeats, parse_constant=refuse_constant)
+        document = json.loads(
+            content, object_pairs_hook=without_repeats, parse_constant=refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise RecordError(f"is no JSON: {error}") from error
     if not isinstance(document, dict):
@@ -71,8 +73,13 @@ def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
     if missing := [name for name in names if name not in given]:
         raise RecordError(f"{where or 'the record'} lacks {', '.join(missing)}")
     if unknown := [name for name in given if name not in names]:
-        raise RecordError(f"{where or 'the record'} has unknown fields: {', '.join(map(repr, unknown))}")
-    values = {name: convert(hints[name], given[name], f"{where}.{name}".removeprefix(".")) for name in names}
+        raise RecordError(
+            f"{where or 'the record'} has unknown fields: {', '.join(map(repr, unknown))}"
+        )
+    values = {
+        name: convert(hints[name], given[name], f"{where}.{name}".removeprefix("."))
+        for name in names
+    }
     try:
         return cls(**values)
     except (JobError, PipelineError, ValueError) as error:
@@ -85,19 +92,31 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return to_dataclass(cast("type[Any]", hint), value, where)
     if origin in (Union, types.UnionType):  # only `X | None` is in use
-        return None if value is None else convert(next(one for one in arguments if one is not type(None)), value, where)
+        return (
+            None
+            if value is None
+            else convert(next(one for one in arguments if one is not type(None)), value, where)
+        )
     if origin is tuple and isinstance(value, list):
         entries = cast("list[Any]", value)
-        return tuple(convert(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(entries))
+        return tuple(
+            convert(arguments[0], entry, f"{where}[{index}]") for index, entry in enumerate(entries)
+        )
     if origin is Mapping and isinstance(value, dict):
         pairs = cast("dict[str, Any]", value)
         return {key: convert(arguments[1], entry, f"{where}.{key}") for key, entry in pairs.items()}
-    is_one = value in arguments if origin is Literal and isinstance(value, str) else type(value) is hint
+    is_one = (
+        value in arguments if origin is Literal and isinstance(value, str) else type(value) is hint
+    )
     if is_one and not (isinstance(value, float) and not math.isfinite(value)):
         return value
     if hint is float and type(value) is int:  # other programs write 8.0 as 8
         return float(value)
-    expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(hint, "__name__", str(hint))
+    expected = (
+        " or ".join(map(repr, arguments))
+        if origin is Literal
+        else getattr(hint, "__name__", str(hint))
+    )
     raise RecordError(f"{where} must be {expected}, not {shown(value)}")
 
 

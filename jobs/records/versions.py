@@ -60,5 +60,7 @@ def _update_from_3(document: dict[str, Any]) -> None:
     """Version 3 rendered each clip on one device, and no model was accelerated."""
     if "request" in document:
         document["parallel"] = {"ulysses": 1, "ring": 1, "across_hosts": False}
-        if isinstance(document.get("model"), dict):  # else it is refused as no model, whatever the version
+        if isinstance(
+            document.get("model"), dict
+        ):  # else it is refused as no model, whatever the version
             document["model"] |= {"first_block_cache": None, "compile": False, "vae_tiling": False}

@@ -9,7 +9,14 @@ from collections import deque
 from collections.abc import Callable
 
 from jobs.errors import StoreError, StoreUnavailableError
-from jobs.records.commit import FailureRecord, QuarantineRecord, record_key, utc_iso, write_failure, write_quarantine
+from jobs.records.commit import (
+    FailureRecord,
+    QuarantineRecord,
+    record_key,
+    utc_iso,
+    write_failure,
+    write_quarantine,
+)
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import Store
 from jobs.types import ClipFailed
@@ -56,7 +63,11 @@ class FailureLedger:
             self._is_closing = True
             self._changed.notify()
         deadline = time.monotonic() + timeout_s
-        while self._thread.is_alive() and not is_enough() and (left_s := deadline - time.monotonic()) > 0:
+        while (
+            self._thread.is_alive()
+            and not is_enough()
+            and (left_s := deadline - time.monotonic()) > 0
+        ):
             self._thread.join(min(left_s, LOOK_S))
         with self._changed:
             self._is_abandoned = True
@@ -70,7 +81,9 @@ class FailureLedger:
             is_over = True
         finally:
             if not is_over:
-                self.refused = StoreError("the thread that writes failures has died; its traceback says why")
+                self.refused = StoreError(
+                    "the thread that writes failures has died; its traceback says why"
+                )
 
     def _write_all(self) -> None:
         while True:
@@ -95,4 +108,6 @@ class FailureLedger:
         write_failure(self._store, FailureRecord.of(failed, self._run_id, failed_at))
         # a worker may have died between its commit and its answer
         if isinstance(decision, Quarantine) and not self._store.exists(record_key(failed.clip_id)):
-            write_quarantine(self._store, QuarantineRecord.of(failed, self._run_id, decision.reason, failed_at))
+            write_quarantine(
+                self._store, QuarantineRecord.of(failed, self._run_id, decision.reason, failed_at)
+            )

@@ -46,7 +46,9 @@ class InFlight:
 
     def lose(self, worker: str) -> None:
         """The worker is gone, with all that it held."""
-        self._flights = {clip_id: flight for clip_id, flight in self._flights.items() if flight.worker != worker}
+        self._flights = {
+            clip_id: flight for clip_id, flight in self._flights.items() if flight.worker != worker
+        }
 
     def clips(self) -> tuple[ClipInFlight, ...]:
         """The oldest first."""
@@ -68,7 +70,10 @@ class InFlight:
     def __str__(self) -> str:
         """One line for a log."""
         clips = self.clips()
-        named = [f"{clip.name} ({where(clip)}, {clip.running_s:.0f} s, {clip.worker})" for clip in clips[:MAX_NAMED]]
+        named = [
+            f"{clip.name} ({where(clip)}, {clip.running_s:.0f} s, {clip.worker})"
+            for clip in clips[:MAX_NAMED]
+        ]
         more = [f"and {len(clips) - MAX_NAMED} more"] if len(clips) > MAX_NAMED else []
         return "in flight: " + (", ".join([*named, *more]) or "nothing")
 

@@ -114,7 +114,9 @@ class Run:
         ledger = FailureLedger(self.store, self.run_id)
 
         def turn() -> None:
-            self._status = self._current_status(progress, "draining" if self._stop_reason else "rendering")
+            self._status = self._current_status(
+                progress, "draining" if self._stop_reason else "rendering"
+            )
             if keeper.lost is not None:
                 raise LeaseLostError(keeper.lost)
             if ledger.refused is not None:
@@ -131,14 +133,25 @@ class Run:
             self._close(progress, ledger, keeper, is_finished=is_finished)
         return self._summary(progress, is_finished=is_finished)
 
-    def _close(self, progress: RunProgress, ledger: FailureLedger, keeper: LeaseKeeper, *, is_finished: bool) -> None:
+    def _close(
+        self,
+        progress: RunProgress,
+        ledger: FailureLedger,
+        keeper: LeaseKeeper,
+        *,
+        is_finished: bool,
+    ) -> None:
         """Writes what is left to write, in bounded time. What is committed does not rest on it."""
         is_urgent = self._stop_reason is not None or keeper.lost is not None
         wait_s = self.config.workers.drain_s if is_urgent else FINISH_WAIT_S
         was_stopped = self._stop_reason
-        num_unwritten = ledger.close(wait_s, lambda: self._stop_reason != was_stopped or keeper.lost is not None)
+        num_unwritten = ledger.close(
+            wait_s, lambda: self._stop_reason != was_stopped or keeper.lost is not None
+        )
         if num_unwritten:
-            reason = f": {ledger.refused}" if ledger.refused else ", for the store takes nothing now"
+            reason = (
+                f": {ledger.refused}" if ledger.refused else ", for the store takes nothing now"
+            )
             self._complain(f"{num_unwritten} failures could not be written down{reason}")
         self._status = self._current_status(progress, "finished" if is_finished else "stopped")
         summary = self._summary(progress, is_finished=is_finished)
@@ -177,14 +190,20 @@ class Run:
             num_workers=progress.num_workers,
             num_workers_lost=progress.num_workers_lost,
             elapsed_s=elapsed_s,
-            clips_per_hour=progress.num_committed / elapsed_s * 3600 if progress.num_committed else None,
+            clips_per_hour=progress.num_committed / elapsed_s * 3600
+            if progress.num_committed
+            else None,
             eta_s=progress.left_s,
             in_flight=progress.in_flight.clips(),
             last_failures=progress.last_failures,
         )
 
     def _render_kind(self, kind: WorkerKind, num_pending: int, progress: RunProgress) -> None:
-        entry, workers, machines = self.catalog.get(kind.model), self.config.workers, cluster_machines()
+        entry, workers, machines = (
+            self.catalog.get(kind.model),
+            self.config.workers,
+            cluster_machines(),
+        )
         reserved = reserved_by(kind, self.catalog, workers, machines)
         setup = WorkerSetup(
             model=entry.config,
@@ -215,7 +234,10 @@ class Run:
             "num_done_before": self.plan.num_done,
             "num_pending": self.plan.num_pending,
             "config": asdict(self.config),
-            "models": [asdict(self.catalog.get(name).identity) for name in {g.model: None for g in self.plan.groups}],
+            "models": [
+                asdict(self.catalog.get(name).identity)
+                for name in {g.model: None for g in self.plan.groups}
+            ],
             "versions": installed_versions(),
             "nodes": cluster_nodes(),
         }

@@ -27,7 +27,9 @@ class Deadlines:
 
     def __init__(self, policy: StallPolicy) -> None:
         self._policy = policy
-        self._slowest_s: defaultdict[tuple[Kind, Stage], deque[float]] = defaultdict(lambda: deque(maxlen=MEMORY))
+        self._slowest_s: defaultdict[tuple[Kind, Stage], deque[float]] = defaultdict(
+            lambda: deque(maxlen=MEMORY)
+        )
 
     def learn(self, attempt: Attempt, timings: tuple[StageTiming, ...]) -> None:
         """Takes in what a finished clip measured."""
@@ -46,7 +48,9 @@ class Deadlines:
         measured = self._slowest_s.get((kind(attempt), stage))
         learnt_s = self._policy.factor * statistics.median(measured) if measured else 0.0
         is_cached = stage == "text"  # most are, which tells nothing of one that is not
-        least_s = self._policy.first_s if is_first or is_cached or not measured else self._policy.min_s
+        least_s = (
+            self._policy.first_s if is_first or is_cached or not measured else self._policy.min_s
+        )
         return max(least_s, learnt_s)
 
     def stall(self, attempt: Attempt, progress: ClipProgress, *, is_first: bool) -> str | None:
@@ -56,8 +60,14 @@ class Deadlines:
         limit_s = self.limit_s(attempt, progress.stage, is_first=is_first)
         if progress.age_s <= limit_s:
             return None
-        where = progress.stage if progress.step is None else f"{progress.stage} after step {progress.step}"
-        return f"no progress in {where} for {progress.age_s:.0f} s, where {limit_s:.0f} s are allowed"
+        where = (
+            progress.stage
+            if progress.step is None
+            else f"{progress.stage} after step {progress.step}"
+        )
+        return (
+            f"no progress in {where} for {progress.age_s:.0f} s, where {limit_s:.0f} s are allowed"
+        )
 
 
 def kind(attempt: Attempt) -> Kind:

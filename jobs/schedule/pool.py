@@ -65,7 +65,9 @@ class PooledWorker:
         """Clips that would be why, if the worker were gone. What it last said may be some seconds old, so only those
         are left out that it had done its own part of.
         """
-        is_done = {progress.clip_id for progress in self.progress.values() if progress.stage == "upload"}
+        is_done = {
+            progress.clip_id for progress in self.progress.values() if progress.stage == "upload"
+        }
         return [clip_id for clip_id in self.attempts if clip_id not in is_done]
 
     def attributed(self) -> tuple[set[str], set[str]]:
@@ -76,7 +78,9 @@ class PooledWorker:
         is there.
         """
         computing = {
-            clip_id for clip_id in self.blamed if clip_id in self.progress and self.progress[clip_id].stage in COMPUTING
+            clip_id
+            for clip_id in self.blamed
+            if clip_id in self.progress and self.progress[clip_id].stage in COMPUTING
         }
         again = {clip_id for clip_id in self.blamed if self.attempts[clip_id].num_bystander_losses}
         charged = (computing or set(self.blamed)) | again
@@ -99,7 +103,9 @@ class PooledWorker:
         if limits.recycle_after_clips is not None and self.num_done >= limits.recycle_after_clips:
             self.retires = self.retires or f"recycled after {self.num_done} clips"
         if limits.recycle_growth_bytes is not None and grown_bytes > limits.recycle_growth_bytes:
-            self.retires = self.retires or f"recycled: its memory grew by {grown_bytes / 2**30:.1f} GiB"
+            self.retires = (
+                self.retires or f"recycled: its memory grew by {grown_bytes / 2**30:.1f} GiB"
+            )
 
     def take(self, attempt: Attempt, now: float) -> None:
         self.attempts[attempt.spec.clip_id] = replace(attempt, started_at=now)
@@ -122,7 +128,12 @@ class Pool:
     @property
     def nodes(self) -> set[str]:
         """Those on which workers are, and stay."""
-        return {node for worker in self.workers.values() if worker.retires is None for node in worker.nodes}
+        return {
+            node
+            for worker in self.workers.values()
+            if worker.retires is None
+            for node in worker.nodes
+        }
 
     def places(self, now: float, num_wanted: int) -> "Places":
         """Where an attempt could go now. What is given away after this is not taken into account.
@@ -131,8 +142,12 @@ class Pool:
             num_wanted: workers that there should be.
         """
         since = now - self._patience_s
-        is_filling = any(not worker.is_ready and worker.asked_at >= since for worker in self.workers.values())
-        return Places(self.workers, self._room, now, is_filling=is_filling or len(self.workers) < num_wanted)
+        is_filling = any(
+            not worker.is_ready and worker.asked_at >= since for worker in self.workers.values()
+        )
+        return Places(
+            self.workers, self._room, now, is_filling=is_filling or len(self.workers) < num_wanted
+        )
 
 
 class Places:
@@ -142,9 +157,13 @@ class Places:
         is_filling: further workers will soon be there.
     """
 
-    def __init__(self, workers: Mapping[WorkerId, PooledWorker], room: int, now: float, *, is_filling: bool) -> None:
+    def __init__(
+        self, workers: Mapping[WorkerId, PooledWorker], room: int, now: float, *, is_filling: bool
+    ) -> None:
         is_open = {number for number, worker in workers.items() if worker.is_open(now)}
-        self.open = sorted(is_open, key=lambda number: (len(workers[number].blamed), number))  # the least busy first
+        self.open = sorted(
+            is_open, key=lambda number: (len(workers[number].blamed), number)
+        )  # the least busy first
         self._workers = workers
         self._room = room
         self._is_filling = is_filling
@@ -159,7 +178,9 @@ class Places:
                 break
             if attempt.is_suspect:
                 places = [number for number in self.fitting(attempt) if number not in kept]
-                if places and not self._workers[places[0]].is_idle:  # the least busy one comes first
+                if (
+                    places and not self._workers[places[0]].is_idle
+                ):  # the least busy one comes first
                     kept.add(places[0])
         return kept
 
@@ -182,9 +203,13 @@ class Places:
         key = attempt.node, frozenset(node for _, node in attempt.lost)
         if key not in self._fitting:
             if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):
-                found = [number for number in self.open if self._workers[number].node == attempt.node]
+                found = [
+                    number for number in self.open if self._workers[number].node == attempt.node
+                ]
             else:
-                found = [number for number in self.open if not self._workers[number].nodes & key[1]] or self.open
+                found = [
+                    number for number in self.open if not self._workers[number].nodes & key[1]
+                ] or self.open
             self._fitting[key] = found
         return self._fitting[key]
 

@@ -63,8 +63,13 @@ def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
         return Quarantine(f"{last.error_type} does not pass on a retry")
     num_alike = sum(failed.failure_class == last.failure_class for failed in failures)
     if num_alike >= (budget := policy.budget(last.failure_class)):
-        return Quarantine(f"{num_alike} failures of the class {last.failure_class}, of which {budget} are allowed")
+        return Quarantine(
+            f"{num_alike} failures of the class {last.failure_class}, of which {budget} are allowed"
+        )
     num_workers = len({failed.worker for failed in failures})
     if num_workers >= policy.max_failed_workers:
         return Quarantine(f"failed on {num_workers} different workers")
-    return Retry(last.attempt + 1, uses_exact_attention=any(failed.failure_class == "clip" for failed in failures))
+    return Retry(
+        last.attempt + 1,
+        uses_exact_attention=any(failed.failure_class == "clip" for failed in failures),
+    )

@@ -70,7 +70,9 @@ class Schedule:
         self._outage = Outage(config.retry)
         self._recruiting = Recruiting(num_workers, self._outage)
         self._draining_nodes = frozenset[str]()
-        self._stop: tuple[str, float] | None = None  # why, and until when what is in flight may finish
+        self._stop: tuple[str, float] | None = (
+            None  # why, and until when what is in flight may finish
+        )
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +115,9 @@ class Schedule:
                 worker.heard_at += gap_s
                 worker.asked_at += gap_s
                 for clip_id, attempt in worker.attempts.items():
-                    worker.attempts[clip_id] = replace(attempt, started_at=attempt.started_at + gap_s)
+                    worker.attempts[clip_id] = replace(
+                        attempt, started_at=attempt.started_at + gap_s
+                    )
             self._outage.shift(gap_s)
         self._now = now
 
@@ -128,7 +132,12 @@ class Schedule:
                     self._waiting.append(Attempt(spec, node=node))
             case WorkerReady(number, label, node, spooled, others) if number in workers:
                 worker = workers[number]
-                worker.label, worker.node, worker.others, worker.heard_at = label, node, others, self._now
+                worker.label, worker.node, worker.others, worker.heard_at = (
+                    label,
+                    node,
+                    others,
+                    self._now,
+                )
                 self._recruiting.ready()
                 self._outage.end_if_before(worker.asked_at)
                 self._drain()
@@ -165,20 +174,30 @@ class Schedule:
                 if not worker.is_ready and self._now - worker.asked_at > limit_s:
                     is_none_ready = not any(other.is_ready for other in self._pool.workers.values())
                     message = f"not ready within {limit_s:g} s"
-                    yield from self._fail_load(WorkerNotLoaded(number, message, is_charged=is_none_ready))
+                    yield from self._fail_load(
+                        WorkerNotLoaded(number, message, is_charged=is_none_ready)
+                    )
                 elif worker.is_ready and silent_s > self._config.stall.heartbeat_timeout_s:
                     charged, bystanders = worker.attributed()
                     message = f"no word from it for {silent_s:.0f} s"
                     yield from self._lose(number, message, charged, "stall", bystanders)
-        if self._stop and not self.is_finished and (self._now >= self._stop[1] or not self._is_busy):
+        if (
+            self._stop
+            and not self.is_finished
+            and (self._now >= self._stop[1] or not self._is_busy)
+        ):
             yield Halt(StoppedError(self._stop[0]))
 
     def _next_commands(self) -> Iterator[Command]:
         """Workers for the places that are free, then clips for the workers that have room."""
         if self.is_finished or self._stop:
             return
-        while len(self._pool.workers) < self._recruiting.num_wanted and self._recruiting.is_open(self._now):
-            self._pool.workers[self._next_worker] = PooledWorker(asked_at=self._now, heard_at=self._now)
+        while len(self._pool.workers) < self._recruiting.num_wanted and self._recruiting.is_open(
+            self._now
+        ):
+            self._pool.workers[self._next_worker] = PooledWorker(
+                asked_at=self._now, heard_at=self._now
+            )
             yield StartWorker(self._next_worker, self._blame.to_avoid(self._pool.nodes))
             self._next_worker += 1
         while True:
@@ -217,10 +236,14 @@ class Schedule:
             progress = worker.progress.get(clip_id)
             if progress is None:
                 continue
-            stall = self._deadlines.stall(attempt, progress, is_first=kind(attempt) not in worker.kinds_done)
+            stall = self._deadlines.stall(
+                attempt, progress, is_first=kind(attempt) not in worker.kinds_done
+            )
             if stall is not None:
                 stalls[clip_id] = stall
-            if progress.stage in COMPUTING | {"queue"}:  # the store has answered that the clip is not there
+            if progress.stage in COMPUTING | {
+                "queue"
+            }:  # the store has answered that the clip is not there
                 self._outage.end_if_before(attempt.started_at)
         if stalls:
             charged = [clip_id for clip_id in stalls if worker.progress[clip_id].stage in COMPUTING]
@@ -275,7 +298,11 @@ class Schedule:
             if clip_id not in charged:
                 num_bystander_losses = attempt.num_bystander_losses + (clip_id in bystanders)
                 self._waiting.append(
-                    replace(attempt, number=attempt.number + 1, num_bystander_losses=num_bystander_losses)
+                    replace(
+                        attempt,
+                        number=attempt.number + 1,
+                        num_bystander_losses=num_bystander_losses,
+                    )
                 )
                 continue
             attempt = replace(attempt, lost=(*attempt.lost, *worker_at(number, worker)))  # noqa: PLW2901
@@ -318,7 +345,9 @@ class Schedule:
         elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
             self._blame.set_aside(number, worker.nodes)
             worker.is_spent = True
-            yield from self._lose(number, f"set aside after {worker.num_failures_in_a_row} failures in a row", ())
+            yield from self._lose(
+                number, f"set aside after {worker.num_failures_in_a_row} failures in a row", ()
+            )
 
     def _take_done(self, worker: PooledWorker, attempt: Attempt, done: ClipDone) -> None:
         self._num_done += 1
@@ -357,7 +386,12 @@ class Schedule:
         match decision:
             case Retry(number, uses_exact_attention):
                 self._waiting.append(
-                    replace(attempt, number=number, failures=failures, uses_exact_attention=uses_exact_attention)
+                    replace(
+                        attempt,
+                        number=number,
+                        failures=failures,
+                        uses_exact_attention=uses_exact_attention,
+                    )
                 )
             case Wait(number):
                 self._waiting.append(replace(attempt, number=number))
@@ -371,9 +405,12 @@ class Schedule:
         """Stops a run that loses more than it renders, once there are enough clips to tell."""
         num_ended, limits = self._num_done + self._num_quarantined, self._config.retry
         is_share = (
-            num_ended >= limits.min_clips_to_stop and self._num_quarantined > limits.max_quarantined_share * num_ended
+            num_ended >= limits.min_clips_to_stop
+            and self._num_quarantined > limits.max_quarantined_share * num_ended
         )
-        is_count = limits.max_quarantined is not None and self._num_quarantined > limits.max_quarantined
+        is_count = (
+            limits.max_quarantined is not None and self._num_quarantined > limits.max_quarantined
+        )
         if (is_share or is_count) and not self.is_finished:
             message = f"{self._num_quarantined} of the first {num_ended} clips were given up; their failures say why"
             yield Halt(TooManyFailuresError(message))

@@ -12,14 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from jobs.errors import ObjectExistsError, ObjectMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from jobs.errors import (
+    ObjectExistsError,
+    ObjectMissingError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from jobs.store.uri import FolderLocation, StoredObject, check_body, check_key, is_key
 
 PASSING_ERRNOS = frozenset(
-    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE}
+    {
+        errno.EIO,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EMFILE,
+        errno.ENFILE,
+    }
 )
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
-NO_LINK_ERRNOS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+NO_LINK_ERRNOS = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+)
 COPY_BYTES = 1 << 20
 
 
@@ -156,8 +172,12 @@ class FolderStore:
                     f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the quota"
                 ) from error
             if error.errno in PASSING_ERRNOS:
-                raise StoreUnavailableError(f"cannot {doing} {where} now: {error.strerror}") from error
-            raise StoreRefusedError(f"cannot {doing} {where}: {error.strerror}; check its permissions") from error
+                raise StoreUnavailableError(
+                    f"cannot {doing} {where} now: {error.strerror}"
+                ) from error
+            raise StoreRefusedError(
+                f"cannot {doing} {where}: {error.strerror}; check its permissions"
+            ) from error
 
 
 @contextlib.contextmanager

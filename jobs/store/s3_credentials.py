@@ -27,7 +27,9 @@ class Connection:
 
     def signs_as(self, other: "Connection") -> bool:
         """Whether two sign with the same key, secret and token, at this moment."""
-        return self.credentials.get_frozen_credentials() == other.credentials.get_frozen_credentials()
+        return (
+            self.credentials.get_frozen_credentials() == other.credentials.get_frozen_credentials()
+        )
 
 
 class RotatingConnection:
@@ -76,7 +78,9 @@ class RotatingConnection:
                     fresh = self._connect()
                     if fresh.credentials is None or fresh.signs_as(refused):
                         return refused
-            except StoreError:  # a file that is being rewritten just now; the refusal itself says what to do
+            except (
+                StoreError
+            ):  # a file that is being rewritten just now; the refusal itself says what to do
                 return refused
             self._current = fresh
             return fresh

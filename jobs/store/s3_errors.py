@@ -28,7 +28,9 @@ PASSING_CODES = frozenset({
     "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",  # damaged on the way
 })  # fmt: skip
 # credentials that were good and are over: in the middle of a night somebody or something renews them
-EXPIRED_CODES = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+EXPIRED_CODES = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+)
 # with these, and those, the store refuses whoever asks, and not what is asked for
 CREDENTIAL_CODES = EXPIRED_CODES | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 REMEDIES = {
@@ -102,8 +104,14 @@ def store_error(error: aws.ClientError, doing: str, where: str) -> StoreError:
             "that they come from"
         )
     if code in PASSING_CODES or status >= 500 or status == 429:
-        return StoreUnavailableError(f"cannot {doing} {where}: the store answers {code}, also after retries; try later")
-    remedy = REMEDIES.get(code) or REMEDIES.get(str(status)) or "see the store's documentation of this code"
+        return StoreUnavailableError(
+            f"cannot {doing} {where}: the store answers {code}, also after retries; try later"
+        )
+    remedy = (
+        REMEDIES.get(code)
+        or REMEDIES.get(str(status))
+        or "see the store's documentation of this code"
+    )
     return StoreRefusedError(f"cannot {doing} {where}: the store answers {code}; {remedy}")
 
 

@@ -29,9 +29,19 @@ from jobs.errors import (
 from jobs.store.folder_store import FolderStore
 from jobs.store.s3_credentials import Connection, RotatingConnection
 from jobs.store.s3_errors import s3_errors
-from jobs.store.uri import S3Location, StoredObject, check_body, check_key, is_key, parse_object_uri, parse_output_uri
+from jobs.store.uri import (
+    S3Location,
+    StoredObject,
+    check_body,
+    check_key,
+    is_key,
+    parse_object_uri,
+    parse_output_uri,
+)
 
-MAX_PUT_BYTES = 5 * 1024**3  # of one PutObject; a clip is a thousand times smaller, so nothing here is multipart
+MAX_PUT_BYTES = (
+    5 * 1024**3
+)  # of one PutObject; a clip is a thousand times smaller, so nothing here is multipart
 
 
 class Store(Protocol):
@@ -137,19 +147,28 @@ class S3Store:
         with body.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
             if file.tell() > MAX_PUT_BYTES:
-                raise StoreRefusedError(f"{body.name} has {file.tell():,} bytes; S3 takes {MAX_PUT_BYTES:,} at once")
+                raise StoreRefusedError(
+                    f"{body.name} has {file.tell():,} bytes; S3 takes {MAX_PUT_BYTES:,} at once"
+                )
             self._put(key, file, digest, content_type)
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
         self._put(key, body, hashlib.sha256(body).digest(), content_type, IfNoneMatch="*")
 
-    def _put(self, key: str, body: bytes | IO[bytes], sha256: bytes, content_type: str, **condition: str) -> None:
+    def _put(
+        self, key: str, body: bytes | IO[bytes], sha256: bytes, content_type: str, **condition: str
+    ) -> None:
         """Sends the digest along, by which the server refuses a body that was damaged on its way, and compares the
         one in the answer. AWS and SeaweedFS give one, so that the proof costs no request; elsewhere the object is
         read back.
         """
         checksum = base64.b64encode(sha256).decode()
-        wanted = {**self._address(key), "ContentType": content_type, "ChecksumSHA256": checksum, **condition}
+        wanted = {
+            **self._address(key),
+            "ContentType": content_type,
+            "ChecksumSHA256": checksum,
+            **condition,
+        }
 
         def write(client: Any) -> Any:
             if not isinstance(body, bytes):
@@ -208,7 +227,9 @@ class S3Store:
     def _list(self, where: str, **wanted: str | int) -> Any:
         """One page. Listing page by page, not by botocore's paginator, lets credentials change in between."""
         with s3_errors("list", where):
-            return self._connection.send(lambda client: client.list_objects_v2(Bucket=self.location.bucket, **wanted))
+            return self._connection.send(
+                lambda client: client.list_objects_v2(Bucket=self.location.bucket, **wanted)
+            )
 
     def check_access(self) -> None:
         """Writes, writes again under the condition, reads, lists and removes.
@@ -220,7 +241,9 @@ class S3Store:
         """
         try:
             self._check_access(f"access-check-{secrets.token_hex(8)}")
-        except CredentialsExpiredError as error:  # nothing has begun that would be worth waiting for new ones
+        except (
+            CredentialsExpiredError
+        ) as error:  # nothing has begun that would be worth waiting for new ones
             raise StoreRefusedError(str(error)) from error
 
     def _check_access(self, key: str) -> None:
@@ -234,7 +257,9 @@ class S3Store:
                     "use an endpoint that has conditional writes"
                 )
             if not self.exists(key):
-                raise StoreRefusedError(f"{self.uri}: the endpoint does not list what was written to it")
+                raise StoreRefusedError(
+                    f"{self.uri}: the endpoint does not list what was written to it"
+                )
         finally:
             self.delete(key)
 
@@ -272,7 +297,9 @@ def connect(config: StoreConfig) -> Connection:
     except CredentialsExpiredError as error:
         raise StoreRefusedError(str(error)) from error
     if endpoint.username or endpoint.password:
-        raise StoreRefusedError("S3's endpoint holds a user or password; give credentials in the environment instead")
+        raise StoreRefusedError(
+            "S3's endpoint holds a user or password; give credentials in the environment instead"
+        )
     if not (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")):
         found = client("path")  # the names of buckets are no host names on an endpoint of one's own
     return Connection(found, session.get_credentials())

@@ -64,14 +64,20 @@ def parse_output_uri(uri: str) -> S3Location | FolderLocation:
         bucket, _, prefix = rest.partition("/")
         return S3Location(check_bucket(uri, bucket), check_prefix(uri, prefix))
     if not rest.startswith("/"):
-        raise OutputUriError(f"{uri!r} names a host or a relative folder; expected three slashes, file:///folder")
+        raise OutputUriError(
+            f"{uri!r} names a host or a relative folder; expected three slashes, file:///folder"
+        )
     decoded = unquote(rest, errors="strict") if is_percent_encoded(uri, rest) else rest
     refuse_control_characters(uri, decoded)
     segments = decoded.strip("/").split("/")
     if segments == [""]:
-        raise OutputUriError(f"{uri!r} is the root of the file system; expected a folder, file:///folder")
+        raise OutputUriError(
+            f"{uri!r} is the root of the file system; expected a folder, file:///folder"
+        )
     if {"", ".", ".."} & set(segments):
-        raise OutputUriError(f"{uri!r} holds an empty, '.' or '..' segment; expected a plain path, file:///folder")
+        raise OutputUriError(
+            f"{uri!r} holds an empty, '.' or '..' segment; expected a plain path, file:///folder"
+        )
     return FolderLocation(Path("/", *segments))
 
 
@@ -86,7 +92,9 @@ def parse_object_uri(uri: str) -> tuple[str, str]:
     if scheme != "s3" or not key or key.endswith("/"):
         raise OutputUriError(f"{uri!r} is no object; expected s3://bucket/key")
     if {"", ".", ".."} & set(key.split("/")):
-        raise OutputUriError(f"{uri!r} holds an empty, '.' or '..' segment; expected s3://bucket/key")
+        raise OutputUriError(
+            f"{uri!r} holds an empty, '.' or '..' segment; expected s3://bucket/key"
+        )
     return check_bucket(uri, bucket), key
 
 
@@ -94,15 +102,21 @@ def split_scheme(uri: str) -> tuple[str, str]:
     refuse_control_characters(uri, uri)
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in ("s3", "file"):
-        raise OutputUriError(f"{uri!r} is no URI of a store; expected s3://bucket/prefix or file:///folder")
+        raise OutputUriError(
+            f"{uri!r} is no URI of a store; expected s3://bucket/prefix or file:///folder"
+        )
     if found := sorted(set(rest) & set("?#\\")):
-        raise OutputUriError(f"{uri!r} holds {' '.join(found)}; expected a plain path without query or fragment")
+        raise OutputUriError(
+            f"{uri!r} holds {' '.join(found)}; expected a plain path without query or fragment"
+        )
     return scheme, rest
 
 
 def refuse_control_characters(uri: str, text: str) -> None:
     if not text.isprintable():
-        raise OutputUriError(f"{uri!r} holds a control character or other unprintable one; expected a plain path")
+        raise OutputUriError(
+            f"{uri!r} holds a control character or other unprintable one; expected a plain path"
+        )
 
 
 def is_percent_encoded(uri: str, path: str) -> bool:
@@ -112,7 +126,9 @@ def is_percent_encoded(uri: str, path: str) -> bool:
         OutputUriError: such a '%', or bytes that are no UTF-8.
     """
     if re.search(r"%(?![0-9A-Fa-f]{2})", path):
-        raise OutputUriError(f"{uri!r} holds a '%' that encodes nothing; expected %25 for the character itself")
+        raise OutputUriError(
+            f"{uri!r} holds a '%' that encodes nothing; expected %25 for the character itself"
+        )
     try:
         unquote(path, errors="strict")
     except UnicodeDecodeError as error:
@@ -151,7 +167,9 @@ def check_prefix(uri: str, prefix: str) -> str:
 
 def is_key(key: str) -> bool:
     """Whether every store takes a key: plain segments between single slashes, none beginning with a dot."""
-    return len(key) <= MAX_KEY_BYTES // 2 and all(KEY_SEGMENT.fullmatch(segment) for segment in key.split("/"))
+    return len(key) <= MAX_KEY_BYTES // 2 and all(
+        KEY_SEGMENT.fullmatch(segment) for segment in key.split("/")
+    )
 
 
 def check_key(key: str) -> str:
@@ -161,7 +179,9 @@ def check_key(key: str) -> str:
         StoreRefusedError: it could leave the store, or some store could not hold it.
     """
     if not is_key(key):
-        raise StoreRefusedError(f"{key!r} is no key; expected letters, digits and _.=+@- between single slashes")
+        raise StoreRefusedError(
+            f"{key!r} is no key; expected letters, digits and _.=+@- between single slashes"
+        )
     return key
 
 

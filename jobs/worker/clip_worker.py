@@ -97,15 +97,21 @@ class ClipWorker:
                 f"{socket.gethostname()} does not see this run in {setup.output}: a folder must be shared by all "
                 "nodes, and every node must have the same S3 endpoint and credentials"
             )
-        self._spool.check_room(0)  # a spool that cannot be used is this machine's fault and no clip's
+        self._spool.check_room(
+            0
+        )  # a spool that cannot be used is this machine's fault and no clip's
         self._spool.remove_remains(REMAINS_S, started_at)
-        self._family = self._device.submit(setup.load_model, setup.model, setup.weights, setup.num_threads).result()
+        self._family = self._device.submit(
+            setup.load_model, setup.model, setup.weights, setup.num_threads
+        ).result()
         self._load_timing = (started_at, time.monotonic() - start)
         return self.identity
 
     @property
     def identity(self) -> WorkerIdentity:
-        return WorkerIdentity(socket.gethostname(), self._node_id, self._loaded.device_name, os.getpid())
+        return WorkerIdentity(
+            socket.gethostname(), self._node_id, self._loaded.device_name, os.getpid()
+        )
 
     def on_device(self, job: Callable[[], T]) -> Future[T]:
         """Has something done in the thread that owns the device, after what it is at."""
@@ -123,7 +129,9 @@ class ClipWorker:
         """It was told to end: `heartbeat` says so from now on. Safe in a signal's handler."""
         self._heartbeat.drain()
 
-    def render(self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False) -> ClipOutcome:
+    def render(
+        self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False
+    ) -> ClipOutcome:
         """Takes one clip from its request to its record. Never raises for the clip's sake: a failure is a value.
 
         Args:
@@ -132,17 +140,29 @@ class ClipWorker:
         clock = StageClock(self._loaded.synchronize, partial(self._heartbeat.move, spec.clip_id))
         try:
             self._heartbeat.move(spec.clip_id, "lookup")
-            if self._store.exists(record_key(spec.clip_id)):  # by a worker that died before it could say so
+            if self._store.exists(
+                record_key(spec.clip_id)
+            ):  # by a worker that died before it could say so
                 uri = read_record(self._store, spec.clip_id).uri
                 self._spool.remove(spec.clip_id)
-                return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
+                return ClipDone(
+                    spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True
+                )
             self._heartbeat.move(spec.clip_id, "queue")
             started_at, start = time.time(), time.monotonic()
             spooled = self._spool.find(spec.clip_id)
-            if spooled is None or (spooled.record.model, spooled.record.request) != (spec.model, spec.request):
+            if spooled is None or (spooled.record.model, spooled.record.request) != (
+                spec.model,
+                spec.request,
+            ):
                 self._spool.check_room(raw_bytes(spec))
                 job = partial(
-                    self._render_frames, spec, clock, started_at, start, uses_exact_attention=uses_exact_attention
+                    self._render_frames,
+                    spec,
+                    clock,
+                    started_at,
+                    start,
+                    uses_exact_attention=uses_exact_attention,
                 )
                 rendered = self._device.submit(job).result()
                 if isinstance(rendered, RefusedFrames):
@@ -168,14 +188,22 @@ class ClipWorker:
         return self._family
 
     def _render_frames(
-        self, spec: ClipSpec, clock: StageClock, queued_at: float, queued: float, *, uses_exact_attention: bool
+        self,
+        spec: ClipSpec,
+        clock: StageClock,
+        queued_at: float,
+        queued: float,
+        *,
+        uses_exact_attention: bool,
     ) -> RenderedClip | RefusedFrames:
         """In the device's thread: text, denoise, decode."""
         from pipelines.frame_checks.checks import check_frames, check_latents, save_latents
 
         family, request, limits = self._loaded, spec.request, self._setup.model.frame_checks
         clock.add("queue", queued_at, time.monotonic() - queued)
-        if self._load_timing is not None:  # the first clip of a worker pays for the loading of its model
+        if (
+            self._load_timing is not None
+        ):  # the first clip of a worker pays for the loading of its model
             clock.add("load", *self._load_timing)
             self._load_timing = None
         family.reset_peak_memory()
@@ -189,10 +217,16 @@ class ClipWorker:
                 video = family.decode(request, latents)
             check_frames(video, request.prompt, limits)
         except FrameCheckError as error:
-            return RefusedFrames(error.with_traceback(None), save_latents(latents))  # a traceback would hold the frames
-        return RenderedClip(video, family.peak_memory(), "exact" if uses_exact_attention else "fused")
+            return RefusedFrames(
+                error.with_traceback(None), save_latents(latents)
+            )  # a traceback would hold the frames
+        return RenderedClip(
+            video, family.peak_memory(), "exact" if uses_exact_attention else "fused"
+        )
 
-    def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
+    def _encode(
+        self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock
+    ) -> SpooledClip:
         """In the caller's thread: encode, check, and leave the clip where the next worker would find it."""
         request, coverage = spec.request, self._loaded.nag_coverage
         with self._spool.room() as folder:
@@ -234,13 +268,17 @@ class ClipWorker:
             self._spool.keep(folder, record)
         return SpooledClip(record, body)
 
-    def _commit(self, spec: ClipSpec, attempt: int, spooled: SpooledClip, clock: StageClock) -> ClipDone:
+    def _commit(
+        self, spec: ClipSpec, attempt: int, spooled: SpooledClip, clock: StageClock
+    ) -> ClipDone:
         """In the caller's thread: upload, and the record last."""
         rendering = spooled.record.timings
         with clock.measure("upload"):
             clip = upload_clip(self._store, spec.clip_id, spooled.body)
         upload: tuple[StageTiming, ...] = clock.timings[-1:]
-        record = replace(spooled.record, committed_at=utc_iso(time.time()), timings=(*rendering, *upload))
+        record = replace(
+            spooled.record, committed_at=utc_iso(time.time()), timings=(*rendering, *upload)
+        )
         is_own = commit_record(self._store, clip, record)
         self._spool.remove(spec.clip_id)
         return ClipDone(
@@ -257,13 +295,21 @@ class ClipWorker:
         """For inspection, beside the failure's record. The failure is told of whether they can be kept or not."""
         self._heartbeat.move(spec.clip_id, "upload")
         with contextlib.suppress(StoreError):
-            self._store.put(latents_key(spec.clip_id, self._setup.run_id, attempt), latents, "application/octet-stream")
+            self._store.put(
+                latents_key(spec.clip_id, self._setup.run_id, attempt),
+                latents,
+                "application/octet-stream",
+            )
 
-    def _failed(self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock) -> ClipFailed:
+    def _failed(
+        self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock
+    ) -> ClipFailed:
         failure_class, may_pass = classify(error)
         message = str(error) or type(error).__name__
         if failure_class == "memory" and (peak := self._peak_memory()):
-            message = f"{message} (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
+            message = (
+                f"{message} (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
+            )
         return ClipFailed(
             clip_id=spec.clip_id,
             name=spec.name,

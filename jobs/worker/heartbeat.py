@@ -44,7 +44,10 @@ class Heartbeat:
     def heartbeat(self) -> WorkerHeartbeat:
         with self._lock:
             now, clips = self._monotonic(), dict(self._clips)
-        progress = (ClipProgress(clip_id, stage, step, now - at) for clip_id, (stage, step, at) in clips.items())
+        progress = (
+            ClipProgress(clip_id, stage, step, now - at)
+            for clip_id, (stage, step, at) in clips.items()
+        )
         return WorkerHeartbeat(tuple(progress), memory_bytes(), self._is_draining)
 
 

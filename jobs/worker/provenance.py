@@ -8,7 +8,16 @@ from importlib import metadata
 from jobs.records.strict_json import dump, from_dataclass
 from jobs.types import ClipSpec
 
-VERSIONED_PACKAGES = ("nagfarm", "torch", "diffusers", "transformers", "peft", "ray", "imageio-ffmpeg", "boto3")
+VERSIONED_PACKAGES = (
+    "nagfarm",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "ray",
+    "imageio-ffmpeg",
+    "boto3",
+)
 
 
 def clip_metadata(spec: ClipSpec) -> dict[str, str]:
@@ -16,7 +25,9 @@ def clip_metadata(spec: ClipSpec) -> dict[str, str]:
     return {
         "title": spec.name,
         "clip_id": spec.clip_id,
-        "comment": dump({"model": from_dataclass(spec.model), "request": from_dataclass(spec.request)}).decode(),
+        "comment": dump(
+            {"model": from_dataclass(spec.model), "request": from_dataclass(spec.request)}
+        ).decode(),
         "nagfarm_version": metadata.version("nagfarm"),
     }
 
@@ -24,4 +35,7 @@ def clip_metadata(spec: ClipSpec) -> dict[str, str]:
 @cache
 def installed_versions() -> Mapping[str, str]:
     """Versions of what decides or carries a clip; asked for once, since it takes 6 ms."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONED_PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in VERSIONED_PACKAGES},
+    }

@@ -63,7 +63,9 @@ class LoadedWorker:
             return name
         ranks = (self.identity, *self.others)
         is_one_host = len({rank.host for rank in ranks}) == 1
-        places = ", ".join(f"{rank.pid}" if is_one_host else f"{rank.host}:{rank.pid}" for rank in ranks)
+        places = ", ".join(
+            f"{rank.pid}" if is_one_host else f"{rank.host}:{rank.pid}" for rank in ranks
+        )
         return f"{name} (group of {len(ranks)}: {self.parallel}; {'pids' if is_one_host else 'ranks'} {places})"
 
     @property

@@ -34,7 +34,11 @@ class SpooledClip:
 
 def spool_root(folder: str | None) -> Path:
     """Where this machine's spools are: as configured, or the user's own among the temporary files."""
-    return Path(folder) if folder is not None else Path(tempfile.gettempdir(), f"nagfarm-spool-{os.getuid()}")
+    return (
+        Path(folder)
+        if folder is not None
+        else Path(tempfile.gettempdir(), f"nagfarm-spool-{os.getuid()}")
+    )
 
 
 class Spool:
@@ -118,7 +122,11 @@ class Spool:
                 status = folder.lstat()
             except FileNotFoundError:
                 continue
-            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+            is_ours = (
+                stat.S_ISDIR(status.st_mode)
+                and status.st_uid == os.getuid()
+                and not status.st_mode & 0o022
+            )
             if not is_ours:
                 raise SpoolError(
                     f"the spool {folder} is not a folder that belongs to this user alone: remove it, or set "
@@ -157,7 +165,9 @@ class Spool:
         """Those that wait."""
         self._refuse_strangers()
         try:
-            return frozenset(path.name for path in self.folder.iterdir() if CLIP_ID.fullmatch(path.name))
+            return frozenset(
+                path.name for path in self.folder.iterdir() if CLIP_ID.fullmatch(path.name)
+            )
         except FileNotFoundError:
             return frozenset()
 

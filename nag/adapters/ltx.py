@@ -15,7 +15,9 @@ from nag.errors import NagTextError
 class NagLTXVideoAttnProcessor:
     """Stands in for diffusers' `LTXVideoAttnProcessor` in a cross-attention; the text and its mask may be packed."""
 
-    _attention_backend: Any = None  # class attributes: diffusers sets them on whatever processor it finds
+    _attention_backend: Any = (
+        None  # class attributes: diffusers sets them on whatever processor it finds
+    )
     _parallel_config: Any = None
 
     def __init__(self, packing: Packing) -> None:
@@ -44,7 +46,9 @@ class NagLTXVideoAttnProcessor:
         query_BLHK = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1))
         key_BTHK = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, (attn.heads, -1))
         value_BTHK = attn.to_v(encoder_hidden_states).unflatten(2, (attn.heads, -1))
-        output_BLD = self.packing.guide(self._attend, query_BLHK, key_BTHK, value_BTHK, attention_mask)
+        output_BLD = self.packing.guide(
+            self._attend, query_BLHK, key_BTHK, value_BTHK, attention_mask
+        )
         return attn.to_out[1](attn.to_out[0](output_BLD))
 
     def _attend(

@@ -19,7 +19,9 @@ class NagWanAttnProcessor:
     subtracting the text's own length (the stock processor takes the text to be 512 tokens long).
     """
 
-    _attention_backend: Any = None  # class attributes: diffusers sets them on whatever processor it finds
+    _attention_backend: Any = (
+        None  # class attributes: diffusers sets them on whatever processor it finds
+    )
     _parallel_config: Any = None
 
     def __init__(self, packing: Packing) -> None:
@@ -34,7 +36,9 @@ class NagWanAttnProcessor:
         rotary_emb: Any = None,
     ) -> torch.Tensor:
         if attention_mask is not None or rotary_emb is not None:
-            raise NotImplementedError("Wan's text cross-attention has neither mask nor rotary embedding")
+            raise NotImplementedError(
+                "Wan's text cross-attention has neither mask nor rotary embedding"
+            )
         layout = self.packing.layout
         image_length = encoder_hidden_states.shape[1] - layout.length
         if not layout.length or image_length < 0 or (image_length and attn.add_k_proj is None):
@@ -46,7 +50,9 @@ class NagWanAttnProcessor:
         key_BTHK, value_BTHK = self._text_key_value(attn, encoder_hidden_states[:, image_length:])
         output_BLD = self.packing.guide(self._attend, query_BLHK, key_BTHK, value_BTHK)
         if image_length:  # image-to-video: added afterwards, unguided
-            key_BIHK, value_BIHK = self._image_key_value(attn, encoder_hidden_states[:, :image_length])
+            key_BIHK, value_BIHK = self._image_key_value(
+                attn, encoder_hidden_states[:, :image_length]
+            )
             output_BLD = output_BLD + self._attend(query_BLHK, key_BIHK, value_BIHK)
         return attn.to_out[1](attn.to_out[0](output_BLD))
 
@@ -67,7 +73,11 @@ class NagWanAttnProcessor:
         return _split_heads(attn, attn.norm_added_k(key)), _split_heads(attn, value)
 
     def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
         # the text is whole on every rank of a parallel model, so cross-attention needs no communication
         output = dispatch_attention_fn(

@@ -45,7 +45,12 @@ class Nag:
 
     def guide(self, text: TextAttention) -> torch.Tensor:
         return normalized_attention_guidance(
-            text.positive(), text.negative(), self.nag_scale, self.nag_tau, self.nag_alpha, self.nag_norm
+            text.positive(),
+            text.negative(),
+            self.nag_scale,
+            self.nag_tau,
+            self.nag_alpha,
+            self.nag_norm,
         )
 
 
@@ -63,7 +68,9 @@ class Vsf:
     def guide(self, text: TextAttention) -> torch.Tensor:
         assert text.negative_mask is not None
         value, bias = value_sign_flip(text.value, text.negative_mask, self.vsf_scale, self.vsf_bias)
-        return text.attend(text.query, text.key, value, bias if text.bias is None else bias + text.bias)
+        return text.attend(
+            text.query, text.key, value, bias if text.bias is None else bias + text.bias
+        )
 
 
 class Nasa:
@@ -83,7 +90,11 @@ class Methods:
     """One of each method, for one transformer. They are kept, so that a graph compiled for one serves it again."""
 
     def __init__(self) -> None:
-        self._by_params: dict[type, Method] = {NagParams: Nag(), VsfParams: Vsf(), NasaParams: Nasa()}
+        self._by_params: dict[type, Method] = {
+            NagParams: Nag(),
+            VsfParams: Vsf(),
+            NasaParams: Nasa(),
+        }
 
     def of(self, params: GuidanceParams) -> Method:
         """The method that the parameters are of, set to them.
@@ -94,6 +105,8 @@ class Methods:
         method = self._by_params.get(type(params))
         if method is None:
             known = ", ".join(kind.__name__ for kind in self._by_params)
-            raise NagParameterError(f"the parameters must be one of {known}, not {type(params).__name__}")
+            raise NagParameterError(
+                f"the parameters must be one of {known}, not {type(params).__name__}"
+            )
         method.set(params)
         return method

@@ -95,14 +95,18 @@ class Packing:
             value_BTHK: likewise.
             bias_BH1T: what the text's mask adds to the logits.
         """
-        text = TextAttention(attend, query_BLHK, key_BTHK, value_BTHK, bias_BH1T, self.negative_mask)
+        text = TextAttention(
+            attend, query_BLHK, key_BTHK, value_BTHK, bias_BH1T, self.negative_mask
+        )
         num_unguided_rows = self.layout.num_unguided_rows
         if not self.layout.negative_length:
             return text.positive()
         if not num_unguided_rows:
             return self.method.guide(text)
         unguided_BLD = text.rows(slice(0, num_unguided_rows)).positive()
-        return torch.cat([unguided_BLD, self.method.guide(text.rows(slice(num_unguided_rows, None)))])
+        return torch.cat(
+            [unguided_BLD, self.method.guide(text.rows(slice(num_unguided_rows, None)))]
+        )
 
 
 class _NoState(BaseState):
@@ -146,7 +150,9 @@ class PackingHook(ModelHook):
         ]
         return module
 
-    def deinitalize_hook(self, module: torch.nn.Module) -> torch.nn.Module:  # diffusers spells it so
+    def deinitalize_hook(
+        self, module: torch.nn.Module
+    ) -> torch.nn.Module:  # diffusers spells it so
         for handle in self._handles:
             handle.remove()
         return module
@@ -165,7 +171,9 @@ class PackingHook(ModelHook):
             return args, kwargs
         num_unguided_rows = text_BLD.shape[0] // 2 if self._is_batched_cfg() else 0
         negative = _fit(self.negative, text_BLD, num_unguided_rows)
-        self.packing.layout = TextLayout(text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows)
+        self.packing.layout = TextLayout(
+            text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows
+        )
         self.packing.negative_mask = negative.token_mask()
         call.arguments["encoder_hidden_states"] = torch.cat([text_BLD, negative.embeds], dim=1)
         mask_BL = call.arguments.get("encoder_attention_mask")
@@ -185,7 +193,9 @@ class PackingHook(ModelHook):
         return context.name if context is not None else None
 
     def _is_batched_cfg(self) -> bool:
-        return self._call_name() == "cond_uncond" and bool(self._pipeline.do_classifier_free_guidance)
+        return self._call_name() == "cond_uncond" and bool(
+            self._pipeline.do_classifier_free_guidance
+        )
 
     def _is_guided_call(self) -> bool:
         name = self._call_name()
@@ -216,21 +226,29 @@ def _fit(negative: NegativeText, text_BLD: torch.Tensor, num_unguided_rows: int)
             f"not {tuple(embeds.shape)}"
         )
     if mask is not None and mask.shape != embeds.shape[:2]:
-        raise NagTextError(f"the negative prompt's mask must be {tuple(embeds.shape[:2])}, not {tuple(mask.shape)}")
+        raise NagTextError(
+            f"the negative prompt's mask must be {tuple(embeds.shape[:2])}, not {tuple(mask.shape)}"
+        )
     if embeds.shape[0] not in (1, num_rows - num_unguided_rows):
         raise NagTextError(
             f"the negative prompt has {embeds.shape[0]} rows; the call guides {num_rows - num_unguided_rows}: give 1 "
             "or as many"
         )
     is_shared = embeds.shape[0] == 1
-    rows = [0] * num_unguided_rows + [0 if is_shared else row for row in range(num_rows - num_unguided_rows)]
+    rows = [0] * num_unguided_rows + [
+        0 if is_shared else row for row in range(num_rows - num_unguided_rows)
+    ]
     index = torch.tensor(rows, device=embeds.device)
-    return NegativeText(embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device))
+    return NegativeText(
+        embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device)
+    )
 
 
 def _append_mask(mask_BL: torch.Tensor, negative: NegativeText) -> torch.Tensor:
     if mask_BL.ndim != 2:
-        raise NagTextError(f"the prompt's attention mask must be (batch, tokens), not {tuple(mask_BL.shape)}")
+        raise NagTextError(
+            f"the prompt's attention mask must be (batch, tokens), not {tuple(mask_BL.shape)}"
+        )
     if negative.attention_mask is None:
         return functional.pad(mask_BL, (0, negative.embeds.shape[1]), value=1)
     return torch.cat([mask_BL, negative.attention_mask.to(mask_BL.dtype)], dim=1)

@@ -38,5 +38,7 @@ def normalized_attention_guidance(
     positive_norm = torch.linalg.vector_norm(positive, order, dim=-1, keepdim=True)
     guided_norm = torch.linalg.vector_norm(guided, order, dim=-1, keepdim=True)
     # min(1, tau / r) with r = guided_norm / positive_norm: shrinks and never enlarges; the inner clamp keeps 0/0 away
-    guided = guided * (nag_tau * positive_norm / guided_norm.clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
+    guided = guided * (nag_tau * positive_norm / guided_norm.clamp_min(_SMALLEST_NORM)).clamp_max(
+        1.0
+    )
     return (nag_alpha * guided + (1 - nag_alpha) * positive).to(positive_BLD.dtype)

@@ -24,7 +24,10 @@ from nag.errors import NagCoverageError
 from nag.params import GuidanceParams, NagParams
 
 _HOOK_NAME = "nag_packing"
-_PROCESSORS = {WanAttnProcessor: NagWanAttnProcessor, LTXVideoAttnProcessor: NagLTXVideoAttnProcessor}
+_PROCESSORS = {
+    WanAttnProcessor: NagWanAttnProcessor,
+    LTXVideoAttnProcessor: NagLTXVideoAttnProcessor,
+}
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,12 @@ class InstalledNag:
     @property
     def coverage(self) -> Coverage:
         """Counted now, on the modules themselves."""
-        attentions = [attention for model in self._transformers for _, attention in _cross_attentions(model)]
-        guided = sum(isinstance(attention.processor, tuple(_PROCESSORS.values())) for attention in attentions)
+        attentions = [
+            attention for model in self._transformers for _, attention in _cross_attentions(model)
+        ]
+        guided = sum(
+            isinstance(attention.processor, tuple(_PROCESSORS.values())) for attention in attentions
+        )
         return Coverage(guided, len(attentions))
 
     def check_coverage(self) -> Coverage:
@@ -100,7 +107,9 @@ class InstalledNag:
             )
         coverage = self.coverage
         if coverage.total == 0 or coverage.guided != coverage.total:
-            raise NagCoverageError(f"only {coverage} text cross-attentions are guided; install NAG last")
+            raise NagCoverageError(
+                f"only {coverage} text cross-attentions are guided; install NAG last"
+            )
         return coverage
 
     @contextmanager
@@ -146,7 +155,10 @@ class InstalledNag:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.remove()
 
@@ -162,7 +174,10 @@ def install(pipeline: Any) -> InstalledNag:
 
 @contextmanager
 def guide(
-    pipeline: Any, negative_prompt: str, params: GuidanceParams | None = None, max_sequence_length: int | None = None
+    pipeline: Any,
+    negative_prompt: str,
+    params: GuidanceParams | None = None,
+    max_sequence_length: int | None = None,
 ) -> Generator[InstalledNag]:
     """Installs NAG, encodes the negative prompt with the pipeline's own text encoder, and guides inside the `with`.
 
@@ -179,10 +194,15 @@ def guide(
 
 
 @torch.no_grad()
-def encode_negative_prompt(pipeline: Any, negative_prompt: str, max_sequence_length: int | None = None) -> NegativeText:
+def encode_negative_prompt(
+    pipeline: Any, negative_prompt: str, max_sequence_length: int | None = None
+) -> NegativeText:
     """Encodes text as the pipeline encodes its prompt."""
     is_ltx = isinstance(_transformers(pipeline)[0], LTXVideoTransformer3DModel)
-    length = max_sequence_length or signature(type(pipeline).__call__).parameters["max_sequence_length"].default
+    length = (
+        max_sequence_length
+        or signature(type(pipeline).__call__).parameters["max_sequence_length"].default
+    )
     encoded = pipeline.encode_prompt(
         negative_prompt,
         do_classifier_free_guidance=False,

@@ -28,7 +28,9 @@ def enable_block_cache(transformer: Any, threshold: float) -> None:
     """
     blocks = repeated_blocks(transformer)
     if len(blocks) < 2:  # diffusers raises IndexError
-        raise ModelConfigError("first_block_cache needs a transformer of two blocks or more; leave it out")
+        raise ModelConfigError(
+            "first_block_cache needs a transformer of two blocks or more; leave it out"
+        )
     transformer.enable_cache(FirstBlockCacheConfig(threshold=threshold))
     registry = HookRegistry.check_if_exists_or_initialize(blocks[0])
     stock = registry.get_hook(_FBC_LEADER_BLOCK_HOOK)
@@ -39,7 +41,11 @@ def enable_block_cache(transformer: Any, threshold: float) -> None:
 
 def repeated_blocks(transformer: Any) -> list[torch.nn.Module]:
     """The transformer's blocks in their order, by the class that diffusers names for regional compilation."""
-    return [module for module in transformer.modules() if type(module).__name__ in transformer._repeated_blocks]
+    return [
+        module
+        for module in transformer.modules()
+        if type(module).__name__ in transformer._repeated_blocks
+    ]
 
 
 class _CommonDecision(FBCHeadBlockHook):
@@ -58,7 +64,9 @@ class _CommonDecision(FBCHeadBlockHook):
         if previous is None:  # on all ranks alike: they began the same clip
             return True
         change, size = _whole_means(hidden_states_residual - previous, previous)
-        return (change / size).item() > self.threshold  # not a number is no change, as for diffusers
+        return (
+            change / size
+        ).item() > self.threshold  # not a number is no change, as for diffusers
 
 
 def _whole_means(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,10 +55,14 @@ class _QuerySlices(TorchFunctionMode):
     def _attend(self, call: dict[str, Any]) -> torch.Tensor:
         query, key, mask = call.pop("query"), call["key"], call.pop("attn_mask", None)
         slices = self._slices(query, key)
-        if len(slices) <= 1 or call.get("is_causal"):  # a causal slice would have to know where it stands
+        if len(slices) <= 1 or call.get(
+            "is_causal"
+        ):  # a causal slice would have to know where it stands
             return scaled_dot_product_attention(query, attn_mask=mask, **call)
         parts = [
-            scaled_dot_product_attention(query[..., rows, :], attn_mask=_mask_rows(mask, rows), **call)
+            scaled_dot_product_attention(
+                query[..., rows, :], attn_mask=_mask_rows(mask, rows), **call
+            )
             for rows in slices
         ]
         return torch.cat(parts, dim=-2)
@@ -66,8 +70,13 @@ class _QuerySlices(TorchFunctionMode):
     def _attend_with_lse(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = [plain_attention_with_lse(query[..., rows, :], key, value, scale) for rows in self._slices(query, key)]
-        return torch.cat([output for output, _ in parts], dim=-2), torch.cat([lse for _, lse in parts], dim=-1)
+        parts = [
+            plain_attention_with_lse(query[..., rows, :], key, value, scale)
+            for rows in self._slices(query, key)
+        ]
+        return torch.cat([output for output, _ in parts], dim=-2), torch.cat(
+            [lse for _, lse in parts], dim=-1
+        )
 
     def _slices(self, query: torch.Tensor, key: torch.Tensor) -> list[slice]:
         row_bytes = max(query[..., 0, 0].numel() * key.shape[-2] * _SCORE_BYTES, 1)
@@ -76,4 +85,6 @@ class _QuerySlices(TorchFunctionMode):
 
 
 def _mask_rows(mask: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
-    return mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]  # one row is for all queries
+    return (
+        mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]
+    )  # one row is for all queries

@@ -32,13 +32,22 @@ RING_BACKEND = _make_backend_name("nagfarm_ring")
 
 
 def attention_with_lse(
-    query_BHLK: torch.Tensor, key_BHTK: torch.Tensor, value_BHTK: torch.Tensor, scale: float | None = None
+    query_BHLK: torch.Tensor,
+    key_BHTK: torch.Tensor,
+    value_BHTK: torch.Tensor,
+    scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention, (B, H, L, K), and the log-sum-exp of its scores, (B, H, L) float32."""
-    if _is_torch_function_mode_enabled():  # so that `exact_attention` takes it over, as it does torch's own function
-        return handle_torch_function(attention_with_lse, (query_BHLK,), query_BHLK, key_BHTK, value_BHTK, scale)
+    if (
+        _is_torch_function_mode_enabled()
+    ):  # so that `exact_attention` takes it over, as it does torch's own function
+        return handle_torch_function(
+            attention_with_lse, (query_BHLK,), query_BHLK, key_BHTK, value_BHTK, scale
+        )
     if query_BHLK.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query_BHLK, key_BHTK, value_BHTK, scale=scale)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query_BHLK, key_BHTK, value_BHTK, scale=scale
+        )
     if query_BHLK.device.type == "cuda" and query_BHLK.dtype in _HALF_PRECISION:
         output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
             query_BHLK.contiguous(), key_BHTK.contiguous(), value_BHTK.contiguous(), scale=scale
@@ -48,7 +57,10 @@ def attention_with_lse(
 
 
 def plain_attention_with_lse(
-    query_BHLK: torch.Tensor, key_BHTK: torch.Tensor, value_BHTK: torch.Tensor, scale: float | None = None
+    query_BHLK: torch.Tensor,
+    key_BHTK: torch.Tensor,
+    value_BHTK: torch.Tensor,
+    scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same by the formula, in float32."""
     factor = query_BHLK.shape[-1] ** -0.5 if scale is None else scale
@@ -59,14 +71,21 @@ def plain_attention_with_lse(
 
 
 def _forward(
-    _context: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **_kwargs: Any
+    _context: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *args: Any,
+    **_kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What diffusers' ring calls for each part of the keys; all of it is (B, L, H, K), the log-sum-exp (B, L, H)."""
     mask, dropout_p, is_causal, scale = args[:4]
     assert mask is None
     assert not dropout_p
     assert not is_causal
-    output, lse = attention_with_lse(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale)
+    output, lse = attention_with_lse(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), scale
+    )
     return output.transpose(1, 2), lse.transpose(1, 2)
 
 

@@ -13,7 +13,12 @@ from yaml import YAMLError
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_BITS = 64  # of a whole number
-INVALID = (OmegaConfBaseException, YAMLError, ValueError, TypeError)  # what reading, merging and checking raise
+INVALID = (
+    OmegaConfBaseException,
+    YAMLError,
+    ValueError,
+    TypeError,
+)  # what reading, merging and checking raise
 
 
 def read_file(path: Path) -> DictConfig:
@@ -51,8 +56,13 @@ def _checked(read: Callable[[], DictConfig | ListConfig]) -> DictConfig:
         raise ValueError("it is nested too deep") from error
     except AssertionError as error:  # OmegaConf's, of a YAML that is one number
         raise TypeError("it must hold keys and their values, not one value") from error
-    except (AttributeError, KeyError) as error:  # PyYAML's, of `!!timestamp soon` and `!!bool maybe`
-        raise ValueError("a tag (!!) names a type that its value does not have; leave it out") from error
+    except (
+        AttributeError,
+        KeyError,
+    ) as error:  # PyYAML's, of `!!timestamp soon` and `!!bool maybe`
+        raise ValueError(
+            "a tag (!!) names a type that its value does not have; leave it out"
+        ) from error
     return loaded
 
 
@@ -73,12 +83,19 @@ def check_values(value: Any, key: str = "") -> None:
     elif isinstance(value, str) and "${" in value:
         raise ValueError(f"{value!r}: interpolations are refused, write the value itself")
     elif value == "???":
-        raise ValueError(f"{key} is '???', OmegaConf's word for a value that is missing: leave it out for its default")
+        raise ValueError(
+            f"{key} is '???', OmegaConf's word for a value that is missing: leave it out for its default"
+        )
     elif isinstance(value, int) and value.bit_length() > MAX_BITS:
-        raise ValueError(f"{key} must be below 2**{MAX_BITS} in size, not a number of {value.bit_length()} bits")
+        raise ValueError(
+            f"{key} must be below 2**{MAX_BITS} in size, not a number of {value.bit_length()} bits"
+        )
 
 
 def one_line(error: Exception) -> str:
     """What OmegaConf or PyYAML says over several lines: what is wrong, then which key."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(line for line in lines if not line.startswith("object_type")) or type(error).__name__
+    return (
+        "; ".join(line for line in lines if not line.startswith("object_type"))
+        or type(error).__name__
+    )

@@ -17,7 +17,9 @@ from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 DEFAULT_WEIGHT_NAME = "pytorch_lora_weights.safetensors"  # as diffusers saves them
 Shape: TypeAlias = tuple[int, ...]
-TransformerShapes: TypeAlias = Mapping[str, Mapping[str, Shape]]  # component -> name of a weight -> its shape
+TransformerShapes: TypeAlias = Mapping[
+    str, Mapping[str, Shape]
+]  # component -> name of a weight -> its shape
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class KeyLayout:
     has_model_names: bool
 
 
-_DIFFUSERS = KeyLayout("transformer.", ("lora_A.weight",), ("lora_B.weight",), ("lora_B.bias",), has_model_names=True)
+_DIFFUSERS = KeyLayout(
+    "transformer.", ("lora_A.weight",), ("lora_B.weight",), ("lora_B.bias",), has_model_names=True
+)
 KEY_LAYOUTS: dict[str, tuple[KeyLayout, ...]] = {
     "wan": (
         _DIFFUSERS,
@@ -58,19 +62,45 @@ KEY_LAYOUTS: dict[str, tuple[KeyLayout, ...]] = {
             has_model_names=False,
         ),
         KeyLayout(
-            "lora_unet_", ("lora_down.weight",), ("lora_up.weight",), ("alpha",), has_model_names=False
+            "lora_unet_",
+            ("lora_down.weight",),
+            ("lora_up.weight",),
+            ("alpha",),
+            has_model_names=False,
         ),  # musubi
     ),
     "ltx": (
         _DIFFUSERS,
-        KeyLayout("diffusion_model.", ("lora_A.weight",), ("lora_B.weight",), ("lora_B.bias",), has_model_names=True),
+        KeyLayout(
+            "diffusion_model.",
+            ("lora_A.weight",),
+            ("lora_B.weight",),
+            ("lora_B.bias",),
+            has_model_names=True,
+        ),
     ),
 }
 # of the settings that PEFT saves with a LoRA, those that a plain LoRA may have; any other must be unset, since it can
 # change the model's own weights, bring further layers or import a module
 PLAIN_SETTINGS = frozenset(
-    {"r", "lora_alpha", "lora_dropout", "lora_bias", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora"}
-    | {"peft_version", "base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping"}
+    {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_bias",
+        "rank_pattern",
+        "alpha_pattern",
+        "target_modules",
+        "use_rslora",
+    }
+    | {
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "task_type",
+        "inference_mode",
+        "auto_mapping",
+    }
     | {"megatron_core", "qalora_group_size"}  # names that count only with settings that are refused
 )
 FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
@@ -80,7 +110,9 @@ FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
 }
 
 
-def inspect_loras(config: ModelConfig, config_path: Path, transformers: TransformerShapes) -> tuple[LoraWeights, ...]:
+def inspect_loras(
+    config: ModelConfig, config_path: Path, transformers: TransformerShapes
+) -> tuple[LoraWeights, ...]:
     """Checks the LoRAs that a model's YAML names.
 
     Args:
@@ -98,7 +130,9 @@ def inspect_loras(config: ModelConfig, config_path: Path, transformers: Transfor
     return tuple(_inspect_lora(config, lora, config_path, transformers) for lora in config.loras)
 
 
-def verify_loras(config: ModelConfig, loras: tuple[LoraWeights, ...], transformers: TransformerShapes) -> None:
+def verify_loras(
+    config: ModelConfig, loras: tuple[LoraWeights, ...], transformers: TransformerShapes
+) -> None:
     """Proves, on the machine that is to load them, that the LoRAs are the ones that were inspected.
 
     Raises:
@@ -111,7 +145,9 @@ def verify_loras(config: ModelConfig, loras: tuple[LoraWeights, ...], transforme
             raise ModelNotFoundError(f"{title}: {weights.path} does not exist on this machine")
         check_lora(title, weights.path, config.family, _targets(title, lora, transformers))
         if not weights.revision.endswith(found := file_digest(weights.path)):
-            raise ModelFolderError(f"{title}: {weights.path} holds {found} here, not {weights.revision}")
+            raise ModelFolderError(
+                f"{title}: {weights.path} holds {found} here, not {weights.revision}"
+            )
 
 
 def lora_title(config: ModelConfig, lora: LoraConfig) -> str:
@@ -120,7 +156,10 @@ def lora_title(config: ModelConfig, lora: LoraConfig) -> str:
 
 
 def check_lora(
-    title: str, path: Path, family: Literal["wan", "ltx"], targets: Mapping[str, Mapping[str, Shape]]
+    title: str,
+    path: Path,
+    family: Literal["wan", "ltx"],
+    targets: Mapping[str, Mapping[str, Shape]],
 ) -> None:
     """Refuses a file that is not, whole, a LoRA of the transformers in `targets`.
 
@@ -130,7 +169,10 @@ def check_lora(
     header = read_header(path)
     _check_settings(path, header)
     layouts = KEY_LAYOUTS[family]
-    layout = next((one for one in layouts if any(key.startswith(one.prefix) for key in header.shapes)), layouts[0])
+    layout = next(
+        (one for one in layouts if any(key.startswith(one.prefix) for key in header.shapes)),
+        layouts[0],
+    )
     endings = (*layout.down, *layout.up, *layout.others)
     modules: dict[str, dict[str, Shape]] = {}
     foreign: list[str] = []
@@ -147,7 +189,9 @@ def check_lora(
         )
     ranks = [_check_matrices(title, module, parts, layout) for module, parts in modules.items()]
     if not any(ranks):
-        raise ModelFolderError(f"{title}: {path} holds no LoRA, only {shown(sorted(header.shapes))}")
+        raise ModelFolderError(
+            f"{title}: {path} holds no LoRA, only {shown(sorted(header.shapes))}"
+        )
     if layout.has_model_names:
         for component, shapes in targets.items():
             _check_modules(title, component, modules, shapes, layout)
@@ -186,7 +230,9 @@ def _targets(title: str, lora: LoraConfig, transformers: TransformerShapes) -> T
     if lora.component == "all":
         return transformers
     if lora.component not in transformers:
-        raise ModelFolderError(f"{title} is for {lora.component}, and the model has {' and '.join(transformers)}")
+        raise ModelFolderError(
+            f"{title} is for {lora.component}, and the model has {' and '.join(transformers)}"
+        )
     return {lora.component: transformers[lora.component]}
 
 
@@ -197,9 +243,15 @@ def _check_settings(path: Path, header: SafetensorsHeader) -> None:
     except (ValueError, AttributeError, RecursionError) as error:
         raise ModelFolderError(f"{path}: its lora_adapter_metadata is no JSON object") from error
     for key, value in settings:
-        is_allowed = value in FIXED_SETTINGS[key] if key in FIXED_SETTINGS and value else key in PLAIN_SETTINGS
+        is_allowed = (
+            value in FIXED_SETTINGS[key]
+            if key in FIXED_SETTINGS and value
+            else key in PLAIN_SETTINGS
+        )
         if value and not is_allowed:
-            raise ModelFolderError(f"{path} is no plain LoRA: its lora_adapter_metadata sets {key} to {value!r}")
+            raise ModelFolderError(
+                f"{path} is no plain LoRA: its lora_adapter_metadata sets {key} to {value!r}"
+            )
 
 
 def _check_matrices(title: str, module: str, parts: Mapping[str, Shape], layout: KeyLayout) -> int:
@@ -211,7 +263,9 @@ def _check_matrices(title: str, module: str, parts: Mapping[str, Shape], layout:
     if down is None or up is None:
         raise ModelFolderError(f"{title}: of {module} one of the two matrices is missing")
     if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
-        raise ModelFolderError(f"{title}: the matrices of {module} are of unequal rank: {up} after {down}")
+        raise ModelFolderError(
+            f"{title}: the matrices of {module} are of unequal rank: {up} after {down}"
+        )
     return down[0]
 
 
@@ -224,10 +278,16 @@ def _check_modules(
 ) -> None:
     """For layouts that name the model's own modules: each is there, and the LoRA is of its size."""
     if absent := [module for module in modules if f"{module}.weight" not in shapes]:
-        raise ModelFolderError(f"{title} was made for another model: {component} has no {shown(absent)}")
+        raise ModelFolderError(
+            f"{title} was made for another model: {component} has no {shown(absent)}"
+        )
     for module, parts in modules.items():
         weight = shapes[f"{module}.weight"]
-        changed = (parts[layout.up[0]][0], *parts[layout.down[0]][1:]) if layout.up[0] in parts else weight
+        changed = (
+            (parts[layout.up[0]][0], *parts[layout.down[0]][1:])
+            if layout.up[0] in parts
+            else weight
+        )
         if changed != weight:
             raise ModelFolderError(
                 f"{title} was made for another model: {component}'s {module} is {weight}, not {changed}"

@@ -48,11 +48,15 @@ class SamplingDefaults:
     def __post_init__(self) -> None:
         for name in ("num_inference_steps", "num_frames", "height", "width"):
             if getattr(self, name) < 1:
-                raise ModelConfigError(f"sampling.{name} must be at least 1, not {getattr(self, name)}")
+                raise ModelConfigError(
+                    f"sampling.{name} must be at least 1, not {getattr(self, name)}"
+                )
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ModelConfigError(f"sampling.fps must be a number above 0, not {self.fps}")
         if not math.isfinite(self.guidance_scale):
-            raise ModelConfigError(f"sampling.guidance_scale must be a finite number, not {self.guidance_scale}")
+            raise ModelConfigError(
+                f"sampling.guidance_scale must be a finite number, not {self.guidance_scale}"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,17 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise ModelConfigError(f"a LoRA's name is made of letters, digits, _ and -, not {self.name!r}")
+            raise ModelConfigError(
+                f"a LoRA's name is made of letters, digits, _ and -, not {self.name!r}"
+            )
         check_source(self.source)
         if not math.isfinite(self.weight) or self.weight == 0:
-            raise ModelConfigError(f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}")
-        if self.weight_name is not None and not re.fullmatch(r"[\w-][\w. -]*\.safetensors", self.weight_name):
+            raise ModelConfigError(
+                f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}"
+            )
+        if self.weight_name is not None and not re.fullmatch(
+            r"[\w-][\w. -]*\.safetensors", self.weight_name
+        ):
             raise ModelConfigError(
                 f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, not {self.weight_name}"
             )
@@ -152,10 +162,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:
-            raise ModelConfigError(f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}")
+            raise ModelConfigError(
+                f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}"
+            )
         check_source(self.source)
         if self.family == "ltx" and self.scheduler.flow_shift is not None:
-            raise ModelConfigError("LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out")
+            raise ModelConfigError(
+                "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
+            )
         if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
             raise ModelConfigError(
                 f"sampling.guidance_scale must be above 1 for the method {self.method}, "
@@ -163,8 +177,12 @@ class ModelConfig:
             )
         if min(self.grid.num_frames, self.grid.height, self.grid.width) < 1:
             raise ModelConfigError(f"the grid's entries must be at least 1, not {self.grid}")
-        if repeated := [name for name, count in Counter(lora.name for lora in self.loras).items() if count > 1]:
-            raise ModelConfigError(f"two LoRAs are called {repeated[0]}; each needs a name of its own")
+        if repeated := [
+            name for name, count in Counter(lora.name for lora in self.loras).items() if count > 1
+        ]:
+            raise ModelConfigError(
+                f"two LoRAs are called {repeated[0]}; each needs a name of its own"
+            )
         if self.fuse_loras and not self.loras:
             raise ModelConfigError("fuse_loras: true needs loras")
         for name, share in (
@@ -185,7 +203,9 @@ class ModelConfig:
             RequestError
         """
         if self.family == "ltx" and request.sampling.flow_shift is not None:
-            raise RequestError(f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out")
+            raise RequestError(
+                f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out"
+            )
         shape = request.shape
         if (shape.num_frames - 1) % self.grid.num_frames:
             below = (shape.num_frames - 1) // self.grid.num_frames * self.grid.num_frames + 1
@@ -193,11 +213,16 @@ class ModelConfig:
                 f"num_frames must be a multiple of {self.grid.num_frames} plus 1 for {self.name}: "
                 f"{below} or {below + self.grid.num_frames}, not {shape.num_frames}"
             )
-        for axis, size, step in (("height", shape.height, self.grid.height), ("width", shape.width, self.grid.width)):
+        for axis, size, step in (
+            ("height", shape.height, self.grid.height),
+            ("width", shape.width, self.grid.width),
+        ):
             if size % step:
                 below = size // step * step
                 nearest = f"{below} or {below + step}" if below else f"{step}"
-                raise RequestError(f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}")
+                raise RequestError(
+                    f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}"
+                )
 
 
 def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
@@ -220,10 +245,14 @@ def load_model_config(path: Path) -> ModelConfig:
     """
     try:
         loaded = read_file(path)
-        merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded))
+        merged = OmegaConf.merge(
+            OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded)
+        )
         config = OmegaConf.to_object(merged)
         if merged.name != path.stem:
-            raise ModelConfigError(f"a model is called as its file is, {path.stem}, not {merged.name}")
+            raise ModelConfigError(
+                f"a model is called as its file is, {path.stem}, not {merged.name}"
+            )
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
     except (*INVALID, NagParameterError, ModelConfigError) as error:
@@ -237,9 +266,16 @@ def _read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
     if "loras" not in loaded:
         return {}
     entries = loaded["loras"]
-    if not isinstance(entries, ListConfig) or not all(isinstance(entry, DictConfig) for entry in entries):
-        raise ModelConfigError(f"loras must be a list of LoRAs, each with a name and a source, not {entries!r}")
-    loras = [OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LoraConfig), entry)) for entry in entries]
+    if not isinstance(entries, ListConfig) or not all(
+        isinstance(entry, DictConfig) for entry in entries
+    ):
+        raise ModelConfigError(
+            f"loras must be a list of LoRAs, each with a name and a source, not {entries!r}"
+        )
+    loras = [
+        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LoraConfig), entry))
+        for entry in entries
+    ]
     return {"loras": tuple(cast("list[LoraConfig]", loras))}
 
 
@@ -260,6 +296,12 @@ def resolve_source(config: ModelConfig | LoraConfig, path: Path) -> str | Path:
     if config.source.startswith((".", "/", "~")):
         try:
             return (path.parent / Path(config.source).expanduser()).resolve()
-        except (RuntimeError, ValueError, OSError) as error:  # an unknown ~user, a null byte, a name too long
-            raise ModelConfigError(f"{path}: source {config.source!r} is no folder: {error}") from error
+        except (
+            RuntimeError,
+            ValueError,
+            OSError,
+        ) as error:  # an unknown ~user, a null byte, a name too long
+            raise ModelConfigError(
+                f"{path}: source {config.source!r} is no folder: {error}"
+            ) from error
     return config.source

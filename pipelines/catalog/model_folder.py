@@ -11,7 +11,13 @@ from typing import Any, Literal
 
 from pipelines.catalog.loras import LoraWeights, TransformerShapes, inspect_loras, verify_loras
 from pipelines.catalog.model_config import ModelConfig, resolve_source
-from pipelines.catalog.weight_files import LOCAL_REVISION, hub_folder, read_header, read_json, weight_files
+from pipelines.catalog.weight_files import (
+    LOCAL_REVISION,
+    hub_folder,
+    read_header,
+    read_json,
+    weight_files,
+)
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
@@ -65,7 +71,9 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
         folder = hub_folder(config.name, source, config.revision)
     check_folder(folder, config.family)
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
-    revision = f"{LOCAL_REVISION}{fingerprint(folder)[:32]}" if isinstance(source, Path) else folder.name
+    revision = (
+        f"{LOCAL_REVISION}{fingerprint(folder)[:32]}" if isinstance(source, Path) else folder.name
+    )
     return ModelWeights(folder, revision, loras)
 
 
@@ -85,7 +93,11 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
         entry: Any = index.get(component)
         if component in OPTIONAL_COMPONENTS and entry in (None, [None, None]):
             continue
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in ("diffusers", "transformers")):
+        if not (
+            isinstance(entry, list)
+            and len(entry) == 2
+            and entry[0] in ("diffusers", "transformers")
+        ):
             raise ModelFolderError(
                 f"{folder}: model_index.json must name a diffusers or transformers class for {component}, not {entry!r}"
             )
@@ -101,7 +113,9 @@ def _check_component(folder: Path, component: str) -> None:
         raise ModelFolderError(f"{folder.parent}: the folder {component!r} is missing")
     for path in sorted(folder.glob("*.json")):
         if "auto_map" in read_json(path):
-            raise ModelFolderError(f"{path} asks for code of its own (auto_map), which is never run")
+            raise ModelFolderError(
+                f"{path} asks for code of its own (auto_map), which is never run"
+            )
     if component not in COMPONENTS_WITH_WEIGHTS:
         return
     read_json(folder / "config.json")
@@ -144,11 +158,17 @@ def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
         ModelFolderError: it is broken here, or holds something else.
     """
     if not weights.folder.is_dir():
-        raise ModelNotFoundError(f"{config.name}: the model folder {weights.folder} does not exist on this machine")
+        raise ModelNotFoundError(
+            f"{config.name}: the model folder {weights.folder} does not exist on this machine"
+        )
     check_folder(weights.folder, config.family)
     is_local = weights.revision.startswith(LOCAL_REVISION)
-    found = f"{LOCAL_REVISION}{fingerprint(weights.folder)[:32]}" if is_local else weights.folder.name
+    found = (
+        f"{LOCAL_REVISION}{fingerprint(weights.folder)[:32]}" if is_local else weights.folder.name
+    )
     if found != weights.revision:
-        raise ModelFolderError(f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}")
+        raise ModelFolderError(
+            f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}"
+        )
     if config.loras:
         verify_loras(config, weights.loras, transformer_shapes(weights.folder))

@@ -42,14 +42,19 @@ def hub_folder(name: str, source: str, revision: str | None, filename: str | Non
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    words = ["hf download", source, *([filename] if filename else []), *(["--revision", revision] if revision else [])]
-    missing = (
-        f"{name}: {filename or source} is not in this machine's Hugging Face cache; fetch it with: {' '.join(words)}"
-    )
+    words = [
+        "hf download",
+        source,
+        *([filename] if filename else []),
+        *(["--revision", revision] if revision else []),
+    ]
+    missing = f"{name}: {filename or source} is not in this machine's Hugging Face cache; fetch it with: {' '.join(words)}"
     try:
         folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
     except HFValidationError as error:
-        raise ModelNotFoundError(f"{name}: {source!r} is neither a hub id (owner/name) nor a folder") from error
+        raise ModelNotFoundError(
+            f"{name}: {source!r} is neither a hub id (owner/name) nor a folder"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise ModelNotFoundError(missing) from error
     if filename is not None and not (folder / filename).is_file():
@@ -64,11 +69,17 @@ def weight_files(folder: Path) -> list[Path]:
         ModelFolderError: there are none, or a shard is missing or named by a path.
     """
     # one name before the suffix: a second, as in model.fp16.safetensors, is a variant's, which is not loaded
-    indices = sorted(path for path in folder.glob("*.safetensors.index.json") if path.name.count(".") == 3)
+    indices = sorted(
+        path for path in folder.glob("*.safetensors.index.json") if path.name.count(".") == 3
+    )
     if not indices:
         files = sorted(folder.glob("*.safetensors"))
         if not files:
-            pickled = [path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern)]
+            pickled = [
+                path.name
+                for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")
+                for path in folder.glob(pattern)
+            ]
             remedy = f"; {pickled[0]} is a pickle, convert it to safetensors" if pickled else ""
             raise ModelFolderError(f"{folder} holds no .safetensors file{remedy}")
         return files
@@ -78,7 +89,9 @@ def weight_files(folder: Path) -> list[Path]:
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelFolderError(f"{indices[0]} names {name!r}, which is not a .safetensors file of its own folder")
+            raise ModelFolderError(
+                f"{indices[0]} names {name!r}, which is not a .safetensors file of its own folder"
+            )
         if not (folder / name).is_file():
             raise ModelFolderError(f"{folder}: the shard {name} is missing")
     return [folder / name for name in names]
@@ -120,7 +133,9 @@ def read_header(path: Path) -> SafetensorsHeader:
             header: Any = json.loads(file.read(header_bytes))
         metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         ends = [entry["data_offsets"][1] for entry in header.values()]
-        shapes = {str(name): tuple(int(size) for size in entry["shape"]) for name, entry in header.items()}
+        shapes = {
+            str(name): tuple(int(size) for size in entry["shape"]) for name, entry in header.items()
+        }
     except OSError as error:
         raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
@@ -129,7 +144,9 @@ def read_header(path: Path) -> SafetensorsHeader:
         raise ModelFolderError(f"{path} holds no tensors")
     expected, found = 8 + header_bytes + max(ends), path.stat().st_size
     if expected != found:
-        raise ModelFolderError(f"{path} must have {expected:,} bytes by its header but has {found:,}: copy it again")
+        raise ModelFolderError(
+            f"{path} must have {expected:,} bytes by its header but has {found:,}: copy it again"
+        )
     return SafetensorsHeader(shapes, metadata)
 
 

@@ -9,7 +9,9 @@ import os
 import socket
 import struct
 
-GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"  # torch takes the name of an interface from here, and from nowhere else
+GLOO_VARIABLE = (
+    "GLOO_SOCKET_IFNAME"  # torch takes the name of an interface from here, and from nowhere else
+)
 SIOCGIFADDR = 0x8915  # Linux: an interface's address
 NAME_BYTES = 16  # of an interface's name in that call, its last zero included
 
@@ -28,7 +30,9 @@ def interface_towards(host: str, port: int) -> str | None:
     """None where the interface is not known by this address, or the address is not of IPv4."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
         try:
-            unsent.connect((host, port))  # of a datagram's socket: it chooses a way, and sends nothing
+            unsent.connect(
+                (host, port)
+            )  # of a datagram's socket: it chooses a way, and sends nothing
         except OSError:  # no such name, or no way there; to join will say so
             return None
         address: str = unsent.getsockname()[0]

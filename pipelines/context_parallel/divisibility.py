@@ -21,7 +21,9 @@ BACKEND_VARIABLE = "DIFFUSERS_ATTN_BACKEND"  # diffusers reads it when it is imp
 MAX_GRID_STEPS = 64  # a size further off is no neighbour
 
 
-def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape, config: ModelConfig) -> None:
+def check_parallel(
+    parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape, config: ModelConfig
+) -> None:
     """Refuses a group that cannot share a clip. Two divisions where it can, so that a million rows may ask.
 
     Args:
@@ -36,7 +38,9 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
         return
     num_tokens = geometry.num_tokens(shape)
     if num_tokens == 0:
-        raise RequestError(f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share")
+        raise RequestError(
+            f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share"
+        )
     if indivisible == "heads":
         fault = (
             f"parallel is {parallel}, but the {geometry.num_heads} attention heads of {config.name} cannot be shared "
@@ -57,7 +61,9 @@ def check_parallel(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vid
     if as_many is not None:
         remedy += f", and {as_many} on as many devices"
     if sizes:
-        remedy += f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
+        remedy += (
+            f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
+        )
     raise RequestError(f"{fault}: {remedy}")
 
 
@@ -78,7 +84,9 @@ def is_text_biased(family: Literal["wan", "ltx"], request: GenerationRequest) ->
     return family == "ltx" or isinstance(request.attention_params, VsfParams)
 
 
-def check_backend(parallel: ParallelConfig, backend: str | None, *, has_text_bias: bool = False) -> None:
+def check_backend(
+    parallel: ParallelConfig, backend: str | None, *, has_text_bias: bool = False
+) -> None:
     """Refuses a group whose attention would be computed by a backend that cannot be shared, or not attend to its text.
 
     Args:
@@ -92,14 +100,20 @@ def check_backend(parallel: ParallelConfig, backend: str | None, *, has_text_bia
     if parallel.degree == 1 or backend is None or backend in fit:
         return
     is_shared = backend in backends_for(parallel.ring)
-    fault = "takes no mask on text, as LTX and the method vsf have it" if is_shared else "cannot share a clip"
+    fault = (
+        "takes no mask on text, as LTX and the method vsf have it"
+        if is_shared
+        else "cannot share a clip"
+    )
     raise RequestError(
         f"{BACKEND_VARIABLE} is {backend!r}, which {fault}; parallel asks for {parallel}: "
         f"unset it, or use one of {', '.join(sorted(fit))}"
     )
 
 
-def fitting_degrees(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> tuple[ParallelConfig, ...]:
+def fitting_degrees(
+    parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
+) -> tuple[ParallelConfig, ...]:
     """Groups that can share the clip and are near to one that cannot, the smallest first; at least one.
 
     Where ulysses was asked for, all that go with the same ring; else, or if there are none, the next smaller and the
@@ -114,11 +128,19 @@ def fitting_degrees(parallel: ParallelConfig, geometry: ModelGeometry, shape: Vi
     if parallel.ulysses in shared:
         rings = nearest_divisors(tokens // parallel.ulysses, parallel.ring)
         return tuple(_sized(parallel, parallel.ulysses, number) for number in rings)
-    pairs = [(number, ring) for number in shared for ring in nearest_divisors(tokens // number, parallel.ring)]
-    return (_sized(parallel, *min(pairs, key=lambda pair: abs(pair[0] * pair[1] - parallel.degree))),)
+    pairs = [
+        (number, ring)
+        for number in shared
+        for ring in nearest_divisors(tokens // number, parallel.ring)
+    ]
+    return (
+        _sized(parallel, *min(pairs, key=lambda pair: abs(pair[0] * pair[1] - parallel.degree))),
+    )
 
 
-def as_many_ranks(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape) -> ParallelConfig | None:
+def as_many_ranks(
+    parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
+) -> ParallelConfig | None:
     """The same number of ranks with another share of ring, the most by ulysses; None where there is no such group."""
     degree, num_tokens = parallel.degree, geometry.num_tokens(shape)
     shared = [number for number in divisors(geometry.num_heads) if degree % number == 0]
@@ -132,7 +154,11 @@ def fitting_shapes(
     steps = {"height": grid.height, "width": grid.width, "num_frames": grid.num_frames}
     nearest = (
         next(
-            (near for near in _neighbours(shape, name, step) if find_indivisible(parallel, geometry, near) is None),
+            (
+                near
+                for near in _neighbours(shape, name, step)
+                if find_indivisible(parallel, geometry, near) is None
+            ),
             None,
         )
         for name, step in steps.items()
@@ -149,7 +175,9 @@ def describe_degrees(choices: tuple[ParallelConfig, ...]) -> str:
         return f"ring {_either(str(choice.ring) for choice in choices)}"
     if len(rings) == 1:
         return f"ulysses {_either(str(choice.ulysses) for choice in choices)} with ring {choices[0].ring}"
-    return f"ring {_either(str(choice.ring) for choice in choices)} with ulysses {choices[0].ulysses}"
+    return (
+        f"ring {_either(str(choice.ring) for choice in choices)} with ulysses {choices[0].ulysses}"
+    )
 
 
 def divisors(number: int) -> list[int]:

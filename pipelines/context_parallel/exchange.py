@@ -11,12 +11,24 @@ import torch.distributed as dist
 
 from pipelines.request import TextEmbeddings
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.int32, torch.float64)
+DTYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+    torch.bool,
+    torch.int32,
+    torch.float64,
+)
 FIELDS = tuple(field.name for field in fields(TextEmbeddings))
 MAX_DIMS = 3
-NUM_NUMBERS = 2 + MAX_DIMS  # of one tensor: 1 + its dtype's place, or 0 where it is None; its dimensions; their sizes
+NUM_NUMBERS = (
+    2 + MAX_DIMS
+)  # of one tensor: 1 + its dtype's place, or 0 where it is None; its dimensions; their sizes
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
-FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd, 2**64 over the golden ratio: places far apart get unlike weights
+FACTOR = (
+    0x9E3779B97F4A7C15 - 2**64
+)  # odd, 2**64 over the golden ratio: places far apart get unlike weights
 
 
 def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device) -> TextEmbeddings:
@@ -27,7 +39,9 @@ def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device
         device: on which they are to be.
     """
     tensors = [None if embeddings is None else getattr(embeddings, name) for name in FIELDS]
-    header = torch.tensor([_describe(tensor) for tensor in tensors], dtype=torch.int64, device=device)
+    header = torch.tensor(
+        [_describe(tensor) for tensor in tensors], dtype=torch.int64, device=device
+    )
     dist.broadcast(header, src=0)
     rows: list[list[int]] = header.tolist()
     received = [_broadcast(tensor, row, device) for tensor, row in zip(tensors, rows, strict=True)]
@@ -60,7 +74,9 @@ def _describe(tensor: torch.Tensor | None) -> list[int]:
     return [1 + DTYPES.index(tensor.dtype), tensor.dim(), *sizes]
 
 
-def _broadcast(tensor: torch.Tensor | None, row: list[int], device: torch.device) -> torch.Tensor | None:
+def _broadcast(
+    tensor: torch.Tensor | None, row: list[int], device: torch.device
+) -> torch.Tensor | None:
     if row[0] == 0:
         return None
     dtype, shape = DTYPES[row[0] - 1], row[2 : 2 + row[1]]

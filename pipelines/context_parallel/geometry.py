@@ -44,7 +44,9 @@ class ModelGeometry:
     def num_tokens(self, shape: VideoShape) -> int:
         """Video tokens of a clip."""
         frames = (shape.num_frames - 1) // self.frames_per_token + 1
-        return frames * (shape.height // self.height_per_token) * (shape.width // self.width_per_token)
+        return (
+            frames * (shape.height // self.height_per_token) * (shape.width // self.width_per_token)
+        )
 
 
 _MAX_SIZE = 2**20  # of any size in a config: far beyond every model
@@ -58,15 +60,21 @@ def read_geometry(folder: Path, config: ModelConfig) -> ModelGeometry:
     Raises:
         ModelFolderError: a config is missing or holds what cannot be, or the model cannot be cut at all.
     """
-    has_second = read_json(folder / "model_index.json").get("transformer_2") not in (None, [None, None])
+    has_second = read_json(folder / "model_index.json").get("transformer_2") not in (
+        None,
+        [None, None],
+    )
     components = ("transformer", "transformer_2") if has_second else ("transformer",)
     read = _read_wan if config.family == "wan" else _read_ltx
     vae = _Config(folder / "vae" / "config.json")
     found = [
-        read(_Config(folder / component / "config.json"), vae, config.max_sequence_length) for component in components
+        read(_Config(folder / component / "config.json"), vae, config.max_sequence_length)
+        for component in components
     ]
     if any(geometry != found[0] for geometry in found):
-        raise ModelFolderError(f"{folder}: transformer and transformer_2 must be of one size to share one clip")
+        raise ModelFolderError(
+            f"{folder}: transformer and transformer_2 must be of one size to share one clip"
+        )
     return replace(found[0], num_transformers=len(found))
 
 
@@ -107,7 +115,9 @@ class _Config:
 
     def refuse_temporal_patch(self, name: str, patch: int) -> None:
         if patch != 1:
-            raise ModelFolderError(f"{self._path}: {name} must be 1 in time for a clip to be shared out, not {patch}")
+            raise ModelFolderError(
+                f"{self._path}: {name} must be 1 in time for a clip to be shared out, not {patch}"
+            )
 
     def _checked(self, name: str, value: object) -> int:
         if type(value) is not int or not 1 <= value <= _MAX_SIZE:
@@ -144,7 +154,9 @@ def _read_ltx(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
     transformer.refuse_temporal_patch("patch_size_t", transformer.size("patch_size_t", 1))
     growth = 2 ** vae.num_true("spatio_temporal_scaling", (True, True, True, False))
     spatial = vae.optional_size("spatial_compression_ratio") or vae.size("patch_size", 4) * growth
-    temporal = vae.optional_size("temporal_compression_ratio") or vae.size("patch_size_t", 1) * growth
+    temporal = (
+        vae.optional_size("temporal_compression_ratio") or vae.size("patch_size_t", 1) * growth
+    )
     num_heads = transformer.size("num_attention_heads", 32)
     head_dim = transformer.size("attention_head_dim", 64)
     return ModelGeometry(

@@ -10,7 +10,9 @@ from typing import Any
 from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
-Plan = dict[str, Any]  # submodule to what is done there; diffusers' own type does not fit its own plans
+Plan = dict[
+    str, Any
+]  # submodule to what is done there; diffusers' own type does not fit its own plans
 
 LTX_PLAN: Plan = {
     "": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},

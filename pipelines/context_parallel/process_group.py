@@ -46,10 +46,16 @@ class RendezvousPoint:
     def __init__(self, host: str) -> None:
         self._host = host
         self._store = dist.TCPStore(
-            host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=STORE_TIMEOUT_S)
+            host,
+            0,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=STORE_TIMEOUT_S),
         )
 
-    def rendezvous(self, generation: int, rank: int, parallel: ParallelConfig, timeout_s: float) -> Rendezvous:
+    def rendezvous(
+        self, generation: int, rank: int, parallel: ParallelConfig, timeout_s: float
+    ) -> Rendezvous:
         """What a rank is to be told; of each generation every rank once."""
         return Rendezvous(self._host, self._store.port, generation, rank, parallel, timeout_s)
 
@@ -67,7 +73,10 @@ class ProcessGroup:
         if rendezvous.parallel.across_hosts:
             listen_towards(rendezvous.host, rendezvous.port)
         store = dist.TCPStore(
-            rendezvous.host, rendezvous.port, is_master=False, timeout=timedelta(seconds=STORE_TIMEOUT_S)
+            rendezvous.host,
+            rendezvous.port,
+            is_master=False,
+            timeout=timedelta(seconds=STORE_TIMEOUT_S),
         )
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "cpu:gloo",

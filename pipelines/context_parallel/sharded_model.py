@@ -16,7 +16,13 @@ import torch.distributed as dist
 
 from pipelines.context_parallel.exchange import broadcast_embeddings, checksum, gather_numbers
 from pipelines.context_parallel.process_group import ProcessGroup, Rendezvous
-from pipelines.errors import GroupBrokenError, GroupError, PipelineError, RankLostError, RanksDisagreeError
+from pipelines.errors import (
+    GroupBrokenError,
+    GroupError,
+    PipelineError,
+    RankLostError,
+    RanksDisagreeError,
+)
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import OnStep, PeakMemory, VideoModel
@@ -26,7 +32,13 @@ if TYPE_CHECKING:
 
 OnFailure = Callable[[Exception], None]
 ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited in a collective know within a second
-CONNECTION_TEXTS = ("/gloo/", "NCCL", "onnection closed by peer", "onnection reset", "rocess group")  # gloo's: a path
+CONNECTION_TEXTS = (
+    "/gloo/",
+    "NCCL",
+    "onnection closed by peer",
+    "onnection reset",
+    "rocess group",
+)  # gloo's: a path
 
 
 class ShardableModel(VideoModel, Protocol):
@@ -47,7 +59,9 @@ class ShardableModel(VideoModel, Protocol):
 class Followers(Protocol):
     """The other ranks, as their leader reaches them outside of the process group."""
 
-    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
+    def begin(
+        self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
+    ) -> None:
         """Tells each to denoise its part in this generation of the group; does not wait."""
         ...
 
@@ -98,7 +112,9 @@ class RankPart:
         self._break()
         self.family.unshard()
 
-    def follow(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
+    def follow(
+        self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
+    ) -> None:
         """Denoises beside the leader, which sends the embeddings and keeps the latents.
 
         Raises:
@@ -106,11 +122,18 @@ class RankPart:
             Exception: as `denoise`.
         """
         if generation != self.generation:
-            raise GroupBrokenError(f"told to denoise in generation {generation}, in the time of {self.generation}")
-        with self._leaving_if_it_fails(), self.family.exact_attention() if uses_exact_attention else nullcontext():
+            raise GroupBrokenError(
+                f"told to denoise in generation {generation}, in the time of {self.generation}"
+            )
+        with (
+            self._leaving_if_it_fails(),
+            self.family.exact_attention() if uses_exact_attention else nullcontext(),
+        ):
             self.denoise(request, None, _tell_nobody)
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings | None, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings | None, on_step: OnStep
+    ) -> torch.Tensor:
         """Denoises with all ranks. Whatever it raises, it has left the group before, which frees the others.
 
         Args:
@@ -121,18 +144,25 @@ class RankPart:
             RanksDisagreeError: not all ranks came to the same latents.
         """
         if not self.is_whole:
-            raise GroupBrokenError("the ranks have no process group any more; it has to be formed anew")
+            raise GroupBrokenError(
+                "the ranks have no process group any more; it has to be formed anew"
+            )
         with self._leaving_if_it_fails():
             embeddings = broadcast_embeddings(embeddings, self.family.device)
             latents = self.family.denoise(request, embeddings, on_step)
             sums = gather_numbers(checksum(latents), latents.device)
             if len(set(sums)) > 1:
                 told = ", ".join(f"rank {rank} {number:016x}" for rank, number in enumerate(sums))
-                raise RanksDisagreeError(f"the ranks came to different latents, by their checksums: {told}")
+                raise RanksDisagreeError(
+                    f"the ranks came to different latents, by their checksums: {told}"
+                )
             return latents
 
     def _break(self) -> None:
-        process_group, self._process_group = self._process_group, None  # over, even where it cannot be left
+        process_group, self._process_group = (
+            self._process_group,
+            None,
+        )  # over, even where it cannot be left
         if process_group is not None:
             process_group.leave()
 
@@ -147,7 +177,10 @@ class _Leaving(AbstractContextManager[None]):
         self._part = part
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        place: TracebackType | None,
     ) -> None:
         if error is None:
             return
@@ -186,14 +219,18 @@ class ShardedModel:
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         return self._family.encode_text(request)
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         """Denoises with all ranks.
 
         Raises:
             Exception: what went wrong first, on whichever rank.
         """
         if self._part.is_whole:
-            self._followers.begin(self._part.generation, request, uses_exact_attention=self._uses_exact_attention)
+            self._followers.begin(
+                self._part.generation, request, uses_exact_attention=self._uses_exact_attention
+            )
         with _Blaming(self):
             return self._part.denoise(request, embeddings, on_step)
 
@@ -238,7 +275,10 @@ class _Blaming(AbstractContextManager[None]):
         self._family = family
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, place: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        place: TracebackType | None,
     ) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupBrokenError):
             return
@@ -256,7 +296,9 @@ def first_cause(own: Exception, others: Sequence[Exception]) -> Exception:
     roots.sort(key=lambda error: isinstance(error, GroupError))
     if roots:
         return roots[0]
-    return RankLostError(f"the connection among the ranks was lost, and none of them says why: {own}")
+    return RankLostError(
+        f"the connection among the ranks was lost, and none of them says why: {own}"
+    )
 
 
 def is_of_connection(error: Exception) -> bool:
@@ -265,7 +307,9 @@ def is_of_connection(error: Exception) -> bool:
         return isinstance(error, GroupBrokenError)
     if "out of memory" in str(error):
         return False
-    is_text = isinstance(error, RuntimeError | ValueError) and any(text in str(error) for text in CONNECTION_TEXTS)
+    is_text = isinstance(error, RuntimeError | ValueError) and any(
+        text in str(error) for text in CONNECTION_TEXTS
+    )
     return is_text or isinstance(error, dist.DistError)
 
 

@@ -51,11 +51,19 @@ class ShardedPipeline:
     def __init__(self, pipeline: Any, config: ParallelConfig, device: torch.device) -> None:
         _check(pipeline, config)
         # diffusers gathers by a function that torch 2.13 has renamed
-        warnings.filterwarnings("ignore", message=".*all_gather_tensor. is deprecated", category=FutureWarning)
-        self._undo: list[tuple[Any, Any]] = []  # self-attention's processors, and their backends before
+        warnings.filterwarnings(
+            "ignore", message=".*all_gather_tensor. is deprecated", category=FutureWarning
+        )
+        self._undo: list[
+            tuple[Any, Any]
+        ] = []  # self-attention's processors, and their backends before
         self._plans: list[tuple[Any, Plan]] = []
         transformers = _transformers(pipeline)
-        backends = {_backend_of(attention.processor) for model in transformers for attention in _self_attentions(model)}
+        backends = {
+            _backend_of(attention.processor)
+            for model in transformers
+            for attention in _self_attentions(model)
+        }
         if unfit := backends - backends_for(config.ring):
             raise ShardingError(
                 f"the attention backend {', '.join(sorted(unfit))} cannot be shared out as {config}: "
@@ -119,7 +127,9 @@ class _Ranks:
             return self.traced
         group = self.group()
         if group is None:
-            raise ShardingError("the process group is gone: split the pipeline anew in the next one")
+            raise ShardingError(
+                "the process group is gone: split the pipeline anew in the next one"
+            )
         return group
 
 
@@ -140,7 +150,9 @@ class _Groups:
         self._device = device
         self._world: weakref.ref[Any] = weakref.ref(distributed.group.WORLD)
         rank = distributed.get_rank()
-        settings: Any = ContextParallelConfig(ulysses_degree=config.ulysses, ring_degree=config.ring)
+        settings: Any = ContextParallelConfig(
+            ulysses_degree=config.ulysses, ring_degree=config.ring
+        )
         settings._rank, settings._world_size, settings._device = rank, config.degree, device
         # asked for its rank alone while it is traced, and None is torch's own word for all ranks
         settings._flattened_mesh = _Ranks(self._world, config.degree, traced=None)
@@ -157,7 +169,11 @@ class _Groups:
         world: Any = self._world()
         timeout = world._get_backend(self._device).options._timeout  # torch's default is 30 minutes
         groups = [distributed.new_group(ranks, timeout=timeout) for ranks in partition]
-        (mine,) = [weakref.ref(g) for g, ranks in zip(groups, partition, strict=True) if world.rank() in ranks]
+        (mine,) = [
+            weakref.ref(g)
+            for g, ranks in zip(groups, partition, strict=True)
+            if world.rank() in ranks
+        ]
         self._own.append(mine)
         return _ranks(mine)
 
@@ -178,9 +194,13 @@ def _ranks(group: "weakref.ref[Any]") -> _Ranks:
 
 def _check(pipeline: Any, config: ParallelConfig) -> None:
     if type(pipeline).__name__ not in _PIPELINES:
-        raise ShardingError(f"{type(pipeline).__name__} cannot be shared out among ranks, only {', '.join(_PIPELINES)}")
+        raise ShardingError(
+            f"{type(pipeline).__name__} cannot be shared out among ranks, only {', '.join(_PIPELINES)}"
+        )
     if not distributed.is_initialized():
-        raise ShardingError("there is no process group: initialise one before the pipeline is shared out")
+        raise ShardingError(
+            "there is no process group: initialise one before the pipeline is shared out"
+        )
     if distributed.get_world_size() != config.degree:
         raise ShardingError(
             f"{config} is for {config.degree} ranks, but the process group has {distributed.get_world_size()}"
@@ -204,7 +224,11 @@ def _self_attentions(transformer: Any) -> list[Any]:
     return [
         module
         for name, module in transformer.named_modules()
-        if (isinstance(module, LTXAttention) and name.endswith(".attn1") if is_ltx else _is_wan_self_attention(module))
+        if (
+            isinstance(module, LTXAttention) and name.endswith(".attn1")
+            if is_ltx
+            else _is_wan_self_attention(module)
+        )
     ]
 
 

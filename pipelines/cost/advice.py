@@ -19,9 +19,7 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 SHORT_S = 1.0  # a shorter clip is mostly launches, of which nothing is predicted
 LONG_S = 120.0  # for a longer one somebody may wait
 MAX_DEGREE = 8  # devices of one machine, usually
-ADVICE_FOOTNOTE = (
-    f"predicted for H100s at {H100.flops_per_s / 1e12:.0f} TFLOP/s, not measured: see docs/parallel-cost.md"
-)
+ADVICE_FOOTNOTE = f"predicted for H100s at {H100.flops_per_s / 1e12:.0f} TFLOP/s, not measured: see docs/measurements/parallel-cost.md"
 
 
 def advise(name: str, work: Work, parallel: ParallelConfig) -> list[str]:
@@ -54,7 +52,11 @@ def advise(name: str, work: Work, parallel: ParallelConfig) -> list[str]:
 def ulysses_degrees(work: Work) -> list[int]:
     """From 2 on, those that can share the clip."""
     choices = fitting_degrees(ParallelConfig(ulysses=2), work.geometry, work.shape)
-    return [choice.ulysses for choice in choices if choice.ring == 1 and 2 <= choice.ulysses <= MAX_DEGREE]
+    return [
+        choice.ulysses
+        for choice in choices
+        if choice.ring == 1 and 2 <= choice.ulysses <= MAX_DEGREE
+    ]
 
 
 def _describe_group(work: Work, parallel: ParallelConfig) -> str:

@@ -3,7 +3,7 @@
 Decides the counts alone; how long they take is decided in `prediction`. `tests/pipelines/cost/test_cost.py` holds
 them against counted operations and bytes of the real classes. Left out: what is done once for a forward and not in each
 layer (patches, the projection of text, timestep and output), which is under 0.3 % of what a rank of a published model
-computes at any size in docs/parallel-cost.md; everything that is no matrix product (norms, modulations, rotary
+computes at any size in docs/measurements/parallel-cost.md; everything that is no matrix product (norms, modulations, rotary
 embeddings, softmax, the formula of guidance); the image tokens of image-to-video; and the timestep that Wan 2.2 5B has
 for each token (about 1 % of its operations).
 
@@ -17,7 +17,10 @@ from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
 
-OUTPUT_CHANNELS = {"wan": 64, "ltx": 128}  # of a token, behind the last projection; Wan 2.2 5B alone has 192
+OUTPUT_CHANNELS = {
+    "wan": 64,
+    "ltx": 128,
+}  # of a token, behind the last projection; Wan 2.2 5B alone has 192
 ATTENTION_GUIDES: tuple[GuidanceMethod, ...] = ("nag", "cfg+nag", "vsf", "nasa")
 
 
@@ -59,7 +62,13 @@ class Operations:
 
     @property
     def total(self) -> int:
-        return self.self_attention + self.cross_attention + self.projections + self.feed_forward + self.text
+        return (
+            self.self_attention
+            + self.cross_attention
+            + self.projections
+            + self.feed_forward
+            + self.text
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,9 @@ class Exchange:
     sent_bytes: int
 
 
-def forwards_of_step(geometry: ModelGeometry, shape: VideoShape, method: GuidanceMethod) -> tuple[Forward, ...]:
+def forwards_of_step(
+    geometry: ModelGeometry, shape: VideoShape, method: GuidanceMethod
+) -> tuple[Forward, ...]:
     """The calls of one denoising step. Wan's pipeline calls twice under classifier-free guidance, LTX's once with two
     rows. A NAG that acts on a part of the steps is taken to act on all.
     """
@@ -100,8 +111,18 @@ def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Opera
     text_attentions = rows + forward.num_guided_rows
     return Operations(
         # queries and keys, then weights and values; by ulysses all tokens and some heads, by ring the reverse
-        self_attention=geometry.num_layers * rows * 4 * tokens * geometry.num_tokens(forward.shape) * width,
-        cross_attention=geometry.num_layers * text_attentions * 4 * tokens * geometry.num_text_tokens * width,
+        self_attention=geometry.num_layers
+        * rows
+        * 4
+        * tokens
+        * geometry.num_tokens(forward.shape)
+        * width,
+        cross_attention=geometry.num_layers
+        * text_attentions
+        * 4
+        * tokens
+        * geometry.num_text_tokens
+        * width,
         # query, key, value and output of the self-attention; query and output of the cross-attention
         projections=geometry.num_layers * rows * 12 * tokens * width**2,
         feed_forward=geometry.num_layers * rows * 4 * tokens * width * geometry.ffn_dim,
@@ -123,7 +144,9 @@ def exchanges(forward: Forward, parallel: ParallelConfig) -> tuple[Exchange, ...
     found: list[Exchange] = []
     if ulysses > 1:  # query, key and value to heads, and the output back to tokens
         num_calls = 4 * geometry.num_layers
-        found.append(Exchange("all_to_all", num_calls, num_calls * hidden_bytes * (ulysses - 1) // ulysses))
+        found.append(
+            Exchange("all_to_all", num_calls, num_calls * hidden_bytes * (ulysses - 1) // ulysses)
+        )
     output_bytes = token_bytes * (forward.output_channels or OUTPUT_CHANNELS[geometry.family])
     num_gathers, sent_bytes = 1, output_bytes * (parallel.degree - 1)
     if ring > 1:  # keys and values in one tensor, to every rank of the ring at once

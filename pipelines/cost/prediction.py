@@ -105,13 +105,21 @@ def step_operations(work: Work, parallel: ParallelConfig = ONE_DEVICE) -> int:
 
 def step_sent_bytes(work: Work, parallel: ParallelConfig) -> int:
     """Out of one rank in one denoising step."""
-    return sum(exchange.sent_bytes for forward in work.forwards for exchange in exchanges(forward, parallel))
+    return sum(
+        exchange.sent_bytes
+        for forward in work.forwards
+        for exchange in exchanges(forward, parallel)
+    )
 
 
-def predict(work: Work, parallel: ParallelConfig, device: Device, interconnect: Interconnect) -> ClipTime:
+def predict(
+    work: Work, parallel: ParallelConfig, device: Device, interconnect: Interconnect
+) -> ClipTime:
     """One clip on one group; on `ONE_DEVICE` the interconnect does not matter."""
     steps = work.num_inference_steps
-    num_calls = sum(exchange.num_calls for forward in work.forwards for exchange in exchanges(forward, parallel))
+    num_calls = sum(
+        exchange.num_calls for forward in work.forwards for exchange in exchanges(forward, parallel)
+    )
     one_forward = operations(Forward(work.geometry, work.shape)).total
     return ClipTime(
         alone_s=ALONE_FORWARDS * one_forward / device.flops_per_s,
@@ -121,7 +129,9 @@ def predict(work: Work, parallel: ParallelConfig, device: Device, interconnect: 
     )
 
 
-def speed_up(work: Work, parallel: ParallelConfig, device: Device, interconnect: Interconnect) -> float:
+def speed_up(
+    work: Work, parallel: ParallelConfig, device: Device, interconnect: Interconnect
+) -> float:
     """How many times sooner a group has finished a clip than one device; below 1 it is later."""
     single = predict(work, ONE_DEVICE, device, interconnect)
     return single.total_s / predict(work, parallel, device, interconnect).total_s
@@ -143,5 +153,12 @@ def break_even_bytes_per_s(work: Work, parallel: ParallelConfig, device: Device)
         Bytes a second out of each rank; None where the starts alone cost more than is saved, so no bandwidth is enough.
     """
     link = Interconnect("instant but for the starts", float("inf"), START_S)
-    saved_s = predict(work, ONE_DEVICE, device, link).denoise_s - predict(work, parallel, device, link).denoise_s
-    return work.num_inference_steps * step_sent_bytes(work, parallel) / saved_s if saved_s > 0 else None
+    saved_s = (
+        predict(work, ONE_DEVICE, device, link).denoise_s
+        - predict(work, parallel, device, link).denoise_s
+    )
+    return (
+        work.num_inference_steps * step_sent_bytes(work, parallel) / saved_s
+        if saved_s > 0
+        else None
+    )

@@ -20,4 +20,6 @@ def to_uint8_frames(video_BCTHW: torch.Tensor) -> np.ndarray:
     if not torch.isfinite(video_BCTHW).all():
         raise FrameCheckError("the decoded video holds NaN or infinite values")
     frames_THWC = video_BCTHW[0].float().permute(1, 2, 3, 0)
-    return ((frames_THWC + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()
+    return (
+        ((frames_THWC + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()
+    )

@@ -25,7 +25,8 @@ from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import OnStep, PeakMemory
 
 _SCHEDULERS = {
-    scheduler.__name__: scheduler for scheduler in (UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler)
+    scheduler.__name__: scheduler
+    for scheduler in (UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler)
 }
 
 
@@ -44,7 +45,9 @@ class DiffusersModel(ABC):
         self.device = device
         self.pipeline = pipeline
         self._scheduler_class = (
-            _SCHEDULERS[config.scheduler.name] if config.scheduler.name else type(pipeline.scheduler)
+            _SCHEDULERS[config.scheduler.name]
+            if config.scheduler.name
+            else type(pipeline.scheduler)
         )
         self._scheduler_config = dict(pipeline.scheduler.config)
         self._acceleration = Acceleration(pipeline, config)
@@ -53,7 +56,9 @@ class DiffusersModel(ABC):
         self._split: ShardedPipeline | None = None
 
     @classmethod
-    def load(cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True) -> "DiffusersModel":
+    def load(
+        cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True
+    ) -> "DiffusersModel":
         """Loads the weights that `pipelines.catalog.model_folder.inspect_model` found fit, in safetensors only.
 
         Args:
@@ -80,14 +85,22 @@ class DiffusersModel(ABC):
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         embeds, mask = self._embed(request.prompt)
-        negative = self._embed(request.negative_prompt) if request.attention_params else (None, None)
+        negative = (
+            self._embed(request.negative_prompt) if request.attention_params else (None, None)
+        )
         unconditional_text = request.unconditional_prompt
-        unconditional = (None, None) if unconditional_text is None else self._embed(unconditional_text)
+        unconditional = (
+            (None, None) if unconditional_text is None else self._embed(unconditional_text)
+        )
         return TextEmbeddings(embeds, mask, *negative, *unconditional)
 
     @torch.no_grad()
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
-        def report_step(_pipeline: Any, step_index: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
+        def report_step(
+            _pipeline: Any, step_index: int, _timestep: Any, _tensors: dict[str, Any]
+        ) -> dict[str, Any]:
             on_step(step_index)
             return {}
 
@@ -127,7 +140,10 @@ class DiffusersModel(ABC):
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
-        with self._acceleration.eager(), exact_attention():  # a compiled block chose its kernels when it was compiled
+        with (
+            self._acceleration.eager(),
+            exact_attention(),
+        ):  # a compiled block chose its kernels when it was compiled
             yield
 
     @property
@@ -141,7 +157,9 @@ class DiffusersModel(ABC):
     def peak_memory(self) -> PeakMemory:
         if self.device.type == "cuda":
             return PeakMemory(torch.cuda.max_memory_allocated(self.device), "device")
-        return PeakMemory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host")  # Linux counts kilobytes
+        return PeakMemory(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host"
+        )  # Linux counts kilobytes
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -160,7 +178,9 @@ class DiffusersModel(ABC):
         if params is None:
             return nullcontext()
         assert embeddings.negative_prompt_embeds is not None
-        negative = nag.NegativeText(embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask)
+        negative = nag.NegativeText(
+            embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask
+        )
         return self._nag.guide(negative, params)
 
     def _build_scheduler(self, flow_shift: float | None) -> Any:
@@ -178,7 +198,9 @@ class DiffusersModel(ABC):
         """Embeds one text with the pipeline's own text encoder."""
 
     @abstractmethod
-    def _call_arguments(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
         """What this family's pipeline wants beyond what all take."""
 
     @abstractmethod

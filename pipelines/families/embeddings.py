@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # embeds (1, L, D), attention mask (1, L) or None
+EncodedText = tuple[
+    torch.Tensor, torch.Tensor | None
+]  # embeds (1, L, D), attention mask (1, L) or None
 
 
 class TextEmbeddingCache:

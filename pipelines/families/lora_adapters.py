@@ -35,7 +35,9 @@ def load_loras(pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...
     pipeline.set_adapters(names, [lora.weight for lora in config.loras])
     components = _components(pipeline, "all")
     for component in components:
-        getattr(pipeline, component).eval()  # a LoRA that was saved with dropout comes in training mode
+        getattr(
+            pipeline, component
+        ).eval()  # a LoRA that was saved with dropout comes in training mode
     if config.fuse_loras:
         try:
             pipeline.fuse_lora(components=components, adapter_names=names, safe_fusing=True)
@@ -47,17 +49,25 @@ def load_loras(pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...
 def _components(pipeline: Any, component: str) -> list[str]:
     if component != "all":
         return [component]
-    return [name for name in ("transformer", "transformer_2") if getattr(pipeline, name, None) is not None]
+    return [
+        name
+        for name in ("transformer", "transformer_2")
+        if getattr(pipeline, name, None) is not None
+    ]
 
 
 def _load_lora(pipeline: Any, lora: LoraConfig, weights: LoraWeights, title: str) -> None:
     if hasattr(torch.nn.ModuleDict, lora.name):
-        raise ModelFolderError(f"{title}: torch has another use for the name {lora.name}; choose another")
+        raise ModelFolderError(
+            f"{title}: torch has another use for the name {lora.name}; choose another"
+        )
     try:
         saved = load_file(weights.path)
         converted: dict[str, torch.Tensor] = pipeline.lora_state_dict(dict(saved))
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second LoRA is meant
+            warnings.filterwarnings(
+                "ignore", "Already found a `peft_config`"
+            )  # a second LoRA is meant
             for component in _components(pipeline, lora.component):
                 pipeline.load_lora_weights(
                     weights.path.parent,
@@ -69,7 +79,9 @@ def _load_lora(pipeline: Any, lora: LoraConfig, weights: LoraWeights, title: str
                     **({"load_into_transformer_2": True} if component == "transformer_2" else {}),
                 )
     except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
-        raise ModelFolderError(f"{title}: {weights.path} does not fit the model: {error}") from error
+        raise ModelFolderError(
+            f"{title}: {weights.path} does not fit the model: {error}"
+        ) from error
     _refuse_left_out(title, saved, converted)
     for component in _components(pipeline, lora.component):
         _prove_loaded(f"{title}: {component}", getattr(pipeline, component), lora.name, converted)
@@ -81,18 +93,26 @@ def _has_biases_in_part(converted: dict[str, torch.Tensor]) -> bool:
     return 0 < num_biases < sum(key.endswith(".lora_B.weight") for key in converted)
 
 
-def _refuse_left_out(title: str, saved: dict[str, torch.Tensor], converted: dict[str, torch.Tensor]) -> None:
+def _refuse_left_out(
+    title: str, saved: dict[str, torch.Tensor], converted: dict[str, torch.Tensor]
+) -> None:
     """Of Wan's own layout diffusers passes over what is neither low-rank nor the bias of a layer that has a LoRA."""
     kept = {id(tensor) for tensor in converted.values()}
-    differences = {key: tensor for key, tensor in saved.items() if key.endswith((".diff", ".diff_b"))}
-    left_out = [key for key, tensor in differences.items() if id(tensor) not in kept and tensor.any()]
+    differences = {
+        key: tensor for key, tensor in saved.items() if key.endswith((".diff", ".diff_b"))
+    }
+    left_out = [
+        key for key, tensor in differences.items() if id(tensor) not in kept and tensor.any()
+    ]
     if left_out:
         raise ModelFolderError(
             f"{title} changes what diffusers cannot change by a LoRA: {shown(left_out)}; take these entries out"
         )
 
 
-def _prove_loaded(title: str, transformer: Any, name: str, converted: dict[str, torch.Tensor]) -> None:
+def _prove_loaded(
+    title: str, transformer: Any, name: str, converted: dict[str, torch.Tensor]
+) -> None:
     loaded: dict[str, torch.Tensor] = {}
     for key, parameter in transformer.named_parameters():
         matrix, _, part = key.rpartition(f".{name}.")
@@ -100,7 +120,9 @@ def _prove_loaded(title: str, transformer: Any, name: str, converted: dict[str, 
             loaded[f"{matrix}.{part}"] = parameter
     if unused := [key for key in converted if key.removeprefix(_PREFIX) not in loaded]:
         raise ModelFolderError(f"{title} has no place for {shown(unused)}")
-    invented = [key for key, tensor in loaded.items() if _PREFIX + key not in converted and tensor.any()]
+    invented = [
+        key for key, tensor in loaded.items() if _PREFIX + key not in converted and tensor.any()
+    ]
     if invented:
         raise ModelFolderError(f"{title} wants {shown(invented)}, which the LoRA does not have")
     if not any(tensor.any() for key, tensor in loaded.items() if ".lora_B." in key):

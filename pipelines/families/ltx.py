@@ -11,7 +11,9 @@ from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.embeddings import EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
-DECODE_SEED_MASK = 0x1DEC0DE  # the decoder's noise is another draw than the latents', from the same seed
+DECODE_SEED_MASK = (
+    0x1DEC0DE  # the decoder's noise is another draw than the latents', from the same seed
+)
 
 
 class LTXModel(DiffusersModel):
@@ -29,7 +31,9 @@ class LTXModel(DiffusersModel):
         )
         return embeds, mask
 
-    def _call_arguments(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "prompt_embeds": embeddings.prompt_embeds,
             "prompt_attention_mask": embeddings.prompt_attention_mask,
@@ -50,12 +54,16 @@ class LTXModel(DiffusersModel):
             pipeline.transformer_spatial_patch_size,
             pipeline.transformer_temporal_patch_size,
         )
-        unpacked = pipeline._denormalize_latents(unpacked, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
+        unpacked = pipeline._denormalize_latents(
+            unpacked, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        )
         timestep = None
         if vae.config.timestep_conditioning:
             generator = torch.Generator("cpu").manual_seed(request.sampling.seed ^ DECODE_SEED_MASK)
             noise = torch.randn(unpacked.shape, generator=generator).to(unpacked)
             scale = self.config.decode_noise_scale
             unpacked = (1 - scale) * unpacked + scale * noise
-            timestep = torch.tensor([self.config.decode_timestep], dtype=vae.dtype, device=unpacked.device)
+            timestep = torch.tensor(
+                [self.config.decode_timestep], dtype=vae.dtype, device=unpacked.device
+            )
         return to_uint8_frames(vae.decode(unpacked.to(vae.dtype), timestep, return_dict=False)[0])

@@ -27,8 +27,12 @@ class WanModel(DiffusersModel):
         )
         return embeds, None
 
-    def _call_arguments(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
-        unconditional = {"negative_prompt_embeds": embeddings.unconditional_embeds} if request.has_cfg else {}
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
+        unconditional = (
+            {"negative_prompt_embeds": embeddings.unconditional_embeds} if request.has_cfg else {}
+        )
         return {"prompt_embeds": embeddings.prompt_embeds, **unconditional}
 
     def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What is no picture: NaN and exploded latents; black, flat, frozen and noisy frames.
 
 Decides by plain statistics, whose limits belong to the model (`picture_limits`). It looks for what a broken render
-looks like, not for what is ugly: docs/pictures.md has the statistics of good clips and of bad ones.
+looks like, not for what is ugly: docs/explanation/frame-checks.md has the statistics of good clips and of bad ones.
 
 Shapes of arrays: T frames, H and W pixels, C = 3 channels.
 """
@@ -19,9 +19,15 @@ from pipelines.frame_checks.limits import FrameLimits, asks_for
 from pipelines.request import VideoFrames
 
 DEFAULT_LIMITS = FrameLimits()
-MAX_PIXELS = 2**16  # looked at in a frame; of larger frames every n-th row, since only whole rows keep neighbours
-BRIGHT_SHARE = 0.001  # of a frame's pixels may be brighter than its brightness: a few sparks are no picture
-NUM_CELLS = 8  # a side of the coarse frame, which a moving camera hardly changes from one frame to the next
+MAX_PIXELS = (
+    2**16
+)  # looked at in a frame; of larger frames every n-th row, since only whole rows keep neighbours
+BRIGHT_SHARE = (
+    0.001  # of a frame's pixels may be brighter than its brightness: a few sparks are no picture
+)
+NUM_CELLS = (
+    8  # a side of the coarse frame, which a moving camera hardly changes from one frame to the next
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +62,14 @@ def check_latents(latents: torch.Tensor, limits: FrameLimits = DEFAULT_LIMITS) -
     Raises:
         FrameCheckError: how many of how many values are NaN or infinite, or how large they are on the whole.
     """
-    figures = torch.stack([torch.isfinite(latents).sum().double(), latents.double().square().mean().sqrt()])
+    figures = torch.stack(
+        [torch.isfinite(latents).sum().double(), latents.double().square().mean().sqrt()]
+    )
     num_finite, spread = figures.tolist()
     if num_bad := latents.numel() - int(num_finite):
-        raise FrameCheckError(f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite")
+        raise FrameCheckError(
+            f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite"
+        )
     if limits.spread is not None and spread > limits.spread:
         raise FrameCheckError(
             f"the latents have exploded: their root mean square is {spread:.4g}, above the limit of {limits.spread:g} "
@@ -94,7 +104,13 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
     low = (
         ("black", "reaches level", found.brightness, limits.black, limits.black_words),
         ("flat", "deviates from its mean by", found.contrast, limits.flat, limits.flat_words),
-        ("frozen", "differs from its first frame by", found.motion, limits.frozen, limits.frozen_words),
+        (
+            "frozen",
+            "differs from its first frame by",
+            found.motion,
+            limits.frozen,
+            limits.frozen_words,
+        ),
     )
     for name, finding, value, limit, words in low:
         if value is not None and limit is not None and value < limit:
@@ -104,9 +120,24 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
                 words,
             )
     high = (
-        ("grain", "neighbouring pixels differ as unrelated ones would, times", found.grain, limits.grain),
-        ("flicker", "neighbouring frames differ as unrelated ones would, times", found.flicker, limits.flicker),
-        ("saturation", "pixels in a fully saturated colour have a share of", found.saturation, limits.saturation),
+        (
+            "grain",
+            "neighbouring pixels differ as unrelated ones would, times",
+            found.grain,
+            limits.grain,
+        ),
+        (
+            "flicker",
+            "neighbouring frames differ as unrelated ones would, times",
+            found.flicker,
+            limits.flicker,
+        ),
+        (
+            "saturation",
+            "pixels in a fully saturated colour have a share of",
+            found.saturation,
+            limits.saturation,
+        ),
     )
     for name, finding, value, limit in high:
         if value is not None and limit is not None and value > limit:
@@ -121,14 +152,18 @@ def measure_frames(frames_THWC: np.ndarray) -> FrameStatistics:
     """Looks at every frame, at no more than `MAX_PIXELS` of each."""
     stride = math.ceil(frames_THWC[0, ..., 0].size / MAX_PIXELS)
     first_HWC = frames_THWC[0, ::stride].astype(np.float32)
-    looks = [_look(np.ascontiguousarray(frame_HWC[::stride]), first_HWC) for frame_HWC in frames_THWC]
+    looks = [
+        _look(np.ascontiguousarray(frame_HWC[::stride]), first_HWC) for frame_HWC in frames_THWC
+    ]
     has_pairs = len(looks) > 1
     return FrameStatistics(
         brightness=max(look.brightness for look in looks),
         contrast=max(look.contrast for look in looks),
         motion=max(look.difference for look in looks) if has_pairs else None,
         grain=float(np.median([look.grain for look in looks])),
-        flicker=float(np.median([_flicker(*pair) for pair in pairwise(looks)])) if has_pairs else None,
+        flicker=float(np.median([_flicker(*pair) for pair in pairwise(looks)]))
+        if has_pairs
+        else None,
         saturation=float(np.median([look.saturation for look in looks])),
     )
 
@@ -149,7 +184,9 @@ def _look(frame_HWC: np.ndarray, first_HWC: np.ndarray) -> _Look:
     pixels_HWC = frame_HWC.astype(np.float32)
     variance_C = pixels_HWC.var(axis=(0, 1))
     red, green, blue = (frame_HWC[..., channel] for channel in range(3))
-    most_HW = np.maximum(np.maximum(red, green), blue)  # 20 times as fast as a maximum over an axis of 3
+    most_HW = np.maximum(
+        np.maximum(red, green), blue
+    )  # 20 times as fast as a maximum over an axis of 3
     least_HW = np.minimum(np.minimum(red, green), blue)
     counts = np.bincount(most_HW.ravel(), minlength=256).cumsum()
     return _Look(
@@ -172,7 +209,11 @@ def _roughness(differences: np.ndarray, variance: float) -> float:
 
     Source: J. von Neumann, Distribution of the ratio of the mean square successive difference to the variance, 1941.
     """
-    return float(np.square(differences).mean()) / (2 * variance) if variance > 0 and differences.size else 0.0
+    return (
+        float(np.square(differences).mean()) / (2 * variance)
+        if variance > 0 and differences.size
+        else 0.0
+    )
 
 
 def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
@@ -181,7 +222,9 @@ def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
         size = pixels_HWC.shape[axis]
         starts = np.unique(np.arange(NUM_CELLS) * size // NUM_CELLS)
         sizes = np.diff(np.append(starts, size))
-        pixels_HWC = np.add.reduceat(pixels_HWC, starts, axis=axis) / np.expand_dims(sizes, (1 - axis, 2))
+        pixels_HWC = np.add.reduceat(pixels_HWC, starts, axis=axis) / np.expand_dims(
+            sizes, (1 - axis, 2)
+        )
     return pixels_HWC
 
 

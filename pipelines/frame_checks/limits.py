@@ -75,9 +75,13 @@ class FrameLimits:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 < value <= most):
                 upper = f" and at most {most:g}" if math.isfinite(most) else ""
-                raise ModelConfigError(f"frame_checks.{name} must be above 0{upper}, or null for no limit, not {value}")
+                raise ModelConfigError(
+                    f"frame_checks.{name} must be above 0{upper}, or null for no limit, not {value}"
+                )
         for field in fields(self):
-            words: tuple[str, ...] = getattr(self, field.name) if field.name.endswith("_words") else ()
+            words: tuple[str, ...] = (
+                getattr(self, field.name) if field.name.endswith("_words") else ()
+            )
             if any(not word.strip() for word in words):
                 raise ModelConfigError(f"frame_checks.{field.name} holds an empty word")
 
@@ -85,4 +89,6 @@ class FrameLimits:
 def asks_for(prompt: str, words: tuple[str, ...]) -> bool:
     """Whether the prompt holds one of the words, whole and in any case."""
     either = "|".join(re.escape(word.strip()) for word in words)
-    return bool(words) and re.search(rf"(?<!\w)(?:{either})(?!\w)", prompt, re.IGNORECASE) is not None
+    return (
+        bool(words) and re.search(rf"(?<!\w)(?:{either})(?!\w)", prompt, re.IGNORECASE) is not None
+    )

@@ -37,7 +37,11 @@ def caption(clip: ShapesClip, generator: torch.Generator) -> str:
 
 
 def _lower_caption(clip: ShapesClip, generator: torch.Generator) -> str:
-    named = {name: getattr(clip, name) for name in ATTRIBUTES if torch.rand((), generator=generator) < NAMED_SHARE}
+    named = {
+        name: getattr(clip, name)
+        for name in ATTRIBUTES
+        if torch.rand((), generator=generator) < NAMED_SHARE
+    }
     if torch.rand((), generator=generator) < TERSE_SHARE:
         return terse_caption(named, generator)
     return sentence(named, generator)
@@ -58,7 +62,11 @@ def sentence(named: dict[str, str], generator: torch.Generator) -> str:
     words.append(named.get("shape") or _choose(("shape", "thing", "object"), generator))
     if "motion" in named:
         still = ("standing still", "at rest", "that does not move")
-        moving = (f"moving {named['motion']}", f"that moves {named['motion']}", f"going {named['motion']}")
+        moving = (
+            f"moving {named['motion']}",
+            f"that moves {named['motion']}",
+            f"going {named['motion']}",
+        )
         words.append(_choose(still if named["motion"] == "still" else moving, generator))
     if "background" in named:
         words.append(_choose(("on a", "in front of a", "on"), generator))

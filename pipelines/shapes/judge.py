@@ -11,12 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipelines.shapes.world import BACKGROUNDS, COLOURS, MOTIONS, RADIUS_PX, SHAPES, coverage, pixel_grid
+from pipelines.shapes.world import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    RADIUS_PX,
+    SHAPES,
+    coverage,
+    pixel_grid,
+)
 
 # All thresholds were set on true clips through the autoencoder and H.264, not on generated ones; `evaluate` prints how
 # often true clips pass.
 MAX_COLOUR_DISTANCE = 60.0  # of 441: an estimated colour to the nearest one of the world
-FOREGROUND_SHARE = 0.5  # a pixel belongs to the shape where it is at least this far from background to colour
+FOREGROUND_SHARE = (
+    0.5  # a pixel belongs to the shape where it is at least this far from background to colour
+)
 MAX_SIZE_RATIO = 1.2  # a shape's size against the world's, either way, on the average of the frames
 MIN_AREA_PX = 0.3 * np.pi * RADIUS_PX**2  # what is smaller in one frame is no shape
 STILL_PX = 4.0  # a shape that moves less from first to last frame stands still
@@ -49,7 +59,10 @@ class Verdict:
 
 
 def _nearest(colour: torch.Tensor, palette: dict[str, tuple[int, int, int]]) -> str | None:
-    distances = {name: (colour - torch.tensor(rgb, dtype=torch.float32)).norm().item() for name, rgb in palette.items()}
+    distances = {
+        name: (colour - torch.tensor(rgb, dtype=torch.float32)).norm().item()
+        for name, rgb in palette.items()
+    }
     name = min(distances, key=distances.__getitem__)
     return name if distances[name] <= MAX_COLOUR_DISTANCE else None
 
@@ -73,14 +86,18 @@ def judge(frames: np.ndarray) -> Verdict:
     alpha_THW = torch.where(alpha_THW > 0.1, alpha_THW, torch.zeros(()))
     area_T = alpha_THW.sum(dim=(1, 2))
     if area_T.min() < MIN_AREA_PX:
-        return Verdict(_nearest(colour_C, COLOURS), None, None, background, is_clean=False, error=float("inf"))
+        return Verdict(
+            _nearest(colour_C, COLOURS), None, None, background, is_clean=False, error=float("inf")
+        )
     x, y = pixel_grid()
     centre_x_T, centre_y_T = ((alpha_THW * axis).sum(dim=(1, 2)) / area_T for axis in (x, y))
     radius_T = (area_T / torch.pi).sqrt()
 
     dx_THW, dy_THW = x - centre_x_T.view(-1, 1, 1), y - centre_y_T.view(-1, 1, 1)
     drawings = {shape: coverage(shape, dx_THW, dy_THW, radius_T.view(-1, 1, 1)) for shape in SHAPES}
-    misfits = {shape: (drawing - alpha_THW).abs().sum().item() for shape, drawing in drawings.items()}
+    misfits = {
+        shape: (drawing - alpha_THW).abs().sum().item() for shape, drawing in drawings.items()
+    }
     shape = min(misfits, key=misfits.__getitem__)
 
     drawn_THWC = background_C + drawings[shape].unsqueeze(-1) * axis_C
@@ -91,11 +108,15 @@ def judge(frames: np.ndarray) -> Verdict:
     colour = _nearest(colour_C, COLOURS)
     size_ratio = radius_T.mean().item() / RADIUS_PX
     is_sized = 1 / MAX_SIZE_RATIO <= size_ratio <= MAX_SIZE_RATIO
-    is_clean = None not in (colour, motion, background) and is_sized and is_even and error <= MAX_ERROR
+    is_clean = (
+        None not in (colour, motion, background) and is_sized and is_even and error <= MAX_ERROR
+    )
     return Verdict(colour, shape, motion, background, is_clean, error, moved_px)
 
 
-def _foreground_colour(frames_THWC: torch.Tensor, background_C: torch.Tensor) -> torch.Tensor | None:
+def _foreground_colour(
+    frames_THWC: torch.Tensor, background_C: torch.Tensor
+) -> torch.Tensor | None:
     """The median colour of what differs most from the background, or None where nothing does."""
     distance_THW = (frames_THWC - background_C).norm(dim=-1)
     peak = distance_THW.flatten().quantile(0.98)  # a shape covers 6.2 % of the frame

@@ -100,7 +100,10 @@ Place = tuple[float, tuple[float, float], float]  # radius, centre in the first 
 
 
 def _place_on_lattice(_shape: str, motion: str, generator: torch.Generator) -> Place:
-    x, y = (places[int(torch.randint(len(places), (), generator=generator))] for places in _lattice(motion))
+    x, y = (
+        places[int(torch.randint(len(places), (), generator=generator))]
+        for places in _lattice(motion)
+    )
     return RADIUS_PX, (x, y), _speed_px(motion)
 
 
@@ -111,7 +114,9 @@ def _lattice(motion: str) -> list[list[float]]:
     for direction in MOTIONS[motion]:
         first = FIRST_CENTRE_PX + travel_px * (direction < 0)
         last = LAST_CENTRE_PX - travel_px * (direction > 0)
-        axes.append([first + LATTICE_PX * place for place in range(int((last - first) // LATTICE_PX) + 1)])
+        axes.append(
+            [first + LATTICE_PX * place for place in range(int((last - first) // LATTICE_PX) + 1)]
+        )
     return axes
 
 
@@ -122,7 +127,9 @@ def _speed_px(motion: str) -> float:
 def all_clips() -> list[ShapesClip]:
     """Every member of the world: 6,120 of them."""
     return [
-        ShapesClip(*attributes, radius_px=RADIUS_PX, start_xy_px=(x, y), speed_px=_speed_px(attributes[2]))
+        ShapesClip(
+            *attributes, radius_px=RADIUS_PX, start_xy_px=(x, y), speed_px=_speed_px(attributes[2])
+        )
         for attributes in product(*ATTRIBUTES.values())
         for x, y in product(*_lattice(attributes[2]))
     ]
@@ -137,12 +144,18 @@ def _place_anywhere(shape: str, motion: str, generator: torch.Generator) -> Plac
     speed_px = uniform(MIN_SPEED_PX, MAX_SPEED_PX) if motion != "still" else 0.0
     travel_px = speed_px * (NUM_FRAMES - 1)
     side, above, below = (MARGIN_PX + radius_px * reach for reach in _REACH[shape])
-    start_x = uniform(side + travel_px * (direction_x < 0), SIZE_PX - side - travel_px * (direction_x > 0))
-    start_y = uniform(above + travel_px * (direction_y < 0), SIZE_PX - below - travel_px * (direction_y > 0))
+    start_x = uniform(
+        side + travel_px * (direction_x < 0), SIZE_PX - side - travel_px * (direction_x > 0)
+    )
+    start_y = uniform(
+        above + travel_px * (direction_y < 0), SIZE_PX - below - travel_px * (direction_y > 0)
+    )
     return radius_px, (start_x, start_y), speed_px
 
 
-def coverage(shape: str, dx: torch.Tensor, dy: torch.Tensor, radius_px: torch.Tensor) -> torch.Tensor:
+def coverage(
+    shape: str, dx: torch.Tensor, dy: torch.Tensor, radius_px: torch.Tensor
+) -> torch.Tensor:
     """How much of each pixel the shape covers, 0 to 1, from the signed distance to its edge.
 
     Args:

@@ -27,7 +27,9 @@ def exchanged(ranks: Ranks, model: str, method: str, layout: ParallelConfig) -> 
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(4)], ids=str)
-def test_wan_by_ulysses_exchanges_four_tensors_a_layer_and_gathers_once(ranks: Ranks, layout: ParallelConfig) -> None:
+def test_wan_by_ulysses_exchanges_four_tensors_a_layer_and_gathers_once(
+    ranks: Ranks, layout: ParallelConfig
+) -> None:
     """Its cross-attention exchanges nothing, with diffusers' own processor or with NAG's."""
     tokens = WAN_TOKENS // layout.degree
     to_others = tokens * TOKEN_BYTES * (layout.degree - 1) // layout.degree
@@ -43,10 +45,14 @@ def test_a_ring_gathers_keys_and_values_once_a_layer(ranks: Ranks) -> None:
     found = exchanged(ranks, "wan2.1", "none", ParallelConfig(1, 2))
     keys_and_values = 2 * (WAN_TOKENS // 2) * TOKEN_BYTES
     output = (WAN_TOKENS // 2) * OUT_CHANNELS * WAN_PATCH * FLOAT_BYTES
-    assert found == Exchanged({"all_gather": NUM_LAYERS + 1}, {"all_gather": NUM_LAYERS * keys_and_values + output})
+    assert found == Exchanged(
+        {"all_gather": NUM_LAYERS + 1}, {"all_gather": NUM_LAYERS * keys_and_values + output}
+    )
 
 
-@pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(1, 2), ParallelConfig(2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "layout", [ParallelConfig(2), ParallelConfig(1, 2), ParallelConfig(2, 2)], ids=str
+)
 @pytest.mark.parametrize("model", ["wan2.1", "wan2.1-i2v", "ltx"])
 def test_guidance_exchanges_nothing(ranks: Ranks, model: str, layout: ParallelConfig) -> None:
     plain = exchanged(ranks, model, "none", layout)
@@ -57,7 +63,11 @@ def test_guidance_exchanges_nothing(ranks: Ranks, model: str, layout: ParallelCo
 @pytest.mark.parametrize(
     ("layout", "ours", "stock"),
     [
-        (ParallelConfig(2), {"all_to_all": 8, "all_gather": 1}, {"all_to_all": 16, "all_gather": 1}),
+        (
+            ParallelConfig(2),
+            {"all_to_all": 8, "all_gather": 1},
+            {"all_to_all": 16, "all_gather": 1},
+        ),
         (ParallelConfig(1, 2), {"all_gather": 3}, {"all_gather": 5}),
         (
             ParallelConfig(2, 2),
@@ -72,7 +82,9 @@ def test_ltx_exchanges_less_than_by_diffusers_plan(
 ) -> None:
     """Without a mask, where diffusers' plan runs."""
     for is_stock, expected in ((False, ours), (True, stock)):
-        for found in ranks.run(cases.count_ltx_without_a_mask, layout, is_stock, num_ranks=layout.degree):
+        for found in ranks.run(
+            cases.count_ltx_without_a_mask, layout, is_stock, num_ranks=layout.degree
+        ):
             assert found.num_calls == expected
 
 
@@ -88,9 +100,15 @@ THREE, FOUR = torch.zeros(3), torch.zeros(4)  # float32
 DIRECT: list[tuple[Callable[[], Any], Collective]] = [
     (lambda: distributed.all_reduce(THREE.clone()), Collective("all_reduce", 12, 4)),
     (lambda: distributed.broadcast(THREE.clone(), src=0), Collective("broadcast", 12, 4)),
-    (lambda: distributed.all_gather([torch.zeros(3) for _ in range(4)], THREE), Collective("all_gather", 12, 4)),
+    (
+        lambda: distributed.all_gather([torch.zeros(3) for _ in range(4)], THREE),
+        Collective("all_gather", 12, 4),
+    ),
     (lambda: distributed.all_to_all_single(torch.zeros(4), FOUR), Collective("all_to_all", 16, 4)),
-    (lambda: distributed.all_to_all([*torch.zeros(4, 1)], [*FOUR.split(1)]), Collective("all_to_all", 16, 4)),
+    (
+        lambda: distributed.all_to_all([*torch.zeros(4, 1)], [*FOUR.split(1)]),
+        Collective("all_to_all", 16, 4),
+    ),
 ]
 
 

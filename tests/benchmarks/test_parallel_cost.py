@@ -1,4 +1,4 @@
-"""docs/parallel-cost: the page, the CSV and the plot of what groups cost."""
+"""docs/measurements/parallel-cost: the page, the CSV and the plot of what groups cost."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from benchmarks.parallel_cost.tables import csv_text, refusal, size_table
 from pipelines.cost.published import SIZES
 from pipelines.parallel_config import ParallelConfig
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 
 
 def test_the_page_and_the_csv_are_what_the_command_writes() -> None:
@@ -25,7 +25,11 @@ def test_a_degree_that_cannot_be_is_marked_with_the_reason() -> None:
 
 
 def test_the_csv_has_no_line_for_what_cannot_be() -> None:
-    lines = [line for line in csv.DictReader(io.StringIO(csv_text())) if line["size"] == "LTX 0.9.5, 480p"]
+    lines = [
+        line
+        for line in csv.DictReader(io.StringIO(csv_text()))
+        if line["size"] == "LTX 0.9.5, 480p"
+    ]
     assert [(line["ulysses"], line["ring"]) for line in lines] == [
         ("1", "1"), ("2", "1"), ("1", "2"), ("1", "3"), ("1", "5"), ("1", "6"),
     ]  # fmt: skip

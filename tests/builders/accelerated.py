@@ -47,5 +47,7 @@ def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
     return FAMILIES[family](config, pipeline or tiny.PIPELINES[name](), torch.device("cpu"))
 
 
-def denoise(family: DiffusersModel, request: GenerationRequest, on_step: Any = lambda _step: None) -> torch.Tensor:
+def denoise(
+    family: DiffusersModel, request: GenerationRequest, on_step: Any = lambda _step: None
+) -> torch.Tensor:
     return family.denoise(request, family.encode_text(request), on_step)

@@ -8,10 +8,17 @@ from pipelines.shapes.judge import Verdict
 from pipelines.shapes.world import ATTRIBUTES, MOTIONS
 
 
-def seen_as(task: NegationTask, *, shows_negated: bool = False, is_clean: bool = True, denoise_s: float = 1.0) -> Seen:
+def seen_as(
+    task: NegationTask,
+    *,
+    shows_negated: bool = False,
+    is_clean: bool = True,
+    denoise_s: float = 1.0,
+) -> Seen:
     """An answer that shows what the task requires, and of the rest the first value that it may."""
     values = {
-        name: task.required.get(name) or next(value for value in ATTRIBUTES[name] if value != task.value)
+        name: task.required.get(name)
+        or next(value for value in ATTRIBUTES[name] if value != task.value)
         for name in ATTRIBUTES
     }
     if shows_negated:

@@ -68,9 +68,13 @@ def failed(clip_id: str, message: str = "out of memory", attempt: int = 1) -> Cl
     )
 
 
-def failure_of(clip_id: str, message: str = "out of memory", at_s: float = AT_S, attempt: int = 1) -> FailureRecord:
+def failure_of(
+    clip_id: str, message: str = "out of memory", at_s: float = AT_S, attempt: int = 1
+) -> FailureRecord:
     return FailureRecord.of(failed(clip_id, message, attempt), RUN_ID, utc_iso(at_s))
 
 
 def quarantine_of(clip_id: str, message: str = "out of memory") -> QuarantineRecord:
-    return QuarantineRecord.of(failed(clip_id, message), RUN_ID, "failed on 3 workers", utc_iso(AT_S))
+    return QuarantineRecord.of(
+        failed(clip_id, message), RUN_ID, "failed on 3 workers", utc_iso(AT_S)
+    )

@@ -26,8 +26,12 @@ MODEL_CONFIG = ModelConfig(
 
 
 def spec(prompt: str, seed: int = 0) -> ClipSpec:
-    request = GenerationRequest(prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, seed), NagParams())
-    return ClipSpec(clip_id(MODEL, request), f"{prompt.split(maxsplit=1)[0]}-{seed}", MODEL, request)
+    request = GenerationRequest(
+        prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, seed), NagParams()
+    )
+    return ClipSpec(
+        clip_id(MODEL, request), f"{prompt.split(maxsplit=1)[0]}-{seed}", MODEL, request
+    )
 
 
 def setup_for(folder: Path) -> WorkerSetup:

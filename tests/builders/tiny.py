@@ -32,14 +32,26 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz ,"
 
 
 def tokenizer() -> T5TokenizerFast:
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
+    vocabulary = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁", -2.0),
+        *((letter, -3.0) for letter in LETTERS),
+    ]
     return T5TokenizerFast(vocab=vocabulary, extra_ids=0)
 
 
 def text_encoder(config_class: Any = UMT5Config, model_class: Any = UMT5EncoderModel) -> Any:
     torch.manual_seed(1)
     config = config_class(
-        vocab_size=len(LETTERS) + 4, d_model=TEXT_DIM, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0
+        vocab_size=len(LETTERS) + 4,
+        d_model=TEXT_DIM,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_heads=2,
+        dropout_rate=0.0,
     )
     return model_class(config).eval()
 
@@ -88,7 +100,9 @@ def wan_vae() -> AutoencoderKLWan:
 
 def wan_pipeline(two_transformers: bool = False, num_heads: int = 2) -> WanPipeline:
     """Wan 2.1's layout, or with two transformers Wan 2.2's."""
-    scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    scheduler: Any = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
     pipeline = WanPipeline(
         tokenizer=tokenizer(),
         text_encoder=text_encoder(),
@@ -116,9 +130,13 @@ def image_encoder() -> CLIPVisionModel:
     return CLIPVisionModel(config).eval()
 
 
-def wan_image_to_video_pipeline(with_last_image: bool = False, num_heads: int = 2) -> WanImageToVideoPipeline:
+def wan_image_to_video_pipeline(
+    with_last_image: bool = False, num_heads: int = 2
+) -> WanImageToVideoPipeline:
     """Wan 2.1's image-to-video layout: latents, mask and condition in, an image branch in each cross-attention."""
-    scheduler: Any = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    scheduler: Any = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    )
     size = {"height": 32, "width": 32}
     image_processor: Any = CLIPImageProcessorPil(size=size, crop_size=size)
     pipeline = WanImageToVideoPipeline(

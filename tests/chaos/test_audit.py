@@ -13,7 +13,14 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, upload_clip, write_quarantine
-from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key
+from jobs.records.schema import (
+    ClipRecord,
+    NagCoverage,
+    QuarantineRecord,
+    WorkerIdentity,
+    clip_key,
+    record_key,
+)
 from jobs.store.store import Store, open_store
 from jobs.store.uri import S3Location
 from jobs.types import ClipFailed, ClipSpec
@@ -29,7 +36,9 @@ AT = "2026-01-31T12:00:00.000Z"
 def specs(tmp_path_factory: pytest.TempPathFactory) -> list[ClipSpec]:
     folder = tmp_path_factory.mktemp("chaos")
     catalog = ModelCatalog(write_models(folder / "models"))
-    return list(open_manifest(Workload(3).write(folder / "rows.jsonl"), catalog, model="stand-in").specs())
+    return list(
+        open_manifest(Workload(3).write(folder / "rows.jsonl"), catalog, model="stand-in").specs()
+    )
 
 
 @pytest.fixture
@@ -94,7 +103,9 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
 
 
 def quarantine(spec: ClipSpec, reason: str = "it failed twice") -> QuarantineRecord:
-    failed = ClipFailed(spec.clip_id, spec.name, 2, "clip", True, "FrameCheckError", "black", "", "host:1")
+    failed = ClipFailed(
+        spec.clip_id, spec.name, 2, "clip", True, "FrameCheckError", "black", "", "host:1"
+    )
     return QuarantineRecord.of(failed, "run", reason, AT)
 
 
@@ -104,7 +115,9 @@ def test_a_good_store_is_clean(good: Store, specs: list[ClipSpec]) -> None:
     assert found.is_clean
 
 
-def test_a_clip_that_is_neither_committed_nor_given_up_is_lost(good: Store, specs: list[ClipSpec]) -> None:
+def test_a_clip_that_is_neither_committed_nor_given_up_is_lost(
+    good: Store, specs: list[ClipSpec]
+) -> None:
     good.delete(record_key(specs[0].clip_id))
     found = audit(good, specs, once(specs))
     assert found.lost == (f"{specs[0].name} ({specs[0].clip_id})",)
@@ -118,7 +131,9 @@ def test_a_record_that_was_written_twice_is_a_duplicate(good: Store, specs: list
     assert not found.is_clean
 
 
-def test_a_record_whose_history_nobody_knows_is_not_taken_for_clean(good: Store, specs: list[ClipSpec]) -> None:
+def test_a_record_whose_history_nobody_knows_is_not_taken_for_clean(
+    good: Store, specs: list[ClipSpec]
+) -> None:
     assert len(audit(good, specs, {}).duplicated) == 2
 
 

@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.harness.rank_notes import RankNotes, write_note
-from tests.chaos.harness.rank_report import growth_per_rebuild, read_sessions, row, sums, table, write_session
+from tests.chaos.harness.rank_report import (
+    growth_per_rebuild,
+    read_sessions,
+    row,
+    sums,
+    table,
+    write_session,
+)
 from tests.chaos.harness.rank_workload import GROUPS, RankWorkload
 
 
@@ -43,7 +50,10 @@ def test_notes_are_read_once_each_in_the_order_of_their_moments(tmp_path: Path) 
     notes = RankNotes(tmp_path)
     write_note(tmp_path, 0)
     write_note(tmp_path, 0, 7)
-    assert [(note.rank, note.clip, note.step) for note in notes.look()] == [(0, None, -1), (0, 7, -1)]
+    assert [(note.rank, note.clip, note.step) for note in notes.look()] == [
+        (0, None, -1),
+        (0, 7, -1),
+    ]
     last = notes.look()[-1].moment_s
     write_note(tmp_path, 0, 7, 0)
     assert [(note.pid, note.clip, note.step) for note in notes.since(last)] == [(os.getpid(), 7, 0)]
@@ -55,7 +65,10 @@ def test_a_note_that_is_not_whole_yet_waits(tmp_path: Path) -> None:
     (tmp_path / "11").write_text("5.0 1 - -1\n6.0 1 3")
     assert [note.moment_s for note in notes.look()] == [5.0]
     (tmp_path / "11").write_text("5.0 1 - -1\n6.0 1 3 4\n")
-    assert [(note.moment_s, note.clip, note.step) for note in notes.look()] == [(5.0, None, -1), (6.0, 3, 4)]
+    assert [(note.moment_s, note.clip, note.step) for note in notes.look()] == [
+        (5.0, None, -1),
+        (6.0, 3, 4),
+    ]
 
 
 def test_the_process_of_a_rank_is_the_one_that_joined_last(tmp_path: Path) -> None:
@@ -72,12 +85,16 @@ def test_each_row_of_a_groups_manifest_asks_for_the_group(tmp_path: Path) -> Non
 
 
 def test_growth_is_that_of_processes_that_lived_through_several_rebuilds() -> None:
-    strikes = [strike({"rank 0": (10, 50 + 2 * index), "rank 1": (20 + index, 90)}) for index in range(6)]
+    strikes = [
+        strike({"rank 0": (10, 50 + 2 * index), "rank 1": (20 + index, 90)}) for index in range(6)
+    ]
     assert growth_per_rebuild(session(strikes)) == {"rank 0": [2.0]}
 
 
 def test_a_row_says_how_often_was_struck_and_what_it_cost() -> None:
-    cells = row(session([strike({"coordinator": (1, 60)}, 4.0), strike({"coordinator": (1, 61)}, 6.0)]))
+    cells = row(
+        session([strike({"coordinator": (1, 60)}, 4.0), strike({"coordinator": (1, 61)}, 6.0)])
+    )
     assert cells == (
         "shapes-wan, ulysses 2", "SIGKILL", "1", "2", "2", "30 of 30", "0", "0", "0", "0", "2 of 2",
         "5.0 s", "6.0 s", "10.0 s", "12.0 s", "-", "-", "21",

@@ -6,7 +6,9 @@ from tests.chaos.harness.runner import Outcome
 
 
 def outcome(name: str = "kill", lost: tuple[str, ...] = ()) -> Outcome:
-    return Outcome(name, "kill -9", 4, Audit(24, 24 - len(lost), 0, lost, (), (), ()), 31.4, (0,), ())
+    return Outcome(
+        name, "kill -9", 4, Audit(24, 24 - len(lost), 0, lost, (), (), ()), 31.4, (0,), ()
+    )
 
 
 def test_the_table_says_how_often_a_fault_struck_and_what_it_cost() -> None:
@@ -27,15 +29,22 @@ def test_exit_codes_in_a_row_are_counted() -> None:
 def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "chaos.md"
     page.parent.mkdir()
-    page.write_text("# Chaos\n\nby people\n\n<!-- begin faults -->\nold\n<!-- end faults -->\n\nalso by people\n")
+    page.write_text(
+        "# Chaos\n\nby people\n\n<!-- begin faults -->\nold\n<!-- end faults -->\n\nalso by people\n"
+    )
     put_between_markers(page, "faults", "new")
     put_between_markers(page, "soak", "long")
     text = page.read_text()
     assert "old" not in text
-    assert text.startswith("# Chaos\n\nby people\n\n<!-- begin faults -->\nnew\n<!-- end faults -->\n\nalso by people")
+    assert text.startswith(
+        "# Chaos\n\nby people\n\n<!-- begin faults -->\nnew\n<!-- end faults -->\n\nalso by people"
+    )
     assert text.endswith("<!-- begin soak -->\nlong\n<!-- end soak -->\n")
 
 
 def test_a_page_that_is_not_there_is_made(tmp_path: Path) -> None:
     put_between_markers(tmp_path / "docs" / "chaos.md", "faults", "table")
-    assert "<!-- begin faults -->\ntable\n<!-- end faults -->" in (tmp_path / "docs" / "chaos.md").read_text()
+    assert (
+        "<!-- begin faults -->\ntable\n<!-- end faults -->"
+        in (tmp_path / "docs" / "chaos.md").read_text()
+    )

@@ -56,4 +56,7 @@ def test_growth_is_seen_between_the_first_and_the_last_quarter_of_a_soak() -> No
         return ProcessSample("driver", 1, moment_s, age_s, int(moment_s) * 2**20, 10)
 
     samples = [at(0.0, age_s=1.0), *(at(float(moment)) for moment in range(100, 201, 25))]
-    assert growth(samples) == {"driver's memory in MiB": (112.5, 187.5), "driver's open files": (10.0, 10.0)}
+    assert growth(samples) == {
+        "driver's memory in MiB": (112.5, 187.5),
+        "driver's open files": (10.0, 10.0),
+    }

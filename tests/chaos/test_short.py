@@ -40,7 +40,11 @@ def test_a_rank_that_is_killed_in_the_middle_of_a_clip_is_replaced_and_the_other
     def kill_follower(scene: Scene) -> int:
         return Striker(scene, 1, signal.SIGKILL, strikes.append).strike(1)
 
-    outcome = play(Scenario("rank-killed", "kill -9", workload, kill_follower, settings=("workers.count=1",)), farm, 0)
+    outcome = play(
+        Scenario("rank-killed", "kill -9", workload, kill_follower, settings=("workers.count=1",)),
+        farm,
+        0,
+    )
     assert outcome.audit.violations == ()
     assert outcome.problems == ()
     (strike,) = strikes

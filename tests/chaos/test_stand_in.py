@@ -54,7 +54,9 @@ def test_poison_is_spread_among_the_rows_and_every_row_is_a_clip_of_its_own(tmp_
     assert len(requests(tmp_path, workload.healthy)) == 20
 
 
-@pytest.mark.parametrize(("word", "error"), [("memory", torch.OutOfMemoryError), ("error", StandInError)], ids=str)
+@pytest.mark.parametrize(
+    ("word", "error"), [("memory", torch.OutOfMemoryError), ("error", StandInError)], ids=str
+)
 def test_a_poisoned_row_raises(tmp_path: Path, word: str, error: type[Exception]) -> None:
     (request,) = requests(tmp_path, Workload(0, poison=(word,)))
     with pytest.raises(error):

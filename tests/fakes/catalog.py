@@ -51,11 +51,18 @@ def _model(
         source=f"package:{name}",
         grid=ShapeGrid(num_frames=4, height=step, width=step),
         sampling=SamplingDefaults(
-            num_inference_steps=8, guidance_scale=guidance_scale, num_frames=17, height=64, width=64, fps=8.0
+            num_inference_steps=8,
+            guidance_scale=guidance_scale,
+            num_frames=17,
+            height=64,
+            width=64,
+            fps=8.0,
         ),
         scheduler=SchedulerConfig(name="UniPCMultistepScheduler", flow_shift=3.0),
         method=method,
         parallel=parallel,
     )
     identity = ModelIdentity(name, config.source, "r1", "float32", "UniPCMultistepScheduler")
-    return FakeCatalogedModel(config, identity, ModelGeometry("wan", 2, 12, 8, 64, 512, 4, step, step))
+    return FakeCatalogedModel(
+        config, identity, ModelGeometry("wan", 2, 12, 8, 64, 512, 4, step, step)
+    )

@@ -44,7 +44,9 @@ class FakeModel:
         self.calls.append(f"text {request.prompt}")
         return TextEmbeddings(torch.zeros(1, 1, 1), None)
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         self.calls.append(f"denoise {request.prompt}")
         for step in range(request.sampling.num_inference_steps):
             on_step(step)
@@ -60,7 +62,9 @@ class FakeModel:
             os.kill(os.getpid(), signal.SIGKILL)
         if words[0] == "stop" and (len(words) == 1 or is_first(Path(words[-1]))):
             os.kill(os.getpid(), signal.SIGSTOP)
-        if words[0] == "nan" and not (words[1:] == ["unless", "safe"] and self._uses_exact_attention):
+        if words[0] == "nan" and not (
+            words[1:] == ["unless", "safe"] and self._uses_exact_attention
+        ):
             return torch.full((1,), torch.nan)
         return torch.zeros(1)
 

@@ -29,7 +29,9 @@ KEPT: list[Exception] = []  # with their frames, as a future or a log keeps them
 class RowModel(FakeRankModel):
     """See the module."""
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         rank, passed = dist.get_rank(), embeddings.prompt_embeds.clone()
         if rank < 2:
             dist.recv(passed, src=rank + 1)
@@ -41,14 +43,18 @@ class RowModel(FakeRankModel):
 
 
 def request(prompt: str) -> GenerationRequest:
-    return GenerationRequest(prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 1), NagParams())
+    return GenerationRequest(
+        prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 1), NagParams()
+    )
 
 
 def embeddings() -> TextEmbeddings:
     """Of each dtype that text comes in, and two that are None."""
     noise = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(5))
     mask = torch.tensor([[True, True, False]])
-    return TextEmbeddings(noise.to(torch.bfloat16), mask, noise, mask.to(torch.int64), noise.to(torch.float16))
+    return TextEmbeddings(
+        noise.to(torch.bfloat16), mask, noise, mask.to(torch.int64), noise.to(torch.float16)
+    )
 
 
 def denoise(rendezvous: Rendezvous, prompt: str) -> tuple[str, str, float]:
@@ -58,7 +64,9 @@ def denoise(rendezvous: Rendezvous, prompt: str) -> tuple[str, str, float]:
     part.join(rendezvous)
     start = time.monotonic()
     try:
-        part.denoise(request(prompt), embeddings() if rendezvous.rank == 0 else None, lambda _: None)
+        part.denoise(
+            request(prompt), embeddings() if rendezvous.rank == 0 else None, lambda _: None
+        )
     except (RuntimeError, ValueError, RanksDisagreeError) as error:
         KEPT.append(error)
         end = "connection" if is_of_connection(error) else type(error).__name__
@@ -79,7 +87,9 @@ def receive(rendezvous: Rendezvous, _prompt: str) -> bool:
     process_group = ProcessGroup.join(rendezvous, CPU)
     received = broadcast_embeddings(embeddings() if rendezvous.rank == 0 else None, CPU)
     process_group.leave()
-    return all(is_same(getattr(received, name), value) for name, value in vars(embeddings()).items())
+    return all(
+        is_same(getattr(received, name), value) for name, value in vars(embeddings()).items()
+    )
 
 
 def join_and_leave(rendezvous: Rendezvous, _prompt: str) -> int:

@@ -41,10 +41,13 @@ class FakeRankModel(FakeModel):
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         super().encode_text(request)
         return TextEmbeddings(
-            torch.full((1, 2, 3), (request.sampling.seed % 7) / 7), torch.ones(1, 2, dtype=torch.bool)
+            torch.full((1, 2, 3), (request.sampling.seed % 7) / 7),
+            torch.ones(1, 2, dtype=torch.bool),
         )
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         words = request.prompt.split()
         total = self._exchange(embeddings)
         if words[0] == "slow":
@@ -74,5 +77,7 @@ class FakeRankModel(FakeModel):
         return bool(seen)
 
 
-def load_fake_rank(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeRankModel:
+def load_fake_rank(
+    _config: ModelConfig, _weights: ModelWeights, _num_threads: int
+) -> FakeRankModel:
     return FakeRankModel()

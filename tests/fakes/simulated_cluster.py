@@ -91,7 +91,8 @@ class Simulated:
     def heartbeat(self) -> WorkerHeartbeat:
         self.has_told = self.has_told or self.is_draining
         progress = [
-            ClipProgress(clip_id, "denoise", 1, 1_000.0 if clip_id in self.hanging else 0.1) for clip_id in self.clips
+            ClipProgress(clip_id, "denoise", 1, 1_000.0 if clip_id in self.hanging else 0.1)
+            for clip_id in self.clips
         ]
         return WorkerHeartbeat(tuple(progress), 1_000, self.is_draining)
 
@@ -103,7 +104,9 @@ class Night:
         chances: one number for each thing that happens, decides which; when they run out, all goes well.
     """
 
-    def __init__(self, num_clips: int, num_workers: int, chances: list[int], config: RunConfig = CONFIG) -> None:
+    def __init__(
+        self, num_clips: int, num_workers: int, chances: list[int], config: RunConfig = CONFIG
+    ) -> None:
         self.config, self.num_workers = config, num_workers
         self.schedule = Schedule(config, num_workers)
         self.plan = iter(SPECS[:num_clips])
@@ -145,7 +148,9 @@ class Night:
         for number, worker in self.workers.items():
             for one in worker.clips.values():
                 if not worker.is_frozen and one.spec.clip_id not in worker.hanging:
-                    yield ClipEnded(number, ClipDone(one.spec.clip_id, one.spec.name, "", one.number, ()))
+                    yield ClipEnded(
+                        number, ClipDone(one.spec.clip_id, one.spec.name, "", one.number, ())
+                    )
         yield Tick()
 
     def _bad(self) -> Iterator[Event | Fate]:
@@ -155,13 +160,18 @@ class Night:
                 yield WorkerNotLoaded(number, "slow")
                 yield WorkerNotLoaded(number, "no answer from the store", is_store=True)
                 continue
-            yield from (WorkerLost(number, "killed"), WorkerLost(number, "preempted", is_preempted=True))
+            yield from (
+                WorkerLost(number, "killed"),
+                WorkerLost(number, "preempted", is_preempted=True),
+            )
             yield from (Freeze(number), Terminate(number))
             for one in worker.clips.values():
                 yield Hang(number, one.spec.clip_id)
                 for kind in kinds:
                     yield ClipEnded(number, failure(one.spec, one.number, number, kind))
-                yield ClipEnded(number, failure(one.spec, one.number, number, "store", may_pass=False))
+                yield ClipEnded(
+                    number, failure(one.spec, one.number, number, "store", may_pass=False)
+                )
         yield NodesDraining(frozenset([NODES[1]]))
         yield StopRequested("by SIGTERM")
 
@@ -208,7 +218,12 @@ class Night:
             self.now = min(until, self.now + 10.0)
             for number in list(self.workers):
                 worker = self.workers.get(number)
-                if worker is not None and worker.is_ready and not worker.is_frozen and not self.is_over:
+                if (
+                    worker is not None
+                    and worker.is_ready
+                    and not worker.is_frozen
+                    and not self.is_over
+                ):
                     self._carry_out(self._handle(HeartbeatReceived(number, worker.heartbeat())))
             if not self.is_over:
                 self._carry_out(self._handle(Tick()))
@@ -230,7 +245,9 @@ class Night:
                     assert len(self.workers) <= self.num_workers
                 case StopWorker(number, _, is_lost):
                     self._stopped = self.workers.pop(number)
-                    assert is_lost or not self._stopped.clips, "a worker was replaced with clips in its hands"
+                    assert is_lost or not self._stopped.clips, (
+                        "a worker was replaced with clips in its hands"
+                    )
                 case TakeClip():
                     taken = next(self.plan, None)
                     self.planned += [taken.clip_id] if taken else []
@@ -246,18 +263,26 @@ class Night:
         clip_id = attempt.spec.clip_id
         assert worker.is_ready, "a clip for a worker that has loaded nothing"
         assert self.stop_at is None, "started after the run was told to stop"
-        assert not any(clip_id in other.clips for other in self.workers.values()), "rendered by two at once"
+        assert not any(clip_id in other.clips for other in self.workers.values()), (
+            "rendered by two at once"
+        )
         assert clip_id not in [*self.done, *self.quarantined], "rendered again after its end"
         self.tries[clip_id] = self.tries.get(clip_id, 0) + 1
         assert attempt.number == self.tries[clip_id], "a try was not counted, or twice"
-        assert [failed.failure_class for failed in attempt.failures] == self.charged.get(clip_id, [])
+        assert [failed.failure_class for failed in attempt.failures] == self.charged.get(
+            clip_id, []
+        )
         is_alone = attempt.is_suspect or any(other.is_suspect for other in worker.clips.values())
         assert not (is_alone and worker.clips), "a clip that may kill shares its worker"
         assert worker.node not in self._nodes_gone, "started on a machine that is taken away"
         assert not worker.has_told, "started on a worker that was told to end"
         assert worker.closed_until <= self.now, "the worker was to wait for the store"
         if attempt.node is not None and attempt.node != worker.node:
-            others = [other for other in self.workers.values() if other.node == attempt.node and other.is_ready]
+            others = [
+                other
+                for other in self.workers.values()
+                if other.node == attempt.node and other.is_ready
+            ]
             assert not others, "it lies encoded on another machine"
         assert attempt.uses_exact_attention == ("clip" in self.charged.get(clip_id, []))
         worker.clips[clip_id] = attempt
@@ -268,7 +293,9 @@ class Night:
             assert isinstance(decision, Wait | Stop), "given up or charged for the store's sake"
             return
         if failed.failure_class == "stall":
-            assert self._stopped.is_frozen or failed.clip_id in self._stopped.hanging, "charged with another's stall"
+            assert self._stopped.is_frozen or failed.clip_id in self._stopped.hanging, (
+                "charged with another's stall"
+            )
         if failed.failure_class == "worker":
             assert isinstance(self._event, WorkerLost), "charged with a loss that was none"
             assert not self._event.is_preempted, "charged with a preemption"
@@ -277,15 +304,25 @@ class Night:
         if failed.failure_class in MAX_LIMITS:
             limit = getattr(self.config.retry, MAX_LIMITS[failed.failure_class])
             assert charged.count(failed.failure_class) <= limit, "tried again beyond its budget"
-        assert len(charged) <= self.config.retry.max_failed_workers + self.config.retry.max_frame_check_failures
+        assert (
+            len(charged)
+            <= self.config.retry.max_failed_workers + self.config.retry.max_frame_check_failures
+        )
         if isinstance(decision, Quarantine):
             self.quarantined.append(failed.clip_id)
 
 
 def failure(
-    one: ClipSpec, attempt: int, worker: WorkerId, kind: FailureClass, *, may_pass: bool | None = None
+    one: ClipSpec,
+    attempt: int,
+    worker: WorkerId,
+    kind: FailureClass,
+    *,
+    may_pass: bool | None = None,
 ) -> ClipFailed:
-    passes = kind in ("memory", "clip", "store", "worker", "stall") if may_pass is None else may_pass
+    passes = (
+        kind in ("memory", "clip", "store", "worker", "stall") if may_pass is None else may_pass
+    )
     return ClipFailed(
         clip_id=one.clip_id,
         name=one.name,
@@ -329,14 +366,22 @@ class Taking:
                 waiting.extend(self.schedule.handle(Planned(next(self._plan, None)), self.now))
         return seen
 
-    def ready(self, number: WorkerId, node: str = NODES[0], spooled: frozenset[str] = frozenset()) -> list[StartClip]:
+    def ready(
+        self, number: WorkerId, node: str = NODES[0], spooled: frozenset[str] = frozenset()
+    ) -> list[StartClip]:
         return started(self.after(WorkerReady(number, f"host:{number}", node, spooled)))
 
     def done(self, number: WorkerId, one: ClipSpec, memory_bytes: int = 1_000) -> list[Command]:
-        return self.after(ClipEnded(number, ClipDone(one.clip_id, one.name, "", 1, (), memory_bytes=memory_bytes)))
+        return self.after(
+            ClipEnded(number, ClipDone(one.clip_id, one.name, "", 1, (), memory_bytes=memory_bytes))
+        )
 
-    def fails(self, number: WorkerId, attempt: Attempt, kind: FailureClass, later_s: float = 0.0) -> list[Command]:
-        return self.after(ClipEnded(number, failure(attempt.spec, attempt.number, number, kind)), later_s)
+    def fails(
+        self, number: WorkerId, attempt: Attempt, kind: FailureClass, later_s: float = 0.0
+    ) -> list[Command]:
+        return self.after(
+            ClipEnded(number, failure(attempt.spec, attempt.number, number, kind)), later_s
+        )
 
 
 def with_retry(**changes: object) -> RunConfig:

@@ -103,7 +103,13 @@ class SteppingStore:
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         self._do(lambda: None)
-        return iter([StoredObject(key, len(self.objects[key]), 0.0) for key in self.objects if key.startswith(prefix)])
+        return iter(
+            [
+                StoredObject(key, len(self.objects[key]), 0.0)
+                for key in self.objects
+                if key.startswith(prefix)
+            ]
+        )
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))

@@ -95,7 +95,9 @@ class MemoryStore:
         if trouble in ("lost", "unavailable"):
             raise StoreUnavailableError(f"no answer about {key}")
         if trouble == "lie" and not self.believes:
-            raise StoreUnavailableError(f"the store confirms other bytes than were sent under {key}")
+            raise StoreUnavailableError(
+                f"the store confirms other bytes than were sent under {key}"
+            )
 
     def _suffer(self) -> None:
         """Reading changes nothing, so every trouble is the lack of an answer."""

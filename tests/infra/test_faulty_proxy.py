@@ -50,7 +50,9 @@ def proxy(s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 @pytest.fixture
 def client(proxy: FaultyProxy) -> Iterator[Any]:
     """Tries everything once."""
-    settings = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=20)
+    settings = Config(
+        retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=20
+    )
     with contextlib.closing(boto3.client("s3", config=settings)) as made:
         yield made
 
@@ -73,7 +75,9 @@ def put(client: Any) -> Callable[..., dict[str, Any]]:
 
     def put_object(key: str, body: bytes = BODY, **condition: str) -> dict[str, Any]:
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
-        return client.put_object(Bucket="renders", Key=f"behind/{key}", Body=body, ChecksumSHA256=checksum, **condition)
+        return client.put_object(
+            Bucket="renders", Key=f"behind/{key}", Body=body, ChecksumSHA256=checksum, **condition
+        )
 
     return put_object
 
@@ -132,7 +136,10 @@ def test_counting_begins_anew_when_the_faults_change() -> None:
 
 def test_faults_with_the_same_n_all_happen() -> None:
     faults = Faults(
-        every_nth_answers_503=2, lie_on_put_every_nth=2, lose_answer_every_nth=2, reset_mid_body_every_nth=2
+        every_nth_answers_503=2,
+        lie_on_put_every_nth=2,
+        lose_answer_every_nth=2,
+        reset_mid_body_every_nth=2,
     )
     assert {*Fate} - {Fate.RESET} == {*fates(faults, 100)}
 
@@ -160,7 +167,10 @@ def test_the_same_seed_draws_the_same_errors() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"delay_s": -1.0}, "delay_s must be at least 0"), ({"error_share": 1.1}, "error_share must be at most 1")],
+    [
+        ({"delay_s": -1.0}, "delay_s must be at least 0"),
+        ({"error_share": 1.1}, "error_share must be at most 1"),
+    ],
 )
 def test_impossible_faults_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(FaultsError, match=message):
@@ -193,7 +203,9 @@ def test_an_answer_that_ends_with_its_connection_is_passed_on_whole() -> None:
         connect_to(proxy) as stream,
     ):
         stream.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert read_until(stream, b"never") == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + BODY
+        assert (
+            read_until(stream, b"never") == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + BODY
+        )
 
 
 def test_a_client_that_is_refused_its_body_is_told_that_the_connection_ends() -> None:
@@ -202,7 +214,9 @@ def test_a_client_that_is_refused_its_body_is_told_that_the_connection_ends() ->
         FaultyProxy(url) as proxy,
         connect_to(proxy) as stream,
     ):
-        stream.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        stream.sendall(
+            b"PUT / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        )
         assert read_until(stream, b"never").endswith(b"Connection: close\r\n\r\nno")
 
 
@@ -229,14 +243,18 @@ def test_everything_that_the_commit_needs_passes_without_faults(proxy: FaultyPro
 
 
 @pytest.mark.s3
-def test_the_server_verifies_signatures_behind_the_proxy(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_verifies_signatures_behind_the_proxy(
+    proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreRefusedError, match="SignatureDoesNotMatch"):
         store_at("x", ONCE).put("a", b"", TEXT)
 
 
 @pytest.mark.s3
-def test_many_requests_share_one_connection(proxy: FaultyProxy, client: Any, put: Callable[..., object]) -> None:
+def test_many_requests_share_one_connection(
+    proxy: FaultyProxy, client: Any, put: Callable[..., object]
+) -> None:
     for _ in range(5):
         put("a")
         client.head_object(Bucket="renders", Key="behind/a")
@@ -256,7 +274,9 @@ def test_head_answers_with_a_length_and_no_body(client: Any, put: Callable[..., 
 def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(
     proxy: FaultyProxy, client: Any, behind: S3Store, framing: str
 ) -> None:
-    url = urlsplit(client.generate_presigned_url("put_object", {"Bucket": "renders", "Key": "behind/asked"}))
+    url = urlsplit(
+        client.generate_presigned_url("put_object", {"Bucket": "renders", "Key": "behind/asked"})
+    )
     head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"
     with connect_to(proxy) as stream:
         stream.sendall(head.encode())
@@ -267,7 +287,9 @@ def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(
 
 
 @pytest.mark.s3
-def test_large_bodies_are_streamed_in_both_directions(proxy: FaultyProxy, client: Any, tmp_path: Path) -> None:
+def test_large_bodies_are_streamed_in_both_directions(
+    proxy: FaultyProxy, client: Any, tmp_path: Path
+) -> None:
     size_bytes = 48 << 20
     path = tmp_path / "large"
     path.write_bytes(os.urandom(1 << 20) * (size_bytes >> 20))
@@ -275,7 +297,9 @@ def test_large_bodies_are_streamed_in_both_directions(proxy: FaultyProxy, client
     with path.open("rb") as file:
         client.put_object(Bucket="renders", Key="behind/large", Body=file)
     digest = hashlib.sha256()
-    for piece in client.get_object(Bucket="renders", Key="behind/large")["Body"].iter_chunks(1 << 16):
+    for piece in client.get_object(Bucket="renders", Key="behind/large")["Body"].iter_chunks(
+        1 << 16
+    ):
         digest.update(piece)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -348,7 +372,9 @@ def test_a_share_of_the_requests_fails_as_counted_also_from_many_threads(
 
 
 @pytest.mark.s3
-def test_a_delay_holds_each_request_and_not_the_others(proxy: FaultyProxy, put: Callable[..., object]) -> None:
+def test_a_delay_holds_each_request_and_not_the_others(
+    proxy: FaultyProxy, put: Callable[..., object]
+) -> None:
     proxy.faults = Faults(delay_s=0.5)
     started = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
@@ -361,7 +387,9 @@ def test_a_delay_holds_each_request_and_not_the_others(proxy: FaultyProxy, put: 
 def test_a_delay_past_the_wait_for_the_go_ahead_does_no_harm(
     proxy: FaultyProxy, put: Callable[..., object], behind: S3Store
 ) -> None:
-    proxy.faults = Faults(delay_s=1.3)  # botocore waits for a second before it sends the body unasked
+    proxy.faults = Faults(
+        delay_s=1.3
+    )  # botocore waits for a second before it sends the body unasked
     put("patience")
     assert behind.get("patience") == BODY
 
@@ -429,7 +457,9 @@ def test_a_lie_leaves_an_earlier_object_as_it_was(
 
 
 @pytest.mark.s3
-def test_the_true_server_answers_with_the_checksum_that_it_was_sent(put: Callable[..., dict[str, Any]]) -> None:
+def test_the_true_server_answers_with_the_checksum_that_it_was_sent(
+    put: Callable[..., dict[str, Any]],
+) -> None:
     checksum = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
     assert put("true")["ChecksumSHA256"] == checksum  # so that a lie can be told from it
 
@@ -473,7 +503,11 @@ def test_an_outage_that_is_set_again_is_counted_once() -> None:
 
 
 def test_an_outage_resets_what_is_open() -> None:
-    with FaultyProxy("http://127.0.0.1:9") as proxy, connect_to(proxy) as idle, connect_to(proxy) as waiting:
+    with (
+        FaultyProxy("http://127.0.0.1:9") as proxy,
+        connect_to(proxy) as idle,
+        connect_to(proxy) as waiting,
+    ):
         proxy.faults = Faults(delay_s=60)
         waiting.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: proxy.counts["delayed"] == 1 and len(proxy._clients) == 2)
@@ -505,7 +539,9 @@ def wait_for(is_true: Callable[[], bool]) -> None:
     ],
     ids=lambda faults: next(name for name, value in vars(faults).items() if value),
 )
-def test_retries_get_over_it_and_every_object_is_whole(proxy: FaultyProxy, behind: S3Store, faults: Faults) -> None:
+def test_retries_get_over_it_and_every_object_is_whole(
+    proxy: FaultyProxy, behind: S3Store, faults: Faults
+) -> None:
     prefix = uuid.uuid4().hex
     store = store_at("behind", PATIENT)
     proxy.faults = faults
@@ -531,7 +567,9 @@ def test_retries_get_over_a_short_outage(proxy: FaultyProxy, behind: S3Store) ->
 
 
 @pytest.mark.s3
-def test_a_conditional_write_whose_answer_was_lost_finds_its_own_object(proxy: FaultyProxy, behind: S3Store) -> None:
+def test_a_conditional_write_whose_answer_was_lost_finds_its_own_object(
+    proxy: FaultyProxy, behind: S3Store
+) -> None:
     key = uuid.uuid4().hex
     proxy.faults = Faults(lose_answer_every_nth=2)
     store = store_at("behind", PATIENT)
@@ -579,11 +617,16 @@ def test_nothing_is_left_after_the_stop() -> None:
 
 
 @pytest.mark.s3
-def test_many_faults_leave_no_descriptor_open(proxy: FaultyProxy, put: Callable[..., object]) -> None:
+def test_many_faults_leave_no_descriptor_open(
+    proxy: FaultyProxy, put: Callable[..., object]
+) -> None:
     put("warm")
     before = descriptors()
     proxy.faults = Faults(
-        every_nth_answers_503=5, reset_mid_body_every_nth=3, lie_on_put_every_nth=4, lose_answer_every_nth=4
+        every_nth_answers_503=5,
+        reset_mid_body_every_nth=3,
+        lie_on_put_every_nth=4,
+        lose_answer_every_nth=4,
     )
     for _ in range(60):
         with contextlib.suppress(BotoCoreError, ClientError):
@@ -599,7 +642,10 @@ def test_faults_of_a_proxy_that_does_not_run_are_refused() -> None:
 
 
 def test_a_second_start_is_refused() -> None:
-    with FaultyProxy("http://127.0.0.1:9") as proxy, pytest.raises(FaultyProxyError, match="running already"):
+    with (
+        FaultyProxy("http://127.0.0.1:9") as proxy,
+        pytest.raises(FaultyProxyError, match="running already"),
+    ):
         proxy.start()
 
 

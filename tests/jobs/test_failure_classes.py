@@ -32,8 +32,16 @@ class AcceleratorError(RuntimeError):
         (MemoryError(), ("memory", True)),
         (FrameCheckError("x"), ("clip", True)),
         (DiskFullError("x"), ("store", True)),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), ("memory", True)),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), ("memory", True)),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+            ),
+            ("memory", True),
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+            ("memory", True),
+        ),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), ("memory", True)),
         (EncoderKilledError("x"), ("memory", True)),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), ("worker", True)),

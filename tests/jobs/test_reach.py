@@ -1,4 +1,4 @@
-"""What a manifest, a model's folder and a stranger on the network can reach: the claims of docs/security.md."""
+"""What a manifest, a model's folder and a stranger on the network can reach: the claims of docs/explanation/security.md."""
 
 import ast
 import contextlib
@@ -25,7 +25,12 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import ClipDone
 from jobs.worker.clip_worker import ClipWorker
-from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid, load_model_config
+from pipelines.catalog.model_config import (
+    ModelConfig,
+    SamplingDefaults,
+    ShapeGrid,
+    load_model_config,
+)
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.errors import ModelConfigError
 from pipelines.families.registry import load_model
@@ -58,7 +63,13 @@ def naming(file: str) -> str:
 def home(tmp_path: Path) -> Path:
     """A folder as people have them, with secrets in it and around it, and room for a manifest."""
     home = tmp_path / "home"
-    for path in ("home/.env", "home/.aws/credentials", "home/sub/.netrc", "elsewhere/secret.txt", "secret.txt"):
+    for path in (
+        "home/.env",
+        "home/.aws/credentials",
+        "home/sub/.netrc",
+        "elsewhere/secret.txt",
+        "secret.txt",
+    ):
         (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / path).write_text(SECRET)
     (home / "up").symlink_to(tmp_path)
@@ -113,7 +124,9 @@ def test_a_manifest_reads_files_of_its_folder(home: Path, catalog: FakeCatalog, 
     assert [spec.request.prompt for spec in open_manifest(path, catalog).specs()] == ["a circle"]
 
 
-def test_a_hidden_folder_may_hold_a_manifest_and_its_files(tmp_path: Path, catalog: FakeCatalog) -> None:
+def test_a_hidden_folder_may_hold_a_manifest_and_its_files(
+    tmp_path: Path, catalog: FakeCatalog
+) -> None:
     folder = tmp_path / ".cache" / "spring"
     folder.mkdir(parents=True)
     (folder / "prompts.txt").write_text("a circle\n")
@@ -121,7 +134,9 @@ def test_a_hidden_folder_may_hold_a_manifest_and_its_files(tmp_path: Path, catal
     assert len(list(open_manifest(folder / "manifest.yaml", catalog).specs())) == 1
 
 
-def test_a_pipe_among_the_files_is_refused_and_not_waited_for(home: Path, catalog: FakeCatalog) -> None:
+def test_a_pipe_among_the_files_is_refused_and_not_waited_for(
+    home: Path, catalog: FakeCatalog
+) -> None:
     os.mkfifo(home / "pipe")
     path = home / "manifest.yaml"
     path.write_text(naming("pipe"))
@@ -133,10 +148,14 @@ def test_a_file_of_values_has_a_limit(
 ) -> None:
     monkeypatch.setattr(values_file, "MAX_VALUES_FILE_BYTES", 100)
     write("prompts.txt", b"a\n" * 51)
-    assert "is larger than 100 bytes; split it" in refusal(write("manifest.yaml", naming("prompts.txt")), catalog)
+    assert "is larger than 100 bytes; split it" in refusal(
+        write("manifest.yaml", naming("prompts.txt")), catalog
+    )
 
 
-@pytest.mark.parametrize("text", ["${oc.env:PLANTED}", "$PLANTED", "${PLANTED}", "{PLANTED}", "%(PLANTED)s", "`id`"])
+@pytest.mark.parametrize(
+    "text", ["${oc.env:PLANTED}", "$PLANTED", "${PLANTED}", "{PLANTED}", "%(PLANTED)s", "`id`"]
+)
 @pytest.mark.parametrize("suffix", ["yaml", "jsonl", "csv"])
 def test_nothing_in_a_manifest_is_replaced_by_what_this_machine_knows(
     write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch, text: str, suffix: str
@@ -147,11 +166,15 @@ def test_nothing_in_a_manifest_is_replaced_by_what_this_machine_knows(
         "jsonl": json.dumps({"prompt": text}),
         "csv": f'prompt\n"{text}"\n',
     }
-    (spec,) = open_manifest(write(f"spring.{suffix}", content[suffix]), catalog, model="tiny").specs()
+    (spec,) = open_manifest(
+        write(f"spring.{suffix}", content[suffix]), catalog, model="tiny"
+    ).specs()
     assert spec.request.prompt == text
 
 
-@pytest.mark.parametrize("name", ["../shapes-wan", "/etc/passwd", "shapes-wan/../shapes-wan", "./shapes-wan", ".", ""])
+@pytest.mark.parametrize(
+    "name", ["../shapes-wan", "/etc/passwd", "shapes-wan/../shapes-wan", "./shapes-wan", ".", ""]
+)
 def test_a_model_is_a_name_of_the_catalogue_and_no_path(write: Write, name: str) -> None:
     path = write("spring.jsonl", json.dumps({"prompt": "a circle", "model": name}))
     with pytest.raises(ManifestError, match="unknown model"):
@@ -215,11 +238,29 @@ def test_programs_are_started_with_lists_and_no_text_is_run_as_code() -> None:
         for path in sorted((ROOT / package).rglob("*.py")):
             for name, call in calls(path):
                 place = f"{path}:{call.lineno}"
-                assert name not in {"eval", "exec", "os.system", "os.popen", "subprocess.getoutput"}, place
-                assert name not in {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "torch.load"}, place
-                if name in {"subprocess.run", "subprocess.Popen", "subprocess.check_output", "subprocess.check_call"}:
+                assert name not in {
+                    "eval",
+                    "exec",
+                    "os.system",
+                    "os.popen",
+                    "subprocess.getoutput",
+                }, place
+                assert name not in {
+                    "yaml.load",
+                    "yaml.unsafe_load",
+                    "yaml.full_load",
+                    "torch.load",
+                }, place
+                if name in {
+                    "subprocess.run",
+                    "subprocess.Popen",
+                    "subprocess.check_output",
+                    "subprocess.check_call",
+                }:
                     started.add(path.name)
-                    assert not isinstance(call.args[0], ast.JoinedStr | ast.Constant | ast.BinOp), place
+                    assert not isinstance(call.args[0], ast.JoinedStr | ast.Constant | ast.BinOp), (
+                        place
+                    )
                     assert "shell" not in {keyword.arg for keyword in call.keywords}, place
     assert {"encode.py", "s3_server.py"} <= started
 
@@ -246,7 +287,9 @@ def test_a_rendered_manifest_writes_below_its_output_alone_and_under_names_of_ou
     theirs = output / "theirs.txt"
     output.mkdir()
     theirs.write_text("as it was")
-    manifest.write_text("\n".join(json.dumps({"prompt": text, "num_frames": 5}) for text in HOSTILE_PROMPTS))
+    manifest.write_text(
+        "\n".join(json.dumps({"prompt": text, "num_frames": 5}) for text in HOSTILE_PROMPTS)
+    )
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     worker = ClipWorker(setup_for(output), "node-1")
     worker.load()
@@ -274,14 +317,27 @@ CONFIG = ModelConfig(
     ("places", "is_loaded"),
     [
         (["pipeline.py", "WanPipeline.py", "wan.py"], True),
-        (["transformer/modeling.py", "vae/vae.py", "text_encoder/modeling_umt5.py", "tokenizer/t5.py"], True),
+        (
+            [
+                "transformer/modeling.py",
+                "vae/vae.py",
+                "text_encoder/modeling_umt5.py",
+                "tokenizer/t5.py",
+            ],
+            True,
+        ),
         (["extra/own_module.py", "own_module.py", "extra/__init__.py"], True),
-        (["__init__.py", "conftest.py", "sitecustomize.py", "diffusers.py", "transformers.py"], True),
+        (
+            ["__init__.py", "conftest.py", "sitecustomize.py", "diffusers.py", "transformers.py"],
+            True,
+        ),
         (["transformer/diffusers.py"], False),  # diffusers itself asks for trust_remote_code here
         (["text_encoder/transformers.py"], False),
     ],
 )
-def test_code_in_a_folder_of_weights_is_never_run(tmp_path: Path, places: list[str], is_loaded: bool) -> None:
+def test_code_in_a_folder_of_weights_is_never_run(
+    tmp_path: Path, places: list[str], is_loaded: bool
+) -> None:
     folder, marker = tmp_path / "weights", tmp_path / "marker"
     tiny.wan_pipeline().save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
@@ -299,7 +355,10 @@ def test_code_in_a_folder_of_weights_is_never_run(tmp_path: Path, places: list[s
 
 
 def status(cluster: LocalRay, path: str, token: str | None, body: bytes | None = None) -> int:
-    headers = {"Content-Type": "application/json", **({} if token is None else {"Authorization": f"Bearer {token}"})}
+    headers = {
+        "Content-Type": "application/json",
+        **({} if token is None else {"Authorization": f"Bearer {token}"}),
+    }
     try:
         request = urllib.request.Request(cluster.dashboard_url + path, body, headers)
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -310,8 +369,12 @@ def status(cluster: LocalRay, path: str, token: str | None, body: bytes | None =
 
 
 @pytest.mark.cluster
-def test_a_job_without_the_token_is_refused_and_not_run(ray_cluster: LocalRay, tmp_path: Path) -> None:
-    body = json.dumps({"entrypoint": f"touch {tmp_path / 'ran'}", "submission_id": f"stranger-{os.getpid()}"}).encode()
+def test_a_job_without_the_token_is_refused_and_not_run(
+    ray_cluster: LocalRay, tmp_path: Path
+) -> None:
+    body = json.dumps(
+        {"entrypoint": f"touch {tmp_path / 'ran'}", "submission_id": f"stranger-{os.getpid()}"}
+    ).encode()
     assert status(ray_cluster, "/api/jobs/", None, body) == 401
     assert status(ray_cluster, "/api/jobs/", "0" * 64, body) == 403
     for path in ("/api/jobs/", "/api/version", "/api/cluster_status", "/nodes?view=summary"):
@@ -324,16 +387,33 @@ def test_a_job_without_the_token_is_refused_and_not_run(ray_cluster: LocalRay, t
 
 def environment_with(cluster: LocalRay, token: str | None) -> dict[str, str]:
     """A client's environment without anybody's token but the given one."""
-    kept = {name: value for name, value in cluster.environment().items() if not name.startswith("RAY_A")}
-    own = {"RAY_AUTH_MODE": "disabled"} if token is None else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    kept = {
+        name: value for name, value in cluster.environment().items() if not name.startswith("RAY_A")
+    }
+    own = (
+        {"RAY_AUTH_MODE": "disabled"}
+        if token is None
+        else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    )
     return {**kept, **own, "HOME": "/nowhere"}
 
 
 @pytest.mark.cluster
 def test_ray_job_submit_without_the_token_is_refused(ray_cluster: LocalRay) -> None:
-    command = [ray_command(), "job", "submit", f"--address={ray_cluster.dashboard_url}", "--", "true"]
+    command = [
+        ray_command(),
+        "job",
+        "submit",
+        f"--address={ray_cluster.dashboard_url}",
+        "--",
+        "true",
+    ]
     finished = subprocess.run(
-        command, env=environment_with(ray_cluster, None), capture_output=True, text=True, check=False
+        command,
+        env=environment_with(ray_cluster, None),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert finished.returncode != 0
     assert "Missing authentication token" in finished.stdout + finished.stderr
@@ -368,7 +448,9 @@ def test_the_dashboard_listens_on_loopback_alone(ray_cluster: LocalRay) -> None:
             if connection.status == CONN_LISTEN and connection.laddr.port == port:
                 yield connection.laddr.ip
 
-    assert {address for process in ray_cluster.processes() for address in listens(process)} == {"127.0.0.1"}
+    assert {address for process in ray_cluster.processes() for address in listens(process)} == {
+        "127.0.0.1"
+    }
 
 
 @pytest.mark.cluster
@@ -380,7 +462,9 @@ def test_only_its_owner_can_read_the_token(ray_cluster: LocalRay) -> None:
 
 
 def test_every_test_that_the_document_names_exists() -> None:
-    named = re.findall(r"`([\w/]+\.py): (test_\w+)`", (ROOT / "docs" / "security.md").read_text())
+    named = re.findall(
+        r"`([\w/]+\.py): (test_\w+)`", (ROOT / "docs" / "explanation" / "security.md").read_text()
+    )
     assert len(named) > 30
     for file, test in named:
         path = ROOT / file if "/" in file else ROOT / "tests" / "jobs" / file

@@ -13,18 +13,29 @@ from jobs.redaction import MASK, PATTERNS, Redactor, redact
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 NONE = Redactor({"HOME": "/nowhere"})
-PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nq83vEjRWeJA=\n-----END RSA PRIVATE KEY-----"
+PEM = (
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA\nq83vEjRWeJA=\n-----END RSA PRIVATE KEY-----"
+)
 
 # what looks like a credential, and the part of it that must not survive
 CREDENTIALS = {
     "an access key id": ("key AKIAIOSFODNN7EXAMPLE of", "AKIAIOSFODNN7EXAMPLE"),
     "a session's key id": ("'ASIAIOSFODNN7EXAMPLE'", "ASIAIOSFODNN7EXAMPLE"),
     "a signed URL": ("https://s3/b/k?X-Amz-Date=1&X-Amz-Signature=0a1b2c3d&x=1", "0a1b2c3d"),
-    "a signed URL's token": ("https://s3/b/k?X-Amz-Security-Token=IQoJb3%2FJpZ2lu&x=1", "IQoJb3%2FJpZ2lu"),
-    "a signed URL's key": ("https://s3/b?X-Amz-Credential=ADMINKEY%2F20261125%2Fs3&x=1", "ADMINKEY"),
+    "a signed URL's token": (
+        "https://s3/b/k?X-Amz-Security-Token=IQoJb3%2FJpZ2lu&x=1",
+        "IQoJb3%2FJpZ2lu",
+    ),
+    "a signed URL's key": (
+        "https://s3/b?X-Amz-Credential=ADMINKEY%2F20261125%2Fs3&x=1",
+        "ADMINKEY",
+    ),
     "a signed URL in a URL": ("u=https%3A%2F%2Fs3%3FX-Amz-Signature%3D0a1b2c3d", "0a1b2c3d"),
     "a token's header": ("x-amz-security-token: IQoJb3JpZ2lu\r\nHost: s3", "IQoJb3JpZ2lu"),
-    "a token's header as bytes": ("{'X-Amz-Security-Token': b'IQoJb3JpZ2lu', 'Host': 's3'}", "IQoJb3JpZ2lu"),
+    "a token's header as bytes": (
+        "{'X-Amz-Security-Token': b'IQoJb3JpZ2lu', 'Host': 's3'}",
+        "IQoJb3JpZ2lu",
+    ),
     "a signed request": (
         "{'Authorization': b'AWS4-HMAC-SHA256 Credential=K/s3, SignedHeaders=host, Signature=0a1b2c', 'Host': 's'}",
         "0a1b2c",
@@ -64,13 +75,45 @@ names = st.sampled_from([
     "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "RAY_AUTH_TOKEN", "db_password",
     "X_SECRET",
 ])  # fmt: skip
-secrets = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=8)
+secrets = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=8
+)
 # pieces from which credentials, and halves of them, are put together
 pieces = st.sampled_from(
     [
-        *("AKIA", "IOSFODNN7EXAMPLE", "X-Amz-Signature=", "X-Amz-Security-Token", "': b'", "Authorization: ", "Basic "),
-        *("Bearer ", "bearer ", "abcdefgh1", "://", "user:", "geheim", "@", "/", "-----BEGIN PRIVATE KEY-----"),
-        *("-----END PRIVATE KEY-----", "hf_", "0123456789abcdefXYZ", "\n", " ", "'", '"', "=", MASK, "[", "redacted]"),
+        *(
+            "AKIA",
+            "IOSFODNN7EXAMPLE",
+            "X-Amz-Signature=",
+            "X-Amz-Security-Token",
+            "': b'",
+            "Authorization: ",
+            "Basic ",
+        ),
+        *(
+            "Bearer ",
+            "bearer ",
+            "abcdefgh1",
+            "://",
+            "user:",
+            "geheim",
+            "@",
+            "/",
+            "-----BEGIN PRIVATE KEY-----",
+        ),
+        *(
+            "-----END PRIVATE KEY-----",
+            "hf_",
+            "0123456789abcdefXYZ",
+            "\n",
+            " ",
+            "'",
+            '"',
+            "=",
+            MASK,
+            "[",
+            "redacted]",
+        ),
         *(SECRET, SECRET[:20], SECRET[20:], "aws_secret_access_key", "%3D"),
     ]
 )
@@ -92,7 +135,10 @@ def test_text_without_secrets_is_unchanged(text: str) -> None:
 
 
 def test_what_stands_around_a_secret_is_kept() -> None:
-    assert NONE.redact("https://s3/k?X-Amz-Signature=0a1b&x=1") == f"https://s3/k?X-Amz-Signature={MASK}&x=1"
+    assert (
+        NONE.redact("https://s3/k?X-Amz-Signature=0a1b&x=1")
+        == f"https://s3/k?X-Amz-Signature={MASK}&x=1"
+    )
     assert NONE.redact("http://user:geheim@host/x") == f"http://{MASK}@host/x"
     assert NONE.redact(f"a {PEM} b") == f"a {MASK} b"
     assert Redactor({"HF_TOKEN": SECRET, "HOME": ""}).redact(f"<{SECRET}>") == f"<{MASK}>"
@@ -109,7 +155,12 @@ def test_a_planted_secret_never_survives(name: str, secret: str, before: str, af
         assert redactor.redact(found) == found
 
 
-@given(st.text(), st.dictionaries(st.sampled_from(["HOME", "PATH", "LANG", "AWS_REGION", "RAY_ADDRESS"]), secrets))
+@given(
+    st.text(),
+    st.dictionaries(
+        st.sampled_from(["HOME", "PATH", "LANG", "AWS_REGION", "RAY_ADDRESS"]), secrets
+    ),
+)
 def test_variables_that_hold_no_secret_mask_nothing(text: str, environment: dict[str, str]) -> None:
     assume(not any(pattern.search(text) for pattern in PATTERNS))
     text += "".join(environment.values())
@@ -128,8 +179,12 @@ def test_redacting_twice_is_redacting_once(text: str) -> None:
 @given(st.text(alphabet="ab", min_size=8, max_size=12), st.text(alphabet="ab", max_size=60))
 def test_secrets_that_overlap_are_all_masked(secret: str, text: str) -> None:
     found = Redactor({"A_KEY": secret, "HOME": "/nowhere"}).redact(text)
-    covered = {at + i for at in range(len(text)) if text.startswith(secret, at) for i in range(len(secret))}
-    assert found.replace(MASK, "") == "".join(letter for at, letter in enumerate(text) if at not in covered)
+    covered = {
+        at + i for at in range(len(text)) if text.startswith(secret, at) for i in range(len(secret))
+    }
+    assert found.replace(MASK, "") == "".join(
+        letter for at, letter in enumerate(text) if at not in covered
+    )
 
 
 def test_a_secret_that_is_part_of_the_mask_does_not_make_it_grow() -> None:
@@ -138,7 +193,10 @@ def test_a_secret_that_is_part_of_the_mask_does_not_make_it_grow() -> None:
 
 
 def test_a_short_value_is_no_secret() -> None:
-    assert Redactor({"SORT_KEY": "a", "SOME_TOKEN": "walking", "HOME": ""}).redact("a dog walking") == "a dog walking"
+    assert (
+        Redactor({"SORT_KEY": "a", "SOME_TOKEN": "walking", "HOME": ""}).redact("a dog walking")
+        == "a dog walking"
+    )
 
 
 def test_the_lines_of_a_secret_of_many_lines_are_masked_one_by_one() -> None:
@@ -177,9 +235,36 @@ LONG = 1_000_000
 @pytest.mark.parametrize(
     "unit",
     [
-        *("a", " ", ":", "@", "://", "://a:", "A", "AKIA", "X-Amz-Signature", "X-Amz-Signature=", "Authorization"),
-        *("Authorization: ", "bearer ", "bearer a", "Bearer", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----", "hf_"),
-        *("-----BEGIN " + "A" * 32, "bearer " + "a" * 63 + " ", "://a:" + "b" * 1023 + " ", MASK, "[", SECRET),
+        *(
+            "a",
+            " ",
+            ":",
+            "@",
+            "://",
+            "://a:",
+            "A",
+            "AKIA",
+            "X-Amz-Signature",
+            "X-Amz-Signature=",
+            "Authorization",
+        ),
+        *(
+            "Authorization: ",
+            "bearer ",
+            "bearer a",
+            "Bearer",
+            "-----BEGIN ",
+            "-----BEGIN PRIVATE KEY-----",
+            "hf_",
+        ),
+        *(
+            "-----BEGIN " + "A" * 32,
+            "bearer " + "a" * 63 + " ",
+            "://a:" + "b" * 1023 + " ",
+            MASK,
+            "[",
+            SECRET,
+        ),
         *(SECRET[:-1], "aaaaaaaa", "aws_secret_access_key=", 'X-Amz-Signature"', "a:b@c/"),
     ],
 )
@@ -200,5 +285,7 @@ def test_redaction_loads_nothing_but_the_standard_library() -> None:
         "sys.exit(' '.join(sorted(n for n in names if n in ('torch', 'ray', 'boto3', 'yaml', 'omegaconf'))) or 0)"
     )
     root = Path(__file__).parents[2]
-    finished = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
     assert finished.returncode == 0, finished.stderr

@@ -22,16 +22,27 @@ def test_the_later_wins(tmp_path: Path) -> None:
         ("[workers]", "it must hold keys and their values, not a list"),
         ("workers: [", "did not find expected node content"),
         ("workers: {count: 2, count: 3}", "duplicate key"),
-        ("workers: {count: !!bool maybe}", r"a tag \(!!\) names a type that its value does not have"),
-        ("stall: {first_s: !!timestamp soon}", r"a tag \(!!\) names a type that its value does not have"),
-        ("workers: {count: !!python/object/apply:os.getcwd []}", "could not determine a constructor"),
+        (
+            "workers: {count: !!bool maybe}",
+            r"a tag \(!!\) names a type that its value does not have",
+        ),
+        (
+            "stall: {first_s: !!timestamp soon}",
+            r"a tag \(!!\) names a type that its value does not have",
+        ),
+        (
+            "workers: {count: !!python/object/apply:os.getcwd []}",
+            "could not determine a constructor",
+        ),
         ("workers: {count: " + "9" * 5000 + "}", "Exceeds the limit|not a number of"),
         ("workers:\n  spool_folder: ${oc.env:HOME}", "interpolations are refused"),
         ("workers:\n  count: ???", r"workers\.count is '\?\?\?'"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deep"),
     ],
 )
-def test_a_profile_that_cannot_be_read_is_one_named_error(tmp_path: Path, text: str, message: str) -> None:
+def test_a_profile_that_cannot_be_read_is_one_named_error(
+    tmp_path: Path, text: str, message: str
+) -> None:
     profile = tmp_path / "night.yaml"
     profile.write_text(text)
     with pytest.raises(ConfigError, match=message) as caught:

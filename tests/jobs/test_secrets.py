@@ -65,7 +65,9 @@ def loading(error: Exception) -> LoadModel:
     """A family whose denoising fails with an error, which itself came of another one that says the same."""
 
     class Failing(FakeModel):
-        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        def denoise(
+            self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+        ) -> torch.Tensor:
             super().denoise(request, embeddings, on_step)
             cause = FakeError(f"the cause: {error}")
             cause.add_note(f"a note: {error}")
@@ -93,10 +95,15 @@ def write_down(folder: Path, failed: ClipFailed) -> str:
     def record(failure: ClipFailed, decision: Decision) -> None:
         assert isinstance(decision, Quarantine)
         write_failure(store, FailureRecord.of(failure, "run-1", "2026-01-01T00:00:00.000Z"))
-        write_quarantine(store, QuarantineRecord.of(failure, "run-1", decision.reason, "2026-01-01T00:00:00.000Z"))
+        write_quarantine(
+            store,
+            QuarantineRecord.of(failure, "run-1", decision.reason, "2026-01-01T00:00:00.000Z"),
+        )
 
     write_run(store, "run-1", RUN_FILE, {"config": asdict(RunConfig())})
-    RunProgress(1, Console(file=printed, width=1000), record).clip_failed(failed, Quarantine(failed.message))
+    RunProgress(1, Console(file=printed, width=1000), record).clip_failed(
+        failed, Quarantine(failed.message)
+    )
     return printed.getvalue()
 
 
@@ -122,7 +129,9 @@ def test_no_object_and_no_line_holds_a_secret_that_an_error_told(
         assert b"planted" not in content.lower()
 
 
-def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(planted: None, tmp_path: Path) -> None:
+def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(
+    planted: None, tmp_path: Path
+) -> None:
     assert isinstance(render(tmp_path, lambda *_: FakeModel()), ClipDone)
     assert committed_ids(open_store(tmp_path.as_uri(), StoreConfig()))
     for content in objects(tmp_path):
@@ -149,7 +158,9 @@ def test_the_command_line_repeats_no_secret_that_it_refuses(
     assert MASK in captured.err
 
 
-def test_an_endpoint_with_a_password_is_refused_and_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endpoint_with_a_password_is_refused_and_not_repeated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["doctor", "store.endpoint_url=http://user:planted-password@host"]) == EXIT_REFUSED
     printed = capsys.readouterr().err
     assert "store.endpoint_url holds a password" in printed

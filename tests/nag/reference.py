@@ -45,18 +45,24 @@ class Call:
 
     text_length: int = 0
     mask: torch.Tensor | None = None
-    negatives: list[tuple[torch.Tensor, torch.Tensor | None] | None] = field(default_factory=list)  # one for each row
+    negatives: list[tuple[torch.Tensor, torch.Tensor | None] | None] = field(
+        default_factory=list
+    )  # one for each row
     timesteps: list[float] = field(default_factory=list)  # seen so far, in order
 
 
-def guided(positive: Any, negative: Any, scale: float, tau: float, alpha: float, norm_order: int = 1) -> np.ndarray:
+def guided(
+    positive: Any, negative: Any, scale: float, tau: float, alpha: float, norm_order: int = 1
+) -> np.ndarray:
     """NAG of (tokens, channels), token by token, as the paper writes it."""
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     result = np.empty_like(positive)
     for token, (plus, minus) in enumerate(zip(positive, negative, strict=True)):
         extrapolated = scale * plus - (scale - 1) * minus
         norm = sum(abs(channel) ** norm_order for channel in plus) ** (1 / norm_order)
-        extrapolated_norm = sum(abs(channel) ** norm_order for channel in extrapolated) ** (1 / norm_order)
+        extrapolated_norm = sum(abs(channel) ** norm_order for channel in extrapolated) ** (
+            1 / norm_order
+        )
         if extrapolated_norm > tau * norm:
             extrapolated = extrapolated * (tau * norm / extrapolated_norm)
         result[token] = alpha * extrapolated + (1 - alpha) * plus
@@ -74,11 +80,16 @@ def cross_attention_by_hand(pipeline: Any, guidance: Guidance) -> Generator[None
 
 def _by_hand(transformer: Any, guidance: Guidance, stack: ExitStack) -> None:
     is_ltx = hasattr(transformer, "caption_projection")
-    project = transformer.caption_projection if is_ltx else transformer.condition_embedder.text_embedder
+    project = (
+        transformer.caption_projection if is_ltx else transformer.condition_embedder.text_embedder
+    )
     call = Call()
 
     def note_call(_module: Any, _args: Any, arguments: dict[str, Any]) -> None:
-        text, timestep = arguments["encoder_hidden_states"], arguments["timestep"].flatten()[0].item()
+        text, timestep = (
+            arguments["encoder_hidden_states"],
+            arguments["timestep"].flatten()[0].item(),
+        )
         if timestep not in call.timesteps:
             call.timesteps.append(timestep)
         call.text_length, call.mask = text.shape[1], arguments.get("encoder_attention_mask")
@@ -106,7 +117,9 @@ class _Attention:
     def __init__(self, module: Any, call: Call, guidance: Guidance) -> None:
         self.module, self.call, self.guidance = module, call, guidance
 
-    def __call__(self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+    def __call__(
+        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor, *_: Any, **__: Any
+    ) -> Any:
         module, call, guidance = self.module, self.call, self.guidance
         num_image = encoder_hidden_states.shape[1] - call.text_length
         rows: list[torch.Tensor] = []
@@ -121,13 +134,23 @@ class _Attention:
             output = output.reshape(len(output), -1)
             if num_image:
                 image = encoder_hidden_states[row : row + 1, :num_image]
-                key, value = module.norm_added_k(module.add_k_proj(image))[0], module.add_v_proj(image)[0]
-                output = output + _softmax_sums(query, key, value, module.heads, None).mean().reshape(len(output), -1)
+                key, value = (
+                    module.norm_added_k(module.add_k_proj(image))[0],
+                    module.add_v_proj(image)[0],
+                )
+                output = output + _softmax_sums(
+                    query, key, value, module.heads, None
+                ).mean().reshape(len(output), -1)
             rows.append(torch.from_numpy(output).to(hidden_states.dtype))
         return module.to_out[0](torch.stack(rows))
 
-    def _attend(self, query_LD: torch.Tensor, text_1TD: torch.Tensor, mask_T: torch.Tensor | None) -> "Sums":
-        key, value = self.module.norm_k(self.module.to_k(text_1TD))[0], self.module.to_v(text_1TD)[0]
+    def _attend(
+        self, query_LD: torch.Tensor, text_1TD: torch.Tensor, mask_T: torch.Tensor | None
+    ) -> "Sums":
+        key, value = (
+            self.module.norm_k(self.module.to_k(text_1TD))[0],
+            self.module.to_v(text_1TD)[0],
+        )
         return _softmax_sums(query_LD, key, value, self.module.heads, mask_T)
 
 
@@ -147,25 +170,35 @@ def combined(positive: Sums, negative: Sums, guidance: Guidance) -> np.ndarray:
     plus, minus = positive.mean(), negative.mean()
     if guidance.method == "nasa":
         return plus - guidance.scale * minus
-    if guidance.method == "vsf":  # both texts share one softmax; the bias weakens the negative one by exp(-bias)
+    if (
+        guidance.method == "vsf"
+    ):  # both texts share one softmax; the bias weakens the negative one by exp(-bias)
         weakened = np.exp(-guidance.bias)
         return (positive.weighted - guidance.scale * weakened * negative.weighted) / (
             positive.weights + weakened * negative.weights
         )
     shape = plus.shape
     plus, minus = plus.reshape(len(plus), -1), minus.reshape(len(minus), -1)
-    return guided(plus, minus, guidance.scale, guidance.tau, guidance.alpha, guidance.norm).reshape(shape)
+    return guided(plus, minus, guidance.scale, guidance.tau, guidance.alpha, guidance.norm).reshape(
+        shape
+    )
 
 
 def _softmax_sums(
-    query_LD: torch.Tensor, key_TD: torch.Tensor, value_TD: torch.Tensor, heads: int, mask_T: torch.Tensor | None
+    query_LD: torch.Tensor,
+    key_TD: torch.Tensor,
+    value_TD: torch.Tensor,
+    heads: int,
+    mask_T: torch.Tensor | None,
 ) -> Sums:
     parts = [tensor.detach().double().numpy() for tensor in (query_LD, key_TD, value_TD)]
     query, key, value = (part.reshape(len(part), heads, -1) for part in parts)
     if mask_T is not None:
         key, value = key[mask_T.bool().numpy()], value[mask_T.bool().numpy()]
     exponentials = np.exp(np.einsum("lhk,thk->lht", query, key) / np.sqrt(query.shape[2]))
-    return Sums(np.einsum("lht,thk->lhk", exponentials, value), exponentials.sum(axis=2, keepdims=True))
+    return Sums(
+        np.einsum("lht,thk->lhk", exponentials, value), exponentials.sum(axis=2, keepdims=True)
+    )
 
 
 def text(rows: int, length: int, seed: int) -> torch.Tensor:

@@ -22,7 +22,9 @@ def _fresh_dynamo() -> Iterator[None]:
 
 
 METHODS: dict[str, Callable[[int], GuidanceParams]] = {
-    "nag": lambda seed: NagParams(nag_scale=3 + seed, nag_tau=1.5 + 0.1 * seed, nag_alpha=0.3 + 0.05 * seed),
+    "nag": lambda seed: NagParams(
+        nag_scale=3 + seed, nag_tau=1.5 + 0.1 * seed, nag_alpha=0.3 + 0.05 * seed
+    ),
     "nag-l2": lambda seed: NagParams(nag_scale=3 + seed, nag_tau=1.5 + 0.1 * seed, nag_norm="l2"),
     "vsf": lambda seed: VsfParams(1 + 0.3 * seed, 0.1 * seed),
     "nasa": lambda seed: NasaParams(0.3 + 0.1 * seed),
@@ -30,7 +32,11 @@ METHODS: dict[str, Callable[[int], GuidanceParams]] = {
 
 
 def clips(
-    pipeline: Any, nag: Any, arguments: dict[str, Any], seeds: range, method: Callable[[int], GuidanceParams]
+    pipeline: Any,
+    nag: Any,
+    arguments: dict[str, Any],
+    seeds: range,
+    method: Callable[[int], GuidanceParams],
 ) -> list[torch.Tensor]:
     rendered: list[torch.Tensor] = []
     for seed in seeds:
@@ -49,7 +55,9 @@ def test_one_graph_serves_every_prompt_negative_prompt_and_strength(
     build: Callable[[], Any], method: Callable[[int], GuidanceParams]
 ) -> None:
     pipeline = build()
-    arguments: dict[str, Any] = {"prompt_attention_mask": mask(12, 9)} if build is tiny.ltx_pipeline else {}
+    arguments: dict[str, Any] = (
+        {"prompt_attention_mask": mask(12, 9)} if build is tiny.ltx_pipeline else {}
+    )
     with install(pipeline) as nag:
         eager = clips(pipeline, nag, arguments, range(4), method)
         pipeline.transformer.compile_repeated_blocks(fullgraph=True)

@@ -12,17 +12,26 @@ from tests.nag.reference import guided
 CHANNELS_14B = 5120
 
 
-def attention_outputs(seed: int, batch: int, tokens: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+def attention_outputs(
+    seed: int, batch: int, tokens: int, channels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, tokens, channels)
     return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
 
 
 def expected(
-    positive: torch.Tensor, negative: torch.Tensor, scale: float, tau: float, alpha: float, norm: str = "l1"
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    scale: float,
+    tau: float,
+    alpha: float,
+    norm: str = "l1",
 ) -> np.ndarray:
     rows = zip(positive.double().numpy(), negative.double().numpy(), strict=True)
-    return np.stack([guided(plus, minus, scale, tau, alpha, {"l1": 1, "l2": 2}[norm]) for plus, minus in rows])
+    return np.stack(
+        [guided(plus, minus, scale, tau, alpha, {"l1": 1, "l2": 2}[norm]) for plus, minus in rows]
+    )
 
 
 @given(
@@ -34,11 +43,16 @@ def test_nag_is_the_published_formula_in_float64(
     seed: int, batch: int, tokens: int, channels: int, scale: float, tau: float, alpha: float, size: float,
     norm: Literal["l1", "l2"],
 ) -> None:  # fmt: skip
-    positive, negative = (size * tensor for tensor in attention_outputs(seed, batch, tokens, channels))
+    positive, negative = (
+        size * tensor for tensor in attention_outputs(seed, batch, tokens, channels)
+    )
     result = normalized_attention_guidance(positive, negative, scale, tau, alpha, norm)
     assert result.shape == positive.shape
     np.testing.assert_allclose(
-        result.numpy(), expected(positive, negative, scale, tau, alpha, norm), rtol=2e-5, atol=2e-5 * size * max(1, tau)
+        result.numpy(),
+        expected(positive, negative, scale, tau, alpha, norm),
+        rtol=2e-5,
+        atol=2e-5 * size * max(1, tau),
     )
 
 
@@ -95,7 +109,11 @@ def test_each_token_has_a_norm_of_its_own() -> None:
     for row in range(2):
         for token in range(6):
             alone = normalized_attention_guidance(
-                positive[row : row + 1, token : token + 1], negative[row : row + 1, token : token + 1], 9.0, 2.5, 0.5
+                positive[row : row + 1, token : token + 1],
+                negative[row : row + 1, token : token + 1],
+                9.0,
+                2.5,
+                0.5,
             )
             torch.testing.assert_close(together[row, token], alone[0, 0])
 
@@ -114,7 +132,9 @@ def test_half_precision_with_5120_wide_tokens_neither_overflows_nor_fades(
     assert result.dtype == dtype
     assert torch.isfinite(result).all()
     np.testing.assert_allclose(result.double().numpy(), truth, rtol=rtol, atol=rtol * mean)
-    assert np.abs(truth - positive.double().numpy()).mean() > 20 * rtol  # guidance is at work in this test
+    assert (
+        np.abs(truth - positive.double().numpy()).mean() > 20 * rtol
+    )  # guidance is at work in this test
 
 
 def test_parameters_as_0_dim_tensors_give_the_same_as_floats() -> None:

@@ -8,7 +8,13 @@ import pytest
 import torch
 from accelerate.hooks import ModelHook as AccelerateHook
 from accelerate.hooks import add_hook_to_module, remove_hook_from_module
-from diffusers import DDPMPipeline, DDPMScheduler, DiTTransformer2DModel, FirstBlockCacheConfig, UNet2DModel
+from diffusers import (
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTTransformer2DModel,
+    FirstBlockCacheConfig,
+    UNet2DModel,
+)
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.models.transformers.transformer_ltx import LTXVideoAttnProcessor
@@ -28,7 +34,12 @@ def wan_2_2() -> Any:
     return tiny.wan_pipeline(two_transformers=True)
 
 
-PIPELINES: list[Callable[[], Any]] = [tiny.wan_pipeline, wan_2_2, tiny.wan_image_to_video_pipeline, tiny.ltx_pipeline]
+PIPELINES: list[Callable[[], Any]] = [
+    tiny.wan_pipeline,
+    wan_2_2,
+    tiny.wan_image_to_video_pipeline,
+    tiny.ltx_pipeline,
+]
 
 
 def transformers_of(pipeline: Any) -> list[Any]:
@@ -45,14 +56,21 @@ def state(pipeline: Any) -> list[Any]:
         found.append(list(transformer._forward_pre_hooks))
         found.append(list(transformer._forward_hooks))
         found.append(list(HookRegistry.check_if_exists_or_initialize(transformer).hooks))
-        found.append(transformer.forward.__func__ if hasattr(transformer.forward, "__func__") else "wrapped")
+        found.append(
+            transformer.forward.__func__ if hasattr(transformer.forward, "__func__") else "wrapped"
+        )
     return found
 
 
 @pytest.mark.parametrize("build", PIPELINES)
 def test_every_text_cross_attention_is_covered_and_counted(build: Callable[[], Any]) -> None:
     pipeline = build()
-    names = [name for part in transformers_of(pipeline) for name, _ in part.named_modules() if name.endswith(".attn2")]
+    names = [
+        name
+        for part in transformers_of(pipeline)
+        for name, _ in part.named_modules()
+        if name.endswith(".attn2")
+    ]
     with install(pipeline) as nag:
         assert (nag.coverage.guided, nag.coverage.total) == (len(names), len(names))
         assert str(nag.check_coverage()) == f"{len(names)} of {len(names)}"
@@ -93,7 +111,9 @@ def test_processors_are_not_left_behind_after_an_exception(build: Callable[[], A
 
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
-def test_guidance_ends_with_an_exception_while_nag_stays_installed(build: Callable[[], Any]) -> None:
+def test_guidance_ends_with_an_exception_while_nag_stays_installed(
+    build: Callable[[], Any],
+) -> None:
     pipeline = build()
     plain = render(pipeline, PROMPT)
     with install(pipeline) as nag:
@@ -123,7 +143,9 @@ def test_a_foreign_processor_is_refused_by_name_and_nothing_is_left_behind() -> 
     pipeline = tiny.wan_pipeline()
     pipeline.transformer.blocks[1].attn2.set_processor(ForeignProcessor())
     before = state(pipeline)
-    with pytest.raises(NagCoverageError, match=r"blocks\.1\.attn2 has the processor ForeignProcessor"):
+    with pytest.raises(
+        NagCoverageError, match=r"blocks\.1\.attn2 has the processor ForeignProcessor"
+    ):
         install(pipeline)
     assert state(pipeline) == before
 
@@ -139,23 +161,33 @@ def test_a_refusal_at_the_second_transformer_restores_the_first() -> None:
 
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, wan_2_2])
-def test_processors_replaced_after_install_are_found_before_the_clip_is_rendered(build: Callable[[], Any]) -> None:
+def test_processors_replaced_after_install_are_found_before_the_clip_is_rendered(
+    build: Callable[[], Any],
+) -> None:
     pipeline = build()
     total = 2 * len(transformers_of(pipeline))
     with install(pipeline) as nag:
         foreign = ForeignProcessor()
         transformers_of(pipeline)[-1].blocks[1].attn2.set_processor(foreign)
         assert str(nag.coverage) == f"{total - 1} of {total}"
-        with pytest.raises(NagCoverageError, match=f"only {total - 1} of {total}"), nag.guide(NEGATIVE, STRONG):
+        with (
+            pytest.raises(NagCoverageError, match=f"only {total - 1} of {total}"),
+            nag.guide(NEGATIVE, STRONG),
+        ):
             pass
-    assert transformers_of(pipeline)[-1].blocks[1].attn2.processor is foreign  # somebody else's is not ours to take off
+    assert (
+        transformers_of(pipeline)[-1].blocks[1].attn2.processor is foreign
+    )  # somebody else's is not ours to take off
 
 
 def test_a_transformer_replaced_after_install_is_found_before_the_clip_is_rendered() -> None:
     pipeline = tiny.wan_pipeline()
     with install(pipeline) as nag:
         pipeline.transformer = tiny.wan_transformer(3)
-        with pytest.raises(NagCoverageError, match="replaced after NAG was installed"), nag.guide(NEGATIVE, STRONG):
+        with (
+            pytest.raises(NagCoverageError, match="replaced after NAG was installed"),
+            nag.guide(NEGATIVE, STRONG),
+        ):
             pass
 
 
@@ -176,9 +208,13 @@ def test_pipelines_of_other_families_are_refused_by_the_name_of_what_they_have()
         down_block_types=("DownBlock2D",),
         up_block_types=("UpBlock2D",),
     )
-    with pytest.raises(NagCoverageError, match=r"DDPMPipeline must have Wan or LTX-Video.* not none"):
+    with pytest.raises(
+        NagCoverageError, match=r"DDPMPipeline must have Wan or LTX-Video.* not none"
+    ):
         install(DDPMPipeline(unet, DDPMScheduler()))
-    dit = DiTTransformer2DModel(num_attention_heads=1, attention_head_dim=4, in_channels=4, num_layers=1, sample_size=4)
+    dit = DiTTransformer2DModel(
+        num_attention_heads=1, attention_head_dim=4, in_channels=4, num_layers=1, sample_size=4
+    )
     with pytest.raises(NagCoverageError, match="not DiTTransformer2DModel"):
         install(SimpleNamespace(transformer=dit))
     with pytest.raises(NagCoverageError, match="not WanTransformer3DModel, DiTTransformer2DModel"):
@@ -193,7 +229,9 @@ def test_a_model_without_cross_attentions_is_refused() -> None:
 
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, wan_2_2, tiny.ltx_pipeline])
-def test_an_attention_backend_set_after_install_reaches_nag_and_survives_remove(build: Callable[[], Any]) -> None:
+def test_an_attention_backend_set_after_install_reaches_nag_and_survives_remove(
+    build: Callable[[], Any],
+) -> None:
     pipeline = build()
     with install(pipeline) as nag:
         with nag.guide(NEGATIVE, STRONG):
@@ -202,13 +240,23 @@ def test_an_attention_backend_set_after_install_reaches_nag_and_survives_remove(
             transformer.set_attention_backend("_native_math")
         with nag.guide(NEGATIVE, STRONG):
             assert largest_difference(render(pipeline, PROMPT), before) < 2e-5
-        backends = {p._attention_backend for part in transformers_of(pipeline) for p in part.attn_processors.values()}
+        backends = {
+            p._attention_backend
+            for part in transformers_of(pipeline)
+            for p in part.attn_processors.values()
+        }
         assert backends == {AttentionBackendName._NATIVE_MATH}
-    backends = {p._attention_backend for part in transformers_of(pipeline) for p in part.attn_processors.values()}
+    backends = {
+        p._attention_backend
+        for part in transformers_of(pipeline)
+        for p in part.attn_processors.values()
+    }
     assert backends == {AttentionBackendName._NATIVE_MATH}
 
 
-def test_the_backend_of_a_processor_is_the_one_that_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backend_of_a_processor_is_the_one_that_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import nag.adapters.ltx
     import nag.adapters.wan
 
@@ -251,7 +299,9 @@ def test_model_offloading_that_takes_forward_apart_after_a_clip_leaves_guidance_
         add_hook_to_module(pipeline.transformer, AccelerateHook())
         with install(pipeline) as nag, nag.guide(NEGATIVE, STRONG):
             guided = render(pipeline, PROMPT)
-            for _ in range(2):  # as `maybe_free_model_hooks` does when `enable_model_cpu_offload` is on
+            for _ in range(
+                2
+            ):  # as `maybe_free_model_hooks` does when `enable_model_cpu_offload` is on
                 remove_hook_from_module(pipeline.transformer, recurse=True)
                 add_hook_to_module(pipeline.transformer, AccelerateHook())
                 assert torch.equal(render(pipeline, PROMPT), guided)

@@ -14,7 +14,9 @@ PROMPT, NEGATIVE = text(1, 12, 1), text(1, 7, 2)
 CLOSE, FAR = 2e-5, 2e-2
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
 # said of every second adapter; an error inside diffusers' loading would hide it behind a KeyError
-second_adapter = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute in the model:UserWarning")
+second_adapter = pytest.mark.filterwarnings(
+    "ignore:Already found a `peft_config` attribute in the model:UserWarning"
+)
 METHODS: list[tuple[GuidanceParams, Guidance]] = [
     (STRONG, Guidance(NEGATIVE, scale=9, tau=2.5, alpha=0.5)),
     (VsfParams(1.7, 0.2), Guidance(NEGATIVE, method="vsf", scale=1.7, bias=0.2)),
@@ -28,11 +30,15 @@ def lora(pipeline: Any, seed: int = 5) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
     for name, module in pipeline.transformer.named_modules():
         parent, _, last = name.rpartition(".")
-        is_text = parent.endswith(("text_embedder", "caption_projection")) and last.startswith("linear_")
+        is_text = parent.endswith(("text_embedder", "caption_projection")) and last.startswith(
+            "linear_"
+        )
         if is_text or name.endswith(("attn2.to_k", "attn2.to_v")):
             key = f"transformer.{name}.lora_"
             weights[f"{key}A.weight"] = torch.randn(2, module.in_features, generator=generator)
-            weights[f"{key}B.weight"] = 0.3 * torch.randn(module.out_features, 2, generator=generator)
+            weights[f"{key}B.weight"] = 0.3 * torch.randn(
+                module.out_features, 2, generator=generator
+            )
     assert len(weights) == 2 * (2 + 2 * 2)
     return weights
 
@@ -43,7 +49,10 @@ def by_hand(pipeline: Any, guidance: Guidance = METHODS[0][1]) -> torch.Tensor:
 
 
 def clips_after(
-    changes: list[Callable[[Any], None]], build: Callable[[], Any], params: GuidanceParams, guidance: Guidance
+    changes: list[Callable[[Any], None]],
+    build: Callable[[], Any],
+    params: GuidanceParams,
+    guidance: Guidance,
 ) -> list[torch.Tensor]:
     """The clip before the first change and after each, on one installation; each is held against the clip by hand."""
     ours, reference = build(), build()

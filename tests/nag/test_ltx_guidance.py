@@ -8,7 +8,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from nag import NagParams, NegativeText, install
 from tests.builders import tiny
-from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, mask, render, text
+from tests.nag.reference import (
+    Guidance,
+    cross_attention_by_hand,
+    largest_difference,
+    mask,
+    render,
+    text,
+)
 
 PROMPT, PROMPT_MASK = text(1, 12, 1), mask(12, 9)
 NEGATIVE, NEGATIVE_MASK = text(1, 7, 2), mask(7, 4)
@@ -21,7 +28,9 @@ CLOSE, FAR = 2e-5, 2e-2  # float32 against float64; guided against unguided
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
 SCHEDULERS: dict[str, Any] = {
     "euler": FlowMatchEulerDiscreteScheduler,
-    "unipc": lambda: UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+    "unipc": lambda: UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+    ),
 }
 
 
@@ -63,8 +72,12 @@ PADDED = NegativeText(NEGATIVE, NEGATIVE_MASK)
 
 
 @pytest.mark.parametrize("negative_length", [1, 7, 12, 31])
-def test_prompts_of_different_length_are_cut_by_tokens_not_by_channels(negative_length: int) -> None:
-    negative = NegativeText(text(1, negative_length, 2), mask(negative_length, (negative_length + 1) // 2))
+def test_prompts_of_different_length_are_cut_by_tokens_not_by_channels(
+    negative_length: int,
+) -> None:
+    negative = NegativeText(
+        text(1, negative_length, 2), mask(negative_length, (negative_length + 1) // 2)
+    )
     arguments: dict[str, Any] = {"prompt_attention_mask": PROMPT_MASK}
     ours = nag_render(PROMPT, negative, **arguments)
     assert largest_difference(ours, hand_render(PROMPT, negative, **arguments)) < CLOSE
@@ -107,7 +120,12 @@ def test_the_type_of_the_masks_does_not_matter(dtype: torch.dtype) -> None:
     negative = NegativeText(NEGATIVE, NEGATIVE_MASK.to(dtype))
     truth = hand_render(PROMPT, PADDED, prompt_attention_mask=PROMPT_MASK)
     for prompt_mask in (PROMPT_MASK, PROMPT_MASK.long(), PROMPT_MASK.float()):
-        assert largest_difference(nag_render(PROMPT, negative, prompt_attention_mask=prompt_mask), truth) < CLOSE
+        assert (
+            largest_difference(
+                nag_render(PROMPT, negative, prompt_attention_mask=prompt_mask), truth
+            )
+            < CLOSE
+        )
 
 
 def test_every_row_of_a_batch_is_guided_by_its_own_negative_not_only_the_first_half() -> None:
@@ -154,9 +172,13 @@ def test_one_negative_is_shared_by_all_rows_of_a_batch() -> None:
 
 @pytest.mark.parametrize("params", [NagParams(nag_scale=1), NagParams(nag_alpha=0)])
 @pytest.mark.parametrize("cfg", [{}, CFG])
-def test_no_guidance_is_the_plain_pipeline_bit_for_bit(params: NagParams, cfg: dict[str, Any]) -> None:
+def test_no_guidance_is_the_plain_pipeline_bit_for_bit(
+    params: NagParams, cfg: dict[str, Any]
+) -> None:
     plain = render(tiny.ltx_pipeline(), PROMPT, prompt_attention_mask=PROMPT_MASK, **cfg)
-    assert torch.equal(nag_render(PROMPT, PADDED, params, prompt_attention_mask=PROMPT_MASK, **cfg), plain)
+    assert torch.equal(
+        nag_render(PROMPT, PADDED, params, prompt_attention_mask=PROMPT_MASK, **cfg), plain
+    )
 
 
 def test_outside_guide_and_after_remove_it_is_the_plain_pipeline_bit_for_bit() -> None:
@@ -165,14 +187,21 @@ def test_outside_guide_and_after_remove_it_is_the_plain_pipeline_bit_for_bit() -
     with install(pipeline) as nag:
         assert torch.equal(render(pipeline, PROMPT, prompt_attention_mask=PROMPT_MASK), plain)
         with nag.guide(PADDED, STRONG):
-            assert largest_difference(render(pipeline, PROMPT, prompt_attention_mask=PROMPT_MASK), plain) > FAR
+            assert (
+                largest_difference(
+                    render(pipeline, PROMPT, prompt_attention_mask=PROMPT_MASK), plain
+                )
+                > FAR
+            )
         assert torch.equal(render(pipeline, PROMPT, prompt_attention_mask=PROMPT_MASK), plain)
     assert torch.equal(render(pipeline, PROMPT, prompt_attention_mask=PROMPT_MASK), plain)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("negative_rows", [1, 2])
-def test_classifier_free_guidance_may_have_another_negative_prompt_than_nag(rows: int, negative_rows: int) -> None:
+def test_classifier_free_guidance_may_have_another_negative_prompt_than_nag(
+    rows: int, negative_rows: int
+) -> None:
     cfg: dict[str, Any] = {
         "prompt_attention_mask": mask(12, 9, 4)[:rows],
         "guidance_scale": 3.0,
@@ -180,7 +209,10 @@ def test_classifier_free_guidance_may_have_another_negative_prompt_than_nag(rows
         "negative_prompt_attention_mask": mask(12, 5, 6)[:rows],
     }
     negative_rows = min(rows, negative_rows)
-    prompts, negative = text(rows, 12, 4), NegativeText(text(negative_rows, 7, 5), mask(7, 2, 6)[:negative_rows])
+    prompts, negative = (
+        text(rows, 12, 4),
+        NegativeText(text(negative_rows, 7, 5), mask(7, 2, 6)[:negative_rows]),
+    )
     ours = nag_render(prompts, negative, **cfg)
     assert largest_difference(ours, hand_render(prompts, negative, **cfg)) < 4 * CLOSE
     assert largest_difference(ours, render(tiny.ltx_pipeline(), prompts, **cfg)) > FAR
@@ -191,7 +223,9 @@ def test_the_unconditional_half_of_the_batched_call_is_not_guided() -> None:
     for guided in (False, True):
         pipeline = tiny.ltx_pipeline()
         outputs: list[torch.Tensor] = []
-        pipeline.transformer.register_forward_hook(lambda *args, into=outputs: into.append(args[2][0]))
+        pipeline.transformer.register_forward_hook(
+            lambda *args, into=outputs: into.append(args[2][0])
+        )
         if guided:
             nag_render(PROMPT, PADDED, pipeline=pipeline, prompt_attention_mask=PROMPT_MASK, **CFG)
         else:
@@ -204,7 +238,8 @@ def test_the_unconditional_half_of_the_batched_call_is_not_guided() -> None:
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(
-    ("start", "end", "steps"), [(0.0, 0.5, (0, 1)), (0.25, 0.75, (1, 2)), (0.5, 1.0, (2, 3)), (0.3, 0.4, ())]
+    ("start", "end", "steps"),
+    [(0.0, 0.5, (0, 1)), (0.25, 0.75, (1, 2)), (0.5, 1.0, (2, 3)), (0.3, 0.4, ())],
 )
 def test_the_step_range_guides_exactly_its_steps(
     scheduler: str, start: float, end: float, steps: tuple[int, ...]
@@ -215,7 +250,11 @@ def test_the_step_range_guides_exactly_its_steps(
         return pipeline
 
     params = NagParams(nag_scale=9, nag_alpha=0.5, nag_start=start, nag_end=end)
-    arguments: dict[str, Any] = {"num_inference_steps": 4, "prompt_attention_mask": PROMPT_MASK, **CFG}
+    arguments: dict[str, Any] = {
+        "num_inference_steps": 4,
+        "prompt_attention_mask": PROMPT_MASK,
+        **CFG,
+    }
     ours = nag_render(PROMPT, PADDED, params, build(), **arguments)
     truth = hand_render(PROMPT, PADDED, params, steps, build(), **arguments)
     assert largest_difference(ours, truth) < 4 * CLOSE

@@ -22,7 +22,10 @@ def test_the_defaults_of_the_rivals() -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *((NagParams, name) for name in ("nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end")),
+        *(
+            (NagParams, name)
+            for name in ("nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end")
+        ),
         (VsfParams, "vsf_scale"),
         (VsfParams, "vsf_bias"),
         (NasaParams, "nasa_scale"),
@@ -35,7 +38,8 @@ def test_a_value_that_is_not_finite_is_refused_by_name(kind: Any, name: str, val
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(VsfParams, "vsf_scale"), (VsfParams, "vsf_bias"), (NasaParams, "nasa_scale")]
+    ("kind", "name"),
+    [(VsfParams, "vsf_scale"), (VsfParams, "vsf_bias"), (NasaParams, "nasa_scale")],
 )
 def test_a_rivals_strength_below_zero_is_refused_with_what_came(kind: Any, name: str) -> None:
     with pytest.raises(NagParameterError, match=rf"{name} must be at least 0 .*, not -0\.1"):
@@ -61,7 +65,9 @@ def test_a_norm_that_is_not_known_is_refused_with_what_came(norm: Any) -> None:
         (NasaParams(0.0), False),
     ],
 )
-def test_a_rival_is_active_at_every_step_or_at_none(params: VsfParams | NasaParams, is_active: bool) -> None:
+def test_a_rival_is_active_at_every_step_or_at_none(
+    params: VsfParams | NasaParams, is_active: bool
+) -> None:
     assert params.is_active == is_active
     assert [params.is_active_at(step, 4) for step in range(4)] == [is_active] * 4
 
@@ -80,7 +86,9 @@ def test_a_rival_is_active_at_every_step_or_at_none(params: VsfParams | NasaPara
         ({"nag_start": 0.6, "nag_end": 0.5}, "nag_start and nag_end"),
     ],
 )
-def test_a_value_outside_its_range_is_refused_with_what_came(values: dict[str, Any], message: str) -> None:
+def test_a_value_outside_its_range_is_refused_with_what_came(
+    values: dict[str, Any], message: str
+) -> None:
     with pytest.raises(NagParameterError, match=message) as refusal:
         NagParams(**values)
     assert all(str(value) in str(refusal.value) for value in values.values())

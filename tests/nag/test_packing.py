@@ -7,7 +7,15 @@ import pytest
 import torch
 from diffusers import WanVideoToVideoPipeline
 
-from nag import NagCoverageError, NagParams, NagTextError, NegativeText, encode_negative_prompt, guide, install
+from nag import (
+    NagCoverageError,
+    NagParams,
+    NagTextError,
+    NegativeText,
+    encode_negative_prompt,
+    guide,
+    install,
+)
 from tests.builders import tiny
 from tests.nag.reference import image, largest_difference, mask, render, text
 
@@ -17,7 +25,11 @@ STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
 
 
 def refused(pipeline: Any, negative: NegativeText, prompt: torch.Tensor, **arguments: Any) -> str:
-    with install(pipeline) as nag, nag.guide(negative, STRONG), pytest.raises(NagTextError) as refusal:
+    with (
+        install(pipeline) as nag,
+        nag.guide(negative, STRONG),
+        pytest.raises(NagTextError) as refusal,
+    ):
         render(pipeline, prompt, **arguments)
     return str(refusal.value)
 
@@ -42,14 +54,18 @@ def test_a_negative_batch_is_held_against_the_guided_half_of_ltx_alone() -> None
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
 @pytest.mark.parametrize("shape", [(1, 7, 15), (7, 16), (1, 0, 16), (0, 7, 16), (1, 1, 7, 16)])
-def test_embeddings_of_the_wrong_shape_are_refused_not_left_unguided(build: Any, shape: tuple[int, ...]) -> None:
+def test_embeddings_of_the_wrong_shape_are_refused_not_left_unguided(
+    build: Any, shape: tuple[int, ...]
+) -> None:
     message = refused(build(), NegativeText(torch.zeros(shape)), text(1, 12, 1))
     assert "0 rows" in message or ("(batch, tokens, 16)" in message and str(shape) in message)
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (2, 7), (7,), (1, 7, 1)])
 def test_a_mask_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
-    message = refused(tiny.ltx_pipeline(), NegativeText(text(1, 7, 2), torch.ones(shape)), text(1, 12, 1))
+    message = refused(
+        tiny.ltx_pipeline(), NegativeText(text(1, 7, 2), torch.ones(shape)), text(1, 12, 1)
+    )
     assert "(1, 7)" in message
     assert str(shape) in message
 
@@ -57,7 +73,9 @@ def test_a_mask_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
 def test_a_prompt_mask_that_is_not_batch_by_tokens_is_refused() -> None:
     bias = torch.zeros(1, 1, 12)
     with_mask: dict[str, Any] = {"prompt_attention_mask": bias}
-    assert "(1, 1, 12)" in refused(tiny.ltx_pipeline(), NegativeText(text(1, 7, 2)), text(1, 12, 1), **with_mask)
+    assert "(1, 1, 12)" in refused(
+        tiny.ltx_pipeline(), NegativeText(text(1, 7, 2)), text(1, 12, 1), **with_mask
+    )
 
 
 def test_a_masked_negative_is_refused_where_the_model_takes_no_mask() -> None:
@@ -107,7 +125,10 @@ def test_a_guide_that_fails_to_start_leaves_no_guidance_behind() -> None:
     pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
     plain = render(pipeline, prompt)
     with install(pipeline) as nag:
-        with pytest.raises(RuntimeError), nag.guide(NegativeText(text(1, 7, 2)), NagParams(nag_scale=1e39)):
+        with (
+            pytest.raises(RuntimeError),
+            nag.guide(NegativeText(text(1, 7, 2)), NagParams(nag_scale=1e39)),
+        ):
             pass  # beyond float32
         assert torch.equal(render(pipeline, prompt), plain)
 
@@ -129,7 +150,10 @@ def test_a_call_that_passes_the_hooks_by_is_refused_guided_or_not() -> None:
         with torch.no_grad(), install(pipeline) as nag:
             render(pipeline, prompt, **arguments)
             for negative in (NegativeText(text(1, 7, 2)), NegativeText(prompt)):
-                with nag.guide(negative, STRONG), pytest.raises(NagTextError, match="by a call of it and stay whole"):
+                with (
+                    nag.guide(negative, STRONG),
+                    pytest.raises(NagTextError, match="by a call of it and stay whole"),
+                ):
                     pipeline.transformer.forward(**calls[0])
 
 
@@ -142,7 +166,9 @@ def test_text_that_is_cut_on_its_way_to_the_processors_is_refused(build: Any) ->
         if hasattr(transformer, "caption_projection")
         else transformer.condition_embedder.text_embedder
     )
-    project.register_forward_hook(lambda _module, _args, projected: projected[:, :10])  # as a parallel plan may
+    project.register_forward_hook(
+        lambda _module, _args, projected: projected[:, :10]
+    )  # as a parallel plan may
     assert "19 tokens, not 10" in refused(pipeline, NegativeText(text(1, 7, 2)), PROMPT)
 
 
@@ -163,7 +189,9 @@ def test_positional_arguments_are_packed_too() -> None:
 def test_the_negative_prompt_is_encoded_as_wan_encodes_its_prompt(length: int | None) -> None:
     pipeline = tiny.wan_pipeline()
     with torch.no_grad():
-        expected, _ = pipeline.encode_prompt("ugly, blurry", None, False, max_sequence_length=length or 512)
+        expected, _ = pipeline.encode_prompt(
+            "ugly, blurry", None, False, max_sequence_length=length or 512
+        )
     negative = encode_negative_prompt(pipeline, "ugly, blurry", length)
     assert negative.attention_mask is None
     assert not negative.embeds.requires_grad
@@ -171,7 +199,9 @@ def test_the_negative_prompt_is_encoded_as_wan_encodes_its_prompt(length: int | 
 
 
 @pytest.mark.parametrize("length", [None, 40])
-def test_the_negative_prompt_is_encoded_with_its_mask_as_ltx_encodes_its_prompt(length: int | None) -> None:
+def test_the_negative_prompt_is_encoded_with_its_mask_as_ltx_encodes_its_prompt(
+    length: int | None,
+) -> None:
     pipeline = tiny.ltx_pipeline()
     with torch.no_grad():
         expected, expected_mask, *_ = pipeline.encode_prompt(

@@ -46,9 +46,13 @@ class Case:
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def case(family: str, batch: int, has_cfg: bool = False, negative_length: int = NEGATIVE_LENGTH) -> Case:
+def case(
+    family: str, batch: int, has_cfg: bool = False, negative_length: int = NEGATIVE_LENGTH
+) -> Case:
     prompt, negative = text(batch, 12, 1), NegativeText(text(batch, negative_length, 2))
-    cfg: dict[str, Any] = {"guidance_scale": 3.0, "negative_prompt_embeds": text(batch, 12, 3)} if has_cfg else {}
+    cfg: dict[str, Any] = (
+        {"guidance_scale": 3.0, "negative_prompt_embeds": text(batch, 12, 3)} if has_cfg else {}
+    )
     if family == "wan":
         return Case(tiny.wan_pipeline, prompt, negative, cfg)
     if family == "wan-2.2":
@@ -60,7 +64,12 @@ def case(family: str, batch: int, has_cfg: bool = False, negative_length: int = 
     if has_cfg:
         cfg["negative_prompt_attention_mask"] = mask(12, 5, 8)[:batch]
     negative = replace(negative, attention_mask=mask(negative_length, 4, 6)[:batch])
-    return Case(tiny.ltx_pipeline, prompt, negative, {"prompt_attention_mask": mask(12, 9, 3)[:batch], **cfg})
+    return Case(
+        tiny.ltx_pipeline,
+        prompt,
+        negative,
+        {"prompt_attention_mask": mask(12, 9, 3)[:batch], **cfg},
+    )
 
 
 def strengths(params: GuidanceParams) -> dict[str, Any]:
@@ -70,7 +79,12 @@ def strengths(params: GuidanceParams) -> dict[str, Any]:
     if isinstance(params, NasaParams):
         return {"method": "nasa", "scale": params.nasa_scale}
     norm = {"l1": 1, "l2": 2}[params.nag_norm]
-    return {"scale": params.nag_scale, "tau": params.nag_tau, "alpha": params.nag_alpha, "norm": norm}
+    return {
+        "scale": params.nag_scale,
+        "tau": params.nag_tau,
+        "alpha": params.nag_alpha,
+        "norm": norm,
+    }
 
 
 def ours(case: Case, params: GuidanceParams, pipeline: Any = None) -> torch.Tensor:
@@ -96,7 +110,9 @@ def plain(case: Case) -> torch.Tensor:
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("has_cfg", [False, True])
 @pytest.mark.parametrize("family", ["wan", "ltx"])
-def test_every_method_is_its_published_formula(family: str, has_cfg: bool, batch: int, params: GuidanceParams) -> None:
+def test_every_method_is_its_published_formula(
+    family: str, has_cfg: bool, batch: int, params: GuidanceParams
+) -> None:
     chosen = case(family, batch, has_cfg)
     guided, unguided = ours(chosen, params), plain(chosen)
     assert largest_difference(guided, by_hand(chosen, params)) < 4 * CLOSE
@@ -113,7 +129,9 @@ def test_rivals_on_two_transformers_and_beside_image_tokens_are_their_formulas(
     chosen = case(family, batch, has_cfg)
     guided = ours(chosen, params)
     assert largest_difference(guided, by_hand(chosen, params)) < 4 * CLOSE
-    assert largest_difference(guided, plain(chosen)) > FAR / 10  # 512 tokens of prompt outweigh a short negative
+    assert (
+        largest_difference(guided, plain(chosen)) > FAR / 10
+    )  # 512 tokens of prompt outweigh a short negative
 
 
 @pytest.mark.parametrize("params", RIVALS)
@@ -138,12 +156,19 @@ def test_a_strength_of_none_is_the_plain_pipeline_bit_for_bit(
 
 @pytest.mark.parametrize("params", METHODS)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_the_unconditional_half_of_ltx_is_left_alone_bit_for_bit(batch: int, params: GuidanceParams) -> None:
+def test_the_unconditional_half_of_ltx_is_left_alone_bit_for_bit(
+    batch: int, params: GuidanceParams
+) -> None:
     chosen = case("ltx", batch, has_cfg=True)
     halves: list[tuple[torch.Tensor, ...]] = []
-    for render_with in (ours, lambda case, _, pipeline: render(pipeline, case.prompt, **case.arguments)):
+    for render_with in (
+        ours,
+        lambda case, _, pipeline: render(pipeline, case.prompt, **case.arguments),
+    ):
         pipeline, outputs = chosen.build(), list[torch.Tensor]()
-        pipeline.transformer.register_forward_hook(lambda *args, into=outputs: into.append(args[2][0]))
+        pipeline.transformer.register_forward_hook(
+            lambda *args, into=outputs: into.append(args[2][0])
+        )
         render_with(chosen, params, pipeline)
         halves.append(outputs[0].chunk(2))
     (unconditional, conditional), (plain_unconditional, plain_conditional) = halves
@@ -160,8 +185,13 @@ def test_vsf_takes_wans_negative_without_the_zero_rows_behind_it() -> None:
     long = replace(short, negative=NegativeText(padded(short.negative.embeds, 40)))
     assert largest_difference(ours(long, VSF), ours(short, VSF)) < CLOSE
     assert largest_difference(ours(long, VSF), by_hand(short, VSF)) < CLOSE
-    assert largest_difference(by_hand(long, VSF), by_hand(short, VSF)) > FAR  # what padding would have done
-    for params in (NAG, NASA):  # these attend to the negative as the model was trained to: with its padding
+    assert (
+        largest_difference(by_hand(long, VSF), by_hand(short, VSF)) > FAR
+    )  # what padding would have done
+    for params in (
+        NAG,
+        NASA,
+    ):  # these attend to the negative as the model was trained to: with its padding
         assert largest_difference(ours(long, params), by_hand(long, params)) < CLOSE
 
 
@@ -171,7 +201,8 @@ def test_vsf_takes_each_row_of_a_wan_batch_without_its_own_padding() -> None:
     negative[1, 3:] = 0
     batch = replace(chosen, negative=NegativeText(negative))
     with cross_attention_by_hand(
-        pipeline := chosen.build(), Guidance(negative, mask(NEGATIVE_LENGTH, NEGATIVE_LENGTH, 3), **strengths(VSF))
+        pipeline := chosen.build(),
+        Guidance(negative, mask(NEGATIVE_LENGTH, NEGATIVE_LENGTH, 3), **strengths(VSF)),
     ):
         truth = render(pipeline, chosen.prompt)
     assert largest_difference(ours(batch, VSF), truth) < CLOSE
@@ -188,7 +219,10 @@ def test_vsf_leaves_masked_tokens_of_ltx_out() -> None:
     chosen = case("ltx", 1)
     other = chosen.negative.embeds.clone()
     other[:, 4:] = 50 * text(1, 3, 11)
-    assert torch.equal(ours(replace(chosen, negative=replace(chosen.negative, embeds=other)), VSF), ours(chosen, VSF))
+    assert torch.equal(
+        ours(replace(chosen, negative=replace(chosen.negative, embeds=other)), VSF),
+        ours(chosen, VSF),
+    )
 
 
 def test_a_vsf_bias_that_is_large_leaves_the_prompt_alone() -> None:
@@ -204,7 +238,9 @@ def test_the_method_may_change_from_call_to_call_on_one_installation(family: str
     with install(pipeline) as nag:
         for params in (*METHODS, *reversed(METHODS)):
             with nag.guide(chosen.negative, params):
-                assert torch.equal(render(pipeline, chosen.prompt, **chosen.arguments), ours(chosen, params))
+                assert torch.equal(
+                    render(pipeline, chosen.prompt, **chosen.arguments), ours(chosen, params)
+                )
         assert torch.equal(render(pipeline, chosen.prompt, **chosen.arguments), plain(chosen))
         assert str(nag.check_coverage()) == "2 of 2"
 
@@ -226,7 +262,9 @@ def test_parameters_of_no_method_are_refused_and_leave_no_guidance_behind() -> N
     pipeline, wrong = chosen.build(), {"nag_scale": 9}
     with install(pipeline) as nag:
         with (
-            pytest.raises(NagParameterError, match="one of NagParams, VsfParams, NasaParams, not dict"),
+            pytest.raises(
+                NagParameterError, match="one of NagParams, VsfParams, NasaParams, not dict"
+            ),
             nag.guide(chosen.negative, wrong),  # pyright: ignore[reportArgumentType]
         ):
             pass
@@ -235,7 +273,9 @@ def test_parameters_of_no_method_are_refused_and_leave_no_guidance_behind() -> N
 
 @pytest.mark.parametrize("params", RIVALS)
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
-def test_one_with_statement_guides_by_text_with_any_method(build: Callable[[], Any], params: GuidanceParams) -> None:
+def test_one_with_statement_guides_by_text_with_any_method(
+    build: Callable[[], Any], params: GuidanceParams
+) -> None:
     pipeline, prompt = build(), text(1, 12, 1)
     unguided = render(pipeline, prompt)
     with guide(pipeline, "blurry", params):
@@ -256,7 +296,10 @@ def test_half_precision_pipelines_are_guided_and_finite(
     half = replace(
         chosen,
         prompt=chosen.prompt.to(dtype),
-        arguments={**chosen.arguments, "negative_prompt_embeds": chosen.arguments["negative_prompt_embeds"].to(dtype)},
+        arguments={
+            **chosen.arguments,
+            "negative_prompt_embeds": chosen.arguments["negative_prompt_embeds"].to(dtype),
+        },
     )
     pipeline = chosen.build()
     pipeline.transformer.to(dtype)

@@ -37,7 +37,9 @@ def test_a_shape_that_no_video_has_is_refused(values: tuple[int, int, int], mess
         ((8, 1.0, None, 2**63), "seed must be between 0 and"),
     ],
 )
-def test_sampling_outside_its_range_is_refused(values: tuple[int, float, float | None, int], message: str) -> None:
+def test_sampling_outside_its_range_is_refused(
+    values: tuple[int, float, float | None, int], message: str
+) -> None:
     with pytest.raises(RequestError, match=message):
         SamplingParams(*values)
 
@@ -71,7 +73,9 @@ def test_a_rate_that_no_player_has_is_refused(fps: float) -> None:
 
 def request_of(method: GuidanceMethod, **changes: Any) -> GenerationRequest:
     guidance_scale = 3.0 if "cfg" in method else 1.0
-    return replace(REQUEST, method=method, sampling=SamplingParams(8, guidance_scale, None, 0), **changes)
+    return replace(
+        REQUEST, method=method, sampling=SamplingParams(8, guidance_scale, None, 0), **changes
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,9 @@ def test_a_method_says_what_the_negative_prompt_does(
 
 @pytest.mark.parametrize("method", ["nag", "vsf", "nasa", "cfg+nag"])
 @pytest.mark.parametrize("negative_prompt", ["", " \n"])
-def test_attention_is_left_alone_without_a_negative_prompt(method: GuidanceMethod, negative_prompt: str) -> None:
+def test_attention_is_left_alone_without_a_negative_prompt(
+    method: GuidanceMethod, negative_prompt: str
+) -> None:
     assert request_of(method, negative_prompt=negative_prompt).attention_params is None
 
 
@@ -109,7 +115,9 @@ def test_attention_is_left_alone_without_a_negative_prompt(method: GuidanceMetho
         ("nasa", {"nasa": NasaParams(nasa_scale=0)}),
     ],
 )
-def test_attention_is_left_alone_at_no_strength(method: GuidanceMethod, changes: dict[str, Any]) -> None:
+def test_attention_is_left_alone_at_no_strength(
+    method: GuidanceMethod, changes: dict[str, Any]
+) -> None:
     assert request_of(method, **changes).attention_params is None
 
 
@@ -120,10 +128,22 @@ def test_a_negative_prompt_that_nag_does_not_take_is_left_to_classifier_free_gui
 @pytest.mark.parametrize(
     ("method", "guidance_scale", "message"),
     [
-        ("cfg", 1.0, "guidance_scale must be above 1 for the method cfg, not 1.*: raise it, or use a method without"),
+        (
+            "cfg",
+            1.0,
+            "guidance_scale must be above 1 for the method cfg, not 1.*: raise it, or use a method without",
+        ),
         ("cfg+nag", 1.0, "guidance_scale must be above 1 for the method cfg.nag"),
-        ("nag", 5.0, "guidance_scale is 5, but .*: use method cfg.nag, or leave guidance_scale out"),
-        ("none", 1.5, "guidance_scale is 1.5, but .*: use method cfg or cfg.nag, or leave guidance_scale out"),
+        (
+            "nag",
+            5.0,
+            "guidance_scale is 5, but .*: use method cfg.nag, or leave guidance_scale out",
+        ),
+        (
+            "none",
+            1.5,
+            "guidance_scale is 1.5, but .*: use method cfg or cfg.nag, or leave guidance_scale out",
+        ),
         ("vsf", 2.0, "the method vsf runs no classifier-free guidance"),
         ("nasa", 2.0, "the method nasa runs no classifier-free guidance"),
         ("apg", 1.0, "method must be one of none, cfg, nag, vsf, nasa, cfg.nag, not 'apg'"),

@@ -61,7 +61,13 @@ class PlannedClip:
     def name(self) -> str:
         """Without what a clip's name may not hold."""
         task = self.task
-        words = (self.block.model, f"{self.block.num_steps}-steps", self.setting.name, task.attribute, task.case)
+        words = (
+            self.block.model,
+            f"{self.block.num_steps}-steps",
+            self.setting.name,
+            task.attribute,
+            task.case,
+        )
         return re.sub(r"[^A-Za-z0-9.]+", "-", "-".join((*words, f"{task.index:04d}")))
 
     @property
@@ -83,7 +89,9 @@ def interleaved_tasks(
     attributes: tuple[str, ...], cases: tuple[Case, ...], num_tasks: int, series: Series = "measure"
 ) -> tuple[NegationTask, ...]:
     """The first tasks of each attribute and case, taking turns."""
-    sequences = [draw_tasks(attribute, case, num_tasks, series) for attribute in attributes for case in cases]
+    sequences = [
+        draw_tasks(attribute, case, num_tasks, series) for attribute in attributes for case in cases
+    ]
     return tuple(task for task in chain.from_iterable(zip_longest(*sequences)) if task is not None)
 
 

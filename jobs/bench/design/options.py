@@ -17,10 +17,22 @@ QUICK_METHODS = ("none", "cfg", "nag")
 ATTRIBUTES = ("colour", "shape", "background", "motion")
 CASES = ("open", "hard")
 PRECISION = "precision"  # a slice of two models, not of settings
-SLICE_NAMES = ("scale-alpha", "scale-tau", "range", "norm", "guidance-scale", "vsf", "nasa", PRECISION)
+SLICE_NAMES = (
+    "scale-alpha",
+    "scale-tau",
+    "range",
+    "norm",
+    "guidance-scale",
+    "vsf",
+    "nasa",
+    PRECISION,
+)
 QUICK_SLICES = ("norm", PRECISION)
 MAX_FEW_STEPS = 4  # a model that renders in so few steps by default was distilled for it
-FEW_STEPS, MANY_STEPS = (4, 1, 2, 8), (25, 4, 8)  # the main number of steps first, then those of the curve
+FEW_STEPS, MANY_STEPS = (
+    (4, 1, 2, 8),
+    (25, 4, 8),
+)  # the main number of steps first, then those of the curve
 DEFAULT_CFG_SCALE = 2.0  # for models whose YAML says 1, as distilled ones do: the mildest loss in the sweep of scales
 CLIP_SHAPE = (17, 64, 64)  # what the judge reads
 
@@ -40,7 +52,10 @@ class Sizes:
     judge_clips: int
 
 
-STANDARD: dict[BenchKind, Sizes] = {"negatives": Sizes(50, 24, 100), "parameters": Sizes(40, 0, 100)}
+STANDARD: dict[BenchKind, Sizes] = {
+    "negatives": Sizes(50, 24, 100),
+    "parameters": Sizes(40, 0, 100),
+}
 QUICK = Sizes(2, 0, 3)
 
 
@@ -95,7 +110,9 @@ class BenchOptions:
         return FEW_STEPS if config.sampling.num_inference_steps <= MAX_FEW_STEPS else MANY_STEPS
 
 
-def find_models(options: BenchOptions, catalog: ModelCatalog) -> tuple[list[ModelConfig], list[str]]:
+def find_models(
+    options: BenchOptions, catalog: ModelCatalog
+) -> tuple[list[ModelConfig], list[str]]:
     """The models to measure, and of those that nobody named the ones whose weights are not here.
 
     Raises:
@@ -117,8 +134,12 @@ def find_models(options: BenchOptions, catalog: ModelCatalog) -> tuple[list[Mode
         sampling = config.sampling
         if (sampling.num_frames, sampling.height, sampling.width) != CLIP_SHAPE:
             frames, height, width = CLIP_SHAPE
-            raise RefusedError(f"{name}: the judge reads Shapes clips of {frames} frames of {width}x{height} alone")
+            raise RefusedError(
+                f"{name}: the judge reads Shapes clips of {frames} frames of {width}x{height} alone"
+            )
         known.append(config)
     if not known:
-        raise RefusedError(f"none of {', '.join(MODELS)} is here; nagfarm models says what is missing")
+        raise RefusedError(
+            f"none of {', '.join(MODELS)} is here; nagfarm models says what is missing"
+        )
     return (known[:1] if options.is_quick and not options.models else known), missing

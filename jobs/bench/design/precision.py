@@ -22,8 +22,12 @@ def write_variant(config: ModelConfig, folder: Path) -> None:
     """
     path = model_paths().get(config.name)
     if path is None:
-        raise RefusedError(f"{config.name} does not come with nagfarm: leave the slice precision out (--slice)")
+        raise RefusedError(
+            f"{config.name} does not come with nagfarm: leave the slice precision out (--slice)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     dtype = OTHER_DTYPE[config.dtype]
     changed = {"dtype": dtype, "description": f"{config.name} in {dtype}, for a benchmark"}
-    OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), changed), folder / f"{variant_name(config)}.yaml")
+    OmegaConf.save(
+        OmegaConf.merge(OmegaConf.load(path), changed), folder / f"{variant_name(config)}.yaml"
+    )

@@ -30,7 +30,11 @@ class Slice:
 
 
 def numbers_axis(name: str, *values: float) -> Axis:
-    return Axis(name, tuple(f"{value:g}" for value in values), tuple(((name, float(value)),) for value in values))
+    return Axis(
+        name,
+        tuple(f"{value:g}" for value in values),
+        tuple(((name, float(value)),) for value in values),
+    )
 
 
 RANGES = ((0.0, 0.25), (0.0, 0.5), (0.0, 0.75), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))
@@ -47,7 +51,9 @@ SLICES = (
     Slice("range", "nag", RANGE_AXIS),
     Slice("norm", "nag", NORM_AXIS),
     Slice("guidance-scale", "cfg", numbers_axis("guidance_scale", 1.5, 2, 3, 5, 8)),
-    Slice("vsf", "vsf", numbers_axis("vsf_scale", 0.5, 1, 2, 4), numbers_axis("vsf_bias", 0, 0.2, 1)),
+    Slice(
+        "vsf", "vsf", numbers_axis("vsf_scale", 0.5, 1, 2, 4), numbers_axis("vsf_bias", 0, 0.2, 1)
+    ),
     Slice("nasa", "nasa", numbers_axis("nasa_scale", 0.1, 0.3, 0.6, 1.0)),
 )
 assert (*(a_slice.name for a_slice in SLICES), PRECISION) == SLICE_NAMES
@@ -63,8 +69,13 @@ def slice_setting(config: ModelConfig, a_slice: Slice, x: int, y: int | None = N
     chosen = {name: value for name, value in sorted(fields.items()) if value != defaults[name]}
     if a_slice.method == "cfg":
         chosen["guidance_scale"] = fields["guidance_scale"]
-    shown = (f"{name}={value if isinstance(value, str) else format(value, 'g')}" for name, value in chosen.items())
-    return Setting(" ".join((a_slice.method, *shown)), (("method", a_slice.method), *chosen.items()))
+    shown = (
+        f"{name}={value if isinstance(value, str) else format(value, 'g')}"
+        for name, value in chosen.items()
+    )
+    return Setting(
+        " ".join((a_slice.method, *shown)), (("method", a_slice.method), *chosen.items())
+    )
 
 
 def has_steps(config: ModelConfig, setting: Setting, num_steps: int) -> bool:
@@ -75,13 +86,19 @@ def has_steps(config: ModelConfig, setting: Setting, num_steps: int) -> bool:
     return any(params.is_active_at(step, num_steps) for step in range(num_steps))
 
 
-def sweep_settings(config: ModelConfig, num_steps: int, slices: tuple[Slice, ...]) -> tuple[Setting, ...]:
+def sweep_settings(
+    config: ModelConfig, num_steps: int, slices: tuple[Slice, ...]
+) -> tuple[Setting, ...]:
     """No guidance, and every setting of the slices once."""
     settings = [Setting(PLAIN, (("method", PLAIN),))]
     for a_slice in slices:
         ys = range(len(a_slice.y.points)) if a_slice.y is not None else (None,)
-        settings += [slice_setting(config, a_slice, x, y) for y in ys for x in range(len(a_slice.x.points))]
-    return tuple(setting for setting in dict.fromkeys(settings) if has_steps(config, setting, num_steps))
+        settings += [
+            slice_setting(config, a_slice, x, y) for y in ys for x in range(len(a_slice.x.points))
+        ]
+    return tuple(
+        setting for setting in dict.fromkeys(settings) if has_steps(config, setting, num_steps)
+    )
 
 
 def _defaults(config: ModelConfig) -> dict[str, str | float]:

@@ -55,7 +55,9 @@ class Seen:
         verdict = dict(entry["verdict"])
         if verdict["moved_px"] is not None:
             verdict["moved_px"] = tuple(verdict["moved_px"])
-        return cls(Verdict(**verdict), tuple(entry["features"]), entry["run_id"], entry["denoise_s"])
+        return cls(
+            Verdict(**verdict), tuple(entry["features"]), entry["run_id"], entry["denoise_s"]
+        )
 
 
 def open_cache(folder: Path, encoding: EncodingConfig) -> LineCache:
@@ -67,15 +69,26 @@ def open_cache(folder: Path, encoding: EncodingConfig) -> LineCache:
 
 
 def look_at_all(
-    cache: LineCache, looks: Iterable[tuple[str, Look]], num_processes: int, console: Console, what: str
+    cache: LineCache,
+    looks: Iterable[tuple[str, Look]],
+    num_processes: int,
+    console: Console,
+    what: str,
 ) -> None:
     """Fills the cache with what it lacks, by key."""
     missing = [(key, look) for key, look in dict(looks).items() if key not in cache]
     if not missing:
         return
     console.print(f"{what} {len(missing):,} clips in {num_processes} processes", highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    context = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may hang
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork of a process with torch's threads may hang
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
         ProcessPoolExecutor(num_processes, context, initializer=features.use_one_thread) as pool,
@@ -127,7 +140,9 @@ def _look_at_truth(task: NegationTask, replicate: int, encoding: EncodingConfig)
 def _look_at_broken(kind: str, index: int, encoding: EncodingConfig) -> Entry:
     clip, frames = draw_broken(kind, index)
     entry = _look_at_mp4(_encoded(frames, encoding), has_features=False)
-    is_right = all(entry["verdict"][attribute] == getattr(clip, attribute) for attribute in ATTRIBUTES)
+    is_right = all(
+        entry["verdict"][attribute] == getattr(clip, attribute) for attribute in ATTRIBUTES
+    )
     return {**entry, "is_right": is_right}
 
 

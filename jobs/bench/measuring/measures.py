@@ -79,7 +79,9 @@ def is_unread(task: NegationTask, seen: Seen) -> bool:
 
 
 def is_faithful(task: NegationTask, seen: Seen) -> bool:
-    return all(getattr(seen.verdict, attribute) == value for attribute, value in task.required.items())
+    return all(
+        getattr(seen.verdict, attribute) == value for attribute, value in task.required.items()
+    )
 
 
 def is_clean(_task: NegationTask, seen: Seen) -> bool:
@@ -90,17 +92,24 @@ def progress(task: NegationTask, seen: Seen) -> float | None:
     """How far a clip moves where its prompt says, over how far a true one does; None where that is undefined."""
     if task.direction is None or seen.verdict.moved_px is None:
         return None
-    along = sum(moved * axis for moved, axis in zip(seen.verdict.moved_px, task.direction, strict=True))
+    along = sum(
+        moved * axis for moved, axis in zip(seen.verdict.moved_px, task.direction, strict=True)
+    )
     return along / TRUE_TRAVEL_PX
 
 
-def column(tasks: list[NegationTask], answers: Answers, read: Callable[[NegationTask, Seen], bool]) -> Numbers:
+def column(
+    tasks: list[NegationTask], answers: Answers, read: Callable[[NegationTask, Seen], bool]
+) -> Numbers:
     """A one for each task whose answer is so."""
     return np.array([read(task, answers[task.key]) for task in tasks], dtype=np.float64)
 
 
 def compare(
-    tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers, read: Callable[[NegationTask, Seen], bool]
+    tasks: tuple[NegationTask, ...],
+    ours: Answers,
+    theirs: Answers,
+    read: Callable[[NegationTask, Seen], bool],
 ) -> Estimate:
     """The share of ours that is so minus the share of theirs, paired."""
     pairs = [task for task in tasks if task.key in ours and task.key in theirs]
@@ -112,13 +121,17 @@ def compare_cost(tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers
     pairs = [
         (ours[task.key].denoise_s, theirs[task.key].denoise_s)
         for task in tasks
-        if task.key in ours and task.key in theirs and ours[task.key].run_id == theirs[task.key].run_id
+        if task.key in ours
+        and task.key in theirs
+        and ours[task.key].run_id == theirs[task.key].run_id
     ]
     seconds = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     return median_ratio(seconds[:, 0], seconds[:, 1])
 
 
-def measure(tasks: tuple[NegationTask, ...], ours: Answers, plain: Answers, truth: Answers) -> Figures:
+def measure(
+    tasks: tuple[NegationTask, ...], ours: Answers, plain: Answers, truth: Answers
+) -> Figures:
     """All figures of one setting.
 
     Args:
@@ -129,7 +142,9 @@ def measure(tasks: tuple[NegationTask, ...], ours: Answers, plain: Answers, trut
     done = [task for task in tasks if task.key in ours]
     pairs = [task for task in done if task.key in plain]
     moving = [(progress(task, ours[task.key]), progress(task, plain[task.key])) for task in pairs]
-    both_moving = np.array([pair for pair in moving if None not in pair], dtype=np.float64).reshape(-1, 2)
+    both_moving = np.array([pair for pair in moving if None not in pair], dtype=np.float64).reshape(
+        -1, 2
+    )
     own_moving = [moved for task in done if (moved := progress(task, ours[task.key])) is not None]
     seconds = [ours[task.key].denoise_s for task in done]
     return Figures(
@@ -157,7 +172,9 @@ def measure_distance(tasks: list[NegationTask], ours: Answers, theirs: Answers) 
     if len(tasks) < 2:
         return UNDEFINED
     our_points, their_points = points(tasks, ours), points(tasks, theirs)
-    return jackknife(lambda rows: frechet_distance(our_points[rows], their_points[rows]), len(tasks), (0, np.inf))
+    return jackknife(
+        lambda rows: frechet_distance(our_points[rows], their_points[rows]), len(tasks), (0, np.inf)
+    )
 
 
 def points(tasks: Iterable[NegationTask], answers: Answers) -> Numbers:

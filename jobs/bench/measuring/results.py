@@ -73,12 +73,18 @@ def answers_by_setting(
     }
 
 
-def truths(tasks: tuple[NegationTask, ...], cache: LineCache, replicate: int) -> dict[TaskKey, Seen]:
+def truths(
+    tasks: tuple[NegationTask, ...], cache: LineCache, replicate: int
+) -> dict[TaskKey, Seen]:
     return {task.key: Seen.of(cache[truth_key(task, replicate)]) for task in tasks}
 
 
 def table_rows(
-    block: Block, answers: Mapping[Setting, Answers], cache: LineCache, *, is_pooled_only: bool = False
+    block: Block,
+    answers: Mapping[Setting, Answers],
+    cache: LineCache,
+    *,
+    is_pooled_only: bool = False,
 ) -> Iterator[Row]:
     """A row for each setting and case, pooled over the attributes, and one for each attribute."""
     by_name = {setting.name: answers[setting] for setting in block.settings}
@@ -88,7 +94,9 @@ def table_rows(
         attributes = () if is_pooled_only else dict.fromkeys(task.attribute for task in of_case)
         for attribute in (POOLED, *attributes):
             tasks = tuple(task for task in of_case if attribute in (POOLED, task.attribute))
-            truth, second = (truths(tasks, cache, replicate) for replicate in range(TRUTH_REPLICATES))
+            truth, second = (
+                truths(tasks, cache, replicate) for replicate in range(TRUTH_REPLICATES)
+            )
             floor = frechet_distance(points(tasks, second), points(tasks, truth))
             for setting in block.settings:
                 ours = answers[setting]

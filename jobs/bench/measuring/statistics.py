@@ -45,7 +45,11 @@ def share(flags: Numbers) -> Estimate:
     found = float(flags.mean())
     centre = (found + Z_95**2 / (2 * num)) / (1 + Z_95**2 / num)
     half = Z_95 / (1 + Z_95**2 / num) * np.sqrt(found * (1 - found) / num + Z_95**2 / (4 * num**2))
-    return Estimate(found, max(0.0, min(found, float(centre - half))), min(1.0, max(found, float(centre + half))))
+    return Estimate(
+        found,
+        max(0.0, min(found, float(centre - half))),
+        min(1.0, max(found, float(centre + half))),
+    )
 
 
 def bootstrap(statistic: Callable[..., Numbers], *columns: Numbers) -> Estimate:
@@ -76,7 +80,11 @@ def difference(ours: Numbers, theirs: Numbers) -> Estimate:
 
 
 def ratio_of_means(ours: Numbers, theirs: Numbers) -> Estimate:
-    return bootstrap(lambda a, b: np.where(b.mean(axis=1) == 0, NAN, a.mean(axis=1) / b.mean(axis=1)), ours, theirs)
+    return bootstrap(
+        lambda a, b: np.where(b.mean(axis=1) == 0, NAN, a.mean(axis=1) / b.mean(axis=1)),
+        ours,
+        theirs,
+    )
 
 
 def median_ratio(ours: Numbers, theirs: Numbers) -> Estimate:
@@ -100,7 +108,9 @@ def suppression(guided: Numbers, plain: Numbers) -> Estimate:
 
 
 def jackknife(
-    statistic: Callable[[NDArray[np.intp]], float], num: int, bounds: tuple[float, float] = (-np.inf, np.inf)
+    statistic: Callable[[NDArray[np.intp]], float],
+    num: int,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
     """A statistic of `num` rows, with a normal interval whose width comes from leaving out blocks of rows.
 
@@ -118,7 +128,9 @@ def jackknife(
     without = np.array([statistic(rows[rows % num_blocks != block]) for block in range(num_blocks)])
     if np.isnan(value) or np.isnan(without).any():
         return Estimate(value, NAN, NAN)
-    half = Z_95 * float(np.sqrt((num_blocks - 1) / num_blocks * ((without - without.mean()) ** 2).sum()))
+    half = Z_95 * float(
+        np.sqrt((num_blocks - 1) / num_blocks * ((without - without.mean()) ** 2).sum())
+    )
     if half == 0:
         return Estimate(value, NAN, NAN)
     return Estimate(value, max(bounds[0], value - half), min(bounds[1], value + half))

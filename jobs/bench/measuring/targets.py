@@ -42,24 +42,37 @@ def _targets(key: tuple[str, int, str], methods: dict[str, Row]) -> Iterator[Tar
     figures, num_steps = nag.figures, key[1]
     if num_steps == FEW_STEPS:
         kept = figures.suppression
-        yield _target(key, "NAG suppression", f">= {MIN_SUPPRESSION}", kept, kept.value >= MIN_SUPPRESSION)
-        for name, lost in (("fidelity", figures.fidelity_to_none), ("clean", figures.clean_to_none)):
-            yield _target(key, f"NAG {name} against none", f">= -{MAX_LOSS}", lost, lost.value >= -MAX_LOSS)
+        yield _target(
+            key, "NAG suppression", f">= {MIN_SUPPRESSION}", kept, kept.value >= MIN_SUPPRESSION
+        )
+        for name, lost in (
+            ("fidelity", figures.fidelity_to_none),
+            ("clean", figures.clean_to_none),
+        ):
+            yield _target(
+                key, f"NAG {name} against none", f">= -{MAX_LOSS}", lost, lost.value >= -MAX_LOSS
+            )
         if cfg is not None:
             fidelity, clean = cfg.to_nag.fidelity, cfg.to_nag.clean
             is_worse = fidelity.high < 0 or clean.high < 0
             found = f"fidelity {shown(fidelity)}, clean {shown(clean)}"
             is_met = is_worse if fidelity.is_defined else None
-            yield Target(*key, "CFG against NAG", "fidelity or clean below 0, interval too", found, is_met)
+            yield Target(
+                *key, "CFG against NAG", "fidelity or clean below 0, interval too", found, is_met
+            )
     if num_steps == MANY_STEPS and cfg is not None:
         ours, theirs, cost = figures.suppression, cfg.figures.suppression, nag.to_cfg.cost
         is_level = ours.value >= theirs.value if ours.is_defined and theirs.is_defined else None
         found = f"{shown(ours)} against {shown(theirs)}"
         yield Target(*key, "NAG suppression", "at least CFG's", found, is_level)
-        yield _target(key, "NAG cost against CFG", f"< {MAX_COST_TO_CFG}", cost, cost.value < MAX_COST_TO_CFG)
+        yield _target(
+            key, "NAG cost against CFG", f"< {MAX_COST_TO_CFG}", cost, cost.value < MAX_COST_TO_CFG
+        )
 
 
-def _target(key: tuple[str, int, str], name: str, goal: str, found: Estimate, is_met: bool) -> Target:
+def _target(
+    key: tuple[str, int, str], name: str, goal: str, found: Estimate, is_met: bool
+) -> Target:
     return Target(*key, name, goal, shown(found), is_met if found.is_defined else None)
 
 

@@ -56,7 +56,11 @@ def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
         for row in cells:
             x, y = row.figures.fidelity, row.figures.suppression
             if x.is_defined and y.is_defined:
-                style = {"fmt": "o", "color": COLOURS[row.setting.method], "label": row.setting.name}
+                style = {
+                    "fmt": "o",
+                    "color": COLOURS[row.setting.method],
+                    "label": row.setting.name,
+                }
                 axis.errorbar(
                     x.value,
                     y.value,
@@ -65,7 +69,9 @@ def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
                     capsize=2,
                     **style,
                 )
-        axis.set(title=f"{model}, {num_steps} steps, {case}", xlabel="fidelity", ylabel="suppression")
+        axis.set(
+            title=f"{model}, {num_steps} steps, {case}", xlabel="fidelity", ylabel="suppression"
+        )
         axis.set_ylim(top=1.03)
         axis.grid(alpha=0.3)
         add_legend(axis)
@@ -82,12 +88,19 @@ def draw_clean_curve(rows: Iterable[Row], path: Path) -> None:
     for axis, (model, lines) in zip(axes, panels.items(), strict=False):
         steps: set[int] = set()
         for name, cells in lines.items():
-            points = sorted((row.num_steps, row.figures.clean) for row in cells if row.figures.clean.is_defined)
+            points = sorted(
+                (row.num_steps, row.figures.clean) for row in cells if row.figures.clean.is_defined
+            )
             if not points:
                 continue
             steps.update(num_steps for num_steps, _ in points)
             colour = COLOURS[cells[0].setting.method]
-            axis.plot(*zip(*((x, y.value) for x, y in points), strict=True), "o-", color=colour, label=name)
+            axis.plot(
+                *zip(*((x, y.value) for x, y in points), strict=True),
+                "o-",
+                color=colour,
+                label=name,
+            )
             xs, lows, highs = zip(*((x, y.low, y.high) for x, y in points), strict=True)
             axis.fill_between(xs, lows, highs, color=colour, alpha=0.1)
         axis.set_xscale("log")
@@ -119,17 +132,28 @@ def draw_heat_maps(
         axis.set_yticks(range(len(ticks[1])), ticks[1])
         axis.set(title=name, xlabel=axes_names[0], ylabel=axes_names[1])
         for (y, x), value in _cells(values):
-            axis.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
+            axis.text(
+                x,
+                y,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                color="white" if value < 0.6 else "black",
+            )
         figure.colorbar(image, ax=axis)
     figure.suptitle(title)
     figure.savefig(path, dpi=DPI)
 
 
-def draw_lines(title: str, name: str, ticks: list[str], lines: dict[str, list[Estimate]], path: Path) -> None:
+def draw_lines(
+    title: str, name: str, ticks: list[str], lines: dict[str, list[Estimate]], path: Path
+) -> None:
     """A one-dimensional slice: a line a figure, over settings that need not be numbers."""
     figure, (axis,) = make_axes(1, max(5.0, 1.1 * len(ticks)), 3.8)
     for label, estimates in lines.items():
-        points = [(index, estimate) for index, estimate in enumerate(estimates) if estimate.is_defined]
+        points = [
+            (index, estimate) for index, estimate in enumerate(estimates) if estimate.is_defined
+        ]
         if points:
             xs, ys = [index for index, _ in points], [estimate.value for _, estimate in points]
             downs, ups = zip(*(_bars(estimate) for _, estimate in points), strict=True)

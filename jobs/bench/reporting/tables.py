@@ -30,7 +30,9 @@ def _csv_line(row: Row) -> dict[str, str]:
         "steps": str(row.num_steps),
         "setting": row.setting.name,
         "method": row.setting.method,
-        "parameters": " ".join(f"{name}={value}" for name, value in row.setting.fields if name != "method"),
+        "parameters": " ".join(
+            f"{name}={value}" for name, value in row.setting.fields if name != "method"
+        ),
         "case": row.case,
         "attribute": row.attribute,
         "is_main": str(row.is_main),
@@ -49,7 +51,11 @@ def _csv_cells(name: str, value: Estimate | float) -> dict[str, str]:
         return {name: str(value)}
     if isinstance(value, float):
         return {name: _number(value)}
-    return {name: _number(value.value), f"{name}_low": _number(value.low), f"{name}_high": _number(value.high)}
+    return {
+        name: _number(value.value),
+        f"{name}_low": _number(value.low),
+        f"{name}_high": _number(value.high),
+    }
 
 
 def _number(value: float) -> str:
@@ -86,7 +92,18 @@ def _plain(value: float) -> str:
 
 def curve_table(rows: Iterable[Row]) -> str:
     """What becomes of a method as steps are added, pooled over the attributes."""
-    head = ("model", "case", "method", "steps", "clips", "suppression", "fidelity", "clean", "motion", "cost")
+    head = (
+        "model",
+        "case",
+        "method",
+        "steps",
+        "clips",
+        "suppression",
+        "fidelity",
+        "clean",
+        "motion",
+        "cost",
+    )
     pooled = [row for row in rows if row.attribute == POOLED]
     ordered = sorted(pooled, key=lambda row: (row.model, row.case, row.setting.name, row.num_steps))
     lines = [
@@ -102,14 +119,25 @@ def curve_table(rows: Iterable[Row]) -> str:
 
 def target_table(targets: Iterable[Target]) -> str:
     head = ("model", "steps", "case", "target", "goal", "found", "")
-    lines = [(t.model, f"{t.num_steps}", t.case, t.name, t.goal, t.found, STATES[t.is_met]) for t in targets]
-    return markdown_table(head, lines) if lines else f"None: targets are for {FEW_STEPS} and {MANY_STEPS} steps.\n"
+    lines = [
+        (t.model, f"{t.num_steps}", t.case, t.name, t.goal, t.found, STATES[t.is_met])
+        for t in targets
+    ]
+    return (
+        markdown_table(head, lines)
+        if lines
+        else f"None: targets are for {FEW_STEPS} and {MANY_STEPS} steps.\n"
+    )
 
 
 def judge_table(errors: Iterable[KindError]) -> str:
     head = ("clips that are", "clips", "called clean", "all attributes right")
     return markdown_table(
-        head, [(error.kind, f"{error.num_clips}", shown(error.clean), shown(error.right)) for error in errors]
+        head,
+        [
+            (error.kind, f"{error.num_clips}", shown(error.clean), shown(error.right))
+            for error in errors
+        ],
     )
 
 

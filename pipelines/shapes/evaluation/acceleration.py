@@ -28,7 +28,16 @@ MODEL_NAMES = ("shapes-wan", "shapes-ltx")
 SEED = 109
 TILE_PX, STRIDE_PX = 48, 32  # diffusers' own tiles are larger than these clips
 THRESHOLDS = (0.05, 0.08, 0.15, 0.3)
-COLUMNS = ("setting", "denoise", "decode", "blocks computed", "PSNR, mean", "PSNR, least", "prompt followed", "clean")
+COLUMNS = (
+    "setting",
+    "denoise",
+    "decode",
+    "blocks computed",
+    "PSNR, mean",
+    "PSNR, least",
+    "prompt followed",
+    "clean",
+)
 
 T = TypeVar("T")
 
@@ -61,7 +70,13 @@ class Setting:
 
     def forget(self) -> None:
         """What the first clip took, compilation with it."""
-        self.denoise_s, self.decode_s, self.frames, self.verdicts, self.num_computed = [], [], [], [], 0
+        self.denoise_s, self.decode_s, self.frames, self.verdicts, self.num_computed = (
+            [],
+            [],
+            [],
+            [],
+            0,
+        )
 
     def count_blocks(self) -> None:
         def count(*_: Any) -> None:
@@ -82,7 +97,10 @@ def make_settings(config: ModelConfig, weights: ModelWeights) -> list[Setting]:
     """The plain model first."""
     asked: dict[str, dict[str, Any]] = {
         "plain": {},
-        **{f"`first_block_cache: {threshold}`": {"first_block_cache": threshold} for threshold in THRESHOLDS},
+        **{
+            f"`first_block_cache: {threshold}`": {"first_block_cache": threshold}
+            for threshold in THRESHOLDS
+        },
         "`compile: true`": {"compile": True},
         "both, at 0.08": {"compile": True, "first_block_cache": 0.08},
         f"`vae_tiling: true`, tiles of {TILE_PX} px": {"vae_tiling": True},
@@ -101,7 +119,9 @@ def make_settings(config: ModelConfig, weights: ModelWeights) -> list[Setting]:
     return settings
 
 
-def measure(config: ModelConfig, weights: ModelWeights, num_clips: int, num_steps: int) -> list[str]:
+def measure(
+    config: ModelConfig, weights: ModelWeights, num_clips: int, num_steps: int
+) -> list[str]:
     """Lines of Markdown."""
     tasks = make_tasks(num_clips, SEED)
     settings = make_settings(config, weights)
@@ -112,7 +132,9 @@ def measure(config: ModelConfig, weights: ModelWeights, num_clips: int, num_step
             "",
             VideoShape(defaults.num_frames, defaults.height, defaults.width),
             defaults.fps,
-            SamplingParams(num_steps, defaults.guidance_scale, config.scheduler.flow_shift, task.seed),
+            SamplingParams(
+                num_steps, defaults.guidance_scale, config.scheduler.flow_shift, task.seed
+            ),
             config.nag,
             config.method,
         )
@@ -127,13 +149,17 @@ def measure(config: ModelConfig, weights: ModelWeights, num_clips: int, num_step
     plain = settings[0]
     rows: list[list[str]] = [list(COLUMNS), ["---"] * len(COLUMNS)]
     for setting in settings:
-        psnr_dB = [_psnr(one, other) for one, other in zip(setting.frames, plain.frames, strict=True)]
+        psnr_dB = [
+            _psnr(one, other) for one, other in zip(setting.frames, plain.frames, strict=True)
+        ]
         rows.append(
             [
                 setting.name,
                 _ratio(setting.denoise_s, plain.denoise_s),
                 _ratio(setting.decode_s, plain.decode_s),
-                f"{setting.num_computed / plain.num_computed:.0%}" if setting.num_computed else "not counted",
+                f"{setting.num_computed / plain.num_computed:.0%}"
+                if setting.num_computed
+                else "not counted",
                 "" if setting is plain else f"{fmean(psnr_dB):.1f} dB",
                 "" if setting is plain else f"{min(psnr_dB):.1f} dB",
                 f"{share(followed(tasks, setting.verdicts)):.1%}",
@@ -153,8 +179,12 @@ def _psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the first block cache, compiled blocks and VAE tiles.")
-    parser.add_argument("models", nargs="*", default=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES))
+    parser = argparse.ArgumentParser(
+        description="Measure the first block cache, compiled blocks and VAE tiles."
+    )
+    parser.add_argument(
+        "models", nargs="*", default=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES)
+    )
     parser.add_argument("--clips", type=int, default=12, help="of each model and setting")
     parser.add_argument("--steps", type=int, default=25, help="of denoising")
     arguments = parser.parse_args()
@@ -162,7 +192,12 @@ def main() -> None:
         path = model_paths()[name]
         config = load_model_config(path)
         lines = measure(config, inspect_model(config, path), arguments.clips, arguments.steps)
-        print("\n".join(["", f"**{name}**, {arguments.steps} steps, {arguments.clips} clips", "", *lines]), flush=True)
+        print(
+            "\n".join(
+                ["", f"**{name}**, {arguments.steps} steps, {arguments.clips} clips", "", *lines]
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

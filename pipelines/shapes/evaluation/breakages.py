@@ -61,7 +61,9 @@ def _frozen(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
 def _ghost(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
     """A second shape, half transparent, in another corner of the picture."""
     other = sample_clip(generator, motion="still", background=clip.background)
-    corner = tuple(FIRST_CENTRE_PX if start > SIZE_PX / 2 else LAST_CENTRE_PX for start in clip.start_xy_px)
+    corner = tuple(
+        FIRST_CENTRE_PX if start > SIZE_PX / 2 else LAST_CENTRE_PX for start in clip.start_xy_px
+    )
     ghost = replace(other, start_xy_px=corner)
     return render(clip) + GHOST_OPACITY * (render(ghost) - _background(ghost))
 
@@ -74,14 +76,20 @@ def _blurred(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
     offset = torch.arange(-8, 9, dtype=torch.float32)
     weights = torch.exp(-0.5 * (offset / BLUR_PX).square())
     kernel = weights.outer(weights)
-    frames_TCHW = torch.nn.functional.pad(render(clip).permute(0, 3, 1, 2), (8, 8, 8, 8), mode="replicate")
-    blurred = torch.nn.functional.conv2d(frames_TCHW.flatten(0, 1).unsqueeze(1), (kernel / kernel.sum())[None, None])
+    frames_TCHW = torch.nn.functional.pad(
+        render(clip).permute(0, 3, 1, 2), (8, 8, 8, 8), mode="replicate"
+    )
+    blurred = torch.nn.functional.conv2d(
+        frames_TCHW.flatten(0, 1).unsqueeze(1), (kernel / kernel.sum())[None, None]
+    )
     return blurred.view(-1, 3, SIZE_PX, SIZE_PX).permute(0, 2, 3, 1)
 
 
 def _between_shapes(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
     """Half of one shape and half of another in the same place."""
-    return torch.lerp(render(clip), render(replace(clip, shape=_other("shape", clip.shape, generator))), 0.5)
+    return torch.lerp(
+        render(clip), render(replace(clip, shape=_other("shape", clip.shape, generator))), 0.5
+    )
 
 
 def _wrong_size(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
@@ -105,7 +113,9 @@ def _uneven_colour(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor
 
 
 def _between_colours(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
-    return torch.lerp(render(clip), render(replace(clip, colour=_other("colour", clip.colour, generator))), 0.5)
+    return torch.lerp(
+        render(clip), render(replace(clip, colour=_other("colour", clip.colour, generator))), 0.5
+    )
 
 
 def _background(clip: ShapesClip) -> torch.Tensor:

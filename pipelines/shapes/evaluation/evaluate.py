@@ -25,7 +25,15 @@ from pipelines.shapes.evaluation.negation import draw_named
 from pipelines.shapes.judge import Verdict, judge
 from pipelines.shapes.training.models import MODELS, ShapesModel
 from pipelines.shapes.training.text import MAX_TOKENS
-from pipelines.shapes.world import ATTRIBUTES, FPS, NUM_FRAMES, SIZE_PX, ShapesClip, render_uint8, sample_clip
+from pipelines.shapes.world import (
+    ATTRIBUTES,
+    FPS,
+    NUM_FRAMES,
+    SIZE_PX,
+    ShapesClip,
+    render_uint8,
+    sample_clip,
+)
 
 BATCH_SIZE = 20
 NEGATED = ("colour", "shape", "background")
@@ -81,7 +89,9 @@ def measure_judge(num_clips: int) -> Row:
     clips = [sample_clip(generator) for _ in range(num_clips)]
     videos_NTHWC = render_uint8(clips).permute(0, 2, 3, 4, 1).numpy()
     verdicts = [judge(video) for video in videos_NTHWC]
-    right = sum(v.is_clean and is_right(v, attributes_of(c)) for v, c in zip(verdicts, clips, strict=True))
+    right = sum(
+        v.is_clean and is_right(v, attributes_of(c)) for v, c in zip(verdicts, clips, strict=True)
+    )
     share = right / num_clips
     return Row("judge right on true clips", f"{share:.1%}", ">= 99.5%", num_clips, share >= 0.995)
 
@@ -99,9 +109,17 @@ def measure_autoencoder(model: ShapesModel, pipeline: Any, num_clips: int) -> li
     true_NTHWC = true_NCTHW.permute(0, 2, 3, 4, 1).numpy()
     error_N = ((made_NTHWC.astype(np.float32) - true_NTHWC) ** 2).mean(axis=(1, 2, 3, 4))
     psnr_dB = float((10 * np.log10(255**2 / error_N)).mean())
-    read = np.mean([is_right(judge(v), attributes_of(c)) for v, c in zip(made_NTHWC, clips, strict=True)])
+    read = np.mean(
+        [is_right(judge(v), attributes_of(c)) for v, c in zip(made_NTHWC, clips, strict=True)]
+    )
     return [
-        Row("autoencoder round trip, mean PSNR", f"{psnr_dB:.1f} dB", ">= 30 dB", num_clips, psnr_dB >= 30),
+        Row(
+            "autoencoder round trip, mean PSNR",
+            f"{psnr_dB:.1f} dB",
+            ">= 30 dB",
+            num_clips,
+            psnr_dB >= 30,
+        ),
         Row("judge right after the round trip", f"{read:.1%}", "", num_clips, is_met=True),
     ]
 
@@ -119,7 +137,10 @@ def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[
 
 @torch.no_grad()
 def render(
-    pipeline: Any, tasks: list[Task], sampling: Sampling, negative: tuple[str, nag.NagParams] | None = None
+    pipeline: Any,
+    tasks: list[Task],
+    sampling: Sampling,
+    negative: tuple[str, nag.NagParams] | None = None,
 ) -> Iterator[Verdict]:
     """Renders and judges.
 
@@ -128,9 +149,13 @@ def render(
             has an empty one with and without NAG.
     """
     guidance: Any = (
-        nullcontext() if negative is None else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
+        nullcontext()
+        if negative is None
+        else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
     )
-    frame_rate = {"frame_rate": FPS} if "frame_rate" in signature(pipeline.__call__).parameters else {}
+    frame_rate = (
+        {"frame_rate": FPS} if "frame_rate" in signature(pipeline.__call__).parameters else {}
+    )
     with guidance:
         for first in range(0, len(tasks), BATCH_SIZE):
             batch = tasks[first : first + BATCH_SIZE]
@@ -154,7 +179,9 @@ def share(flags: list[bool]) -> float:
     return sum(flags) / len(flags) if flags else float("nan")
 
 
-def followed(tasks: list[Task], verdicts: list[Verdict], attribute: str | None = None) -> list[bool]:
+def followed(
+    tasks: list[Task], verdicts: list[Verdict], attribute: str | None = None
+) -> list[bool]:
     """For each attribute that a prompt names (or one of them), whether the clip has it."""
     return [
         getattr(verdict, name) == value
@@ -164,7 +191,9 @@ def followed(tasks: list[Task], verdicts: list[Verdict], attribute: str | None =
     ]
 
 
-def measure_following(pipeline: Any, num_clips: int, sampling: Sampling, target: float) -> list[Row]:
+def measure_following(
+    pipeline: Any, num_clips: int, sampling: Sampling, target: float
+) -> list[Row]:
     tasks = make_tasks(num_clips, seed=103)
     verdicts = list(render(pipeline, tasks, sampling))
     rows: list[Row] = []
@@ -172,14 +201,22 @@ def measure_following(pipeline: Any, num_clips: int, sampling: Sampling, target:
         flags = followed(tasks, verdicts, attribute)
         found = share(flags)
         rows.append(
-            Row(f"{attribute} followed, {sampling}", f"{found:.1%}", f">= {target:.0%}", len(flags), found >= target)
+            Row(
+                f"{attribute} followed, {sampling}",
+                f"{found:.1%}",
+                f">= {target:.0%}",
+                len(flags),
+                found >= target,
+            )
         )
     clean = share([verdict.is_clean for verdict in verdicts])
     rows.append(Row(f"clean, {sampling}", f"{clean:.1%}", "", num_clips, is_met=True))
     return rows
 
 
-def measure_nag(pipeline: Any, attribute: str, num_clips: int, sampling: Sampling, params: nag.NagParams) -> list[Row]:
+def measure_nag(
+    pipeline: Any, attribute: str, num_clips: int, sampling: Sampling, params: nag.NagParams
+) -> list[Row]:
     """The share of each value of an attribute that the prompts leave open, without and with NAG against that value."""
     tasks = make_tasks(num_clips, seed=104, left_open=attribute)
     plain = list(render(pipeline, tasks, sampling))
@@ -189,12 +226,20 @@ def measure_nag(pipeline: Any, attribute: str, num_clips: int, sampling: Samplin
     clean: list[bool] = []
     for value in ATTRIBUTES[attribute]:
         guided = list(render(pipeline, tasks, sampling, (phrase(attribute, value), params)))
-        before, after = (share([getattr(verdict, attribute) == value for verdict in some]) for some in (plain, guided))
+        before, after = (
+            share([getattr(verdict, attribute) == value for verdict in some])
+            for some in (plain, guided)
+        )
         name = f"NAG against {phrase(attribute, value)}, {sampling}: its share"
-        rows.append(Row(name, f"{before:.1%} -> {after:.1%}", "<= a fifth", num_clips, after <= before / 5))
+        rows.append(
+            Row(name, f"{before:.1%} -> {after:.1%}", "<= a fifth", num_clips, after <= before / 5)
+        )
         kept += followed(tasks, guided)
         clean += [verdict.is_clean for verdict in guided]
-    name, found = f"NAG against a {attribute}, {sampling}", f"{kept_before:.1%} -> {share(kept):.1%}"
+    name, found = (
+        f"NAG against a {attribute}, {sampling}",
+        f"{kept_before:.1%} -> {share(kept):.1%}",
+    )
     is_met = kept_before - share(kept) <= 0.03
     rows.append(Row(f"{name}: named kept", found, "loses <= 3 points", len(clean), is_met))
     found = f"{share([verdict.is_clean for verdict in plain]):.1%} -> {share(clean):.1%}"
@@ -204,11 +249,16 @@ def measure_nag(pipeline: Any, attribute: str, num_clips: int, sampling: Samplin
 
 def print_table(rows: list[Row]) -> None:
     cells = [("measurement", "found", "target", "clips", "")]
-    cells += [(row.name, row.found, row.target, f"{row.num_clips}", "met" if row.is_met else "MISSED") for row in rows]
+    cells += [
+        (row.name, row.found, row.target, f"{row.num_clips}", "met" if row.is_met else "MISSED")
+        for row in rows
+    ]
     cells = [(*line[:4], line[4] if line[2] else "") for line in cells]
     widths = [max(len(line[column]) for line in cells) for column in range(5)]
     for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        )
 
 
 def load_pipeline(model: ShapesModel, weights: Path | None = None) -> Any:
@@ -218,16 +268,22 @@ def load_pipeline(model: ShapesModel, weights: Path | None = None) -> Any:
     )
     flow_shift = load_model_config(model_paths()[model.name]).scheduler.flow_shift
     if flow_shift is not None:
-        pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, flow_shift=flow_shift)
+        pipeline.scheduler = type(pipeline.scheduler).from_config(
+            pipeline.scheduler.config, flow_shift=flow_shift
+        )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure a Shapes model (about 8 minutes on two cores).")
+    parser = argparse.ArgumentParser(
+        description="Measure a Shapes model (about 8 minutes on two cores)."
+    )
     parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--weights", type=Path, help="default: those that come with nagfarm")
-    parser.add_argument("--clips", type=int, default=400, help="for each of the measurements of following a prompt")
+    parser.add_argument(
+        "--clips", type=int, default=400, help="for each of the measurements of following a prompt"
+    )
     parser.add_argument("--nag-clips", type=int, default=80, help="for each negated value")
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 8])
     arguments = parser.parse_args()
@@ -237,7 +293,9 @@ def main() -> int:
     rows = [measure_judge(1000), *measure_autoencoder(model, pipeline, 200)]
     for num_steps in arguments.steps:
         sampling = Sampling(num_steps, config.sampling.guidance_scale)
-        rows += measure_following(pipeline, arguments.clips, sampling, 0.95 if num_steps >= 25 else 0.90)
+        rows += measure_following(
+            pipeline, arguments.clips, sampling, 0.95 if num_steps >= 25 else 0.90
+        )
     sampling = Sampling(arguments.steps[-1], config.sampling.guidance_scale)
     for attribute in NEGATED:
         rows += measure_nag(pipeline, attribute, arguments.nag_clips, sampling, config.nag)

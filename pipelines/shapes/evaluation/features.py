@@ -24,7 +24,9 @@ def use_one_thread() -> None:
 
 @cache
 def _encoder() -> AutoencoderKLWan:
-    return AutoencoderKLWan.from_pretrained(PACKAGED_WEIGHTS / "shapes-wan", subfolder="vae", use_safetensors=True)
+    return AutoencoderKLWan.from_pretrained(
+        PACKAGED_WEIGHTS / "shapes-wan", subfolder="vae", use_safetensors=True
+    )
 
 
 def clip_features(frames: np.ndarray) -> tuple[float, ...]:

@@ -19,14 +19,23 @@ from pipelines.catalog.model_config import ModelConfig, load_model_config, model
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.errors import FrameCheckError
 from pipelines.families.registry import load_model
-from pipelines.frame_checks.checks import FrameStatistics, check_frames, check_latents, measure_frames
+from pipelines.frame_checks.checks import (
+    FrameStatistics,
+    check_frames,
+    check_latents,
+    measure_frames,
+)
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
 from pipelines.shapes.evaluation.evaluate import make_tasks
 from pipelines.video_model import VideoModel
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx", "shapes-wan-4step", "shapes-ltx-4step")
-STILL_PROMPTS = ("a red circle standing still", "a shape at rest on gray", "a cross that does not move")
+STILL_PROMPTS = (
+    "a red circle standing still",
+    "a shape at rest on gray",
+    "a cross that does not move",
+)
 SEED = 107
 BLOCK_PX = 8
 COLUMNS = ("spread", *(field.name for field in fields(FrameStatistics)))
@@ -72,7 +81,12 @@ def make_clips(family: VideoModel, config: ModelConfig, num_clips: int) -> list[
             "",
             VideoShape(defaults.num_frames, defaults.height, defaults.width),
             defaults.fps,
-            SamplingParams(defaults.num_inference_steps, defaults.guidance_scale, config.scheduler.flow_shift, seed),
+            SamplingParams(
+                defaults.num_inference_steps,
+                defaults.guidance_scale,
+                config.scheduler.flow_shift,
+                seed,
+            ),
             config.nag,
             config.method,
         )
@@ -88,7 +102,9 @@ def spoil(family: VideoModel, clip: MadeClip) -> list[MadeClip]:
     latents_with_nan = clip.latents.clone()
     latents_with_nan[(0,) * latents_with_nan.ndim] = torch.nan
     exploded = clip.latents * 100
-    corners = random.integers(0, 2, frames_THWC[:, ::BLOCK_PX, ::BLOCK_PX].shape, np.uint8) * np.uint8(255)
+    corners = random.integers(
+        0, 2, frames_THWC[:, ::BLOCK_PX, ::BLOCK_PX].shape, np.uint8
+    ) * np.uint8(255)
     spoilt_frames = {
         "black": np.zeros_like(frames_THWC),
         "grey": np.full_like(frames_THWC, 127),
@@ -98,7 +114,9 @@ def spoil(family: VideoModel, clip: MadeClip) -> list[MadeClip]:
     }
     return [
         MadeClip("one NaN latent", clip.request, latents_with_nan, None),
-        MadeClip("latents times 100", clip.request, exploded, family.decode(clip.request, exploded)),
+        MadeClip(
+            "latents times 100", clip.request, exploded, family.decode(clip.request, exploded)
+        ),
         *(
             MadeClip(name, clip.request, clip.latents, VideoFrames(frames, clip.video.fps))
             for name, frames in spoilt_frames.items()
@@ -121,7 +139,13 @@ def table(limits: FrameLimits, good: list[MadeClip], spoilt: list[MadeClip]) -> 
     for clip in spoilt:
         refusal = clip.refusal(limits)
         check = re.search(r"pictures\.(\w+)|NaN", refusal)
-        rows.append([clip.name, *map(_cell, clip.statistics), (check[1] or check[0]) if check else "nothing"])
+        rows.append(
+            [
+                clip.name,
+                *map(_cell, clip.statistics),
+                (check[1] or check[0]) if check else "nothing",
+            ]
+        )
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -132,8 +156,12 @@ def _cell(value: float | None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure good and spoilt clips against the limits of a picture.")
-    parser.add_argument("models", nargs="*", default=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES))
+    parser = argparse.ArgumentParser(
+        description="Measure good and spoilt clips against the limits of a picture."
+    )
+    parser.add_argument(
+        "models", nargs="*", default=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES)
+    )
     parser.add_argument("--clips", type=int, default=100, help="with drawn prompts, of each model")
     arguments = parser.parse_args()
     num_wrong = 0

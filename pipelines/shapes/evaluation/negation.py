@@ -57,7 +57,9 @@ class NegationTask:
     @property
     def open_attributes(self) -> tuple[str, ...]:
         """What neither prompt says anything about."""
-        return tuple(name for name in ATTRIBUTES if name != self.attribute and name not in dict(self.named))
+        return tuple(
+            name for name in ATTRIBUTES if name != self.attribute and name not in dict(self.named)
+        )
 
     @property
     def direction(self) -> tuple[int, int] | None:
@@ -76,7 +78,9 @@ def draw_named(generator: torch.Generator, left_open: str | None = None) -> dict
     }
 
 
-def draw_tasks(attribute: str, case: Case, num_tasks: int, series: Series = "measure") -> tuple[NegationTask, ...]:
+def draw_tasks(
+    attribute: str, case: Case, num_tasks: int, series: Series = "measure"
+) -> tuple[NegationTask, ...]:
     """The first tasks of an attribute and a case. The values take turns, so that each is negated equally often."""
     return tuple(islice(_tasks(attribute, case, series), num_tasks))
 
@@ -94,7 +98,9 @@ def _tasks(attribute: str, case: Case, series: Series) -> Iterator[NegationTask]
             named[attribute] = value
         prompt = sentence(named, generator)
         seed = int(torch.randint(2**31, (), generator=generator))
-        yield NegationTask(attribute, case, index, value, tuple(named.items()), prompt, seed, series)
+        yield NegationTask(
+            attribute, case, index, value, tuple(named.items()), prompt, seed, series
+        )
         index += 1
 
 

@@ -38,7 +38,10 @@ class AutoencoderTraining:
 
 
 def fit(
-    training: AutoencoderTraining, parameters: Iterable[torch.nn.Parameter], loss: StepLoss, log_step: LogStep
+    training: AutoencoderTraining,
+    parameters: Iterable[torch.nn.Parameter],
+    loss: StepLoss,
+    log_step: LogStep,
 ) -> None:
     """Descends `loss` in place."""
     parameters = list(parameters)
@@ -46,10 +49,16 @@ def fit(
     for parameter in parameters:
         groups.setdefault(_learning_rate(training, parameter), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [{"params": group, "lr": rate} for rate, group in groups.items()], betas=(0.9, 0.95), weight_decay=0.0
+        [{"params": group, "lr": rate} for rate, group in groups.items()],
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, list(groups), total_steps=training.num_steps, pct_start=0.05, final_div_factor=300
+        optimizer,
+        list(groups),
+        total_steps=training.num_steps,
+        pct_start=0.05,
+        final_div_factor=300,
     )
     for step in range(training.num_steps):
         total, logged = loss(step)
@@ -69,25 +78,42 @@ def _learning_rate(training: AutoencoderTraining, parameter: torch.nn.Parameter)
 
 
 def random_crops(
-    clips_NCTHW: torch.Tensor, num_crops: int, crop_px: int, crop_frames: int, generator: torch.Generator
+    clips_NCTHW: torch.Tensor,
+    num_crops: int,
+    crop_px: int,
+    crop_frames: int,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Crops in space and time, (B, C, T, H, W) in -1..1; few of them of the plain background alone."""
     crops: list[torch.Tensor] = []
     while len(crops) < num_crops:
         clip, first, top, left = (
             int(torch.randint(limit, (), generator=generator))
-            for limit in (len(clips_NCTHW), NUM_FRAMES - crop_frames + 1, SIZE_PX - crop_px + 1, SIZE_PX - crop_px + 1)
+            for limit in (
+                len(clips_NCTHW),
+                NUM_FRAMES - crop_frames + 1,
+                SIZE_PX - crop_px + 1,
+                SIZE_PX - crop_px + 1,
+            )
         )
-        crop = clips_NCTHW[clip, :, first : first + crop_frames, top : top + crop_px, left : left + crop_px]
+        crop = clips_NCTHW[
+            clip, :, first : first + crop_frames, top : top + crop_px, left : left + crop_px
+        ]
         crop = crop.float() / 127.5 - 1
         if crop.std(dim=(1, 2, 3)).mean() > 0.02 or torch.rand((), generator=generator) < 0.05:
             crops.append(crop)
     return torch.stack(crops)
 
 
-def random_clips(clips_NCTHW: torch.Tensor, num_clips: int, generator: torch.Generator) -> torch.Tensor:
+def random_clips(
+    clips_NCTHW: torch.Tensor, num_clips: int, generator: torch.Generator
+) -> torch.Tensor:
     """A batch of whole clips, (B, C, T, H, W) in -1..1."""
-    return clips_NCTHW[torch.randint(len(clips_NCTHW), (num_clips,), generator=generator)].float() / 127.5 - 1
+    return (
+        clips_NCTHW[torch.randint(len(clips_NCTHW), (num_clips,), generator=generator)].float()
+        / 127.5
+        - 1
+    )
 
 
 def picture_loss(decoded_BCTHW: torch.Tensor, video_BCTHW: torch.Tensor) -> torch.Tensor:

@@ -143,7 +143,9 @@ def world_latents(model: ShapesModel, autoencoder: Any) -> Iterator[torch.Tensor
 
 
 @torch.no_grad()
-def normalised_latents(model: ShapesModel, autoencoder: Any, clips: list[ShapesClip]) -> Iterator[torch.Tensor]:
+def normalised_latents(
+    model: ShapesModel, autoencoder: Any, clips: list[ShapesClip]
+) -> Iterator[torch.Tensor]:
     """Latents as the pipeline denoises them, (N, C, F, H, W) float32, some clips at a time."""
     for first in range(0, len(clips), 120):
         # bfloat16 is four times as fast here and moves the latents by 1 % of their spread
@@ -162,17 +164,23 @@ def even_sigmas(num_clips: int, flow_shift: float, generator: torch.Generator) -
 def cell_weights(latents_BCFHW: torch.Tensor, shape_weight: float) -> torch.Tensor:
     """Weights of mean 1, larger where something other than background is: (B, 1, F, H, W)."""
     background_BC = latents_BCFHW.flatten(2).median(dim=2).values
-    distance = (latents_BCFHW - background_BC[:, :, None, None, None]).square().mean(dim=1, keepdim=True)
+    distance = (
+        (latents_BCFHW - background_BC[:, :, None, None, None]).square().mean(dim=1, keepdim=True)
+    )
     weights = 1 + shape_weight * (distance > OFF_BACKGROUND)
     return weights / weights.mean()
 
 
-def build_optimizers(training: DenoiserTraining, transformer: torch.nn.Module) -> list[torch.optim.Optimizer]:
+def build_optimizers(
+    training: DenoiserTraining, transformer: torch.nn.Module
+) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon for the blocks' matrices where the course asks for it."""
     matrices = [
         parameter
         for name, parameter in transformer.named_parameters()
-        if training.muon_learning_rate and parameter.ndim == 2 and name.startswith(("blocks.", "transformer_blocks."))
+        if training.muon_learning_rate
+        and parameter.ndim == 2
+        and name.startswith(("blocks.", "transformer_blocks."))
     ]
     taken = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in transformer.parameters() if id(parameter) not in taken]
@@ -181,7 +189,10 @@ def build_optimizers(training: DenoiserTraining, transformer: torch.nn.Module) -
     ]
     if training.muon_learning_rate:
         muon = torch.optim.Muon(
-            matrices, lr=training.muon_learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
+            matrices,
+            lr=training.muon_learning_rate,
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
         )
         optimizers.append(muon)
     return optimizers
@@ -206,7 +217,9 @@ def train_transformer(
     clips = training_clips(training)
     generator = torch.Generator().manual_seed(training.seed)
     transformer.train()
-    ema = EMAModel(transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75)
+    ema = EMAModel(
+        transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75
+    )
     optimizers = build_optimizers(training, transformer)
     schedules = [
         torch.optim.lr_scheduler.OneCycleLR(
@@ -225,7 +238,9 @@ def train_transformer(
         latents_BCFHW = latents_NCFHW[rows].float()
         with torch.no_grad():
             captions = [caption(clips[row], generator) for row in rows.tolist()]
-            text = encode_captions(parts.tokenizer, parts.text_encoder, captions, training.max_tokens)
+            text = encode_captions(
+                parts.tokenizer, parts.text_encoder, captions, training.max_tokens
+            )
         sigmas_B = even_sigmas(training.batch_size, training.flow_shift, generator)
         noise_BCFHW = torch.randn(latents_BCFHW.shape, generator=generator)
         level = sigmas_B.view(-1, 1, 1, 1, 1)

@@ -75,7 +75,9 @@ class Student:
         guidance_scale: of the teacher.
     """
 
-    def __init__(self, model: ShapesModel, pipeline: Any, guidance_scale: float, distillation: Distillation) -> None:
+    def __init__(
+        self, model: ShapesModel, pipeline: Any, guidance_scale: float, distillation: Distillation
+    ) -> None:
         self.model, self.pipeline, self.distillation = model, pipeline, distillation
         self.guidance_scale = guidance_scale
         torch.manual_seed(distillation.seed)
@@ -83,11 +85,16 @@ class Student:
         self._teacher = deepcopy(transformer).eval()
         transformer.requires_grad_(requires_grad=False)
         config = LoraConfig(
-            r=LORA_RANK, lora_alpha=LORA_RANK, init_lora_weights="gaussian", target_modules=LORA_MODULES
+            r=LORA_RANK,
+            lora_alpha=LORA_RANK,
+            init_lora_weights="gaussian",
+            target_modules=LORA_MODULES,
         )
         transformer.add_adapter(config)
         transformer.train()
-        self.parameters = [parameter for parameter in transformer.parameters() if parameter.requires_grad]
+        self.parameters = [
+            parameter for parameter in transformer.parameters() if parameter.requires_grad
+        ]
         self._compiled = torch.compile(transformer)
         self.scheduler = pipeline.scheduler
         self.generator = torch.Generator().manual_seed(distillation.seed)
@@ -97,25 +104,34 @@ class Student:
             self.parameters, lr=distillation.learning_rate, betas=(0.9, 0.99), weight_decay=0.0
         )
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda update: min((update + 1) / 50, max(0.02, 1 - update / num_updates))
+            self._optimizer,
+            lambda update: min((update + 1) / 50, max(0.02, 1 - update / num_updates)),
         )
         self.ema = EMAModel(self.parameters, decay=0.99, use_ema_warmup=True, power=0.75)
 
     def encode(self, captions: list[str]) -> EncodedCaptions:
         with torch.no_grad():
-            return encode_captions(self.pipeline.tokenizer, self.pipeline.text_encoder, captions, MAX_TOKENS)
+            return encode_captions(
+                self.pipeline.tokenizer, self.pipeline.text_encoder, captions, MAX_TOKENS
+            )
 
-    def flow(self, states_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, text: EncodedCaptions) -> torch.Tensor:
+    def flow(
+        self, states_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, text: EncodedCaptions
+    ) -> torch.Tensor:
         # the flash kernel's backward pass is several times slower than the plain one on a CPU
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
             return self.model.velocity(self._compiled, states_BCFHW, sigmas_B, text).float()
 
     @torch.no_grad()
-    def teachers_ends(self, states_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, captions: list[str]) -> torch.Tensor:
+    def teachers_ends(
+        self, states_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, captions: list[str]
+    ) -> torch.Tensor:
         """Where the teacher's flow under classifier-free guidance would lead, straight on."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             prompted, unprompted = (
-                self.model.velocity(self._teacher, states_BCFHW, sigmas_B, self.encode(words)).float()
+                self.model.velocity(
+                    self._teacher, states_BCFHW, sigmas_B, self.encode(words)
+                ).float()
                 for words in (captions, [""] * len(captions))
             )
         flow_BCFHW = unprompted + self.guidance_scale * (prompted - unprompted)
@@ -129,7 +145,9 @@ class Student:
         """
         level = batch.sigmas.view(-1, 1, 1, 1, 1)
         flow_BCFHW = (batch.states - batch.ends) / level
-        error_BCFHW = level * (self.flow(batch.states, batch.sigmas, batch.text) - flow_BCFHW).square()
+        error_BCFHW = (
+            level * (self.flow(batch.states, batch.sigmas, batch.text) - flow_BCFHW).square()
+        )
         loss = (error_BCFHW * cell_weights(batch.ends, self.distillation.shape_weight)).mean()
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -149,7 +167,9 @@ class Student:
         self.ema.restore(self.parameters)
 
 
-Flow = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of states (B, C, F, H, W) and sigmas (B,)
+Flow = Callable[
+    [torch.Tensor, torch.Tensor], torch.Tensor
+]  # of states (B, C, F, H, W) and sigmas (B,)
 
 
 def trajectory(
@@ -164,7 +184,9 @@ def trajectory(
         sampler.set_timesteps(num_steps)
     states: list[tuple[torch.Tensor, torch.Tensor]] = []
     latents = noise_BCFHW
-    for timestep in sampler.timesteps:  # UniPC rounds its sigmas for them, and they are what the model is told
+    for (
+        timestep
+    ) in sampler.timesteps:  # UniPC rounds its sigmas for them, and they are what the model is told
         sigmas = (timestep / sampler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
         states.append((latents, sigmas))
         latents = sampler.step(flow(latents, sigmas), timestep, latents, return_dict=False)[0]
@@ -175,14 +197,22 @@ def captioned(student: Student) -> tuple[list[ShapesClip], list[str], torch.Tens
     """A batch of clips, captions of them, and noise to render these from."""
     clips = [sample_clip(student.generator) for _ in range(student.distillation.batch_size)]
     captions = [caption(clip, student.generator) for clip in clips]
-    return clips, captions, torch.randn(len(clips), *student.model.latent_shape, generator=student.generator)
+    return (
+        clips,
+        captions,
+        torch.randn(len(clips), *student.model.latent_shape, generator=student.generator),
+    )
 
 
-def learn_rollouts(student: Student, snap: Snap, members_NCFHW: torch.Tensor, log_step: LogStep) -> None:
+def learn_rollouts(
+    student: Student, snap: Snap, members_NCFHW: torch.Tensor, log_step: LogStep
+) -> None:
     distillation = student.distillation
     update = 0
     for _ in range(distillation.num_rollouts):
-        choice = int(torch.randint(len(distillation.rollout_steps), (), generator=student.generator))
+        choice = int(
+            torch.randint(len(distillation.rollout_steps), (), generator=student.generator)
+        )
         clips, captions, noise = captioned(student)
         text = student.encode(captions)
         with torch.no_grad():
@@ -194,27 +224,45 @@ def learn_rollouts(student: Student, snap: Snap, members_NCFHW: torch.Tensor, lo
             )
         snapped_BCFHW = members_NCFHW[snap(ends, clips, captions)].float()
         # each update takes a step of its own from every clip, so that no step is learnt at the others' expense
-        steps_BS = torch.stack([torch.randperm(len(states), generator=student.generator) for _ in clips])
-        every_SBCFHW, sigmas_S = torch.stack([state for state, _ in states]), torch.stack([s[0] for _, s in states])
+        steps_BS = torch.stack(
+            [torch.randperm(len(states), generator=student.generator) for _ in clips]
+        )
+        every_SBCFHW, sigmas_S = (
+            torch.stack([state for state, _ in states]),
+            torch.stack([s[0] for _, s in states]),
+        )
         for steps_B in steps_BS.T:
-            states_BCFHW, sigmas_B = every_SBCFHW[steps_B, torch.arange(len(clips))], sigmas_S[steps_B]
+            states_BCFHW, sigmas_B = (
+                every_SBCFHW[steps_B, torch.arange(len(clips))],
+                sigmas_S[steps_B],
+            )
             ends_BCFHW = snapped_BCFHW.clone()
             if len(rows := (sigmas_B > UNDECIDED_SIGMA).nonzero().flatten()):
                 words = [captions[row] for row in rows.tolist()]
                 ends_BCFHW[rows] = student.teachers_ends(states_BCFHW[rows], sigmas_B[rows], words)
-            log_step("distillation", update, student.update(Batch(states_BCFHW, sigmas_B, ends_BCFHW, text)))
+            log_step(
+                "distillation",
+                update,
+                student.update(Batch(states_BCFHW, sigmas_B, ends_BCFHW, text)),
+            )
             update += 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Distil a Shapes model into a few-step LoRA (30 minutes on a core).")
+    parser = argparse.ArgumentParser(
+        description="Distil a Shapes model into a few-step LoRA (30 minutes on a core)."
+    )
     parser.add_argument("model", choices=list(MODELS))
-    parser.add_argument("--weights", type=Path, help="the teacher's folder (default: the packaged one)")
+    parser.add_argument(
+        "--weights", type=Path, help="the teacher's folder (default: the packaged one)"
+    )
     parser.add_argument("--output", type=Path, required=True, help="the folder of the LoRA")
     arguments = parser.parse_args()
     model, distillation = MODELS[arguments.model], Distillation()
     pipeline = model.pipeline_class.from_pretrained(
-        arguments.weights or PACKAGED_WEIGHTS / model.name, dtype=torch.float32, use_safetensors=True
+        arguments.weights or PACKAGED_WEIGHTS / model.name,
+        dtype=torch.float32,
+        use_safetensors=True,
     )
     log = TrainingLog(arguments.output / "train_log.csv")
     members_NCFHW = torch.cat(list(world_latents(model, pipeline.vae)))

@@ -33,10 +33,20 @@ POSTERIOR_LOGVAR = -4.6  # a spread of 0.1, of which LTX's encoder predicts one 
 SAMPLING_FLOW_SHIFT = 3.0
 NUM_TRAIN_TIMESTEPS = 1000
 DECODER_TRAINING = AutoencoderTraining(
-    stage="decoder", num_steps=2500, num_full_steps=400, learning_rate=8e-4, batch_size=12, fan_in=1728
+    stage="decoder",
+    num_steps=2500,
+    num_full_steps=400,
+    learning_rate=8e-4,
+    batch_size=12,
+    fan_in=1728,
 )
 ENCODER_TRAINING = AutoencoderTraining(
-    stage="encoder", num_steps=1200, num_full_steps=1200, learning_rate=8e-4, batch_size=4, fan_in=1728
+    stage="encoder",
+    num_steps=1200,
+    num_full_steps=1200,
+    learning_rate=8e-4,
+    batch_size=4,
+    fan_in=1728,
 )
 NUM_AUTOENCODER_CLIPS = 3000
 MAX_LATENT_NOISE = 0.1  # so that the decoder takes latents that are not quite right
@@ -71,7 +81,10 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLLTXVideo:
     generator = torch.Generator().manual_seed(DECODER_TRAINING.seed)
     autoencoder = build_autoencoder().train()
     members = all_clips()
-    clips = [members[index] for index in torch.randperm(len(members), generator=generator)[:NUM_AUTOENCODER_CLIPS]]
+    clips = [
+        members[index]
+        for index in torch.randperm(len(members), generator=generator)[:NUM_AUTOENCODER_CLIPS]
+    ]
     videos_NCTHW, latents_NCFHW = render_uint8(clips), taught_latents(clips)
 
     def decoder_loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +96,9 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLLTXVideo:
         latents = torch.stack([window.of(latents_NCFHW[row]) for row, window in pairs])
         noise = MAX_LATENT_NOISE * torch.rand((num_clips, 1, 1, 1, 1), generator=generator)
         latents = latents + noise * torch.randn(latents.shape, generator=generator)
-        videos = torch.stack([window.of(videos_NCTHW[row], PIXELS_PER_CELL) for row, window in pairs])
+        videos = torch.stack(
+            [window.of(videos_NCTHW[row], PIXELS_PER_CELL) for row, window in pairs]
+        )
         decoded: Any = autoencoder.decode(latents)
         loss = picture_loss(decoded.sample, videos.float() / 127.5 - 1)
         return loss, loss
@@ -118,24 +133,34 @@ def window_at_shape(clip: ShapesClip, generator: torch.Generator) -> Window:
     edges: list[int] = []
     for axis in (1, 0):
         middle_px = clip.start_xy_px[axis] + 8 * MOTIONS[clip.motion][axis]
-        first = int(middle_px // PIXELS_PER_CELL) - 1 + int(torch.randint(2, (), generator=generator))
+        first = (
+            int(middle_px // PIXELS_PER_CELL) - 1 + int(torch.randint(2, (), generator=generator))
+        )
         edges.append(min(max(first, 0), LATENT_SHAPE[2] - WINDOW_CELLS))
     return Window(edges[0], edges[1], WINDOW_CELLS)
 
 
 def taught_latents(clips: list[ShapesClip]) -> torch.Tensor:
     """Shapes-wan's normalised latents of the clips, 2 x 2 cells as the channels of one: (N, 64, 5, 4, 4) float32."""
-    teacher = AutoencoderKLWan.from_pretrained(PACKAGED_WEIGHTS / "shapes-wan" / "vae", use_safetensors=True).eval()
+    teacher = AutoencoderKLWan.from_pretrained(
+        PACKAGED_WEIGHTS / "shapes-wan" / "vae", use_safetensors=True
+    ).eval()
     chunks = [clips[first : first + 120] for first in range(0, len(clips), 120)]
-    latents = torch.cat([wan.normalise(teacher, wan.encode_clips(teacher, render_uint8(chunk))) for chunk in chunks])
+    latents = torch.cat(
+        [wan.normalise(teacher, wan.encode_clips(teacher, render_uint8(chunk))) for chunk in chunks]
+    )
     cells = latents.unflatten(4, (-1, 2)).unflatten(3, (-1, 2))  # (N, c, F, H, y, W, x)
     return cells.permute(0, 1, 4, 6, 2, 3, 5).flatten(1, 3).contiguous()
 
 
 @torch.no_grad()
-def encode_clips(autoencoder: AutoencoderKLLTXVideo, clips_NCTHW: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
+def encode_clips(
+    autoencoder: AutoencoderKLLTXVideo, clips_NCTHW: torch.Tensor, batch_size: int = 32
+) -> torch.Tensor:
     """Latents as the autoencoder gives them: (N, C, F, H, W) float32, of uint8 clips."""
-    encoded: list[Any] = [autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)]
+    encoded: list[Any] = [
+        autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)
+    ]
     return torch.cat([one.latent_dist.mode() for one in encoded])
 
 
@@ -176,7 +201,13 @@ def velocity(
 
 
 def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any) -> LTXPipeline:
-    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=SAMPLING_FLOW_SHIFT)
+    scheduler = FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS, shift=SAMPLING_FLOW_SHIFT
+    )
     return LTXPipeline(
-        tokenizer=tokenizer, text_encoder=text_encoder, vae=autoencoder, scheduler=scheduler, transformer=transformer
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=autoencoder,
+        scheduler=scheduler,
+        transformer=transformer,
     )

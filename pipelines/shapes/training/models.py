@@ -46,7 +46,9 @@ class TrainedParts:
     transformer: Any
 
 
-def _model(name: str, family: Literal["wan", "ltx"], pipeline_class: Any, module: ModuleType) -> ShapesModel:
+def _model(
+    name: str, family: Literal["wan", "ltx"], pipeline_class: Any, module: ModuleType
+) -> ShapesModel:
     parts = cast("Any", module)
     return ShapesModel(
         name=name,
@@ -64,5 +66,8 @@ def _model(name: str, family: Literal["wan", "ltx"], pipeline_class: Any, module
 
 MODELS = {
     model.name: model
-    for model in (_model("shapes-wan", "wan", WanPipeline, wan), _model("shapes-ltx", "ltx", LTXPipeline, ltx))
+    for model in (
+        _model("shapes-wan", "wan", WanPipeline, wan),
+        _model("shapes-ltx", "ltx", LTXPipeline, ltx),
+    )
 }

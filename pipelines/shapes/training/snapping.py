@@ -26,14 +26,18 @@ class Snap:
             for attribute, values in ATTRIBUTES.items()
         }
 
-    def __call__(self, latents_BCFHW: torch.Tensor, clips: list[ShapesClip], captions: list[str]) -> torch.Tensor:
+    def __call__(
+        self, latents_BCFHW: torch.Tensor, clips: list[ShapesClip], captions: list[str]
+    ) -> torch.Tensor:
         """Indices of the members, (B,).
 
         Args:
             clips: what the captions were written about; they decide the attributes that a caption names.
         """
         latents_BD = latents_BCFHW.float().flatten(1)
-        distances_BN = self._norms_N - 2 * (latents_BD @ self._members_ND.T)  # but for the clip's own norm
+        distances_BN = self._norms_N - 2 * (
+            latents_BD @ self._members_ND.T
+        )  # but for the clip's own norm
         named = attribute_targets(clips, captions)
         for attribute, values in ATTRIBUTES.items():
             is_other_BN = named[attribute][:, None] != self._values_N[attribute][None, :]

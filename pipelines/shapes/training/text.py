@@ -40,7 +40,8 @@ def train_tokenizer(training: TextTraining) -> T5Tokenizer:
     """A Unigram vocabulary of whole words for the captions and single letters for everything else."""
     generator = torch.Generator().manual_seed(training.seed)
     captions = [
-        caption(sample_clip(generator, anywhere=True), generator) for _ in range(training.num_tokenizer_captions)
+        caption(sample_clip(generator, anywhere=True), generator)
+        for _ in range(training.num_tokenizer_captions)
     ]
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -60,7 +61,9 @@ def train_tokenizer(training: TextTraining) -> T5Tokenizer:
 def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
     import json
 
-    return [(token, float(score)) for token, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    return [
+        (token, float(score)) for token, score in json.loads(tokenizer.to_str())["model"]["vocab"]
+    ]
 
 
 def build_text_encoder(vocabulary_size: int, family: Literal["wan", "ltx"]) -> TextEncoder:
@@ -118,7 +121,9 @@ def attribute_targets(clips: list[ShapesClip], captions: list[str]) -> dict[str,
     return {
         attribute: torch.tensor(
             [
-                values.index(getattr(clip, attribute)) if _is_named(attribute, clip, text) else len(values)
+                values.index(getattr(clip, attribute))
+                if _is_named(attribute, clip, text)
+                else len(values)
                 for clip, text in zip(clips, captions, strict=True)
             ]
         )
@@ -145,7 +150,9 @@ def train_text_encoder(
     )
     parameters = [*encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, training.learning_rate, total_steps=training.num_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.learning_rate, total_steps=training.num_steps
+    )
     for step in range(training.num_steps):
         clips = [sample_clip(generator, anywhere=True) for _ in range(training.batch_size)]
         captions = [caption(clip, generator) for clip in clips]

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan, LTXVideoTransformer3DModel, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+)
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
@@ -22,7 +27,12 @@ from pipelines.shapes.training.denoiser import (
     training_clips,
 )
 from pipelines.shapes.training.models import MODELS, ShapesModel, TrainedParts
-from pipelines.shapes.training.text import TextEncoder, TextTraining, train_text_encoder, train_tokenizer
+from pipelines.shapes.training.text import (
+    TextEncoder,
+    TextTraining,
+    train_text_encoder,
+    train_tokenizer,
+)
 from pipelines.shapes.training.training_log import TrainingLog, plot_losses
 from pipelines.shapes.world import ShapesClip
 
@@ -43,13 +53,19 @@ def tokenizer_stage(folder: Path) -> T5Tokenizer:
     return AutoTokenizer.from_pretrained(folder)
 
 
-def text_encoder_stage(model: ShapesModel, folder: Path, tokenizer: T5Tokenizer, log: TrainingLog) -> TextEncoder:
+def text_encoder_stage(
+    model: ShapesModel, folder: Path, tokenizer: T5Tokenizer, log: TrainingLog
+) -> TextEncoder:
     if not folder.exists():
-        train_text_encoder(TextTraining(), tokenizer, model.family, log.log_step).save_pretrained(folder)
+        train_text_encoder(TextTraining(), tokenizer, model.family, log.log_step).save_pretrained(
+            folder
+        )
     return _TEXT_ENCODERS[model.family].from_pretrained(folder, use_safetensors=True).eval()
 
 
-def latents_stage(model: ShapesModel, path: Path, autoencoder: Any, clips: list[ShapesClip]) -> torch.Tensor:
+def latents_stage(
+    model: ShapesModel, path: Path, autoencoder: Any, clips: list[ShapesClip]
+) -> torch.Tensor:
     if not path.exists():
         chunks: list[torch.Tensor] = []
         for chunk in normalised_latents(model, autoencoder, clips):
@@ -69,19 +85,27 @@ def transformer_stage(
     log: TrainingLog,
 ) -> Any:
     if not folder.exists():
-        latents_NCFHW = latents_stage(model, latents_path, parts.autoencoder, training_clips(training))
+        latents_NCFHW = latents_stage(
+            model, latents_path, parts.autoencoder, training_clips(training)
+        )
         trained: Any = train_transformer(training, model, parts, latents_NCFHW, log.log_step)
         trained.save_pretrained(folder)
     return _TRANSFORMERS[model.family].from_pretrained(folder, use_safetensors=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train a Shapes model (about two hours on two idle cores).")
+    parser = argparse.ArgumentParser(
+        description="Train a Shapes model (about two hours on two idle cores)."
+    )
     parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
-    parser.add_argument("--cache", type=Path, help="where encoded clips are kept (default: OUTPUT.cache)")
+    parser.add_argument(
+        "--cache", type=Path, help="where encoded clips are kept (default: OUTPUT.cache)"
+    )
     arguments = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the vocabulary must not depend on the number of cores
+    os.environ["TOKENIZERS_PARALLELISM"] = (
+        "false"  # the vocabulary must not depend on the number of cores
+    )
     model = MODELS[arguments.model]
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")
@@ -93,7 +117,11 @@ def main() -> None:
     courses = COURSES[model.name]
     transformer = model.build_transformer(courses[0].seed)
     for course in courses:
-        folder = output / "transformer" if course is courses[-1] else cache / f"transformer, {course.name}"
+        folder = (
+            output / "transformer"
+            if course is courses[-1]
+            else cache / f"transformer, {course.name}"
+        )
         latents_path = cache / f"latents-{'anywhere' if course.anywhere else 'lattice'}.safetensors"
         parts = TrainedParts(autoencoder, tokenizer, text_encoder, transformer)
         transformer = transformer_stage(model, folder, latents_path, course, parts, log)

@@ -11,7 +11,13 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
-from pipelines.shapes.training.autoencoder import AutoencoderTraining, fit, picture_loss, random_clips, random_crops
+from pipelines.shapes.training.autoencoder import (
+    AutoencoderTraining,
+    fit,
+    picture_loss,
+    random_clips,
+    random_crops,
+)
 from pipelines.shapes.training.text import TEXT_DIM, EncodedCaptions
 from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import ShapesClip, render_uint8, sample_clip
@@ -21,7 +27,9 @@ PATCH_SIZE_PX = 2
 KL_WEIGHT = 1e-4  # keeps the latents near unit scale; larger blurs edges
 SAMPLING_FLOW_SHIFT = 3.0
 NUM_TRAIN_TIMESTEPS = 1000
-AUTOENCODER_TRAINING = AutoencoderTraining(stage="autoencoder", num_steps=9000, num_full_steps=300, learning_rate=3e-3)
+AUTOENCODER_TRAINING = AutoencoderTraining(
+    stage="autoencoder", num_steps=9000, num_full_steps=300, learning_rate=3e-3
+)
 NUM_AUTOENCODER_CLIPS = 2000  # drawn once; crops are drawn afresh
 CROP_PX, CROP_FRAMES = 32, 9
 
@@ -73,44 +81,60 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
     autoencoder = build_autoencoder().train()
-    clips_NCTHW = render_uint8([sample_clip(generator, anywhere=True) for _ in range(NUM_AUTOENCODER_CLIPS)])
+    clips_NCTHW = render_uint8(
+        [sample_clip(generator, anywhere=True) for _ in range(NUM_AUTOENCODER_CLIPS)]
+    )
 
     def loss(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         if step < training.num_steps - training.num_full_steps:
-            video_BCTHW = random_crops(clips_NCTHW, training.batch_size, CROP_PX, CROP_FRAMES, generator)
+            video_BCTHW = random_crops(
+                clips_NCTHW, training.batch_size, CROP_PX, CROP_FRAMES, generator
+            )
         else:
             video_BCTHW = random_clips(clips_NCTHW, training.batch_size // 2, generator)
         encoded: Any = autoencoder.encode(video_BCTHW)
         posterior = encoded.latent_dist
-        picture = picture_loss(decode_unclamped(autoencoder, posterior.sample(generator)), video_BCTHW)
+        picture = picture_loss(
+            decode_unclamped(autoencoder, posterior.sample(generator)), video_BCTHW
+        )
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
         return picture + KL_WEIGHT * kl, picture
 
     fit(training, autoencoder.parameters(), loss, log_step)
     autoencoder.eval()
-    latents = encode_clips(autoencoder, render_uint8([sample_clip(generator, anywhere=True) for _ in range(256)]))
+    latents = encode_clips(
+        autoencoder, render_uint8([sample_clip(generator, anywhere=True) for _ in range(256)])
+    )
     finished = build_autoencoder(
-        latents_mean=latents.mean(dim=(0, 2, 3, 4)).tolist(), latents_std=latents.std(dim=(0, 2, 3, 4)).tolist()
+        latents_mean=latents.mean(dim=(0, 2, 3, 4)).tolist(),
+        latents_std=latents.std(dim=(0, 2, 3, 4)).tolist(),
     )
     finished.load_state_dict(autoencoder.state_dict())
     return finished.eval()
 
 
 @torch.no_grad()
-def encode_clips(autoencoder: AutoencoderKLWan, clips_NCTHW: torch.Tensor, batch_size: int = 32) -> torch.Tensor:
+def encode_clips(
+    autoencoder: AutoencoderKLWan, clips_NCTHW: torch.Tensor, batch_size: int = 32
+) -> torch.Tensor:
     """Latents as the autoencoder gives them, not normalised: (N, C, F, H, W) float32.
 
     Args:
         clips_NCTHW: uint8 clips, as `world.render_uint8` gives them.
     """
-    encoded: list[Any] = [autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)]
+    encoded: list[Any] = [
+        autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)
+    ]
     return torch.cat([one.latent_dist.mode() for one in encoded])
 
 
 def normalise(autoencoder: AutoencoderKLWan, latents_NCFHW: torch.Tensor) -> torch.Tensor:
     """As `WanPipeline` denoises them."""
     config: Any = autoencoder.config
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1, 1)
+        for values in (config.latents_mean, config.latents_std)
+    )
     return (latents_NCFHW - mean) / std
 
 
@@ -140,7 +164,9 @@ def velocity(
     transformer: Any, noisy_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, text: EncodedCaptions
 ) -> torch.Tensor:
     """The transformer's flow, noise minus latents, (B, C, F, H, W), called as `WanPipeline` calls it."""
-    return transformer(noisy_BCFHW, sigmas_B * NUM_TRAIN_TIMESTEPS, text.embeds, return_dict=False)[0]
+    return transformer(noisy_BCFHW, sigmas_B * NUM_TRAIN_TIMESTEPS, text.embeds, return_dict=False)[
+        0
+    ]
 
 
 def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any) -> WanPipeline:
@@ -152,5 +178,9 @@ def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: A
     )
     pipeline_class: Any = WanPipeline  # its annotations name classes that it does not insist on
     return pipeline_class(
-        tokenizer=tokenizer, text_encoder=text_encoder, vae=autoencoder, scheduler=scheduler, transformer=transformer
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=autoencoder,
+        scheduler=scheduler,
+        transformer=transformer,
     )

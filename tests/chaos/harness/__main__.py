@@ -21,14 +21,25 @@ from tests.chaos.harness.soak import soak
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Injects faults into a real farm on this machine, and audits it.")
+    parser = argparse.ArgumentParser(
+        description="Injects faults into a real farm on this machine, and audits it."
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these scenarios alone")
     parser.add_argument("--short", action="store_true", help="fewer kills and shorter outages")
     parser.add_argument("--list", action="store_true", help="say what the scenarios are called")
     parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
-    parser.add_argument("--report", type=Path, metavar="PATH", help="writes PATH.md and PATH.json, such as docs/chaos")
-    parser.add_argument("--soak", type=int, metavar="CLIPS", help="so many clips in one run, faults mixed, instead")
-    parser.add_argument("--mix", type=int, metavar="REPEATS", help="what faults cost, against none, instead")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="PATH",
+        help="writes PATH.md and PATH.json, such as docs/measurements/chaos",
+    )
+    parser.add_argument(
+        "--soak", type=int, metavar="CLIPS", help="so many clips in one run, faults mixed, instead"
+    )
+    parser.add_argument(
+        "--mix", type=int, metavar="REPEATS", help="what faults cost, against none, instead"
+    )
     options = parser.parse_args()
     scenarios = all_scenarios(is_short=options.short)
     if options.list:
@@ -36,8 +47,12 @@ def main() -> int:
             print(f"{scenario.name:<20}{scenario.fault}")
         return 0
     if unknown := set(options.only or ()) - {scenario.name for scenario in scenarios}:
-        parser.error(f"no scenario is called {', '.join(sorted(unknown))}; --list says what they are called")
-    chosen = [scenario for scenario in scenarios if not options.only or scenario.name in options.only]
+        parser.error(
+            f"no scenario is called {', '.join(sorted(unknown))}; --list says what they are called"
+        )
+    chosen = [
+        scenario for scenario in scenarios if not options.only or scenario.name in options.only
+    ]
     with stop_signal_as_interrupt(), tempfile.TemporaryDirectory(prefix="nagfarm-chaos-") as folder:
         if options.soak:
             return soak(Path(folder), options.soak, options.seed, options.report)
@@ -55,13 +70,21 @@ def play_all(folder: Path, scenarios: list[Scenario], seed: int, report: Path | 
             if base.name not in bases:
                 bases[base.name] = tell(play(base, farm, seed))
             outcomes.append(tell(play(scenario, farm, seed)))
-    base_s = {scenario.name: bases[fault_free(scenario.workload).name].wall_s for scenario in scenarios}
+    base_s = {
+        scenario.name: bases[fault_free(scenario.workload).name].wall_s for scenario in scenarios
+    }
     if report is not None:
         put_between_markers(report.with_suffix(".md"), "faults", table(outcomes, base_s))
         numbers = [as_numbers(outcome, base_s[outcome.name]) for outcome in outcomes]
-        write_numbers(report.with_suffix(".json"), "faults", {"machine": machine(), "seed": seed, "outcomes": numbers})
+        write_numbers(
+            report.with_suffix(".json"),
+            "faults",
+            {"machine": machine(), "seed": seed, "outcomes": numbers},
+        )
     num_bad = sum(not outcome.is_clean for outcome in (*outcomes, *bases.values()))
-    print(f"{len(outcomes)} scenarios, {num_bad} of them or of what they are measured against not as expected")
+    print(
+        f"{len(outcomes)} scenarios, {num_bad} of them or of what they are measured against not as expected"
+    )
     return 1 if num_bad else 0
 
 
@@ -80,7 +103,11 @@ def tell(outcome: Outcome) -> Outcome:
 
 
 def machine() -> dict[str, object]:
-    return {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
+    return {
+        "cpus": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+    }
 
 
 if __name__ == "__main__":

@@ -58,7 +58,12 @@ class Audit:
         )
 
 
-def audit(store: Store, planned: Iterable[ClipSpec], writes: Mapping[str, int], orphans: Iterable[str] = ()) -> Audit:
+def audit(
+    store: Store,
+    planned: Iterable[ClipSpec],
+    writes: Mapping[str, int],
+    orphans: Iterable[str] = (),
+) -> Audit:
     """Looks at everything that a store holds of a plan.
 
     Args:
@@ -69,16 +74,30 @@ def audit(store: Store, planned: Iterable[ClipSpec], writes: Mapping[str, int], 
     specs = {spec.clip_id: spec for spec in planned}
     committed, quarantined = committed_ids(store), quarantined_ids(store)
     mismatched = [
-        *(f"{stranger} is in the store and not in the plan" for stranger in (committed | quarantined) - specs.keys()),
-        *(text for spec in specs.values() if spec.clip_id in committed for text in look_at_clip(store, spec)),
-        *(text for found in sorted(quarantined & specs.keys()) for text in look_at_quarantine(store, found)),
+        *(
+            f"{stranger} is in the store and not in the plan"
+            for stranger in (committed | quarantined) - specs.keys()
+        ),
+        *(
+            text
+            for spec in specs.values()
+            if spec.clip_id in committed
+            for text in look_at_clip(store, spec)
+        ),
+        *(
+            text
+            for found in sorted(quarantined & specs.keys())
+            for text in look_at_quarantine(store, found)
+        ),
     ]
     return Audit(
         num_planned=len(specs),
         num_committed=len(committed & specs.keys()),
         num_quarantined=len((quarantined & specs.keys()) - committed),
         lost=tuple(
-            f"{spec.name} ({spec.clip_id})" for spec in specs.values() if spec.clip_id not in committed | quarantined
+            f"{spec.name} ({spec.clip_id})"
+            for spec in specs.values()
+            if spec.clip_id not in committed | quarantined
         ),
         duplicated=tuple(
             f"{found}: its record was written or deleted {writes.get(record_key(found), 0)} times"
@@ -135,16 +154,22 @@ def look_at_quarantine(store: Store, found: str) -> Iterator[str]:
 
 def enable_versions(endpoint_url: str, bucket: str) -> None:
     """From now on the bucket remembers every write and every deletion."""
-    client = boto3.Session().client("s3", endpoint_url=endpoint_url)  # the default session keeps another server's keys
+    client = boto3.Session().client(
+        "s3", endpoint_url=endpoint_url
+    )  # the default session keeps another server's keys
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
 
 def count_writes(endpoint_url: str, location: S3Location) -> dict[str, int]:
     """How often each record of an output was written or deleted, of a bucket with versions."""
-    client = boto3.Session().client("s3", endpoint_url=endpoint_url)  # the default session keeps another server's keys
+    client = boto3.Session().client(
+        "s3", endpoint_url=endpoint_url
+    )  # the default session keeps another server's keys
     own = f"{location.prefix}/"
     writes: dict[str, int] = {}
-    pages = client.get_paginator("list_object_versions").paginate(Bucket=location.bucket, Prefix=f"{own}records/")
+    pages = client.get_paginator("list_object_versions").paginate(
+        Bucket=location.bucket, Prefix=f"{own}records/"
+    )
     for page in pages:
         for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
             key = entry["Key"].removeprefix(own)

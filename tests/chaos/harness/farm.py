@@ -32,8 +32,12 @@ NODE_CPUS = 2  # each node has room for all actors of a scenario, so that one ma
 NUM_NODES = 2
 DISK_BYTES = 16 * 1024**2  # of each node's temporary files, where disks can be made
 POLL_S = 0.1
-ACTORS = tuple(f"ray::{name}" for name in ("RenderActor", "GroupActor", "LeaderActor", "FollowerActor"))
-ORPHAN_WAIT_S = 20.0  # Ray kills what does not end by itself after 5 s, and is itself not always prompt
+ACTORS = tuple(
+    f"ray::{name}" for name in ("RenderActor", "GroupActor", "LeaderActor", "FollowerActor")
+)
+ORPHAN_WAIT_S = (
+    20.0  # Ray kills what does not end by itself after 5 s, and is itself not always prompt
+)
 SETTINGS = (
     "workers.count=2",
     "workers.drain_s=5",
@@ -63,7 +67,12 @@ class Driver:
         self.log = log
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=REPOSITORY
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                cwd=REPOSITORY,
             )
 
     @property
@@ -107,7 +116,9 @@ class Farm:
         node_cpus: of each.
     """
 
-    def __init__(self, folder: Path, seed: int = 0, num_nodes: int = NUM_NODES, node_cpus: int = NODE_CPUS) -> None:
+    def __init__(
+        self, folder: Path, seed: int = 0, num_nodes: int = NUM_NODES, node_cpus: int = NODE_CPUS
+    ) -> None:
         self.folder = folder
         self._seed = seed
         self._num_nodes = num_nodes
@@ -150,15 +161,26 @@ class Farm:
 
     def store(self, prefix: str) -> Store:
         """An output as the server has it."""
-        return open_store(f"s3://{BUCKET}/{prefix}", StoreConfig(endpoint_url=self.server.endpoint_url))
+        return open_store(
+            f"s3://{BUCKET}/{prefix}", StoreConfig(endpoint_url=self.server.endpoint_url)
+        )
 
     def writes(self, prefix: str) -> dict[str, int]:
         return count_writes(self.server.endpoint_url, S3Location(BUCKET, prefix))
 
-    def start_driver(self, workload: Workload, manifest: Path, prefix: str, options: Sequence[str]) -> Driver:
+    def start_driver(
+        self, workload: Workload, manifest: Path, prefix: str, options: Sequence[str]
+    ) -> Driver:
         """The real driver on a manifest; its workers' family is the workload's."""
         command = [
-            *(sys.executable, "-m", "tests.chaos.harness.driver", workload.family, workload.told, "render"),
+            *(
+                sys.executable,
+                "-m",
+                "tests.chaos.harness.driver",
+                workload.family,
+                workload.told,
+                "render",
+            ),
             *(
                 str(manifest),
                 f"--models={self.models}",
@@ -169,7 +191,11 @@ class Farm:
         ]
         return Driver(
             command,
-            {**self.cluster.environment(), "RAY_ADDRESS": self.cluster.address, "PYTHONUNBUFFERED": "1"},
+            {
+                **self.cluster.environment(),
+                "RAY_ADDRESS": self.cluster.address,
+                "PYTHONUNBUFFERED": "1",
+            },
             manifest.with_suffix(".log"),
         )
 
@@ -212,7 +238,9 @@ def environment(variables: Mapping[str, str]) -> Generator[None]:
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Generator[None]:
     """A tmpfs over a folder, until the `with` ends: a disk that can be filled. Needs root."""
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)], check=True)
+    subprocess.run(
+        ["/bin/mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)], check=True
+    )
     try:
         yield
     finally:

@@ -28,7 +28,9 @@ def measure_mix(folder: Path, repeats: int, seed: int, report: Path | None) -> i
     """Runs both, in turn, and says what share of the rate is kept; returns 1 if it is too small or a run is unclean."""
     workload = Workload(NUM_CLIPS, STEPS, STEP_S, poison_for(NUM_CLIPS))
     calm = Scenario("mix-calm", "none", workload.healthy, undisturbed, settings=SETTINGS)
-    mixed = Scenario("mix-faults", MIX, workload, inject_mix(look_away), (EXIT_QUARANTINE,), SETTINGS)
+    mixed = Scenario(
+        "mix-faults", MIX, workload, inject_mix(look_away), (EXIT_QUARANTINE,), SETTINGS
+    )
     rates: dict[str, list[float]] = {calm.name: [], mixed.name: []}
     is_clean = True
     with Farm(folder, seed, node_cpus=NODE_CPUS) as farm:
@@ -37,7 +39,10 @@ def measure_mix(folder: Path, repeats: int, seed: int, report: Path | None) -> i
                 outcome = play(scenario, farm, seed, turn)
                 rates[scenario.name].append(commits_per_s(farm, f"{scenario.name}-{turn}"))
                 is_clean = is_clean and outcome.is_clean
-                print(f"{scenario.name}: {rates[scenario.name][-1]:.3f} clips/s, {outcome.wall_s:.0f} s", flush=True)
+                print(
+                    f"{scenario.name}: {rates[scenario.name][-1]:.3f} clips/s, {outcome.wall_s:.0f} s",
+                    flush=True,
+                )
                 for line in (*outcome.problems, *outcome.audit.violations):
                     print(f"    {line}", flush=True)
     calm_rate, mixed_rate = (statistics.median(rates[scenario.name]) for scenario in (calm, mixed))
@@ -61,7 +66,8 @@ def commits_per_s(farm: Farm, prefix: str) -> float:
     """From the first commit of an output to that of nine clips in ten."""
     store = farm.store(prefix)
     moments = sorted(
-        datetime.fromisoformat(read_record(store, clip_id).committed_at).timestamp() for clip_id in committed_ids(store)
+        datetime.fromisoformat(read_record(store, clip_id).committed_at).timestamp()
+        for clip_id in committed_ids(store)
     )
     measured = moments[: len(moments) * 9 // 10]
     return (len(measured) - 1) / (measured[-1] - measured[0]) if len(measured) > 1 else 0.0

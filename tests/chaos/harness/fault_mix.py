@@ -46,6 +46,10 @@ def inject_mix(on_look: Callable[[Scene], None]) -> Callable[[Scene], int]:
                     scene.random.choice(actors).send_signal(signal.SIGKILL)
                     num_kills += 1
         after = scene.farm.proxy.counts
-        return num_kills + len(scene.workload.poison) + sum(after[name] - before[name] for name in ("503", "reset"))
+        return (
+            num_kills
+            + len(scene.workload.poison)
+            + sum(after[name] - before[name] for name in ("503", "reset"))
+        )
 
     return inject

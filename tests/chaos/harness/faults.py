@@ -20,7 +20,9 @@ from tests.chaos.harness.runner import Scene, SceneError
 
 FILL_BYTES = 4096
 START_S = 5.0  # about what a driver takes until its first worker is ready
-STRIKE_WITHIN_S = 1.0  # after what is waited for, so that every stage of a clip is hit sooner or later
+STRIKE_WITHIN_S = (
+    1.0  # after what is waited for, so that every stage of a clip is hit sooner or later
+)
 
 
 Inject = Callable[[Scene], int]
@@ -72,15 +74,26 @@ def drain_nodes(seconds: int, commits: int) -> Inject:
             return 0
         node = next(node for node in scene.farm.nodes if node.actors("RenderActor"))
         command = [
-            *(ray_command(), "drain-node", f"--address={scene.farm.cluster.address}", f"--node-id={node.node_id}"),
+            *(
+                ray_command(),
+                "drain-node",
+                f"--address={scene.farm.cluster.address}",
+                f"--node-id={node.node_id}",
+            ),
             *(
                 "--reason=DRAIN_NODE_REASON_PREEMPTION",
                 "--reason-message=spot",
                 f"--deadline-remaining-seconds={seconds}",
             ),
         ]
-        environment = {name: value for name, value in scene.farm.cluster.environment().items() if name != "RAY_ADDRESS"}
-        drained = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        environment = {
+            name: value
+            for name, value in scene.farm.cluster.environment().items()
+            if name != "RAY_ADDRESS"
+        }
+        drained = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
+        )
         if drained.returncode:
             raise SceneError(f"ray drain-node failed: {drained.stderr[-2000:]}")
         scene.wait_until(lambda: not node.is_alive, "the drained node's end", seconds + 60)
@@ -97,7 +110,9 @@ def kill_driver(times: int) -> Inject:
             commits = scene.random.choice((0, 1, 1, 2, 3))
             if not scene.wait_for_commits(scene.num_committed + commits):
                 return struck
-            if scene.driver.ends_within(scene.random.uniform(0, STRIKE_WITHIN_S if commits else START_S)):
+            if scene.driver.ends_within(
+                scene.random.uniform(0, STRIKE_WITHIN_S if commits else START_S)
+            ):
                 return struck
             resume_after(scene, signal.SIGKILL)
         return times
@@ -121,7 +136,9 @@ def terminate_driver(times: int) -> Inject:
 def resume_after(scene: Scene, number: signal.Signals) -> None:
     scene.driver.send(number)
     scene.finish()
-    scene.start_driver("--takeover")  # the last one is gone, and where it was killed its lease is not over
+    scene.start_driver(
+        "--takeover"
+    )  # the last one is gone, and where it was killed its lease is not over
 
 
 def disturb_store(faults: Faults, commits: int = 0) -> Inject:
@@ -133,7 +150,11 @@ def disturb_store(faults: Faults, commits: int = 0) -> Inject:
         before = scene.farm.proxy.counts
         scene.farm.proxy.faults = faults
         scene.wait_until(lambda: False, "the run's end", 240)
-        return sum(count - before[name] for name, count in scene.farm.proxy.counts.items() if name != "requests")
+        return sum(
+            count - before[name]
+            for name, count in scene.farm.proxy.counts.items()
+            if name != "requests"
+        )
 
     return inject
 
@@ -211,7 +232,9 @@ def put_driver_to_sleep(scene: Scene) -> int:
     sleeper = scene.driver
     sleeper.send(signal.SIGSTOP)
     scene.start_driver("--takeover")
-    scene.wait_for_commits(scene.num_committed + 8)  # some of them by the sleeper's workers, which are awake
+    scene.wait_for_commits(
+        scene.num_committed + 8
+    )  # some of them by the sleeper's workers, which are awake
     sleeper.send(signal.SIGCONT)
     scene.finish(sleeper)
     return 1

@@ -29,7 +29,9 @@ class Watched(DiffusersModel):
         super().split(config)
         write_note(self.notes, dist.get_rank())
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         rank, clip = dist.get_rank(), request.sampling.seed
 
         def note_step(step: int) -> None:

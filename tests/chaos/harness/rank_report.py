@@ -1,4 +1,4 @@
-"""The table of docs/parallel-faults.md and its raw numbers.
+"""The table of docs/measurements/parallel-faults.md and its raw numbers.
 
 Decides how strikes are summed up. The numbers are kept as they come, by several processes if need be; the table is
 made of all sessions whose store was audited.

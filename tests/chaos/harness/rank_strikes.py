@@ -54,18 +54,34 @@ class Session:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Strikes at each rank of groups that render, and audits what they do.")
-    parser.add_argument("--strikes", type=int, default=20, help="at each rank by each signal (default 20)")
-    parser.add_argument("--sizes", type=int, nargs="+", choices=sorted(GROUPS), default=sorted(GROUPS))
-    parser.add_argument(
-        "--signals", nargs="+", choices=[one.name for one in SIGNALS], default=[one.name for one in SIGNALS]
+    parser = argparse.ArgumentParser(
+        description="Strikes at each rank of groups that render, and audits what they do."
     )
-    parser.add_argument("--ranks", type=int, nargs="+", help="these ranks alone; all unless told otherwise")
+    parser.add_argument(
+        "--strikes", type=int, default=20, help="at each rank by each signal (default 20)"
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", choices=sorted(GROUPS), default=sorted(GROUPS)
+    )
+    parser.add_argument(
+        "--signals",
+        nargs="+",
+        choices=[one.name for one in SIGNALS],
+        default=[one.name for one in SIGNALS],
+    )
+    parser.add_argument(
+        "--ranks", type=int, nargs="+", help="these ranks alone; all unless told otherwise"
+    )
     parser.add_argument("--double", action="store_true", help="pairs of strikes alone")
-    parser.add_argument("--minutes", type=float, default=24 * 60.0, help="begins no further session after these")
+    parser.add_argument(
+        "--minutes", type=float, default=24 * 60.0, help="begins no further session after these"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
     parser.add_argument(
-        "--report", type=Path, metavar="PATH", help="keeps PATH.md and PATH.json, such as docs/parallel-faults"
+        "--report",
+        type=Path,
+        metavar="PATH",
+        help="keeps PATH.md and PATH.json, such as docs/measurements/parallel-faults",
     )
     options = parser.parse_args()
     sessions = [
@@ -121,7 +137,9 @@ def hold(session: Session, num_strikes: int, seed: int, report: Path | None) -> 
     with tempfile.TemporaryDirectory(prefix="nagfarm-ranks-") as folder:
         notes = Path(folder) / "notes"
         notes.mkdir()
-        workload = RankWorkload.make(CLIPS_PER_STRIKE * num_strikes + SPARE_CLIPS, session.group, notes)
+        workload = RankWorkload.make(
+            CLIPS_PER_STRIKE * num_strikes + SPARE_CLIPS, session.group, notes
+        )
         scenario = Scenario(session.name, session.number.name, workload, inject, settings=SETTINGS)
         with Farm(Path(folder), seed, num_nodes=1, node_cpus=session.group.size) as farm:
             outcome = play(scenario, farm, seed)

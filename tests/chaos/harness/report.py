@@ -1,4 +1,4 @@
-"""The table of docs/chaos.md and the raw numbers of docs/chaos.json.
+"""The table of docs/measurements/chaos.md and the raw numbers of docs/measurements/chaos.json.
 
 Decides how outcomes are shown. The table stands between two markers, so that the rest of the page is people's.
 """
@@ -56,7 +56,8 @@ def in_words(exit_codes: Sequence[int]) -> str:
             parts.append((code, 1))
     names = {-9: "SIGKILL"}
     return ", ".join(
-        f"{count} x {names.get(code, code)}" if count > 1 else f"{names.get(code, code)}" for code, count in parts
+        f"{count} x {names.get(code, code)}" if count > 1 else f"{names.get(code, code)}"
+        for code, count in parts
     )
 
 

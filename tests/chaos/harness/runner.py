@@ -57,7 +57,9 @@ class Scene:
         return len(committed_ids(self.store))
 
     def start_driver(self, *options: str) -> Driver:
-        driver = self.farm.start_driver(self.workload, self.manifest, self.prefix, (*self.settings, *options))
+        driver = self.farm.start_driver(
+            self.workload, self.manifest, self.prefix, (*self.settings, *options)
+        )
         self.drivers.append(driver)
         return driver
 
@@ -75,7 +77,9 @@ class Scene:
             if self.driver.ends_within(POLL_S):
                 return is_so()
             if time.monotonic() > deadline:
-                raise SceneError(f"waited {seconds:g} s in vain for {what}:\n{self.driver.last_lines}")
+                raise SceneError(
+                    f"waited {seconds:g} s in vain for {what}:\n{self.driver.last_lines}"
+                )
         return True
 
     def wait_for_commits(self, count: int) -> bool:
@@ -175,14 +179,24 @@ def play(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Outcome:
     problems += judge_quarantine(
         {spec.name for spec in specs if spec.clip_id in quarantined}, {spec.name for spec in specs}
     )
-    return Outcome(scenario.name, scenario.fault, num_injected, found, wall_s, tuple(scene.exit_codes), tuple(problems))
+    return Outcome(
+        scenario.name,
+        scenario.fault,
+        num_injected,
+        found,
+        wall_s,
+        tuple(scene.exit_codes),
+        tuple(problems),
+    )
 
 
 def judge(scenario: Scenario, exit_codes: Sequence[int], num_injected: int) -> list[str]:
     """What of the drivers' ends is not as it should be."""
     problems: list[str] = []
     if scenario.exit_codes is not None and tuple(exit_codes) != scenario.exit_codes:
-        problems.append(f"drivers ended with {list(exit_codes)}, expected {list(scenario.exit_codes)}")
+        problems.append(
+            f"drivers ended with {list(exit_codes)}, expected {list(scenario.exit_codes)}"
+        )
     if num_injected == 0 and scenario.inject is not undisturbed:
         problems.append("the run was over before anything was injected")
     return problems

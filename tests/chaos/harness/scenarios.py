@@ -30,7 +30,12 @@ FEWEST = Workload(12)  # of the short form
 SLOW = Workload(40, step_s=0.15)  # a driver starts within it
 SHAPES = Workload(8, num_steps=8, family="shapes")
 KILLED = -signal.SIGKILL
-SHORT = ("actors-killed", "row-kills", "answers-lost", "driver-killed")  # those that run with every change
+SHORT = (
+    "actors-killed",
+    "row-kills",
+    "answers-lost",
+    "driver-killed",
+)  # those that run with every change
 OUTAGE_S, SHORT_OUTAGE_S = 60.0, 15.0
 
 
@@ -51,16 +56,25 @@ def all_scenarios(*, is_short: bool) -> tuple[Scenario, ...]:
     Args:
         is_short: fewer kills and shorter outages.
     """
-    found = (*process_faults(is_short=is_short), *row_faults(), *store_faults(is_short=is_short), *render_faults())
+    found = (
+        *process_faults(is_short=is_short),
+        *row_faults(),
+        *store_faults(is_short=is_short),
+        *render_faults(),
+    )
     return tuple(scenario for scenario in found if os.geteuid() == 0 or not scenario.needs_root)
 
 
 def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
     kills, resumes, few = (1, 1, FEWEST) if is_short else (4, 10, FEW)
     return (
-        Scenario("actors-killed", "kill -9 of an actor", few, signal_actors(kills, signal.SIGKILL, 3)),
+        Scenario(
+            "actors-killed", "kill -9 of an actor", few, signal_actors(kills, signal.SIGKILL, 3)
+        ),
         Scenario("actor-stopped", "SIGSTOP of an actor", FEW, signal_actors(1, signal.SIGSTOP, 3)),
-        Scenario("actor-terminated", "SIGTERM to an actor", FEW, signal_actors(2, signal.SIGTERM, 3)),
+        Scenario(
+            "actor-terminated", "SIGTERM to an actor", FEW, signal_actors(2, signal.SIGTERM, 3)
+        ),
         Scenario("node-killed", "kill -9 of a raylet: a node is lost", MANY, kill_nodes(2, 5)),
         Scenario("node-preempted", "a node is drained for preemption", MANY, drain_nodes(15, 5)),
         Scenario(
@@ -77,7 +91,13 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             terminate_driver(2),
             (EXIT_STOPPED, EXIT_STOPPED, EXIT_OK),
         ),
-        Scenario("two-drivers", "a second driver on the output", SLOW, start_second_driver, (EXIT_REFUSED, EXIT_OK)),
+        Scenario(
+            "two-drivers",
+            "a second driver on the output",
+            SLOW,
+            start_second_driver,
+            (EXIT_REFUSED, EXIT_OK),
+        ),
         Scenario(
             "rival-drivers",
             "two drivers render the same, neither knows",
@@ -101,14 +121,30 @@ def row_faults() -> tuple[Scenario, ...]:
     quarantined = (EXIT_QUARANTINE,)
     return (
         Scenario("row-kills", "a row that kills its process", poisoned("die"), poison, quarantined),
-        Scenario("row-stops", "a row that stops its process", poisoned("stop"), poison, quarantined),
-        Scenario("row-hangs", "a row that hangs", poisoned("hang"), poison, quarantined),
-        Scenario("rows-nan", "rows that render NaN", poisoned("nan", "nan", "nan"), poison, quarantined),
         Scenario(
-            "rows-memory", "rows that run out of device memory", poisoned("memory", "memory"), poison, quarantined
+            "row-stops", "a row that stops its process", poisoned("stop"), poison, quarantined
         ),
-        Scenario("row-eats", "a row that allocates until RLIMIT_AS", poisoned("eat"), poison, quarantined),
-        Scenario("rows-error", "rows with an unknown error", poisoned("error", "error"), poison, quarantined),
+        Scenario("row-hangs", "a row that hangs", poisoned("hang"), poison, quarantined),
+        Scenario(
+            "rows-nan", "rows that render NaN", poisoned("nan", "nan", "nan"), poison, quarantined
+        ),
+        Scenario(
+            "rows-memory",
+            "rows that run out of device memory",
+            poisoned("memory", "memory"),
+            poison,
+            quarantined,
+        ),
+        Scenario(
+            "row-eats", "a row that allocates until RLIMIT_AS", poisoned("eat"), poison, quarantined
+        ),
+        Scenario(
+            "rows-error",
+            "rows with an unknown error",
+            poisoned("error", "error"),
+            poison,
+            quarantined,
+        ),
     )
 
 
@@ -116,28 +152,52 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
     outage_s, few = (SHORT_OUTAGE_S, FEWEST) if is_short else (OUTAGE_S, FEW)
     return (
         Scenario("store-down", f"S3 down for {outage_s:g} s", MANY, take_store_down(outage_s, 3)),
-        Scenario("store-slow", "S3 slow: 0.5 s more a request", FEW, disturb_store(Faults(delay_s=0.5), 1)),
+        Scenario(
+            "store-slow",
+            "S3 slow: 0.5 s more a request",
+            FEW,
+            disturb_store(Faults(delay_s=0.5), 1),
+        ),
         Scenario(
             "every-third-503",
             "S3 answers 503 to every third",
             few,
-            disturb_store(Faults(every_nth_answers_503=3), int(is_short)),  # boto3 slows down for long
+            disturb_store(
+                Faults(every_nth_answers_503=3), int(is_short)
+            ),  # boto3 slows down for long
         ),
-        Scenario("store-resets", "S3 resets every fourth body", FEW, disturb_store(Faults(reset_mid_body_every_nth=4))),
-        Scenario("store-lies", "S3 lies about every fourth PUT", FEW, disturb_store(Faults(lie_on_put_every_nth=4), 1)),
+        Scenario(
+            "store-resets",
+            "S3 resets every fourth body",
+            FEW,
+            disturb_store(Faults(reset_mid_body_every_nth=4)),
+        ),
+        Scenario(
+            "store-lies",
+            "S3 lies about every fourth PUT",
+            FEW,
+            disturb_store(Faults(lie_on_put_every_nth=4), 1),
+        ),
         Scenario(
             "answers-lost",
             "S3's answer to every fourth PUT is lost",
             FEW,
             disturb_store(Faults(lose_answer_every_nth=4)),
         ),
-        Scenario("disks-full", "every node's disk full for 8 s", FEW, fill_disks(8.0, 3), needs_root=True),
+        Scenario(
+            "disks-full", "every node's disk full for 8 s", FEW, fill_disks(8.0, 3), needs_root=True
+        ),
     )
 
 
 def render_faults() -> tuple[Scenario, ...]:
     nan = Workload(8, num_steps=8, poison=("nan",), family="shapes")
     return (
-        Scenario("shapes-killed", "kill -9 of an actor with a real model", SHAPES, signal_actors(1, signal.SIGKILL, 2)),
+        Scenario(
+            "shapes-killed",
+            "kill -9 of an actor with a real model",
+            SHAPES,
+            signal_actors(1, signal.SIGKILL, 2),
+        ),
         Scenario("shapes-nan", "a real model's latents are NaN", nan, poison, (EXIT_QUARANTINE,)),
     )

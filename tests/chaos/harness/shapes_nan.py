@@ -35,9 +35,15 @@ class ShapesNanModel:
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         return self.family.encode_text(request)
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         latents = self.family.denoise(request, embeddings, on_step)
-        return torch.full_like(latents, float("nan")) if request.sampling.seed >= FIRST_NAN_SEED else latents
+        return (
+            torch.full_like(latents, float("nan"))
+            if request.sampling.seed >= FIRST_NAN_SEED
+            else latents
+        )
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         return self.family.decode(request, latents)

@@ -50,7 +50,9 @@ class StandInModel:
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         return TextEmbeddings(torch.zeros(1, 1, 1), None)
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         num_steps, seed = request.sampling.num_inference_steps, request.sampling.seed
         command = request.prompt.split()[0]
         latents = torch.full((1, 1), float("nan") if command == "nan" else float(seed % 2))
@@ -65,13 +67,22 @@ class StandInModel:
         """A bright square that moves over a slope of grey, both drawn from the request's digest."""
         digest = hashlib.sha256(repr(request).encode()).digest()
         shape = request.shape
-        slope_HW = np.linspace(40, 40 + digest[0] / 4, shape.height * shape.width).reshape(shape.height, shape.width)
-        frames = np.repeat(slope_HW.astype(np.uint8)[None, :, :, None], shape.num_frames, axis=0).repeat(3, axis=3)
+        slope_HW = np.linspace(40, 40 + digest[0] / 4, shape.height * shape.width).reshape(
+            shape.height, shape.width
+        )
+        frames = np.repeat(
+            slope_HW.astype(np.uint8)[None, :, :, None], shape.num_frames, axis=0
+        ).repeat(3, axis=3)
         side = max(2, shape.height // 4)
-        top, left = (byte % (size - side) for byte, size in zip(digest[1:3], (shape.height, shape.width), strict=True))
+        top, left = (
+            byte % (size - side)
+            for byte, size in zip(digest[1:3], (shape.height, shape.width), strict=True)
+        )
         for index in range(shape.num_frames):
             x = (left + 2 * index) % (shape.width - side)
-            frames[index, top : top + side, x : x + side] = 155 + np.frombuffer(digest[3:6], np.uint8) % 100
+            frames[index, top : top + side, x : x + side] = (
+                155 + np.frombuffer(digest[3:6], np.uint8) % 100
+            )
         return VideoFrames(np.ascontiguousarray(frames), request.fps)
 
     def exact_attention(self) -> AbstractContextManager[None]:
@@ -139,6 +150,8 @@ class LoadStandIn:
 
     step_s: float
 
-    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> StandInModel:
+    def __call__(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int
+    ) -> StandInModel:
         torch.set_num_threads(num_threads)
         return StandInModel(self.step_s)

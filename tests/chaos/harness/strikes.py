@@ -92,7 +92,9 @@ class Striker:
         self._on_strike = on_strike
         self._is_double = is_double
         self.num_strikes = 0  # those too that are not over
-        specs = open_manifest(scene.manifest, ModelCatalog(scene.farm.models), model=scene.workload.model).specs()
+        specs = open_manifest(
+            scene.manifest, ModelCatalog(scene.farm.models), model=scene.workload.model
+        ).specs()
         self._specs: dict[int, ClipSpec] = {spec.request.sampling.seed: spec for spec in specs}
 
     def strike(self, count: int) -> int:
@@ -120,7 +122,9 @@ class Striker:
         def is_there() -> bool:
             has_begun = False
             for note in self._notes.since(looked_at_s):
-                has_begun = has_begun or (note.rank == 0 and note.clip is not None and note.step == -1)
+                has_begun = has_begun or (
+                    note.rank == 0 and note.clip is not None and note.step == -1
+                )
                 if has_begun and note.rank == 0 and note.step >= step - 1:
                     return True
             return False
@@ -132,7 +136,11 @@ class Striker:
         """Strikes, and waits until all is well again; False where the run ended first."""
         scene, members, files = self._scene, self._notes.members(), self.sample_files()
         num_left_behind = len(self._rank_processes()) - len(members)
-        hit = next(note for note in reversed(self._notes.look()) if note.rank == 0 and note.clip is not None)
+        hit = next(
+            note
+            for note in reversed(self._notes.look())
+            if note.rank == 0 and note.clip is not None
+        )
         assert hit.clip is not None
         spec = self._specs[hit.clip]
         moment_s, moment = time.monotonic(), time.time()
@@ -149,9 +157,13 @@ class Striker:
             struck |= self._strike_any(struck)
             again_after_s = time.monotonic() - moment_s
         what = f"after {self._number.name} to rank {self._rank}"
-        if not scene.wait_until(lambda: len(self._again(moment_s)) == 2, f"the next step {what}", WAIT_S):
+        if not scene.wait_until(
+            lambda: len(self._again(moment_s)) == 2, f"the next step {what}", WAIT_S
+        ):
             return False
-        if not scene.wait_until(lambda: self._is_committed(spec), f"the clip's commit {what}", WAIT_S):
+        if not scene.wait_until(
+            lambda: self._is_committed(spec), f"the clip's commit {what}", WAIT_S
+        ):
             return False
         record, now = read_record(scene.store, spec.clip_id), self._notes.members()
         formed_s, renders_s = self._again(moment_s)
@@ -203,4 +215,9 @@ class Striker:
         return self._processes("LeaderActor", "FollowerActor")
 
     def _processes(self, *actors: str) -> list[int]:
-        return [process.pid for node in self._scene.farm.nodes for name in actors for process in node.actors(name)]
+        return [
+            process.pid
+            for node in self._scene.farm.nodes
+            for name in actors
+            for process in node.actors(name)
+        ]

@@ -66,7 +66,9 @@ class Workload:
             yield self._poisoned(index, word) | size
 
     def _poisoned(self, index: int, word: str) -> dict[str, object]:
-        prompt = "a red circle moving right" if self.family == "shapes" else f"{word} of row {index}"
+        prompt = (
+            "a red circle moving right" if self.family == "shapes" else f"{word} of row {index}"
+        )
         return {
             "name": f"{POISONED}{index:05}-{word}",
             "prompt": prompt,
@@ -82,5 +84,7 @@ class Workload:
 def write_models(folder: Path) -> Path:
     """A folder with one model, the stand-in: shapes-wan's YAML, whose weights the plan finds and no worker reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "stand-in.yaml").write_text((PACKAGED_CONFIGS / "models" / "shapes-wan.yaml").read_text())
+    (folder / "stand-in.yaml").write_text(
+        (PACKAGED_CONFIGS / "models" / "shapes-wan.yaml").read_text()
+    )
     return folder

@@ -56,7 +56,9 @@ def test_every_value_is_negated_equally_often() -> None:
 
 
 def test_no_two_tasks_have_the_same_seed() -> None:
-    seeds = [task.seed for name in ATTRIBUTES for case in CASES for task in draw_tasks(name, case, 60)]
+    seeds = [
+        task.seed for name in ATTRIBUTES for case in CASES for task in draw_tasks(name, case, 60)
+    ]
     assert len(set(seeds)) == len(seeds)
 
 
@@ -100,7 +102,11 @@ def test_the_manifest_is_one_that_the_farm_takes_and_every_clip_is_another(tmp_p
 
 def test_a_sweep_is_one_that_the_farm_takes(tmp_path: Path) -> None:
     chosen = BenchOptions(
-        "parameters", tmp_path, Sizes(4, 0, 1), steps=(4, 1), slices=tuple(a_slice.name for a_slice in SLICES)
+        "parameters",
+        tmp_path,
+        Sizes(4, 0, 1),
+        steps=(4, 1),
+        slices=tuple(a_slice.name for a_slice in SLICES),
     )
     blocks = parameters_blocks(chosen, [MODEL])
     write_design(blocks, tmp_path / "sweep.jsonl", tmp_path / "design.json")
@@ -138,7 +144,10 @@ def test_models_that_nobody_named_may_be_missing_and_named_ones_may_not(tmp_path
     found, _ = find_models(BenchOptions("negatives", tmp_path, Sizes(1, 0, 1)), ModelCatalog())
     assert "shapes-wan" in [config.name for config in found]
     with pytest.raises(UnknownModelError, match="shapes-wam"):
-        find_models(BenchOptions("negatives", tmp_path, Sizes(1, 0, 1), models=("shapes-wam",)), ModelCatalog())
+        find_models(
+            BenchOptions("negatives", tmp_path, Sizes(1, 0, 1), models=("shapes-wam",)),
+            ModelCatalog(),
+        )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +161,9 @@ def test_models_that_nobody_named_may_be_missing_and_named_ones_may_not(tmp_path
         ({"sizes": Sizes(0, 0, 1)}, "--clips"),
     ],
 )
-def test_what_no_benchmark_knows_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_what_no_benchmark_knows_is_refused(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
     values: dict[str, object] = {"kind": "negatives", "report": tmp_path, "sizes": Sizes(1, 0, 1)}
     with pytest.raises(RefusedError, match=message):
         BenchOptions(**(values | change))  # pyright: ignore[reportArgumentType]

@@ -20,7 +20,17 @@ def farm(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def bench(kind: str, report: Path, *options: str) -> int:
-    chosen = ("--quick", "--model", "shapes-wan", "--steps", "2", "--attribute", "colour", "--processes", "1")
+    chosen = (
+        "--quick",
+        "--model",
+        "shapes-wan",
+        "--steps",
+        "2",
+        "--attribute",
+        "colour",
+        "--processes",
+        "1",
+    )
     return main(["bench", kind, "--report", str(report), *chosen, *options])
 
 
@@ -78,9 +88,13 @@ def test_a_sweep_is_rendered_and_drawn(farm: Path) -> None:
     assert (farm / "shapes-wan-2-norm.png").stat().st_size > 5_000
 
 
-def test_what_no_benchmark_knows_is_one_plain_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_no_benchmark_knows_is_one_plain_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert bench("negatives", tmp_path, "--method", "none,nagg") == EXIT_REFUSED
     assert "nag" in capsys.readouterr().err
-    assert main(["bench", "parameters", "--slice", "scale", "--report", str(tmp_path)]) == EXIT_REFUSED
+    assert (
+        main(["bench", "parameters", "--slice", "scale", "--report", str(tmp_path)]) == EXIT_REFUSED
+    )
     assert "scale-tau" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -57,7 +57,9 @@ def test_the_bootstrap_is_the_loop_that_it_stands_for() -> None:
         rows = other.integers(0, 40, 40)
         loop.append(ours[rows].mean() / theirs[rows].mean())
     assert found.value == pytest.approx(ours.mean() / theirs.mean())
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])), abs=0.015)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.percentile(loop, [2.5, 97.5])), abs=0.015
+    )
     assert found == ratio_of_means(ours, theirs)
 
 
@@ -113,9 +115,9 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
 def test_the_frechet_distance_of_two_lines_is_the_textbooks() -> None:
     """In one dimension: (m1 - m2)^2 + (s1 - s2)^2."""
     ours, theirs = np.array([[0.0], [2.0], [4.0]]), np.array([[10.0], [11.0], [12.0]])
-    assert frechet_distance(np.hstack([ours, 0 * ours]), np.hstack([theirs, 0 * theirs])) == pytest.approx(
-        (2 - 11) ** 2 + (2 - 1) ** 2
-    )
+    assert frechet_distance(
+        np.hstack([ours, 0 * ours]), np.hstack([theirs, 0 * theirs])
+    ) == pytest.approx((2 - 11) ** 2 + (2 - 1) ** 2)
 
 
 def test_the_frechet_distance_is_that_of_the_square_root_of_the_product() -> None:

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jobs.bench.measuring.measures import compare, compare_cost, is_clean, is_faithful, measure, progress
+from jobs.bench.measuring.measures import (
+    compare,
+    compare_cost,
+    is_clean,
+    is_faithful,
+    measure,
+    progress,
+)
 from pipelines.shapes.evaluation.negation import draw_tasks
 from tests.builders.bench_answers import seen_as, unfaithful
 
@@ -37,7 +44,9 @@ def test_losses_are_counted_in_their_own_column() -> None:
     for task in TASKS[:5]:
         ours[task.key] = unfaithful(task, ours[task.key])
     for task in TASKS[:2]:
-        ours[task.key] = replace(ours[task.key], verdict=replace(ours[task.key].verdict, is_clean=False))
+        ours[task.key] = replace(
+            ours[task.key], verdict=replace(ours[task.key].verdict, is_clean=False)
+        )
     figures = measure(TASKS, ours, PLAIN, TRUTH)
     assert figures.fidelity_to_none.value == pytest.approx(-0.25)
     assert figures.clean_to_none.value == pytest.approx(-0.1)
@@ -91,19 +100,25 @@ def test_a_negated_motion_is_no_motion_to_be_kept() -> None:
 
 
 def test_diversity_falls_where_all_clips_show_the_same() -> None:
-    tasks = tuple(task for task in draw_tasks("colour", "open", 80) if "shape" in task.open_attributes)
+    tasks = tuple(
+        task for task in draw_tasks("colour", "open", 80) if "shape" in task.open_attributes
+    )
     shapes = ("circle", "square", "triangle", "cross")
     same = {task.key: seen_as(task) for task in tasks}
     mixed = {
         key: replace(seen, verdict=replace(seen.verdict, shape=shapes[index % 4]))
         for index, (key, seen) in enumerate(same.items())
     }
-    ours, theirs = (measure(tasks, answers, same, same).diversity.value for answers in (mixed, same))
+    ours, theirs = (
+        measure(tasks, answers, same, same).diversity.value for answers in (mixed, same)
+    )
     assert ours > theirs
 
 
 def test_differences_are_taken_over_common_tasks_alone() -> None:
     ours = {task.key: seen_as(task, is_clean=False) for task in TASKS[:10]}
     theirs = {task.key: seen_as(task, is_clean=task.index % 2 == 0) for task in TASKS[5:]}
-    assert compare(TASKS, ours, theirs, is_clean).value == pytest.approx(-0.4)  # of 5 to 9, 6 and 8 are clean
+    assert compare(TASKS, ours, theirs, is_clean).value == pytest.approx(
+        -0.4
+    )  # of 5 to 9, 6 and 8 are clean
     assert np.isnan(compare(TASKS, ours, {}, is_clean).value)

@@ -1,7 +1,14 @@
 """Targets are met by numbers or missed by them, and a number that is not there does neither."""
 
 from jobs.bench.design.blocks import Block, Setting, interleaved_tasks
-from jobs.bench.measuring.measures import Answers, compare, compare_cost, is_clean, is_faithful, measure
+from jobs.bench.measuring.measures import (
+    Answers,
+    compare,
+    compare_cost,
+    is_clean,
+    is_faithful,
+    measure,
+)
 from jobs.bench.measuring.results import POOLED, Row, Versus
 from jobs.bench.measuring.targets import Target, check_targets
 from jobs.bench.reporting.tables import csv_text, method_table, target_table
@@ -13,7 +20,10 @@ GOOD = {task.key: seen_as(task, denoise_s=1.1) for task in TASKS}
 SLOW = {task.key: seen_as(task, denoise_s=2.0, shows_negated=task.index == 0) for task in TASKS}
 DIRTY = {task.key: seen_as(task, denoise_s=2.0, is_clean=task.index % 3 > 0) for task in TASKS}
 WEAK = {task.key: seen_as(task, shows_negated=task.index % 4 == 0) for task in TASKS}
-LOSING = {task.key: unfaithful(task, seen_as(task)) if task.index % 20 == 0 else seen_as(task) for task in TASKS}
+LOSING = {
+    task.key: unfaithful(task, seen_as(task)) if task.index % 20 == 0 else seen_as(task)
+    for task in TASKS
+}
 
 
 def targets(nag: Answers, cfg: Answers, num_steps: int) -> dict[str, Target]:
@@ -40,7 +50,12 @@ def versus(ours: Answers, theirs: Answers) -> Versus:
 
 def test_a_nag_that_works_and_a_cfg_that_collapses_meet_all_at_few_steps() -> None:
     found = targets(GOOD, DIRTY, num_steps=4)
-    assert list(found) == ["NAG suppression", "NAG fidelity against none", "NAG clean against none", "CFG against NAG"]
+    assert list(found) == [
+        "NAG suppression",
+        "NAG fidelity against none",
+        "NAG clean against none",
+        "CFG against NAG",
+    ]
     assert all(target.is_met for target in found.values())
 
 

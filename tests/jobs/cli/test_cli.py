@@ -36,9 +36,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     tiny.wan_pipeline().save_pretrained(folder / "weights")
     (folder / "tiny.yaml").write_text(MODEL.format(source="./weights"))
-    coarse = MODEL.format(source="./weights").replace("height: 16, width: 16", "height: 32, width: 32")
+    coarse = MODEL.format(source="./weights").replace(
+        "height: 16, width: 16", "height: 32, width: 32"
+    )
     (folder / "coarse.yaml").write_text(coarse)
-    (folder / "grouped.yaml").write_text(MODEL.format(source="./weights") + "parallel: {ulysses: 2}\n")
+    (folder / "grouped.yaml").write_text(
+        MODEL.format(source="./weights") + "parallel: {ulysses: 2}\n"
+    )
     return folder
 
 
@@ -61,7 +65,9 @@ def test_render_refuses_a_malformed_manifest_and_changes_nothing(
     path = tmp_path / f"spring.{suffix}"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     options = ["--models", str(models), "--output", (tmp_path / "out").as_uri()]
-    message = refused(capsys, "render", str(path), *options, *([] if suffix == "yaml" else ["--model", "tiny"]))
+    message = refused(
+        capsys, "render", str(path), *options, *([] if suffix == "yaml" else ["--model", "tiny"])
+    )
     assert message.startswith(f"nagfarm: {path}:{line}: ")
     assert sorted(tmp_path.iterdir()) == [path]
 
@@ -87,10 +93,14 @@ def test_a_bad_output_uri_is_refused(
 ) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
-    assert message in refused(capsys, "render", str(path), "--models", str(models), "--output", output)
+    assert message in refused(
+        capsys, "render", str(path), "--models", str(models), "--output", output
+    )
 
 
-def test_no_output_at_all_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_output_at_all_is_refused(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
     assert "give --output" in refused(capsys, "plan", str(path), "--models", str(models))
@@ -118,10 +128,14 @@ def test_a_bad_setting_is_refused(
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
     output = (tmp_path / "out").as_uri()
-    assert message in refused(capsys, "plan", str(path), setting, "--models", str(models), "--output", output)
+    assert message in refused(
+        capsys, "plan", str(path), setting, "--models", str(models), "--output", output
+    )
 
 
-def test_a_missing_profile_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_profile_is_refused(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
     options = ["--profile", str(tmp_path / "none.yaml"), "--output", (tmp_path / "out").as_uri()]
@@ -145,7 +159,9 @@ def test_weights_that_are_not_here_are_refused(
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
     output = (tmp_path / "out").as_uri()
-    assert message in refused(capsys, "render", str(path), "--models", str(tmp_path), "--output", output)
+    assert message in refused(
+        capsys, "render", str(path), "--models", str(tmp_path), "--output", output
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -154,7 +170,9 @@ def test_a_missing_bucket_is_refused(
 ) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
-    message = refused(capsys, "render", str(path), "--models", str(models), "--output", "s3://no-such-bucket/x")
+    message = refused(
+        capsys, "render", str(path), "--models", str(models), "--output", "s3://no-such-bucket/x"
+    )
     assert "NoSuchBucket; create the bucket" in message
 
 
@@ -165,7 +183,9 @@ def test_wrong_credentials_are_refused_and_not_shown(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
-    message = refused(capsys, "render", str(path), "--models", str(models), "--output", "s3://renders/refused")
+    message = refused(
+        capsys, "render", str(path), "--models", str(models), "--output", "s3://renders/refused"
+    )
     assert "AWS_SECRET_ACCESS_KEY" in message
     assert "planted-secret-key" not in message
 
@@ -178,14 +198,19 @@ def test_a_key_that_may_not_write_is_refused_before_anything_runs(
         monkeypatch.setenv(name, value)
     path = tmp_path / "spring.yaml"
     path.write_text(ONE_CLIP)
-    assert main(["render", str(path), "--models", str(models), "--output", "s3://renders/refused"]) == EXIT_REFUSED
+    assert (
+        main(["render", str(path), "--models", str(models), "--output", "s3://renders/refused"])
+        == EXIT_REFUSED
+    )
     assert "AccessDenied" in capsys.readouterr().err
     for name, value in s3_environment.environment().items():
         monkeypatch.setenv(name, value)
     assert not list(open_store("s3://renders/refused", StoreConfig()).keys(""))
 
 
-def test_plan_counts_what_is_to_be_rendered(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_counts_what_is_to_be_rendered(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text("name: spring\nmodel: tiny\naxes: {prompt: [a, b], seed: {range: [0, 3]}}\n")
     output = (tmp_path / "out").as_uri()
@@ -199,7 +224,9 @@ def test_plan_counts_what_is_to_be_rendered(models: Path, tmp_path: Path, capsys
 GROUPED = "name: spring\nmodel: shapes-wan\nclips: [{prompt: a, parallel: {ulysses: 2, ring: 2}}, {prompt: b}]\n"
 
 
-def test_plan_shows_which_clips_are_for_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_shows_which_clips_are_for_a_group(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(GROUPED)
     assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
@@ -210,7 +237,10 @@ def test_plan_shows_which_clips_are_for_a_group(tmp_path: Path, capsys: pytest.C
 
 @pytest.mark.parametrize("command", ["plan", "render"])
 def test_an_attention_backend_that_cannot_be_shared_is_refused(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
     path = tmp_path / "spring.yaml"
@@ -237,7 +267,11 @@ def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to
 
 @pytest.mark.parametrize(("model", "method"), [("shapes-ltx", "nag"), ("shapes-wan", "vsf")])
 def test_an_attention_backend_that_takes_no_mask_is_refused_where_some_clip_of_a_group_has_one(
-    model: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str,
+    method: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "_native_flash")
     path = tmp_path / "spring.yaml"
@@ -264,7 +298,9 @@ def test_an_attention_backend_is_no_matter_to_single_devices(
     assert "to render 2" in capsys.readouterr().out
 
 
-def test_models_lists_every_model_and_says_how_to_get_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_every_model_and_says_how_to_get_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["models"]) == EXIT_OK
     printed = capsys.readouterr().out
     assert "shapes-wan" in printed
@@ -284,16 +320,22 @@ def test_doctor_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["plan", "--help"]])
 def test_help_teaches(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "jobs", *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    finished = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
     assert "nagfarm" in finished.stdout
     assert "manifest" in finished.stdout
 
 
-def test_a_missing_folder_of_models_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_folder_of_models_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "does not exist" in refused(capsys, "models", "--models", str(tmp_path / "nothing"))
 
 
-def test_a_broken_model_is_listed_as_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_model_is_listed_as_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.yaml").write_text("family: [")
     assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
     printed = capsys.readouterr().out
@@ -305,7 +347,9 @@ def test_models_says_how_to_get_a_lora_that_is_missing(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = MODEL.format(source=models / "weights")
-    (tmp_path / "styled.yaml").write_text(f"{text}loras: [{{name: style, source: Nobody/Style-1}}]\n")
+    (tmp_path / "styled.yaml").write_text(
+        f"{text}loras: [{{name: style, source: Nobody/Style-1}}]\n"
+    )
     assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
     found = capsys.readouterr().out
     assert "styled: LoRA style: Nobody/Style-1 is not in this machine's Hugging Face cache" in found

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.output_status import duration, last_word, newest_run, output_lines, plain, read_output_status
+from jobs.cli.output_status import (
+    duration,
+    last_word,
+    newest_run,
+    output_lines,
+    plain,
+    read_output_status,
+)
 from jobs.config import StoreConfig
 from jobs.records.commit import record_key, write_failure, write_quarantine, write_run
 from jobs.records.lease import Lease
@@ -41,8 +48,12 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
     )
 
 
-def lease_of(run_id: str = RUN_ID, renewed_s: float = AT_S, *, is_released: bool = False) -> LeaseRecord:
-    return LeaseRecord(run_id, OWNER, utc_iso(AT_S), utc_iso(renewed_s), utc_iso(renewed_s + 60), is_released)
+def lease_of(
+    run_id: str = RUN_ID, renewed_s: float = AT_S, *, is_released: bool = False
+) -> LeaseRecord:
+    return LeaseRecord(
+        run_id, OWNER, utc_iso(AT_S), utc_iso(renewed_s), utc_iso(renewed_s + 60), is_released
+    )
 
 
 @pytest.fixture
@@ -78,15 +89,22 @@ def test_a_run_at_work_is_believed_as_long_as_its_lease_lasts(
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_a_run_that_said_its_end_is_never_called_dead(state: RunState) -> None:
-    assert last_word(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3) == f"{state} 3 days ago"
+    assert (
+        last_word(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3)
+        == f"{state} 3 days ago"
+    )
 
 
 def test_a_driver_whose_clock_is_ahead_spoke_just_now() -> None:
-    assert last_word(status_of(at_s=AT_S + 40), lease_of(renewed_s=AT_S + 40), AT_S) == "rendering, last word 0 s ago"
+    assert (
+        last_word(status_of(at_s=AT_S + 40), lease_of(renewed_s=AT_S + 40), AT_S)
+        == "rendering, last word 0 s ago"
+    )
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (720, "12 min"), (7300, "2 h"), (200_000, "2 days")]
+    ("seconds", "text"),
+    [(0.4, "0 s"), (119, "119 s"), (720, "12 min"), (7300, "2 h"), (200_000, "2 days")],
 )
 def test_durations_are_in_the_largest_unit_that_they_fill(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -138,11 +156,16 @@ def test_of_a_dead_run_nothing_is_promised(store: Store) -> None:
     assert "lease      free, over since 2026-01-31T12:01:00.000Z; last run" in text
 
 
-def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(store: Store, tmp_path: Path) -> None:
+def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(
+    store: Store, tmp_path: Path
+) -> None:
     for number in range(7):
         clip_id = f"{number:032x}"
         write_failure(store, failure_of(clip_id, f"reason {number}\nand more", AT_S + number))
-        os.utime(tmp_path / "store" / "failures" / clip_id / f"{RUN_ID}-1.json", (AT_S + number, AT_S + number))
+        os.utime(
+            tmp_path / "store" / "failures" / clip_id / f"{RUN_ID}-1.json",
+            (AT_S + number, AT_S + number),
+        )
     write_quarantine(store, quarantine_of(f"{6:032x}"))
     lines = shown(store, AT_S).splitlines()
     assert lines[2] == f"  given up   1 clip; nagfarm retry {store.uri} lifts that"
@@ -164,8 +187,15 @@ def test_what_cannot_be_read_does_not_hide_the_rest(store: Store) -> None:
     store.put(f"failures/{CLIP_ID}/run-1.json", b"{}", "text/plain")
     text = shown(store, AT_S)
     assert "committed  0 clips" in text
-    for part in ("status.json: is no JSON", "0000000003.json: is a JSON list", "run-1.json: schema_version"):
-        assert sum(part in line for line in text.splitlines() if line.startswith("cannot be read: ")) == 1
+    for part in (
+        "status.json: is no JSON",
+        "0000000003.json: is a JSON list",
+        "run-1.json: schema_version",
+    ):
+        assert (
+            sum(part in line for line in text.splitlines() if line.startswith("cannot be read: "))
+            == 1
+        )
 
 
 def test_the_newest_run_is_the_one_that_began_last() -> None:

@@ -69,12 +69,16 @@ def let_age(tmp_path: Path, key: str, age_s: float = 2 * DAY_S) -> None:
 # status
 
 
-def test_status_of_an_output_without_any_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_of_an_output_without_any_run(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "run        none so far" in called(capsys, "status", store.uri)
     assert not list(store.keys("")), "looking leaves nothing behind"
 
 
-def test_status_as_json_is_what_the_run_wrote(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_as_json_is_what_the_run_wrote(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_run(store, RUN_ID, "run.json", {})
     write_status(store, status_of())
     text = called(capsys, "status", store.uri, "--json")
@@ -82,7 +86,9 @@ def test_status_as_json_is_what_the_run_wrote(store: Store, capsys: pytest.Captu
     assert json.loads(text)["eta_s"] == 7200
 
 
-def test_status_as_json_without_a_run_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_as_json_without_a_run_is_refused(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "no run has said yet" in called(capsys, "status", store.uri, "--json", code=EXIT_REFUSED)
 
 
@@ -92,7 +98,9 @@ def test_a_bad_uri_is_refused(command: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("command", ["status", "retry", "gc"])
-def test_a_bad_setting_is_refused(command: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_setting_is_refused(
+    command: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = called(capsys, command, store.uri, "store.endpoint_url=ftp://x", code=EXIT_REFUSED)
     assert "store.endpoint_url" in message
 
@@ -105,24 +113,34 @@ def test_retry_lifts_all_and_says_what_and_what_comes_next(
 ) -> None:
     text = called(capsys, "retry", quarantined.uri)
     for clip_id in IDS:
-        assert f"  {clip_id}  spring-{clip_id[-2:]}: failed on 3 workers; the last was OutOfMemoryError: out of" in text
+        assert (
+            f"  {clip_id}  spring-{clip_id[-2:]}: failed on 3 workers; the last was OutOfMemoryError: out of"
+            in text
+        )
     assert "lifted 3 clips of 3; the next render of their manifest takes them up" in text
     assert not quarantined_ids(quarantined)
     assert len(list(quarantined.keys("failures/"))) == 3, "the failures stay"
 
 
-def test_retry_lifts_those_named_alone(quarantined: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retry_lifts_those_named_alone(
+    quarantined: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "lifted 1 clip of 3" in called(capsys, "retry", quarantined.uri, IDS[1])
     assert quarantined_ids(quarantined) == {IDS[0], IDS[2]}
 
 
-def test_a_dry_retry_changes_nothing(quarantined: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "2 clips would be lifted" in called(capsys, "retry", quarantined.uri, "--dry-run", *IDS[:2])
+def test_a_dry_retry_changes_nothing(
+    quarantined: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "2 clips would be lifted" in called(
+        capsys, "retry", quarantined.uri, "--dry-run", *IDS[:2]
+    )
     assert quarantined_ids(quarantined) == set(IDS)
 
 
 @pytest.mark.parametrize(
-    ("clip_id", "message"), [("f" * 32, "is not given up in file:"), ("spring-01", "is no clip's id; expected 32")]
+    ("clip_id", "message"),
+    [("f" * 32, "is not given up in file:"), ("spring-01", "is no clip's id; expected 32")],
 )
 def test_retry_of_a_clip_that_is_not_given_up_is_refused_and_lifts_nothing(
     clip_id: str, message: str, quarantined: Store, capsys: pytest.CaptureFixture[str]
@@ -135,16 +153,22 @@ def test_retry_says_that_a_run_under_way_does_not_see_it(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Lease.take(quarantined, RUN_ID, 60)
-    assert "a run is under way, which made its plan before" in called(capsys, "retry", quarantined.uri)
+    assert "a run is under way, which made its plan before" in called(
+        capsys, "retry", quarantined.uri
+    )
 
 
-def test_quarantine_that_cannot_be_read_is_lifted_too(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quarantine_that_cannot_be_read_is_lifted_too(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     store.put(f"quarantine/{IDS[0]}.json", b"{}", "text/plain")
     assert f"{IDS[0]}  for a reason that cannot be read" in called(capsys, "retry", store.uri)
     assert not quarantined_ids(store)
 
 
-def test_nothing_given_up_is_nothing_to_lift(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_given_up_is_nothing_to_lift(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "no clip is given up" in called(capsys, "retry", store.uri)
 
 
@@ -161,7 +185,9 @@ def littered(store: Store, tmp_path: Path) -> str:
     return loser.key
 
 
-def test_gc_is_dry_unless_told_otherwise(store: Store, littered: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_is_dry_unless_told_otherwise(
+    store: Store, littered: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = set(store.keys(""))
     text = called(capsys, "gc", store.uri)
     assert text.splitlines() == [
@@ -185,7 +211,9 @@ def test_gc_removes_what_no_record_names_and_lets_the_output_go(
     assert Lease.take(store, RUN_ID, 60).epoch == 2
 
 
-def test_gc_spares_what_is_younger_than_asked(store: Store, littered: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_spares_what_is_younger_than_asked(
+    store: Store, littered: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "nothing to remove" in called(capsys, "gc", store.uri, "--older-than", "3d", "--delete")
     assert littered in called(capsys, "gc", store.uri, "--older-than", "47h")
 
@@ -200,7 +228,9 @@ def test_gc_is_refused_while_a_driver_is_at_work(
     assert store.exists(littered)
 
 
-def test_gc_with_nothing_to_do_writes_nothing(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_with_nothing_to_do_writes_nothing(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "nothing to remove" in called(capsys, "gc", store.uri, "--delete")
     assert not list(store.keys(""))
 
@@ -213,7 +243,10 @@ def test_gc_that_loses_the_store_says_that_it_was_stopped(
 
     monkeypatch.setattr(FolderStore, "delete", fail)
     message = called(capsys, "gc", store.uri, "--delete", code=EXIT_STOPPED)
-    assert message == "nagfarm: stopped: not all was removed: no answer from the endpoint; run it again to go on\n"
+    assert (
+        message
+        == "nagfarm: stopped: not all was removed: no answer from the endpoint; run it again to go on\n"
+    )
 
 
 def test_gc_that_loses_the_output_removes_no_more(
@@ -228,7 +261,10 @@ def test_gc_that_loses_the_output_removes_no_more(
 def test_gc_empties_this_outputs_old_spool_and_no_other(
     store: Store, spool_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, others = Spool(spool_folder, store.uri).folder, Spool(spool_folder, "s3://renders/other").folder
+    own, others = (
+        Spool(spool_folder, store.uri).folder,
+        Spool(spool_folder, "s3://renders/other").folder,
+    )
     for folder in (own / IDS[0], own / IDS[1], others / IDS[0]):
         folder.mkdir(parents=True)
         (folder / "clip.mp4").write_bytes(b"x" * 100_000)
@@ -237,8 +273,13 @@ def test_gc_empties_this_outputs_old_spool_and_no_other(
         os.utime(folder, (then, then))
     setting = f"workers.spool_folder={spool_folder}"
     assert f"  {own / IDS[0]}" in called(capsys, "gc", store.uri, setting)
-    assert "removed 1 clip from the spool, 0.1 MB" in called(capsys, "gc", store.uri, "--delete", setting)
-    assert {path.parent for path in spool_folder.glob("*/*/clip.mp4")} == {own / IDS[1], others / IDS[0]}
+    assert "removed 1 clip from the spool, 0.1 MB" in called(
+        capsys, "gc", store.uri, "--delete", setting
+    )
+    assert {path.parent for path in spool_folder.glob("*/*/clip.mp4")} == {
+        own / IDS[1],
+        others / IDS[0],
+    }
 
 
 @pytest.mark.s3
@@ -248,9 +289,17 @@ def test_gc_and_retry_work_on_s3(
     store = open_store(f"s3://renders/{uuid.uuid4().hex}", StoreConfig(max_attempts=2))
     write_quarantine(store, quarantine_of(IDS[1]))
     loser = upload_clip(store, IDS[0], b"loser")
-    assert loser.key in called(capsys, "gc", store.uri, "--older-than", "0s", f"workers.spool_folder={spool_folder}")
+    assert loser.key in called(
+        capsys, "gc", store.uri, "--older-than", "0s", f"workers.spool_folder={spool_folder}"
+    )
     assert "removed 1 object" in called(
-        capsys, "gc", store.uri, "--older-than", "0s", "--delete", f"workers.spool_folder={spool_folder}"
+        capsys,
+        "gc",
+        store.uri,
+        "--older-than",
+        "0s",
+        "--delete",
+        f"workers.spool_folder={spool_folder}",
     )
     assert not store.exists(loser.key)
     assert read_quarantine(store, IDS[1]).name == "spring-01"
@@ -258,12 +307,16 @@ def test_gc_and_retry_work_on_s3(
     assert "given up   0 clips" in called(capsys, "status", store.uri)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("24h", DAY_S), ("90m", 5400), ("1.5d", 129_600), ("0s", 0)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("24h", DAY_S), ("90m", 5400), ("1.5d", 129_600), ("0s", 0)]
+)
 def test_ages_are_read(text: str, seconds: float) -> None:
     assert age_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1 week", "nan", "24h "])
-def test_what_is_no_age_is_refused(text: str, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_age_is_refused(
+    text: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = called(capsys, "gc", store.uri, f"--older-than={text}", code=EXIT_REFUSED)
     assert "is no age; expected a number and s, m, h or d" in message

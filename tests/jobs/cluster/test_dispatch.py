@@ -43,7 +43,9 @@ class Notes:
     heartbeats: list[WorkerHeartbeat] = field(default_factory=list[WorkerHeartbeat])
     started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
     done: list[ClipDone] = field(default_factory=list[ClipDone])
-    failed: list[tuple[ClipFailed, Decision]] = field(default_factory=list[tuple[ClipFailed, Decision]])
+    failed: list[tuple[ClipFailed, Decision]] = field(
+        default_factory=list[tuple[ClipFailed, Decision]]
+    )
 
     def worker_ready(self, label: str, device: str) -> None:
         self.ready.append(label)
@@ -69,7 +71,9 @@ class Notes:
         self.failed.append((failed, decision))
 
 
-def dispatch(setup: WorkerSetup, specs: list[ClipSpec], config: RunConfig = CONFIG, gate: Path | None = None) -> Notes:
+def dispatch(
+    setup: WorkerSetup, specs: list[ClipSpec], config: RunConfig = CONFIG, gate: Path | None = None
+) -> Notes:
     notes = Notes(gate)
     Dispatcher(setup, config, 2, 0, notes).run(iter(specs))
     return notes
@@ -79,11 +83,17 @@ def committed(folder: Path) -> set[str]:
     return committed_ids(open_store(folder.as_uri(), StoreConfig()))
 
 
-def test_every_clip_is_committed_once_by_several_workers(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_every_clip_is_committed_once_by_several_workers(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     specs = [spec(f"wait {gate}", seed) for seed in range(12)]
     notes = dispatch(setup_for(tmp_path), specs, gate=gate)
-    assert committed(tmp_path) == {one.clip_id for one in specs} == {done.clip_id for done in notes.done}
+    assert (
+        committed(tmp_path)
+        == {one.clip_id for one in specs}
+        == {done.clip_id for done in notes.done}
+    )
     assert len(notes.done) == 12
     assert len(set(notes.ready)) == 2
     assert not notes.failed
@@ -99,7 +109,9 @@ def test_a_failing_clip_does_not_stop_the_others(ray_driver: LocalRay, tmp_path:
     assert isinstance(decision, Quarantine)
 
 
-def test_a_killed_worker_is_replaced_and_its_clip_is_rendered_by_another(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_its_clip_is_rendered_by_another(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     specs = [spec("sunrise", seed) for seed in range(4)]
     fatal = spec(f"die once {tmp_path / 'died'}")
     notes = dispatch(setup_for(tmp_path), [fatal, *specs])
@@ -110,17 +122,26 @@ def test_a_killed_worker_is_replaced_and_its_clip_is_rendered_by_another(ray_dri
     assert record.attempt == 2
 
 
-def test_a_clip_that_kills_every_worker_is_given_up_and_blames_no_other(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_clip_that_kills_every_worker_is_given_up_and_blames_no_other(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     specs = [spec("sunrise", seed) for seed in range(6)]
     poison = spec("die")
     notes = dispatch(setup_for(tmp_path), [specs[0], poison, *specs[1:]])
     assert committed(tmp_path) == {one.clip_id for one in specs}
-    assert len(notes.lost) in (3, 4)  # by a last word that was old it only saw one of the ends, and no second
-    quarantined = [failed.clip_id for failed, decision in notes.failed if isinstance(decision, Quarantine)]
+    assert len(notes.lost) in (
+        3,
+        4,
+    )  # by a last word that was old it only saw one of the ends, and no second
+    quarantined = [
+        failed.clip_id for failed, decision in notes.failed if isinstance(decision, Quarantine)
+    ]
     assert quarantined == [poison.clip_id]
 
 
-def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     notes, ahead = Notes(), []
 
     def specs() -> Iterator[ClipSpec]:
@@ -134,19 +155,25 @@ def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(ray_driver: L
 
 
 def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: Path) -> None:
-    with pytest.raises(NoWorkersError, match="no worker is to be had: could not load fake: the weights are broken"):
+    with pytest.raises(
+        NoWorkersError, match="no worker is to be had: could not load fake: the weights are broken"
+    ):
         dispatch(replace(setup_for(tmp_path), load_model=load_nothing), [spec("sunrise")])
 
 
 @pytest.mark.slow
-def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_workers_that_find_no_place_do_not_stop_those_that_have_one(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
     config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=25))
     gate = tmp_path / "gate"
     specs = [spec(f"wait {gate}", seed) for seed in range(12)]
 
     class Opening(Notes):
-        def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
+        def worker_stopped(
+            self, label: str, message: str, *, is_ready: bool, is_lost: bool
+        ) -> None:
             super().worker_stopped(label, message, is_ready=is_ready, is_lost=is_lost)
             if len(self.lost) == 2:
                 gate.touch()
@@ -158,7 +185,9 @@ def test_workers_that_find_no_place_do_not_stop_those_that_have_one(ray_driver: 
     assert all("not ready within 25 s" in message for message in notes.lost)
 
 
-def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     (tmp_path / "clips").write_text("in the way")
     notes = Notes()
     with pytest.raises(StoreRefusedError):
@@ -167,7 +196,10 @@ def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(ray_drive
 
 
 IMPATIENT = replace(
-    CONFIG, stall=StallPolicy(heartbeat_interval_s=0.5, heartbeat_timeout_s=6, first_s=6, factor=3, min_s=6)
+    CONFIG,
+    stall=StallPolicy(
+        heartbeat_interval_s=0.5, heartbeat_timeout_s=6, first_s=6, factor=3, min_s=6
+    ),
 )
 
 
@@ -198,7 +230,9 @@ def test_a_worker_that_is_frozen_is_killed_and_its_clip_is_rendered_by_another(
     freezing = spec(f"stop once {tmp_path / 'frozen'}")
     notes = dispatch(setup_for(tmp_path), [freezing, *specs], IMPATIENT)
     assert committed(tmp_path) == {freezing.clip_id, *(one.clip_id for one in specs)}
-    assert {failure_class for _, failure_class in failures_of(notes)} == {"stall"}  # of what it last said it was at
+    assert {failure_class for _, failure_class in failures_of(notes)} == {
+        "stall"
+    }  # of what it last said it was at
     (message,) = notes.lost
     label, text = message.split(": ")
     assert text.startswith("no word from it for")
@@ -253,10 +287,14 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
     assert [message.split(": ")[1] for message in notes.replaced] == ["it was told to end"]
 
 
-def test_a_worker_is_replaced_after_its_share_of_clips(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_worker_is_replaced_after_its_share_of_clips(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     config = replace(CONFIG, workers=replace(CONFIG.workers, recycle_after_clips=4))
     notes = Notes()
-    Dispatcher(setup_for(tmp_path), config, 1, 0, notes).run(spec("sunrise", seed) for seed in range(9))
+    Dispatcher(setup_for(tmp_path), config, 1, 0, notes).run(
+        spec("sunrise", seed) for seed in range(9)
+    )
     assert len(notes.done) == 9
     assert not notes.lost
     assert len(set(notes.ready)) >= 2
@@ -272,7 +310,9 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
         dispatcher: Dispatcher | None = None
 
         def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
-            if [clip for clip in heartbeat.clips if clip.stage == "denoise"] and self.dispatcher is not None:
+            if [
+                clip for clip in heartbeat.clips if clip.stage == "denoise"
+            ] and self.dispatcher is not None:
                 self.dispatcher.request_stop("by somebody")
 
     notes = Stopping()
@@ -285,7 +325,9 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
 def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> None:
     placing = SingleWorkers(setup_for(tmp_path), CONFIG, 0)
     (node,) = cluster_nodes()
-    kept_off, other = (placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
+    kept_off, other = (
+        placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56)
+    )
     ray.get(other.load, timeout=120)
     ready, _ = ray.wait([kept_off.load], timeout=3)
     assert not ready
@@ -300,7 +342,9 @@ def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:
     assert node["node_id"]
 
 
-@pytest.mark.parametrize(("cause", "is_charged"), [(RankLostError("gone"), True), (RankPreemptedError("taken"), False)])
+@pytest.mark.parametrize(
+    ("cause", "is_charged"), [(RankLostError("gone"), True), (RankPreemptedError("taken"), False)]
+)
 def test_a_group_that_lost_a_rank_to_a_preemption_while_it_loaded_does_not_count_towards_the_end_of_the_run(
     cause: Exception, is_charged: bool
 ) -> None:

@@ -33,7 +33,9 @@ pytestmark = [
 PAIR = ParallelConfig(ulysses=2)
 CONFIG = RunConfig(
     workers=WorkerConfig(count=1, num_cpus=1, spool_clips=1),
-    stall=StallPolicy(heartbeat_interval_s=0.5, heartbeat_timeout_s=6, first_s=60, factor=3, min_s=6),
+    stall=StallPolicy(
+        heartbeat_interval_s=0.5, heartbeat_timeout_s=6, first_s=60, factor=3, min_s=6
+    ),
     retry=RetryPolicy(max_memory_failures=1),
 )
 
@@ -47,7 +49,9 @@ class Diary(Notes):
     """An observer that remembers the order, and which processes each group was made of."""
 
     pids: list[list[int]] = field(default_factory=list[list[int]])
-    lost_after: dict[tuple[str, FailureClass], int] = field(default_factory=dict[tuple[str, FailureClass], int])
+    lost_after: dict[tuple[str, FailureClass], int] = field(
+        default_factory=dict[tuple[str, FailureClass], int]
+    )
 
     def worker_ready(self, label: str, device: str) -> None:
         super().worker_ready(label, device)
@@ -96,12 +100,16 @@ def clips_for(folder: Path) -> dict[str, ClipSpec]:
         "unknown error": spec("rank 1 error"),
         "follower stopped": spec(f"rank 1 stop once {folder / 'stopped'}"),
         "well at last": spec("sunrise", 2),
-        "out of memory": spec("rank 1 memory"),  # the last, since nothing of a group is kept after it
+        "out of memory": spec(
+            "rank 1 memory"
+        ),  # the last, since nothing of a group is kept after it
     }
 
 
 @pytest.fixture(scope="module")
-def faulty_run(ray_cluster: LocalRay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyRun]:
+def faulty_run(
+    ray_cluster: LocalRay, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FaultyRun]:
     folder = tmp_path_factory.mktemp("group")
     clips = clips_for(folder)
     notes = Diary()
@@ -115,7 +123,10 @@ def faulty_run(ray_cluster: LocalRay, tmp_path_factory: pytest.TempPathFactory) 
 
 def test_a_group_renders_clips_as_a_worker_does(faulty_run: FaultyRun) -> None:
     quarantined = {faulty_run.clips[name].clip_id for name in ("unknown error", "out of memory")}
-    assert committed(faulty_run.folder) == {clip.clip_id for clip in faulty_run.clips.values()} - quarantined
+    assert (
+        committed(faulty_run.folder)
+        == {clip.clip_id for clip in faulty_run.clips.values()} - quarantined
+    )
     assert all("(group of 2: ulysses 2; pids " in label for label in faulty_run.notes.ready)
 
 
@@ -131,7 +142,9 @@ def test_a_rank_that_is_killed_costs_the_clip_one_attempt_and_the_other_rank_liv
     assert faulty_run.attempts(name) > failed.attempt
 
 
-def test_a_rank_that_is_stopped_is_found_and_killed_and_the_leader_lives_on(faulty_run: FaultyRun) -> None:
+def test_a_rank_that_is_stopped_is_found_and_killed_and_the_leader_lives_on(
+    faulty_run: FaultyRun,
+) -> None:
     failed, decision = faulty_run.failure("follower stopped", "stall")
     assert isinstance(decision, Retry)
     assert failed.message.startswith("no word from it for")
@@ -166,7 +179,9 @@ def test_memory_that_is_full_on_a_follower_is_the_groups(faulty_run: FaultyRun) 
     assert failed.error_type == "OutOfMemoryError"
 
 
-def test_no_group_is_lost_but_by_a_fault_and_none_by_an_unknown_error(faulty_run: FaultyRun) -> None:
+def test_no_group_is_lost_but_by_a_fault_and_none_by_an_unknown_error(
+    faulty_run: FaultyRun,
+) -> None:
     assert len(faulty_run.notes.lost) == 5
 
 

@@ -27,7 +27,9 @@ WAIT_S = 120.0
 
 
 def pairs(folder: Path) -> GroupWorkers:
-    setup = replace(setup_for(folder), load_model=load_fake_rank, parallel=ParallelConfig(ulysses=2))
+    setup = replace(
+        setup_for(folder), load_model=load_fake_rank, parallel=ParallelConfig(ulysses=2)
+    )
     return GroupWorkers(setup, CONFIG, 0)
 
 
@@ -59,11 +61,15 @@ def test_a_group_that_failed_is_used_again_unless_its_own_process_has_stopped(
     workers.stop(second, may_return=False)
 
 
-def test_a_group_is_kept_off_a_node_and_no_rank_outlives_its_actor(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_group_is_kept_off_a_node_and_no_rank_outlives_its_actor(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
     """Not even one that is stopped."""
     workers = pairs(tmp_path)
     (node,) = cluster_nodes()
-    kept_off, other = (workers.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56))
+    kept_off, other = (
+        workers.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56)
+    )
     loaded = load(other)
     ready, _ = ray.wait([kept_off.load], timeout=0)
     assert not ready

@@ -17,7 +17,9 @@ class DownloadError(Exception):
 
 def arrived(error: Exception) -> RayError:
     """As it reaches another process."""
-    raised = RayTaskError("load", f"Traceback (most recent call last):\n{type(error).__name__}: {error}", error)
+    raised = RayTaskError(
+        "load", f"Traceback (most recent call last):\n{type(error).__name__}: {error}", error
+    )
     there: RayError = RayError.from_bytes(raised.to_bytes())
     return there
 
@@ -35,9 +37,16 @@ def test_a_rank_that_is_gone_is_lost() -> None:
 def test_a_rank_that_could_not_be_started_says_why_and_is_not_tried_again() -> None:
     """As a single worker whose machine lacks what the store's client needs."""
     text = "Traceback (most recent call last):\njobs.errors.StoreRefusedError: there is no profile 'farm'"
-    cause = cause_of(ActorDiedError(RayTaskError("__init__", text, StoreRefusedError("there is no profile 'farm'"))))
+    cause = cause_of(
+        ActorDiedError(
+            RayTaskError("__init__", text, StoreRefusedError("there is no profile 'farm'"))
+        )
+    )
     assert classify(cause) == ("code", False)
-    assert str(cause) == "a rank could not be started: jobs.errors.StoreRefusedError: there is no profile 'farm'"
+    assert (
+        str(cause)
+        == "a rank could not be started: jobs.errors.StoreRefusedError: there is no profile 'farm'"
+    )
 
 
 def test_a_rank_that_raised_what_cannot_be_unpickled_is_not_taken_for_one_that_is_gone() -> None:

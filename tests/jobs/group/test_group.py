@@ -12,7 +12,13 @@ import pytest
 from jobs.group.rank_group import GroupDeadlines, RankGroup
 from jobs.records.commit import WorkerIdentity
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipProgress, LostRank, WorkerHeartbeat
-from pipelines.errors import GroupError, ModelFolderError, RankLostError, RankPreemptedError, RankSilentError
+from pipelines.errors import (
+    GroupError,
+    ModelFolderError,
+    RankLostError,
+    RankPreemptedError,
+    RankSilentError,
+)
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import spec
 
@@ -126,13 +132,17 @@ class Ranks:
 
 def formed(ranks: Ranks, leave_s: float = 0.05, join_s: float = 0.05) -> RankGroup:
     point: Any = FakePoint()
-    group = RankGroup(PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, leave_s, join_s))
+    group = RankGroup(
+        PAIR, ranks.start, lambda: point, GroupDeadlines(1.0, 0.05, 1.0, 0.05, leave_s, join_s)
+    )
     group.load()
     return group
 
 
 def failed(error_type: str, failure_class: Any = "worker") -> ClipFailed:
-    return ClipFailed(CLIP.clip_id, CLIP.name, 1, failure_class, True, error_type, "why", "", "host:1")
+    return ClipFailed(
+        CLIP.clip_id, CLIP.name, 1, failure_class, True, error_type, "why", "", "host:1"
+    )
 
 
 def test_a_group_is_its_leader_and_says_who_else_is_in_it() -> None:
@@ -143,7 +153,9 @@ def test_a_group_is_its_leader_and_says_who_else_is_in_it() -> None:
 
 
 def test_why_a_rank_cannot_load_is_why_the_group_cannot() -> None:
-    ranks = Ranks(lambda rank: rank.answers.update(load=ModelFolderError("broken")) if rank.index else None)
+    ranks = Ranks(
+        lambda rank: rank.answers.update(load=ModelFolderError("broken")) if rank.index else None
+    )
     with pytest.raises(ModelFolderError, match="broken"):
         formed(ranks)
 
@@ -157,7 +169,9 @@ def test_ranks_that_are_sound_are_kept_with_their_weights() -> None:
 
 
 @pytest.mark.parametrize("answer", [False, RankSilentError("silent"), RankLostError("gone")])
-def test_a_rank_that_is_not_sound_or_does_not_say_so_is_started_anew(answer: bool | GroupError) -> None:
+def test_a_rank_that_is_not_sound_or_does_not_say_so_is_started_anew(
+    answer: bool | GroupError,
+) -> None:
     ranks = Ranks()
     group = formed(ranks)
     ranks.started[1].answers["is_sound"] = answer
@@ -175,7 +189,9 @@ def test_a_rank_that_does_not_come_out_of_the_broken_group_is_started_anew(metho
 
 
 @pytest.mark.parametrize("method", ["is_sound", "leave", "finish"])
-def test_a_rank_that_fails_in_any_other_way_while_it_is_to_leave_is_started_anew_and_ends_no_run(method: str) -> None:
+def test_a_rank_that_fails_in_any_other_way_while_it_is_to_leave_is_started_anew_and_ends_no_run(
+    method: str,
+) -> None:
     ranks = Ranks()
     group = formed(ranks)
     ranks.started[0].answers[method] = RuntimeError("NCCL error: unhandled system error")
@@ -229,7 +245,9 @@ def test_why_a_group_does_not_form_is_told_also_when_another_rank_that_follows_f
 
 
 @pytest.mark.parametrize("gone", [RankLostError("gone"), RankPreemptedError("taken away")])
-def test_a_group_that_does_not_form_says_who_is_gone_and_not_who_waits_for_it(gone: GroupError) -> None:
+def test_a_group_that_does_not_form_says_who_is_gone_and_not_who_waits_for_it(
+    gone: GroupError,
+) -> None:
     ranks = Ranks()
     group = formed(ranks)
     ranks.started[0].answers["lead"] = RankSilentError("waits")
@@ -238,10 +256,16 @@ def test_a_group_that_does_not_form_says_who_is_gone_and_not_who_waits_for_it(go
         group.rebuild()
 
 
-def test_a_clip_whose_group_does_not_form_since_a_rank_is_preempted_is_not_charged_with_it() -> None:
+def test_a_clip_whose_group_does_not_form_since_a_rank_is_preempted_is_not_charged_with_it() -> (
+    None
+):
     ranks = Ranks()
     group = formed(ranks)
-    answers = {"render": failed("GroupBrokenError"), "broken_by": "code", "lead": RankLostError("no connection")}
+    answers = {
+        "render": failed("GroupBrokenError"),
+        "broken_by": "code",
+        "lead": RankLostError("no connection"),
+    }
     ranks.started[0].answers |= answers
     ranks.started[1].answers["join"] = RankPreemptedError("taken away")
     assert group.render(CLIP, 1, False) == LostRank("taken away", is_preempted=True)
@@ -306,7 +330,9 @@ def test_a_group_that_is_being_formed_asks_no_rank_for_its_beat() -> None:
     assert "heartbeat" not in ranks.started[0].asked
 
 
-def test_a_clip_that_is_uploaded_while_its_group_is_formed_anew_for_another_is_still_told_of_as_such() -> None:
+def test_a_clip_that_is_uploaded_while_its_group_is_formed_anew_for_another_is_still_told_of_as_such() -> (
+    None
+):
     """If the group is lost by then, the clip is not to blame."""
     uploading = WorkerHeartbeat((ClipProgress("other", "upload", None, 0.1), *DENOISING.clips), 100)
     ranks = Ranks()
@@ -373,8 +399,12 @@ def test_of_a_silent_rank_and_one_that_is_preempted_the_latter_is_told_of() -> N
     assert group.heartbeat() == LostRank("taken away", is_preempted=True)
 
 
-@pytest.mark.parametrize(("error", "is_preempted"), [(RankLostError("gone"), False), (RankPreemptedError("x"), True)])
-def test_a_leader_that_is_gone_is_told_of_in_the_place_of_its_clip(error: GroupError, is_preempted: bool) -> None:
+@pytest.mark.parametrize(
+    ("error", "is_preempted"), [(RankLostError("gone"), False), (RankPreemptedError("x"), True)]
+)
+def test_a_leader_that_is_gone_is_told_of_in_the_place_of_its_clip(
+    error: GroupError, is_preempted: bool
+) -> None:
     ranks = Ranks()
     group = formed(ranks)
     ranks.started[0].answers["render"] = error
@@ -423,7 +453,9 @@ def test_a_group_that_cannot_be_formed_anew_for_its_next_clip_is_lost_and_says_w
     assert group.render(CLIP, 1, False) == LostRank("nobody came")
 
 
-def test_a_group_whose_new_rank_cannot_load_for_the_next_clip_is_lost_and_no_clip_to_blame_for_why() -> None:
+def test_a_group_whose_new_rank_cannot_load_for_the_next_clip_is_lost_and_no_clip_to_blame_for_why() -> (
+    None
+):
     ranks = Ranks()
     group = formed(ranks)
     ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
@@ -437,7 +469,9 @@ def test_a_rank_that_was_replaced_is_told_of_though_another_could_not_be_then() 
     group = formed(ranks)
     for rank in ranks.started:
         rank.answers["is_sound"] = False
-    ranks.prepare = lambda rank: rank.answers.update(load=RankLostError("gone")) if rank.index else None
+    ranks.prepare = lambda rank: (
+        rank.answers.update(load=RankLostError("gone")) if rank.index else None
+    )
     with pytest.raises(RankLostError):
         group.rebuild()
     ranks.started[3].answers["is_sound"] = False
@@ -456,7 +490,9 @@ def test_a_group_that_the_schedule_lets_go_begins_no_further_clip(broken_by: str
     assert not [rank for rank in ranks.started if "leave" in rank.asked]
 
 
-def test_a_clip_that_was_waiting_when_its_group_was_formed_anew_is_not_rendered_by_the_next_one() -> None:
+def test_a_clip_that_was_waiting_when_its_group_was_formed_anew_is_not_rendered_by_the_next_one() -> (
+    None
+):
     ranks = Ranks()
     group = formed(ranks)
 
@@ -483,14 +519,20 @@ def test_a_leader_that_is_being_loaded_is_asked_for_no_clip() -> None:
 
         ranks = Ranks(lambda rank: rank.answers.update(load=load) if rank.number == 2 else None)
         group = formed(ranks)
-        answers = {"render": failed("GroupBrokenError"), "broken_by": "code", "leave": RankSilentError("still at it")}
+        answers = {
+            "render": failed("GroupBrokenError"),
+            "broken_by": "code",
+            "leave": RankSilentError("still at it"),
+        }
         ranks.started[0].answers |= answers
         assert group.render(CLIP, 1, False) == DONE
     assert others[0].result() == DONE
     assert not early
 
 
-def test_a_clip_that_waits_for_its_group_to_form_is_not_rendered_once_the_schedule_has_let_the_group_go() -> None:
+def test_a_clip_that_waits_for_its_group_to_form_is_not_rendered_once_the_schedule_has_let_the_group_go() -> (
+    None
+):
     ranks = Ranks()
     group = formed(ranks)
     with ThreadPoolExecutor(1) as threads:
@@ -501,7 +543,10 @@ def test_a_clip_that_waits_for_its_group_to_form_is_not_rendered_once_the_schedu
                 while not group._session:
                     time.sleep(0.001)
 
-        ranks.started[0].answers |= {"render": [failed("GroupBrokenError"), DONE], "broken_by": "code"}
+        ranks.started[0].answers |= {
+            "render": [failed("GroupBrokenError"), DONE],
+            "broken_by": "code",
+        }
         ranks.started[1].answers["join"] = lost_meanwhile
         assert isinstance(group.render(CLIP, 1, False), LostRank)
     assert ranks.started[0].asked.count("render") == 1

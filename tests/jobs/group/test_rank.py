@@ -29,7 +29,9 @@ class BadDecoder(FakeRankModel):
     """Its decoder fails as a device does, or as code."""
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-        raise RuntimeError("CUDA error: misaligned address" if request.sampling.seed else "no such layer")
+        raise RuntimeError(
+            "CUDA error: misaligned address" if request.sampling.seed else "no such layer"
+        )
 
 
 def load_bad_decoder(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> BadDecoder:
@@ -39,7 +41,9 @@ def load_bad_decoder(_config: ModelConfig, _weights: ModelWeights, _num_threads:
 class Nobody:
     """The other ranks of a group of one."""
 
-    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
+    def begin(
+        self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
+    ) -> None:
         pass
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
@@ -56,7 +60,9 @@ def leader(tmp_path: Path) -> Iterator[Leader]:
     leader.leave(WAIT_S)
 
 
-def test_a_leader_whose_device_fails_outside_of_the_shared_part_is_not_used_again(leader: Leader) -> None:
+def test_a_leader_whose_device_fails_outside_of_the_shared_part_is_not_used_again(
+    leader: Leader,
+) -> None:
     outcome = leader.render(spec("sunrise", 1), 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
     assert (outcome.failure_class, leader.broken_by()) == ("worker", None)
@@ -118,7 +124,9 @@ class FormedAnewMeanwhile:
         return False
 
 
-def test_a_leader_that_had_no_group_for_a_clip_is_used_again_also_when_it_has_one_by_then(leader: Leader) -> None:
+def test_a_leader_that_had_no_group_for_a_clip_is_used_again_also_when_it_has_one_by_then(
+    leader: Leader,
+) -> None:
     spool: Any = FormedAnewMeanwhile(leader)
     leader._worker._spool = spool
     leader.leave(WAIT_S)

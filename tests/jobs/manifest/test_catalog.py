@@ -80,7 +80,9 @@ def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
     path.write_text(f"{path.read_text()}loras: {entries}\nfuse_loras: true\n")
     found = (LoraWeights(Path("/machine/cache/c0ffee/a.safetensors"), "c0ffee/sha256:00"),)
     found += (LoraWeights(Path("/machine/secret/speed/b.safetensors"), "sha256:11"),)
-    entry = ModelCatalog(models, lambda _config, _path: ModelWeights(Path("/machine/w"), "r1", found)).get("hub")
+    entry = ModelCatalog(
+        models, lambda _config, _path: ModelWeights(Path("/machine/w"), "r1", found)
+    ).get("hub")
     assert entry.weights.loras == found
     assert entry.identity.fuse_loras
     assert entry.identity.loras == (
@@ -103,7 +105,9 @@ def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:
     assert ModelCatalog(models, FakeInspector()).get("mine").identity.scheduler == "saved"
 
 
-def test_the_geometry_of_a_model_is_read_once_and_only_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_the_geometry_of_a_model_is_read_once_and_only_where_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
     entry = ModelCatalog().get("shapes-wan")
     assert (entry.geometry.num_heads, entry.geometry.num_tokens(VideoShape(17, 64, 64))) == (4, 80)
     assert entry.geometry is entry.geometry
@@ -129,7 +133,10 @@ def test_a_model_is_inspected_when_it_is_first_asked_for_and_once(models: Path) 
 def test_an_unknown_model_is_refused_with_the_nearest(models: Path) -> None:
     with pytest.raises(UnknownModelError) as caught:
         ModelCatalog(models, FakeInspector()).get("shape-wan")
-    assert str(caught.value) == "unknown model 'shape-wan'; did you mean 'shapes-wan'? (nagfarm models lists them)"
+    assert (
+        str(caught.value)
+        == "unknown model 'shape-wan'; did you mean 'shapes-wan'? (nagfarm models lists them)"
+    )
 
 
 def test_a_broken_model_config_is_refused(models: Path) -> None:
@@ -151,5 +158,7 @@ def test_the_catalogue_loads_without_torch() -> None:
         "import sys, jobs.catalog\n"
         "print(sorted({'torch', 'ray', 'boto3', 'diffusers', 'transformers'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from jobs.manifest.clip_id import LATER_FIELDS, clip_id
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+from pipelines.request import (
+    CFG_METHODS,
+    GenerationRequest,
+    GuidanceMethod,
+    SamplingParams,
+    VideoShape,
+)
 
 LORA = LoraIdentity("Org/Style", "c0ffee/sha256:00", 1.0, "all")
 MODEL = ModelIdentity("tiny", "package:tiny", "r1", "float32", "UniPCMultistepScheduler")
@@ -27,9 +33,9 @@ REQUEST = GenerationRequest(
 METHODS: tuple[GuidanceMethod, ...] = get_args(GuidanceMethod)
 OTHER_CHOICES = {"cfg+nag": "cfg", "l1": "l2"}
 
-texts = st.text(st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30).filter(
-    lambda text: text.strip()
-)
+texts = st.text(
+    st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30
+).filter(lambda text: text.strip())
 
 
 def requests_with(method: GuidanceMethod) -> st.SearchStrategy[GenerationRequest]:
@@ -46,8 +52,12 @@ def requests_with(method: GuidanceMethod) -> st.SearchStrategy[GenerationRequest
         fps=st.floats(1, 240),
         sampling=st.builds(
             SamplingParams,
-            num_inference_steps=st.integers(10, 1000),  # so that every range of NAG below holds a step
-            guidance_scale=st.floats(1, 100, exclude_min=True) if method in CFG_METHODS else st.just(1.0),
+            num_inference_steps=st.integers(
+                10, 1000
+            ),  # so that every range of NAG below holds a step
+            guidance_scale=st.floats(1, 100, exclude_min=True)
+            if method in CFG_METHODS
+            else st.just(1.0),
             flow_shift=st.none() | st.floats(0.1, 20),
             seed=st.integers(0, 2**63 - 1),
         ),
@@ -81,7 +91,11 @@ def leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for field in fields(value):
         entry = getattr(value, field.name)
-        found |= leaves(entry, f"{prefix}{field.name}.") if is_dataclass(entry) else {prefix + field.name: entry}
+        found |= (
+            leaves(entry, f"{prefix}{field.name}.")
+            if is_dataclass(entry)
+            else {prefix + field.name: entry}
+        )
     return found
 
 
@@ -116,7 +130,9 @@ def test_an_id_is_32_hex_digits_and_never_changes() -> None:
 def test_an_id_from_before_a_field_came_stands() -> None:
     """Computed when `ModelIdentity` ended in `fuse_loras`."""
     loras = (LORA, replace(LORA, weight=-0.5, component="transformer"))
-    model = ModelIdentity("a", "Org/A", "c0ffee", "bfloat16", "saved", "bfloat16", 128, 0.05, 0.025, loras, True)
+    model = ModelIdentity(
+        "a", "Org/A", "c0ffee", "bfloat16", "saved", "bfloat16", 128, 0.05, 0.025, loras, True
+    )
     assert clip_id(model, REQUEST) == "678f8c6dca1cb39c90133eb19efbb456"
 
 
@@ -140,13 +156,18 @@ def test_every_field_of_the_model_changes_the_id(path: str) -> None:
 
 @pytest.mark.parametrize("path", leaves(LORA))
 def test_every_field_of_a_lora_changes_the_id(path: str) -> None:
-    one, other = (replace(MODEL, loras=(lora,)) for lora in (LORA, replaced(LORA, path, changed(leaves(LORA)[path]))))
+    one, other = (
+        replace(MODEL, loras=(lora,))
+        for lora in (LORA, replaced(LORA, path, changed(leaves(LORA)[path])))
+    )
     assert clip_id(one, REQUEST) != clip_id(other, REQUEST)
 
 
 def test_the_order_of_loras_counts_and_how_a_whole_weight_is_written_does_not() -> None:
     second = replace(LORA, source="Org/Speed", weight=2.0)
-    ids = [clip_id(replace(MODEL, loras=loras), REQUEST) for loras in ((LORA, second), (second, LORA))]
+    ids = [
+        clip_id(replace(MODEL, loras=loras), REQUEST) for loras in ((LORA, second), (second, LORA))
+    ]
     assert ids[0] != ids[1]
     assert clip_id(replace(MODEL, loras=(LORA, replace(second, weight=2))), REQUEST) == ids[0]
 
@@ -156,10 +177,13 @@ def test_a_flow_shift_as_saved_is_not_any_number() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["fps", "sampling.guidance_scale", "sampling.flow_shift", "nag.nag_scale", "vsf.vsf_bias"]
+    "path",
+    ["fps", "sampling.guidance_scale", "sampling.flow_shift", "nag.nag_scale", "vsf.vsf_bias"],
 )
 def test_an_int_in_a_float_field_is_the_same_clip(path: str) -> None:
-    assert clip_id(MODEL, replaced(REQUEST, path, 4)) == clip_id(MODEL, replaced(REQUEST, path, 4.0))
+    assert clip_id(MODEL, replaced(REQUEST, path, 4)) == clip_id(
+        MODEL, replaced(REQUEST, path, 4.0)
+    )
 
 
 def test_minus_zero_is_zero() -> None:
@@ -183,19 +207,29 @@ def test_the_name_of_a_clip_is_not_in_its_id() -> None:
 def test_equal_values_give_equal_ids(model: ModelIdentity, request: GenerationRequest) -> None:
     found = clip_id(model, request)
     assert re.fullmatch(r"[0-9a-f]{32}", found)
-    assert clip_id(replace(model), replace(request, shape=replace(request.shape), nag=replace(request.nag))) == found
+    assert (
+        clip_id(
+            replace(model), replace(request, shape=replace(request.shape), nag=replace(request.nag))
+        )
+        == found
+    )
 
 
 @given(models, requests, models, requests)
 def test_unequal_values_give_unequal_ids(
-    model: ModelIdentity, request: GenerationRequest, other_model: ModelIdentity, other_request: GenerationRequest
+    model: ModelIdentity,
+    request: GenerationRequest,
+    other_model: ModelIdentity,
+    other_request: GenerationRequest,
 ) -> None:
     assume((model, request) != (other_model, other_request))
     assert clip_id(model, request) != clip_id(other_model, other_request)
 
 
 @given(requests, st.sampled_from(sorted(leaves(REQUEST))), st.data())
-def test_one_field_alone_makes_another_clip(request: GenerationRequest, path: str, data: st.DataObject) -> None:
+def test_one_field_alone_makes_another_clip(
+    request: GenerationRequest, path: str, data: st.DataObject
+) -> None:
     methods: list[GuidanceMethod] = [
         method for method in METHODS if (method in CFG_METHODS) == request.has_cfg
     ]  # its guidance_scale fits

@@ -32,10 +32,18 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "empty axes and clips": (HEAD + "axes: {}\nclips: []\n", 1, "expected at least one clip"),
     "not a mapping": ("- a\n- b\n", 1, "a manifest must be a mapping (key: value), not a list"),
     "just text": ("\nhello\n", 2, "a manifest must be a mapping (key: value), not a single value"),
-    "unknown top-level key": (HEAD + "axis:\n  prompt: [a]\n", 3, "unknown key 'axis'; did you mean 'axes'?"),
+    "unknown top-level key": (
+        HEAD + "axis:\n  prompt: [a]\n",
+        3,
+        "unknown key 'axis'; did you mean 'axes'?",
+    ),
     "unknown far-off key": (HEAD + "qqqq: 1\n", 3, "unknown key 'qqqq'; known are name, model"),
     "duplicate key": (HEAD + "name: again\n", 3, "the key 'name' is given twice, first on line 1"),
-    "duplicate axis": (AXES + "  seed: [1]\n  seed: [2]\n", 5, "the key 'seed' is given twice, first on line 4"),
+    "duplicate axis": (
+        AXES + "  seed: [1]\n  seed: [2]\n",
+        5,
+        "the key 'seed' is given twice, first on line 4",
+    ),
     "name is a number": ("name: 17\n", 1, "name must be text, not 17"),
     "name is a list": ("model: tiny\nname: [a]\n", 2, "name must be text, not a list"),
     "name is a path": ("model: tiny\nname: a/b\n", 2, "name must be 1 to 100 letters"),
@@ -47,7 +55,11 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "unclosed list": (AXES + "  prompt: [a, b\n", 5, "is not YAML"),
     "unclosed quote": (AXES + '  prompt: ["a\n', 5, "is not YAML"),
     "second document": (AXES + "  prompt: [a]\n---\nname: b\n", 5, "a second one begins"),
-    "python object": (AXES + "  prompt: !!python/object/apply:os.system [ls]\n", 4, "tags are refused"),
+    "python object": (
+        AXES + "  prompt: !!python/object/apply:os.system [ls]\n",
+        4,
+        "tags are refused",
+    ),
     "own tag": (AXES + "  prompt: [!mine a]\n", 4, "tags are refused, came '!mine'"),
     "standard tag": (AXES + "  seed: [!!int '3']\n", 4, "tags are refused"),
     "anchor": (AXES + "  prompt: &p [a]\n", 4, "anchors (&name) are refused, came 'p'"),
@@ -59,7 +71,11 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "deep block": ("\n".join(" " * i + "a:" for i in range(200)), 17, "nested more than 16 deep"),
     "list as key": (HEAD + "? [a, b]\n: c\n", 3, "a key must be a plain word"),
     "control character": (HEAD + "clips:\n  - prompt: a\x07b\n", 4, "control character U+0007"),
-    "escaped control character": (HEAD + 'clips:\n  - prompt: "a\\u0007b"\n', 4, "U+0007 at position 2"),
+    "escaped control character": (
+        HEAD + 'clips:\n  - prompt: "a\\u0007b"\n',
+        4,
+        "U+0007 at position 2",
+    ),
     "bad UTF-8": (HEAD.encode() + b"# gr\xfcn\n", 3, "expected UTF-8, came the byte 0xFC"),
     "UTF-16": (HEAD.encode("utf-16"), 1, "this is UTF-16"),
     "NUL": (HEAD + "clips: [{prompt: a\0}]\n", 3, "control character U+0000"),
@@ -68,15 +84,27 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         4,
         "num_frames must be a whole number, not the text",
     ),
-    "remedy for a quoted number": (HEAD + 'defaults:\n  num_frames: "17"\n', 4, "remove the quotes"),
+    "remedy for a quoted number": (
+        HEAD + 'defaults:\n  num_frames: "17"\n',
+        4,
+        "remove the quotes",
+    ),
     "exponent": (
         HEAD + "defaults: {fps: 1e1}\n",
         3,
         "not the text '1e1': write it without quotes and without an exponent",
     ),
-    "float for an int": (HEAD + "defaults: {seed: 1.0}\n", 3, "seed must be a whole number, not the number 1.0"),
+    "float for an int": (
+        HEAD + "defaults: {seed: 1.0}\n",
+        3,
+        "seed must be a whole number, not the number 1.0",
+    ),
     "bool for an int": (HEAD + "defaults: {seed: true}\n", 3, "which YAML reads as a yes/no value"),
-    "octal": (HEAD + "defaults: {seed: 017}\n", 3, "017, which YAML reads as a number that is not plain decimal"),
+    "octal": (
+        HEAD + "defaults: {seed: 017}\n",
+        3,
+        "017, which YAML reads as a number that is not plain decimal",
+    ),
     "base 60": (HEAD + "defaults: {seed: 1:30}\n", 3, "write a plain decimal number"),
     "endless base 60": (
         HEAD + f"defaults: {{seed: {'1:1' * 100_000}}}\n",
@@ -84,20 +112,52 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "seed must be a whole number, not the text",
     ),
     "underscore": (HEAD + "defaults: {seed: 1_000}\n", 3, "not plain decimal"),
-    "not a number": (HEAD + "defaults: {fps: .nan}\n", 3, "fps must be a finite number, not the number nan"),
-    "infinity": (HEAD + "defaults: {fps: .inf}\n", 3, "fps must be a finite number, not the number inf"),
+    "not a number": (
+        HEAD + "defaults: {fps: .nan}\n",
+        3,
+        "fps must be a finite number, not the number nan",
+    ),
+    "infinity": (
+        HEAD + "defaults: {fps: .inf}\n",
+        3,
+        "fps must be a finite number, not the number inf",
+    ),
     "huge int": (HEAD + f"defaults: {{seed: {'9' * 900}}}\n", 3, "not a number of 2990 bits"),
-    "huger int": (HEAD + f"defaults: {{seed: {'9' * 9000}}}\n", 3, "seed must be a whole number, not the text '999"),
-    "null": (HEAD + "defaults:\n  seed:\n", 4, "seed must be a whole number, not nothing; leave the field out"),
+    "huger int": (
+        HEAD + f"defaults: {{seed: {'9' * 9000}}}\n",
+        3,
+        "seed must be a whole number, not the text '999",
+    ),
+    "null": (
+        HEAD + "defaults:\n  seed:\n",
+        4,
+        "seed must be a whole number, not nothing; leave the field out",
+    ),
     "no for a prompt": (
         AXES + "  prompt:\n    - a\n    - no\n",
         6,
         "which YAML reads as a yes/no value: put it in quotes",
     ),
-    "on for a prompt": (HEAD + "clips:\n  - prompt: on\n", 4, "prompt must be text, not on, which YAML reads as"),
-    "date for a prompt": (HEAD + "clips:\n  - prompt: 2024-01-01\n", 4, "which YAML reads as a date: put it in quotes"),
-    "number for a prompt": (AXES + "  prompt: [17]\n", 4, "prompt must be text, not the number 17: put it in quotes"),
-    "list for a prompt": (HEAD + "clips:\n  - prompt: [a]\n", 4, "a list; several values of one field go under axes"),
+    "on for a prompt": (
+        HEAD + "clips:\n  - prompt: on\n",
+        4,
+        "prompt must be text, not on, which YAML reads as",
+    ),
+    "date for a prompt": (
+        HEAD + "clips:\n  - prompt: 2024-01-01\n",
+        4,
+        "which YAML reads as a date: put it in quotes",
+    ),
+    "number for a prompt": (
+        AXES + "  prompt: [17]\n",
+        4,
+        "prompt must be text, not the number 17: put it in quotes",
+    ),
+    "list for a prompt": (
+        HEAD + "clips:\n  - prompt: [a]\n",
+        4,
+        "a list; several values of one field go under axes",
+    ),
     "mapping for a seed": (
         HEAD + "clips:\n- prompt: a\n  seed: {a: 1}\n",
         5,
@@ -109,21 +169,53 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "unknown field 'hieght'; did you mean 'height'?",
     ),
     "defaults are a list": (HEAD + "defaults: [1]\n", 3, "defaults must be a mapping"),
-    "default name": (HEAD + "defaults:\n  name: a\n", 4, "name is one clip's alone and cannot have a default"),
-    "model twice": (HEAD + "defaults:\n  model: coarse\n", 4, "model is given twice, first on line 2"),
-    "bad default": (AXES[:-6] + "defaults:\n  num_frames: 16\naxes: {prompt: [a]}\n", 4, "13 or 17, not 16"),
+    "default name": (
+        HEAD + "defaults:\n  name: a\n",
+        4,
+        "name is one clip's alone and cannot have a default",
+    ),
+    "model twice": (
+        HEAD + "defaults:\n  model: coarse\n",
+        4,
+        "model is given twice, first on line 2",
+    ),
+    "bad default": (
+        AXES[:-6] + "defaults:\n  num_frames: 16\naxes: {prompt: [a]}\n",
+        4,
+        "13 or 17, not 16",
+    ),
     "unknown axis": (AXES + "  promt: [a]\n", 4, "unknown field 'promt'; did you mean 'prompt'?"),
-    "name as an axis": (AXES + "  name: [a]\n", 4, "name is one clip's alone and cannot be an axis"),
+    "name as an axis": (
+        AXES + "  name: [a]\n",
+        4,
+        "name is one clip's alone and cannot be an axis",
+    ),
     "axis with one value": (AXES + "  seed: 3\n", 4, "the axis seed must be a list"),
-    "axis without values": (AXES + "  prompt: [a]\n  seed: []\n", 5, "the axis seed must have at least one value"),
+    "axis without values": (
+        AXES + "  prompt: [a]\n  seed: []\n",
+        5,
+        "the axis seed must have at least one value",
+    ),
     "axis mapping with a typo": (AXES + "  seed: {rnage: [0, 4]}\n", 4, "did you mean 'range'?"),
-    "axis mapping with both": (AXES + "  seed: {range: [0, 4], file: a}\n", 4, "the axis seed must be a list, {range"),
+    "axis mapping with both": (
+        AXES + "  seed: {range: [0, 4], file: a}\n",
+        4,
+        "the axis seed must be a list, {range",
+    ),
     "axes are a list": (HEAD + "axes: [prompt]\n", 3, "axes must be a mapping"),
     "axes are null": (HEAD + "axes:\n", 3, "axes must be a mapping"),
-    "range of three words": (AXES + "  seed: {range: [0, a]}\n", 4, "range must hold whole numbers, not 'a'"),
+    "range of three words": (
+        AXES + "  seed: {range: [0, a]}\n",
+        4,
+        "range must hold whole numbers, not 'a'",
+    ),
     "range of one": (AXES + "  seed: {range: [4]}\n", 4, "range must be [start, stop] or"),
     "range is a number": (AXES + "  seed: {range: 4}\n", 4, "range must be [start, stop] or"),
-    "range is empty": (AXES + "  seed: {range: [4, 4]}\n", 4, "holds no value; the stop is left out"),
+    "range is empty": (
+        AXES + "  seed: {range: [4, 4]}\n",
+        4,
+        "holds no value; the stop is left out",
+    ),
     "range backwards": (AXES + "  seed: {range: [4, 0]}\n", 4, "holds no value"),
     "range with step 0": (AXES + "  seed: {range: [0, 4, 0]}\n", 4, "a step other than 0"),
     "range of text": (
@@ -131,7 +223,11 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         4,
         "prompt is text; a range is for fields that are numbers",
     ),
-    "range is endless": (AXES + f"  seed: {{range: [0, 1{'0' * 30}]}}\n", 4, "holds more than 10,000,000 values"),
+    "range is endless": (
+        AXES + f"  seed: {{range: [0, 1{'0' * 30}]}}\n",
+        4,
+        "holds more than 10,000,000 values",
+    ),
     "range is out of bounds": (
         AXES + f"  seed: {{range: [1{'0' * 30}, 1{'0' * 29}1]}}\n",
         4,
@@ -142,22 +238,70 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         3,
         "the axes make 18,000,000 clips (prompt 2, seed",
     ),
-    "file is absolute": (AXES + "  prompt: {file: /etc/passwd}\n", 4, "must be a path below the manifest's folder"),
-    "file goes up": (AXES + "  prompt: {file: a/../../b.txt}\n", 4, "must be a path below the manifest's folder"),
+    "file is absolute": (
+        AXES + "  prompt: {file: /etc/passwd}\n",
+        4,
+        "must be a path below the manifest's folder",
+    ),
+    "file goes up": (
+        AXES + "  prompt: {file: a/../../b.txt}\n",
+        4,
+        "must be a path below the manifest's folder",
+    ),
     "file is a number": (AXES + "  prompt: {file: 3}\n", 4, "file must be a path or an s3:// URI"),
     "file is a NUL": (AXES + '  prompt: {file: "a\\0b"}\n', 4, "cannot be read"),
     "S3 without S3": (AXES + "  prompt: {file: s3://bucket/key}\n", 4, "S3 is not available here"),
-    "combine without axes": (HEAD + "combine: prompt\nclips: [{prompt: a}]\n", 3, "combine needs axes"),
-    "combine is a list": (AXES + "  prompt: [a]\ncombine: [prompt]\n", 5, "combine must be text, not a list"),
-    "combine misses an axis": (AXES + "  prompt: [a]\n  seed: [1]\ncombine: prompt\n", 6, "seed is missing"),
-    "combine repeats an axis": (AXES + "  prompt: [a]\ncombine: prompt * prompt\n", 5, "prompt is there twice"),
-    "combine has a stranger": (AXES + "  prompt: [a]\ncombine: promtp\n", 5, "unknown axis 'promtp'; did you mean"),
-    "combine ends early": (AXES + "  prompt: [a]\ncombine: prompt *\n", 5, "expected an axis or '(', not the end"),
-    "combine is unclosed": (AXES + "  prompt: [a]\ncombine: (prompt\n", 5, "expected '*', ',' or ')', not the end"),
-    "combine closes too often": (AXES + "  prompt: [a]\ncombine: prompt)\n", 5, "expected '*' or the end, not ')'"),
+    "combine without axes": (
+        HEAD + "combine: prompt\nclips: [{prompt: a}]\n",
+        3,
+        "combine needs axes",
+    ),
+    "combine is a list": (
+        AXES + "  prompt: [a]\ncombine: [prompt]\n",
+        5,
+        "combine must be text, not a list",
+    ),
+    "combine misses an axis": (
+        AXES + "  prompt: [a]\n  seed: [1]\ncombine: prompt\n",
+        6,
+        "seed is missing",
+    ),
+    "combine repeats an axis": (
+        AXES + "  prompt: [a]\ncombine: prompt * prompt\n",
+        5,
+        "prompt is there twice",
+    ),
+    "combine has a stranger": (
+        AXES + "  prompt: [a]\ncombine: promtp\n",
+        5,
+        "unknown axis 'promtp'; did you mean",
+    ),
+    "combine ends early": (
+        AXES + "  prompt: [a]\ncombine: prompt *\n",
+        5,
+        "expected an axis or '(', not the end",
+    ),
+    "combine is unclosed": (
+        AXES + "  prompt: [a]\ncombine: (prompt\n",
+        5,
+        "expected '*', ',' or ')', not the end",
+    ),
+    "combine closes too often": (
+        AXES + "  prompt: [a]\ncombine: prompt)\n",
+        5,
+        "expected '*' or the end, not ')'",
+    ),
     "combine has a plus": (AXES + "  prompt: [a]\ncombine: prompt + seed\n", 5, "not ' + seed'"),
-    "combine is deep": (AXES + f"  prompt: [a]\ncombine: {'(' * 900}\n", 5, "more than 20 parentheses"),
-    "combine is long": (AXES + f"  prompt: [a]\ncombine: {'(' * 1001}\n", 5, "more than 1,000 characters"),
+    "combine is deep": (
+        AXES + f"  prompt: [a]\ncombine: {'(' * 900}\n",
+        5,
+        "more than 20 parentheses",
+    ),
+    "combine is long": (
+        AXES + f"  prompt: [a]\ncombine: {'(' * 1001}\n",
+        5,
+        "more than 1,000 characters",
+    ),
     "pairing of unequal axes": (
         AXES + "  prompt: [a, b]\n  seed: [1, 2, 3]\ncombine: (prompt, seed)\n",
         6,
@@ -170,22 +314,46 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         5,
         "unknown field 'sead'; did you mean 'seed'?",
     ),
-    "clip without a prompt": (HEAD + "clips:\n  - prompt: a\n  - seed: 1\n", 5, "prompt is missing"),
+    "clip without a prompt": (
+        HEAD + "clips:\n  - prompt: a\n  - seed: 1\n",
+        5,
+        "prompt is missing",
+    ),
     "axes without a prompt": (AXES + "  seed: [1, 2]\n", 3, "prompt is missing"),
     "no model": ("name: a\nclips:\n  - prompt: a\n", 3, "model is missing"),
     "unknown model": ("name: a\nmodel: tinny\nclips:\n  - prompt: a\n", 2, "did you mean 'tiny'?"),
-    "unknown model on an axis": (AXES + "  prompt: [a]\n  model:\n  - tiny\n  - corse\n", 7, "did you mean 'coarse'?"),
+    "unknown model on an axis": (
+        AXES + "  prompt: [a]\n  model:\n  - tiny\n  - corse\n",
+        7,
+        "did you mean 'coarse'?",
+    ),
     "blank prompt": (AXES + "  prompt:\n    - a\n    - '  '\n", 6, "prompt is empty"),
-    "frames off the grid": (AXES + "  prompt: [a]\n  num_frames:\n    - 17\n    - 18\n", 7, "17 or 21, not 18"),
+    "frames off the grid": (
+        AXES + "  prompt: [a]\n  num_frames:\n    - 17\n    - 18\n",
+        7,
+        "17 or 21, not 18",
+    ),
     "height off the grid of one model": (
         AXES + "  prompt: [a]\n  model: [tiny, coarse]\n  height:\n    - 64\n    - 48\n",
         8,
         "multiple of 32 for coarse",
     ),
     "odd width": (HEAD + "clips:\n  - prompt: a\n    width: 63\n", 5, "width must be even"),
-    "negative seed": (HEAD + "clips:\n  - prompt: a\n    seed: -1\n", 5, "seed must be between 0 and"),
-    "no steps": (HEAD + "clips:\n  - prompt: a\n    num_inference_steps: 0\n", 5, "between 1 and 1000, not 0"),
-    "nag_scale below 1": (AXES + "  prompt: [a]\n  nag_scale: [9, 0.5]\n", 5, "nag_scale must be at least 1"),
+    "negative seed": (
+        HEAD + "clips:\n  - prompt: a\n    seed: -1\n",
+        5,
+        "seed must be between 0 and",
+    ),
+    "no steps": (
+        HEAD + "clips:\n  - prompt: a\n    num_inference_steps: 0\n",
+        5,
+        "between 1 and 1000, not 0",
+    ),
+    "nag_scale below 1": (
+        AXES + "  prompt: [a]\n  nag_scale: [9, 0.5]\n",
+        5,
+        "nag_scale must be at least 1",
+    ),
     "nag_end before nag_start": (
         AXES + "  prompt: [a]\n  nag_end:\n    - 0.2\ndefaults:\n  nag_start: 0.5\n",
         8,
@@ -196,9 +364,21 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         7,
         "unknown method 'nga'; did you mean 'nag'?",
     ),
-    "method is a number": (HEAD + "clips:\n  - prompt: a\n    method: 1\n", 5, "method must be text, not the number 1"),
-    "method is null": (HEAD + "defaults:\n  method: ~\n", 4, "method must be text, not nothing; leave the field out"),
-    "unknown norm": (HEAD + "defaults:\n  nag_norm: L1\n", 4, "unknown nag_norm 'L1'; did you mean 'l1'?"),
+    "method is a number": (
+        HEAD + "clips:\n  - prompt: a\n    method: 1\n",
+        5,
+        "method must be text, not the number 1",
+    ),
+    "method is null": (
+        HEAD + "defaults:\n  method: ~\n",
+        4,
+        "method must be text, not nothing; leave the field out",
+    ),
+    "unknown norm": (
+        HEAD + "defaults:\n  nag_norm: L1\n",
+        4,
+        "unknown nag_norm 'L1'; did you mean 'l1'?",
+    ),
     "a scale without its method": (
         HEAD + "clips:\n  - prompt: a\n    method: vsf\n    guidance_scale: 5\n",
         6,
@@ -215,7 +395,11 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         8,
         "the method nasa runs no classifier-free guidance",
     ),
-    "cfg without a scale": (HEAD + "clips:\n  - prompt: a\n    method: cfg\n", 5, "guidance_scale must be above 1 for"),
+    "cfg without a scale": (
+        HEAD + "clips:\n  - prompt: a\n    method: cfg\n",
+        5,
+        "guidance_scale must be above 1 for",
+    ),
     "cfg with a scale of 1": (
         AXES + "  prompt: [a]\n  guidance:\n  - method: cfg+nag\n    guidance_scale: 1\n",
         7,
@@ -253,7 +437,8 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "method is given twice, in guidance and beside it",
     ),
     "an axis in guidance and beside it": (
-        AXES + "  prompt: [a]\n  guidance:\n  - {method: nag}\n  - {nag_scale: 5}\n  nag_scale: [6]\n",
+        AXES
+        + "  prompt: [a]\n  guidance:\n  - {method: nag}\n  - {nag_scale: 5}\n  nag_scale: [6]\n",
         7,
         "nag_scale is given twice, in guidance and beside it",
     ),
@@ -263,13 +448,26 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "nag_scale must be a finite number, not the text 'strong'",
     ),
     "guidance out of range": (
-        AXES + "  prompt: [a]\n  guidance:\n  - {method: nag}\n  - method: nasa\n    nasa_scale: -1\n",
+        AXES
+        + "  prompt: [a]\n  guidance:\n  - {method: nag}\n  - method: nasa\n    nasa_scale: -1\n",
         8,
         "nasa_scale must be at least 0",
     ),
-    "a misspelt guidance": (HEAD + "defaults:\n  guidnce: {method: nag}\n", 4, "did you mean 'guidance'?"),
-    "guidance axis of words": (AXES + "  prompt: [a]\n  guidance:\n  - nag\n", 6, "guidance must be a mapping"),
-    "guidance axis without values": (AXES + "  guidance: []\n", 4, "the axis guidance must be a list of mappings"),
+    "a misspelt guidance": (
+        HEAD + "defaults:\n  guidnce: {method: nag}\n",
+        4,
+        "did you mean 'guidance'?",
+    ),
+    "guidance axis of words": (
+        AXES + "  prompt: [a]\n  guidance:\n  - nag\n",
+        6,
+        "guidance must be a mapping",
+    ),
+    "guidance axis without values": (
+        AXES + "  guidance: []\n",
+        4,
+        "the axis guidance must be a list of mappings",
+    ),
     "guidance axis of one mapping": (
         AXES + "  guidance: {method: nag}\n",
         4,
@@ -317,14 +515,26 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         5,
         "ulysses must be a whole number, not the number 2.0",
     ),
-    "parallel with a quoted number": (HEAD + 'defaults: {parallel: {ring: "2"}}\n', 3, "remove the quotes"),
-    "parallel with nothing": (HEAD + "defaults: {parallel: {ring: }}\n", 3, "ring must be a whole number, not nothing"),
+    "parallel with a quoted number": (
+        HEAD + 'defaults: {parallel: {ring: "2"}}\n',
+        3,
+        "remove the quotes",
+    ),
+    "parallel with nothing": (
+        HEAD + "defaults: {parallel: {ring: }}\n",
+        3,
+        "ring must be a whole number, not nothing",
+    ),
     "parallel with a list": (
         HEAD + "defaults: {parallel: {ring: [2]}}\n",
         3,
         "ring must be a whole number, not a list",
     ),
-    "parallel with a mapping": (HEAD + "defaults: {parallel: {ring: {ring: 2}}}\n", 3, "not a mapping"),
+    "parallel with a mapping": (
+        HEAD + "defaults: {parallel: {ring: {ring: 2}}}\n",
+        3,
+        "not a mapping",
+    ),
     "parallel with too large a number": (
         HEAD + f"defaults: {{parallel: {{ring: {'9' * 900}}}}}\n",
         3,
@@ -355,21 +565,41 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         5,
         "ulysses is a field of parallel: write parallel: {ulysses: ...}",
     ),
-    "a field of parallel as an axis": (AXES + "  prompt: [a]\n  ring: [1, 2]\n", 5, "ring is a field of parallel"),
+    "a field of parallel as an axis": (
+        AXES + "  prompt: [a]\n  ring: [1, 2]\n",
+        5,
+        "ring is a field of parallel",
+    ),
     "parallel in guidance": (
         HEAD + "defaults:\n  guidance: {parallel: {ulysses: 2}}\n",
         4,
         "unknown field of guidance 'parallel'",
     ),
-    "a misspelt parallel": (HEAD + "defaults:\n  paralel: {ulysses: 2}\n", 4, "did you mean 'parallel'?"),
-    "parallel axis of numbers": (AXES + "  prompt: [a]\n  parallel:\n  - 2\n", 6, "parallel must be a mapping"),
-    "parallel axis without values": (AXES + "  parallel: []\n", 4, "the axis parallel must be a list of mappings"),
+    "a misspelt parallel": (
+        HEAD + "defaults:\n  paralel: {ulysses: 2}\n",
+        4,
+        "did you mean 'parallel'?",
+    ),
+    "parallel axis of numbers": (
+        AXES + "  prompt: [a]\n  parallel:\n  - 2\n",
+        6,
+        "parallel must be a mapping",
+    ),
+    "parallel axis without values": (
+        AXES + "  parallel: []\n",
+        4,
+        "the axis parallel must be a list of mappings",
+    ),
     "parallel axis of one mapping": (
         AXES + "  parallel: {ulysses: 2}\n",
         4,
         "such as [{ulysses: 2}, {ulysses: 2, ring: 2}]; one for all clips goes under defaults",
     ),
-    "parallel axis from a range": (AXES + "  parallel: {range: [1, 4]}\n", 4, "must be a list of mappings"),
+    "parallel axis from a range": (
+        AXES + "  parallel: {range: [1, 4]}\n",
+        4,
+        "must be a list of mappings",
+    ),
     "heads that cannot be shared": (
         HEAD + "clips:\n  - prompt: a\n    parallel: {ulysses: 8}\n",
         5,
@@ -395,8 +625,16 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         6,
         "(the model's YAML asks for it; a row may ask for another group, or for one device with parallel: {})",
     ),
-    "prompt is too long": (HEAD + f"clips:\n  - prompt: {'a' * 20_001}\n", 4, "prompt has 20,001 characters"),
-    "clip name with a slash": (HEAD + "clips:\n  - prompt: a\n    name: ../x\n", 5, "name must be 1 to 128 letters"),
+    "prompt is too long": (
+        HEAD + f"clips:\n  - prompt: {'a' * 20_001}\n",
+        4,
+        "prompt has 20,001 characters",
+    ),
+    "clip name with a slash": (
+        HEAD + "clips:\n  - prompt: a\n    name: ../x\n",
+        5,
+        "name must be 1 to 128 letters",
+    ),
     "clip name with a line end": (
         HEAD + 'clips:\n  - prompt: a\n    name: "x\\n"\n',
         5,
@@ -427,19 +665,39 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
 JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "empty file": ("", 1, "expected at least one clip"),
     "blank lines": ("\n\n  \n", 1, "expected at least one clip"),
-    "not JSON": ('{"prompt": "a"}\nprompt: b\n', 2, "expected a JSON object: Expecting value at column 1"),
+    "not JSON": (
+        '{"prompt": "a"}\nprompt: b\n',
+        2,
+        "expected a JSON object: Expecting value at column 1",
+    ),
     "cut off": ('{"prompt": "a"}\n{"prompt": "b', 2, "Unterminated string"),
     "two objects": ('{"prompt": "a"} {"prompt": "b"}\n', 1, "Extra data at column 17"),
     "a list": ('["a"]\n', 1, "expected a JSON object, such as"),
     "a text": ('"a"\n', 1, "not 'a'"),
     "null": ("null\n", 1, "not None"),
-    "unknown field": ('\n{"prompt": "a", "stepps": 3}\n', 2, "unknown field 'stepps'; known are prompt"),
-    "duplicate field": ('{"prompt": "a", "seed": 1, "seed": 2}\n', 1, "the field 'seed' is given twice"),
+    "unknown field": (
+        '\n{"prompt": "a", "stepps": 3}\n',
+        2,
+        "unknown field 'stepps'; known are prompt",
+    ),
+    "duplicate field": (
+        '{"prompt": "a", "seed": 1, "seed": 2}\n',
+        1,
+        "the field 'seed' is given twice",
+    ),
     "NaN": ('{"prompt": "a", "fps": NaN}\n', 1, "NaN is not a number that JSON knows"),
     "-Infinity": ('{"prompt": "a", "fps": -Infinity}\n', 1, "-Infinity is not a number"),
-    "overflow": ('{"prompt": "a", "fps": 1e999}\n', 1, "fps must be a finite number, not the number inf"),
+    "overflow": (
+        '{"prompt": "a", "fps": 1e999}\n',
+        1,
+        "fps must be a finite number, not the number inf",
+    ),
     "big int": ('{"prompt": "a", "seed": 1%s}\n' % ("0" * 5000), 1, "Exceeds the limit"),
-    "big int for a float": ('{"prompt": "a", "fps": 1%s}\n' % ("0" * 400), 1, "fps must be at most"),
+    "big int for a float": (
+        '{"prompt": "a", "fps": 1%s}\n' % ("0" * 400),
+        1,
+        "fps must be at most",
+    ),
     "number as text": (
         '{"prompt": "a", "num_frames": "17"}\n',
         1,
@@ -450,18 +708,34 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "nested": ('{"prompt": {"a": 1}}\n', 1, "prompt must be text, not a mapping"),
     "deep": ('{"prompt": "a"}\n{"prompt": %s\n' % ("[" * 200_000), 2, "nested too deeply"),
     "half a surrogate": ('{"prompt": "a\\ud800"}\n', 1, "U+D800 at position 2"),
-    "half a surrogate in a model": ('{"prompt": "a", "model": "\\ud800"}\n', 1, "unknown model '\\ud800'"),
+    "half a surrogate in a model": (
+        '{"prompt": "a", "model": "\\ud800"}\n',
+        1,
+        "unknown model '\\ud800'",
+    ),
     "half a surrogate in a key": ('{"\\ud800": "a"}\n', 1, "unknown field '\\ud800'"),
-    "half a surrogate in a name": ('{"prompt": "a", "name": "\\ud800"}\n', 1, "name must be 1 to 128"),
+    "half a surrogate in a name": (
+        '{"prompt": "a", "name": "\\ud800"}\n',
+        1,
+        "name must be 1 to 128",
+    ),
     "control character": ('{"prompt": "a\\u001b[31m"}\n', 1, "U+001B at position 2"),
-    "bad UTF-8": (b'{"prompt": "a"}\n{"prompt": "\xff"}\n', 2, "expected UTF-8, came the byte 0xFF"),
+    "bad UTF-8": (
+        b'{"prompt": "a"}\n{"prompt": "\xff"}\n',
+        2,
+        "expected UTF-8, came the byte 0xFF",
+    ),
     "UTF-16": ('{"prompt": "a"}\n'.encode("utf-16"), 1, "this is UTF-16"),
     "second byte order mark": (
         '{"prompt": "a"}\n\ufeff{"prompt": "b"}\n',
         2,
         "expected a JSON object: Expecting value at column 1",
     ),
-    "long line": ('{"prompt": "a"}\n{"prompt": "%s"}\n' % ("b" * 1_100_000), 2, "longer than 1,048,576 bytes"),
+    "long line": (
+        '{"prompt": "a"}\n{"prompt": "%s"}\n' % ("b" * 1_100_000),
+        2,
+        "longer than 1,048,576 bytes",
+    ),
     "no prompt": ('{"prompt": "a"}\n{"seed": 1}\n', 2, "prompt is missing"),
     "off the grid": ('{"prompt": "a"}\n\n{"prompt": "a", "height": 70}\n', 3, "64 or 80, not 70"),
     "unknown model": ('{"prompt": "a", "model": "coarze"}\n', 1, "did you mean 'coarse'?"),
@@ -476,16 +750,36 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "same as the one at manifest.jsonl:1",
     ),
     "unknown method": ('{"prompt": "a", "method": "cfg+nga"}\n', 1, "did you mean 'cfg+nag'?"),
-    "guidance is a word": ('{"prompt": "a", "guidance": "nag"}\n', 1, "guidance must be an object, such as"),
-    "guidance is null": ('{"prompt": "a", "guidance": null}\n', 1, "guidance must be an object, such as"),
+    "guidance is a word": (
+        '{"prompt": "a", "guidance": "nag"}\n',
+        1,
+        "guidance must be an object, such as",
+    ),
+    "guidance is null": (
+        '{"prompt": "a", "guidance": null}\n',
+        1,
+        "guidance must be an object, such as",
+    ),
     "guidance with a typo": (
         '{"prompt": "a"}\n{"prompt": "a", "guidance": {"methd": "nag"}}\n',
         2,
         "unknown field of guidance 'methd'; did you mean 'method'?",
     ),
-    "guidance with a stranger": ('{"guidance": {"prompt": "a"}}\n', 1, "prompt is no field of guidance"),
-    "guidance twice": ('{"guidance": {}, "guidance": {}}\n', 1, "the field 'guidance' is given twice"),
-    "guidance with a field twice": ('{"guidance": {"method": "nag", "method": "vsf"}}\n', 1, "'method' is given twice"),
+    "guidance with a stranger": (
+        '{"guidance": {"prompt": "a"}}\n',
+        1,
+        "prompt is no field of guidance",
+    ),
+    "guidance twice": (
+        '{"guidance": {}, "guidance": {}}\n',
+        1,
+        "the field 'guidance' is given twice",
+    ),
+    "guidance with a field twice": (
+        '{"guidance": {"method": "nag", "method": "vsf"}}\n',
+        1,
+        "'method' is given twice",
+    ),
     "a field in guidance and beside it": (
         '{"prompt": "a", "guidance": {"method": "nag"}, "method": "nag"}\n',
         1,
@@ -501,21 +795,41 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         1,
         "method must be text, not a mapping",
     ),
-    "guidance out of range": ('\n{"prompt": "a", "guidance": {"vsf_scale": -2}}\n', 2, "vsf_scale must be at least 0"),
+    "guidance out of range": (
+        '\n{"prompt": "a", "guidance": {"vsf_scale": -2}}\n',
+        2,
+        "vsf_scale must be at least 0",
+    ),
     "a scale without its method": (
         '{"prompt": "a", "guidance": {"method": "nag", "guidance_scale": 5}}\n',
         1,
         "use method cfg+nag, or leave guidance_scale out",
     ),
-    "parallel is a number": ('{"prompt": "a", "parallel": 2}\n', 1, "parallel must be an object, such as {"),
-    "parallel is null": ('{"prompt": "a", "parallel": null}\n', 1, "parallel must be an object, such as"),
-    "parallel is a list": ('{"prompt": "a", "parallel": [{"ring": 2}]}\n', 1, "parallel must be an object, such as"),
+    "parallel is a number": (
+        '{"prompt": "a", "parallel": 2}\n',
+        1,
+        "parallel must be an object, such as {",
+    ),
+    "parallel is null": (
+        '{"prompt": "a", "parallel": null}\n',
+        1,
+        "parallel must be an object, such as",
+    ),
+    "parallel is a list": (
+        '{"prompt": "a", "parallel": [{"ring": 2}]}\n',
+        1,
+        "parallel must be an object, such as",
+    ),
     "parallel with a typo": (
         '{"prompt": "a"}\n{"prompt": "a", "parallel": {"rings": 2}}\n',
         2,
         "unknown field of parallel 'rings'; did you mean 'ring'?",
     ),
-    "parallel with a field twice": ('{"parallel": {"ring": 2, "ring": 2}}\n', 1, "the field 'ring' is given twice"),
+    "parallel with a field twice": (
+        '{"parallel": {"ring": 2, "ring": 2}}\n',
+        1,
+        "the field 'ring' is given twice",
+    ),
     "parallel with a truth for a number": (
         '{"prompt": "a", "parallel": {"ring": true}}\n',
         1,
@@ -526,9 +840,21 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         1,
         "across_hosts must be true or false, not the number 1",
     ),
-    "parallel without ranks": ('\n{"prompt": "a", "parallel": {"ring": 0}}\n', 2, "parallel.ring must be at least 1"),
-    "one device across hosts": ('{"parallel": {"across_hosts": true}}\n', 1, "parallel.across_hosts is for groups"),
-    "a field of parallel by itself": ('{"prompt": "a", "ulysses": 2}\n', 1, "ulysses is a field of parallel: write"),
+    "parallel without ranks": (
+        '\n{"prompt": "a", "parallel": {"ring": 0}}\n',
+        2,
+        "parallel.ring must be at least 1",
+    ),
+    "one device across hosts": (
+        '{"parallel": {"across_hosts": true}}\n',
+        1,
+        "parallel.across_hosts is for groups",
+    ),
+    "a field of parallel by itself": (
+        '{"prompt": "a", "ulysses": 2}\n',
+        1,
+        "ulysses is a field of parallel: write",
+    ),
     "heads that cannot be shared": (
         '{"prompt": "a"}\n\n{"prompt": "a", "parallel": {"ulysses": 8}}\n',
         3,
@@ -539,7 +865,11 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         2,
         "same as the one at manifest.jsonl:1",
     ),
-    "named too late": ('{"prompt": "a"}\n{"prompt": "a", "name": "y"}\n', 2, "same as the one at manifest.jsonl:1"),
+    "named too late": (
+        '{"prompt": "a"}\n{"prompt": "a", "name": "y"}\n',
+        2,
+        "same as the one at manifest.jsonl:1",
+    ),
 }
 
 CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
@@ -560,7 +890,11 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "nan": ("prompt,fps\na,nan\n", 2, "fps must be a finite number, not 'nan'"),
     "overflow": ("prompt,fps\na,1e999\n", 2, "fps must be a finite number, not the number inf"),
     "NUL": ("prompt\na\nb\0\n", 3, "the line holds a NUL character"),
-    "after a cell of many lines": ('prompt,seed\n"a\nb\nc",1\n"d\n\ne",x\n', 5, "seed must be a whole number, not 'x'"),
+    "after a cell of many lines": (
+        'prompt,seed\n"a\nb\nc",1\n"d\n\ne",x\n',
+        5,
+        "seed must be a whole number, not 'x'",
+    ),
     "open quote": ('prompt\na\n"b\nc\nd\n', 3, "expected comma-separated cells"),
     "text after a quote": ('prompt\n"a"b\n', 2, "expected comma-separated cells"),
     "field too large": (f"prompt\n{'a' * 140_000}\n", 2, "field larger than field limit"),
@@ -571,17 +905,45 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "empty prompt": ("prompt,seed\na,1\n,2\n", 3, "prompt is missing"),
     "bad name": ("prompt,name\na,a b\n", 2, "name must be 1 to 128 letters"),
     "out of range": ("prompt,nag_alpha\na,1.5\n", 2, "nag_alpha must be between 0 and 1"),
-    "guidance column": ("prompt,guidance\na,nag\n", 1, "guidance is a mapping, which CSV has none of: name its fields"),
-    "unknown method": ("prompt,method\na,nag\nb, vsf\n", 3, "unknown method ' vsf'; did you mean 'vsf'?"),
+    "guidance column": (
+        "prompt,guidance\na,nag\n",
+        1,
+        "guidance is a mapping, which CSV has none of: name its fields",
+    ),
+    "unknown method": (
+        "prompt,method\na,nag\nb, vsf\n",
+        3,
+        "unknown method ' vsf'; did you mean 'vsf'?",
+    ),
     "unknown norm": ("prompt,nag_norm\na,l3\n", 2, "unknown nag_norm 'l3'; known are l1, l2"),
-    "a scale without its method": ("prompt,method,guidance_scale\na,none,\nb,none,5\n", 3, "the method none runs no"),
-    "parallel column": ("prompt,parallel\na,2\n", 1, "parallel is a mapping, which CSV has none of: name its fields"),
-    "a misspelt column of parallel": ("prompt,ulisses\na,2\n", 1, "unknown column 'ulisses'; did you mean 'ulysses'?"),
+    "a scale without its method": (
+        "prompt,method,guidance_scale\na,none,\nb,none,5\n",
+        3,
+        "the method none runs no",
+    ),
+    "parallel column": (
+        "prompt,parallel\na,2\n",
+        1,
+        "parallel is a mapping, which CSV has none of: name its fields",
+    ),
+    "a misspelt column of parallel": (
+        "prompt,ulisses\na,2\n",
+        1,
+        "unknown column 'ulisses'; did you mean 'ulysses'?",
+    ),
     "parallel column twice": ("prompt,ring,ring\na,2,2\n", 1, "the column 'ring' is there twice"),
     "half a rank": ("prompt,ulysses\na,2\nb,2.0\n", 3, "ulysses must be a whole number, not '2.0'"),
     "no rank": ("prompt,ulysses\na,\nb,0\n", 3, "parallel.ulysses must be at least 1, not 0"),
-    "another yes": ("prompt,ring,across_hosts\na,2,yes\n", 2, "across_hosts must be true or false, not 'yes'"),
-    "one device across hosts": ("prompt,ring,across_hosts\na,1,true\n", 2, "parallel.across_hosts is for groups"),
+    "another yes": (
+        "prompt,ring,across_hosts\na,2,yes\n",
+        2,
+        "across_hosts must be true or false, not 'yes'",
+    ),
+    "one device across hosts": (
+        "prompt,ring,across_hosts\na,1,true\n",
+        2,
+        "parallel.across_hosts is for groups",
+    ),
     "heads that cannot be shared": ("prompt,ulysses\na,2\nb,8\n", 3, "cannot be shared by 8 ranks"),
     "same name": ('prompt,name\n"a\nb",x\nc,x\n', 4, "taken by the clip at manifest.csv:2"),
 }
@@ -654,15 +1016,21 @@ def test_a_path_that_cannot_be_is_refused(name: str, tmp_path: Path, catalog: Fa
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.json", "a.yaml.gz"])
 def test_another_suffix_is_refused(name: str, write: Write, catalog: FakeCatalog) -> None:
-    assert "expected a manifest in .yaml, .yml, .jsonl or .csv, not" in refusal(write(name, "{}"), catalog)
+    assert "expected a manifest in .yaml, .yml, .jsonl or .csv, not" in refusal(
+        write(name, "{}"), catalog
+    )
 
 
-def test_a_file_whose_name_cannot_be_the_runs_is_refused(write: Write, catalog: FakeCatalog) -> None:
+def test_a_file_whose_name_cannot_be_the_runs_is_refused(
+    write: Write, catalog: FakeCatalog
+) -> None:
     message = refusal(write("my prompts.jsonl", '{"prompt": "a"}'), catalog, model="tiny")
     assert "not 'my prompts' (a manifest without a name takes the file's)" in message
 
 
-def test_a_yaml_manifest_that_is_too_large_is_told_to_use_jsonl(write: Write, catalog: FakeCatalog) -> None:
+def test_a_yaml_manifest_that_is_too_large_is_told_to_use_jsonl(
+    write: Write, catalog: FakeCatalog
+) -> None:
     path = write("large.yaml", b"#" * (16 * 1024 * 1024 + 1))
     assert refusal(path, catalog) == (
         f"{path}:1: is larger than 16,777,216 bytes; write so many clips as JSONL, one a line"
@@ -673,7 +1041,9 @@ def test_more_values_than_yaml_should_hold_are_refused(
     write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(yaml_tree, "MAX_VALUES", 1000)
-    path = write("many.yaml", "clips:\n" + "- 1\n" * 1010)  # the mapping, its key and the list count as well
+    path = write(
+        "many.yaml", "clips:\n" + "- 1\n" * 1010
+    )  # the mapping, its key and the list count as well
     assert refusal(path, catalog).startswith(f"{path}:999: holds more than 1,000 values")
 
 
@@ -698,16 +1068,22 @@ def test_a_fault_in_a_file_of_prompts_is_found_there(
 
 def test_a_fault_in_a_file_of_numbers_is_found_there(write: Write, catalog: FakeCatalog) -> None:
     seeds = write("seeds.txt", "1\n2\n\nthree\n")
-    message = refusal(write("manifest.yaml", AXES + "  prompt: [a]\n  seed: {file: seeds.txt}\n"), catalog)
+    message = refusal(
+        write("manifest.yaml", AXES + "  prompt: [a]\n  seed: {file: seeds.txt}\n"), catalog
+    )
     assert message == f"{seeds}:4: seed must be a whole number, not 'three'"
 
 
-def test_a_missing_file_of_prompts_is_refused(write: Write, catalog: FakeCatalog, tmp_path: Path) -> None:
+def test_a_missing_file_of_prompts_is_refused(
+    write: Write, catalog: FakeCatalog, tmp_path: Path
+) -> None:
     message = refusal(write("manifest.yaml", AXES + "  prompt: {file: no.txt}\n"), catalog)
     assert message == f"{tmp_path / 'no.txt'}:1: there is no such file"
 
 
-def test_a_link_out_of_the_manifests_folder_is_refused(write: Write, catalog: FakeCatalog, tmp_path: Path) -> None:
+def test_a_link_out_of_the_manifests_folder_is_refused(
+    write: Write, catalog: FakeCatalog, tmp_path: Path
+) -> None:
     (tmp_path / "inside").mkdir()
     write("secret.txt", "a secret")
     (tmp_path / "inside" / "prompts.txt").symlink_to(tmp_path / "secret.txt")
@@ -721,7 +1097,9 @@ def test_a_link_in_a_circle_is_refused(write: Write, catalog: FakeCatalog, tmp_p
     assert refusal(path, catalog).startswith(f"{path}:4: file 'prompts.txt' cannot be read")
 
 
-def test_a_store_that_does_not_answer_is_a_fault_of_the_axis(write: Write, catalog: FakeCatalog) -> None:
+def test_a_store_that_does_not_answer_is_a_fault_of_the_axis(
+    write: Write, catalog: FakeCatalog
+) -> None:
     def read_s3(uri: str) -> bytes:
         raise StoreUnavailableError(f"slow down: {uri}")
 
@@ -769,7 +1147,11 @@ words = st.sampled_from(
 )
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | words
 documents = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words | st.text(max_size=4), inner, max_size=4)
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(words | st.text(max_size=4), inner, max_size=4)
+    ),
 )
 keyed = st.dictionaries(
     st.sampled_from(["name", "model", "output", "defaults", "axes", "combine", "clips"]),
@@ -780,7 +1162,9 @@ keyed = st.dictionaries(
 
 
 @given(st.binary(max_size=400), st.sampled_from(["yaml", "jsonl", "csv"]))
-def test_random_bytes_are_refused_or_read(scratch: Path, catalog: FakeCatalog, content: bytes, suffix: str) -> None:
+def test_random_bytes_are_refused_or_read(
+    scratch: Path, catalog: FakeCatalog, content: bytes, suffix: str
+) -> None:
     path = scratch / f"bytes.{suffix}"
     path.write_bytes(content)
     survives(path, catalog)
@@ -790,47 +1174,77 @@ def test_random_bytes_are_refused_or_read(scratch: Path, catalog: FakeCatalog, c
     st.text(alphabet="-?:,[]{}#&*!|>'\"%@` \n\tab1.~<=\\ux\u2028\ufeff\x85", max_size=60),
     st.sampled_from(["yaml", "csv"]),
 )
-def test_random_syntax_is_refused_or_read(scratch: Path, catalog: FakeCatalog, content: str, suffix: str) -> None:
+def test_random_syntax_is_refused_or_read(
+    scratch: Path, catalog: FakeCatalog, content: str, suffix: str
+) -> None:
     path = scratch / f"syntax.{suffix}"
     path.write_text(content, encoding="utf-8")
     survives(path, catalog)
 
 
 @given(keyed | documents)
-def test_random_yaml_structures_are_refused_or_read(scratch: Path, catalog: FakeCatalog, document: Any) -> None:
+def test_random_yaml_structures_are_refused_or_read(
+    scratch: Path, catalog: FakeCatalog, document: Any
+) -> None:
     path = scratch / "structure.yaml"
-    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8", errors="replace")
+    path.write_text(
+        yaml.safe_dump(document, allow_unicode=True), encoding="utf-8", errors="replace"
+    )
     survives(path, catalog)
 
 
 @given(st.lists(st.dictionaries(words, scalars, max_size=6) | documents, max_size=4))
-def test_random_json_rows_are_refused_or_read(scratch: Path, catalog: FakeCatalog, rows: list[Any]) -> None:
+def test_random_json_rows_are_refused_or_read(
+    scratch: Path, catalog: FakeCatalog, rows: list[Any]
+) -> None:
     path = scratch / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
     survives(path, catalog)
 
 
-groups = st.dictionaries(st.sampled_from([*PARALLEL_FIELDS, "rings"]), st.integers(-2, 200) | st.booleans() | scalars)
+groups = st.dictionaries(
+    st.sampled_from([*PARALLEL_FIELDS, "rings"]), st.integers(-2, 200) | st.booleans() | scalars
+)
 
 
-@given(st.lists(groups | scalars, max_size=3), st.sampled_from([17, 21, 9997]), st.sampled_from([16, 64, 8192]))
+@given(
+    st.lists(groups | scalars, max_size=3),
+    st.sampled_from([17, 21, 9997]),
+    st.sampled_from([16, 64, 8192]),
+)
 def test_random_groups_are_refused_or_read(
     scratch: Path, catalog: FakeCatalog, given_groups: list[Any], num_frames: int, height: int
 ) -> None:
     path = scratch / "groups.jsonl"
-    rows = [{"prompt": "a", "num_frames": num_frames, "height": height, "parallel": group} for group in given_groups]
+    rows = [
+        {"prompt": "a", "num_frames": num_frames, "height": height, "parallel": group}
+        for group in given_groups
+    ]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     survives(path, catalog)
     path = scratch / "groups.yaml"
-    document = {"model": "tiny", "defaults": {"height": height}, "axes": {"prompt": ["a"], "parallel": given_groups}}
-    path.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8", errors="replace")
+    document = {
+        "model": "tiny",
+        "defaults": {"height": height},
+        "axes": {"prompt": ["a"], "parallel": given_groups},
+    }
+    path.write_text(
+        yaml.safe_dump(document, allow_unicode=True), encoding="utf-8", errors="replace"
+    )
     survives(path, catalog)
 
 
-@given(st.lists(st.tuples(*[st.sampled_from(["", "0", "1", "2", "5", "-3", "true", "false", "x"])] * 3), max_size=4))
+@given(
+    st.lists(
+        st.tuples(*[st.sampled_from(["", "0", "1", "2", "5", "-3", "true", "false", "x"])] * 3),
+        max_size=4,
+    )
+)
 def test_random_cells_of_groups_are_refused_or_read(
     scratch: Path, catalog: FakeCatalog, cells: list[tuple[str, str, str]]
 ) -> None:
     path = scratch / "groups.csv"
-    path.write_text("prompt,ulysses,ring,across_hosts\n" + "".join(f"a,{','.join(row)}\n" for row in cells))
+    path.write_text(
+        "prompt,ulysses,ring,across_hosts\n" + "".join(f"a,{','.join(row)}\n" for row in cells)
+    )
     survives(path, catalog)

@@ -59,41 +59,68 @@ def test_a_manifest_with_axes_makes_their_product(write: Write, catalog: FakeCat
     manifest = open_text(SPRING, write, catalog)
     specs = list(manifest.specs())
     assert (manifest.name, manifest.output) == ("spring", "s3://renders/spring")
-    assert [(s.request.prompt, s.request.negative_prompt, s.request.sampling.seed) for s in specs[:-1]] == list(
-        itertools.product(["a circle moving right", "a square moving up"], ["", "red", "blue"], range(4))
+    assert [
+        (s.request.prompt, s.request.negative_prompt, s.request.sampling.seed) for s in specs[:-1]
+    ] == list(
+        itertools.product(
+            ["a circle moving right", "a square moving up"], ["", "red", "blue"], range(4)
+        )
     )
-    assert [spec.name for spec in specs] == [*(f"spring-{index:06d}" for index in range(24)), "finale"]
+    assert [spec.name for spec in specs] == [
+        *(f"spring-{index:06d}" for index in range(24)),
+        "finale",
+    ]
     assert len({spec.clip_id for spec in specs}) == 25
 
 
-def test_values_come_from_the_row_the_defaults_and_the_model(write: Write, catalog: FakeCatalog) -> None:
+def test_values_come_from_the_row_the_defaults_and_the_model(
+    write: Write, catalog: FakeCatalog
+) -> None:
     *_, first_grid, last = open_text(SPRING, write, catalog).specs()
-    assert (first_grid.request.shape.num_frames, first_grid.request.fps) == (13, 12.0)  # the manifest's defaults
-    assert (first_grid.request.shape.height, first_grid.request.sampling.flow_shift) == (64, 3.0)  # the model's YAML
+    assert (first_grid.request.shape.num_frames, first_grid.request.fps) == (
+        13,
+        12.0,
+    )  # the manifest's defaults
+    assert (first_grid.request.shape.height, first_grid.request.sampling.flow_shift) == (
+        64,
+        3.0,
+    )  # the model's YAML
     assert last.request.sampling.flow_shift is None  # the row
     assert last.request.sampling.seed == 9
     assert last.request.negative_prompt == ""
 
 
-def test_axes_win_over_defaults_and_rows_over_the_manifests_model(write: Write, catalog: FakeCatalog) -> None:
-    text = (
-        "name: a\nmodel: tiny\ndefaults: {seed: 5}\naxes: {prompt: [p], seed: [1]}\nclips: [{prompt: q, model: coarse}]"
-    )
+def test_axes_win_over_defaults_and_rows_over_the_manifests_model(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    text = "name: a\nmodel: tiny\ndefaults: {seed: 5}\naxes: {prompt: [p], seed: [1]}\nclips: [{prompt: q, model: coarse}]"
     grid, clip = open_text(text, write, catalog).specs()
     assert (grid.request.sampling.seed, grid.model.name) == (1, "tiny")
     assert (clip.request.sampling.seed, clip.model.name) == (5, "coarse")
 
 
 def test_a_manifest_can_be_walked_again(write: Write, catalog: FakeCatalog) -> None:
-    for path in (write("a.yaml", SPRING), write("a.jsonl", '{"prompt": "a"}\n'), write("a.csv", "prompt\na\n")):
+    for path in (
+        write("a.yaml", SPRING),
+        write("a.jsonl", '{"prompt": "a"}\n'),
+        write("a.csv", "prompt\na\n"),
+    ):
         manifest = open_manifest(path, catalog, model="tiny")
         assert list(manifest.specs()) == list(manifest.specs())
 
 
-def test_the_same_rows_in_every_format_are_the_same_clips(write: Write, catalog: FakeCatalog) -> None:
-    rows = [{"prompt": "a, b", "negative_prompt": "red", "seed": 3, "fps": 8}, {"prompt": 'the "c"', "nag_scale": 1.5}]
+def test_the_same_rows_in_every_format_are_the_same_clips(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    rows = [
+        {"prompt": "a, b", "negative_prompt": "red", "seed": 3, "fps": 8},
+        {"prompt": 'the "c"', "nag_scale": 1.5},
+    ]
     jsonl = write("run.jsonl", "\n".join(json.dumps(row) for row in rows))
-    table = write("run.csv", 'prompt,negative_prompt,seed,fps,nag_scale\n"a, b",red,3,8,\n"the ""c""",,,,1.5\n')
+    table = write(
+        "run.csv",
+        'prompt,negative_prompt,seed,fps,nag_scale\n"a, b",red,3,8,\n"the ""c""",,,,1.5\n',
+    )
     tree = write("run.yaml", yaml.safe_dump({"model": "tiny", "clips": rows}))
     expected = list(open_manifest(tree, catalog).specs())
     assert len(expected) == 2
@@ -101,21 +128,28 @@ def test_the_same_rows_in_every_format_are_the_same_clips(write: Write, catalog:
         assert list(open_manifest(path, catalog, model="tiny").specs()) == expected
 
 
-def test_a_flat_file_takes_its_stem_output_and_model_from_the_caller(write: Write, catalog: FakeCatalog) -> None:
+def test_a_flat_file_takes_its_stem_output_and_model_from_the_caller(
+    write: Write, catalog: FakeCatalog
+) -> None:
     path = write("night.csv", "prompt,model\na,\nb,coarse\n")
     manifest = open_manifest(path, catalog, output="file:///out", model="tiny")
     assert (manifest.name, manifest.output) == ("night", "file:///out")
     assert [spec.model.name for spec in manifest.specs()] == ["tiny", "coarse"]
 
 
-def test_the_callers_output_and_model_win_over_a_yaml_manifests(write: Write, catalog: FakeCatalog) -> None:
+def test_the_callers_output_and_model_win_over_a_yaml_manifests(
+    write: Write, catalog: FakeCatalog
+) -> None:
     manifest = open_manifest(write("a.yaml", SPRING), catalog, output="file:///out", model="coarse")
     assert manifest.output == "file:///out"
     assert {spec.model.name for spec in manifest.specs()} == {"coarse"}
 
 
 def test_rows_that_repeat_are_one_clip(write: Write, catalog: FakeCatalog) -> None:
-    path = write("a.jsonl", '{"prompt": "a", "fps": 8}\n{"prompt": "b"}\n{"prompt": "a", "fps": 8.0, "seed": 0}\n')
+    path = write(
+        "a.jsonl",
+        '{"prompt": "a", "fps": 8}\n{"prompt": "b"}\n{"prompt": "a", "fps": 8.0, "seed": 0}\n',
+    )
     rows = list(open_manifest(path, catalog, model="tiny").rows())
     assert [type(row) for row in rows] == [ClipSpec, ClipSpec, RepeatedRow]
     assert rows[2].clip_id == rows[0].clip_id
@@ -123,7 +157,9 @@ def test_rows_that_repeat_are_one_clip(write: Write, catalog: FakeCatalog) -> No
     assert str(rows[2].place) == f"{path}:3"
 
 
-def test_a_row_without_a_name_may_repeat_one_with_a_name(write: Write, catalog: FakeCatalog) -> None:
+def test_a_row_without_a_name_may_repeat_one_with_a_name(
+    write: Write, catalog: FakeCatalog
+) -> None:
     path = write("a.jsonl", '{"prompt": "a", "name": "x"}\n{"prompt": "a"}\n')
     assert [spec.name for spec in open_manifest(path, catalog, model="tiny").specs()] == ["x"]
 
@@ -132,29 +168,41 @@ def test_a_clip_id_does_not_depend_on_name_and_position(write: Write, catalog: F
     one = write("a.jsonl", '{"prompt": "a"}\n{"prompt": "b"}\n')
     other = write("b.jsonl", '{"prompt": "b", "name": "x"}\n{"prompt": "a", "name": "y"}\n')
     a, b = (
-        {s.request.prompt: s.clip_id for s in open_manifest(p, catalog, model="tiny").specs()} for p in (one, other)
+        {s.request.prompt: s.clip_id for s in open_manifest(p, catalog, model="tiny").specs()}
+        for p in (one, other)
     )
     assert a == b
 
 
 def test_a_row_may_be_given_the_name_that_it_would_have(write: Write, catalog: FakeCatalog) -> None:
     path = write("a.jsonl", '{"prompt": "a"}\n{"prompt": "b", "name": "a-000001"}\n')
-    assert [spec.name for spec in open_manifest(path, catalog, model="tiny").specs()] == ["a-000000", "a-000001"]
+    assert [spec.name for spec in open_manifest(path, catalog, model="tiny").specs()] == [
+        "a-000000",
+        "a-000001",
+    ]
 
 
-def test_an_axis_can_be_a_file_beside_the_manifest(write: Write, catalog: FakeCatalog, tmp_path: Path) -> None:
+def test_an_axis_can_be_a_file_beside_the_manifest(
+    write: Write, catalog: FakeCatalog, tmp_path: Path
+) -> None:
     (tmp_path / "lists").mkdir()
     write("lists/prompts.txt", "\ufeffa red circle\r\n\r\n  grün: a # b \n\nlast")
     write("seeds.txt", "1\n 2\n")
     text = "model: tiny\naxes: {prompt: {file: lists/prompts.txt}, seed: {file: seeds.txt}}"
     prompts = ["a red circle", "  grün: a # b ", "last"]
-    assert seeds_and_prompts(open_text(text, write, catalog)) == list(itertools.product(prompts, [1, 2]))
+    assert seeds_and_prompts(open_text(text, write, catalog)) == list(
+        itertools.product(prompts, [1, 2])
+    )
 
 
-def test_a_link_that_stays_in_the_folder_is_followed(write: Write, catalog: FakeCatalog, tmp_path: Path) -> None:
+def test_a_link_that_stays_in_the_folder_is_followed(
+    write: Write, catalog: FakeCatalog, tmp_path: Path
+) -> None:
     write("prompts.txt", "a")
     (tmp_path / "link.txt").symlink_to("prompts.txt")
-    assert seeds_and_prompts(open_text("model: tiny\naxes: {prompt: {file: link.txt}}", write, catalog)) == [("a", 0)]
+    assert seeds_and_prompts(
+        open_text("model: tiny\naxes: {prompt: {file: link.txt}}", write, catalog)
+    ) == [("a", 0)]
 
 
 def test_an_axis_can_be_an_object_in_s3(write: Write, catalog: FakeCatalog) -> None:
@@ -176,7 +224,9 @@ def test_the_digest_covers_the_manifest_and_its_files(write: Write, catalog: Fak
     assert len(digests) == 3
 
 
-def test_a_flat_file_that_changes_between_two_passes_is_refused(write: Write, catalog: FakeCatalog) -> None:
+def test_a_flat_file_that_changes_between_two_passes_is_refused(
+    write: Write, catalog: FakeCatalog
+) -> None:
     manifest = open_manifest(write("a.jsonl", '{"prompt": "a"}\n'), catalog, model="tiny")
     assert len(list(manifest.specs())) == 1
     write("a.jsonl", '{"prompt": "b"}\n')
@@ -211,9 +261,9 @@ combine: (prompt, negative_prompt) * seed
 
 def test_a_pairing_can_hold_a_product() -> None:
     combination = parse_combination("((a * b), c)", {"a": 2, "b": 3, "c": 6})
-    assert [tuple(combination.positions(i)[n] for n in "abc") for i in range(combination.length)] == [
-        (a, b, a * 3 + b) for a in range(2) for b in range(3)
-    ]
+    assert [
+        tuple(combination.positions(i)[n] for n in "abc") for i in range(combination.length)
+    ] == [(a, b, a * 3 + b) for a in range(2) for b in range(3)]
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
@@ -225,11 +275,16 @@ def test_every_cell_of_a_product_comes_once(lengths: list[int]) -> None:
 
 
 @given(
-    prompts=st.lists(st.text("ab#: é'\"\n,{}", min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=5),
+    prompts=st.lists(
+        st.text("ab#: é'\"\n,{}", min_size=1, max_size=8).filter(str.strip), min_size=1, max_size=5
+    ),
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True),
 )
 def test_values_survive_the_way_through_yaml(
-    prompts: list[str], seeds: list[int], catalog: FakeCatalog, tmp_path_factory: pytest.TempPathFactory
+    prompts: list[str],
+    seeds: list[int],
+    catalog: FakeCatalog,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "values.yaml"
     document = {"model": "tiny", "axes": {"prompt": prompts, "seed": seeds}}
@@ -274,7 +329,14 @@ def test_what_a_json_row_says_is_what_the_clip_has(
     [
         {"method": "none"},
         {"method": "cfg", "guidance_scale": 4.5},
-        {"nag_scale": 11, "nag_tau": 2, "nag_alpha": 0.5, "nag_start": 0.25, "nag_end": 0.75, "nag_norm": "l2"},
+        {
+            "nag_scale": 11,
+            "nag_tau": 2,
+            "nag_alpha": 0.5,
+            "nag_start": 0.25,
+            "nag_end": 0.75,
+            "nag_norm": "l2",
+        },
         {"method": "vsf", "vsf_scale": 2.0, "vsf_bias": 0.1},
         {"method": "nasa", "nasa_scale": 0.5},
         {"method": "cfg+nag", "guidance_scale": 3.0, "nag_scale": 5.0},
@@ -288,11 +350,19 @@ def test_guidance_as_a_mapping_means_its_fields_in_every_format(
     flat, nested = row | guidance, row | {"guidance": guidance}
     given = [
         write("run.csv", ",".join(flat) + "\n" + ",".join(str(value) for value in flat.values())),
-        *(write(f"{name}.jsonl", json.dumps(values)) for name, values in (("flat", flat), ("nested", nested))),
+        *(
+            write(f"{name}.jsonl", json.dumps(values))
+            for name, values in (("flat", flat), ("nested", nested))
+        ),
         write("flat.yaml", yaml.safe_dump({"clips": [flat]})),
         write("nested.yaml", yaml.safe_dump({"clips": [nested]})),
-        write("defaults.yaml", yaml.safe_dump({"defaults": {"guidance": guidance}, "clips": [row]})),
-        write("axes.yaml", yaml.safe_dump({"defaults": row, "axes": {"prompt": ["a"], "guidance": [guidance]}})),
+        write(
+            "defaults.yaml", yaml.safe_dump({"defaults": {"guidance": guidance}, "clips": [row]})
+        ),
+        write(
+            "axes.yaml",
+            yaml.safe_dump({"defaults": row, "axes": {"prompt": ["a"], "guidance": [guidance]}}),
+        ),
     ]
     (expected,) = open_manifest(given[0], catalog, model="tiny").specs()
     assert guidance.items() <= flat_values(expected).items()
@@ -337,21 +407,42 @@ clips:
     assert (c.method, c.vsf) == ("nasa", VsfParams(2.0, 0.5))
 
 
-def test_a_models_guidance_scale_is_nothing_to_a_method_without_it(write: Write, catalog: FakeCatalog) -> None:
-    rows = [{"prompt": "a"}, *({"prompt": "a", "method": method} for method in ("cfg", "none", "nag", "vsf", "nasa"))]
+def test_a_models_guidance_scale_is_nothing_to_a_method_without_it(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    rows = [
+        {"prompt": "a"},
+        *({"prompt": "a", "method": method} for method in ("cfg", "none", "nag", "vsf", "nasa")),
+    ]
     path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
     requests = [spec.request for spec in open_manifest(path, catalog, model="strong").specs()]
-    assert [request.sampling.guidance_scale for request in requests] == [5.0, 5.0, 1.0, 1.0, 1.0, 1.0]
+    assert [request.sampling.guidance_scale for request in requests] == [
+        5.0,
+        5.0,
+        1.0,
+        1.0,
+        1.0,
+        1.0,
+    ]
 
 
-def test_a_guidance_scale_of_1_says_what_a_method_without_it_means(write: Write, catalog: FakeCatalog) -> None:
+def test_a_guidance_scale_of_1_says_what_a_method_without_it_means(
+    write: Write, catalog: FakeCatalog
+) -> None:
     rows = [{"prompt": "a", "method": "nag"}, {"prompt": "a", "method": "nag", "guidance_scale": 1}]
     path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
-    assert [type(row) for row in open_manifest(path, catalog, model="strong").rows()] == [ClipSpec, RepeatedRow]
+    assert [type(row) for row in open_manifest(path, catalog, model="strong").rows()] == [
+        ClipSpec,
+        RepeatedRow,
+    ]
 
 
-def test_nothing_is_read_before_the_first_row_is_asked_for(write: Write, catalog: FakeCatalog) -> None:
-    manifest = open_text("model: tiny\naxes: {prompt: [a, b], seed: {range: [0, 5000000]}}", write, catalog)
+def test_nothing_is_read_before_the_first_row_is_asked_for(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    manifest = open_text(
+        "model: tiny\naxes: {prompt: [a, b], seed: {range: [0, 5000000]}}", write, catalog
+    )
     assert next(iter(manifest.specs())).name == "manifest-000000"  # ten million clips
 
 
@@ -376,5 +467,7 @@ def test_manifest_and_plan_load_without_what_only_workers_need() -> None:
         "import sys, jobs.manifest.clip_id, jobs.manifest.manifest, jobs.plan\n"
         "print(sorted({'torch', 'ray', 'boto3', 'diffusers', 'transformers', 'numpy'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"

@@ -30,7 +30,12 @@ DEADLINE_S = 240.0  # on a machine that is busy with other things
 END_WAIT_S = 20.0  # Ray kills what does not end by itself after 5 s
 SMALL_CPUS, LARGE_CPUS = 2, 4  # of the nodes
 PAIR, FOUR = ParallelConfig(ulysses=2), ParallelConfig(ulysses=2, ring=2)
-KINDS = [("shapes-wan", ONE_DEVICE), ("shapes-ltx", PAIR), ("shapes-ltx", ONE_DEVICE), ("shapes-wan", FOUR)]
+KINDS = [
+    ("shapes-wan", ONE_DEVICE),
+    ("shapes-ltx", PAIR),
+    ("shapes-ltx", ONE_DEVICE),
+    ("shapes-wan", FOUR),
+]
 NUM_ROUNDS = 2
 
 
@@ -49,9 +54,17 @@ class MixedRun:
         """Of each worker of a kind, in the order in which they came, the processes that the log names."""
         lines = [line for line in self.printed.splitlines() if " is ready on cpu" in line]
         if parallel.degree == 1:
-            return [[int(re.findall(r":(\d+) is ready", line)[0])] for line in lines if "group" not in line]
-        of_kind = [line for line in lines if f"(group of {parallel.degree}: {parallel}; pids " in line]
-        return [[int(pid) for pid in re.findall(r"\d+", line.partition("pids")[2])] for line in of_kind]
+            return [
+                [int(re.findall(r":(\d+) is ready", line)[0])]
+                for line in lines
+                if "group" not in line
+            ]
+        of_kind = [
+            line for line in lines if f"(group of {parallel.degree}: {parallel}; pids " in line
+        ]
+        return [
+            [int(pid) for pid in re.findall(r"\d+", line.partition("pids")[2])] for line in of_kind
+        ]
 
 
 def write_rows(path: Path) -> dict[str, tuple[str, ParallelConfig]]:
@@ -92,7 +105,16 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MixedRun]:
     with LocalRay(SMALL_CPUS, {}) as cluster:
         large = cluster.add_node(LARGE_CPUS)
         finished = subprocess.run(
-            [sys.executable, "-m", "jobs", "render", manifest, "--output", output.as_uri(), "workers.count=1"],
+            [
+                sys.executable,
+                "-m",
+                "jobs",
+                "render",
+                manifest,
+                "--output",
+                output.as_uri(),
+                "workers.count=1",
+            ],
             env={**cluster.environment(), "RAY_ADDRESS": cluster.address},
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
@@ -105,7 +127,14 @@ def mixed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MixedRun]:
         found = [read_record(store, clip_id) for clip_id in committed_ids(store)]
         records = {record.name: record for record in found}
         _, left = psutil.wait_procs(list(actors(cluster)), timeout=END_WAIT_S)
-        yield MixedRun(finished.returncode, finished.stdout, asked, records, large, [process.pid for process in left])
+        yield MixedRun(
+            finished.returncode,
+            finished.stdout,
+            asked,
+            records,
+            large,
+            [process.pid for process in left],
+        )
 
 
 def test_single_clips_and_groups_of_two_models_are_all_rendered(mixed_run: MixedRun) -> None:
@@ -114,14 +143,22 @@ def test_single_clips_and_groups_of_two_models_are_all_rendered(mixed_run: Mixed
 
 
 def test_each_record_says_how_its_clip_was_rendered(mixed_run: MixedRun) -> None:
-    rendered = {name: (record.model.name, record.parallel) for name, record in mixed_run.records.items()}
+    rendered = {
+        name: (record.model.name, record.parallel) for name, record in mixed_run.records.items()
+    }
     assert rendered == mixed_run.asked
 
 
-def test_the_log_says_which_processes_each_group_is_and_the_records_name_its_leader(mixed_run: MixedRun) -> None:
+def test_the_log_says_which_processes_each_group_is_and_the_records_name_its_leader(
+    mixed_run: MixedRun,
+) -> None:
     for _, parallel in KINDS:
         leaders = {pids[0] for pids in mixed_run.workers(parallel)}
-        assert leaders == {record.worker.pid for record in mixed_run.records.values() if record.parallel == parallel}
+        assert leaders == {
+            record.worker.pid
+            for record in mixed_run.records.values()
+            if record.parallel == parallel
+        }
         assert all(len(set(pids)) == parallel.degree for pids in mixed_run.workers(parallel))
 
 
@@ -131,7 +168,9 @@ def test_no_worker_is_made_twice_and_none_is_lost(mixed_run: MixedRun) -> None:
 
 
 def test_a_group_lies_on_the_only_node_that_has_room_for_it(mixed_run: MixedRun) -> None:
-    nodes = {record.worker.node_id for record in mixed_run.records.values() if record.parallel == FOUR}
+    nodes = {
+        record.worker.node_id for record in mixed_run.records.values() if record.parallel == FOUR
+    }
     assert nodes == {mixed_run.large.node_id}
 
 

@@ -50,22 +50,32 @@ def test_a_group_is_asked_for_in_every_format(
         write("a.jsonl", json.dumps(nested)),
         write("a.csv", f"prompt,{','.join(fields)}\na,{cells}\n"),
         write("clips.yaml", yaml.safe_dump({"clips": [nested]})),
-        write("defaults.yaml", yaml.safe_dump({"defaults": {"parallel": fields}, "clips": [{"prompt": "a"}]})),
+        write(
+            "defaults.yaml",
+            yaml.safe_dump({"defaults": {"parallel": fields}, "clips": [{"prompt": "a"}]}),
+        ),
         write("axes.yaml", yaml.safe_dump({"axes": {"prompt": ["a"], "parallel": [fields]}})),
     ]
     assert [asked(path, catalog, "tiny") for path in paths] == [[parallel]] * len(paths)
 
 
-def test_a_row_that_says_nothing_has_the_groups_of_its_model(write: Write, catalog: FakeCatalog) -> None:
+def test_a_row_that_says_nothing_has_the_groups_of_its_model(
+    write: Write, catalog: FakeCatalog
+) -> None:
     rows = '{"prompt": "a"}\n{"prompt": "a", "model": "tiny"}\n'
     assert asked(write("a.jsonl", rows), catalog, "grouped") == [ParallelConfig(2), ONE_DEVICE]
     cells = "prompt,ulysses,ring\na,,\nb,,2\n"
-    assert asked(write("a.csv", cells), catalog, "grouped") == [ParallelConfig(2), ParallelConfig(1, 2)]
+    assert asked(write("a.csv", cells), catalog, "grouped") == [
+        ParallelConfig(2),
+        ParallelConfig(1, 2),
+    ]
 
 
 def test_what_a_row_says_replaces_its_models_as_a_whole(write: Write, catalog: FakeCatalog) -> None:
     rows = [{"ring": 2}, {"ulysses": 4, "ring": 2}, {"ulysses": 1}, {}]
-    text = "\n".join(json.dumps({"prompt": f"{number}", "parallel": row}) for number, row in enumerate(rows))
+    text = "\n".join(
+        json.dumps({"prompt": f"{number}", "parallel": row}) for number, row in enumerate(rows)
+    )
     found = asked(write("a.jsonl", text), catalog, "grouped")
     assert found == [ParallelConfig(1, 2), ParallelConfig(4, 2), ONE_DEVICE, ONE_DEVICE]
 
@@ -109,16 +119,25 @@ def test_rows_that_differ_in_their_devices_alone_are_one_clip_rendered_as_the_fi
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.booleans())
-def test_the_devices_of_a_clip_are_not_in_its_id(ulysses: int, ring: int, across_hosts: bool) -> None:
+def test_the_devices_of_a_clip_are_not_in_its_id(
+    ulysses: int, ring: int, across_hosts: bool
+) -> None:
     alone = spec("circle")
     grouped = replace(alone, parallel=ParallelConfig(ulysses + 1, ring, across_hosts))
-    assert clip_id(grouped.model, grouped.request) == clip_id(alone.model, alone.request) == alone.clip_id
+    assert (
+        clip_id(grouped.model, grouped.request)
+        == clip_id(alone.model, alone.request)
+        == alone.clip_id
+    )
 
 
 def test_a_group_changes_nothing_else_of_a_clip(write: Write, catalog: FakeCatalog) -> None:
     alone, grouped = (
         next(open_manifest(write(f"{name}.jsonl", row), catalog, model="tiny").specs())
-        for name, row in (("same", '{"prompt": "a"}'), ("same", '{"prompt": "a", "parallel": {"ulysses": 2}}'))
+        for name, row in (
+            ("same", '{"prompt": "a"}'),
+            ("same", '{"prompt": "a", "parallel": {"ulysses": 2}}'),
+        )
     )
     assert replace(grouped, parallel=ONE_DEVICE) == alone
 
@@ -142,24 +161,40 @@ class BrokenCatalog:
 
 
 def test_the_geometry_is_not_read_where_no_group_is_asked_for(write: Write) -> None:
-    assert asked(write("a.jsonl", '{"prompt": "a", "parallel": {}}'), BrokenCatalog(), "tiny") == [ONE_DEVICE]
+    assert asked(write("a.jsonl", '{"prompt": "a", "parallel": {}}'), BrokenCatalog(), "tiny") == [
+        ONE_DEVICE
+    ]
 
 
-def test_a_folder_without_a_geometry_is_refused_with_the_row_that_asks_for_a_group(write: Write) -> None:
-    path = write("a.jsonl", '{"prompt": "a"}\n{"prompt": "b", "model": "tiny", "parallel": {"ring": 2}}')
-    with pytest.raises(ManifestError, match=r"a\.jsonl:2: transformer/config\.json: num_layers must be"):
+def test_a_folder_without_a_geometry_is_refused_with_the_row_that_asks_for_a_group(
+    write: Write,
+) -> None:
+    path = write(
+        "a.jsonl", '{"prompt": "a"}\n{"prompt": "b", "model": "tiny", "parallel": {"ring": 2}}'
+    )
+    with pytest.raises(
+        ManifestError, match=r"a\.jsonl:2: transformer/config\.json: num_layers must be"
+    ):
         asked(path, BrokenCatalog(), "tiny")
 
 
 @given(
-    st.integers(1, 12), st.integers(1, 12), st.integers(1, 4).map(lambda k: 4 * k + 1), st.sampled_from([32, 48, 96])
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.integers(1, 4).map(lambda k: 4 * k + 1),
+    st.sampled_from([32, 48, 96]),
 )
 def test_what_a_manifest_takes_is_what_devices_can_share(
     tmp_path_factory: pytest.TempPathFactory, ulysses: int, ring: int, num_frames: int, height: int
 ) -> None:
     catalog = FakeCatalog()
     geometry: ModelGeometry = catalog.get("tiny").geometry
-    row = {"prompt": "a", "num_frames": num_frames, "height": height, "parallel": {"ulysses": ulysses, "ring": ring}}
+    row = {
+        "prompt": "a",
+        "num_frames": num_frames,
+        "height": height,
+        "parallel": {"ulysses": ulysses, "ring": ring},
+    }
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     path.write_text(json.dumps(row))
     num_tokens = ((num_frames - 1) // 4 + 1) * (height // 16) * 4

@@ -92,7 +92,9 @@ def test_data_that_is_not_video_is_refused(path: Path, mp4: bytes) -> None:
         check_mp4(path, SHAPE, 8.0)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"garbage" * 1000, b"\x00\x00\x00\x18ftypisom" + b"\0" * 12])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 64, b"garbage" * 1000, b"\x00\x00\x00\x18ftypisom" + b"\0" * 12]
+)
 def test_garbage_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckError, match="MP4"):
@@ -104,7 +106,9 @@ def test_a_missing_file_is_a_check_error(tmp_path: Path) -> None:
         check_mp4(tmp_path / "missing.mp4", SHAPE, 8.0)
 
 
-def test_damage_never_kills_the_process_nor_escapes_as_another_error(tmp_path: Path, mp4: bytes) -> None:
+def test_damage_never_kills_the_process_nor_escapes_as_another_error(
+    tmp_path: Path, mp4: bytes
+) -> None:
     """In a process of its own, since what is feared is a crash in decord's C++."""
     (tmp_path / "clip.mp4").write_bytes(mp4)
     script = """

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from jobs.config import EncodingConfig
 from jobs.errors import EncodeError
 from jobs.media.decode_check import decode_mp4
-from jobs.media.encode import encode_mp4, format_ffmetadata, frame_rate, parse_ffmetadata, read_metadata
+from jobs.media.encode import (
+    encode_mp4,
+    format_ffmetadata,
+    frame_rate,
+    parse_ffmetadata,
+    read_metadata,
+)
 from pipelines.request import VideoFrames
 
 FAST = EncodingConfig(preset="ultrafast")
@@ -21,7 +27,9 @@ def one_colour(colour: tuple[int, int, int], num_frames: int = 5, fps: float = 8
 
 
 def noise(num_frames: int = 9, fps: float = 8) -> VideoFrames:
-    return VideoFrames(np.random.default_rng(0).integers(0, 256, (num_frames, 32, 48, 3), np.uint8), fps)
+    return VideoFrames(
+        np.random.default_rng(0).integers(0, 256, (num_frames, 32, 48, 3), np.uint8), fps
+    )
 
 
 def ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -29,8 +37,12 @@ def ffmpeg(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 30, 120)])
-def test_a_pure_colour_comes_back_within_three_levels(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "colour", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0), (200, 30, 120)]
+)
+def test_a_pure_colour_comes_back_within_three_levels(
+    tmp_path: Path, colour: tuple[int, int, int]
+) -> None:
     encode_mp4(one_colour(colour), tmp_path / "clip.mp4", EncodingConfig(), {})
     decoded = decode_mp4(tmp_path / "clip.mp4").frames
     assert np.abs(decoded.astype(int) - np.array(colour)).max() <= 3
@@ -38,14 +50,20 @@ def test_a_pure_colour_comes_back_within_three_levels(tmp_path: Path, colour: tu
 
 @pytest.mark.parametrize(
     ("colour", "luma"),
-    [((255, 0, 0), 16 + 219 * 0.2126), ((0, 255, 0), 16 + 219 * 0.7152), ((0, 0, 255), 16 + 219 * 0.0722)],
+    [
+        ((255, 0, 0), 16 + 219 * 0.2126),
+        ((0, 255, 0), 16 + 219 * 0.7152),
+        ((0, 0, 255), 16 + 219 * 0.0722),
+    ],
 )
 def test_luma_is_computed_with_the_bt709_matrix_in_limited_range(
     tmp_path: Path, colour: tuple[int, int, int], luma: float
 ) -> None:
     path = tmp_path / "clip.mp4"
     encode_mp4(one_colour(colour), path, EncodingConfig(), {})
-    planes = ffmpeg("-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "yuv420p", "-").stdout
+    planes = ffmpeg(
+        "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"
+    ).stdout
     assert np.abs(np.frombuffer(planes, np.uint8)[: 32 * 48] - luma).max() <= 1.5
 
 
@@ -103,7 +121,10 @@ def test_metadata_comes_back_exactly(tmp_path: Path, value: str) -> None:
 
 
 METADATA_TEXT = st.text(
-    st.one_of(st.sampled_from("\\\n\r=;#[]'\"-"), st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    st.one_of(
+        st.sampled_from("\\\n\r=;#[]'\"-"),
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]),
+    ),
     min_size=1,
     max_size=40,
 )
@@ -111,14 +132,25 @@ METADATA_TEXT = st.text(
 
 @settings(max_examples=15, deadline=None)
 @given(first=METADATA_TEXT, second=METADATA_TEXT)
-def test_any_text_comes_back_exactly(tmp_path_factory: pytest.TempPathFactory, first: str, second: str) -> None:
+def test_any_text_comes_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, first: str, second: str
+) -> None:
     path = tmp_path_factory.mktemp("metadata") / "clip.mp4"
     encode_mp4(noise(1), path, FAST, {"first": first, "second": second})
     assert read_metadata(path) == {"first": first, "second": second}
 
 
 @pytest.mark.parametrize(
-    "tags", [{"": "x"}, {"a=b": "x"}, {"-a": "x"}, {"a": ""}, {"a": "\0"}, {"encoder": "x"}, {"a": "\ud800"}]
+    "tags",
+    [
+        {"": "x"},
+        {"a=b": "x"},
+        {"-a": "x"},
+        {"a": ""},
+        {"a": "\0"},
+        {"encoder": "x"},
+        {"a": "\ud800"},
+    ],
 )
 def test_metadata_that_would_not_survive_is_refused(tags: dict[str, str]) -> None:
     with pytest.raises(EncodeError, match="metadata"):
@@ -126,7 +158,10 @@ def test_metadata_that_would_not_survive_is_refused(tags: dict[str, str]) -> Non
 
 
 def test_tags_of_a_stream_are_not_taken_for_tags_of_the_file() -> None:
-    assert parse_ffmetadata(b";FFMETADATA1\na=\\[x\nb\\=c=d\n[STREAM]\ne=f\n") == {"a": "[x", "b=c": "d"}
+    assert parse_ffmetadata(b";FFMETADATA1\na=\\[x\nb\\=c=d\n[STREAM]\ne=f\n") == {
+        "a": "[x",
+        "b=c": "d",
+    }
 
 
 def test_the_same_frames_give_the_same_bytes_without_date_or_version(tmp_path: Path) -> None:
@@ -172,7 +207,9 @@ def test_ffmpegs_last_words_are_in_the_error_and_nothing_is_left(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failure_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_the_file_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"before")
     monkeypatch.setattr("jobs.media.encode.COLOUR_FILTERS", "no_such_filter")
@@ -186,7 +223,9 @@ def test_a_missing_folder_is_an_encode_error(tmp_path: Path) -> None:
         encode_mp4(noise(), tmp_path / "missing" / "clip.mp4", FAST, {})
 
 
-def test_a_missing_ffmpeg_is_an_encode_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_ffmpeg_is_an_encode_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "missing"))
     with pytest.raises(EncodeError, match="cannot start ffmpeg"):
         encode_mp4(noise(), tmp_path / "clip.mp4", FAST, {})

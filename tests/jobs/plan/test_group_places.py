@@ -38,9 +38,14 @@ def test_a_group_larger_than_any_machine_is_refused_with_the_numbers_and_what_wo
 
 
 def test_a_cluster_too_small_for_any_group_is_told_what_is_left() -> None:
-    with pytest.raises(PlacementError, match="room for 1, all of them for 1; render each clip on one device, or add"):
+    with pytest.raises(
+        PlacementError,
+        match="room for 1, all of them for 1; render each clip on one device, or add",
+    ):
         check_placement([{"CPU": 2.0}], ACROSS, CPU)
-    with pytest.raises(PlacementError, match="the largest of 0 has room for 0, all of them for 0; add machines"):
+    with pytest.raises(
+        PlacementError, match="the largest of 0 has room for 0, all of them for 0; add machines"
+    ):
         check_placement([], FOUR, CPU)
 
 
@@ -50,7 +55,9 @@ def test_a_cluster_too_small_for_any_group_is_told_what_is_left() -> None:
     ring=st.integers(1, 3),
     across_hosts=st.booleans(),
 )
-def test_what_is_not_refused_has_a_place(cores: list[int], ulysses: int, ring: int, across_hosts: bool) -> None:
+def test_what_is_not_refused_has_a_place(
+    cores: list[int], ulysses: int, ring: int, across_hosts: bool
+) -> None:
     machines = [{"CPU": float(count)} for count in cores]
     parallel = ParallelConfig(ulysses, ring, across_hosts=across_hosts)
     try:

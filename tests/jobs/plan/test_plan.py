@@ -89,7 +89,9 @@ def grouped(write: Write) -> Path:
     return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
 
 
-def test_clips_for_other_devices_are_other_groups_of_the_plan(grouped: Path, catalog: FakeCatalog) -> None:
+def test_clips_for_other_devices_are_other_groups_of_the_plan(
+    grouped: Path, catalog: FakeCatalog
+) -> None:
     plan = make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
     assert plan.groups == (
         PlanGroup("tiny", VideoShape(13, 64, 64), 8, 1, 1, ParallelConfig(4)),
@@ -99,8 +101,12 @@ def test_clips_for_other_devices_are_other_groups_of_the_plan(grouped: Path, cat
     )
 
 
-def test_devices_have_a_column_where_some_clip_is_for_a_group(grouped: Path, catalog: FakeCatalog) -> None:
-    printed = render_plan_text(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
+def test_devices_have_a_column_where_some_clip_is_for_a_group(
+    grouped: Path, catalog: FakeCatalog
+) -> None:
+    printed = render_plan_text(
+        make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
+    )
     assert printed.splitlines()[3:] == [
         "  model  size   devices                          frames  steps  clips  to render",
         "  tiny   64x64  ulysses 4                            13      8      1          1",
@@ -112,12 +118,17 @@ def test_devices_have_a_column_where_some_clip_is_for_a_group(grouped: Path, cat
 
 def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None:
     plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
-    assert render_plan_text(plan, ["take two", "or one"]) == f"{render_plan_text(plan)}\n  take two\n  or one"
+    assert (
+        render_plan_text(plan, ["take two", "or one"])
+        == f"{render_plan_text(plan)}\n  take two\n  or one"
+    )
 
 
 def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
     text = "name: a\nmodel: tiny\naxes: {prompt: [p], num_inference_steps: {range: [1, 31]}}"
-    printed = render_plan_text(make_plan(open_manifest(write("a.yaml", text), catalog), set(), set()))
+    printed = render_plan_text(
+        make_plan(open_manifest(write("a.yaml", text), catalog), set(), set())
+    )
     assert printed.endswith("\n  and 10 more kinds of clip")
     assert printed.count("\n") == 24
 

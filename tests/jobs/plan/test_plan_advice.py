@@ -47,8 +47,12 @@ def test_a_group_and_a_long_clip_have_a_line_each(write: Write, large: FakeCatal
     assert footnote == ADVICE_FOOTNOTE
 
 
-def test_the_guidance_of_the_manifest_decides_how_long_a_clip_is(write: Write, large: FakeCatalog) -> None:
-    guided = MANIFEST.replace("{prompt: a square}", "{prompt: a square, guidance: {method: cfg, guidance_scale: 5}}")
+def test_the_guidance_of_the_manifest_decides_how_long_a_clip_is(
+    write: Write, large: FakeCatalog
+) -> None:
+    guided = MANIFEST.replace(
+        "{prompt: a square}", "{prompt: a square, guidance: {method: cfg, guidance_scale: 5}}"
+    )
     single, _, _ = advise_on_plan(plan_of(guided, write, large), large)
     assert "17 minutes a clip on one device" in single
 
@@ -66,28 +70,43 @@ def test_nothing_is_predicted_of_models_that_no_gpu_renders_in_16_bits(
     assert advise_on_plan(plan_of(MANIFEST, write, large), large) == []
 
 
-def test_of_many_kinds_of_clip_some_are_advised_on_and_the_others_counted(write: Write, large: FakeCatalog) -> None:
-    rows = "".join(f"- {{prompt: a, num_inference_steps: {steps}}}\n" for steps in range(30, 33 + MAX_ADVICE))
+def test_of_many_kinds_of_clip_some_are_advised_on_and_the_others_counted(
+    write: Write, large: FakeCatalog
+) -> None:
+    rows = "".join(
+        f"- {{prompt: a, num_inference_steps: {steps}}}\n" for steps in range(30, 33 + MAX_ADVICE)
+    )
     lines = advise_on_plan(plan_of(MANIFEST + rows, write, large), large)
     assert lines[MAX_ADVICE:] == ["and 5 more kinds of clip", ADVICE_FOOTNOTE]
 
 
 def test_plan_prints_advice_for_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.wan_pipeline().save_pretrained(tmp_path / "weights")
-    on_gpus = MODEL.format(source="./weights").replace("float32", "bfloat16").replace("device: cpu", "device: cuda")
+    on_gpus = (
+        MODEL.format(source="./weights")
+        .replace("float32", "bfloat16")
+        .replace("device: cpu", "device: cuda")
+    )
     (tmp_path / "tiny.yaml").write_text(on_gpus)
     path = tmp_path / "spring.yaml"
     path.write_text(
         "name: spring\nmodel: tiny\nclips: [{prompt: a, num_frames: 81, height: 720, width: 1280, "
         "num_inference_steps: 1000, parallel: {ulysses: 2}}]\n"
     )
-    assert main(["plan", str(path), "--models", str(tmp_path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+    assert (
+        main(
+            ["plan", str(path), "--models", str(tmp_path), "--output", (tmp_path / "out").as_uri()]
+        )
+        == EXIT_OK
+    )
     printed = capsys.readouterr().out
     assert "  tiny 1280x720x81, 1000 steps: ulysses 2 sends " in printed
     assert f"  {ADVICE_FOOTNOTE}\n" in printed
 
 
-def test_a_plan_of_shapes_models_has_no_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_of_shapes_models_has_no_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(
         "name: spring\nmodel: shapes-wan\nclips: [{prompt: a circle}, {prompt: a, parallel: {ulysses: 2}}]\n"

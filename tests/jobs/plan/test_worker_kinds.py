@@ -11,7 +11,13 @@ from jobs.errors import NoWorkersError, PlacementError
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
-from jobs.plan.worker_kinds import WorkerKind, check_places, count_workers, pending_kinds, reserved_by
+from jobs.plan.worker_kinds import (
+    WorkerKind,
+    check_places,
+    count_workers,
+    pending_kinds,
+    reserved_by,
+)
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from tests.fakes.catalog import FakeCatalog
 
@@ -53,9 +59,16 @@ def test_a_kind_is_a_model_and_a_group_and_counts_what_is_pending(plan: Plan) ->
     ],
 )
 def test_there_is_a_worker_for_each_device(
-    machines: list[dict[str, float]], reserved: RankResources, count: int | None, num_clips: int, expected: int
+    machines: list[dict[str, float]],
+    reserved: RankResources,
+    count: int | None,
+    num_clips: int,
+    expected: int,
 ) -> None:
-    assert count_workers(ONE_DEVICE, reserved, WorkerConfig(count=count), machines, num_clips) == expected
+    assert (
+        count_workers(ONE_DEVICE, reserved, WorkerConfig(count=count), machines, num_clips)
+        == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,16 +85,20 @@ def test_a_cluster_without_a_gpu_is_refused_for_a_model_that_needs_one() -> None
         count_workers(ONE_DEVICE, GPU, WorkerConfig(), [{"CPU": 8.0}], 5)
 
 
-@pytest.mark.parametrize(("machines", "num_gpus"), [([{"CPU": 8.0}], 0), ([{"CPU": 8.0}, {"GPU": 2.0}], 1)])
+@pytest.mark.parametrize(
+    ("machines", "num_gpus"), [([{"CPU": 8.0}], 0), ([{"CPU": 8.0}, {"GPU": 2.0}], 1)]
+)
 def test_a_model_takes_gpus_where_there_are_any(
     catalog: FakeCatalog, machines: list[dict[str, float]], num_gpus: int
 ) -> None:
-    assert reserved_by(WorkerKind("tiny", PAIR), catalog, WorkerConfig(num_cpus=3), machines) == RankResources(
-        3, num_gpus
-    )
+    assert reserved_by(
+        WorkerKind("tiny", PAIR), catalog, WorkerConfig(num_cpus=3), machines
+    ) == RankResources(3, num_gpus)
 
 
-def test_what_a_cluster_has_no_place_for_is_refused_and_nothing_else(plan: Plan, catalog: FakeCatalog) -> None:
+def test_what_a_cluster_has_no_place_for_is_refused_and_nothing_else(
+    plan: Plan, catalog: FakeCatalog
+) -> None:
     check_places(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
     with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
         check_places(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])

@@ -37,7 +37,15 @@ from jobs.records.commit import (
     write_quarantine,
 )
 from jobs.records.garbage import Garbage, find_garbage, remove_garbage
-from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, clip_key, record_key, utc_iso
+from jobs.records.schema import (
+    ClipRecord,
+    NagCoverage,
+    QuarantineRecord,
+    WorkerIdentity,
+    clip_key,
+    record_key,
+    utc_iso,
+)
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 from jobs.types import ModelIdentity
@@ -50,7 +58,9 @@ CLIPS = ("a" * 32, "b" * 32)
 BODIES = (b"one", b"two", b"one")  # of the writers of each clip: two render the same bytes
 RESUMED = 2  # the writer that a driver starts after listing what is done
 SPARED_S = 24 * 3600.0  # younger MP4s are not removed
-IN_FLIGHT_S = SPARED_S - COMMIT_WITHIN_S - 1  # what is underway for longer than this never arrives; S3 allows 15 min
+IN_FLIGHT_S = (
+    SPARED_S - COMMIT_WITHIN_S - 1
+)  # what is underway for longer than this never arrives; S3 allows 15 min
 
 
 NOTHING = MemoryObject(b"", 0.0)
@@ -82,7 +92,9 @@ def record_of(clip_id: str, number: int) -> ClipRecord:
         clip_id=clip_id,
         name="spring",
         model=ModelIdentity("fake", "package:fake", "r1", "float32", "saved"),
-        request=GenerationRequest("x", "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 0), NagParams()),
+        request=GenerationRequest(
+            "x", "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, 0), NagParams()
+        ),
         parallel=ONE_DEVICE,
         run_id="run-1",
         attempt=number + 1,
@@ -274,7 +286,11 @@ class Cast:
 
     @classmethod
     def make(cls) -> Self:
-        records = {(clip_id, number): record_of(clip_id, number) for clip_id in CLIPS for number in range(len(BODIES))}
+        records = {
+            (clip_id, number): record_of(clip_id, number)
+            for clip_id in CLIPS
+            for number in range(len(BODIES))
+        }
         return cls(records, {key: record.to_json() for key, record in records.items()})
 
 
@@ -285,7 +301,9 @@ class World:
     protocol: Protocol
     cast: Cast
     clock_s: float = 0.0
-    seen: dict[str, bytes] = field(default_factory=dict[str, bytes])  # records, as they were first seen
+    seen: dict[str, bytes] = field(
+        default_factory=dict[str, bytes]
+    )  # records, as they were first seen
     in_flight: deque[Operation] = field(default_factory=deque[Operation])
     doomed: deque[Garbage] = field(default_factory=deque[Garbage])
     verified: dict[str, tuple[MemoryObject, MemoryObject]] = field(default_factory=dict[str, Any])
@@ -311,7 +329,9 @@ class World:
             if resumes and record.clip_id in committed_ids(store):
                 return None
             if self.protocol.record_first:
-                early = UploadedClip(record.clip_id, record.uri, record.key, record.sha256, len(body), store.now())
+                early = UploadedClip(
+                    record.clip_id, record.uri, record.key, record.sha256, len(body), store.now()
+                )
                 told = self.protocol.commit(store, early, record, store.now)
                 store.pause()
                 self.protocol.upload(store, record.clip_id, body, store.now)
@@ -385,13 +405,17 @@ class World:
         if not self.protocol.looks_twice:
             self.store.delete(one.stored.key)
             return
-        removed = remove_garbage(self.store, [one], self.clock_s - self.protocol.spared_s, lambda: None)
+        removed = remove_garbage(
+            self.store, [one], self.clock_s - self.protocol.spared_s, lambda: None
+        )
         self.happened["removal" if removed.num_removed else "removal spared"] += 1
 
     def sleep(self, duration_s: float) -> None:
         self.clock_s += duration_s
         waiting = [writer.store.waiting for writer in self.writers.values() if not writer.is_dead]
-        self.happened["standing still"] += sum(each is not None and each.expires_at == math.inf for each in waiting)
+        self.happened["standing still"] += sum(
+            each is not None and each.expires_at == math.inf for each in waiting
+        )
 
     def lift(self) -> None:
         for clip_id in quarantined_ids(self.store):
@@ -414,9 +438,13 @@ class World:
             clip = self.store.objects.get(record.key, NOTHING)
             if self.verified.get(clip_id) == (found, clip):
                 continue
-            self.expect(hashlib.sha256(clip.body).hexdigest() == record.sha256, "a record's digest is that of its MP4")
             self.expect(
-                record.key in self.writers[writer].store.uploaded, "a record names what its own writer uploaded"
+                hashlib.sha256(clip.body).hexdigest() == record.sha256,
+                "a record's digest is that of its MP4",
+            )
+            self.expect(
+                record.key in self.writers[writer].store.uploaded,
+                "a record names what its own writer uploaded",
             )
             self.verified[clip_id] = (found, clip)
         for key in [key for key in self.untold if self.writers[key].outcome == "told"]:
@@ -440,7 +468,10 @@ class World:
             for writer in self.writers.values():
                 if self.act(writer, "well"):
                     self.check()
-        self.expect(all(writer.outcome == "told" for writer in self.writers.values()), "everyone is told in the end")
+        self.expect(
+            all(writer.outcome == "told" for writer in self.writers.values()),
+            "everyone is told in the end",
+        )
         self.expect(committed_ids(self.store) == set(CLIPS), "every clip is committed in the end")
 
 
@@ -493,7 +524,14 @@ def test_the_schedules_reach_what_they_are_meant_to_reach() -> None:
     for schedule in (random.Random(seed).randbytes(60) for seed in range(300)):
         world = play(schedule, Protocol(), CAST)
         happened.update(world.happened)
-    assert set(happened) == {*FATES, "late arrival", "removal", "removal spared", "standing still", "quarantine"}
+    assert set(happened) == {
+        *FATES,
+        "late arrival",
+        "removal",
+        "removal spared",
+        "standing still",
+        "quarantine",
+    }
 
 
 def test_an_upload_that_is_too_old_is_not_committed_and_may_be_made_again() -> None:
@@ -515,25 +553,33 @@ def refuse_if_late(clip: UploadedClip, now: Callable[[], float]) -> None:
         raise StoreUnavailableError("upload it again")
 
 
-def commit_unconditionally(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+def commit_unconditionally(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
     refuse_if_late(clip, now)
     store.put(record_key(record.clip_id), record.to_json(), "application/json")
     return True
 
 
-def commit_after_a_look(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+def commit_after_a_look(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
     if store.exists(record_key(record.clip_id)):
         return store.get(record_key(record.clip_id)) == record.to_json()
     return commit_unconditionally(store, clip, record, now)
 
 
-def commit_by_existence(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+def commit_by_existence(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
     """Takes a record that is there for its own, since it may have been written and the answer lost."""
     commit_record(store, clip, record, now)
     return True
 
 
-def commit_without_comparing(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+def commit_without_comparing(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
     """Takes a record that is there for another's."""
     refuse_if_late(clip, now)
     try:
@@ -543,11 +589,15 @@ def commit_without_comparing(store: Store, clip: UploadedClip, record: ClipRecor
     return True
 
 
-def commit_however_late(store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]) -> bool:
+def commit_however_late(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
     return commit_record(store, clip, record, lambda: clip.uploaded_at)
 
 
-def upload_only_once(store: Store, clip_id: str, body: bytes, now: Callable[[], float]) -> UploadedClip:
+def upload_only_once(
+    store: Store, clip_id: str, body: bytes, now: Callable[[], float]
+) -> UploadedClip:
     """Spares an upload where the same bytes are there."""
     uploaded_at, sha256 = now(), hashlib.sha256(body).hexdigest()
     key = clip_key(clip_id, sha256)
@@ -565,14 +615,26 @@ RIGHT_DIGEST = "a record's digest is that of its MP4"
 OWN_UPLOAD = "a record names what its own writer uploaded"
 TOLD_RIGHT = "who is told 'yours' is right, and everyone else is told so"
 PLANTED = {
-    "the record is written without the condition": (Protocol(commit=commit_unconditionally), UNCHANGED),
+    "the record is written without the condition": (
+        Protocol(commit=commit_unconditionally),
+        UNCHANGED,
+    ),
     "a look takes the place of the condition": (Protocol(commit=commit_after_a_look), UNCHANGED),
     "the record is written before the MP4": (Protocol(record_first=True), RIGHT_DIGEST),
     "the key does not hold the digest": (Protocol(key=key_without_digest), RIGHT_DIGEST),
     "an answer is taken at its word": (Protocol(believes=True), f"{RIGHT_DIGEST}|{OWN_UPLOAD}"),
-    "a record that is there is taken for one's own": (Protocol(commit=commit_by_existence), TOLD_RIGHT),
-    "a record that is there is taken for another's": (Protocol(commit=commit_without_comparing), TOLD_RIGHT),
-    "an upload is committed however old it is": (Protocol(commit=commit_however_late), RIGHT_DIGEST),
+    "a record that is there is taken for one's own": (
+        Protocol(commit=commit_by_existence),
+        TOLD_RIGHT,
+    ),
+    "a record that is there is taken for another's": (
+        Protocol(commit=commit_without_comparing),
+        TOLD_RIGHT,
+    ),
+    "an upload is committed however old it is": (
+        Protocol(commit=commit_however_late),
+        RIGHT_DIGEST,
+    ),
     "what is there is not uploaded again": (Protocol(upload=upload_only_once), OWN_UPLOAD),
     "young MP4s are removed": (Protocol(spared_s=0.0), RIGHT_DIGEST),
     "an MP4 is removed without a second look": (Protocol(looks_twice=False), RIGHT_DIGEST),
@@ -586,7 +648,13 @@ def test_a_planted_bug_breaks_a_promise(bug: str, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, "clip_key", protocol.key)
     cast = Cast.make()
 
-    @settings(max_examples=500, derandomize=True, deadline=None, phases=[Phase.generate], report_multiple_bugs=False)
+    @settings(
+        max_examples=500,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.generate],
+        report_multiple_bugs=False,
+    )
     @given(schedule=SCHEDULES)
     def play_one(schedule: bytes) -> None:
         play(schedule, protocol, cast)

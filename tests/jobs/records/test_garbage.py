@@ -53,7 +53,9 @@ def add_mp4(store: AgedStore, number: int, body: bytes, age: float) -> str:
 
 
 def add_record(store: AgedStore, number: int, body: bytes, age: float = OLD_S) -> str:
-    return store.put_aged(record_key(clip_id(number)), record_of(store, body, clip_id(number)).to_json(), age)
+    return store.put_aged(
+        record_key(clip_id(number)), record_of(store, body, clip_id(number)).to_json(), age
+    )
 
 
 def found(store: Store) -> set[str]:
@@ -83,7 +85,9 @@ def test_a_loser_beside_the_mp4_that_a_record_names_is_garbage(store: AgedStore)
     assert set(store.keys("")) == {named, record}
 
 
-def test_the_only_mp4_of_a_committed_clip_is_kept_even_if_the_record_names_a_missing_one(store: AgedStore) -> None:
+def test_the_only_mp4_of_a_committed_clip_is_kept_even_if_the_record_names_a_missing_one(
+    store: AgedStore,
+) -> None:
     add_mp4(store, 1, b"what is left", OLD_S)
     add_record(store, 1, b"gone")
     assert not found(store)
@@ -96,7 +100,9 @@ def test_what_a_record_that_cannot_be_read_may_name_is_kept(store: AgedStore) ->
     assert not found(store)
 
 
-def test_quarantine_of_a_committed_clip_is_garbage_and_of_any_other_is_not(store: AgedStore) -> None:
+def test_quarantine_of_a_committed_clip_is_garbage_and_of_any_other_is_not(
+    store: AgedStore,
+) -> None:
     add_record(store, 1, b"one")
     stale = store.put_aged(f"quarantine/{clip_id(1)}.json", b"{}", OLD_S)
     store.put_aged(f"quarantine/{clip_id(2)}.json", b"{}", OLD_S)
@@ -120,7 +126,13 @@ def test_what_a_check_of_the_store_left_is_garbage(store: AgedStore) -> None:
 
 
 def test_what_is_nobodys_business_here_is_no_garbage(store: AgedStore) -> None:
-    for key in ("clips/README.txt", "clips/mine/a.mp4", "notes.txt", "runs/run/run.json", "lease/0000000001.json"):
+    for key in (
+        "clips/README.txt",
+        "clips/mine/a.mp4",
+        "notes.txt",
+        "runs/run/run.json",
+        "lease/0000000001.json",
+    ):
         store.put_aged(key, b"", OLD_S)
     assert not found(store)
 
@@ -142,7 +154,9 @@ def test_a_clip_that_is_committed_after_the_first_look_keeps_its_mp4(store: Aged
     assert store.exists(mp4)
 
 
-def test_an_mp4_that_is_uploaded_once_more_after_the_first_look_is_young_again(store: AgedStore) -> None:
+def test_an_mp4_that_is_uploaded_once_more_after_the_first_look_is_young_again(
+    store: AgedStore,
+) -> None:
     mp4 = add_mp4(store, 1, b"again", OLD_S)
     assert removed(store, lambda: upload_again(store)) == Removed(0, 0, 1)
     assert store.exists(mp4)
@@ -150,7 +164,12 @@ def test_an_mp4_that_is_uploaded_once_more_after_the_first_look_is_young_again(s
 
 def test_an_mp4_whose_record_cannot_be_read_at_the_second_look_is_spared(store: AgedStore) -> None:
     mp4 = add_mp4(store, 1, b"newer", OLD_S)
-    assert removed(store, lambda: store.put(record_key(clip_id(1)), b'{"schema_version": 99}', TEXT)).num_spared == 1
+    assert (
+        removed(
+            store, lambda: store.put(record_key(clip_id(1)), b'{"schema_version": 99}', TEXT)
+        ).num_spared
+        == 1
+    )
     assert store.exists(mp4)
 
 
@@ -159,7 +178,9 @@ def test_what_somebody_else_has_removed_is_not_counted(store: AgedStore) -> None
     assert removed(store, lambda: store.delete(mp4)) == Removed(0, 0, 1)
 
 
-def test_quarantine_that_belongs_to_nothing_committed_is_spared_at_the_second_look(store: AgedStore) -> None:
+def test_quarantine_that_belongs_to_nothing_committed_is_spared_at_the_second_look(
+    store: AgedStore,
+) -> None:
     record = add_record(store, 1, b"one")
     store.put_aged(f"quarantine/{clip_id(1)}.json", b"{}", OLD_S)
     assert removed(store, lambda: store.delete(record)) == Removed(0, 0, 1)
@@ -187,7 +208,9 @@ def test_on_s3_a_loser_goes_and_the_committed_clip_stays(s3_environment: object)
     assert commit_record(store, named, record_of(store, b"named", clip_id(1)))
     (mp4,) = [one.modified_at for one in store.entries(loser.key)]
     assert not find_garbage(store, mp4 - 1)
-    assert remove_garbage(store, find_garbage(store, mp4 + 60), mp4 + 60, nothing) == Removed(1, 5, 0)
+    assert remove_garbage(store, find_garbage(store, mp4 + 60), mp4 + 60, nothing) == Removed(
+        1, 5, 0
+    )
     assert set(store.keys("")) == {named.key, record_key(clip_id(1))}
 
 
@@ -246,7 +269,9 @@ def build(store: AgedStore, number: int, clip: Clip) -> set[str]:
 
 
 @given(st.lists(clips(), max_size=5), st.lists(ages, max_size=2))
-def test_exactly_the_old_and_useless_goes_and_looking_removes_nothing(some: list[Clip], checks: list[float]) -> None:
+def test_exactly_the_old_and_useless_goes_and_looking_removes_nothing(
+    some: list[Clip], checks: list[float]
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = AgedStore(FolderLocation(Path(folder)))
         garbage = {key for number, clip in enumerate(some) for key in build(store, number, clip)}
@@ -276,7 +301,9 @@ def test_folders_are_removed_with_what_is_in_them(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(RefusedError, match=r"cannot remove the spool .*file: Not a directory; remove it by hand"):
+    with pytest.raises(
+        RefusedError, match=r"cannot remove the spool .*file: Not a directory; remove it by hand"
+    ):
         remove_folders([tmp_path / "file"])
 
 

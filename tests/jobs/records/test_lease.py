@@ -65,7 +65,9 @@ def clock() -> Clock:
     return Clock()
 
 
-def take(store: Store, run_id: str, clock: Callable[[], float], *, is_takeover: bool = False) -> Lease:
+def take(
+    store: Store, run_id: str, clock: Callable[[], float], *, is_takeover: bool = False
+) -> Lease:
     return Lease.take(store, run_id, DURATION_S, is_takeover=is_takeover, now=clock)
 
 
@@ -86,7 +88,9 @@ def test_a_free_output_is_taken_and_says_by_whom(store: Store, clock: Clock) -> 
     assert found.is_alive(clock())
 
 
-def test_a_second_driver_is_refused_with_who_where_and_until_when(store: Store, clock: Clock) -> None:
+def test_a_second_driver_is_refused_with_who_where_and_until_when(
+    store: Store, clock: Clock
+) -> None:
     owner = take(store, "one", clock).taken.owner
     clock.time_s += DURATION_S - 1
     with pytest.raises(LeaseHeldError) as caught:
@@ -106,7 +110,9 @@ def test_a_lease_that_is_over_is_taken_by_itself(store: Store, clock: Clock) -> 
     assert leases(store) == [lease_key(2)]
 
 
-def test_a_lease_that_was_let_go_is_taken_at_once_under_the_next_number(store: Store, clock: Clock) -> None:
+def test_a_lease_that_was_let_go_is_taken_at_once_under_the_next_number(
+    store: Store, clock: Clock
+) -> None:
     take(store, "one", clock).release()
     assert leases(store) == [lease_key(1)], "the highest number stays"
     assert take(store, "two", clock).epoch == 2
@@ -121,10 +127,14 @@ def test_a_renewal_makes_it_last(store: Store, clock: Clock) -> None:
         take(store, "two", clock)
 
 
-def test_a_takeover_is_at_once_and_the_loser_notices_at_its_next_renewal(store: Store, clock: Clock) -> None:
+def test_a_takeover_is_at_once_and_the_loser_notices_at_its_next_renewal(
+    store: Store, clock: Clock
+) -> None:
     first = take(store, "one", clock)
     second = take(store, "two", clock, is_takeover=True)
-    with pytest.raises(LeaseLostError, match=r"another driver has taken this output: run two on .* \(process"):
+    with pytest.raises(
+        LeaseLostError, match=r"another driver has taken this output: run two on .* \(process"
+    ):
         first.renew()
     second.renew()
     assert leases(store) == [lease_key(2)], "what the loser wrote is swept away"
@@ -133,7 +143,9 @@ def test_a_takeover_is_at_once_and_the_loser_notices_at_its_next_renewal(store: 
     assert found.run_id == "two"
 
 
-def test_a_takeover_is_of_the_driver_that_was_seen_and_of_no_third(folder: Store, clock: Clock, tmp_path: Path) -> None:
+def test_a_takeover_is_of_the_driver_that_was_seen_and_of_no_third(
+    folder: Store, clock: Clock, tmp_path: Path
+) -> None:
     """Two who both want a dead driver's output: the one that comes second is refused, not served."""
     take(folder, "dead", clock)
 
@@ -175,7 +187,9 @@ def test_of_many_drivers_at_once_exactly_one_has_it(store: Store, clock: Clock) 
             clock.time_s += DURATION_S
 
 
-def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(store: Store, clock: Clock) -> None:
+def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(
+    store: Store, clock: Clock
+) -> None:
     lease = take(store, "one", clock)
     clock.time_s += DURATION_S
     later = replace(lease, epoch=2)  # as if a driver had died between its take and its sweep
@@ -186,7 +200,9 @@ def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(store: 
 
 def test_a_lease_that_cannot_be_read_is_no_free_output(folder: Store, clock: Clock) -> None:
     folder.put(lease_key(7), b"{}", TEXT)
-    with pytest.raises(LeaseHeldError, match=r"its lease cannot be read: .* lacks run_id.*--takeover"):
+    with pytest.raises(
+        LeaseHeldError, match=r"its lease cannot be read: .* lacks run_id.*--takeover"
+    ):
         take(folder, "one", clock)
     assert take(folder, "one", clock, is_takeover=True).epoch == 8
 
@@ -235,7 +251,9 @@ def test_the_keeper_renews_by_itself_and_lets_go_at_the_end(store: Store) -> Non
     assert Lease.take(store, "two", DURATION_S).epoch == 2
 
 
-def test_the_keeper_remembers_a_loss_and_leaves_the_output_to_the_other(folder: Store, clock: Clock) -> None:
+def test_the_keeper_remembers_a_loss_and_leaves_the_output_to_the_other(
+    folder: Store, clock: Clock
+) -> None:
     keeper = LeaseKeeper(take(folder, "one", clock))
     other = take(folder, "two", clock, is_takeover=True)
     keeper.turn()
@@ -248,7 +266,9 @@ def test_the_keeper_remembers_a_loss_and_leaves_the_output_to_the_other(folder: 
 
 def test_a_loss_is_seen_by_the_driver_while_the_keeper_runs(folder: Store) -> None:
     seen = threading.Event()
-    keeper = LeaseKeeper(Lease.take(folder, "one", 0.3), lambda: seen.set() if keeper.lost else None)
+    keeper = LeaseKeeper(
+        Lease.take(folder, "one", 0.3), lambda: seen.set() if keeper.lost else None
+    )
     with keeper:
         Lease.take(folder, "two", DURATION_S, is_takeover=True)
         assert seen.wait(DEADLINE_S), "on_turn is called after a loss too"
@@ -273,7 +293,9 @@ def test_trouble_with_the_store_is_no_loss(
         take(troubled, "two", clock)
 
 
-def test_trouble_in_what_is_done_at_each_turn_does_not_stop_the_renewals(folder: Store, clock: Clock) -> None:
+def test_trouble_in_what_is_done_at_each_turn_does_not_stop_the_renewals(
+    folder: Store, clock: Clock
+) -> None:
     def on_turn() -> None:
         raise StoreUnavailableError("cannot write the status")
 
@@ -295,7 +317,9 @@ def test_a_store_that_is_down_at_the_end_breaks_nothing(
     assert take(troubled, "two", lambda: clock() + DURATION_S).epoch == 2
 
 
-def test_a_keeper_whose_thread_dies_says_so(folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keeper_whose_thread_dies_says_so(
+    folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def on_turn() -> None:
         raise ZeroDivisionError
 

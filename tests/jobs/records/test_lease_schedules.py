@@ -34,7 +34,9 @@ class World:
 
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
     time_s: float = 1_000_000.0
-    taken: list[int] = field(default_factory=list[int])  # numbers that a driver was told are its own
+    taken: list[int] = field(
+        default_factory=list[int]
+    )  # numbers that a driver was told are its own
     lapsed: set[str] = field(default_factory=set[str])  # runs whose lease was over at some moment
     lost: set[str] = field(default_factory=set[str])
     highest: int = 0
@@ -75,7 +77,9 @@ class Driver:
         self.num_started += 1
         run_id = f"{self.name}-{self.num_started}"
         try:
-            self.lease = self.kind.take(self.store, run_id, DURATION_S, is_takeover=is_takeover, now=self.now)
+            self.lease = self.kind.take(
+                self.store, run_id, DURATION_S, is_takeover=is_takeover, now=self.now
+            )
         except (LeaseHeldError, StoreUnavailableError):
             return
         self.world.taken.append(self.lease.epoch)
@@ -133,7 +137,9 @@ class Driver:
 
 def play(schedule: Schedule, skews_s: list[float], kind: type[Lease] = Lease) -> World:
     world = World()
-    drivers = [Driver(world, f"driver{number}", skew_s, kind) for number, skew_s in enumerate(skews_s)]
+    drivers = [
+        Driver(world, f"driver{number}", skew_s, kind) for number, skew_s in enumerate(skews_s)
+    ]
     try:
         for number, command, amount in schedule:
             if command == "wait":
@@ -152,7 +158,9 @@ def play(schedule: Schedule, skews_s: list[float], kind: type[Lease] = Lease) ->
 
 
 def schedules(commands: tuple[str, ...]) -> st.SearchStrategy[Schedule]:
-    one = st.tuples(st.integers(0, NUM_DRIVERS - 1), st.sampled_from(commands), st.integers(0, len(WAITS_S) - 1))
+    one = st.tuples(
+        st.integers(0, NUM_DRIVERS - 1), st.sampled_from(commands), st.integers(0, len(WAITS_S) - 1)
+    )
     return st.lists(one, min_size=6, max_size=40)
 
 
@@ -161,7 +169,9 @@ skewed_clocks = st.lists(st.sampled_from([0.0, -200.0, -30.0, 30.0, 200.0]), min
 
 @SCHEDULES
 @given(schedules((*CALM, "takeover", "takeover")), skewed_clocks)
-def test_no_number_has_two_holders_and_every_loser_notices(schedule: Schedule, skews_s: list[float]) -> None:
+def test_no_number_has_two_holders_and_every_loser_notices(
+    schedule: Schedule, skews_s: list[float]
+) -> None:
     play(schedule, skews_s)
 
 
@@ -231,7 +241,12 @@ class AlwaysTakesOver(Lease):
 
     @classmethod
     def take(
-        cls, store: Store, run_id: str, duration_s: float, is_takeover: bool = False, now: Clock = time.time
+        cls,
+        store: Store,
+        run_id: str,
+        duration_s: float,
+        is_takeover: bool = False,
+        now: Clock = time.time,
     ) -> Self:
         return super().take(store, run_id, duration_s, is_takeover=True, now=now)
 

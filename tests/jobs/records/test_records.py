@@ -31,7 +31,13 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.schema import ClipRecord, FailureRecord, NagCoverage, QuarantineRecord, WorkerIdentity
+from jobs.records.schema import (
+    ClipRecord,
+    FailureRecord,
+    NagCoverage,
+    QuarantineRecord,
+    WorkerIdentity,
+)
 from jobs.records.versions import SCHEMA_VERSION
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
@@ -48,7 +54,9 @@ REQUEST = GenerationRequest(
     negative_prompt='"red"\\',
     shape=VideoShape(17, 64, 64),
     fps=8.0,
-    sampling=SamplingParams(num_inference_steps=8, guidance_scale=1.0, flow_shift=None, seed=2**63 - 1),
+    sampling=SamplingParams(
+        num_inference_steps=8, guidance_scale=1.0, flow_shift=None, seed=2**63 - 1
+    ),
     nag=NagParams(),
 )
 TIMINGS = (
@@ -165,7 +173,10 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("fps", 0), "fps must be above 0"),
         (change("committed_at", "yesterday"), "committed_at must be a time"),
         (change("committed_at", "2026-01-31T12:00:00+01:00"), "committed_at must be in UTC"),
-        (change("peak_memory_kind", "disk"), "peak_memory_kind must be 'device' or 'host', not 'disk'"),
+        (
+            change("peak_memory_kind", "disk"),
+            "peak_memory_kind must be 'device' or 'host', not 'disk'",
+        ),
         (change("nag_coverage.guided", 5), "5 of 4 is no coverage"),
         (change("request.prompt", ""), "request: prompt is empty"),
         (change("request.nag.nag_tau", -1), r"request\.nag: nag_tau"),
@@ -181,9 +192,18 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("name", dataclasses.MISSING), "the record lacks name"),
         (change("stage_totals_s", {}), "sums of timings"),
         (change("stage_totals_s", dataclasses.MISSING), "sums of timings"),
-        (change("request.method", "cfgnag"), r"request\.method must be 'none' or 'cfg' or .*, not 'cfgnag'"),
-        (change("request.method", "cfg"), "request: guidance_scale must be above 1 for the method cfg"),
-        (change("request.nag.nag_norm", "l3"), r"request\.nag\.nag_norm must be 'l1' or 'l2', not 'l3'"),
+        (
+            change("request.method", "cfgnag"),
+            r"request\.method must be 'none' or 'cfg' or .*, not 'cfgnag'",
+        ),
+        (
+            change("request.method", "cfg"),
+            "request: guidance_scale must be above 1 for the method cfg",
+        ),
+        (
+            change("request.nag.nag_norm", "l3"),
+            r"request\.nag\.nag_norm must be 'l1' or 'l2', not 'l3'",
+        ),
         (change("request.vsf.vsf_scale", -1), r"request\.vsf: vsf_scale"),
         (change("parallel.ulysses", 0), r"parallel: parallel\.ulysses must be at least 1, not 0"),
         (change("parallel.ring", "2"), r"parallel\.ring must be int, not '2'"),
@@ -235,7 +255,9 @@ def written_by_version_2(record: ClipRecord) -> dict[str, Any]:
     return document | {"schema_version": 2}
 
 
-def test_a_record_of_version_2_is_read_and_nothing_is_made_up_about_memory(record: ClipRecord) -> None:
+def test_a_record_of_version_2_is_read_and_nothing_is_made_up_about_memory(
+    record: ClipRecord,
+) -> None:
     found = ClipRecord.from_json(json.dumps(written_by_version_2(record)).encode())
     assert found == dataclasses.replace(record, host_memory_bytes=None)
 
@@ -259,7 +281,9 @@ def test_a_record_of_version_1_is_read_as_what_it_meant(
     assert found == dataclasses.replace(record, request=request, host_memory_bytes=None)
 
 
-@pytest.mark.parametrize("path", ["request.sampling.guidance_scale", "request.sampling", "request.nag"])
+@pytest.mark.parametrize(
+    "path", ["request.sampling.guidance_scale", "request.sampling", "request.nag"]
+)
 def test_a_damaged_record_of_version_1_is_refused(record: ClipRecord, path: str) -> None:
     document = written_by_version_1(record, 1.0)
     change(path, None)(document)
@@ -295,7 +319,9 @@ def test_a_record_of_a_model_with_loras_comes_back_as_it_was(record: ClipRecord)
         LoraIdentity("Org/Style", "c0ffee/sha256:00", 1.0, "all"),
         LoraIdentity("folder:a", "b", -0.5, "transformer"),
     )
-    with_loras = dataclasses.replace(record, model=dataclasses.replace(MODEL, loras=loras, fuse_loras=True))
+    with_loras = dataclasses.replace(
+        record, model=dataclasses.replace(MODEL, loras=loras, fuse_loras=True)
+    )
     assert ClipRecord.from_json(with_loras.to_json()) == with_loras
 
 
@@ -317,11 +343,35 @@ def test_a_failure_comes_back_as_it_was_whatever_its_text_holds() -> None:
 
 
 def test_every_field_is_documented() -> None:
-    text = Path(__file__).parents[3].joinpath("docs", "records.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^##+ .*?`?([A-Z]\w+)`?\)?\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE))
+    text = (
+        Path(__file__)
+        .parents[3]
+        .joinpath("docs", "reference", "records.md")
+        .read_text(encoding="utf-8")
+    )
+    sections = dict(
+        re.findall(r"^##+ .*?`?([A-Z]\w+)`?\)?\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+    )
     documented = (
-        *(ClipRecord, FailureRecord, QuarantineRecord, ModelIdentity, GenerationRequest, VideoShape, SamplingParams),
-        *(LoraIdentity, NagParams, VsfParams, NasaParams, StageTiming, EncodingConfig, WorkerIdentity, NagCoverage),
+        *(
+            ClipRecord,
+            FailureRecord,
+            QuarantineRecord,
+            ModelIdentity,
+            GenerationRequest,
+            VideoShape,
+            SamplingParams,
+        ),
+        *(
+            LoraIdentity,
+            NagParams,
+            VsfParams,
+            NasaParams,
+            StageTiming,
+            EncodingConfig,
+            WorkerIdentity,
+            NagCoverage,
+        ),
         ParallelConfig,
     )
     for cls in documented:
@@ -332,8 +382,16 @@ def test_every_field_is_documented() -> None:
 
 
 def test_the_schema_version_is_documented_wherever_it_stands() -> None:
-    text = Path(__file__).parents[3].joinpath("docs", "records.md").read_text(encoding="utf-8")
-    assert re.findall(r"`schema_version` (?:is|\| integer \|) (\d+)", text) == [str(SCHEMA_VERSION)] * 4
+    text = (
+        Path(__file__)
+        .parents[3]
+        .joinpath("docs", "reference", "records.md")
+        .read_text(encoding="utf-8")
+    )
+    assert (
+        re.findall(r"`schema_version` (?:is|\| integer \|) (\d+)", text)
+        == [str(SCHEMA_VERSION)] * 4
+    )
 
 
 # keys
@@ -346,7 +404,9 @@ def test_keys_are_as_documented() -> None:
     assert run_key("run-1", "report/index.html") == "runs/run-1/report/index.html"
 
 
-@pytest.mark.parametrize("clip_id", ["", "x", "A" * 32, "0" * 31, "0" * 33, "../" + "0" * 29, "0" * 32 + "\n"])
+@pytest.mark.parametrize(
+    "clip_id", ["", "x", "A" * 32, "0" * 31, "0" * 33, "../" + "0" * 29, "0" * 32 + "\n"]
+)
 def test_a_key_is_made_of_a_clip_id_alone(clip_id: str) -> None:
     with pytest.raises(RecordError, match="clip_id"):
         record_key(clip_id)
@@ -389,7 +449,9 @@ def test_a_commit_whose_answer_was_lost_is_known_for_ones_own(store: Store) -> N
 
 
 @pytest.mark.parametrize("content", [b"vide", b"other", b""])
-def test_a_record_that_does_not_describe_the_uploaded_file_is_not_committed(store: Store, content: bytes) -> None:
+def test_a_record_that_does_not_describe_the_uploaded_file_is_not_committed(
+    store: Store, content: bytes
+) -> None:
     with pytest.raises(RecordError, match="does not describe the MP4"):
         commit_clip(store, content, record_of(store, b"video"))
     assert not committed_ids(store)
@@ -490,11 +552,17 @@ class CrashingStore:
             raise CrashError
 
 
-FATES = st.sampled_from(["well", "well", "crash before", "crash after", "refused", "written, written again"])
+FATES = st.sampled_from(
+    ["well", "well", "crash before", "crash after", "refused", "written, written again"]
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(attempts=st.lists(st.tuples(st.sampled_from("ABC"), st.lists(FATES, max_size=2)), min_size=1, max_size=8))
+@given(
+    attempts=st.lists(
+        st.tuples(st.sampled_from("ABC"), st.lists(FATES, max_size=2)), min_size=1, max_size=8
+    )
+)
 def test_a_record_never_names_bytes_that_are_not_there(
     tmp_path_factory: pytest.TempPathFactory, attempts: list[tuple[str, list[str]]]
 ) -> None:
@@ -513,7 +581,10 @@ def test_a_record_never_names_bytes_that_are_not_there(
 
 
 @settings(max_examples=40, deadline=None)
-@given(order=st.lists(st.sampled_from([0, 1]), max_size=12), stops=st.tuples(st.integers(0, 3), st.integers(0, 3)))
+@given(
+    order=st.lists(st.sampled_from([0, 1]), max_size=12),
+    stops=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+)
 def test_two_writers_step_by_step_commit_one_clip(
     tmp_path_factory: pytest.TempPathFactory, order: list[int], stops: tuple[int, int]
 ) -> None:

@@ -6,7 +6,14 @@ import pytest
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
-from jobs.records.run_status import STATUS_FILE, ClipInFlight, FailureSeen, RunStatus, read_status, write_status
+from jobs.records.run_status import (
+    STATUS_FILE,
+    ClipInFlight,
+    FailureSeen,
+    RunStatus,
+    read_status,
+    write_status,
+)
 from jobs.store.store import Store, open_store
 
 CLIP_ID = "0123456789abcdef" * 2
@@ -26,7 +33,14 @@ STATUS = RunStatus(
     eta_s=2070.0,
     in_flight=(ClipInFlight(CLIP_ID, "spring-31", "node-a/0", "denoise", 3, 8, 12.5),),
     last_failures=(
-        FailureSeen(CLIP_ID, "spring-7", "memory", "OutOfMemoryError", "out of memory", "2026-01-31T12:09:00.000Z"),
+        FailureSeen(
+            CLIP_ID,
+            "spring-7",
+            "memory",
+            "OutOfMemoryError",
+            "out of memory",
+            "2026-01-31T12:09:00.000Z",
+        ),
     ),
 )
 
@@ -44,7 +58,9 @@ def test_a_status_comes_back_as_it_was_written(store: Store) -> None:
 
 def test_a_later_status_stands_in_place_of_the_earlier(store: Store) -> None:
     write_status(store, STATUS)
-    later = dataclasses.replace(STATUS, num_committed=21, clips_per_hour=None, eta_s=None, in_flight=())
+    later = dataclasses.replace(
+        STATUS, num_committed=21, clips_per_hour=None, eta_s=None, in_flight=()
+    )
     write_status(store, later)
     assert read_status(store, STATUS.run_id) == later
 
@@ -69,12 +85,21 @@ def test_a_status_that_cannot_be_is_refused(field: str, value: object, message: 
 
 
 def test_a_state_that_is_not_known_is_refused(store: Store) -> None:
-    store.put(f"runs/{STATUS.run_id}/status.json", STATUS.to_json().replace(b'"rendering"', b'"asleep"'), "text/plain")
+    store.put(
+        f"runs/{STATUS.run_id}/status.json",
+        STATUS.to_json().replace(b'"rendering"', b'"asleep"'),
+        "text/plain",
+    )
     with pytest.raises(RecordError, match="state must be 'rendering' or"):
         read_status(store, STATUS.run_id)
 
 
 @pytest.mark.parametrize("kind", [RunStatus, ClipInFlight, FailureSeen, LeaseRecord, LeaseOwner])
 def test_every_field_is_documented(kind: type) -> None:
-    text = Path(__file__).parents[3].joinpath("docs", "operating.md").read_text(encoding="utf-8")
+    text = (
+        Path(__file__)
+        .parents[3]
+        .joinpath("docs", "how-to", "operating.md")
+        .read_text(encoding="utf-8")
+    )
     assert not {field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text}

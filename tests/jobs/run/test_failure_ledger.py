@@ -9,7 +9,13 @@ import pytest
 import jobs.run.failure_ledger
 from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError, StoreUnavailableError
-from jobs.records.commit import commit_record, quarantined_ids, read_failures, read_quarantine, upload_clip
+from jobs.records.commit import (
+    commit_record,
+    quarantined_ids,
+    read_failures,
+    read_quarantine,
+    upload_clip,
+)
 from jobs.run.failure_ledger import FailureLedger
 from jobs.schedule.retry import Quarantine, Retry
 from jobs.store.folder_store import FolderStore
@@ -22,7 +28,17 @@ ONE, BODY = spec("sunrise"), b"an mp4"
 
 
 def failed(attempt: int) -> ClipFailed:
-    return ClipFailed(ONE.clip_id, ONE.name, attempt, "worker", True, "WorkerLostError", "died", "", f"host:{attempt}")
+    return ClipFailed(
+        ONE.clip_id,
+        ONE.name,
+        attempt,
+        "worker",
+        True,
+        "WorkerLostError",
+        "died",
+        "",
+        f"host:{attempt}",
+    )
 
 
 class Away(FolderStore):

@@ -35,13 +35,19 @@ def test_a_clip_is_the_same_on_one_device_and_on_a_group_and_both_kinds_share_a_
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Both lie in a run with the other kind, so that neither kind waits for the other's places."""
-    guided: dict[str, object] = {"prompt": "a circle moving right", "negative_prompt": "red", "num_inference_steps": 3}
+    guided: dict[str, object] = {
+        "prompt": "a circle moving right",
+        "negative_prompt": "red",
+        "num_inference_steps": 3,
+    }
     plain: dict[str, object] = {"prompt": "a square", "num_inference_steps": 3, "seed": 1}
     pair = {"parallel": {"ulysses": 2}}
     assert run("render", write(tmp_path, [guided | pair, plain]), tmp_path / "grouped") == EXIT_OK
     assert "(group of 2: ulysses 2; pids " in capsys.readouterr().out
     assert run("render", write(tmp_path, [guided]), tmp_path / "single") == EXIT_OK
-    grouped, single = (open_store((tmp_path / name).as_uri(), StoreConfig()) for name in ("grouped", "single"))
+    grouped, single = (
+        open_store((tmp_path / name).as_uri(), StoreConfig()) for name in ("grouped", "single")
+    )
     (clip_id,) = committed_ids(single)
     by_group, by_one = read_record(grouped, clip_id), read_record(single, clip_id)
     assert by_group.sha256 == by_one.sha256
@@ -55,7 +61,9 @@ def test_a_group_that_no_machine_has_room_for_is_refused_before_anything_is_rend
     row: dict[str, object] = {"prompt": "a circle", "num_frames": 17, "parallel": {"ulysses": 4}}
     for command in ("plan", "render"):
         assert run(command, write(tmp_path, [row]), tmp_path / "out") == EXIT_REFUSED
-        assert "no place for a group of 4 ranks (ulysses 4), each of 1 CPU" in capsys.readouterr().err
+        assert (
+            "no place for a group of 4 ranks (ulysses 4), each of 1 CPU" in capsys.readouterr().err
+        )
     assert not (tmp_path / "out" / "runs").exists()
 
 

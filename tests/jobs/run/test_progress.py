@@ -34,7 +34,10 @@ def progress(
     clock = seconds(step_s)
     console = Console(file=file, force_terminal=is_terminal, width=60)
     made = RunProgress(
-        num_clips, console, lambda failure, decision: told.append((failure, decision)), monotonic=lambda: next(clock)
+        num_clips,
+        console,
+        lambda failure, decision: told.append((failure, decision)),
+        monotonic=lambda: next(clock),
     )
     return made, file, told
 
@@ -91,7 +94,9 @@ def test_a_log_says_every_minute_what_is_in_flight() -> None:
     one = spec("sunrise")
     follow.clip_started("host:1", Attempt(one))
     for _ in range(4):
-        follow.worker_heartbeat(WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000))
+        follow.worker_heartbeat(
+            WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000)
+        )
         follow.turn()
     lines = [line for line in file.getvalue().splitlines() if line.startswith("in flight: ")]
     assert lines

@@ -20,7 +20,9 @@ from tests.fakes.model import load_fake
 pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[3]
-ROWS: list[dict[str, object]] = [{"prompt": "sunrise", "seed": seed, "num_inference_steps": 1} for seed in range(3)]
+ROWS: list[dict[str, object]] = [
+    {"prompt": "sunrise", "seed": seed, "num_inference_steps": 1} for seed in range(3)
+]
 
 
 @pytest.fixture
@@ -106,12 +108,30 @@ def test_a_plan_of_half_a_run_resumes_with_the_other_half(
 def test_a_run_that_is_told_to_stop_exits_with_4_and_leaves_only_whole_clips(
     ray_cluster: LocalRay, tmp_path: Path
 ) -> None:
-    path = write(tmp_path, [{"prompt": "a circle", "seed": seed, "num_inference_steps": 30} for seed in range(60)])
+    path = write(
+        tmp_path,
+        [{"prompt": "a circle", "seed": seed, "num_inference_steps": 30} for seed in range(60)],
+    )
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "jobs", "render", str(path), "--model", "shapes-wan", "--output", out.as_uri()]
+    command = [
+        sys.executable,
+        "-m",
+        "jobs",
+        "render",
+        str(path),
+        "--model",
+        "shapes-wan",
+        "--output",
+        out.as_uri(),
+    ]
     environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
     driver = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 200
     while not committed_ids(opened(out)):

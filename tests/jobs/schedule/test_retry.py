@@ -12,16 +12,24 @@ def failure(
     attempt: int, failure_class: FailureClass, *, may_pass: bool = True, worker: str | None = None
 ) -> ClipFailed:
     label = worker or f"host:{attempt}"
-    return ClipFailed("0" * 32, "clip", attempt, failure_class, may_pass, "SomeError", "message", "", label)
+    return ClipFailed(
+        "0" * 32, "clip", attempt, failure_class, may_pass, "SomeError", "message", "", label
+    )
 
 
-@pytest.mark.parametrize(("failure_class", "budget"), [("worker", 3), ("stall", 2), ("memory", 2), ("clip", 2)])
+@pytest.mark.parametrize(
+    ("failure_class", "budget"), [("worker", 3), ("stall", 2), ("memory", 2), ("clip", 2)]
+)
 def test_a_failure_that_may_pass_is_tried_again_within_the_budget_of_its_class(
     failure_class: FailureClass, budget: int
 ) -> None:
-    failures = [failure(attempt, failure_class, worker="host:1") for attempt in range(1, budget + 1)]
+    failures = [
+        failure(attempt, failure_class, worker="host:1") for attempt in range(1, budget + 1)
+    ]
     for attempt in range(1, budget):
-        assert decide(failures[:attempt], POLICY) == Retry(attempt + 1, uses_exact_attention=failure_class == "clip")
+        assert decide(failures[:attempt], POLICY) == Retry(
+            attempt + 1, uses_exact_attention=failure_class == "clip"
+        )
     reason = f"{budget} failures of the class {failure_class}, of which {budget} are allowed"
     assert decide(failures, POLICY) == Quarantine(reason)
 
@@ -34,13 +42,15 @@ def test_a_clip_is_given_up_after_three_different_workers_whatever_each_died_of(
 
 def test_a_clip_that_was_no_picture_is_rendered_safely_from_then_on() -> None:
     assert decide([failure(1, "clip")], POLICY) == Retry(2, uses_exact_attention=True)
-    assert decide([failure(1, "clip", worker="a"), failure(2, "worker", worker="b")], POLICY) == Retry(
-        3, uses_exact_attention=True
-    )
+    assert decide(
+        [failure(1, "clip", worker="a"), failure(2, "worker", worker="b")], POLICY
+    ) == Retry(3, uses_exact_attention=True)
 
 
 def test_a_failure_that_does_not_pass_is_given_up_at_once() -> None:
-    assert decide([failure(1, "code", may_pass=False)], POLICY) == Quarantine("SomeError does not pass on a retry")
+    assert decide([failure(1, "code", may_pass=False)], POLICY) == Quarantine(
+        "SomeError does not pass on a retry"
+    )
 
 
 def test_no_clip_is_given_up_for_the_stores_sake() -> None:

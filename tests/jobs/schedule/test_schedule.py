@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import RetryPolicy, WorkerConfig
-from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError, StoreUnavailableError, TooManyFailuresError
+from jobs.errors import (
+    NoWorkersError,
+    StoppedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    TooManyFailuresError,
+)
 from jobs.schedule.events import (
     ClipEnded,
     Command,
@@ -58,7 +64,10 @@ def test_no_clip_is_lost_or_rendered_twice_whatever_happens(
     if night.halt is None:
         assert set(ended) == {one.clip_id for one in SPECS[:num_clips]}
     else:
-        assert isinstance(night.halt.error, NoWorkersError | StoppedError | StoreRefusedError | TooManyFailuresError)
+        assert isinstance(
+            night.halt.error,
+            NoWorkersError | StoppedError | StoreRefusedError | TooManyFailuresError,
+        )
         assert night.stop_at is not None or not isinstance(night.halt.error, StoppedError)
 
 
@@ -91,7 +100,11 @@ def test_one_worker_alone_is_emptied_for_a_clip_that_is_tried_again() -> None:
     commands = farm.fails(0, first, "clip")
     assert not started(commands)
     (again,) = started(farm.done(0, other.spec))
-    assert (again.attempt.spec, again.attempt.number, again.attempt.uses_exact_attention) == (first.spec, 2, True)
+    assert (again.attempt.spec, again.attempt.number, again.attempt.uses_exact_attention) == (
+        first.spec,
+        2,
+        True,
+    )
 
 
 def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
@@ -102,7 +115,12 @@ def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
     farm.after(WorkerLost(0, "killed"))
     farm.after(
         HeartbeatReceived(
-            1, heartbeat(progress(first, "upload", 1), progress(second, "upload", 1), progress(third, "denoise", 1))
+            1,
+            heartbeat(
+                progress(first, "upload", 1),
+                progress(second, "upload", 1),
+                progress(third, "denoise", 1),
+            ),
         )
     )
     assert not started(farm.after(Tick()))
@@ -122,7 +140,9 @@ def test_a_preemption_is_not_charged_to_a_clip() -> None:
     assert not any(start.attempt.is_suspect for start in again)
 
 
-def test_a_worker_that_fails_three_clips_in_a_row_is_set_aside_and_its_other_clips_are_not_charged() -> None:
+def test_a_worker_that_fails_three_clips_in_a_row_is_set_aside_and_its_other_clips_are_not_charged() -> (
+    None
+):
     farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=3)))
     clips = [start.attempt for start in farm.ready(0)]
     for attempt in clips[:2]:
@@ -153,7 +173,9 @@ def test_a_worker_that_ran_out_of_memory_is_replaced() -> None:
 
 
 def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
-    farm = Taking(with_retry(min_clips_to_stop=4, max_quarantined_share=0.5, max_failures_of_worker=99))
+    farm = Taking(
+        with_retry(min_clips_to_stop=4, max_quarantined_share=0.5, max_failures_of_worker=99)
+    )
     running, commands = deque(farm.ready(0)), list[Command]()
     for number in range(4):
         attempt = running.popleft().attempt
@@ -176,7 +198,9 @@ def test_a_run_that_gives_up_more_clips_than_allowed_stops() -> None:
 
 
 def test_a_node_whose_clips_pass_elsewhere_is_kept_off() -> None:
-    config = replace(with_retry(max_losses_of_node=2), workers=WorkerConfig(recycle_after_clips=None))
+    config = replace(
+        with_retry(max_losses_of_node=2), workers=WorkerConfig(recycle_after_clips=None)
+    )
     farm = Taking(config, num_workers=2)
     running = deque(farm.ready(0, "good"))
     bad = 1
@@ -230,7 +254,9 @@ def test_a_node_that_is_taken_away_gets_no_more_clips_and_its_worker_ends_what_i
 # stalls
 
 
-def heartbeat(*clips: object, memory_bytes: int = 1_000, is_draining: bool = False) -> WorkerHeartbeat:
+def heartbeat(
+    *clips: object, memory_bytes: int = 1_000, is_draining: bool = False
+) -> WorkerHeartbeat:
     return WorkerHeartbeat(tuple(clips), memory_bytes, is_draining)  # pyright: ignore[reportArgumentType]
 
 
@@ -238,15 +264,22 @@ def test_a_clip_that_stands_still_is_charged_and_the_others_of_its_worker_are_no
     farm = Taking()
     first, second, third = (start.attempt.spec for start in farm.ready(0))
     calm = farm.after(
-        HeartbeatReceived(0, heartbeat(progress(first, "denoise", 99, 1), progress(second, "queue", 500)))
+        HeartbeatReceived(
+            0, heartbeat(progress(first, "denoise", 99, 1), progress(second, "queue", 500))
+        )
     )
     assert not of_type(calm, StopWorker)
     commands = farm.after(
-        HeartbeatReceived(0, heartbeat(progress(first, "denoise", 101, 1), progress(second, "queue", 500)))
+        HeartbeatReceived(
+            0, heartbeat(progress(first, "denoise", 101, 1), progress(second, "queue", 500))
+        )
     )
     (report,) = of_type(commands, ReportFailure)
     assert (report.failed.clip_id, report.failed.failure_class) == (first.clip_id, "stall")
-    assert "no progress in denoise after step 1 for 101 s, where 100 s are allowed" in report.failed.message
+    assert (
+        "no progress in denoise after step 1 for 101 s, where 100 s are allowed"
+        in report.failed.message
+    )
     assert of_type(commands, StopWorker)
     charged = {start.attempt.spec.clip_id for start in farm.ready(1) if start.attempt.is_suspect}
     assert charged <= {first.clip_id}
@@ -256,28 +289,49 @@ def test_a_clip_that_stands_still_is_charged_and_the_others_of_its_worker_are_no
 def test_a_deadline_is_learnt_from_the_slowest_step_that_was_measured() -> None:
     farm = Taking()
     first, second, _ = (start.attempt.spec for start in farm.ready(0))
-    steps = tuple(StageTiming("denoise", 0.0, seconds, step) for step, seconds in enumerate((11.0, 20.0, 12.0)))
+    steps = tuple(
+        StageTiming("denoise", 0.0, seconds, step)
+        for step, seconds in enumerate((11.0, 20.0, 12.0))
+    )
     farm.after(ClipEnded(0, ClipDone(first.clip_id, first.name, "", 1, steps)))
-    assert not of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 59, 1)))), StopWorker)
-    assert of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 61, 1)))), StopWorker)
+    assert not of_type(
+        farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 59, 1)))), StopWorker
+    )
+    assert of_type(
+        farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 61, 1)))), StopWorker
+    )
 
 
 def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_measured() -> None:
     farm = Taking(num_workers=2)
     done = farm.ready(0)[0].attempt.spec
     cold = farm.ready(1)[0].attempt.spec
-    farm.after(ClipEnded(0, ClipDone(done.clip_id, done.name, "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))))
-    assert not of_type(farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker)
-    assert of_type(farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 101, 0)))), StopWorker)
+    farm.after(
+        ClipEnded(
+            0, ClipDone(done.clip_id, done.name, "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))
+        )
+    )
+    assert not of_type(
+        farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker
+    )
+    assert of_type(
+        farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 101, 0)))), StopWorker
+    )
 
 
 def test_a_worker_that_only_uploaded_what_lay_encoded_is_still_new() -> None:
     farm = Taking(num_workers=2)
     measured = farm.ready(0)[0].attempt.spec
-    farm.after(ClipEnded(0, ClipDone(measured.clip_id, "", "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))))
+    farm.after(
+        ClipEnded(0, ClipDone(measured.clip_id, "", "", 1, (StageTiming("denoise", 0.0, 1.0, 0),)))
+    )
     uploaded, cold, _ = (start.attempt.spec for start in farm.ready(1))
-    farm.after(ClipEnded(1, ClipDone(uploaded.clip_id, "", "", 1, (StageTiming("upload", 0.0, 1.0),))))
-    assert not of_type(farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker)
+    farm.after(
+        ClipEnded(1, ClipDone(uploaded.clip_id, "", "", 1, (StageTiming("upload", 0.0, 1.0),)))
+    )
+    assert not of_type(
+        farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker
+    )
 
 
 def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
@@ -286,16 +340,24 @@ def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
     for seconds in (20.0, 20.0, 2_000.0, 20.0):
         one = running.popleft().attempt.spec
         timings = (StageTiming("denoise", 0.0, seconds, 0),)
-        running.extend(started(farm.after(ClipEnded(0, ClipDone(one.clip_id, one.name, "", 1, timings)))))
+        running.extend(
+            started(farm.after(ClipEnded(0, ClipDone(one.clip_id, one.name, "", 1, timings))))
+        )
     one = running.popleft().attempt.spec
-    assert of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(one, "denoise", 61, 1)))), StopWorker)
+    assert of_type(
+        farm.after(HeartbeatReceived(0, heartbeat(progress(one, "denoise", 61, 1)))), StopWorker
+    )
 
 
 @pytest.mark.parametrize("stage", ["upload", "lookup"])
-def test_a_worker_that_hangs_at_the_store_is_replaced_after_very_long_and_no_clip_is_charged(stage: Stage) -> None:
+def test_a_worker_that_hangs_at_the_store_is_replaced_after_very_long_and_no_clip_is_charged(
+    stage: Stage,
+) -> None:
     farm = Taking()
     first = farm.ready(0)[0].attempt.spec
-    assert not of_type(farm.after(HeartbeatReceived(0, heartbeat(progress(first, stage, 3_599)))), StopWorker)
+    assert not of_type(
+        farm.after(HeartbeatReceived(0, heartbeat(progress(first, stage, 3_599)))), StopWorker
+    )
     commands = farm.after(HeartbeatReceived(0, heartbeat(progress(first, stage, 3_601))))
     assert of_type(commands, StopWorker)
     assert not of_type(commands, ReportFailure)
@@ -310,7 +372,12 @@ def test_a_worker_without_a_word_is_killed_and_what_it_computed_is_charged() -> 
     first, second, third = (start.attempt.spec for start in farm.ready(0))
     farm.after(
         HeartbeatReceived(
-            0, heartbeat(progress(first, "upload", 1), progress(second, "decode", 1), progress(third, "queue", 1))
+            0,
+            heartbeat(
+                progress(first, "upload", 1),
+                progress(second, "decode", 1),
+                progress(third, "queue", 1),
+            ),
         )
     )
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
@@ -325,7 +392,11 @@ def test_a_clip_that_was_only_waiting_is_charged_the_second_time_that_its_worker
     farm = Taking()
     poison = farm.ready(0)[1].attempt.spec
     for worker in (0, 1):
-        others = [one.spec for one in farm.schedule._pool.workers[worker].attempts.values() if one.spec != poison]
+        others = [
+            one.spec
+            for one in farm.schedule._pool.workers[worker].attempts.values()
+            if one.spec != poison
+        ]
         said = heartbeat(progress(others[0], "denoise", 1, 1), progress(poison, "queue", 1))
         farm.after(HeartbeatReceived(worker, said))
         charged = charged_by(farm.after(WorkerLost(worker, "killed")))
@@ -345,14 +416,20 @@ def test_where_nothing_is_known_every_clip_of_a_dead_worker_is_charged() -> None
     assert charged_by(farm.after(WorkerLost(0, "killed"))) == clips
 
 
-def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_and_goes_where_it_lies() -> None:
+def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_and_goes_where_it_lies() -> (
+    None
+):
     farm = Taking(num_workers=2)
     farm.ready(0, "node-a")
     (first, *_) = (start.attempt.spec for start in farm.ready(1, "node-b"))
     farm.after(HeartbeatReceived(1, heartbeat(progress(first, "upload", 1))))
     commands = farm.after(WorkerLost(1, "killed"))
-    assert first.clip_id not in [report.failed.clip_id for report in of_type(commands, ReportFailure)]
-    assert first not in [start.attempt.spec for start in started(commands)], "it does not wait for its machine"
+    assert first.clip_id not in [
+        report.failed.clip_id for report in of_type(commands, ReportFailure)
+    ]
+    assert first not in [start.attempt.spec for start in started(commands)], (
+        "it does not wait for its machine"
+    )
     assert first in [start.attempt.spec for start in farm.ready(2, "node-b")]
 
 
@@ -363,7 +440,9 @@ def test_time_that_the_driver_slept_through_is_held_against_no_worker() -> None:
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
 
 
-def test_time_that_the_driver_slept_through_is_held_against_no_store_and_no_loading_worker() -> None:
+def test_time_that_the_driver_slept_through_is_held_against_no_store_and_no_loading_worker() -> (
+    None
+):
     farm = Taking(with_retry(max_outage_s=100), num_workers=2)
     attempt = farm.ready(0)[0].attempt
     farm.fails(0, attempt, "store")
@@ -395,7 +474,9 @@ def test_a_worker_whose_memory_grew_is_replaced() -> None:
     assert stop.message == "recycled: its memory grew by 2.0 GiB"
 
 
-def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_clips_fault() -> None:
+def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_clips_fault() -> (
+    None
+):
     farm = Taking()
     first = farm.ready(0)
     farm.after(HeartbeatReceived(0, heartbeat(is_draining=True)))
@@ -404,7 +485,9 @@ def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_
     assert not of_type(commands, ReportFailure)
 
 
-def test_a_run_that_is_told_to_stop_starts_nothing_and_waits_for_what_is_in_flight_but_not_for_long() -> None:
+def test_a_run_that_is_told_to_stop_starts_nothing_and_waits_for_what_is_in_flight_but_not_for_long() -> (
+    None
+):
     farm = Taking()
     first = farm.ready(0)
     assert not of_type(farm.after(StopRequested("by SIGTERM")), Halt)
@@ -426,7 +509,9 @@ def test_a_run_that_is_told_to_stop_ends_at_once_when_nothing_is_in_flight() -> 
 # the store
 
 
-def test_a_clip_that_the_store_refuses_for_now_waits_and_goes_to_the_machine_that_has_it_encoded() -> None:
+def test_a_clip_that_the_store_refuses_for_now_waits_and_goes_to_the_machine_that_has_it_encoded() -> (
+    None
+):
     farm = Taking(num_workers=2)
     first = farm.ready(0, "node-a")[0].attempt
     commands = farm.fails(0, first, "store")
@@ -457,7 +542,9 @@ def test_a_store_that_takes_nothing_for_long_stops_the_run_and_gives_no_clip_up(
     attempt = farm.ready(0)[0].attempt
     for _ in range(100):
         commands = farm.fails(0, attempt, "store")
-        assert not any(isinstance(report.decision, Quarantine) for report in of_type(commands, ReportFailure))
+        assert not any(
+            isinstance(report.decision, Quarantine) for report in of_type(commands, ReportFailure)
+        )
         while not of_type(commands, Halt) and not started(commands):
             commands = farm.after(Tick(), later_s=1)
         if halts := of_type(commands, Halt):
@@ -506,7 +593,11 @@ def test_a_long_clip_after_a_hiccup_of_the_store_is_no_outage() -> None:
     farm.after(HeartbeatReceived(0, heartbeat(progress(again.attempt.spec, "denoise", 0, 0))))
     for _ in range(15):
         assert not of_type(
-            farm.after(HeartbeatReceived(0, heartbeat(progress(again.attempt.spec, "denoise", 0, 0))), later_s=9), Halt
+            farm.after(
+                HeartbeatReceived(0, heartbeat(progress(again.attempt.spec, "denoise", 0, 0))),
+                later_s=9,
+            ),
+            Halt,
         )
     assert not of_type(farm.fails(0, second, "store"), Halt)
     assert third.spec.clip_id in farm.schedule._pool.workers[0].attempts
@@ -536,7 +627,9 @@ def test_a_clip_that_is_rendered_anew_is_pinned_to_no_machine_any_more() -> None
     farm.fails(0, attempt, "store")
     (again,) = started(farm.after(Tick(), later_s=2))
     assert again.attempt.node == "node-a"
-    farm.after(HeartbeatReceived(0, heartbeat(progress(attempt.spec, "denoise", 1, 1))))  # what lay there was damaged
+    farm.after(
+        HeartbeatReceived(0, heartbeat(progress(attempt.spec, "denoise", 1, 1)))
+    )  # what lay there was damaged
     farm.after(WorkerLost(0, "killed"))
     assert [one.node for one in farm.schedule._waiting if one.spec == attempt.spec] == [None]
 
@@ -555,7 +648,9 @@ def test_a_store_that_hangs_ends_the_run_in_the_end() -> None:
     farm, commands = Taking(with_retry(max_outage_s=10)), list[Command]()
     for worker in range(2):
         first = farm.ready(worker)[0].attempt.spec
-        commands = farm.after(HeartbeatReceived(worker, heartbeat(progress(first, "lookup", 3_601))))
+        commands = farm.after(
+            HeartbeatReceived(worker, heartbeat(progress(first, "lookup", 3_601)))
+        )
         assert of_type(commands, StopWorker)
         farm.after(Tick(), later_s=9)
         farm.after(Tick(), later_s=9)
@@ -608,7 +703,10 @@ def test_a_worker_whose_device_failed_is_replaced_and_its_other_clips_are_not_ch
     farm = Taking()
     first, *_ = (start.attempt for start in farm.ready(0))
     commands = farm.fails(0, first, "worker")
-    assert StopWorker(0, "replaced, since its device or its machine failed", may_return=True) in commands
+    assert (
+        StopWorker(0, "replaced, since its device or its machine failed", may_return=True)
+        in commands
+    )
     assert len(of_type(commands, ReportFailure)) == 1
 
 
@@ -633,8 +731,12 @@ def test_a_worker_on_several_machines_is_replaced_when_any_of_them_is_taken_away
 
 def test_each_machine_of_a_worker_is_blamed_for_its_loss_once_the_clip_passed_elsewhere() -> None:
     farm = Taking(with_retry(max_losses_of_node=1))
-    (first, *_) = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
-    farm.after(HeartbeatReceived(0, WorkerHeartbeat((progress(first.attempt.spec, "denoise", 1),), 1_000)))
+    (first, *_) = started(
+        farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]})))
+    )
+    farm.after(
+        HeartbeatReceived(0, WorkerHeartbeat((progress(first.attempt.spec, "denoise", 1),), 1_000))
+    )
     farm.after(WorkerLost(0, "killed"))
     farm.ready(1, NODES[2])
     farm.done(1, first.attempt.spec)

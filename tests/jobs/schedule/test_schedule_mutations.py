@@ -24,7 +24,11 @@ MISTAKES = {
         "self._waiting.append(replace(attempt, number=attempt.number + 1, num_bystander_losses=num_bystander_losses))",
         "pass",
     ),
-    "a stall is charged to all clips of the worker": ("Schedule", "if clip_id not in charged:", "if False:"),
+    "a stall is charged to all clips of the worker": (
+        "Schedule",
+        "if clip_id not in charged:",
+        "if False:",
+    ),
     "a preemption is charged": (
         "Schedule",
         "is_charged = not (is_preempted or workers[number].is_draining)",
@@ -46,14 +50,22 @@ MISTAKES = {
         "pass",
     ),
     "a run goes on after its end": ("Schedule", "if isinstance(command, Halt):", "if False:"),
-    "a run that is told to stop goes on": ("Schedule", "if self.is_finished or self._stop:", "if self.is_finished:"),
+    "a run that is told to stop goes on": (
+        "Schedule",
+        "if self.is_finished or self._stop:",
+        "if self.is_finished:",
+    ),
     "a clip that hangs is left alone": ("Schedule", "if stalls:", "if False:"),
     "a worker without a word is left alone": (
         "Schedule",
         "worker.is_ready and silent_s > self._config.stall.heartbeat_timeout_s",
         "False",
     ),
-    "a worker that is told to end gets more": ("Schedule", "if heartbeat.is_draining:", "if False:"),
+    "a worker that is told to end gets more": (
+        "Schedule",
+        "if heartbeat.is_draining:",
+        "if False:",
+    ),
     "a worker is replaced with clips in its hands": (
         "Schedule",
         "worker.retires is not None and not worker.attempts",
@@ -75,13 +87,21 @@ MISTAKES = {
         "if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):",
         "if False:",
     ),
-    "a worker holds more than it has room for": ("Places", "len(worker.attempts) < self._room", "True"),
+    "a worker holds more than it has room for": (
+        "Places",
+        "len(worker.attempts) < self._room",
+        "True",
+    ),
     "a clip is given up for the store's sake": (
         "decide",
         'if last.failure_class == "store":',
         'if last.failure_class == "store" and not last.may_pass_on_retry:',
     ),
-    "a clip is tried once more than its budget": ("decide", "num_alike >= (budget", "num_alike > (budget"),
+    "a clip is tried once more than its budget": (
+        "decide",
+        "num_alike >= (budget",
+        "num_alike > (budget",
+    ),
     "what was no picture is rendered as before": (
         "decide",
         'uses_exact_attention=any(failed.failure_class == "clip" for failed in failures)',
@@ -100,7 +120,9 @@ def plant(monkeypatch: pytest.MonkeyPatch, name: str, right: str, wrong: str) ->
     }
     home, user = homes[name]
     source = inspect.getsource(getattr(home, name))
-    assert source.count(right) == 1, f"{right!r} is not in {name} just once; the mistake has to follow the code"
+    assert source.count(right) == 1, (
+        f"{right!r} is not in {name} just once; the mistake has to follow the code"
+    )
     namespace = dict(vars(home))
     exec(compile(source.replace(right, wrong), f"<{name} with a mistake>", "exec"), namespace)
     monkeypatch.setattr(user, name, namespace[name])

@@ -1,4 +1,4 @@
-"""The policies of docs/security.md, enforced by the real server: they are enough, and nothing in them is superfluous.
+"""The policies of docs/explanation/security.md, enforced by the real server: they are enough, and nothing in them is superfluous.
 
 The server knows no policies of identities from a file, but policies of buckets, with the same syntax and a `Principal`
 besides: identities that may do nothing by themselves are given the documented statements there.
@@ -46,7 +46,7 @@ from tests.builders.specs import setup_for, spec
 
 pytestmark = pytest.mark.s3
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "explanation" / "security.md"
 OUTPUT = "s3://renders/spring"
 FAST = StoreConfig(max_attempts=2, connect_timeout_s=2, read_timeout_s=20)
 REFUSED = r"the store answers AccessDenied; allow these credentials s3:ListBucket"
@@ -58,7 +58,9 @@ Statement = dict[str, Any]
 
 def documented(heading: str) -> list[Statement]:
     """The statements of the policy under a heading of the document."""
-    found = re.search(rf"^### {heading}\n.*?```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    found = re.search(
+        rf"^### {heading}\n.*?```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
+    )
     assert found, heading
     return json.loads(found[1])["Statement"]
 
@@ -69,7 +71,12 @@ def listed(value: str | list[str]) -> list[str]:
 
 def grants(statements: list[Statement]) -> set[tuple[str, str]]:
     """Every pair of an action and a resource."""
-    return {(action, on) for one in statements for action in listed(one["Action"]) for on in listed(one["Resource"])}
+    return {
+        (action, on)
+        for one in statements
+        for action in listed(one["Action"])
+        for on in listed(one["Resource"])
+    }
 
 
 def without(statements: list[Statement], grant: tuple[str, str]) -> list[Statement]:
@@ -97,7 +104,9 @@ POLICIES = {
 
 def client(server: LocalS3, identity: Identity) -> Any:
     return boto3.Session(identity.access_key, identity.secret_key, region_name=REGION).client(
-        "s3", endpoint_url=server.endpoint_url, config=Config(s3={"addressing_style": "path"}, proxies={})
+        "s3",
+        endpoint_url=server.endpoint_url,
+        config=Config(s3={"addressing_style": "path"}, proxies={}),
     )
 
 
@@ -108,7 +117,11 @@ def server() -> Iterator[LocalS3]:
         administrator = client(started, started.administrator)
         administrator.create_bucket(Bucket="others")
         statements = [
-            {**one, "Sid": f"{name}{number}", "Principal": {"AWS": f"arn:aws:iam::000000000000:user/{name}"}}
+            {
+                **one,
+                "Sid": f"{name}{number}",
+                "Principal": {"AWS": f"arn:aws:iam::000000000000:user/{name}"},
+            }
             for name, policy in POLICIES.items()
             for number, one in enumerate(policy)
         ]
@@ -131,7 +144,9 @@ def may_list(one: Any) -> bool:
 
 
 @pytest.fixture
-def become(server: LocalS3, no_aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def become(
+    server: LocalS3, no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], None]:
     """Puts an identity's credentials into the environment; `administrator` may do everything."""
 
     def put(name: str) -> None:
@@ -166,7 +181,9 @@ def render(store: Store, folder: Path, seed: int) -> list[ClipDone]:
 
 
 def failure(prompt: str, seed: int) -> ClipFailed:
-    return ClipFailed(spec(prompt, seed).clip_id, "bad", 1, "code", False, "FakeError", "no", "Traceback", "w", ())
+    return ClipFailed(
+        spec(prompt, seed).clip_id, "bad", 1, "code", False, "FakeError", "no", "Traceback", "w", ()
+    )
 
 
 def quarantined(seed: int) -> QuarantineRecord:
@@ -200,7 +217,9 @@ def everything(store: Store, folder: Path, seed: int) -> None:
     hold_a_lease(store)
 
 
-def test_the_policy_for_rendering_is_enough(become: Callable[[str], None], server: LocalS3, tmp_path: Path) -> None:
+def test_the_policy_for_rendering_is_enough(
+    become: Callable[[str], None], server: LocalS3, tmp_path: Path
+) -> None:
     become("renderer")
     store = open_store(OUTPUT, FAST)
     everything(store, tmp_path, 0)
@@ -210,7 +229,9 @@ def test_the_policy_for_rendering_is_enough(become: Callable[[str], None], serve
     assert not [key for key in objects(server) if "access-check" in key or "quarantine" in key]
 
 
-@pytest.mark.parametrize("name", LACKING, ids=[f"{action} on {resource}" for action, resource in LACKING.values()])
+@pytest.mark.parametrize(
+    "name", LACKING, ids=[f"{action} on {resource}" for action, resource in LACKING.values()]
+)
 def test_no_grant_of_the_policy_for_rendering_is_superfluous(
     become: Callable[[str], None], tmp_path: Path, name: str
 ) -> None:
@@ -222,7 +243,9 @@ def test_no_grant_of_the_policy_for_rendering_is_superfluous(
 @pytest.mark.parametrize(
     "output", ["s3://renders", "s3://renders/spring2", "s3://renders/summer", "s3://others/spring"]
 )
-def test_nothing_outside_the_prefix_can_be_touched(become: Callable[[str], None], server: LocalS3, output: str) -> None:
+def test_nothing_outside_the_prefix_can_be_touched(
+    become: Callable[[str], None], server: LocalS3, output: str
+) -> None:
     become("administrator")
     open_store(output, FAST).put("records/x.json", b"theirs", "application/json")
     become("renderer")
@@ -245,7 +268,9 @@ def test_nothing_outside_the_prefix_can_be_touched(become: Callable[[str], None]
 
 
 @pytest.mark.parametrize("name", ["renderer", "cleaner"])
-def test_who_renders_or_cleans_up_can_remove_no_record(become: Callable[[str], None], name: str) -> None:
+def test_who_renders_or_cleans_up_can_remove_no_record(
+    become: Callable[[str], None], name: str
+) -> None:
     become(name)
     store = open_store(OUTPUT, FAST)
     store.put(record_key("0" * 32), b"{}", "application/json")
@@ -254,9 +279,15 @@ def test_who_renders_or_cleans_up_can_remove_no_record(become: Callable[[str], N
     assert store.exists(record_key("0" * 32))
 
 
-def test_only_who_cleans_up_can_remove_clips_and_latents(become: Callable[[str], None], tmp_path: Path) -> None:
+def test_only_who_cleans_up_can_remove_clips_and_latents(
+    become: Callable[[str], None], tmp_path: Path
+) -> None:
     clip_id, later = "1" * 32, time.time() + 3600
-    left_over = {f"clips/{clip_id}/{'0' * 16}.mp4", latents_key(clip_id, "run-1", 1), f"access-check-{'0' * 16}"}
+    left_over = {
+        f"clips/{clip_id}/{'0' * 16}.mp4",
+        latents_key(clip_id, "run-1", 1),
+        f"access-check-{'0' * 16}",
+    }
     become("renderer")
     store = open_store(OUTPUT, FAST)
     (done, _) = render(store, tmp_path, 200)
@@ -276,7 +307,9 @@ def test_only_who_cleans_up_can_remove_clips_and_latents(become: Callable[[str],
     assert store.exists(read_record(store, done.clip_id).key)
 
 
-def test_who_may_read_reads_and_changes_nothing(become: Callable[[str], None], server: LocalS3, tmp_path: Path) -> None:
+def test_who_may_read_reads_and_changes_nothing(
+    become: Callable[[str], None], server: LocalS3, tmp_path: Path
+) -> None:
     become("renderer")
     render(open_store(OUTPUT, FAST), tmp_path, 100)
     before = objects(server)
@@ -301,7 +334,11 @@ def test_who_may_read_reads_and_changes_nothing(become: Callable[[str], None], s
 
 @pytest.mark.parametrize("right", ["s3:ListBucket", "s3:PutObject", "s3:GetObject"])
 def test_a_driver_that_lacks_a_right_is_refused_before_anything_is_rendered(
-    become: Callable[[str], None], server: LocalS3, tmp_path: Path, capsys: pytest.CaptureFixture[str], right: str
+    become: Callable[[str], None],
+    server: LocalS3,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    right: str,
 ) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text("model: shapes-wan\nclips: [{prompt: a circle moving right}]\n")

@@ -78,7 +78,9 @@ def test_put_replaces(store: Store) -> None:
 
 
 def test_a_file_is_put_whole(store: Store, tmp_path: Path) -> None:
-    content = bytes(range(256)) * 50_000  # 12.8 MB, above the size at which others begin multipart uploads
+    content = (
+        bytes(range(256)) * 50_000
+    )  # 12.8 MB, above the size at which others begin multipart uploads
     (tmp_path / "clip.mp4").write_bytes(content)
     store.put("clips/a/b.mp4", tmp_path / "clip.mp4", "video/mp4")
     assert hashlib.sha256(store.get("clips/a/b.mp4")).digest() == hashlib.sha256(content).digest()
@@ -149,7 +151,10 @@ def test_a_listing_says_how_large_and_how_old_an_object_is(store: Store) -> None
     store.put("clips/a.mp4", b"12345", TEXT)
     store.put_if_absent("records/a.json", b"", TEXT)
     found = {entry.key: entry for entry in store.entries("")}
-    assert {key: entry.num_bytes for key, entry in found.items()} == {"clips/a.mp4": 5, "records/a.json": 0}
+    assert {key: entry.num_bytes for key, entry in found.items()} == {
+        "clips/a.mp4": 5,
+        "records/a.json": 0,
+    }
     for entry in found.values():
         assert before - 2 < entry.modified_at < time.time() + 2
 
@@ -181,7 +186,11 @@ def test_listing_streams(store: Store) -> None:
     "key", ["", "/a", "a/", "a//b", "../a", "a/../b", "./a", ".a", "a\0", "a b", "ü", "a\\b", "a\n"]
 )
 def test_a_key_that_could_leave_the_store_is_refused(store: Store, key: str) -> None:
-    for act in (lambda: store.put(key, b"", TEXT), lambda: store.get(key), lambda: store.exists(key)):
+    for act in (
+        lambda: store.put(key, b"", TEXT),
+        lambda: store.get(key),
+        lambda: store.exists(key),
+    ):
         with pytest.raises(StoreRefusedError, match="is no key"):
             act()
     with pytest.raises(StoreRefusedError, match="is no key"):
@@ -229,7 +238,11 @@ def test_a_link_does_not_lead_out_of_a_folder(folder: Store, tmp_path: Path, ins
     (outside / "a").write_bytes(b"secret")
     (tmp_path / "store" / "link").symlink_to(outside)
     (tmp_path / "store" / "file").symlink_to(outside / "a")
-    for act in (lambda: folder.put(inside, b"", TEXT), lambda: folder.get(inside), lambda: folder.exists(inside)):
+    for act in (
+        lambda: folder.put(inside, b"", TEXT),
+        lambda: folder.get(inside),
+        lambda: folder.exists(inside),
+    ):
         with pytest.raises(StoreRefusedError, match="symbolic link"):
             act()
     with pytest.raises(StoreRefusedError, match="symbolic link"):
@@ -257,7 +270,9 @@ def test_a_folder_with_blanks_and_other_letters_is_found_again(tmp_path: Path) -
 @pytest.mark.s3
 def test_the_content_type_is_kept(s3: S3Store) -> None:
     s3.put("clip.mp4", b"x", "video/mp4")
-    assert s3._connection.client.head_object(**s3._address("clip.mp4"))["ContentType"] == "video/mp4"
+    assert (
+        s3._connection.client.head_object(**s3._address("clip.mp4"))["ContentType"] == "video/mp4"
+    )
 
 
 @pytest.mark.s3
@@ -308,7 +323,9 @@ def test_no_credentials_at_all_are_refused_before_any_request(
         open_store("s3://renders/x", FAST).check_access()
 
 
-def test_an_unknown_profile_is_refused(no_aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_profile_is_refused(
+    no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(StoreRefusedError, match="no usable credentials"):
         open_store("s3://renders/x", FAST)
@@ -325,12 +342,16 @@ def test_a_bad_endpoint_is_refused_without_its_password(
 
 
 @pytest.mark.s3
-def test_who_may_only_read_is_told_what_to_allow(s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_only_read_is_told_what_to_allow(
+    s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in s3_environment.environment(s3_environment.others[0]).items():
         monkeypatch.setenv(name, value)
     store = open_store("s3://renders/x", FAST)
     assert not list(store.keys(""))
-    with pytest.raises(StoreRefusedError, match=r"AccessDenied; allow these credentials .*s3:PutObject"):
+    with pytest.raises(
+        StoreRefusedError, match=r"AccessDenied; allow these credentials .*s3:PutObject"
+    ):
         store.check_access()
 
 
@@ -344,7 +365,9 @@ def test_a_missing_bucket_is_named_by_every_request(s3_environment: LocalS3) -> 
         lambda: store.exists("a"),
         lambda: list(store.keys("")),
     ):
-        with pytest.raises(StoreRefusedError, match=r"s3://no-such-bucket.*NoSuchBucket; create the bucket"):
+        with pytest.raises(
+            StoreRefusedError, match=r"s3://no-such-bucket.*NoSuchBucket; create the bucket"
+        ):
             act()
 
 
@@ -353,10 +376,16 @@ def test_a_server_that_is_down_is_unavailable_and_may_be_tried_again(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim")
-    config = StoreConfig(endpoint_url=f"http://127.0.0.1:{free_ports(1)[0]}", region="us-east-1", max_attempts=2)
+    config = StoreConfig(
+        endpoint_url=f"http://127.0.0.1:{free_ports(1)[0]}", region="us-east-1", max_attempts=2
+    )
     store = open_store("s3://renders/x", config)
     started = time.monotonic()
-    for act in (lambda: store.put("a", b"", TEXT), lambda: store.get("a"), lambda: list(store.keys(""))):
+    for act in (
+        lambda: store.put("a", b"", TEXT),
+        lambda: store.get("a"),
+        lambda: list(store.keys("")),
+    ):
         with pytest.raises(StoreUnavailableError, match="no answer from the endpoint") as caught:
             act()
         assert "geheim" not in str(caught.value)
@@ -434,7 +463,9 @@ def test_a_uri_is_read(uri: str, canonical: str) -> None:
         ("file:///data/out?x", "without query"),
     ],
 )
-def test_a_uri_that_is_no_output_is_refused_saying_what_was_expected(uri: str, expected: str) -> None:
+def test_a_uri_that_is_no_output_is_refused_saying_what_was_expected(
+    uri: str, expected: str
+) -> None:
     with pytest.raises(OutputUriError) as caught:
         open_store(uri, FAST)
     assert expected in str(caught.value)
@@ -460,7 +491,9 @@ def test_the_server_listens_on_loopback_alone(s3_server: LocalS3) -> None:
     }
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     rows6 = [line.split() for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]]
-    listening = [row[1].split(":")[0] for row in rows + rows6 if row[3] == "0A" and row[9] in inodes]
+    listening = [
+        row[1].split(":")[0] for row in rows + rows6 if row[3] == "0A" and row[9] in inodes
+    ]
     assert set(listening) == {"0100007F"}
 
 

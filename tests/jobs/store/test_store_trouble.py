@@ -23,7 +23,12 @@ from infra.local.faulty_proxy import FaultyProxy
 from infra.local.proxy_faults import Faults
 from infra.local.s3_server import LocalS3
 from jobs.config import StoreConfig
-from jobs.errors import CredentialsExpiredError, ObjectExistsError, StoreRefusedError, StoreUnavailableError
+from jobs.errors import (
+    CredentialsExpiredError,
+    ObjectExistsError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from jobs.records.commit import upload_clip
 from jobs.store.s3_credentials import Connection, RotatingConnection
 from jobs.store.s3_errors import EXPIRED_CODES, s3_errors
@@ -47,7 +52,9 @@ def answer(status: int, code: str = "") -> Callable[..., AWSResponse]:
     body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
 
     def hook(request: Any, **_: object) -> AWSResponse:
-        return AWSResponse(request.url, status, {"content-type": "application/xml"}, RawAnswer(body))
+        return AWSResponse(
+            request.url, status, {"content-type": "application/xml"}, RawAnswer(body)
+        )
 
     return hook
 
@@ -80,7 +87,9 @@ def s3(s3_environment: LocalS3) -> S3Store:
 
 
 @pytest.fixture
-def credentials_file(s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def credentials_file(
+    s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Path:
     """A shared credentials file, the only place where boto3 finds any; its keys are stale."""
     path = tmp_path / "credentials"
     write_credentials(path, STALE_KEY, "stale")
@@ -91,7 +100,9 @@ def credentials_file(s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, t
 
 
 def write_credentials(path: Path, access_key: str, secret_key: str) -> None:
-    path.write_text(f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n")
+    path.write_text(
+        f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
+    )
 
 
 def opened_with_stale_keys() -> S3Store:
@@ -140,7 +151,9 @@ def test_rotated_credentials_are_picked_up_by_any_request(
 
 
 @pytest.mark.s3
-def test_a_secret_that_was_wrong_is_looked_up_again(s3_environment: LocalS3, credentials_file: Path) -> None:
+def test_a_secret_that_was_wrong_is_looked_up_again(
+    s3_environment: LocalS3, credentials_file: Path
+) -> None:
     write_credentials(credentials_file, s3_environment.access_key, "wrong")
     store = open_store(f"s3://renders/{uuid.uuid4().hex}", FAST)
     with pytest.raises(StoreRefusedError, match="SignatureDoesNotMatch"):
@@ -182,7 +195,10 @@ def test_a_credentials_file_that_is_being_rewritten_is_waited_for(
 ) -> None:
     store = opened_with_stale_keys()
     credentials_file.write_text(half)
-    with hooked(store, "before-send.s3", answer(400, "ExpiredToken")), pytest.raises(CredentialsExpiredError):
+    with (
+        hooked(store, "before-send.s3", answer(400, "ExpiredToken")),
+        pytest.raises(CredentialsExpiredError),
+    ):
         store.put("a", b"x", TEXT)
     write_credentials(credentials_file, s3_environment.access_key, s3_environment.secret_key)
     store.put("a", b"x", TEXT)
@@ -222,10 +238,18 @@ def test_of_many_threads_that_are_refused_at_once_one_looks_for_new_credentials(
 
 @pytest.mark.s3
 @pytest.mark.parametrize("code", sorted(EXPIRED_CODES))
-def test_credentials_that_expire_in_the_middle_of_a_run_may_be_renewed(s3: S3Store, code: str) -> None:
+def test_credentials_that_expire_in_the_middle_of_a_run_may_be_renewed(
+    s3: S3Store, code: str
+) -> None:
     with hooked(s3, "before-send.s3", answer(400, code)):
-        for act in (lambda: s3.put("a", b"x", TEXT), lambda: s3.get("a"), lambda: list(s3.keys(""))):
-            with pytest.raises(StoreUnavailableError, match=rf"{code}; renew the session's credentials") as caught:
+        for act in (
+            lambda: s3.put("a", b"x", TEXT),
+            lambda: s3.get("a"),
+            lambda: list(s3.keys("")),
+        ):
+            with pytest.raises(
+                StoreUnavailableError, match=rf"{code}; renew the session's credentials"
+            ) as caught:
                 act()
             assert caught.value.may_pass_on_retry
 
@@ -234,7 +258,9 @@ def test_credentials_that_expire_in_the_middle_of_a_run_may_be_renewed(s3: S3Sto
 def test_credentials_that_are_over_before_a_run_are_refused(s3: S3Store) -> None:
     with (
         hooked(s3, "before-send.s3", answer(400, "ExpiredToken")),
-        pytest.raises(StoreRefusedError, match="ExpiredToken; renew the session's credentials") as caught,
+        pytest.raises(
+            StoreRefusedError, match="ExpiredToken; renew the session's credentials"
+        ) as caught,
     ):
         s3.check_access()
     assert not caught.value.may_pass_on_retry
@@ -292,7 +318,9 @@ def test_a_conditional_write_whose_answer_was_damaged_finds_its_own_object(s3: S
 
 
 @pytest.mark.s3
-def test_a_conditional_write_whose_answer_got_lost_is_sent_again_and_finds_its_own_object(s3: S3Store) -> None:
+def test_a_conditional_write_whose_answer_got_lost_is_sent_again_and_finds_its_own_object(
+    s3: S3Store,
+) -> None:
     lost: list[int] = []
 
     def lose_the_first_answer(request: Any, **_: object) -> None:
@@ -314,7 +342,9 @@ def test_a_conditional_write_whose_answer_got_lost_is_sent_again_and_finds_its_o
 
 
 @pytest.mark.s3
-def test_the_proof_that_a_clip_arrived_costs_no_request_where_the_answer_has_its_checksum(s3: S3Store) -> None:
+def test_the_proof_that_a_clip_arrived_costs_no_request_where_the_answer_has_its_checksum(
+    s3: S3Store,
+) -> None:
     with counted(s3) as sent:
         upload_clip(s3, CLIP_ID, b"video")
     assert sent == ["PUT"]
@@ -349,7 +379,12 @@ def test_a_write_that_was_confirmed_and_left_the_old_bytes_is_found_out(s3: S3St
 
 @pytest.mark.s3
 @pytest.mark.parametrize(
-    "faults", [Faults(lie_on_put_every_nth=2), Faults(lose_answer_every_nth=2), Faults(reset_mid_body_every_nth=2)]
+    "faults",
+    [
+        Faults(lie_on_put_every_nth=2),
+        Faults(lose_answer_every_nth=2),
+        Faults(reset_mid_body_every_nth=2),
+    ],
 )
 def test_whoever_tries_again_gets_over_a_store_that_lies_or_loses_answers(
     s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, faults: Faults
@@ -361,7 +396,9 @@ def test_whoever_tries_again_gets_over_a_store_that_lies_or_loses_answers(
         for number in range(6):
             put_until_it_is_there(store, f"{number}", b"%d" % number)
         proxy.faults = Faults()
-        assert [store.get(f"{number}") for number in range(6)] == [b"%d" % number for number in range(6)]
+        assert [store.get(f"{number}") for number in range(6)] == [
+            b"%d" % number for number in range(6)
+        ]
         assert sum(proxy.counts.get(fault, 0) for fault in ("lie", "lost_answer", "reset")) > 1
 
 
@@ -382,7 +419,9 @@ def put_until_it_is_there(store: Store, key: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_may_pass_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_a_full_disk_may_pass_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     def fail(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
@@ -399,7 +438,9 @@ def test_a_full_disk_may_pass_and_leaves_nothing(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("no_aws_environment")
-def test_a_server_that_never_answers_is_given_up_after_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_given_up_after_its_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "geheim")
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
@@ -414,4 +455,6 @@ def test_a_server_that_never_answers_is_given_up_after_its_attempts(monkeypatch:
         started = time.monotonic()
         with pytest.raises(StoreUnavailableError, match="ReadTimeoutError"):
             store.put("a", b"x", TEXT)
-        assert 1.4 < time.monotonic() - started < 12  # botocore waits another second for "100 Continue", each time
+        assert (
+            1.4 < time.monotonic() - started < 12
+        )  # botocore waits another second for "100 Continue", each time

@@ -14,7 +14,10 @@ def test_each_clip_is_where_it_last_moved_to_and_as_old_as_that_move() -> None:
     heartbeat.move("b", "queue")
     heartbeat.move("a", "denoise", 1)
     now[0] = 110.0
-    assert heartbeat.heartbeat().clips == (ClipProgress("a", "denoise", 1, 7.0), ClipProgress("b", "queue", None, 7.0))
+    assert heartbeat.heartbeat().clips == (
+        ClipProgress("a", "denoise", 1, 7.0),
+        ClipProgress("b", "queue", None, 7.0),
+    )
 
 
 def test_a_clip_that_was_answered_for_is_gone() -> None:

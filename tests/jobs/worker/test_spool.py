@@ -33,7 +33,9 @@ def keep(spool: Spool, body: bytes = BODY) -> ClipRecord:
     return kept
 
 
-def test_what_is_kept_is_found_by_another_worker_until_it_is_removed(spool: Spool, tmp_path: Path) -> None:
+def test_what_is_kept_is_found_by_another_worker_until_it_is_removed(
+    spool: Spool, tmp_path: Path
+) -> None:
     kept = keep(spool)
     other = Spool(tmp_path / "spool", "s3://renders/spring")
     found = other.find(ONE.clip_id)
@@ -82,7 +84,10 @@ def test_nothing_is_left_of_a_clip_that_was_not_kept(spool: Spool) -> None:
 
 
 def test_a_full_disk_is_waited_for(spool: Spool) -> None:
-    with pytest.raises(DiskFullError, match=r"free some, or set workers\.spool_folder"), spool.room():
+    with (
+        pytest.raises(DiskFullError, match=r"free some, or set workers\.spool_folder"),
+        spool.room(),
+    ):
         Path("/dev/full").write_bytes(bytes(1 << 16))  # the kernel's own full device
 
 

@@ -16,7 +16,12 @@ def test_a_stage_lasts_from_its_begin_to_its_end() -> None:
     with clock.measure("decode"):
         pass
     (timing,) = clock.timings
-    assert (timing.stage, timing.started_at, timing.duration_s, timing.step) == ("decode", 1000.0, 2.5, None)
+    assert (timing.stage, timing.started_at, timing.duration_s, timing.step) == (
+        "decode",
+        1000.0,
+        2.5,
+        None,
+    )
 
 
 def test_a_stage_that_fails_is_timed_too() -> None:
@@ -31,7 +36,11 @@ def test_steps_are_timed_one_after_the_other() -> None:
     end_step = clock.steps()
     for step in range(3):
         end_step(step)
-    assert [(timing.step, timing.duration_s) for timing in clock.timings] == [(0, 1.0), (1, 2.0), (2, 3.0)]
+    assert [(timing.step, timing.duration_s) for timing in clock.timings] == [
+        (0, 1.0),
+        (1, 2.0),
+        (2, 3.0),
+    ]
 
 
 def test_the_device_is_waited_for_before_the_clock_is_read() -> None:

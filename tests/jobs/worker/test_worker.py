@@ -45,12 +45,19 @@ def failed(outcome: ClipOutcome) -> ClipFailed:
     return outcome
 
 
-def test_a_rendered_clip_is_in_the_store_with_its_record(worker: ClipWorker, tmp_path: Path) -> None:
+def test_a_rendered_clip_is_in_the_store_with_its_record(
+    worker: ClipWorker, tmp_path: Path
+) -> None:
     one = spec("sunrise")
     outcome = done(worker.render(one, 2))
     store = open_store(tmp_path.as_uri(), StoreConfig())
     record = read_record(store, one.clip_id)
-    assert (record.request, record.model, record.name, record.attempt) == (one.request, one.model, one.name, 2)
+    assert (record.request, record.model, record.name, record.attempt) == (
+        one.request,
+        one.model,
+        one.name,
+        2,
+    )
     assert outcome.uri == record.uri == store.uri_of(record.key)
     path = tmp_path / record.key
     assert path.stat().st_size == record.num_bytes
@@ -72,7 +79,9 @@ def test_the_mp4_itself_says_what_it_is(worker: ClipWorker, tmp_path: Path) -> N
     assert "ünïcode" in tags["comment"]
 
 
-def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loading(worker: ClipWorker) -> None:
+def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loading(
+    worker: ClipWorker,
+) -> None:
     first, second = done(worker.render(spec("one"), 1)), done(worker.render(spec("two"), 1))
     stages = ["queue", "load", "text", "denoise", "denoise", "decode", "encode", "check", "upload"]
     assert [timing.stage for timing in first.timings] == stages
@@ -88,12 +97,21 @@ def test_a_clip_that_is_there_already_is_left_as_it_is(worker: ClipWorker, tmp_p
     assert read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id) == before
 
 
-def test_a_failing_clip_is_a_value_with_its_traceback_and_the_next_one_is_rendered(worker: ClipWorker) -> None:
+def test_a_failing_clip_is_a_value_with_its_traceback_and_the_next_one_is_rendered(
+    worker: ClipWorker,
+) -> None:
     outcome = failed(worker.render(spec("error here"), 1))
-    assert (outcome.failure_class, outcome.may_pass_on_retry, outcome.error_type) == ("code", False, "FakeError")
+    assert (outcome.failure_class, outcome.may_pass_on_retry, outcome.error_type) == (
+        "code",
+        False,
+        "FakeError",
+    )
     assert "the model did not like it" in outcome.message
     assert "family.py" in outcome.traceback
-    assert [timing.stage for timing in outcome.timings if timing.stage != "queue"][:2] == ["load", "text"]
+    assert [timing.stage for timing in outcome.timings if timing.stage != "queue"][:2] == [
+        "load",
+        "text",
+    ]
     done(worker.render(spec("sunrise"), 1))
 
 
@@ -121,14 +139,18 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
     second_denoised = threading.Event()
 
     class Watching(FakeModel):
-        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        def denoise(
+            self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+        ) -> torch.Tensor:
             latents = super().denoise(request, embeddings, on_step)
             if request.prompt == "second":
                 second_denoised.set()
             return latents
 
     class Held(ClipWorker):
-        def _encode(self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock) -> SpooledClip:
+        def _encode(
+            self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock
+        ) -> SpooledClip:
             if spec.request.prompt == "first":
                 assert second_denoised.wait(30)
             return super()._encode(spec, attempt, rendered, clock)
@@ -136,7 +158,9 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
     worker = Held(replace(setup_for(tmp_path), load_model=lambda *_: Watching()), "node-1")
     worker.load()
     with ThreadPoolExecutor(2) as callers:
-        outcomes = list(callers.map(lambda prompt: worker.render(spec(prompt), 1), ["first", "second"]))
+        outcomes = list(
+            callers.map(lambda prompt: worker.render(spec(prompt), 1), ["first", "second"])
+        )
     assert all(isinstance(outcome, ClipDone) for outcome in outcomes)
 
 
@@ -144,7 +168,9 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
     threads: set[int] = set()
 
     class Noting(FakeModel):
-        def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+        def denoise(
+            self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+        ) -> torch.Tensor:
             threads.add(threading.get_ident())
             return super().denoise(request, embeddings, on_step)
 
@@ -173,7 +199,9 @@ def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
     done(worker.render(spec("unlit stage, all black"), 1))
 
 
-def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: ClipWorker, tmp_path: Path) -> None:
+def test_the_safer_setting_is_used_where_asked_for_and_written_down(
+    worker: ClipWorker, tmp_path: Path
+) -> None:
     one = spec("nan unless safe")
     failed(worker.render(one, 1))
     done(worker.render(one, 2, uses_exact_attention=True))
@@ -185,7 +213,9 @@ def test_the_safer_setting_is_used_where_asked_for_and_written_down(worker: Clip
 
 
 @pytest.mark.parametrize("parallel", [ONE_DEVICE, ParallelConfig(2, 2)])
-def test_a_record_says_on_how_many_devices_its_clip_was_rendered(parallel: ParallelConfig, tmp_path: Path) -> None:
+def test_a_record_says_on_how_many_devices_its_clip_was_rendered(
+    parallel: ParallelConfig, tmp_path: Path
+) -> None:
     """By the worker's word, which renders all its clips so, whatever a manifest asked for."""
     worker = ClipWorker(replace(setup_for(tmp_path), parallel=parallel), "node-1")
     worker.load()
@@ -206,7 +236,9 @@ class Counting(FakeModel):
 
     num_rendered = 0
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         Counting.num_rendered += 1
         return super().denoise(request, embeddings, on_step)
 
@@ -235,12 +267,18 @@ def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_with
     assert [timing.stage for timing in record.timings][-1] == "upload"
 
 
-def test_nothing_is_rendered_that_the_disk_has_no_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_rendered_that_the_disk_has_no_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = worker_with(setup_for(tmp_path))
     Counting.num_rendered = 0
     monkeypatch.setattr("shutil.disk_usage", lambda _folder: SimpleNamespace(free=1_000))
     outcome = failed(worker.render(spec("sunrise"), 1))
-    assert (outcome.failure_class, outcome.error_type, outcome.may_pass_on_retry) == ("store", "DiskFullError", True)
+    assert (outcome.failure_class, outcome.error_type, outcome.may_pass_on_retry) == (
+        "store",
+        "DiskFullError",
+        True,
+    )
     assert Counting.num_rendered == 0
 
 
@@ -255,11 +293,17 @@ def test_a_clip_that_is_committed_is_not_rendered_again(tmp_path: Path) -> None:
 
 
 def test_a_worker_says_what_it_is_at_while_it_computes(tmp_path: Path) -> None:
-    worker, one, gate = ClipWorker(setup_for(tmp_path), "node-1"), spec(f"wait {tmp_path / 'gate'}"), tmp_path / "gate"
+    worker, one, gate = (
+        ClipWorker(setup_for(tmp_path), "node-1"),
+        spec(f"wait {tmp_path / 'gate'}"),
+        tmp_path / "gate",
+    )
     worker.load()
     with ThreadPoolExecutor(1) as caller:
         rendering = caller.submit(worker.render, one, 1)
-        while not [clip for clip in worker.heartbeat().clips if (clip.stage, clip.step) == ("denoise", 2)]:
+        while not [
+            clip for clip in worker.heartbeat().clips if (clip.stage, clip.step) == ("denoise", 2)
+        ]:
             assert not rendering.done()
         gate.touch()
         done(rendering.result())

@@ -12,11 +12,15 @@ ONE_ROW_BYTES = B * H * T * 4
 
 def tensors(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(B, H, size, K, generator=generator, dtype=dtype) for size in (L, T, T))
+    query, key, value = (
+        torch.randn(B, H, size, K, generator=generator, dtype=dtype) for size in (L, T, T)
+    )
     return query, key, value
 
 
-def formula(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def formula(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
     scores = query.double() @ key.double().transpose(-1, -2) / K**0.5
     return (scores if mask is None else scores + mask).softmax(-1) @ value.double()
 
@@ -30,7 +34,11 @@ def num_kernels(profiler: torch.profiler.profile) -> int:
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, 1, T), (B, H, L, T), (L, T)])
 def test_it_is_the_formula(max_scores_bytes: int, mask_shape: tuple[int, ...] | None) -> None:
     query, key, value = tensors()
-    mask = None if mask_shape is None else torch.randn(mask_shape, generator=torch.Generator().manual_seed(1))
+    mask = (
+        None
+        if mask_shape is None
+        else torch.randn(mask_shape, generator=torch.Generator().manual_seed(1))
+    )
     with exact_attention(max_scores_bytes):
         by_name = scaled_dot_product_attention(query=query, key=key, value=value, attn_mask=mask)
         in_order = scaled_dot_product_attention(query, key, value, mask)
@@ -62,7 +70,9 @@ def test_half_precision_is_summed_in_float32() -> None:
     with exact_attention(ONE_ROW_BYTES * 10):
         found = scaled_dot_product_attention(query, key, value)
     exact = formula(query, key, value, None)
-    assert (found - exact).abs().max() <= 2**-8 * exact.abs().max()  # the rounding of the result alone
+    assert (
+        found - exact
+    ).abs().max() <= 2**-8 * exact.abs().max()  # the rounding of the result alone
 
 
 def test_it_ends_with_its_block_also_after_an_error() -> None:

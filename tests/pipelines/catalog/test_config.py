@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.model_config import LoraConfig, load_model_config, model_paths, resolve_source
+from pipelines.catalog.model_config import (
+    LoraConfig,
+    load_model_config,
+    model_paths,
+    resolve_source,
+)
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -15,7 +20,9 @@ source: ./weights
 grid: {num_frames: 4, height: 16, width: 16}
 sampling: {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}
 """
-REQUEST = GenerationRequest("a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams())
+REQUEST = GenerationRequest(
+    "a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams()
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -26,7 +33,13 @@ def write(folder: Path, text: str) -> Path:
 
 def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> None:
     paths = model_paths()
-    assert {"shapes-wan", "wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.2-t2v-a14b", "ltx-video-0.9.5"} <= set(paths)
+    assert {
+        "shapes-wan",
+        "wan2.1-t2v-1.3b",
+        "wan2.1-t2v-14b",
+        "wan2.2-t2v-a14b",
+        "ltx-video-0.9.5",
+    } <= set(paths)
     for path in paths.values():
         config = load_model_config(path)
         defaults = config.sampling
@@ -37,7 +50,10 @@ def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> 
                 VideoShape(defaults.num_frames, defaults.height, defaults.width),
                 defaults.fps,
                 SamplingParams(
-                    defaults.num_inference_steps, defaults.guidance_scale, config.scheduler.flow_shift, seed=0
+                    defaults.num_inference_steps,
+                    defaults.guidance_scale,
+                    config.scheduler.flow_shift,
+                    seed=0,
                 ),
                 config.nag,
                 config.method,
@@ -54,13 +70,21 @@ def test_a_folder_of_ones_own_wins_over_what_comes_along(tmp_path: Path) -> None
 
 def test_a_yaml_may_choose_the_method_and_its_parameters(tmp_path: Path) -> None:
     assert load_model_config(write(tmp_path, GOOD)).method == "nag"
-    config = load_model_config(write(tmp_path, GOOD + "method: vsf\nvsf: {vsf_scale: 3}\nnasa: {nasa_scale: 0.5}\n"))
-    assert (config.method, config.vsf, config.nasa) == ("vsf", VsfParams(vsf_scale=3.0), NasaParams(nasa_scale=0.5))
+    config = load_model_config(
+        write(tmp_path, GOOD + "method: vsf\nvsf: {vsf_scale: 3}\nnasa: {nasa_scale: 0.5}\n")
+    )
+    assert (config.method, config.vsf, config.nasa) == (
+        "vsf",
+        VsfParams(vsf_scale=3.0),
+        NasaParams(nasa_scale=0.5),
+    )
 
 
 def test_a_yaml_may_ask_for_a_group_of_devices(tmp_path: Path) -> None:
     assert load_model_config(write(tmp_path, GOOD)).parallel == ONE_DEVICE
-    config = load_model_config(write(tmp_path, GOOD + "parallel: {ulysses: 2, ring: 2, across_hosts: true}\n"))
+    config = load_model_config(
+        write(tmp_path, GOOD + "parallel: {ulysses: 2, ring: 2, across_hosts: true}\n")
+    )
     assert config.parallel == ParallelConfig(2, 2, across_hosts=True)
     assert load_model_config(write(tmp_path, GOOD + "parallel: {}\n")).parallel == ONE_DEVICE
 
@@ -78,7 +102,9 @@ def test_a_yaml_may_ask_for_a_group_of_devices(tmp_path: Path) -> None:
         ("4", "ParallelConfig"),
     ],
 )
-def test_a_group_that_no_yaml_may_ask_for_is_refused(tmp_path: Path, parallel: str, message: str) -> None:
+def test_a_group_that_no_yaml_may_ask_for_is_refused(
+    tmp_path: Path, parallel: str, message: str
+) -> None:
     with pytest.raises(ModelConfigError, match=rf"mine\.yaml.*{message}"):
         load_model_config(write(tmp_path, f"{GOOD}parallel: {parallel}\n"))
 
@@ -111,10 +137,19 @@ def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) 
         (GOOD + "method: nga\n", "method"),
         (GOOD + "name: other\n", "called as its file is, mine, not other"),
         (GOOD.replace("fps: 8", "fps: .nan"), "fps must be a number above 0"),
-        (GOOD.replace("guidance_scale: 1.0", "guidance_scale: .nan"), "guidance_scale must be a finite number"),
-        (GOOD.replace("num_inference_steps: 8", "num_inference_steps: 0"), "num_inference_steps must be at least 1"),
+        (
+            GOOD.replace("guidance_scale: 1.0", "guidance_scale: .nan"),
+            "guidance_scale must be a finite number",
+        ),
+        (
+            GOOD.replace("num_inference_steps: 8", "num_inference_steps: 0"),
+            "num_inference_steps must be at least 1",
+        ),
         ("loras: " + 3000 * "[" + 3000 * "]", "nested too deep"),
-        (GOOD + "method: cfg+nag\n", "sampling.guidance_scale must be above 1 for the method cfg.nag, not 1.0"),
+        (
+            GOOD + "method: cfg+nag\n",
+            "sampling.guidance_scale must be above 1 for the method cfg.nag, not 1.0",
+        ),
         (GOOD + "vsf: {vsf_scale: -1}\n", "vsf_scale must be at least 0"),
         (GOOD + "nasa: {nasa_tau: 1}\n", "nasa_tau"),
         (GOOD + "max_sequence_length: 0\n", "max_sequence_length must be between"),
@@ -139,7 +174,10 @@ def test_a_wrong_yaml_is_one_named_error(tmp_path: Path, text: str, message: str
 def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
     text = "loras: [{name: style, source: ./style}, {name: b-2, source: Org/Speed, weight: -2, revision: main}]\n"
     config = load_model_config(write(tmp_path, f"{GOOD}{text}fuse_loras: true\n"))
-    assert config.loras == (LoraConfig("style", "./style"), LoraConfig("b-2", "Org/Speed", -2.0, revision="main"))
+    assert config.loras == (
+        LoraConfig("style", "./style"),
+        LoraConfig("b-2", "Org/Speed", -2.0, revision="main"),
+    )
     assert config.fuse_loras
     assert resolve_source(config.loras[0], tmp_path / "mine.yaml") == tmp_path.resolve() / "style"
     assert load_model_config(write(tmp_path, GOOD)).loras == ()
@@ -157,9 +195,18 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
         ("loras: [{name: a, source: ./a}, {name: a, source: ./b}]", "two LoRAs are called a"),
         ("loras: [{name: a, source: ./a, weight: 0}]", "finite and not 0, not 0.0"),
         ("loras: [{name: a, source: ./a, weight: .inf}]", "finite and not 0, not inf"),
-        ("loras: [{name: a, source: ./a, weight_name: ../b.safetensors}]", "must be a .safetensors file of its folder"),
-        ("loras: [{name: a, source: ./a, weight_name: /b.safetensors}]", "must be a .safetensors file of its folder"),
-        ("loras: [{name: a, source: ./a, weight_name: b.bin}]", "must be a .safetensors file of its folder"),
+        (
+            "loras: [{name: a, source: ./a, weight_name: ../b.safetensors}]",
+            "must be a .safetensors file of its folder",
+        ),
+        (
+            "loras: [{name: a, source: ./a, weight_name: /b.safetensors}]",
+            "must be a .safetensors file of its folder",
+        ),
+        (
+            "loras: [{name: a, source: ./a, weight_name: b.bin}]",
+            "must be a .safetensors file of its folder",
+        ),
         ("loras: [{name: a, source: ./a, component: vae}]", "component"),
         ("loras: [{name: a, source: 'package:../a'}]", "package:NAME"),
         ("loras: [{name: a, source: '${oc.env:HOME}'}]", "interpolations are refused"),
@@ -173,7 +220,10 @@ def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str
 
 def test_what_accelerates_a_model_is_read_and_off_where_nothing_is_said(tmp_path: Path) -> None:
     text = "first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n"
-    config, plain = (load_model_config(write(tmp_path, GOOD + more)) for more in (text, "first_block_cache: null\n"))
+    config, plain = (
+        load_model_config(write(tmp_path, GOOD + more))
+        for more in (text, "first_block_cache: null\n")
+    )
     assert (config.first_block_cache, config.compile, config.vae_tiling) == (0.08, True, True)
     assert (plain.first_block_cache, plain.compile, plain.vae_tiling) == (None, False, False)
 
@@ -201,17 +251,24 @@ def test_a_whole_number_that_no_key_takes_is_refused_with_its_key(
     tmp_path: Path, text: str, key: str, digits: str
 ) -> None:
     """OmegaConf raises OverflowError where a float is expected, and Python does not print the longest."""
-    with pytest.raises(ModelConfigError, match=rf"mine\.yaml: {key} must be below 2\*\*64 in size, not .* of \d+ bits"):
+    with pytest.raises(
+        ModelConfigError,
+        match=rf"mine\.yaml: {key} must be below 2\*\*64 in size, not .* of \d+ bits",
+    ):
         load_model_config(write(tmp_path, f"{GOOD}{text.format(digits)}\n"))
 
 
 @pytest.mark.parametrize("key", ["first_block_cache", "compile", "vae_tiling", "parallel", "dtype"])
 def test_question_marks_are_not_taken_for_the_default(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ModelConfigError, match=rf"mine\.yaml: {key} is '\?\?\?', .* leave it out for its default"):
+    with pytest.raises(
+        ModelConfigError, match=rf"mine\.yaml: {key} is '\?\?\?', .* leave it out for its default"
+    ):
         load_model_config(write(tmp_path, f"{GOOD}{key}: ???\n"))
 
 
-@pytest.mark.parametrize("tagged", ["!!bool maybe", "!!timestamp soon", "!!int two", "!!float half"])
+@pytest.mark.parametrize(
+    "tagged", ["!!bool maybe", "!!timestamp soon", "!!int two", "!!float half"]
+)
 def test_a_tag_that_its_value_does_not_fit_is_a_named_error(tmp_path: Path, tagged: str) -> None:
     """Of two of these PyYAML raises KeyError and AttributeError."""
     with pytest.raises(ModelConfigError, match=r"mine\.yaml: .*"):
@@ -246,12 +303,17 @@ def test_bytes_that_are_not_text_are_a_named_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (VideoShape(16, 64, 64), "num_frames must be a multiple of 4 plus 1 for mine: 13 or 17, not 16"),
+        (
+            VideoShape(16, 64, 64),
+            "num_frames must be a multiple of 4 plus 1 for mine: 13 or 17, not 16",
+        ),
         (VideoShape(17, 70, 64), "height must be a multiple of 16 for mine: 64 or 80, not 70"),
         (VideoShape(17, 64, 10), "width must be a multiple of 16 for mine: 16, not 10"),
     ],
 )
-def test_a_shape_off_the_grid_is_refused_with_the_nearest_ones(tmp_path: Path, shape: VideoShape, message: str) -> None:
+def test_a_shape_off_the_grid_is_refused_with_the_nearest_ones(
+    tmp_path: Path, shape: VideoShape, message: str
+) -> None:
     config = load_model_config(write(tmp_path, GOOD))
     with pytest.raises(RequestError, match=message):
         config.check_request(replace(REQUEST, shape=shape))

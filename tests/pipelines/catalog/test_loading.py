@@ -106,7 +106,9 @@ def test_weights_in_shards_are_found_whole(folder: Path) -> None:
     halves = [dict(tensors[: len(tensors) // 2]), dict(tensors[len(tensors) // 2 :])]
     for name, half in zip(names, halves, strict=True):
         save_file(half, part / name)
-    index = {"weight_map": {key: name for name, half in zip(names, halves, strict=True) for key in half}}
+    index = {
+        "weight_map": {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    }
     (part / "a.safetensors.index.json").write_text(json.dumps(index))
     inspect(folder)
     (part / names[1]).unlink()
@@ -130,7 +132,9 @@ def write(name: str, content: bytes) -> Callable[[Path], None]:
 
 
 def set_index(component: str, entry: object) -> Callable[[Path], None]:
-    return lambda folder: change_json(folder / "model_index.json", lambda index: index.update({component: entry}))
+    return lambda folder: change_json(
+        folder / "model_index.json", lambda index: index.update({component: entry})
+    )
 
 
 def pickled(folder: Path) -> None:
@@ -148,7 +152,9 @@ def truncated(folder: Path) -> None:
 def leading_out(folder: Path) -> None:
     part = folder / "transformer"
     (part / "diffusion_pytorch_model.safetensors").unlink()
-    (part / "a.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "../../secret.safetensors"}}))
+    (part / "a.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "../../secret.safetensors"}})
+    )
 
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -163,11 +169,20 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
         (write("model_index.json", b"[1]"), "must hold a JSON object, not a list"),
         (write("model_index.json", b"\xff\xfe"), "not valid JSON"),
         (set_index("_class_name", "StableDiffusionPipeline"), "is for 'StableDiffusionPipeline'"),
-        (set_index("transformer", ["my_module", "Evil"]), "must name a diffusers or transformers class"),
-        (set_index("transformer", ["diffusers", "FluxTransformer2DModel"]), "must be WanTransformer3DModel"),
+        (
+            set_index("transformer", ["my_module", "Evil"]),
+            "must name a diffusers or transformers class",
+        ),
+        (
+            set_index("transformer", ["diffusers", "FluxTransformer2DModel"]),
+            "must be WanTransformer3DModel",
+        ),
         (set_index("text_encoder", ["transformers", "AutoModel"]), "must be UMT5EncoderModel"),
         (set_index("vae", None), "must name a diffusers or transformers class for vae"),
-        (set_index("scheduler", "DDIM"), "must name a diffusers or transformers class for scheduler"),
+        (
+            set_index("scheduler", "DDIM"),
+            "must name a diffusers or transformers class for scheduler",
+        ),
         (remove("vae"), "the folder 'vae' is missing"),
         (remove("transformer/config.json"), "config.json is missing"),
         (remove(WEIGHTS), "holds no .safetensors file"),
@@ -181,7 +196,8 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
         (leading_out, "is not a .safetensors file of its own folder"),
         (
             lambda folder: change_json(
-                folder / "text_encoder" / "config.json", lambda c: c.update(auto_map={"AutoModel": "evil.Model"})
+                folder / "text_encoder" / "config.json",
+                lambda c: c.update(auto_map={"AutoModel": "evil.Model"}),
             ),
             "asks for code of its own",
         ),
@@ -200,12 +216,16 @@ def test_a_missing_folder_is_a_named_error(tmp_path: Path) -> None:
         inspect(tmp_path / "wan")
 
 
-def test_a_hub_model_that_is_not_here_says_how_to_fetch_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_hub_model_that_is_not_here_says_how_to_fetch_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from dataclasses import replace
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = replace(CONFIG, source="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", revision="main")
-    with pytest.raises(ModelNotFoundError, match="hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --revision main"):
+    with pytest.raises(
+        ModelNotFoundError, match="hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers --revision main"
+    ):
         inspect_model(config, tmp_path / "mine.yaml")
 
 

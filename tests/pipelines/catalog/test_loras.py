@@ -33,7 +33,12 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ltx": tiny.ltx_pipeline,
 }
 PLAIN = GenerationRequest(
-    "a circle", "", VideoShape(9, 32, 32), 8.0, SamplingParams(3, 1.0, None, seed=3), NagParams(nag_scale=11)
+    "a circle",
+    "",
+    VideoShape(9, 32, 32),
+    8.0,
+    SamplingParams(3, 1.0, None, seed=3),
+    NagParams(nag_scale=11),
 )
 GUIDED = replace(PLAIN, negative_prompt="red")
 STYLE, SPEED = LoraConfig("style", "./style"), LoraConfig("speed", "./speed", weight=-0.5)
@@ -46,7 +51,9 @@ def lora(maker: str, seed: int) -> Tensors:
     tensors: Tensors = {}
     for name, module in MAKERS[maker]().transformer.named_modules():
         if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
-            tensors[f"transformer.{name}.lora_A.weight"] = torch.randn(2, module.in_features, generator=generator)
+            tensors[f"transformer.{name}.lora_A.weight"] = torch.randn(
+                2, module.in_features, generator=generator
+            )
             tensors[f"transformer.{name}.lora_B.weight"] = 0.2 * torch.randn(
                 module.out_features, 2, generator=generator
             )
@@ -61,7 +68,13 @@ def wan_original(tensors: Tensors, alpha: float | None = None) -> Tensors:
         ".to_out.0.": ".o.",
         "transformer.": "diffusion_model.",
     }
-    names |= {".to_q.": ".q.", ".to_k.": ".k.", ".to_v.": ".v.", "lora_A": "lora_down", "lora_B": "lora_up"}
+    names |= {
+        ".to_q.": ".q.",
+        ".to_k.": ".k.",
+        ".to_v.": ".v.",
+        "lora_A": "lora_down",
+        "lora_B": "lora_up",
+    }
     renamed: Tensors = {}
     for key, tensor in tensors.items():
         for ours, theirs in names.items():
@@ -73,12 +86,17 @@ def wan_original(tensors: Tensors, alpha: float | None = None) -> Tensors:
 
 
 def write(
-    folder: Path, tensors: Tensors, name: str = DEFAULT_WEIGHT_NAME, metadata: dict[str, Any] | None = None
+    folder: Path,
+    tensors: Tensors,
+    name: str = DEFAULT_WEIGHT_NAME,
+    metadata: dict[str, Any] | None = None,
 ) -> None:
     folder.mkdir(exist_ok=True)
     settings = {f"transformer.{key}": value for key, value in (metadata or {}).items()}
     save_file(
-        tensors, folder / name, {"format": "pt", "lora_adapter_metadata": json.dumps(settings)} if metadata else None
+        tensors,
+        folder / name,
+        {"format": "pt", "lora_adapter_metadata": json.dumps(settings)} if metadata else None,
     )
 
 
@@ -129,7 +147,9 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")  # of the pipeline by hand
+@pytest.mark.filterwarnings(
+    "ignore:Already found a `peft_config`:UserWarning"
+)  # of the pipeline by hand
 @pytest.mark.parametrize("request_", [PLAIN, GUIDED], ids=["plain", "guided"])
 @pytest.mark.parametrize("maker", list(MAKERS))
 def test_loras_of_the_yaml_are_those_that_diffusers_loads_by_hand(
@@ -143,7 +163,9 @@ def test_loras_of_the_yaml_are_those_that_diffusers_loads_by_hand(
     for name in ("style", "speed"):
         pipeline.load_lora_weights(folder / name, adapter_name=name)
         if maker == "wan2.2":
-            pipeline.load_lora_weights(folder / name, adapter_name=name, load_into_transformer_2=True)
+            pipeline.load_lora_weights(
+                folder / name, adapter_name=name, load_into_transformer_2=True
+            )
     pipeline.set_adapters(["style", "speed"], [1.0, -0.5])
     stock = type(ours)(config, pipeline, torch.device("cpu"))
     assert np.array_equal(latents(ours, request_), latents(stock, request_))
@@ -185,7 +207,9 @@ def test_the_name_of_a_lora_decides_nothing(saved: Path, tmp_path: Path) -> None
     clips = [latents(load(folder, config)) for config in configs]
     assert np.array_equal(clips[0], clips[1])
     one, other = (
-        ModelCatalog(_yaml_folder(tmp_path / config.loras[0].name, folder, config)).get("mine").identity
+        ModelCatalog(_yaml_folder(tmp_path / config.loras[0].name, folder, config))
+        .get("mine")
+        .identity
         for config in configs
     )
     assert one == other
@@ -194,7 +218,8 @@ def test_the_name_of_a_lora_decides_nothing(saved: Path, tmp_path: Path) -> None
 def _yaml_folder(models: Path, weights: Path, config: ModelConfig) -> Path:
     models.mkdir()
     entries = [
-        f"{{name: {lora.name}, source: {weights / lora.source}, weight: {lora.weight}}}" for lora in config.loras
+        f"{{name: {lora.name}, source: {weights / lora.source}, weight: {lora.weight}}}"
+        for lora in config.loras
     ]
     (models / "mine.yaml").write_text(
         f"family: wan\nsource: {weights / 'weights'}\nloras: [{', '.join(entries)}]\n"
@@ -216,12 +241,16 @@ def test_of_two_transformers_one_alone_may_have_a_lora(saved: Path) -> None:
     fused = load(folder, model("wan2.2", high, low, fuse=True))
     assert distance(latents(fused), latents(family)) < 1e-4
     assert distance(latents(family), latents(load(folder, model("wan2.2", STYLE, SPEED)))) > 1e-3
-    with pytest.raises(ModelFolderError, match="LoRA speed is for transformer_2, and the model has transformer"):
+    with pytest.raises(
+        ModelFolderError, match="LoRA speed is for transformer_2, and the model has transformer"
+    ):
         inspect_model(model("wan", low), saved / "wan" / "mine.yaml")
 
 
 @pytest.mark.parametrize("alpha", [None, 1.0])
-def test_a_lora_with_the_names_of_wans_own_repository_does_the_same(wan: Path, alpha: float | None) -> None:
+def test_a_lora_with_the_names_of_wans_own_repository_does_the_same(
+    wan: Path, alpha: float | None
+) -> None:
     write(wan / "original", wan_original(lora("wan", 1), alpha))
     expected = load(wan, model("wan", replace(STYLE, weight=1.0 if alpha is None else alpha / 2)))
     found = load(wan, model("wan", LoraConfig("original", "./original")))
@@ -233,10 +262,16 @@ def test_a_lora_with_musubis_names_does_the_same(wan: Path) -> None:
     for name, module in tiny.wan_transformer().named_modules():
         if name.endswith(("ffn.net.0.proj", "ffn.net.2")):
             diffusers[f"transformer.{name}.lora_A.weight"] = torch.ones(2, module.in_features)
-            diffusers[f"transformer.{name}.lora_B.weight"] = torch.full((module.out_features, 2), 0.02)
+            diffusers[f"transformer.{name}.lora_B.weight"] = torch.full(
+                (module.out_features, 2), 0.02
+            )
     for key, tensor in wan_original(diffusers, alpha=2.0).items():
         module, ending = re.fullmatch(r"diffusion_model\.(.*)\.(lora_.*|alpha)", key).groups()  # pyright: ignore[reportOptionalMemberAccess]
-        module = module.replace("ffn.net.0.proj", "ffn.0").replace("ffn.net.2", "ffn.2").replace(".", "_")
+        module = (
+            module.replace("ffn.net.0.proj", "ffn.0")
+            .replace("ffn.net.2", "ffn.2")
+            .replace(".", "_")
+        )
         musubi[f"lora_unet_{module}.{ending}"] = tensor
     write(wan / "style", diffusers)
     write(wan / "musubi", musubi)
@@ -244,7 +279,9 @@ def test_a_lora_with_musubis_names_does_the_same(wan: Path) -> None:
     assert distance(latents(found), latents(load(wan, model("wan", STYLE)))) < 1e-5
 
 
-def test_biases_of_wans_own_layout_are_loaded_and_what_diffusers_leaves_out_must_be_zero(wan: Path) -> None:
+def test_biases_of_wans_own_layout_are_loaded_and_what_diffusers_leaves_out_must_be_zero(
+    wan: Path,
+) -> None:
     tensors = wan_original(lora("wan", 1))
     tensors["diffusion_model.blocks.0.cross_attn.k.diff_b"] = torch.full((24,), 0.3)
     tensors["diffusion_model.blocks.0.norm3.diff"] = torch.zeros(24)
@@ -253,13 +290,24 @@ def test_biases_of_wans_own_layout_are_loaded_and_what_diffusers_leaves_out_must
     assert distance(latents(load(wan, config)), latents(load(wan, model("wan", STYLE)))) > 1e-4
     tensors["diffusion_model.blocks.0.norm3.diff"] += 0.1
     write(wan / "original", tensors)
-    with pytest.raises(ModelFolderError, match=r"cannot change by a LoRA: diffusion_model\.blocks\.0\.norm3\.diff;"):
+    with pytest.raises(
+        ModelFolderError, match=r"cannot change by a LoRA: diffusion_model\.blocks\.0\.norm3\.diff;"
+    ):
         load(wan, config)
 
 
 def test_a_lora_saved_with_dropout_draws_nothing(wan: Path) -> None:
-    plain = {"r": 2, "lora_alpha": 2, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"], "peft_type": "LORA"}
-    write(wan / "style", lora("wan", 1), metadata={**plain, "lora_dropout": 0.9, "init_lora_weights": "gaussian"})
+    plain = {
+        "r": 2,
+        "lora_alpha": 2,
+        "target_modules": ["to_q", "to_k", "to_v", "to_out.0"],
+        "peft_type": "LORA",
+    }
+    write(
+        wan / "style",
+        lora("wan", 1),
+        metadata={**plain, "lora_dropout": 0.9, "init_lora_weights": "gaussian"},
+    )
     family = load(wan, model("wan", STYLE))
     assert np.array_equal(latents(family), latents(family))
 
@@ -269,7 +317,9 @@ def test_the_only_file_of_a_folder_needs_no_name(wan: Path) -> None:
     config = model("wan", STYLE)
     assert inspect_model(config, wan / "mine.yaml").loras[0].path.name == "other.safetensors"
     write(wan / "style", lora("wan", 2), "third.safetensors")
-    with pytest.raises(ModelFolderError, match=r"holds other\.safetensors, third\.safetensors; say in weight_name"):
+    with pytest.raises(
+        ModelFolderError, match=r"holds other\.safetensors, third\.safetensors; say in weight_name"
+    ):
         inspect_model(config, wan / "mine.yaml")
     named = model("wan", replace(STYLE, weight_name="third.safetensors"))
     assert inspect_model(named, wan / "mine.yaml").loras[0].path.name == "third.safetensors"
@@ -310,16 +360,33 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         (truncated, "copy it again"),
         (pickled, "is not a safetensors file"),
         (absent, r"style holds no \.safetensors file"),
-        (put("transformer.proj_out.weight", 2, 2), "is no LoRA for wan: .* not transformer.proj_out.weight"),
-        (put("text_encoder.x.lora_A.weight", 2, 2), "is no LoRA for wan: .* not text_encoder.x.lora_A.weight"),
+        (
+            put("transformer.proj_out.weight", 2, 2),
+            "is no LoRA for wan: .* not transformer.proj_out.weight",
+        ),
+        (
+            put("text_encoder.x.lora_A.weight", 2, 2),
+            "is no LoRA for wan: .* not text_encoder.x.lora_A.weight",
+        ),
         (put("transformer.blocks.0.attn1.to_q.dora_scale", 24), "is no LoRA for wan: .*dora_scale"),
-        (put("transformer.blocks.7.attn1.to_q.lora_A.weight", 2, 24), "one of the two matrices is missing"),
-        (changed(lambda tensors: tensors.pop(f"{TO_Q}B.weight")), "to_q one of the two matrices is missing"),
+        (
+            put("transformer.blocks.7.attn1.to_q.lora_A.weight", 2, 24),
+            "one of the two matrices is missing",
+        ),
+        (
+            changed(lambda tensors: tensors.pop(f"{TO_Q}B.weight")),
+            "to_q one of the two matrices is missing",
+        ),
         (put(f"{TO_Q}B.weight", 24, 3), r"unequal rank: \(24, 3\) after \(2, 24\)"),
-        (put(f"{TO_Q}B.weight", 28, 2), r"made for another model: transformer's .* is \(24, 24\), not \(28, 24\)"),
+        (
+            put(f"{TO_Q}B.weight", 28, 2),
+            r"made for another model: transformer's .* is \(24, 24\), not \(28, 24\)",
+        ),
         (
             changed(
-                lambda tensors: tensors.update({key.replace("s.1.", "s.7."): tensors.pop(key) for key in [*tensors]})
+                lambda tensors: tensors.update(
+                    {key.replace("s.1.", "s.7."): tensors.pop(key) for key in [*tensors]}
+                )
             ),
             "made for another model: transformer has no blocks.7.attn1.to_",
         ),
@@ -331,10 +398,15 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
             lambda path: save_file({"diffusion_model.blocks.0.norm3.diff": torch.ones(4)}, path),
             "holds no LoRA, only diffusion_model.blocks.0.norm3.diff",
         ),
-        (with_settings(use_dora=True), "no plain LoRA: its lora_adapter_metadata sets use_dora to True"),
+        (
+            with_settings(use_dora=True),
+            "no plain LoRA: its lora_adapter_metadata sets use_dora to True",
+        ),
         (
             lambda path: save_file(
-                lora("wan", 1), path, {"lora_adapter_metadata": '{"transformer.use_dora": true, "use_dora": false}'}
+                lora("wan", 1),
+                path,
+                {"lora_adapter_metadata": '{"transformer.use_dora": true, "use_dora": false}'},
             ),
             "sets use_dora to True",
         ),
@@ -354,9 +426,15 @@ def test_a_file_that_is_no_lora_of_the_model_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({key: torch.zeros_like(value) for key, value in lora("wan", 1).items()}, "holds zeros only"),
         (
-            {key.replace("blocks.1", "blocks.7"): value for key, value in wan_original(lora("wan", 1)).items()},
+            {key: torch.zeros_like(value) for key, value in lora("wan", 1).items()},
+            "holds zeros only",
+        ),
+        (
+            {
+                key.replace("blocks.1", "blocks.7"): value
+                for key, value in wan_original(lora("wan", 1)).items()
+            },
             "blocks.7",
         ),
         (
@@ -368,7 +446,9 @@ def test_a_file_that_is_no_lora_of_the_model_is_refused_before_anything_runs(
         ),
     ],
 )
-def test_what_only_loading_can_show_is_one_named_error(wan: Path, tensors: Tensors, message: str) -> None:
+def test_what_only_loading_can_show_is_one_named_error(
+    wan: Path, tensors: Tensors, message: str
+) -> None:
     write(wan / "style", {key: value.contiguous() for key, value in tensors.items()})
     with pytest.raises(ModelFolderError, match=message):
         load(wan, model("wan", STYLE))
@@ -391,7 +471,9 @@ def test_a_lora_that_is_another_one_on_the_workers_machine_is_refused(wan: Path)
     weights = inspect_model(config, wan / "mine.yaml")
     verify_weights(config, weights)
     write(wan / "style", lora("wan", 2))
-    with pytest.raises(ModelFolderError, match=r"LoRA style: .* holds sha256:\w+ here, not sha256:"):
+    with pytest.raises(
+        ModelFolderError, match=r"LoRA style: .* holds sha256:\w+ here, not sha256:"
+    ):
         verify_weights(config, weights)
     shutil.rmtree(wan / "style")
     with pytest.raises(ModelNotFoundError, match="does not exist on this machine"):
@@ -412,7 +494,9 @@ def test_a_lora_of_the_hub_is_its_commit_and_its_file(
     wan: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    config = model("wan", LoraConfig("style", "Org/Style", weight_name="fast.safetensors", revision="main"))
+    config = model(
+        "wan", LoraConfig("style", "Org/Style", weight_name="fast.safetensors", revision="main")
+    )
     remedy = r"mine: LoRA style: .*fetch it with: hf download Org/Style fast\.safetensors --revision main"
     with pytest.raises(ModelNotFoundError, match=remedy):
         inspect_model(config, wan / "mine.yaml")
@@ -428,5 +512,7 @@ def test_a_lora_of_the_hub_is_its_commit_and_its_file(
 
 
 def test_a_missing_folder_is_a_named_error(wan: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="mine: LoRA style: the folder .*nowhere does not exist"):
+    with pytest.raises(
+        ModelNotFoundError, match="mine: LoRA style: the folder .*nowhere does not exist"
+    ):
         inspect_model(model("wan", replace(STYLE, source="./nowhere")), wan / "mine.yaml")

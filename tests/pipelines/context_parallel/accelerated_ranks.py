@@ -27,15 +27,21 @@ class Denoised:
     decisions: tuple[bool, ...]
 
 
-def denoise_cached(name: str, methods: list[str], parallel: ParallelConfig | None) -> list[Denoised]:
+def denoise_cached(
+    name: str, methods: list[str], parallel: ParallelConfig | None
+) -> list[Denoised]:
     """By one model, one method after the other; None is one device."""
     return _denoise(family_of(name, first_block_cache=THRESHOLD), methods, parallel)
 
 
-def denoise_compiled(name: str, methods: list[str], parallel: ParallelConfig | None) -> list[Denoised]:
+def denoise_compiled(
+    name: str, methods: list[str], parallel: ParallelConfig | None
+) -> list[Denoised]:
     """By a model that stays in the process from one group to the next."""
     with warnings.catch_warnings():  # of torch, about how torch traces diffusers
-        warnings.filterwarnings("ignore", ".*(should not be instantiated|torch.jit.script_method. is deprecated)")
+        warnings.filterwarnings(
+            "ignore", ".*(should not be instantiated|torch.jit.script_method. is deprecated)"
+        )
         return _denoise(_compiled(name), methods, parallel)
 
 
@@ -47,11 +53,15 @@ def denoise_alone(name: str, threshold: float) -> Denoised:
 @cache
 def _compiled(name: str) -> DiffusersModel:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # kernels take long to generate
+        patch.setattr(
+            torch, "compile", partial(torch.compile, backend="eager")
+        )  # kernels take long to generate
         return family_of(name, compile=True, first_block_cache=THRESHOLD)
 
 
-def _denoise(family: DiffusersModel, methods: list[str], parallel: ParallelConfig | None) -> list[Denoised]:
+def _denoise(
+    family: DiffusersModel, methods: list[str], parallel: ParallelConfig | None
+) -> list[Denoised]:
     if parallel:
         family.split(parallel)
     rendered: list[Denoised] = []
@@ -131,5 +141,7 @@ def means_of_parts(dtype: str, sizes: list[int]) -> tuple[float, float]:
 
 def whole_tensors(dtype: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    one, other = (torch.randn(size, 7, generator=generator).to(getattr(torch, dtype)) for _ in range(2))
+    one, other = (
+        torch.randn(size, 7, generator=generator).to(getattr(torch, dtype)) for _ in range(2)
+    )
     return one, other * 3

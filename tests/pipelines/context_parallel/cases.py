@@ -31,7 +31,13 @@ from pipelines.errors import ShardingError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.parallel_config import ParallelConfig
-from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+from pipelines.request import (
+    CFG_METHODS,
+    GenerationRequest,
+    GuidanceMethod,
+    SamplingParams,
+    VideoShape,
+)
 from tests.builders import tiny
 from tests.nag.reference import image, render, text
 
@@ -91,10 +97,13 @@ def render_case(case: Case, installed: nag.InstalledNag | None = None, **more: A
     """Latents of two steps, as one process or as one rank."""
     pipeline = pipeline_of(case.model, case.dtype)
     is_ltx, is_image_to_video = case.model == "ltx", case.model == "wan2.1-i2v"
-    length = 512 if is_image_to_video else 12  # diffusers' processor takes a text beside an image to be 512 tokens long
+    length = (
+        512 if is_image_to_video else 12
+    )  # diffusers' processor takes a text beside an image to be 512 tokens long
     dtype = getattr(torch, case.dtype)
     prompt, negative, unconditional = (
-        text(case.batch_size, size, seed).to(dtype) for seed, size in ((1, length), (2, 7), (3, length))
+        text(case.batch_size, size, seed).to(dtype)
+        for seed, size in ((1, length), (2, 7), (3, length))
     )
     arguments: dict[str, Any] = {"num_frames": 9, "height": case.size_px, "width": case.size_px}
     negative_mask = None
@@ -133,7 +142,9 @@ def render_split(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarray
     return rendered
 
 
-def render_split_with_nag_installed_before(case: Case, parallel: ParallelConfig) -> list[np.ndarray]:
+def render_split_with_nag_installed_before(
+    case: Case, parallel: ParallelConfig
+) -> list[np.ndarray]:
     """As two ranks while NAG is on, as one process after the split is taken off under it, and again without NAG."""
     pipeline = pipeline_of(case.model, case.dtype)
     with nag.install(pipeline) as installed:
@@ -147,7 +158,9 @@ def render_split_with_nag_installed_before(case: Case, parallel: ParallelConfig)
     return [guided, alone, unguided]
 
 
-def render_alone_after_a_split(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, list[str]]:
+def render_alone_after_a_split(
+    case: Case, parallel: ParallelConfig
+) -> tuple[np.ndarray, list[str]]:
     """What one process renders after a split was taken off, and which settings of it are still on the model."""
     pipeline = pipeline_of(case.model, case.dtype)
     split = ShardedPipeline(pipeline, parallel, CPU)
@@ -160,7 +173,10 @@ def render_alone_after_a_split(case: Case, parallel: ParallelConfig) -> tuple[np
         for name, module in pipeline.transformer.named_modules()
         if getattr(getattr(module, "processor", None), "_parallel_config", None) is not None
         or getattr(getattr(module, "processor", None), "_attention_backend", None) is not None
-        or any(hook.startswith("cp_") for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", ()))
+        or any(
+            hook.startswith("cp_")
+            for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
+        )
     ]
     return render_case(case), left + ["model"] * (pipeline.transformer._parallel_config is not None)
 
@@ -206,7 +222,11 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
     transformer = pipeline.transformer
     split = ShardedPipeline(pipeline, parallel, CPU)
     settings, plan = transformer._parallel_config, dict(transformer._cp_plan)
-    attentions = [module for name, module in transformer.named_modules() if name.endswith((".attn1", ".attn2"))]
+    attentions = [
+        module
+        for name, module in transformer.named_modules()
+        if name.endswith((".attn1", ".attn2"))
+    ]
     if is_stock:
         backends = [attention.processor._attention_backend for attention in attentions]
         remove_context_parallel(transformer, LTX_PLAN)
@@ -260,7 +280,9 @@ def timeouts(parallel: ParallelConfig) -> list[timedelta]:
     settings = pipeline.transformer._parallel_config.context_parallel_config
     meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
     found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
-    distributed.all_reduce(torch.zeros(1))  # a rank that leaves before another has connected to it fails that one
+    distributed.all_reduce(
+        torch.zeros(1)
+    )  # a rank that leaves before another has connected to it fails that one
     split.remove()
     return found
 
@@ -291,7 +313,9 @@ def family_of(name: str) -> DiffusersModel:
     return family
 
 
-def render_shapes(name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3) -> np.ndarray:
+def render_shapes(
+    name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3
+) -> np.ndarray:
     """Latents of a Shapes model through its family."""
     family = family_of(name)
     guidance_scale = 3.0 if method in CFG_METHODS else 1.0

@@ -19,7 +19,9 @@ import torch
 from torch import distributed
 
 NUM_PROCESSES = 4
-EXCHANGE_TIMEOUT = timedelta(seconds=120)  # of one collective, on a machine that does ten other things
+EXCHANGE_TIMEOUT = timedelta(
+    seconds=120
+)  # of one collective, on a machine that does ten other things
 END_S = 5.0  # of the processes whose pipes are closed
 DEADLINE_S = 240.0  # of all of a piece of work, with the first import of diffusers in it
 
@@ -51,7 +53,9 @@ class Ranks:
             ready = wait(missing, max(end - monotonic(), 0))
             if not ready:
                 self.close()
-                failures.append(f"ranks {[pipes.index(pipe) for pipe in missing]} had no answer in {DEADLINE_S} s")
+                failures.append(
+                    f"ranks {[pipes.index(pipe) for pipe in missing]} had no answer in {DEADLINE_S} s"
+                )
                 break
             for pipe in ready:
                 assert isinstance(pipe, Connection)

@@ -32,17 +32,23 @@ def difference(found: Denoised, truth: Denoised) -> float:
 
 @pytest.mark.parametrize("layout", [ULYSSES, RING, BOTH], ids=str)
 @pytest.mark.parametrize("name", ["wan2.1", "wan2.2", "ltx"])
-def test_ranks_skip_the_blocks_that_one_device_skips(ranks: Ranks, name: str, layout: ParallelConfig) -> None:
+def test_ranks_skip_the_blocks_that_one_device_skips(
+    ranks: Ranks, name: str, layout: ParallelConfig
+) -> None:
     truths = on_one_device(name)
     assert all(0 < sum(truth.decisions) < len(truth.decisions) for truth in truths)
     for of_rank in ranks.run(denoise_cached, name, METHODS, layout, num_ranks=layout.degree):
         assert [found.decisions for found in of_rank] == [truth.decisions for truth in truths]
         assert np.array_equal(of_rank[0].latents, of_rank[2].latents)  # whatever was between
-        assert max(map(difference, of_rank, truths)) <= (0 if layout == ULYSSES and name != "ltx" else 1e-6)
+        assert max(map(difference, of_rank, truths)) <= (
+            0 if layout == ULYSSES and name != "ltx" else 1e-6
+        )
 
 
 @pytest.mark.parametrize("name", ["wan2.1", "ltx"])
-def test_ranks_whose_own_parts_would_decide_differently_decide_as_the_whole(ranks: Ranks, name: str) -> None:
+def test_ranks_whose_own_parts_would_decide_differently_decide_as_the_whole(
+    ranks: Ranks, name: str
+) -> None:
     found = ranks.run(denoise_contested, name, ULYSSES, num_ranks=2)
     assert found[0].alone != found[1].alone
     assert found[0].together.decisions == found[1].together.decisions
@@ -51,8 +57,12 @@ def test_ranks_whose_own_parts_would_decide_differently_decide_as_the_whole(rank
     assert max(difference(contested.together, truth) for contested in found) <= 1e-6
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)])  # one rounding to the dtype
-def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(ranks: Ranks, dtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)]
+)  # one rounding to the dtype
+def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(
+    ranks: Ranks, dtype: str, tolerance: float
+) -> None:
     truth = [whole.abs().mean().item() for whole in whole_tensors(dtype, 90)]
     found = ranks.run(means_of_parts, dtype, [30, 60], num_ranks=2)
     assert found[0] == found[1]
@@ -60,7 +70,9 @@ def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(ranks: Ranks, dt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "layout"), [("wan2.1", ULYSSES), ("wan2.2", RING), ("ltx", ULYSSES)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "layout"), [("wan2.1", ULYSSES), ("wan2.2", RING), ("ltx", ULYSSES)], ids=str
+)
 def test_compiled_blocks_are_shared_out_by_one_group_after_another(
     ranks: Ranks, name: str, layout: ParallelConfig
 ) -> None:

@@ -12,8 +12,17 @@ from diffusers.models.attention_dispatch import (
 )
 
 from pipelines.attention.exact_attention import exact_attention
-from pipelines.attention.ring_attention import RING_BACKEND, attention_with_lse, plain_attention_with_lse
-from pipelines.context_parallel.backends import BIAS_BACKENDS, RING_BACKENDS, SPLITTABLE_BACKENDS, backends_for
+from pipelines.attention.ring_attention import (
+    RING_BACKEND,
+    attention_with_lse,
+    plain_attention_with_lse,
+)
+from pipelines.context_parallel.backends import (
+    BIAS_BACKENDS,
+    RING_BACKENDS,
+    SPLITTABLE_BACKENDS,
+    backends_for,
+)
 
 Attention = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 B, H, L, T, K = 2, 3, 37, 23, 8  # batch, heads, queries, keys, channels
@@ -21,7 +30,9 @@ B, H, L, T, K = 2, 3, 37, 23, 8  # batch, heads, queries, keys, channels
 
 def tensors(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(B, H, size, K, generator=generator).to(dtype) for size in (L, T, T))
+    query, key, value = (
+        torch.randn(B, H, size, K, generator=generator).to(dtype) for size in (L, T, T)
+    )
     return query, key, value
 
 
@@ -43,7 +54,9 @@ def test_what_is_added_to_the_logits_of_text_is_added_by_few_backends() -> None:
     assert (found - dispatch_attention_fn(query, others, others)).abs().max() < 1e-6
     with pytest.raises(ValueError, match="not supported"):
         dispatch_attention_fn(query, key, key, bias, backend=AttentionBackendName._NATIVE_FLASH)
-    is_left_out = _maybe_modify_attn_mask_npu(query, key, bias)  # by the one kernel that would not raise
+    is_left_out = _maybe_modify_attn_mask_npu(
+        query, key, bias
+    )  # by the one kernel that would not raise
     assert is_left_out is not None
     assert is_left_out[0, 0, 0].tolist() == [number != 3 for number in range(T)]
 
@@ -57,11 +70,18 @@ def test_diffusers_names_of_backends_stay_as_they_are() -> None:
 @pytest.mark.parametrize("scale", [None, 0.7])
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "lse_tolerance"),
-    [(torch.float32, 1e-6, 1e-5), (torch.bfloat16, 2**-8, 1e-4)],  # the fused kernel takes bfloat16's exp less exactly
+    [
+        (torch.float32, 1e-6, 1e-5),
+        (torch.bfloat16, 2**-8, 1e-4),
+    ],  # the fused kernel takes bfloat16's exp less exactly
 )
 @pytest.mark.parametrize("attend", [attention_with_lse, plain_attention_with_lse])
 def test_attention_and_its_log_sum_exp_are_the_formula(
-    attend: Attention, dtype: torch.dtype, tolerance: float, lse_tolerance: float, scale: float | None
+    attend: Attention,
+    dtype: torch.dtype,
+    tolerance: float,
+    lse_tolerance: float,
+    scale: float | None,
 ) -> None:
     query, key, value = tensors(dtype)
     output, lse = attend(query, key, value, scale)
@@ -77,15 +97,23 @@ def test_two_parts_of_the_keys_add_up_to_the_whole() -> None:
     """What a ring does with the two."""
     query, key, value = tensors(torch.float32)
     whole, _ = attention_with_lse(query, key, value)
-    parts = [attention_with_lse(query, key[..., part, :], value[..., part, :]) for part in (slice(9), slice(9, None))]
+    parts = [
+        attention_with_lse(query, key[..., part, :], value[..., part, :])
+        for part in (slice(9), slice(9, None))
+    ]
     weights = torch.stack([lse for _, lse in parts]).softmax(0)
-    summed = sum(weight[..., None] * output for weight, (output, _) in zip(weights, parts, strict=True))
+    summed = sum(
+        weight[..., None] * output for weight, (output, _) in zip(weights, parts, strict=True)
+    )
     assert (summed - whole).abs().max() < 1e-6
 
 
 def test_the_safer_attention_takes_the_ring_over_in_slices() -> None:
     query, key, value = tensors(torch.float32)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler, exact_attention(1):
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+        exact_attention(1),
+    ):
         output, lse = attention_with_lse(query, key, value)
     expected_output, expected_lse = plain_attention_with_lse(query, key, value)
     assert (output - expected_output).abs().max() < 1e-6

@@ -27,7 +27,9 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import MAX_FRAMES, MAX_SIDE_PX, GenerationRequest, VideoShape
 from tests.builders.accelerated import NAG
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "parallel.md").read_text()
+DOCUMENT = (
+    Path(__file__).parents[3] / "docs" / "explanation" / "context-parallelism.md"
+).read_text()
 WAN_1_3B = ModelGeometry("wan", 30, 12, 128, 8960, 512, 4, 16, 16)
 WAN_14B = ModelGeometry("wan", 40, 40, 128, 13824, 512, 4, 16, 16)
 WAN_480P, WAN_720P = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
@@ -36,18 +38,27 @@ LTX = ModelGeometry("ltx", 28, 32, 64, 8192, 128, 8, 32, 32)
 
 def model(name: str, num_frames: int = 4, height: int = 16, width: int = 16) -> ModelConfig:
     return ModelConfig(
-        name, "wan", "a/b", ShapeGrid(num_frames, height, width), SamplingDefaults(2, 1.0, 5, 32, 32, 8.0)
+        name,
+        "wan",
+        "a/b",
+        ShapeGrid(num_frames, height, width),
+        SamplingDefaults(2, 1.0, 5, 32, 32, 8.0),
     )
 
 
 def test_heads_that_do_not_divide_are_told_of_as_many_devices_in_another_way() -> None:
-    with pytest.raises(RequestError, match=r"ulysses 1, 2, 3, 4, 6 or 12 can .* ulysses 4 x ring 2 on as many devices"):
+    with pytest.raises(
+        RequestError,
+        match=r"ulysses 1, 2, 3, 4, 6 or 12 can .* ulysses 4 x ring 2 on as many devices",
+    ):
         check_parallel(ParallelConfig(8), WAN_1_3B, WAN_480P, model("m"))
 
 
 @pytest.mark.parametrize("number", [0, -1, -(10**5000), 10**19 + 1, 10**5000], ids=range(5))
 def test_a_number_of_ranks_that_no_group_has_is_refused(number: int) -> None:
-    with pytest.raises(ModelConfigError, match=r"parallel\.ring must be at (least 1|most 10+), not"):
+    with pytest.raises(
+        ModelConfigError, match=r"parallel\.ring must be at (least 1|most 10+), not"
+    ):
         ParallelConfig(ring=number)
 
 
@@ -71,7 +82,9 @@ def is_accepted(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoS
 def test_of_the_degrees_up_to_8_those_that_divide_heads_and_tokens_are_accepted(
     geometry: ModelGeometry, shape: VideoShape, ulysses: list[int]
 ) -> None:
-    accepted = [degree for degree in range(1, 9) if is_accepted(ParallelConfig(degree), geometry, shape)]
+    accepted = [
+        degree for degree in range(1, 9) if is_accepted(ParallelConfig(degree), geometry, shape)
+    ]
     assert accepted == ulysses
 
 
@@ -104,8 +117,14 @@ def test_the_tokens_of_the_models_are_as_documented(
             ParallelConfig(1, 16),
             "16 ranks: ring 15 or 18 can at this size, and 16 ranks at height 448, width 768 or num_frames 77",
         ),
-        (ParallelConfig(4, 4), "ulysses 1, 2, 3 or 6 with ring 4 can at this size, and 16 ranks at height 448"),
-        (ParallelConfig(4, 11), "44 ranks: ring 10 or 13 with ulysses 4 can at this size, and 44 ranks at height 528"),
+        (
+            ParallelConfig(4, 4),
+            "ulysses 1, 2, 3 or 6 with ring 4 can at this size, and 16 ranks at height 448",
+        ),
+        (
+            ParallelConfig(4, 11),
+            "44 ranks: ring 10 or 13 with ulysses 4 can at this size, and 44 ranks at height 528",
+        ),
         (
             ParallelConfig(5, 11),
             "the 12 attention heads of wan cannot be shared by 5 ranks: ulysses 4 with ring 13 can",
@@ -142,7 +161,10 @@ def test_a_ring_alone_is_told_of_rings_alone() -> None:
 
 def test_a_group_of_several_hosts_stays_one() -> None:
     choices = fitting_degrees(ParallelConfig(8, across_hosts=True), WAN_1_3B, WAN_480P)
-    assert choices == (ONE_DEVICE, *(ParallelConfig(number, across_hosts=True) for number in (2, 3, 4, 6, 12)))
+    assert choices == (
+        ONE_DEVICE,
+        *(ParallelConfig(number, across_hosts=True) for number in (2, 3, 4, 6, 12)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +199,9 @@ def test_one_device_across_hosts_is_refused() -> None:
         (ParallelConfig(2, 2), "_native_flash"),
     ],
 )
-def test_a_backend_that_can_be_shared_is_accepted(parallel: ParallelConfig, backend: str | None) -> None:
+def test_a_backend_that_can_be_shared_is_accepted(
+    parallel: ParallelConfig, backend: str | None
+) -> None:
     check_backend(parallel, backend)
 
 
@@ -195,7 +219,9 @@ def test_a_backend_that_can_be_shared_is_accepted(parallel: ParallelConfig, back
 def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_instead_is_accepted(
     parallel: ParallelConfig, backend: str
 ) -> None:
-    with pytest.raises(RequestError, match=f"DIFFUSERS_ATTN_BACKEND is '{backend}', .* unset it, or use") as caught:
+    with pytest.raises(
+        RequestError, match=f"DIFFUSERS_ATTN_BACKEND is '{backend}', .* unset it, or use"
+    ) as caught:
         check_backend(parallel, backend)
     named = str(caught.value).rpartition("use one of ")[2].split(", ")
     assert "native" in named
@@ -204,12 +230,15 @@ def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_inste
 
 
 @pytest.mark.parametrize("backend", sorted(SPLITTABLE_BACKENDS))
-def test_a_backend_that_adds_nothing_to_the_logits_of_text_is_refused_where_that_is_asked_of_it(backend: str) -> None:
+def test_a_backend_that_adds_nothing_to_the_logits_of_text_is_refused_where_that_is_asked_of_it(
+    backend: str,
+) -> None:
     if backend in ("native", "_native_cudnn"):
         check_backend(ParallelConfig(2), backend, has_text_bias=True)
         return
     with pytest.raises(
-        RequestError, match=f"DIFFUSERS_ATTN_BACKEND is '{backend}', .* use one of _native_cudnn, native$"
+        RequestError,
+        match=f"DIFFUSERS_ATTN_BACKEND is '{backend}', .* use one of _native_cudnn, native$",
     ):
         check_backend(ParallelConfig(2), backend, has_text_bias=True)
 
@@ -241,13 +270,17 @@ def test_ltx_and_value_sign_flip_add_to_the_logits_of_text(
         ([(2, 1), (2, 6)], "ring 1 or 6 with ulysses 2"),
     ],
 )
-def test_what_is_said_of_groups_that_can_share_names_each_of_them(choices: list[tuple[int, int]], text: str) -> None:
+def test_what_is_said_of_groups_that_can_share_names_each_of_them(
+    choices: list[tuple[int, int]], text: str
+) -> None:
     assert describe_degrees(tuple(ParallelConfig(*choice) for choice in choices)) == text
 
 
 @given(st.integers(1, 5000))
 def test_divisors_are_those_that_divide(number: int) -> None:
-    assert divisors(number) == [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    assert divisors(number) == [
+        divisor for divisor in range(1, number + 1) if number % divisor == 0
+    ]
 
 
 @given(st.integers(1, 5000), st.integers(1, 6000))
@@ -274,7 +307,9 @@ parallels = st.builds(ParallelConfig, st.integers(1, 40), st.integers(1, 40)) | 
     ParallelConfig, st.integers(2, 10**19), st.integers(1, 10**19), st.booleans()
 )
 shapes = st.builds(
-    VideoShape, st.integers(0, 40).map(lambda k: 8 * k + 1), *[st.integers(1, 256).map(lambda k: 32 * k)] * 2
+    VideoShape,
+    st.integers(0, 40).map(lambda k: 8 * k + 1),
+    *[st.integers(1, 256).map(lambda k: 32 * k)] * 2,
 )
 GRID = ShapeGrid(8, 32, 32)
 
@@ -283,7 +318,10 @@ GRID = ShapeGrid(8, 32, 32)
 def test_a_group_is_accepted_exactly_where_heads_and_tokens_divide(
     geometry: ModelGeometry, parallel: ParallelConfig, shape: VideoShape
 ) -> None:
-    divides = geometry.num_heads % parallel.ulysses == 0 and geometry.num_tokens(shape) % parallel.degree == 0
+    divides = (
+        geometry.num_heads % parallel.ulysses == 0
+        and geometry.num_tokens(shape) % parallel.degree == 0
+    )
     assert is_accepted(parallel, geometry, shape) == divides
 
 
@@ -309,18 +347,28 @@ def test_whatever_is_suggested_is_accepted_and_is_what_is_said(
         return
     for size in fitting_shapes(parallel, geometry, shape, GRID):
         check_parallel(parallel, geometry, size, config)
-        changed = [name for name in ("num_frames", "height", "width") if getattr(size, name) != getattr(shape, name)]
+        changed = [
+            name
+            for name in ("num_frames", "height", "width")
+            if getattr(size, name) != getattr(shape, name)
+        ]
         assert len(changed) == 1
         assert f"{changed[0]} {getattr(size, changed[0])}" in str(caught.value)
         assert (size.num_frames % 8, size.height % 32, size.width % 32) == (1, 0, 0)
 
 
 @given(geometries, st.integers(2, 30), shapes)
-def test_the_suggested_size_is_the_nearest_of_its_kind(geometry: ModelGeometry, ring: int, shape: VideoShape) -> None:
+def test_the_suggested_size_is_the_nearest_of_its_kind(
+    geometry: ModelGeometry, ring: int, shape: VideoShape
+) -> None:
     parallel = ParallelConfig(1, ring)
     assume(not is_accepted(parallel, geometry, shape))
     for size in fitting_shapes(parallel, geometry, shape, GRID):
-        (name,) = (name for name in ("num_frames", "height", "width") if getattr(size, name) != getattr(shape, name))
+        (name,) = (
+            name
+            for name in ("num_frames", "height", "width")
+            if getattr(size, name) != getattr(shape, name)
+        )
         step, wanted, found = getattr(GRID, name), getattr(shape, name), getattr(size, name)
         for nearer in range(step, abs(found - wanted), step):
             for side in (wanted - nearer, wanted + nearer):
@@ -331,5 +379,11 @@ def test_the_suggested_size_is_the_nearest_of_its_kind(geometry: ModelGeometry, 
 
 def test_on_a_grid_of_single_pixels_even_sizes_alone_are_suggested() -> None:
     geometry = replace(LTX, height_per_token=1, width_per_token=1)
-    sizes = fitting_shapes(ParallelConfig(1, 7), geometry, VideoShape(1, 32, 32), ShapeGrid(8, 1, 1))
-    assert [(size.num_frames, size.height, size.width) for size in sizes] == [(1, 28, 32), (1, 32, 28), (49, 32, 32)]
+    sizes = fitting_shapes(
+        ParallelConfig(1, 7), geometry, VideoShape(1, 32, 32), ShapeGrid(8, 1, 1)
+    )
+    assert [(size.num_frames, size.height, size.width) for size in sizes] == [
+        (1, 28, 32),
+        (1, 32, 28),
+        (49, 32, 32),
+    ]

@@ -34,7 +34,9 @@ SHAPE = VideoShape(17, 64, 96)
 
 def config_of(family: Any) -> ModelConfig:
     sampling = SamplingDefaults(2, 1.0, 17, 64, 64, 8.0)
-    return ModelConfig("mine", family, "./mine", ShapeGrid(4, 32, 32), sampling, max_sequence_length=48)
+    return ModelConfig(
+        "mine", family, "./mine", ShapeGrid(4, 32, 32), sampling, max_sequence_length=48
+    )
 
 
 @pytest.fixture
@@ -42,11 +44,15 @@ def save(tmp_path: Path) -> Callable[..., Path]:
     """Writes the configs of a model's folder, as far as a geometry needs them."""
 
     def save_configs(transformer: object, vae: object, second: object = None) -> Path:
-        components = {"transformer": transformer, "vae": vae} | ({"transformer_2": second} if second else {})
+        components = {"transformer": transformer, "vae": vae} | (
+            {"transformer_2": second} if second else {}
+        )
         for name, config in components.items():
             (tmp_path / name).mkdir(exist_ok=True)
             (tmp_path / name / "config.json").write_text(json.dumps(config))
-        index = {"transformer_2": ["diffusers", "WanTransformer3DModel"] if second else [None, None]}
+        index = {
+            "transformer_2": ["diffusers", "WanTransformer3DModel"] if second else [None, None]
+        }
         (tmp_path / "model_index.json").write_text(json.dumps(index))
         return tmp_path
 
@@ -59,14 +65,27 @@ def on_meta(cls: Any, config: dict[str, Any]) -> Any:
         return cls.from_config(config)
 
 
-def measured_wan(transformer_config: dict[str, Any], vae_config: dict[str, Any]) -> tuple[ModelGeometry, int]:
+def measured_wan(
+    transformer_config: dict[str, Any], vae_config: dict[str, Any]
+) -> tuple[ModelGeometry, int]:
     """What the built classes have, and the tokens that they make of `SHAPE`."""
-    transformer, vae = on_meta(WanTransformer3DModel, transformer_config), on_meta(AutoencoderKLWan, vae_config)
-    temporal, spatial = vae.config.scale_factor_temporal, vae.config.scale_factor_spatial  # as WanPipeline does
+    transformer, vae = (
+        on_meta(WanTransformer3DModel, transformer_config),
+        on_meta(AutoencoderKLWan, vae_config),
+    )
+    temporal, spatial = (
+        vae.config.scale_factor_temporal,
+        vae.config.scale_factor_spatial,
+    )  # as WanPipeline does
     block = transformer.blocks[0]
     num_frames = (SHAPE.num_frames - 1) // temporal + 1
     latents = torch.empty(
-        1, transformer.config.in_channels, num_frames, SHAPE.height // spatial, SHAPE.width // spatial, device="meta"
+        1,
+        transformer.config.in_channels,
+        num_frames,
+        SHAPE.height // spatial,
+        SHAPE.width // spatial,
+        device="meta",
     )
     geometry = ModelGeometry(
         family="wan",
@@ -82,16 +101,23 @@ def measured_wan(transformer_config: dict[str, Any], vae_config: dict[str, Any])
     return geometry, transformer.patch_embedding(latents).flatten(2).shape[2]
 
 
-def measured_ltx(transformer_config: dict[str, Any], vae_config: dict[str, Any]) -> tuple[ModelGeometry, int]:
+def measured_ltx(
+    transformer_config: dict[str, Any], vae_config: dict[str, Any]
+) -> tuple[ModelGeometry, int]:
     transformer, vae = (
         on_meta(LTXVideoTransformer3DModel, transformer_config),
         on_meta(AutoencoderKLLTXVideo, vae_config),
     )
-    temporal, spatial = vae.temporal_compression_ratio, vae.spatial_compression_ratio  # as LTXPipeline does
+    temporal, spatial = (
+        vae.temporal_compression_ratio,
+        vae.spatial_compression_ratio,
+    )  # as LTXPipeline does
     patch, patch_t = transformer.config.patch_size, transformer.config.patch_size_t
     block = transformer.transformer_blocks[0]
     num_frames = (SHAPE.num_frames - 1) // temporal + 1
-    latents = torch.empty(1, 8, num_frames, SHAPE.height // spatial, SHAPE.width // spatial, device="meta")
+    latents = torch.empty(
+        1, 8, num_frames, SHAPE.height // spatial, SHAPE.width // spatial, device="meta"
+    )
     geometry = ModelGeometry(
         family="ltx",
         num_layers=len(transformer.transformer_blocks),
@@ -126,11 +152,27 @@ WAN_22_5B_VAE = {
 }
 CASES: dict[str, Callable[[], tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "tiny wan": lambda: ("wan", saved_config(tiny.wan_transformer()), saved_config(tiny.wan_vae())),
-    "shapes-wan": lambda: ("wan", shipped("shapes-wan", "transformer"), shipped("shapes-wan", "vae")),
+    "shapes-wan": lambda: (
+        "wan",
+        shipped("shapes-wan", "transformer"),
+        shipped("shapes-wan", "vae"),
+    ),
     "wan that says nothing": lambda: ("wan", {}, {}),
-    "wan 2.2 5b's autoencoder": lambda: ("wan", {"num_layers": 1, "num_attention_heads": 24}, WAN_22_5B_VAE),
-    "tiny ltx": lambda: ("ltx", saved_config(tiny.ltx_pipeline().transformer), saved_config(tiny.ltx_pipeline().vae)),
-    "shapes-ltx": lambda: ("ltx", shipped("shapes-ltx", "transformer"), shipped("shapes-ltx", "vae")),
+    "wan 2.2 5b's autoencoder": lambda: (
+        "wan",
+        {"num_layers": 1, "num_attention_heads": 24},
+        WAN_22_5B_VAE,
+    ),
+    "tiny ltx": lambda: (
+        "ltx",
+        saved_config(tiny.ltx_pipeline().transformer),
+        saved_config(tiny.ltx_pipeline().vae),
+    ),
+    "shapes-ltx": lambda: (
+        "ltx",
+        shipped("shapes-ltx", "transformer"),
+        shipped("shapes-ltx", "vae"),
+    ),
     "ltx that says nothing": lambda: ("ltx", {}, {}),
     "ltx that says its ratios": lambda: (
         "ltx",
@@ -150,13 +192,19 @@ def test_the_geometry_is_that_of_the_built_classes(case: str, save: Callable[...
 
 
 @pytest.mark.parametrize(
-    ("model", "family", "per_token"), [("shapes-wan", "wan", (4, 16)), ("shapes-ltx", "ltx", (4, 16))]
+    ("model", "family", "per_token"),
+    [("shapes-wan", "wan", (4, 16)), ("shapes-ltx", "ltx", (4, 16))],
 )
-def test_a_shipped_models_geometry_is_read_from_its_folder(model: str, family: str, per_token: tuple[int, int]) -> None:
+def test_a_shipped_models_geometry_is_read_from_its_folder(
+    model: str, family: str, per_token: tuple[int, int]
+) -> None:
     config = load_model_config(model_paths()[model])
     found = read_geometry(PACKAGED_WEIGHTS / model, config)
     assert (found.family, found.num_heads, found.head_dim, found.ffn_dim) == (family, 4, 32, 512)
-    assert (found.frames_per_token, found.height_per_token, found.width_per_token) == (*per_token, per_token[1])
+    assert (found.frames_per_token, found.height_per_token, found.width_per_token) == (
+        *per_token,
+        per_token[1],
+    )
     assert (found.num_text_tokens, found.num_transformers) == (config.max_sequence_length, 1)
 
 
@@ -167,31 +215,66 @@ def test_two_transformers_are_counted_and_must_be_alike(save: Callable[..., Path
 
 
 HOSTILE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
-    ("wan", {"num_layers": "40"}, {}, "num_layers must be a whole number from 1 to 1,048,576, not '40'"),
+    (
+        "wan",
+        {"num_layers": "40"},
+        {},
+        "num_layers must be a whole number from 1 to 1,048,576, not '40'",
+    ),
     ("wan", {"num_layers": True}, {}, "num_layers must be a whole number"),
     ("wan", {"num_attention_heads": 0}, {}, "num_attention_heads must be a whole number"),
     ("wan", {"num_attention_heads": -40}, {}, "num_attention_heads must be a whole number"),
     ("wan", {"attention_head_dim": 1.5}, {}, "attention_head_dim must be a whole number"),
     ("wan", {"ffn_dim": None}, {}, "ffn_dim must be a whole number"),
-    ("wan", {"ffn_dim": 10**1000}, {}, r"ffn_dim must be a whole number from 1 to 1,048,576, not 1000\d*\.\.\.$"),
+    (
+        "wan",
+        {"ffn_dim": 10**1000},
+        {},
+        r"ffn_dim must be a whole number from 1 to 1,048,576, not 1000\d*\.\.\.$",
+    ),
     ("wan", {"patch_size": 2}, {}, "patch_size must be a list, not 2"),
     ("wan", {"patch_size": [1, 2]}, {}, "patch_size must be a list of 3 whole numbers"),
     ("wan", {"patch_size": [1, 2, [2]]}, {}, r"patch_size must be a whole number .*, not \[2\]"),
-    ("wan", {"patch_size": [2, 2, 2]}, {}, "patch_size must be 1 in time for a clip to be shared out, not 2"),
+    (
+        "wan",
+        {"patch_size": [2, 2, 2]},
+        {},
+        "patch_size must be 1 in time for a clip to be shared out, not 2",
+    ),
     ("wan", {}, {"scale_factor_spatial": None}, "scale_factor_spatial must be a whole number"),
     ("wan", {}, {"scale_factor_temporal": {}}, "scale_factor_temporal must be a whole number"),
     ("ltx", {"patch_size_t": 2}, {}, "patch_size_t must be 1 in time"),
     ("ltx", {"num_layers": []}, {}, "num_layers must be a whole number"),
-    ("ltx", {}, {"spatio_temporal_scaling": "yes"}, "spatio_temporal_scaling must be a list, not 'yes'"),
+    (
+        "ltx",
+        {},
+        {"spatio_temporal_scaling": "yes"},
+        "spatio_temporal_scaling must be a list, not 'yes'",
+    ),
     (
         "ltx",
         {},
         {"spatio_temporal_scaling": [1, 2]},
         "spatio_temporal_scaling must be a list of at most 16 yes/no values",
     ),
-    ("ltx", {}, {"spatio_temporal_scaling": [True] * 99}, "spatio_temporal_scaling must be a list of at most 16"),
-    ("ltx", {}, {"spatial_compression_ratio": 0}, "spatial_compression_ratio must be a whole number"),
-    ("ltx", {}, {"temporal_compression_ratio": "8"}, "temporal_compression_ratio must be a whole number"),
+    (
+        "ltx",
+        {},
+        {"spatio_temporal_scaling": [True] * 99},
+        "spatio_temporal_scaling must be a list of at most 16",
+    ),
+    (
+        "ltx",
+        {},
+        {"spatial_compression_ratio": 0},
+        "spatial_compression_ratio must be a whole number",
+    ),
+    (
+        "ltx",
+        {},
+        {"temporal_compression_ratio": "8"},
+        "temporal_compression_ratio must be a whole number",
+    ),
     ("ltx", {}, {"patch_size": -4}, "patch_size must be a whole number"),
 ]
 
@@ -201,7 +284,9 @@ def test_a_config_that_cannot_be_is_refused_with_its_file(
     family: str, transformer: Any, vae: Any, message: str, save: Callable[..., Path]
 ) -> None:
     folder = save(transformer, vae)
-    with pytest.raises(ModelFolderError, match=rf"^{folder}/(transformer|vae)/config\.json: {message}") as caught:
+    with pytest.raises(
+        ModelFolderError, match=rf"^{folder}/(transformer|vae)/config\.json: {message}"
+    ) as caught:
         read_geometry(folder, config_of(family))
     assert len(str(caught.value)) < 500 + len(str(folder))
 

@@ -14,7 +14,12 @@ from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.context_parallel.exchange import checksum
 from pipelines.context_parallel.process_group import ProcessGroup, RendezvousPoint
-from pipelines.context_parallel.sharded_model import RankPart, ShardedModel, first_cause, is_of_connection
+from pipelines.context_parallel.sharded_model import (
+    RankPart,
+    ShardedModel,
+    first_cause,
+    is_of_connection,
+)
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_denoiser, load_model
@@ -25,7 +30,9 @@ from tests.fakes.rank_cases import request, serve
 from tests.fakes.ranks import FakeRankModel
 
 THREE = ParallelConfig(ring=3)
-WAIT_S = 240.0  # for what takes a second; a process starts in five, and on a busy machine in many more
+WAIT_S = (
+    240.0  # for what takes a second; a process starts in five, and on a busy machine in many more
+)
 TIMEOUT_S = 60.0  # of a collective
 
 
@@ -80,7 +87,11 @@ def test_all_ranks_denoise_and_agree(trio: Trio) -> None:
 def test_a_rank_that_fails_frees_the_next_and_that_one_the_one_behind_it(trio: Trio) -> None:
     """Long before a collective's time-out, though errors, with their frames, are kept; and all can meet again."""
     results = trio.run("denoise", "fails")
-    assert [end for end, _, _ in results] == ["connection, broken", "connection, broken", "ValueError, broken"]
+    assert [end for end, _, _ in results] == [
+        "connection, broken",
+        "connection, broken",
+        "ValueError, broken",
+    ]
     assert [own for _, own, _ in results] == ["", "", "ValueError"]
     assert max(took_s for _, _, took_s in results) < TIMEOUT_S / 3
     assert [end for end, _, _ in trio.run("denoise", "well")] == ["done", "done", "done"]
@@ -88,7 +99,9 @@ def test_a_rank_that_fails_frees_the_next_and_that_one_the_one_behind_it(trio: T
 
 def test_every_rank_sees_that_latents_differ(trio: Trio) -> None:
     results = trio.run("denoise", "differs")
-    assert [(end, own) for end, own, _ in results] == [("RanksDisagreeError, broken", "RanksDisagreeError")] * 3
+    assert [(end, own) for end, own, _ in results] == [
+        ("RanksDisagreeError, broken", "RanksDisagreeError")
+    ] * 3
 
 
 def test_meeting_again_leaves_few_files_open(trio: Trio) -> None:
@@ -103,7 +116,9 @@ class FakeFollowers:
         self.begun: list[bool] = []
         self._errors = errors
 
-    def begin(self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool) -> None:
+    def begin(
+        self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
+    ) -> None:
         self.begun.append(uses_exact_attention)
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
@@ -117,7 +132,9 @@ class FailingFamily(FakeRankModel):
         super().__init__()
         self._error = error
 
-    def denoise(self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep) -> torch.Tensor:
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
         if self._error is not None:
             raise self._error
         return super().denoise(request, embeddings, on_step)
@@ -169,14 +186,18 @@ def test_the_leaders_own_error_is_told_whatever_the_others_say(alone: list[Alone
 
 
 def test_a_followers_error_is_told_in_the_place_of_a_lost_connection(alone: list[Alone]) -> None:
-    alone.append(Alone(FailingFamily(RuntimeError(CONNECTION_LOST)), RankLostError("2"), MemoryError("full")))
+    alone.append(
+        Alone(FailingFamily(RuntimeError(CONNECTION_LOST)), RankLostError("2"), MemoryError("full"))
+    )
     with pytest.raises(MemoryError, match="full"):
         alone[0].denoise()
     assert not alone[0].own
     assert [type(error) for error in alone[0].broken_by] == [MemoryError]
 
 
-def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leaves(alone: list[Alone]) -> None:
+def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leaves(
+    alone: list[Alone],
+) -> None:
     family = FailingFamily(ValueError("once"))
     alone.append(Alone(family))
     with pytest.raises(ValueError, match="once"):
@@ -206,7 +227,9 @@ def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_t
     assert [str(error) for error in alone[0].own] == ["full"]
 
 
-def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_present_one(alone: list[Alone]) -> None:
+def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_present_one(
+    alone: list[Alone],
+) -> None:
     alone.append(Alone(FakeRankModel()))
     with pytest.raises(GroupBrokenError, match="generation 0, in the time of 1"):
         alone[0].part.follow(0, request("sunrise"), uses_exact_attention=False)
@@ -250,7 +273,9 @@ class UnsafeModel(FakeRankModel):
         yield
 
 
-def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait_for_it(alone: list[Alone]) -> None:
+def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait_for_it(
+    alone: list[Alone],
+) -> None:
     alone.append(Alone(UnsafeModel()))
     with pytest.raises(ValueError, match="no exact attention"):
         alone[0].part.follow(1, request("sunrise"), uses_exact_attention=True)
@@ -301,7 +326,9 @@ def test_a_checksum_sees_each_bit_and_its_place() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["shapes-wan", "shapes-ltx"])
-def test_a_rank_that_is_sent_its_text_loads_no_text_encoder_and_denoises_the_same(name: str) -> None:
+def test_a_rank_that_is_sent_its_text_loads_no_text_encoder_and_denoises_the_same(
+    name: str,
+) -> None:
     path = model_paths()[name]
     config = load_model_config(path)
     weights = inspect_model(config, path)

@@ -62,11 +62,17 @@ def on_every_rank(ranks: Ranks, rendered: list[Case], layout: ParallelConfig) ->
 def test_wan_by_ulysses_is_bit_equal(ranks: Ranks, layout: ParallelConfig, dtype: str) -> None:
     rendered = [Case(model, *how, dtype) for model, ways in WAN.items() for how in ways]
     found = on_every_rank(ranks, rendered, layout)
-    assert [case for case, latents in zip(rendered, found, strict=True) if difference(latents, alone(case))] == []
+    assert [
+        case
+        for case, latents in zip(rendered, found, strict=True)
+        if difference(latents, alone(case))
+    ] == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_ltx_differs_by_rounding_also_with_padded_masks(ranks: Ranks, layout: ParallelConfig) -> None:
+def test_ltx_differs_by_rounding_also_with_padded_masks(
+    ranks: Ranks, layout: ParallelConfig
+) -> None:
     rendered = [Case("ltx", *how, size_px=32) for how in FOUR]
     for case, latents in zip(rendered, on_every_rank(ranks, rendered, layout), strict=True):
         assert difference(latents, alone(case)) < ROUNDING, case
@@ -81,14 +87,20 @@ def test_wan_by_a_ring_differs_by_rounding(ranks: Ranks, layout: ParallelConfig)
 
 def test_wan_by_ulysses_differs_by_rounding_where_a_rank_has_three_tokens(ranks: Ranks) -> None:
     rendered = [Case("wan2.1", *how, size_px=32) for how in FOUR]
-    for case, latents in zip(rendered, on_every_rank(ranks, rendered, ParallelConfig(4)), strict=True):
+    for case, latents in zip(
+        rendered, on_every_rank(ranks, rendered, ParallelConfig(4)), strict=True
+    ):
         assert difference(latents, alone(case)) < ROUNDING, case
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_in_bfloat16_a_cut_changes_about_as_much_as_bfloat16_itself(ranks: Ranks, layout: ParallelConfig) -> None:
+def test_in_bfloat16_a_cut_changes_about_as_much_as_bfloat16_itself(
+    ranks: Ranks, layout: ParallelConfig
+) -> None:
     """Another rounding of a sum in float32 can turn one of bfloat16, which the next layers carry on."""
-    models = ["ltx"] if layout.ring == 1 else ["ltx", "wan2.1", "wan2.2"]  # Wan by ulysses is bit-equal
+    models = (
+        ["ltx"] if layout.ring == 1 else ["ltx", "wan2.1", "wan2.2"]
+    )  # Wan by ulysses is bit-equal
     rendered = [Case(model, *how, "bfloat16", size_px=32) for model in models for how in FOUR]
     for case, latents in zip(rendered, on_every_rank(ranks, rendered, layout), strict=True):
         exact = alone(Case(case.model, case.method, case.has_cfg, case.batch_size, size_px=32))
@@ -110,7 +122,9 @@ def test_a_trained_model_renders_the_same_clip(
     by_another_kernel = difference(shapes_by_another_kernel(name, method), expected)
     for latents in ranks.run(render_shapes, name, method, layout, num_ranks=layout.degree):
         if layout.ring == 1:
-            assert difference(latents, expected) <= (0 if name.startswith("shapes-wan") else ROUNDING)
+            assert difference(latents, expected) <= (
+                0 if name.startswith("shapes-wan") else ROUNDING
+            )
         else:
             assert difference(latents, expected) < 3 * by_another_kernel < 2e-5
 
@@ -131,7 +145,9 @@ def test_nag_may_be_installed_before_a_split_and_outlive_it_or_not(
     ranks: Ranks, model: str, layout: ParallelConfig
 ) -> None:
     case = Case(model, "nag")
-    for guided, unshard, unguided in ranks.run(cases.render_split_with_nag_installed_before, case, layout, num_ranks=2):
+    for guided, unshard, unguided in ranks.run(
+        cases.render_split_with_nag_installed_before, case, layout, num_ranks=2
+    ):
         assert difference(guided, alone(case)) < ROUNDING
         assert np.array_equal(unshard, alone(case))
         assert difference(unguided, alone(Case(model))) < ROUNDING
@@ -144,7 +160,9 @@ def test_after_a_split_one_process_renders_bit_for_bit_what_it_did_before(
 ) -> None:
     """Also without a process group; and the next group splits the same pipeline again."""
     case = Case(model, "nag", has_cfg=True)
-    for rendered, left in ranks.run(cases.render_alone_after_a_split, case, layout, num_ranks=layout.degree):
+    for rendered, left in ranks.run(
+        cases.render_alone_after_a_split, case, layout, num_ranks=layout.degree
+    ):
         assert np.array_equal(rendered, alone(case))
         assert left == []
     again = on_every_rank(ranks, [case], layout)
@@ -153,22 +171,30 @@ def test_after_a_split_one_process_renders_bit_for_bit_what_it_did_before(
 
 @pytest.mark.parametrize("layout", RINGS, ids=str)
 @pytest.mark.parametrize("model", ["wan2.1", "ltx"])
-def test_the_safer_attention_holds_in_a_ring_too(ranks: Ranks, model: str, layout: ParallelConfig) -> None:
+def test_the_safer_attention_holds_in_a_ring_too(
+    ranks: Ranks, model: str, layout: ParallelConfig
+) -> None:
     case = Case(model, "nag", size_px=32)
-    for rendered, num_fused in ranks.run(cases.render_exactly, case, layout, num_ranks=layout.degree):
+    for rendered, num_fused in ranks.run(
+        cases.render_exactly, case, layout, num_ranks=layout.degree
+    ):
         assert difference(rendered, alone(case)) < ROUNDING
         assert num_fused == 0
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(2, 2)], ids=str)
-def test_a_rank_that_gives_up_its_process_group_frees_the_others_at_once(ranks: Ranks, layout: ParallelConfig) -> None:
+def test_a_rank_that_gives_up_its_process_group_frees_the_others_at_once(
+    ranks: Ranks, layout: ParallelConfig
+) -> None:
     """Though every pipeline is still split: a split keeps no connection open."""
     waited_s = ranks.run(cases.fail_on_the_last_rank, layout, num_ranks=layout.degree)
     assert max(waited_s) < EXCHANGE_TIMEOUT.total_seconds() / 4
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(2, 2)], ids=str)
-def test_no_exchange_waits_longer_than_the_default_group_does(ranks: Ranks, layout: ParallelConfig) -> None:
+def test_no_exchange_waits_longer_than_the_default_group_does(
+    ranks: Ranks, layout: ParallelConfig
+) -> None:
     """Torch's own time-out, which a further group has by default, is 30 minutes."""
     for found in ranks.run(cases.timeouts, layout, num_ranks=layout.degree):
         assert found == [EXCHANGE_TIMEOUT] * 3

@@ -17,7 +17,10 @@ def test_a_group_is_told_what_it_sends_and_from_which_bandwidth_on_it_gains() ->
     break_even = break_even_bytes_per_s(LONG, ParallelConfig(ulysses=4), H100)
     assert break_even is not None
     assert line.startswith("spring: ulysses 4 sends 46.5 GB a step and rank; ")
-    assert f"below {break_even / 1e9:.1f} GB/s it is slower than one device, at best 3.4 x as fast" in line
+    assert (
+        f"below {break_even / 1e9:.1f} GB/s it is slower than one device, at best 3.4 x as fast"
+        in line
+    )
     assert "28.1 GB of weights" in line
 
 
@@ -47,5 +50,7 @@ def test_of_a_clip_that_is_mostly_launches_nothing_is_predicted() -> None:
 
 def test_a_group_that_gains_at_no_bandwidth_is_told_so() -> None:
     many_steps = replace(SHORT, num_inference_steps=1000)
-    (line,) = advise("spring", replace(many_steps, shape=VideoShape(17, 128, 192)), ParallelConfig(2))
+    (line,) = advise(
+        "spring", replace(many_steps, shape=VideoShape(17, 128, 192)), ParallelConfig(2)
+    )
     assert "more than it gains at any bandwidth" in line

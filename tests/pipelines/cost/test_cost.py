@@ -16,7 +16,9 @@ from pipelines.request import GuidanceMethod, VideoShape
 SMALL_WAN = replace(WAN_1_3B, num_layers=2)
 SMALL_LTX = replace(LTX_2B, num_layers=3)
 TINY_WAN = replace(WAN_1_3B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=80, num_text_tokens=7)
-TINY_LTX = replace(LTX_2B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=4 * 48, num_text_tokens=7)  # 4: diffusers'
+TINY_LTX = replace(
+    LTX_2B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=4 * 48, num_text_tokens=7
+)  # 4: diffusers'
 P480, P720 = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
 CUTS = (ParallelConfig(ulysses=4), ParallelConfig(ring=2), ParallelConfig(2, 2))
 # each call of the transformer that any method makes, in either family
@@ -31,7 +33,9 @@ CALLS: list[tuple[ModelGeometry, VideoShape, GuidanceMethod]] = [
 ]
 
 
-def expected(forward: Forward, parallel: ParallelConfig) -> tuple[int, dict[str, int], dict[str, int]]:
+def expected(
+    forward: Forward, parallel: ParallelConfig
+) -> tuple[int, dict[str, int], dict[str, int]]:
     found = exchanges(forward, parallel)
     return (
         operations(forward, parallel).total,
@@ -47,7 +51,9 @@ def test_operations_of_the_layers_collectives_and_bytes_are_counted_exactly(
 ) -> None:
     for forward in forwards_of_step(geometry, shape, method):
         counted = count_forward(forward, parallel)
-        assert (counted.layer_operations, counted.num_calls, counted.sent_bytes) == expected(forward, parallel)
+        assert (counted.layer_operations, counted.num_calls, counted.sent_bytes) == expected(
+            forward, parallel
+        )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,8 @@ def test_at_full_size_less_than_three_thousandths_of_the_operations_are_left_out
 def test_guidance_in_the_attention_sends_nothing_more(geometry: ModelGeometry) -> None:
     shape = VideoShape(161, 512, 768)
     plain, guided = (
-        count_forward(Forward(geometry, shape, num_guided_rows=num_guided), ParallelConfig(2)) for num_guided in (0, 1)
+        count_forward(Forward(geometry, shape, num_guided_rows=num_guided), ParallelConfig(2))
+        for num_guided in (0, 1)
     )
     assert guided.operations > plain.operations
     assert (guided.num_calls, guided.sent_bytes) == (plain.num_calls, plain.sent_bytes)
@@ -98,7 +105,10 @@ def test_one_device_sends_nothing() -> None:
 @pytest.mark.parametrize(
     ("geometry", "build"),
     [
-        (WAN_1_3B, lambda: WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=30)),
+        (
+            WAN_1_3B,
+            lambda: WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=30),
+        ),
         (WAN_14B, WanTransformer3DModel),
         (LTX_2B, LTXVideoTransformer3DModel),
     ],

@@ -24,9 +24,9 @@ from pipelines.cost.published import PUBLIC_FIGURES, SIZES, WAN_14B, PublicFigur
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import VideoShape
 
-GROUPS = st.builds(ParallelConfig, st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4])).filter(
-    lambda parallel: parallel.degree > 1
-)
+GROUPS = st.builds(
+    ParallelConfig, st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4])
+).filter(lambda parallel: parallel.degree > 1)
 
 
 def link(bytes_per_s: float) -> Interconnect:
@@ -34,7 +34,9 @@ def link(bytes_per_s: float) -> Interconnect:
 
 
 def test_the_speed_of_a_device_is_what_the_published_seconds_of_a_step_come_to() -> None:
-    image_to_video = replace(WAN_14B, num_text_tokens=512 + 257)  # image tokens have keys and values as text has
+    image_to_video = replace(
+        WAN_14B, num_text_tokens=512 + 257
+    )  # image tokens have keys and values as text has
     step = Work(image_to_video, VideoShape(81, 480, 832), 1, "cfg")
     assert H100.flops_per_s == pytest.approx(step_operations(step) / 9.77, rel=0.002)
 
@@ -67,13 +69,20 @@ def test_no_group_beats_as_many_single_workers(work: Work, parallel: ParallelCon
 
 def test_half_as_fast_a_device_breaks_even_at_half_the_bandwidth() -> None:
     work, parallel = SIZES["Wan 2.1 14B, 720p"], ParallelConfig(4)
-    fast, slow = (break_even_bytes_per_s(work, parallel, Device("", H100.flops_per_s * factor)) for factor in (1, 0.5))
+    fast, slow = (
+        break_even_bytes_per_s(work, parallel, Device("", H100.flops_per_s * factor))
+        for factor in (1, 0.5)
+    )
     assert fast is not None
     assert slow == pytest.approx(fast / 2, rel=0.01)
 
 
-def test_text_and_decoding_are_three_per_cent_of_fifty_steps_with_classifier_free_guidance() -> None:
-    time = predict(Work(WAN_14B, VideoShape(81, 480, 832), 50, "cfg"), ONE_DEVICE, H100, NVLINK_H100)
+def test_text_and_decoding_are_three_per_cent_of_fifty_steps_with_classifier_free_guidance() -> (
+    None
+):
+    time = predict(
+        Work(WAN_14B, VideoShape(81, 480, 832), 50, "cfg"), ONE_DEVICE, H100, NVLINK_H100
+    )
     assert time.alone_s / time.total_s == pytest.approx(0.03, abs=0.001)
 
 
@@ -84,5 +93,7 @@ def test_one_device_waits_for_no_interconnect() -> None:
 
 @pytest.mark.parametrize("figure", PUBLIC_FIGURES, ids=[figure.setup for figure in PUBLIC_FIGURES])
 def test_a_public_figure_is_not_above_its_prediction(figure: PublicFigure) -> None:
-    predicted = speed_up(figure.work, ParallelConfig(figure.num_devices), figure.device, figure.interconnect)
+    predicted = speed_up(
+        figure.work, ParallelConfig(figure.num_devices), figure.device, figure.interconnect
+    )
     assert figure.speed_up <= predicted

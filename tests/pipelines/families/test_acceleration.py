@@ -80,7 +80,9 @@ def by_hand(name: str, request: GenerationRequest, *, is_cached: bool = True) ->
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", tiny.PIPELINES)
-def test_a_cached_clip_skips_blocks_and_is_the_stock_pipelines_under_diffusers_cache(name: str, method: str) -> None:
+def test_a_cached_clip_skips_blocks_and_is_the_stock_pipelines_under_diffusers_cache(
+    name: str, method: str
+) -> None:
     family = family_of(name, first_block_cache=THRESHOLD)
     computed = Computed(family.pipeline)
     latents = denoise(family, METHODS[method])
@@ -125,12 +127,16 @@ def test_a_cached_clip_is_the_same_after_one_that_failed_half_way(name: str) -> 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_nag_and_the_cache_go_on_and_come_off_in_any_order(name: str, is_nag_first: bool) -> None:
     pipeline = tiny.PIPELINES[name]()
-    transformers = [part for part in (pipeline.transformer, getattr(pipeline, "transformer_2", None)) if part]
+    transformers = [
+        part for part in (pipeline.transformer, getattr(pipeline, "transformer_2", None)) if part
+    ]
     with nag.install(pipeline) if is_nag_first else nullcontext():
         for transformer in transformers:
             enable_block_cache(transformer, THRESHOLD)
         family = family_of(name, pipeline) if not is_nag_first else None
-    family = family or family_of(name, pipeline)  # the first NAG was put on before the cache and taken off after it
+    family = family or family_of(
+        name, pipeline
+    )  # the first NAG was put on before the cache and taken off after it
     assert torch.equal(denoise(family, NAG), by_hand(name, NAG))
     for transformer in transformers:
         transformer.disable_cache()  # before NAG is
@@ -165,7 +171,8 @@ def _fresh_dynamo() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_fresh_dynamo")
 @pytest.mark.parametrize(
-    ("name", "backend"), [pytest.param("wan2.1", "inductor", marks=pytest.mark.slow), ("ltx", "aot_eager")]
+    ("name", "backend"),
+    [pytest.param("wan2.1", "inductor", marks=pytest.mark.slow), ("ltx", "aot_eager")],
 )
 def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_before(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch
@@ -185,7 +192,9 @@ def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_befo
     assert counters["stats"]["unique_graphs"] == 2  # of each size one, which both blocks share
     with dynamo_config.patch(error_on_recompile=True):
         assert torch.equal(denoise(compiled, request), alone)
-        stronger = denoise(compiled, replace(request, prompt="a square", nag=NagParams(nag_scale=5)))
+        stronger = denoise(
+            compiled, replace(request, prompt="a square", nag=NagParams(nag_scale=5))
+        )
     assert not torch.equal(stronger, alone)
     for found, truth in zip((alone, after), truths, strict=True):
         assert (found - truth).abs().max() <= 1e-4 * truth.abs().max()
@@ -208,7 +217,9 @@ def test_the_safer_setting_compiles_nothing_and_closing_leaves_nothing_compiled(
     blocks = repeated_blocks(family.pipeline.transformer)
     with family.exact_attention(), torch.profiler.profile() as profiler:
         safe = denoise(family, NAG)
-    kernels = {event.key for event in profiler.key_averages() if "::_scaled_dot_product_" in event.key}
+    kernels = {
+        event.key for event in profiler.key_averages() if "::_scaled_dot_product_" in event.key
+    }
     assert kernels == {"aten::_scaled_dot_product_attention_math"}
     assert not counters["stats"]["unique_graphs"]
     assert torch.equal(safe, _safely(family_of("wan2.1")))
@@ -231,7 +242,9 @@ def test_tiles_are_switched_on_by_the_yaml_and_off_when_the_model_is_closed(name
     sizes = {key: value for key, value in vars(vae).items() if key.startswith("tile_sample_")}
     assert vae.use_tiling
     assert sizes == {
-        key: value for key, value in vars(tiny.PIPELINES[name]().vae).items() if key.startswith("tile_sample_")
+        key: value
+        for key, value in vars(tiny.PIPELINES[name]().vae).items()
+        if key.startswith("tile_sample_")
     }
     family.close()
     assert not vae.use_tiling
@@ -241,7 +254,9 @@ def test_tiles_are_switched_on_by_the_yaml_and_off_when_the_model_is_closed(name
 def test_tiles_that_diffusers_would_put_together_wrongly_are_refused() -> None:
     pipeline = tiny.ltx_pipeline()
     pipeline.vae.tile_sample_stride_width = 450
-    with pytest.raises(ModelConfigError, match="tiles 4k pixels apart for this autoencoder, and they are 450 apart"):
+    with pytest.raises(
+        ModelConfigError, match="tiles 4k pixels apart for this autoencoder, and they are 450 apart"
+    ):
         family_of("ltx", pipeline, vae_tiling=True)
 
 
@@ -254,7 +269,9 @@ def test_a_frame_no_larger_than_a_tile_is_decoded_as_without(name: str) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize(("name", "least_dB"), [("shapes-wan", 30), ("shapes-ltx", 25)])
-def test_what_is_decoded_in_tiles_is_close_to_what_is_decoded_whole(name: str, least_dB: float) -> None:
+def test_what_is_decoded_in_tiles_is_close_to_what_is_decoded_whole(
+    name: str, least_dB: float
+) -> None:
     """Trained autoencoders; tiles smaller than diffusers' own, which no clip of theirs is larger than."""
     path = model_paths()[name]
     config = load_model_config(path)
@@ -262,11 +279,15 @@ def test_what_is_decoded_in_tiles_is_close_to_what_is_decoded_whole(name: str, l
     assert isinstance(family, DiffusersModel)
     vae = family.pipeline.vae
     sampling = SamplingParams(4, 3.0, config.scheduler.flow_shift, seed=1)
-    whole = replace(CFG_AND_NAG, prompt="a red circle", shape=VideoShape(17, 64, 64), sampling=sampling)
+    whole = replace(
+        CFG_AND_NAG, prompt="a red circle", shape=VideoShape(17, 64, 64), sampling=sampling
+    )
     latents = denoise(family, whole)
     frames = family.decode(whole, latents).frames
     num_latents: list[int] = []
-    vae.decoder.register_forward_pre_hook(lambda _module, args: num_latents.append(args[0].shape[-1]))
+    vae.decoder.register_forward_pre_hook(
+        lambda _module, args: num_latents.append(args[0].shape[-1])
+    )
     vae.enable_tiling(48, 48, tile_sample_stride_height=32, tile_sample_stride_width=32)
     tiled = family.decode(whole, latents).frames
     assert max(num_latents) * vae.spatial_compression_ratio == 48

@@ -34,7 +34,11 @@ METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
     "none": (replace(REQUEST, method="none"), "", None),
     "cfg": (replace(GUIDED, method="cfg"), "red", None),
     "nag": (REQUEST, "", NagParams(nag_scale=11)),
-    "nag with L2": (replace(REQUEST, nag=NagParams(11, nag_norm="l2")), "", NagParams(11, nag_norm="l2")),
+    "nag with L2": (
+        replace(REQUEST, nag=NagParams(11, nag_norm="l2")),
+        "",
+        NagParams(11, nag_norm="l2"),
+    ),
     "vsf": (replace(REQUEST, method="vsf", vsf=VsfParams(2.0, 0.1)), "", VsfParams(2.0, 0.1)),
     "nasa": (replace(REQUEST, method="nasa", nasa=NasaParams(0.5)), "", NasaParams(0.5)),
     "cfg+nag": (GUIDED, "", NagParams(nag_scale=11)),
@@ -43,7 +47,9 @@ METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
 
 
 @pytest.fixture(scope="module", params=list(tiny.PIPELINES))
-def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
+def family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> DiffusersModel:
     folder = tmp_path_factory.mktemp("model") / "weights"
     tiny.PIPELINES[request.param]().save_pretrained(folder)
     return load(request.param, folder)
@@ -59,7 +65,9 @@ def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersModel:
         dtype="float32",
         device="cpu",
         max_sequence_length=16,
-        scheduler=SchedulerConfig(scheduler or (None if name == "ltx" else "UniPCMultistepScheduler"), None),
+        scheduler=SchedulerConfig(
+            scheduler or (None if name == "ltx" else "UniPCMultistepScheduler"), None
+        ),
     )
     loaded = load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
     assert isinstance(loaded, DiffusersModel)
@@ -113,9 +121,15 @@ def test_a_request_becomes_8_bit_frames(family: DiffusersModel) -> None:
     assert (frames.shape, frames.dtype) == ((9, 32, 32, 3), np.uint8)
 
 
-def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: DiffusersModel) -> None:
+def test_a_clip_is_the_same_alone_after_another_and_in_another_order(
+    family: DiffusersModel,
+) -> None:
     others = [
-        replace(REQUEST, prompt="a square", sampling=replace(REQUEST.sampling, num_inference_steps=2, seed=8)),
+        replace(
+            REQUEST,
+            prompt="a square",
+            sampling=replace(REQUEST.sampling, num_inference_steps=2, seed=8),
+        ),
         replace(GUIDED, negative_prompt=""),
         replace(REQUEST, nag=NagParams(5.0, 2.0, 0.5, 0.0, 0.4)),
         *(request for request, _, _ in METHODS.values()),
@@ -124,7 +138,10 @@ def test_a_clip_is_the_same_alone_after_another_and_in_another_order(family: Dif
     in_order = [render(family, other) for other in others]
     assert np.array_equal(render(family, REQUEST), alone)
     reversed_order = [render(family, other) for other in reversed(others)]
-    assert all(np.array_equal(one, two) for one, two in zip(in_order, reversed(reversed_order), strict=True))
+    assert all(
+        np.array_equal(one, two)
+        for one, two in zip(in_order, reversed(reversed_order), strict=True)
+    )
 
 
 def test_a_clip_is_the_same_from_weights_loaded_again(family: DiffusersModel) -> None:
@@ -154,7 +171,9 @@ def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: Diffu
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_is_what_the_stock_pipeline_does_under_it(family: DiffusersModel, method: str) -> None:
+def test_each_method_is_what_the_stock_pipeline_does_under_it(
+    family: DiffusersModel, method: str
+) -> None:
     request, cfg_text, params = METHODS[method]
     expected = render_by_hand(family, request, cfg_text, params)
     assert np.abs(render(family, request) - expected).max() <= 0.51
@@ -171,7 +190,9 @@ def test_a_method_runs_the_passes_that_it_says(family: DiffusersModel, method: s
     rows: list[int] = []
     transformers = [family.pipeline.transformer, getattr(family.pipeline, "transformer_2", None)]
     handles = [
-        transformer.register_forward_hook(lambda _module, _arguments, output: rows.append(len(output[0])))
+        transformer.register_forward_hook(
+            lambda _module, _arguments, output: rows.append(len(output[0]))
+        )
         for transformer in transformers
         if transformer
     ]
@@ -197,7 +218,9 @@ def test_each_text_is_encoded_once(family: DiffusersModel, monkeypatch: pytest.M
     assert encoded == ["one new prompt", "one negative", "another"]
 
 
-def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(family: DiffusersModel) -> None:
+def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(
+    family: DiffusersModel,
+) -> None:
     red = family.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
     nag_alone = family.encode_text(REQUEST)
     assert nag_alone.unconditional_embeds is None
@@ -227,13 +250,17 @@ def test_flow_shift_decides_for_wan(family: DiffusersModel) -> None:
     if family.config.family == "ltx":
         pytest.skip("LTX shifts by the number of tokens")
     clips = {
-        render(family, replace(REQUEST, sampling=replace(REQUEST.sampling, flow_shift=shift))).tobytes()
+        render(
+            family, replace(REQUEST, sampling=replace(REQUEST.sampling, flow_shift=shift))
+        ).tobytes()
         for shift in (None, 1.0, 8.0)
     }
     assert len(clips) == 3
 
 
-def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(family: DiffusersModel) -> None:
+def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(
+    family: DiffusersModel,
+) -> None:
     embeddings = family.encode_text(REQUEST)
 
     def denoise() -> tuple[torch.Tensor, set[str]]:
@@ -258,5 +285,7 @@ def test_closing_restores_the_pipeline(tmp_path: Path) -> None:
     assert isinstance(family, DiffusersModel)
     transformer = family.pipeline.transformer
     family.close()
-    assert {type(processor).__name__ for processor in transformer.attn_processors.values()} == {"WanAttnProcessor"}
+    assert {type(processor).__name__ for processor in transformer.attn_processors.values()} == {
+        "WanAttnProcessor"
+    }
     assert not hasattr(family, "pipeline")

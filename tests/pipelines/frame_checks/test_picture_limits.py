@@ -10,7 +10,14 @@ from nag.params import NagParams
 from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelConfigError
-from pipelines.frame_checks.limits import BLACK_WORDS, FLAT_WORDS, FROZEN_WORDS, NOISE_WORDS, FrameLimits, asks_for
+from pipelines.frame_checks.limits import (
+    BLACK_WORDS,
+    FLAT_WORDS,
+    FROZEN_WORDS,
+    NOISE_WORDS,
+    FrameLimits,
+    asks_for,
+)
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 
 MODEL = """\
@@ -27,7 +34,10 @@ def write(path: Path, limits: str) -> Path:
 
 
 def test_a_yaml_sets_limits_and_words_and_leaves_the_rest(tmp_path: Path) -> None:
-    path = write(tmp_path / "mine.yaml", "{black: 3, frozen: null, black_words: [coal, at night], flat_words: []}")
+    path = write(
+        tmp_path / "mine.yaml",
+        "{black: 3, frozen: null, black_words: [coal, at night], flat_words: []}",
+    )
     expected = FrameLimits(black=3.0, frozen=None, black_words=("coal", "at night"), flat_words=())
     assert load_model_config(path).frame_checks == expected
 
@@ -41,7 +51,10 @@ def test_a_yaml_without_limits_has_the_default_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ("{black: 0}", "frame_checks.black must be above 0 and at most 255, or null for no limit, not 0.0"),
+        (
+            "{black: 0}",
+            "frame_checks.black must be above 0 and at most 255, or null for no limit, not 0.0",
+        ),
         ("{flat: 128}", "frame_checks.flat must be above 0 and at most 127.5"),
         ("{frozen: -1}", "frame_checks.frozen must be above 0"),
         ("{grain: .nan}", "frame_checks.grain must be above 0"),
@@ -60,21 +73,29 @@ def test_a_limit_out_of_its_range_is_refused(tmp_path: Path, limits: str, messag
 
 
 def test_limits_decide_no_id(tmp_path: Path) -> None:
-    request = GenerationRequest("a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams())
+    request = GenerationRequest(
+        "a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams()
+    )
     found: set[str] = set()
     for text in ("{}", "{black: null, flat: 7, noise_words: [rice]}"):
         write(tmp_path / "mine.yaml", text)
-        entry = ModelCatalog(tmp_path, lambda _config, _path: ModelWeights(tmp_path, "r1")).get("mine")
+        entry = ModelCatalog(tmp_path, lambda _config, _path: ModelWeights(tmp_path, "r1")).get(
+            "mine"
+        )
         found.add(clip_id(entry.identity, request))
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("prompt", ["a Night train", "NIGHT", "by night, rain", "the night's end", "at\nnight"])
+@pytest.mark.parametrize(
+    "prompt", ["a Night train", "NIGHT", "by night, rain", "the night's end", "at\nnight"]
+)
 def test_a_whole_word_in_any_case_asks_for_it(prompt: str) -> None:
     assert asks_for(prompt, BLACK_WORDS)
 
 
-@pytest.mark.parametrize("prompt", ["a nightingale", "fortnight", "darkroom", "blackberry jam", "night_vision"])
+@pytest.mark.parametrize(
+    "prompt", ["a nightingale", "fortnight", "darkroom", "blackberry jam", "night_vision"]
+)
 def test_a_part_of_a_word_does_not(prompt: str) -> None:
     assert not asks_for(prompt, BLACK_WORDS)
 
@@ -99,7 +120,9 @@ def test_every_check_is_on_in_the_models_that_come_along_but_one(name: str) -> N
     """The few-step benchmarks of the Shapes models hold blurs that flicker like noise and are measured all the same."""
     limits = load_model_config(model_paths()[name]).frame_checks
     off = {
-        check for check in ("spread", "black", "flat", "frozen", "grain", "saturation") if not getattr(limits, check)
+        check
+        for check in ("spread", "black", "flat", "frozen", "grain", "saturation")
+        if not getattr(limits, check)
     }
     assert not off
     assert (limits.flicker is None) == name.startswith("shapes-")

@@ -18,7 +18,12 @@ LIMITS = FrameLimits()
 OFF = FrameLimits(None, None, None, None, None, None, None)
 SIZE = (9, 32, 48, 3)
 REQUEST = GenerationRequest(
-    "a kite", "", VideoShape(9, 32, 48), 8.0, SamplingParams(2, 1.0, None, 0), NagParams(nag_scale=1)
+    "a kite",
+    "",
+    VideoShape(9, 32, 48),
+    8.0,
+    SamplingParams(2, 1.0, None, 0),
+    NagParams(nag_scale=1),
 )
 
 
@@ -26,7 +31,9 @@ def good(shape: VideoShape = REQUEST.shape) -> np.ndarray:
     """A bright bar that moves over a smooth ramp."""
     place_W = np.linspace(0, 1, shape.width)
     frames = [
-        60 + 60 * place_W + 90 * np.exp(-(((place_W - 0.1 - 0.8 * time / max(shape.num_frames - 1, 1)) / 0.1) ** 2))
+        60
+        + 60 * place_W
+        + 90 * np.exp(-(((place_W - 0.1 - 0.8 * time / max(shape.num_frames - 1, 1)) / 0.1) ** 2))
         for time in range(shape.num_frames)
     ]
     grey_TW = np.stack(frames).round().astype(np.uint8)
@@ -59,12 +66,42 @@ def still() -> np.ndarray:
 
 # what is wrong, the frames, what is said of it, the limit that decides, a prompt that asks for it
 BAD = {
-    "black": (np.full(SIZE, 4, np.uint8), r"the clip is black: .* level 4 of .* limit of 12", "black", "a dark cave"),
-    "flat": (np.full(SIZE, 127, np.uint8), r"the clip is flat: .* 0 of .* limit of 1 ", "flat", "thick fog"),
-    "frozen": (still(), r"the clip is frozen: .* 0 of .* limit of 0\.05", "frozen", "a frozen lake, standing still"),
-    "noise": (noise(), r"the clip is noise: neighbouring pixels .* limit of 0\.7", "grain", "falling confetti"),
-    "flicker": (unrelated_frames(), r"noise: neighbouring frames .* limit of 0\.9", "flicker", "strobe lights"),
-    "saturated": (saturated_blocks(), r"noise: .* saturated .* share of 0\.\d+.*0\.5", "saturation", "neon signs"),
+    "black": (
+        np.full(SIZE, 4, np.uint8),
+        r"the clip is black: .* level 4 of .* limit of 12",
+        "black",
+        "a dark cave",
+    ),
+    "flat": (
+        np.full(SIZE, 127, np.uint8),
+        r"the clip is flat: .* 0 of .* limit of 1 ",
+        "flat",
+        "thick fog",
+    ),
+    "frozen": (
+        still(),
+        r"the clip is frozen: .* 0 of .* limit of 0\.05",
+        "frozen",
+        "a frozen lake, standing still",
+    ),
+    "noise": (
+        noise(),
+        r"the clip is noise: neighbouring pixels .* limit of 0\.7",
+        "grain",
+        "falling confetti",
+    ),
+    "flicker": (
+        unrelated_frames(),
+        r"noise: neighbouring frames .* limit of 0\.9",
+        "flicker",
+        "strobe lights",
+    ),
+    "saturated": (
+        saturated_blocks(),
+        r"noise: .* saturated .* share of 0\.\d+.*0\.5",
+        "saturation",
+        "neon signs",
+    ),
 }
 
 
@@ -147,7 +184,9 @@ def test_ink_on_white_paper_is_not_blown_out() -> None:
 
 
 def test_slow_motion_that_no_two_neighbours_show_is_motion() -> None:
-    frames = np.stack([np.clip(good()[0].astype(int) + time // 4, 0, 255) for time in range(9)]).astype(np.uint8)
+    frames = np.stack(
+        [np.clip(good()[0].astype(int) + time // 4, 0, 255) for time in range(9)]
+    ).astype(np.uint8)
     check(frames)
 
 
@@ -192,11 +231,15 @@ def test_latents_that_are_not_finite_are_counted(value: float, dtype: torch.dtyp
 
 def test_exploded_latents_are_refused_and_the_limit_is_the_models() -> None:
     latents = torch.randn(1, 16, 5, 8, 10, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(FrameCheckError, match=r"exploded: their root mean square is 20\.02, above the limit of 10 "):
+    with pytest.raises(
+        FrameCheckError, match=r"exploded: their root mean square is 20\.02, above the limit of 10 "
+    ):
         check_latents(latents * 20)
     check_latents(latents * 20, FrameLimits(spread=30))
     check_latents(latents * 20, FrameLimits(spread=None))
-    with pytest.raises(FrameCheckError, match=r"mean square is 1\.001e\+30,"):  # whose squares float32 could not hold
+    with pytest.raises(
+        FrameCheckError, match=r"mean square is 1\.001e\+30,"
+    ):  # whose squares float32 could not hold
         check_latents(latents * 1e30)
 
 
@@ -205,7 +248,11 @@ def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:
     clips: set[bytes] = set()
     for seed in range(40):
         for width in (16, 48):
-            request = replace(REQUEST, sampling=replace(REQUEST.sampling, seed=seed), shape=VideoShape(5, 16, width))
+            request = replace(
+                REQUEST,
+                sampling=replace(REQUEST.sampling, seed=seed),
+                shape=VideoShape(5, 16, width),
+            )
             latents = family.denoise(request, family.encode_text(request), lambda _step: None)
             check_latents(latents)
             video = family.decode(request, latents)
@@ -228,8 +275,12 @@ def test_the_stand_in_makes_each_bad_picture(prompt: str, message: str) -> None:
         check_frames(family.decode(request, latents), prompt, LIMITS)
 
 
-@pytest.mark.parametrize(("prompt", "passes_with_exact_attention"), [("nan", False), ("nan unless safe", True)])
-def test_the_stand_in_makes_nan_latents_always_or_unless_safe(prompt: str, passes_with_exact_attention: bool) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "passes_with_exact_attention"), [("nan", False), ("nan unless safe", True)]
+)
+def test_the_stand_in_makes_nan_latents_always_or_unless_safe(
+    prompt: str, passes_with_exact_attention: bool
+) -> None:
     family, request = FakeModel(), replace(REQUEST, prompt=prompt)
     embeddings = family.encode_text(request)
 

@@ -24,12 +24,16 @@ def test_a_clip_that_is_not_spoilt_is_the_true_clip() -> None:
     assert all(is_clean for _, is_clean, _ in verdicts(TRUE))
 
 
-@pytest.mark.parametrize("kind", ["grey", "black", "noise", "half transparent", "wrong size", "jumping"])
+@pytest.mark.parametrize(
+    "kind", ["grey", "black", "noise", "half transparent", "wrong size", "jumping"]
+)
 def test_the_judge_sees_what_is_plainly_wrong(kind: str) -> None:
     assert not any(is_clean for _, is_clean, _ in verdicts(kind))
 
 
-@pytest.mark.parametrize("kind", ["ghost of a second shape", "uneven colour", "between two colours"])
+@pytest.mark.parametrize(
+    "kind", ["ghost of a second shape", "uneven colour", "between two colours"]
+)
 def test_the_judge_sees_most_of_what_may_be_faint(kind: str) -> None:
     assert sum(is_clean for _, is_clean, _ in verdicts(kind, 20)) <= 8
 

@@ -27,7 +27,9 @@ def test_good_clips_keep_their_distance_and_spoilt_ones_are_refused(name: str) -
         assert limits.frozen is not None
         assert limits.grain is not None
         assert found.contrast > 10 * limits.flat
-        assert found.motion > 5 * limits.frozen, clip.request.prompt  # also of those that stand still
+        assert found.motion > 5 * limits.frozen, (
+            clip.request.prompt
+        )  # also of those that stand still
         assert found.grain < limits.grain / 5
     lines = table(limits, good, spoil(family, good[-1]))
     assert [line.split(" | ")[-1].rstrip(" |") for line in lines[5:]] == [

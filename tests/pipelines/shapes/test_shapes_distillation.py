@@ -27,7 +27,9 @@ def test_captions_mean_the_same_in_training_as_in_the_pipeline(name: str) -> Non
     pipeline = load_pipeline(MODELS[name])
     with torch.no_grad():
         ours = encode_captions(pipeline.tokenizer, pipeline.text_encoder, [WORDS, ""], MAX_TOKENS)
-        theirs = pipeline.encode_prompt([WORDS, ""], do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS)
+        theirs = pipeline.encode_prompt(
+            [WORDS, ""], do_classifier_free_guidance=False, max_sequence_length=MAX_TOKENS
+        )
     is_read_BL1 = ours.attention_mask.unsqueeze(-1)
     assert (ours.embeds - theirs[0] * is_read_BL1).abs().max() < 1e-5
     if MODELS[name].family == "ltx":
@@ -73,11 +75,17 @@ def test_a_trajectory_in_training_ends_where_the_pipeline_ends(name: str, num_st
 
 def members_of_noise(num_channels: int = 8) -> torch.Tensor:
     """Stands in for latents: each member of the world has its own place."""
-    return torch.randn(len(all_clips()), num_channels, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    return torch.randn(
+        len(all_clips()), num_channels, 1, 2, 2, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def index_of(**attributes: str) -> int:
-    return next(i for i, clip in enumerate(all_clips()) if all(getattr(clip, a) == v for a, v in attributes.items()))
+    return next(
+        i
+        for i, clip in enumerate(all_clips())
+        if all(getattr(clip, a) == v for a, v in attributes.items())
+    )
 
 
 def test_a_clip_is_taken_for_the_member_it_is_nearest_to() -> None:
@@ -96,5 +104,7 @@ def test_what_a_caption_names_is_never_overruled() -> None:
 
 
 def test_a_clip_of_the_world_keeps_its_place_in_the_order_of_latents() -> None:
-    assert all_clips()[0] == ShapesClip("red", "circle", "left", "black", 9.0, all_clips()[0].start_xy_px, 1.0)
+    assert all_clips()[0] == ShapesClip(
+        "red", "circle", "left", "black", 9.0, all_clips()[0].start_xy_px, 1.0
+    )
     assert (PACKAGED_WEIGHTS / "shapes-wan").is_dir()

@@ -12,7 +12,15 @@ import torch
 from pipelines.catalog.model_config import PACKAGED_WEIGHTS, load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.shapes.captions import caption
-from pipelines.shapes.evaluation.evaluate import Sampling, Task, followed, load_pipeline, make_tasks, render, share
+from pipelines.shapes.evaluation.evaluate import (
+    Sampling,
+    Task,
+    followed,
+    load_pipeline,
+    make_tasks,
+    render,
+    share,
+)
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.text import MAX_TOKENS
 from pipelines.shapes.world import sample_clip
@@ -21,7 +29,10 @@ pytestmark = pytest.mark.models
 
 MAX_WEIGHTS_BYTES = {"shapes-wan": 12_000_000, "shapes-ltx": 24_000_000}
 CONFIGS = {name: load_model_config(model_paths()[name]) for name in MODELS}
-FOLLOWED = {"shapes-wan": 0.9, "shapes-ltx": 0.85}  # docs/shapes.md measures both over more clips
+FOLLOWED = {
+    "shapes-wan": 0.9,
+    "shapes-ltx": 0.85,
+}  # docs/explanation/shapes.md measures both over more clips
 SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as both models' YAMLs say
 
 
@@ -54,7 +65,11 @@ def test_a_few_step_model_is_its_teacher_with_a_small_lora(name: str) -> None:
     weights = inspect_model(config, path)
     assert weights.folder == PACKAGED_WEIGHTS / name.removesuffix("-4step")
     assert [lora.name for lora in config.loras] == ["few-step"]
-    assert (config.sampling.num_inference_steps, config.sampling.guidance_scale, config.method) == (4, 1, "nag")
+    assert (config.sampling.num_inference_steps, config.sampling.guidance_scale, config.method) == (
+        4,
+        1,
+        "nag",
+    )
     assert num_bytes(PACKAGED_WEIGHTS / name) <= 2_000_000
 
 
@@ -69,7 +84,9 @@ def test_a_negative_prompt_removes_what_it_names(name: str, pipeline: Any) -> No
     (most_common,) = {max(colours := [v.colour for v in plain if v.colour], key=colours.count)}
     negative = (most_common, CONFIGS[name].nag)
     guided = list(render(pipeline, tasks, SAMPLING, negative))
-    before, after = (share([v.colour == most_common for v in verdicts]) for verdicts in (plain, guided))
+    before, after = (
+        share([v.colour == most_common for v in verdicts]) for verdicts in (plain, guided)
+    )
     assert before >= 1 / 6
     assert after <= before / 5
     assert share(followed(tasks, guided)) >= share(followed(tasks, plain)) - 0.05
@@ -94,5 +111,8 @@ def test_the_tokenizer_and_the_text_encoder_are_the_models_own(pipeline: Any) ->
 
 def test_no_caption_is_cut(pipeline: Any) -> None:
     generator = torch.Generator().manual_seed(0)
-    lengths = [len(pipeline.tokenizer(caption(sample_clip(generator), generator))["input_ids"]) for _ in range(1000)]
+    lengths = [
+        len(pipeline.tokenizer(caption(sample_clip(generator), generator))["input_ids"])
+        for _ in range(1000)
+    ]
     assert max(lengths) <= MAX_TOKENS

@@ -7,7 +7,15 @@ import torch
 from pipelines.shapes.captions import caption, phrase, sentence, terse_caption
 from pipelines.shapes.judge import judge
 from pipelines.shapes.training.text import attribute_targets
-from pipelines.shapes.world import ATTRIBUTES, NUM_FRAMES, SHAPES, SIZE_PX, ShapesClip, render, sample_clip
+from pipelines.shapes.world import (
+    ATTRIBUTES,
+    NUM_FRAMES,
+    SHAPES,
+    SIZE_PX,
+    ShapesClip,
+    render,
+    sample_clip,
+)
 
 
 def clips(count: int, seed: int = 0) -> list[ShapesClip]:
@@ -41,7 +49,9 @@ def test_a_fixed_attribute_is_kept() -> None:
 def test_no_shape_ever_leaves_the_frame() -> None:
     for clip in clips(100):
         frames = frames_of(clip).astype(int)
-        edge = np.concatenate([frames[:, [0, -1]].reshape(-1, 3), frames[:, :, [0, -1]].reshape(-1, 3)])
+        edge = np.concatenate(
+            [frames[:, [0, -1]].reshape(-1, 3), frames[:, :, [0, -1]].reshape(-1, 3)]
+        )
         assert np.ptp(edge, axis=0).max() == 0
 
 
@@ -55,7 +65,9 @@ def test_the_judge_reads_every_attribute_of_true_clips() -> None:
 
 
 def second_shape(frames: np.ndarray) -> np.ndarray:
-    other = frames_of(sample_clip(torch.Generator().manual_seed(77), background="black", motion="still"))
+    other = frames_of(
+        sample_clip(torch.Generator().manual_seed(77), background="black", motion="still")
+    )
     ghost = np.abs(other.astype(int) - other[0, 0, 0]).sum(axis=-1, keepdims=True) > 100
     return np.where(ghost, other, frames).astype(np.uint8)
 
@@ -69,18 +81,28 @@ BREAKAGES = {
     ),
     "faded": lambda frames: (frames * 0.3 + 127 * 0.7).astype(np.uint8),
     "a second shape": second_shape,
-    "jumping": lambda frames: np.stack([np.roll(f, 12 * (i % 2), axis=0) for i, f in enumerate(frames)]),
-    "gone half-way": lambda frames: np.concatenate([frames[:9], np.full_like(frames[9:], frames[0, 0, 0])]),
-    "smeared": lambda frames: np.repeat(frames.mean(axis=0, keepdims=True), len(frames), axis=0).astype(np.uint8),
+    "jumping": lambda frames: np.stack(
+        [np.roll(f, 12 * (i % 2), axis=0) for i, f in enumerate(frames)]
+    ),
+    "gone half-way": lambda frames: np.concatenate(
+        [frames[:9], np.full_like(frames[9:], frames[0, 0, 0])]
+    ),
+    "smeared": lambda frames: np.repeat(
+        frames.mean(axis=0, keepdims=True), len(frames), axis=0
+    ).astype(np.uint8),
     "frames shuffled": lambda frames: frames[np.random.default_rng(1).permutation(len(frames))],
-    "half a shape": lambda frames: np.where(np.arange(64)[None, :, None, None] < 32, frames, frames[:, :1, :1]),
+    "half a shape": lambda frames: np.where(
+        np.arange(64)[None, :, None, None] < 32, frames, frames[:, :1, :1]
+    ),
 }
 
 
 @pytest.mark.parametrize("name", list(BREAKAGES))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_judge_calls_no_broken_clip_clean(name: str, shape: str) -> None:
-    clip = ShapesClip("red", shape, "right", "black", radius_px=9.0, start_xy_px=(18.0, 32.0), speed_px=1.25)
+    clip = ShapesClip(
+        "red", shape, "right", "black", radius_px=9.0, start_xy_px=(18.0, 32.0), speed_px=1.25
+    )
     assert judge(frames_of(clip)).is_clean
     assert not judge(np.ascontiguousarray(BREAKAGES[name](frames_of(clip)))).is_clean
 
@@ -107,5 +129,10 @@ def test_sentences_read_as_people_write() -> None:
     generator = torch.Generator().manual_seed(3)
     named = {"colour": "red", "shape": "circle", "motion": "left", "background": "black"}
     assert "red circle" in sentence(named, generator)
-    assert set(terse_caption(named, generator).split(", ")) == {"red", "circle", "moving left", "black background"}
+    assert set(terse_caption(named, generator).split(", ")) == {
+        "red",
+        "circle",
+        "moving left",
+        "black background",
+    }
     assert phrase("motion", "still") == "standing still"
