@@ -17,7 +17,7 @@ FIRST_WORDS = frozenset(
     {"what", "which", "whose", "that", "of", "where", "whether", "how", "those"}
 )
 BANNED = {
-    r"\b(?:is|are|was|were) no (?!longer\b|more than\b|less than\b|later than\b|earlier than\b)": "is no ...",
+    r"\b(?:is|are|was|were) no (?!longer\b|(?:more|less|later|earlier) than\b)": "is no ...",
     r"\b(?:nobody|somebody|anybody)\b": "nobody, somebody, anybody",
     r"\b(?:is|are|was|were) told\b": "is told",
     r"\bis said of\b": "is said of",
@@ -48,11 +48,11 @@ class Finding:
 def docstrings(path: Path) -> tuple[tuple[int, str], ...]:
     """Return each docstring of a module, its classes and functions, with its first line number."""
     kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
-    found: list[tuple[int, str]] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, kinds) and (text := ast.get_docstring(node, clean=False)):
-            found.append((node.body[0].lineno, text))
-    return tuple(found)
+    return tuple(
+        (node.body[0].lineno, text)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and (text := ast.get_docstring(node, clean=False))
+    )
 
 
 def arguments(text: str) -> Iterator[tuple[int, str]]:
@@ -69,10 +69,16 @@ def arguments(text: str) -> Iterator[tuple[int, str]]:
 
 
 def comments(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each comment with its line number."""
+    """Yield each comment with its line number; a block of comment lines counts once."""
+    last_block_line = 0
     for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
-        if token.type == tokenize.COMMENT:
+        if token.type != tokenize.COMMENT:
+            continue
+        is_whole_line = token.line.lstrip().startswith("#")
+        if not (is_whole_line and token.start[0] == last_block_line + 1):
             yield token.start[0], token.string
+        if is_whole_line:
+            last_block_line = token.start[0]
 
 
 def messages(path: Path) -> Iterator[tuple[int, str]]:

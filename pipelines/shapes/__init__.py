@@ -1,1 +1,1 @@
-"""The Shapes world and the tiny Wan that answers prompts about it. docs/explanation/shapes.md describes both."""
+"""The Shapes world and the tiny models trained on it: see docs/explanation/shapes.md."""

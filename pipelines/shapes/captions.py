@@ -1,17 +1,17 @@
-"""What a Shapes clip is called: captions that name some of its attributes and leave the rest open.
+"""Captions of Shapes clips: they name some attributes and leave the rest open.
 
-What a caption leaves open varies freely in the training clips, so a model learns that the unnamed is undecided, which
-is what gives a negative prompt something to decide.
+The open attributes vary freely in the training clips. So a model learns that an unnamed attribute
+is undecided, and a negative prompt has something to decide.
 """
 
 import torch
 
 from pipelines.shapes.world import ATTRIBUTES, ShapesClip
 
-EMPTY_SHARE = 0.1  # captions of nothing at all, for classifier-free guidance
-TERSE_SHARE = 0.3  # bare lists of attributes, the way that negative prompts are written
+EMPTY_SHARE = 0.1  # empty captions, for classifier-free guidance
+TERSE_SHARE = 0.3  # bare lists of attributes, as people write negative prompts
 CAPITAL_SHARE = 0.1  # captions that begin with a capital letter
-NAMED_SHARE = 0.6  # how often each attribute is named
+NAMED_SHARE = 0.6  # probability that a caption names an attribute
 
 
 def _choose(options: tuple[str, ...], generator: torch.Generator) -> str:
@@ -19,7 +19,7 @@ def _choose(options: tuple[str, ...], generator: torch.Generator) -> str:
 
 
 def phrase(attribute: str, value: str) -> str:
-    """The words for one attribute on its own, such as "moving left" or "black background"."""
+    """Return the words for one attribute, such as "moving left" or "black background"."""
     if attribute == "motion":
         if value == "still":
             return "standing still"
@@ -28,7 +28,7 @@ def phrase(attribute: str, value: str) -> str:
 
 
 def caption(clip: ShapesClip, generator: torch.Generator) -> str:
-    """Describes the clip in one of several wordings, naming a random part of its attributes."""
+    """Describe the clip in one of several wordings that name a random part of its attributes."""
     if torch.rand((), generator=generator) < EMPTY_SHARE:
         return ""
     words = _lower_caption(clip, generator)
@@ -48,14 +48,14 @@ def _lower_caption(clip: ShapesClip, generator: torch.Generator) -> str:
 
 
 def terse_caption(named: dict[str, str], generator: torch.Generator) -> str:
-    """The attributes in any order: "black background, red"."""
+    """List the attributes in any order: "black background, red"."""
     names = list(named)
     order = torch.randperm(len(names), generator=generator).tolist()
     return ", ".join(phrase(names[index], named[names[index]]) for index in order)
 
 
 def sentence(named: dict[str, str], generator: torch.Generator) -> str:
-    """A noun phrase: "a red circle moving left on a black background"."""
+    """Build a noun phrase: "a red circle moving left on a black background"."""
     words = [_choose(("a", "one", "the", "a video of a"), generator)]
     if "colour" in named:
         words.append(named["colour"])

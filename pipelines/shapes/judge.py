@@ -1,9 +1,10 @@
-"""The exact judge of the Shapes world: reads the four attributes off frames, and whether the clip is a clean member.
+"""The exact judge of the Shapes world: reads four attributes of a clip and decides if it is clean.
 
-It works by drawing again: from the frames it estimates background, colour, centre and size, draws the clip that these
-describe with `world`, and calls the clip clean where frames and drawing agree. It knows nothing of the prompt.
+The judge draws the clip again: it estimates background, colour, centre and size from the frames,
+draws this clip with `world`, and calls the clip clean if frames and drawing agree. It does not see
+the prompt.
 
-Shapes of tensors: T frames, H and W pixels, C = 3 channels.
+Shape suffixes: T frames, H and W pixels, C = 3 channels.
 """
 
 from dataclasses import dataclass
@@ -21,14 +22,16 @@ from pipelines.shapes.world import (
     pixel_grid,
 )
 
-# All thresholds were set on true clips through the autoencoder and H.264, not on generated ones; `evaluate` prints how
-# often true clips pass.
-MAX_COLOUR_DISTANCE = 60.0  # of 441: an estimated colour to the nearest one of the world
+# All thresholds were set on true clips that went through the autoencoder and H.264, not on
+# generated ones; `evaluate` prints the share of true clips that pass.
+MAX_COLOUR_DISTANCE = (
+    60.0  # largest distance, out of 441, of an estimated colour from the nearest one
+)
 FOREGROUND_SHARE = (
     0.5  # a pixel belongs to the shape where it is at least this far from background to colour
 )
 MAX_SIZE_RATIO = 1.2  # a shape's size against the world's, either way, on the average of the frames
-MIN_AREA_PX = 0.3 * np.pi * RADIUS_PX**2  # what is smaller in one frame is no shape
+MIN_AREA_PX = 0.3 * np.pi * RADIUS_PX**2  # a smaller area in one frame does not count as a shape
 STILL_PX = 4.0  # a shape that moves less from first to last frame stands still
 MOVING_PX = 10.0  # a motion of the world is 16 px
 MAX_WOBBLE_PX = 1.5  # largest distance of a centre from the straight, even path
@@ -38,15 +41,15 @@ MAX_ERROR = 0.25  # counted error over the shape's own contrast, in the worst fr
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a clip shows. An attribute is None where it cannot be read.
+    """The attributes that a clip shows; None for an attribute that cannot be read.
 
     Args:
-        is_clean: the clip is a member of the world: one whole shape of the right size and of even colour, on an
-            even path, on a plain background, and nothing else.
-        error: mean absolute difference between the clip and the clip drawn again, beyond the noise allowance, over the
-            shape's own contrast, in the worst frame.
-        moved_px: how far the shape goes to the right and down from the first to the last frame, on the straight line
-            through its centres; None where no shape is found.
+        is_clean: True if the clip is a member of the world: one whole shape of the right size and
+            of even colour, on an even path, on a plain background, and nothing else.
+        error: mean absolute difference between the clip and the clip drawn again, beyond the noise
+            allowance, relative to the contrast of the shape, in the worst frame.
+        moved_px: movement of the shape to the right and down from the first to the last frame,
+            along the straight line through its centres; None if no shape is found.
     """
 
     colour: str | None
@@ -68,7 +71,7 @@ def _nearest(colour: torch.Tensor, palette: dict[str, tuple[int, int, int]]) -> 
 
 
 def judge(frames: np.ndarray) -> Verdict:
-    """Reads a clip.
+    """Read a clip.
 
     Args:
         frames: (T, 64, 64, 3) uint8.
@@ -117,7 +120,7 @@ def judge(frames: np.ndarray) -> Verdict:
 def _foreground_colour(
     frames_THWC: torch.Tensor, background_C: torch.Tensor
 ) -> torch.Tensor | None:
-    """The median colour of what differs most from the background, or None where nothing does."""
+    """Return the median colour of the pixels farthest from the background; None if all are near."""
     distance_THW = (frames_THWC - background_C).norm(dim=-1)
     peak = distance_THW.flatten().quantile(0.98)  # a shape covers 6.2 % of the frame
     if peak < MAX_COLOUR_DISTANCE:
@@ -126,7 +129,7 @@ def _foreground_colour(
 
 
 def _path(x_T: torch.Tensor, y_T: torch.Tensor) -> tuple[tuple[float, float], float]:
-    """The displacement on the straight, even path nearest to the centre's, and the largest distance from that path."""
+    """Return the displacement on the nearest straight, even path, and the largest distance."""
     time_T = torch.arange(len(x_T), dtype=torch.float32)
     time_T = (time_T - time_T.mean()) / time_T.std()
     moved: list[float] = []
@@ -139,7 +142,7 @@ def _path(x_T: torch.Tensor, y_T: torch.Tensor) -> tuple[tuple[float, float], fl
 
 
 def _direction(moved_px: tuple[float, float]) -> str | None:
-    """The motion of the world that a displacement is, or None."""
+    """Return the motion of the world that fits a displacement, or None."""
     for name, direction in MOTIONS.items():
         along = moved_px[0] * direction[0] + moved_px[1] * direction[1]
         across = abs(moved_px[0] * direction[1]) + abs(moved_px[1] * direction[0])

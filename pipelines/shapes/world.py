@@ -1,10 +1,9 @@
-"""The Shapes world: one flat shape on a plain background, and how a clip of it is drawn.
+"""The Shapes world: one flat shape on a plain background, and the drawing of a clip of it.
 
-Decides what exists (colours, shapes, motions, backgrounds) and what it looks like, exactly. What a clip is
-called is in `captions`; what a stranger's frames show is in `judge`. Both draw with this module, so the three
-cannot disagree.
+Decides which colours, shapes, motions and backgrounds exist and how they look. `captions` words a
+clip and `judge` reads one from frames. Both draw with this module, so the three agree.
 
-Shapes of tensors: B clips, T frames, H and W pixels, C = 3 channels.
+Shape suffixes: B clips, T frames, H and W pixels, C = 3 channels.
 """
 
 from dataclasses import dataclass
@@ -44,20 +43,20 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": tuple(BACKGROUNDS),
 }
 
-# A shape of "radius" r has the area of a circle of radius r, whatever its kind, and its centroid at its centre,
-# so that area and centroid say nothing about the kind.
+# Every shape of "radius" r has the area of a circle of radius r and its centroid at its centre, so
+# that area and centroid do not give the kind away.
 RADIUS_PX = 9.0
 SPEED_PX = 1.0  # pixels a frame: half a latent cell of 8 px per latent frame of 4 frames
 LATTICE_PX = 8  # centres start on the corners of the latents' cells
 FIRST_CENTRE_PX, LAST_CENTRE_PX = 16, 48
-# Of clips drawn anywhere, which are what the autoencoder learns from
+# The autoencoder learns from clips drawn anywhere, within these limits.
 MIN_RADIUS_PX, MAX_RADIUS_PX = 7.0, 10.0
 MIN_SPEED_PX, MAX_SPEED_PX = 1.0, 1.5
 MARGIN_PX = 2.0
 SQUARE_HALF_SIDE = 0.8862  # sqrt(pi) / 2
 TRIANGLE_CIRCUMRADIUS = 1.5551  # sqrt(4 pi / (3 sqrt 3))
 CROSS_HALF_LENGTH = 1.1890  # sqrt(9 pi / 20), for arms a third as wide as long
-_REACH = {  # how far each shape reaches from its centre, in radii: left = right, up, down
+_REACH = {  # reach from the centre, in radii: sideways, up, down
     "circle": (1.0, 1.0, 1.0),
     "square": (SQUARE_HALF_SIDE,) * 3,
     "triangle": (TRIANGLE_CIRCUMRADIUS * 0.8660, TRIANGLE_CIRCUMRADIUS, TRIANGLE_CIRCUMRADIUS / 2),
@@ -67,7 +66,7 @@ _REACH = {  # how far each shape reaches from its centre, in radii: left = right
 
 @dataclass(frozen=True)
 class ShapesClip:
-    """One member of the world: its four attributes, and where in the frame it happens."""
+    """One clip of the world: its four attributes, and its place in the frame."""
 
     colour: str
     shape: str
@@ -75,17 +74,18 @@ class ShapesClip:
     background: str
     radius_px: float
     start_xy_px: tuple[float, float]
-    speed_px: float  # pixels a frame; 0 where the motion is "still"
+    speed_px: float  # pixels a frame; 0 if the motion is "still"
 
 
 def sample_clip(generator: torch.Generator, *, anywhere: bool = False, **fixed: str) -> ShapesClip:
-    """Draws a clip uniformly; the shape stays whole inside the frame from the first frame to the last.
+    """Draw a clip uniformly; the whole shape stays inside the frame from first to last frame.
 
     Args:
-        generator: a CPU generator; the only source of chance.
-        anywhere: of any size, place and speed, instead of a member of the world: one size, one speed, and places on a
-            lattice that falls in with the latents' cells, which a tiny transformer can learn to draw sharply.
-        fixed: attributes that are not to be drawn, such as `colour="red"`.
+        generator: a CPU generator, the only source of chance.
+        anywhere: any size, place and speed. Otherwise a member of the world: one size, one speed,
+            and places on a lattice that falls in with the cells of the latents, which a tiny
+            transformer can learn to draw sharply.
+        fixed: attributes that are not drawn, such as `colour="red"`.
     """
     chosen = {
         name: fixed.get(name) or values[int(torch.randint(len(values), (), generator=generator))]
@@ -108,7 +108,7 @@ def _place_on_lattice(_shape: str, motion: str, generator: torch.Generator) -> P
 
 
 def _lattice(motion: str) -> list[list[float]]:
-    """Where a member of the world may start, per axis, so that it stays within the outermost places."""
+    """Return the start positions of a member per axis; it stays within the outermost ones."""
     travel_px = _speed_px(motion) * (NUM_FRAMES - 1)
     axes: list[list[float]] = []
     for direction in MOTIONS[motion]:
@@ -125,7 +125,7 @@ def _speed_px(motion: str) -> float:
 
 
 def all_clips() -> list[ShapesClip]:
-    """Every member of the world: 6,120 of them."""
+    """Return every member of the world: 6,120 clips."""
     return [
         ShapesClip(
             *attributes, radius_px=RADIUS_PX, start_xy_px=(x, y), speed_px=_speed_px(attributes[2])
@@ -156,12 +156,15 @@ def _place_anywhere(shape: str, motion: str, generator: torch.Generator) -> Plac
 def coverage(
     shape: str, dx: torch.Tensor, dy: torch.Tensor, radius_px: torch.Tensor
 ) -> torch.Tensor:
-    """How much of each pixel the shape covers, 0 to 1, from the signed distance to its edge.
+    """Return the share of each pixel that the shape covers, from the signed distance to its edge.
 
     Args:
         shape: one of `SHAPES`.
-        dx, dy: pixel position relative to the shape's centre, in pixels, of any common shape.
-        radius_px: broadcastable to them.
+        dx, dy: pixel position relative to the centre of the shape, in pixels, of any common shape.
+        radius_px: radius in pixels, broadcastable to `dx` and `dy`.
+
+    Returns:
+        Values from 0 to 1, of the shape of `dx`.
     """
     if shape == "circle":
         distance = torch.sqrt(dx * dx + dy * dy) - radius_px
@@ -177,22 +180,22 @@ def coverage(
         upright = torch.maximum(dx.abs() - length / 3, dy.abs() - length)
         distance = torch.minimum(flat, upright)
     else:
-        raise ValueError(f"no such shape: {shape!r}; the world has {', '.join(SHAPES)}")
+        raise ValueError(f"expected a shape of {', '.join(SHAPES)}, got {shape!r}")
     return (0.5 - distance).clamp(0, 1)
 
 
 def pixel_grid() -> tuple[torch.Tensor, torch.Tensor]:
-    """X and y of each pixel's centre, each (H, W)."""
+    """Return x and y of the centre of each pixel, each (H, W)."""
     axis = torch.arange(SIZE_PX, dtype=torch.float32) + 0.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     return x, y
 
 
 def render(clip: ShapesClip) -> torch.Tensor:
-    """Draws the clip.
+    """Draw the clip.
 
     Returns:
-        (T, H, W, 3) float32 in 0..255, antialiased at the shape's edge.
+        (T, H, W, 3) float32 in 0..255, antialiased at the edge of the shape.
     """
     time = torch.arange(NUM_FRAMES, dtype=torch.float32).view(-1, 1, 1)
     direction_x, direction_y = MOTIONS[clip.motion]
@@ -206,5 +209,5 @@ def render(clip: ShapesClip) -> torch.Tensor:
 
 
 def render_uint8(clips: list[ShapesClip]) -> torch.Tensor:
-    """Draws clips as 8-bit video, channels first: (N, C, T, H, W) uint8."""
+    """Draw clips as 8-bit video, channels first: (N, C, T, H, W) uint8."""
     return torch.stack([render(clip).round().to(torch.uint8).permute(3, 0, 1, 2) for clip in clips])

@@ -2,8 +2,9 @@
 
 `python -m pipelines.shapes.evaluation.acceleration`
 
-Renders the same clips with each setting, on the CPU and in one thread, and prints one table a model. Times are the
-process's own on the processor, whatever else the machine does, as shares of the plain model's for the same clip.
+Renders the same clips with each setting, on the CPU and in one thread, and prints one table a
+model. Times are processor time of this process, so other load does not count, as shares of the
+plain model's time for the same clip.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pipelines.shapes.judge import Verdict, judge
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx")
 SEED = 109
-TILE_PX, STRIDE_PX = 48, 32  # diffusers' own tiles are larger than these clips
+TILE_PX, STRIDE_PX = 48, 32  # the default tiles of diffusers are larger than these clips
 THRESHOLDS = (0.05, 0.08, 0.15, 0.3)
 COLUMNS = (
     "setting",
@@ -44,10 +45,11 @@ T = TypeVar("T")
 
 @dataclass
 class Setting:
-    """One way to run a model, and what came of it so far.
+    """One way to run a model, and its results so far.
 
     Args:
-        num_computed: calls of a block of the transformer; stays 0 where blocks are compiled and cannot be counted.
+        num_computed: number of calls of a transformer block; stays 0 if blocks are compiled, since
+            they cannot be counted then.
     """
 
     name: str
@@ -69,14 +71,10 @@ class Setting:
         self.verdicts.append(judge(video.frames))
 
     def forget(self) -> None:
-        """What the first clip took, compilation with it."""
-        self.denoise_s, self.decode_s, self.frames, self.verdicts, self.num_computed = (
-            [],
-            [],
-            [],
-            [],
-            0,
-        )
+        """Drop the results of the first clip, which include compilation."""
+        for results in (self.denoise_s, self.decode_s, self.frames, self.verdicts):
+            results.clear()
+        self.num_computed = 0
 
     def count_blocks(self) -> None:
         def count(*_: Any) -> None:
@@ -94,7 +92,7 @@ def _timed(action: Callable[[], T]) -> tuple[T, float]:
 
 
 def make_settings(config: ModelConfig, weights: ModelWeights) -> list[Setting]:
-    """The plain model first."""
+    """Load the model once per setting, the plain model first."""
     asked: dict[str, dict[str, Any]] = {
         "plain": {},
         **{
@@ -122,7 +120,7 @@ def make_settings(config: ModelConfig, weights: ModelWeights) -> list[Setting]:
 def measure(
     config: ModelConfig, weights: ModelWeights, num_clips: int, num_steps: int
 ) -> list[str]:
-    """Lines of Markdown."""
+    """Return one table as lines of Markdown."""
     tasks = make_tasks(num_clips, SEED)
     settings = make_settings(config, weights)
     defaults = config.sampling
@@ -185,8 +183,10 @@ def main() -> None:
     parser.add_argument(
         "models", nargs="*", default=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES)
     )
-    parser.add_argument("--clips", type=int, default=12, help="of each model and setting")
-    parser.add_argument("--steps", type=int, default=25, help="of denoising")
+    parser.add_argument(
+        "--clips", type=int, default=12, help="clips per model and setting (default: 12)"
+    )
+    parser.add_argument("--steps", type=int, default=25, help="denoise steps (default: 25)")
     arguments = parser.parse_args()
     for name in arguments.models:
         path = model_paths()[name]

@@ -1,9 +1,10 @@
-"""Clips that are deliberately wrong, to measure the judge itself: what does it call clean, and what does it read?
+"""Clips that are broken on purpose, to measure the judge: its verdict on each kind.
 
-Each kind takes a true clip and spoils it in one way, as models and guidance do it. *Frozen* alone makes another member
-of the world, a clip that stands still: there the judge is right to call it clean, and must not read the motion.
+Each kind spoils a true clip in one way in which models and guidance do it. *Frozen* alone makes
+another member of the world, a clip that stands still: the judge is right to call it clean, and must
+not read the motion.
 
-Shapes of tensors: T frames, H and W pixels, C = 3 channels.
+Shape suffixes: T frames, H and W pixels, C = 3 channels.
 """
 
 import zlib
@@ -28,18 +29,18 @@ Break = Callable[[ShapesClip, torch.Generator], torch.Tensor]
 GHOST_OPACITY = 0.5
 PALE_OPACITY = 0.5
 BLUR_PX = 2.5
-SIZES = (0.65, 1.5)  # against the world's
+SIZES = (0.65, 1.5)  # relative to the size of the world's shapes
 JUMP_PX = 8
 
 
-TRUE = "true"  # of the kinds, the one that is not spoilt
+TRUE = "true"  # the kind that is not broken
 
 
 def broken_frames(kind: str, clip: ShapesClip, generator: torch.Generator) -> np.ndarray:
-    """The clip, spoilt, as (T, H, W, 3) uint8.
+    """Draw the clip broken, as (T, H, W, 3) uint8.
 
     Args:
-        kind: one of `BREAKAGES`, or `TRUE`.
+        kind: a kind of `BREAKAGES`, or `TRUE` for the clip as it is.
     """
     frames_THWC = render(clip) if kind == TRUE else BREAKAGES[kind](clip, generator)
     return frames_THWC.round().clamp(0, 255).to(torch.uint8).contiguous().numpy()
@@ -59,7 +60,7 @@ def _frozen(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
 
 
 def _ghost(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
-    """A second shape, half transparent, in another corner of the picture."""
+    """Add a second, half transparent shape in another corner of the frame."""
     other = sample_clip(generator, motion="still", background=clip.background)
     corner = tuple(
         FIRST_CENTRE_PX if start > SIZE_PX / 2 else LAST_CENTRE_PX for start in clip.start_xy_px
@@ -86,7 +87,7 @@ def _blurred(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
 
 
 def _between_shapes(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
-    """Half of one shape and half of another in the same place."""
+    """Draw half of one shape and half of another in the same place."""
     return torch.lerp(
         render(clip), render(replace(clip, shape=_other("shape", clip.shape, generator))), 0.5
     )
@@ -98,7 +99,7 @@ def _wrong_size(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
 
 
 def _jumping(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
-    """Every second frame is shifted, towards the middle of the picture."""
+    """Shift every second frame towards the middle."""
     frames_THWC = render(clip).clone()
     shift = JUMP_PX if clip.start_xy_px[1] < SIZE_PX / 2 else -JUMP_PX
     frames_THWC[1::2] = frames_THWC[1::2].roll(shift, dims=1)
@@ -106,7 +107,7 @@ def _jumping(clip: ShapesClip, _generator: torch.Generator) -> torch.Tensor:
 
 
 def _uneven_colour(clip: ShapesClip, generator: torch.Generator) -> torch.Tensor:
-    """The picture's left part of the shape in one colour, its right part in another."""
+    """Draw the left part of the shape in one colour and the right part in another."""
     other = replace(clip, colour=_other("colour", clip.colour, generator))
     left_of_middle = torch.arange(SIZE_PX).view(1, 1, -1, 1) < clip.start_xy_px[0]
     return torch.where(left_of_middle, render(clip), render(other))
@@ -144,8 +145,9 @@ BREAKAGES: dict[str, Break] = {
 
 
 def draw_broken(kind: str, index: int) -> tuple[ShapesClip, np.ndarray]:
-    """One of an endless sequence of examples of a kind: the true clip, one that moves where it is to be frozen, and the
-    spoilt frames.
+    """Return an example of a kind from an endless sequence: the true clip and the broken frames.
+
+    The clip of *frozen* always moves.
     """
     generator = torch.Generator().manual_seed(zlib.crc32(f"{kind} {index}".encode()))
     clip = sample_clip(generator)

@@ -2,8 +2,8 @@
 
 `python -m pipelines.shapes.evaluation.evaluate MODEL`
 
-Prints one table, a line a measurement with its target, and exits with 1 where a target is missed. All is drawn from
-fixed seeds. Clips are rendered in batches here, for speed; the farm renders them one at a time.
+Prints one table, a line per measurement with its target, and exits with 1 if a target is missed.
+All seeds are fixed. Clips are rendered in batches for speed; the farm renders them one at a time.
 """
 
 import argparse
@@ -41,7 +41,7 @@ NEGATED = ("colour", "shape", "background")
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: what was found, what was aimed at, over how many clips."""
+    """One measurement: the value found, the target, and the number of clips."""
 
     name: str
     found: str
@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are denoised."""
+    """The number of steps and the guidance of a rendering."""
 
     num_steps: int
     guidance_scale: float
@@ -63,7 +63,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Task:
-    """One clip to render: what its prompt names, its wording and its seed."""
+    """One clip to render: the attributes that its prompt names, the prompt and the seed."""
 
     named: dict[str, str]
     prompt: str
@@ -71,7 +71,7 @@ class Task:
 
 
 def to_uint8(video_BCTHW: torch.Tensor) -> np.ndarray:
-    """(B, T, H, W, 3) uint8 of values in -1..1."""
+    """Convert values in -1..1 to (B, T, H, W, 3) uint8."""
     levels = ((video_BCTHW.float() + 1) * 127.5).round().clamp(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 4, 1).numpy()
 
@@ -125,7 +125,7 @@ def measure_autoencoder(model: ShapesModel, pipeline: Any, num_clips: int) -> li
 
 
 def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[Task]:
-    """Prompts that name a random part of the attributes, never none, and never `left_open`."""
+    """Draw prompts that name a random part of the attributes, but never `left_open`."""
     generator = torch.Generator().manual_seed(seed)
     tasks: list[Task] = []
     while len(tasks) < num_clips:
@@ -142,11 +142,11 @@ def render(
     sampling: Sampling,
     negative: tuple[str, nag.NagParams] | None = None,
 ) -> Iterator[Verdict]:
-    """Renders and judges.
+    """Render the tasks and judge the clips.
 
     Args:
-        negative: a negative prompt and how strongly NAG pushes away from it. Classifier-free guidance, where it is on,
-            has an empty one with and without NAG.
+        negative: a negative prompt and its NAG parameters. Classifier-free guidance, if it is on,
+            uses an empty negative prompt with and without NAG.
     """
     guidance: Any = (
         nullcontext()
@@ -182,7 +182,7 @@ def share(flags: list[bool]) -> float:
 def followed(
     tasks: list[Task], verdicts: list[Verdict], attribute: str | None = None
 ) -> list[bool]:
-    """For each attribute that a prompt names (or one of them), whether the clip has it."""
+    """Return True or False for each attribute that a prompt names, or for one of them."""
     return [
         getattr(verdict, name) == value
         for task, verdict in zip(tasks, verdicts, strict=True)
@@ -217,7 +217,10 @@ def measure_following(
 def measure_nag(
     pipeline: Any, attribute: str, num_clips: int, sampling: Sampling, params: nag.NagParams
 ) -> list[Row]:
-    """The share of each value of an attribute that the prompts leave open, without and with NAG against that value."""
+    """Measure how often each value of an attribute appears without and with NAG against it.
+
+    The prompts leave the attribute open.
+    """
     tasks = make_tasks(num_clips, seed=104, left_open=attribute)
     plain = list(render(pipeline, tasks, sampling))
     kept_before = share(followed(tasks, plain))
@@ -262,7 +265,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def load_pipeline(model: ShapesModel, weights: Path | None = None) -> Any:
-    """A Shapes pipeline with its model's own flow shift, from the packaged weights or from `weights`."""
+    """Load a Shapes pipeline with the flow shift of its YAML; None takes the packaged weights."""
     pipeline = model.pipeline_class.from_pretrained(
         weights or PACKAGED_WEIGHTS / model.name, dtype=torch.float32, use_safetensors=True
     )
@@ -280,11 +283,18 @@ def main() -> int:
         description="Measure a Shapes model (about 8 minutes on two cores)."
     )
     parser.add_argument("model", choices=list(MODELS))
-    parser.add_argument("--weights", type=Path, help="default: those that come with nagfarm")
     parser.add_argument(
-        "--clips", type=int, default=400, help="for each of the measurements of following a prompt"
+        "--weights", type=Path, help="a diffusers folder (default: the packaged weights)"
     )
-    parser.add_argument("--nag-clips", type=int, default=80, help="for each negated value")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=400,
+        help="clips per measurement of prompt following (default: 400)",
+    )
+    parser.add_argument(
+        "--nag-clips", type=int, default=80, help="clips per negated value (default: 80)"
+    )
     parser.add_argument("--steps", type=int, nargs="+", default=[25, 8])
     arguments = parser.parse_args()
     model = MODELS[arguments.model]

@@ -1,10 +1,10 @@
-"""What a clip of the Shapes world looks like, as a point: the statistics that a Frechet distance compares.
+"""The features of a Shapes clip that a Frechet distance compares.
 
-The encoder of the packaged autoencoder is the eye: trained on the world's true clips, frozen, and no part of any
-guidance method. A point is each latent channel's mean, its spread over space, and its spread over time, so that a clip
-that stands still lies elsewhere than one that moves.
+They come from the encoder of the packaged shapes-wan autoencoder, which was trained on true clips,
+is frozen, and is part of no guidance method. The features are mean, spread over space and spread
+over time of each latent channel, so that still and moving clips differ.
 
-Shapes of tensors: C channels, F latent frames, H and W cells; T frames.
+Shape suffixes: C channels, F latent frames, H and W cells; T frames.
 """
 
 from functools import cache
@@ -18,7 +18,7 @@ from pipelines.shapes.training.wan import encode_clips, normalise
 
 
 def use_one_thread() -> None:
-    """For a process that shares the machine with others of its kind."""
+    """Limit torch to one thread, for a process that shares the machine with others of its kind."""
     torch.set_num_threads(1)
 
 
@@ -30,7 +30,7 @@ def _encoder() -> AutoencoderKLWan:
 
 
 def clip_features(frames: np.ndarray) -> tuple[float, ...]:
-    """The clip's point: 48 numbers of about unit scale.
+    """Return 48 numbers of about unit scale.
 
     Args:
         frames: (T, 64, 64, 3) uint8.

@@ -2,9 +2,9 @@
 
 `python -m pipelines.shapes.evaluation.margins`
 
-Renders clips of each Shapes model as the farm does, spoils one of them in the ways that
-`pipelines.frame_checks.checks` looks for, and prints one table a model. Exits with 1 where a good clip is refused or a
-broken one passes.
+Renders clips of each Shapes model as the farm does, breaks one of them in the ways that
+`pipelines.frame_checks.checks` looks for, and prints one table a model. Exits with 1 if a good clip
+is refused or a broken one passes.
 """
 
 import argparse
@@ -43,7 +43,7 @@ COLUMNS = ("spread", *(field.name for field in fields(FrameStatistics)))
 
 @dataclass(frozen=True, eq=False)
 class MadeClip:
-    """What a model made of a request; `video` is None where nothing can be decoded."""
+    """A rendered or broken clip; `video` is None if the latents cannot be decoded."""
 
     name: str
     request: GenerationRequest
@@ -52,14 +52,14 @@ class MadeClip:
 
     @property
     def statistics(self) -> np.ndarray:
-        """In the order of `COLUMNS`; NaN where there is nothing to measure."""
+        """Statistics in the order of `COLUMNS`; NaN if there is nothing to measure."""
         if self.video is None:
             return np.full(len(COLUMNS), np.nan)
         spread = float(self.latents.square().mean().sqrt())
         return np.array([spread, *astuple(measure_frames(self.video.frames))])
 
     def refusal(self, limits: FrameLimits) -> str:
-        """Why the clip is no picture; "" if it is one."""
+        """Message of the frame check that refuses the clip; "" if it passes."""
         try:
             check_latents(self.latents, limits)
             if self.video is not None:
@@ -70,7 +70,7 @@ class MadeClip:
 
 
 def make_clips(family: VideoModel, config: ModelConfig, num_clips: int) -> list[MadeClip]:
-    """Clips of drawn prompts, behind some that have to stand still; the last one moves."""
+    """Render still prompts, drawn prompts and, last, a moving one."""
     drawn = [task.prompt for task in make_tasks(num_clips, SEED)]
     moving = "a green square moving left on a gray background"
     clips: list[MadeClip] = []
@@ -96,7 +96,7 @@ def make_clips(family: VideoModel, config: ModelConfig, num_clips: int) -> list[
 
 
 def spoil(family: VideoModel, clip: MadeClip) -> list[MadeClip]:
-    """The clip as broken renders leave it: in its latents, or in its frames."""
+    """Return the clip as broken renders leave it: in its latents, or in its frames."""
     assert clip.video is not None
     frames_THWC, random = clip.video.frames, np.random.default_rng(0)
     latents_with_nan = clip.latents.clone()
@@ -125,7 +125,10 @@ def spoil(family: VideoModel, clip: MadeClip) -> list[MadeClip]:
 
 
 def table(limits: FrameLimits, good: list[MadeClip], spoilt: list[MadeClip]) -> list[str]:
-    """Lines of Markdown: limits, the range of the good clips, and each spoilt clip with the check that refuses it."""
+    """Return Markdown lines: limits, range of the good clips, broken clips.
+
+    Each broken clip stands with the check that refuses it.
+    """
     statistics = np.stack([clip.statistics for clip in good])
     bounds = ["black", "flat", "frozen", "grain", "flicker", "saturation"]
     limit_cells = [_cell(getattr(limits, name)) for name in ("spread", *bounds)]
@@ -138,7 +141,7 @@ def table(limits: FrameLimits, good: list[MadeClip], spoilt: list[MadeClip]) -> 
     ]
     for clip in spoilt:
         refusal = clip.refusal(limits)
-        check = re.search(r"pictures\.(\w+)|NaN", refusal)
+        check = re.search(r"frame_checks\.(\w+)|NaN", refusal)
         rows.append(
             [
                 clip.name,
@@ -157,12 +160,14 @@ def _cell(value: float | None) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Measure good and spoilt clips against the limits of a picture."
+        description="Measure good and broken clips against the limits of the frame checks."
     )
     parser.add_argument(
         "models", nargs="*", default=MODEL_NAMES, metavar="MODEL", help=", ".join(MODEL_NAMES)
     )
-    parser.add_argument("--clips", type=int, default=100, help="with drawn prompts, of each model")
+    parser.add_argument(
+        "--clips", type=int, default=100, help="clips with drawn prompts per model (default: 100)"
+    )
     arguments = parser.parse_args()
     num_wrong = 0
     for name in arguments.models:

@@ -1,10 +1,11 @@
-"""What a benchmark of negative prompts asks of the Shapes world: prompts, what is negated, and clips that answer right.
+"""The tasks of the benchmark of negative prompts.
 
-Two cases. *Open*: the prompt leaves the negated attribute open, as a negative prompt is meant to be used. *Hard*: the
-prompt names the very value that is negated ("a red circle", negative "red") beside at least one other attribute.
+A task is a prompt, a negated value and clips that answer right. Two cases. *Open*: the prompt
+leaves the negated attribute open, the usual use of a negative prompt. *Hard*: the prompt names the
+negated value itself ("a red circle", negative "red") beside at least one other attribute.
 
-The tasks of an attribute and a case are a fixed sequence: a smaller number of them is the beginning of a larger one.
-There are two such sequences, so that strengths are not chosen on what they are then measured on.
+The tasks of an attribute and a case are a fixed sequence: fewer tasks are the beginning of it.
+There are two series, so that strengths are not chosen on the tasks that measure them.
 """
 
 import zlib
@@ -25,11 +26,11 @@ CASES: tuple[Case, ...] = ("open", "hard")
 
 @dataclass(frozen=True)
 class NegationTask:
-    """One prompt, one negated value and one seed, the same for every method that is compared.
+    """One prompt, one negated value and one seed, the same for all compared methods.
 
     Args:
-        index: the place in the sequence of its attribute and case.
-        named: the attributes that the prompt names, and their values.
+        index: place in the sequence of its attribute and case.
+        named: attributes that the prompt names, with their values.
     """
 
     attribute: str
@@ -51,25 +52,25 @@ class NegationTask:
 
     @property
     def required(self) -> dict[str, str]:
-        """What a right answer shows: all that the prompt names, but for what the negative prompt takes back."""
+        """Attributes of a right answer: all that the prompt names, except the negated one."""
         return {attribute: value for attribute, value in self.named if attribute != self.attribute}
 
     @property
     def open_attributes(self) -> tuple[str, ...]:
-        """What neither prompt says anything about."""
+        """Attributes that neither prompt names."""
         return tuple(
             name for name in ATTRIBUTES if name != self.attribute and name not in dict(self.named)
         )
 
     @property
     def direction(self) -> tuple[int, int] | None:
-        """Where a right answer moves to; None where it may stand still."""
+        """Direction in which a right answer moves; None if it may stand still."""
         motion = self.required.get("motion", "still")
         return None if motion == "still" else MOTIONS[motion]
 
 
 def draw_named(generator: torch.Generator, left_open: str | None = None) -> dict[str, str]:
-    """A random part of a random clip's attributes, perhaps none, and never `left_open`."""
+    """Draw a random part of the attributes of a random clip, perhaps none, never `left_open`."""
     clip = sample_clip(generator)
     return {
         attribute: getattr(clip, attribute)
@@ -81,7 +82,7 @@ def draw_named(generator: torch.Generator, left_open: str | None = None) -> dict
 def draw_tasks(
     attribute: str, case: Case, num_tasks: int, series: Series = "measure"
 ) -> tuple[NegationTask, ...]:
-    """The first tasks of an attribute and a case. The values take turns, so that each is negated equally often."""
+    """Return the first tasks of an attribute and a case; each value is negated equally often."""
     return tuple(islice(_tasks(attribute, case, series), num_tasks))
 
 
@@ -105,7 +106,7 @@ def _tasks(attribute: str, case: Case, series: Series) -> Iterator[NegationTask]
 
 
 def draw_right_answer(task: NegationTask, replicate: int) -> ShapesClip:
-    """A true clip that shows what the task requires, not what it negates; replicates are independent of each other."""
+    """Draw a true clip that shows what the task requires and not what it negates."""
     generator = torch.Generator().manual_seed(zlib.crc32(f"{task.key} {replicate}".encode()))
     others = [value for value in ATTRIBUTES[task.attribute] if value != task.value]
     chosen = others[int(torch.randint(len(others), (), generator=generator))]

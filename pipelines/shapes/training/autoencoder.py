@@ -1,7 +1,7 @@
-"""How the Shapes models' video autoencoders learn: the loop, and the batches of crops and whole clips.
+"""The training loop of the Shapes autoencoders, and its batches of crops and whole clips.
 
-What each one is, and what it learns from them, is in `wan` and `ltx`.
-Shapes of tensors: N clips or B in a batch, C channels, T frames, H and W pixels.
+`wan` and `ltx` decide each architecture and its loss.
+Shape suffixes: N clips, B in a batch, C channels, T frames, H and W pixels.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,19 +12,21 @@ import torch
 from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import NUM_FRAMES, SIZE_PX
 
-# of a step's number: the loss to descend, and the part of it that is logged
+# from the number of a step to the loss to minimise and the part of it to log
 StepLoss = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """How long and how fast a part of an autoencoder learns.
+    """The length and speed of the training of a part of an autoencoder.
 
     Args:
-        stage: what the log calls it.
-        num_full_steps: the last steps see whole clips instead of crops, for the frame's borders.
-        fan_in: of the layers that learn at `learning_rate`; others learn the slower the more inputs they have, up to
-            `max_learning_rate`. None: all learn alike.
+        stage: name in the log.
+        num_full_steps: number of last steps that see whole clips instead of crops, for the borders
+            of the frame.
+        fan_in: inputs of the layers that learn at `learning_rate`. Layers with more inputs learn
+            more slowly, layers with fewer faster, up to `max_learning_rate`. None: all layers learn
+            alike.
     """
 
     stage: str
@@ -43,7 +45,7 @@ def fit(
     loss: StepLoss,
     log_step: LogStep,
 ) -> None:
-    """Descends `loss` in place."""
+    """Minimise `loss` in place."""
     parameters = list(parameters)
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for parameter in parameters:
@@ -84,7 +86,7 @@ def random_crops(
     crop_frames: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Crops in space and time, (B, C, T, H, W) in -1..1; few of them of the plain background alone."""
+    """Draw crops in space and time, (B, C, T, H, W) in -1..1; few show the background alone."""
     crops: list[torch.Tensor] = []
     while len(crops) < num_crops:
         clip, first, top, left = (
@@ -108,7 +110,7 @@ def random_crops(
 def random_clips(
     clips_NCTHW: torch.Tensor, num_clips: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """A batch of whole clips, (B, C, T, H, W) in -1..1."""
+    """Draw a batch of whole clips, (B, C, T, H, W) in -1..1."""
     return (
         clips_NCTHW[torch.randint(len(clips_NCTHW), (num_clips,), generator=generator)].float()
         / 127.5

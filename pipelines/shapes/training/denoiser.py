@@ -1,7 +1,7 @@
-"""Trains the Shapes models' transformers from nothing, by flow matching.
+"""The training of the Shapes transformers from nothing, by flow matching.
 
-Decides the courses of training. What is trained, and how it is called, is `models`'s to say.
-Shapes of tensors: B clips, C latent channels, F latent frames, H and W latent cells.
+Decides the courses of training. `models` decides the architecture and its inputs.
+Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cells.
 """
 
 from collections.abc import Iterator
@@ -19,21 +19,23 @@ from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
 
 CLIPS_SEED = 3
-OFF_BACKGROUND = 0.3  # mean square distance of a latent cell from the clip's median cell
+OFF_BACKGROUND = 0.3  # mean square distance of a cell from the median cell of its clip
 
 
 @dataclass(frozen=True)
 class DenoiserTraining:
-    """One course of training: on which clips, how long and how fast.
+    """One course of training: its clips, its length and its speed.
 
     Args:
         anywhere: clips of any size, place and speed, instead of members of the world.
-        num_clips: None takes every member of the world.
-        learning_rate: AdamW's peak.
-        muon_learning_rate: Muon's peak, for the blocks' matrices; None leaves them to AdamW too.
-        shape_weight: how much more the error counts where the latents differ from the background's, a seventh of them.
-        flow_shift: of the training noise: more weight on the noisy end, where the content is decided.
-        max_tokens: captions are padded or cut to it.
+        num_clips: number of clips; None takes every member of the world.
+        learning_rate: peak of AdamW.
+        muon_learning_rate: peak of Muon, for the matrices of the blocks; None leaves them to AdamW.
+        shape_weight: additional weight of the error where the latents differ from the background,
+            about a seventh of them.
+        flow_shift: shift of the training noise: more weight on the noisy end, where the content is
+            decided.
+        max_tokens: captions are padded or cut to this length.
     """
 
     name: str
@@ -50,9 +52,9 @@ class DenoiserTraining:
     ema_decay: float = 0.999
 
 
-# Wan: the first course teaches colours, places and motion, the second one to draw the world's own shapes sharply, the
-# third one the longest captions, and more of the second. LTX learns the world itself from the beginning, and later
-# looks at its shapes more.
+# Wan: the first course teaches colours, places and motion; the second teaches sharp shapes of the
+# world; the third teaches the longest captions, and more of the second. LTX learns the world itself
+# from the beginning; its later courses weigh the shapes more.
 COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
     "shapes-wan": (
         DenoiserTraining(
@@ -138,7 +140,7 @@ def training_clips(training: DenoiserTraining) -> list[ShapesClip]:
 
 
 def world_latents(model: ShapesModel, autoencoder: Any) -> Iterator[torch.Tensor]:
-    """Of every member of the world, in the order of `world.all_clips`; half precision, some clips at a time."""
+    """Yield the latents of all members, in the order of `world.all_clips`, in half precision."""
     return (chunk.half() for chunk in normalised_latents(model, autoencoder, all_clips()))
 
 
@@ -146,7 +148,7 @@ def world_latents(model: ShapesModel, autoencoder: Any) -> Iterator[torch.Tensor
 def normalised_latents(
     model: ShapesModel, autoencoder: Any, clips: list[ShapesClip]
 ) -> Iterator[torch.Tensor]:
-    """Latents as the pipeline denoises them, (N, C, F, H, W) float32, some clips at a time."""
+    """Yield latents as the pipeline denoises them, (N, C, F, H, W) float32, 120 clips at a time."""
     for first in range(0, len(clips), 120):
         # bfloat16 is four times as fast here and moves the latents by 1 % of their spread
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -155,14 +157,17 @@ def normalised_latents(
 
 
 def even_sigmas(num_clips: int, flow_shift: float, generator: torch.Generator) -> torch.Tensor:
-    """Noise levels of a batch in any order, (B,), spread evenly and then shifted as the sampler's schedule is."""
+    """Return the noise levels of a batch, (B,).
+
+    They are spread evenly, shifted as the sampler's schedule is, and shuffled.
+    """
     uniform = (torch.arange(num_clips) + torch.rand(num_clips, generator=generator)) / num_clips
     sigmas = flow_shift * uniform / (1 + (flow_shift - 1) * uniform)
     return sigmas[torch.randperm(num_clips, generator=generator)]
 
 
 def cell_weights(latents_BCFHW: torch.Tensor, shape_weight: float) -> torch.Tensor:
-    """Weights of mean 1, larger where something other than background is: (B, 1, F, H, W)."""
+    """Return weights of mean 1, larger where a cell is not background: (B, 1, F, H, W)."""
     background_BC = latents_BCFHW.flatten(2).median(dim=2).values
     distance = (
         (latents_BCFHW - background_BC[:, :, None, None, None]).square().mean(dim=1, keepdim=True)
@@ -174,7 +179,7 @@ def cell_weights(latents_BCFHW: torch.Tensor, shape_weight: float) -> torch.Tens
 def build_optimizers(
     training: DenoiserTraining, transformer: torch.nn.Module
 ) -> list[torch.optim.Optimizer]:
-    """AdamW, and Muon for the blocks' matrices where the course asks for it."""
+    """Build AdamW, and Muon for the matrices of the blocks if the course asks for it."""
     matrices = [
         parameter
         for name, parameter in transformer.named_parameters()
@@ -205,13 +210,13 @@ def train_transformer(
     latents_NCFHW: torch.Tensor,
     log_step: LogStep,
 ) -> torch.nn.Module:
-    """Trains `parts.transformer` further; every time a clip is seen its caption is worded afresh.
+    """Train `parts.transformer` further; each time a clip is seen, its caption is worded afresh.
 
     Args:
-        latents_NCFHW: of `training_clips(training)`, normalised.
+        latents_NCFHW: normalised latents of `training_clips(training)`.
 
     Returns:
-        The transformer, with the exponential moving average of its weights.
+        The transformer with the exponential moving average of its weights.
     """
     transformer = parts.transformer
     clips = training_clips(training)

@@ -2,14 +2,15 @@
 
 `python -m pipelines.shapes.training.distill MODEL`
 
-The student learns on its own few-step trajectories, of two things. Where a state has decided nothing yet (above
-`UNDECIDED_SIGMA`), it learns its teacher's flow under classifier-free guidance, so that what a caption leaves open
-stays open there. From then on it learns to go straight to where it ended, snapped: what counts as the end is the member
-of the world nearest to it, among those that the caption allows (`snapping`). The world is known exactly, so the student
-is not held to its teacher's blurred outlines.
+The student learns two things on its own few-step trajectories. From states that have decided
+nothing yet (above `UNDECIDED_SIGMA`) it learns the teacher's flow under classifier-free guidance,
+so that attributes which the caption leaves open stay open. From later states it learns to go
+straight to its own end, snapped: the nearest member of the world that the caption allows
+(`snapping`). The world is known exactly, so the student does not copy the teacher's blurred
+outlines.
 
-Without the teacher's half, or after long training, clips are cleaner still, but the noise alone comes to decide what is
-open: NAG could then hardly change shape, motion or background any more.
+Without the teacher's half, or after long training, clips are cleaner still. But then the noise
+alone decides the open attributes, and NAG can hardly change shape, motion or background.
 """
 
 import argparse
@@ -36,21 +37,21 @@ from pipelines.shapes.training.training_log import LogStep, TrainingLog, plot_lo
 from pipelines.shapes.world import ShapesClip, sample_clip
 
 LORA_RANK = 32
-UNDECIDED_SIGMA = 0.95  # of four steps, the first lies above it
+UNDECIDED_SIGMA = 0.95  # the first of four steps lies above it
 # every linear layer of attention and of the feed-forward, by the names that Wan and LTX share
 LORA_MODULES = r".*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2)"
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """How long and how fast the student learns.
+    """The length and speed of the student's training.
 
     Args:
-        num_rollouts: batches that the student renders; each gives an update for every step that it was rendered in.
-        rollout_steps: how many steps a batch is rendered in, drawn evenly.
+        num_rollouts: batches that the student renders; each gives one update per step.
+        rollout_steps: numbers of steps to render a batch in, drawn evenly.
     """
 
-    num_rollouts: int = 50  # more make clips cleaner, and what is open harder to steer
+    num_rollouts: int = 50  # more: cleaner clips, but open attributes are harder to steer
     rollout_steps: tuple[int, ...] = (4, 4, 4, 2, 8)
     batch_size: int = 64
     learning_rate: float = 1.5e-3
@@ -60,7 +61,7 @@ class Distillation:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """States that the student is to leave for known ends."""
+    """States, and the known end that the student shall reach from each."""
 
     states: torch.Tensor  # (B, C, F, H, W)
     sigmas: torch.Tensor  # (B,)
@@ -69,10 +70,10 @@ class Batch:
 
 
 class Student:
-    """A transformer with a LoRA that learns, and its teacher: the same one without.
+    """A transformer with a LoRA that learns, and its teacher: the same transformer without.
 
     Args:
-        guidance_scale: of the teacher.
+        guidance_scale: classifier-free guidance of the teacher.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class Student:
     def teachers_ends(
         self, states_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, captions: list[str]
     ) -> torch.Tensor:
-        """Where the teacher's flow under classifier-free guidance would lead, straight on."""
+        """Return the ends that the teacher's guided flow leads to, straight on."""
         with torch.autocast("cpu", dtype=torch.bfloat16):
             prompted, unprompted = (
                 self.model.velocity(
@@ -138,10 +139,10 @@ class Student:
         return states_BCFHW - sigmas_B.view(-1, 1, 1, 1, 1) * flow_BCFHW
 
     def update(self, batch: Batch) -> float:
-        """One step of descent; returns the loss before it.
+        """Take one optimisation step and return the loss before it.
 
-        The error of the flow is weighted with sigma: a state of the student's own does not lie between noise and end,
-        and the flow from it to the end has no bound where sigma is small.
+        The error of the flow is weighted with sigma: a state of the student does not lie between
+        noise and end, and the flow from it to the end has no bound where sigma is small.
         """
         level = batch.sigmas.view(-1, 1, 1, 1, 1)
         flow_BCFHW = (batch.states - batch.ends) / level
@@ -158,7 +159,7 @@ class Student:
         return loss.item()
 
     def save(self, folder: Path) -> None:
-        """Writes the averaged weights as diffusers' `load_lora_weights` reads them."""
+        """Write the averaged weights in the form that diffusers' `load_lora_weights` reads."""
         self.ema.store(self.parameters)
         self.ema.copy_to(self.parameters)
         layers = get_peft_model_state_dict(self.pipeline.transformer)
@@ -169,13 +170,13 @@ class Student:
 
 Flow = Callable[
     [torch.Tensor, torch.Tensor], torch.Tensor
-]  # of states (B, C, F, H, W) and sigmas (B,)
+]  # from states (B, C, F, H, W) and sigmas (B,)
 
 
 def trajectory(
     scheduler: Any, flow: Flow, noise_BCFHW: torch.Tensor, num_steps: int
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
-    """The states and sigmas (B,) that a sampler comes through, and where it ends."""
+    """Return the states and sigmas (B,) that a sampler passes, and its end."""
     is_euler = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
     sampler: Any = scheduler
     if is_euler:  # as LTXPipeline does
@@ -186,7 +187,7 @@ def trajectory(
     latents = noise_BCFHW
     for (
         timestep
-    ) in sampler.timesteps:  # UniPC rounds its sigmas for them, and they are what the model is told
+    ) in sampler.timesteps:  # UniPC rounds its sigmas to them, and the model gets them as its time
         sigmas = (timestep / sampler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
         states.append((latents, sigmas))
         latents = sampler.step(flow(latents, sigmas), timestep, latents, return_dict=False)[0]
@@ -194,7 +195,7 @@ def trajectory(
 
 
 def captioned(student: Student) -> tuple[list[ShapesClip], list[str], torch.Tensor]:
-    """A batch of clips, captions of them, and noise to render these from."""
+    """Draw a batch of clips, their captions, and noise to render them from."""
     clips = [sample_clip(student.generator) for _ in range(student.distillation.batch_size)]
     captions = [caption(clip, student.generator) for clip in clips]
     return (
@@ -223,7 +224,7 @@ def learn_rollouts(
                 distillation.rollout_steps[choice],
             )
         snapped_BCFHW = members_NCFHW[snap(ends, clips, captions)].float()
-        # each update takes a step of its own from every clip, so that no step is learnt at the others' expense
+        # each update draws one step per clip, so that all steps are learnt alike
         steps_BS = torch.stack(
             [torch.randperm(len(states), generator=student.generator) for _ in clips]
         )

@@ -1,10 +1,11 @@
-"""The Shapes model of the LTX family: its parts at tiny size, and how they are called in training.
+"""The Shapes model of the LTX family: its parts at tiny size, and their calls in training.
 
-The autoencoder has LTX 0.9.5's layout, less deep: 16 x 16 pixels and 4 frames to a latent cell,
-so that a clip of 64 x 64 becomes latents of (64, 5, 4, 4), 80 tokens. It does not find its latents by itself, which
-went badly within an hour on two cores (a picture without shapes, at weights of the Kullback-Leibler term from 1e-5 to
-1e-3): it is taught those of shapes-wan, each 2 x 2 cells as one. Encoder and decoder so learn apart, and the
-transformer learns from the taught latents.
+The autoencoder has the layout of LTX 0.9.5, less deep: 16 x 16 pixels and 4 frames per latent cell,
+so a clip of 64 x 64 becomes latents of (64, 5, 4, 4), 80 tokens. It does not find its latents by
+itself: that failed within an hour on two cores (a picture without shapes, at weights of the
+Kullback-Leibler term from 1e-5 to 1e-3). Instead it is taught the latents of shapes-wan, each 2 x 2
+cells as one. So encoder and decoder learn apart, and the transformer learns from the taught
+latents.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from pipelines.shapes.world import FPS, MOTIONS, ShapesClip, all_clips, render_u
 
 LATENT_SHAPE = (64, 5, 4, 4)  # (C, F, H, W)
 PIXELS_PER_CELL, FRAMES_PER_CELL = 16, 4
-POSTERIOR_LOGVAR = -4.6  # a spread of 0.1, of which LTX's encoder predicts one for all channels
+POSTERIOR_LOGVAR = -4.6  # a spread of 0.1; the LTX encoder predicts one for all channels
 SAMPLING_FLOW_SHIFT = 3.0
 NUM_TRAIN_TIMESTEPS = 1000
 DECODER_TRAINING = AutoencoderTraining(
@@ -49,8 +50,8 @@ ENCODER_TRAINING = AutoencoderTraining(
     fan_in=1728,
 )
 NUM_AUTOENCODER_CLIPS = 3000
-MAX_LATENT_NOISE = 0.1  # so that the decoder takes latents that are not quite right
-WINDOW_CELLS = 2  # of the decoder's crops, in height and width
+MAX_LATENT_NOISE = 0.1  # makes the decoder robust to inexact latents
+WINDOW_CELLS = 2  # height and width of the decoder's crops
 
 
 def build_autoencoder() -> AutoencoderKLLTXVideo:
@@ -76,7 +77,7 @@ def build_autoencoder() -> AutoencoderKLLTXVideo:
 
 
 def train_autoencoder(log_step: LogStep) -> AutoencoderKLLTXVideo:
-    """Teaches decoder and encoder the latents of the packaged shapes-wan, which have mean 0 and spread 1 already."""
+    """Teach decoder and encoder the latents of shapes-wan, which have mean 0 and spread 1."""
     torch.manual_seed(DECODER_TRAINING.seed)
     generator = torch.Generator().manual_seed(DECODER_TRAINING.seed)
     autoencoder = build_autoencoder().train()
@@ -116,20 +117,20 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLLTXVideo:
 
 @dataclass(frozen=True)
 class Window:
-    """A square of latent cells; the whole frame unless said otherwise."""
+    """A square of latent cells; the whole frame by default."""
 
     top: int = 0
     left: int = 0
     num_cells: int = LATENT_SHAPE[2]
 
     def of(self, frames: torch.Tensor, size_of_cell: int = 1) -> torch.Tensor:
-        """What the square shows of (C, F, H, W)."""
+        """Return the part of (C, F, H, W) inside the square."""
         top, left, size = (size_of_cell * edge for edge in (self.top, self.left, self.num_cells))
         return frames[:, :, top : top + size, left : left + size]
 
 
 def window_at_shape(clip: ShapesClip, generator: torch.Generator) -> Window:
-    """2 x 2 cells at the middle of the clip's path, or one cell before."""
+    """Return 2 x 2 cells at the middle of the path of the clip, or one cell before."""
     edges: list[int] = []
     for axis in (1, 0):
         middle_px = clip.start_xy_px[axis] + 8 * MOTIONS[clip.motion][axis]
@@ -141,7 +142,11 @@ def window_at_shape(clip: ShapesClip, generator: torch.Generator) -> Window:
 
 
 def taught_latents(clips: list[ShapesClip]) -> torch.Tensor:
-    """Shapes-wan's normalised latents of the clips, 2 x 2 cells as the channels of one: (N, 64, 5, 4, 4) float32."""
+    """Encode clips with shapes-wan, 2 x 2 cells as the channels of one cell.
+
+    Returns:
+        Normalised latents, (N, 64, 5, 4, 4) float32.
+    """
     teacher = AutoencoderKLWan.from_pretrained(
         PACKAGED_WEIGHTS / "shapes-wan" / "vae", use_safetensors=True
     ).eval()
@@ -157,7 +162,7 @@ def taught_latents(clips: list[ShapesClip]) -> torch.Tensor:
 def encode_clips(
     autoencoder: AutoencoderKLLTXVideo, clips_NCTHW: torch.Tensor, batch_size: int = 32
 ) -> torch.Tensor:
-    """Latents as the autoencoder gives them: (N, C, F, H, W) float32, of uint8 clips."""
+    """Encode uint8 clips: (N, C, F, H, W) float32."""
     encoded: list[Any] = [
         autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)
     ]
@@ -184,7 +189,7 @@ def build_transformer(seed: int) -> LTXVideoTransformer3DModel:
 def velocity(
     transformer: Any, noisy_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, text: EncodedCaptions
 ) -> torch.Tensor:
-    """The transformer's flow, noise minus latents, (B, C, F, H, W), called as `LTXPipeline` calls it."""
+    """Return the flow, noise minus latents, (B, C, F, H, W), with the inputs of `LTXPipeline`."""
     num_frames, height, width = noisy_BCFHW.shape[2:]
     flow_BLC = transformer(
         hidden_states=noisy_BCFHW.flatten(2).transpose(1, 2),

@@ -1,4 +1,4 @@
-"""The Shapes models that there are, under one interface for training, distillation and measurement."""
+"""The Shapes models under one interface for training, distillation and measurement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ from pipelines.shapes.world import ShapesClip
 
 @dataclass(frozen=True)
 class ShapesModel:
-    """What differs between the families; each entry is described where it is defined, in `wan` and `ltx`.
+    """The functions in which the families differ; `wan` and `ltx` define and describe them.
 
     Args:
-        latent_shape: of one clip, (C, F, H, W).
-        velocity: of a transformer (compiled or not), noisy latents (B, C, F, H, W), sigmas (B,) and captions.
+        latent_shape: shape of the latents of one clip, (C, F, H, W).
+        velocity: function of a transformer (compiled or not), noisy latents (B, C, F, H, W), sigmas
+            (B,) and captions.
     """
 
     name: str
@@ -38,7 +39,7 @@ class ShapesModel:
 
 @dataclass(frozen=True, eq=False)
 class TrainedParts:
-    """A pipeline's parts as they are known to training."""
+    """The parts of a pipeline during training."""
 
     autoencoder: Any
     tokenizer: T5Tokenizer

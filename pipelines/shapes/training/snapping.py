@@ -1,7 +1,7 @@
-"""The member of the Shapes world that a rendered clip was nearest to becoming.
+"""The member of the Shapes world nearest to a rendered clip.
 
-Distances are taken between latents. Only members that the clip's caption allows are candidates, so that a student which
-learns from its own clips also learns to follow its captions.
+Distances are taken between latents. Only members that the caption of the clip allows are
+candidates, so a student that learns from its own clips also learns to follow its captions.
 """
 
 import torch
@@ -11,7 +11,7 @@ from pipelines.shapes.world import ATTRIBUTES, ShapesClip, all_clips
 
 
 class Snap:
-    """Finds nearest members.
+    """A finder of nearest members.
 
     Args:
         members_NCFHW: normalised latents of `world.all_clips()`, in its order.
@@ -29,15 +29,14 @@ class Snap:
     def __call__(
         self, latents_BCFHW: torch.Tensor, clips: list[ShapesClip], captions: list[str]
     ) -> torch.Tensor:
-        """Indices of the members, (B,).
+        """Return the indices of the nearest members, (B,).
 
         Args:
-            clips: what the captions were written about; they decide the attributes that a caption names.
+            clips: clips that the captions describe; they decide which attributes a caption names.
         """
         latents_BD = latents_BCFHW.float().flatten(1)
-        distances_BN = self._norms_N - 2 * (
-            latents_BD @ self._members_ND.T
-        )  # but for the clip's own norm
+        # the norm of the clip itself is left out: it does not change the order
+        distances_BN = self._norms_N - 2 * (latents_BD @ self._members_ND.T)
         named = attribute_targets(clips, captions)
         for attribute, values in ATTRIBUTES.items():
             is_other_BN = named[attribute][:, None] != self._values_N[attribute][None, :]

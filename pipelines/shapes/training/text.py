@@ -1,8 +1,8 @@
-"""Trains the Shapes models' text side: a T5 tokenizer on the captions, and a stock text encoder at tiny size.
+"""The text side of the Shapes models: a T5 tokenizer, and a stock text encoder at tiny size.
 
-Decides the vocabulary and the encoder's size: `UMT5EncoderModel` for Wan, `T5EncoderModel` for LTX. The encoder learns
-to tell, from a caption alone, each attribute or that it is left open; the transformer is then trained on its frozen
-tokens.
+Decides the vocabulary and the size of the encoder: `UMT5EncoderModel` for Wan, `T5EncoderModel` for
+LTX. The encoder learns to read each attribute, or that it is left open, from a caption alone. The
+transformer is then trained on its frozen tokens.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ TextEncoder = UMT5EncoderModel | T5EncoderModel
 
 @dataclass(frozen=True)
 class TextTraining:
-    """How long and how fast the text encoder learns."""
+    """The length and speed of the text encoder's training."""
 
     num_steps: int = 1200
     batch_size: int = 128
@@ -37,7 +37,7 @@ class TextTraining:
 
 
 def train_tokenizer(training: TextTraining) -> T5Tokenizer:
-    """A Unigram vocabulary of whole words for the captions and single letters for everything else."""
+    """Train a Unigram vocabulary: whole words for the captions, single letters for other text."""
     generator = torch.Generator().manual_seed(training.seed)
     captions = [
         caption(sample_clip(generator, anywhere=True), generator)
@@ -67,7 +67,7 @@ def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
 
 
 def build_text_encoder(vocabulary_size: int, family: Literal["wan", "ltx"]) -> TextEncoder:
-    """The untrained encoder that the family's pipeline has."""
+    """Build the untrained text encoder that the pipeline of this family has."""
     classes: Any = (UMT5Config, UMT5EncoderModel) if family == "wan" else (T5Config, T5EncoderModel)
     config_class, model_class = classes
     config = config_class(
@@ -90,7 +90,7 @@ def build_text_encoder(vocabulary_size: int, family: Literal["wan", "ltx"]) -> T
 
 @dataclass(frozen=True, eq=False)
 class EncodedCaptions:
-    """Captions as the family's pipeline encodes them."""
+    """Captions as the pipeline of the family encodes them."""
 
     embeds: torch.Tensor  # (B, L, D), zero behind each caption's last token
     attention_mask: torch.Tensor  # (B, L), 1 up to each caption's last token
@@ -99,9 +99,9 @@ class EncodedCaptions:
 def encode_captions(
     tokenizer: T5Tokenizer, encoder: TextEncoder, captions: list[str], max_tokens: int
 ) -> EncodedCaptions:
-    """Encodes as `WanPipeline` does, and as `LTXPipeline` does up to what the transformer's mask hides.
+    """Encode as `WanPipeline` does, and as `LTXPipeline` does up to the tokens that its mask hides.
 
-    `LTXPipeline` does not tell its encoder which tokens are padding, so `max_tokens` changes its tokens.
+    `LTXPipeline` does not mask padding in its encoder, so `max_tokens` changes its tokens.
     """
     tokens = tokenizer(
         captions,
@@ -117,7 +117,10 @@ def encode_captions(
 
 
 def attribute_targets(clips: list[ShapesClip], captions: list[str]) -> dict[str, torch.Tensor]:
-    """Each attribute's class as far as the caption tells it; the class after the last is "left open"."""
+    """Return the class of each attribute that a caption names.
+
+    The class after the last means "left open".
+    """
     return {
         attribute: torch.tensor(
             [
@@ -141,7 +144,7 @@ def _is_named(attribute: str, clip: ShapesClip, text: str) -> bool:
 def train_text_encoder(
     training: TextTraining, tokenizer: T5Tokenizer, family: Literal["wan", "ltx"], log_step: LogStep
 ) -> TextEncoder:
-    """Trains from scratch on captions drawn afresh each step."""
+    """Train from scratch on captions that are drawn afresh at each step."""
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
     encoder = build_text_encoder(len(tokenizer), family).train()

@@ -1,7 +1,9 @@
-"""Trains a Shapes model from nothing and saves it as an ordinary diffusers folder.
+"""Train a Shapes model from nothing and save it as an ordinary diffusers folder.
 
-`python -m pipelines.shapes.training.train shapes-ltx --output FOLDER`. A stage whose folder is there already
-is not trained again, so an interrupted training goes on where the last finished stage left it.
+`python -m pipelines.shapes.training.train shapes-ltx --output FOLDER`
+
+A stage whose folder exists is not trained again, so an interrupted training continues after its
+last finished stage.
 """
 
 import argparse
@@ -100,12 +102,11 @@ def main() -> None:
     parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
     parser.add_argument(
-        "--cache", type=Path, help="where encoded clips are kept (default: OUTPUT.cache)"
+        "--cache", type=Path, help="folder for encoded clips (default: OUTPUT.cache)"
     )
     arguments = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = (
-        "false"  # the vocabulary must not depend on the number of cores
-    )
+    # the vocabulary must not depend on the number of cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     model = MODELS[arguments.model]
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")

@@ -1,4 +1,4 @@
-"""The training's log: one CSV row a measurement, and the plot made of it."""
+"""The log of a training: one CSV row per measurement, and a plot of it."""
 
 import csv
 import time
@@ -12,7 +12,7 @@ ROW_EVERY_STEPS = 50
 
 
 class TrainingLog:
-    """Appends the mean loss of every `ROW_EVERY_STEPS` steps to a CSV and prints it."""
+    """A CSV file that gets the mean loss of every `ROW_EVERY_STEPS` steps, printed as well."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,7 +39,7 @@ class TrainingLog:
 
 
 def plot_losses(log_path: Path, plot_path: Path) -> None:
-    """One panel a stage, loss over steps on a logarithmic axis."""
+    """Plot loss over steps, one panel a stage, on a logarithmic axis."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,9 @@
-"""The Shapes model of the Wan family: its parts at tiny size, and how they are called in training.
+"""The Shapes model of the Wan family: its parts at tiny size, and their calls in training.
 
-The autoencoder has Wan 2.2's layout (residual blocks, 2 x 2 pixel patches), which learns several times faster from
-scratch than Wan 2.1's: 8 x 8 pixels and 4 frames to a latent cell, so that a clip becomes latents of (16, 5, 8, 8). The
-transformer's width (128) must exceed the channels of a patch (64), or it never learns to denoise.
+The autoencoder has the layout of Wan 2.2 (residual blocks, 2 x 2 pixel patches), which learns
+several times faster from scratch than that of Wan 2.1: 8 x 8 pixels and 4 frames per latent cell,
+so a clip becomes latents of (16, 5, 8, 8). The width of the transformer (128) must exceed the
+channels of a patch (64), or it never learns to denoise.
 """
 
 from typing import Any
@@ -37,7 +38,10 @@ CROP_PX, CROP_FRAMES = 32, 9
 def build_autoencoder(
     latents_mean: list[float] | None = None, latents_std: list[float] | None = None
 ) -> AutoencoderKLWan:
-    """The untrained autoencoder; the latents' statistics are part of its config and known only after training."""
+    """Build the untrained autoencoder.
+
+    The statistics of the latents are part of its config and known only after training.
+    """
     num_channels = LATENT_SHAPE[0]
     return AutoencoderKLWan(
         base_dim=16,
@@ -57,7 +61,7 @@ def build_autoencoder(
 
 
 def decode_unclamped(autoencoder: AutoencoderKLWan, latents_BCFHW: torch.Tensor) -> torch.Tensor:
-    """`AutoencoderKLWan.decode` without its last clamp, which has no gradient where a pixel is saturated."""
+    """Decode without the last clamp of `decode`, which has no gradient at saturated pixels."""
     autoencoder.clear_cache()
     hidden = autoencoder.post_quant_conv(latents_BCFHW)
     chunks: list[torch.Tensor] = []
@@ -76,7 +80,7 @@ def decode_unclamped(autoencoder: AutoencoderKLWan, latents_BCFHW: torch.Tensor)
 
 
 def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
-    """Trains from scratch and measures the latents' mean and std, per channel, for the config."""
+    """Train from scratch, and measure mean and std of the latents per channel for the config."""
     training = AUTOENCODER_TRAINING
     torch.manual_seed(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
@@ -117,10 +121,10 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
 def encode_clips(
     autoencoder: AutoencoderKLWan, clips_NCTHW: torch.Tensor, batch_size: int = 32
 ) -> torch.Tensor:
-    """Latents as the autoencoder gives them, not normalised: (N, C, F, H, W) float32.
+    """Encode clips without normalising: (N, C, F, H, W) float32.
 
     Args:
-        clips_NCTHW: uint8 clips, as `world.render_uint8` gives them.
+        clips_NCTHW: uint8 clips, as `world.render_uint8` returns them.
     """
     encoded: list[Any] = [
         autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)
@@ -129,7 +133,7 @@ def encode_clips(
 
 
 def normalise(autoencoder: AutoencoderKLWan, latents_NCFHW: torch.Tensor) -> torch.Tensor:
-    """As `WanPipeline` denoises them."""
+    """Normalise latents as `WanPipeline` does before it denoises them."""
     config: Any = autoencoder.config
     mean, std = (
         torch.tensor(values).view(1, -1, 1, 1, 1)
@@ -139,7 +143,7 @@ def normalise(autoencoder: AutoencoderKLWan, latents_NCFHW: torch.Tensor) -> tor
 
 
 def training_latents(autoencoder: AutoencoderKLWan, clips: list[ShapesClip]) -> torch.Tensor:
-    """What the transformer learns to denoise, (N, C, F, H, W) float32."""
+    """Return the latents that the transformer learns to denoise, (N, C, F, H, W) float32."""
     return normalise(autoencoder, encode_clips(autoencoder, render_uint8(clips)).float())
 
 
@@ -163,7 +167,7 @@ def build_transformer(seed: int) -> WanTransformer3DModel:
 def velocity(
     transformer: Any, noisy_BCFHW: torch.Tensor, sigmas_B: torch.Tensor, text: EncodedCaptions
 ) -> torch.Tensor:
-    """The transformer's flow, noise minus latents, (B, C, F, H, W), called as `WanPipeline` calls it."""
+    """Return the flow, noise minus latents, (B, C, F, H, W), with the inputs of `WanPipeline`."""
     return transformer(noisy_BCFHW, sigmas_B * NUM_TRAIN_TIMESTEPS, text.embeds, return_dict=False)[
         0
     ]
