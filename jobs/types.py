@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.errors import FailureClass
+from pipelines.errors import GroupError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest
 
@@ -133,7 +134,12 @@ class ClipDone:
 
 @dataclass(frozen=True)
 class ClipFailed:
-    """An attempt at a clip that did not end in a record."""
+    """An attempt at a clip that did not end in a record.
+
+    Args:
+        error_type: the error's class name, for people and records.
+        group_error: the class of the error if it is a `GroupError`, otherwise None.
+    """
 
     clip_id: str
     name: str
@@ -146,6 +152,7 @@ class ClipFailed:
     worker: str
     timings: tuple[StageTiming, ...] = ()
     is_spooled: bool = False  # it lies encoded on the worker's machine
+    group_error: type[GroupError] | None = None
 
 
 ClipOutcome = ClipDone | ClipFailed

@@ -191,7 +191,7 @@ class Leader:
         """What breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of. A clip
         that found no group has not begun, and there may be one by now.
         """
-        return self._loaded.is_whole and failed.error_type != GroupBrokenError.__name__
+        return self._loaded.is_whole and failed.group_error is not GroupBrokenError
 
     def _note_broken(self, error: Exception) -> None:
         self._broken_by = classify(error)[0]

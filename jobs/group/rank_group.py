@@ -296,4 +296,4 @@ class RankGroup:
 
 
 def is_failure(outcome: ClipOutcome, kind: type[GroupError]) -> bool:
-    return isinstance(outcome, ClipFailed) and outcome.error_type == kind.__name__
+    return isinstance(outcome, ClipFailed) and outcome.group_error is kind

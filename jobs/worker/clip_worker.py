@@ -44,7 +44,7 @@ from jobs.worker.provenance import clip_metadata, installed_versions
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.worker.timing import StageClock
-from pipelines.errors import FrameCheckError
+from pipelines.errors import FrameCheckError, GroupError
 from pipelines.request import VideoFrames
 from pipelines.video_model import PeakMemory, VideoModel
 
@@ -322,6 +322,7 @@ class ClipWorker:
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
             is_spooled=self._spool.holds(spec.clip_id),
+            group_error=type(error) if isinstance(error, GroupError) else None,
         )
 
     def _peak_memory(self) -> PeakMemory | None:

@@ -13,6 +13,7 @@ from jobs.group.rank_group import GroupDeadlines, RankGroup
 from jobs.records.commit import WorkerIdentity
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipProgress, LostRank, WorkerHeartbeat
 from pipelines.errors import (
+    GroupBrokenError,
     GroupError,
     ModelFolderError,
     RankLostError,
@@ -139,9 +140,19 @@ def formed(ranks: Ranks, leave_s: float = 0.05, join_s: float = 0.05) -> RankGro
     return group
 
 
-def failed(error_type: str, failure_class: Any = "worker") -> ClipFailed:
+def failed(error: type[GroupError]) -> ClipFailed:
+    """Return a failure that the ranks of a group caused."""
     return ClipFailed(
-        CLIP.clip_id, CLIP.name, 1, failure_class, True, error_type, "why", "", "host:1"
+        clip_id=CLIP.clip_id,
+        name=CLIP.name,
+        attempt=1,
+        failure_class="worker",
+        may_pass_on_retry=True,
+        error_type=error.__name__,
+        message="why",
+        traceback="",
+        worker="host:1",
+        group_error=error,
     )
 
 
@@ -262,7 +273,7 @@ def test_a_clip_whose_group_does_not_form_since_a_rank_is_preempted_is_not_charg
     ranks = Ranks()
     group = formed(ranks)
     answers = {
-        "render": failed("GroupBrokenError"),
+        "render": failed(GroupBrokenError),
         "broken_by": "code",
         "lead": RankLostError("no connection"),
     }
@@ -340,7 +351,7 @@ def test_a_clip_that_is_uploaded_while_its_group_is_formed_anew_for_another_is_s
     heartbeats: list[WorkerHeartbeat | LostRank] = []
     ranks.started[0].answers |= {
         "heartbeat": uploading,
-        "render": [failed("GroupBrokenError"), DONE],
+        "render": [failed(GroupBrokenError), DONE],
         "broken_by": "code",
         "lead": lambda: heartbeats.append(group.heartbeat()),
     }
@@ -414,15 +425,15 @@ def test_a_leader_that_is_gone_is_told_of_in_the_place_of_its_clip(
 def test_a_clip_that_lost_a_rank_to_a_preemption_is_not_charged_with_it() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["render"] = failed("RankPreemptedError")
+    ranks.started[0].answers["render"] = failed(RankPreemptedError)
     assert group.render(CLIP, 1, False) == LostRank("why", is_preempted=True)
 
 
 def test_a_clip_that_lost_a_rank_that_was_told_to_end_is_not_charged_with_it() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers["render"] = failed("RankLostError")
-    assert group.render(CLIP, 1, False) == failed("RankLostError")
+    ranks.started[0].answers["render"] = failed(RankLostError)
+    assert group.render(CLIP, 1, False) == failed(RankLostError)
     ranks.started[1].answers["heartbeat"] = WorkerHeartbeat((), 1, is_draining=True)
     group.heartbeat()
     assert group.render(CLIP, 1, False) == LostRank("why", is_preempted=True)
@@ -431,7 +442,7 @@ def test_a_clip_that_lost_a_rank_that_was_told_to_end_is_not_charged_with_it() -
 def test_a_group_that_an_unknown_error_broke_is_formed_anew_for_its_next_clip() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers |= {"render": [failed("GroupBrokenError"), DONE], "broken_by": "code"}
+    ranks.started[0].answers |= {"render": [failed(GroupBrokenError), DONE], "broken_by": "code"}
     assert group.render(CLIP, 1, False) == DONE
     assert [rank.asked.count("leave") for rank in ranks.started] == [1, 1]
     assert "finish" not in ranks.started[0].asked  # what it uploads is still this group's
@@ -440,7 +451,7 @@ def test_a_group_that_an_unknown_error_broke_is_formed_anew_for_its_next_clip() 
 def test_a_clip_whose_group_another_one_breaks_again_is_not_charged_with_it() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    broken = failed("GroupBrokenError")
+    broken = failed(GroupBrokenError)
     ranks.started[0].answers |= {"render": [broken, broken, DONE], "broken_by": "code"}
     assert group.render(CLIP, 1, False) == DONE
 
@@ -448,7 +459,7 @@ def test_a_clip_whose_group_another_one_breaks_again_is_not_charged_with_it() ->
 def test_a_group_that_cannot_be_formed_anew_for_its_next_clip_is_lost_and_says_why() -> None:
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
+    ranks.started[0].answers |= {"render": failed(GroupBrokenError), "broken_by": "code"}
     ranks.started[1].answers["join"] = RankSilentError("nobody came")
     assert group.render(CLIP, 1, False) == LostRank("nobody came")
 
@@ -458,7 +469,7 @@ def test_a_group_whose_new_rank_cannot_load_for_the_next_clip_is_lost_and_no_cli
 ):
     ranks = Ranks()
     group = formed(ranks)
-    ranks.started[0].answers |= {"render": failed("GroupBrokenError"), "broken_by": "code"}
+    ranks.started[0].answers |= {"render": failed(GroupBrokenError), "broken_by": "code"}
     ranks.started[1].answers["is_sound"] = False
     ranks.prepare = lambda rank: rank.answers.update(load=MemoryError("no room"))
     assert group.render(CLIP, 1, False) == LostRank("the group could not be formed anew: no room")
@@ -483,9 +494,9 @@ def test_a_rank_that_was_replaced_is_told_of_though_another_could_not_be_then() 
 def test_a_group_that_the_schedule_lets_go_begins_no_further_clip(broken_by: str) -> None:
     ranks = Ranks()
     group = formed(ranks)
-    outcomes: list[ClipOutcome] = [failed("GroupBrokenError"), DONE]
+    outcomes: list[ClipOutcome] = [failed(GroupBrokenError), DONE]
     ranks.started[0].answers |= {"render": outcomes, "broken_by": broken_by}
-    assert group.render(CLIP, 1, False) == failed("GroupBrokenError")
+    assert group.render(CLIP, 1, False) == failed(GroupBrokenError)
     assert outcomes == [DONE]
     assert not [rank for rank in ranks.started if "leave" in rank.asked]
 
@@ -498,10 +509,10 @@ def test_a_clip_that_was_waiting_when_its_group_was_formed_anew_is_not_rendered_
 
     def broken_meanwhile() -> ClipOutcome:
         group.rebuild()
-        return failed("GroupBrokenError")
+        return failed(GroupBrokenError)
 
     ranks.started[0].answers["render"] = broken_meanwhile
-    assert group.render(CLIP, 1, False) == failed("GroupBrokenError")
+    assert group.render(CLIP, 1, False) == failed(GroupBrokenError)
     assert ranks.started[0].asked.count("render") == 1
 
 
@@ -520,7 +531,7 @@ def test_a_leader_that_is_being_loaded_is_asked_for_no_clip() -> None:
         ranks = Ranks(lambda rank: rank.answers.update(load=load) if rank.number == 2 else None)
         group = formed(ranks)
         answers = {
-            "render": failed("GroupBrokenError"),
+            "render": failed(GroupBrokenError),
             "broken_by": "code",
             "leave": RankSilentError("still at it"),
         }
@@ -544,7 +555,7 @@ def test_a_clip_that_waits_for_its_group_to_form_is_not_rendered_once_the_schedu
                     time.sleep(0.001)
 
         ranks.started[0].answers |= {
-            "render": [failed("GroupBrokenError"), DONE],
+            "render": [failed(GroupBrokenError), DONE],
             "broken_by": "code",
         }
         ranks.started[1].answers["join"] = lost_meanwhile

@@ -15,7 +15,7 @@ from jobs.types import ClipFailed
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.process_group import RendezvousPoint
-from pipelines.errors import RanksDisagreeError, RankSilentError
+from pipelines.errors import GroupBrokenError, RanksDisagreeError, RankSilentError
 from pipelines.parallel_config import ONE_DEVICE
 from pipelines.request import GenerationRequest, VideoFrames
 from tests.builders.specs import setup_for, spec
@@ -132,5 +132,5 @@ def test_a_leader_that_had_no_group_for_a_clip_is_used_again_also_when_it_has_on
     leader.leave(WAIT_S)
     outcome = leader.render(CLIP, 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
-    assert (outcome.error_type, leader.broken_by()) == ("GroupBrokenError", None)
+    assert (outcome.group_error, leader.broken_by()) == (GroupBrokenError, None)
     assert leader.is_sound()
