@@ -1,4 +1,4 @@
-"""What every model family can do, as the batch sees it."""
+"""The protocol of a loaded model, as the rest of the project sees it. Loads without torch."""
 
 from __future__ import annotations
 
@@ -14,34 +14,60 @@ if TYPE_CHECKING:
 
     from nag import Coverage
 
+OnStep = Callable[[int], None]  # called when denoise step i, from 0, has been issued
+
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """Bytes of the device's memory, or where it has none of its own the largest the process ever was."""
+    """The most memory in use.
+
+    Args:
+        num_bytes: bytes of memory.
+        kind: "device" for the device's own memory since the last reset, "host" for the largest
+            size that this process ever had, on a device without memory of its own.
+    """
 
     num_bytes: int
     kind: Literal["device", "host"]
 
 
-OnStep = Callable[[int], None]  # called when denoise step i, from 0, has been issued
+class DeviceMonitor(Protocol):
+    """The name, the memory and the clock of the device that renders."""
+
+    @property
+    def name(self) -> str:
+        """The device's usual name, such as "cpu" or "NVIDIA H100 80GB HBM3"."""
+        ...
+
+    def reset_peak_memory(self) -> None:
+        """Begin a new measurement of the peak, on a device that has such a counter."""
+        ...
+
+    def peak_memory(self) -> PeakMemory:
+        """Return the most memory in use since `reset_peak_memory`."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished all queued work, so that a clock read next is true."""
+        ...
 
 
 class VideoModel(Protocol):
-    """A loaded model. The three stages of a clip, each a call of its own so that each can be timed."""
+    """A loaded model. Each of a clip's three stages is a call of its own, so that it can be timed."""
 
     @property
-    def nag_coverage(self) -> Coverage:
-        """How many text cross-attentions are guided, of how many."""
+    def device(self) -> DeviceMonitor:
+        """The device that renders."""
         ...
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        """Embeds the prompt and, where anything needs it, the negative prompt; each distinct text once."""
+        """Embed the prompt, and the negative prompt if it is needed. Each distinct text once."""
         ...
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
     ) -> torch.Tensor:
-        """Denoises from the request's seed alone.
+        """Denoise from the request's seed alone.
 
         Returns:
             Latents as the family's pipeline gives them with `output_type="latent"`.
@@ -49,33 +75,30 @@ class VideoModel(Protocol):
         ...
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-        """Decodes latents to 8-bit frames."""
+        """Decode latents to 8-bit frames."""
         ...
 
     def exact_attention(self) -> AbstractContextManager[None]:
-        """Within it this thread denoises with exact attention, without fused kernels.
+        """Use exact attention in this thread while the context is open.
 
-        Slower, and the same picture; a clip whose latents became NaN in such a kernel may pass.
+        It is slower and gives the same picture. A clip whose latents became NaN in a fused kernel
+        may pass with it.
         """
         ...
 
-    @property
-    def device_name(self) -> str:
-        """The device as people call it, such as "cpu" or "NVIDIA H100 80GB HBM3"."""
-        ...
-
-    def reset_peak_memory(self) -> None:
-        """Begins a new measurement of the peak, where the device has such a counter."""
-        ...
-
-    def peak_memory(self) -> PeakMemory:
-        """The most memory that was in use since `reset_peak_memory`."""
-        ...
-
-    def synchronize(self) -> None:
-        """Waits until the device has done all that was asked of it, so that a clock read afterwards is true."""
-        ...
-
     def close(self) -> None:
-        """Lets go of the weights."""
+        """Release the weights."""
         ...
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as its loader returns it.
+
+    Args:
+        model: the loaded model.
+        coverage: the number of guided text attentions, and the number of all.
+    """
+
+    model: VideoModel
+    coverage: Coverage

@@ -28,9 +28,8 @@ from jobs.media.decode_check import decode_mp4
 from jobs.records.commit import RUN_FILE, committed_ids, quarantined_ids, read_record, write_run
 from jobs.records.lease_record import current_lease
 from jobs.run.progress import RunProgress
-from jobs.run.run import load_model
 from jobs.store.store import Store, open_store
-from jobs.worker.setup import WorkerSetup
+from jobs.worker.setup import DiffusersLoader, WorkerSetup
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -204,7 +203,7 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
             spool_folder=str(tmp_path / "spool"),
             run_id=f"run-{name}",
             num_threads=1,
-            load_model=load_model,
+            loader=DiffusersLoader(),
         )
         observer = RunProgress(len(specs), Console(quiet=True), lambda *_: None)
         Dispatcher(setup, RunConfig(), num_workers, 0, observer).run(iter(ordered))

@@ -36,17 +36,17 @@ from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_back
 from pipelines.errors import ModelNotFoundError, PipelineError
 
 if TYPE_CHECKING:
-    from jobs.worker.setup import LoadModel
+    from jobs.worker.setup import ModelLoader
 
 EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
 REFUSALS = (JobError, PipelineError, NagError)
 
 
-def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = None) -> int:
+def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None) -> int:
     """Runs one command and returns its exit code. An error that was foreseen is one plain line; others are raised.
 
     Args:
-        load_model: how workers load their models; None takes diffusers' pipelines.
+        loader: loads the workers' models; None takes diffusers' pipelines.
     """
     sys.excepthook = _print_redacted
     threading.excepthook = lambda args: _print_redacted(
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
     )
     options = parse_arguments(arguments)
     try:
-        return _run_command(options, Console(), load_model)
+        return _run_command(options, Console(), loader)
     except StoppedError as error:
         _complain(f"stopped: {error}")
         return EXIT_STOPPED
@@ -64,13 +64,13 @@ def main(arguments: list[str] | None = None, load_model: "LoadModel | None" = No
 
 
 def _run_command(
-    options: argparse.Namespace, console: Console, load_model: "LoadModel | None"
+    options: argparse.Namespace, console: Console, loader: "ModelLoader | None"
 ) -> int:
     match options.command:
         case "plan":
             return plan_command(options, console)
         case "render":
-            return render_command(options, console, load_model)
+            return render_command(options, console, loader)
         case "bench":
             return bench_command(options, console)
         case "status" | "retry" | "gc":
@@ -129,7 +129,7 @@ def plan_command(options: argparse.Namespace, console: Console) -> int:
 
 
 def render_command(
-    options: argparse.Namespace, console: Console, load_model: "LoadModel | None" = None
+    options: argparse.Namespace, console: Console, loader: "ModelLoader | None" = None
 ) -> int:
     config, catalog, manifest, store, plan = _open(options)
     if options.retry_quarantined and plan.num_quarantined:
@@ -145,8 +145,8 @@ def render_command(
     from jobs.run.run import Run, new_run_id
 
     run = Run(new_run_id(), manifest, plan, catalog, store, config, console)
-    if load_model is not None:
-        run.load_model = load_model
+    if loader is not None:
+        run.loader = loader
     try:
         with (
             _stop_on_signals(run.request_stop),

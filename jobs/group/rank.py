@@ -10,7 +10,6 @@ import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -21,8 +20,6 @@ from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.setup import WorkerSetup
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import GroupBrokenError, RankSilentError
 from pipelines.request import GenerationRequest
 from pipelines.video_model import VideoModel
@@ -56,7 +53,7 @@ class Follower:
     @property
     def identity(self) -> WorkerIdentity:
         return WorkerIdentity(
-            socket.gethostname(), self._node_id, self._loaded.family.device_name, os.getpid()
+            socket.gethostname(), self._node_id, self._loaded.model.device.name, os.getpid()
         )
 
     def join(self, rendezvous: "Rendezvous") -> None:
@@ -93,9 +90,8 @@ class Follower:
         from pipelines.context_parallel.sharded_model import RankPart
 
         setup = self._setup
-        load = setup.load_denoiser or setup.load_model
-        family = load(setup.model, setup.weights, setup.num_threads)
-        self._part = RankPart(cast("ShardableModel", family), self._soundness.note)
+        model = setup.loader.load_denoiser(setup.model, setup.weights, setup.num_threads)
+        self._part = RankPart(cast("ShardableModel", model), self._soundness.note)
 
     @property
     def _loaded(self) -> "RankPart":
@@ -112,8 +108,7 @@ class Leader:
     """
 
     def __init__(self, setup: WorkerSetup, node_id: str, followers: "Followers") -> None:
-        self._load_model = setup.load_model
-        self._worker = ClipWorker(replace(setup, load_model=self._load), node_id)
+        self._worker = ClipWorker(setup, node_id, self._shard)
         self._followers = followers
         self._part: RankPart | None = None
         self._soundness = Soundness()
@@ -180,11 +175,10 @@ class Leader:
     def drain(self) -> None:
         self._worker.drain()
 
-    def _load(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
+    def _shard(self, model: VideoModel) -> VideoModel:
         from pipelines.context_parallel.sharded_model import RankPart, ShardedModel
 
-        family = self._load_model(config, weights, num_threads)
-        self._part = RankPart(cast("ShardableModel", family), self._soundness.note)
+        self._part = RankPart(cast("ShardableModel", model), self._soundness.note)
         return ShardedModel(self._part, self._followers, self._note_broken)
 
     def _is_own(self, failed: ClipFailed) -> bool:

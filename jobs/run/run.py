@@ -22,10 +22,7 @@ from jobs.run.failure_ledger import FailureLedger
 from jobs.run.progress import RunProgress
 from jobs.store.store import Store
 from jobs.worker.provenance import installed_versions
-from jobs.worker.setup import LoadModel, WorkerSetup
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights, verify_weights
-from pipelines.video_model import VideoModel
+from jobs.worker.setup import DiffusersLoader, ModelLoader, WorkerSetup
 
 SUMMARY_FILE = "summary.json"
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
@@ -59,22 +56,6 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
-def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
-    """Verifies the weights on the worker's machine and loads them; imported there: the driver needs no torch."""
-    from pipelines.families import registry
-
-    verify_weights(config, weights)
-    return registry.load_model(config, weights, num_threads)
-
-
-def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
-    """The same for the ranks of a group that need no text encoder."""
-    from pipelines.families import registry
-
-    verify_weights(config, weights)
-    return registry.load_denoiser(config, weights, num_threads)
-
-
 @dataclass(eq=False)
 class Run:
     """What a run works with, and how far it is."""
@@ -86,7 +67,7 @@ class Run:
     store: Store
     config: RunConfig
     console: Console
-    load_model: LoadModel = field(default=load_model)
+    loader: ModelLoader = field(default_factory=DiffusersLoader)
     _dispatcher: Dispatcher | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
     _status: RunStatus | None = field(default=None, init=False)
@@ -214,8 +195,7 @@ class Run:
             spool_folder=workers.spool_folder,
             run_id=self.run_id,
             num_threads=workers.num_cpus,
-            load_model=self.load_model,
-            load_denoiser=load_denoiser if self.load_model is load_model else None,
+            loader=self.loader,
             parallel=kind.parallel,
         )
         num_workers = count_workers(kind.parallel, reserved, workers, machines, num_pending)

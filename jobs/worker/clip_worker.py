@@ -72,13 +72,20 @@ class RenderedClip:
 class ClipWorker:
     """A model, loaded once, and the clips that it renders."""
 
-    def __init__(self, setup: WorkerSetup, node_id: str) -> None:
+    def __init__(
+        self,
+        setup: WorkerSetup,
+        node_id: str,
+        wrap: Callable[[VideoModel], VideoModel] | None = None,
+    ) -> None:
         self._setup = setup
+        self._wrap = wrap
         self._store = open_store(setup.output, setup.store)
         self._spool = Spool(spool_root(setup.spool_folder), setup.output)
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._heartbeat = Heartbeat()
-        self._family: VideoModel | None = None
+        self._model: VideoModel | None = None
+        self._coverage: NagCoverage | None = None
         self._load_timing: tuple[float, float] | None = None
         self._node_id = node_id
 
@@ -101,16 +108,18 @@ class ClipWorker:
             0
         )  # a spool that cannot be used is this machine's fault and no clip's
         self._spool.remove_remains(REMAINS_S, started_at)
-        self._family = self._device.submit(
-            setup.load_model, setup.model, setup.weights, setup.num_threads
+        loaded = self._device.submit(
+            setup.loader.load_model, setup.model, setup.weights, setup.num_threads
         ).result()
+        self._model = self._wrap(loaded.model) if self._wrap else loaded.model
+        self._coverage = NagCoverage(loaded.coverage.guided, loaded.coverage.total)
         self._load_timing = (started_at, time.monotonic() - start)
         return self.identity
 
     @property
     def identity(self) -> WorkerIdentity:
         return WorkerIdentity(
-            socket.gethostname(), self._node_id, self._loaded.device_name, os.getpid()
+            socket.gethostname(), self._node_id, self._loaded.device.name, os.getpid()
         )
 
     def on_device(self, job: Callable[[], T]) -> Future[T]:
@@ -137,7 +146,9 @@ class ClipWorker:
         Args:
             uses_exact_attention: with the family's safer setting.
         """
-        clock = StageClock(self._loaded.synchronize, partial(self._heartbeat.move, spec.clip_id))
+        clock = StageClock(
+            self._loaded.device.synchronize, partial(self._heartbeat.move, spec.clip_id)
+        )
         try:
             self._heartbeat.move(spec.clip_id, "lookup")
             if self._store.exists(
@@ -176,16 +187,16 @@ class ClipWorker:
             self._heartbeat.leave(spec.clip_id)
 
     def close(self) -> None:
-        if self._family is not None:
-            self._device.submit(self._family.close).result()
-            self._family = None
+        if self._model is not None:
+            self._device.submit(self._model.close).result()
+            self._model = None
         self._device.shutdown()
 
     @property
     def _loaded(self) -> VideoModel:
-        if self._family is None:
+        if self._model is None:
             raise RuntimeError("the worker has no model; call load first")
-        return self._family
+        return self._model
 
     def _render_frames(
         self,
@@ -199,36 +210,37 @@ class ClipWorker:
         """In the device's thread: text, denoise, decode."""
         from pipelines.frame_checks.checks import check_frames, check_latents, save_latents
 
-        family, request, limits = self._loaded, spec.request, self._setup.model.frame_checks
+        model, request, limits = self._loaded, spec.request, self._setup.model.frame_checks
         clock.add("queue", queued_at, time.monotonic() - queued)
         if (
             self._load_timing is not None
         ):  # the first clip of a worker pays for the loading of its model
             clock.add("load", *self._load_timing)
             self._load_timing = None
-        family.reset_peak_memory()
-        with family.exact_attention() if uses_exact_attention else contextlib.nullcontext():
+        model.device.reset_peak_memory()
+        with model.exact_attention() if uses_exact_attention else contextlib.nullcontext():
             with clock.measure_device("text"):
-                embeddings = family.encode_text(request)
-            latents = family.denoise(request, embeddings, clock.steps())
+                embeddings = model.encode_text(request)
+            latents = model.denoise(request, embeddings, clock.steps())
         try:
             check_latents(latents, limits)
             with clock.measure_device("decode"):
-                video = family.decode(request, latents)
+                video = model.decode(request, latents)
             check_frames(video, request.prompt, limits)
         except FrameCheckError as error:
             return RefusedFrames(
                 error.with_traceback(None), save_latents(latents)
             )  # a traceback would hold the frames
         return RenderedClip(
-            video, family.peak_memory(), "exact" if uses_exact_attention else "fused"
+            video, model.device.peak_memory(), "exact" if uses_exact_attention else "fused"
         )
 
     def _encode(
         self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock
     ) -> SpooledClip:
         """In the caller's thread: encode, check, and leave the clip where the next worker would find it."""
-        request, coverage = spec.request, self._loaded.nag_coverage
+        request, coverage = spec.request, self._coverage
+        assert coverage is not None, "a clip was rendered, so a model is loaded"
         with self._spool.room() as folder:
             path = folder / CLIP_FILE
             with clock.measure("encode"):
@@ -262,7 +274,7 @@ class ClipWorker:
                 peak_memory_kind=rendered.peak_memory.kind,
                 host_memory_bytes=memory_bytes(),
                 attention=rendered.attention,
-                nag_coverage=NagCoverage(coverage.guided, coverage.total),
+                nag_coverage=coverage,
                 versions=installed_versions(),
             )
             self._spool.keep(folder, record)
@@ -328,7 +340,7 @@ class ClipWorker:
     def _peak_memory(self) -> PeakMemory | None:
         """None of a device that answers no more."""
         try:
-            return self._loaded.peak_memory()
+            return self._loaded.device.peak_memory()
         except RuntimeError:
             return None
 

@@ -3,17 +3,62 @@
 Decides nothing. Loads without torch.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.records.commit import WorkerIdentity
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_folder import ModelWeights, verify_weights
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
-from pipelines.video_model import VideoModel
+from pipelines.video_model import LoadedModel, VideoModel
 
-LoadModel = Callable[[ModelConfig, ModelWeights, int], VideoModel]
+
+class ModelLoader(Protocol):
+    """Loads a model in a worker's process. It is sent to each worker, so it must be picklable."""
+
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        """Load the whole model.
+
+        Args:
+            config: the model.
+            weights: the folder of its weights.
+            num_threads: torch's threads in the calling thread, which is the one that renders.
+
+        Raises:
+            PipelineError: the weights are missing, changed or broken on this machine.
+        """
+        ...
+
+    def load_denoiser(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> VideoModel:
+        """Load the model without its text encoder, for a rank that only denoises."""
+        ...
+
+
+@dataclass(frozen=True)
+class DiffusersLoader:
+    """Verifies a model's weights on the worker's machine and loads them with diffusers."""
+
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        from pipelines.families import registry  # imports torch, which the driver does not need
+
+        verify_weights(config, weights)
+        model = registry.load_model(config, weights, num_threads)
+        return LoadedModel(model, model.nag_coverage)
+
+    def load_denoiser(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> VideoModel:
+        from pipelines.families import registry
+
+        verify_weights(config, weights)
+        return registry.load_denoiser(config, weights, num_threads)
 
 
 @dataclass(frozen=True)
@@ -24,7 +69,7 @@ class WorkerSetup:
         output: URI of the store.
         spool_folder: `workers.spool_folder`.
         num_threads: torch's, in the thread that renders.
-        load_denoiser: loads what denoising needs, and no text encoder; None takes `load_model`.
+        loader: loads the model in the worker's process.
         parallel: on how many devices this worker renders each clip.
     """
 
@@ -36,8 +81,7 @@ class WorkerSetup:
     spool_folder: str | None
     run_id: str
     num_threads: int
-    load_model: LoadModel
-    load_denoiser: LoadModel | None = None
+    loader: ModelLoader
     parallel: ParallelConfig = ONE_DEVICE
 
 

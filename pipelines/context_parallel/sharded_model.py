@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,10 +25,7 @@ from pipelines.errors import (
 )
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import OnStep, PeakMemory, VideoModel
-
-if TYPE_CHECKING:
-    from nag import Coverage
+from pipelines.video_model import DeviceMonitor, OnStep, VideoModel
 
 OnFailure = Callable[[Exception], None]
 ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited in a collective know within a second
@@ -45,9 +42,9 @@ class ShardableModel(VideoModel, Protocol):
     """A loaded model whose transformer can be split among the ranks of the default process group."""
 
     @property
-    def device(self) -> torch.device: ...
+    def torch_device(self) -> torch.device: ...
 
-    def split(self, config: ParallelConfig) -> None:
+    def shard(self, config: ParallelConfig) -> None:
         """Puts the split on. To be called by all ranks, after they have joined."""
         ...
 
@@ -74,12 +71,12 @@ class RankPart:
     """What one rank, the leader too, does of each clip, and whether it is in a group.
 
     Args:
-        family: loaded.
+        model: the loaded model.
         on_failure: is told of an error that began on this rank and breaks the group.
     """
 
-    def __init__(self, family: ShardableModel, on_failure: OnFailure) -> None:
-        self.family = family
+    def __init__(self, model: ShardableModel, on_failure: OnFailure) -> None:
+        self.model = model
         self._on_failure = on_failure
         self._process_group: ProcessGroup | None = None
         self.generation = 0  # that it has joined last
@@ -98,10 +95,10 @@ class RankPart:
         """
         self.leave()
         try:
-            self._process_group = ProcessGroup.join(rendezvous, self.family.device)
+            self._process_group = ProcessGroup.join(rendezvous, self.model.torch_device)
             self.generation = rendezvous.generation
             with self._leaving_if_it_fails():
-                self.family.split(rendezvous.parallel)
+                self.model.shard(rendezvous.parallel)
         except (RuntimeError, ValueError) as error:
             if not is_of_connection(error):
                 raise
@@ -110,7 +107,7 @@ class RankPart:
     def leave(self) -> None:
         """Ends its process_group, if it has one, and makes the model whole."""
         self._break()
-        self.family.unshard()
+        self.model.unshard()
 
     def follow(
         self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
@@ -127,7 +124,7 @@ class RankPart:
             )
         with (
             self._leaving_if_it_fails(),
-            self.family.exact_attention() if uses_exact_attention else nullcontext(),
+            self.model.exact_attention() if uses_exact_attention else nullcontext(),
         ):
             self.denoise(request, None, _tell_nobody)
 
@@ -148,8 +145,8 @@ class RankPart:
                 "the ranks have no process group any more; it has to be formed anew"
             )
         with self._leaving_if_it_fails():
-            embeddings = broadcast_embeddings(embeddings, self.family.device)
-            latents = self.family.denoise(request, embeddings, on_step)
+            embeddings = broadcast_embeddings(embeddings, self.model.torch_device)
+            latents = self.model.denoise(request, embeddings, on_step)
             sums = gather_numbers(checksum(latents), latents.device)
             if len(set(sums)) > 1:
                 told = ", ".join(f"rank {rank} {number:016x}" for rank, number in enumerate(sums))
@@ -203,21 +200,18 @@ class ShardedModel:
 
     def __init__(self, part: RankPart, followers: Followers, on_broken: OnFailure) -> None:
         self._part = part
-        self._family = part.family
+        self._model = part.model
         self._followers = followers
         self._on_broken = on_broken
         self._uses_exact_attention = False
 
     @property
-    def nag_coverage(self) -> "Coverage":
-        return self._family.nag_coverage
-
-    @property
-    def device_name(self) -> str:
-        return self._family.device_name
+    def device(self) -> DeviceMonitor:
+        """The leader's device, which holds the text encoder and the decoder too."""
+        return self._model.device
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        return self._family.encode_text(request)
+        return self._model.encode_text(request)
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
@@ -235,31 +229,21 @@ class ShardedModel:
             return self._part.denoise(request, embeddings, on_step)
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-        return self._family.decode(request, latents)
+        return self._model.decode(request, latents)
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
         """On all ranks."""
         self._uses_exact_attention = True
         try:
-            with self._family.exact_attention():
+            with self._model.exact_attention():
                 yield
         finally:
             self._uses_exact_attention = False
 
-    def reset_peak_memory(self) -> None:
-        self._family.reset_peak_memory()
-
-    def peak_memory(self) -> PeakMemory:
-        """Of the leader, which holds what the others hold, and the text encoder and the decoder besides."""
-        return self._family.peak_memory()
-
-    def synchronize(self) -> None:
-        self._family.synchronize()
-
     def close(self) -> None:
         self._part.leave()
-        self._family.close()
+        self._model.close()
 
     def find_cause(self, own: Exception) -> Exception:
         """Waits for the other ranks' errors, in bounded time, and says which was the first."""
@@ -271,8 +255,8 @@ class ShardedModel:
 class _Blaming(AbstractContextManager[None]):
     """Puts the cause in the place of what the leader saw of it."""
 
-    def __init__(self, family: ShardedModel) -> None:
-        self._family = family
+    def __init__(self, model: ShardedModel) -> None:
+        self._model = model
 
     def __exit__(
         self,
@@ -282,8 +266,8 @@ class _Blaming(AbstractContextManager[None]):
     ) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupBrokenError):
             return
-        cause = self._family.find_cause(error)
-        self._family._on_broken(cause)
+        cause = self._model.find_cause(error)
+        self._model._on_broken(cause)
         if cause is not error:
             raise cause from error
 

@@ -3,7 +3,6 @@
 Decides how a pipeline is loaded and called. What differs between the families is in `wan` and `ltx`.
 """
 
-import resource
 from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
@@ -18,11 +17,12 @@ from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.families.acceleration import Acceleration
+from pipelines.families.device import TorchDevice
 from pipelines.families.embeddings import EncodedText, TextEmbeddingCache
 from pipelines.families.lora_adapters import load_loras
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import OnStep, PeakMemory
+from pipelines.video_model import OnStep
 
 _SCHEDULERS = {
     scheduler.__name__: scheduler
@@ -42,7 +42,8 @@ class DiffusersModel(ABC):
     def __init__(self, config: ModelConfig, pipeline: Any, device: torch.device) -> None:
         """Takes over a pipeline that is loaded already; `load` loads one from a folder."""
         self.config = config
-        self.device = device
+        self.torch_device = device
+        self.device = TorchDevice(device)
         self.pipeline = pipeline
         self._scheduler_class = (
             _SCHEDULERS[config.scheduler.name]
@@ -53,7 +54,7 @@ class DiffusersModel(ABC):
         self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
         self._embed = TextEmbeddingCache(self._encode)
-        self._split: ShardedPipeline | None = None
+        self._sharded: ShardedPipeline | None = None
 
     @classmethod
     def load(
@@ -123,20 +124,20 @@ class DiffusersModel(ABC):
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         return VideoFrames(self._decode(request, latents), request.fps)
 
-    def split(self, config: ParallelConfig) -> None:
+    def shard(self, config: ParallelConfig) -> None:
         """Shares out `denoise` among the ranks of the default process group; each of them has to make the same calls.
 
         Raises:
             ShardingError: this model or process group cannot be used so.
         """
         self.unshard()
-        self._split = ShardedPipeline(self.pipeline, config, self.device)
+        self._sharded = ShardedPipeline(self.pipeline, config, self.torch_device)
 
     def unshard(self) -> None:
         """Denoises alone again, also when the process group is gone. Calling it again does nothing."""
-        if self._split is not None:
-            self._split.remove()
-            self._split = None
+        if self._sharded is not None:
+            self._sharded.remove()
+            self._sharded = None
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
@@ -146,31 +147,12 @@ class DiffusersModel(ABC):
         ):  # a compiled block chose its kernels when it was compiled
             yield
 
-    @property
-    def device_name(self) -> str:
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-
-    def reset_peak_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def peak_memory(self) -> PeakMemory:
-        if self.device.type == "cuda":
-            return PeakMemory(torch.cuda.max_memory_allocated(self.device), "device")
-        return PeakMemory(
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host"
-        )  # Linux counts kilobytes
-
-    def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     def close(self) -> None:
         self.unshard()
         self._nag.remove()
         self._acceleration.remove()
         del self.pipeline, self._embed
-        if self.device.type == "cuda":
+        if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _guidance(self, request: GenerationRequest, embeddings: TextEmbeddings) -> Any:

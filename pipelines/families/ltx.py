@@ -27,7 +27,7 @@ class LTXModel(DiffusersModel):
             text,
             do_classifier_free_guidance=False,
             max_sequence_length=self.config.max_sequence_length,
-            device=self.device,
+            device=self.torch_device,
         )
         return embeds, mask
 

@@ -7,12 +7,11 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.ltx import LTXModel
 from pipelines.families.wan import WanModel
-from pipelines.video_model import VideoModel
 
 FAMILIES: dict[str, type[DiffusersModel]] = {"wan": WanModel, "ltx": LTXModel}
 
 
-def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
+def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> DiffusersModel:
     """Loads a model whose folder was inspected.
 
     Args:
@@ -25,7 +24,7 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
     return FAMILIES[config.family].load(config, weights)
 
 
-def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
+def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> DiffusersModel:
     """As `load_model`, without the text encoder: for the ranks of a group to which embeddings are sent."""
     torch.set_num_threads(num_threads)
     return FAMILIES[config.family].load(config, weights, has_text=False)

@@ -23,7 +23,7 @@ class WanModel(DiffusersModel):
             text,
             do_classifier_free_guidance=False,
             max_sequence_length=self.config.max_sequence_length,
-            device=self.device,
+            device=self.torch_device,
         )
         return embeds, None
 

@@ -12,7 +12,7 @@ from nag.params import NagParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
-from tests.fakes.model import load_fake
+from tests.fakes.model import FakeLoader
 
 MODEL = ModelIdentity("fake", "package:fake", "r1", "float32", "saved")
 MODEL_CONFIG = ModelConfig(
@@ -46,5 +46,5 @@ def setup_for(folder: Path) -> WorkerSetup:
         spool_folder=str(folder / "spool"),
         run_id="run-1",
         num_threads=1,
-        load_model=load_fake,
+        loader=FakeLoader(),
     )

@@ -11,8 +11,9 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,18 +24,32 @@ from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelFolderError
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import OnStep, PeakMemory
+from pipelines.video_model import LoadedModel, OnStep, PeakMemory
 
 
 class FakeError(Exception):
     """Of no class that jobs/ knows."""
 
 
+class FakeDevice:
+    """A device that counts 1234 bytes and is never behind."""
+
+    name = "fake"
+
+    def reset_peak_memory(self) -> None:
+        pass
+
+    def peak_memory(self) -> PeakMemory:
+        return PeakMemory(1234, "device")
+
+    def synchronize(self) -> None:
+        pass
+
+
 class FakeModel:
     """See the module."""
 
-    nag_coverage = Coverage(2, 2)
-    device_name = "fake"
+    device = FakeDevice()
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -81,15 +96,6 @@ class FakeModel:
         finally:
             self._uses_exact_attention = False
 
-    def reset_peak_memory(self) -> None:
-        self.calls.append("reset_peak_memory")
-
-    def peak_memory(self) -> PeakMemory:
-        return PeakMemory(1234, "device")
-
-    def synchronize(self) -> None:
-        """It is never behind."""
-
     def close(self) -> None:
         self.calls.append("close")
 
@@ -121,9 +127,26 @@ def is_first(path: Path) -> bool:
     return True
 
 
-def load_fake(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeModel:
-    return FakeModel()
+@dataclass(frozen=True)
+class FakeLoader:
+    """A `ModelLoader` of fakes.
+
+    Args:
+        make: makes a model; a class or a function.
+    """
+
+    make: Callable[[], FakeModel] = FakeModel
+
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        return LoadedModel(self.make(), Coverage(2, 2))
+
+    def load_denoiser(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> FakeModel:
+        return self.make()
 
 
-def load_nothing(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeModel:
+def fail_to_load() -> FakeModel:
     raise ModelFolderError("the weights are broken")

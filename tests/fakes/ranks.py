@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
@@ -25,18 +23,18 @@ FAULT_AFTER_S = 1.2  # by when the leader has said what it is at
 class FakeRankModel(FakeModel):
     """See the module."""
 
-    device = torch.device("cpu")
+    torch_device = torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()
-        self.split_as: ParallelConfig | None = None
+        self.sharded_as: ParallelConfig | None = None
 
-    def split(self, config: ParallelConfig) -> None:
+    def shard(self, config: ParallelConfig) -> None:
         assert dist.get_world_size() == config.degree
-        self.split_as = config
+        self.sharded_as = config
 
     def unshard(self) -> None:
-        self.split_as = None
+        self.sharded_as = None
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         super().encode_text(request)
@@ -75,9 +73,3 @@ class FakeRankModel(FakeModel):
         seen = torch.tensor([float(path.exists())])
         dist.broadcast(seen, src=0)
         return bool(seen)
-
-
-def load_fake_rank(
-    _config: ModelConfig, _weights: ModelWeights, _num_threads: int
-) -> FakeRankModel:
-    return FakeRankModel()

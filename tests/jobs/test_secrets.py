@@ -31,13 +31,11 @@ from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed
 from jobs.worker.clip_worker import ClipWorker
-from jobs.worker.setup import LoadModel
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights
+from jobs.worker.setup import ModelLoader
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
 from tests.builders.specs import setup_for, spec
-from tests.fakes.model import FakeError, FakeModel
+from tests.fakes.model import FakeError, FakeLoader, FakeModel
 
 PLANTED = {
     "AWS_ACCESS_KEY_ID": "PLANTEDKEYID00000001",
@@ -61,7 +59,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def loading(error: Exception) -> LoadModel:
+def loading(error: Exception) -> ModelLoader:
     """A family whose denoising fails with an error, which itself came of another one that says the same."""
 
     class Failing(FakeModel):
@@ -73,14 +71,11 @@ def loading(error: Exception) -> LoadModel:
             cause.add_note(f"a note: {error}")
             raise error from cause
 
-    def load(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> FakeModel:
-        return Failing()
-
-    return load
+    return FakeLoader(Failing)
 
 
-def render(folder: Path, load_model: LoadModel) -> ClipDone | ClipFailed:
-    worker = ClipWorker(replace(setup_for(folder), load_model=load_model), "node-1")
+def render(folder: Path, loader: ModelLoader) -> ClipDone | ClipFailed:
+    worker = ClipWorker(replace(setup_for(folder), loader=loader), "node-1")
     worker.load()
     outcome = worker.render(spec("sunrise"), 1)
     worker.close()
@@ -132,7 +127,7 @@ def test_no_object_and_no_line_holds_a_secret_that_an_error_told(
 def test_a_rendered_clip_and_its_record_hold_nothing_of_the_environment(
     planted: None, tmp_path: Path
 ) -> None:
-    assert isinstance(render(tmp_path, lambda *_: FakeModel()), ClipDone)
+    assert isinstance(render(tmp_path, FakeLoader()), ClipDone)
     assert committed_ids(open_store(tmp_path.as_uri(), StoreConfig()))
     for content in objects(tmp_path):
         assert b"planted" not in content.lower()

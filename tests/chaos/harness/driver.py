@@ -9,20 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs.cli.main import main
-from jobs.worker.setup import LoadModel
-from tests.chaos.harness.instrumented import LoadWatched
-from tests.chaos.harness.shapes_nan import load_shapes_nan
-from tests.chaos.harness.stand_in import LoadStandIn
+from jobs.worker.setup import ModelLoader
+from tests.chaos.harness.instrumented import WatchedLoader
+from tests.chaos.harness.shapes_nan import ShapesNanLoader
+from tests.chaos.harness.stand_in import StandInLoader
 
 
 def run(arguments: list[str]) -> int:
     family, told, *rest = arguments
-    loads: dict[str, Callable[[], LoadModel]] = {
-        "stand-in": lambda: LoadStandIn(float(told)),
-        "shapes": lambda: load_shapes_nan,
-        "ranks": lambda: LoadWatched(Path(told)),
+    loaders: dict[str, Callable[[], ModelLoader]] = {
+        "stand-in": lambda: StandInLoader(float(told)),
+        "shapes": ShapesNanLoader,
+        "ranks": lambda: WatchedLoader(Path(told)),
     }
-    return main(rest, load_model=loads[family]())
+    return main(rest, loader=loaders[family]())
 
 
 if __name__ == "__main__":

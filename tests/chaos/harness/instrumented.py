@@ -16,7 +16,7 @@ from pipelines.families.ltx import LTXModel
 from pipelines.families.wan import WanModel
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
-from pipelines.video_model import OnStep, VideoModel
+from pipelines.video_model import LoadedModel, OnStep, VideoModel
 from tests.chaos.harness.rank_notes import write_note
 
 
@@ -25,8 +25,8 @@ class Watched(DiffusersModel):
 
     notes: Path
 
-    def split(self, config: ParallelConfig) -> None:
-        super().split(config)
+    def shard(self, config: ParallelConfig) -> None:
+        super().shard(config)
         write_note(self.notes, dist.get_rank())
 
     def denoise(
@@ -51,19 +51,33 @@ class WatchedLTX(Watched, LTXModel):
 
 
 @dataclass(frozen=True)
-class LoadWatched:
-    """What ranks are told to load; pickled by reference to this module.
+class WatchedLoader:
+    """A `ModelLoader` of models that write notes, pickled by reference to this module.
 
     Args:
-        notes: the folder that they write to.
+        notes: the folder that ranks write to.
     """
 
     notes: Path
 
-    def __call__(self, config: ModelConfig, weights: ModelWeights, num_threads: int) -> VideoModel:
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        model = self._load(config, weights, num_threads, has_text=True)
+        return LoadedModel(model, model.nag_coverage)
+
+    def load_denoiser(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> VideoModel:
+        return self._load(config, weights, num_threads, has_text=False)
+
+    def _load(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, *, has_text: bool
+    ) -> Watched:
         verify_weights(config, weights)
         torch.set_num_threads(num_threads)
-        family = {"wan": WatchedWan, "ltx": WatchedLTX}[config.family].load(config, weights)
-        assert isinstance(family, Watched)
-        family.notes = self.notes
-        return family
+        family = {"wan": WatchedWan, "ltx": WatchedLTX}[config.family]
+        model = family.load(config, weights, has_text=has_text)
+        assert isinstance(model, Watched)
+        model.notes = self.notes
+        return model

@@ -4,16 +4,15 @@ Decides which; everything else is the model's own.
 """
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from jobs.run.run import load_model
-from nag import Coverage
+from jobs.worker.setup import DiffusersLoader
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import OnStep, PeakMemory, VideoModel
+from pipelines.video_model import DeviceMonitor, LoadedModel, OnStep, VideoModel
 
 FIRST_NAN_SEED = 1000
 
@@ -22,23 +21,19 @@ FIRST_NAN_SEED = 1000
 class ShapesNanModel:
     """See the module."""
 
-    family: VideoModel
+    model: VideoModel
 
     @property
-    def nag_coverage(self) -> Coverage:
-        return self.family.nag_coverage
-
-    @property
-    def device_name(self) -> str:
-        return self.family.device_name
+    def device(self) -> DeviceMonitor:
+        return self.model.device
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        return self.family.encode_text(request)
+        return self.model.encode_text(request)
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
     ) -> torch.Tensor:
-        latents = self.family.denoise(request, embeddings, on_step)
+        latents = self.model.denoise(request, embeddings, on_step)
         return (
             torch.full_like(latents, float("nan"))
             if request.sampling.seed >= FIRST_NAN_SEED
@@ -46,23 +41,26 @@ class ShapesNanModel:
         )
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-        return self.family.decode(request, latents)
+        return self.model.decode(request, latents)
 
     def exact_attention(self) -> AbstractContextManager[None]:
-        return self.family.exact_attention()
-
-    def reset_peak_memory(self) -> None:
-        self.family.reset_peak_memory()
-
-    def peak_memory(self) -> PeakMemory:
-        return self.family.peak_memory()
-
-    def synchronize(self) -> None:
-        self.family.synchronize()
+        return self.model.exact_attention()
 
     def close(self) -> None:
-        self.family.close()
+        self.model.close()
 
 
-def load_shapes_nan(config: ModelConfig, weights: ModelWeights, num_threads: int) -> ShapesNanModel:
-    return ShapesNanModel(load_model(config, weights, num_threads))
+@dataclass(frozen=True)
+class ShapesNanLoader(DiffusersLoader):
+    """A `DiffusersLoader` whose models give NaN for some seeds."""
+
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        loaded = super().load_model(config, weights, num_threads)
+        return replace(loaded, model=ShapesNanModel(loaded.model))
+
+    def load_denoiser(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> VideoModel:
+        return ShapesNanModel(super().load_denoiser(config, weights, num_threads))

@@ -24,8 +24,9 @@ import torch
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.families.device import TorchDevice
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import OnStep, PeakMemory
+from pipelines.video_model import LoadedModel, OnStep
 
 EATEN_BYTES = 512 * 1024**2  # what `eat` may take beyond what the process has
 BITE_BYTES = 16 * 1024**2
@@ -44,8 +45,7 @@ class StandInModel:
     """
 
     step_s: float
-    nag_coverage = Coverage(1, 1)
-    device_name = "stand-in"
+    device = TorchDevice(torch.device("cpu"))
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         return TextEmbeddings(torch.zeros(1, 1, 1), None)
@@ -88,17 +88,8 @@ class StandInModel:
     def exact_attention(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def reset_peak_memory(self) -> None:
-        """It has no such counter."""
-
-    def peak_memory(self) -> PeakMemory:
-        return PeakMemory(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "host")
-
-    def synchronize(self) -> None:
-        """It is never behind."""
-
     def close(self) -> None:
-        """It has nothing to let go of."""
+        pass
 
 
 def die() -> None:
@@ -141,8 +132,8 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 
 @dataclass(frozen=True)
-class LoadStandIn:
-    """What workers are told to load; pickled by reference to this module.
+class StandInLoader:
+    """A `ModelLoader` of stand-ins, pickled by reference to this module.
 
     Args:
         step_s: see `StandInModel`.
@@ -150,8 +141,13 @@ class LoadStandIn:
 
     step_s: float
 
-    def __call__(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        return LoadedModel(self.load_denoiser(config, weights, num_threads), Coverage(1, 1))
+
+    def load_denoiser(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
     ) -> StandInModel:
         torch.set_num_threads(num_threads)
         return StandInModel(self.step_s)

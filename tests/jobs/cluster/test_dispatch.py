@@ -25,7 +25,7 @@ from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 from jobs.worker.setup import WorkerSetup
 from pipelines.errors import RankLostError, RankPreemptedError
 from tests.builders.specs import setup_for, spec
-from tests.fakes.model import load_nothing
+from tests.fakes.model import FakeLoader, fail_to_load
 
 pytestmark = pytest.mark.cluster
 
@@ -158,7 +158,7 @@ def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: P
     with pytest.raises(
         NoWorkersError, match="no worker is to be had: could not load fake: the weights are broken"
     ):
-        dispatch(replace(setup_for(tmp_path), load_model=load_nothing), [spec("sunrise")])
+        dispatch(replace(setup_for(tmp_path), loader=FakeLoader(fail_to_load)), [spec("sunrise")])
 
 
 @pytest.mark.slow

@@ -22,7 +22,8 @@ from jobs.types import ClipFailed, ClipSpec
 from jobs.worker.setup import WorkerSetup
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import setup_for, spec
-from tests.fakes.ranks import load_fake_rank
+from tests.fakes.model import FakeLoader
+from tests.fakes.ranks import FakeRankModel
 from tests.jobs.cluster.test_dispatch import Notes, committed, is_alive
 
 pytestmark = [
@@ -41,7 +42,7 @@ CONFIG = RunConfig(
 
 
 def pair_for(folder: Path) -> WorkerSetup:
-    return replace(setup_for(folder), load_model=load_fake_rank, parallel=PAIR)
+    return replace(setup_for(folder), loader=FakeLoader(FakeRankModel), parallel=PAIR)
 
 
 @dataclass

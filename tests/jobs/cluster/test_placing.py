@@ -17,7 +17,8 @@ from jobs.config import RunConfig, WorkerConfig
 from jobs.worker.setup import LoadedWorker
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import setup_for
-from tests.fakes.ranks import load_fake_rank
+from tests.fakes.model import FakeLoader
+from tests.fakes.ranks import FakeRankModel
 from tests.jobs.cluster.test_dispatch import is_alive
 
 pytestmark = pytest.mark.cluster
@@ -28,7 +29,7 @@ WAIT_S = 120.0
 
 def pairs(folder: Path) -> GroupWorkers:
     setup = replace(
-        setup_for(folder), load_model=load_fake_rank, parallel=ParallelConfig(ulysses=2)
+        setup_for(folder), loader=FakeLoader(FakeRankModel), parallel=ParallelConfig(ulysses=2)
     )
     return GroupWorkers(setup, CONFIG, 0)
 

@@ -12,13 +12,12 @@ import torch
 
 from jobs.group.rank import Leader, Soundness
 from jobs.types import ClipFailed
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.process_group import RendezvousPoint
 from pipelines.errors import GroupBrokenError, RanksDisagreeError, RankSilentError
 from pipelines.parallel_config import ONE_DEVICE
 from pipelines.request import GenerationRequest, VideoFrames
 from tests.builders.specs import setup_for, spec
+from tests.fakes.model import FakeLoader
 from tests.fakes.ranks import FakeRankModel
 
 WAIT_S = 60.0
@@ -32,10 +31,6 @@ class BadDecoder(FakeRankModel):
         raise RuntimeError(
             "CUDA error: misaligned address" if request.sampling.seed else "no such layer"
         )
-
-
-def load_bad_decoder(_config: ModelConfig, _weights: ModelWeights, _num_threads: int) -> BadDecoder:
-    return BadDecoder()
 
 
 class Nobody:
@@ -52,7 +47,7 @@ class Nobody:
 
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[Leader]:
-    leader = Leader(replace(setup_for(tmp_path), load_model=load_bad_decoder), "node-1", Nobody())
+    leader = Leader(replace(setup_for(tmp_path), loader=FakeLoader(BadDecoder)), "node-1", Nobody())
     leader.load()
     point = RendezvousPoint("127.0.0.1")
     leader.join(point.rendezvous(1, 0, ONE_DEVICE, WAIT_S))

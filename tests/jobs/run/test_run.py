@@ -15,7 +15,7 @@ from jobs.cli.main import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, main
 from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, quarantined_ids, read_failures, read_quarantine
 from jobs.store.store import Store, open_store
-from tests.fakes.model import load_fake
+from tests.fakes.model import FakeLoader
 
 pytestmark = pytest.mark.cluster
 
@@ -39,7 +39,7 @@ def write(folder: Path, rows: list[dict[str, object]]) -> Path:
 
 def render(path: Path, output: Path, *options: str) -> int:
     command = ["render", str(path), "--model", "shapes-wan", "--output", output.as_uri(), *options]
-    return main(command, load_model=load_fake)
+    return main(command, loader=FakeLoader())
 
 
 def opened(folder: Path) -> Store:

@@ -25,7 +25,7 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
 from tests.builders.specs import setup_for, spec
-from tests.fakes.model import FakeModel
+from tests.fakes.model import FakeLoader, FakeModel
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_failing_clip_is_a_value_with_its_traceback_and_the_next_one_is_render
         "FakeError",
     )
     assert "the model did not like it" in outcome.message
-    assert "family.py" in outcome.traceback
+    assert "model.py" in outcome.traceback
     assert [timing.stage for timing in outcome.timings if timing.stage != "queue"][:2] == [
         "load",
         "text",
@@ -126,7 +126,7 @@ def test_frames_of_the_wrong_size_are_never_committed(tmp_path: Path) -> None:
             video = super().decode(request, latents)
             return replace(video, frames=np.ascontiguousarray(video.frames[:-1]))
 
-    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Wrong()), "node-1")
+    worker = ClipWorker(replace(setup_for(tmp_path), loader=FakeLoader(Wrong)), "node-1")
     worker.load()
     outcome = failed(worker.render(spec("sunrise"), 1))
     assert (outcome.failure_class, outcome.error_type) == ("clip", "CheckError")
@@ -155,7 +155,7 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
                 assert second_denoised.wait(30)
             return super()._encode(spec, attempt, rendered, clock)
 
-    worker = Held(replace(setup_for(tmp_path), load_model=lambda *_: Watching()), "node-1")
+    worker = Held(replace(setup_for(tmp_path), loader=FakeLoader(Watching)), "node-1")
     worker.load()
     with ThreadPoolExecutor(2) as callers:
         outcomes = list(
@@ -174,7 +174,7 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
             threads.add(threading.get_ident())
             return super().denoise(request, embeddings, on_step)
 
-    worker = ClipWorker(replace(setup_for(tmp_path), load_model=lambda *_: Noting()), "node-1")
+    worker = ClipWorker(replace(setup_for(tmp_path), loader=FakeLoader(Noting)), "node-1")
     worker.load()
     with ThreadPoolExecutor(4) as callers:
         list(callers.map(lambda seed: worker.render(spec("sunrise", seed), 1), range(8)))
@@ -244,7 +244,7 @@ class Counting(FakeModel):
 
 
 def worker_with(setup: WorkerSetup) -> ClipWorker:
-    made = ClipWorker(replace(setup, load_model=lambda *_: Counting()), "node-1")
+    made = ClipWorker(replace(setup, loader=FakeLoader(Counting)), "node-1")
     made.load()
     return made
 

@@ -63,7 +63,7 @@ def _denoise(
     family: DiffusersModel, methods: list[str], parallel: ParallelConfig | None
 ) -> list[Denoised]:
     if parallel:
-        family.split(parallel)
+        family.shard(parallel)
     rendered: list[Denoised] = []
     for method in methods:
         with _noted() as decisions:
@@ -109,7 +109,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
         return True
 
     family = family_of(name, first_block_cache=1e-6)
-    family.split(parallel)
+    family.shard(parallel)
     with _noted(note_change):
         denoise(family, NAG)
     of_ranks: list[Any] = [None] * parallel.degree
@@ -120,7 +120,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
     family.unshard()
 
     family = family_of(name, first_block_cache=threshold)
-    family.split(parallel)
+    family.shard(parallel)
     stock: Any = FBCHeadBlockHook
     with _noted(stock._should_compute_remaining_blocks) as of_this_part:
         denoise(family, NAG)

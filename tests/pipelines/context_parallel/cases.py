@@ -332,7 +332,7 @@ def render_shapes(
     )
     embeddings = family.encode_text(request)
     if parallel:
-        family.split(parallel)
+        family.shard(parallel)
     try:
         return family.denoise(request, embeddings, lambda _step: None).numpy()
     finally:

@@ -125,7 +125,7 @@ def test_a_collective_that_is_called_directly_is_counted_with_its_input(
 @pytest.mark.usefixtures("four_ranks")
 def test_the_first_block_cache_exchanges_three_numbers_from_the_second_step_on() -> None:
     family = family_of("wan2.1", first_block_cache=THRESHOLD)
-    family.split(ParallelConfig(ring=4))
+    family.shard(ParallelConfig(ring=4))
     with CollectiveCounter() as counter:
         denoise(family, NAG)
     family.unshard()

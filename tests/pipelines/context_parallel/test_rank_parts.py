@@ -207,7 +207,7 @@ def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leav
     assert len(alone[0].followers.begun) == 1
     assert [type(error) for error in alone[0].broken_by] == [ValueError]
     alone[0].part.leave()
-    assert family.split_as is None
+    assert family.sharded_as is None
 
 
 def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_told(
@@ -239,7 +239,7 @@ def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_
 class WholeFamily(FakeRankModel):
     """Cannot be split."""
 
-    def split(self, config: ParallelConfig) -> None:
+    def shard(self, config: ParallelConfig) -> None:
         raise ValueError("no way to cut it")
 
 
@@ -268,7 +268,7 @@ class UnsafeModel(FakeRankModel):
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
-        if self.split_as is not None:
+        if self.sharded_as is not None:
             raise ValueError("no exact attention")
         yield
 
