@@ -41,20 +41,27 @@ class NagParams:
         for name in ("nag_scale", "nag_tau", "nag_alpha", "nag_start", "nag_end"):
             _require_finite(name, getattr(self, name))
         if self.nag_scale < 1:
-            raise NagParameterError(
-                f"nag_scale must be at least 1 (1 is no guidance), not {self.nag_scale}"
+            raise NagParameterError.of(
+                f"nag_scale must be at least 1 (1 is no guidance), not {self.nag_scale}",
+                "nag_scale",
             )
         if self.nag_tau <= 0:
-            raise NagParameterError(f"nag_tau must be above 0, not {self.nag_tau}")
+            raise NagParameterError.of(f"nag_tau must be above 0, not {self.nag_tau}", "nag_tau")
         if not 0 <= self.nag_alpha <= 1:
-            raise NagParameterError(f"nag_alpha must be between 0 and 1, not {self.nag_alpha}")
+            raise NagParameterError.of(
+                f"nag_alpha must be between 0 and 1, not {self.nag_alpha}", "nag_alpha"
+            )
         if not 0 <= self.nag_start < self.nag_end <= 1:
-            raise NagParameterError(
+            raise NagParameterError.of(
                 "nag_start and nag_end must satisfy 0 <= nag_start < nag_end <= 1, "
-                f"not {self.nag_start}, {self.nag_end}"
+                f"not {self.nag_start}, {self.nag_end}",
+                "nag_start",
+                "nag_end",
             )
         if self.nag_norm not in ("l1", "l2"):
-            raise NagParameterError(f"nag_norm must be 'l1' or 'l2', not {self.nag_norm!r}")
+            raise NagParameterError.of(
+                f"nag_norm must be 'l1' or 'l2', not {self.nag_norm!r}", "nag_norm"
+            )
 
     @property
     def is_active(self) -> bool:
@@ -134,10 +141,10 @@ GuidanceParams = NagParams | VsfParams | NasaParams
 
 def _require_finite(name: str, value: float) -> None:
     if not math.isfinite(value):
-        raise NagParameterError(f"{name} must be a finite number, not {value}")
+        raise NagParameterError.of(f"{name} must be a finite number, not {value}", name)
 
 
 def _require_at_least_zero(name: str, value: float) -> None:
     _require_finite(name, value)
     if value < 0:
-        raise NagParameterError(f"{name} must be at least 0 (0 is none), not {value}")
+        raise NagParameterError.of(f"{name} must be at least 0 (0 is none), not {value}", name)

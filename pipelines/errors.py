@@ -1,5 +1,7 @@
 """What a model or a request can do wrong, as seen by pipelines/. Loads without torch."""
 
+from typing import Self
+
 
 class PipelineError(Exception):
     """Base of everything that pipelines/ raises on purpose. A retry cannot help."""
@@ -22,7 +24,22 @@ class FrameCheckError(PipelineError):
 
 
 class RequestError(PipelineError, ValueError):
-    """The request cannot be rendered by this model."""
+    """The request cannot be rendered by this model.
+
+    Attributes:
+        fields: names of the manifest's fields at fault, the likeliest first. Set after
+            construction, since an error whose constructor takes more than its message does not
+            survive pickling.
+    """
+
+    fields: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, message: str, *fields: str) -> Self:
+        """Return an error that names the fields at fault."""
+        error = cls(message)
+        error.fields = fields
+        return error
 
 
 class GroupError(PipelineError):

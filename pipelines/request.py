@@ -1,7 +1,8 @@
 """The values that flow through a render. Loads without torch.
 
-What a request may hold is checked here as far as it concerns every model; what one model cannot do (its grid of
-sizes) is checked by `ModelConfig.check_request`.
+Checks each request as far as every model agrees; `ModelConfig.check_request` checks the rules of one
+model, such as its grid of sizes. The `Args` of these classes are the descriptions in
+docs/reference/manifest.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,16 @@ _CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udf
 
 @dataclass(frozen=True)
 class VideoShape:
-    """Frames and pixels of a clip."""
+    """Frames and pixels of a clip.
+
+    Args:
+        num_frames: number of frames, 1 to 10,000, on the grid of the model.
+        height: height in pixels, even, at most 8,192, on the grid of the model.
+        width: width in pixels, even, at most 8,192, on the grid of the model.
+
+    Raises:
+        RequestError: a size is outside its range, or height or width is odd.
+    """
 
     num_frames: int
     height: int
@@ -41,13 +51,13 @@ class VideoShape:
             ("width", MAX_SIDE_PX),
         ):
             if not 1 <= getattr(self, name) <= most:
-                raise RequestError(
-                    f"{name} must be between 1 and {most:,}, not {getattr(self, name)}"
+                raise RequestError.of(
+                    f"{name} must be between 1 and {most:,}, not {getattr(self, name)}", name
                 )
         for name in ("height", "width"):
             if getattr(self, name) % 2:
-                raise RequestError(
-                    f"{name} must be even (H.264 with yuv420p), not {getattr(self, name)}"
+                raise RequestError.of(
+                    f"{name} must be even (H.264 with yuv420p), not {getattr(self, name)}", name
                 )
 
     def __str__(self) -> str:
@@ -56,38 +66,63 @@ class VideoShape:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the latents are denoised. `guidance_scale` is classifier-free guidance; 1 is none."""
+    """The settings of the sampler that denoises the latents.
+
+    Args:
+        num_inference_steps: number of denoise steps, 1 to 1,000.
+        guidance_scale: strength of classifier-free guidance, at least 1; 1 switches it off.
+        flow_shift: shift of the noise schedule, above 0; null keeps the shift that the model's
+            scheduler was saved with.
+        seed: seed of the initial noise, 0 to 2**63 - 1.
+
+    Raises:
+        RequestError: a value is outside its range or not finite.
+    """
 
     num_inference_steps: int
     guidance_scale: float
-    flow_shift: float | None  # None: as the model's scheduler was saved
+    flow_shift: float | None
     seed: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= 1000:
-            raise RequestError(
-                f"num_inference_steps must be between 1 and 1000, not {self.num_inference_steps}"
+            raise RequestError.of(
+                f"num_inference_steps must be between 1 and 1000, not {self.num_inference_steps}",
+                "num_inference_steps",
             )
         if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
-            raise RequestError(
-                f"guidance_scale must be at least 1 (1 is no guidance), not {self.guidance_scale}"
+            raise RequestError.of(
+                f"guidance_scale must be at least 1 (1 switches it off), not {self.guidance_scale}",
+                "guidance_scale",
             )
         if self.flow_shift is not None and not (
             math.isfinite(self.flow_shift) and self.flow_shift > 0
         ):
-            raise RequestError(f"flow_shift must be above 0, not {self.flow_shift}")
+            raise RequestError.of(
+                f"flow_shift must be above 0, not {self.flow_shift}", "flow_shift"
+            )
         if not 0 <= self.seed <= MAX_SEED:
-            raise RequestError(f"seed must be between 0 and {MAX_SEED}, not {self.seed}")
+            raise RequestError.of(f"seed must be between 0 and {MAX_SEED}, not {self.seed}", "seed")
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """Everything that a user says about one clip.
+    """Everything that a user decides about one clip.
 
-    `method` says what the negative prompt does. `none`: nothing. `cfg`: it is the text of classifier-free guidance's
-    unconditional pass. `nag`, `vsf`, `nasa`: attention pushes away from it, in one pass. `cfg+nag`: NAG pushes away
-    from it and the unconditional text is empty, so that nothing is pushed away from twice; where NAG does not act
-    (`nag_scale=1`), it is the unconditional text after all.
+    With `none` the negative prompt is not used. With `cfg` it is the text of the unconditional pass
+    of classifier-free guidance. With `nag`, `vsf` and `nasa` attention pushes away from it, in one
+    pass. With `cfg+nag` NAG pushes away from it and the unconditional text is empty, so that the
+    model does not push away from it twice; if NAG has no effect (`nag_scale=1`), the negative prompt
+    is the unconditional text.
+
+    Args:
+        prompt: description of the clip, at most 20,000 characters, not blank.
+        negative_prompt: description of what the clip must not show, at most 20,000 characters.
+        fps: frames per second of the MP4, 1 to 240.
+        method: guidance method, which decides how the negative prompt is used.
+
+    Raises:
+        RequestError: a value is outside its range, or two values contradict each other.
     """
 
     prompt: str
@@ -102,12 +137,15 @@ class GenerationRequest:
 
     @property
     def has_cfg(self) -> bool:
-        """Whether classifier-free guidance acts on this clip, with its second pass in each step."""
+        """Return True if classifier-free guidance runs its second pass in each step."""
         return self.method in CFG_METHODS
 
     @property
     def attention_params(self) -> GuidanceParams | None:
-        """What guides the attention; None where the method, the negative prompt or the strength leaves it alone."""
+        """Return the parameters that guide the attention.
+
+        None if the method, the negative prompt or the strength leaves the attention unguided.
+        """
         params = {"nag": self.nag, "cfg+nag": self.nag, "vsf": self.vsf, "nasa": self.nasa}.get(
             self.method
         )
@@ -115,76 +153,106 @@ class GenerationRequest:
 
     @property
     def unconditional_prompt(self) -> str | None:
-        """The text of classifier-free guidance's unconditional pass; None where that pass does not run."""
+        """Return the text of the unconditional pass; None if that pass does not run."""
         if not self.has_cfg:
             return None
         return "" if self.attention_params else self.negative_prompt
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
-            raise RequestError("prompt is empty")
+            raise RequestError.of("prompt is empty", "prompt")
         for name in ("prompt", "negative_prompt"):
             check_text(name, getattr(self, name))
         if self.method not in get_args(GuidanceMethod):
-            raise RequestError(
-                f"method must be one of {', '.join(get_args(GuidanceMethod))}, not {self.method!r}"
+            raise RequestError.of(
+                f"method must be one of {', '.join(get_args(GuidanceMethod))}, not {self.method!r}",
+                "method",
             )
+        self._check_guidance_scale()
+        self._check_steps()
+        if not (math.isfinite(self.fps) and 1 <= self.fps <= 240):
+            raise RequestError.of(f"fps must be between 1 and 240, not {self.fps}", "fps")
+
+    def _check_guidance_scale(self) -> None:
         guidance_scale = self.sampling.guidance_scale
         if self.has_cfg and guidance_scale == 1:
-            raise RequestError(
-                f"guidance_scale must be above 1 for the method {self.method}, not 1, which is no classifier-free "
-                "guidance: raise it, or use a method without cfg"
+            raise RequestError.of(
+                f"guidance_scale must be above 1 for the method {self.method}, not 1, which switches "
+                "classifier-free guidance off: raise it, or use a method without cfg",
+                "guidance_scale",
+                "method",
             )
         if not self.has_cfg and guidance_scale > 1:
-            raise RequestError(
-                f"guidance_scale is {guidance_scale:g}, but the method {self.method} runs no classifier-free guidance: "
-                f"use method {'cfg+nag' if self.method == 'nag' else 'cfg or cfg+nag'}, or leave guidance_scale out"
+            method = "cfg+nag" if self.method == "nag" else "cfg or cfg+nag"
+            raise RequestError.of(
+                f"guidance_scale is {guidance_scale:g}, but the method {self.method} runs no "
+                f"classifier-free guidance: use method {method}, or leave guidance_scale out",
+                "guidance_scale",
+                "method",
             )
+
+    def _check_steps(self) -> None:
+        """Refuse a range of steps that no step of the clip falls into."""
         num_steps, params = self.sampling.num_inference_steps, self.attention_params
         if params and not any(params.is_active_at(step, num_steps) for step in range(num_steps)):
-            raise RequestError(
-                f"nag_start {self.nag.nag_start} and nag_end {self.nag.nag_end} hold none of the {num_steps} steps, "
-                f"which begin at 0, {1 / num_steps:.3g}, ...: the negative prompt would have no effect"
+            raise RequestError.of(
+                f"nag_start {self.nag.nag_start} and nag_end {self.nag.nag_end} hold none of the "
+                f"{num_steps} steps, which begin at 0, {1 / num_steps:.3g}, ...: "
+                "the negative prompt would have no effect",
+                "nag_start",
+                "nag_end",
+                "num_inference_steps",
+                "negative_prompt",
             )
-        if not (math.isfinite(self.fps) and 1 <= self.fps <= 240):
-            raise RequestError(f"fps must be between 1 and 240, not {self.fps}")
 
 
 def check_text(name: str, text: str) -> None:
-    """Refuses text that no tokenizer, log line or MP4 tag should be given.
+    """Refuse a text that is unsafe in a tokenizer, a log line or an MP4 tag.
 
     Raises:
-        RequestError: too long, a control character other than tab and newline, or half a surrogate pair.
+        RequestError: the text is too long, or holds half of a surrogate pair or a control character
+            other than tab and newline.
     """
     if len(text) > MAX_PROMPT_CHARACTERS:
-        raise RequestError(
-            f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed"
+        raise RequestError.of(
+            f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed",
+            name,
         )
     if found := _CONTROL_CHARACTER.search(text):
-        raise RequestError(
-            f"{name} holds the control character U+{ord(found[0]):04X} at position {found.start() + 1}"
+        raise RequestError.of(
+            f"{name} holds the control character U+{ord(found[0]):04X} "
+            f"at position {found.start() + 1}",
+            name,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class TextEmbeddings:
-    """Text as the transformer takes it. Masks are None where the family has none (Wan pads with zeros)."""
+    """The encoded texts of a clip, as the transformer takes them.
 
-    prompt_embeds: torch.Tensor  # (1, L, D)
-    prompt_attention_mask: torch.Tensor | None  # (1, L)
-    negative_prompt_embeds: torch.Tensor | None = (
-        None  # (1, L, D), for the attention; None if unguided
-    )
-    negative_prompt_attention_mask: torch.Tensor | None = None  # (1, L)
-    unconditional_embeds: torch.Tensor | None = (
-        None  # (1, L, D), for classifier-free guidance; None where it is off
-    )
-    unconditional_attention_mask: torch.Tensor | None = None  # (1, L)
+    Masks are None for families that use none: Wan pads with zeros.
+
+    Args:
+        prompt_embeds: embeddings of the prompt, (1, L, D).
+        prompt_attention_mask: mask of the prompt, (1, L).
+        negative_prompt_embeds: text that guides the attention, (1, L, D); None if unguided.
+        negative_prompt_attention_mask: mask of that text, (1, L).
+        unconditional_embeds: text of the unconditional pass, (1, L, D); None without
+            classifier-free guidance.
+        unconditional_attention_mask: mask of that text, (1, L).
+    """
+
+    prompt_embeds: torch.Tensor
+    prompt_attention_mask: torch.Tensor | None
+    negative_prompt_embeds: torch.Tensor | None = None
+    negative_prompt_attention_mask: torch.Tensor | None = None
+    unconditional_embeds: torch.Tensor | None = None
+    unconditional_attention_mask: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFrames:
-    """A finished clip in memory."""
+    """A finished clip in memory. `frames` is (T, H, W, 3) uint8."""
 
-    frames: np.ndarray  # (T, H, W, 3) uint8
+    frames: np.ndarray
     fps: float

@@ -41,7 +41,6 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
 
 MAX_RUN_NAME_CHARACTERS = 100  # leaves room for the index in a clip's name
-_WORD = re.compile(r"[a-z_]+")
 
 
 class CatalogedModel(Protocol):
@@ -143,10 +142,12 @@ class Manifest:
                 model.config.check_request(request)
                 parallel = _parallel(given, model, request)
                 name = self._name_of(row, index)
-            except (RowValueError, RequestError, NagParameterError) as error:
-                raise self._place_to_blame(row, str(error)).refuse(str(error)) from error
+            except RowValueError as error:
+                raise row.place.refuse(str(error)) from error
+            except (RequestError, NagParameterError) as error:
+                raise self._place_of_first_given(row, error.fields).refuse(str(error)) from error
             except (UnknownModelError, PipelineError) as error:
-                raise self._place_to_blame(row, "model").refuse(str(error)) from error
+                raise self._place_of_first_given(row, ("model",)).refuse(str(error)) from error
             yield (
                 row,
                 ClipSpec(clip_id(model.identity, request), name, model.identity, request, parallel),
@@ -156,18 +157,18 @@ class Manifest:
         own = f"{self.name}-{index:06d}"
         given = row.values.get("name", own)
         if given != own and re.fullmatch(rf"{re.escape(self.name)}-[0-9]{{6,}}", given):
-            raise RowValueError(
+            raise _place_of("name", row).refuse(
                 f"name {given!r} is of the kind that rows without a name get; this row's is {own!r}"
             )
         return given
 
-    def _place_to_blame(self, row: Row, message: str) -> Place:
-        """The line of the first field in `message` that the manifest gives, or else the row's."""
-        for word in _WORD.findall(message):
-            if word in row.values:
-                return _place_of(word, row)
-            if word in self.defaults:
-                return self.defaults[word].place
+    def _place_of_first_given(self, row: Row, fields: tuple[str, ...]) -> Place:
+        """Return the line of the first of `fields` that the manifest gives, or else of the row."""
+        for field in fields:
+            if field in row.values:
+                return _place_of(field, row)
+            if field in self.defaults:
+                return self.defaults[field].place
         return row.place
 
     def _place_of_first(self, matches: Callable[[ClipSpec], bool], before: int) -> Place:
@@ -243,7 +244,8 @@ def _parallel(
         if PARALLEL in given:
             raise
         remedy = "a row may ask for another group, or for one device with parallel: {}"
-        raise RequestError(f"{error} (the model's YAML asks for it; {remedy})") from error
+        message = f"{error} (the model's YAML asks for it; {remedy})"
+        raise RequestError.of(message, *error.fields, "model") from error
     return parallel
 
 

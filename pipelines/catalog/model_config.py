@@ -203,15 +203,17 @@ class ModelConfig:
             RequestError
         """
         if self.family == "ltx" and request.sampling.flow_shift is not None:
-            raise RequestError(
-                f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out"
+            raise RequestError.of(
+                f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
+                "flow_shift",
             )
         shape = request.shape
         if (shape.num_frames - 1) % self.grid.num_frames:
             below = (shape.num_frames - 1) // self.grid.num_frames * self.grid.num_frames + 1
-            raise RequestError(
+            raise RequestError.of(
                 f"num_frames must be a multiple of {self.grid.num_frames} plus 1 for {self.name}: "
-                f"{below} or {below + self.grid.num_frames}, not {shape.num_frames}"
+                f"{below} or {below + self.grid.num_frames}, not {shape.num_frames}",
+                "num_frames",
             )
         for axis, size, step in (
             ("height", shape.height, self.grid.height),
@@ -220,8 +222,9 @@ class ModelConfig:
             if size % step:
                 below = size // step * step
                 nearest = f"{below} or {below + step}" if below else f"{step}"
-                raise RequestError(
-                    f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}"
+                raise RequestError.of(
+                    f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}",
+                    axis,
                 )
 
 

@@ -37,9 +37,12 @@ def check_parallel(
     if indivisible is None:
         return
     num_tokens = geometry.num_tokens(shape)
+    sizes_at_fault = () if indivisible == "heads" else ("height", "width", "num_frames")
     if num_tokens == 0:
-        raise RequestError(
-            f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share"
+        raise RequestError.of(
+            f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share",
+            "parallel",
+            *sizes_at_fault,
         )
     if indivisible == "heads":
         fault = (
@@ -64,7 +67,7 @@ def check_parallel(
         remedy += (
             f", and {parallel.degree} ranks at {_either(_change(shape, size) for size in sizes)}"
         )
-    raise RequestError(f"{fault}: {remedy}")
+    raise RequestError.of(f"{fault}: {remedy}", "parallel", *sizes_at_fault)
 
 
 def find_indivisible(
@@ -105,9 +108,10 @@ def check_backend(
         if is_shared
         else "cannot share a clip"
     )
-    raise RequestError(
+    raise RequestError.of(
         f"{BACKEND_VARIABLE} is {backend!r}, which {fault}; parallel asks for {parallel}: "
-        f"unset it, or use one of {', '.join(sorted(fit))}"
+        f"unset it, or use one of {', '.join(sorted(fit))}",
+        "parallel",
     )
 
 

@@ -155,7 +155,7 @@ def test_missing_weights_are_a_fault_of_the_manifests_line(models: Path) -> None
 
 def test_the_catalogue_loads_without_torch() -> None:
     program = (
-        "import sys, jobs.catalog\n"
+        "import sys, jobs.manifest.model_catalog\n"
         "print(sorted({'torch', 'ray', 'boto3', 'diffusers', 'transformers'} & sys.modules.keys()))"
     )
     done = subprocess.run(

@@ -19,6 +19,9 @@ from jobs.manifest.digests import DigestSet
 from jobs.manifest.manifest import Manifest, RepeatedRow, open_manifest
 from jobs.types import ClipSpec
 from nag.params import VsfParams
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.errors import RequestError
+from pipelines.request import GenerationRequest
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
@@ -464,10 +467,26 @@ def test_a_digest_set_tells_digests_apart_that_begin_alike() -> None:
 
 def test_manifest_and_plan_load_without_what_only_workers_need() -> None:
     program = (
-        "import sys, jobs.manifest.clip_id, jobs.manifest.manifest, jobs.plan\n"
+        "import sys, jobs.manifest.clip_id, jobs.manifest.manifest, jobs.plan.plan\n"
         "print(sorted({'torch', 'ray', 'boto3', 'diffusers', 'transformers', 'numpy'} & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# the line that a refused request cites
+
+
+@pytest.mark.parametrize("message", ["height is odd", "seed, prompt and name are fine", ""])
+def test_the_cited_line_does_not_depend_on_the_wording_of_a_message(
+    message: str, write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_config: ModelConfig, _request: GenerationRequest) -> None:
+        raise RequestError.of(message, "width", "height")
+
+    monkeypatch.setattr(ModelConfig, "check_request", refuse)
+    text = "model: tiny\nclips:\n- prompt: a\n  seed: 1\n  name: x\n  height: 64\n"
+    with pytest.raises(ManifestError, match=r"manifest\.yaml:6: "):
+        list(open_text(text, write, catalog).specs())

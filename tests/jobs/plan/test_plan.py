@@ -136,8 +136,8 @@ def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from jobs.manifest import open_manifest
-from jobs.plan import make_plan
+from jobs.manifest.manifest import open_manifest
+from jobs.plan.plan import make_plan
 from tests.fakes.catalog import FakeCatalog
 
 def peak_bytes():

@@ -1,12 +1,17 @@
+import ast
+import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nag.errors import NagParameterError
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
 from pipelines.request import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
 
+ROOT = Path(__file__).parents[2]
 SAMPLING = SamplingParams(8, 1.0, None, 0)
 REQUEST = GenerationRequest("a circle", "red", VideoShape(17, 64, 64), 8.0, SAMPLING, NagParams())
 
@@ -161,3 +166,44 @@ def test_a_step_range_that_holds_no_step_is_refused() -> None:
         replace(REQUEST, nag=NagParams(nag_start=0.9))
     assert replace(REQUEST, nag=NagParams(nag_start=0.9), negative_prompt="")
     assert request_of("vsf", nag=NagParams(nag_start=0.9))
+
+
+def test_every_refused_request_names_the_fields_at_fault() -> None:
+    """A manifest cites its line by these names, so a raise without one loses the line."""
+    raises = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for package in ("nag", "pipelines", "jobs")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "RequestError"
+    ]
+    assert raises == []
+
+
+@pytest.mark.parametrize("error_class", [RequestError, NagParameterError])
+def test_the_fields_at_fault_survive_pickling(
+    error_class: type[RequestError] | type[NagParameterError],
+) -> None:
+    error = pickle.loads(pickle.dumps(error_class.of("too long", "prompt", "seed")))
+    assert (type(error), str(error), error.fields) == (error_class, "too long", ("prompt", "seed"))
+
+
+@pytest.mark.parametrize(
+    ("values", "fields"),
+    [
+        ({"nag_scale": 0.5}, ("nag_scale",)),
+        ({"nag_tau": 0.0}, ("nag_tau",)),
+        ({"nag_alpha": 2.0}, ("nag_alpha",)),
+        ({"nag_start": 0.5, "nag_end": 0.2}, ("nag_start", "nag_end")),
+        ({"nag_end": float("nan")}, ("nag_end",)),
+        ({"nag_norm": "l3"}, ("nag_norm",)),
+    ],
+)
+def test_a_refused_parameter_of_nag_names_the_fields_at_fault(
+    values: dict[str, Any], fields: tuple[str, ...]
+) -> None:
+    with pytest.raises(NagParameterError) as caught:
+        NagParams(**values)
+    assert caught.value.fields == fields
