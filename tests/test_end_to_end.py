@@ -25,7 +25,8 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
 from jobs.media.decode_check import decode_mp4
-from jobs.records.commit import RUN_FILE, committed_ids, quarantined_ids, read_record, write_run
+from jobs.records.commit import committed_ids, quarantined_ids, read_record, write_run
+from jobs.records.keys import RUN_FILE
 from jobs.records.lease_record import current_lease
 from jobs.run.progress import RunProgress
 from jobs.store.store import Store, open_store

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.plan.plan import counted
-from jobs.records.commit import FailureRecord, committed_ids, quarantined_ids, read_as
+from jobs.records.commit import committed_ids, quarantined_ids, read_as
+from jobs.records.keys import PREFIXES, RUN_FILE, list_objects, parse_key
 from jobs.records.lease_record import LeaseRecord, current_lease, seconds_of
 from jobs.records.run_status import ClipInFlight, RunStatus, read_status
+from jobs.records.schema import FailureRecord
 from jobs.run.in_flight import where
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
@@ -48,7 +50,7 @@ class OutputStatus:
 def read_output_status(store: Store) -> OutputStatus:
     """Looks at an output, of which nothing needs to be there."""
     trouble: list[str] = []
-    run_id, run, lease = newest_run(store.entries("runs/")), None, None
+    run_id, run, lease = newest_run(store.entries(PREFIXES["run file"])), None, None
     try:
         with contextlib.suppress(ObjectMissingError):
             run = read_status(store, run_id) if run_id is not None else None
@@ -58,7 +60,7 @@ def read_output_status(store: Store) -> OutputStatus:
         lease = current_lease(store)
     except RecordError as error:
         trouble.append(str(error))
-    failures = [stored for stored in store.entries("failures/") if stored.key.endswith(".json")]
+    failures = [stored for _, stored in list_objects(store, "failure")]
     newest = heapq.nlargest(MAX_FAILURES, failures, key=lambda stored: stored.modified_at)
     last_failures: list[FailureRecord] = []
     for stored in newest:
@@ -84,13 +86,11 @@ def read_output_status(store: Store) -> OutputStatus:
 def newest_run(entries: Iterable[StoredObject]) -> str | None:
     """The run whose run.json was written last."""
     started = [
-        stored
+        (stored.modified_at, parsed.run_id)
         for stored in entries
-        if stored.key.endswith("/run.json") and stored.key.count("/") == 2
+        if (parsed := parse_key(stored.key)) and parsed.filename == RUN_FILE
     ]
-    return (
-        max(started, key=lambda stored: stored.modified_at).key.split("/")[1] if started else None
-    )
+    return max(started)[1] if started else None
 
 
 def is_believed(run: RunStatus, lease: LeaseRecord | None, now: float) -> bool:

@@ -27,14 +27,13 @@ from jobs.records.commit import lift_quarantine, quarantined_ids, read_quarantin
 from jobs.records.garbage import (
     REASONS,
     Garbage,
-    Kind,
     find_garbage,
     remove_folders,
     remove_garbage,
 )
+from jobs.records.keys import CLIP_ID, KeyKind
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
-from jobs.records.schema import CLIP_ID
 from jobs.store.store import Store, open_store
 from jobs.worker.spool import Spool, old_spools, spool_root
 
@@ -254,7 +253,7 @@ def collect_garbage(
 def garbage_lines(garbage: list[Garbage], spools: list[Path]) -> list[str]:
     """What would go: of each kind how much, and the first few by name."""
     lines: list[str] = []
-    kinds: Counter[Kind] = Counter(one.kind for one in garbage)
+    kinds: Counter[KeyKind] = Counter(one.kind for one in garbage)
     for kind, count in kinds.items():
         of_kind = [one for one in garbage if one.kind == kind]
         lines.append(

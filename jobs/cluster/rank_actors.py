@@ -17,7 +17,7 @@ from jobs.cluster.ray_errors import first_line, last_line
 from jobs.config import RunConfig
 from jobs.group.rank import Follower, Leader
 from jobs.group.rank_group import GroupDeadlines, RankGroup
-from jobs.records.commit import WorkerIdentity
+from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 from pipelines.errors import RankLostError, RankPreemptedError, RankSilentError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from jobs.errors import FailureClass
 from jobs.failure_classes import classify
-from jobs.records.commit import WorkerIdentity
+from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.heartbeat import Heartbeat

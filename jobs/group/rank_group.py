@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs.config import RunConfig
 from jobs.errors import FailureClass
 from jobs.group.rank_answers import Answer, RankProcess, cause_among, collect, get_all
-from jobs.records.commit import WorkerIdentity
+from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipProgress, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker
 from pipelines.errors import (

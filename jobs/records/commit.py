@@ -1,80 +1,43 @@
-"""Writing records to the store and reading them: the commit of a clip, failures, quarantine, files of a run.
+"""The records in the store: the commit of a clip, failures, quarantine, and the files of a run.
 
-Decides the order of writes: the clip first, under a name that its bytes give it, then its record, only if there is
-none. Whether and when to write is for `dispatch`, how for `store`, what a record holds for `record_types`.
+Decides the order of writes: first the clip's MP4, under a key that its bytes decide, then its
+record, only if the store holds none. The callers decide when to write, `jobs.store` how, and
+`schema` the fields of each record.
 """
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from jobs.errors import ObjectExistsError, RecordError, StoreUnavailableError
-from jobs.records.schema import (
-    CLIP_ID,
-    ClipRecord,
-    FailureRecord,
-    NagCoverage,
-    QuarantineRecord,
-    WorkerIdentity,
-    check_clip_id,
+from jobs.records.keys import (
     clip_key,
     failure_key,
-    latents_key,
+    list_keys,
     quarantine_key,
     record_key,
     run_key,
-    stage_totals_s,
-    utc_iso,
 )
+from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
 from jobs.records.strict_json import dump
 from jobs.store.store import Store
 
-__all__ = [
-    "RUN_FILE",
-    "ClipRecord",
-    "FailureRecord",
-    "NagCoverage",
-    "QuarantineRecord",
-    "UploadedClip",
-    "WorkerIdentity",
-    "clip_key",
-    "commit_record",
-    "committed_ids",
-    "failure_key",
-    "latents_key",
-    "lift_quarantine",
-    "quarantine_key",
-    "quarantined_ids",
-    "read_failures",
-    "read_quarantine",
-    "read_record",
-    "record_key",
-    "run_key",
-    "stage_totals_s",
-    "upload_clip",
-    "utc_iso",
-    "write_failure",
-    "write_quarantine",
-    "write_run",
-]
-
 JSON = "application/json"
 MP4 = "video/mp4"
-RUN_FILE = "run.json"  # a run's first file: what was asked for, of what, on what
-COMMIT_WITHIN_S = (
-    3600.0  # of the upload; far below the age at which an MP4 that no record names may be removed
-)
+# Since the upload began; far below the age at which garbage collection may remove an
+# unreferenced MP4.
+COMMIT_WITHIN_S = 3600.0
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
 class UploadedClip:
-    """An MP4 that lies in the store and that no record names yet.
+    """An MP4 in the store that no record names yet.
 
     Args:
-        uploaded_at: when its upload began, in seconds since the epoch.
+        uploaded_at: start of the upload, in seconds since the epoch.
     """
 
     clip_id: str
@@ -88,14 +51,15 @@ class UploadedClip:
 def upload_clip(
     store: Store, clip_id: str, body: bytes, now: Callable[[], float] = time.time
 ) -> UploadedClip:
-    """The commit's first half: the MP4, under a name that its bytes give it. Returns when it is proven to be there.
+    """Upload the MP4, the first half of the commit, and return when the store has proven it.
 
-    A crash after it leaves an MP4 that no record names, and nothing else. It is written even where it is there already:
-    that makes it young, and so safe from being removed as unreferenced. One request to AWS and SeaweedFS, whose answer
-    proves it; one more to an endpoint whose answer holds no checksum.
+    A crash after the upload leaves an MP4 that no record names, and nothing else. The MP4 is
+    written even if the store holds it already: the write makes it young, so that garbage collection
+    spares it. AWS and SeaweedFS need one request, whose answer proves the bytes; an endpoint whose
+    answer holds no checksum needs one more.
 
     Raises:
-        StoreError: the store refused or did not answer. Calling again is safe.
+        StoreError: when the store refuses or does not answer. Calling again is safe.
     """
     uploaded_at = now()
     sha256 = hashlib.sha256(body).hexdigest()
@@ -107,37 +71,39 @@ def upload_clip(
 def commit_record(
     store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float] = time.time
 ) -> bool:
-    """The commit's second half: the record, only if no other is there. The one step that makes a clip done.
+    """Write the record, the second half of the commit, only if the store holds none.
 
-    One request, and one more where a record is there already.
+    This write alone makes a clip done. It takes one request, and one more if a record exists.
 
     Returns:
-        Whether the record in the store is this one; False when another attempt's was there first and stands.
+        True if the record in the store is this one; False if the record of another attempt was
+        there first and stands.
 
     Raises:
-        RecordError: the record describes something else than the MP4 that was uploaded; nothing was written.
-        StoreUnavailableError: the upload is so long ago that the MP4 may have been removed since: begin with the
-            upload again, which is safe, as after any other of these errors.
-        StoreError: the store refused or did not answer. Calling again is safe.
+        RecordError: when the record does not describe the uploaded MP4; nothing was written.
+        StoreUnavailableError: when the upload is so old that the MP4 may have been removed since.
+            Begin with the upload again, which is safe after any of these errors.
+        StoreError: when the store refuses or does not answer. Calling again is safe.
     """
     described = UploadedClip(
         record.clip_id, record.uri, record.key, record.sha256, record.num_bytes, clip.uploaded_at
     )
     if clip != described:
         raise RecordError(
-            f"the record of {record.clip_id} does not describe the MP4 that was uploaded, {clip.uri}"
+            f"the record of {record.clip_id} does not describe the MP4 that was uploaded, "
+            f"{clip.uri}"
         )
-    if (
-        now() - clip.uploaded_at > COMMIT_WITHIN_S
-    ):  # this process stood still: a machine asleep, a container paused
+    # A sleeping machine or a paused container can stop this process between the two halves.
+    if now() - clip.uploaded_at > COMMIT_WITHIN_S:
         raise StoreUnavailableError(
-            f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago, and may be gone by now; upload it again"
+            f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago and may have been removed "
+            "since; upload it again"
         )
     content = record.to_json()
     try:
         store.put_if_absent(record_key(record.clip_id), content, JSON)
     except ObjectExistsError:
-        # it may be ours: the client writes again when the first answer was lost
+        # It may be this record: the client writes again after a lost answer.
         return store.get(record_key(record.clip_id)) == content
     return True
 
@@ -155,46 +121,46 @@ def lift_quarantine(store: Store, clip_id: str) -> None:
 
 
 def write_run(store: Store, run_id: str, filename: str, document: Mapping[str, object]) -> None:
-    """Writes one JSON file of a run, such as run.json or summary.json."""
+    """Write one JSON file of a run, such as run.json or summary.json."""
     store.put(run_key(run_id, filename), dump(document), JSON)
 
 
 def committed_ids(store: Store) -> set[str]:
-    """The clips that are done."""
-    return set(ids_below(store, "records/"))
+    """Return the ids of the clips that have a record."""
+    return {parsed.clip_id for parsed in list_keys(store, "record")}
 
 
 def quarantined_ids(store: Store) -> set[str]:
-    """The clips that are given up."""
-    return set(ids_below(store, "quarantine/"))
-
-
-def ids_below(store: Store, prefix: str) -> Iterator[str]:
-    for key in store.keys(prefix):
-        clip_id = key.removeprefix(prefix).removesuffix(".json")
-        if key.endswith(".json") and CLIP_ID.fullmatch(clip_id):
-            yield clip_id
+    """Return the ids of the quarantined clips."""
+    return {parsed.clip_id for parsed in list_keys(store, "quarantine")}
 
 
 def read_record(store: Store, clip_id: str) -> ClipRecord:
-    """Raises ObjectMissingError if the clip is not done, RecordError if its record is none."""
+    """Read the record of a clip.
+
+    Raises:
+        ObjectMissingError: when the clip has no record.
+        RecordError: when the record is damaged or has another version.
+    """
     return read_as(store, record_key(clip_id), ClipRecord.from_json)
 
 
 def read_quarantine(store: Store, clip_id: str) -> QuarantineRecord:
+    """Read why a clip is quarantined. Raises the same errors as `read_record`."""
     return read_as(store, quarantine_key(clip_id), QuarantineRecord.from_json)
 
 
 def read_failures(store: Store, clip_id: str) -> list[FailureRecord]:
-    """All failures of a clip, the oldest first."""
-    keys = [
-        key for key in store.keys(f"failures/{check_clip_id(clip_id)}/") if key.endswith(".json")
+    """Read all failures of a clip, oldest first."""
+    failures = [
+        read_as(store, parsed.key, FailureRecord.from_json)
+        for parsed in list_keys(store, "failure", clip_id)
     ]
-    failures = [read_as(store, key, FailureRecord.from_json) for key in keys]
     return sorted(failures, key=lambda failure: (failure.failed_at, failure.attempt))
 
 
 def read_as(store: Store, key: str, parse: Callable[[bytes], R]) -> R:
+    """Read an object and parse it; a RecordError names the object's URI."""
     try:
         return parse(store.get(key))
     except RecordError as error:

@@ -1,51 +1,58 @@
-"""What lies in an output and is of no use any more.
+"""The objects of an output that are of no more use, and their removal.
 
-Decides what is garbage, looks again before each removal, and spares the young, of which a clip's commit may still be
-under way. An MP4 that a record names is never garbage. Who may remove, and when, is for `store_commands`, which holds
-the output's lease meanwhile.
+Decides which objects are garbage, and looks again before each removal. It spares young objects,
+because the commit of their clip may still be under way. An MP4 that a record names is never
+garbage. The command `gc` decides who may remove objects and when; it holds the output's lease
+meanwhile.
 
-MP4s are listed before records: one that is committed in between has its record listed, and is spared.
+MP4s are listed before records: the record of a clip that is committed in between is in the second
+listing, so its MP4 is spared.
 """
 
-import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from jobs.errors import ObjectMissingError, RecordError, RefusedError
 from jobs.records.commit import committed_ids, read_record
-from jobs.records.schema import record_key
+from jobs.records.keys import KeyKind, ParsedKey, failure_key, list_objects, record_key
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
-Kind = Literal["clip", "latents", "quarantine", "access check"]
-REASONS: dict[Kind, str] = {
+REASONS: dict[KeyKind, str] = {
     "clip": "no record names this MP4",
     "latents": "latents of a clip that is committed, or of an attempt without a record",
-    "quarantine": "given up, but committed since",
+    "quarantine": "quarantined, but committed since",
     "access check": "left over by a check of the store",
 }
-CLIP_KEY = re.compile(r"clips/([0-9a-f]{32})/[0-9a-f]{16}\.mp4")
-LATENTS_KEY = re.compile(r"failures/([0-9a-f]{32})/([^/]+)\.safetensors")
-QUARANTINE_KEY = re.compile(r"quarantine/([0-9a-f]{32})\.json")
-ACCESS_CHECK_KEY = re.compile(r"access-check-[0-9a-f]+()")
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """One object that may go. `clip_id` is empty where it is of no clip."""
+    """One object that may be removed."""
 
-    kind: Kind
-    clip_id: str
+    parsed: ParsedKey
     stored: StoredObject
+
+    @property
+    def kind(self) -> KeyKind:
+        return self.parsed.kind
+
+    @property
+    def clip_id(self) -> str:
+        """The clip that the object belongs to; empty for an access check."""
+        return self.parsed.clip_id
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What came of a removal. Spared is what turned out to be in use, or young, at the second look."""
+    """The result of a removal.
+
+    Args:
+        num_spared: objects that were in use, young or gone at the second look.
+    """
 
     num_removed: int = 0
     num_bytes: int = 0
@@ -53,24 +60,22 @@ class Removed:
 
 
 def find_garbage(store: Store, written_before: float) -> list[Garbage]:
-    """Everything that may go.
+    """Return every object that may be removed.
 
     Args:
-        written_before: seconds since the epoch; what was written later is young.
+        written_before: seconds since the epoch; objects written later are young and spared.
     """
     mp4s: defaultdict[str, list[Garbage]] = defaultdict(list)
-    for one in listed(store, "clips/", CLIP_KEY, "clip"):
+    for one in listed(store, "clip"):
         mp4s[one.clip_id].append(one)
     others = [
-        *listed(store, "failures/", LATENTS_KEY, "latents"),
-        *listed(store, "quarantine/", QUARANTINE_KEY, "quarantine"),
-        *listed(store, "access-check-", ACCESS_CHECK_KEY, "access check"),
+        one for kind in ("latents", "quarantine", "access check") for one in listed(store, kind)
     ]
     committed = committed_ids(store)
     found = [
         one
         for clip_id, of_clip in mp4s.items()
-        for one in unnamed(store, of_clip, clip_id in committed)
+        for one in unreferenced(store, of_clip, clip_id in committed)
     ]
     found += [
         one
@@ -80,40 +85,41 @@ def find_garbage(store: Store, written_before: float) -> list[Garbage]:
     return [one for one in found if one.stored.modified_at < written_before]
 
 
-def unnamed(store: Store, mp4s: list[Garbage], is_committed: bool) -> list[Garbage]:
-    """Of one clip's MP4s those that its record does not name.
+def unreferenced(store: Store, mp4s: list[Garbage], is_committed: bool) -> list[Garbage]:
+    """Return the MP4s of one clip that its record does not name.
 
-    The only MP4 of a committed clip is taken for the one that is named, without a look at the record: an output holds
-    a million of these. Where that is wrong, the named one is missing, and the other is worth keeping.
+    The only MP4 of a committed clip counts as the named one, without reading the record, because an
+    output holds a million of these. If the record names another MP4, that one is missing, and the
+    only one left is worth keeping.
     """
     if not is_committed:
         return mp4s
     if len(mp4s) == 1:
         return []
-    clip_id = mp4s[0].clip_id
     try:
-        named = read_record(store, clip_id).key
+        named = read_record(store, mp4s[0].clip_id).key
     except (RecordError, ObjectMissingError):
-        return []  # whatever such a record names is not known
+        return []  # the key that such a record names is unknown
     return [one for one in mp4s if one.stored.key != named]
 
 
 def is_garbage(store: Store, one: Garbage, committed: set[str]) -> bool:
-    """Whether an object other than an MP4 may go."""
-    if one.kind == "access check" or one.clip_id in committed:
+    """Return True if an object other than an MP4 may be removed."""
+    parsed = one.parsed
+    if parsed.kind == "access check" or parsed.clip_id in committed:
         return True
-    return one.kind == "latents" and not store.exists(
-        one.stored.key.removesuffix(".safetensors") + ".json"
+    return parsed.kind == "latents" and not store.exists(
+        failure_key(parsed.clip_id, parsed.run_id, parsed.attempt)
     )
 
 
 def remove_garbage(
     store: Store, garbage: Iterable[Garbage], written_before: float, before_each: Callable[[], None]
 ) -> Removed:
-    """Removes what is garbage at a second look too.
+    """Remove the objects that are garbage at a second look too.
 
     Args:
-        before_each: raises where the removal must end.
+        before_each: called before each removal; it raises to end the removal.
     """
     num_removed = num_bytes = num_spared = 0
     for one in garbage:
@@ -128,8 +134,10 @@ def remove_garbage(
 
 
 def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
-    """Looks once more: first how old the object is, since a clip that is rendered again has the same MP4; then at the
-    record, which comes after the MP4.
+    """Look at an object once more: first at its age, then at the record of its clip.
+
+    The age comes first because a clip that is rendered again has the same MP4, which its upload
+    makes young; the record is written after the MP4.
     """
     key = one.stored.key
     now = next((stored for stored in store.entries(key) if stored.key == key), None)
@@ -140,7 +148,7 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
             {one.clip_id} if one.clip_id and store.exists(record_key(one.clip_id)) else set[str]()
         )
         return is_garbage(store, one, committed)
-    # by listing: where credentials may list only a part, S3 answers for a missing object that it is forbidden
+    # `exists` lists: with credentials that may list only a part, S3 answers 403 for a missing object.
     if not store.exists(record_key(one.clip_id)):
         return True
     try:
@@ -149,17 +157,16 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
         return False
 
 
-def listed(store: Store, prefix: str, pattern: re.Pattern[str], kind: Kind) -> Iterator[Garbage]:
-    for stored in store.entries(prefix):
-        if found := pattern.fullmatch(stored.key):
-            yield Garbage(kind, found[1], stored)
+def listed(store: Store, kind: KeyKind) -> Iterable[Garbage]:
+    """Yield the objects of one kind as candidates."""
+    return (Garbage(parsed, stored) for parsed, stored in list_objects(store, kind))
 
 
 def remove_folders(folders: Iterable[Path]) -> Removed:
-    """Removes spools of this machine, each with what is in it.
+    """Remove folders of this machine's spool, each with its content.
 
     Raises:
-        RefusedError: the operating system does not let us.
+        RefusedError: when the operating system refuses.
     """
     num_removed = num_bytes = 0
     for folder in folders:

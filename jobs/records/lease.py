@@ -1,17 +1,21 @@
-"""Who may write to an output: a lease in the store, held by one driver at a time, numbered so that a loser can tell.
+"""The right to write to an output: a lease in the store, held by one driver at a time.
 
-Decides whose an output is, and when a driver has lost it; when a lease is alive is for `lease_record`. A lease saves
-work and guards no clip: whatever a second driver does, one record is committed for each clip. Loads without torch or
-Ray.
+Decides which driver holds an output, and when a driver has lost it; `lease_record` decides when a
+lease is alive. A lease saves work and guards no clip: even with two drivers, each clip gets one
+record. Loads without torch or Ray.
 
-Lease number N lies under `lease/<N as ten digits>.json`. A driver takes the output by writing the number after the
-highest one, only if it is not there; from then on it alone writes that object. It has lost when there is a higher one.
+Leases are numbered, so that a driver can tell that it has lost the output. Lease number N lies
+under `lease/<N as ten digits>.json`. A driver takes the output by writing the number after the
+highest one, only if that object does not exist; from then on it alone writes that object. It has
+lost the output when a higher number exists.
 
-The highest number is never removed, not even when its driver lets go: the next driver would begin again at 1, and one
-that was thought dead could believe itself the holder of that 1. Nor does a driver hold what it has written before it
-has listed the numbers once more. It may have slept since its first look, while two others took the output and the
-second swept the first one's number away: then it has just written a number for the second time. But a higher one is
-there, because a number is swept away by a higher one's holder alone.
+The highest number is never removed, not even when its driver releases the lease. Otherwise the next
+driver would begin again at 1, and a driver that was thought dead could take that 1 for its own.
+
+A driver holds a number only after it has listed the numbers once more. It may have slept since its
+first look, while two others took the output and the second removed the first one's number; then it
+has just written a number for the second time. In that case a higher number exists, because only the
+holder of a higher number removes a lower one.
 """
 
 import contextlib
@@ -32,25 +36,19 @@ from jobs.errors import (
     StoreError,
 )
 from jobs.records.commit import JSON
-from jobs.records.lease_record import (
-    LeaseOwner,
-    LeaseRecord,
-    described,
-    epochs,
-    lease_key,
-    refuse_if_alive,
-)
+from jobs.records.keys import lease_key
+from jobs.records.lease_record import LeaseOwner, LeaseRecord, described, epochs, refuse_if_alive
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store
 
-RENEWALS = 3  # in one duration, so that two may fail before the lease is over
-MAX_RACES = 10  # lost in a row before a driver gives in; each one lost is another driver's success
+RENEWALS = 3  # in one duration, so that two may fail before the lease expires
+MAX_RACES = 10  # lost in a row before a driver stops trying; another driver wins each of them
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write to an output, as long as it is renewed."""
+    """The right to write to an output until `duration_s` after the last renewal."""
 
     store: Store
     epoch: int
@@ -67,16 +65,16 @@ class Lease:
         is_takeover: bool = False,
         now: Clock = time.time,
     ) -> Self:
-        """Takes an output that is free: never leased, released, or leased by a driver whose time is over.
+        """Take a free output: one that was never leased, or whose lease is released or expired.
 
         Args:
-            duration_s: how long the lease lasts when it is not renewed.
-            is_takeover: takes it from a live driver too, namely the one that holds it now: a third that takes it
-                meanwhile is left alone.
+            duration_s: seconds until the lease expires without a renewal.
+            is_takeover: take the output from the live driver that holds it now, too; a third
+                driver that takes it meanwhile keeps it.
 
         Raises:
-            LeaseHeldError: another driver has it.
-            StoreError: the store refused or did not answer.
+            LeaseHeldError: when another driver holds the output.
+            StoreError: when the store refuses or does not answer.
         """
         for race in range(MAX_RACES):
             highest = max(epochs(store), default=0)
@@ -84,45 +82,45 @@ class Lease:
                 refuse_if_alive(store, highest, now())
             lease = cls(store, highest + 1, new_record(run_id, now(), duration_s), duration_s, now)
             if lease._is_created() and not lease._highest_above():
-                with contextlib.suppress(StoreError):  # done again at each renewal
-                    lease._sweep()
+                with contextlib.suppress(StoreError):  # each renewal removes them again
+                    lease._remove_lower()
                 return lease
         raise LeaseHeldError(
-            f"{store.uri} is being taken by other drivers again and again; see who is at work on it"
+            f"other drivers took {store.uri} {MAX_RACES} times in a row; find out which drivers "
+            "are at work on it"
         )
 
     def renew(self) -> None:
-        """Makes the lease last for another `duration_s`, also one that was over and that nobody took.
+        """Extend the lease by `duration_s`, even if it has expired and no driver took the output.
 
         Raises:
-            LeaseLostError: another driver has taken the output.
-            StoreError: the store refused or did not answer. Calling again is safe.
+            LeaseLostError: when another driver has taken the output.
+            StoreError: when the store refuses or does not answer. Calling again is safe.
         """
         now = self.now()
         self._write(
             replace(self.taken, renewed_at=utc_iso(now), expires_at=utc_iso(now + self.duration_s))
         )
-        if (
-            highest := self._highest_above()
-        ):  # looked for after the write, which may have taken long
+        # After the write, which may have taken long.
+        if highest := self._highest_above():
             raise LeaseLostError(
-                f"another driver has taken this output{described(self.store, highest)}; this one leaves it to that "
-                "one, and what it has committed stays"
+                f"another driver has taken this output{described(self.store, highest)}; this driver "
+                "stops, and its committed clips stay"
             )
-        self._sweep()
+        self._remove_lower()
 
     def release(self) -> None:
-        """Lets go at once. The object stays, because its number must not be used again."""
+        """Free the output at once. The object stays, because its number must not be used again."""
         now = utc_iso(self.now())
         self._write(replace(self.taken, renewed_at=now, expires_at=now, is_released=True))
 
     def _is_created(self) -> bool:
-        """Writes this lease's object for the first time; False if its number is another's."""
+        """Write this lease's object for the first time; return False if another lease has its number."""
         content = self.taken.to_json()
         try:
             self.store.put_if_absent(lease_key(self.epoch), content, JSON)
         except ObjectExistsError:
-            # it may be ours: the client writes again when the first answer was lost
+            # It may be this lease: the client writes again after a lost answer.
             try:
                 return self.store.get(lease_key(self.epoch)) == content
             except ObjectMissingError:
@@ -133,24 +131,24 @@ class Lease:
         self.store.put(lease_key(self.epoch), record.to_json(), JSON)
 
     def _highest_above(self) -> int:
-        """The highest number, if it is above this lease's; else 0."""
+        """Return the highest number if it is above this lease's; else 0."""
         highest = max(epochs(self.store), default=0)
         return highest if highest > self.epoch else 0
 
-    def _sweep(self) -> None:
-        """Removes lower numbers: those before this one, and what their drivers wrote before they knew of their loss."""
+    def _remove_lower(self) -> None:
+        """Remove lower numbers, which their drivers may have written before noticing the loss."""
         for epoch in epochs(self.store):
             if epoch < self.epoch:
                 self.store.delete(lease_key(epoch))
 
 
 class LeaseKeeper:
-    """Renews a lease in a thread of its own, from `with` to its end, where it is released.
+    """A thread that renews a lease inside a `with` block and releases it at the end of the block.
 
-    Trouble with the store is no loss: it tries again at the next turn.
+    An error of the store does not lose the lease: the thread tries again at its next turn.
 
     Args:
-        on_turn: is called at the start and after each renewal, in the keeper's thread.
+        on_turn: called at the start and after each renewal, in the keeper's thread.
     """
 
     def __init__(self, lease: Lease, on_turn: Callable[[], None] | None = None) -> None:
@@ -163,12 +161,15 @@ class LeaseKeeper:
 
     @property
     def lost(self) -> str | None:
-        """What became of the lease, once it is another's: the driver asks in its loop and raises LeaseLostError."""
+        """The reason why the lease is lost; None while it is held.
+
+        The driver reads it in its loop and raises LeaseLostError.
+        """
         return self._lost
 
     @property
     def trouble(self) -> str | None:
-        """What the store said at the last turn, if it did not do what was asked."""
+        """The store's error at the last turn; None if there was none."""
         return self._trouble
 
     def __enter__(self) -> Self:
@@ -177,18 +178,18 @@ class LeaseKeeper:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         self._is_over.set()
         self._thread.join(self.lease.duration_s)
-        # a renewal that still hangs would undo the release; without one the lease ends by itself
+        # A renewal that still hangs would undo the release; without a release the lease expires.
         if self._lost is None and not self._thread.is_alive():
             self._trouble = self._trouble_of(self.lease.release)
 
     def turn(self) -> None:
-        """Renews once, unless the lease is lost, and calls `on_turn`."""
+        """Renew once, unless the lease is lost, and call `on_turn`."""
         trouble = self._trouble_of(self._renew)
         self._trouble = self._trouble_of(self._on_turn) or trouble
 
@@ -214,7 +215,7 @@ class LeaseKeeper:
                 self.turn()
         finally:
             if not self._is_over.is_set():
-                self._lost = "the thread that renews the lease has died; its traceback says why"
+                self._lost = "the thread that renews the lease has died; see its traceback"
 
 
 def new_record(run_id: str, now: float, duration_s: float) -> LeaseRecord:

@@ -1,26 +1,23 @@
-"""What a lease's object in the store says, and what that means for somebody who looks at it.
+"""The object of a lease in the store, and the answer to a driver that finds one.
 
-Decides when a lease is alive and what a driver that is refused is told. Taking and keeping one is for `lease`.
+Decides when a lease is alive and how a driver is refused. `lease` takes and keeps leases.
 """
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
 from jobs.errors import LeaseHeldError, ObjectMissingError, RecordError, StoreError
 from jobs.records.commit import read_as
-from jobs.records.schema import check_run_id, check_time
+from jobs.records.keys import check_run_id, lease_key, list_keys
+from jobs.records.schema import check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.store.store import Store
-
-LEASES = "lease/"
-LEASE_KEY = re.compile(r"lease/(\d{10})\.json")
 
 
 @dataclass(frozen=True)
 class LeaseOwner:
-    """The driver's process."""
+    """The process of the driver."""
 
     host: str
     pid: int
@@ -28,7 +25,7 @@ class LeaseOwner:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """What lies in the store. Times are by the owner's clock."""
+    """The content of a lease's object. All times are by the owner's clock."""
 
     run_id: str
     owner: LeaseOwner
@@ -53,44 +50,46 @@ class LeaseRecord:
         return to_dataclass(cls, load(content))
 
     def __str__(self) -> str:
-        return f"run {self.run_id} on {self.owner.host} (process {self.owner.pid}), since {self.taken_at}"
+        owner = self.owner
+        return f"run {self.run_id} on {owner.host} (process {owner.pid}), since {self.taken_at}"
 
 
 def refuse_if_leased(store: Store, now: float) -> None:
-    """Raises LeaseHeldError if a driver is at work on the output, or if that cannot be told."""
+    """Raise LeaseHeldError if another driver holds the output, or if its lease cannot be read."""
     if highest := max(epochs(store), default=0):
         refuse_if_alive(store, highest, now)
 
 
 def refuse_if_alive(store: Store, epoch: int, now: float) -> None:
-    """Raises LeaseHeldError if a lease, the highest of its output, is alive or cannot be read."""
+    """Raise LeaseHeldError if the highest lease of an output is alive or cannot be read."""
     try:
         holder = read_lease(store, epoch)
     except ObjectMissingError:
-        return  # a higher one was written in between; whoever takes the output finds it
+        return  # a higher lease was written in between; a driver that takes the output finds it
     except RecordError as error:
         raise LeaseHeldError(
-            f"{store.uri} may be another driver's, for its lease cannot be read: {error}; render --takeover takes it "
-            "where no driver is at work"
+            f"another driver may hold {store.uri}, whose lease cannot be read: {error}; "
+            "if no driver is at work there, take the output with render --takeover"
         ) from error
     if holder.is_alive(now):
         raise LeaseHeldError(
-            f"{store.uri} is another driver's: {holder}; its lease ends by itself at {holder.expires_at} unless that "
-            "driver renews it; render --takeover takes it at once, where that driver is dead"
+            f"{store.uri} is leased by another driver: {holder}; the lease expires at "
+            f"{holder.expires_at} unless that driver renews it; if that driver is dead, take the "
+            "output at once with render --takeover"
         )
 
 
 def current_lease(store: Store) -> LeaseRecord | None:
-    """The last lease that was taken, alive or not; None where there never was one.
+    """Return the lease with the highest number, alive or not; None if there never was one.
 
     Raises:
-        RecordError: what lies there is none.
+        RecordError: when the object cannot be read as a lease.
     """
     while highest := max(epochs(store), default=0):
         try:
             return read_lease(store, highest)
         except ObjectMissingError:
-            continue  # a higher one was written in between
+            continue  # a higher lease was written in between
     return None
 
 
@@ -99,7 +98,7 @@ def read_lease(store: Store, epoch: int) -> LeaseRecord:
 
 
 def described(store: Store, epoch: int) -> str:
-    """Whose a lease is, as the rest of a sentence; nothing where it cannot be told."""
+    """Return the owner of a lease as the rest of a sentence; "" if the lease cannot be read."""
     try:
         return f": {read_lease(store, epoch)}"
     except StoreError:
@@ -107,14 +106,10 @@ def described(store: Store, epoch: int) -> str:
 
 
 def epochs(store: Store) -> list[int]:
-    """The numbers of the leases that lie in a store, in no order."""
-    return [int(found[1]) for key in store.keys(LEASES) if (found := LEASE_KEY.fullmatch(key))]
-
-
-def lease_key(epoch: int) -> str:
-    return f"{LEASES}{epoch:010}.json"
+    """Return the numbers of the leases in a store, in no order."""
+    return [parsed.epoch for parsed in list_keys(store, "lease")]
 
 
 def seconds_of(time_utc: str) -> float:
-    """A record's time as seconds since the epoch."""
+    """Return a record's time as seconds since the epoch."""
     return datetime.fromisoformat(time_utc).timestamp()

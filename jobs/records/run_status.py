@@ -9,12 +9,12 @@ from typing import Literal, Self
 
 from jobs.errors import FailureClass, RecordError
 from jobs.records.commit import JSON, read_as
-from jobs.records.schema import check_at_least, check_clip_id, check_run_id, check_time, run_key
+from jobs.records.keys import STATUS_FILE, check_clip_id, check_run_id, run_key
+from jobs.records.schema import check_at_least, check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.store.store import Store
 from jobs.types import ClipFailed, Stage
 
-STATUS_FILE = "status.json"
 RunState = Literal["rendering", "draining", "finished", "stopped"]
 
 

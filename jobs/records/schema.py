@@ -5,7 +5,6 @@ and how those of an earlier version are read for `record_versions`.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,16 +12,12 @@ from typing import Literal, Self
 
 from jobs.config import EncodingConfig
 from jobs.errors import FailureClass, RecordError
+from jobs.records.keys import check_clip_id, check_run_id, clip_key
 from jobs.records.strict_json import dump, from_dataclass, to_dataclass
 from jobs.records.versions import SCHEMA_VERSION, load_versioned
-from jobs.store.uri import is_key
 from jobs.types import ClipFailed, ModelIdentity, StageTiming
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
-
-CLIP_ID = re.compile(r"[0-9a-f]{32}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -216,40 +211,6 @@ class QuarantineRecord:
         return to_dataclass(cls, load_versioned(content))
 
 
-# keys
-
-
-def clip_key(clip_id: str, sha256: str) -> str:
-    if not SHA256.fullmatch(sha256):
-        raise RecordError(f"sha256 must be 64 lower-case hex digits, not {sha256!r}")
-    return f"clips/{check_clip_id(clip_id)}/{sha256[:16]}.mp4"
-
-
-def record_key(clip_id: str) -> str:
-    return f"records/{check_clip_id(clip_id)}.json"
-
-
-def failure_key(clip_id: str, run_id: str, attempt: int) -> str:
-    check_at_least("attempt", attempt, 1)
-    return f"failures/{check_clip_id(clip_id)}/{check_run_id(run_id)}-{attempt}.json"
-
-
-def latents_key(clip_id: str, run_id: str, attempt: int) -> str:
-    """Beside the failure's record: what the model had made of a clip that was no picture."""
-    return failure_key(clip_id, run_id, attempt).removesuffix("json") + "safetensors"
-
-
-def quarantine_key(clip_id: str) -> str:
-    return f"quarantine/{check_clip_id(clip_id)}.json"
-
-
-def run_key(run_id: str, filename: str) -> str:
-    key = f"runs/{check_run_id(run_id)}/{filename}"
-    if not is_key(key):
-        raise RecordError(f"{filename!r} cannot be a file of a run")
-    return key
-
-
 # values
 
 
@@ -268,18 +229,6 @@ def utc_iso(seconds: float) -> str:
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z")
     )
-
-
-def check_clip_id(clip_id: str) -> str:
-    if not CLIP_ID.fullmatch(clip_id):
-        raise RecordError(f"clip_id must be 32 lower-case hex digits, not {clip_id!r}")
-    return clip_id
-
-
-def check_run_id(run_id: str) -> str:
-    if not RUN_ID.fullmatch(run_id):
-        raise RecordError(f"run_id must be at most 64 letters, digits, '_' and '-', not {run_id!r}")
-    return run_id
 
 
 def check_time(name: str, text: str) -> None:

@@ -9,14 +9,9 @@ from collections import deque
 from collections.abc import Callable
 
 from jobs.errors import StoreError, StoreUnavailableError
-from jobs.records.commit import (
-    FailureRecord,
-    QuarantineRecord,
-    record_key,
-    utc_iso,
-    write_failure,
-    write_quarantine,
-)
+from jobs.records.commit import write_failure, write_quarantine
+from jobs.records.keys import record_key
+from jobs.records.schema import FailureRecord, QuarantineRecord, utc_iso
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import Store
 from jobs.types import ClipFailed

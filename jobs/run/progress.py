@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from jobs.records.commit import utc_iso
 from jobs.records.run_status import FailureSeen
+from jobs.records.schema import utc_iso
 from jobs.run.in_flight import InFlight
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry, Stop, Wait

@@ -15,16 +15,17 @@ from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import Plan
 from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
-from jobs.records.commit import RUN_FILE, utc_iso, write_run
+from jobs.records.commit import write_run
+from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease import LeaseKeeper
 from jobs.records.run_status import RunState, RunStatus, write_status
+from jobs.records.schema import utc_iso
 from jobs.run.failure_ledger import FailureLedger
 from jobs.run.progress import RunProgress
 from jobs.store.store import Store
 from jobs.worker.provenance import installed_versions
 from jobs.worker.setup import DiffusersLoader, ModelLoader, WorkerSetup
 
-SUMMARY_FILE = "summary.json"
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
 
 

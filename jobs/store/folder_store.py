@@ -19,7 +19,14 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.store.uri import FolderLocation, StoredObject, check_body, check_key, is_key
+from jobs.store.uri import (
+    ACCESS_CHECK_PREFIX,
+    FolderLocation,
+    StoredObject,
+    check_body,
+    check_key,
+    is_key,
+)
 
 PASSING_ERRNOS = frozenset(
     {
@@ -122,7 +129,7 @@ class FolderStore:
         """
         with self._errors("write", ""):
             made = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
-            key = f"access-check-{secrets.token_hex(8)}"
+            key = f"{ACCESS_CHECK_PREFIX}{secrets.token_hex(8)}"
             try:
                 self.put_if_absent(key, b"check", "text/plain")
                 with contextlib.suppress(ObjectExistsError):

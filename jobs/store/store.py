@@ -30,6 +30,7 @@ from jobs.store.folder_store import FolderStore
 from jobs.store.s3_credentials import Connection, RotatingConnection
 from jobs.store.s3_errors import s3_errors
 from jobs.store.uri import (
+    ACCESS_CHECK_PREFIX,
     S3Location,
     StoredObject,
     check_body,
@@ -240,7 +241,7 @@ class S3Store:
             StoreUnavailableError: no answer.
         """
         try:
-            self._check_access(f"access-check-{secrets.token_hex(8)}")
+            self._check_access(f"{ACCESS_CHECK_PREFIX}{secrets.token_hex(8)}")
         except (
             CredentialsExpiredError
         ) as error:  # nothing has begun that would be worth waiting for new ones

@@ -22,20 +22,9 @@ from jobs.errors import StoreError, StoreRefusedError
 from jobs.failure_classes import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
-from jobs.records.commit import (
-    RUN_FILE,
-    ClipRecord,
-    NagCoverage,
-    WorkerIdentity,
-    clip_key,
-    commit_record,
-    latents_key,
-    read_record,
-    record_key,
-    run_key,
-    upload_clip,
-    utc_iso,
-)
+from jobs.records.commit import commit_record, read_record, upload_clip
+from jobs.records.keys import RUN_FILE, clip_key, latents_key, record_key, run_key
+from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
 from jobs.redaction import redact
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerHeartbeat

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from jobs.config import EncodingConfig, StoreConfig
-from jobs.records.commit import WorkerIdentity
+from jobs.records.schema import WorkerIdentity
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, verify_weights
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig

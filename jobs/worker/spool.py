@@ -19,7 +19,8 @@ from pathlib import Path
 
 from jobs.disk import check_free, disk_errors
 from jobs.errors import RecordError, SpoolError
-from jobs.records.schema import CLIP_ID, ClipRecord
+from jobs.records.keys import CLIP_ID
+from jobs.records.schema import ClipRecord
 
 CLIP_FILE, RECORD_FILE = "clip.mp4", "record.json"
 

@@ -3,13 +3,13 @@
 import hashlib
 
 from jobs.config import EncodingConfig
+from jobs.records.keys import clip_key
 from jobs.records.schema import (
     ClipRecord,
     FailureRecord,
     NagCoverage,
     QuarantineRecord,
     WorkerIdentity,
-    clip_key,
     utc_iso,
 )
 from jobs.store.store import Store

@@ -13,14 +13,8 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, upload_clip, write_quarantine
-from jobs.records.schema import (
-    ClipRecord,
-    NagCoverage,
-    QuarantineRecord,
-    WorkerIdentity,
-    clip_key,
-    record_key,
-)
+from jobs.records.keys import clip_key, record_key
+from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity
 from jobs.store.store import Store, open_store
 from jobs.store.uri import S3Location
 from jobs.types import ClipFailed, ClipSpec

@@ -16,15 +16,14 @@ from jobs.cli.main import EXIT_REFUSED, main
 from jobs.config import RunConfig, StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.records.commit import (
-    RUN_FILE,
-    FailureRecord,
-    QuarantineRecord,
     committed_ids,
     read_failures,
     write_failure,
     write_quarantine,
     write_run,
 )
+from jobs.records.keys import RUN_FILE
+from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.redaction import MASK
 from jobs.run.progress import RunProgress
 from jobs.schedule.retry import Decision, Quarantine

@@ -16,7 +16,8 @@ from jobs.errors import CheckError, ObjectMissingError, RecordError
 from jobs.manifest.clip_id import clip_id
 from jobs.media.decode_check import check_mp4
 from jobs.records.commit import committed_ids, quarantined_ids, read_quarantine, read_record
-from jobs.records.schema import ClipRecord, record_key
+from jobs.records.keys import record_key
+from jobs.records.schema import ClipRecord
 from jobs.store.store import Store
 from jobs.store.uri import S3Location
 from jobs.types import ClipSpec

@@ -17,7 +17,8 @@ import psutil
 
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.records.commit import read_record, record_key
+from jobs.records.commit import read_record
+from jobs.records.keys import record_key
 from jobs.types import ClipSpec
 from tests.chaos.harness.rank_notes import RankNotes
 from tests.chaos.harness.rank_report import COORDINATOR

@@ -15,9 +15,10 @@ from jobs.cli.output_status import (
     read_output_status,
 )
 from jobs.config import StoreConfig
-from jobs.records.commit import record_key, write_failure, write_quarantine, write_run
+from jobs.records.commit import write_failure, write_quarantine, write_run
+from jobs.records.keys import lease_key, record_key
 from jobs.records.lease import Lease
-from jobs.records.lease_record import LeaseOwner, LeaseRecord, lease_key
+from jobs.records.lease_record import LeaseOwner, LeaseRecord
 from jobs.records.run_status import ClipInFlight, RunState, RunStatus, write_status
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store, open_store

@@ -224,7 +224,7 @@ def test_gc_is_refused_while_a_driver_is_at_work(
 ) -> None:
     Lease.take(store, RUN_ID, 60)
     message = called(capsys, "gc", store.uri, *option, code=EXIT_REFUSED)
-    assert f"is another driver's: run {RUN_ID} on {socket.gethostname()}" in message
+    assert f"is leased by another driver: run {RUN_ID} on {socket.gethostname()}" in message
     assert store.exists(littered)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.group.rank_group import GroupDeadlines, RankGroup
-from jobs.records.commit import WorkerIdentity
+from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipProgress, LostRank, WorkerHeartbeat
 from pipelines.errors import (
     GroupBrokenError,

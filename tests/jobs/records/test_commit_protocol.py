@@ -37,15 +37,8 @@ from jobs.records.commit import (
     write_quarantine,
 )
 from jobs.records.garbage import Garbage, find_garbage, remove_garbage
-from jobs.records.schema import (
-    ClipRecord,
-    NagCoverage,
-    QuarantineRecord,
-    WorkerIdentity,
-    clip_key,
-    record_key,
-    utc_iso,
-)
+from jobs.records.keys import clip_key, record_key
+from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity, utc_iso
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 from jobs.types import ModelIdentity
@@ -450,7 +443,7 @@ class World:
         for key in [key for key in self.untold if self.writers[key].outcome == "told"]:
             self.untold.remove(key)
             told, record = self.writers[key].told, self.seen.get(key[0])
-            self.expect(record is not None, "who is told an outcome finds a record")
+            self.expect(record is not None, FINDS_RECORD)
             is_right = told is None or told == (record == self.cast.contents[key])
             self.expect(is_right, "who is told 'yours' is right, and everyone else is told so")
 
@@ -613,6 +606,7 @@ def key_without_digest(clip_id: str, sha256: str) -> str:
 UNCHANGED = "a record never changes"
 RIGHT_DIGEST = "a record's digest is that of its MP4"
 OWN_UPLOAD = "a record names what its own writer uploaded"
+FINDS_RECORD = "who is told an outcome finds a record"
 TOLD_RIGHT = "who is told 'yours' is right, and everyone else is told so"
 PLANTED = {
     "the record is written without the condition": (
@@ -622,7 +616,10 @@ PLANTED = {
     "a look takes the place of the condition": (Protocol(commit=commit_after_a_look), UNCHANGED),
     "the record is written before the MP4": (Protocol(record_first=True), RIGHT_DIGEST),
     "the key does not hold the digest": (Protocol(key=key_without_digest), RIGHT_DIGEST),
-    "an answer is taken at its word": (Protocol(believes=True), f"{RIGHT_DIGEST}|{OWN_UPLOAD}"),
+    "an answer is taken at its word": (
+        Protocol(believes=True),
+        f"{RIGHT_DIGEST}|{OWN_UPLOAD}|{FINDS_RECORD}",
+    ),
     "a record that is there is taken for one's own": (
         Protocol(commit=commit_by_existence),
         TOLD_RIGHT,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from jobs.config import StoreConfig
 from jobs.errors import LeaseLostError, RefusedError
-from jobs.records.commit import clip_key, commit_record, record_key, upload_clip
+from jobs.records.commit import commit_record, upload_clip
 from jobs.records.garbage import Removed, find_garbage, remove_folders, remove_garbage
+from jobs.records.keys import clip_key, record_key
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation

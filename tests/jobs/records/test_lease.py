@@ -11,8 +11,9 @@ import pytest
 
 from jobs.config import StoreConfig
 from jobs.errors import LeaseHeldError, LeaseLostError, RecordError, StoreUnavailableError
+from jobs.records.keys import lease_key
 from jobs.records.lease import Lease, LeaseKeeper
-from jobs.records.lease_record import LeaseRecord, current_lease, lease_key, refuse_if_leased
+from jobs.records.lease_record import LeaseRecord, current_lease, refuse_if_leased
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation
@@ -96,9 +97,9 @@ def test_a_second_driver_is_refused_with_who_where_and_until_when(
     with pytest.raises(LeaseHeldError) as caught:
         take(store, "two", clock)
     assert str(caught.value) == (
-        f"{store.uri} is another driver's: run one on {owner.host} (process {owner.pid}), since "
-        "2026-01-31T12:00:00.000Z; its lease ends by itself at 2026-01-31T12:01:00.000Z unless that driver renews it; "
-        "render --takeover takes it at once, where that driver is dead"
+        f"{store.uri} is leased by another driver: run one on {owner.host} (process {owner.pid}), "
+        "since 2026-01-31T12:00:00.000Z; the lease expires at 2026-01-31T12:01:00.000Z unless that "
+        "driver renews it; if that driver is dead, take the output at once with render --takeover"
     )
     assert leases(store) == [lease_key(1)]
 
@@ -201,7 +202,7 @@ def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(
 def test_a_lease_that_cannot_be_read_is_no_free_output(folder: Store, clock: Clock) -> None:
     folder.put(lease_key(7), b"{}", TEXT)
     with pytest.raises(
-        LeaseHeldError, match=r"its lease cannot be read: .* lacks run_id.*--takeover"
+        LeaseHeldError, match=r"whose lease cannot be read: .* lacks run_id.*--takeover"
     ):
         take(folder, "one", clock)
     assert take(folder, "one", clock, is_takeover=True).epoch == 8

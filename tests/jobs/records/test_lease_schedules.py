@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from jobs.errors import LeaseHeldError, LeaseLostError, StoreUnavailableError
 from jobs.records.commit import JSON
+from jobs.records.keys import lease_key, parse_key
 from jobs.records.lease import Clock, Lease
-from jobs.records.lease_record import LEASE_KEY, LeaseRecord, lease_key
+from jobs.records.lease_record import LeaseRecord
 from jobs.store.store import Store
 from tests.fakes.stepping import Fault, Program, SteppingStore
 
@@ -42,7 +43,7 @@ class World:
     highest: int = 0
 
     def epochs(self) -> list[int]:
-        return [int(found[1]) for key in self.objects if (found := LEASE_KEY.fullmatch(key))]
+        return [parsed.epoch for key in self.objects if (parsed := parse_key(key))]
 
     def look(self) -> None:
         """What holds after every single operation."""
@@ -227,10 +228,10 @@ class WithoutLooking(Lease):
         self._write(self.taken)
 
 
-class SweepsAll(Lease):
-    """Sweeps higher numbers too."""
+class RemovesAll(Lease):
+    """Removes higher numbers too."""
 
-    def _sweep(self) -> None:
+    def _remove_lower(self) -> None:
         for key in list(self.store.keys("lease/")):
             if key != lease_key(self.epoch):
                 self.store.delete(key)
@@ -252,7 +253,7 @@ class AlwaysTakesOver(Lease):
 
 
 MISTAKES = [
-    WithoutSecondLook, WithoutTheCondition, OursIfItExists, RemovedAtRelease, WithoutLooking, SweepsAll,
+    WithoutSecondLook, WithoutTheCondition, OursIfItExists, RemovedAtRelease, WithoutLooking, RemovesAll,
     AlwaysTakesOver,
 ]  # fmt: skip
 

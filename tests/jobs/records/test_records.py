@@ -14,29 +14,26 @@ from hypothesis import strategies as st
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.records.commit import (
-    clip_key,
     commit_record,
     committed_ids,
-    failure_key,
     lift_quarantine,
     quarantined_ids,
     read_failures,
     read_quarantine,
     read_record,
-    record_key,
-    run_key,
     upload_clip,
-    utc_iso,
     write_failure,
     write_quarantine,
     write_run,
 )
+from jobs.records.keys import clip_key, failure_key, record_key, run_key
 from jobs.records.schema import (
     ClipRecord,
     FailureRecord,
     NagCoverage,
     QuarantineRecord,
     WorkerIdentity,
+    utc_iso,
 )
 from jobs.records.versions import SCHEMA_VERSION
 from jobs.store.store import Store, open_store

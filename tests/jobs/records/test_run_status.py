@@ -5,15 +5,9 @@ import pytest
 
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, RecordError
+from jobs.records.keys import STATUS_FILE
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
-from jobs.records.run_status import (
-    STATUS_FILE,
-    ClipInFlight,
-    FailureSeen,
-    RunStatus,
-    read_status,
-    write_status,
-)
+from jobs.records.run_status import ClipInFlight, FailureSeen, RunStatus, read_status, write_status
 from jobs.store.store import Store, open_store
 
 CLIP_ID = "0123456789abcdef" * 2

@@ -22,22 +22,19 @@ from jobs.cli.main import EXIT_REFUSED, main
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError
 from jobs.records.commit import (
-    RUN_FILE,
-    FailureRecord,
-    QuarantineRecord,
     committed_ids,
-    latents_key,
     lift_quarantine,
     quarantined_ids,
     read_failures,
     read_record,
-    record_key,
     write_failure,
     write_quarantine,
     write_run,
 )
 from jobs.records.garbage import find_garbage, remove_garbage
+from jobs.records.keys import RUN_FILE, latents_key, record_key
 from jobs.records.lease import Lease
+from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.store.s3_errors import REMEDIES
 from jobs.store.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed

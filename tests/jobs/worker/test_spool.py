@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import DiskFullError, SpoolError
-from jobs.records.commit import ClipRecord
+from jobs.records.schema import ClipRecord
 from jobs.worker.spool import CLIP_FILE, RECORD_FILE, Spool, old_spools, spool_root
 from tests.builders.records import record_of
 from tests.builders.specs import spec

@@ -14,7 +14,8 @@ from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.media.decode_check import decode_mp4
 from jobs.media.encode import read_metadata
-from jobs.records.commit import committed_ids, latents_key, read_record
+from jobs.records.commit import committed_ids, read_record
+from jobs.records.keys import latents_key
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from jobs.worker.clip_worker import ClipWorker, RenderedClip

@@ -1,0 +1,170 @@
+"""The layout of an output: every key that nagfarm writes, built and parsed.
+
+Decides where each object lies; docs/reference/records.md lists the keys. No other module holds a
+pattern of a key, except for the prefix of access checks, which the stores below this folder use.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.errors import RecordError
+from jobs.store.store import Store
+from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
+
+KeyKind = Literal[
+    "clip", "record", "failure", "latents", "quarantine", "run file", "lease", "access check"
+]
+PREFIXES: dict[KeyKind, str] = {
+    "clip": "clips/",
+    "record": "records/",
+    "failure": "failures/",
+    "latents": "failures/",
+    "quarantine": "quarantine/",
+    "run file": "runs/",
+    "lease": "lease/",
+    "access check": ACCESS_CHECK_PREFIX,
+}
+RUN_FILE = "run.json"  # the first file of a run: its manifest, configuration, models and machines
+STATUS_FILE = "status.json"
+SUMMARY_FILE = "summary.json"
+
+CLIP_ID = re.compile(r"[0-9a-f]{32}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+DIGEST_DIGITS = 16  # of the MP4's SHA-256, in its key
+EPOCH_DIGITS = 10
+
+_CLIP = rf"(?P<clip_id>{CLIP_ID.pattern})"
+_RUN = rf"(?P<run_id>{RUN_ID.pattern})"
+_ATTEMPT = rf"failures/{_CLIP}/{_RUN}-(?P<attempt>[1-9][0-9]*)"
+_PATTERNS: dict[KeyKind, re.Pattern[str]] = {
+    "clip": re.compile(rf"clips/{_CLIP}/[0-9a-f]{{{DIGEST_DIGITS}}}\.mp4"),
+    "record": re.compile(rf"records/{_CLIP}\.json"),
+    "failure": re.compile(rf"{_ATTEMPT}\.json"),
+    "latents": re.compile(rf"{_ATTEMPT}\.safetensors"),
+    "quarantine": re.compile(rf"quarantine/{_CLIP}\.json"),
+    "run file": re.compile(rf"runs/{_RUN}/(?P<filename>.+)"),
+    "lease": re.compile(rf"lease/(?P<epoch>[0-9]{{{EPOCH_DIGITS}}})\.json"),
+    "access check": re.compile(rf"{ACCESS_CHECK_PREFIX}[0-9a-f]+"),
+}
+
+
+@dataclass(frozen=True)
+class ParsedKey:
+    """A key and its parts. A part that keys of this kind do not have is empty or 0.
+
+    Args:
+        filename: path within the run's folder, such as run.json.
+        attempt: number of the failed attempt, from 1.
+        epoch: number of the lease, from 1.
+    """
+
+    key: str
+    kind: KeyKind
+    clip_id: str = ""
+    run_id: str = ""
+    filename: str = ""
+    attempt: int = 0
+    epoch: int = 0
+
+
+def parse_key(key: str) -> ParsedKey | None:
+    """Return the parts of a key, or None for a key that nagfarm does not write."""
+    for kind, prefix in PREFIXES.items():
+        if key.startswith(prefix) and (found := _PATTERNS[kind].fullmatch(key)):
+            parts = found.groupdict()
+            return ParsedKey(
+                key,
+                kind,
+                clip_id=parts.get("clip_id", ""),
+                run_id=parts.get("run_id", ""),
+                filename=parts.get("filename", ""),
+                attempt=int(parts.get("attempt", 0)),
+                epoch=int(parts.get("epoch", 0)),
+            )
+    return None
+
+
+def list_objects(
+    store: Store, kind: KeyKind, clip_id: str = ""
+) -> Iterator[tuple[ParsedKey, StoredObject]]:
+    """Yield the objects of one kind, page by page, in no promised order; skip foreign objects.
+
+    Args:
+        clip_id: the clip whose MP4s, failures or latents are listed; every clip's if empty.
+    """
+    within = f"{PREFIXES[kind]}{check_clip_id(clip_id)}/" if clip_id else PREFIXES[kind]
+    for stored in store.entries(within):
+        parsed = parse_key(stored.key)
+        if parsed is not None and parsed.kind == kind:
+            yield parsed, stored
+
+
+def list_keys(store: Store, kind: KeyKind, clip_id: str = "") -> Iterator[ParsedKey]:
+    """Yield the keys of `list_objects`."""
+    return (parsed for parsed, _ in list_objects(store, kind, clip_id))
+
+
+def clip_key(clip_id: str, sha256: str) -> str:
+    """Return the key of an MP4, which its bytes decide."""
+    if not SHA256.fullmatch(sha256):
+        raise RecordError(f"sha256 must be 64 lower-case hex digits, not {sha256!r}")
+    return f"clips/{check_clip_id(clip_id)}/{sha256[:DIGEST_DIGITS]}.mp4"
+
+
+def record_key(clip_id: str) -> str:
+    return f"records/{check_clip_id(clip_id)}.json"
+
+
+def failure_key(clip_id: str, run_id: str, attempt: int) -> str:
+    return f"{_attempt_key(clip_id, run_id, attempt)}.json"
+
+
+def latents_key(clip_id: str, run_id: str, attempt: int) -> str:
+    """Return the key of latents kept for inspection, beside the record of their failure."""
+    return f"{_attempt_key(clip_id, run_id, attempt)}.safetensors"
+
+
+def quarantine_key(clip_id: str) -> str:
+    return f"quarantine/{check_clip_id(clip_id)}.json"
+
+
+def run_key(run_id: str, filename: str) -> str:
+    key = f"runs/{check_run_id(run_id)}/{filename}"
+    if not is_key(key):
+        raise RecordError(f"{filename!r} cannot be a file of a run")
+    return key
+
+
+def lease_key(epoch: int) -> str:
+    return f"lease/{epoch:0{EPOCH_DIGITS}}.json"
+
+
+def check_clip_id(clip_id: str) -> str:
+    """Return a clip id unchanged.
+
+    Raises:
+        RecordError: when it does not have the form of a clip id.
+    """
+    if not CLIP_ID.fullmatch(clip_id):
+        raise RecordError(f"clip_id must be 32 lower-case hex digits, not {clip_id!r}")
+    return clip_id
+
+
+def check_run_id(run_id: str) -> str:
+    """Return a run id unchanged.
+
+    Raises:
+        RecordError: when it does not have the form of a run id.
+    """
+    if not RUN_ID.fullmatch(run_id):
+        raise RecordError(f"run_id must be at most 64 letters, digits, '_' and '-', not {run_id!r}")
+    return run_id
+
+
+def _attempt_key(clip_id: str, run_id: str, attempt: int) -> str:
+    if attempt < 1:
+        raise RecordError(f"attempt must be at least 1, not {attempt}")
+    return f"failures/{check_clip_id(clip_id)}/{check_run_id(run_id)}-{attempt}"
