@@ -70,7 +70,7 @@ def arguments(text: str) -> Iterator[tuple[int, str]]:
 
 def comments(path: Path) -> Iterator[tuple[int, str]]:
     """Yield each comment with its line number; a block of comment lines counts once."""
-    last_block_line = 0
+    last_block_line = -1
     for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
         if token.type != tokenize.COMMENT:
             continue

@@ -1,8 +1,9 @@
-"""Counts what one rank of a group really computes and sends: what `cost` predicts is held against it.
+"""Count the work and traffic of one rank in the real classes, to check the cost model.
 
-Builds the real diffusers class at full size on torch's meta device, which computes shapes and no numbers, in a process
-group whose other ranks are not there: every call is asked for and noted, and answered by nothing. So a rank of eight of
-a 14B model is counted in seconds, without memory and without a GPU.
+Builds the real diffusers class at full size on torch's meta device, which computes shapes and no
+numbers, in a process group whose other ranks do not exist: each collective is recorded and not
+carried out. So a rank of eight of a 14B model is counted in seconds, without memory and without a
+GPU.
 """
 
 import warnings
@@ -26,17 +27,19 @@ from pipelines.cost.operations import Forward
 from pipelines.parallel_config import ParallelConfig
 
 _META = torch.device("meta")
-_FAKE_GROUP: Any = FakeProcessGroup  # torch's stubs do not know how it is made
+_FAKE_GROUP: Any = FakeProcessGroup  # the stubs of torch lack its constructor
 _TEXT_CHANNELS = 4096
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What one forward did on rank 0.
+    """The counts of one forward on rank 0.
 
     Args:
-        operations: of all matrix products and convolutions; `layer_operations`: of those in the layers.
-        num_calls: of each kind of collective; `sent_bytes`: that left the rank by them.
+        operations: operations of all matrix products and convolutions; `layer_operations` counts
+            those in the layers.
+        num_calls: calls of each kind of collective; `sent_bytes` are the bytes that left the rank
+            by them.
     """
 
     operations: int
@@ -46,9 +49,9 @@ class Counted:
 
 
 def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
-    """Runs one forward of the real class, of the geometry and with the rows of `forward`.
+    """Run one forward of the real class with the geometry and rows of `forward`.
 
-    There must be no process group yet.
+    The process must not be in a process group yet.
     """
     pipeline = _pipeline(forward.geometry)
     with (
@@ -59,7 +62,7 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
         FlopCounterMode(display=False) as operations,
         CollectiveCounter() as collectives,
     ):
-        # diffusers 0.42 calls what torch 2.13 gave another name
+        # diffusers 0.42 calls a function that torch 2.13 renamed
         warnings.filterwarnings("ignore", ".*all_gather_tensor.* is deprecated", FutureWarning)
         pipeline.transformer(**_arguments(forward), return_dict=False)
     by_module = operations.get_flop_counts()
@@ -77,7 +80,7 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
 
 
 def _pipeline(geometry: ModelGeometry) -> Any:
-    """A stock pipeline that holds a transformer and nothing else. What `geometry` leaves open is as published."""
+    """Build a stock pipeline that holds only a transformer; open settings are as published."""
     sizes: dict[str, Any] = {
         "num_layers": geometry.num_layers,
         "num_attention_heads": geometry.num_heads,
@@ -93,7 +96,7 @@ def _pipeline(geometry: ModelGeometry) -> Any:
 
 
 def _in_bfloat16(transformer: Any) -> Any:
-    """Without the warning of `ModelMixin.to`: which modules stay in float32 changes no count."""
+    """Convert to bfloat16 without the warning of `ModelMixin.to`; it changes no count."""
     return torch.nn.Module.to(transformer, torch.bfloat16)
 
 
@@ -126,7 +129,7 @@ def _empty(*sizes: int) -> torch.Tensor:
 
 @contextmanager
 def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
-    """NAG in all rows, or in the second of two, as `LTXPipeline` calls under classifier-free guidance."""
+    """Return NAG in all rows, or in the second of two, as `LTXPipeline` calls under guidance."""
     pipeline._guidance_scale = forward.num_rows
     mask = None if forward.geometry.family == "wan" else _empty(1, forward.geometry.num_text_tokens)
     with nag.install(pipeline) as installed:
@@ -147,11 +150,11 @@ def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
 
 @contextmanager
 def _missing_peers(pipeline: Any, parallel: ParallelConfig) -> Generator[None]:
-    """Makes of this process rank 0 of a group whose other ranks are not there."""
+    """Make this process rank 0 of a group whose other ranks do not exist."""
     if parallel.degree == 1:
         yield
         return
-    options = _FAKE_GROUP.Options()  # with a time-out, as real groups have
+    options = _FAKE_GROUP.Options()  # it has a time-out, like real groups
     distributed.init_process_group(
         "fake", store=FakeStore(), rank=0, world_size=parallel.degree, pg_options=options
     )

@@ -1,7 +1,7 @@
-"""Counts what the ranks of a group exchange: each collective of this thread, by kind, and the bytes that leave a rank.
+"""Count the exchanges of a group: each collective of this thread, and the bytes that leave a rank.
 
-What a collective costs in seconds is not decided here. A number of bytes is that of the least traffic any
-implementation needs, not what a library puts on the wire.
+The bytes are the least traffic that any implementation needs, not the traffic of a certain library.
+Seconds are not counted here.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import torch
 from torch.distributed.distributed_c10d import GroupName, _resolve_process_group
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_NAMES = {  # of functional collectives, and of those that are called directly
+_NAMES = {  # functional collectives, and those that are called directly
     "all_to_all_single": "all_to_all",
     "alltoall_": "all_to_all",
     "alltoall_base_": "all_to_all",
@@ -29,11 +29,12 @@ _NO_EXCHANGE = ("wait_tensor", "_wrap_tensor_autograd")
 
 @dataclass(frozen=True)
 class Collective:
-    """One exchange, as one rank sees it.
+    """One exchange as one rank sees it.
 
     Args:
-        kind: `all_to_all`, `all_gather`, `all_reduce` or `broadcast`, or torch's own name of another.
-        input_bytes: what this rank puts in.
+        kind: `all_to_all`, `all_gather`, `all_reduce` or `broadcast`, or torch's own name of
+            another collective.
+        input_bytes: bytes of the input of this rank.
         group_size: ranks that take part.
     """
 
@@ -43,8 +44,10 @@ class Collective:
 
     @property
     def sent_bytes(self) -> int:
-        """What has to leave this rank: in an all-to-all all but its own share, in an all-reduce twice that (what is to
-        be added up, then sums), else its input to each of the others.
+        """Bytes that must leave this rank.
+
+        All-to-all: all but its own share. All-reduce: twice that (summands, then sums). Others: its
+        input to each other rank.
         """
         to_others = self.input_bytes * (self.group_size - 1)
         match self.kind:
@@ -57,9 +60,9 @@ class Collective:
 
 
 class CollectiveCounter(TorchDispatchMode):
-    """A context manager: within it each collective that this thread asks torch for is noted in `collectives`.
+    """A context manager that records each collective of this thread in `collectives`.
 
-    Sees torch's functional collectives, which diffusers uses, and those that are called directly.
+    It sees torch's functional collectives, which diffusers uses, and direct calls.
     """
 
     def __init__(self) -> None:
@@ -68,7 +71,7 @@ class CollectiveCounter(TorchDispatchMode):
 
     @property
     def num_calls(self) -> dict[str, int]:
-        """How many of each kind."""
+        """Calls of each kind."""
         return dict(Counter(collective.kind for collective in self.collectives))
 
     @property
@@ -95,8 +98,10 @@ class CollectiveCounter(TorchDispatchMode):
 
 
 def _read_call(namespace: str, name: str, args: tuple[Any, ...]) -> Collective:
-    """Functional collectives have their input first and their group last. Those of c10d have the group right behind the
-    input, and in front of it the output, unless one is the other.
+    """Read input and group of a call.
+
+    Functional collectives take the input first and the group last. Those of c10d take the group
+    right after the input, and the output before it, unless input and output are one tensor.
     """
     is_direct = namespace == "c10d"
     place = (
@@ -112,7 +117,7 @@ def _read_call(namespace: str, name: str, args: tuple[Any, ...]) -> Collective:
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    """Of a tensor, or a list of them."""
+    """Return the tensors of an argument that is a tensor or a list."""
     return (
         [value]
         if isinstance(value, torch.Tensor)

@@ -28,7 +28,10 @@ DEGREE_COLOURS = {
 
 
 def draw_speed_ups(works: dict[str, Work], path: Path) -> None:
-    """Speed-up against bandwidth: a panel a size, a line a degree of ulysses, a dot where it breaks even."""
+    """Plot the speed-up over the bandwidth.
+
+    A panel per size, a line per ulysses degree, a dot at the break-even bandwidth.
+    """
     figure, axes = make_axes(len(works), 4.2, 4.2)
     for axis, (name, work) in zip(axes, works.items(), strict=True):
         for link in INTERCONNECTS:

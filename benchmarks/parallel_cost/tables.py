@@ -1,6 +1,6 @@
-"""What groups of the published models cost and gain, as Markdown tables and as CSV.
+"""Costs and gains of groups for the published models, as Markdown tables and as CSV.
 
-Decides the columns alone; the numbers come from `pipelines.cost`.
+Decides the columns; the numbers come from `pipelines.cost`.
 """
 
 import csv
@@ -27,12 +27,12 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 
 DEGREES = range(1, 9)
 FEW_STEPS = 4
-AGREEMENT = 0.1  # a prediction that is off by no more of a public figure agrees with it
+AGREEMENT = 0.1  # largest relative error of a prediction that agrees with a figure
 NOTHING = "-"
 
 
 def refusal(work: Work, parallel: ParallelConfig) -> str | None:
-    """What forbids this cut, in two words; None where it can be."""
+    """Return two words on why a group cannot render the clip; None if it can."""
     geometry = work.geometry
     match find_indivisible(parallel, geometry, work.shape):
         case "heads":
@@ -44,7 +44,7 @@ def refusal(work: Work, parallel: ParallelConfig) -> str | None:
 
 
 def size_table(work: Work) -> str:
-    """One model and size: a line for each degree, by ulysses and by ring."""
+    """Return the table of one model and size: a line per degree, for ulysses and for ring."""
     head = (
         "degree",
         "PFLOP",
@@ -71,7 +71,7 @@ def _size_cells(work: Work, degree: int) -> tuple[str, ...]:
 def _cut_cells(
     work: Work, cut: ParallelConfig, links: tuple[Interconnect | None, ...]
 ) -> tuple[str, ...]:
-    """What it sends, from which bandwidth on it gains, and how much on each interconnect; None is one without delay."""
+    """Return bytes, break-even bandwidth and speed-ups; the interconnect None has no delay."""
     if cut.degree == 1:
         return tuple(NOTHING for _ in range(2 + len(links)))
     if reason := refusal(work, cut):
@@ -88,7 +88,7 @@ def _cut_cells(
 
 
 def few_steps_table() -> str:
-    """The best speed-up of a distilled model's clip, by size and degree."""
+    """Return the best speed-up of a distilled model by size and degree."""
     degrees = (2, 4, 8)
     lines: list[tuple[str, ...]] = []
     for name, full in SIZES.items():
@@ -103,7 +103,7 @@ def few_steps_table() -> str:
 
 
 def public_table() -> str:
-    """What others measured beside what is predicted of it."""
+    """Return public figures beside their predictions."""
     head = (
         "figure", "taken to be", "public", "predicted", "of denoising alone", "a group's step", "",
     )  # fmt: skip
@@ -119,25 +119,28 @@ def _public_cells(figure: PublicFigure) -> tuple[str, ...]:
     predicted = single.total_s / group.total_s
     is_near = abs(predicted / figure.speed_up - 1) <= AGREEMENT
     lost_s = (single.total_s / figure.speed_up - group.total_s) / work.num_inference_steps
+    guidance = f"{'with' if work.method == 'cfg' else 'without'} CFG"
+    step_ms = 1000 * group.denoise_s / work.num_inference_steps
     return (
         figure.setup,
-        f"{work.shape}, {work.num_inference_steps} steps, {'with' if work.method == 'cfg' else 'without'} CFG",
+        f"{work.shape}, {work.num_inference_steps} steps, {guidance}",
         f"{figure.speed_up:g}",
         f"{predicted:.2f}",
         f"{single.denoise_s / group.denoise_s:.2f}",
-        f"{1000 * group.denoise_s / work.num_inference_steps:.0f} ms, and {1000 * lost_s:.0f} ms not predicted",
+        f"{step_ms:.0f} ms, and {1000 * lost_s:.0f} ms not predicted",
         "; ".join(filter(None, ("agrees" if is_near else "**does not agree**", figure.remark))),
     )
 
 
 def csv_text() -> str:
-    """A line for each size and each cut of it by ulysses or by ring that can be."""
+    """Return a line for each size and each possible group by ulysses or by ring."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
         [
-            "size", "num_frames", "height", "width", "ulysses", "ring", "step_operations", "step_sent_bytes",
-            "break_even_bytes_per_s", *(f"speed_up, {link.name}" for link in INTERCONNECTS), "speed_up, at best",
+            "size", "num_frames", "height", "width", "ulysses", "ring",
+            "step_operations", "step_sent_bytes", "break_even_bytes_per_s",
+            *(f"speed_up, {link.name}" for link in INTERCONNECTS), "speed_up, at best",
         ]
     )  # fmt: skip
     for name, work in SIZES.items():

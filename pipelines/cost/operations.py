@@ -1,13 +1,15 @@
-"""What one forward of a video transformer computes and sends on each rank of a group: counts, no times. Without torch.
+"""Operations and bytes of one forward on each rank of a group: counts, no times. Without torch.
 
-Decides the counts alone; how long they take is decided in `prediction`. `tests/pipelines/cost/test_cost.py` holds
-them against counted operations and bytes of the real classes. Left out: what is done once for a forward and not in each
-layer (patches, the projection of text, timestep and output), which is under 0.3 % of what a rank of a published model
-computes at any size in docs/measurements/parallel-cost.md; everything that is no matrix product (norms, modulations, rotary
-embeddings, softmax, the formula of guidance); the image tokens of image-to-video; and the timestep that Wan 2.2 5B has
-for each token (about 1 % of its operations).
+`prediction` turns counts into times. `tests/pipelines/cost/test_cost.py` holds the counts against
+counted operations and bytes of the real classes.
 
-Sequence parallelism cuts the video's tokens. Weights are whole on every rank, and so is text.
+Left out are: work done once per forward and not in each layer (patches, the projection of text,
+timestep and output), under 0.3 % of the work of a rank of a published model at any size in
+docs/measurements/parallel-cost.md; all work that is not a matrix product (norms, modulations,
+rotary embeddings, softmax, the formula of guidance); the image tokens of image-to-video; and the
+timestep that Wan 2.2 5B has for each token (about 1 % of its operations).
+
+Context parallelism cuts the video tokens. Each rank holds all weights and the whole text.
 """
 
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
 OUTPUT_CHANNELS = {
     "wan": 64,
     "ltx": 128,
-}  # of a token, behind the last projection; Wan 2.2 5B alone has 192
+}  # per token after the last projection; only Wan 2.2 5B differs (192)
 ATTENTION_GUIDES: tuple[GuidanceMethod, ...] = ("nag", "cfg+nag", "vsf", "nasa")
 
 
@@ -29,10 +31,11 @@ class Forward:
     """One call of the transformer.
 
     Args:
-        num_rows: of its batch.
-        num_guided_rows: of these, how many attend to the negative prompt too.
-        dtype_bytes: of one number in the hidden states.
-        output_channels: of a token in the output; None takes those of the family's published models.
+        num_rows: rows of its batch.
+        num_guided_rows: rows that also attend to the negative prompt.
+        dtype_bytes: bytes of one number in the hidden states.
+        output_channels: channels of a token in the output; None takes those of the published models
+            of the family.
     """
 
     geometry: ModelGeometry
@@ -43,15 +46,15 @@ class Forward:
     output_channels: int | None = None
 
     def num_local_tokens(self, parallel: ParallelConfig) -> int:
-        """Video tokens of one rank; the degree has to divide them."""
+        """Video tokens of one rank; the degree must divide the tokens."""
         return self.geometry.num_tokens(self.shape) // parallel.degree
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Floating-point operations of one rank in one forward: a multiplication and an addition are two.
+    """Floating-point operations of one rank in one forward; a multiply-add counts two.
 
-    `text` is the keys and values of the prompts in each layer: whole on every rank, so a group computes it many times.
+    `text` is the keys and values of the prompts in each layer: each rank computes all of it.
     """
 
     self_attention: int
@@ -76,9 +79,9 @@ class Exchange:
     """The collectives of one kind in one forward.
 
     Args:
-        num_calls: how often they are called.
-        sent_bytes: what leaves the rank by all of them: a share of an all-to-all stays where it is, an all-gather sends
-            the whole to every other rank.
+        num_calls: number of calls.
+        sent_bytes: bytes that leave the rank by all of them. One share of an all-to-all stays on
+            the rank; an all-gather sends the whole to every other rank.
     """
 
     kind: Literal["all_to_all", "all_gather"]
@@ -89,8 +92,10 @@ class Exchange:
 def forwards_of_step(
     geometry: ModelGeometry, shape: VideoShape, method: GuidanceMethod
 ) -> tuple[Forward, ...]:
-    """The calls of one denoising step. Wan's pipeline calls twice under classifier-free guidance, LTX's once with two
-    rows. A NAG that acts on a part of the steps is taken to act on all.
+    """Return the calls of one denoise step.
+
+    Under classifier-free guidance Wan calls twice, LTX once with two rows. NAG that is active in
+    some steps counts in all.
     """
     num_guided = int(method in ATTENTION_GUIDES)
     guided = Forward(geometry, shape, 1, num_guided)
@@ -102,15 +107,15 @@ def forwards_of_step(
 
 
 def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Operations:
-    """What one rank computes. A matrix product of m x k and k x n counts 2 m k n."""
+    """Count the work of one rank. A matrix product of m x k and k x n counts 2 m k n."""
     geometry, rows = forward.geometry, forward.num_rows
     tokens, width = forward.num_local_tokens(parallel), geometry.width
     # the text of all rows is as long as that of the guided ones, which hold both prompts
     text_rows = rows * (2 if forward.num_guided_rows else 1)
-    # a guided row's queries meet the prompt and the negative prompt, whether in two attentions or in one
+    # the queries of a guided row attend to prompt and negative prompt, in two attentions or in one
     text_attentions = rows + forward.num_guided_rows
     return Operations(
-        # queries and keys, then weights and values; by ulysses all tokens and some heads, by ring the reverse
+        # queries and keys, then weights and values; ulysses: all tokens, some heads; ring: reverse
         self_attention=geometry.num_layers
         * rows
         * 4
@@ -123,7 +128,7 @@ def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Opera
         * tokens
         * geometry.num_text_tokens
         * width,
-        # query, key, value and output of the self-attention; query and output of the cross-attention
+        # query, key, value, output of the self-attention; query and output of the cross-attention
         projections=geometry.num_layers * rows * 12 * tokens * width**2,
         feed_forward=geometry.num_layers * rows * 4 * tokens * width * geometry.ffn_dim,
         text=geometry.num_layers * text_rows * 4 * geometry.num_text_tokens * width**2,
@@ -131,10 +136,12 @@ def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Opera
 
 
 def exchanges(forward: Forward, parallel: ParallelConfig) -> tuple[Exchange, ...]:
-    """What one rank sends. Cross-attention sends nothing, guided or not: each rank has the whole text.
+    """Count the traffic of one rank.
 
-    Source: diffusers 0.42.1, `TemplatedUlyssesAttention`, `TemplatedRingAttention`, `_templated_unified_attention` and
-    `EquipartitionSharder.unshard`.
+    Cross-attention sends nothing, guided or not: each rank holds the whole text.
+
+    Source: diffusers 0.42.1, `TemplatedUlyssesAttention`, `TemplatedRingAttention`,
+    `_templated_unified_attention` and `EquipartitionSharder.unshard`.
     """
     geometry, ulysses, ring = forward.geometry, parallel.ulysses, parallel.ring
     if parallel.degree == 1:
@@ -157,6 +164,6 @@ def exchanges(forward: Forward, parallel: ParallelConfig) -> tuple[Exchange, ...
 
 
 def weight_bytes(geometry: ModelGeometry, dtype_bytes: int = 2) -> int:
-    """Of the matrices in the layers of all transformers: whole on every rank of a group, however large it is."""
+    """Return the bytes of the layer matrices of all transformers; every rank holds them all."""
     of_layer = 8 * geometry.width**2 + 2 * geometry.width * geometry.ffn_dim
     return geometry.num_transformers * geometry.num_layers * of_layer * dtype_bytes

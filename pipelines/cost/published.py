@@ -1,7 +1,7 @@
-"""The published models, the sizes that the cost model is shown for, and what others measured. Loads without torch.
+"""Published models, sizes and speed-ups that the cost model is shown with. Loads without torch.
 
-Source: the `transformer/config.json` and the autoencoder's strides of the models' pages on the hub; for Wan and LTX
-`tests/pipelines/cost/test_cost.py` builds the classes with them.
+Source: the `transformer/config.json` and the autoencoder strides on the hub pages of the models;
+for Wan and LTX `tests/pipelines/cost/test_cost.py` builds the classes with them.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ LTX_2B = ModelGeometry(
 )
 
 
-# with the method and the steps of the models' YAMLs
+# guidance method and steps as in the YAML of each model
 SIZES = {
     "Wan 2.1 1.3B, 480p": Work(WAN_1_3B, VideoShape(81, 480, 832), 25, "cfg+nag"),
     "Wan 2.1 1.3B, 720p": Work(WAN_1_3B, VideoShape(81, 720, 1280), 25, "cfg+nag"),
@@ -70,7 +70,10 @@ SIZES = {
 
 @dataclass(frozen=True)
 class PublicFigure:
-    """What others measured. None of it says all that decides it: sizes and steps are the models' usual ones."""
+    """A speed-up that others measured.
+
+    None of the sources states all settings; sizes and steps are the usual ones of the model.
+    """
 
     setup: str
     speed_up: float
@@ -81,7 +84,8 @@ class PublicFigure:
     remark: str = ""
 
 
-# HunyuanVideo has other layers. These have as many operations: 60 times 24 width^2 + 4 tokens width of each token
+# HunyuanVideo has other layers; these have as many operations: per token 60 times
+# 24 width^2 + 4 tokens width
 HUNYUAN_STAND_IN = ModelGeometry(
     family="wan",
     num_layers=60,

@@ -1,11 +1,11 @@
-"""docs/measurements/parallel-cost: the page, the CSV and the plot of what groups cost."""
+"""The page, the CSV and the plot of docs/measurements/parallel-cost."""
 
 import csv
 import io
 from pathlib import Path
 
-from benchmarks.parallel_cost.__main__ import report_text
 from benchmarks.parallel_cost.plot import draw_speed_ups
+from benchmarks.parallel_cost.report import report_text
 from benchmarks.parallel_cost.tables import csv_text, refusal, size_table
 from pipelines.cost.published import SIZES
 from pipelines.parallel_config import ParallelConfig

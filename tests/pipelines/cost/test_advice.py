@@ -1,4 +1,4 @@
-"""What is said of a group, and to whom."""
+"""The advice on groups of devices under a plan."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ LONG = SIZES["Wan 2.1 14B, 720p"]
 SHORT = replace(SIZES["LTX 0.9.5, 480p"], shape=VideoShape(9, 64, 64), num_inference_steps=2)
 
 
-def test_a_group_is_told_what_it_sends_and_from_which_bandwidth_on_it_gains() -> None:
+def test_the_advice_on_a_group_shows_its_traffic_and_break_even_bandwidth() -> None:
     (line,) = advise("spring", LONG, ParallelConfig(ulysses=4))
     break_even = break_even_bytes_per_s(LONG, ParallelConfig(ulysses=4), H100)
     assert break_even is not None
@@ -24,7 +24,7 @@ def test_a_group_is_told_what_it_sends_and_from_which_bandwidth_on_it_gains() ->
     assert "28.1 GB of weights" in line
 
 
-def test_a_long_clip_on_one_device_is_told_of_the_degrees_that_can_share_it() -> None:
+def test_the_advice_on_a_long_clip_names_the_degrees_that_divide_it() -> None:
     (line,) = advise("spring", LONG, ONE_DEVICE)
     assert line.startswith("spring: 17 minutes a clip on one device; ")
     assert "N is 2, 4, 5 or 8 (8: at best 5.7 x)" in line
@@ -35,7 +35,7 @@ def test_degrees_divide_both_heads_and_tokens() -> None:
     assert ulysses_degrees(SIZES["LTX 0.9.5, 480p"]) == [2]  # 4,290 tokens
 
 
-def test_a_long_clip_that_no_degree_can_share_is_told_nothing() -> None:
+def test_a_long_clip_that_no_degree_divides_gets_no_advice() -> None:
     heads = replace(LONG.geometry, num_heads=41)
     assert advise("spring", replace(LONG, geometry=heads), ONE_DEVICE) == []
 
@@ -44,11 +44,11 @@ def test_a_clip_of_seconds_on_one_device_needs_no_advice() -> None:
     assert advise("spring", SIZES["LTX 0.9.5, 720p"], ONE_DEVICE) == []
 
 
-def test_of_a_clip_that_is_mostly_launches_nothing_is_predicted() -> None:
+def test_a_clip_that_is_mostly_launches_gets_no_prediction() -> None:
     assert advise("spring", SHORT, ParallelConfig(2)) == []
 
 
-def test_a_group_that_gains_at_no_bandwidth_is_told_so() -> None:
+def test_the_advice_says_that_a_group_gains_at_no_bandwidth() -> None:
     many_steps = replace(SHORT, num_inference_steps=1000)
     (line,) = advise(
         "spring", replace(many_steps, shape=VideoShape(17, 128, 192)), ParallelConfig(2)

@@ -1,4 +1,4 @@
-"""The counts of the cost model against those of the real classes, at full size on the meta device."""
+"""The counts of the cost model against the real classes, at full size on the meta device."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def test_operations_of_the_layers_collectives_and_bytes_are_counted_exactly(
     [
         (WAN_1_3B, P480, ONE_DEVICE),
         (WAN_14B, P720, ParallelConfig(8)),
-        (LTX_2B, P480, ParallelConfig(ring=6)),  # fewer tokens on a rank than in any other case
+        (LTX_2B, P480, ParallelConfig(ring=6)),  # the fewest tokens on a rank
     ],
 )
 def test_at_full_size_less_than_three_thousandths_of_the_operations_are_left_out(

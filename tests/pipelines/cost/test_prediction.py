@@ -1,4 +1,4 @@
-"""What follows from the counts: times, speed-ups, the bandwidth from which on a group is faster than one device."""
+"""Predictions from the counts: times, speed-ups, break-even bandwidths."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def link(bytes_per_s: float) -> Interconnect:
     return Interconnect("made up", bytes_per_s, START_S)
 
 
-def test_the_speed_of_a_device_is_what_the_published_seconds_of_a_step_come_to() -> None:
+def test_the_speed_of_a_device_follows_from_the_published_seconds_of_a_step() -> None:
     image_to_video = replace(
         WAN_14B, num_text_tokens=512 + 257
     )  # image tokens have keys and values as text has

@@ -1,4 +1,4 @@
-"""What the judge says of clips that are deliberately wrong, and how far it sees a shape move."""
+"""The judge on clips that are broken on purpose, and its measure of movement."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def verdicts(kind: str, count: int = 12) -> list[tuple[ShapesClip, bool, str | N
     return found
 
 
-def test_a_clip_that_is_not_spoilt_is_the_true_clip() -> None:
+def test_a_clip_that_is_not_broken_is_the_true_clip() -> None:
     clip, frames = draw_broken(TRUE, 0)
     assert np.array_equal(frames, render_uint8([clip])[0].permute(1, 2, 3, 0).numpy())
     assert all(is_clean for _, is_clean, _ in verdicts(TRUE))
@@ -27,14 +27,14 @@ def test_a_clip_that_is_not_spoilt_is_the_true_clip() -> None:
 @pytest.mark.parametrize(
     "kind", ["grey", "black", "noise", "half transparent", "wrong size", "jumping"]
 )
-def test_the_judge_sees_what_is_plainly_wrong(kind: str) -> None:
+def test_the_judge_sees_plain_faults(kind: str) -> None:
     assert not any(is_clean for _, is_clean, _ in verdicts(kind))
 
 
 @pytest.mark.parametrize(
     "kind", ["ghost of a second shape", "uneven colour", "between two colours"]
 )
-def test_the_judge_sees_most_of_what_may_be_faint(kind: str) -> None:
+def test_the_judge_sees_most_faint_faults(kind: str) -> None:
     assert sum(is_clean for _, is_clean, _ in verdicts(kind, 20)) <= 8
 
 
@@ -58,5 +58,5 @@ def test_the_judge_measures_how_far_a_shape_moves(motion: str) -> None:
     assert moved == pytest.approx([axis * (NUM_FRAMES - 1) for axis in MOTIONS[motion]], abs=0.3)
 
 
-def test_where_there_is_no_shape_no_displacement_is_claimed() -> None:
+def test_a_clip_without_a_shape_has_no_displacement() -> None:
     assert judge(np.full((17, 64, 64, 3), 127, dtype=np.uint8)).moved_px is None

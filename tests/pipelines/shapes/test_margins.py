@@ -1,4 +1,4 @@
-"""The limits of the Shapes models: their clips pass with room to spare, and every spoilt one is refused."""
+"""The frame checks of the Shapes models: good clips pass with a margin, broken ones are refused."""
 
 import pytest
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.models
 
 
 @pytest.mark.parametrize("name", MODEL_NAMES)
-def test_good_clips_keep_their_distance_and_spoilt_ones_are_refused(name: str) -> None:
+def test_good_clips_keep_their_distance_and_broken_ones_are_refused(name: str) -> None:
     path = model_paths()[name]
     config = load_model_config(path)
     family = load_model(config, inspect_model(config, path), 1)
@@ -27,9 +27,7 @@ def test_good_clips_keep_their_distance_and_spoilt_ones_are_refused(name: str) -
         assert limits.frozen is not None
         assert limits.grain is not None
         assert found.contrast > 10 * limits.flat
-        assert found.motion > 5 * limits.frozen, (
-            clip.request.prompt
-        )  # also of those that stand still
+        assert found.motion > 5 * limits.frozen, clip.request.prompt  # still clips too
         assert found.grain < limits.grain / 5
     lines = table(limits, good, spoil(family, good[-1]))
     assert [line.split(" | ")[-1].rstrip(" |") for line in lines[5:]] == [

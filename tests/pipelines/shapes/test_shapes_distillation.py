@@ -1,4 +1,4 @@
-"""What distillation rests on: the sampler's own trajectories, and the member of the world that a clip is taken for."""
+"""The basis of distillation: trajectories of the sampler, and the nearest member of the world."""
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_a_trajectory_in_training_ends_where_the_pipeline_ends(name: str, num_st
 
 
 def members_of_noise(num_channels: int = 8) -> torch.Tensor:
-    """Stands in for latents: each member of the world has its own place."""
+    """Return stand-ins for latents: each member of the world has its own place."""
     return torch.randn(
         len(all_clips()), num_channels, 1, 2, 2, generator=torch.Generator().manual_seed(1)
     )
@@ -88,14 +88,14 @@ def index_of(**attributes: str) -> int:
     )
 
 
-def test_a_clip_is_taken_for_the_member_it_is_nearest_to() -> None:
+def test_a_clip_snaps_to_its_nearest_member() -> None:
     latents = members_of_noise()
     rows = torch.tensor([0, 17, 4000])
     nearest = Snap(latents)(latents[rows] + 0.01, [all_clips()[0]] * 3, [""] * 3)
     assert nearest.tolist() == rows.tolist()
 
 
-def test_what_a_caption_names_is_never_overruled() -> None:
+def test_a_named_attribute_is_never_changed() -> None:
     latents = members_of_noise()
     blue, red = index_of(colour="blue", shape="circle"), index_of(colour="red", shape="circle")
     clip = all_clips()[red]

@@ -1,6 +1,6 @@
-"""The Shapes models as they are shipped: ordinary diffusers folders that answer prompts, and negative ones under NAG.
+"""The packaged Shapes models: diffusers folders that follow prompts, and negative ones under NAG.
 
-A few clips from fixed seeds; `python -m pipelines.shapes.evaluation.evaluate` measures over thousands.
+A few clips from fixed seeds; `pipelines.shapes.evaluation.evaluate` measures over thousands.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ FOLLOWED = {
     "shapes-wan": 0.9,
     "shapes-ltx": 0.85,
 }  # docs/explanation/shapes.md measures both over more clips
-SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as both models' YAMLs say
+SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as in the YAMLs of both models
 
 
 def num_bytes(folder: Path) -> int:
@@ -92,7 +92,9 @@ def test_a_negative_prompt_removes_what_it_names(name: str, pipeline: Any) -> No
     assert share(followed(tasks, guided)) >= share(followed(tasks, plain)) - 0.05
 
 
-def test_what_the_negative_prompt_does_not_name_stays_possible(name: str, pipeline: Any) -> None:
+def test_values_that_the_negative_prompt_does_not_name_stay_possible(
+    name: str, pipeline: Any
+) -> None:
     tasks = [Task({"colour": "red"}, "a red circle", seed) for seed in range(20)]
     guided = list(render(pipeline, tasks, SAMPLING, ("blue", CONFIGS[name].nag)))
     assert share([verdict.colour == "red" for verdict in guided]) >= 0.9

@@ -107,7 +107,7 @@ def test_the_judge_calls_no_broken_clip_clean(name: str, shape: str) -> None:
     assert not judge(np.ascontiguousarray(BREAKAGES[name](frames_of(clip)))).is_clean
 
 
-def test_a_caption_names_what_it_names_and_leaves_the_rest_open() -> None:
+def test_a_caption_names_some_attributes_and_leaves_the_rest_open() -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = clips(400)
     captions = [caption(clip, generator) for clip in drawn]
@@ -117,7 +117,7 @@ def test_a_caption_names_what_it_names_and_leaves_the_rest_open() -> None:
     assert 0.02 < sum(not text for text in captions) / len(captions) < 0.25
 
 
-def test_what_a_caption_names_is_true() -> None:
+def test_a_named_attribute_is_true() -> None:
     generator = torch.Generator().manual_seed(0)
     for clip in clips(200):
         words = caption(clip, generator).lower().replace(",", "").split()
