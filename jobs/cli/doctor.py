@@ -1,11 +1,21 @@
-"""Looks at one machine and says what a run would miss."""
+"""`nagfarm doctor`: check this machine and print what a run would miss."""
 
+import argparse
 import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from jobs.cli.command import (
+    EXIT_OK,
+    EXIT_REFUSED,
+    Command,
+    ConfigOptions,
+    Context,
+    add_models_argument,
+)
 from jobs.config import RunConfig
 from jobs.errors import JobError
 from jobs.manifest.model_catalog import ModelCatalog
@@ -18,12 +28,36 @@ RAY_STATUS_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
+class DoctorOptions(ConfigOptions):
+    """The options of `nagfarm doctor`."""
+
+    output: str | None
+    models: Path | None
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--output", metavar="URI", help="also check that clips can be written there"
+        )
+        add_models_argument(parser)
+        super().add_arguments(parser)
+
+
+@dataclass(frozen=True)
 class Check:
-    """One finding. `is_ok` is None for what is worth knowing and stops nobody."""
+    """One finding. `is_ok` is None if it is worth knowing and does not prevent a run."""
 
     name: str
     is_ok: bool | None
     message: str
+
+
+def run(options: DoctorOptions, context: Context) -> int:
+    checks = run_checks(options.config(), ModelCatalog(options.models), options.output)
+    for check in checks:
+        mark = {True: "ok  ", False: "FAIL", None: "note"}[check.is_ok]
+        context.say(f"{mark}  {check.name}: {check.message}")
+    return EXIT_OK if all(check.is_ok is not False for check in checks) else EXIT_REFUSED
 
 
 def run_checks(config: RunConfig, catalog: ModelCatalog, output: str | None) -> list[Check]:
@@ -39,13 +73,8 @@ def _packages() -> list[Check]:
             f"{name} {importlib.metadata.version(name)}" for name in VERSIONED_PACKAGES
         )
     except importlib.metadata.PackageNotFoundError as error:
-        return [
-            Check(
-                "packages",
-                is_ok=False,
-                message=f"{error.name} is not installed; pip install nagfarm",
-            )
-        ]
+        message = f"{error.name} is not installed; pip install nagfarm"
+        return [Check("packages", is_ok=False, message=message)]
     return [Check("packages", is_ok=True, message=found)]
 
 
@@ -71,20 +100,16 @@ def _devices() -> Check:
         return Check(
             "GPUs",
             is_ok=None,
-            message="none; only models that run on a CPU (shapes-*) are of use here",
+            message="none; only the models that run on a CPU (shapes-*) work here",
         )
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Check("GPUs", is_ok=True, message=", ".join(names))
 
 
 def _ray() -> Check:
-    """Asks Ray's own command, which does not start a cluster of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "ray.scripts.scripts",
-        "status",
-    ]  # `ray` itself need not be on the PATH
+    """Ask Ray's own command: unlike `ray.init`, it does not start a cluster."""
+    # `ray` itself may be missing from the PATH
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]
     try:
         finished = subprocess.run(
             command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False
@@ -95,7 +120,7 @@ def _ray() -> Check:
         return Check(
             "Ray",
             is_ok=None,
-            message="no cluster is running; render starts one of its own on this machine",
+            message="no cluster is running; render starts one on this machine",
         )
     return Check("Ray", is_ok=True, message="a cluster is running")
 
@@ -119,3 +144,19 @@ def _store(config: RunConfig, output: str) -> Check:
     except JobError as error:
         return Check("store", is_ok=False, message=str(error))
     return Check("store", is_ok=True, message=f"{output} can be written, read and listed")
+
+
+COMMAND = Command(
+    name="doctor",
+    summary="check Ray, ffmpeg, GPUs, weights and the store, and print what is missing",
+    epilog="""\
+examples:
+  nagfarm doctor
+  nagfarm doctor --output s3://renders/spring       also write, read and list there
+
+Prints a line for each check: ok; note, for a limit of this machine such as no GPU; FAIL, with the
+remedy. Exits with 2 if a check fails.
+""",
+    options=DoctorOptions,
+    run=run,
+)

@@ -1,6 +1,6 @@
 """What a run would do: every row checked, every clip counted, before anything is rendered. Loads without torch."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,9 +8,6 @@ from jobs.manifest.manifest import Manifest
 from jobs.types import ClipSpec
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GuidanceMethod, VideoShape
-
-MAX_PRINTED_GROUPS = 20
-_TEXT_COLUMNS = ("model", "size", "devices")  # the others are numbers
 
 
 class _Kind(NamedTuple):
@@ -127,56 +124,6 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         _committed=committed,
         _quarantined=quarantined,
     )
-
-
-def render_plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
-    """The plan as plain text for a terminal: the counts, a table by what takes equally long, and lines of advice.
-
-    Devices have a column where some clip is for a group of them.
-    """
-    repeats = (
-        f" ({counted(plan.num_rows, 'row')}, {counted(plan.num_repeats, 'repeat')})"
-        if plan.num_repeats
-        else ""
-    )
-    lines = [
-        f"{plan.name}: {counted(plan.num_clips, 'clip')}{repeats}",
-        f"  done {plan.num_done:,}, in quarantine {plan.num_quarantined:,}, to render {plan.num_pending:,}",
-        "",
-    ]
-    columns = ["model", "size", "devices", "frames", "steps", "clips", "to render"]
-    if all(group.parallel.degree == 1 for group in plan.groups):
-        columns.remove("devices")
-    table = [{column: column for column in columns}, *map(_cells, plan.groups[:MAX_PRINTED_GROUPS])]
-    widths = {column: max(len(row[column]) for row in table) for column in columns}
-    for row in table:
-        cells = [
-            row[column].ljust(widths[column])
-            if column in _TEXT_COLUMNS
-            else row[column].rjust(widths[column])
-            for column in columns
-        ]
-        lines.append("  " + "  ".join(cells))
-    if len(plan.groups) > MAX_PRINTED_GROUPS:
-        lines.append(f"  and {len(plan.groups) - MAX_PRINTED_GROUPS:,} more kinds of clip")
-    lines += [f"  {line}" for line in advice]
-    return "\n".join(lines)
-
-
-def _cells(group: PlanGroup) -> dict[str, str]:
-    return {
-        "model": group.model,
-        "size": f"{group.shape.width}x{group.shape.height}",
-        "devices": str(group.parallel),
-        "frames": f"{group.shape.num_frames}",
-        "steps": f"{group.num_inference_steps}",
-        "clips": f"{group.num_clips:,}",
-        "to render": f"{group.num_pending:,}",
-    }
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _order(kind: _Kind) -> tuple[object, ...]:

@@ -24,7 +24,7 @@ from jobs.run.failure_ledger import FailureLedger
 from jobs.run.progress import RunProgress
 from jobs.store.store import Store
 from jobs.worker.provenance import installed_versions
-from jobs.worker.setup import DiffusersLoader, ModelLoader, WorkerSetup
+from jobs.worker.setup import ModelLoader, WorkerSetup
 
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
 
@@ -68,7 +68,7 @@ class Run:
     store: Store
     config: RunConfig
     console: Console
-    loader: ModelLoader = field(default_factory=DiffusersLoader)
+    loader: ModelLoader
     _dispatcher: Dispatcher | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
     _status: RunStatus | None = field(default=None, init=False)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs.cli.main import EXIT_REFUSED, main
+from jobs.cli.command import EXIT_REFUSED
+from jobs.cli.main import main
 from jobs.config import RunConfig, StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.records.commit import (

@@ -10,7 +10,7 @@ import statistics
 from datetime import datetime
 from pathlib import Path
 
-from jobs.cli.main import EXIT_QUARANTINE
+from jobs.cli.command import EXIT_QUARANTINE
 from jobs.records.commit import committed_ids, read_record
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_mix import MIX, inject_mix, poison_for

@@ -7,7 +7,7 @@ import os
 import signal
 
 from infra.local.faulty_proxy import Faults
-from jobs.cli.main import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 from tests.chaos.harness.faults import (
     disturb_store,
     drain_nodes,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from jobs.cli.main import EXIT_QUARANTINE
+from jobs.cli.command import EXIT_QUARANTINE
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_mix import MIX, inject_mix, poison_for
 from tests.chaos.harness.report import as_numbers, put_between_markers, write_numbers

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.s3_server import LocalS3
-from jobs.cli.main import EXIT_OK, EXIT_REFUSED, main
+from jobs.cli.command import EXIT_OK, EXIT_REFUSED
+from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.output_status import (
-    duration,
-    last_word,
-    newest_run,
-    output_lines,
-    plain,
-    read_output_status,
-)
+from jobs.cli.output_status import newest_run, read_output_status
+from jobs.cli.status import run_state_text, status_lines
+from jobs.cli.wording import duration, printable, table_lines
 from jobs.config import StoreConfig
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import lease_key, record_key
@@ -63,43 +58,45 @@ def store(tmp_path: Path) -> Store:
 
 
 def shown(store: Store, now: float) -> str:
-    return "\n".join(output_lines(read_output_status(store), now))
+    return "\n".join(status_lines(read_output_status(store), now))
 
 
-# the last word
+# the state of a run
+
+IS_DEAD = "the driver is dead or cannot reach the store; render resumes the run"
 
 
 @pytest.mark.parametrize(
     ("lease", "after_s", "expected"),
     [
-        (lease_of(), 5, "rendering, last word 5 s ago"),
-        (lease_of(renewed_s=AT_S + 590), 600, "last word is 10 min old, although its driver is alive"),
-        (lease_of(), 720, "no word for 12 min: the driver is dead or cut off; render goes on from here"),
-        (lease_of(renewed_s=AT_S + 120), 720, "no word for 10 min: the driver is dead"),
-        (lease_of("other", AT_S + 300), 310, "last heard of, 5 min ago; another driver has taken this output since"),
-        (lease_of(renewed_s=AT_S + 100, is_released=True), 110, "its driver ended 10 s ago without a last word"),
-        (None, 30, "rendering, last word 30 s ago"),
-        (None, 7200, "no word for 2 h: the driver is dead or cut off"),
+        (lease_of(), 5, "rendering, last heartbeat 5 s ago"),
+        (lease_of(renewed_s=AT_S + 590), 600, "last status 10 min ago, although its driver is"),
+        (lease_of(), 720, f"last heartbeat 12 min ago: {IS_DEAD}"),
+        (lease_of(renewed_s=AT_S + 120), 720, "last heartbeat 10 min ago: the driver is dead"),
+        (lease_of("other", AT_S + 300), 310, "heartbeat, 5 min ago; another driver has taken this"),
+        (lease_of(renewed_s=AT_S + 100, is_released=True), 110, "ended 10 s ago without a final"),
+        (None, 30, "rendering, last heartbeat 30 s ago"),
+        (None, 7200, "last heartbeat 2 h ago: the driver is dead"),
     ],
-)  # fmt: skip
+)
 def test_a_run_at_work_is_believed_as_long_as_its_lease_lasts(
     lease: LeaseRecord | None, after_s: float, expected: str
 ) -> None:
-    assert expected in last_word(status_of(), lease, AT_S + after_s)
+    assert expected in run_state_text(status_of(), lease, AT_S + after_s)
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
 def test_a_run_that_said_its_end_is_never_called_dead(state: RunState) -> None:
     assert (
-        last_word(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3)
+        run_state_text(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3)
         == f"{state} 3 days ago"
     )
 
 
 def test_a_driver_whose_clock_is_ahead_spoke_just_now() -> None:
     assert (
-        last_word(status_of(at_s=AT_S + 40), lease_of(renewed_s=AT_S + 40), AT_S)
-        == "rendering, last word 0 s ago"
+        run_state_text(status_of(at_s=AT_S + 40), lease_of(renewed_s=AT_S + 40), AT_S)
+        == "rendering, last heartbeat 0 s ago"
     )
 
 
@@ -117,11 +114,11 @@ def test_durations_are_in_the_largest_unit_that_they_fill(seconds: float, text: 
 def test_an_output_without_any_run_is_described(store: Store) -> None:
     assert shown(store, AT_S).splitlines() == [
         store.uri,
-        "  committed  0 clips",
-        "  given up   0 clips",
-        "  failures   0 attempts",
-        "  lease      nobody's",
-        "  run        none so far",
+        "  committed    0 clips",
+        "  quarantined  0 clips",
+        "  failures     0 attempts",
+        "  lease        free",
+        "  run          none so far",
     ]
 
 
@@ -131,14 +128,17 @@ def test_a_run_at_work_is_shown_with_its_rate_and_what_is_in_flight(store: Store
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
     store.put(record_key(CLIP_ID), record_of(store, b"mp4", CLIP_ID).to_json(), "text/plain")
     lines = shown(store, AT_S + 10).splitlines()
-    assert lines[1] == "  committed  1 clip"
-    assert lines[4].startswith(f"  lease      run {RUN_ID} on ")
+    assert lines[1] == "  committed    1 clip"
+    assert lines[4].startswith(f"  lease        run {RUN_ID} on ")
     assert lines[4].endswith("; renewed 10 s ago")
     assert lines[5:] == [
-        f"  run        {RUN_ID}: rendering, last word 10 s ago",
-        "  planned    2,000 clips, 10 of them done before; since: 20 committed, 1 given up, 3 attempts failed",
-        "  workers    2, 1 lost so far",
-        "  rate       120 clips an hour, about 2 h left, after 10 min",
+        f"  run          {RUN_ID}: rendering, last heartbeat 10 s ago",
+        (
+            "  planned      2,000 clips, 10 of them done before; "
+            "since: 20 committed, 1 quarantined, 3 attempts failed"
+        ),
+        "  workers      2, 1 lost so far",
+        "  rate         120 clips an hour, about 2 h left, after 10 min",
         "",
         "in flight:",
         "  clip       id                                worker     at                    for",
@@ -151,10 +151,10 @@ def test_of_a_dead_run_nothing_is_promised(store: Store) -> None:
     write_status(store, status_of())
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
     text = shown(store, AT_S + 720)
-    assert "no word for 12 min" in text
-    assert "in flight when last heard of:" in text
+    assert "last heartbeat 12 min ago" in text
+    assert "in flight at the last heartbeat:" in text
     assert " left" not in text
-    assert "lease      free, over since 2026-01-31T12:01:00.000Z; last run" in text
+    assert "lease        free, expired at 2026-01-31T12:01:00.000Z; last held by run" in text
 
 
 def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(
@@ -169,8 +169,8 @@ def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(
         )
     write_quarantine(store, quarantine_of(f"{6:032x}"))
     lines = shown(store, AT_S).splitlines()
-    assert lines[2] == f"  given up   1 clip; nagfarm retry {store.uri} lifts that"
-    assert lines[3] == "  failures   7 attempts"
+    assert lines[2] == f"  quarantined  1 clip; nagfarm retry {store.uri} lifts that"
+    assert lines[3] == "  failures     7 attempts"
     assert lines[-6] == "last failures, of 7:"
     assert [line.rpartition(" ")[2] for line in lines[-5:]] == ["6", "5", "4", "3", "2"]
     assert lines[-5].endswith(f"{6:032x}  memory: OutOfMemoryError: reason 6")
@@ -178,7 +178,7 @@ def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(
 
 def test_a_run_that_has_not_spoken_yet_is_named(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
-    assert f"run        {RUN_ID}, which has not said yet how it goes" in shown(store, AT_S)
+    assert f"run          {RUN_ID}, without a status so far" in shown(store, AT_S)
 
 
 def test_what_cannot_be_read_does_not_hide_the_rest(store: Store) -> None:
@@ -187,7 +187,7 @@ def test_what_cannot_be_read_does_not_hide_the_rest(store: Store) -> None:
     store.put(lease_key(3), b"[]", "text/plain")
     store.put(f"failures/{CLIP_ID}/run-1.json", b"{}", "text/plain")
     text = shown(store, AT_S)
-    assert "committed  0 clips" in text
+    assert "committed    0 clips" in text
     for part in (
         "status.json: is no JSON",
         "0000000003.json: is a JSON list",
@@ -217,4 +217,14 @@ def test_what_strangers_wrote_moves_no_cursor(store: Store) -> None:
     text = shown(store, AT_S)
     assert "red?[31m?clip" in text
     assert "\x1b" not in text
-    assert plain("Kreis 円 🎈") == "Kreis 円 🎈"
+    assert printable("Kreis 円 🎈") == "Kreis 円 🎈"
+
+
+def test_a_table_is_neither_cut_nor_wrapped_and_takes_markup_literally() -> None:
+    name = "x" * 500
+    lines = table_lines(("clip", "n"), [(name, "1"), ("[red]y[/red]", "12")], numbers=("n",))
+    assert lines == [
+        f"clip{' ' * 496}   n",
+        f"{name}   1",
+        f"[red]y[/red]{' ' * 488}  12",
+    ]

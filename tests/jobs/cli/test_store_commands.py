@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.main import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED, main
-from jobs.cli.store_commands import age_s
+from jobs.cli.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
+from jobs.cli.gc import age_s
+from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
 from jobs.records.commit import (
@@ -72,7 +73,7 @@ def let_age(tmp_path: Path, key: str, age_s: float = 2 * DAY_S) -> None:
 def test_status_of_an_output_without_any_run(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "run        none so far" in called(capsys, "status", store.uri)
+    assert "run          none so far" in called(capsys, "status", store.uri)
     assert not list(store.keys("")), "looking leaves nothing behind"
 
 
@@ -89,7 +90,9 @@ def test_status_as_json_is_what_the_run_wrote(
 def test_status_as_json_without_a_run_is_refused(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no run has said yet" in called(capsys, "status", store.uri, "--json", code=EXIT_REFUSED)
+    assert "no run has written a status" in called(
+        capsys, "status", store.uri, "--json", code=EXIT_REFUSED
+    )
 
 
 @pytest.mark.parametrize("command", ["status", "retry", "gc"])
@@ -117,7 +120,7 @@ def test_retry_lifts_all_and_says_what_and_what_comes_next(
             f"  {clip_id}  spring-{clip_id[-2:]}: failed on 3 workers; the last was OutOfMemoryError: out of"
             in text
         )
-    assert "lifted 3 clips of 3; the next render of their manifest takes them up" in text
+    assert "lifted 3 clips of 3; the next render of their manifest tries them" in text
     assert not quarantined_ids(quarantined)
     assert len(list(quarantined.keys("failures/"))) == 3, "the failures stay"
 
@@ -140,7 +143,7 @@ def test_a_dry_retry_changes_nothing(
 
 @pytest.mark.parametrize(
     ("clip_id", "message"),
-    [("f" * 32, "is not given up in file:"), ("spring-01", "is no clip's id; expected 32")],
+    [("f" * 32, "is not quarantined in file:"), ("spring-01", "expected a clip's id of 32")],
 )
 def test_retry_of_a_clip_that_is_not_given_up_is_refused_and_lifts_nothing(
     clip_id: str, message: str, quarantined: Store, capsys: pytest.CaptureFixture[str]
@@ -153,7 +156,7 @@ def test_retry_says_that_a_run_under_way_does_not_see_it(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Lease.take(quarantined, RUN_ID, 60)
-    assert "a run is under way, which made its plan before" in called(
+    assert "a run is under way, and its plan is older than this" in called(
         capsys, "retry", quarantined.uri
     )
 
@@ -169,7 +172,7 @@ def test_quarantine_that_cannot_be_read_is_lifted_too(
 def test_nothing_given_up_is_nothing_to_lift(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "no clip is given up" in called(capsys, "retry", store.uri)
+    assert "no clip is quarantined" in called(capsys, "retry", store.uri)
 
 
 # gc
@@ -304,7 +307,7 @@ def test_gc_and_retry_work_on_s3(
     assert not store.exists(loser.key)
     assert read_quarantine(store, IDS[1]).name == "spring-01"
     called(capsys, "retry", store.uri)
-    assert "given up   0 clips" in called(capsys, "status", store.uri)
+    assert "quarantined  0 clips" in called(capsys, "status", store.uri)
 
 
 @pytest.mark.parametrize(
@@ -319,4 +322,4 @@ def test_what_is_no_age_is_refused(
     text: str, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = called(capsys, "gc", store.uri, f"--older-than={text}", code=EXIT_REFUSED)
-    assert "is no age; expected a number and s, m, h or d" in message
+    assert "--older-than: expected a number and s, m, h or d" in message

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import open_manifest
-from jobs.plan.plan import PlanGroup, make_plan, render_plan_text
+from jobs.plan.plan import PlanGroup, make_plan
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import VideoShape
 from tests.fakes.catalog import FakeCatalog
@@ -61,20 +61,6 @@ def test_the_last_row_is_checked_before_anything_runs(write: Write, catalog: Fak
         make_plan(open_manifest(path, catalog, model="tiny"), set(), set())
 
 
-def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
-    manifest = open_manifest(rows, catalog, model="tiny")
-    plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
-    assert render_plan_text(plan) == (
-        "night: 4 clips (5 rows, 1 repeat)\n"
-        "  done 1, in quarantine 0, to render 3\n"
-        "\n"
-        "  model   size   frames  steps  clips  to render\n"
-        "  coarse  96x64      17      8      1          1\n"
-        "  tiny    64x64      17      4      1          1\n"
-        "  tiny    64x64      17      8      2          1"
-    )
-
-
 GROUPED = [
     {"prompt": "a"},
     {"prompt": "b", "parallel": {"ulysses": 2, "ring": 2, "across_hosts": True}},
@@ -99,38 +85,6 @@ def test_clips_for_other_devices_are_other_groups_of_the_plan(
         PlanGroup("tiny", VideoShape(17, 64, 64), 8, 1, 1, ParallelConfig(2, 2, across_hosts=True)),
         PlanGroup("tiny", VideoShape(17, 64, 64), 8, 2, 2, ParallelConfig(4)),
     )
-
-
-def test_devices_have_a_column_where_some_clip_is_for_a_group(
-    grouped: Path, catalog: FakeCatalog
-) -> None:
-    printed = render_plan_text(
-        make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
-    )
-    assert printed.splitlines()[3:] == [
-        "  model  size   devices                          frames  steps  clips  to render",
-        "  tiny   64x64  ulysses 4                            13      8      1          1",
-        "  tiny   64x64  one device                           17      8      1          1",
-        "  tiny   64x64  ulysses 2 x ring 2 across hosts      17      8      1          1",
-        "  tiny   64x64  ulysses 4                            17      8      2          2",
-    ]
-
-
-def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None:
-    plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
-    assert (
-        render_plan_text(plan, ["take two", "or one"])
-        == f"{render_plan_text(plan)}\n  take two\n  or one"
-    )
-
-
-def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
-    text = "name: a\nmodel: tiny\naxes: {prompt: [p], num_inference_steps: {range: [1, 31]}}"
-    printed = render_plan_text(
-        make_plan(open_manifest(write("a.yaml", text), catalog), set(), set())
-    )
-    assert printed.endswith("\n  and 10 more kinds of clip")
-    assert printed.count("\n") == 24
 
 
 MEASURE = """

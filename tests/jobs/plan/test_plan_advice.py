@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.main import EXIT_OK, main
+from jobs.cli.command import EXIT_OK
+from jobs.cli.main import main
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.advice import MAX_ADVICE, advise_on_plan
 from jobs.plan.plan import Plan, make_plan

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.main import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, main
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
+from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, quarantined_ids, read_failures, read_quarantine
 from jobs.store.store import Store, open_store
@@ -88,7 +89,7 @@ def test_a_failing_clip_ends_in_quarantine_with_its_traceback_and_can_be_tried_a
     assert "FakeError" in failure.traceback
 
     assert render(path, out) == EXIT_QUARANTINE
-    assert "given up: 1 clip;" in capsys.readouterr().out
+    assert "quarantined: 1 clip;" in capsys.readouterr().out
     assert len(read_failures(opened(out), clip_id)) == 1
 
     assert render(path, out, "--retry-quarantined") == EXIT_QUARANTINE
@@ -101,7 +102,7 @@ def test_a_plan_of_half_a_run_resumes_with_the_other_half(
     assert render(write(tmp_path, ROWS[:2]), tmp_path / "out") == EXIT_OK
     capsys.readouterr()
     assert render(write(tmp_path, ROWS), tmp_path / "out") == EXIT_OK
-    assert "done 2, in quarantine 0, to render 1" in capsys.readouterr().out
+    assert "done 2, quarantined 0, to render 1" in capsys.readouterr().out
 
 
 @pytest.mark.models

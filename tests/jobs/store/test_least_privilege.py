@@ -18,7 +18,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from infra.local.s3_server import REGION, Identity, LocalS3
-from jobs.cli.main import EXIT_REFUSED, main
+from jobs.cli.command import EXIT_REFUSED
+from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError
 from jobs.records.commit import (

@@ -1,0 +1,191 @@
+"""`nagfarm bench`: measure guidance on the Shapes models, rendered through the farm."""
+
+import argparse
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jobs.bench.design.options import (
+    ATTRIBUTES,
+    CASES,
+    METHODS,
+    QUICK,
+    QUICK_METHODS,
+    QUICK_SLICES,
+    SLICE_NAMES,
+    STANDARD,
+    BenchKind,
+    BenchOptions,
+)
+from jobs.cli.command import (
+    EXIT_OK,
+    EXIT_QUARANTINE,
+    Command,
+    ConfigOptions,
+    Context,
+    add_models_argument,
+)
+from jobs.cli.job import open_job
+from jobs.cli.render import RenderOptions, add_retry_argument, render
+from jobs.errors import RefusedError
+
+LISTS = {
+    "model": "the Shapes models to measure; all of them if left out",
+    "method": f"guidance methods out of {', '.join(METHODS)}",
+    "steps": "numbers of denoise steps; the first is that of the main table",
+    "attribute": f"the attributes that prompts negate, out of {', '.join(ATTRIBUTES)}",
+    "case": f"kinds of prompt, out of {', '.join(CASES)}",
+    "slice": f"the parameters to sweep, out of {', '.join(SLICE_NAMES)}",
+}
+COUNTS = {
+    "clips": "clips per attribute, case and method (negatives) or per setting (parameters)",
+    "curve-clips": "clips per attribute and method at the other numbers of steps",
+}
+
+
+@dataclass(frozen=True)
+class BenchArguments(ConfigOptions):
+    """The arguments of `nagfarm bench`; `bench_options` checks them."""
+
+    kind: BenchKind
+    report: Path
+    output: str | None
+    models: Path | None
+    model: str | None
+    method: str | None
+    steps: str | None
+    attribute: str | None
+    case: str | None
+    slice: str | None
+    clips: int | None
+    curve_clips: int | None
+    processes: int
+    quick: bool
+    report_only: bool
+    retry_quarantined: bool
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "kind", choices=sorted(STANDARD), metavar="BENCHMARK", help="negatives or parameters"
+        )
+        parser.add_argument(
+            "--report",
+            type=Path,
+            default=Path("bench-report"),
+            metavar="FOLDER",
+            help="the folder for the report",
+        )
+        parser.add_argument(
+            "--output", metavar="URI", help="the output for the clips; FOLDER/clips if left out"
+        )
+        for name, text in LISTS.items():
+            parser.add_argument(f"--{name}", metavar="LIST", help=text)
+        for name, text in COUNTS.items():
+            parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+        parser.add_argument(
+            "--processes",
+            type=int,
+            default=os.cpu_count() or 1,
+            metavar="N",
+            help="the number of processes that judge clips",
+        )
+        parser.add_argument(
+            "--quick", action="store_true", help="render a handful of clips of the first model"
+        )
+        parser.add_argument(
+            "--report-only",
+            action="store_true",
+            help="render nothing; judge and report the clips that are in the output",
+        )
+        add_retry_argument(parser)
+        add_models_argument(parser)
+        super().add_arguments(parser)
+
+    def bench_options(self) -> BenchOptions:
+        """Return the checked options of the benchmark. Raises RefusedError if a word is unknown."""
+        sizes = QUICK if self.quick else STANDARD[self.kind]
+        if self.clips is not None:
+            sizes = replace(sizes, clips=self.clips)
+        if self.curve_clips is not None:
+            sizes = replace(sizes, curve_clips=self.curve_clips)
+        return BenchOptions(
+            kind=self.kind,
+            report=self.report,
+            sizes=sizes,
+            models=_words(self.model),
+            methods=_words(self.method) or (QUICK_METHODS if self.quick else METHODS),
+            steps=_numbers(self.steps),
+            attributes=_words(self.attribute) or ATTRIBUTES,
+            cases=_words(self.case) or CASES,
+            slices=_words(self.slice) or (QUICK_SLICES if self.quick else SLICE_NAMES),
+            is_quick=self.quick,
+            processes=self.processes,
+        )
+
+    def render_options(self, manifest: Path, models: Path | None) -> RenderOptions:
+        """Return the options of the run that renders the benchmark's clips."""
+        return RenderOptions(
+            manifest=manifest,
+            output=self.output or (self.report / "clips").resolve().as_uri(),
+            model=None,
+            models=models,
+            profile=self.profile,
+            settings=self.settings,
+            retry_quarantined=self.retry_quarantined,
+            takeover=False,
+        )
+
+
+def run(arguments: BenchArguments, context: Context) -> int:
+    """Render a benchmark's clips as `render` does, then judge and report the committed ones."""
+    options = arguments.bench_options()
+
+    from jobs.bench.command import describe, prepare, report
+
+    bench = prepare(options, arguments.models)
+    context.say(describe(bench))
+    render_options = arguments.render_options(bench.manifest, bench.models_folder)
+    code = EXIT_OK if arguments.report_only else render(render_options, context)
+    if code not in (EXIT_OK, EXIT_QUARANTINE):
+        return code
+    job = open_job(render_options)
+    report(bench, job.manifest, job.store, job.config.encoding, context.console)
+    context.say(f"the report is {options.report / options.kind}.md")
+    return code
+
+
+def _words(text: str | None) -> tuple[str, ...]:
+    """Return the words of a comma-separated list in their order, without repeats."""
+    return tuple(dict.fromkeys(word.strip() for word in (text or "").split(",") if word.strip()))
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(word) for word in _words(text)))
+    except ValueError as error:
+        raise RefusedError(
+            f"--steps: expected whole numbers separated by commas, got {text!r}"
+        ) from error
+
+
+COMMAND = Command(
+    name="bench",
+    summary="measure negative prompts: render through the farm, judge, and report",
+    epilog="""\
+benchmarks:
+  negatives   compares methods: suppression, fidelity, clean, distance, diversity, motion, cost
+  parameters  shows the effect of each parameter as heat maps
+
+examples:
+  nagfarm bench negatives --quick                        a few clips of one model, as a trial
+  nagfarm bench negatives --model shapes-wan --steps 25  one model at 25 steps
+  nagfarm bench negatives                                all Shapes models: many hours on two cores
+  nagfarm bench parameters --slice scale-alpha,range
+
+A LIST is separated by commas. Run an interrupted benchmark again to resume it; --report-only judges
+and reports the clips rendered so far.
+""",
+    options=BenchArguments,
+    run=run,
+)

@@ -1,0 +1,148 @@
+"""The pattern of a command: arguments, typed options, and the function that runs them.
+
+A module of this folder that is named like a command holds one `COMMAND`. Options that several
+commands share are defined here, once.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from rich.console import Console
+
+from jobs.config import RunConfig, load_config
+from jobs.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from jobs.worker.setup import ModelLoader
+
+EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a command.
+
+    Args:
+        console: the terminal or pipe that gets the output.
+        loader: loads the models of the workers.
+    """
+
+    console: Console
+    loader: "ModelLoader | None" = None
+
+    def say(self, text: str) -> None:
+        """Print plain text: names and messages from users are neither markup nor wrapped."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one command. Each field is named like the argument that sets it."""
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments of these options to the command's parser."""
+
+    @classmethod
+    def read(cls, namespace: argparse.Namespace) -> Self:
+        """Make the options from parsed arguments; lists become tuples."""
+        values = {field.name: getattr(namespace, field.name) for field in fields(cls)}
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class ConfigOptions(Options):
+    """The options of a command that reads the run's settings."""
+
+    profile: Path | None
+    settings: tuple[str, ...]
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--profile",
+            type=Path,
+            metavar="FILE",
+            help="a YAML of run settings; wins over configs/base.yaml",
+        )
+        parser.add_argument(
+            "settings",
+            nargs="*",
+            metavar="key=value",
+            help="run settings, such as workers.count=2 or store.endpoint_url=...; win over FILE",
+        )
+
+    def config(self) -> RunConfig:
+        """Return the run's settings. Raises ConfigError if a key or value is wrong."""
+        return load_config(self.profile, list(self.settings))
+
+
+@dataclass(frozen=True)
+class OutputOptions(ConfigOptions):
+    """The options of a command that looks after one output."""
+
+    uri: str
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "uri",
+            metavar="URI",
+            help="the output of a run: s3://bucket/prefix or file:///folder",
+        )
+        super().add_arguments(parser)
+
+    def store(self) -> Store:
+        return open_store(self.uri, self.config().store)
+
+
+def add_models_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of model YAMLs, besides those that come with nagfarm",
+    )
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+@dataclass(frozen=True)
+class Command(Generic[OptionsT]):
+    """One command of `nagfarm`.
+
+    Args:
+        name: the word on the command line.
+        summary: one line for `nagfarm --help`.
+        epilog: the text below the arguments: concepts and examples.
+        options: the class that adds the arguments and holds their values.
+        run: the function that does the work and returns the exit code.
+    """
+
+    name: str
+    summary: str
+    epilog: str
+    options: type[OptionsT]
+    run: Callable[[OptionsT, Context], int]
+
+    def add_to(self, commands: Any) -> None:
+        """Add a parser for this command.
+
+        Args:
+            commands: the return value of argparse's `add_subparsers`.
+        """
+        parser: argparse.ArgumentParser = commands.add_parser(
+            self.name,
+            help=self.summary,
+            description=self.summary,
+            epilog=self.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.options.add_arguments(parser)
+
+    def __call__(self, namespace: argparse.Namespace, context: Context) -> int:
+        return self.run(self.options.read(namespace), context)

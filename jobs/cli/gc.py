@@ -1,0 +1,163 @@
+"""`nagfarm gc`: find objects in an output that nothing needs, and remove them on request."""
+
+import argparse
+import re
+import secrets
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.wording import counted, megabytes
+from jobs.errors import LeaseLostError, RefusedError, StoppedError, StoreError
+from jobs.records.garbage import (
+    REASONS,
+    Garbage,
+    find_garbage,
+    remove_folders,
+    remove_garbage,
+)
+from jobs.records.keys import KeyKind
+from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease_record import refuse_if_leased
+from jobs.store.store import Store
+from jobs.worker.spool import Spool, old_spools, spool_root
+
+AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_KEYS = 20  # of each kind of garbage, in the list
+
+
+@dataclass(frozen=True)
+class GcOptions(OutputOptions):
+    """The options of `nagfarm gc`."""
+
+    delete: bool
+    older_than: str
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--delete", action="store_true", help="remove the garbage; without this, only list it"
+        )
+        parser.add_argument(
+            "--older-than",
+            default="24h",
+            metavar="AGE",
+            help="spare younger objects: a number and s, m, h or d (default 24h)",
+        )
+
+
+def run(options: GcOptions, context: Context) -> int:
+    """List garbage and, with --delete, remove it.
+
+    Raises:
+        LeaseHeldError: a driver is at work on this output.
+        StoppedError: the store or another driver stopped the removal.
+    """
+    older_than_s, now = age_s(options.older_than), time.time()
+    config = options.config()
+    store = options.store()
+    refuse_if_leased(store, now)
+    garbage = find_garbage(store, now - older_than_s)
+    root = spool_root(config.workers.spool_folder)
+    own = Spool(root, store.uri).folder
+    spools = [folder for folder in old_spools(root, older_than_s, now) if folder.parent == own]
+    if not garbage and not spools:
+        context.say(f"nothing to remove in {store.uri}")
+        return EXIT_OK
+    for line in garbage_lines(garbage, spools):
+        context.say(line)
+    if not options.delete:
+        context.say("nothing was removed; --delete removes it")
+        return EXIT_OK
+    for line in _remove(store, config.store.lease_s, garbage, spools, now - older_than_s):
+        context.say(line)
+    return EXIT_OK
+
+
+def _remove(
+    store: Store, lease_s: float, garbage: list[Garbage], spools: list[Path], written_before: float
+) -> list[str]:
+    """Remove garbage while holding the lease, and return the report."""
+    with LeaseKeeper(Lease.take(store, new_gc_id(), lease_s)) as keeper:
+
+        def stop_if_lost() -> None:
+            if keeper.lost is not None:
+                raise LeaseLostError(keeper.lost)
+
+        try:
+            removed = remove_garbage(store, garbage, written_before, stop_if_lost)
+        except (LeaseLostError, StoreError) as error:
+            raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
+        from_disk = remove_folders(spools)
+    objects, size = counted(removed.num_removed, "object"), megabytes(removed.num_bytes)
+    spared = (
+        f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
+    )
+    lines = [f"removed {objects}, {size}{spared}"]
+    if spools:
+        clips, size = counted(from_disk.num_removed, "clip"), megabytes(from_disk.num_bytes)
+        lines.append(f"removed {clips} from the spool, {size}")
+    return lines
+
+
+def garbage_lines(garbage: list[Garbage], spools: list[Path]) -> list[str]:
+    """Return, for each kind of garbage, its amount and the first few keys."""
+    lines: list[str] = []
+    kinds: Counter[KeyKind] = Counter(one.kind for one in garbage)
+    for kind, count in kinds.items():
+        of_kind = [one for one in garbage if one.kind == kind]
+        size = megabytes(sum(one.stored.num_bytes for one in of_kind))
+        lines.append(f"{REASONS[kind]}: {count:,}, {size}")
+        lines += _first([one.stored.key for one in of_kind])
+    if spools:
+        lines.append(f"clips in this machine's spool that no driver has fetched: {len(spools):,}")
+        lines += _first([str(folder) for folder in spools])
+    return lines
+
+
+def _first(names: list[str]) -> list[str]:
+    more = [f"  and {len(names) - MAX_KEYS:,} more"] if len(names) > MAX_KEYS else []
+    return [*(f"  {name}" for name in names[:MAX_KEYS]), *more]
+
+
+def age_s(text: str) -> float:
+    """Return an age such as 24h in seconds. Raises RefusedError if it is malformed."""
+    found = AGE.fullmatch(text)
+    if found is None:
+        raise RefusedError(
+            f"--older-than: expected a number and s, m, h or d, such as 24h, got {text!r}"
+        )
+    return float(found[1]) * UNITS_S[found[2]]
+
+
+def new_gc_id() -> str:
+    return f"gc-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+COMMAND = Command(
+    name="gc",
+    summary="find objects in an output that nothing needs, and remove them on request",
+    epilog="""\
+examples:
+  nagfarm gc s3://renders/spring                    list the garbage
+  nagfarm gc s3://renders/spring --delete
+  nagfarm gc s3://renders/spring --older-than 7d --delete
+
+Garbage is:
+  MP4s that no record names, left by a crash or by a worker that committed second
+  latents kept for inspection, once their clip is committed
+  the quarantine of committed clips
+  leftovers of a check of the store
+  clips in this machine's spool of the output that no driver has fetched
+
+The MP4 of a committed clip is never garbage. Nothing is removed without --delete, nor while a
+driver is at work on the output. While this command removes, it holds the output's lease, so that
+no driver can start.
+""",
+    options=GcOptions,
+    run=run,
+)

@@ -1,0 +1,112 @@
+"""A manifest, opened: settings, models, store, plan, and everything refused before a run.
+
+`plan`, `render` and `bench` share these options and this work. Loads without torch.
+"""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.cli.command import ConfigOptions, add_models_argument
+from jobs.config import RunConfig
+from jobs.errors import ManifestError
+from jobs.manifest.manifest import Manifest, open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
+from jobs.plan.plan import Plan, make_plan
+from jobs.records.commit import committed_ids, quarantined_ids
+from jobs.store.store import Store, open_store, read_object
+from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
+
+MANIFEST_HELP = """\
+a manifest (.yaml with axes; .jsonl or .csv with one clip a row):
+
+  name: spring
+  model: shapes-wan
+  output: s3://renders/spring
+  defaults: {num_inference_steps: 8}
+  axes:
+    prompt: [a circle moving right, a square moving up]
+    negative_prompt: ["", red]
+    seed: {range: [0, 4]}
+    guidance: [{method: nag, nag_alpha: 0.5}, {method: cfg, guidance_scale: 5}]
+  combine: prompt * negative_prompt * seed * guidance
+
+guidance is a mapping: method (none, cfg, nag, vsf, nasa or cfg+nag), guidance_scale (for cfg and
+cfg+nag), nag_scale, nag_tau, nag_alpha, nag_start, nag_end, nag_norm, vsf_scale, vsf_bias and
+nasa_scale. In CSV each of them is a column.
+
+parallel: {ulysses: 2, ring: 2} renders a clip on a group of 4 devices of one machine, or of several
+with across_hosts: true. It replaces the parallel of the defaults or of the model as a whole;
+parallel: {} is one device. In CSV ulysses, ring and across_hosts are columns. The attention heads
+must be a multiple of ulysses, the video tokens a multiple of ulysses times ring; an error names the
+nearest size that fits. Two rows that differ in parallel alone are one clip.
+"""
+
+
+@dataclass(frozen=True)
+class ManifestOptions(ConfigOptions):
+    """The options of a command that takes a manifest."""
+
+    manifest: Path
+    output: str | None
+    model: str | None
+    models: Path | None
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="see below")
+        parser.add_argument(
+            "--output",
+            metavar="URI",
+            help="s3://bucket/prefix or file:///folder; wins over the manifest",
+        )
+        parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
+        add_models_argument(parser)
+        super().add_arguments(parser)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked manifest with all that a run of it needs."""
+
+    config: RunConfig
+    catalog: ModelCatalog
+    manifest: Manifest
+    store: Store
+    plan: Plan
+
+
+def open_job(options: ManifestOptions) -> Job:
+    """Check everything that can be refused before a run, in the order that costs least.
+
+    Raises:
+        JobError, PipelineError, NagError: a row, setting, model or output is refused.
+    """
+    config = options.config()
+    catalog = ModelCatalog(options.models)
+    manifest = open_manifest(
+        options.manifest,
+        catalog,
+        lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
+        output=options.output,
+        model=options.model,
+    )
+    if manifest.output is None:
+        raise ManifestError(
+            f"{options.manifest}: no output; give --output or, in a YAML manifest, output:"
+        )
+    store = open_store(manifest.output, config.store)
+    make_plan(manifest, (), ())  # every row is checked before the first request to the store
+    plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    check_backends(plan, catalog)
+    return Job(config, catalog, manifest, store, plan)
+
+
+def check_backends(plan: Plan, catalog: ModelCatalog) -> None:
+    """Refuse an attention backend of diffusers that some pending clip cannot use on its group."""
+    backend = os.environ.get(BACKEND_VARIABLE)
+    for spec in plan.pending() if backend is not None else ():
+        is_biased = is_text_biased(catalog.get(spec.model.name).config.family, spec.request)
+        check_backend(spec.parallel, backend, has_text_bias=is_biased)

@@ -1,0 +1,89 @@
+"""`nagfarm plan`: check a manifest and print what a run would render."""
+
+import os
+from collections.abc import Sequence
+
+from jobs.cli.command import EXIT_OK, Command, Context
+from jobs.cli.job import MANIFEST_HELP, Job, ManifestOptions, open_job
+from jobs.cli.wording import counted, table_lines
+from jobs.plan.advice import advise_on_plan
+from jobs.plan.plan import Plan, PlanGroup
+from jobs.plan.worker_kinds import check_places, pending_kinds
+
+MAX_PRINTED_GROUPS = 20
+NUMBERS = ("frames", "steps", "clips", "to render")
+
+
+def run(options: ManifestOptions, context: Context) -> int:
+    job = open_job(options)
+    has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(job.plan))
+    if has_groups and os.environ.get("RAY_ADDRESS"):
+        _check_against_cluster(job)
+    context.say(plan_text(job.plan, advise_on_plan(job.plan, job.catalog)))
+    context.say(f"  output {job.store.uri}")
+    return EXIT_OK
+
+
+def _check_against_cluster(job: Job) -> None:
+    from jobs.cluster.connection import cluster_machines, connect, disconnect
+
+    try:
+        connect()
+        check_places(job.plan, job.catalog, job.config.workers, cluster_machines())
+    finally:
+        disconnect()
+
+
+def plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
+    """Return a plan as plain text: the counts, a table of clips that take equally long, and advice.
+
+    The table has a column for devices if some clip needs a group of them.
+    """
+    rows, repeats = counted(plan.num_rows, "row"), counted(plan.num_repeats, "repeat")
+    counts = (
+        f"done {plan.num_done:,}, quarantined {plan.num_quarantined:,}, "
+        f"to render {plan.num_pending:,}"
+    )
+    lines = [
+        f"{plan.name}: {counted(plan.num_clips, 'clip')}"
+        + (f" ({rows}, {repeats})" if plan.num_repeats else ""),
+        f"  {counts}",
+        "",
+    ]
+    has_groups = any(group.parallel.degree > 1 for group in plan.groups)
+    headers = ("model", "size", *(("devices",) if has_groups else ()), *NUMBERS)
+    table = [_cells(group, has_groups=has_groups) for group in plan.groups[:MAX_PRINTED_GROUPS]]
+    lines += [f"  {line}" for line in table_lines(headers, table, NUMBERS)]
+    if len(plan.groups) > MAX_PRINTED_GROUPS:
+        lines.append(f"  and {len(plan.groups) - MAX_PRINTED_GROUPS:,} more kinds of clip")
+    lines += [f"  {line}" for line in advice]
+    return "\n".join(lines)
+
+
+def _cells(group: PlanGroup, *, has_groups: bool) -> tuple[str, ...]:
+    return (
+        group.model,
+        f"{group.shape.width}x{group.shape.height}",
+        *((str(group.parallel),) if has_groups else ()),
+        f"{group.shape.num_frames}",
+        f"{group.num_inference_steps}",
+        f"{group.num_clips:,}",
+        f"{group.num_pending:,}",
+    )
+
+
+COMMAND = Command(
+    name="plan",
+    summary="check a manifest and print what a run would render; renders nothing",
+    epilog=f"""\
+examples:
+  nagfarm plan spring.yaml
+  nagfarm plan prompts.csv --model shapes-wan --output file:///tmp/spring
+
+Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
+groups of devices are also checked against the machines of that cluster.
+
+{MANIFEST_HELP}""",
+    options=ManifestOptions,
+    run=run,
+)

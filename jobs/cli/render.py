@@ -1,0 +1,185 @@
+"""`nagfarm render`: render the clips of a manifest that are not in the output yet."""
+
+import argparse
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
+from jobs.cli.job import MANIFEST_HELP, Job, ManifestOptions, check_backends, open_job
+from jobs.cli.plan import plan_text
+from jobs.cli.wording import counted
+from jobs.errors import JobError, RefusedError, StoppedError
+from jobs.plan.plan import Plan, make_plan
+from jobs.plan.worker_kinds import check_places
+from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
+from jobs.store.store import Store
+from nag.errors import NagError
+from pipelines.errors import PipelineError
+
+if TYPE_CHECKING:
+    from jobs.run.run import RunSummary
+
+
+@dataclass(frozen=True)
+class RenderOptions(ManifestOptions):
+    """The options of `nagfarm render`."""
+
+    retry_quarantined: bool
+    takeover: bool
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        add_retry_argument(parser)
+        parser.add_argument(
+            "--takeover",
+            action="store_true",
+            help="take the output from a dead driver before its lease expires",
+        )
+
+
+def add_retry_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retry-quarantined",
+        action="store_true",
+        help="also render the clips of the manifest that are quarantined",
+    )
+
+
+def render(options: RenderOptions, context: Context) -> int:
+    """Render what is pending, and return the exit code.
+
+    Raises:
+        RefusedError: refused before anything ran, as by `open_job`.
+        StoppedError: the run began and could not go on.
+    """
+    job = open_job(options)
+    if options.retry_quarantined and job.plan.num_quarantined:
+        job = replace(job, plan=make_plan(job.manifest, committed_ids(job.store), ()))
+        check_backends(job.plan, job.catalog)
+    context.say(plan_text(job.plan))
+    if job.plan.num_pending == 0:
+        done = f"{job.plan.num_done:,} of {job.plan.num_clips:,} clips"
+        context.say(f"nothing to render: {done} are already in {job.store.uri}")
+        return _report_quarantine(job.plan.num_quarantined, job.store, context)
+    job.store.check_access()
+    try:
+        summary = _run_job(job, options, context)
+    except (RefusedError, StoppedError):
+        raise
+    except (JobError, PipelineError, NagError) as error:
+        raise StoppedError(str(error)) from error
+    context.say(_summary_text(summary))
+    context.say(f"clips and records are in {job.store.uri}")
+    num_quarantined = job.plan.num_quarantined + summary.num_quarantined
+    return _report_quarantine(num_quarantined, job.store, context)
+
+
+def _run_job(job: Job, options: RenderOptions, context: Context) -> "RunSummary":
+    """Render the job on the cluster while this process holds the lease of the output."""
+    from jobs.cluster.connection import cluster_machines, connect, disconnect
+    from jobs.records.lease import Lease, LeaseKeeper
+    from jobs.run.run import Run, new_run_id
+    from jobs.worker.setup import DiffusersLoader
+
+    run = Run(
+        new_run_id(),
+        job.manifest,
+        job.plan,
+        job.catalog,
+        job.store,
+        job.config,
+        context.console,
+        context.loader or DiffusersLoader(),
+    )
+    lease_s, is_takeover = job.config.store.lease_s, options.takeover
+    try:
+        with (
+            _stop_on_signals(run.request_stop),
+            LeaseKeeper(
+                Lease.take(job.store, run.run_id, lease_s, is_takeover=is_takeover),
+                run.write_status,
+            ) as keeper,
+        ):
+            connect()
+            machines = cluster_machines()
+            check_places(job.plan, job.catalog, job.config.workers, machines)
+            with _stop_on_signals(run.request_stop):  # again: Ray installs its own handlers
+                if options.retry_quarantined:
+                    _lift_quarantine(job.store, job.plan)
+                nodes = counted(len(machines), "node")
+                context.say(f"run {run.run_id} on {nodes}, to {job.store.uri}")
+                return run.render(keeper)
+    finally:
+        disconnect()
+
+
+def _lift_quarantine(store: Store, plan: Plan) -> None:
+    quarantined = quarantined_ids(store)
+    for spec in plan.pending():
+        if spec.clip_id in quarantined:
+            lift_quarantine(store, spec.clip_id)
+
+
+def _summary_text(summary: "RunSummary") -> str:
+    work_s = {stage: time_s for stage, time_s in summary.stage_totals_s.items() if stage != "queue"}
+    total_s = sum(work_s.values())
+    shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())
+    clips = counted(summary.num_committed, "clip")
+    return f"committed {clips} in {summary.wall_s:.1f} s; {shares or 'no work done'}"
+
+
+def _report_quarantine(num_quarantined: int, store: Store, context: Context) -> int:
+    if not num_quarantined:
+        return EXIT_OK
+    context.say(
+        f"quarantined: {counted(num_quarantined, 'clip')}; the reasons are in "
+        f"{store.uri}/quarantine/, and render --retry-quarantined tries again"
+    )
+    return EXIT_QUARANTINE
+
+
+@contextmanager
+def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
+    """Stop the run in bounded time on SIGTERM or Ctrl-C; a second signal ends it at once.
+
+    `ray job stop` and a spot notice send SIGTERM.
+    """
+    asked: list[str] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        reason = f"by {signal.Signals(number).name}; run it again to go on"
+        if asked:
+            raise StoppedError(reason)
+        asked.append(reason)
+        request_stop(reason)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+COMMAND = Command(
+    name="render",
+    summary="render what is missing, with progress; run it again to resume",
+    epilog=f"""\
+examples:
+  nagfarm render spring.yaml
+  nagfarm render spring.yaml workers.count=2 --profile cluster.yaml
+  nagfarm render spring.yaml --retry-quarantined    try clips again that failed repeatedly
+
+A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM
+and Ctrl-C stop a run in bounded time, a second signal at once. One driver at a time writes to an
+output.
+
+{MANIFEST_HELP}""",
+    options=RenderOptions,
+    run=render,
+)

@@ -1,0 +1,170 @@
+"""`nagfarm status`: print how far an output is, the clips in flight and the last failures."""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.output_status import AT_WORK, OutputStatus, is_believed, read_output_status
+from jobs.cli.wording import counted, duration, first_line, printable, table_lines
+from jobs.errors import RefusedError
+from jobs.records.lease_record import LeaseRecord, seconds_of
+from jobs.records.run_status import ClipInFlight, RunStatus
+from jobs.records.schema import FailureRecord
+from jobs.run.in_flight import where
+
+MAX_CLIPS = 20  # in flight, in the table
+
+
+@dataclass(frozen=True)
+class StatusOptions(OutputOptions):
+    """The options of `nagfarm status`."""
+
+    json: bool
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--json",
+            action="store_true",
+            help="print the status.json of the newest run, exactly as it is in the output",
+        )
+
+
+def run(options: StatusOptions, context: Context) -> int:
+    store = options.store()
+    found = read_output_status(store)
+    if not options.json:
+        for line in status_lines(found, time.time()):
+            context.say(line)
+        return EXIT_OK
+    if found.run is None:
+        raise RefusedError(
+            f"no run has written a status to {store.uri} yet; "
+            "nagfarm status without --json shows the rest"
+        )
+    context.say(found.run.to_json().decode().rstrip())
+    return EXIT_OK
+
+
+def status_lines(output: OutputStatus, now: float) -> list[str]:
+    """Return the whole answer as plain text.
+
+    Args:
+        now: seconds since 1970.
+    """
+    remedy = f"; nagfarm retry {output.uri} lifts that" if output.num_quarantined else ""
+    lines = [
+        output.uri,
+        f"  committed    {counted(output.num_committed, 'clip')}",
+        f"  quarantined  {counted(output.num_quarantined, 'clip')}{remedy}",
+        f"  failures     {counted(output.num_failures, 'attempt')}",
+        f"  lease        {lease_text(output.lease, now)}",
+    ]
+    if output.run_id is None:
+        lines.append("  run          none so far")
+    elif output.run is None:
+        lines.append(f"  run          {output.run_id}, without a status so far")
+    else:
+        lines += run_lines(output.run, output.lease, now)
+    if output.last_failures:
+        lines += ["", f"last failures, of {output.num_failures:,}:"]
+        rows = [_failure_row(failure) for failure in output.last_failures]
+        lines += [f"  {line}" for line in table_lines((), rows)]
+    lines += [f"cannot be read: {one}" for one in output.trouble]
+    return [printable(line) for line in lines]
+
+
+def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str]:
+    is_at_work = run.state in AT_WORK and is_believed(run, lease, now)
+    rate = (
+        f"{run.clips_per_hour:,.0f} clips an hour"
+        if run.clips_per_hour is not None
+        else "not known yet"
+    )
+    if is_at_work and run.eta_s is not None:
+        rate += f", about {duration(run.eta_s)} left"
+    before = f"{counted(run.num_clips, 'clip')}, {run.num_done_before:,} of them done before"
+    since = (
+        f"{run.num_committed:,} committed, {run.num_quarantined:,} quarantined, "
+        f"{run.num_failures:,} attempts failed"
+    )
+    lines = [
+        f"  run          {run.run_id}: {run_state_text(run, lease, now)}",
+        f"  planned      {before}; since: {since}",
+        f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
+        f"  rate         {rate}, after {duration(run.elapsed_s)}",
+    ]
+    if run.in_flight:
+        lines += ["", "in flight:" if is_at_work else "in flight at the last heartbeat:"]
+        rows = map(_clip_row, run.in_flight[:MAX_CLIPS])
+        table = table_lines(("clip", "id", "worker", "at", "for"), rows)
+        lines += [f"  {line}" for line in table]
+        if len(run.in_flight) > MAX_CLIPS:
+            lines.append(f"  and {len(run.in_flight) - MAX_CLIPS:,} more")
+    return lines
+
+
+def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str:
+    """Return the state of a run in words: at work, ended, dead, or replaced by another driver."""
+    age_s = now - seconds_of(run.updated_at)
+    age = f"{duration(age_s)} ago"
+    if run.state not in AT_WORK:
+        return f"{run.state} {age}"
+    if is_believed(run, lease, now):
+        if lease is not None and age_s > seconds_of(lease.expires_at) - seconds_of(
+            lease.renewed_at
+        ):
+            return (
+                f"{run.state}, last status {age}, although its driver is alive: "
+                "the clips shown here are stale"
+            )
+        return f"{run.state}, last heartbeat {age}"
+    if lease is not None and lease.run_id != run.run_id:
+        return (
+            f"{run.state} at its last heartbeat, {age}; another driver has taken this output since"
+        )
+    if lease is not None and lease.is_released:
+        ended_s = now - seconds_of(lease.renewed_at)
+        return f"its driver ended {duration(ended_s)} ago without a final status"
+    heard = max(run.updated_at, lease.renewed_at) if lease is not None else run.updated_at
+    return (
+        f"last heartbeat {duration(now - seconds_of(heard))} ago: the driver is dead or cannot "
+        "reach the store; render resumes the run"
+    )
+
+
+def lease_text(lease: LeaseRecord | None, now: float) -> str:
+    if lease is None:
+        return "free"
+    if lease.is_released:
+        return f"free; last held by {lease}"
+    if lease.is_alive(now):
+        return f"{lease}; renewed {duration(now - seconds_of(lease.renewed_at))} ago"
+    return f"free, expired at {lease.expires_at}; last held by {lease}"
+
+
+def _clip_row(clip: ClipInFlight) -> tuple[str, ...]:
+    return clip.name, clip.clip_id, clip.worker, where(clip), duration(clip.running_s)
+
+
+def _failure_row(failure: FailureRecord) -> tuple[str, ...]:
+    reason = f"{failure.failure_class}: {failure.error_type}: {first_line(failure.message)}"
+    return failure.failed_at, failure.name, failure.clip_id, reason
+
+
+COMMAND = Command(
+    name="status",
+    summary="print how far an output is, the clips in flight and the last failures",
+    epilog="""\
+examples:
+  nagfarm status s3://renders/spring
+  nagfarm status s3://renders/spring --json | jq .eta_s
+
+Reads the store alone, so it works from any machine, during a run and after it. A run writes its
+status every twenty seconds; a run without a recent heartbeat is shown as dead or cut off.
+""",
+    options=StatusOptions,
+    run=run,
+)

@@ -1,0 +1,80 @@
+"""Plans as text, as `nagfarm plan` and `render` print them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.cli.plan import plan_text
+from jobs.manifest.manifest import open_manifest
+from jobs.plan.plan import make_plan
+from tests.fakes.catalog import FakeCatalog
+
+Write = Callable[[str, str | bytes], Path]
+
+ROWS = [
+    {"prompt": "a"},
+    {"prompt": "b"},
+    {"prompt": "a"},
+    {"prompt": "c", "num_inference_steps": 4},
+    {"prompt": "c", "model": "coarse", "width": 96},
+]
+
+
+@pytest.fixture
+def rows(write: Write) -> Path:
+    return write("night.jsonl", "\n".join(json.dumps(row) for row in ROWS))
+
+
+def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
+    manifest = open_manifest(rows, catalog, model="tiny")
+    plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
+    assert plan_text(plan) == (
+        "night: 4 clips (5 rows, 1 repeat)\n"
+        "  done 1, quarantined 0, to render 3\n"
+        "\n"
+        "  model   size   frames  steps  clips  to render\n"
+        "  coarse  96x64      17      8      1          1\n"
+        "  tiny    64x64      17      4      1          1\n"
+        "  tiny    64x64      17      8      2          1"
+    )
+
+
+GROUPED = [
+    {"prompt": "a"},
+    {"prompt": "b", "parallel": {"ulysses": 2, "ring": 2, "across_hosts": True}},
+    {"prompt": "c", "parallel": {"ulysses": 4}},
+    {"prompt": "d", "parallel": {"ulysses": 4}},
+    {"prompt": "e", "parallel": {"ulysses": 4}, "num_frames": 13},
+]
+
+
+@pytest.fixture
+def grouped(write: Write) -> Path:
+    return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
+
+
+def test_devices_have_a_column_where_some_clip_is_for_a_group(
+    grouped: Path, catalog: FakeCatalog
+) -> None:
+    printed = plan_text(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
+    assert printed.splitlines()[3:] == [
+        "  model  size   devices                          frames  steps  clips  to render",
+        "  tiny   64x64  ulysses 4                            13      8      1          1",
+        "  tiny   64x64  one device                           17      8      1          1",
+        "  tiny   64x64  ulysses 2 x ring 2 across hosts      17      8      1          1",
+        "  tiny   64x64  ulysses 4                            17      8      2          2",
+    ]
+
+
+def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None:
+    plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
+    assert plan_text(plan, ["take two", "or one"]) == f"{plan_text(plan)}\n  take two\n  or one"
+
+
+def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
+    text = "name: a\nmodel: tiny\naxes: {prompt: [p], num_inference_steps: {range: [1, 31]}}"
+    printed = plan_text(make_plan(open_manifest(write("a.yaml", text), catalog), set(), set()))
+    assert printed.endswith("\n  and 10 more kinds of clip")
+    assert printed.count("\n") == 24
