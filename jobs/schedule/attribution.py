@@ -1,7 +1,7 @@
-"""Whether a machine or a clip is to blame when workers die. Loads without torch.
+"""The attribution of worker losses to nodes. Loads without torch.
 
-Decides that a machine is, once workers of it died, or had to be set aside, with clips that then passed on another one;
-a clip that kills wherever it goes is held against no machine.
+A node is at fault once several of its workers died, or failed clip after clip, with clips that
+then passed on another node. A clip that kills workers on every node counts against none of them.
 """
 
 from collections import defaultdict
@@ -10,30 +10,36 @@ from collections.abc import Set as AbstractSet
 from jobs.schedule.events import Attempt, WorkerId
 
 
-class NodeBlame:
-    """Workers lost by each node since a clip was done there.
+class NodeAttribution:
+    """The workers that each node lost since a clip was last done there.
 
     Args:
-        limit: after so many a node is to be avoided.
+        max_losses: number of lost workers from which a node is cordoned.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lost: defaultdict[str, set[WorkerId]] = defaultdict(set)
+    def __init__(self, max_losses: int) -> None:
+        self._max_losses = max_losses
+        self._losses: defaultdict[str, set[WorkerId]] = defaultdict(set)
 
-    def set_aside(self, worker: WorkerId, nodes: AbstractSet[str]) -> None:
-        """A worker failed clip after clip; one that lies on several machines may have failed for any of them."""
+    def attribute(self, worker: WorkerId, nodes: AbstractSet[str]) -> None:
+        """Count the worker as lost on each of its nodes, since any of them may be at fault."""
         for node in nodes:
-            self._lost[node].add(worker)
+            self._losses[node].add(worker)
 
-    def done(self, attempt: Attempt, nodes: AbstractSet[str]) -> None:
-        """A clip passed on some nodes: others where workers died with it are to blame, and these are not."""
-        for worker, lost_on in attempt.lost:
-            self._lost[lost_on].add(worker)
+    def record_done(self, attempt: Attempt, nodes: AbstractSet[str]) -> None:
+        """Clear the nodes on which a clip passed; attribute its earlier losses to the others."""
+        for worker, node in attempt.losses:
+            self._losses[node].add(worker)
         for node in nodes:
-            self._lost.pop(node, None)
+            self._losses.pop(node, None)
 
-    def to_avoid(self, nodes: AbstractSet[str]) -> frozenset[str]:
-        """Nodes to keep off, as long as one of `nodes`, on which workers are, is not among them."""
-        bad = {node for node, workers in self._lost.items() if len(workers) >= self._limit}
-        return frozenset(bad) if nodes - bad else frozenset()
+    def cordoned(self, nodes: AbstractSet[str]) -> frozenset[str]:
+        """Return the nodes that get no new workers; none if every node of `nodes` is at fault.
+
+        Args:
+            nodes: nodes on which the run's workers are.
+        """
+        faulty = {
+            node for node, workers in self._losses.items() if len(workers) >= self._max_losses
+        }
+        return frozenset(faulty) if nodes - faulty else frozenset()

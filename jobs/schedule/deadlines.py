@@ -1,6 +1,6 @@
-"""When a clip that does not move has stalled: deadlines that are learnt from the clips before it.
+"""The deadlines of a clip's stages and steps, learnt from the clips before it.
 
-Decides from what workers say and from what records measured; no clock is read. Loads without torch.
+Compares the progress in heartbeats with measured durations; reads no clock. Loads without torch.
 """
 
 import statistics
@@ -11,51 +11,61 @@ from jobs.schedule.events import Attempt
 from jobs.types import ClipProgress, Stage, StageTiming
 from pipelines.request import VideoShape
 
-COMPUTING: frozenset[Stage] = frozenset({"text", "denoise", "decode", "encode", "check"})
-TALKING: frozenset[Stage] = frozenset(
+COMPUTE_STAGES: frozenset[Stage] = frozenset({"text", "denoise", "decode", "encode", "check"})
+STORE_STAGES: frozenset[Stage] = frozenset(
     {"lookup", "upload"}
-)  # to the store, whose client has time-outs; a folder has none
-MEMORY = 101  # clips of one kind that a deadline is learnt from
+)  # the S3 client has time-outs of its own, a folder has none
+MAX_SAMPLES = 101  # clips with one timing key from which a deadline is learnt
 
-Kind = tuple[VideoShape, str, bool]
+# Clips with the same shape, guidance method and attention (exact or not) take equally long.
+TimingKey = tuple[VideoShape, str, bool]
+
+
+def timing_key(attempt: Attempt) -> TimingKey:
+    request = attempt.spec.request
+    return request.shape, request.method, attempt.uses_exact_attention
 
 
 class Deadlines:
-    """How long each stage, and each denoise step, of a clip of one kind may take: a multiple of the median of the
-    slowest of each clip.
+    """The longest allowed duration of each stage and of each denoise step.
+
+    A deadline is a multiple of the median, over clips, of the slowest step of each clip.
     """
 
     def __init__(self, policy: StallPolicy) -> None:
         self._policy = policy
-        self._slowest_s: defaultdict[tuple[Kind, Stage], deque[float]] = defaultdict(
-            lambda: deque(maxlen=MEMORY)
+        self._slowest_s: defaultdict[tuple[TimingKey, Stage], deque[float]] = defaultdict(
+            lambda: deque(maxlen=MAX_SAMPLES)
         )
 
     def learn(self, attempt: Attempt, timings: tuple[StageTiming, ...]) -> None:
-        """Takes in what a finished clip measured."""
-        for stage in COMPUTING.intersection(timing.stage for timing in timings):
+        """Add the durations measured in a finished clip."""
+        for stage in COMPUTE_STAGES.intersection(timing.stage for timing in timings):
             slowest_s = max(timing.duration_s for timing in timings if timing.stage == stage)
-            self._slowest_s[kind(attempt), stage].append(slowest_s)
+            self._slowest_s[timing_key(attempt), stage].append(slowest_s)
 
     def limit_s(self, attempt: Attempt, stage: Stage, *, is_first: bool) -> float:
-        """How long a stage, or a step, may take.
+        """Return the longest allowed duration of a stage, or of one of its steps, in seconds.
 
         Args:
-            is_first: the worker has rendered no such clip yet: it may compile, and read its weights from a disk.
+            is_first: True if the worker has not yet rendered a clip with this timing key, so that
+                it may compile and read weights from disk.
         """
-        if stage in TALKING:
+        if stage in STORE_STAGES:
             return self._policy.store_s
-        measured = self._slowest_s.get((kind(attempt), stage))
+        measured = self._slowest_s.get((timing_key(attempt), stage))
         learnt_s = self._policy.factor * statistics.median(measured) if measured else 0.0
-        is_cached = stage == "text"  # most are, which tells nothing of one that is not
+        is_cached = stage == "text"  # most embeddings are cached; their times say nothing of others
         least_s = (
             self._policy.first_s if is_first or is_cached or not measured else self._policy.min_s
         )
         return max(least_s, learnt_s)
 
-    def stall(self, attempt: Attempt, progress: ClipProgress, *, is_first: bool) -> str | None:
-        """What to say of a clip that has stood still for too long; None of one that has not."""
-        if progress.stage not in COMPUTING | TALKING:
+    def stall_message(
+        self, attempt: Attempt, progress: ClipProgress, *, is_first: bool
+    ) -> str | None:
+        """Return the failure message of a stalled clip; None if the clip is within its deadline."""
+        if progress.stage not in COMPUTE_STAGES | STORE_STAGES:
             return None
         limit_s = self.limit_s(attempt, progress.stage, is_first=is_first)
         if progress.age_s <= limit_s:
@@ -68,9 +78,3 @@ class Deadlines:
         return (
             f"no progress in {where} for {progress.age_s:.0f} s, where {limit_s:.0f} s are allowed"
         )
-
-
-def kind(attempt: Attempt) -> Kind:
-    """Clips of one kind take equally long."""
-    request = attempt.spec.request
-    return request.shape, request.method, attempt.uses_exact_attention

@@ -1,6 +1,7 @@
-"""What can happen to a run, and what its schedule can want done: the language between `schedule` and `dispatch`.
+"""The events that a schedule takes in and the commands that it gives out.
 
-Decides nothing. Loads without torch.
+`jobs/cluster/dispatcher.py` makes the events from a Ray cluster and carries out the commands.
+Loads without torch.
 """
 
 from dataclasses import dataclass, field
@@ -9,25 +10,25 @@ from jobs.errors import JobError
 from jobs.schedule.retry import Decision
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 
-WorkerId = int  # in the order in which they were asked for; none is used twice
+WorkerId = int  # counts up from 0 in the order of `StartWorker`; an id is never used again
 
 
 @dataclass(frozen=True)
 class Planned:
-    """The next clip of the plan, as `TakeClip` asked for it; None where there is no other."""
+    """The plan's answer to `TakeClip`: its next clip, or None at the end of the plan."""
 
     spec: ClipSpec | None
 
 
 @dataclass(frozen=True)
 class WorkerReady:
-    """The worker has loaded its model.
+    """A worker has loaded its model.
 
     Args:
-        label: what people call the worker.
-        node: what the cluster calls its machine.
-        spooled: ids of clips that an earlier worker has left on that machine, encoded and not committed.
-        others: the further machines of a worker that lies on several.
+        label: the worker's name in logs and records.
+        node: Ray's id of the worker's node; for a group, the leader's.
+        spooled: ids of encoded clips that an earlier worker left uncommitted on that node's disk.
+        others: further nodes of a group that spans several.
     """
 
     worker: WorkerId
@@ -39,12 +40,13 @@ class WorkerReady:
 
 @dataclass(frozen=True)
 class WorkerNotLoaded:
-    """The worker has not loaded its model.
+    """A worker failed to load its model.
 
     Args:
-        is_final: another attempt would fail in the same way.
-        is_store: the store did not answer, which is no worker's fault.
-        is_charged: it counts towards the end of the run; False where its machine was taken away, or has no room for it.
+        is_final: True if another try would fail in the same way.
+        is_store: True if the store did not answer, so the worker is not at fault.
+        is_charged: True if the failure counts towards the end of the run; False if the node was
+            preempted or has no room for the worker.
     """
 
     worker: WorkerId
@@ -56,7 +58,7 @@ class WorkerNotLoaded:
 
 @dataclass(frozen=True)
 class HeartbeatReceived:
-    """A worker has said what it is at, as it does every few seconds while it computes."""
+    """A worker has reported its progress, as it does every few seconds while it computes."""
 
     worker: WorkerId
     heartbeat: WorkerHeartbeat
@@ -64,7 +66,7 @@ class HeartbeatReceived:
 
 @dataclass(frozen=True)
 class ClipEnded:
-    """A worker has answered for a clip."""
+    """A worker has finished an attempt: the clip is committed, or the attempt failed."""
 
     worker: WorkerId
     outcome: ClipDone | ClipFailed
@@ -72,10 +74,10 @@ class ClipEnded:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """The worker's process is gone, with the clips that it had.
+    """A worker's process is gone, together with the clips that it had in flight.
 
     Args:
-        is_preempted: it was taken away on purpose, which is no clip's fault.
+        is_preempted: True if the node was taken away on purpose, so no clip is at fault.
     """
 
     worker: WorkerId
@@ -85,21 +87,21 @@ class WorkerLost:
 
 @dataclass(frozen=True)
 class NodesDraining:
-    """The cluster will take these machines away: all of them, each time that they are told of."""
+    """The nodes that the cluster is about to remove: always the complete set, not a delta."""
 
     nodes: frozenset[str]
 
 
 @dataclass(frozen=True)
 class StopRequested:
-    """Somebody wants the run to end: what is in flight has `workers.drain_s` to finish."""
+    """A request to end the run; clips in flight have `workers.drain_s` to finish."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Nothing happened but time."""
+    """The passing of time, sent after all other events of a turn of the dispatch loop."""
 
 
 Event = (
@@ -117,23 +119,25 @@ Event = (
 
 @dataclass(frozen=True)
 class StartWorker:
-    """Ask for a worker, which answers `WorkerReady` or `WorkerNotLoaded`.
+    """Start a worker; it answers with `WorkerReady` or `WorkerNotLoaded`.
 
     Args:
-        avoid: nodes that it must not run on.
+        cordoned: nodes on which the worker must not run.
     """
 
     worker: WorkerId
-    avoid: frozenset[str] = frozenset()
+    cordoned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class StopWorker:
-    """End the worker's process, if it lives; it is never heard of again.
+    """End the worker's process if it lives, and drop its later events.
 
     Args:
-        is_lost: it failed; False where it is done with, such as after its share of clips.
-        may_return: what of it is still sound may be used for the next worker; False where all is to be made anew.
+        is_lost: True if the worker failed; False if it is replaced without a fault, such as after
+            its share of clips.
+        may_return: True if sound processes of the worker may serve in the next one; False if all
+            of them must be started anew.
     """
 
     worker: WorkerId
@@ -144,7 +148,7 @@ class StopWorker:
 
 @dataclass(frozen=True)
 class TakeClip:
-    """Answer with the plan's next clip: a worker has room for it."""
+    """Answer with `Planned`, the next clip of the plan: a worker has room for it."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +156,13 @@ class Attempt:
     """One try at one clip.
 
     Args:
-        number: of tries, this one included, those that nobody is blamed for too.
-        failures: the earlier ones that the clip is charged with.
-        uses_exact_attention: to be rendered with the safer setting.
-        node: the machine on whose disk it waits, encoded, for the store.
-        lost: the workers that died with it, and their nodes.
-        num_bystander_losses: ends of workers that it saw without being charged, since another clip was being computed.
-        started_at: when a worker was given it, by the schedule's clock.
+        number: count of tries, from 1, with this one and with those charged to no clip.
+        failures: earlier failures that are charged to the clip.
+        uses_exact_attention: True if the clip is rendered with exact attention.
+        node: node on whose disk the clip waits, encoded, for the store; None if on none.
+        losses: workers that died with the clip, each with one of its nodes.
+        num_bystander_losses: workers that died with the clip while another clip was computed.
+        started_at: moment at which a worker got the attempt, in seconds of the schedule's clock.
     """
 
     spec: ClipSpec
@@ -166,13 +170,13 @@ class Attempt:
     failures: tuple[ClipFailed, ...] = field(default=(), repr=False)
     uses_exact_attention: bool = False
     node: str | None = None
-    lost: tuple[tuple[WorkerId, str], ...] = ()
+    losses: tuple[tuple[WorkerId, str], ...] = ()
     num_bystander_losses: int = 0
     started_at: float = 0.0
 
     @property
     def is_suspect(self) -> bool:
-        """It may be what killed its worker."""
+        """Return True if the clip may have killed a worker, so that it must be tried alone."""
         return bool(self.failures)
 
 
@@ -186,7 +190,7 @@ class StartClip:
 
 @dataclass(frozen=True)
 class ReportFailure:
-    """Write down a failed attempt, and with `Quarantine` that the clip is in quarantine."""
+    """Write the failed attempt to the store and, if the decision is `Quarantine`, that as well."""
 
     failed: ClipFailed
     decision: Decision
@@ -194,7 +198,7 @@ class ReportFailure:
 
 @dataclass(frozen=True)
 class Halt:
-    """End the run: nothing further can come of it."""
+    """End the run with this error; no command follows."""
 
     error: JobError
 

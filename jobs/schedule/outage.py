@@ -1,7 +1,7 @@
-"""How long to wait for a store that takes nothing, and when to give it up. Loads without torch.
+"""The back-off from a store that refuses clips, and the end of a long outage.
 
-Decides by the schedule's clock alone. Trouble begins with a refusal that may pass, and ends when the store is known to
-have answered since.
+Uses the schedule's clock alone. An outage begins with a refusal that may pass, and ends when an
+answer of the store shows that it works again. Loads without torch.
 """
 
 from jobs.config import RetryPolicy
@@ -9,24 +9,24 @@ from jobs.errors import StoreUnavailableError
 
 
 class Outage:
-    """The store's trouble in one run, if there is any."""
+    """The current outage of the store, if there is one."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._since: float | None = None
 
-    def longer(self, back_off_s: float) -> float:
-        """The next wait of one that has waited for so long: twice as long, within limits."""
+    def next_back_off(self, back_off_s: float) -> float:
+        """Return the next back-off: double, clamped to [back_off_s, max_back_off_s]."""
         return min(max(2 * back_off_s, self._policy.back_off_s), self._policy.max_back_off_s)
 
-    def note(self, now: float, message: str) -> StoreUnavailableError | None:
-        """Something was refused once more.
+    def record_refusal(self, now: float, message: str) -> StoreUnavailableError | None:
+        """Record that a clip could not be committed, or a model not be read.
 
         Args:
-            message: by whom, and why: it may be a disk that is full.
+            message: the latest refusal, which may also be a full disk.
 
         Returns:
-            Why the run should end, once that has gone on for too long.
+            The error that ends the run, once the outage has lasted too long; None before.
         """
         if self._since is None:
             self._since = now
@@ -34,16 +34,16 @@ class Outage:
         if outage_s <= self._policy.max_outage_s:
             return None
         return StoreUnavailableError(
-            f"no clip could be committed for {outage_s:.0f} s, the last time because {message}; run it again to go on, "
-            "encoded clips are kept"
+            f"no clip could be committed for {outage_s:.0f} s, last refusal: {message}; "
+            "run the same command again to go on, encoded clips are kept"
         )
 
-    def end_if_before(self, moment: float) -> None:
-        """The store has answered something that was begun at that moment."""
-        if self._since is not None and moment > self._since:
+    def record_answer(self, asked_at: float) -> None:
+        """End the outage if the store answered a request made after the outage began."""
+        if self._since is not None and asked_at > self._since:
             self._since = None
 
-    def shift(self, seconds: float) -> None:
-        """Time passed that counts for nobody."""
+    def exclude_gap(self, gap_s: float) -> None:
+        """Leave `gap_s` seconds out of the outage's duration."""
         if self._since is not None:
-            self._since += seconds
+            self._since += gap_s

@@ -1,6 +1,6 @@
-"""What follows from a clip's failures: again, given up, waiting for the store, or the end of the run. Pure decisions.
+"""The decision that follows from a clip's failures: retry, wait, quarantine, or stop the run.
 
-`schedule` asks, and says where and when the clip is tried again. Loads without torch.
+Pure functions; `clips` says where and when the clip is tried again. Loads without torch.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ class Retry:
     """Try the clip again.
 
     Args:
-        attempt: the number of that try.
-        uses_exact_attention: with the safer setting.
+        attempt: number of the next attempt.
+        uses_exact_attention: True if the clip is to be rendered with exact attention.
     """
 
     attempt: int
@@ -25,7 +25,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class Wait:
-    """Try the clip again when the store may be back; nobody is charged."""
+    """Try the clip again when the store may be back; the clip is not charged."""
 
     attempt: int
 
@@ -48,13 +48,13 @@ Decision = Retry | Wait | Quarantine | Stop
 
 
 def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
-    """What follows from the last of a clip's failures.
+    """Decide about a clip after the last of its failures.
 
-    Only a failure that may pass is tried again, within the budget of its class and on a bounded number of workers. No
-    clip is given up for the store's sake.
+    A clip is retried only after a failure that may pass, within the budget of its class and on a
+    bounded number of workers. No clip is quarantined because the store refused it.
 
     Args:
-        failures: all that the clip is charged with and the one to decide about, at the end.
+        failures: failures charged to the clip; the last one is the one to decide about.
     """
     last = failures[-1]
     if last.failure_class == "store":

@@ -1,4 +1,7 @@
-"""A cluster on which anything may happen, for the schedule's tests: no Ray, no clock, and every command checked."""
+"""A simulated cluster for the schedule's tests: no Ray, no clock, any order of events.
+
+It carries out the schedule's commands and checks each one against its own books.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,27 +10,8 @@ from typing import TypeVar
 
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, WorkerConfig
 from jobs.errors import FailureClass
-from jobs.schedule.events import (
-    Attempt,
-    ClipEnded,
-    Command,
-    Event,
-    Halt,
-    HeartbeatReceived,
-    NodesDraining,
-    Planned,
-    ReportFailure,
-    StartClip,
-    StartWorker,
-    StopRequested,
-    StopWorker,
-    TakeClip,
-    Tick,
-    WorkerId,
-    WorkerLost,
-    WorkerNotLoaded,
-    WorkerReady,
-)
+from jobs.schedule import events as ev
+from jobs.schedule.events import Attempt, Command, Event, StartClip, WorkerId
 from jobs.schedule.retry import Quarantine, Stop, Wait
 from jobs.schedule.schedule import Schedule
 from jobs.types import ClipDone, ClipFailed, ClipProgress, ClipSpec, Stage, WorkerHeartbeat
@@ -52,44 +36,44 @@ MAX_LIMITS = {
 
 @dataclass(frozen=True)
 class Freeze:
-    """The worker's process is stopped: it says nothing any more."""
+    """A fault: the worker's process is stopped and sends no more heartbeats."""
 
     worker: WorkerId
 
 
 @dataclass(frozen=True)
 class Terminate:
-    """The worker is asked to end by SIGTERM."""
+    """A fault: the worker receives SIGTERM."""
 
     worker: WorkerId
 
 
 @dataclass(frozen=True)
 class Hang:
-    """The worker answers, but one of its clips does not move."""
+    """A fault: the worker sends heartbeats, but one of its clips makes no progress."""
 
     worker: WorkerId
     clip_id: str
 
 
-Fate = Freeze | Terminate | Hang  # what the schedule learns of only through heartbeats
+HiddenFault = Freeze | Terminate | Hang  # the schedule notices these in heartbeats only
 
 
 @dataclass
-class Simulated:
-    """One worker of the night."""
+class SimulatedWorker:
+    """One worker of the simulated cluster."""
 
     node: str
     is_ready: bool = False
     is_frozen: bool = False
     is_draining: bool = False
-    has_told: bool = False  # that it is draining
+    has_reported_draining: bool = False
     clips: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     hanging: set[str] = field(default_factory=set[str])
-    closed_until: float = 0.0  # the store has refused one of its clips
+    closed_until: float = 0.0  # back-off after the store refused one of its clips
 
     def heartbeat(self) -> WorkerHeartbeat:
-        self.has_told = self.has_told or self.is_draining
+        self.has_reported_draining = self.has_reported_draining or self.is_draining
         progress = [
             ClipProgress(clip_id, "denoise", 1, 1_000.0 if clip_id in self.hanging else 0.1)
             for clip_id in self.clips
@@ -97,15 +81,15 @@ class Simulated:
         return WorkerHeartbeat(tuple(progress), 1_000, self.is_draining)
 
 
-class Night:
-    """Does as the schedule says, and checks every command against what it knows.
+class SimulatedCluster:
+    """A run of a schedule on simulated workers, with faults, and checks of every command.
 
     Args:
-        chances: one number for each thing that happens, decides which; when they run out, all goes well.
+        choices: numbers that pick each event or fault; when they run out, no more faults happen.
     """
 
     def __init__(
-        self, num_clips: int, num_workers: int, chances: list[int], config: RunConfig = CONFIG
+        self, num_clips: int, num_workers: int, choices: list[int], config: RunConfig = CONFIG
     ) -> None:
         self.config, self.num_workers = config, num_workers
         self.schedule = Schedule(config, num_workers)
@@ -113,17 +97,17 @@ class Night:
         self.planned: list[str] = []
         self.done: list[str] = []
         self.quarantined: list[str] = []
-        self.halt: Halt | None = None
+        self.halt: ev.Halt | None = None
         self.stop_at: float | None = None
         self.tries: dict[str, int] = {}
         self.charged: dict[str, list[FailureClass]] = {}
         self.now = 0.0
-        self.workers: dict[WorkerId, Simulated] = {}
-        self._chances = deque(chances)
-        self._event: Event = Tick()
-        self._stopped = Simulated("")  # the last one
+        self.workers: dict[WorkerId, SimulatedWorker] = {}
+        self._choices = deque(choices)
+        self._event: Event = ev.Tick()
+        self._last_stopped = SimulatedWorker("")
         self._known: set[WorkerId] = set()
-        self._nodes_gone = frozenset[str]()
+        self._draining_nodes = frozenset[str]()
 
     @property
     def is_over(self) -> bool:
@@ -134,48 +118,48 @@ class Night:
         for _ in range(1_000):
             if self.is_over:
                 return
-            events: list[Event | Fate] = list(self._good())
-            if self._chances:
-                events += self._bad()
-            chance = self._chances.popleft() if self._chances else 0
-            self._happens(events[chance % len(events)])
+            events: list[Event | HiddenFault] = list(self._good_events())
+            if self._choices:
+                events += self._faults()
+            choice = self._choices.popleft() if self._choices else 0
+            self._let_happen(events[choice % len(events)])
         raise AssertionError("the run does not end")
 
-    def _good(self) -> Iterator[Event]:
+    def _good_events(self) -> Iterator[Event]:
         for number, worker in self.workers.items():
             if not worker.is_ready:
-                yield WorkerReady(number, f"host:{number}", worker.node)
+                yield ev.WorkerReady(number, f"host:{number}", worker.node)
         for number, worker in self.workers.items():
             for one in worker.clips.values():
                 if not worker.is_frozen and one.spec.clip_id not in worker.hanging:
-                    yield ClipEnded(
+                    yield ev.ClipEnded(
                         number, ClipDone(one.spec.clip_id, one.spec.name, "", one.number, ())
                     )
-        yield Tick()
+        yield ev.Tick()
 
-    def _bad(self) -> Iterator[Event | Fate]:
-        kinds: tuple[FailureClass, ...] = ("memory", "clip", "code", "request", "store")
+    def _faults(self) -> Iterator[Event | HiddenFault]:
+        classes: tuple[FailureClass, ...] = ("memory", "clip", "code", "request", "store")
         for number, worker in self.workers.items():
             if not worker.is_ready:
-                yield WorkerNotLoaded(number, "slow")
-                yield WorkerNotLoaded(number, "no answer from the store", is_store=True)
+                yield ev.WorkerNotLoaded(number, "slow")
+                yield ev.WorkerNotLoaded(number, "no answer from the store", is_store=True)
                 continue
             yield from (
-                WorkerLost(number, "killed"),
-                WorkerLost(number, "preempted", is_preempted=True),
+                ev.WorkerLost(number, "killed"),
+                ev.WorkerLost(number, "preempted", is_preempted=True),
             )
             yield from (Freeze(number), Terminate(number))
             for one in worker.clips.values():
                 yield Hang(number, one.spec.clip_id)
-                for kind in kinds:
-                    yield ClipEnded(number, failure(one.spec, one.number, number, kind))
-                yield ClipEnded(
+                for failure_class in classes:
+                    yield ev.ClipEnded(number, failure(one.spec, one.number, number, failure_class))
+                yield ev.ClipEnded(
                     number, failure(one.spec, one.number, number, "store", may_pass=False)
                 )
-        yield NodesDraining(frozenset([NODES[1]]))
-        yield StopRequested("by SIGTERM")
+        yield ev.NodesDraining(frozenset([NODES[1]]))
+        yield ev.StopRequested("by SIGTERM")
 
-    def _happens(self, event: Event | Fate) -> None:
+    def _let_happen(self, event: Event | HiddenFault) -> None:
         match event:
             case Freeze(number):
                 self.workers[number].is_frozen = True
@@ -183,8 +167,8 @@ class Night:
                 self.workers[number].is_draining = True
             case Hang(number, clip_id):
                 self.workers[number].hanging.add(clip_id)
-            case Tick():
-                self._live(25.0)
+            case ev.Tick():
+                self._pass_time(25.0)
             case _:
                 self.now += 0.1
                 self._learn(event)
@@ -192,27 +176,27 @@ class Night:
 
     def _learn(self, event: Event) -> None:
         match event:
-            case WorkerReady(number):
+            case ev.WorkerReady(number):
                 self.workers[number].is_ready = True
-            case ClipEnded(number, outcome):
+            case ev.ClipEnded(number, outcome):
                 del self.workers[number].clips[outcome.clip_id]
                 self._note(self.workers[number], outcome)
-            case NodesDraining(nodes):
-                self._nodes_gone = nodes
-            case StopRequested() if self.stop_at is None:
+            case ev.NodesDraining(nodes):
+                self._draining_nodes = nodes
+            case ev.StopRequested() if self.stop_at is None:
                 self.stop_at = self.now + self.config.workers.drain_s
             case _:
                 pass
 
-    def _note(self, worker: Simulated, outcome: ClipDone | ClipFailed) -> None:
+    def _note(self, worker: SimulatedWorker, outcome: ClipDone | ClipFailed) -> None:
         if isinstance(outcome, ClipDone):
             self.done.append(outcome.clip_id)
             worker.closed_until = 0.0
         elif outcome.failure_class == "store" and worker.closed_until <= self.now:
             worker.closed_until = self.now + self.config.retry.back_off_s
 
-    def _live(self, seconds: float) -> None:
-        """Time passes; every worker that is not frozen says so, at least every ten seconds."""
+    def _pass_time(self, seconds: float) -> None:
+        """Let time pass; each worker that is not frozen sends a heartbeat every ten seconds."""
         until = self.now + seconds
         while self.now < until and not self.is_over:
             self.now = min(until, self.now + 10.0)
@@ -224,9 +208,9 @@ class Night:
                     and not worker.is_frozen
                     and not self.is_over
                 ):
-                    self._carry_out(self._handle(HeartbeatReceived(number, worker.heartbeat())))
+                    self._carry_out(self._handle(ev.HeartbeatReceived(number, worker.heartbeat())))
             if not self.is_over:
-                self._carry_out(self._handle(Tick()))
+                self._carry_out(self._handle(ev.Tick()))
 
     def _handle(self, event: Event) -> list[Command]:
         self._event = event
@@ -236,68 +220,68 @@ class Night:
         for command in commands:
             assert self.halt is None, f"{command} after the end"
             match command:
-                case StartWorker(number, avoid):
+                case ev.StartWorker(number, cordoned):
                     assert number not in self._known, "a worker's number was used twice"
                     self._known.add(number)
-                    places = [node for node in NODES if node not in avoid | self._nodes_gone]
-                    assert places, "kept off all nodes"
-                    self.workers[number] = Simulated(places[number % len(places)])
+                    nodes = [node for node in NODES if node not in cordoned | self._draining_nodes]
+                    assert nodes, "all nodes are cordoned"
+                    self.workers[number] = SimulatedWorker(nodes[number % len(nodes)])
                     assert len(self.workers) <= self.num_workers
-                case StopWorker(number, _, is_lost):
-                    self._stopped = self.workers.pop(number)
-                    assert is_lost or not self._stopped.clips, (
-                        "a worker was replaced with clips in its hands"
+                case ev.StopWorker(number, _, is_lost):
+                    self._last_stopped = self.workers.pop(number)
+                    assert is_lost or not self._last_stopped.clips, (
+                        "a worker was replaced while it had clips in flight"
                     )
-                case TakeClip():
+                case ev.TakeClip():
                     taken = next(self.plan, None)
                     self.planned += [taken.clip_id] if taken else []
-                    self._carry_out(self.schedule.handle(Planned(taken), self.now))
+                    self._carry_out(self.schedule.handle(ev.Planned(taken), self.now))
                 case StartClip(number, attempt):
                     self._start(self.workers[number], attempt)
-                case ReportFailure(failed, decision):
+                case ev.ReportFailure(failed, decision):
                     self._report(failed, decision)
-                case Halt():
+                case ev.Halt():
                     self.halt = command
 
-    def _start(self, worker: Simulated, attempt: Attempt) -> None:
+    def _start(self, worker: SimulatedWorker, attempt: Attempt) -> None:
         clip_id = attempt.spec.clip_id
-        assert worker.is_ready, "a clip for a worker that has loaded nothing"
-        assert self.stop_at is None, "started after the run was told to stop"
+        assert worker.is_ready, "a clip for a worker that has not loaded its model"
+        assert self.stop_at is None, "a clip started after the run received a request to stop"
         assert not any(clip_id in other.clips for other in self.workers.values()), (
-            "rendered by two at once"
+            "two workers render the same clip"
         )
         assert clip_id not in [*self.done, *self.quarantined], "rendered again after its end"
         self.tries[clip_id] = self.tries.get(clip_id, 0) + 1
-        assert attempt.number == self.tries[clip_id], "a try was not counted, or twice"
+        assert attempt.number == self.tries[clip_id], "an attempt was not counted, or twice"
         assert [failed.failure_class for failed in attempt.failures] == self.charged.get(
             clip_id, []
         )
         is_alone = attempt.is_suspect or any(other.is_suspect for other in worker.clips.values())
-        assert not (is_alone and worker.clips), "a clip that may kill shares its worker"
-        assert worker.node not in self._nodes_gone, "started on a machine that is taken away"
-        assert not worker.has_told, "started on a worker that was told to end"
-        assert worker.closed_until <= self.now, "the worker was to wait for the store"
+        assert not (is_alone and worker.clips), "a suspect shares its worker"
+        assert worker.node not in self._draining_nodes, "started on a node that is being drained"
+        assert not worker.has_reported_draining, "started on a worker that received SIGTERM"
+        assert worker.closed_until <= self.now, "started on a worker that backs off from the store"
         if attempt.node is not None and attempt.node != worker.node:
             others = [
                 other
                 for other in self.workers.values()
                 if other.node == attempt.node and other.is_ready
             ]
-            assert not others, "it lies encoded on another machine"
+            assert not others, "the encoded clip lies on another node"
         assert attempt.uses_exact_attention == ("clip" in self.charged.get(clip_id, []))
         worker.clips[clip_id] = attempt
         assert len(worker.clips) <= self.config.workers.spool_clips + 1
 
     def _report(self, failed: ClipFailed, decision: object) -> None:
         if failed.failure_class == "store":
-            assert isinstance(decision, Wait | Stop), "given up or charged for the store's sake"
+            assert isinstance(decision, Wait | Stop), "charged although the store refused the clip"
             return
         if failed.failure_class == "stall":
-            assert self._stopped.is_frozen or failed.clip_id in self._stopped.hanging, (
-                "charged with another's stall"
+            assert self._last_stopped.is_frozen or failed.clip_id in self._last_stopped.hanging, (
+                "charged with the stall of another clip"
             )
         if failed.failure_class == "worker":
-            assert isinstance(self._event, WorkerLost), "charged with a loss that was none"
+            assert isinstance(self._event, ev.WorkerLost), "charged although no worker was lost"
             assert not self._event.is_preempted, "charged with a preemption"
         self.charged.setdefault(failed.clip_id, []).append(failed.failure_class)
         charged = self.charged[failed.clip_id]
@@ -316,24 +300,26 @@ def failure(
     one: ClipSpec,
     attempt: int,
     worker: WorkerId,
-    kind: FailureClass,
+    failure_class: FailureClass,
     *,
     may_pass: bool | None = None,
 ) -> ClipFailed:
     passes = (
-        kind in ("memory", "clip", "store", "worker", "stall") if may_pass is None else may_pass
+        failure_class in ("memory", "clip", "store", "worker", "stall")
+        if may_pass is None
+        else may_pass
     )
     return ClipFailed(
         clip_id=one.clip_id,
         name=one.name,
         attempt=attempt,
-        failure_class=kind,
+        failure_class=failure_class,
         may_pass_on_retry=passes,
         error_type="SomeError",
         message="message",
         traceback="",
         worker=f"host:{worker}",
-        is_spooled=kind == "store",
+        is_spooled=failure_class == "store",
     )
 
 
@@ -345,12 +331,12 @@ def started(commands: list[Command]) -> list[StartClip]:
     return [command for command in commands if isinstance(command, StartClip)]
 
 
-def of_type(commands: list[Command], kind: type[C]) -> list[C]:
-    return [command for command in commands if isinstance(command, kind)]
+def of_type(commands: list[Command], command_type: type[C]) -> list[C]:
+    return [command for command in commands if isinstance(command, command_type)]
 
 
-class Taking:
-    """A schedule whose `TakeClip` is answered at once, and whose clock stands still unless told."""
+class PlannedSchedule:
+    """A schedule with its plan: it answers `TakeClip` at once, and its clock moves on request."""
 
     def __init__(self, config: RunConfig = CONFIG, num_workers: int = 1) -> None:
         self.schedule, self._plan, self.now = Schedule(config, num_workers), iter(SPECS), 0.0
@@ -362,26 +348,32 @@ class Taking:
         waiting = deque(self.schedule.handle(event, self.now))
         while waiting:
             seen.append(waiting.popleft())
-            if isinstance(seen[-1], TakeClip):
-                waiting.extend(self.schedule.handle(Planned(next(self._plan, None)), self.now))
+            if isinstance(seen[-1], ev.TakeClip):
+                waiting.extend(self.schedule.handle(ev.Planned(next(self._plan, None)), self.now))
         return seen
 
     def ready(
         self, number: WorkerId, node: str = NODES[0], spooled: frozenset[str] = frozenset()
     ) -> list[StartClip]:
-        return started(self.after(WorkerReady(number, f"host:{number}", node, spooled)))
+        return started(self.after(ev.WorkerReady(number, f"host:{number}", node, spooled)))
 
     def done(self, number: WorkerId, one: ClipSpec, memory_bytes: int = 1_000) -> list[Command]:
-        return self.after(
-            ClipEnded(number, ClipDone(one.clip_id, one.name, "", 1, (), memory_bytes=memory_bytes))
-        )
+        done = ClipDone(one.clip_id, one.name, "", 1, (), memory_bytes=memory_bytes)
+        return self.after(ev.ClipEnded(number, done))
 
     def fails(
-        self, number: WorkerId, attempt: Attempt, kind: FailureClass, later_s: float = 0.0
+        self,
+        number: WorkerId,
+        attempt: Attempt,
+        failure_class: FailureClass,
+        later_s: float = 0.0,
     ) -> list[Command]:
-        return self.after(
-            ClipEnded(number, failure(attempt.spec, attempt.number, number, kind)), later_s
-        )
+        failed = failure(attempt.spec, attempt.number, number, failure_class)
+        return self.after(ev.ClipEnded(number, failed), later_s)
+
+    def in_flight(self, number: WorkerId) -> dict[str, Attempt]:
+        """Return the attempts of a loaded worker by clip_id, as the schedule knows them."""
+        return self.schedule._pool.loaded[number].attempts
 
 
 def with_retry(**changes: object) -> RunConfig:

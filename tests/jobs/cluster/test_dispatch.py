@@ -156,7 +156,7 @@ def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(
 
 def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: Path) -> None:
     with pytest.raises(
-        NoWorkersError, match="no worker is to be had: could not load fake: the weights are broken"
+        NoWorkersError, match="no worker could be started: could not load fake: the weights are broken"
     ):
         dispatch(replace(setup_for(tmp_path), loader=FakeLoader(fail_to_load)), [spec("sunrise")])
 
@@ -235,7 +235,7 @@ def test_a_worker_that_is_frozen_is_killed_and_its_clip_is_rendered_by_another(
     }  # of what it last said it was at
     (message,) = notes.lost
     label, text = message.split(": ")
-    assert text.startswith("no word from it for")
+    assert text.startswith("no heartbeat for")
     assert not is_alive(int(label.split(":")[1]))
 
 
@@ -284,7 +284,7 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
     assert len(notes.done) == 6
     assert not notes.failed
     assert not notes.lost
-    assert [message.split(": ")[1] for message in notes.replaced] == ["it was told to end"]
+    assert [message.split(": ")[1] for message in notes.replaced] == ["its process received SIGTERM"]
 
 
 def test_a_worker_is_replaced_after_its_share_of_clips(

@@ -148,7 +148,7 @@ def test_a_rank_that_is_stopped_is_found_and_killed_and_the_leader_lives_on(
 ) -> None:
     failed, decision = faulty_run.failure("follower stopped", "stall")
     assert isinstance(decision, Retry)
-    assert failed.message.startswith("no word from it for")
+    assert failed.message.startswith("no heartbeat for")
     before, after = faulty_run.ranks("follower stopped", "stall")
     assert before[0] == after[0]
     assert before[1] != after[1]

@@ -34,26 +34,26 @@ def test_a_failure_that_may_pass_is_tried_again_within_the_budget_of_its_class(
     assert decide(failures, POLICY) == Quarantine(reason)
 
 
-def test_a_clip_is_given_up_after_three_different_workers_whatever_each_died_of() -> None:
+def test_a_clip_is_quarantined_after_failures_of_any_class_on_three_different_workers() -> None:
     mixed = [failure(1, "memory"), failure(2, "stall"), failure(3, "worker")]
     assert decide(mixed[:2], POLICY) == Retry(3)
     assert decide(mixed, POLICY) == Quarantine("failed on 3 different workers")
 
 
-def test_a_clip_that_was_no_picture_is_rendered_safely_from_then_on() -> None:
+def test_a_clip_that_failed_its_frame_checks_is_retried_with_exact_attention_from_then_on() -> None:
     assert decide([failure(1, "clip")], POLICY) == Retry(2, uses_exact_attention=True)
     assert decide(
         [failure(1, "clip", worker="a"), failure(2, "worker", worker="b")], POLICY
     ) == Retry(3, uses_exact_attention=True)
 
 
-def test_a_failure_that_does_not_pass_is_given_up_at_once() -> None:
+def test_a_failure_that_does_not_pass_on_a_retry_quarantines_the_clip_at_once() -> None:
     assert decide([failure(1, "code", may_pass=False)], POLICY) == Quarantine(
         "SomeError does not pass on a retry"
     )
 
 
-def test_no_clip_is_given_up_for_the_stores_sake() -> None:
+def test_no_clip_is_quarantined_because_the_store_refused_it() -> None:
     charged = [failure(1, "worker"), failure(2, "stall")]
     assert decide([*charged, failure(9, "store")], POLICY) == Wait(10)
     assert decide([*charged, failure(9, "store", may_pass=False)], POLICY) == Stop("message")

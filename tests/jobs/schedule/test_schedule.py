@@ -1,4 +1,4 @@
-"""The state machine of dispatch under any order of events, without a cluster."""
+"""The schedule under any order of events, on a simulated cluster."""
 
 from collections import deque
 from dataclasses import replace
@@ -37,8 +37,8 @@ from tests.fakes.simulated_cluster import (
     CONFIG,
     NODES,
     SPECS,
-    Night,
-    Taking,
+    PlannedSchedule,
+    SimulatedCluster,
     failure,
     of_type,
     progress,
@@ -51,38 +51,38 @@ from tests.fakes.simulated_cluster import (
 @given(
     num_clips=st.integers(0, 12),
     num_workers=st.integers(1, 4),
-    chances=st.lists(st.integers(0, 100), max_size=60),
+    choices=st.lists(st.integers(0, 100), max_size=60),
 )
-def test_no_clip_is_lost_or_rendered_twice_whatever_happens(
-    num_clips: int, num_workers: int, chances: list[int]
+def test_no_order_of_events_loses_a_clip_or_renders_it_twice(
+    num_clips: int, num_workers: int, choices: list[int]
 ) -> None:
-    night = Night(num_clips, num_workers, chances)
-    night.run()
-    ended = [*night.done, *night.quarantined]
+    cluster = SimulatedCluster(num_clips, num_workers, choices)
+    cluster.run()
+    ended = [*cluster.done, *cluster.quarantined]
     assert len(set(ended)) == len(ended)
-    assert len(set(night.planned)) == len(night.planned)
-    if night.halt is None:
+    assert len(set(cluster.planned)) == len(cluster.planned)
+    if cluster.halt is None:
         assert set(ended) == {one.clip_id for one in SPECS[:num_clips]}
     else:
         assert isinstance(
-            night.halt.error,
+            cluster.halt.error,
             NoWorkersError | StoppedError | StoreRefusedError | TooManyFailuresError,
         )
-        assert night.stop_at is not None or not isinstance(night.halt.error, StoppedError)
+        assert cluster.stop_at is not None or not isinstance(cluster.halt.error, StoppedError)
 
 
-# places
+# slots
 
 
-def test_the_worker_with_the_least_to_do_is_given_the_next_clip() -> None:
-    farm = Taking(num_workers=3)
+def test_the_least_busy_worker_gets_the_next_clip() -> None:
+    farm = PlannedSchedule(num_workers=3)
     farm.ready(0)
     farm.ready(1)
     assert [start.worker for start in farm.ready(2)] == [2, 2, 2]
 
 
-def test_a_clip_that_may_kill_gets_a_worker_to_itself_while_the_others_go_on() -> None:
-    farm = Taking(num_workers=3)
+def test_a_suspect_gets_a_worker_to_itself_while_the_others_go_on() -> None:
+    farm = PlannedSchedule(num_workers=3)
     lost = farm.ready(0)[0].attempt
     farm.ready(1)
     busy = farm.ready(2)
@@ -91,11 +91,11 @@ def test_a_clip_that_may_kill_gets_a_worker_to_itself_while_the_others_go_on() -
     assert len(placed) == 1
     assert placed[0].attempt.spec == lost.spec
     ended = started(farm.done(2, busy[0].attempt.spec))
-    assert not any(start.attempt.is_suspect for start in ended), "it shares a worker"
+    assert not any(start.attempt.is_suspect for start in ended), "the suspect shares a worker"
 
 
-def test_one_worker_alone_is_emptied_for_a_clip_that_is_tried_again() -> None:
-    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1)))
+def test_a_single_worker_finishes_its_other_clips_before_it_retries_one() -> None:
+    farm = PlannedSchedule(replace(CONFIG, workers=WorkerConfig(spool_clips=1)))
     first, other = (start.attempt for start in farm.ready(0))
     commands = farm.fails(0, first, "clip")
     assert not started(commands)
@@ -107,9 +107,9 @@ def test_one_worker_alone_is_emptied_for_a_clip_that_is_tried_again() -> None:
     )
 
 
-def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
-    """What it uploads would not be blamed."""
-    farm = Taking(num_workers=2)
+def test_a_worker_that_only_uploads_takes_a_suspect() -> None:
+    """A clip in upload is never charged with the loss of its worker."""
+    farm = PlannedSchedule(num_workers=2)
     lost = farm.ready(0)[0].attempt.spec
     first, second, third = (start.attempt.spec for start in farm.ready(1))
     farm.after(WorkerLost(0, "killed"))
@@ -131,7 +131,7 @@ def test_a_worker_that_only_uploads_takes_a_clip_that_may_kill() -> None:
 
 
 def test_a_preemption_is_not_charged_to_a_clip() -> None:
-    farm = Taking()
+    farm = PlannedSchedule()
     first = farm.ready(0)
     commands = farm.after(WorkerLost(0, "preempted", is_preempted=True))
     assert not of_type(commands, ReportFailure)
@@ -140,23 +140,23 @@ def test_a_preemption_is_not_charged_to_a_clip() -> None:
     assert not any(start.attempt.is_suspect for start in again)
 
 
-def test_a_worker_that_fails_three_clips_in_a_row_is_set_aside_and_its_other_clips_are_not_charged() -> (
+def test_a_worker_is_replaced_after_three_failures_in_a_row_and_its_other_clip_is_not_charged() -> (
     None
 ):
-    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=3)))
+    farm = PlannedSchedule(replace(CONFIG, workers=WorkerConfig(spool_clips=3)))
     clips = [start.attempt for start in farm.ready(0)]
     for attempt in clips[:2]:
         farm.fails(0, attempt, "code")
     commands = farm.fails(0, clips[2], "code")
-    assert StopWorker(0, "set aside after 3 failures in a row") in commands
+    assert StopWorker(0, "replaced after 3 failures in a row") in commands
     assert StartWorker(1) in commands
     assert [type(command.decision) for command in of_type(commands, ReportFailure)] == [Quarantine]
     again = [start.attempt for start in farm.ready(1)]
     assert clips[3].spec in [attempt.spec for attempt in again if not attempt.is_suspect]
 
 
-def test_bad_rows_set_no_worker_aside() -> None:
-    farm = Taking()
+def test_bad_rows_do_not_replace_a_worker() -> None:
+    farm = PlannedSchedule()
     running = deque(farm.ready(0))
     for _ in range(6):
         commands = farm.fails(0, running.popleft().attempt, "request")
@@ -165,15 +165,15 @@ def test_bad_rows_set_no_worker_aside() -> None:
 
 
 def test_a_worker_that_ran_out_of_memory_is_replaced() -> None:
-    farm = Taking()
+    farm = PlannedSchedule()
     first = farm.ready(0)[0].attempt
     commands = farm.fails(0, first, "memory")
     assert ReportFailure(failure(first.spec, 1, 0, "memory"), Retry(2)) in commands
     assert StopWorker(0, "replaced, since it ran out of memory") in commands
 
 
-def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
-    farm = Taking(
+def test_a_run_that_quarantines_most_of_its_clips_stops() -> None:
+    farm = PlannedSchedule(
         with_retry(min_clips_to_stop=4, max_quarantined_share=0.5, max_failures_of_worker=99)
     )
     running, commands = deque(farm.ready(0)), list[Command]()
@@ -186,8 +186,8 @@ def test_a_run_that_gives_up_most_of_its_clips_stops() -> None:
     assert "3 of the first 4 clips" in str(halt.error)
 
 
-def test_a_run_that_gives_up_more_clips_than_allowed_stops() -> None:
-    farm = Taking(with_retry(max_quarantined=1))
+def test_a_run_that_quarantines_more_clips_than_allowed_stops() -> None:
+    farm = PlannedSchedule(with_retry(max_quarantined=1))
     first, second, _ = (start.attempt for start in farm.ready(0))
     assert not of_type(farm.fails(0, first, "code"), Halt)
     (halt,) = of_type(farm.fails(0, second, "code"), Halt)
@@ -197,52 +197,52 @@ def test_a_run_that_gives_up_more_clips_than_allowed_stops() -> None:
 # nodes
 
 
-def test_a_node_whose_clips_pass_elsewhere_is_kept_off() -> None:
+def test_a_node_whose_clips_pass_elsewhere_is_cordoned() -> None:
     config = replace(
         with_retry(max_losses_of_node=2), workers=WorkerConfig(recycle_after_clips=None)
     )
-    farm = Taking(config, num_workers=2)
+    farm = PlannedSchedule(config, num_workers=2)
     running = deque(farm.ready(0, "good"))
     bad = 1
     for losses in (1, 2):
         farm.ready(bad, "bad")
         (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
-        assert not asked.avoid
+        assert not asked.cordoned
         suspects = 0
         while suspects < 3:  # each on the good node, one at a time, where it passes
             start = running.popleft()
             suspects += start.attempt.is_suspect
             running.extend(started(farm.done(0, start.attempt.spec)))
         bad = asked.worker
-        assert losses == len(farm.schedule._blame._lost["bad"])
+        assert losses == len(farm.schedule._workers._attribution._losses["bad"])
     farm.ready(bad, "bad")
     (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
-    assert asked.avoid == {"bad"}
+    assert asked.cordoned == {"bad"}
 
 
-def test_a_clip_that_kills_on_every_node_is_held_against_none() -> None:
-    farm = Taking(with_retry(max_losses_of_node=1), num_workers=2)
+def test_a_clip_that_kills_workers_on_every_node_cordons_none() -> None:
+    farm = PlannedSchedule(with_retry(max_losses_of_node=1), num_workers=2)
     farm.ready(0, "node-a")
     farm.ready(1, "node-b")
     (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
     for number in (1, asked.worker):
         farm.ready(number, "node-b" if number == 1 else "node-a")
         (asked,) = of_type(farm.after(WorkerLost(number, "killed")), StartWorker)
-        assert not asked.avoid
+        assert not asked.cordoned
 
 
-def test_the_only_node_is_never_kept_off() -> None:
-    farm = Taking(with_retry(max_losses_of_node=1))
+def test_the_only_node_is_never_cordoned() -> None:
+    farm = PlannedSchedule(with_retry(max_losses_of_node=1))
     farm.ready(0, "only")
     (asked,) = of_type(farm.after(WorkerLost(0, "killed")), StartWorker)
     farm.ready(asked.worker, "only")
-    farm.schedule._blame.set_aside(0, {"only"})
+    farm.schedule._workers._attribution.attribute(0, {"only"})
     (again,) = of_type(farm.after(WorkerLost(asked.worker, "killed")), StartWorker)
-    assert not again.avoid
+    assert not again.cordoned
 
 
-def test_a_node_that_is_taken_away_gets_no_more_clips_and_its_worker_ends_what_it_has() -> None:
-    farm = Taking()
+def test_a_draining_node_gets_no_more_clips_and_its_worker_finishes_those_in_flight() -> None:
+    farm = PlannedSchedule()
     running = farm.ready(0, "spot")
     assert not of_type(farm.after(NodesDraining(frozenset({"spot"}))), StopWorker)
     for start in running[:-1]:
@@ -260,15 +260,15 @@ def heartbeat(
     return WorkerHeartbeat(tuple(clips), memory_bytes, is_draining)  # pyright: ignore[reportArgumentType]
 
 
-def test_a_clip_that_stands_still_is_charged_and_the_others_of_its_worker_are_not() -> None:
-    farm = Taking()
+def test_a_stalled_clip_is_charged_and_the_others_of_its_worker_are_not() -> None:
+    farm = PlannedSchedule()
     first, second, third = (start.attempt.spec for start in farm.ready(0))
-    calm = farm.after(
+    unalarmed = farm.after(
         HeartbeatReceived(
             0, heartbeat(progress(first, "denoise", 99, 1), progress(second, "queue", 500))
         )
     )
-    assert not of_type(calm, StopWorker)
+    assert not of_type(unalarmed, StopWorker)
     commands = farm.after(
         HeartbeatReceived(
             0, heartbeat(progress(first, "denoise", 101, 1), progress(second, "queue", 500))
@@ -286,8 +286,8 @@ def test_a_clip_that_stands_still_is_charged_and_the_others_of_its_worker_are_no
     assert third.clip_id not in charged
 
 
-def test_a_deadline_is_learnt_from_the_slowest_step_that_was_measured() -> None:
-    farm = Taking()
+def test_a_deadline_is_learnt_from_the_slowest_measured_step() -> None:
+    farm = PlannedSchedule()
     first, second, _ = (start.attempt.spec for start in farm.ready(0))
     steps = tuple(
         StageTiming("denoise", 0.0, seconds, step)
@@ -302,8 +302,8 @@ def test_a_deadline_is_learnt_from_the_slowest_step_that_was_measured() -> None:
     )
 
 
-def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_measured() -> None:
-    farm = Taking(num_workers=2)
+def test_the_first_clip_of_a_worker_has_time_to_compile_although_deadlines_were_learnt() -> None:
+    farm = PlannedSchedule(num_workers=2)
     done = farm.ready(0)[0].attempt.spec
     cold = farm.ready(1)[0].attempt.spec
     farm.after(
@@ -319,8 +319,8 @@ def test_the_first_clip_of_a_worker_has_time_to_compile_although_others_have_mea
     )
 
 
-def test_a_worker_that_only_uploaded_what_lay_encoded_is_still_new() -> None:
-    farm = Taking(num_workers=2)
+def test_a_worker_that_only_uploaded_a_spooled_clip_still_has_time_to_compile() -> None:
+    farm = PlannedSchedule(num_workers=2)
     measured = farm.ready(0)[0].attempt.spec
     farm.after(
         ClipEnded(0, ClipDone(measured.clip_id, "", "", 1, (StageTiming("denoise", 0.0, 1.0, 0),)))
@@ -334,8 +334,8 @@ def test_a_worker_that_only_uploaded_what_lay_encoded_is_still_new() -> None:
     )
 
 
-def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
-    farm = Taking(replace(CONFIG, workers=WorkerConfig(recycle_after_clips=None)))
+def test_one_slow_step_does_not_raise_the_deadline() -> None:
+    farm = PlannedSchedule(replace(CONFIG, workers=WorkerConfig(recycle_after_clips=None)))
     running = deque(farm.ready(0))
     for seconds in (20.0, 20.0, 2_000.0, 20.0):
         one = running.popleft().attempt.spec
@@ -350,10 +350,10 @@ def test_one_slow_step_does_not_put_the_deadline_out_of_reach() -> None:
 
 
 @pytest.mark.parametrize("stage", ["upload", "lookup"])
-def test_a_worker_that_hangs_at_the_store_is_replaced_after_very_long_and_no_clip_is_charged(
+def test_a_worker_that_hangs_at_the_store_is_replaced_after_an_hour_and_no_clip_is_charged(
     stage: Stage,
 ) -> None:
-    farm = Taking()
+    farm = PlannedSchedule()
     first = farm.ready(0)[0].attempt.spec
     assert not of_type(
         farm.after(HeartbeatReceived(0, heartbeat(progress(first, stage, 3_599)))), StopWorker
@@ -367,8 +367,8 @@ def charged_by(commands: list[Command]) -> list[str]:
     return [report.failed.clip_id for report in of_type(commands, ReportFailure)]
 
 
-def test_a_worker_without_a_word_is_killed_and_what_it_computed_is_charged() -> None:
-    farm = Taking()
+def test_a_worker_without_heartbeats_is_killed_and_the_clip_it_computed_is_charged() -> None:
+    farm = PlannedSchedule()
     first, second, third = (start.attempt.spec for start in farm.ready(0))
     farm.after(
         HeartbeatReceived(
@@ -383,43 +383,37 @@ def test_a_worker_without_a_word_is_killed_and_what_it_computed_is_charged() -> 
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
     farm.after(Tick(), later_s=9)
     commands = farm.after(Tick(), later_s=9)
-    assert StopWorker(0, "no word from it for 27 s", may_return=True) in commands
+    assert StopWorker(0, "no heartbeat for 27 s", may_return=True) in commands
     assert charged_by(commands) == [second.clip_id]
 
 
-def test_a_clip_that_was_only_waiting_is_charged_the_second_time_that_its_worker_dies() -> None:
-    """What the worker said last was old: the clip had been begun since, and killed it."""
-    farm = Taking()
+def test_a_bystander_is_charged_the_second_time_that_its_worker_dies() -> None:
+    """The last heartbeat was old: the clip that waited then began since and killed the worker."""
+    farm = PlannedSchedule()
     poison = farm.ready(0)[1].attempt.spec
     for worker in (0, 1):
-        others = [
-            one.spec
-            for one in farm.schedule._pool.workers[worker].attempts.values()
-            if one.spec != poison
-        ]
-        said = heartbeat(progress(others[0], "denoise", 1, 1), progress(poison, "queue", 1))
-        farm.after(HeartbeatReceived(worker, said))
+        others = [one.spec for one in farm.in_flight(worker).values() if one.spec != poison]
+        report = heartbeat(progress(others[0], "denoise", 1, 1), progress(poison, "queue", 1))
+        farm.after(HeartbeatReceived(worker, report))
         charged = charged_by(farm.after(WorkerLost(worker, "killed")))
         assert others[0].clip_id in charged
         assert (poison.clip_id in charged) == (worker == 1)
         farm.ready(worker + 1)
-        running = farm.schedule._pool.workers[worker + 1].attempts
+        running = farm.in_flight(worker + 1)
         while poison.clip_id not in running:
             farm.done(worker + 1, next(iter(running.values())).spec)
     assert running[poison.clip_id].is_suspect
     assert len(running) == 1
 
 
-def test_where_nothing_is_known_every_clip_of_a_dead_worker_is_charged() -> None:
-    farm = Taking()
+def test_without_a_heartbeat_every_clip_of_a_dead_worker_is_charged() -> None:
+    farm = PlannedSchedule()
     clips = [start.attempt.spec.clip_id for start in farm.ready(0)]
     assert charged_by(farm.after(WorkerLost(0, "killed"))) == clips
 
 
-def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_and_goes_where_it_lies() -> (
-    None
-):
-    farm = Taking(num_workers=2)
+def test_a_clip_in_upload_is_not_charged_with_its_workers_death_and_goes_to_its_node() -> None:
+    farm = PlannedSchedule(num_workers=2)
     farm.ready(0, "node-a")
     (first, *_) = (start.attempt.spec for start in farm.ready(1, "node-b"))
     farm.after(HeartbeatReceived(1, heartbeat(progress(first, "upload", 1))))
@@ -428,22 +422,20 @@ def test_a_clip_that_was_being_uploaded_is_not_charged_with_its_workers_death_an
         report.failed.clip_id for report in of_type(commands, ReportFailure)
     ]
     assert first not in [start.attempt.spec for start in started(commands)], (
-        "it does not wait for its machine"
+        "it does not wait for its node"
     )
     assert first in [start.attempt.spec for start in farm.ready(2, "node-b")]
 
 
-def test_time_that_the_driver_slept_through_is_held_against_no_worker() -> None:
-    farm = Taking()
+def test_time_in_which_the_driver_slept_does_not_stop_a_worker() -> None:
+    farm = PlannedSchedule()
     farm.ready(0)
     assert not of_type(farm.after(Tick(), later_s=5_000), StopWorker)
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
 
 
-def test_time_that_the_driver_slept_through_is_held_against_no_store_and_no_loading_worker() -> (
-    None
-):
-    farm = Taking(with_retry(max_outage_s=100), num_workers=2)
+def test_time_in_which_the_driver_slept_is_left_out_of_outages_and_load_time_outs() -> None:
+    farm = PlannedSchedule(with_retry(max_outage_s=100), num_workers=2)
     attempt = farm.ready(0)[0].attempt
     farm.fails(0, attempt, "store")
     commands = farm.after(Tick(), later_s=5_000)
@@ -454,8 +446,10 @@ def test_time_that_the_driver_slept_through_is_held_against_no_store_and_no_load
 # ends of workers and runs
 
 
-def test_a_worker_is_replaced_after_its_share_of_clips_when_its_hands_are_empty() -> None:
-    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_after_clips=2)))
+def test_a_worker_is_replaced_after_its_share_of_clips_once_none_is_in_flight() -> None:
+    farm = PlannedSchedule(
+        replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_after_clips=2))
+    )
     running = deque(start.attempt.spec for start in farm.ready(0))
     running.extend(start.attempt.spec for start in started(farm.done(0, running.popleft())))
     assert not started(farm.done(0, running.popleft())), "it takes more than its share"
@@ -465,7 +459,9 @@ def test_a_worker_is_replaced_after_its_share_of_clips_when_its_hands_are_empty(
 
 
 def test_a_worker_whose_memory_grew_is_replaced() -> None:
-    farm = Taking(replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_growth_bytes=2**30)))
+    farm = PlannedSchedule(
+        replace(CONFIG, workers=WorkerConfig(spool_clips=1, recycle_growth_bytes=2**30))
+    )
     first, second = (start.attempt.spec for start in farm.ready(0))
     (third,) = (start.attempt.spec for start in started(farm.done(0, first, memory_bytes=2**30)))
     farm.after(HeartbeatReceived(0, heartbeat(memory_bytes=3 * 2**30)))
@@ -474,10 +470,8 @@ def test_a_worker_whose_memory_grew_is_replaced() -> None:
     assert stop.message == "recycled: its memory grew by 2.0 GiB"
 
 
-def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_clips_fault() -> (
-    None
-):
-    farm = Taking()
+def test_a_draining_worker_finishes_its_clips_and_its_death_is_charged_to_none() -> None:
+    farm = PlannedSchedule()
     first = farm.ready(0)
     farm.after(HeartbeatReceived(0, heartbeat(is_draining=True)))
     assert not started(farm.done(0, first[0].attempt.spec))
@@ -485,10 +479,8 @@ def test_a_worker_that_was_told_to_end_finishes_what_it_has_and_its_death_is_no_
     assert not of_type(commands, ReportFailure)
 
 
-def test_a_run_that_is_told_to_stop_starts_nothing_and_waits_for_what_is_in_flight_but_not_for_long() -> (
-    None
-):
-    farm = Taking()
+def test_a_stopped_run_starts_nothing_and_waits_a_bounded_time_for_clips_in_flight() -> None:
+    farm = PlannedSchedule()
     first = farm.ready(0)
     assert not of_type(farm.after(StopRequested("by SIGTERM")), Halt)
     commands = farm.done(0, first[0].attempt.spec)
@@ -498,8 +490,8 @@ def test_a_run_that_is_told_to_stop_starts_nothing_and_waits_for_what_is_in_flig
     assert isinstance(halt.error, StoppedError)
 
 
-def test_a_run_that_is_told_to_stop_ends_at_once_when_nothing_is_in_flight() -> None:
-    farm, commands = Taking(), list[Command]()
+def test_a_stopped_run_ends_at_once_when_nothing_is_in_flight() -> None:
+    farm, commands = PlannedSchedule(), list[Command]()
     for start in farm.ready(0):
         farm.after(StopRequested("by SIGTERM"))
         commands = farm.done(0, start.attempt.spec)
@@ -509,22 +501,20 @@ def test_a_run_that_is_told_to_stop_ends_at_once_when_nothing_is_in_flight() -> 
 # the store
 
 
-def test_a_clip_that_the_store_refuses_for_now_waits_and_goes_to_the_machine_that_has_it_encoded() -> (
-    None
-):
-    farm = Taking(num_workers=2)
+def test_a_clip_that_the_store_refuses_for_now_waits_and_goes_to_the_node_with_its_file() -> None:
+    farm = PlannedSchedule(num_workers=2)
     first = farm.ready(0, "node-a")[0].attempt
     commands = farm.fails(0, first, "store")
     assert ReportFailure(failure(first.spec, 1, 0, "store"), Wait(2)) in commands
     assert first.spec not in [start.attempt.spec for start in farm.ready(1, "node-b")]
-    assert not started(farm.after(Tick(), later_s=0.5)), "it does not wait"
+    assert not started(farm.after(Tick(), later_s=0.5)), "the worker does not back off"
     (again,) = started(farm.after(Tick(), later_s=0.6))
     assert (again.worker, again.attempt.spec, again.attempt.number) == (0, first.spec, 2)
     assert not again.attempt.is_suspect
 
 
-def test_a_worker_waits_longer_each_time_and_is_free_when_a_clip_is_done() -> None:
-    farm = Taking(with_retry(back_off_s=1.0, max_back_off_s=3.0))
+def test_the_back_off_of_a_worker_doubles_up_to_its_limit() -> None:
+    farm = PlannedSchedule(with_retry(back_off_s=1.0, max_back_off_s=3.0))
     attempt = farm.ready(0)[0].attempt
     waits = []
     for _ in range(4):
@@ -537,8 +527,8 @@ def test_a_worker_waits_longer_each_time_and_is_free_when_a_clip_is_done() -> No
     assert waits == [1.0, 2.0, 3.0, 3.0]
 
 
-def test_a_store_that_takes_nothing_for_long_stops_the_run_and_gives_no_clip_up() -> None:
-    farm = Taking(with_retry(max_outage_s=10))
+def test_a_long_outage_of_the_store_stops_the_run_and_quarantines_no_clip() -> None:
+    farm = PlannedSchedule(with_retry(max_outage_s=10))
     attempt = farm.ready(0)[0].attempt
     for _ in range(100):
         commands = farm.fails(0, attempt, "store")
@@ -554,8 +544,8 @@ def test_a_store_that_takes_nothing_for_long_stops_the_run_and_gives_no_clip_up(
     pytest.fail("the run goes on for ever")
 
 
-def test_a_clip_that_an_earlier_run_left_encoded_on_a_machine_goes_there() -> None:
-    farm = Taking(num_workers=2)
+def test_a_clip_that_an_earlier_run_left_encoded_on_a_node_goes_there() -> None:
+    farm = PlannedSchedule(num_workers=2)
     left = SPECS[3]
     first = farm.ready(1, "node-b", spooled=frozenset({left.clip_id}))
     assert len(first) == 3
@@ -564,9 +554,9 @@ def test_a_clip_that_an_earlier_run_left_encoded_on_a_machine_goes_there() -> No
     assert (start.worker, start.attempt.spec) == (1, left)
 
 
-def test_a_clip_that_is_found_encoded_after_its_worker_died_goes_to_that_machine() -> None:
-    """It was kept after the worker's last word."""
-    farm = Taking(num_workers=3)
+def test_a_clip_that_is_found_encoded_after_its_worker_died_goes_to_that_node() -> None:
+    """The clip was spooled after the worker's last heartbeat."""
+    farm = PlannedSchedule(num_workers=3)
     farm.ready(0, "node-a")
     lost = farm.ready(1, "node-b")[0].attempt.spec
     farm.after(WorkerLost(1, "killed"))
@@ -574,19 +564,19 @@ def test_a_clip_that_is_found_encoded_after_its_worker_died_goes_to_that_machine
     assert lost in [start.attempt.spec for start in placed]
 
 
-def test_a_clip_that_is_not_on_a_disk_is_pinned_to_none() -> None:
-    farm = Taking(num_workers=2)
+def test_a_clip_that_is_on_no_disk_is_not_pinned_to_a_node() -> None:
+    farm = PlannedSchedule(num_workers=2)
     farm.ready(1, "node-b")
     attempt = farm.ready(0, "node-a")[0].attempt
-    unkept = replace(failure(attempt.spec, 1, 0, "store"), is_spooled=False)
-    farm.after(ClipEnded(0, unkept))
-    for one in list(farm.schedule._pool.workers[1].attempts.values()):
+    unspooled = replace(failure(attempt.spec, 1, 0, "store"), is_spooled=False)
+    farm.after(ClipEnded(0, unspooled))
+    for one in list(farm.in_flight(1).values()):
         farm.done(1, one.spec)
-    assert attempt.spec.clip_id in farm.schedule._pool.workers[1].attempts
+    assert attempt.spec.clip_id in farm.in_flight(1)
 
 
-def test_a_long_clip_after_a_hiccup_of_the_store_is_no_outage() -> None:
-    farm = Taking(with_retry(max_outage_s=100))
+def test_a_long_clip_after_a_hiccup_of_the_store_does_not_count_as_an_outage() -> None:
+    farm = PlannedSchedule(with_retry(max_outage_s=100))
     first, second, third = (start.attempt for start in farm.ready(0))
     farm.fails(0, first, "store")
     (again,) = started(farm.after(Tick(), later_s=2))
@@ -600,42 +590,42 @@ def test_a_long_clip_after_a_hiccup_of_the_store_is_no_outage() -> None:
             Halt,
         )
     assert not of_type(farm.fails(0, second, "store"), Halt)
-    assert third.spec.clip_id in farm.schedule._pool.workers[0].attempts
+    assert third.spec.clip_id in farm.in_flight(0)
 
 
-def test_a_clip_waits_for_its_machine_only_as_long_as_a_worker_may_turn_up_there() -> None:
-    """A worker that finds no place loads for half an hour; the clip does not wait for it."""
-    farm = Taking(num_workers=2)
+def test_a_clip_waits_for_its_node_only_as_long_as_a_worker_may_start_there() -> None:
+    """A worker that finds no room loads for half an hour; the clip does not wait that long."""
+    farm = PlannedSchedule(num_workers=2)
     farm.ready(0, "node-a")
     lost = farm.ready(1, "node-b")[0].attempt.spec
     farm.after(HeartbeatReceived(1, heartbeat(progress(lost, "upload", 1))))
     farm.after(WorkerLost(1, "its machine is gone", is_preempted=True))
-    assert lost.clip_id not in farm.schedule._pool.workers[0].attempts
-    for one in list(farm.schedule._pool.workers[0].attempts.values()):
+    assert lost.clip_id not in farm.in_flight(0)
+    for one in list(farm.in_flight(0).values()):
         farm.done(0, one.spec)
     for _ in range(12):
         farm.after(HeartbeatReceived(0, heartbeat()), later_s=9)
     farm.after(Tick())
-    for one in list(farm.schedule._pool.workers[0].attempts.values()):
+    for one in list(farm.in_flight(0).values()):
         farm.done(0, one.spec)
-    assert lost.clip_id in farm.schedule._pool.workers[0].attempts
+    assert lost.clip_id in farm.in_flight(0)
 
 
-def test_a_clip_that_is_rendered_anew_is_pinned_to_no_machine_any_more() -> None:
-    farm = Taking(num_workers=2)
+def test_a_clip_that_is_rendered_anew_is_not_pinned_to_a_node_any_more() -> None:
+    farm = PlannedSchedule(num_workers=2)
     attempt = farm.ready(0, "node-a")[0].attempt
     farm.fails(0, attempt, "store")
     (again,) = started(farm.after(Tick(), later_s=2))
     assert again.attempt.node == "node-a"
     farm.after(
         HeartbeatReceived(0, heartbeat(progress(attempt.spec, "denoise", 1, 1)))
-    )  # what lay there was damaged
+    )  # the spooled file was damaged
     farm.after(WorkerLost(0, "killed"))
-    assert [one.node for one in farm.schedule._waiting if one.spec == attempt.spec] == [None]
+    assert [one.node for one in farm.schedule._clips._waiting if one.spec == attempt.spec] == [None]
 
 
-def test_a_suspect_goes_to_the_healthy_machine_and_not_to_one_that_takes_nothing() -> None:
-    farm = Taking(num_workers=2)
+def test_a_suspect_goes_to_a_healthy_node_rather_than_wait_for_a_paused_worker() -> None:
+    farm = PlannedSchedule(num_workers=2)
     lost = farm.ready(0, "node-a")[0].attempt.spec
     other = farm.ready(1, "node-b")[0].attempt
     farm.after(WorkerLost(0, "killed"))
@@ -644,8 +634,8 @@ def test_a_suspect_goes_to_the_healthy_machine_and_not_to_one_that_takes_nothing
     assert [start.attempt.spec for start in farm.ready(2, "node-a")] == [lost]
 
 
-def test_a_store_that_hangs_ends_the_run_in_the_end() -> None:
-    farm, commands = Taking(with_retry(max_outage_s=10)), list[Command]()
+def test_a_store_that_hangs_for_too_long_ends_the_run() -> None:
+    farm, commands = PlannedSchedule(with_retry(max_outage_s=10)), list[Command]()
     for worker in range(2):
         first = farm.ready(worker)[0].attempt.spec
         commands = farm.after(
@@ -661,33 +651,33 @@ def test_a_store_that_hangs_ends_the_run_in_the_end() -> None:
 # loading
 
 
-def test_workers_that_find_no_place_are_asked_for_again_while_another_works() -> None:
-    farm = Taking(num_workers=4)
+def test_workers_that_find_no_room_are_started_again_while_another_works() -> None:
+    farm = PlannedSchedule(num_workers=4)
     farm.ready(0)
     asked: list[StartWorker] = []
     for _ in range(70):
         farm.after(HeartbeatReceived(0, heartbeat()))
         asked += of_type(farm.after(Tick(), later_s=9), StartWorker)
-    assert len(asked) == 6, "three at a time, each time that 300 s are over"
+    assert len(asked) == 6, "three at a time, every 300 s"
 
 
-def test_a_machine_on_which_nothing_loads_does_not_end_the_run_while_others_still_load() -> None:
-    farm = Taking(num_workers=3)
+def test_a_node_on_which_no_worker_loads_does_not_end_the_run_while_others_still_load() -> None:
+    farm = PlannedSchedule(num_workers=3)
     commands = farm.after(WorkerNotLoaded(0, "the weights are broken", is_final=True))
     assert not of_type(commands, Halt)
     assert not of_type(commands, StartWorker)
     assert farm.ready(1)
 
 
-def test_a_run_ends_when_nothing_loads_anywhere() -> None:
-    farm = Taking(num_workers=2)
+def test_a_run_ends_when_no_worker_loads_on_any_node() -> None:
+    farm = PlannedSchedule(num_workers=2)
     farm.after(WorkerNotLoaded(0, "the weights are broken", is_final=True))
     (halt,) = of_type(farm.after(WorkerNotLoaded(1, "the weights are broken", is_final=True)), Halt)
     assert isinstance(halt.error, NoWorkersError)
 
 
-def test_workers_that_find_no_store_are_asked_for_again_later_and_all_of_them() -> None:
-    farm = Taking(with_retry(back_off_s=1.0))
+def test_all_workers_that_do_not_reach_the_store_are_started_again_later() -> None:
+    farm = PlannedSchedule(with_retry(back_off_s=1.0))
     for worker in range(5):
         commands = farm.after(WorkerNotLoaded(worker, "no answer", is_store=True))
         assert not of_type(commands, Halt)
@@ -700,7 +690,7 @@ def test_workers_that_find_no_store_are_asked_for_again_later_and_all_of_them() 
 
 
 def test_a_worker_whose_device_failed_is_replaced_and_its_other_clips_are_not_charged() -> None:
-    farm = Taking()
+    farm = PlannedSchedule()
     first, *_ = (start.attempt for start in farm.ready(0))
     commands = farm.fails(0, first, "worker")
     assert (
@@ -712,25 +702,25 @@ def test_a_worker_whose_device_failed_is_replaced_and_its_other_clips_are_not_ch
 
 def test_retries_can_be_switched_off() -> None:
     policy = RetryPolicy(max_lost_workers=1)
-    farm = Taking(replace(CONFIG, retry=policy))
+    farm = PlannedSchedule(replace(CONFIG, retry=policy))
     farm.ready(0)
     reports = of_type(farm.after(WorkerLost(0, "killed")), ReportFailure)
     assert [type(report.decision) for report in reports] == [Quarantine] * 3
 
 
-# workers on several machines
+# workers on several nodes
 
 
-def test_a_worker_on_several_machines_is_replaced_when_any_of_them_is_taken_away() -> None:
-    farm = Taking()
+def test_a_worker_on_several_nodes_is_replaced_when_one_of_them_is_drained() -> None:
+    farm = PlannedSchedule()
     clips = started(farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]}))))
     farm.after(NodesDraining(frozenset({NODES[1]})))
     commands = [command for start in clips for command in farm.done(0, start.attempt.spec)]
-    assert StopWorker(0, "its machine is taken away", is_lost=False) in commands
+    assert StopWorker(0, "its node is being drained", is_lost=False) in commands
 
 
-def test_each_machine_of_a_worker_is_blamed_for_its_loss_once_the_clip_passed_elsewhere() -> None:
-    farm = Taking(with_retry(max_losses_of_node=1))
+def test_a_loss_is_attributed_to_each_node_of_the_worker_once_the_clip_passed_elsewhere() -> None:
+    farm = PlannedSchedule(with_retry(max_losses_of_node=1))
     (first, *_) = started(
         farm.after(WorkerReady(0, "group", NODES[0], others=frozenset({NODES[1]})))
     )
@@ -740,11 +730,11 @@ def test_each_machine_of_a_worker_is_blamed_for_its_loss_once_the_clip_passed_el
     farm.after(WorkerLost(0, "killed"))
     farm.ready(1, NODES[2])
     farm.done(1, first.attempt.spec)
-    assert farm.schedule._blame.to_avoid({*NODES}) == {NODES[0], NODES[1]}
+    assert farm.schedule._workers._attribution.cordoned({*NODES}) == {NODES[0], NODES[1]}
 
 
-def test_what_is_left_of_a_worker_that_ended_while_it_drained_is_not_used_again() -> None:
-    farm = Taking()
+def test_no_process_of_a_worker_that_died_while_it_drained_is_used_again() -> None:
+    farm = PlannedSchedule()
     farm.ready(0)
     farm.after(NodesDraining(frozenset({NODES[0]})))
     assert StopWorker(0, "gone", may_return=False) in farm.after(WorkerLost(0, "gone"))

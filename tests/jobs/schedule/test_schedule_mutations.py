@@ -1,6 +1,6 @@
-"""Would the nights of `night.py` notice? Mistakes are planted in the schedule, one at a time, and each has to be found.
+"""Mistakes planted in the schedule, one at a time, each of which the simulated cluster must find.
 
-A mistake that no night finds would mean that an invariant is not looked at.
+A mistake that no simulated run finds would mean that an invariant is not checked.
 """
 
 import inspect
@@ -10,149 +10,152 @@ from typing import Any
 
 import pytest
 
-import jobs.schedule.pool
-import jobs.schedule.retry
-import jobs.schedule.schedule
-import tests.fakes.simulated_cluster
-from tests.fakes.simulated_cluster import SPECS, Night
+import jobs.schedule.clips
+from jobs.schedule.clips import Clips
+from jobs.schedule.pool import Slots
+from jobs.schedule.pooled_worker import LoadedWorker
+from jobs.schedule.retry import decide
+from jobs.schedule.schedule import Schedule
+from jobs.schedule.workers import Workers
+from tests.fakes.simulated_cluster import SPECS, SimulatedCluster
 
-MAX_NIGHTS = 4_000
+MAX_RUNS = 4_000
 
-MISTAKES = {
-    "clips that nobody blames are forgotten with their worker": (
-        "Schedule",
-        "self._waiting.append(replace(attempt, number=attempt.number + 1, num_bystander_losses=num_bystander_losses))",
+MISTAKES: dict[str, tuple[Any, str, str]] = {
+    "clips that are not charged are forgotten with their worker": (
+        Clips,
+        "self._requeue(attempt, is_bystander=clip_id in loss.bystanders)",
         "pass",
     ),
     "a stall is charged to all clips of the worker": (
-        "Schedule",
-        "if clip_id not in charged:",
-        "if False:",
+        Clips,
+        "if clip_id in loss.attributed:",
+        "if True:",
     ),
     "a preemption is charged": (
-        "Schedule",
-        "is_charged = not (is_preempted or workers[number].is_draining)",
+        Workers,
+        "is_charged = not (event.is_preempted or worker.is_draining)",
         "is_charged = True",
     ),
-    "a try is not counted": (
-        "Schedule",
-        "replace(attempt, number=number, failures=failures, uses_exact_attention=uses_exact_attention)",
-        "replace(attempt, failures=failures, uses_exact_attention=uses_exact_attention)",
+    "an attempt is not counted": (
+        Clips,
+        "replace(attempt, number=number, failures=failures)",
+        "replace(attempt, failures=failures)",
     ),
     "the plan ends with its first clip": (
-        "Schedule",
-        "self._is_plan_over = spec is None",
+        Clips,
+        "self._is_plan_over = event.spec is None",
         "self._is_plan_over = True",
     ),
-    "what a worker holds is not written down": (
-        "Schedule",
-        "self._pool.workers[number].take(attempt, self._now)",
+    "a clip in flight is not noted": (
+        Clips,
+        "self._pool.loaded[number].take(attempt, now)",
         "pass",
     ),
-    "a run goes on after its end": ("Schedule", "if isinstance(command, Halt):", "if False:"),
-    "a run that is told to stop goes on": (
-        "Schedule",
-        "if self.is_finished or self._stop:",
+    "a run goes on after its end": (Schedule, "if isinstance(command, ev.Halt):", "if False:"),
+    "a stopped run starts clips": (
+        Schedule,
+        "if self.is_finished or self._stop_order:",
         "if self.is_finished:",
     ),
-    "a clip that hangs is left alone": ("Schedule", "if stalls:", "if False:"),
-    "a worker without a word is left alone": (
-        "Schedule",
-        "worker.is_ready and silent_s > self._config.stall.heartbeat_timeout_s",
-        "False",
+    "a stalled clip is ignored": (Workers, "if not stalls:", "if True:"),
+    "a worker without heartbeats is ignored": (
+        Workers,
+        "(silent_s := now - worker.heard_at) > self._config.stall.heartbeat_timeout_s",
+        "(silent_s := now - worker.heard_at) < 0",
     ),
-    "a worker that is told to end gets more": (
-        "Schedule",
-        "if heartbeat.is_draining:",
-        "if False:",
-    ),
-    "a worker is replaced with clips in its hands": (
-        "Schedule",
-        "worker.retires is not None and not worker.attempts",
-        "worker.retires is not None",
+    "a draining worker gets more clips": (Workers, "if heartbeat.is_draining:", "if False:"),
+    "a worker is replaced while it has clips in flight": (
+        Workers,
+        "isinstance(worker.state, Retiring) and not worker.attempts",
+        "isinstance(worker.state, Retiring)",
     ),
     "one worker too many": (
-        "Schedule",
-        "len(self._pool.workers) < self._recruiting.num_wanted",
-        "len(self._pool.workers) <= self._recruiting.num_wanted",
+        Workers,
+        "len(self._pool.workers) < self.num_wanted",
+        "len(self._pool.workers) <= self.num_wanted",
     ),
-    "the store's refusal is not waited for": ("PooledWorker", " and self.paused_until <= now", ""),
-    "a clip that may kill shares its worker": (
-        "Places",
-        "self._workers[number].is_idle if attempt.is_suspect else",
+    "the back-off from the store is ignored": (
+        LoadedWorker,
+        "isinstance(self.state, Paused) and self.state.until <= now",
+        "isinstance(self.state, Paused)",
+    ),
+    "a suspect shares its worker": (
+        Slots,
+        "self._is_idle(number) if attempt.is_suspect else",
         "",
     ),
-    "a clip that waits on a disk is rendered elsewhere": (
-        "Places",
+    "an encoded clip is rendered on another node": (
+        Slots,
         "if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):",
         "if False:",
     ),
-    "a worker holds more than it has room for": (
-        "Places",
+    "a worker holds more clips than it has room for": (
+        Slots,
         "len(worker.attempts) < self._room",
         "True",
     ),
-    "a clip is given up for the store's sake": (
-        "decide",
+    "a clip is quarantined because the store refused it": (
+        decide,
         'if last.failure_class == "store":',
         'if last.failure_class == "store" and not last.may_pass_on_retry:',
     ),
     "a clip is tried once more than its budget": (
-        "decide",
+        decide,
         "num_alike >= (budget",
         "num_alike > (budget",
     ),
-    "what was no picture is rendered as before": (
-        "decide",
+    "a clip that failed its frame checks is retried without exact attention": (
+        decide,
         'uses_exact_attention=any(failed.failure_class == "clip" for failed in failures)',
         "uses_exact_attention=False",
     ),
 }
 
 
-def plant(monkeypatch: pytest.MonkeyPatch, name: str, right: str, wrong: str) -> None:
-    """Replaces a class or a function by itself with one mistake."""
-    homes: dict[str, tuple[Any, Any]] = {
-        "Schedule": (jobs.schedule.schedule, tests.fakes.simulated_cluster),
-        "PooledWorker": (jobs.schedule.pool, jobs.schedule.schedule),
-        "Places": (jobs.schedule.pool, jobs.schedule.pool),
-        "decide": (jobs.schedule.retry, jobs.schedule.schedule),
-    }
-    home, user = homes[name]
-    source = inspect.getsource(getattr(home, name))
+def plant(monkeypatch: pytest.MonkeyPatch, target: Any, right: str, wrong: str) -> None:
+    """Give a class, or a function that `clips` uses, the code of itself with one mistake."""
+    name: str = target.__name__
+    source = inspect.getsource(target)
     assert source.count(right) == 1, (
-        f"{right!r} is not in {name} just once; the mistake has to follow the code"
+        f"expected {right!r} once in {name}, got {source.count(right)}: update the mistake"
     )
-    namespace = dict(vars(home))
+    namespace = dict(vars(inspect.getmodule(target)))
     exec(compile(source.replace(right, wrong), f"<{name} with a mistake>", "exec"), namespace)
-    monkeypatch.setattr(user, name, namespace[name])
+    if not inspect.isclass(target):
+        monkeypatch.setattr(jobs.schedule.clips, name, namespace[name])
+        return
+    # methods only: objects must stay instances of the original class
+    for attribute, value in vars(namespace[name]).items():
+        if inspect.isfunction(value) or isinstance(value, property):
+            monkeypatch.setattr(target, attribute, value)
 
 
-def fails(night: Callable[[random.Random], None]) -> bool:
-    for seed in range(MAX_NIGHTS):
+def finds_mistake(run: Callable[[random.Random], None]) -> bool:
+    for seed in range(MAX_RUNS):
         try:
-            night(random.Random(seed))
+            run(random.Random(seed))
         except (AssertionError, KeyError, ValueError):
             return True
     return False
 
 
-def one_night(chance: random.Random) -> None:
+def run_once(chance: random.Random) -> None:
     num_clips = chance.randrange(13)
-    chances = [chance.randrange(100) for _ in range(chance.randrange(60))]
-    night = Night(num_clips, chance.randrange(1, 5), chances)
-    night.run()
-    ended = [*night.done, *night.quarantined]
+    choices = [chance.randrange(100) for _ in range(chance.randrange(60))]
+    cluster = SimulatedCluster(num_clips, chance.randrange(1, 5), choices)
+    cluster.run()
+    ended = [*cluster.done, *cluster.quarantined]
     assert len(set(ended)) == len(ended)
-    assert night.halt is not None or set(ended) == {one.clip_id for one in SPECS[:num_clips]}
+    assert cluster.halt is not None or set(ended) == {one.clip_id for one in SPECS[:num_clips]}
 
 
 @pytest.mark.parametrize("mistake", list(MISTAKES))
 def test_a_planted_mistake_is_found(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, *MISTAKES[mistake])
-    assert fails(one_night)
+    assert finds_mistake(run_once)
 
 
-def test_without_a_mistake_nothing_is_found() -> None:
+def test_without_a_mistake_no_simulated_run_fails() -> None:
     for seed in range(500):
-        one_night(random.Random(seed))
+        run_once(random.Random(seed))

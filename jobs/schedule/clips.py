@@ -1,0 +1,174 @@
+"""The clips of a run: the queue, the decisions about failed attempts, and the end of the plan.
+
+The clip half of the schedule. Knows workers only as slots for clips. Loads without torch.
+"""
+
+from collections import deque
+from dataclasses import replace
+
+from jobs.config import RetryPolicy
+from jobs.errors import StoreRefusedError, TooManyFailuresError
+from jobs.schedule import events as ev
+from jobs.schedule.events import Attempt, Command
+from jobs.schedule.pool import Pool, Slots
+from jobs.schedule.pooled_worker import LoadedWorker, Loss
+from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
+from jobs.types import ClipFailed
+
+
+class Clips:
+    """The clips that wait for a worker, and the counts of those that have ended.
+
+    Args:
+        pool: workers that render the clips.
+    """
+
+    def __init__(self, policy: RetryPolicy, pool: Pool) -> None:
+        self._policy = policy
+        self._pool = pool
+        self._waiting: deque[Attempt] = deque()
+        self._spooled_on: dict[str, str] = {}  # node, by clip_id, of clips still to come
+        self._is_taking = False  # `TakeClip` is not answered yet
+        self._is_plan_over = False
+        self._num_done = 0
+        self._num_quarantined = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Return True if nothing is left to start and nothing is in flight."""
+        return self._is_plan_over and not (self._waiting or self._pool.is_busy)
+
+    def planned(self, event: ev.Planned, _now: float) -> list[Command]:
+        """Put the plan's next clip into the queue."""
+        self._is_taking = False
+        self._is_plan_over = event.spec is None
+        if event.spec is not None:
+            node = self._spooled_on.pop(event.spec.clip_id, None)
+            self._waiting.append(Attempt(event.spec, node=node))
+        return []
+
+    def learn_spool(self, node: str, spooled: frozenset[str]) -> None:
+        """Note the clips that wait encoded on a node's disk, both in the queue and still to come.
+
+        Args:
+            spooled: their ids.
+        """
+        self._spooled_on |= dict.fromkeys(spooled, node)
+        for index, attempt in enumerate(self._waiting):
+            if attempt.spec.clip_id in spooled and attempt.node is None:
+                self._waiting[index] = replace(attempt, node=node)
+
+    def assign(self, now: float, num_wanted: int) -> list[Command]:
+        """Give waiting clips to open workers, and take one from the plan if there is still room.
+
+        Args:
+            num_wanted: number of workers that the pool should have.
+        """
+        commands: list[Command] = []
+        while True:
+            slots = self._pool.slots(now, num_wanted)
+            reserved = slots.reserved_for_suspects(self._waiting)
+            start = self._start_next(slots, reserved, now)
+            if start is None:
+                break
+            commands.append(start)
+        # retried clips that find no worker do not hold up the plan
+        has_room = any(slots.has_room(number) for number in slots.open if number not in reserved)
+        if has_room and not (self._is_taking or self._is_plan_over):
+            self._is_taking = True
+            commands.append(ev.TakeClip())
+        return commands
+
+    def _start_next(self, slots: Slots, reserved: set[int], now: float) -> ev.StartClip | None:
+        for attempt in self._waiting:
+            number = slots.choose(attempt, reserved)
+            if number is not None:
+                self._waiting.remove(attempt)
+                self._pool.loaded[number].take(attempt, now)
+                return ev.StartClip(number, attempt)
+        return None
+
+    def record_done(self) -> None:
+        self._num_done += 1
+
+    def fail(self, attempt: Attempt, failed: ClipFailed) -> list[Command]:
+        """Charge an attempt's failure to its clip, and do as `decide` says."""
+        failures = (*attempt.failures, failed)
+        decision = decide(failures, self._policy)
+        commands: list[Command] = [ev.ReportFailure(failed, decision)]
+        match decision:
+            case Retry(number, exact):
+                attempt = replace(attempt, number=number, failures=failures)
+                self._waiting.append(replace(attempt, uses_exact_attention=exact))
+            case Wait(number):
+                self._waiting.append(replace(attempt, number=number))
+            case Quarantine():
+                self._num_quarantined += 1
+                commands += self._check_quarantined()
+            case Stop(reason):
+                commands.append(ev.Halt(StoreRefusedError(reason)))
+        return commands
+
+    def _check_quarantined(self) -> list[Command]:
+        """Halt a run that quarantines more than is allowed, once enough clips have ended."""
+        num_ended, limits = self._num_done + self._num_quarantined, self._policy
+        is_share = (
+            num_ended >= limits.min_clips_to_stop
+            and self._num_quarantined > limits.max_quarantined_share * num_ended
+        )
+        is_count = (
+            limits.max_quarantined is not None and self._num_quarantined > limits.max_quarantined
+        )
+        if not (is_share or is_count) or self.is_finished:
+            return []
+        message = (
+            f"{self._num_quarantined} of the first {num_ended} clips were quarantined; "
+            "their failures say why"
+        )
+        return [ev.Halt(TooManyFailuresError(message))]
+
+    def take_back(self, worker: LoadedWorker, loss: Loss) -> list[Command]:
+        """Take back the clips of a lost worker; those charged with its loss fail, others go on."""
+        commands: list[Command] = []
+        for clip_id, in_flight in worker.attempts.items():
+            attempt = locate(in_flight, worker)
+            if clip_id in loss.attributed:
+                failed = failure_of(attempt, worker, loss)
+                commands += self.fail(worker.charge(attempt), failed)
+            else:
+                self._requeue(attempt, is_bystander=clip_id in loss.bystanders)
+        return commands
+
+    def _requeue(self, attempt: Attempt, *, is_bystander: bool) -> None:
+        """Queue an attempt once more without charging its clip."""
+        num_bystander_losses = attempt.num_bystander_losses + is_bystander
+        self._waiting.append(
+            replace(attempt, number=attempt.number + 1, num_bystander_losses=num_bystander_losses)
+        )
+
+
+def locate(attempt: Attempt, worker: LoadedWorker) -> Attempt:
+    """Update the node that holds the encoded clip, by the worker's last heartbeat.
+
+    A clip in upload lies on the worker's node. One that is being rendered lies on none.
+    """
+    progress = worker.progress.get(attempt.spec.clip_id)
+    if progress is None or progress.stage in ("lookup", "queue"):
+        return attempt
+    return replace(attempt, node=worker.node if progress.stage == "upload" else None)
+
+
+def failure_of(attempt: Attempt, worker: LoadedWorker, loss: Loss) -> ClipFailed:
+    """Return the failure of a clip that is charged with the loss of its worker."""
+    is_stall = loss.failure_class == "stall"
+    return ClipFailed(
+        clip_id=attempt.spec.clip_id,
+        name=attempt.spec.name,
+        attempt=attempt.number,
+        failure_class=loss.failure_class,
+        may_pass_on_retry=True,
+        error_type="WorkerStalledError" if is_stall else "WorkerLostError",
+        message=loss.message,
+        traceback="",
+        worker=worker.label,
+    )

@@ -1,0 +1,247 @@
+"""The workers of a run: loading, heartbeats, back-off, recycling, draining, loss, replacement.
+
+The worker half of the schedule. Hands the clips of a lost worker back to `Clips`. Loads without
+torch.
+"""
+
+from dataclasses import replace
+
+from jobs.config import RunConfig
+from jobs.errors import FailureClass
+from jobs.schedule import events as ev
+from jobs.schedule.attribution import NodeAttribution
+from jobs.schedule.clips import Clips
+from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, timing_key
+from jobs.schedule.events import Attempt, Command, WorkerId
+from jobs.schedule.outage import Outage
+from jobs.schedule.pool import Pool
+from jobs.schedule.pooled_worker import LoadedWorker, Loading, Loss, Retiring
+from jobs.schedule.recruiting import Recruiting
+from jobs.types import ClipDone, ClipFailed
+
+REPLACED_AFTER: dict[FailureClass, str] = {
+    "memory": "replaced, since it ran out of memory",
+    "worker": "replaced, since its device or its machine failed",
+}
+
+
+class Workers:
+    """The workers of one model, each kept, replaced or stopped by what it reports.
+
+    Args:
+        num_workers: number of workers to keep.
+        pool: workers that are there; also read by `clips`.
+        clips: owner of the clips that wait for a worker.
+    """
+
+    def __init__(self, config: RunConfig, num_workers: int, pool: Pool, clips: Clips) -> None:
+        self._config = config
+        self._pool = pool
+        self._clips = clips
+        self._next_worker: WorkerId = 0
+        self._deadlines = Deadlines(config.stall)
+        self._outage = Outage(config.retry)
+        self._recruiting = Recruiting(num_workers, self._outage)
+        self._attribution = NodeAttribution(config.retry.max_losses_of_node)
+        self._draining_nodes = frozenset[str]()
+
+    @property
+    def num_wanted(self) -> int:
+        """Return the number of workers that the pool should have."""
+        return self._recruiting.num_wanted
+
+    def exclude_gap(self, gap_s: float) -> None:
+        """Leave time in which the driver itself slept out of all durations."""
+        for number, worker in self._pool.workers.items():
+            if isinstance(worker, Loading):
+                self._pool.workers[number] = Loading(worker.asked_at + gap_s)
+                continue
+            worker.heard_at += gap_s
+            for clip_id, attempt in worker.attempts.items():
+                worker.attempts[clip_id] = replace(attempt, started_at=attempt.started_at + gap_s)
+        self._outage.exclude_gap(gap_s)
+
+    # the life of a worker
+
+    def recruit(self, now: float) -> list[Command]:
+        """Start workers until there are as many as wanted."""
+        commands: list[Command] = []
+        while len(self._pool.workers) < self.num_wanted and self._recruiting.is_open(now):
+            self._pool.workers[self._next_worker] = Loading(asked_at=now)
+            cordoned = self._attribution.cordoned(self._pool.nodes)
+            commands.append(ev.StartWorker(self._next_worker, cordoned))
+            self._next_worker += 1
+        return commands
+
+    def ready(self, event: ev.WorkerReady, now: float) -> list[Command]:
+        """Take a worker that has loaded its model into use."""
+        loading = self._pool.workers.get(event.worker)
+        if isinstance(loading, Loading):
+            self._pool.workers[event.worker] = LoadedWorker(
+                event.worker, event.label, event.node, event.others, heard_at=now
+            )
+            self._recruiting.record_loaded()
+            self._outage.record_answer(loading.asked_at)
+            self._drain_nodes()
+            self._clips.learn_spool(event.node, event.spooled)
+        return []
+
+    def not_loaded(self, event: ev.WorkerNotLoaded, now: float) -> list[Command]:
+        """Stop a worker that failed to load; halt the run if none can load."""
+        if not isinstance(self._pool.workers.get(event.worker), Loading):
+            return []
+        del self._pool.workers[event.worker]
+        commands: list[Command] = [ev.StopWorker(event.worker, event.message)]
+        if event.is_store:
+            commands += self._record_refusal(event.message, now)
+        error = self._recruiting.record_failure(event, len(self._pool.workers), now)
+        return commands if error is None else [*commands, ev.Halt(error)]
+
+    def heartbeat(self, event: ev.HeartbeatReceived, now: float) -> list[Command]:
+        """Take in a worker's progress; replace the worker if one of its clips has stalled."""
+        worker, heartbeat = self._pool.find_loaded(event.worker), event.heartbeat
+        if worker is None:
+            return []
+        worker.heard_at = now
+        worker.progress = {progress.clip_id: progress for progress in heartbeat.clips}
+        if heartbeat.is_draining:
+            worker.drain("its process received SIGTERM")
+        worker.consider_recycling(self._config.workers, heartbeat.memory_bytes)
+        self._learn_answers(worker)
+        stalls = worker.stalls(self._deadlines)
+        if not stalls:
+            return []
+        message = next(iter(stalls.values()))
+        attributed = frozenset(
+            clip_id for clip_id in stalls if worker.progress[clip_id].stage in COMPUTE_STAGES
+        )
+        commands = self._lose(worker, Loss(message, attributed, failure_class="stall"))
+        if not attributed:  # it hangs at the store
+            commands += self._record_refusal(message, now)
+        return commands
+
+    def nodes_draining(self, event: ev.NodesDraining, _now: float) -> list[Command]:
+        self._draining_nodes = event.nodes
+        self._drain_nodes()
+        return []
+
+    def lost(self, event: ev.WorkerLost, _now: float) -> list[Command]:
+        """Replace a worker whose process is gone."""
+        worker = self._pool.workers.get(event.worker)
+        if worker is None:
+            return []
+        if isinstance(worker, Loading):
+            del self._pool.workers[event.worker]
+            return [ev.StopWorker(event.worker, event.message, may_return=True)]
+        is_charged = not (event.is_preempted or worker.is_draining)
+        return self._lose(worker, worker.lost(event.message) if is_charged else Loss(event.message))
+
+    def check_deadlines(self, _event: ev.Tick, now: float) -> list[Command]:
+        """Stop the workers that load for too long or send no heartbeats."""
+        commands: list[Command] = []
+        load_timeout_s = self._config.workers.load_timeout_s
+        for number, worker in list(self._pool.workers.items()):
+            if isinstance(worker, Loading):
+                if now - worker.asked_at > load_timeout_s:
+                    message = f"not ready within {load_timeout_s:g} s"
+                    is_charged = not self._pool.loaded
+                    event = ev.WorkerNotLoaded(number, message, is_charged=is_charged)
+                    commands += self.not_loaded(event, now)
+            elif (silent_s := now - worker.heard_at) > self._config.stall.heartbeat_timeout_s:
+                message = f"no heartbeat for {silent_s:.0f} s"
+                commands += self._lose(worker, worker.lost(message, "stall"))
+        return commands
+
+    def stop_retired(self) -> list[Command]:
+        """Stop the retiring workers that have no clips in flight any more."""
+        commands: list[Command] = []
+        for number, worker in self._pool.loaded.items():
+            if isinstance(worker.state, Retiring) and not worker.attempts:
+                del self._pool.workers[number]
+                commands.append(ev.StopWorker(number, worker.state.reason, is_lost=False))
+        return commands
+
+    # the clips of a worker
+
+    def clip_ended(self, event: ev.ClipEnded, now: float) -> list[Command]:
+        """Take in a worker's answer about a clip that it had in flight."""
+        worker = self._pool.find_loaded(event.worker)
+        if worker is None:
+            return []
+        worker.heard_at = now
+        attempt = worker.attempts.pop(event.outcome.clip_id, None)
+        if attempt is None:
+            return []
+        if isinstance(event.outcome, ClipDone):
+            self._clip_done(worker, attempt, event.outcome, now)
+            return []
+        return self._clip_failed(worker, attempt, event.outcome, now)
+
+    def _clip_done(
+        self, worker: LoadedWorker, attempt: Attempt, done: ClipDone, now: float
+    ) -> None:
+        self._clips.record_done()
+        worker.record_done()
+        self._outage.record_answer(now)
+        self._deadlines.learn(attempt, done.timings)
+        if any(timing.stage == "denoise" for timing in done.timings):
+            worker.timing_keys_done.add(timing_key(attempt))
+        self._attribution.record_done(attempt, worker.nodes)
+        worker.consider_recycling(self._config.workers, done.memory_bytes)
+
+    def _clip_failed(
+        self, worker: LoadedWorker, attempt: Attempt, failed: ClipFailed, now: float
+    ) -> list[Command]:
+        attempt = replace(attempt, node=worker.node if failed.is_spooled else None)
+        commands: list[Command] = []
+        if failed.failure_class == "store" and failed.may_pass_on_retry:
+            worker.pause(self._outage, now)
+            commands += self._record_refusal(failed.message, now)
+        if failed.failure_class == "worker":
+            attempt = worker.charge(attempt)
+        commands += self._clips.fail(attempt, failed)
+        if failed.failure_class in ("request", "store"):  # the worker is not at fault
+            return commands
+        worker.num_failures_in_a_row += 1
+        if failed.failure_class in REPLACED_AFTER:
+            loss, is_spent = (
+                Loss(REPLACED_AFTER[failed.failure_class]),
+                failed.failure_class == "memory",
+            )
+            commands += self._lose(worker, loss, is_spent=is_spent)
+        elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
+            self._attribution.attribute(worker.number, worker.nodes)
+            loss = Loss(f"replaced after {worker.num_failures_in_a_row} failures in a row")
+            commands += self._lose(worker, loss, is_spent=True)
+        return commands
+
+    def _lose(self, worker: LoadedWorker, loss: Loss, *, is_spent: bool = False) -> list[Command]:
+        """Take a worker out of the pool and hand its clips back.
+
+        Args:
+            is_spent: True if none of its processes may serve in another worker.
+        """
+        del self._pool.workers[worker.number]
+        may_return = not (is_spent or worker.is_draining)
+        stop = ev.StopWorker(worker.number, loss.message, may_return=may_return)
+        return [stop, *self._clips.take_back(worker, loss)]
+
+    def _drain_nodes(self) -> None:
+        for worker in self._pool.loaded.values():
+            if worker.nodes & self._draining_nodes:
+                worker.drain("its node is being drained")
+
+    # the store
+
+    def _learn_answers(self, worker: LoadedWorker) -> None:
+        """End the outage if a clip is past its lookup, so that the store has answered since."""
+        for clip_id, attempt in worker.attempts.items():
+            progress = worker.progress.get(clip_id)
+            if progress is not None and progress.stage in COMPUTE_STAGES | {"queue"}:
+                self._outage.record_answer(attempt.started_at)
+
+    def _record_refusal(self, message: str, now: float) -> list[Command]:
+        """Halt the run after too long an outage, unless a clip is computed: it will be spooled."""
+        error = self._outage.record_refusal(now, message)
+        is_computing = any(worker.is_computing for worker in self._pool.loaded.values())
+        return [] if error is None or is_computing else [ev.Halt(error)]
