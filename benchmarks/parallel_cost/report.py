@@ -80,9 +80,9 @@ autoencoder.
 - The leader alone does text and decoding. They take as long as {ALONE_FORWARDS} forwards on one
   device: 3 % of a clip of 50 steps with classifier-free guidance (a figure of others).
 - Left out: kernel launches, kernels that are less efficient on fewer tokens, waiting for the
-  slowest rank, copies before and after each exchange, the broadcast of the text and the comparison of the
-  latents once per clip. All of these make a group slower than predicted, most of all in short
-  forwards.
+  slowest rank, copies before and after each exchange, the broadcast of the text and the
+  comparison of the latents once per clip. All of these make a group slower than predicted, most
+  of all in short forwards.
 
 | interconnect | GB/s out of each rank | start of a collective |
 | --- | --- | --- |
