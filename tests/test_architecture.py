@@ -25,7 +25,7 @@ ONLY_IN = {
     "boto3": ("jobs/store/",),
     "botocore": ("jobs/store/",),
     "imageio_ffmpeg": ("jobs/media/",),
-    "decord": ("jobs/media/", "jobs/cli/doctor.py"),
+    "decord": ("jobs/media/",),
     "torch": ("jobs/cli/doctor.py",),
     "matplotlib": ("jobs/bench/reporting/",),
 }

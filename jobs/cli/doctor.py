@@ -17,9 +17,10 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.config import RunConfig
-from jobs.errors import JobError
+from jobs.errors import CheckError, JobError
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.media.encode import find_ffmpeg
+from jobs.media.decode_check import decoder_version
+from jobs.media.ffmpeg import find_ffmpeg
 from jobs.store.store import open_store
 from jobs.worker.provenance import VERSIONED_PACKAGES
 from pipelines.errors import ModelNotFoundError, PipelineError
@@ -87,10 +88,9 @@ def _ffmpeg() -> Check:
 
 def _decoder() -> Check:
     try:
-        import decord
-    except (ImportError, OSError) as error:
-        return Check("decord", is_ok=False, message=f"does not load: {error}")
-    return Check("decord", is_ok=True, message=str(decord.__version__))
+        return Check("decord", is_ok=True, message=decoder_version())
+    except CheckError as error:
+        return Check("decord", is_ok=False, message=str(error))
 
 
 def _devices() -> Check:

@@ -1,1 +1,1 @@
-"""From frames to an MP4, and the proof that it decodes."""
+"""Frames to MP4 files, the proof that these decode, and pictures of clips."""

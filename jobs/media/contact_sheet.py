@@ -1,4 +1,4 @@
-"""One picture of many clips: blocks of rows down, what is compared across, a few frames of each."""
+"""One picture of many clips: blocks of rows, columns to compare, a few frames of each clip."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ PAPER, INK = (255, 255, 255), (30, 30, 30)
 
 @dataclass(frozen=True, eq=False)
 class SheetClip:
-    """One clip, and where on the sheet it belongs.
+    """One clip and its place on the sheet.
 
     Args:
         block: the heading above its row, such as a prompt.
@@ -28,7 +28,7 @@ class SheetClip:
 
 
 def draw_contact_sheet(clips: list[SheetClip], path: Path) -> None:
-    """Writes a PNG. Blocks and columns stand in the order in which they first come, lines by their number."""
+    """Write a PNG. Blocks and columns stand in their order of first appearance, lines by number."""
     blocks, columns = (
         list(dict.fromkeys(getattr(clip, name) for clip in clips)) for name in ("block", "column")
     )
@@ -61,12 +61,12 @@ def draw_contact_sheet(clips: list[SheetClip], path: Path) -> None:
 
 
 def negative_heading(negative_prompt: str) -> str:
-    """A column's heading where negative prompts are compared."""
+    """Return the heading of a column in a comparison of negative prompts."""
     return f"negative prompt: {negative_prompt}" if negative_prompt else "no negative prompt"
 
 
 def film_strip(frames: np.ndarray) -> np.ndarray:
-    """A few frames from first to last, side by side: (H, W', 3) uint8."""
+    """Return a few frames from first to last, side by side: (H, W', 3) uint8."""
     chosen = frames[
         np.linspace(0, len(frames) - 1, min(FRAMES_SHOWN, len(frames))).round().astype(int)
     ]
@@ -75,7 +75,7 @@ def film_strip(frames: np.ndarray) -> np.ndarray:
 
 
 def shortened(text: str, width_px: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """The text, cut to fit; one line, whatever it held."""
+    """Return the text as one line, cut to fit."""
     text = " ".join(text.split())
     if font.getlength(text) <= width_px:
         return text

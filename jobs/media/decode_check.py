@@ -1,12 +1,15 @@
-"""Decodes a finished MP4 again, every frame of it, and refuses what is not the clip that was asked for.
+"""Decode a finished MP4, every frame of it, and refuse a clip that differs from its request.
 
-Decides on count, size and rate. It does not look at what the frames show; and bits flipped inside a frame may be
-concealed by the decoder, which is why a clip's bytes are named by their digest.
+Compares count, size and rate. It does not look at what the frames show. The decoder may conceal
+bits flipped inside a frame, which is why a clip's bytes are named by their digest.
 """
 
+import contextlib
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jobs.errors import CheckError
 from pipelines.request import VideoShape
@@ -20,49 +23,77 @@ FPS_RELATIVE_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class DecodedVideo:
-    """What a file decodes to."""
+    """The frames and the rate of a file."""
 
     frames: "np.ndarray"  # (T, H, W, 3) uint8
     fps: float
 
 
 def check_mp4(path: Path, shape: VideoShape, fps: float) -> None:
-    """Proves that every frame of an MP4 decodes, and that they are as many, as large and as fast as asked for.
+    """Prove that every frame of an MP4 decodes, and that count, size and rate are as requested.
+
+    Holds one frame at a time, and decodes no more frames than were requested.
 
     Raises:
-        CheckError: naming everything that differs, expected and found; or the file does not decode.
+        CheckError: naming every difference, expected and found; or the file does not decode.
     """
-    decoded = decode_mp4(path)
-    num_frames, height, width, _ = decoded.frames.shape
+    with _reading(path) as reader:
+        num_frames, found_fps = len(reader), float(reader.get_avg_fps())
+        sizes = {
+            f"{frame.shape[1]}x{frame.shape[0]}"
+            for frame in islice(_frames(reader), shape.num_frames)
+        }
     differences: list[str] = []
     if num_frames != shape.num_frames:
         differences.append(f"expected {shape.num_frames} frames, found {num_frames}")
-    if (width, height) != (shape.width, shape.height):
-        differences.append(f"expected {shape.width}x{shape.height} pixels, found {width}x{height}")
-    if abs(decoded.fps - fps) > fps * FPS_RELATIVE_TOLERANCE:
-        differences.append(f"expected {fps:g} frames per second, found {decoded.fps:g}")
+    if sizes != {f"{shape.width}x{shape.height}"}:
+        found = ", ".join(sorted(sizes)) or "no frame"
+        differences.append(f"expected {shape.width}x{shape.height} pixels, found {found}")
+    if abs(found_fps - fps) > fps * FPS_RELATIVE_TOLERANCE:
+        differences.append(f"expected {fps:g} frames per second, found {found_fps:g}")
     if differences:
         raise CheckError(f"{path.name}: {'; '.join(differences)}")
 
 
 def decode_mp4(path: Path) -> DecodedVideo:
-    """Decodes a whole MP4 into memory. The only place that knows decord.
-
-    decord's quirks: a file that it cannot open is a RuntimeError, anything later a DECORDError, which is a plain
-    Exception; its messages run over many lines, the C++ stack included; ffmpeg inside it writes to standard error.
+    """Decode a whole MP4 into memory.
 
     Raises:
-        CheckError: the file is missing, empty, cut off or no video.
+        CheckError: the file is missing, empty, cut off or not a video.
+    """
+    import numpy as np
+
+    with _reading(path) as reader:
+        return DecodedVideo(np.stack(list(_frames(reader))), float(reader.get_avg_fps()))
+
+
+def decoder_version() -> str:
+    """Return decord's version.
+
+    Raises:
+        CheckError: decord does not load on this machine.
+    """
+    try:
+        import decord
+    except (ImportError, OSError) as error:
+        raise CheckError(f"decord does not load: {error}") from error
+    return str(decord.__version__)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Generator[Any]:
+    """Open an MP4 with decord and turn its errors into CheckError.
+
+    decord's quirks: a file that it cannot open is a RuntimeError, anything later a DECORDError,
+    which is a plain Exception; its messages run over many lines, the C++ stack included; the ffmpeg
+    inside it writes to standard error.
     """
     import decord
-    import numpy as np
 
     check_boxes(path)
     decord.logging.set_level(decord.logging.QUIET)
     try:
-        reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-        frames = np.stack([without_padding(reader.next().asnumpy()) for _ in range(len(reader))])
-        fps = float(reader.get_avg_fps())
+        yield decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
     except (
         decord.DECORDError,
         RuntimeError,
@@ -73,26 +104,29 @@ def decode_mp4(path: Path) -> DecodedVideo:
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckError(f"{path.name} does not decode: {reason}") from error
-    return DecodedVideo(frames, fps)
+
+
+def _frames(reader: Any) -> "Iterator[np.ndarray]":
+    return (without_padding(reader.next().asnumpy()) for _ in range(len(reader)))
 
 
 def without_padding(frame: "np.ndarray") -> "np.ndarray":
-    """A frame as (H, W, 3), whatever decord says of it.
+    """Return a frame as (H, W, 3), whatever shape decord gives it.
 
-    At some small widths (8, 16, 24, 48, 72 and others) decord pads the rows and calls the result (H, W, 4) or
-    (H, W, 12); its `get_batch` fails on such a frame.
+    At some small widths (8, 16, 24, 48, 72 and others) decord pads the rows and calls the result
+    (H, W, 4) or (H, W, 12); its `get_batch` fails on such a frame.
     """
     height, width, _ = frame.shape
     return frame.reshape(height, -1)[:, : width * 3].reshape(height, width, 3)
 
 
 def check_boxes(path: Path) -> None:
-    """Refuses a file whose top-level MP4 boxes do not end exactly where the file ends.
+    """Refuse a file whose top-level MP4 boxes do not end exactly where the file ends.
 
-    Source: ISO/IEC 14496-12, 4.2: a box is its length in four bytes, its type in four, and its content.
+    Source: ISO/IEC 14496-12, 4.2: a box is its length in four bytes, its type in four, its content.
 
     Raises:
-        CheckError: no MP4, cut off, or something follows it.
+        CheckError: the file is not an MP4, is cut off, or bytes follow its last box.
     """
     try:
         num_bytes = path.stat().st_size
@@ -105,7 +139,8 @@ def check_boxes(path: Path) -> None:
                     length = int.from_bytes(header[8:16])
                 if length < 8 or position + length > num_bytes:
                     raise CheckError(
-                        f"{path.name} is cut off or no MP4: box {kind!r} at byte {position:,} of {num_bytes:,}"
+                        f"{path.name} is cut off or no MP4: box {kind!r} at byte {position:,} of "
+                        f"{num_bytes:,}"
                     )
                 kinds.append(kind)
                 position += length
@@ -113,4 +148,6 @@ def check_boxes(path: Path) -> None:
     except OSError as error:
         raise CheckError(f"cannot read {path.name}: {error.strerror or error}") from error
     if kinds[:1] != [b"ftyp"] or b"moov" not in kinds or b"mdat" not in kinds:
-        raise CheckError(f"{path.name} is no MP4: it holds {kinds[:8]} and not ftyp, moov and mdat")
+        raise CheckError(
+            f"{path.name} is not an MP4: expected ftyp, moov and mdat, got {kinds[:8]}"
+        )

@@ -1,1 +1,1 @@
-"""S3 and folders behind one protocol."""
+"""S3 buckets and folders behind one protocol, and the errors that they raise."""

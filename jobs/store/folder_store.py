@@ -1,12 +1,14 @@
-"""A folder with the promises of S3: an object appears whole or not at all, a conditional write has one winner.
+"""A folder that keeps the promises of S3.
 
-Decides how bytes get onto a disk. What is written, and in which order, is for `records`.
+An object appears whole or not at all, and a conditional write has one winner. This module decides
+how bytes get onto a disk. Which objects are written, and in which order, is for `records/`.
 """
 
 import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,12 +45,15 @@ FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_LINK_ERRNOS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 )
-COPY_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class FolderStore:
-    """Objects as files below one folder. It is made by the first write; a temporary file's name begins with a dot."""
+    """Objects as files below one folder.
+
+    The first write creates the folder. The names of temporary files begin with a dot.
+    """
 
     location: FolderLocation
 
@@ -60,7 +65,7 @@ class FolderStore:
         return f"{self.uri}/{quote(check_key(key))}"
 
     def put(self, key: str, body: bytes | Path, content_type: str) -> None:
-        """Writes an object, in place of one that may be there. A folder keeps no content type."""
+        """Write an object and replace an existing one. A folder keeps no content type."""
         del content_type
         check_body(key, body)
         with self._errors("write", key):
@@ -70,10 +75,10 @@ class FolderStore:
             sync_folder(path.parent)
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
-        """Writes an object only if there is none.
+        """Write an object only if its key is free.
 
         Raises:
-            ObjectExistsError: there is one; it is as it was.
+            ObjectExistsError: an object lies there; it is unchanged.
         """
         del content_type
         with self._errors("write", key):
@@ -82,12 +87,12 @@ class FolderStore:
                 try:
                     path.hardlink_to(temporary)
                 except FileExistsError as error:
-                    raise ObjectExistsError(f"{self.uri_of(key)} is there already") from error
+                    raise ObjectExistsError(f"{self.uri_of(key)} exists already") from error
                 except OSError as error:
                     if error.errno in NO_LINK_ERRNOS:
                         raise StoreRefusedError(
-                            f"{self.uri} is on a file system without hard links ({error.strerror}), which the commit "
-                            "needs; choose another folder or s3://"
+                            f"{self.uri} is on a file system without hard links ({error.strerror}),"
+                            " which the commit needs; choose another folder or s3://"
                         ) from error
                     raise
             sync_folder(path.parent)
@@ -95,6 +100,11 @@ class FolderStore:
     def get(self, key: str) -> bytes:
         with self._errors("read", key):
             return self._path(key).read_bytes()
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        with self._errors("read", key), self._path(key).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
 
     def exists(self, key: str) -> bool:
         with self._errors("look for", key):
@@ -104,12 +114,15 @@ class FolderStore:
                 return False
 
     def delete(self, key: str) -> None:
-        """Removes an object; that there was none is not an error, as on S3."""
+        """Remove an object. A missing object is not an error, as on S3."""
         with self._errors("remove", key):
             self._path(key).unlink(missing_ok=True)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects whose keys begin with `prefix`, in no promised order. Links are not followed."""
+        """Yield the objects whose keys begin with `prefix`, in the order of their keys.
+
+        Symbolic links are not followed.
+        """
         folder, _, _ = prefix.rpartition("/")
         with self._errors("list", prefix):
             if folder:
@@ -122,10 +135,10 @@ class FolderStore:
         return (entry.key for entry in self.entries(prefix))
 
     def check_access(self) -> None:
-        """Proves that the folder can be written to, conditionally too, and read; leaves nothing behind.
+        """Prove that the folder can be written to, conditionally too, and read; leave nothing.
 
         Raises:
-            StoreRefusedError: it cannot, saying what to change.
+            StoreRefusedError: it cannot; the message says what to change.
         """
         with self._errors("write", ""):
             made = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
@@ -135,11 +148,13 @@ class FolderStore:
                 with contextlib.suppress(ObjectExistsError):
                     self.put_if_absent(key, b"again", "text/plain")
                 if self.get(key) != b"check":
-                    raise StoreRefusedError(f"{self.uri} does not keep what is written to it")
+                    raise StoreRefusedError(
+                        f"{self.uri} does not keep the bytes that are written to it"
+                    )
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     (self._root / key).unlink()
-                with contextlib.suppress(OSError):  # somebody else's file is in it by now
+                with contextlib.suppress(OSError):  # another program has put a file into it by now
                     for folder in made:
                         folder.rmdir()
 
@@ -148,10 +163,10 @@ class FolderStore:
         return self.location.path
 
     def _path(self, key: str) -> Path:
-        """The file of a key.
+        """Return the file of a key.
 
         Raises:
-            StoreRefusedError: the key is none, or a link in the folder leads out of it.
+            StoreRefusedError: the key is invalid, or a link in the folder leads out of it.
         """
         path = self._root / check_key(key)
         if not path.resolve().is_relative_to(self._root.resolve()):
@@ -165,18 +180,19 @@ class FolderStore:
 
     @contextlib.contextmanager
     def _errors(self, doing: str, key: str) -> Generator[None]:
-        """Turns what the operating system says into the store's errors."""
+        """Turn the operating system's errors into the store's."""
         where = f"{self.uri}/{key}".rstrip("/")
         try:
             yield
         except StoreError:
             raise
         except FileNotFoundError as error:
-            raise ObjectMissingError(f"{where} is not there") from error
+            raise ObjectMissingError(f"{where} does not exist") from error
         except OSError as error:
             if error.errno in FULL_ERRNOS:
                 raise StoreUnavailableError(
-                    f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the quota"
+                    f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the "
+                    "quota"
                 ) from error
             if error.errno in PASSING_ERRNOS:
                 raise StoreUnavailableError(
@@ -189,13 +205,13 @@ class FolderStore:
 
 @contextlib.contextmanager
 def temporary_file(path: Path, body: bytes | Path) -> Generator[Path]:
-    """A file beside `path` that holds `body` and is on the disk; gone afterwards, unless it was moved."""
+    """Write `body` to a file beside `path` and sync it; remove the file unless it was moved."""
     temporary = path.with_name(f".{secrets.token_hex(16)}.partial")
     try:
         with temporary.open("xb") as target:
             if isinstance(body, Path):
                 with body.open("rb") as source:
-                    while chunk := source.read(COPY_BYTES):
+                    while chunk := source.read(CHUNK_BYTES):
                         target.write(chunk)
             else:
                 target.write(body)
@@ -207,7 +223,7 @@ def temporary_file(path: Path, body: bytes | Path) -> Generator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a new name in a folder last through a power cut."""
+    """Make a new name in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -216,20 +232,26 @@ def sync_folder(folder: Path) -> None:
 
 
 def walk(root: Path, folder: str) -> Iterator[StoredObject]:
-    """The files below `root / folder`, their paths relative to `root`. One that is removed meanwhile is left out."""
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        try:
-            entries = os.scandir(root / here)
-        except (FileNotFoundError, NotADirectoryError):
+    """Yield the files below `root / folder` in the order of their paths relative to `root`.
+
+    Holds the names of one folder on each level. Leaves out a file that is removed meanwhile.
+    """
+    try:
+        with os.scandir(root / folder) as entries:
+            # S3 compares whole keys, so that the slash after a folder's name counts
+            names = sorted(
+                f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+                for entry in entries
+            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        below = f"{folder}/{name}".removeprefix("/")
+        if name.endswith("/"):
+            if is_key(below.removesuffix("/")):  # nothing below another folder can be an object
+                yield from walk(root, below.removesuffix("/"))
             continue
-        with entries:
-            for entry in entries:
-                below = f"{here}/{entry.name}".removeprefix("/")
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(below)
-                elif entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(FileNotFoundError):
-                        status = entry.stat(follow_symlinks=False)
-                        yield StoredObject(below, status.st_size, status.st_mtime)
+        with contextlib.suppress(FileNotFoundError):
+            status = (root / below).lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield StoredObject(below, status.st_size, status.st_mtime)

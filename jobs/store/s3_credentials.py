@@ -1,8 +1,8 @@
-"""Whose credentials sign the requests to S3, and when they are read anew.
+"""The credentials that sign the requests to S3, and when they are read anew.
 
-Decides that credentials which the store refuses are looked up once more, in the files and services that boto3 finds
-them in, and that a request goes out again only with other ones. An error that the same credentials would meet again
-is left as it is; `s3_errors` says what it means.
+Credentials that the store refuses are looked up once more, in the files and services where boto3
+finds them, and a request goes out again only with other credentials. An error that the same
+credentials would meet again is left unchanged; `s3_errors` says what it means.
 """
 
 import threading
@@ -20,13 +20,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Connection:
-    """A boto3 client, and the credentials that it signs with; None where boto3 found none, which no store refuses."""
+    """A boto3 client and the credentials with which it signs.
+
+    Args:
+        credentials: None if boto3 found none; a store never refuses unsigned requests for their
+            credentials.
+    """
 
     client: Any
     credentials: Any
 
     def signs_as(self, other: "Connection") -> bool:
-        """Whether two sign with the same key, secret and token, at this moment."""
+        """Return True if both sign with the same key, secret and token at this moment."""
         return (
             self.credentials.get_frozen_credentials() == other.credentials.get_frozen_credentials()
         )
@@ -36,7 +41,7 @@ class RotatingConnection:
     """A connection that outlives its credentials. Safe to use from several threads.
 
     Args:
-        connect: reads configuration and environment from the beginning, and makes a new connection of them.
+        connect: makes a new connection, reading configuration and environment from the beginning.
     """
 
     def __init__(self, connect: Callable[[], Connection]) -> None:
@@ -49,13 +54,13 @@ class RotatingConnection:
         return self._current.client
 
     def send(self, request: Callable[[Any], T]) -> T:
-        """Makes a request, and once more where it is refused for its credentials and others are to be had.
+        """Make a request; repeat it once if its credentials were refused and others are found.
 
         Args:
-            request: given a client, does all of it; it must be able to do so twice.
+            request: does the whole request with the given client; it may be called twice.
 
         Raises:
-            botocore's errors.
+            ClientError, BotoCoreError: as botocore raises them.
         """
         used = self._current
         try:
@@ -69,18 +74,17 @@ class RotatingConnection:
         return request(renewed.client)
 
     def _renew(self, refused: Connection) -> Connection:
-        """A connection with other credentials, or the refused one where there are none yet."""
+        """Return a connection with other credentials, or the refused one if none are found yet."""
         with self._renewal:
-            if self._current is not refused:  # another thread was refused, and has been here before
+            if self._current is not refused:  # another thread was refused and has renewed it
                 return self._current
             try:
                 with s3_errors("renew the credentials of", "S3"):
                     fresh = self._connect()
                     if fresh.credentials is None or fresh.signs_as(refused):
                         return refused
-            except (
-                StoreError
-            ):  # a file that is being rewritten just now; the refusal itself says what to do
+            except StoreError:
+                # a file may be half written just now; the first refusal says what to do
                 return refused
             self._current = fresh
             return fresh

@@ -1,8 +1,8 @@
-"""What S3's refusals mean, and what to do about each.
+"""The meaning of S3's refusals, and the remedy for each.
 
-Decides, for every code that S3 answers and every error that botocore raises, which of the store's errors it is: one
-that may pass, one that newer credentials would cure, or a refusal with its remedy. How requests are sent is for
-`store`, whose credentials sign them for `s3_credentials`.
+Every code that S3 answers and every error that botocore raises becomes one of the store's errors:
+one that may pass, one that newer credentials would cure, or a refusal with its remedy. Sending
+requests is for `s3_store`, signing them for `s3_credentials`.
 """
 
 import contextlib
@@ -23,23 +23,29 @@ from jobs.errors import (
 MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 EXISTS_CODES = frozenset({"PreconditionFailed", "412"})
 PASSING_CODES = frozenset({
-    "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException",
-    "RequestLimitExceeded", "TooManyRequests", "OperationAborted", "ConditionalRequestConflict",
+    "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling",
+    "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "OperationAborted",
+    "ConditionalRequestConflict",
     "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",  # damaged on the way
 })  # fmt: skip
-# credentials that were good and are over: in the middle of a night somebody or something renews them
+# The credentials were valid and have expired. A person or a service renews them, even at night.
 EXPIRED_CODES = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 )
-# with these, and those, the store refuses whoever asks, and not what is asked for
+# The store refuses the sender, not the request.
 CREDENTIAL_CODES = EXPIRED_CODES | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
 REMEDIES = {
     "NoSuchBucket": "create the bucket or correct the output URI",
     "InvalidBucketName": "correct the output URI",
-    "AccessDenied": "allow these credentials s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject on it",
+    "AccessDenied": (
+        "allow these credentials s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject on "
+        "it"
+    ),
     "AllAccessDisabled": "the account that owns the bucket is disabled",
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the endpoint does not know",
-    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY, which does not belong to the access key",
+    "SignatureDoesNotMatch": (
+        "correct AWS_SECRET_ACCESS_KEY, which does not belong to the access key"
+    ),
     "InvalidToken": "renew AWS_SESSION_TOKEN, or unset it",
     "RequestTimeTooSkewed": "set this machine's clock",
     "PermanentRedirect": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
@@ -51,38 +57,39 @@ REMEDIES = {
 MISSING_CREDENTIALS = (
     aws.NoCredentialsError, aws.PartialCredentialsError, aws.ProfileNotFound, aws.ConfigParseError,
 )  # fmt: skip
-# whoever hands out credentials gives none just now: a role's service is down, or a sign-in is over
+# The source of credentials gives none just now: a role's service is down, or a sign-in has expired.
 UNRENEWED_CREDENTIALS = (
-    aws.CredentialRetrievalError, aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError, aws.SSOTokenLoadError,
+    aws.CredentialRetrievalError, aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError,
+    aws.SSOTokenLoadError,
 )  # fmt: skip
 CONNECTION_ERRORS = (
     aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError,
     aws.ResponseStreamingError,
-    urllib3.exceptions.HTTPError,  # botocore lets it through where the body of a refusal breaks off
+    urllib3.exceptions.HTTPError,  # botocore lets it through if the body of a refusal breaks off
 )  # fmt: skip
 
 
 @contextlib.contextmanager
 def s3_errors(doing: str, where: str) -> Generator[None]:
-    """Turns botocore's errors into the store's, with the remedy; botocore's own words stay in the cause."""
+    """Turn botocore's errors into the store's, with the remedy; botocore's text is the cause."""
     try:
         yield
     except aws.ClientError as error:
         raise store_error(error, doing, where) from error
     except MISSING_CREDENTIALS as error:
         raise StoreRefusedError(
-            f"cannot {doing} {where}: no usable credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "a profile or a role"
+            f"cannot {doing} {where}: no usable credentials; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, a profile or a role"
         ) from error
     except UNRENEWED_CREDENTIALS as error:
         raise CredentialsExpiredError(
-            f"cannot {doing} {where}: no credentials are handed out ({type(error).__name__}); sign in again, or see "
-            "to the role or process that gives them"
+            f"cannot {doing} {where}: no credentials are handed out ({type(error).__name__}); sign "
+            "in again, or repair the role or process that gives them"
         ) from error
     except CONNECTION_ERRORS as error:
         raise StoreUnavailableError(
-            f"cannot {doing} {where}: no answer from the endpoint ({type(error).__name__}); check the network, "
-            "store.endpoint_url and AWS_ENDPOINT_URL"
+            f"cannot {doing} {where}: no answer from the endpoint ({type(error).__name__}); check "
+            "the network, store.endpoint_url and AWS_ENDPOINT_URL"
         ) from error
     except aws.BotoCoreError as error:
         raise StoreRefusedError(
@@ -91,17 +98,17 @@ def s3_errors(doing: str, where: str) -> Generator[None]:
 
 
 def store_error(error: aws.ClientError, doing: str, where: str) -> StoreError:
-    """What an answer of S3 means."""
+    """Return the store's error for an answer of S3."""
     code = code_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in MISSING_CODES:
-        return ObjectMissingError(f"{where} is not there")
+        return ObjectMissingError(f"{where} does not exist")
     if code in EXISTS_CODES:
-        return ObjectExistsError(f"{where} is there already")
+        return ObjectExistsError(f"{where} exists already")
     if code in EXPIRED_CODES:
         return CredentialsExpiredError(
-            f"cannot {doing} {where}: the store answers {code}; renew the session's credentials, in the file or role "
-            "that they come from"
+            f"cannot {doing} {where}: the store answers {code}; renew the session's credentials, "
+            "in the file or role that they come from"
         )
     if code in PASSING_CODES or status >= 500 or status == 429:
         return StoreUnavailableError(
@@ -116,5 +123,5 @@ def store_error(error: aws.ClientError, doing: str, where: str) -> StoreError:
 
 
 def code_of(error: aws.ClientError) -> str:
-    """S3's own code; of a HEAD, whose answer has no body, the status."""
+    """Return S3's own code; for a HEAD, whose answer has no body, the status."""
     return error.response.get("Error", {}).get("Code", "unknown")

@@ -1,6 +1,7 @@
-"""What an output URI may look like, and what a key in a store may look like.
+"""The form of an output URI and of a key in a store.
 
-Decides alone; nothing here touches the network. Two kinds are known: `s3://bucket/prefix` and `file:///dir`.
+Decides alone; nothing here touches the network. An output is `s3://bucket/prefix` or
+`file:///folder`.
 """
 
 import re
@@ -14,14 +15,15 @@ MAX_KEY_BYTES = 1024  # S3's limit, prefix included
 ACCESS_CHECK_PREFIX = "access-check-"  # of the key that a check of the store writes and removes
 BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?=[a-z0-9]))*[a-z0-9]")
 ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
-# what S3 calls safe, and a little more that needs no escaping; no segment begins with a dot, as temporary files do
+# Characters that S3 calls safe, and a few more that need no escaping. No segment begins with a dot,
+# since the names of temporary files do.
 PREFIX_SEGMENT = re.compile(r"[A-Za-z0-9!_'()=+@,~ -][A-Za-z0-9!_.'()=+@,~ -]*")
 KEY_SEGMENT = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9_.=+@-]*")
 
 
 @dataclass(frozen=True)
 class S3Location:
-    """A place in a bucket. `prefix` has no slash at either end and may be empty."""
+    """A prefix of a bucket. `prefix` has no slash at either end and may be empty."""
 
     bucket: str
     prefix: str
@@ -32,7 +34,7 @@ class S3Location:
 
 @dataclass(frozen=True)
 class FolderLocation:
-    """A folder, absolute."""
+    """An absolute path of a folder."""
 
     path: Path
 
@@ -42,10 +44,11 @@ class FolderLocation:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What a listing says of one object.
+    """One object of a listing.
 
     Args:
-        modified_at: when it was last written, in seconds since the epoch, by the store's clock; S3 knows whole seconds.
+        modified_at: time of the last write, in seconds since the epoch, by the store's clock. S3
+            gives whole seconds.
     """
 
     key: str
@@ -54,11 +57,11 @@ class StoredObject:
 
 
 def parse_output_uri(uri: str) -> S3Location | FolderLocation:
-    """Reads an output URI, strictly.
+    """Parse an output URI strictly.
 
     Raises:
-        OutputUriError: anything else than `s3://bucket`, `s3://bucket/prefix` or `file:///folder`, saying what was
-            expected.
+        OutputUriError: the URI differs from `s3://bucket`, `s3://bucket/prefix` and
+            `file:///folder`; the message names the form that was expected.
     """
     scheme, rest = split_scheme(uri)
     if scheme == "s3":
@@ -83,15 +86,15 @@ def parse_output_uri(uri: str) -> S3Location | FolderLocation:
 
 
 def parse_object_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of one existing object, whose key may be anything printable.
+    """Return bucket and key of one existing object, whose key may be anything printable.
 
     Raises:
-        OutputUriError: not `s3://bucket/key`.
+        OutputUriError: the URI differs from `s3://bucket/key`.
     """
     scheme, rest = split_scheme(uri)
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not key or key.endswith("/"):
-        raise OutputUriError(f"{uri!r} is no object; expected s3://bucket/key")
+        raise OutputUriError(f"{uri!r} does not name an object; expected s3://bucket/key")
     if {"", ".", ".."} & set(key.split("/")):
         raise OutputUriError(
             f"{uri!r} holds an empty, '.' or '..' segment; expected s3://bucket/key"
@@ -100,11 +103,17 @@ def parse_object_uri(uri: str) -> tuple[str, str]:
 
 
 def split_scheme(uri: str) -> tuple[str, str]:
+    """Return scheme and path of a store's URI.
+
+    Raises:
+        OutputUriError: the scheme is unknown, or the URI holds a query, a fragment or a character
+            that cannot be printed.
+    """
     refuse_control_characters(uri, uri)
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in ("s3", "file"):
         raise OutputUriError(
-            f"{uri!r} is no URI of a store; expected s3://bucket/prefix or file:///folder"
+            f"{uri!r} does not name a store; expected s3://bucket/prefix or file:///folder"
         )
     if found := sorted(set(rest) & set("?#\\")):
         raise OutputUriError(
@@ -121,10 +130,10 @@ def refuse_control_characters(uri: str, text: str) -> None:
 
 
 def is_percent_encoded(uri: str, path: str) -> bool:
-    """Whether a path is to be decoded. A '%' that encodes nothing is refused.
+    """Return True if a path must be decoded. Refuse a '%' that encodes nothing.
 
     Raises:
-        OutputUriError: such a '%', or bytes that are no UTF-8.
+        OutputUriError: the path holds such a '%', or bytes that are not UTF-8.
     """
     if re.search(r"%(?![0-9A-Fa-f]{2})", path):
         raise OutputUriError(
@@ -133,23 +142,36 @@ def is_percent_encoded(uri: str, path: str) -> bool:
     try:
         unquote(path, errors="strict")
     except UnicodeDecodeError as error:
-        raise OutputUriError(f"{uri!r} encodes bytes that are no UTF-8") from error
+        raise OutputUriError(f"{uri!r} encodes bytes that are not UTF-8; expected UTF-8") from error
     return "%" in path
 
 
 def check_bucket(uri: str, bucket: str) -> str:
-    """Source: Amazon S3 user guide, "General purpose bucket naming rules"."""
+    """Return a bucket's name unchanged.
+
+    Source: Amazon S3 user guide, "General purpose bucket naming rules".
+
+    Raises:
+        OutputUriError: the name breaks these rules.
+    """
     if not bucket:
         raise OutputUriError(f"{uri!r} names no bucket; expected s3://bucket/prefix")
     if not 3 <= len(bucket) <= 63 or not BUCKET.fullmatch(bucket) or ADDRESS.fullmatch(bucket):
         raise OutputUriError(
-            f"{uri!r}: {bucket!r} is no bucket's name; expected 3 to 63 lower-case letters, digits, '-' and "
-            "single '.', beginning and ending in a letter or digit, and no IP address"
+            f"{uri!r}: {bucket!r} cannot be a bucket's name; expected 3 to 63 lower-case letters, "
+            "digits, '-' and single '.', beginning and ending in a letter or digit, and no IP "
+            "address"
         )
     return bucket
 
 
 def check_prefix(uri: str, prefix: str) -> str:
+    """Return a prefix without its last slash.
+
+    Raises:
+        OutputUriError: a segment is empty or holds a character outside PREFIX_SEGMENT, or the
+            prefix is too long.
+    """
     trimmed = prefix.removesuffix("/")
     if not trimmed:
         if prefix:
@@ -158,8 +180,8 @@ def check_prefix(uri: str, prefix: str) -> str:
     for segment in trimmed.split("/"):
         if not PREFIX_SEGMENT.fullmatch(segment):
             raise OutputUriError(
-                f"{uri!r}: {segment!r} cannot be part of a prefix; expected letters, digits, spaces and !_.'()=+@,~- "
-                "between single slashes, no segment beginning with a dot"
+                f"{uri!r}: {segment!r} cannot be part of a prefix; expected letters, digits, "
+                "spaces and !_.'()=+@,~- between single slashes, no segment beginning with a dot"
             )
     if len(trimmed) > MAX_KEY_BYTES // 2:
         raise OutputUriError(f"{uri!r} has a prefix longer than {MAX_KEY_BYTES // 2} characters")
@@ -167,30 +189,33 @@ def check_prefix(uri: str, prefix: str) -> str:
 
 
 def is_key(key: str) -> bool:
-    """Whether every store takes a key: plain segments between single slashes, none beginning with a dot."""
+    """Return True for a key that every store accepts.
+
+    Such a key has plain segments between single slashes, and no segment begins with a dot.
+    """
     return len(key) <= MAX_KEY_BYTES // 2 and all(
         KEY_SEGMENT.fullmatch(segment) for segment in key.split("/")
     )
 
 
 def check_key(key: str) -> str:
-    """Returns a key as it came.
+    """Return a key unchanged.
 
     Raises:
-        StoreRefusedError: it could leave the store, or some store could not hold it.
+        StoreRefusedError: the key could lead out of the store, or some store could not hold it.
     """
     if not is_key(key):
         raise StoreRefusedError(
-            f"{key!r} is no key; expected letters, digits and _.=+@- between single slashes"
+            f"{key!r} cannot be a key; expected letters, digits and _.=+@- between single slashes"
         )
     return key
 
 
 def check_body(key: str, body: bytes | Path) -> None:
-    """Refuses to upload a file that is not there, which no store should be blamed for.
+    """Refuse to upload a missing file, which is not the store's fault.
 
     Raises:
-        StoreRefusedError: it is not.
+        StoreRefusedError: the file is missing.
     """
     if isinstance(body, Path) and not body.is_file():
-        raise StoreRefusedError(f"there is no file {body.name} to write to {key!r}")
+        raise StoreRefusedError(f"file {body.name}, to be written to {key!r}, does not exist")

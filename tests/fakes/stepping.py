@@ -1,4 +1,4 @@
-"""Programs that share one store, one operation at a time, in an order that a test chooses."""
+"""Programs that share one store and do one operation at a time, in an order that a test chooses."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,17 +8,18 @@ from typing import Literal
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
 from jobs.store.uri import StoredObject
 
-# fail: nothing happens and an error comes; lose: it happens and an error comes all the same;
-# repeat: it happens, the answer is lost, and the client's second request is answered
+# fail: the operation does not happen, and raises an error
+# lose: the operation happens, and raises an error all the same
+# repeat: the operation happens, its answer is lost, and the client's second request is answered
 Fault = Literal["none", "fail", "lose", "repeat"]
 
 
 class CrashedError(Exception):
-    """What a crashed program's thread ends with."""
+    """The end of a crashed program's thread."""
 
 
 class Program:
-    """One thread that stops before each operation on the store until it is told to go on."""
+    """One thread that stops before each operation on the store until the test lets it go on."""
 
     def __init__(self) -> None:
         self._has_stopped = threading.Semaphore(0)
@@ -46,7 +47,7 @@ class Program:
         self._has_stopped.acquire()
 
     def step(self, fault: Fault = "none") -> None:
-        """Lets one operation happen, and the program run on to its next one or its end."""
+        """Let one operation happen, and let the program run on to its next operation or its end."""
         self._fault = fault
         self._may_go.release()
         self._has_stopped.acquire()
@@ -65,7 +66,7 @@ class Program:
 
 
 class SteppingStore:
-    """A store in memory as one program sees it. Several share `objects`."""
+    """A store in memory as one program sees it. Several programs share `objects`."""
 
     uri = "s3://renders/spring"
 
@@ -83,7 +84,7 @@ class SteppingStore:
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
         def write() -> None:
             if key in self.objects:
-                raise ObjectExistsError(f"{key} is there already")
+                raise ObjectExistsError(f"{key} exists already")
             self.objects[key] = body
 
         self._do(write)
@@ -91,8 +92,11 @@ class SteppingStore:
     def get(self, key: str) -> bytes:
         self._do(lambda: None)
         if key not in self.objects:
-            raise ObjectMissingError(f"{key} is not there")
+            raise ObjectMissingError(f"{key} does not exist")
         return self.objects[key]
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        yield self.get(key)
 
     def exists(self, key: str) -> bool:
         self._do(lambda: None)
@@ -106,7 +110,7 @@ class SteppingStore:
         return iter(
             [
                 StoredObject(key, len(self.objects[key]), 0.0)
-                for key in self.objects
+                for key in sorted(self.objects)
                 if key.startswith(prefix)
             ]
         )
@@ -124,5 +128,6 @@ class SteppingStore:
         if fault in ("fail", "lose"):
             raise StoreUnavailableError("no answer")
         if fault == "repeat":
-            self._program.before_operation()  # the others may go on before the second request arrives
+            # other programs may go on before the second request arrives
+            self._program.before_operation()
             operation()

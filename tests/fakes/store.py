@@ -10,9 +10,9 @@ from typing import Literal
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
 from jobs.store.uri import StoredObject, check_body, check_key
 
-# unavailable: nothing happened, and no answer came
-# lost: it happened, and no answer came
-# lie: it did not happen, and the answer says that it did, with the checksum of something else
+# unavailable: the operation did not happen, and no answer came
+# lost: the operation happened, and no answer came
+# lie: the operation did not happen, and the answer confirms it, with the checksum of other bytes
 Trouble = Literal["unavailable", "lost", "lie"]
 
 
@@ -24,12 +24,12 @@ class MemoryObject:
 
 @dataclass
 class MemoryStore:
-    """Objects in a dictionary.
+    """Objects in a dictionary, listed in the order of their keys.
 
     Args:
-        now: seconds since the epoch.
-        troubles: each operation suffers the next of them; None lets one pass unharmed.
-        believes: whether a lying answer is taken at its word, as a client without a proof would.
+        now: clock, seconds since the epoch.
+        troubles: one for each operation, in order; None lets an operation pass unharmed.
+        believes: accept a lying answer, as a client without a proof of arrival would.
     """
 
     now: Callable[[], float] = time.time
@@ -54,16 +54,19 @@ class MemoryStore:
         new = MemoryObject(body, self.now())
 
         def write() -> None:
-            if self.objects.setdefault(key, new) is not new:  # one step, also for threads
-                raise ObjectExistsError(f"{self.uri_of(key)} is there already")
+            if self.objects.setdefault(key, new) is not new:  # atomic, so that threads may race
+                raise ObjectExistsError(f"{self.uri_of(key)} exists already")
 
         self._write(check_key(key), write)
 
     def get(self, key: str) -> bytes:
         self._suffer()
         if (found := self.objects.get(check_key(key))) is None:
-            raise ObjectMissingError(f"{self.uri_of(key)} is not there")
+            raise ObjectMissingError(f"{self.uri_of(key)} does not exist")
         return found.body
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        yield self.get(key)
 
     def exists(self, key: str) -> bool:
         self._suffer()
@@ -74,7 +77,7 @@ class MemoryStore:
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         self._suffer()
-        for key, found in list(self.objects.items()):
+        for key, found in sorted(self.objects.items()):
             if key.startswith(prefix):
                 yield StoredObject(key, len(found.body), found.modified_at)
 
@@ -100,6 +103,6 @@ class MemoryStore:
             )
 
     def _suffer(self) -> None:
-        """Reading changes nothing, so every trouble is the lack of an answer."""
+        """Raise the next trouble; a read changes nothing, so every trouble is a missing answer."""
         if self.troubles and self.troubles.popleft() is not None:
             raise StoreUnavailableError("no answer")

@@ -31,7 +31,8 @@ from infra.local.proxy_faults import Fate, FaultDraw, FaultsError
 from infra.local.s3_server import HOST, LocalS3, free_ports
 from jobs.config import StoreConfig
 from jobs.errors import ObjectExistsError, StoreRefusedError, StoreUnavailableError
-from jobs.store.store import S3Store, open_store
+from jobs.store.s3_store import S3Store
+from jobs.store.store import open_store
 
 PATIENT = StoreConfig(max_attempts=10, connect_timeout_s=2, read_timeout_s=20)
 ONCE = StoreConfig(max_attempts=1, connect_timeout_s=2, read_timeout_s=20)

@@ -114,9 +114,9 @@ def test_damage_never_kills_the_process_nor_escapes_as_another_error(
     script = """
 import random, sys
 from pathlib import Path
-from jobs.check import check_mp4
+from jobs.media.decode_check import check_mp4
 from jobs.errors import CheckError
-from pipelines.types import VideoShape
+from pipelines.request import VideoShape
 path = Path(sys.argv[1])
 whole, chooser, refused = path.read_bytes(), random.Random(0), 0
 for attempt in range(60):

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from jobs.config import EncodingConfig
 from jobs.errors import EncodeError
 from jobs.media.decode_check import decode_mp4
-from jobs.media.encode import (
-    encode_mp4,
-    format_ffmetadata,
-    frame_rate,
-    parse_ffmetadata,
-    read_metadata,
-)
+from jobs.media.encode import encode_mp4, frame_rate
+from jobs.media.tags import format_ffmetadata, parse_ffmetadata, read_metadata
 from pipelines.request import VideoFrames
 
 FAST = EncodingConfig(preset="ultrafast")
@@ -162,6 +157,10 @@ def test_tags_of_a_stream_are_not_taken_for_tags_of_the_file() -> None:
         "a": "[x",
         "b=c": "d",
     }
+
+
+def test_tags_that_are_not_utf_8_are_read_with_replacement_characters() -> None:
+    assert parse_ffmetadata(b";FFMETADATA1\na=\xff\n") == {"a": "\ufffd"}
 
 
 def test_the_same_frames_give_the_same_bytes_without_date_or_version(tmp_path: Path) -> None:

@@ -198,6 +198,9 @@ class JournalledStore:
     def get(self, key: str) -> bytes:
         return self._step(lambda: self.inner.get(key))
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        return iter([self.get(key)])
+
     def exists(self, key: str) -> bool:
         return self._step(lambda: self.inner.exists(key))
 

@@ -521,6 +521,9 @@ class CrashingStore:
     def get(self, key: str) -> bytes:
         return self.inner.get(key)
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        return self.inner.chunks(key)
+
     def exists(self, key: str) -> bool:
         return self.inner.exists(key)
 

@@ -60,7 +60,7 @@ def test_a_later_status_stands_in_place_of_the_earlier(store: Store) -> None:
 
 
 def test_a_run_without_a_status_is_named(store: Store) -> None:
-    with pytest.raises(ObjectMissingError, match=r"runs/other/status\.json is not there"):
+    with pytest.raises(ObjectMissingError, match=r"runs/other/status\.json does not exist"):
         read_status(store, "other")
 
 

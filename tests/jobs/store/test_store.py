@@ -25,7 +25,8 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.store.folder_store import FolderStore
-from jobs.store.store import S3Store, Store, open_store, read_object
+from jobs.store.s3_store import S3Store
+from jobs.store.store import Store, open_store, read_object
 from jobs.store.uri import parse_output_uri
 from tests.fakes.store import MemoryStore
 
@@ -86,14 +87,22 @@ def test_a_file_is_put_whole(store: Store, tmp_path: Path) -> None:
     assert hashlib.sha256(store.get("clips/a/b.mp4")).digest() == hashlib.sha256(content).digest()
 
 
+def test_a_large_object_is_read_piece_by_piece(store: Store) -> None:
+    content = bytes(range(256)) * 12_000  # 3.1 MB
+    store.put("clips/a.mp4", content, TEXT)
+    assert b"".join(store.chunks("clips/a.mp4")) == content
+    with pytest.raises(ObjectMissingError, match=r"b\.mp4 does not exist"):
+        list(store.chunks("clips/b.mp4"))
+
+
 def test_a_file_that_is_not_there_is_refused(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(StoreRefusedError, match=r"no file missing\.mp4"):
+    with pytest.raises(StoreRefusedError, match=r"file missing\.mp4.* does not exist"):
         store.put("a", tmp_path / "missing.mp4", TEXT)
     assert not store.exists("a")
 
 
 def test_a_missing_object_is_named(store: Store) -> None:
-    with pytest.raises(ObjectMissingError, match=r"records/a\.json is not there"):
+    with pytest.raises(ObjectMissingError, match=r"records/a\.json does not exist"):
         store.get("records/a.json")
     assert not store.exists("records/a.json")
 
@@ -106,7 +115,7 @@ def test_a_longer_key_is_not_taken_for_a_shorter_one(store: Store) -> None:
 
 def test_put_if_absent_leaves_what_is_there(store: Store) -> None:
     store.put_if_absent("a", b"one", TEXT)
-    with pytest.raises(ObjectExistsError, match="is there already"):
+    with pytest.raises(ObjectExistsError, match="exists already"):
         store.put_if_absent("a", b"two", TEXT)
     assert store.get("a") == b"one"
 
@@ -139,9 +148,9 @@ def test_what_was_deleted_is_gone_and_may_be_deleted_again(store: Store) -> None
 def test_keys_are_relative_and_begin_with_the_prefix(store: Store) -> None:
     for key in ("records/a", "records/b", "recordsx", "clips/a/b/c.mp4", "re"):
         store.put(key, b"", TEXT)
-    assert sorted(store.keys("")) == ["clips/a/b/c.mp4", "re", "records/a", "records/b", "recordsx"]
-    assert sorted(store.keys("records/")) == ["records/a", "records/b"]
-    assert sorted(store.keys("records")) == ["records/a", "records/b", "recordsx"]
+    assert list(store.keys("")) == ["clips/a/b/c.mp4", "re", "records/a", "records/b", "recordsx"]
+    assert list(store.keys("records/")) == ["records/a", "records/b"]
+    assert list(store.keys("records")) == ["records/a", "records/b", "recordsx"]
     assert list(store.keys("clips/a/")) == ["clips/a/b/c.mp4"]
     assert not list(store.keys("nothing/"))
 
@@ -172,8 +181,7 @@ def test_listing_goes_on_past_a_page(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: store.put(key, b"", TEXT), wanted))
     listed = list(store.keys("records/"))
-    assert len(listed) == 1200
-    assert set(listed) == wanted
+    assert listed == sorted(wanted)
 
 
 def test_listing_streams(store: Store) -> None:
@@ -191,9 +199,9 @@ def test_a_key_that_could_leave_the_store_is_refused(store: Store, key: str) -> 
         lambda: store.get(key),
         lambda: store.exists(key),
     ):
-        with pytest.raises(StoreRefusedError, match="is no key"):
+        with pytest.raises(StoreRefusedError, match="cannot be a key"):
             act()
-    with pytest.raises(StoreRefusedError, match="is no key"):
+    with pytest.raises(StoreRefusedError, match="cannot be a key"):
         store.put_if_absent(key, b"", TEXT)
 
 
@@ -433,13 +441,13 @@ def test_a_uri_is_read(uri: str, canonical: str) -> None:
         ("s3:/renders", "expected s3://bucket/prefix or file:///folder"),
         ("s3://", "names no bucket"),
         ("s3:///prefix", "names no bucket"),
-        ("s3://Renders/x", "is no bucket's name"),
-        ("s3://ab", "is no bucket's name"),
-        ("s3://a..b/x", "is no bucket's name"),
-        ("s3://-ab/x", "is no bucket's name"),
-        ("s3://" + "a" * 64, "is no bucket's name"),
-        ("s3://192.168.0.1/x", "is no bucket's name"),
-        ("s3://user:secret@renders/x", "is no bucket's name"),
+        ("s3://Renders/x", "cannot be a bucket's name"),
+        ("s3://ab", "cannot be a bucket's name"),
+        ("s3://a..b/x", "cannot be a bucket's name"),
+        ("s3://-ab/x", "cannot be a bucket's name"),
+        ("s3://" + "a" * 64, "cannot be a bucket's name"),
+        ("s3://192.168.0.1/x", "cannot be a bucket's name"),
+        ("s3://user:secret@renders/x", "cannot be a bucket's name"),
         ("s3://renders/a/../b", "cannot be part of a prefix"),
         ("s3://renders/a//b", "cannot be part of a prefix"),
         ("s3://renders//", "empty segment"),
@@ -459,7 +467,7 @@ def test_a_uri_is_read(uri: str, canonical: str) -> None:
         ("file:///data//out", "empty"),
         ("file:///data/%00", "control character"),
         ("file:///data/100%", "encodes nothing"),
-        ("file:///data/%ff", "no UTF-8"),
+        ("file:///data/%ff", "not UTF-8"),
         ("file:///data/out?x", "without query"),
     ],
 )

@@ -32,7 +32,8 @@ from jobs.errors import (
 from jobs.records.commit import upload_clip
 from jobs.store.s3_credentials import Connection, RotatingConnection
 from jobs.store.s3_errors import EXPIRED_CODES, s3_errors
-from jobs.store.store import S3Store, Store, open_store
+from jobs.store.s3_store import S3Store
+from jobs.store.store import Store, open_store
 
 FAST = StoreConfig(max_attempts=2, connect_timeout_s=2, read_timeout_s=20)
 TEXT = "text/plain"
@@ -362,7 +363,7 @@ def test_an_answer_without_checksum_is_proven_by_reading_back(s3: S3Store) -> No
 def test_a_write_that_was_confirmed_and_not_done_is_found_out(s3: S3Store) -> None:
     with (
         hooked(s3, "before-send.s3.PutObject", answer(200)),
-        pytest.raises(StoreUnavailableError, match="is not there"),
+        pytest.raises(StoreUnavailableError, match="does not exist"),
     ):
         upload_clip(s3, CLIP_ID, b"video")
 

@@ -1,0 +1,57 @@
+"""The ffmpeg program: where it is, and how it is run."""
+
+import signal
+import subprocess
+
+import imageio_ffmpeg
+
+from jobs.errors import EncodeError, EncoderKilledError
+from jobs.failure_classes import is_of_machine, is_out_of_memory
+
+STDERR_LINES_SHOWN = 8
+
+
+def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
+    """Run ffmpeg with `frames` on its standard input and return its standard output.
+
+    Raises:
+        EncodeError: ffmpeg is missing or failed; the message holds its last lines.
+        EncoderKilledError: ffmpeg was killed.
+        OSError: the machine is out of memory or files.
+    """
+    try:
+        command = [
+            find_ffmpeg(),
+            "-hide_banner",
+            "-nostdin",
+            "-loglevel",
+            "error",
+            "-y",
+            *arguments,
+        ]
+        finished = subprocess.run(command, input=frames, capture_output=True, check=False)
+    except OSError as error:
+        if is_out_of_memory(error) or is_of_machine(error):
+            raise
+        raise EncodeError(f"cannot start ffmpeg: {error}") from error
+    if finished.returncode == -signal.SIGKILL:
+        raise EncoderKilledError("ffmpeg was killed, as by a machine that is out of memory")
+    if finished.returncode != 0:
+        said = finished.stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES_SHOWN:]
+        raise EncodeError(
+            f"ffmpeg failed with code {finished.returncode}: "
+            f"{chr(10).join(said) or 'without a message'}"
+        )
+    return finished.stdout
+
+
+def find_ffmpeg() -> str:
+    """Return the path of the ffmpeg that encodes clips.
+
+    Raises:
+        EncodeError: ffmpeg is missing.
+    """
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise EncodeError(f"no ffmpeg: {error}") from error
