@@ -13,14 +13,9 @@ from safetensors.torch import load
 from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.media.decode_check import decode_mp4
-<<<<<<< HEAD
-from jobs.media.encode import read_metadata
+from jobs.media.tags import read_metadata
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import latents_key
-=======
-from jobs.media.tags import read_metadata
-from jobs.records.commit import committed_ids, latents_key, read_record
->>>>>>> 5ed025a (Stores list in the order of keys and read in pieces; media: ffmpeg, tags and the decoder's check in modules of their own; plain English)
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
 from jobs.worker.clip_worker import ClipWorker, RenderedClip
