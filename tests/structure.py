@@ -12,14 +12,18 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 from tests.prose import FIRST_WORDS, check_prose, docstrings, first_word
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("nag", "pipelines", "jobs")
 MAX_MODULES = 16
+MAX_MODULE_LINES = 250
+MAX_FUNCTION_LINES = 60
 
-# Folders of each package, lowest first. "" stands for the modules beside the folders. Imports point down.
+# Folders of each package, lowest first. "" stands for the modules beside the folders.
+# Imports point down.
 ORDER = {
     "nag": ("", "formulas", "attention", "adapters", "installation"),
     "pipelines": (
@@ -27,8 +31,8 @@ ORDER = {
         "shapes", "shapes/training", "shapes/evaluation",
     ),
     "jobs": (
-        "", "manifest", "plan", "media", "store", "records", "schedule", "worker", "group", "cluster", "run",
-        "bench/design", "bench/measuring", "bench/reporting", "bench", "cli",
+        "", "manifest", "plan", "media", "store", "records", "schedule", "worker", "group",
+        "cluster", "run", "bench/design", "bench/measuring", "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.
@@ -56,6 +60,11 @@ def imports(tree: ast.Module) -> Iterator[str]:
                 full = f"{node.module}.{alias.name}"
                 is_module = (ROOT / full.replace(".", "/")).with_suffix(".py").is_file()
                 yield full if is_module else node.module
+
+
+def every_module() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        yield from modules(package)
 
 
 def folder_of(package: str, path: str) -> str:
@@ -101,30 +110,34 @@ def tracked(*suffixes: str) -> list[str]:
 
 
 def print_sizes() -> None:
-    lines = {
-        path: len((ROOT / path).read_text(encoding="utf-8").splitlines())
-        for package in PACKAGES
-        for path, _ in modules(package)
-    }
-    sizes = [(node.end_lineno or node.lineno) - node.lineno + 1 for package in PACKAGES for _, tree in modules(package) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]  # fmt: skip
-    print(
-        f"modules: {len(lines)}, longest {max(lines.values())} lines, above 250: {sum(size > 250 for size in lines.values())}"
-    )
-    print(
-        f"functions: {len(sizes)}, longest {max(sizes)} lines, above 60: {sum(size > 60 for size in sizes)}"
-    )
+    """Print module and function sizes, with those above the house limits."""
+    lines: dict[str, int] = {}
+    functions: dict[str, int] = {}
+    for path, tree in every_module():
+        lines[path] = len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                size = (node.end_lineno or node.lineno) - node.lineno + 1
+                functions[f"{path}:{node.lineno} {node.name}"] = size
+    for kind, sizes, limit in (
+        ("modules", lines, MAX_MODULE_LINES),
+        ("functions", functions, MAX_FUNCTION_LINES),
+    ):
+        large = {name: size for name, size in sizes.items() if size > limit}
+        print(f"{kind}: {len(sizes)}, median {median(sizes.values()):.0f} lines, "
+              f"{len(large)} above {limit}")  # fmt: skip
+        for name, size in sorted(large.items(), key=lambda item: -item[1]):
+            print(f"  {size:>4} {name}")
 
 
 def print_first_words() -> None:
+    """Print the share of docstrings by first word."""
     words = Counter(
-        first_word(text)
-        for package in PACKAGES
-        for path, _ in modules(package)
-        for _, text in docstrings(ROOT / path)
+        first_word(text) for path, _ in every_module() for _, text in docstrings(ROOT / path)
     )
     total, bad = sum(words.values()), sum(words[word] for word in FIRST_WORDS)
-    print(f"docstrings: {total}, beginning with what/which/of/...: {bad / total:.1%}")
-    print("  " + ", ".join(f"{word} {count / total:.1%}" for word, count in words.most_common(12)))
+    print(f"docstrings: {total}; first word what, which, of, ...: {bad / total:.1%}")
+    print("  " + ", ".join(f"{word} {n / total:.1%}" for word, n in words.most_common(12)))
 
 
 def main() -> int:
@@ -132,7 +145,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "paths", nargs="*", help="files or folders whose broken prose rules are listed; all if none"
+        "paths", nargs="*", help="files or folders to check for broken prose rules (default: all)"
     )
     paths = tuple(parser.parse_args().paths)
     is_broken = False

@@ -203,6 +203,19 @@ def build_optimizers(
     return optimizers
 
 
+def build_schedule(
+    training: DenoiserTraining, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        optimizer.param_groups[0]["lr"],
+        total_steps=training.num_steps,
+        pct_start=0.05,
+        final_div_factor=100,
+        cycle_momentum=isinstance(optimizer, torch.optim.AdamW),
+    )
+
+
 def train_transformer(
     training: DenoiserTraining,
     model: ShapesModel,
@@ -226,17 +239,7 @@ def train_transformer(
         transformer.parameters(), decay=training.ema_decay, use_ema_warmup=True, power=0.75
     )
     optimizers = build_optimizers(training, transformer)
-    schedules = [
-        torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            optimizer.param_groups[0]["lr"],
-            total_steps=training.num_steps,
-            pct_start=0.05,
-            final_div_factor=100,
-            cycle_momentum=isinstance(optimizer, torch.optim.AdamW),
-        )
-        for optimizer in optimizers
-    ]
+    schedules = [build_schedule(training, optimizer) for optimizer in optimizers]
     compiled = torch.compile(transformer)
     for step in range(training.num_steps):
         rows = torch.randint(len(clips), (training.batch_size,), generator=generator)
