@@ -1,7 +1,8 @@
 """The error tree of the batch. Loads without torch.
 
-Every class says, for the failure policy, which kind of failure it is and whether another attempt may pass. All take
-one message and nothing else: an exception with a constructor of its own does not survive Ray's pickling.
+Each class states the kind of failure it is and whether a retry may help. Its constructor takes one
+message and nothing else: an exception with a constructor of its own does not survive Ray's
+pickling.
 """
 
 from typing import ClassVar, Literal
@@ -10,7 +11,7 @@ FailureClass = Literal["request", "clip", "memory", "worker", "stall", "store", 
 
 
 class JobError(Exception):
-    """Base of everything that jobs/ raises on purpose."""
+    """Base class of all errors that jobs/ raises on purpose."""
 
     failure_class: ClassVar[FailureClass] = "code"
     may_pass_on_retry: ClassVar[bool] = False
@@ -23,7 +24,7 @@ class RefusedError(JobError):
 
 
 class ManifestError(RefusedError):
-    """The manifest is unreadable or one of its rows is wrong; the message begins with file and line."""
+    """The manifest is unreadable or a row is wrong. The message begins with file and line."""
 
 
 class UnknownModelError(RefusedError):
@@ -35,7 +36,7 @@ class ConfigError(RefusedError):
 
 
 class OutputUriError(RefusedError):
-    """The output URI is not one that clips can be written to."""
+    """The output URI cannot hold clips."""
 
 
 class NoClusterError(RefusedError):
@@ -43,39 +44,44 @@ class NoClusterError(RefusedError):
 
 
 class PlacementError(RefusedError):
-    """The cluster has no place for a group of the size that is asked for."""
+    """The cluster has too few devices for a group of the requested size."""
 
 
 class LeaseHeldError(RefusedError):
-    """Another driver is at work on this output."""
+    """Another driver holds the lease of this output."""
 
 
 class LeaseLostError(JobError):
-    """Another driver has taken this output, which this one must leave to it."""
+    """Another driver took the lease of this output, so this driver must stop."""
 
 
 class StoreError(JobError):
-    """The store did not do what was asked."""
+    """The store did not do what was asked.
+
+    The class itself and the errors of single objects are of the class "code": one object is not as
+    it should be, while the store works.
+    """
+
+
+class StoreRefusedError(StoreError):
+    """The store answers and refuses: wrong credentials, no such bucket, no permission."""
 
     failure_class = "store"
 
 
-class StoreRefusedError(StoreError):
-    """The store is there and says no: wrong credentials, no such bucket, no permission."""
-
-
 class StoreUnavailableError(StoreError):
-    """The store cannot be reached, is overloaded or full, or lost what was sent, after the client's own retries."""
+    """The store is unreachable, overloaded or full, or lost data, after the client retried."""
 
+    failure_class = "store"
     may_pass_on_retry = True
 
 
 class DiskFullError(StoreUnavailableError):
-    """The worker's disk takes no more encoded clips. They wait, as they do for the store."""
+    """The worker's disk is full. Encoded clips wait for space, as they wait for the store."""
 
 
 class CredentialsExpiredError(StoreUnavailableError):
-    """The store's credentials were good and are over; it takes clips again once they are renewed."""
+    """The store's credentials have expired; it takes clips again once they are renewed."""
 
 
 class ObjectExistsError(StoreError):
@@ -83,43 +89,43 @@ class ObjectExistsError(StoreError):
 
 
 class ObjectMissingError(StoreError):
-    """There is no object under that key."""
+    """The store has no object under that key."""
 
 
 class RecordError(StoreError):
-    """What lies under a record's key is not a record that this version reads, or would not be one if written."""
+    """A record is invalid, or this version cannot read it."""
 
 
 class EncodeError(JobError):
-    """ffmpeg did not make an MP4 of the frames."""
+    """ffmpeg could not make an MP4 of the frames."""
 
     failure_class = "clip"
 
 
 class EncoderKilledError(EncodeError):
-    """Something killed ffmpeg, most likely a machine that is out of memory."""
+    """A signal killed ffmpeg, most likely on a machine that is out of memory."""
 
     failure_class = "memory"
     may_pass_on_retry = True
 
 
 class CheckError(JobError):
-    """The MP4 does not decode to what was asked for."""
+    """The MP4 does not decode to the requested frames."""
 
     failure_class = "clip"
 
 
 class SpoolError(JobError):
-    """The folder for encoded clips on this machine cannot be trusted."""
+    """The spool, the folder for encoded clips on this machine, cannot be trusted."""
 
 
 class NoWorkersError(JobError):
-    """No worker can be had, or none can load the model: the run stops."""
+    """No worker can be started, or none can load the model: the run stops."""
 
 
 class TooManyFailuresError(JobError):
-    """So large a share of the clips was given up that the rest is not worth its price: the run stops."""
+    """Too large a share of the clips is quarantined: the run stops."""
 
 
 class StoppedError(JobError):
-    """Somebody asked the run to stop."""
+    """The run was asked to stop."""

@@ -18,7 +18,7 @@ from jobs.cluster.connection import draining_nodes
 from jobs.cluster.launcher import Placed, placing_for
 from jobs.cluster.ray_errors import first_line, last_line
 from jobs.config import RunConfig
-from jobs.failure_classes import classify
+from jobs.failures import classify
 from jobs.redaction import redact
 from jobs.schedule.events import (
     Attempt,

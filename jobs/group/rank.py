@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from jobs.errors import FailureClass
-from jobs.failure_classes import classify
+from jobs.failures import classify
 from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
@@ -163,7 +163,7 @@ class Leader:
 
     def broken_by(self) -> FailureClass | None:
         """Which class of failure the group has broken of; None of one that is whole."""
-        return None if self._loaded.is_whole else self._broken_by or "code"
+        return None if self._loaded.is_joined else self._broken_by or "code"
 
     def is_sound(self) -> bool:
         """See `Follower.is_sound`."""
@@ -185,7 +185,7 @@ class Leader:
         """What breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of. A clip
         that found no group has not begun, and there may be one by now.
         """
-        return self._loaded.is_whole and failed.group_error is not GroupBrokenError
+        return self._loaded.is_joined and failed.group_error is not GroupBrokenError
 
     def _note_broken(self, error: Exception) -> None:
         self._broken_by = classify(error)[0]

@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.config import EncodingConfig
-from jobs.disk import disk_errors, disk_full, says_disk_full
 from jobs.errors import EncodeError
-from jobs.failure_classes import is_of_machine, is_out_of_memory
+from jobs.failures import (
+    disk_errors,
+    disk_full,
+    is_machine_failure,
+    is_out_of_memory,
+    reports_full_disk,
+)
 from jobs.media.ffmpeg import run_ffmpeg
 from jobs.media.tags import format_ffmetadata
 from pipelines.request import VideoFrames
@@ -71,12 +76,12 @@ def encode_mp4(
                     video.frames.data.cast("B"),
                 )
             except EncodeError as error:
-                if says_disk_full(str(error)):
+                if reports_full_disk(str(error)):
                     raise disk_full(path.parent) from error
                 raise
             unfinished.replace(path)
     except OSError as error:
-        if is_out_of_memory(error) or is_of_machine(error):
+        if is_out_of_memory(error) or is_machine_failure(error):
             raise
         raise EncodeError(f"cannot write {path.name}: {error.strerror or error}") from error
 
@@ -129,3 +134,15 @@ def check_frames(frames: "np.ndarray") -> None:
         or not frames.flags.c_contiguous
     ):
         raise EncodeError(f"{expected}, not {frames.shape} with strides {frames.strides}")
+
+
+from jobs.errors import EncodeError
+from jobs.failures import (
+    disk_errors,
+    disk_full,
+    is_machine_failure,
+    is_out_of_memory,
+    reports_full_disk,
+)
+from jobs.media.ffmpeg import run_ffmpeg
+from jobs.media.tags import format_ffmetadata

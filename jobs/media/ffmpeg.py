@@ -6,7 +6,7 @@ import subprocess
 import imageio_ffmpeg
 
 from jobs.errors import EncodeError, EncoderKilledError
-from jobs.failure_classes import is_of_machine, is_out_of_memory
+from jobs.failures import is_machine_failure, is_out_of_memory
 
 STDERR_LINES_SHOWN = 8
 
@@ -31,7 +31,7 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
         ]
         finished = subprocess.run(command, input=frames, capture_output=True, check=False)
     except OSError as error:
-        if is_out_of_memory(error) or is_of_machine(error):
+        if is_out_of_memory(error) or is_machine_failure(error):
             raise
         raise EncodeError(f"cannot start ffmpeg: {error}") from error
     if finished.returncode == -signal.SIGKILL:

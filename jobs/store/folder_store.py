@@ -29,6 +29,7 @@ from jobs.store.uri import (
     check_key,
     is_key,
 )
+from pipelines.third_party_texts import DISK_FULL_ERRNOS
 
 PASSING_ERRNOS = frozenset(
     {
@@ -41,7 +42,6 @@ PASSING_ERRNOS = frozenset(
         errno.ENFILE,
     }
 )
-FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 NO_LINK_ERRNOS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 )
@@ -189,7 +189,7 @@ class FolderStore:
         except FileNotFoundError as error:
             raise ObjectMissingError(f"{where} does not exist") from error
         except OSError as error:
-            if error.errno in FULL_ERRNOS:
+            if error.errno in DISK_FULL_ERRNOS:
                 raise StoreUnavailableError(
                     f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the "
                     "quota"

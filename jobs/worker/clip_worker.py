@@ -19,7 +19,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
-from jobs.failure_classes import classify
+from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, read_record, upload_clip

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.disk import check_free, disk_errors
 from jobs.errors import RecordError, SpoolError
+from jobs.failures import check_free, disk_errors
 from jobs.records.keys import CLIP_ID
 from jobs.records.schema import ClipRecord
 

@@ -1,8 +1,9 @@
-"""A model family as one rank of a group: who does what of a clip, and how each rank's failure reaches the leader.
+"""A video model as one rank of a group, and the way of each rank's failure to the leader.
 
-Decides that text is encoded and latents are decoded by the leader, rank 0, alone; that all ranks denoise, by the very
-same call on the very same request; that their latents have to agree; and which of several errors is the cause. How the
-transformer is split is the family's, how ranks reach each other outside of the process group their processes'.
+The leader, rank 0, alone encodes text and decodes latents. All ranks denoise, by the same call on
+the same request, and their latents must agree. This module decides which of several errors is the
+cause. The model itself shards its transformer; `Followers` reaches the other ranks outside of the
+process group.
 """
 
 import traceback
@@ -25,150 +26,155 @@ from pipelines.errors import (
 )
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.third_party_texts import CONNECTION_LOST, OUT_OF_MEMORY, contains
 from pipelines.video_model import DeviceMonitor, OnStep, VideoModel
 
 OnFailure = Callable[[Exception], None]
-ERRORS_WAIT_S = 10.0  # for what the other ranks ended with; those that waited in a collective know within a second
-CONNECTION_TEXTS = (
-    "/gloo/",
-    "NCCL",
-    "onnection closed by peer",
-    "onnection reset",
-    "rocess group",
-)  # gloo's: a path
+ERRORS_WAIT_S = 10.0  # ranks that wait in a collective know within a second that another one failed
 
 
 class ShardableModel(VideoModel, Protocol):
-    """A loaded model whose transformer can be split among the ranks of the default process group."""
+    """A loaded model that can shard its transformer over the ranks of the default process group."""
 
     @property
     def torch_device(self) -> torch.device: ...
 
     def shard(self, config: ParallelConfig) -> None:
-        """Puts the split on. To be called by all ranks, after they have joined."""
+        """Shard the transformer. All ranks must call it, after they joined the process group."""
         ...
 
     def unshard(self) -> None:
-        """Takes it off, where it is on. Needs no other rank, and no process group."""
+        """Undo `shard`, if it was called. Needs neither the other ranks nor a process group."""
         ...
 
 
 class Followers(Protocol):
-    """The other ranks, as their leader reaches them outside of the process group."""
+    """The other ranks, as the leader reaches them outside of the process group."""
 
     def begin(
         self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
     ) -> None:
-        """Tells each to denoise its part in this generation of the group; does not wait."""
+        """Start each follower's part of a clip in this generation of the group; do not wait."""
         ...
 
     def errors(self, wait_s: float) -> Sequence[Exception]:
-        """What those ended with, of what was begun last, that failed. Who has not answered by then is not in it."""
+        """Return the errors that ended the followers' last clip.
+
+        Args:
+            wait_s: the longest wait for them. A rank that has not answered by then is left out.
+        """
         ...
 
 
 class RankPart:
-    """What one rank, the leader too, does of each clip, and whether it is in a group.
+    """The part of each clip that one rank renders, on the leader too, and its process group.
 
     Args:
         model: the loaded model.
-        on_failure: is told of an error that began on this rank and breaks the group.
+        on_failure: called with each error that began on this rank and broke the group.
     """
 
     def __init__(self, model: ShardableModel, on_failure: OnFailure) -> None:
         self.model = model
         self._on_failure = on_failure
         self._process_group: ProcessGroup | None = None
-        self.generation = 0  # that it has joined last
+        self.generation = 0  # the last one that this rank joined
 
     @property
-    def is_whole(self) -> bool:
-        """It has a group to denoise with."""
+    def is_joined(self) -> bool:
+        """True while this rank has a process group to denoise with."""
         return self._process_group is not None
 
     def join(self, rendezvous: Rendezvous) -> None:
-        """Forms a group with the other ranks, and splits the model among them.
+        """Form a process group with the other ranks, and shard the model over them.
 
         Raises:
-            RankLostError: another rank did not come, or was lost on the way.
-            Exception: the model cannot be split.
+            RankLostError: another rank did not come to the rendezvous, or was lost there.
+            Exception: the model cannot be sharded.
         """
         self.leave()
         try:
             self._process_group = ProcessGroup.join(rendezvous, self.model.torch_device)
             self.generation = rendezvous.generation
-            with self._leaving_if_it_fails():
+            with _LeavingOnError(self):
                 self.model.shard(rendezvous.parallel)
         except (RuntimeError, ValueError) as error:
-            if not is_of_connection(error):
+            if not is_connection_error(error):
                 raise
-            raise RankLostError(f"the ranks did not come together: {error}") from error
+            raise RankLostError(f"the ranks did not form a process group: {error}") from error
 
     def leave(self) -> None:
-        """Ends its process_group, if it has one, and makes the model whole."""
-        self._break()
+        """Leave the process group, if there is one, and unshard the model."""
+        self._leave_process_group()
         self.model.unshard()
 
     def follow(
         self, generation: int, request: GenerationRequest, *, uses_exact_attention: bool
     ) -> None:
-        """Denoises beside the leader, which sends the embeddings and keeps the latents.
+        """Denoise beside the leader, which sends the embeddings and keeps the latents.
 
         Raises:
-            GroupBrokenError: it was told so late that another generation has been formed, which is at something else.
-            Exception: as `denoise`.
+            GroupBrokenError: the call came late: this rank has joined another generation since.
+            Exception: see `denoise`.
         """
         if generation != self.generation:
             raise GroupBrokenError(
-                f"told to denoise in generation {generation}, in the time of {self.generation}"
+                f"expected a clip of generation {self.generation}, got one of {generation}"
             )
         with (
-            self._leaving_if_it_fails(),
+            _LeavingOnError(self),
             self.model.exact_attention() if uses_exact_attention else nullcontext(),
         ):
-            self.denoise(request, None, _tell_nobody)
+            self.denoise(request, None, _noop)
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings | None, on_step: OnStep
     ) -> torch.Tensor:
-        """Denoises with all ranks. Whatever it raises, it has left the group before, which frees the others.
+        """Denoise with all ranks.
+
+        Before an error leaves this method, the rank leaves its process group. This frees the other
+        ranks, which wait for it in a collective.
 
         Args:
-            embeddings: the leader's; None on the other ranks, to which they are sent.
+            request: the clip, the same on all ranks.
+            embeddings: the leader's text embeddings; None on the other ranks, which receive them.
+            on_step: called when a denoise step has been issued.
 
         Raises:
-            GroupBrokenError: there is no group.
-            RanksDisagreeError: not all ranks came to the same latents.
+            GroupBrokenError: this rank has no process group.
+            RanksDisagreeError: the ranks came to different latents.
         """
-        if not self.is_whole:
-            raise GroupBrokenError(
-                "the ranks have no process group any more; it has to be formed anew"
-            )
-        with self._leaving_if_it_fails():
+        if not self.is_joined:
+            raise GroupBrokenError("the ranks have no process group; it must be formed again")
+        with _LeavingOnError(self):
             embeddings = broadcast_embeddings(embeddings, self.model.torch_device)
             latents = self.model.denoise(request, embeddings, on_step)
             sums = gather_numbers(checksum(latents), latents.device)
             if len(set(sums)) > 1:
-                told = ", ".join(f"rank {rank} {number:016x}" for rank, number in enumerate(sums))
+                shown = ", ".join(f"rank {rank} {number:016x}" for rank, number in enumerate(sums))
                 raise RanksDisagreeError(
-                    f"the ranks came to different latents, by their checksums: {told}"
+                    f"the ranks came to different latents, by their checksums: {shown}"
                 )
             return latents
 
-    def _break(self) -> None:
-        process_group, self._process_group = (
-            self._process_group,
-            None,
-        )  # over, even where it cannot be left
+    def leave_after(self, error: BaseException) -> None:
+        """Leave the process group because of an error, and report the error if it began here."""
+        clear_tracebacks(error)
+        try:
+            self._leave_process_group()
+        finally:
+            if isinstance(error, Exception) and not is_connection_error(error):
+                self._on_failure(error)
+
+    def _leave_process_group(self) -> None:
+        # Forgotten first: a group that cannot be left must not be used again either.
+        process_group, self._process_group = self._process_group, None
         if process_group is not None:
             process_group.leave()
 
-    def _leaving_if_it_fails(self) -> "_Leaving":
-        return _Leaving(self)
 
-
-class _Leaving(AbstractContextManager[None]):
-    """Breaks the group on any error, before the error goes on its way: the others wait for it in a collective."""
+class _LeavingOnError(AbstractContextManager[None]):
+    """Leaves the process group before an error goes on: the other ranks wait in a collective."""
 
     def __init__(self, part: RankPart) -> None:
         self._part = part
@@ -179,23 +185,17 @@ class _Leaving(AbstractContextManager[None]):
         error: BaseException | None,
         place: TracebackType | None,
     ) -> None:
-        if error is None:
-            return
-        let_go(error)
-        try:
-            self._part._break()
-        finally:
-            if isinstance(error, Exception) and not is_of_connection(error):
-                self._part._on_failure(error)
+        if error is not None:
+            self._part.leave_after(error)
 
 
 class ShardedModel:
-    """The leader's: a `VideoModel` whose `denoise` is done by all ranks of its group.
+    """The leader's `VideoModel`, whose `denoise` runs on all ranks of its group.
 
     Args:
-        part: the leader's own.
+        part: the leader's own part.
         followers: the other ranks.
-        on_broken: is told why the group has to be formed anew.
+        on_broken: called with the error for which the group must be formed again.
     """
 
     def __init__(self, part: RankPart, followers: Followers, on_broken: OnFailure) -> None:
@@ -207,7 +207,7 @@ class ShardedModel:
 
     @property
     def device(self) -> DeviceMonitor:
-        """The leader's device, which holds the text encoder and the decoder too."""
+        """The leader's device, which needs most memory: it also encodes text and decodes."""
         return self._model.device
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
@@ -216,16 +216,16 @@ class ShardedModel:
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
     ) -> torch.Tensor:
-        """Denoises with all ranks.
+        """Denoise with all ranks.
 
         Raises:
-            Exception: what went wrong first, on whichever rank.
+            Exception: the error that came first, on any rank.
         """
-        if self._part.is_whole:
+        if self._part.is_joined:
             self._followers.begin(
                 self._part.generation, request, uses_exact_attention=self._uses_exact_attention
             )
-        with _Blaming(self):
+        with _RaisingCause(self):
             return self._part.denoise(request, embeddings, on_step)
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
@@ -233,7 +233,7 @@ class ShardedModel:
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
-        """On all ranks."""
+        """Use exact attention on all ranks while the context is open."""
         self._uses_exact_attention = True
         try:
             with self._model.exact_attention():
@@ -245,15 +245,21 @@ class ShardedModel:
         self._part.leave()
         self._model.close()
 
-    def find_cause(self, own: Exception) -> Exception:
-        """Waits for the other ranks' errors, in bounded time, and says which was the first."""
-        if not is_of_connection(own):
-            return own
-        return first_cause(own, self._followers.errors(ERRORS_WAIT_S))
+    def note_broken(self, own: Exception) -> Exception:
+        """Find the cause of a broken group, in bounded time, and report it.
+
+        Args:
+            own: the error that the leader met.
+        """
+        cause = own
+        if is_connection_error(own):
+            cause = first_cause(own, self._followers.errors(ERRORS_WAIT_S))
+        self._on_broken(cause)
+        return cause
 
 
-class _Blaming(AbstractContextManager[None]):
-    """Puts the cause in the place of what the leader saw of it."""
+class _RaisingCause(AbstractContextManager[None]):
+    """Raises the cause of a broken group in place of the error that the leader met."""
 
     def __init__(self, model: ShardedModel) -> None:
         self._model = model
@@ -266,47 +272,53 @@ class _Blaming(AbstractContextManager[None]):
     ) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupBrokenError):
             return
-        cause = self._model.find_cause(error)
-        self._model._on_broken(cause)
+        cause = self._model.note_broken(error)
         if cause is not error:
             raise cause from error
 
 
 def first_cause(own: Exception, others: Sequence[Exception]) -> Exception:
-    """Which error the rest follows from: what a rank itself ran into, before a rank that is gone, before all that is
-    seen of these from the other end of a connection.
+    """Return the error that the others follow from.
+
+    A rank's own error comes before the loss of a rank, and this before lost connections.
+
+    Args:
+        own: the leader's error, a lost connection.
+        others: the followers' errors.
     """
-    roots = [error for error in others if not is_of_connection(error)]
+    roots = [error for error in others if not is_connection_error(error)]
     roots.sort(key=lambda error: isinstance(error, GroupError))
     if roots:
         return roots[0]
     return RankLostError(
-        f"the connection among the ranks was lost, and none of them says why: {own}"
+        f"the connection among the ranks was lost, and no rank reports a cause: {own}"
     )
 
 
-def is_of_connection(error: Exception) -> bool:
-    """It only says that another rank left, or cannot be reached; what made it do so is for that one to say."""
+def is_connection_error(error: Exception) -> bool:
+    """Return True if the error only shows that another rank left or is unreachable.
+
+    Such an error is never the cause: the other rank's own error is.
+    """
     if isinstance(error, PipelineError):
         return isinstance(error, GroupBrokenError)
-    if "out of memory" in str(error):
+    if contains(str(error), OUT_OF_MEMORY):
         return False
-    is_text = isinstance(error, RuntimeError | ValueError) and any(
-        text in str(error) for text in CONNECTION_TEXTS
-    )
+    is_text = isinstance(error, RuntimeError | ValueError) and contains(str(error), CONNECTION_LOST)
     return is_text or isinstance(error, dist.DistError)
 
 
-def let_go(error: BaseException | None) -> None:
-    """Empties the frames of a traceback that are done with; its text stays.
+def clear_tracebacks(error: BaseException | None) -> None:
+    """Empty the finished frames of an error's tracebacks; their text stays.
 
-    They hold latents, and the process group. A gloo group that anything refers to keeps its connections open when it is
-    destroyed, and then the ranks that wait for this one wait for the whole time-out (measured, torch 2.13).
+    The frames hold latents and the process group. A gloo group that is still referenced keeps its
+    connections open when it is destroyed, and then the ranks that wait for this one wait for the
+    whole time-out (measured, torch 2.13).
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
-def _tell_nobody(_step: int) -> None:
-    """The leader's progress is the group's."""
+def _noop(_step: int) -> None:
+    pass

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from nag.params import NagParams
 from pipelines.context_parallel.exchange import broadcast_embeddings
 from pipelines.context_parallel.process_group import ProcessGroup, Rendezvous
-from pipelines.context_parallel.sharded_model import RankPart, is_of_connection
+from pipelines.context_parallel.sharded_model import RankPart, is_connection_error
 from pipelines.errors import GroupBrokenError, RanksDisagreeError
 from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
 from pipelines.video_model import OnStep
@@ -69,8 +69,8 @@ def denoise(rendezvous: Rendezvous, prompt: str) -> tuple[str, str, float]:
         )
     except (RuntimeError, ValueError, RanksDisagreeError) as error:
         KEPT.append(error)
-        end = "connection" if is_of_connection(error) else type(error).__name__
-        assert not part.is_whole
+        end = "connection" if is_connection_error(error) else type(error).__name__
+        assert not part.is_joined
     else:
         end = "done"
     took_s = time.monotonic() - start

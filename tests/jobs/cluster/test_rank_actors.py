@@ -4,7 +4,7 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 from jobs.cluster.rank_actors import cause_of
 from jobs.errors import StoreRefusedError
-from jobs.failure_classes import classify
+from jobs.failures import classify
 from pipelines.errors import RankLostError
 
 

@@ -18,7 +18,7 @@ from pipelines.context_parallel.sharded_model import (
     RankPart,
     ShardedModel,
     first_cause,
-    is_of_connection,
+    is_connection_error,
 )
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
@@ -223,7 +223,7 @@ def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_t
     monkeypatch.setattr(ProcessGroup, "leave", leave_badly)
     with pytest.raises(RuntimeError, match="the abort failed"):
         alone[0].denoise()
-    assert not alone[0].part.is_whole
+    assert not alone[0].part.is_joined
     assert [str(error) for error in alone[0].own] == ["full"]
 
 
@@ -231,9 +231,9 @@ def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_
     alone: list[Alone],
 ) -> None:
     alone.append(Alone(FakeRankModel()))
-    with pytest.raises(GroupBrokenError, match="generation 0, in the time of 1"):
+    with pytest.raises(GroupBrokenError, match="generation 1, got one of 0"):
         alone[0].part.follow(0, request("sunrise"), uses_exact_attention=False)
-    assert alone[0].part.is_whole
+    assert alone[0].part.is_joined
 
 
 class WholeFamily(FakeRankModel):
@@ -248,18 +248,18 @@ def test_a_rank_that_cannot_split_its_model_stays_in_no_group() -> None:
     part = RankPart(WholeFamily(), lambda _: None)
     with pytest.raises(ValueError, match="no way to cut it"):
         part.join(point.rendezvous(1, 0, ONE_DEVICE, TIMEOUT_S))
-    assert not part.is_whole
+    assert not part.is_joined
     assert not torch.distributed.is_initialized()
 
 
 def test_a_rank_that_does_not_come_is_lost_and_no_fault_of_the_model() -> None:
     point = RendezvousPoint("127.0.0.1")
     part = RankPart(FakeRankModel(), lambda _: None)
-    with pytest.raises(RankLostError, match="the ranks did not come together: .*timeout"):
+    with pytest.raises(RankLostError, match="the ranks did not form a process group: .*timeout"):
         part.join(point.rendezvous(1, 0, ParallelConfig(2), timeout_s=1.0))
-    assert not part.is_whole
+    assert not part.is_joined
     part.join(point.rendezvous(2, 0, ONE_DEVICE, TIMEOUT_S))  # and may meet others
-    assert part.is_whole
+    assert part.is_joined
     part.leave()
 
 
@@ -279,7 +279,7 @@ def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait
     alone.append(Alone(UnsafeModel()))
     with pytest.raises(ValueError, match="no exact attention"):
         alone[0].part.follow(1, request("sunrise"), uses_exact_attention=True)
-    assert not alone[0].part.is_whole
+    assert not alone[0].part.is_joined
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_the_cause_is_what_a_rank_ran_into_then_a_rank_that_is_gone(
     ],
 )
 def test_an_error_of_the_connection_is_told_from_others(error: Exception, expected: bool) -> None:
-    assert is_of_connection(error) == expected
+    assert is_connection_error(error) == expected
 
 
 def test_a_checksum_sees_each_bit_and_its_place() -> None:

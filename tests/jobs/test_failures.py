@@ -1,4 +1,4 @@
-"""Every error has a class, and says who is to blame."""
+"""Every error has a class of failure, and states whether a retry may help."""
 
 import errno
 
@@ -9,16 +9,19 @@ from jobs.errors import (
     CheckError,
     DiskFullError,
     EncoderKilledError,
+    ObjectExistsError,
+    ObjectMissingError,
     RecordError,
+    StoreError,
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.failure_classes import classify
+from jobs.failures import classify
 from pipelines.errors import FrameCheckError, RequestError
 
 
 class AcceleratorError(RuntimeError):
-    """As torch calls what a device says."""
+    """An error with the name that torch gives to errors of a device."""
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,9 @@ class AcceleratorError(RuntimeError):
         (AcceleratorError("x"), ("worker", True)),
         (OSError(errno.EROFS, "Read-only file system"), ("worker", True)),
         (RecordError("a newer nagfarm may have written this record"), ("code", False)),
+        (StoreError("x"), ("code", False)),
+        (ObjectExistsError("x"), ("code", False)),
+        (ObjectMissingError("x"), ("code", False)),
         (FileNotFoundError(errno.ENOENT, "x"), ("code", False)),
         (RuntimeError("shape mismatch"), ("code", False)),
         (KeyError("x"), ("code", False)),
