@@ -96,7 +96,7 @@ class RankPart:
         try:
             self._process_group = ProcessGroup.join(rendezvous, self.model.torch_device)
             self.generation = rendezvous.generation
-            with _LeavingOnError(self):
+            with _LeavingOnFailure(self):
                 self.model.shard(rendezvous.parallel)
         except (RuntimeError, ValueError) as error:
             if not is_connection_error(error):
@@ -122,7 +122,7 @@ class RankPart:
                 f"expected a clip of generation {self.generation}, got one of {generation}"
             )
         with (
-            _LeavingOnError(self),
+            _LeavingOnFailure(self),
             self.model.exact_attention() if uses_exact_attention else nullcontext(),
         ):
             self.denoise(request, None, _noop)
@@ -146,7 +146,7 @@ class RankPart:
         """
         if not self.is_joined:
             raise GroupBrokenError("the ranks have no process group; it must be formed again")
-        with _LeavingOnError(self):
+        with _LeavingOnFailure(self):
             embeddings = broadcast_embeddings(embeddings, self.model.torch_device)
             latents = self.model.denoise(request, embeddings, on_step)
             sums = gather_numbers(checksum(latents), latents.device)
@@ -173,7 +173,7 @@ class RankPart:
             process_group.leave()
 
 
-class _LeavingOnError(AbstractContextManager[None]):
+class _LeavingOnFailure(AbstractContextManager[None]):
     """Leaves the process group before an error goes on: the other ranks wait in a collective."""
 
     def __init__(self, part: RankPart) -> None:
