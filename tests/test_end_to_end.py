@@ -28,7 +28,9 @@ from jobs.media.decode_check import decode_mp4
 from jobs.records.commit import committed_ids, quarantined_ids, read_record, write_run
 from jobs.records.keys import RUN_FILE
 from jobs.records.lease_record import current_lease
-from jobs.run.progress import RunProgress
+from jobs.run.console import ConsoleReport
+from jobs.run.observer import RunObserver
+from jobs.run.tally import RunTally
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import DiffusersLoader, WorkerSetup
 
@@ -206,7 +208,8 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
             num_threads=1,
             loader=DiffusersLoader(),
         )
-        observer = RunProgress(len(specs), Console(quiet=True), lambda *_: None)
+        report = ConsoleReport(Console(quiet=True), len(specs), 0.0)
+        observer = RunObserver(RunTally(len(specs), 0.0), report, lambda *_: None)
         Dispatcher(setup, RunConfig(), num_workers, 0, observer).run(iter(ordered))
         store = open_store(output, StoreConfig())
         digests.append(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from jobs.cli.job import MANIFEST_HELP
+from jobs.cli.manifest import MANIFEST_HELP
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.rows import FIELD_TYPES, GUIDANCE_FIELDS, PARALLEL_FIELDS

@@ -25,7 +25,7 @@ from jobs.cli.command import (
     Context,
     add_models_argument,
 )
-from jobs.cli.job import open_job
+from jobs.cli.manifest import open_for_run
 from jobs.cli.render import RenderOptions, add_retry_argument, render
 from jobs.errors import RefusedError
 
@@ -149,8 +149,8 @@ def run(arguments: BenchArguments, context: Context) -> int:
     code = EXIT_OK if arguments.report_only else render(render_options, context)
     if code not in (EXIT_OK, EXIT_QUARANTINE):
         return code
-    job = open_job(render_options)
-    report(bench, job.manifest, job.store, job.config.encoding, context.console)
+    opened = open_for_run(render_options)
+    report(bench, opened.manifest, opened.store, opened.config.encoding, context.console)
     context.say(f"the report is {options.report / options.kind}.md")
     return code
 

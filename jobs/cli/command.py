@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from rich.console import Console
 
 from jobs.config import RunConfig, load_config
+from jobs.run.console import print_plain
 from jobs.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Context:
 
     def say(self, text: str) -> None:
         """Print plain text: names and messages from users are neither markup nor wrapped."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        print_plain(self.console, text)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from jobs.worker.spool import Spool, old_spools, spool_root
 
 AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-MAX_KEYS = 20  # of each kind of garbage, in the list
+MAX_KEYS = 20  # listed of each kind of garbage
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,33 @@ import os
 from collections.abc import Sequence
 
 from jobs.cli.command import EXIT_OK, Command, Context
-from jobs.cli.job import MANIFEST_HELP, Job, ManifestOptions, open_job
+from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.wording import counted, table_lines
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.plan import Plan, PlanGroup
 from jobs.plan.worker_kinds import check_places, pending_kinds
+from jobs.run.documents import OpenedManifest
 
 MAX_PRINTED_GROUPS = 20
 NUMBERS = ("frames", "steps", "clips", "to render")
 
 
 def run(options: ManifestOptions, context: Context) -> int:
-    job = open_job(options)
-    has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(job.plan))
+    opened = open_for_run(options)
+    has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     if has_groups and os.environ.get("RAY_ADDRESS"):
-        _check_against_cluster(job)
-    context.say(plan_text(job.plan, advise_on_plan(job.plan, job.catalog)))
-    context.say(f"  output {job.store.uri}")
+        _check_against_cluster(opened)
+    context.say(plan_text(opened.plan, advise_on_plan(opened.plan, opened.catalog)))
+    context.say(f"  output {opened.store.uri}")
     return EXIT_OK
 
 
-def _check_against_cluster(job: Job) -> None:
+def _check_against_cluster(opened: OpenedManifest) -> None:
     from jobs.cluster.connection import cluster_machines, connect, disconnect
 
     try:
         connect()
-        check_places(job.plan, job.catalog, job.config.workers, cluster_machines())
+        check_places(opened.plan, opened.catalog, opened.config.workers, cluster_machines())
     finally:
         disconnect()
 

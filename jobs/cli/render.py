@@ -6,22 +6,19 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
-from jobs.cli.job import MANIFEST_HELP, Job, ManifestOptions, check_backends, open_job
+from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import plan_text
 from jobs.cli.wording import counted
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_places
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
+from jobs.run.documents import OpenedManifest, RunSummary
 from jobs.store.store import Store
 from nag.errors import NagError
 from pipelines.errors import PipelineError
-
-if TYPE_CHECKING:
-    from jobs.run.run import RunSummary
 
 
 @dataclass(frozen=True)
@@ -54,65 +51,56 @@ def render(options: RenderOptions, context: Context) -> int:
     """Render what is pending, and return the exit code.
 
     Raises:
-        RefusedError: refused before anything ran, as by `open_job`.
+        RefusedError: refused before anything ran, as by `open_for_run`.
         StoppedError: the run began and could not go on.
     """
-    job = open_job(options)
-    if options.retry_quarantined and job.plan.num_quarantined:
-        job = replace(job, plan=make_plan(job.manifest, committed_ids(job.store), ()))
-        check_backends(job.plan, job.catalog)
-    context.say(plan_text(job.plan))
-    if job.plan.num_pending == 0:
-        done = f"{job.plan.num_done:,} of {job.plan.num_clips:,} clips"
-        context.say(f"nothing to render: {done} are already in {job.store.uri}")
-        return _report_quarantine(job.plan.num_quarantined, job.store, context)
-    job.store.check_access()
+    opened = open_for_run(options)
+    if options.retry_quarantined and opened.plan.num_quarantined:
+        opened = replace(opened, plan=make_plan(opened.manifest, committed_ids(opened.store), ()))
+        check_backends(opened.plan, opened.catalog)
+    context.say(plan_text(opened.plan))
+    if opened.plan.num_pending == 0:
+        done = f"{opened.plan.num_done:,} of {opened.plan.num_clips:,} clips"
+        context.say(f"nothing to render: {done} are already in {opened.store.uri}")
+        return _report_quarantine(opened.plan.num_quarantined, opened.store, context)
+    opened.store.check_access()
     try:
-        summary = _run_job(job, options, context)
+        summary = _run(opened, options, context)
     except (RefusedError, StoppedError):
         raise
     except (JobError, PipelineError, NagError) as error:
         raise StoppedError(str(error)) from error
     context.say(_summary_text(summary))
-    context.say(f"clips and records are in {job.store.uri}")
-    num_quarantined = job.plan.num_quarantined + summary.num_quarantined
-    return _report_quarantine(num_quarantined, job.store, context)
+    context.say(f"clips and records are in {opened.store.uri}")
+    num_quarantined = opened.plan.num_quarantined + summary.num_quarantined
+    return _report_quarantine(num_quarantined, opened.store, context)
 
 
-def _run_job(job: Job, options: RenderOptions, context: Context) -> "RunSummary":
-    """Render the job on the cluster while this process holds the lease of the output."""
+def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> RunSummary:
+    """Render the plan on the cluster while this process holds the lease of the output."""
     from jobs.cluster.connection import cluster_machines, connect, disconnect
     from jobs.records.lease import Lease, LeaseKeeper
     from jobs.run.run import Run, new_run_id
     from jobs.worker.setup import DiffusersLoader
 
-    run = Run(
-        new_run_id(),
-        job.manifest,
-        job.plan,
-        job.catalog,
-        job.store,
-        job.config,
-        context.console,
-        context.loader or DiffusersLoader(),
-    )
-    lease_s, is_takeover = job.config.store.lease_s, options.takeover
+    run = Run(new_run_id(), opened, context.loader or DiffusersLoader(), context.console)
+    lease_s, is_takeover = opened.config.store.lease_s, options.takeover
     try:
         with (
             _stop_on_signals(run.request_stop),
             LeaseKeeper(
-                Lease.take(job.store, run.run_id, lease_s, is_takeover=is_takeover),
+                Lease.take(opened.store, run.run_id, lease_s, is_takeover=is_takeover),
                 run.write_status,
             ) as keeper,
         ):
             connect()
             machines = cluster_machines()
-            check_places(job.plan, job.catalog, job.config.workers, machines)
+            check_places(opened.plan, opened.catalog, opened.config.workers, machines)
             with _stop_on_signals(run.request_stop):  # again: Ray installs its own handlers
                 if options.retry_quarantined:
-                    _lift_quarantine(job.store, job.plan)
+                    _lift_quarantine(opened.store, opened.plan)
                 nodes = counted(len(machines), "node")
-                context.say(f"run {run.run_id} on {nodes}, to {job.store.uri}")
+                context.say(f"run {run.run_id} on {nodes}, to {opened.store.uri}")
                 return run.render(keeper)
     finally:
         disconnect()
@@ -125,7 +113,7 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
             lift_quarantine(store, spec.clip_id)
 
 
-def _summary_text(summary: "RunSummary") -> str:
+def _summary_text(summary: RunSummary) -> str:
     work_s = {stage: time_s for stage, time_s in summary.stage_totals_s.items() if stage != "queue"}
     total_s = sum(work_s.values())
     shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())

@@ -11,7 +11,7 @@ from jobs.errors import RefusedError
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, RunStatus
 from jobs.records.schema import FailureRecord
-from jobs.run.in_flight import where
+from jobs.run.in_flight import stage_text
 
 MAX_CLIPS = 20  # in flight, in the table
 
@@ -146,7 +146,7 @@ def lease_text(lease: LeaseRecord | None, now: float) -> str:
 
 
 def _clip_row(clip: ClipInFlight) -> tuple[str, ...]:
-    return clip.name, clip.clip_id, clip.worker, where(clip), duration(clip.running_s)
+    return clip.name, clip.clip_id, clip.worker, stage_text(clip), duration(clip.running_s)
 
 
 def _failure_row(failure: FailureRecord) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Writes failures and quarantine to the store, in a thread of its own: the driver never waits for the store.
+"""Write failures and quarantines to the store in a thread, so that the driver never waits for it.
 
-Decides that what cannot be written now is written later, in order. Records of clips are the workers' business.
+A write that fails now is repeated later, in order. Workers write the records of committed clips.
 """
 
 import threading
@@ -16,16 +16,16 @@ from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import Store
 from jobs.types import ClipFailed
 
-PAUSE_S = 5.0  # between attempts, each of which is tried for long by the store's client
-LOOK_S = 0.2
+PAUSE_S = 5.0  # between writes; the store's client has already retried each of them for long
+CLOSE_POLL_S = 0.2
 
 
 class FailureLedger:
-    """What failed in one run.
+    """The failures of one run, on their way to the store.
 
     Args:
-        store: of the run.
-        run_id: under which it is written.
+        store: the store of the run.
+        run_id: the run that the failures belong to.
     """
 
     def __init__(self, store: Store, run_id: str) -> None:
@@ -37,22 +37,26 @@ class FailureLedger:
         self._is_abandoned = False
         self._thread = threading.Thread(target=self._run, name="failure-ledger", daemon=True)
         self._thread.start()
-        self.refused: StoreError | None = None  # the store will not take what it is given
+        self.refused: StoreError | None = None  # why the store refused a write for good
 
     def add(self, failed: ClipFailed, decision: Decision) -> None:
-        """Returns at once. With `Quarantine` the clip is in quarantine, unless it is committed after all."""
+        """Queue a failure and return at once.
+
+        With `Quarantine` the clip is also quarantined, unless a record of it exists by then.
+        """
         with self._changed:
             self._waiting.append((failed, decision, utc_iso(time.time())))
             self._changed.notify()
 
     def close(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> int:
-        """Waits for what is still to be written.
+        """Wait until all failures are written.
 
         Args:
-            is_enough: is asked now and then, and ends the waiting.
+            timeout_s: the longest wait, in seconds.
+            is_enough: polled during the wait; True ends it.
 
         Returns:
-            How many failures were not written in that time, and are not any more.
+            The number of failures that were not written and will not be.
         """
         with self._changed:
             self._is_closing = True
@@ -63,7 +67,7 @@ class FailureLedger:
             and not is_enough()
             and (left_s := deadline - time.monotonic()) > 0
         ):
-            self._thread.join(min(left_s, LOOK_S))
+            self._thread.join(min(left_s, CLOSE_POLL_S))
         with self._changed:
             self._is_abandoned = True
             self._changed.notify()
@@ -77,7 +81,7 @@ class FailureLedger:
         finally:
             if not is_over:
                 self.refused = StoreError(
-                    "the thread that writes failures has died; its traceback says why"
+                    "the thread that writes failures has died; its traceback is above in the log"
                 )
 
     def _write_all(self) -> None:
@@ -101,7 +105,7 @@ class FailureLedger:
 
     def _write(self, failed: ClipFailed, decision: Decision, failed_at: str) -> None:
         write_failure(self._store, FailureRecord.of(failed, self._run_id, failed_at))
-        # a worker may have died between its commit and its answer
+        # a worker may die after its commit and before its answer
         if isinstance(decision, Quarantine) and not self._store.exists(record_key(failed.clip_id)):
             write_quarantine(
                 self._store, QuarantineRecord.of(failed, self._run_id, decision.reason, failed_at)

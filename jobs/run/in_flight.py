@@ -1,17 +1,12 @@
-"""Which clips are in flight, where, and how far: what the log says every minute and `nagfarm status` shows.
+"""The clips in flight: the worker that holds each, its stage and step. Pure, and without torch."""
 
-Decides nothing. Loads without torch.
-"""
-
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from jobs.records.run_status import ClipInFlight
 from jobs.schedule.events import Attempt
 from jobs.types import ClipProgress, WorkerHeartbeat
 
-MAX_NAMED = 8  # in one line
+MAX_NAMED = 8  # clips in one log line
 
 
 @dataclass(eq=False)
@@ -19,24 +14,20 @@ class _Flight:
     attempt: Attempt
     worker: str
     started: float
-    progress: ClipProgress | None = field(default=None)
+    progress: ClipProgress | None = None
 
 
 class InFlight:
-    """Follows the clips that workers hold.
+    """The clips that workers hold. Times are seconds of a clock that never goes back."""
 
-    Args:
-        monotonic: seconds, never set back.
-    """
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._flights: dict[str, _Flight] = {}  # by clip_id
 
-    def start(self, worker: str, attempt: Attempt) -> None:
-        self._flights[attempt.spec.clip_id] = _Flight(attempt, worker, self._monotonic())
+    def start(self, worker: str, attempt: Attempt, now: float) -> None:
+        self._flights[attempt.spec.clip_id] = _Flight(attempt, worker, now)
 
-    def hear(self, heartbeat: WorkerHeartbeat) -> None:
+    def update(self, heartbeat: WorkerHeartbeat) -> None:
+        """Take over the progress of each clip. Ignore clips that have already ended."""
         for progress in heartbeat.clips:
             if progress.clip_id in self._flights:
                 self._flights[progress.clip_id].progress = progress
@@ -44,15 +35,14 @@ class InFlight:
     def end(self, clip_id: str) -> None:
         self._flights.pop(clip_id, None)
 
-    def lose(self, worker: str) -> None:
-        """The worker is gone, with all that it held."""
+    def end_worker(self, worker: str) -> None:
+        """Remove all clips of a worker that stopped."""
         self._flights = {
             clip_id: flight for clip_id, flight in self._flights.items() if flight.worker != worker
         }
 
-    def clips(self) -> tuple[ClipInFlight, ...]:
-        """The oldest first."""
-        now = self._monotonic()
+    def clips(self, now: float) -> tuple[ClipInFlight, ...]:
+        """Return the clips, oldest first."""
         flights = sorted(self._flights.values(), key=lambda flight: flight.started)
         return tuple(
             ClipInFlight(
@@ -67,18 +57,19 @@ class InFlight:
             for flight in flights
         )
 
-    def __str__(self) -> str:
-        """One line for a log."""
-        clips = self.clips()
-        named = [
-            f"{clip.name} ({where(clip)}, {clip.running_s:.0f} s, {clip.worker})"
-            for clip in clips[:MAX_NAMED]
-        ]
-        more = [f"and {len(clips) - MAX_NAMED} more"] if len(clips) > MAX_NAMED else []
-        return "in flight: " + (", ".join([*named, *more]) or "nothing")
+
+def in_flight_line(clips: tuple[ClipInFlight, ...]) -> str:
+    """Return one log line with the first eight clips."""
+    named = [
+        f"{clip.name} ({stage_text(clip)}, {clip.running_s:.0f} s, {clip.worker})"
+        for clip in clips[:MAX_NAMED]
+    ]
+    more = [f"and {len(clips) - MAX_NAMED} more"] if len(clips) > MAX_NAMED else []
+    return "in flight: " + (", ".join([*named, *more]) or "nothing")
 
 
-def where(clip: ClipInFlight) -> str:
+def stage_text(clip: ClipInFlight) -> str:
+    """Return the stage of a clip in words, such as "denoise, step 4 of 8"."""
     if clip.stage != "denoise":
         return clip.stage
     return f"denoise, step {0 if clip.step is None else clip.step + 1} of {clip.num_steps}"

@@ -26,7 +26,9 @@ from jobs.records.commit import (
 from jobs.records.keys import RUN_FILE
 from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.redaction import MASK
-from jobs.run.progress import RunProgress
+from jobs.run.console import ConsoleReport
+from jobs.run.observer import RunObserver
+from jobs.run.tally import RunTally
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed
@@ -96,7 +98,8 @@ def write_down(folder: Path, failed: ClipFailed) -> str:
         )
 
     write_run(store, "run-1", RUN_FILE, {"config": asdict(RunConfig())})
-    RunProgress(1, Console(file=printed, width=1000), record).clip_failed(
+    report = ConsoleReport(Console(file=printed, width=1000), 1, 0.0)
+    RunObserver(RunTally(1, 0.0), report, record).clip_failed(
         failed, Quarantine(failed.message)
     )
     return printed.getvalue()

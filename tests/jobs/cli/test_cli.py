@@ -1,4 +1,4 @@
-"""The command line: what is refused before a run ends in one plain message, exit code 2, and nothing changed."""
+"""The command line: a refusal is one plain message and exit code 2, and changes nothing."""
 
 import subprocess
 import sys
@@ -23,7 +23,13 @@ MODEL = """\
 family: wan
 source: {source}
 grid: {{num_frames: 4, height: 16, width: 16}}
-sampling: {{num_inference_steps: 2, guidance_scale: 1.0, num_frames: 5, height: 32, width: 32, fps: 8}}
+sampling:
+  num_inference_steps: 2
+  guidance_scale: 1.0
+  num_frames: 5
+  height: 32
+  width: 32
+  fps: 8
 dtype: float32
 device: cpu
 max_sequence_length: 16
@@ -33,7 +39,7 @@ scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of one's own with `tiny`, `coarse` and `grouped`, whose weights are real and whole."""
+    """A folder of the models `tiny`, `coarse` and `grouped`, with real and complete weights."""
     folder = tmp_path_factory.mktemp("models")
     tiny.wan_pipeline().save_pretrained(folder / "weights")
     (folder / "tiny.yaml").write_text(MODEL.format(source="./weights"))
@@ -48,7 +54,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Runs a command that must be refused; its one message."""
+    """Run a command that must be refused and return its one message."""
     assert main(list(arguments)) == EXIT_REFUSED
     captured = capsys.readouterr()
     assert captured.err.startswith("nagfarm: ")
@@ -147,7 +153,7 @@ def test_a_missing_profile_is_refused(
     ("source", "message"),
     [
         ("./nothing", "does not exist"),
-        ("nobody/nothing", "hf download nobody/nothing"),
+        ("someone/nothing", "hf download someone/nothing"),
         ("package:nothing", "does not exist"),
         ("./broken", "model_index.json is missing"),
     ],
@@ -191,7 +197,7 @@ def test_wrong_credentials_are_refused_and_not_shown(
     assert "planted-secret-key" not in message
 
 
-def test_a_key_that_may_not_write_is_refused_before_anything_runs(
+def test_credentials_that_may_not_write_are_refused_before_anything_runs(
     s3_environment: LocalS3, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -209,7 +215,7 @@ def test_a_key_that_may_not_write_is_refused_before_anything_runs(
     assert not list(open_store("s3://renders/refused", StoreConfig()).keys(""))
 
 
-def test_plan_counts_what_is_to_be_rendered(
+def test_plan_counts_the_clips_to_render(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "spring.yaml"
@@ -222,10 +228,14 @@ def test_plan_counts_what_is_to_be_rendered(
     assert not (tmp_path / "out").exists()
 
 
-GROUPED = "name: spring\nmodel: shapes-wan\nclips: [{prompt: a, parallel: {ulysses: 2, ring: 2}}, {prompt: b}]\n"
+GROUPED = """\
+name: spring
+model: shapes-wan
+clips: [{prompt: a, parallel: {ulysses: 2, ring: 2}}, {prompt: b}]
+"""
 
 
-def test_plan_shows_which_clips_are_for_a_group(
+def test_plan_shows_the_devices_of_each_kind_of_clip(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "spring.yaml"
@@ -237,7 +247,7 @@ def test_plan_shows_which_clips_are_for_a_group(
 
 
 @pytest.mark.parametrize("command", ["plan", "render"])
-def test_an_attention_backend_that_cannot_be_shared_is_refused(
+def test_an_attention_backend_without_context_parallelism_is_refused_for_groups(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -251,7 +261,7 @@ def test_an_attention_backend_that_cannot_be_shared_is_refused(
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to_be_tried_again(
+def test_an_attention_backend_is_refused_for_quarantined_groups_that_are_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
@@ -267,7 +277,7 @@ def test_an_attention_backend_is_refused_to_groups_that_were_given_up_and_are_to
 
 
 @pytest.mark.parametrize(("model", "method"), [("shapes-ltx", "nag"), ("shapes-wan", "vsf")])
-def test_an_attention_backend_that_takes_no_mask_is_refused_where_some_clip_of_a_group_has_one(
+def test_an_attention_backend_without_masks_is_refused_for_a_group_that_needs_one(
     model: str,
     method: str,
     tmp_path: Path,
@@ -278,7 +288,9 @@ def test_an_attention_backend_that_takes_no_mask_is_refused_where_some_clip_of_a
     path = tmp_path / "spring.yaml"
     text = """
 defaults: {parallel: {ulysses: 2}, negative_prompt: red}
-clips: [{prompt: a, model: shapes-wan, guidance: {method: nag}}, {prompt: a, model: MODEL, guidance: {method: METHOD}}]
+clips:
+- {prompt: a, model: shapes-wan, guidance: {method: nag}}
+- {prompt: a, model: MODEL, guidance: {method: METHOD}}
 """
     path.write_text(text.replace("MODEL", model).replace("METHOD", method))
     message = refused(capsys, "plan", str(path), "--output", (tmp_path / "out").as_uri())
@@ -287,7 +299,7 @@ clips: [{prompt: a, model: shapes-wan, guidance: {method: nag}}, {prompt: a, mod
     assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
 
 
-def test_an_attention_backend_is_no_matter_to_single_devices(
+def test_any_attention_backend_is_allowed_for_single_devices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flex")
@@ -299,7 +311,7 @@ def test_an_attention_backend_is_no_matter_to_single_devices(
     assert "to render 2" in capsys.readouterr().out
 
 
-def test_models_lists_every_model_and_says_how_to_get_what_is_missing(
+def test_models_lists_every_model_and_the_command_for_missing_weights(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["models"]) == EXIT_OK
@@ -308,7 +320,9 @@ def test_models_lists_every_model_and_says_how_to_get_what_is_missing(
     assert "hf download Wan-AI/Wan2.1-T2V-1.3B-Diffusers" in printed
 
 
-def test_doctor_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_prints_the_failed_checks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
     assert main(["doctor", "--output", (tmp_path / "file" / "below").as_uri()]) == EXIT_REFUSED
     printed = capsys.readouterr().out
@@ -344,14 +358,16 @@ def test_a_broken_model_is_listed_as_broken(
     assert "shapes-wan" in printed
 
 
-def test_models_says_how_to_get_a_lora_that_is_missing(
+def test_models_prints_the_command_for_a_missing_lora(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = MODEL.format(source=models / "weights")
     (tmp_path / "styled.yaml").write_text(
-        f"{text}loras: [{{name: style, source: Nobody/Style-1}}]\n"
+        f"{text}loras: [{{name: style, source: Someone/Style-1}}]\n"
     )
     assert main(["models", "--models", str(tmp_path)]) == EXIT_OK
     found = capsys.readouterr().out
-    assert "styled: LoRA style: Nobody/Style-1 is not in this machine's Hugging Face cache" in found
-    assert "hf download Nobody/Style-1" in found
+    assert (
+        "styled: LoRA style: Someone/Style-1 is not in this machine's Hugging Face cache" in found
+    )
+    assert "hf download Someone/Style-1" in found

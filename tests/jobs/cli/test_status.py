@@ -1,4 +1,4 @@
-"""What people are told of an output, above all whether its run is still alive."""
+"""The text of `nagfarm status`, above all whether the run of an output is still alive."""
 
 import dataclasses
 import os
@@ -86,14 +86,14 @@ def test_a_run_at_work_is_believed_as_long_as_its_lease_lasts(
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
-def test_a_run_that_said_its_end_is_never_called_dead(state: RunState) -> None:
+def test_a_run_that_ended_is_never_called_dead(state: RunState) -> None:
     assert (
         run_state_text(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3)
         == f"{state} 3 days ago"
     )
 
 
-def test_a_driver_whose_clock_is_ahead_spoke_just_now() -> None:
+def test_a_heartbeat_from_a_clock_that_is_ahead_has_an_age_of_0_s() -> None:
     assert (
         run_state_text(status_of(at_s=AT_S + 40), lease_of(renewed_s=AT_S + 40), AT_S)
         == "rendering, last heartbeat 0 s ago"
@@ -104,11 +104,11 @@ def test_a_driver_whose_clock_is_ahead_spoke_just_now() -> None:
     ("seconds", "text"),
     [(0.4, "0 s"), (119, "119 s"), (720, "12 min"), (7300, "2 h"), (200_000, "2 days")],
 )
-def test_durations_are_in_the_largest_unit_that_they_fill(seconds: float, text: str) -> None:
+def test_durations_are_in_the_largest_unit_that_they_fill_twice(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-# the whole answer
+# the whole text
 
 
 def test_an_output_without_any_run_is_described(store: Store) -> None:
@@ -122,7 +122,7 @@ def test_an_output_without_any_run_is_described(store: Store) -> None:
     ]
 
 
-def test_a_run_at_work_is_shown_with_its_rate_and_what_is_in_flight(store: Store) -> None:
+def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     write_status(store, status_of())
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
@@ -146,7 +146,7 @@ def test_a_run_at_work_is_shown_with_its_rate_and_what_is_in_flight(store: Store
     ]
 
 
-def test_of_a_dead_run_nothing_is_promised(store: Store) -> None:
+def test_a_dead_run_has_no_estimate_of_the_time_left(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     write_status(store, status_of())
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
@@ -157,7 +157,7 @@ def test_of_a_dead_run_nothing_is_promised(store: Store) -> None:
     assert "lease        free, expired at 2026-01-31T12:01:00.000Z; last held by run" in text
 
 
-def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(
+def test_the_last_failures_are_shown_with_their_reasons_newest_first(
     store: Store, tmp_path: Path
 ) -> None:
     for number in range(7):
@@ -176,12 +176,12 @@ def test_the_last_failures_are_shown_with_their_reasons_the_newest_first(
     assert lines[-5].endswith(f"{6:032x}  memory: OutOfMemoryError: reason 6")
 
 
-def test_a_run_that_has_not_spoken_yet_is_named(store: Store) -> None:
+def test_a_run_without_a_status_is_named(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     assert f"run          {RUN_ID}, without a status so far" in shown(store, AT_S)
 
 
-def test_what_cannot_be_read_does_not_hide_the_rest(store: Store) -> None:
+def test_unreadable_objects_do_not_hide_the_rest(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     store.put(f"runs/{RUN_ID}/status.json", b"{", "text/plain")
     store.put(lease_key(3), b"[]", "text/plain")
@@ -210,7 +210,7 @@ def test_the_newest_run_is_the_one_that_began_last() -> None:
     assert newest_run([]) is None
 
 
-def test_what_strangers_wrote_moves_no_cursor(store: Store) -> None:
+def test_a_name_cannot_move_the_cursor_of_a_terminal(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     clip = dataclasses.replace(status_of().in_flight[0], name="red\x1b[31m\rclip")
     write_status(store, dataclasses.replace(status_of(), in_flight=(clip,)))

@@ -1,4 +1,4 @@
-"""`nagfarm status`, `retry` and `gc`, as people call them."""
+"""`nagfarm status`, `retry` and `gc` through the command line."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def quarantined(store: Store) -> Store:
 
 
 def called(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = EXIT_OK) -> str:
-    """What a command prints, to people or of its error."""
+    """Run a command and return its output, or its error if `code` is not 0."""
     assert main(list(arguments)) == code
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
@@ -77,7 +77,7 @@ def test_status_of_an_output_without_any_run(
     assert not list(store.keys("")), "looking leaves nothing behind"
 
 
-def test_status_as_json_is_what_the_run_wrote(
+def test_status_as_json_is_the_document_of_the_run(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_run(store, RUN_ID, "run.json", {})
@@ -111,21 +111,19 @@ def test_a_bad_setting_is_refused(
 # retry
 
 
-def test_retry_lifts_all_and_says_what_and_what_comes_next(
+def test_retry_lifts_all_and_prints_each_clip_and_the_next_step(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = called(capsys, "retry", quarantined.uri)
     for clip_id in IDS:
-        assert (
-            f"  {clip_id}  spring-{clip_id[-2:]}: failed on 3 workers; the last was OutOfMemoryError: out of"
-            in text
-        )
+        reason = "failed on 3 workers; the last was OutOfMemoryError: out of"
+        assert f"  {clip_id}  spring-{clip_id[-2:]}: {reason}" in text
     assert "lifted 3 clips of 3; the next render of their manifest tries them" in text
     assert not quarantined_ids(quarantined)
     assert len(list(quarantined.keys("failures/"))) == 3, "the failures stay"
 
 
-def test_retry_lifts_those_named_alone(
+def test_retry_lifts_only_the_named_clips(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "lifted 1 clip of 3" in called(capsys, "retry", quarantined.uri, IDS[1])
@@ -145,14 +143,14 @@ def test_a_dry_retry_changes_nothing(
     ("clip_id", "message"),
     [("f" * 32, "is not quarantined in file:"), ("spring-01", "expected a clip's id of 32")],
 )
-def test_retry_of_a_clip_that_is_not_given_up_is_refused_and_lifts_nothing(
+def test_retry_of_a_clip_that_is_not_quarantined_is_refused_and_lifts_nothing(
     clip_id: str, message: str, quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in called(capsys, "retry", quarantined.uri, IDS[0], clip_id, code=EXIT_REFUSED)
     assert quarantined_ids(quarantined) == set(IDS)
 
 
-def test_retry_says_that_a_run_under_way_does_not_see_it(
+def test_retry_warns_that_a_run_under_way_does_not_try_the_clips(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Lease.take(quarantined, RUN_ID, 60)
@@ -161,7 +159,7 @@ def test_retry_says_that_a_run_under_way_does_not_see_it(
     )
 
 
-def test_quarantine_that_cannot_be_read_is_lifted_too(
+def test_a_quarantine_that_cannot_be_read_is_lifted_too(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.put(f"quarantine/{IDS[0]}.json", b"{}", "text/plain")
@@ -169,7 +167,7 @@ def test_quarantine_that_cannot_be_read_is_lifted_too(
     assert not quarantined_ids(store)
 
 
-def test_nothing_given_up_is_nothing_to_lift(
+def test_retry_without_quarantined_clips_lifts_nothing(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no clip is quarantined" in called(capsys, "retry", store.uri)
@@ -180,7 +178,7 @@ def test_nothing_given_up_is_nothing_to_lift(
 
 @pytest.fixture
 def littered(store: Store, tmp_path: Path) -> str:
-    """One committed clip with a loser beside it; the loser's key."""
+    """Commit one clip with an MP4 beside it that lost the race; return the key of that MP4."""
     named, loser = upload_clip(store, IDS[0], b"named"), upload_clip(store, IDS[0], b"loser")
     assert commit_record(store, named, record_of(store, b"named", IDS[0]))
     for key in (named.key, loser.key):
@@ -188,7 +186,7 @@ def littered(store: Store, tmp_path: Path) -> str:
     return loser.key
 
 
-def test_gc_is_dry_unless_told_otherwise(
+def test_gc_removes_nothing_without_delete(
     store: Store, littered: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(store.keys(""))
@@ -201,7 +199,7 @@ def test_gc_is_dry_unless_told_otherwise(
     assert set(store.keys("")) == before
 
 
-def test_gc_removes_what_no_record_names_and_lets_the_output_go(
+def test_gc_removes_mp4s_that_no_record_names_and_releases_the_lease(
     store: Store, littered: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = set(store.keys(""))
@@ -214,7 +212,7 @@ def test_gc_removes_what_no_record_names_and_lets_the_output_go(
     assert Lease.take(store, RUN_ID, 60).epoch == 2
 
 
-def test_gc_spares_what_is_younger_than_asked(
+def test_gc_spares_objects_younger_than_the_age(
     store: Store, littered: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "nothing to remove" in called(capsys, "gc", store.uri, "--older-than", "3d", "--delete")
@@ -238,7 +236,7 @@ def test_gc_with_nothing_to_do_writes_nothing(
     assert not list(store.keys(""))
 
 
-def test_gc_that_loses_the_store_says_that_it_was_stopped(
+def test_gc_reports_that_it_was_stopped_by_an_outage(
     store: Store, littered: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(store: FolderStore, key: str) -> None:
@@ -246,13 +244,13 @@ def test_gc_that_loses_the_store_says_that_it_was_stopped(
 
     monkeypatch.setattr(FolderStore, "delete", fail)
     message = called(capsys, "gc", store.uri, "--delete", code=EXIT_STOPPED)
-    assert (
-        message
-        == "nagfarm: stopped: not all was removed: no answer from the endpoint; run it again to go on\n"
+    assert message == (
+        "nagfarm: stopped: not all was removed: no answer from the endpoint; "
+        "run it again to go on\n"
     )
 
 
-def test_gc_that_loses_the_output_removes_no_more(
+def test_gc_that_loses_its_lease_removes_nothing_more(
     store: Store, littered: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LeaseKeeper, "lost", "another driver has taken this output")
@@ -261,7 +259,7 @@ def test_gc_that_loses_the_output_removes_no_more(
     assert store.exists(littered)
 
 
-def test_gc_empties_this_outputs_old_spool_and_no_other(
+def test_gc_empties_the_old_spool_of_this_output_and_no_other(
     store: Store, spool_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own, others = (
@@ -318,7 +316,7 @@ def test_ages_are_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1 week", "nan", "24h "])
-def test_what_is_no_age_is_refused(
+def test_a_malformed_age_is_refused(
     text: str, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = called(capsys, "gc", store.uri, f"--older-than={text}", code=EXIT_REFUSED)

@@ -1,4 +1,4 @@
-"""Failures reach the store in time, and a store that is away holds nobody up."""
+"""Failures reach the store, and an outage of the store does not delay the driver."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ def failed(attempt: int) -> ClipFailed:
 
 
 class Away(FolderStore):
-    """Takes nothing until it is back."""
+    """A store that accepts no write until `back` is set."""
 
     back = threading.Event()
 
@@ -52,7 +52,7 @@ class Away(FolderStore):
         super().put(key, body, content_type)
 
 
-def test_failures_and_the_end_of_a_clip_are_written(tmp_path: Path) -> None:
+def test_failures_and_quarantines_are_written(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri(), StoreConfig())
     ledger = FailureLedger(store, "run-1")
     ledger.add(failed(1), Retry(2))
@@ -62,7 +62,7 @@ def test_failures_and_the_end_of_a_clip_are_written(tmp_path: Path) -> None:
     assert read_quarantine(store, ONE.clip_id).reason == "enough"
 
 
-def test_a_clip_that_is_committed_after_all_is_not_put_in_quarantine(tmp_path: Path) -> None:
+def test_a_clip_that_was_committed_in_the_meantime_is_not_quarantined(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri(), StoreConfig())
     clip = upload_clip(store, ONE.clip_id, BODY)
     commit_record(store, clip, record_of(store, BODY, ONE.clip_id))
@@ -72,7 +72,7 @@ def test_a_clip_that_is_committed_after_all_is_not_put_in_quarantine(tmp_path: P
     assert not quarantined_ids(store)
 
 
-def test_nobody_waits_for_a_store_that_is_away_and_nothing_is_forgotten(
+def test_the_driver_does_not_wait_during_an_outage_and_no_failure_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs.run.failure_ledger, "PAUSE_S", 0.01)
@@ -89,7 +89,7 @@ def test_nobody_waits_for_a_store_that_is_away_and_nothing_is_forgotten(
     assert len(read_failures(folder, ONE.clip_id)) == 3
 
 
-def test_what_could_not_be_written_in_time_is_counted(tmp_path: Path) -> None:
+def test_failures_that_could_not_be_written_in_time_are_counted(tmp_path: Path) -> None:
     class Gone(FolderStore):
         def put(self, key: str, body: bytes | Path, content_type: str) -> None:
             raise StoreUnavailableError("away")
@@ -101,7 +101,7 @@ def test_what_could_not_be_written_in_time_is_counted(tmp_path: Path) -> None:
     assert ledger.close(0.1) == 1
 
 
-def test_a_refusal_is_remembered_for_the_run_to_stop(tmp_path: Path) -> None:
+def test_a_refusal_of_the_store_is_kept_so_that_the_run_can_stop(tmp_path: Path) -> None:
     class Refusing(FolderStore):
         def put(self, key: str, body: bytes | Path, content_type: str) -> None:
             raise StoreRefusedError("no")

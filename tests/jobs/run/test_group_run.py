@@ -1,4 +1,4 @@
-"""Whole runs with groups through the command line, with a real model: the same picture, and a record that says how."""
+"""Whole runs with groups through the command line: same pixels, and records with the devices."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.models]
 
 @pytest.fixture
 def farm(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process go to the cluster."""
+    """Send the runs of this process to the test cluster."""
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
 
 
@@ -32,10 +32,10 @@ def run(command: str, path: Path, output: Path) -> int:
     return main([command, str(path), "--model", "shapes-wan", "--output", output.as_uri()])
 
 
-def test_a_clip_is_the_same_on_one_device_and_on_a_group_and_both_kinds_share_a_run(
+def test_a_clip_is_the_same_on_one_device_and_on_a_group_and_one_run_renders_both_kinds(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both lie in a run with the other kind, so that neither kind waits for the other's places."""
+    """One run has clips of both kinds; neither kind waits for devices of the other."""
     guided: dict[str, object] = {
         "prompt": "a circle moving right",
         "negative_prompt": "red",
@@ -56,7 +56,7 @@ def test_a_clip_is_the_same_on_one_device_and_on_a_group_and_both_kinds_share_a_
     assert len(committed_ids(grouped)) == 2
 
 
-def test_a_group_that_no_machine_has_room_for_is_refused_before_anything_is_rendered(
+def test_a_group_too_large_for_every_machine_is_refused_before_anything_is_rendered(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row: dict[str, object] = {"prompt": "a circle", "num_frames": 17, "parallel": {"ulysses": 4}}
@@ -68,7 +68,7 @@ def test_a_group_that_no_machine_has_room_for_is_refused_before_anything_is_rend
     assert not (tmp_path / "out" / "runs").exists()
 
 
-def test_a_plan_asks_no_cluster_that_is_not_named(
+def test_a_plan_without_ray_address_starts_no_cluster(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -1,4 +1,4 @@
-"""Whole runs through the command line on a real Ray cluster, with a family that fails on demand."""
+"""Whole runs through the command line on a real Ray cluster, with a model that fails on demand."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ROWS: list[dict[str, object]] = [
 
 @pytest.fixture
 def farm(ray_cluster: LocalRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this process go to the cluster."""
+    """Send the runs of this process to the test cluster."""
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
 
 
@@ -47,13 +47,13 @@ def opened(folder: Path) -> Store:
     return open_store(folder.as_uri(), StoreConfig())
 
 
-def test_a_run_commits_all_writes_down_what_it_was_and_does_nothing_twice(
+def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, ROWS)
     assert render(path, tmp_path / "out", "workers.count=2") == EXIT_OK
     printed = capsys.readouterr().out
-    assert "3 of 3 clips, 0 given up" in printed
+    assert "3 of 3 clips, 0 quarantined" in printed
     assert "committed 3 clips in" in printed
     assert len(committed_ids(opened(tmp_path / "out"))) == 3
     (run_folder,) = (tmp_path / "out" / "runs").iterdir()
@@ -72,7 +72,7 @@ def test_a_run_commits_all_writes_down_what_it_was_and_does_nothing_twice(
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
 
 
-def test_a_failing_clip_ends_in_quarantine_with_its_traceback_and_can_be_tried_again(
+def test_a_failing_clip_is_quarantined_with_its_traceback_and_can_be_tried_again(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, [*ROWS, {"prompt": "error always", "name": "bad-one"}])
@@ -80,7 +80,7 @@ def test_a_failing_clip_ends_in_quarantine_with_its_traceback_and_can_be_tried_a
     assert render(path, out) == EXIT_QUARANTINE
     printed = capsys.readouterr().out
     assert "bad-one" in printed
-    assert "FakeError: the model did not like it; given up" in printed
+    assert "FakeError: the model did not like it; quarantined" in printed
     assert len(committed_ids(opened(out))) == 3
     (clip_id,) = quarantined_ids(opened(out))
     assert read_quarantine(opened(out), clip_id).name == "bad-one"
@@ -96,7 +96,7 @@ def test_a_failing_clip_ends_in_quarantine_with_its_traceback_and_can_be_tried_a
     assert len(read_failures(opened(out), clip_id)) == 2
 
 
-def test_a_plan_of_half_a_run_resumes_with_the_other_half(
+def test_a_run_renders_only_the_clips_that_an_earlier_run_left(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert render(write(tmp_path, ROWS[:2]), tmp_path / "out") == EXIT_OK
@@ -106,7 +106,7 @@ def test_a_plan_of_half_a_run_resumes_with_the_other_half(
 
 
 @pytest.mark.models
-def test_a_run_that_is_told_to_stop_exits_with_4_and_leaves_only_whole_clips(
+def test_a_run_stopped_by_sigterm_exits_with_4_and_leaves_only_whole_clips(
     ray_cluster: LocalRay, tmp_path: Path
 ) -> None:
     path = write(

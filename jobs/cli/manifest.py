@@ -1,6 +1,6 @@
-"""A manifest, opened: settings, models, store, plan, and everything refused before a run.
+"""Open a manifest with its settings, models, store and plan, and refuse what cannot run.
 
-`plan`, `render` and `bench` share these options and this work. Loads without torch.
+`plan`, `render` and `bench` share these options. Loads without torch.
 """
 
 import argparse
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli.command import ConfigOptions, add_models_argument
-from jobs.config import RunConfig
 from jobs.errors import ManifestError
-from jobs.manifest.manifest import Manifest, open_manifest
+from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
-from jobs.store.store import Store, open_store, read_object
+from jobs.run.documents import OpenedManifest
+from jobs.store.store import open_store, read_object
 from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
 
 MANIFEST_HELP = """\
@@ -67,18 +67,7 @@ class ManifestOptions(ConfigOptions):
         super().add_arguments(parser)
 
 
-@dataclass(frozen=True)
-class Job:
-    """A checked manifest with all that a run of it needs."""
-
-    config: RunConfig
-    catalog: ModelCatalog
-    manifest: Manifest
-    store: Store
-    plan: Plan
-
-
-def open_job(options: ManifestOptions) -> Job:
+def open_for_run(options: ManifestOptions) -> OpenedManifest:
     """Check everything that can be refused before a run, in the order that costs least.
 
     Raises:
@@ -101,7 +90,7 @@ def open_job(options: ManifestOptions) -> Job:
     make_plan(manifest, (), ())  # every row is checked before the first request to the store
     plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
     check_backends(plan, catalog)
-    return Job(config, catalog, manifest, store, plan)
+    return OpenedManifest(config, catalog, manifest, store, plan)
 
 
 def check_backends(plan: Plan, catalog: ModelCatalog) -> None:

@@ -1,0 +1,88 @@
+"""The console of a run: a bar on a terminal, plain lines in a log."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jobs.run.in_flight import in_flight_line
+from jobs.run.tally import RunTally
+
+LOG_EVERY_S = 10.0
+IN_FLIGHT_EVERY_S = 60.0
+
+
+def print_plain(console: Console, text: str) -> None:
+    """Print text from users and third parties: it is neither markup nor wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class ConsoleReport:
+    """The progress of a run for people.
+
+    A terminal gets a bar. Anything else gets a line at the first and the last clip, and at most
+    every ten seconds in between. Both get, every minute, a line with the clips in flight.
+
+    Args:
+        console: the terminal or log.
+        num_clips: the number of clips to render.
+        started: the time at which the run began, in seconds of a clock that never goes back.
+    """
+
+    def __init__(self, console: Console, num_clips: int, started: float) -> None:
+        self._console = console
+        self._last_in_flight = started
+        self._last_line = float("-inf")
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("rendering", total=num_clips)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        print_plain(self._console, line)
+
+    def clip_ended(self, tally: RunTally, now: float) -> None:
+        """Advance the bar, or print a line if one is due."""
+        self._bar.update(self._task, advance=1)
+        is_due = now - self._last_line >= LOG_EVERY_S or tally.num_ended in (1, tally.num_clips)
+        if self._console.is_terminal or not is_due:
+            return
+        self._last_line = now
+        left_s = tally.left_s(now)
+        left = "" if left_s is None else f", about {left_s:.0f} s left"
+        self.say(
+            f"{tally.num_ended:,} of {tally.num_clips:,} clips, {tally.num_quarantined:,} "
+            f"quarantined, {tally.elapsed_s(now):.0f} s elapsed{left}"
+        )
+
+    def turn(self, tally: RunTally, now: float) -> None:
+        """Print the clips in flight if a minute has passed."""
+        if now - self._last_in_flight >= IN_FLIGHT_EVERY_S:
+            self._last_in_flight = now
+            self.say(in_flight_line(tally.in_flight.clips(now)))

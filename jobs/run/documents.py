@@ -1,0 +1,122 @@
+"""The documents of a run: run.json, status.json, summary.json. Loads without torch or Ray."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.config import RunConfig
+from jobs.manifest.manifest import Manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.plan.plan import Plan
+from jobs.records.run_status import RunState, RunStatus
+from jobs.run.tally import RunTally
+from jobs.store.store import Store
+from jobs.worker.provenance import installed_versions
+
+
+@dataclass(frozen=True)
+class OpenedManifest:
+    """A checked manifest with all that a run of it needs."""
+
+    config: RunConfig
+    catalog: ModelCatalog
+    manifest: Manifest
+    store: Store
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The result of a run.
+
+    Args:
+        is_finished: True if no clip is left to start; False if the run was stopped.
+        num_committed: clips that this run committed.
+        num_quarantined: clips that this run quarantined.
+        num_failures: failed attempts, including those of clips that succeeded later.
+        wall_s: duration of the whole run, in seconds.
+        stage_totals_s: the workers' seconds per stage, summed. Stages overlap, so the total may
+            exceed `wall_s`.
+    """
+
+    run_id: str
+    is_finished: bool
+    num_committed: int
+    num_quarantined: int
+    num_failures: int
+    num_workers_lost: int
+    wall_s: float
+    stage_totals_s: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunDocuments:
+    """Makes the documents of one run from its tally.
+
+    Args:
+        run_id: the run.
+        opened: the manifest and all that the run works with.
+        tally: the counts of the run so far.
+    """
+
+    run_id: str
+    opened: OpenedManifest
+    tally: RunTally
+
+    def run(self, started_at: str, nodes: Sequence[Any]) -> dict[str, Any]:
+        """Return run.json: the manifest, settings, models, versions and machines of the run."""
+        opened, plan = self.opened, self.opened.plan
+        models = dict.fromkeys(group.model for group in plan.groups)
+        return {
+            "run_id": self.run_id,
+            "started_at": started_at,
+            "manifest": {"name": opened.manifest.name, "sha256": opened.manifest.digest},
+            "num_clips": plan.num_clips,
+            "num_done_before": plan.num_done,
+            "num_pending": plan.num_pending,
+            "config": asdict(opened.config),
+            "models": [asdict(opened.catalog.get(name).identity) for name in models],
+            "versions": installed_versions(),
+            "nodes": nodes,
+        }
+
+    def status(self, state: RunState, now: float, updated_at: str) -> RunStatus:
+        """Return status.json.
+
+        Args:
+            now: seconds of the tally's clock.
+            updated_at: the wall-clock time in ISO 8601.
+        """
+        tally, elapsed_s = self.tally, self.tally.elapsed_s(now)
+        is_measured = tally.num_committed > 0
+        return RunStatus(
+            run_id=self.run_id,
+            state=state,
+            updated_at=updated_at,
+            num_clips=self.opened.plan.num_clips,
+            num_done_before=self.opened.plan.num_done,
+            num_committed=tally.num_committed,
+            num_quarantined=tally.num_quarantined,
+            num_failures=tally.num_failures,
+            num_workers=tally.num_workers,
+            num_workers_lost=tally.num_workers_lost,
+            elapsed_s=elapsed_s,
+            clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,
+            eta_s=tally.left_s(now),
+            in_flight=tally.in_flight.clips(now),
+            last_failures=tuple(tally.last_failures),
+        )
+
+    def summary(self, now: float, *, is_finished: bool) -> RunSummary:
+        """Return summary.json."""
+        tally = self.tally
+        return RunSummary(
+            run_id=self.run_id,
+            is_finished=is_finished,
+            num_committed=tally.num_committed,
+            num_quarantined=tally.num_quarantined,
+            num_failures=tally.num_failures,
+            num_workers_lost=tally.num_workers_lost,
+            wall_s=tally.elapsed_s(now),
+            stage_totals_s=dict(tally.stage_totals_s),
+        )

@@ -1,0 +1,92 @@
+"""The counts of a run: clips, failures, workers, seconds per stage. Pure: callers pass the time."""
+
+from collections import defaultdict, deque
+
+from jobs.records.run_status import FailureSeen
+from jobs.run.in_flight import InFlight
+from jobs.schedule.events import Attempt
+from jobs.schedule.retry import Decision, Quarantine
+from jobs.types import ClipDone, ClipFailed, StageTiming, WorkerHeartbeat
+
+NUM_LAST_FAILURES = 10
+
+
+class RunTally:
+    """The counts of one run so far. Times are seconds of a clock that never goes back.
+
+    Args:
+        num_clips: the number of clips to render.
+        started: the time at which the run began.
+    """
+
+    def __init__(self, num_clips: int, started: float) -> None:
+        self.num_clips = num_clips
+        self.num_committed = 0
+        self.num_quarantined = 0
+        self.num_failures = 0
+        self.num_workers = 0
+        self.num_workers_lost = 0
+        self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
+        self.in_flight = InFlight()
+        self.last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
+        self._started = started
+        self._first_ended: float | None = None
+
+    @property
+    def num_ended(self) -> int:
+        return self.num_committed + self.num_quarantined
+
+    def elapsed_s(self, now: float) -> float:
+        return now - self._started
+
+    def left_s(self, now: float) -> float | None:
+        """Estimate the rest of the run by the pace since the first clip ended; None without a pace.
+
+        The first clip is left out because it waited for models to load.
+        """
+        if self._first_ended is None or self.num_ended < 2 or not self.num_committed:
+            return None
+        pace_s = (now - self._first_ended) / (self.num_ended - 1)
+        return pace_s * (self.num_clips - self.num_ended)
+
+    def worker_ready(self) -> None:
+        self.num_workers += 1
+
+    def worker_stopped(self, label: str, *, is_ready: bool, is_lost: bool) -> None:
+        self.num_workers -= is_ready
+        self.num_workers_lost += is_lost
+        self.in_flight.end_worker(label)
+
+    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+        self.in_flight.update(heartbeat)
+
+    def clip_started(self, label: str, attempt: Attempt, now: float) -> None:
+        self.in_flight.start(label, attempt, now)
+
+    def clip_done(self, done: ClipDone, now: float) -> None:
+        self.num_committed += 1
+        self._end_attempt(done.clip_id, done.timings)
+        self._note_end(now)
+
+    def clip_failed(
+        self, failed: ClipFailed, decision: Decision, now: float, failed_at: str
+    ) -> None:
+        """Count a failed attempt, and the clip if it is quarantined.
+
+        Args:
+            failed_at: the wall-clock time in ISO 8601, for the status.
+        """
+        self.num_failures += 1
+        self._end_attempt(failed.clip_id, failed.timings)
+        self.last_failures.append(FailureSeen.of(failed, failed_at))
+        if isinstance(decision, Quarantine):
+            self.num_quarantined += 1
+            self._note_end(now)
+
+    def _end_attempt(self, clip_id: str, timings: tuple[StageTiming, ...]) -> None:
+        self.in_flight.end(clip_id)
+        for timing in timings:
+            self.stage_totals_s[timing.stage] += timing.duration_s
+
+    def _note_end(self, now: float) -> None:
+        self._first_ended = now if self._first_ended is None else self._first_ended

@@ -1,0 +1,156 @@
+"""A run's counts, log lines and progress bar, from the events of the dispatcher."""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from jobs.run.console import ConsoleReport
+from jobs.run.observer import RunObserver
+from jobs.run.tally import RunTally
+from jobs.schedule.events import Attempt
+from jobs.schedule.retry import Decision, Quarantine, Retry
+from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerHeartbeat
+from tests.builders.specs import spec
+
+
+def done(number: int) -> ClipDone:
+    timings = (StageTiming("denoise", 0.0, 2.0, 0), StageTiming("upload", 0.0, 1.0))
+    return ClipDone(f"{number:032x}", f"clip-{number}", "uri", 1, timings)
+
+
+def failed(message: str) -> ClipFailed:
+    return ClipFailed("f" * 32, "clip-bad", 2, "code", False, "SomeError", message, "", "host:1")
+
+
+def seconds(step: float) -> Iterator[float]:
+    now = 0.0
+    while True:
+        yield now
+        now += step
+
+
+@dataclass
+class Watched:
+    """An observer whose clock advances by `step_s` at each reading, and all that it writes to."""
+
+    num_clips: int
+    step_s: float = 1.0
+    is_terminal: bool = False
+    file: io.StringIO = field(default_factory=io.StringIO)
+    failures: list[tuple[ClipFailed, Decision]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        clock = seconds(self.step_s)
+        console = Console(file=self.file, force_terminal=self.is_terminal, width=60)
+        started = next(clock)
+        self.tally = RunTally(self.num_clips, started)
+        self.report = ConsoleReport(console, self.num_clips, started)
+        self.observer = RunObserver(
+            self.tally,
+            self.report,
+            lambda failure, decision: self.failures.append((failure, decision)),
+            monotonic=lambda: next(clock),
+        )
+
+    @property
+    def lines(self) -> list[str]:
+        return self.file.getvalue().splitlines()
+
+
+def test_a_log_gets_the_first_and_the_last_clip_and_a_line_every_ten_seconds() -> None:
+    watched = Watched(50)
+    for number in range(50):
+        watched.observer.clip_done(done(number))
+    lines = watched.lines
+    assert lines[0] == "1 of 50 clips, 0 quarantined, 1 s elapsed"
+    assert re.fullmatch(
+        r"\d+ of 50 clips, 0 quarantined, \d+ s elapsed, about \d+ s left", lines[1]
+    )
+    assert lines[-1].startswith("50 of 50 clips")
+    assert 5 <= len(lines) <= 8
+
+
+def test_failures_are_logged_at_once_and_passed_on() -> None:
+    watched = Watched(2)
+    watched.observer.clip_failed(failed("no\nsecond line"), Retry(3))
+    watched.observer.clip_failed(failed("no"), Quarantine("enough"))
+    first, second, third = watched.lines
+    assert first.endswith("failed in attempt 2: SomeError: no; will be tried again")
+    assert second.endswith("SomeError: no; quarantined")
+    assert third.startswith("1 of 2 clips, 1 quarantined")
+    assert [decision for _, decision in watched.failures] == [Retry(3), Quarantine("enough")]
+    tally = watched.tally
+    assert (tally.num_failures, tally.num_quarantined, tally.num_committed) == (2, 1, 0)
+
+
+def test_error_messages_are_not_taken_for_markup() -> None:
+    watched = Watched(1)
+    watched.observer.clip_failed(failed("[red]x[/red] [link=file:///etc]y[/link]"), Retry(2))
+    assert "[red]x[/red] [link=file:///etc]y[/link]" in watched.file.getvalue()
+
+
+def test_seconds_are_added_up_by_stage() -> None:
+    tally = RunTally(2, 0.0)
+    tally.clip_done(done(0), 1.0)
+    tally.clip_done(done(1), 2.0)
+    assert tally.stage_totals_s == {"denoise": 4.0, "upload": 2.0}
+
+
+def test_the_rest_is_estimated_by_the_pace_since_the_first_clip() -> None:
+    tally = RunTally(5, 0.0)
+    assert tally.left_s(50.0) is None
+    tally.clip_done(done(0), 100.0)
+    assert tally.left_s(101.0) is None
+    tally.clip_done(done(1), 110.0)
+    assert tally.left_s(110.0) == 30.0
+    assert tally.elapsed_s(110.0) == 110.0
+
+
+def test_a_terminal_gets_a_bar_and_no_lines_for_clips() -> None:
+    watched = Watched(2, is_terminal=True)
+    with watched.report:
+        watched.observer.worker_ready("host:1", "cpu")
+        watched.observer.clip_done(done(0))
+        watched.observer.clip_done(done(1))
+    written = watched.file.getvalue()
+    assert "2/2" in written
+    assert "of 2 clips" not in written
+
+
+def test_a_log_names_the_clips_in_flight_every_minute() -> None:
+    watched = Watched(2, step_s=25.0)
+    one = spec("sunrise")
+    watched.observer.clip_started("host:1", Attempt(one))
+    for _ in range(4):
+        watched.observer.worker_heartbeat(
+            WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000)
+        )
+        watched.observer.turn()
+    lines = [line for line in watched.lines if line.startswith("in flight: ")]
+    assert lines
+    assert "in flight: sunrise-0 (denoise, step 1 of 2, " in lines[0]
+    assert lines[0].endswith(" s, host:1)")
+    assert len(lines) < 4
+
+
+def test_the_clips_of_a_lost_worker_are_no_longer_in_flight() -> None:
+    watched = Watched(2)
+    watched.observer.worker_ready("host:1", "cpu")
+    watched.observer.clip_started("host:1", Attempt(spec("one")))
+    watched.observer.clip_started("host:2", Attempt(spec("two")))
+    watched.observer.worker_stopped("host:1", "killed", is_ready=True, is_lost=True)
+    assert [clip.name for clip in watched.tally.in_flight.clips(9.0)] == ["two-0"]
+    assert (watched.tally.num_workers, watched.tally.num_workers_lost) == (0, 1)
+
+
+def test_a_worker_that_is_recycled_is_not_counted_as_lost() -> None:
+    watched = Watched(2)
+    watched.observer.worker_ready("host:1", "cpu")
+    watched.observer.worker_stopped(
+        "host:1", "recycled after 5 clips", is_ready=True, is_lost=False
+    )
+    assert watched.tally.num_workers_lost == 0
+    assert watched.file.getvalue().endswith("replaced worker host:1: recycled after 5 clips\n")
