@@ -1,63 +1,32 @@
-"""Normalized Attention Guidance and its rivals for stock diffusers Wan and LTX pipelines.
+"""Normalized Attention Guidance and its rivals for stock diffusers pipelines of Wan and LTX-Video.
 
-The parameters (`NagParams`, `VsfParams`, `NasaParams`) and the errors load without torch.
+The public names are listed once, in `__init__.pyi`, which type checkers read too. Each is imported
+at its first use: the parameters and the errors load without torch.
 """
 
-from typing import TYPE_CHECKING, Any
+import ast
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-from nag.errors import NagCoverageError, NagError, NagParameterError, NagTextError
-from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
-
-if TYPE_CHECKING:
-    from nag.attention.text_concat import NegativeText
-    from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
-    from nag.formulas.normalized_attention_guidance import normalized_attention_guidance
-    from nag.formulas.value_sign_flip import value_sign_flip
-    from nag.installation.installation import (
-        Coverage,
-        InstalledNag,
-        encode_negative_prompt,
-        guide,
-        install,
-    )
-
-_NEEDS_TORCH = {  # no name here may be a module's too: importing that module would put it in the name's place
-    "Coverage": "nag.installation.installation",
-    "InstalledNag": "nag.installation.installation",
-    "NegativeText": "nag.attention.text_concat",
-    "encode_negative_prompt": "nag.installation.installation",
-    "guide": "nag.installation.installation",
-    "install": "nag.installation.installation",
-    "negative_away_steer_attention": "nag.formulas.negative_away_steer_attention",
-    "normalized_attention_guidance": "nag.formulas.normalized_attention_guidance",
-    "value_sign_flip": "nag.formulas.value_sign_flip",
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_MODULES = {
+    alias.name: node.module
+    for node in _STUB.body
+    if isinstance(node, ast.ImportFrom) and node.module
+    for alias in node.names
 }
 
-__all__ = [
-    "Coverage",
-    "GuidanceParams",
-    "InstalledNag",
-    "NagCoverageError",
-    "NagError",
-    "NagParameterError",
-    "NagParams",
-    "NagTextError",
-    "NasaParams",
-    "NegativeText",
-    "VsfParams",
-    "encode_negative_prompt",
-    "guide",
-    "install",
-    "negative_away_steer_attention",
-    "normalized_attention_guidance",
-    "value_sign_flip",
-]
+__all__ = sorted(_MODULES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports what needs torch when it is first asked for."""
-    import importlib
+    # No public name may be a module's name too: importing that module would replace the name.
+    if name not in _MODULES:
+        raise AttributeError(f"module 'nag' has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+    return value
 
-    if name in _NEEDS_TORCH:
-        return getattr(importlib.import_module(_NEEDS_TORCH[name]), name)
-    raise AttributeError(f"module 'nag' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

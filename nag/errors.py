@@ -1,14 +1,14 @@
-"""What nag refuses, and why."""
+"""The errors of this library: one tree under `NagError`. Loads without torch."""
 
 from typing import Self
 
 
 class NagError(Exception):
-    """Base of everything this library raises on purpose."""
+    """Base of every error that this library raises on purpose."""
 
 
 class NagParameterError(NagError, ValueError):
-    """A parameter is outside its range.
+    """A parameter is outside its range, or the parameters belong to no known method.
 
     Attributes:
         fields: names of the parameters at fault, the likeliest first. Set after construction,
@@ -25,9 +25,29 @@ class NagParameterError(NagError, ValueError):
         return error
 
 
-class NagCoverageError(NagError):
-    """Not every text cross-attention of the model can be guided, or is."""
-
-
 class NagTextError(NagError, ValueError):
-    """The negative prompt's embeddings do not fit the call that they are to guide."""
+    """The negative prompt's embeddings do not fit the call, or the text was changed on its way."""
+
+
+class NagCoverageError(NagError):
+    """Installed guidance no longer reaches every text cross-attention of the pipeline."""
+
+
+class UnnamedCallError(NagError):
+    """The pipeline does not name its transformer's calls, so the unconditional one is unknown."""
+
+
+class InstallationError(NagError):
+    """Base of the reasons why guidance cannot be installed on a pipeline."""
+
+
+class UnsupportedPipelineError(InstallationError):
+    """The pipeline has a transformer of an unknown class, or has none."""
+
+
+class UnsupportedProcessorError(InstallationError):
+    """A text cross-attention has an attention processor that guidance cannot replace."""
+
+
+class AlreadyInstalledError(InstallationError):
+    """Guidance is already installed on this pipeline."""

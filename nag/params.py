@@ -1,7 +1,7 @@
 """The parameters of each method of negative guidance. Loads without torch.
 
-`NagParams` is Normalized Attention Guidance, the default; `VsfParams` and `NasaParams` are its rivals. All answer
-`is_active` and `is_active_at`; what each method computes is in `guidance`, `vsf` and `nasa`.
+`NagParams` is Normalized Attention Guidance, the default; `VsfParams` and `NasaParams` are its
+rivals. All have `is_active` and `is_active_at`. The formulas are in `nag/formulas`.
 """
 
 import math
@@ -13,16 +13,19 @@ from nag.errors import NagParameterError
 
 @dataclass(frozen=True)
 class NagParams:
-    """How strongly the negative prompt pushes, and how far the result may move.
+    """The strength of Normalized Attention Guidance, and the bound on its result.
 
     Args:
-        nag_scale: strength, at least 1; 1 switches guidance off. The paper's phi is `nag_scale - 1`; this is the
-            convention of the author's code.
+        nag_scale: strength, at least 1; 1 switches guidance off. The paper's phi is
+            `nag_scale - 1`; this is the convention of the author's code.
         nag_tau: largest allowed growth of a token's norm, above 0.
-        nag_alpha: share of the guided features in the result, 0 to 1; the rest is the unguided features.
+        nag_alpha: share of the guided features in the result, 0 to 1; the rest is the unguided
+            features.
         nag_start: fraction of the denoising steps after which guidance begins, 0 to 1.
-        nag_end: fraction of the denoising steps after which guidance ends, above `nag_start`, at most 1.
-        nag_norm: the norm that `nag_tau` bounds: "l1" as in the paper, or "l2" as in the author's Flux code.
+        nag_end: fraction of the denoising steps after which guidance ends, above `nag_start`, at
+            most 1.
+        nag_norm: norm that `nag_tau` bounds: "l1" as in the paper, or "l2" as in the author's Flux
+            code.
 
     Raises:
         NagParameterError: a value is outside its range or not finite.
@@ -42,36 +45,36 @@ class NagParams:
             _require_finite(name, getattr(self, name))
         if self.nag_scale < 1:
             raise NagParameterError.of(
-                f"nag_scale must be at least 1 (1 is no guidance), not {self.nag_scale}",
+                f"nag_scale must be at least 1 (1 switches guidance off), got {self.nag_scale}",
                 "nag_scale",
             )
         if self.nag_tau <= 0:
-            raise NagParameterError.of(f"nag_tau must be above 0, not {self.nag_tau}", "nag_tau")
+            raise NagParameterError.of(f"nag_tau must be above 0, got {self.nag_tau}", "nag_tau")
         if not 0 <= self.nag_alpha <= 1:
             raise NagParameterError.of(
-                f"nag_alpha must be between 0 and 1, not {self.nag_alpha}", "nag_alpha"
+                f"nag_alpha must be between 0 and 1, got {self.nag_alpha}", "nag_alpha"
             )
         if not 0 <= self.nag_start < self.nag_end <= 1:
             raise NagParameterError.of(
                 "nag_start and nag_end must satisfy 0 <= nag_start < nag_end <= 1, "
-                f"not {self.nag_start}, {self.nag_end}",
+                f"got {self.nag_start}, {self.nag_end}",
                 "nag_start",
                 "nag_end",
             )
         if self.nag_norm not in ("l1", "l2"):
             raise NagParameterError.of(
-                f"nag_norm must be 'l1' or 'l2', not {self.nag_norm!r}", "nag_norm"
+                f"nag_norm must be 'l1' or 'l2', got {self.nag_norm!r}", "nag_norm"
             )
 
     @property
     def is_active(self) -> bool:
-        """Whether these parameters change anything at all."""
+        """True if these parameters change anything at all."""
         return self.nag_scale > 1 and self.nag_alpha > 0
 
     def is_active_at(self, step_index: int, num_inference_steps: int) -> bool:
-        """Whether step `step_index` (from 0) of `num_inference_steps` is guided.
+        """Return True if step `step_index` (from 0) of `num_inference_steps` is guided.
 
-        A step is guided when the point at which it starts, `step_index / num_inference_steps`, lies in
+        A step is guided when its start, `step_index / num_inference_steps`, lies in
         [nag_start, nag_end).
         """
         return self.is_active and self.nag_start <= step_index / num_inference_steps < self.nag_end
@@ -79,11 +82,13 @@ class NagParams:
 
 @dataclass(frozen=True)
 class VsfParams:
-    """Value Sign Flip: how strongly the negative prompt's values count against the prompt's, in one attention.
+    """The strength of Value Sign Flip: one attention in which the negative values count against.
 
     Args:
-        vsf_scale: factor on the negative prompt's flipped values, at least 0; 0 switches guidance off.
-        vsf_bias: taken off the logits of the negative prompt's tokens, at least 0: how far the prompt is preferred.
+        vsf_scale: factor on the negative prompt's flipped values, at least 0; 0 switches guidance
+            off.
+        vsf_bias: amount subtracted from the logits of the negative prompt's tokens, at least 0; a
+            higher one prefers the prompt.
 
     Raises:
         NagParameterError: a value is outside its range or not finite.
@@ -100,20 +105,21 @@ class VsfParams:
 
     @property
     def is_active(self) -> bool:
-        """Whether these parameters change anything at all."""
+        """True if these parameters change anything at all."""
         return self.vsf_scale > 0
 
     def is_active_at(self, step_index: int, num_inference_steps: int) -> bool:
-        """Value Sign Flip has no step range: whether it is active at all."""
+        """Return `is_active`: Value Sign Flip has no step range."""
         return self.is_active
 
 
 @dataclass(frozen=True)
 class NasaParams:
-    """Negative-Away Steer Attention: how much of the negative prompt's attention output is subtracted.
+    """The strength of Negative-Away Steer Attention.
 
     Args:
-        nasa_scale: factor on the subtracted output, at least 0; 0 switches guidance off.
+        nasa_scale: factor on the negative prompt's attention output, which is subtracted, at least
+            0; 0 switches guidance off.
 
     Raises:
         NagParameterError: the value is outside its range or not finite.
@@ -128,11 +134,11 @@ class NasaParams:
 
     @property
     def is_active(self) -> bool:
-        """Whether these parameters change anything at all."""
+        """True if these parameters change anything at all."""
         return self.nasa_scale > 0
 
     def is_active_at(self, step_index: int, num_inference_steps: int) -> bool:
-        """Negative-Away Steer Attention has no step range: whether it is active at all."""
+        """Return `is_active`: Negative-Away Steer Attention has no step range."""
         return self.is_active
 
 
@@ -141,10 +147,12 @@ GuidanceParams = NagParams | VsfParams | NasaParams
 
 def _require_finite(name: str, value: float) -> None:
     if not math.isfinite(value):
-        raise NagParameterError.of(f"{name} must be a finite number, not {value}", name)
+        raise NagParameterError.of(f"{name} must be a finite number, got {value}", name)
 
 
 def _require_at_least_zero(name: str, value: float) -> None:
     _require_finite(name, value)
     if value < 0:
-        raise NagParameterError.of(f"{name} must be at least 0 (0 is none), not {value}", name)
+        raise NagParameterError.of(
+            f"{name} must be at least 0 (0 switches guidance off), got {value}", name
+        )

@@ -1,1 +1,1 @@
-"""One module for each kind of text attention."""
+"""The attention processors that guide, one module for each architecture."""

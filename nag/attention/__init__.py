@@ -1,1 +1,1 @@
-"""What one text attention computes, and how the negative prompt reaches it."""
+"""One guided text cross-attention, and the way the negative prompt reaches it."""

@@ -1,7 +1,7 @@
-"""Which parameters mean which method, and what each method makes of one cross-attention.
+"""The guidance methods: each turns its parameters and one text attention into a guided output.
 
-The one place that knows all methods: processors and hooks see a `Method`. Strengths are 0-dim tensors, which a compiled
-graph takes as inputs instead of baking them in; each method has a graph of its own.
+This is the only module that knows all methods. Strengths are 0-dim tensors: a compiled graph takes
+them as inputs, so a new strength needs no new graph. Each method has a graph of its own.
 """
 
 from typing import Any, Literal, Protocol
@@ -9,26 +9,25 @@ from typing import Any, Literal, Protocol
 import torch
 
 from nag.attention.text_attention import TextAttention
-from nag.errors import NagParameterError
 from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
 from nag.formulas.normalized_attention_guidance import normalized_attention_guidance
 from nag.formulas.value_sign_flip import value_sign_flip
-from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
+from nag.params import NagParams, NasaParams, VsfParams
 
 
 class Method(Protocol):
-    """A way to guide away from the negative prompt."""
+    """A way to guide away from the negative prompt, with strengths that it keeps."""
 
     def set(self, params: Any) -> None:
-        """Takes over the strengths, in place."""
+        """Copy the strengths from `params`, in place."""
         ...
 
     def guide(self, text: TextAttention) -> torch.Tensor:
-        """The guided attention output, (B, L, D)."""
+        """Return the guided attention output, (B, L, D)."""
         ...
 
 
-class Nag:
+class NagMethod:
     """Normalized Attention Guidance: two attentions, extrapolated within a bound."""
 
     def __init__(self) -> None:
@@ -41,7 +40,7 @@ class Nag:
         self.nag_scale.fill_(params.nag_scale)
         self.nag_tau.fill_(params.nag_tau)
         self.nag_alpha.fill_(params.nag_alpha)
-        self.nag_norm = params.nag_norm  # a graph for each norm
+        self.nag_norm = params.nag_norm  # each norm has a graph of its own
 
     def guide(self, text: TextAttention) -> torch.Tensor:
         return normalized_attention_guidance(
@@ -54,8 +53,8 @@ class Nag:
         )
 
 
-class Vsf:
-    """Value Sign Flip: one attention over both prompts. It needs an attention backend that takes a mask."""
+class VsfMethod:
+    """Value Sign Flip: one attention over both prompts. Needs an attention backend with masks."""
 
     def __init__(self) -> None:
         self.vsf_scale = torch.zeros(())
@@ -73,8 +72,8 @@ class Vsf:
         )
 
 
-class Nasa:
-    """Negative-Away Steer Attention: two attentions, a share of the second subtracted from the first."""
+class NasaMethod:
+    """Negative-Away Steer Attention: two attentions, a share of the second subtracted."""
 
     def __init__(self) -> None:
         self.nasa_scale = torch.zeros(())
@@ -86,27 +85,9 @@ class Nasa:
         return negative_away_steer_attention(text.positive(), text.negative(), self.nasa_scale)
 
 
-class Methods:
-    """One of each method, for one transformer. They are kept, so that a graph compiled for one serves it again."""
+def build_methods() -> dict[type, Method]:
+    """Return one of each method, by the class of its parameters.
 
-    def __init__(self) -> None:
-        self._by_params: dict[type, Method] = {
-            NagParams: Nag(),
-            VsfParams: Vsf(),
-            NasaParams: Nasa(),
-        }
-
-    def of(self, params: GuidanceParams) -> Method:
-        """The method that the parameters are of, set to them.
-
-        Raises:
-            NagParameterError: they are no method's.
-        """
-        method = self._by_params.get(type(params))
-        if method is None:
-            known = ", ".join(kind.__name__ for kind in self._by_params)
-            raise NagParameterError(
-                f"the parameters must be one of {known}, not {type(params).__name__}"
-            )
-        method.set(params)
-        return method
+    A transformer keeps its methods, so that a graph compiled for one of them serves it again.
+    """
+    return {NagParams: NagMethod(), VsfParams: VsfMethod(), NasaParams: NasaMethod()}

@@ -1,8 +1,7 @@
-"""One cross-attention to packed text, as a family's processor hands it to a method of guidance.
+"""One cross-attention to concatenated text, as a processor hands it to a guidance method.
 
-Decides where the prompt's tokens end and the negative prompt's begin; what is made of the two is in `methods`.
-Shapes: B batch, L video tokens, T text tokens of both prompts, N of them the negative prompt's, D channels, H heads,
-K channels a head.
+Shapes: B batch, L video tokens, T text tokens of both prompts, N of them the negative prompt's,
+D channels, H heads, K channels a head.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,10 @@ import torch
 
 
 class Attend(Protocol):
-    """The family's attention: (B, L, D), heads merged, before the output projection; `bias` is added to the logits."""
+    """The attention of an architecture.
+
+    Returns (B, L, D): heads merged, before the output projection. `bias` is added to the logits.
+    """
 
     def __call__(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
@@ -21,42 +23,45 @@ class Attend(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TextAttention:
-    """Queries of the video, keys and values of the prompt with those of the negative prompt behind them.
+    """Queries of the video; keys and values of the prompt, then those of the negative prompt.
 
     Args:
-        bias: what the text's own mask adds to the logits, if it has one.
-        negative_mask: which tokens of the negative prompt are text; None where there is no negative prompt.
+        attend: attention of the architecture.
+        query: (B, L, H, K).
+        key: (B, T, H, K).
+        value: (B, T, H, K).
+        positive_length: tokens of the prompt, 0 to T; the negative prompt's tokens follow them.
+        bias: (B, H, 1, T), added to the logits by the text's own mask; None without a mask.
+        negative_mask: (B, N) bool, True where a token of the negative prompt is text; None
+            without a negative prompt.
     """
 
     attend: Attend
-    query: torch.Tensor  # (B, L, H, K)
-    key: torch.Tensor  # (B, T, H, K)
-    value: torch.Tensor  # (B, T, H, K)
-    bias: torch.Tensor | None = None  # (B, H, 1, T)
-    negative_mask: torch.Tensor | None = None  # (B, N)
-
-    @property
-    def positive_length(self) -> int:
-        num_negative = 0 if self.negative_mask is None else self.negative_mask.shape[1]
-        return self.key.shape[1] - num_negative
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    positive_length: int
+    bias: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
 
     def rows(self, rows: slice) -> "TextAttention":
-        """The same for some rows of the batch."""
+        """Return this attention for some rows of the batch."""
         return TextAttention(
             self.attend,
             self.query[rows],
             self.key[rows],
             self.value[rows],
+            self.positive_length,
             None if self.bias is None else self.bias[rows],
             None if self.negative_mask is None else self.negative_mask[rows],
         )
 
     def positive(self) -> torch.Tensor:
-        """Attention to the prompt alone: what the stock processor computes."""
+        """Attend to the prompt alone, as the stock processor does."""
         return self._over(slice(0, self.positive_length))
 
     def negative(self) -> torch.Tensor:
-        """Attention to the negative prompt alone."""
+        """Attend to the negative prompt alone."""
         return self._over(slice(self.positive_length, None))
 
     def _over(self, tokens: slice) -> torch.Tensor:

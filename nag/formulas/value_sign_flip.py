@@ -1,10 +1,12 @@
 """The formula of Value Sign Flip, and nothing else.
 
-Z = softmax([Q K+^T / sqrt(d), Q K-^T / sqrt(d) - vsf_bias]) [V+ ; -vsf_scale V-]: one attention over both prompts.
-Source: Guo, Du, *VSF: Simple, Efficient, and Effective Negative Guidance in Few-Step Image Generation Models By Value
-Sign Flip*, arXiv 2508.10931.
+One attention over both prompts:
+Z = softmax([Q K+^T / sqrt(d), Q K-^T / sqrt(d) - vsf_bias]) [V+ ; -vsf_scale V-].
+Source: Guo, Du, *VSF: Simple, Efficient, and Effective Negative Guidance in Few-Step Image
+Generation Models By Value Sign Flip*, arXiv 2508.10931.
 
-Shapes: B batch, T text tokens of both prompts, N of them the negative prompt's, H heads, K channels a head.
+Shapes: B batch, T text tokens of both prompts, N of them the negative prompt's, H heads, K channels
+a head.
 """
 
 import math
@@ -19,17 +21,20 @@ def value_sign_flip(
     vsf_scale: float | torch.Tensor,
     vsf_bias: float | torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What one attention over both prompts takes in place of the values, and what it adds to the logits.
+    """Return the values of one attention over both prompts, and the bias on its logits.
 
     Args:
-        value_BTHK: values of the prompt's tokens with the N of the negative prompt behind them.
-        negative_mask_BN: which of those N are text. Padding must count for nothing: each token of it would take a share
-            of the softmax away from the prompt and push against the prompt with a value that means no word.
-        vsf_scale: factor on the flipped values. As 0-dim tensors the two do not force a compiled graph to be rebuilt.
-        vsf_bias: taken off the logits of the negative prompt's tokens.
+        value_BTHK: values of the prompt's tokens, then those of the negative prompt's N tokens.
+        negative_mask_BN: True for each of the N that is text. Padding must count for nothing: each
+            token of it would take a share of the softmax away from the prompt, and push against
+            the prompt with a value that means no word.
+        vsf_scale: factor on the flipped values, at least 0. This and the next, as 0-dim tensors,
+            can change without a new compiled graph.
+        vsf_bias: amount subtracted from the logits of the negative prompt's tokens, at least 0.
 
     Returns:
-        The values, and a bias (B, 1, 1, T) of the same dtype. Never is a whole row -inf: the prompt's tokens are at 0.
+        The values, and a bias (B, 1, 1, T) of the same dtype. A whole row is never -inf: the
+        prompt's tokens are at 0.
     """
     positive_length = value_BTHK.shape[1] - negative_mask_BN.shape[1]
     flipped_BNHK = (-vsf_scale * value_BTHK[:, positive_length:]).to(value_BTHK.dtype)

@@ -1,1 +1,1 @@
-"""Putting guidance on a pipeline, the proof of coverage, and taking everything off."""
+"""Guidance on a pipeline: installation, the proof of coverage, and removal."""

@@ -1,4 +1,4 @@
-"""One thread for tiny tensors, and what diffusers keeps for the whole process put back after each test."""
+"""Fixtures: one thread for tiny tensors, and diffusers' global backend restored after each test."""
 
 from collections.abc import Iterator
 

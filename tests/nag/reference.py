@@ -1,7 +1,7 @@
-"""What the tests hold nag/ against: each method by hand in float64, on pipelines that nag/ has never touched.
+"""The reference for nag/: each method by hand in float64, on pipelines that nag/ never touched.
 
-`cross_attention_by_hand` replaces the forward of each text cross-attention. It gets the texts unpacked, one row and one
-head at a time; a masked token is not there at all. Nothing here imports from nag/.
+`cross_attention_by_hand` replaces the forward of each text cross-attention. It gets the two texts
+apart, one row and one head at a time, without the masked tokens. Nothing here imports from nag/.
 
 Shapes: L video tokens, T text tokens, D channels, H heads, K channels a head.
 """
@@ -17,14 +17,15 @@ from PIL import Image
 
 from tests.builders import tiny
 
-NEGATIVE_LENGTH = 7  # other than any prompt's here
+NEGATIVE_LENGTH = 7  # differs from the length of every prompt here
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What is to be guided how. Rows that equal a row of `unconditional` are left alone; `steps` None is all steps.
+    """The guidance of a clip.
 
-    `method` is nag (scale, tau, alpha, norm), vsf (scale, bias) or nasa (scale).
+    Rows that equal a row of `unconditional` stay unguided; `steps` None guides all steps. `method`
+    is nag (scale, tau, alpha, norm), vsf (scale, bias) or nasa (scale).
     """
 
     negative: torch.Tensor
@@ -54,7 +55,7 @@ class Call:
 def guided(
     positive: Any, negative: Any, scale: float, tau: float, alpha: float, norm_order: int = 1
 ) -> np.ndarray:
-    """NAG of (tokens, channels), token by token, as the paper writes it."""
+    """Return NAG of (tokens, channels), token by token, as the paper writes it."""
     positive, negative = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     result = np.empty_like(positive)
     for token, (plus, minus) in enumerate(zip(positive, negative, strict=True)):
@@ -156,23 +157,22 @@ class _Attention:
 
 @dataclass(frozen=True)
 class Sums:
-    """Of one softmax over a text: exp(logits) times the values, summed (L, H, K), and exp(logits), summed (L, H, 1)."""
+    """The sums of one softmax over a text."""
 
-    weighted: np.ndarray
-    weights: np.ndarray
+    weighted: np.ndarray  # sum of exp(logits) times the values, (L, H, K)
+    weights: np.ndarray  # sum of exp(logits), (L, H, 1)
 
     def mean(self) -> np.ndarray:
         return self.weighted / self.weights
 
 
 def combined(positive: Sums, negative: Sums, guidance: Guidance) -> np.ndarray:
-    """The guided output, (L, H, K)."""
+    """Return the guided output, (L, H, K)."""
     plus, minus = positive.mean(), negative.mean()
     if guidance.method == "nasa":
         return plus - guidance.scale * minus
-    if (
-        guidance.method == "vsf"
-    ):  # both texts share one softmax; the bias weakens the negative one by exp(-bias)
+    if guidance.method == "vsf":
+        # Both texts share one softmax; the bias weakens the negative one by exp(-bias).
         weakened = np.exp(-guidance.bias)
         return (positive.weighted - guidance.scale * weakened * negative.weighted) / (
             positive.weights + weakened * negative.weights
@@ -206,12 +206,15 @@ def text(rows: int, length: int, seed: int) -> torch.Tensor:
 
 
 def mask(length: int, *num_tokens: int) -> torch.Tensor:
-    """A row for each number: that many tokens, the rest padding."""
+    """Return a row for each number: that many tokens, the rest padding."""
     return torch.arange(length)[None] < torch.tensor(num_tokens)[:, None]
 
 
 def render(pipeline: Any, prompt: torch.Tensor, **arguments: Any) -> torch.Tensor:
-    """Latents of clips without guidance, two steps, the noise of row i from seed i; `arguments` go to the pipeline."""
+    """Return the latents of clips without guidance, after two steps.
+
+    The noise of row i comes from seed i; `arguments` go to the pipeline.
+    """
     call: dict[str, Any] = {
         "prompt_embeds": prompt,
         "height": 32,

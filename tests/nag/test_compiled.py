@@ -1,4 +1,4 @@
-"""Regional compilation: for each method one graph serves every prompt, negative prompt and strength."""
+"""With compiled blocks, each method has one graph for every prompt and every strength."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -36,12 +36,12 @@ def expected(
 
 @given(
     st.integers(0, 2**31), st.integers(1, 3), st.integers(1, 6), st.integers(1, 40),
-    st.floats(1, 30), st.floats(0.05, 10), st.floats(0, 1), st.sampled_from([1e-12, 1e-3, 1.0, 1e4]),
-    st.sampled_from(["l1", "l2"]),
+    st.floats(1, 30), st.floats(0.05, 10), st.floats(0, 1),
+    st.sampled_from([1e-12, 1e-3, 1.0, 1e4]), st.sampled_from(["l1", "l2"]),
 )  # fmt: skip
 def test_nag_is_the_published_formula_in_float64(
-    seed: int, batch: int, tokens: int, channels: int, scale: float, tau: float, alpha: float, size: float,
-    norm: Literal["l1", "l2"],
+    seed: int, batch: int, tokens: int, channels: int, scale: float, tau: float, alpha: float,
+    size: float, norm: Literal["l1", "l2"],
 ) -> None:  # fmt: skip
     positive, negative = (
         size * tensor for tensor in attention_outputs(seed, batch, tokens, channels)
@@ -58,14 +58,16 @@ def test_nag_is_the_published_formula_in_float64(
 
 def test_the_norm_is_l1_as_a_case_by_hand_shows() -> None:
     positive, negative = torch.tensor([[[3.0, 1.0]]]), torch.tensor([[[1.0, 3.0]]])
-    # Zg = 3 * (3, 1) - 2 * (1, 3) = (7, -3): L1 10 against 4, so r = 2.5, over tau 2 by 1.25; in L2 r would be 2.41
+    # Zg = 3 * (3, 1) - 2 * (1, 3) = (7, -3): L1 10 against 4, so r = 2.5, over tau 2 by 1.25;
+    # in L2 r would be 2.41.
     result = normalized_attention_guidance(positive, negative, 3.0, 2.0, 1.0)
     torch.testing.assert_close(result, torch.tensor([[[5.6, -2.4]]]))
 
 
 def test_the_l2_norm_is_another_bound_as_a_case_by_hand_shows() -> None:
     positive, negative = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[-0.5, 7.0]]])
-    # Zg = 3 * (3, 4) - 2 * (-0.5, 7) = (10, -2): L2 sqrt(104) against 5, so tau 1 takes it to 5; in L1 12 against 7
+    # Zg = 3 * (3, 4) - 2 * (-0.5, 7) = (10, -2): L2 sqrt(104) against 5, so tau 1 takes it to 5;
+    # in L1 it would be 12 against 7.
     result = normalized_attention_guidance(positive, negative, 3.0, 1.0, 1.0, "l2")
     torch.testing.assert_close(result, torch.tensor([[[10.0, -2.0]]]) * 5 / 104**0.5)
     in_l1 = normalized_attention_guidance(positive, negative, 3.0, 1.0, 1.0, "l1")

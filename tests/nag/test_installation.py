@@ -1,4 +1,4 @@
-"""Putting NAG on, proving that it covers the model, and taking it off."""
+"""Guidance is installed, covers the whole model, and is removed again."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -20,7 +20,19 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.models.transformers.transformer_ltx import LTXVideoAttnProcessor
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
-from nag import NagCoverageError, NagParams, NegativeText, install
+from nag import (
+    AlreadyInstalledError,
+    InstallationError,
+    NagCoverageError,
+    NagError,
+    NagParams,
+    NegativeText,
+    UnnamedCallError,
+    UnsupportedPipelineError,
+    UnsupportedProcessorError,
+    install,
+)
+from nag.adapters import text_processor
 from tests.builders import tiny
 from tests.nag.reference import largest_difference, render, text
 
@@ -42,13 +54,17 @@ PIPELINES: list[Callable[[], Any]] = [
 ]
 
 
+def with_parts(**transformers: Any) -> Any:
+    return SimpleNamespace(**transformers)
+
+
 def transformers_of(pipeline: Any) -> list[Any]:
     both = (pipeline.transformer, getattr(pipeline, "transformer_2", None))
     return [transformer for transformer in both if transformer is not None]
 
 
 def state(pipeline: Any) -> list[Any]:
-    """All that NAG could leave behind on a pipeline: processors, their settings, hooks of both kinds."""
+    """Return all that guidance could leave behind: processors, settings, both kinds of hooks."""
     found: list[Any] = []
     for transformer in transformers_of(pipeline):
         for name, processor in transformer.attn_processors.items():
@@ -111,7 +127,7 @@ def test_processors_are_not_left_behind_after_an_exception(build: Callable[[], A
 
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
-def test_guidance_ends_with_an_exception_while_nag_stays_installed(
+def test_an_exception_ends_guidance_and_leaves_it_installed(
     build: Callable[[], Any],
 ) -> None:
     pipeline = build()
@@ -129,22 +145,23 @@ def test_a_second_install_is_refused_and_the_first_still_guides(build: Callable[
     pipeline = build()
     with install(pipeline) as nag:
         before = state(pipeline)
-        with pytest.raises(NagCoverageError, match="installed on this pipeline already"):
+        with pytest.raises(AlreadyInstalledError, match="installed on this pipeline already"):
             install(pipeline)
         assert state(pipeline) == before
         nag.check_coverage()
 
 
 class ForeignProcessor(WanAttnProcessor):
-    """Even a subclass computes we know not what."""
+    """A subclass of the stock processor, which may compute anything."""
 
 
-def test_a_foreign_processor_is_refused_by_name_and_nothing_is_left_behind() -> None:
+def test_a_foreign_processor_is_refused_and_named_and_nothing_is_left_behind() -> None:
     pipeline = tiny.wan_pipeline()
     pipeline.transformer.blocks[1].attn2.set_processor(ForeignProcessor())
     before = state(pipeline)
     with pytest.raises(
-        NagCoverageError, match=r"blocks\.1\.attn2 has the processor ForeignProcessor"
+        UnsupportedProcessorError,
+        match=r"transformer\.blocks\.1\.attn2 has the processor ForeignProcessor",
     ):
         install(pipeline)
     assert state(pipeline) == before
@@ -154,7 +171,9 @@ def test_a_refusal_at_the_second_transformer_restores_the_first() -> None:
     pipeline = wan_2_2()
     pipeline.transformer_2.blocks[0].attn2.set_processor(ForeignProcessor())
     plain, before = render(pipeline, PROMPT), state(pipeline)
-    with pytest.raises(NagCoverageError, match="ForeignProcessor"):
+    with pytest.raises(
+        UnsupportedProcessorError, match=r"^transformer_2\.blocks\.0.*ForeignProcessor"
+    ):
         install(pipeline)
     assert state(pipeline) == before
     assert torch.equal(render(pipeline, PROMPT), plain)
@@ -177,7 +196,7 @@ def test_processors_replaced_after_install_are_found_before_the_clip_is_rendered
             pass
     assert (
         transformers_of(pipeline)[-1].blocks[1].attn2.processor is foreign
-    )  # somebody else's is not ours to take off
+    )  # remove() leaves a foreign processor alone
 
 
 def test_a_transformer_replaced_after_install_is_found_before_the_clip_is_rendered() -> None:
@@ -185,7 +204,7 @@ def test_a_transformer_replaced_after_install_is_found_before_the_clip_is_render
     with install(pipeline) as nag:
         pipeline.transformer = tiny.wan_transformer(3)
         with (
-            pytest.raises(NagCoverageError, match="replaced after NAG was installed"),
+            pytest.raises(NagCoverageError, match="replaced after guidance was installed"),
             nag.guide(NEGATIVE, STRONG),
         ):
             pass
@@ -198,7 +217,7 @@ def test_guide_after_remove_is_refused() -> None:
         pass
 
 
-def test_pipelines_of_other_families_are_refused_by_the_name_of_what_they_have() -> None:
+def test_a_pipeline_of_another_family_is_refused_and_its_transformer_named() -> None:
     unet = UNet2DModel(
         sample_size=8,
         block_out_channels=(4,),
@@ -209,27 +228,36 @@ def test_pipelines_of_other_families_are_refused_by_the_name_of_what_they_have()
         up_block_types=("UpBlock2D",),
     )
     with pytest.raises(
-        NagCoverageError, match=r"DDPMPipeline must have Wan or LTX-Video.* not none"
+        UnsupportedPipelineError, match=r"DDPMPipeline must have Wan or LTX-Video.* got none"
     ):
         install(DDPMPipeline(unet, DDPMScheduler()))
     dit = DiTTransformer2DModel(
         num_attention_heads=1, attention_head_dim=4, in_channels=4, num_layers=1, sample_size=4
     )
-    with pytest.raises(NagCoverageError, match="not DiTTransformer2DModel"):
-        install(SimpleNamespace(transformer=dit))
-    with pytest.raises(NagCoverageError, match="not WanTransformer3DModel, DiTTransformer2DModel"):
-        install(SimpleNamespace(transformer=tiny.wan_transformer(), transformer_2=dit))
+    with pytest.raises(UnsupportedPipelineError, match="got DiTTransformer2DModel"):
+        install(with_parts(transformer=dit))
+    with pytest.raises(
+        UnsupportedPipelineError, match="got WanTransformer3DModel, DiTTransformer2DModel"
+    ):
+        install(with_parts(transformer=tiny.wan_transformer(), transformer_2=dit))
+
+
+def test_each_reason_for_a_refusal_has_an_error_class_of_its_own() -> None:
+    reasons = {AlreadyInstalledError, UnsupportedPipelineError, UnsupportedProcessorError}
+    assert {*InstallationError.__subclasses__()} == reasons
+    others = (InstallationError, NagCoverageError, UnnamedCallError)
+    assert all(kind.__bases__ == (NagError,) for kind in others)
 
 
 def test_a_model_without_cross_attentions_is_refused() -> None:
     transformer = tiny.wan_transformer()
     transformer.blocks = torch.nn.ModuleList()
     with pytest.raises(NagCoverageError, match="only 0 of 0"):
-        install(SimpleNamespace(transformer=transformer))
+        install(with_parts(transformer=transformer))
 
 
 @pytest.mark.parametrize("build", [tiny.wan_pipeline, wan_2_2, tiny.ltx_pipeline])
-def test_an_attention_backend_set_after_install_reaches_nag_and_survives_remove(
+def test_an_attention_backend_set_after_install_is_used_and_survives_remove(
     build: Callable[[], Any],
 ) -> None:
     pipeline = build()
@@ -257,18 +285,14 @@ def test_an_attention_backend_set_after_install_reaches_nag_and_survives_remove(
 def test_the_backend_of_a_processor_is_the_one_that_computes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import nag.adapters.ltx
-    import nag.adapters.wan
-
     used: list[Any] = []
-    for module in (nag.adapters.ltx, nag.adapters.wan):
-        stock = module.dispatch_attention_fn
+    stock = text_processor.dispatch_attention_fn
 
-        def note(*args: Any, stock: Any = stock, **kwargs: Any) -> Any:
-            used.append((kwargs["backend"], kwargs["parallel_config"]))
-            return stock(*args, **kwargs)
+    def note(*args: Any, **kwargs: Any) -> Any:
+        used.append((kwargs["backend"], kwargs["parallel_config"]))
+        return stock(*args, **kwargs)
 
-        monkeypatch.setattr(module, "dispatch_attention_fn", note)
+    monkeypatch.setattr(text_processor, "dispatch_attention_fn", note)
     for pipeline in (tiny.wan_pipeline(), tiny.ltx_pipeline()):
         pipeline.transformer.set_attention_backend("native")
         used.clear()
@@ -293,7 +317,7 @@ def test_a_parallel_configuration_is_carried_over_and_back(build: Callable[[], A
     assert all(processor._parallel_config is during for processor in processors)
 
 
-def test_model_offloading_that_takes_forward_apart_after_a_clip_leaves_guidance_on() -> None:
+def test_model_offloading_that_unwraps_forward_after_a_clip_leaves_guidance_on() -> None:
     for pipeline in (tiny.wan_pipeline(), tiny.ltx_pipeline()):
         plain = render(pipeline, PROMPT)
         add_hook_to_module(pipeline.transformer, AccelerateHook())
@@ -312,7 +336,9 @@ def test_model_offloading_that_takes_forward_apart_after_a_clip_leaves_guidance_
 
 
 @pytest.mark.parametrize("is_theirs_first", [True, False])
-def test_another_hook_on_the_transformer_works_beside_nag_and_stays(is_theirs_first: bool) -> None:
+def test_another_hook_on_the_transformer_works_beside_guidance_and_stays(
+    is_theirs_first: bool,
+) -> None:
     pipeline = tiny.wan_pipeline()
     calls: list[Any] = []
     plain = render(pipeline, PROMPT)

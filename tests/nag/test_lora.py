@@ -1,4 +1,4 @@
-"""A LoRA that comes, changes and goes under an installed NAG: no text of the weights before stays behind."""
+"""LoRAs that are loaded, changed and unloaded under installed guidance leave no stale text."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,8 @@ from tests.nag.reference import Guidance, cross_attention_by_hand, largest_diffe
 PROMPT, NEGATIVE = text(1, 12, 1), text(1, 7, 2)
 CLOSE, FAR = 2e-5, 2e-2
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
-# said of every second adapter; an error inside diffusers' loading would hide it behind a KeyError
+# PEFT warns so of every second adapter; as an error inside diffusers' loading it would become a
+# KeyError.
 second_adapter = pytest.mark.filterwarnings(
     "ignore:Already found a `peft_config` attribute in the model:UserWarning"
 )
@@ -25,7 +26,7 @@ METHODS: list[tuple[GuidanceParams, Guidance]] = [
 
 
 def lora(pipeline: Any, seed: int = 5) -> dict[str, torch.Tensor]:
-    """Of rank 2, on the text's projection and on the keys and values of the cross-attentions."""
+    """Return a LoRA of rank 2 on the text projection and the cross-attentions' keys and values."""
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, torch.Tensor] = {}
     for name, module in pipeline.transformer.named_modules():
@@ -54,7 +55,10 @@ def clips_after(
     params: GuidanceParams,
     guidance: Guidance,
 ) -> list[torch.Tensor]:
-    """The clip before the first change and after each, on one installation; each is held against the clip by hand."""
+    """Return the clip before the first change and after each, on one installation.
+
+    Each clip is compared with the clip by hand.
+    """
     ours, reference = build(), build()
     clips: list[torch.Tensor] = []
     with install(ours) as nag, nag.guide(NegativeText(NEGATIVE), params):

@@ -1,4 +1,7 @@
-"""Whole LTX pipelines under NAG, against cross-attention by hand; the texts are padded, as LTX's always are."""
+"""Whole LTX pipelines under NAG, against cross-attention by hand.
+
+The texts are padded, as LTX's always are.
+"""
 
 from typing import Any
 

@@ -41,14 +41,14 @@ def test_a_value_that_is_not_finite_is_refused_by_name(kind: Any, name: str, val
     ("kind", "name"),
     [(VsfParams, "vsf_scale"), (VsfParams, "vsf_bias"), (NasaParams, "nasa_scale")],
 )
-def test_a_rivals_strength_below_zero_is_refused_with_what_came(kind: Any, name: str) -> None:
-    with pytest.raises(NagParameterError, match=rf"{name} must be at least 0 .*, not -0\.1"):
+def test_a_rivals_strength_below_zero_is_refused_and_named(kind: Any, name: str) -> None:
+    with pytest.raises(NagParameterError, match=rf"{name} must be at least 0 .*, got -0\.1"):
         kind(**{name: -0.1})
     assert kind(**{name: 0})
 
 
 @pytest.mark.parametrize("norm", ["L1", "l3", "", None, 1])
-def test_a_norm_that_is_not_known_is_refused_with_what_came(norm: Any) -> None:
+def test_an_unknown_norm_is_refused_and_named(norm: Any) -> None:
     with pytest.raises(NagParameterError, match="nag_norm must be 'l1' or 'l2'") as refusal:
         NagParams(nag_norm=norm)
     assert repr(norm) in str(refusal.value)
@@ -86,7 +86,7 @@ def test_a_rival_is_active_at_every_step_or_at_none(
         ({"nag_start": 0.6, "nag_end": 0.5}, "nag_start and nag_end"),
     ],
 )
-def test_a_value_outside_its_range_is_refused_with_what_came(
+def test_a_value_outside_its_range_is_refused_and_named(
     values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(NagParameterError, match=message) as refusal:
@@ -100,7 +100,7 @@ def test_a_bad_parameter_is_also_a_value_error() -> None:
 
 
 @pytest.mark.parametrize("params", [NagParams(nag_scale=1), NagParams(nag_alpha=0)])
-def test_scale_one_or_alpha_zero_is_no_guidance_at_any_step(params: NagParams) -> None:
+def test_scale_one_or_alpha_zero_guides_no_step(params: NagParams) -> None:
     assert not params.is_active
     assert not any(params.is_active_at(step, 4) for step in range(4))
 
@@ -134,27 +134,40 @@ def test_two_ranges_that_meet_guide_every_step_exactly_once(cut: float, num_step
 
 def test_parameters_load_without_torch() -> None:
     code = (
-        "import sys, nag, nag.params; nag.NagParams(); nag.VsfParams(); nag.NasaParams(); nag.NagTextError; "
+        "import sys, nag, nag.params; nag.NagParams(); nag.VsfParams(); nag.NasaParams()\n"
+        "nag.NagTextError; "
         "sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_public_names_are_what_they_say_however_often_they_are_asked_for() -> None:
+def test_a_public_name_keeps_its_meaning_after_the_modules_are_imported() -> None:
     code = (
         "import nag; nag.install; from nag import install, guide, NegativeText\n"
-        "import nag.attention.text_attention, nag.attention.methods, nag.attention.text_concat\n"
-        "import nag.formulas.normalized_attention_guidance, nag.formulas.negative_away_steer_attention\n"
+        "import nag.attention.text_attention, nag.attention.methods\n"
+        "import nag.attention.text_concat, nag.attention.negative_prompt_hook, nag.pipeline\n"
+        "import nag.formulas.normalized_attention_guidance\n"
+        "import nag.formulas.negative_away_steer_attention\n"
         "import nag.formulas.value_sign_flip\n"
-        "assert callable(install) and callable(nag.install) and callable(guide) and callable(nag.guide)\n"
-        "assert all(hasattr(nag, name) and not hasattr(getattr(nag, name), '__path__') for name in nag.__all__)\n"
+        "assert callable(install) and callable(nag.install)\n"
+        "assert callable(guide) and callable(nag.guide)\n"
+        "assert all(hasattr(nag, name) for name in nag.__all__)\n"
+        "assert not any(hasattr(getattr(nag, name), '__path__') for name in nag.__all__)\n"
         "assert type(nag.install) is type(nag.guide) is type(lambda: 0)"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     import nag
 
     with pytest.raises(AttributeError, match="no attribute 'instal'"):
         _ = nag.instal  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_dir_lists_every_public_name_before_it_is_used() -> None:
+    code = (
+        "import sys, nag; assert {'install', 'guide', 'NagParams'} <= set(nag.__all__)\n"
+        "assert set(nag.__all__) <= set(dir(nag)); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

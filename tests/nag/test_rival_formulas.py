@@ -24,7 +24,7 @@ def one_attention(
     scale: float,
     bias: float,
 ) -> torch.Tensor:
-    """Of (B, L, H, K) over packed (B, T, H, K), with torch's own attention."""
+    """Attend with (B, L, H, K) over concatenated (B, T, H, K), by torch's own attention."""
     flipped, logit_bias = value_sign_flip(value, negative_mask, scale, bias)
     q, k, v = (part.transpose(1, 2) for part in (query, key, flipped))
     return functional.scaled_dot_product_attention(q, k, v, attn_mask=logit_bias).transpose(1, 2)
@@ -125,7 +125,7 @@ def test_nasa_is_the_published_formula_in_float64(seed: int, scale: float, size:
     )
 
 
-def test_nasa_of_zero_rows_is_zero_and_of_the_prompt_itself_is_what_is_left() -> None:
+def test_nasa_of_zero_rows_is_zero_and_of_the_prompt_itself_is_the_rest() -> None:
     positive = random(0, 1, 3, 8)
     positive[0, 1] = 0
     result = negative_away_steer_attention(positive, positive, 0.25)

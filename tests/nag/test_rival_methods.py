@@ -73,7 +73,7 @@ def case(
 
 
 def strengths(params: GuidanceParams) -> dict[str, Any]:
-    """As the reference takes them."""
+    """Return the guidance as the reference takes it."""
     if isinstance(params, VsfParams):
         return {"method": "vsf", "scale": params.vsf_scale, "bias": params.vsf_bias}
     if isinstance(params, NasaParams):
@@ -147,7 +147,7 @@ def test_prompts_of_different_length_are_cut_by_tokens(
 @pytest.mark.parametrize("params", [VsfParams(0.0), VsfParams(0.0, 3.0), NasaParams(0.0)])
 @pytest.mark.parametrize("has_cfg", [False, True])
 @pytest.mark.parametrize("family", ["wan", "wan-2.2", "wan-image", "ltx"])
-def test_a_strength_of_none_is_the_plain_pipeline_bit_for_bit(
+def test_a_strength_of_zero_is_the_plain_pipeline_bit_for_bit(
     family: str, has_cfg: bool, params: GuidanceParams
 ) -> None:
     chosen = case(family, 1, has_cfg)
@@ -187,7 +187,7 @@ def test_vsf_takes_wans_negative_without_the_zero_rows_behind_it() -> None:
     assert largest_difference(ours(long, VSF), by_hand(short, VSF)) < CLOSE
     assert (
         largest_difference(by_hand(long, VSF), by_hand(short, VSF)) > FAR
-    )  # what padding would have done
+    )  # padding would have done this
     for params in (
         NAG,
         NASA,
@@ -245,7 +245,7 @@ def test_the_method_may_change_from_call_to_call_on_one_installation(family: str
         assert str(nag.check_coverage()) == "2 of 2"
 
 
-def test_an_inner_method_takes_over_and_gives_back() -> None:
+def test_an_inner_method_replaces_the_outer_one_until_it_is_left() -> None:
     chosen = case("wan", 1)
     pipeline = chosen.build()
     with install(pipeline) as nag, nag.guide(chosen.negative, VSF):
@@ -263,7 +263,7 @@ def test_parameters_of_no_method_are_refused_and_leave_no_guidance_behind() -> N
     with install(pipeline) as nag:
         with (
             pytest.raises(
-                NagParameterError, match="one of NagParams, VsfParams, NasaParams, not dict"
+                NagParameterError, match="one of NagParams, VsfParams, NasaParams, got dict"
             ),
             nag.guide(chosen.negative, wrong),  # pyright: ignore[reportArgumentType]
         ):

@@ -14,7 +14,7 @@ from diffusers import (
 )
 
 from nag import NagParams, NegativeText, install
-from nag.attention.text_concat import PackingHook
+from nag.attention.negative_prompt_hook import NegativePromptHook
 from tests.builders import tiny
 from tests.nag.reference import (
     NEGATIVE_LENGTH,
@@ -253,25 +253,25 @@ def test_the_step_range_guides_exactly_its_steps(
 @pytest.mark.parametrize(
     ("start", "end", "guided"), [(0.0, 0.5, [1, 1, 0, 0]), (0.5, 1.0, [0, 0, 1, 1])]
 )
-def test_the_step_range_is_of_the_steps_that_are_taken(
+def test_the_step_range_counts_only_the_steps_that_are_taken(
     start: float, end: float, guided: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Video to video takes the last steps of its schedule alone."""
+    """Video to video takes only the last steps of its schedule."""
     seen: list[int] = []
-    ask = PackingHook._is_guided_call
+    ask = NegativePromptHook._is_guided_call
 
-    def remember(hook: PackingHook) -> bool:
+    def remember(hook: NegativePromptHook) -> bool:
         seen.append(int(ask(hook)))
         return bool(seen[-1])
 
-    monkeypatch.setattr(PackingHook, "_is_guided_call", remember)
+    monkeypatch.setattr(NegativePromptHook, "_is_guided_call", remember)
     wan: Any = tiny.wan_pipeline()
     pipeline = WanVideoToVideoPipeline(
         wan.tokenizer, wan.text_encoder, wan.transformer, wan.vae, wan.scheduler
     )
     call: dict[str, Any] = {
-        "latents": torch.ones(1, 8, 2, 4, 4), "prompt_embeds": PROMPT, "height": 32,
-        "width": 32, "num_inference_steps": 8, "strength": 0.5, "guidance_scale": 1.0, "output_type": "latent",
+        "latents": torch.ones(1, 8, 2, 4, 4), "prompt_embeds": PROMPT, "height": 32, "width": 32,
+        "num_inference_steps": 8, "strength": 0.5, "guidance_scale": 1.0, "output_type": "latent",
     }  # fmt: skip
     with (
         install(pipeline) as nag,
@@ -309,7 +309,7 @@ def hand_render_two(
     params: NagParams,
     steps: dict[str, tuple[int, ...]],
 ) -> torch.Tensor:
-    """Guides the steps given for each transformer, counted from the first step that it takes."""
+    """Guide the steps given for each transformer, counted from the first step that it takes."""
     pipeline = tiny.wan_pipeline(two_transformers=True)
     strength: dict[str, Any] = {
         "scale": params.nag_scale,
@@ -350,7 +350,7 @@ def image_to_video_call(
 def test_image_tokens_are_attended_unguided_however_many(
     num_image_tokens: int, num_text_tokens: int, is_guided: bool
 ) -> None:
-    driver = SimpleNamespace(transformer=tiny.wan_transformer(image_dim=20, in_channels=20))
+    driver: Any = SimpleNamespace(transformer=tiny.wan_transformer(image_dim=20, in_channels=20))
     params = STRONG if is_guided else NagParams(nag_scale=1)
     with install(driver) as nag, nag.guide(NegativeText(NEGATIVE), params):
         ours = image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)
@@ -364,7 +364,7 @@ def test_image_tokens_are_attended_unguided_however_many(
 
 def test_first_and_last_frame_tokens_come_in_pairs_of_rows_and_are_both_attended() -> None:
     transformer = tiny.wan_transformer(image_dim=20, in_channels=20, pos_embed_seq_len=514)
-    driver = SimpleNamespace(transformer=transformer)
+    driver: Any = SimpleNamespace(transformer=transformer)
 
     def call() -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)

@@ -93,7 +93,7 @@ def pipeline_of(model: str, dtype: str) -> Any:
 
 
 @torch.no_grad()
-def render_case(case: Case, installed: nag.InstalledNag | None = None, **more: Any) -> np.ndarray:
+def render_case(case: Case, installed: nag.InstalledGuidance | None = None, **more: Any) -> np.ndarray:
     """Latents of two steps, as one process or as one rank."""
     pipeline = pipeline_of(case.model, case.dtype)
     is_ltx, is_image_to_video = case.model == "ltx", case.model == "wan2.1-i2v"

@@ -1,5 +1,6 @@
-"""Guidance must not go off in silence: what does not fit a call is refused; which calls are guided is not guessed."""
+"""A text that does not fit a call is refused, and guidance never goes off in silence."""
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,10 @@ import torch
 from diffusers import WanVideoToVideoPipeline
 
 from nag import (
-    NagCoverageError,
     NagParams,
     NagTextError,
     NegativeText,
+    UnnamedCallError,
     encode_negative_prompt,
     guide,
     install,
@@ -41,7 +42,7 @@ def test_a_negative_batch_that_does_not_match_is_refused_not_left_unguided(build
     assert "guides 3" in message
 
 
-def test_a_negative_batch_is_held_against_the_guided_half_of_ltx_alone() -> None:
+def test_a_negative_batch_is_compared_with_the_guided_half_of_ltx_alone() -> None:
     cfg: dict[str, Any] = {
         "guidance_scale": 3.0,
         "negative_prompt_embeds": text(2, 12, 3),
@@ -105,12 +106,12 @@ def test_an_unconditional_call_without_a_name_is_refused_instead_of_guided() -> 
     plain = pipeline(**call, guidance_scale=1.0).frames
     with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
         assert largest_difference(pipeline(**call, guidance_scale=1.0).frames, plain) > FAR
-        with pytest.raises(NagCoverageError, match="cannot tell the unconditional one"):
+        with pytest.raises(UnnamedCallError, match="cannot tell the unconditional one"):
             pipeline(**call, guidance_scale=3.0)
     pipeline(**call, guidance_scale=3.0)
 
 
-def test_an_inner_guide_takes_over_and_gives_back() -> None:
+def test_an_inner_guide_replaces_the_outer_one_until_it_is_left() -> None:
     pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
     plain = render(pipeline, prompt)
     with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
@@ -133,7 +134,7 @@ def test_a_guide_that_fails_to_start_leaves_no_guidance_behind() -> None:
         assert torch.equal(render(pipeline, prompt), plain)
 
 
-def test_a_call_that_passes_the_hooks_by_is_refused_guided_or_not() -> None:
+def test_a_call_that_bypasses_the_hooks_is_refused_guided_or_not() -> None:
     cases = (
         (tiny.wan_pipeline(), PROMPT),
         (tiny.wan_image_to_video_pipeline(), text(1, 512, 1)),
@@ -169,11 +170,13 @@ def test_text_that_is_cut_on_its_way_to_the_processors_is_refused(build: Any) ->
     project.register_forward_hook(
         lambda _module, _args, projected: projected[:, :10]
     )  # as a parallel plan may
-    assert "19 tokens, not 10" in refused(pipeline, NegativeText(text(1, 7, 2)), PROMPT)
+    message = refused(pipeline, NegativeText(text(1, 7, 2)), PROMPT)
+    assert "expected 19 tokens, got 10" in message
+    assert re.match(r"transformer\.(transformer_)?blocks\.0\.attn2: ", message)
 
 
-def test_positional_arguments_are_packed_too() -> None:
-    driver = SimpleNamespace(transformer=tiny.wan_transformer())
+def test_a_positional_text_gets_the_negative_prompt_too() -> None:
+    driver: Any = SimpleNamespace(transformer=tiny.wan_transformer())
     arguments = (torch.ones(1, 8, 1, 2, 2), torch.tensor([900.0]), text(1, 12, 1))
     names = ("hidden_states", "timestep", "encoder_hidden_states")
     with torch.no_grad(), install(driver) as nag:
@@ -236,7 +239,12 @@ def test_one_with_statement_guides_with_a_text_and_takes_everything_off(build: A
     with guide(pipeline, "blurry", STRONG) as nag:
         guided = clip()
         assert str(nag.coverage) == "2 of 2"
-    with install(pipeline) as nag, nag.guide(encode_negative_prompt(pipeline, "blurry"), STRONG):
+    negative = encode_negative_prompt(pipeline, "blurry")
+    with guide(pipeline, negative, STRONG):
         assert torch.equal(clip(), guided)
+    with install(pipeline) as nag:
+        for either in ("blurry", negative):
+            with nag.guide(either, STRONG):
+                assert torch.equal(clip(), guided)
     assert not torch.equal(guided, plain)
     assert torch.equal(clip(), plain)

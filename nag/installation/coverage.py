@@ -1,0 +1,99 @@
+"""The text cross-attentions of a pipeline, and how many of them are guided.
+
+It decides which modules count as text cross-attentions, and which processor replaces the stock one.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
+from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoAttnProcessor
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
+
+from nag.adapters.ltx import NagLTXVideoAttnProcessor
+from nag.adapters.wan import NagWanAttnProcessor
+from nag.errors import NagCoverageError, UnsupportedPipelineError
+
+# Guided processor by the stock processor that it replaces.
+PROCESSORS: dict[type, type[NagWanAttnProcessor] | type[NagLTXVideoAttnProcessor]] = {
+    WanAttnProcessor: NagWanAttnProcessor,
+    LTXVideoAttnProcessor: NagLTXVideoAttnProcessor,
+}
+_TRANSFORMERS = (WanTransformer3DModel, LTXVideoTransformer3DModel)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The number of guided text cross-attentions of a pipeline, and of all."""
+
+    guided: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.guided} of {self.total}"
+
+
+def find_transformers(pipeline: Any) -> dict[str, Any]:
+    """Return the pipeline's transformers by name: one, or two in Wan 2.2.
+
+    Raises:
+        UnsupportedPipelineError: a transformer is not Wan's or LTX-Video's, or there is none.
+    """
+    parts = {name: getattr(pipeline, name, None) for name in ("transformer", "transformer_2")}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if not parts or not all(isinstance(part, _TRANSFORMERS) for part in parts.values()):
+        kinds = ", ".join(type(part).__name__ for part in parts.values()) or "none"
+        raise UnsupportedPipelineError(
+            f"{type(pipeline).__name__} must have Wan or LTX-Video transformers "
+            f"({', '.join(kind.__name__ for kind in _TRANSFORMERS)}), got {kinds}"
+        )
+    return parts
+
+
+def find_text_attentions(transformer: torch.nn.Module) -> list[tuple[str, Any]]:
+    """Return every text cross-attention with its name, found by its class and role."""
+    return [
+        (name, module)
+        for name, module in transformer.named_modules()
+        if (isinstance(module, WanAttention) and module.is_cross_attention)
+        or (isinstance(module, LTXAttention) and name.endswith(".attn2"))
+    ]
+
+
+def is_guided(attention: Any) -> bool:
+    """Return True if the attention has a processor of this library."""
+    return isinstance(attention.processor, tuple(PROCESSORS.values()))
+
+
+def count_coverage(transformers: dict[str, Any]) -> Coverage:
+    """Count the guided attentions on the modules themselves, as they are now."""
+    attentions = [
+        attention for model in transformers.values() for _, attention in find_text_attentions(model)
+    ]
+    return Coverage(sum(is_guided(attention) for attention in attentions), len(attentions))
+
+
+def prove_coverage(pipeline: Any, transformers: dict[str, Any]) -> Coverage:
+    """Prove that every text cross-attention of the pipeline is guided.
+
+    Args:
+        pipeline: pipeline that guidance was installed on.
+        transformers: its transformers at that time.
+
+    Raises:
+        NagCoverageError: a processor or a transformer was replaced since, or there is nothing to
+            guide.
+    """
+    if find_transformers(pipeline) != transformers:
+        raise NagCoverageError(
+            "the pipeline's transformers were replaced after guidance was installed; "
+            "install it again"
+        )
+    coverage = count_coverage(transformers)
+    if coverage.total == 0 or coverage.guided != coverage.total:
+        raise NagCoverageError(
+            f"only {coverage} text cross-attentions are guided; "
+            "install guidance after every other extension"
+        )
+    return coverage
