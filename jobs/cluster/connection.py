@@ -1,4 +1,4 @@
-"""The Ray cluster: how a command connects to it, what it has in all, and what it will take away."""
+"""The connection to the Ray cluster: its nodes, their resources, and those that it drains."""
 
 import ray
 import ray._private.state
@@ -8,10 +8,10 @@ from jobs.errors import NoClusterError
 
 
 def connect() -> None:
-    """Makes this process a driver of the cluster that RAY_ADDRESS names, or of one that it starts on this machine.
+    """Connect this process to the cluster of RAY_ADDRESS, or start one on this machine.
 
     Raises:
-        NoClusterError: there is none.
+        NoClusterError: Ray does not answer or does not start.
     """
     try:
         ray.init(log_to_driver=False)
@@ -20,12 +20,15 @@ def connect() -> None:
 
 
 def disconnect() -> None:
-    """Takes seconds, which a process that was told to end may not have: whatever else it has to do comes first."""
+    """Disconnect from the cluster, which takes seconds.
+
+    A process that got SIGTERM may not have these seconds, so it must do everything else first.
+    """
     ray.shutdown()
 
 
 def cluster_machines() -> list[dict[str, float]]:
-    """What each node that is alive has in all, by Ray's names."""
+    """Return the total resources of each node that is alive, by Ray's names."""
     return [
         {name: float(amount) for name, amount in node["Resources"].items()}
         for node in ray.nodes()
@@ -34,7 +37,7 @@ def cluster_machines() -> list[dict[str, float]]:
 
 
 def cluster_nodes() -> list[dict[str, object]]:
-    """The nodes that are alive: id, host and resources."""
+    """Return the id, host and resources of each node that is alive."""
     return [
         {
             "node_id": node["NodeID"],
@@ -51,10 +54,12 @@ def cluster_nodes() -> list[dict[str, object]]:
 
 
 def draining_nodes() -> frozenset[str]:
-    """Nodes that the cluster will take away, such as after a spot notice. Ray has no public call for it."""
+    """Return the ids of the nodes that the cluster will take away, such as after a spot notice.
+
+    Ray has no public call for it.
+    """
     try:
         return frozenset(ray._private.state.state.get_draining_nodes())
-    except (
-        ray.exceptions.RaySystemError
-    ):  # the cluster does not answer now; whether it is gone, its actors say
+    # The cluster does not answer now. If it is gone, the calls to its actors raise.
+    except ray.exceptions.RaySystemError:
         return frozenset()

@@ -1,58 +1,37 @@
-"""Carries out a schedule on a Ray cluster: starts actors, hands them clips, and says what became of them.
+"""The dispatch loop: it carries out a schedule's commands on Ray and returns the events to it.
 
-A thin loop around `ray.wait`. What is to be done is `schedule`'s to say, how a clip is rendered `worker`'s. Clips are
-taken from the plan only when an actor has room, so a million need no memory.
+A thin loop around `ray.wait`. The schedule decides what is to be done, and a worker how a clip is
+rendered. The loop takes a clip from the plan only when a worker has room for it, so a million clips
+need no memory.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import ray
 import ray.exceptions
 
 from jobs.cluster.connection import draining_nodes
-from jobs.cluster.launcher import Placed, placing_for
-from jobs.cluster.ray_errors import first_line, last_line
+from jobs.cluster.launcher import launcher_for
+from jobs.cluster.ray_errors import is_preempted, load_failure, loss_reason
+from jobs.cluster.worker_states import GoneWorker, LoadingWorker, RunningWorker, WorkerState
 from jobs.config import RunConfig
-from jobs.failures import classify
 from jobs.redaction import redact
-from jobs.schedule.events import (
-    Attempt,
-    ClipEnded,
-    Command,
-    Event,
-    Halt,
-    HeartbeatReceived,
-    NodesDraining,
-    Planned,
-    ReportFailure,
-    StartClip,
-    StartWorker,
-    StopRequested,
-    StopWorker,
-    TakeClip,
-    Tick,
-    WorkerId,
-    WorkerLost,
-    WorkerNotLoaded,
-    WorkerReady,
-)
+from jobs.schedule import events as ev
 from jobs.schedule.retry import Decision
 from jobs.schedule.schedule import Schedule
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker, WorkerSetup
-from pipelines.errors import RankPreemptedError
 
-WAIT_S = 0.5  # how often the loop looks up when nothing happens
-DRAIN_POLL_S = 5.0  # how often the cluster is asked which nodes it will take away
+WAIT_S = 0.5  # the longest pause between two turns of the loop
+DRAIN_POLL_S = 5.0  # the pause between two questions to the cluster about draining nodes
 
 
 class Observer(Protocol):
-    """Who is told what happens, as it happens."""
+    """Receives the events of a run as they happen, in the thread of the loop."""
 
     def worker_ready(self, label: str, device: str) -> None: ...
 
@@ -62,50 +41,29 @@ class Observer(Protocol):
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
 
-    def clip_started(self, label: str, attempt: Attempt) -> None: ...
+    def clip_started(self, label: str, attempt: ev.Attempt) -> None: ...
 
     def clip_done(self, done: ClipDone) -> None: ...
 
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None: ...
 
     def turn(self) -> None:
-        """Called at least every `WAIT_S` seconds. What it raises ends the run."""
+        """Take note of a turn of the loop, at least one every `WAIT_S` seconds.
+
+        An error that it raises ends the run.
+        """
         ...
 
 
-@dataclass(eq=False)
-class _Worker:
-    """An actor, a single worker or a group, and what it has been asked."""
-
-    placed: Placed
-    loaded: LoadedWorker | None = None  # None while it loads
-    is_gone: bool = False  # its process is
-    clips: dict[Any, str] = field(default_factory=dict[Any, str])  # ids, by the task's reference
-    heartbeat: Any = None  # the reference of the answer that is awaited
-    heartbeat_due: float = 0.0
-
-    @property
-    def label(self) -> str:
-        return self.loaded.label if self.loaded else "a worker that was loading"
-
-    @property
-    def awaited(self) -> list[Any]:
-        return (
-            [*self.clips, *([self.heartbeat] if self.heartbeat is not None else [])]
-            if self.loaded
-            else [self.placed.load]
-        )
-
-
 class Dispatcher:
-    """Renders the clips of one model on a pool of workers: single actors, or groups of them.
+    """Renders the clips of one model on a pool of workers, single actors or groups.
 
     Args:
-        setup: what each worker is told.
-        config: of the run.
-        num_workers: to keep.
-        num_gpus: that each actor, or each rank of a group, reserves; 0 renders on the CPU.
-        observer: is told.
+        setup: the setup of each worker.
+        config: the run's.
+        num_workers: the number of workers to keep.
+        num_gpus: GPUs that each actor, or each rank of a group, reserves; 0 renders on the CPU.
+        observer: receives the events.
     """
 
     def __init__(
@@ -118,26 +76,30 @@ class Dispatcher:
     ) -> None:
         self._setup = setup
         self._config = config
-        self._placing = placing_for(setup, config, num_gpus)
+        self._launcher = launcher_for(setup, config, num_gpus)
         self._observer = observer
         self._schedule = Schedule(config, num_workers)
-        self._workers: dict[WorkerId, _Worker] = {}
+        self._workers: dict[ev.WorkerId, WorkerState] = {}
         self._stop_reason: str | None = None
-        self._idle = threading.Event()  # never set
-        self._drain_poll_due = 0.0
+        self._pause = threading.Event()  # never set
+        self._drain_poll_due_s = 0.0
 
     def request_stop(self, reason: str) -> None:
-        """Ends the run soon: what is in flight may finish for a while. Safe in a signal's handler."""
-        self._stop_reason = reason  # and no lock: the thread that is interrupted may hold it
+        """End the run soon; clips in flight have `workers.drain_s` to finish.
+
+        Safe in a signal handler: it takes no lock, which the interrupted thread may hold.
+        """
+        self._stop_reason = reason
 
     def run(self, specs: Iterator[ClipSpec]) -> None:
-        """Returns when nothing is left to start and nothing is in flight.
+        """Render all clips; return when none is left to start and none is in flight.
 
         Raises:
             NoWorkersError: no worker can load the model.
-            StoreRefusedError: the store takes no more clips; StoreUnavailableError: it has taken none for too long.
-            TooManyFailuresError: too many of the clips were given up.
-            StoppedError: as was requested.
+            StoreRefusedError: the store takes no more clips.
+            StoreUnavailableError: the store has taken no clip for too long.
+            TooManyFailuresError: too large a share of the clips was quarantined.
+            StoppedError: `request_stop` was called.
         """
         try:
             self._carry_out(self._schedule.start(time.monotonic()), specs)
@@ -146,162 +108,128 @@ class Dispatcher:
                     self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
                 self._observer.turn()
         finally:
-            for worker in self._workers.values():
-                self._placing.stop(worker.placed, may_return=False)
-            self._placing.close()
+            for state in self._workers.values():
+                self._launcher.stop(state.handle, may_return=False)
+            self._launcher.close()
 
-    def _carry_out(self, commands: list[Command], specs: Iterator[ClipSpec]) -> None:
-        """Does as it is told, and what follows from it at once."""
+    def _carry_out(self, commands: list[ev.Command], specs: Iterator[ClipSpec]) -> None:
+        """Carry out the commands, and those that follow from them at once."""
         waiting = deque(commands)
         while waiting:
             command = waiting.popleft()
             match command:
-                case StartWorker(worker, avoid):
-                    self._workers[worker] = _Worker(self._placing.start(avoid))
-                case StopWorker(worker, message, is_lost, may_return):
-                    stopped = self._workers.pop(worker)
-                    self._placing.stop(
-                        stopped.placed, may_return=may_return and not stopped.is_gone
-                    )
-                    is_ready = stopped.loaded is not None
-                    self._observer.worker_stopped(
-                        stopped.label, message, is_ready=is_ready, is_lost=is_lost
-                    )
-                case TakeClip():
-                    waiting.extend(
-                        self._schedule.handle(Planned(next(specs, None)), time.monotonic())
-                    )
-                case StartClip(worker, attempt):
+                case ev.StartWorker(worker, avoid):
+                    self._workers[worker] = LoadingWorker(self._launcher.start(avoid))
+                case ev.StopWorker(worker, message, is_lost, may_return):
+                    self._stop_worker(worker, message, is_lost=is_lost, may_return=may_return)
+                case ev.TakeClip():
+                    planned = ev.Planned(next(specs, None))
+                    waiting.extend(self._schedule.handle(planned, time.monotonic()))
+                case ev.StartClip(worker, attempt):
                     self._start_clip(self._workers[worker], attempt)
-                case ReportFailure(failed, decision):
+                case ev.ReportFailure(failed, decision):
                     self._observer.clip_failed(failed, decision)
-                case Halt(error):
+                case ev.Halt(error):
                     raise error
 
-    def _start_clip(self, worker: _Worker, attempt: Attempt) -> None:
-        reference = worker.placed.actor.render.remote(
-            attempt.spec, attempt.number, attempt.uses_exact_attention
-        )
-        worker.clips[reference] = attempt.spec.clip_id
-        self._observer.clip_started(worker.label, attempt)
+    def _stop_worker(
+        self, worker: ev.WorkerId, message: str, *, is_lost: bool, may_return: bool
+    ) -> None:
+        state = self._workers.pop(worker)
+        is_gone = isinstance(state, GoneWorker)
+        self._launcher.stop(state.handle, may_return=may_return and not is_gone)
+        is_ready = not isinstance(state, LoadingWorker)
+        self._observer.worker_stopped(state.label, message, is_ready=is_ready, is_lost=is_lost)
 
-    def _wait(self) -> Iterator[Event]:
-        """What happened next, or within `WAIT_S` nothing but time."""
+    def _start_clip(self, state: WorkerState, attempt: ev.Attempt) -> None:
+        # The loss of a gone worker is the schedule's next event and fails this clip too.
+        if isinstance(state, RunningWorker):
+            reference = state.handle.actor.render.remote(
+                attempt.spec, attempt.number, attempt.uses_exact_attention
+            )
+            state.clips.append(reference)
+        self._observer.clip_started(state.label, attempt)
+
+    def _wait(self) -> Iterator[ev.Event]:
+        """Yield the events of at most `WAIT_S` seconds, a `Tick` last."""
         self._ask_for_heartbeats()
         owners = {
-            reference: worker
+            reference: (worker, state)
             for worker, state in self._workers.items()
             for reference in state.awaited
         }
-        ready: list[Any] = []
-        if owners:
-            ray.wait([*owners], num_returns=1, timeout=WAIT_S)
-            ready, _ = ray.wait([*owners], num_returns=len(owners), timeout=0)
-        else:  # every worker is idle, and none is asked anything just now
-            self._idle.wait(WAIT_S)
-        lost: list[
-            Event
-        ] = []  # told last: what a worker finished before it died is not charged to it
-        for reference in ready:
-            worker = owners[reference]
-            state = self._workers.get(worker)
-            if state is None:  # it was stopped for what another of its references said
+        # Yielded last, so that clips that ended before their worker died are not attributed to it.
+        lost: list[ev.WorkerLost] = []
+        for reference in self._ready(list(owners)):
+            worker, state = owners[reference]
+            if worker not in self._workers:  # an event of another reference has stopped it
                 continue
-            if state.loaded is None:
-                yield self._loaded(worker, state)
-                continue
-            event = (
-                self._heartbeat_arrived(worker, state)
-                if reference == state.heartbeat
-                else self._ended(worker, state, reference)
-            )
-            if isinstance(event, WorkerLost):
+            if isinstance(state, RunningWorker):
+                event = self._answered(worker, state, reference)
+            else:
+                event = self._loaded(worker, state)
+            if isinstance(event, ev.WorkerLost):
                 lost.append(event)
             else:
                 yield event
         yield from lost
         if self._stop_reason is not None:
-            yield StopRequested(self._stop_reason)
-        if time.monotonic() >= self._drain_poll_due:
-            self._drain_poll_due = time.monotonic() + DRAIN_POLL_S
-            yield NodesDraining(draining_nodes())
-        yield Tick()
+            yield ev.StopRequested(self._stop_reason)
+        if time.monotonic() >= self._drain_poll_due_s:
+            self._drain_poll_due_s = time.monotonic() + DRAIN_POLL_S
+            yield ev.NodesDraining(draining_nodes())
+        yield ev.Tick()
+
+    def _ready(self, references: list[Any]) -> list[Any]:
+        """Wait up to `WAIT_S` seconds for an answer and return all that are there."""
+        if not references:  # every worker is idle, and no heartbeat is due
+            self._pause.wait(WAIT_S)
+            return []
+        ray.wait(references, num_returns=1, timeout=WAIT_S)
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
+        return ready
 
     def _ask_for_heartbeats(self) -> None:
         now = time.monotonic()
         for state in self._workers.values():
-            if state.loaded is not None and state.heartbeat is None and now >= state.heartbeat_due:
-                state.heartbeat = state.placed.actor.heartbeat.remote()
-                state.heartbeat_due = now + self._config.stall.heartbeat_interval_s
+            if not isinstance(state, RunningWorker) or state.heartbeat is not None:
+                continue
+            if now >= state.heartbeat_due_s:
+                state.heartbeat = state.handle.actor.heartbeat.remote()
+                state.heartbeat_due_s = now + self._config.stall.heartbeat_interval_s
 
-    def _loaded(self, worker: WorkerId, state: _Worker) -> Event:
+    def _loaded(self, worker: ev.WorkerId, state: WorkerState) -> ev.Event:
+        handle = state.handle
         try:
-            loaded: LoadedWorker = ray.get(state.placed.load)
+            loaded: LoadedWorker = ray.get(handle.load)
         except ray.exceptions.RayError as error:
-            return not_loaded(worker, self._setup.model.name, error)
-        state.loaded, state.placed.nodes = loaded, loaded.nodes
-        identity = loaded.identity
-        self._observer.worker_ready(state.label, identity.device)
-        return WorkerReady(
-            worker, state.label, identity.node_id, loaded.spooled, loaded.nodes - {identity.node_id}
-        )
+            return load_failure(worker, self._setup.model.name, error)
+        handle.nodes = loaded.nodes
+        self._workers[worker] = RunningWorker(handle, loaded.label)
+        node = loaded.identity.node_id
+        self._observer.worker_ready(loaded.label, loaded.identity.device)
+        return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
 
-    def _heartbeat_arrived(self, worker: WorkerId, state: _Worker) -> Event:
+    def _answered(self, worker: ev.WorkerId, state: RunningWorker, reference: Any) -> ev.Event:
+        """Return the event of a heartbeat or of a clip's outcome."""
         try:
-            heartbeat: WorkerHeartbeat | LostRank = ray.get(state.heartbeat)
+            answer: WorkerHeartbeat | ClipOutcome | LostRank = ray.get(reference)
+        # The process died, or broke: a clip's own failure comes back as a value.
         except ray.exceptions.RayError as error:
-            return self._lost(worker, state, error)
-        state.heartbeat = None
-        if isinstance(heartbeat, LostRank):
-            return WorkerLost(
-                worker, redact(heartbeat.message), is_preempted=heartbeat.is_preempted
-            )
-        self._observer.worker_heartbeat(heartbeat)
-        return HeartbeatReceived(worker, heartbeat)
-
-    def _ended(self, worker: WorkerId, state: _Worker, reference: Any) -> Event:
-        try:
-            outcome: ClipOutcome | LostRank = ray.get(reference)
-        except (
-            ray.exceptions.RayError
-        ) as error:  # the process died; a clip's own failure comes back as a value
-            return self._lost(worker, state, error)
-        del state.clips[reference]
-        if isinstance(outcome, LostRank):
-            return WorkerLost(worker, redact(outcome.message), is_preempted=outcome.is_preempted)
-        if isinstance(outcome, ClipDone):
-            self._observer.clip_done(outcome)
-        return ClipEnded(worker, outcome)
-
-    def _lost(self, worker: WorkerId, state: _Worker, error: ray.exceptions.RayError) -> WorkerLost:
-        state.is_gone = True
-        return WorkerLost(worker, reason_of(error), is_preempted=is_preempted(error))
-
-
-def not_loaded(worker: WorkerId, model: str, error: ray.exceptions.RayError) -> WorkerNotLoaded:
-    """Why a worker has not loaded: what it raised, or its process is gone."""
-    is_charged = not is_preempted(error)
-    if isinstance(error, ray.exceptions.RayTaskError):
-        message = redact(f"could not load {model}: {error.cause}")
-        failure_class, may_pass = classify(error.cause)
-        is_store = may_pass and failure_class == "store"
-        return WorkerNotLoaded(
-            worker, message, not may_pass, is_store=is_store, is_charged=is_charged
-        )
-    is_final = isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed
-    message = redact(last_line(error) if is_final else first_line(error))
-    return WorkerNotLoaded(worker, message, is_final, is_charged=is_charged)
-
-
-def is_preempted(error: ray.exceptions.RayError) -> bool:
-    """Of a worker's machine, or of any that a group lies on, as its own process has seen it."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        return isinstance(error.cause, RankPreemptedError)
-    return isinstance(error, ray.exceptions.RayActorError) and bool(error.preempted)
-
-
-def reason_of(error: ray.exceptions.RayError) -> str:
-    """Why an actor is of no use any more: it is gone, or what it raised, where it should have given a value."""
-    if isinstance(error, ray.exceptions.RayTaskError):
-        return redact(f"{type(error.cause).__name__}: {first_line(error.cause)}")
-    return first_line(error)
+            self._workers[worker] = GoneWorker(state.handle, state.label)
+            return ev.WorkerLost(worker, loss_reason(error), is_preempted=is_preempted(error))
+        if reference == state.heartbeat:
+            state.heartbeat = None
+        else:
+            state.clips.remove(reference)
+        match answer:
+            case LostRank(message, is_rank_preempted):
+                return ev.WorkerLost(worker, redact(message), is_preempted=is_rank_preempted)
+            case WorkerHeartbeat():
+                self._observer.worker_heartbeat(answer)
+                return ev.HeartbeatReceived(worker, answer)
+            case ClipDone():
+                self._observer.clip_done(answer)
+                return ev.ClipEnded(worker, answer)
+            case ClipFailed():
+                return ev.ClipEnded(worker, answer)

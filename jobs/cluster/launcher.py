@@ -1,6 +1,7 @@
-"""What one worker is on the cluster, a single actor or a group of them: how it is asked for, let go, and used again.
+"""Launchers of workers: how a worker, one actor or a group, is started, stopped and used again.
 
-Decides where its processes may lie. To the dispatcher both are one actor that loads, heartbeats and renders.
+Decides on which nodes a worker's processes may run. To the dispatcher, every worker is one actor
+that loads, sends heartbeats and renders.
 """
 
 from dataclasses import dataclass
@@ -16,17 +17,18 @@ from jobs.cluster.worker_actor import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
 from jobs.worker.setup import WorkerSetup
 
-ANSWER_S = 5.0  # for a group that is kept; meanwhile nothing else of the run goes on
+PING_S = 5.0  # the dispatch loop stands still meanwhile
 
 
 @dataclass(eq=False)
-class Placed:
-    """One worker's actor.
+class WorkerHandle:
+    """The actor of one worker.
 
     Args:
-        load: the reference of its load.
-        placement: of a group.
-        nodes: on which it lies, once it has loaded.
+        actor: Ray's handle.
+        load: the reference of the call that loads the model.
+        placement: the placement group of a group of ranks.
+        nodes: the nodes on which it runs; empty until it has loaded.
     """
 
     actor: Any
@@ -35,67 +37,75 @@ class Placed:
     nodes: frozenset[str] = frozenset()
 
 
-class Placing(Protocol):
-    """How the workers of a pool come and go."""
+class Launcher(Protocol):
+    """Starts and stops the workers of one pool."""
 
-    def start(self, avoid: frozenset[str]) -> Placed:
-        """Asks for a worker that lies on none of the nodes to `avoid`."""
+    def start(self, avoid: frozenset[str]) -> WorkerHandle:
+        """Ask the cluster for a worker on none of the nodes to `avoid`."""
         ...
 
-    def stop(self, placed: Placed, *, may_return: bool) -> None:
-        """Lets a worker go; what is left of one that `may_return` may become the next."""
+    def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
+        """End a worker, or with `may_return` keep its usable parts for the next one."""
         ...
 
     def close(self) -> None:
-        """Lets go of all that is kept for later."""
+        """End the workers that are kept."""
         ...
 
 
-def placing_for(setup: WorkerSetup, config: RunConfig, num_gpus: int) -> Placing:
-    """By how many devices each worker renders on."""
-    kind = SingleWorkers if setup.parallel.degree == 1 else GroupWorkers
+def launcher_for(setup: WorkerSetup, config: RunConfig, num_gpus: int) -> Launcher:
+    """Return the launcher for workers of one device, or of several.
+
+    Args:
+        setup: the workers'.
+        config: the run's.
+        num_gpus: GPUs that each actor, or each rank of a group, reserves.
+    """
+    kind = ActorLauncher if setup.parallel.degree == 1 else GroupLauncher
     return kind(setup, config, num_gpus)
 
 
-class SingleWorkers:
-    """Each an actor on a device of its own. Nothing is ever kept of one."""
+class ActorLauncher:
+    """Launches single workers, each an actor on a device of its own. It keeps none."""
 
     def __init__(self, setup: WorkerSetup, config: RunConfig, num_gpus: int) -> None:
         self._setup = setup
         self._workers = config.workers
         self._num_gpus = num_gpus
 
-    def start(self, avoid: frozenset[str]) -> Placed:
+    def start(self, avoid: frozenset[str]) -> WorkerHandle:
         actor = REMOTE_RENDER_ACTOR.options(
             num_cpus=self._workers.num_cpus,
             num_gpus=self._num_gpus,
             max_concurrency=self._workers.spool_clips + 1,
-            label_selector=keeping_off(avoid),
+            label_selector=selector_without(avoid),
         ).remote(self._setup)
-        return Placed(actor, actor.load.remote())
+        return WorkerHandle(actor, actor.load.remote())
 
-    def stop(self, placed: Placed, *, may_return: bool) -> None:
-        ray.kill(placed.actor)  # where the process does not answer, its raylet kills it after 5 s
+    def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
+        ray.kill(handle.actor)  # after 5 s the raylet kills a process that does not answer
 
     def close(self) -> None:
-        """Nothing is kept."""
+        pass
 
 
-class GroupWorkers:
-    """Each a placement with a bundle for each rank, on one machine unless several are asked for. A group that failed
-    keeps its placement, and the ranks that are sound their weights.
+class GroupLauncher:
+    """Launches groups of ranks, each in a placement group with one bundle for each rank.
+
+    The bundles lie on one machine unless `across_hosts` is set. A group that failed may be kept
+    with its placement group, so that its usable ranks keep their weights.
     """
 
     def __init__(self, setup: WorkerSetup, config: RunConfig, num_gpus: int) -> None:
         self._setup = setup
         self._config = config
         self._num_gpus = num_gpus
-        self._kept: list[Placed] = []
+        self._kept: list[WorkerHandle] = []
 
-    def start(self, avoid: frozenset[str]) -> Placed:
+    def start(self, avoid: frozenset[str]) -> WorkerHandle:
         while self._kept:
             kept = self._kept.pop()
-            if not kept.nodes & avoid and does_answer(kept.actor):
+            if not kept.nodes & avoid and has_answered_ping(kept.actor):
                 kept.load = kept.actor.rebuild.remote()
                 return kept
             release(kept)
@@ -103,46 +113,47 @@ class GroupWorkers:
         bundle = {"CPU": float(workers.num_cpus)} | (
             {"GPU": float(self._num_gpus)} if self._num_gpus else {}
         )
-        selector = keeping_off(avoid)
         placement = placement_group(
             [bundle] * parallel.degree,
             strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
-            bundle_label_selector=[selector or {}] * parallel.degree,
+            bundle_label_selector=[selector_without(avoid) or {}] * parallel.degree,
         )
         actor = REMOTE_GROUP_ACTOR.options(
             num_cpus=0,
             max_concurrency=workers.spool_clips + 1,
             scheduling_strategy=PlacementGroupSchedulingStrategy(placement, 0),
         ).remote(self._setup, self._config, self._num_gpus)
-        return Placed(actor, actor.load.remote(), placement)
+        return WorkerHandle(actor, actor.load.remote(), placement)
 
-    def stop(self, placed: Placed, *, may_return: bool) -> None:
-        if may_return and placed.nodes:
-            self._kept.append(placed)
+    def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
+        if may_return and handle.nodes:
+            self._kept.append(handle)
         else:
-            release(placed)
+            release(handle)
 
     def close(self) -> None:
         while self._kept:
             release(self._kept.pop())
 
 
-def release(placed: Placed) -> None:
-    """Ends a group's processes. Its ranks belong to its actor, and die with it or with the placement."""
-    ray.kill(placed.actor)
-    remove_placement_group(placed.placement)
+def release(handle: WorkerHandle) -> None:
+    """End a group's processes: its ranks belong to its actor and its placement group."""
+    ray.kill(handle.actor)
+    remove_placement_group(handle.placement)
 
 
-def does_answer(actor: Any) -> bool:
-    """Its own process runs. One that has stopped would be waited for as long as one that loads, and one that is gone be
-    taken for one that cannot load.
+def has_answered_ping(actor: Any) -> bool:
+    """Ping a group's actor and return True if it answers.
+
+    Without the ping, a frozen actor would be mistaken for one that still loads, and a dead one for
+    one that cannot load.
     """
     try:
-        return bool(ray.get(actor.is_there.remote(), timeout=ANSWER_S))
+        return bool(ray.get(actor.ping.remote(), timeout=PING_S))
     except ray.exceptions.RayError:  # its time-out too
         return False
 
 
-def keeping_off(nodes: frozenset[str]) -> dict[str, str] | None:
-    """A label selector."""
+def selector_without(nodes: frozenset[str]) -> dict[str, str] | None:
+    """Return a label selector that matches all nodes but these."""
     return {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"} if nodes else None

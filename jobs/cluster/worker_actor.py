@@ -1,6 +1,7 @@
-"""The Ray actor around a worker: it delegates, answers while the worker computes, and says where it runs."""
+"""The Ray actor around a single worker. It answers while the worker computes."""
 
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -11,12 +12,11 @@ from jobs.worker.setup import LoadedWorker, WorkerSetup
 
 
 class RenderActor:
-    """A `ClipWorker` in a process of its own. Replacing it, and trying its clips again, is the dispatcher's."""
+    """A `ClipWorker` in a process of its own. The schedule replaces it and retries its clips."""
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._worker = ClipWorker(setup, ray.get_runtime_context().get_node_id())
-        # Ray runs this in the process's main thread; its own handler would end the process in the middle of a clip
-        signal.signal(signal.SIGTERM, lambda _number, _frame: self._worker.drain())
+        drain_on_sigterm(self._worker.drain)
 
     def load(self) -> LoadedWorker:
         return LoadedWorker(self._worker.load(), self._worker.spooled())
@@ -29,7 +29,15 @@ class RenderActor:
         return self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
 
 
-_remote: Any = ray.remote  # its types do not know of concurrency groups
+def drain_on_sigterm(drain: Callable[[], None]) -> None:
+    """Replace Ray's handler of SIGTERM, which would end the process in the middle of a clip.
+
+    Ray calls an actor's constructor in the process's main thread, as `signal.signal` requires.
+    """
+    signal.signal(signal.SIGTERM, lambda _number, _frame: drain())
+
+
+_remote: Any = ray.remote  # its types do not know concurrency groups
 REMOTE_RENDER_ACTOR = _remote(
     max_restarts=0, max_task_retries=0, concurrency_groups={"control": 1}
 )(RenderActor)

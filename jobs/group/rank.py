@@ -1,13 +1,15 @@
-"""One rank of a group, in a process of its own: its part of the model, and the thread that owns its device.
+"""One rank of a group, in a process of its own: its part of the model and its device's thread.
 
-Decides what a rank does when it is told to, in bounded time where somebody waits for it. The leader, rank 0, renders
-clips as any worker does, with a family whose `denoise` the other ranks join. What becomes of a group whose rank fails
-is `group`'s. Knows nothing of Ray.
+Decides how a rank loads, joins, leaves and reports its state. The leader, rank 0, renders clips
+as a single worker does, with a model whose `denoise` the other ranks join. `rank_group` decides
+what follows from a failed rank. Knows nothing of Ray.
 """
 
 import os
 import socket
 import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from jobs.errors import FailureClass
 from jobs.failures import classify
+from jobs.group.rank_state import Detached, DeviceHealth, Joined, Loading, RankState, Unusable
 from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
@@ -29,90 +32,130 @@ if TYPE_CHECKING:
     from pipelines.context_parallel.sharded_model import Followers, RankPart, ShardableModel
 
 T = TypeVar("T")
-UNSOUND: frozenset[FailureClass] = frozenset(
-    {"memory", "worker"}
-)  # such a process is not to be trusted again
 
 
-class Follower:
-    """A rank that denoises its part of what the leader renders. It holds no text encoder, and decodes nothing."""
+class Rank(ABC):
+    """The part of a rank that leader and followers share."""
+
+    def __init__(self) -> None:
+        self._health = DeviceHealth()
+        self._attached: RankPart | None = None
+        self._broken_by: FailureClass | None = None  # the leader alone knows it
+
+    @abstractmethod
+    def load(self) -> WorkerIdentity:
+        """Load the rank's part of the model in the device's thread."""
+
+    @abstractmethod
+    def heartbeat(self) -> WorkerHeartbeat:
+        """Return the heartbeat at once, from any thread."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Report in heartbeats from now on that the rank drains. Safe in a signal handler."""
+
+    @abstractmethod
+    def _on_device(self, job: Callable[[], T]) -> Future[T]:
+        """Run a job in the device's thread, after those that it has."""
+
+    def state(self) -> RankState:
+        """Return the rank's state at once, from any thread."""
+        if self._attached is None:
+            return Loading()
+        if self._health.failed_by is not None:
+            return Unusable(self._health.failed_by)
+        return Joined() if self._attached.is_joined else Detached(self._broken_by)
+
+    def join(self, rendezvous: "Rendezvous") -> None:
+        """Wait for the other ranks and form a process group with them."""
+        self._broken_by = None
+        self._on_device(partial(self._part.join, rendezvous)).result()
+
+    def leave(self, wait_s: float) -> None:
+        """Leave the process group. Uploads go on.
+
+        Args:
+            wait_s: seconds for the device's thread to end its job.
+
+        Raises:
+            RankSilentError: the device's thread is still busy.
+        """
+        try:
+            self._on_device(self._part.leave).result(wait_s)
+        except FutureTimeoutError as error:
+            raise RankSilentError(
+                f"the device's thread is still busy after {wait_s:g} s"
+            ) from error
+
+    def _attach(self, model: VideoModel) -> "RankPart":
+        from pipelines.context_parallel.sharded_model import RankPart
+
+        self._attached = RankPart(cast("ShardableModel", model), self._health.note)
+        return self._attached
+
+    @property
+    def _part(self) -> "RankPart":
+        if self._attached is None:
+            raise RuntimeError("the rank has no model; call load first")
+        return self._attached
+
+
+class Follower(Rank):
+    """A rank that denoises its part of the leader's clips. It encodes no text and decodes nothing.
+
+    Args:
+        setup: the worker's.
+        node_id: Ray's name for this machine.
+    """
 
     def __init__(self, setup: WorkerSetup, node_id: str) -> None:
+        super().__init__()
         self._setup = setup
         self._node_id = node_id
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._heartbeat = Heartbeat()
-        self._soundness = Soundness()
-        self._part: RankPart | None = None
 
     def load(self) -> WorkerIdentity:
-        """Loads its part of the model in the device's thread."""
-        self._device.submit(self._load).result()
-        return self.identity
-
-    @property
-    def identity(self) -> WorkerIdentity:
-        return WorkerIdentity(
-            socket.gethostname(), self._node_id, self._loaded.model.device.name, os.getpid()
-        )
-
-    def join(self, rendezvous: "Rendezvous") -> None:
-        """Forms a group with the others; waits for them."""
-        self._device.submit(self._loaded.join, rendezvous).result()
-
-    def leave(self, wait_s: float) -> None:
-        """Ends its part of a group, once its thread comes out of what it is at.
-
-        Raises:
-            RankSilentError: it does not come out in time.
-        """
-        wait_for(self._device.submit(self._loaded.leave), wait_s)
+        self._on_device(self._load).result()
+        device_name = self._part.model.device.name
+        return WorkerIdentity(socket.gethostname(), self._node_id, device_name, os.getpid())
 
     def follow(
         self, generation: int, request: GenerationRequest, uses_exact_attention: bool
     ) -> None:
-        self._device.submit(
-            self._loaded.follow, generation, request, uses_exact_attention=uses_exact_attention
-        ).result()
-
-    def is_sound(self) -> bool:
-        """Nothing has happened in this process after which it should not be used again. Answers at once."""
-        return self._part is not None and self._soundness.is_sound
+        """Denoise a clip beside the leader. See `RankPart.follow`."""
+        job = partial(
+            self._part.follow, generation, request, uses_exact_attention=uses_exact_attention
+        )
+        self._on_device(job).result()
 
     def heartbeat(self) -> WorkerHeartbeat:
         return self._heartbeat.heartbeat()
 
     def drain(self) -> None:
-        """It was told to end: `heartbeat` says so from now on. Safe in a signal's handler."""
         self._heartbeat.drain()
 
+    def _on_device(self, job: Callable[[], T]) -> Future[T]:
+        return self._device.submit(job)
+
     def _load(self) -> None:
-        from pipelines.context_parallel.sharded_model import RankPart
-
         setup = self._setup
-        model = setup.loader.load_denoiser(setup.model, setup.weights, setup.num_threads)
-        self._part = RankPart(cast("ShardableModel", model), self._soundness.note)
-
-    @property
-    def _loaded(self) -> "RankPart":
-        if self._part is None:
-            raise RuntimeError("the rank has no model; call load first")
-        return self._part
+        self._attach(setup.loader.load_denoiser(setup.model, setup.weights, setup.num_threads))
 
 
-class Leader:
-    """Rank 0: a `ClipWorker`, whose family denoises with all ranks.
+class Leader(Rank):
+    """Rank 0: a `ClipWorker` whose model denoises with all ranks.
 
     Args:
-        followers: how it reaches them; their processes may change while it lives.
+        setup: the worker's.
+        node_id: Ray's name for this machine.
+        followers: the other ranks; their processes may be replaced while the leader lives.
     """
 
     def __init__(self, setup: WorkerSetup, node_id: str, followers: "Followers") -> None:
+        super().__init__()
         self._worker = ClipWorker(setup, node_id, self._shard)
         self._followers = followers
-        self._part: RankPart | None = None
-        self._soundness = Soundness()
-        self._broken_by: FailureClass | None = None
         self._renders = threading.Condition()
         self._num_renders = 0
 
@@ -120,54 +163,37 @@ class Leader:
         return self._worker.load()
 
     def spooled(self) -> frozenset[str]:
+        """Return the ids of the encoded clips that wait on this machine."""
         return self._worker.spooled()
 
-    def join(self, rendezvous: "Rendezvous") -> None:
-        """See `Follower.join`."""
-        self._broken_by = None
-        self._worker.on_device(partial(self._loaded.join, rendezvous)).result()
-
     def finish(self, wait_s: float) -> None:
-        """Waits until all that it renders and uploads has come to its end.
+        """Wait until the leader renders and uploads nothing.
+
+        Args:
+            wait_s: seconds.
 
         Raises:
-            RankSilentError: that takes too long.
+            RankSilentError: clips are still in flight after that time.
         """
         with self._renders:
             if not self._renders.wait_for(lambda: self._num_renders == 0, wait_s):
                 raise RankSilentError(
-                    f"{self._num_renders} clips are still in the leader's hands after {wait_s:g} s"
+                    f"the leader still has {self._num_renders} clips in flight after {wait_s:g} s"
                 )
 
-    def leave(self, wait_s: float) -> None:
-        """See `Follower.leave`; what is being uploaded goes on."""
-        wait_for(self._worker.on_device(self._loaded.leave), wait_s)
-
     def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
-        """See `ClipWorker.render`."""
+        """Render and commit one clip. See `ClipWorker.render`."""
         with self._renders:
             self._num_renders += 1
         try:
             outcome = self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
-            if (
-                isinstance(outcome, ClipFailed)
-                and outcome.failure_class in UNSOUND
-                and self._is_own(outcome)
-            ):
-                self._soundness.is_sound = False
+            if isinstance(outcome, ClipFailed) and self._has_originated_here(outcome):
+                self._health.note_class(outcome.failure_class)
             return outcome
         finally:
             with self._renders:
                 self._num_renders -= 1
                 self._renders.notify_all()
-
-    def broken_by(self) -> FailureClass | None:
-        """Which class of failure the group has broken of; None of one that is whole."""
-        return None if self._loaded.is_joined else self._broken_by or "code"
-
-    def is_sound(self) -> bool:
-        """See `Follower.is_sound`."""
-        return self._part is not None and self._soundness.is_sound
 
     def heartbeat(self) -> WorkerHeartbeat:
         return self._worker.heartbeat()
@@ -175,46 +201,21 @@ class Leader:
     def drain(self) -> None:
         self._worker.drain()
 
+    def _on_device(self, job: Callable[[], T]) -> Future[T]:
+        return self._worker.on_device(job)
+
     def _shard(self, model: VideoModel) -> VideoModel:
-        from pipelines.context_parallel.sharded_model import RankPart, ShardedModel
+        from pipelines.context_parallel.sharded_model import ShardedModel
 
-        self._part = RankPart(cast("ShardableModel", model), self._soundness.note)
-        return ShardedModel(self._part, self._followers, self._note_broken)
+        return ShardedModel(self._attach(model), self._followers, self._note_broken)
 
-    def _is_own(self, failed: ClipFailed) -> bool:
-        """What breaks no group began in this process, outside of the shared part; the rest `RankPart` tells of. A clip
-        that found no group has not begun, and there may be one by now.
+    def _has_originated_here(self, failed: ClipFailed) -> bool:
+        """Return True if the failure originated in this process, outside of the sharded denoise.
+
+        `RankPart` reports failures inside the sharded denoise. A clip that found no process group
+        did not begin; there may be a process group again by now.
         """
-        return self._loaded.is_joined and failed.group_error is not GroupBrokenError
+        return self._part.is_joined and failed.group_error is not GroupBrokenError
 
     def _note_broken(self, error: Exception) -> None:
         self._broken_by = classify(error)[0]
-
-    @property
-    def _loaded(self) -> "RankPart":
-        if self._part is None:
-            raise RuntimeError("the leader has no model; call load first")
-        return self._part
-
-
-class Soundness:
-    """Whether a process may be used again after what happened in it."""
-
-    def __init__(self) -> None:
-        self.is_sound = True
-
-    def note(self, error: Exception) -> None:
-        """An error began here: its memory or its device may fail with every other clip. Of latents that were not the
-        others' the same holds, and the class.
-        """
-        if classify(error)[0] in UNSOUND:
-            self.is_sound = False
-
-
-def wait_for(future: Future[T], wait_s: float) -> T:
-    try:
-        return future.result(wait_s)
-    except FutureTimeoutError as error:
-        raise RankSilentError(
-            f"the device's thread does not come out of what it is at within {wait_s:g} s"
-        ) from error

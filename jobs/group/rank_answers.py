@@ -1,77 +1,56 @@
-"""How the ranks of a group are asked, all at once, and how long their answers are waited for. Knows nothing of Ray.
+"""Waiting for the answers of several ranks at once, within one deadline.
 
-Decides nothing about what is asked; `rank_actors` says how a question travels.
+Decides when the wait ends and which of several failures is the cause. Knows nothing of Ray.
 """
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from typing import Any, Protocol, TypeVar
+from concurrent.futures import FIRST_EXCEPTION, wait
+from typing import TypeVar
 
+from jobs.group.rank_processes import Answer
 from pipelines.errors import GroupError, RankLostError, RankPreemptedError, RankSilentError
 
+T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
-CAUSE_WAIT_S = 1.0  # for the cause, where a rank that sees it from the other end of a connection has answered earlier
-
-
-class Answer(Protocol):
-    """What a rank will answer."""
-
-    @property
-    def future(self) -> Future[Any]:
-        """Done once there is an answer, or can be none."""
-        ...
-
-    def get(self, wait_s: float | None) -> Any:
-        """Waits for it; None for as long as the rank's process lives.
-
-        Raises:
-            RankSilentError: there is none in time.
-            RankLostError: the process is gone; RankPreemptedError: since its machine was taken away.
-            Exception: what the rank raised.
-        """
-        ...
-
-
-class RankProcess(Protocol):
-    """A process with one rank in it."""
-
-    def ask(self, method: str, *arguments: Any) -> Answer:
-        """Has the rank do something, and does not wait for it."""
-        ...
-
-    def name_for_leader(self) -> Any:
-        """What the leader reaches this rank by."""
-        ...
-
-    def kill(self) -> None: ...
+# A rank that only sees the other end of a broken connection may answer before the rank that broke.
+CAUSE_WAIT_S = 1.0
 
 
 def collect(
-    answers: Sequence[Answer], wait_s: float, failing: type[E]
-) -> tuple[dict[int, Any], dict[int, E]]:
-    """Waits for all, in `wait_s` together: the answers, and why there is none, by their places.
+    answers: Sequence[Answer[T]], wait_s: float, failing: type[E]
+) -> tuple[dict[int, T], dict[int, E]]:
+    """Wait for all answers and return those that came, and the errors of the others.
 
     Args:
-        failing: what is said in the place of one answer; anything else is raised.
+        answers: one for each question.
+        wait_s: seconds for all of them together.
+        failing: the class of errors that are returned; any other error is raised.
+
+    Returns:
+        The answers and the errors, each by its index in `answers`.
     """
     until = time.monotonic() + wait_s
-    found: dict[int, Any] = {}
+    found: dict[int, T] = {}
     failures: dict[int, E] = {}
-    for place, answer in enumerate(answers):
+    for index, answer in enumerate(answers):
         try:
-            found[place] = answer.get(max(0.0, until - time.monotonic()))
+            found[index] = answer.get(max(0.0, until - time.monotonic()))
         except failing as error:
-            failures[place] = error
+            failures[index] = error
     return found, failures
 
 
-def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
-    """Waits for all, in `wait_s` together, or until one of them has failed: the others may wait for that rank.
+def get_all(answers: Sequence[Answer[T]], wait_s: float) -> list[T]:
+    """Return all answers; stop waiting once one fails, since the other ranks may wait for that one.
+
+    Args:
+        answers: one for each question.
+        wait_s: seconds for all of them together.
 
     Raises:
-        GroupError: why answers are missing.
-        Exception: what a rank raised.
+        GroupError: the cause, if answers are missing.
+        Exception: a rank raised it.
     """
     futures = [answer.future for answer in answers]
     done, missing = wait(futures, wait_s, FIRST_EXCEPTION)
@@ -85,12 +64,13 @@ def get_all(answers: Sequence[Answer], wait_s: float) -> list[Any]:
         raise RankSilentError(
             f"{len(missing)} of {len(answers)} ranks gave no answer within {wait_s:g} s"
         )
-    return [found[place] for place in range(len(answers))]
+    return [found[index] for index in range(len(answers))]
 
 
 def cause_among(failures: Mapping[int, GroupError]) -> GroupError:
-    """Why answers are missing: a rank whose machine was taken away, before one that is gone, before all that only wait
-    for these.
+    """Return the error from which the others follow.
+
+    A preempted rank comes before one that is gone, and that before ranks that wait for these.
     """
     order = (RankPreemptedError, RankLostError)
     return min(failures.values(), key=lambda error: [not isinstance(error, kind) for kind in order])

@@ -9,12 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
-from ray.exceptions import RayTaskError
 
 from infra.local.ray_cluster import LocalRay
 from jobs.cluster.connection import cluster_machines, cluster_nodes
-from jobs.cluster.dispatcher import Dispatcher, not_loaded
-from jobs.cluster.launcher import SingleWorkers
+from jobs.cluster.dispatcher import Dispatcher
+from jobs.cluster.launcher import ActorLauncher
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
 from jobs.records.commit import committed_ids, read_record
@@ -23,7 +22,6 @@ from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 from jobs.worker.setup import WorkerSetup
-from pipelines.errors import RankLostError, RankPreemptedError
 from tests.builders.specs import setup_for, spec
 from tests.fakes.model import FakeLoader, fail_to_load
 
@@ -156,7 +154,8 @@ def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(
 
 def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: Path) -> None:
     with pytest.raises(
-        NoWorkersError, match="no worker could be started: could not load fake: the weights are broken"
+        NoWorkersError,
+        match="no worker could be started: could not load fake: the weights are broken",
     ):
         dispatch(replace(setup_for(tmp_path), loader=FakeLoader(fail_to_load)), [spec("sunrise")])
 
@@ -284,7 +283,9 @@ def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
     assert len(notes.done) == 6
     assert not notes.failed
     assert not notes.lost
-    assert [message.split(": ")[1] for message in notes.replaced] == ["its process received SIGTERM"]
+    assert [message.split(": ")[1] for message in notes.replaced] == [
+        "its process received SIGTERM"
+    ]
 
 
 def test_a_worker_is_replaced_after_its_share_of_clips(
@@ -322,31 +323,21 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
     assert not notes.failed
 
 
-def test_a_worker_is_kept_off_a_node(ray_driver: LocalRay, tmp_path: Path) -> None:
-    placing = SingleWorkers(setup_for(tmp_path), CONFIG, 0)
+def test_a_worker_does_not_run_on_a_node_to_avoid(ray_driver: LocalRay, tmp_path: Path) -> None:
+    launcher = ActorLauncher(setup_for(tmp_path), CONFIG, 0)
     (node,) = cluster_nodes()
-    kept_off, other = (
-        placing.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56)
+    waiting, other = (
+        launcher.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56)
     )
     ray.get(other.load, timeout=120)
-    ready, _ = ray.wait([kept_off.load], timeout=3)
+    ready, _ = ray.wait([waiting.load], timeout=3)
     assert not ready
-    for placed in (kept_off, other):
-        placing.stop(placed, may_return=False)
+    for handle in (waiting, other):
+        launcher.stop(handle, may_return=False)
 
 
-def test_the_cluster_says_what_it_has(ray_driver: LocalRay) -> None:
+def test_the_connection_returns_the_clusters_resources_and_nodes(ray_driver: LocalRay) -> None:
     (machine,) = cluster_machines()
     assert machine["CPU"] == 2
     (node,) = cluster_nodes()
     assert node["node_id"]
-
-
-@pytest.mark.parametrize(
-    ("cause", "is_charged"), [(RankLostError("gone"), True), (RankPreemptedError("taken"), False)]
-)
-def test_a_group_that_lost_a_rank_to_a_preemption_while_it_loaded_does_not_count_towards_the_end_of_the_run(
-    cause: Exception, is_charged: bool
-) -> None:
-    failed = not_loaded(1, "wan", RayTaskError("load", "", cause))
-    assert (failed.is_charged, failed.is_final) == (is_charged, False)

@@ -1,4 +1,4 @@
-"""What a leader makes of its own failures, with the ranks of its group left out: a group of one, in this process."""
+"""A leader's state after its own failures, as a group of one in this process."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from jobs.group.rank import Leader, Soundness
+from jobs.group.rank import Leader
+from jobs.group.rank_state import Detached, DeviceHealth, Joined, Loading, Unusable
 from jobs.types import ClipFailed
 from pipelines.context_parallel.process_group import RendezvousPoint
 from pipelines.errors import GroupBrokenError, RanksDisagreeError, RankSilentError
@@ -25,7 +26,7 @@ CLIP = spec("sunrise")
 
 
 class BadDecoder(FakeRankModel):
-    """Its decoder fails as a device does, or as code."""
+    """A model whose decoder fails as a device does, or with seed 0 as code does."""
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
         raise RuntimeError(
@@ -33,7 +34,7 @@ class BadDecoder(FakeRankModel):
         )
 
 
-class Nobody:
+class NoFollowers:
     """The other ranks of a group of one."""
 
     def begin(
@@ -47,7 +48,9 @@ class Nobody:
 
 @pytest.fixture
 def leader(tmp_path: Path) -> Iterator[Leader]:
-    leader = Leader(replace(setup_for(tmp_path), loader=FakeLoader(BadDecoder)), "node-1", Nobody())
+    leader = Leader(
+        replace(setup_for(tmp_path), loader=FakeLoader(BadDecoder)), "node-1", NoFollowers()
+    )
     leader.load()
     point = RendezvousPoint("127.0.0.1")
     leader.join(point.rendezvous(1, 0, ONE_DEVICE, WAIT_S))
@@ -55,22 +58,32 @@ def leader(tmp_path: Path) -> Iterator[Leader]:
     leader.leave(WAIT_S)
 
 
-def test_a_leader_whose_device_fails_outside_of_the_shared_part_is_not_used_again(
+def test_a_leader_reports_whether_it_has_a_model_and_a_process_group(
+    leader: Leader, tmp_path: Path
+) -> None:
+    assert leader.state() == Joined()
+    leader.leave(WAIT_S)
+    assert leader.state() == Detached()
+    assert Leader(setup_for(tmp_path), "node-1", NoFollowers()).state() == Loading()
+
+
+def test_a_leader_whose_device_fails_outside_of_the_sharded_denoise_must_be_replaced(
     leader: Leader,
 ) -> None:
     outcome = leader.render(spec("sunrise", 1), 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
-    assert (outcome.failure_class, leader.broken_by()) == ("worker", None)
-    assert not leader.is_sound()
+    assert outcome.failure_class == "worker"
+    assert leader._part.is_joined  # the process group is not broken
+    assert leader.state() == Unusable("worker")
 
 
-def test_a_rank_whose_latents_were_not_the_others_is_not_used_again() -> None:
-    soundness = Soundness()
-    soundness.note(RanksDisagreeError("rank 1"))
-    assert not soundness.is_sound
+def test_a_rank_whose_latents_differ_from_the_others_must_be_replaced() -> None:
+    health = DeviceHealth()
+    health.note(RanksDisagreeError("rank 1"))
+    assert health.failed_by == "worker"
 
 
-def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
+def test_a_leader_does_not_finish_while_it_renders(leader: Leader) -> None:
     has_begun, may_end = Event(), Event()
 
     def hold() -> None:
@@ -84,9 +97,9 @@ def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
         while not (leader.heartbeat().clips or outcome.done()):
             may_end.wait(0.01)
         try:
-            with pytest.raises(RankSilentError, match="1 clips are still"):
+            with pytest.raises(RankSilentError, match="still has 1 clips in flight"):
                 leader.finish(0.0)
-            with pytest.raises(RankSilentError, match="does not come out"):
+            with pytest.raises(RankSilentError, match="still busy"):
                 leader.leave(0.0)
         finally:
             may_end.set()
@@ -94,15 +107,15 @@ def test_a_leader_has_not_finished_while_it_renders(leader: Leader) -> None:
     leader.finish(0.0)
 
 
-def test_a_leader_that_fails_a_clip_by_an_unknown_error_is_used_again(leader: Leader) -> None:
+def test_a_leader_that_fails_a_clip_with_an_unknown_error_stays_usable(leader: Leader) -> None:
     outcome = leader.render(CLIP, 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
     assert outcome.failure_class == "code"
-    assert leader.is_sound()
+    assert leader.state() == Joined()
 
 
-class FormedAnewMeanwhile:
-    """A spool that is asked while another clip of the leader has the group formed anew."""
+class JoinsMeanwhile:
+    """A spool whose caller finds the leader in the next generation, as after another clip."""
 
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
@@ -119,13 +132,13 @@ class FormedAnewMeanwhile:
         return False
 
 
-def test_a_leader_that_had_no_group_for_a_clip_is_used_again_also_when_it_has_one_by_then(
+def test_a_leader_that_had_no_process_group_for_a_clip_stays_usable_once_it_has_one(
     leader: Leader,
 ) -> None:
-    spool: Any = FormedAnewMeanwhile(leader)
+    spool: Any = JoinsMeanwhile(leader)
     leader._worker._spool = spool
     leader.leave(WAIT_S)
     outcome = leader.render(CLIP, 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
-    assert (outcome.group_error, leader.broken_by()) == (GroupBrokenError, None)
-    assert leader.is_sound()
+    assert outcome.group_error is GroupBrokenError
+    assert leader.state() == Joined()
