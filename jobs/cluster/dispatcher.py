@@ -211,9 +211,9 @@ class Dispatcher:
         return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
 
     def _answered(self, worker: ev.WorkerId, state: RunningWorker, reference: Any) -> ev.Event:
-        """Return the event of a heartbeat or of a clip's outcome."""
+        """Return the event of a `heartbeat` call or of a `render` call that has an answer."""
         try:
-            answer: WorkerHeartbeat | ClipOutcome | LostRank = ray.get(reference)
+            answer: Any = ray.get(reference)
         # The process died, or broke: a clip's own failure comes back as a value.
         except ray.exceptions.RayError as error:
             self._workers[worker] = GoneWorker(state.handle, state.label)
@@ -222,6 +222,11 @@ class Dispatcher:
             state.heartbeat = None
         else:
             state.clips.remove(reference)
+        return self._event_of(worker, answer)
+
+    def _event_of(
+        self, worker: ev.WorkerId, answer: WorkerHeartbeat | ClipOutcome | LostRank
+    ) -> ev.Event:
         match answer:
             case LostRank(message, is_rank_preempted):
                 return ev.WorkerLost(worker, redact(message), is_preempted=is_rank_preempted)

@@ -172,7 +172,7 @@ def test_an_unknown_error_on_a_follower_is_told_with_its_traceback(
     assert failed.error_type == "FakeError"
     assert isinstance(decision, Quarantine)
     assert "on rank 1: " in failed.traceback
-    assert "tests/fakes/family.py" in failed.traceback
+    assert "tests/fakes/model.py" in failed.traceback
 
 
 def test_memory_that_is_full_on_a_follower_is_the_groups(faulty_run: FaultyRun) -> None:
