@@ -118,8 +118,8 @@ class Dispatcher:
         while waiting:
             command = waiting.popleft()
             match command:
-                case ev.StartWorker(worker, avoid):
-                    self._workers[worker] = LoadingWorker(self._launcher.start(avoid))
+                case ev.StartWorker(worker, cordoned):
+                    self._workers[worker] = LoadingWorker(self._launcher.start(cordoned))
                 case ev.StopWorker(worker, message, is_lost, may_return):
                     self._stop_worker(worker, message, is_lost=is_lost, may_return=may_return)
                 case ev.TakeClip():

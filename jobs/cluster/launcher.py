@@ -40,8 +40,8 @@ class WorkerHandle:
 class Launcher(Protocol):
     """Starts and stops the workers of one pool."""
 
-    def start(self, avoid: frozenset[str]) -> WorkerHandle:
-        """Ask the cluster for a worker on none of the nodes to `avoid`."""
+    def start(self, cordoned: frozenset[str]) -> WorkerHandle:
+        """Ask the cluster for a worker on none of the `cordoned` nodes."""
         ...
 
     def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
@@ -73,12 +73,12 @@ class ActorLauncher:
         self._workers = config.workers
         self._num_gpus = num_gpus
 
-    def start(self, avoid: frozenset[str]) -> WorkerHandle:
+    def start(self, cordoned: frozenset[str]) -> WorkerHandle:
         actor = REMOTE_RENDER_ACTOR.options(
             num_cpus=self._workers.num_cpus,
             num_gpus=self._num_gpus,
             max_concurrency=self._workers.spool_clips + 1,
-            label_selector=selector_without(avoid),
+            label_selector=selector_without(cordoned),
         ).remote(self._setup)
         return WorkerHandle(actor, actor.load.remote())
 
@@ -102,10 +102,10 @@ class GroupLauncher:
         self._num_gpus = num_gpus
         self._kept: list[WorkerHandle] = []
 
-    def start(self, avoid: frozenset[str]) -> WorkerHandle:
+    def start(self, cordoned: frozenset[str]) -> WorkerHandle:
         while self._kept:
             kept = self._kept.pop()
-            if not kept.nodes & avoid and has_answered_ping(kept.actor):
+            if not kept.nodes & cordoned and has_answered_ping(kept.actor):
                 kept.load = kept.actor.rebuild.remote()
                 return kept
             release(kept)
@@ -116,7 +116,7 @@ class GroupLauncher:
         placement = placement_group(
             [bundle] * parallel.degree,
             strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
-            bundle_label_selector=[selector_without(avoid) or {}] * parallel.degree,
+            bundle_label_selector=[selector_without(cordoned) or {}] * parallel.degree,
         )
         actor = REMOTE_GROUP_ACTOR.options(
             num_cpus=0,
