@@ -1,4 +1,4 @@
-"""What a profile and `key=value` may say, whatever a stranger writes into them."""
+"""Profiles and `key=value` overrides of the run configuration, good and malformed."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from jobs.config import load_config
 from jobs.errors import ConfigError
 
 
-def test_the_later_wins(tmp_path: Path) -> None:
+def test_an_override_wins_over_a_profile(tmp_path: Path) -> None:
     profile = tmp_path / "night.yaml"
     profile.write_text("workers: {count: 3, num_cpus: 2}\n")
     config = load_config(profile, ["workers.count=5"])
