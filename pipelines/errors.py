@@ -1,10 +1,10 @@
-"""What a model or a request can do wrong, as seen by pipelines/. Loads without torch."""
+"""Errors of models, requests and groups of ranks. Loads without torch."""
 
 from typing import Self
 
 
 class PipelineError(Exception):
-    """Base of everything that pipelines/ raises on purpose. A retry cannot help."""
+    """Base class of all errors that pipelines/ raises on purpose. A retry cannot help."""
 
 
 class ModelConfigError(PipelineError):
@@ -12,15 +12,15 @@ class ModelConfigError(PipelineError):
 
 
 class ModelNotFoundError(PipelineError):
-    """The model's weights are not where its YAML says."""
+    """The model's weights are missing where its YAML places them."""
 
 
 class ModelFolderError(PipelineError):
-    """The model's folder is there but broken or unsafe."""
+    """The model's folder exists but is broken or unsafe."""
 
 
 class FrameCheckError(PipelineError):
-    """What the model made is no picture."""
+    """The model's latents or frames fail the frame checks."""
 
 
 class RequestError(PipelineError, ValueError):
@@ -43,11 +43,11 @@ class RequestError(PipelineError, ValueError):
 
 
 class GroupError(PipelineError):
-    """Something is wrong with the ranks of a group, which a group made anew may be free of; not with the clip."""
+    """The ranks of a group failed, not the clip. It may work once it is formed again."""
 
 
 class RankLostError(GroupError):
-    """The process of a rank is gone, or nobody can reach it."""
+    """A rank's process ended, or is unreachable."""
 
 
 class RankPreemptedError(RankLostError):
@@ -55,16 +55,16 @@ class RankPreemptedError(RankLostError):
 
 
 class RankSilentError(GroupError):
-    """A rank is there and does not answer in time."""
+    """A rank runs but did not answer in time."""
 
 
 class RanksDisagreeError(GroupError):
-    """The ranks of a group have come to different latents, so that none of them can be believed."""
+    """The ranks of a group came to different latents, so none of them can be trusted."""
 
 
 class GroupBrokenError(GroupError):
-    """The ranks have no process group, since an earlier clip broke it; this one was not begun."""
+    """The ranks have no process group, since an earlier clip broke it. This clip did not begin."""
 
 
 class ShardingError(PipelineError):
-    """The model cannot be shared out among the ranks of this process group as asked."""
+    """The model cannot be sharded over the ranks of this process group as requested."""

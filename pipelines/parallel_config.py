@@ -1,23 +1,24 @@
-"""On how many devices one clip is rendered, and how its tokens are shared out. Loads without torch.
+"""The number of devices that render one clip, and the kind of context parallelism. Needs no torch.
 
-Decides the values alone; whether a model and a size can be cut so is decided in `fitness`.
+Checks the values alone; `divisibility` checks them against a model and a size.
 """
 
 from dataclasses import dataclass
 
 from pipelines.errors import ModelConfigError
 
-MAX_RANKS = 10**19  # more than any clip has tokens; what is larger still has no place in a message
+MAX_RANKS = 10**19  # sanity bound; keeps error messages short
 
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the ranks of a group share one clip. Decides no pixel but for rounding, and so no clip's id.
+    """The context parallelism of one clip. It changes pixels by rounding alone, so no clip's id.
 
     Args:
-        ulysses: ranks that exchange attention heads for tokens before and after each self-attention.
-        ring: ranks that keep their tokens and pass keys and values around; with `ulysses` the product of both.
-        across_hosts: ranks may lie on several machines; else all of a group are on one.
+        ulysses: ranks that exchange attention heads for tokens before and after self-attention.
+        ring: ranks that keep their tokens and pass keys and values around. With `ulysses`, the
+            group has the product of both.
+        across_hosts: True if the ranks may be on several machines, False to keep them on one.
     """
 
     ulysses: int = 1
@@ -40,7 +41,7 @@ class ParallelConfig:
 
     @property
     def degree(self) -> int:
-        """Ranks, and so devices, of one group."""
+        """The number of ranks, and so of devices, in one group."""
         return self.ulysses * self.ring
 
     def __str__(self) -> str:
@@ -53,9 +54,8 @@ class ParallelConfig:
 
 
 def _shown(number: int) -> str:
-    return (
-        str(number) if abs(number) < 10**9 else f"a number of {number.bit_length()} bits"
-    )  # str() of a huge one raises
+    # str() raises ValueError for a number of more than 4300 digits.
+    return str(number) if abs(number) < 10**9 else f"a number of {number.bit_length()} bits"
 
 
 ONE_DEVICE = ParallelConfig()

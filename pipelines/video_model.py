@@ -53,7 +53,7 @@ class DeviceMonitor(Protocol):
 
 
 class VideoModel(Protocol):
-    """A loaded model. Each of a clip's three stages is a call of its own, so that it can be timed."""
+    """A loaded model. Each stage of a clip is a call of its own, so that it is timed alone."""
 
     @property
     def device(self) -> DeviceMonitor:

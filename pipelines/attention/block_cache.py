@@ -1,8 +1,9 @@
-"""Diffusers' first block cache on a transformer: steps in which the first block changes little skip the other blocks.
+"""Diffusers' first block cache: a step whose first block changes little skips the other blocks.
 
-Decides for whom that decision holds. Diffusers' hook looks at the tokens that it sees, which under sequence parallelism
-are one rank's: ranks would decide differently, and those that compute would wait for ever for those that do not. Here
-the ranks decide together, by the whole sequence. Where there is one device the decision is diffusers' own.
+Diffusers' hook decides by the tokens that it sees. With context parallelism these are the tokens of
+one rank: ranks would decide differently, and a rank that computes would wait forever for one that
+skips. Here the ranks decide together, by the whole sequence. On one device the decision is
+diffusers' own.
 """
 
 from typing import Any
@@ -17,11 +18,12 @@ from pipelines.errors import ModelConfigError
 
 
 def enable_block_cache(transformer: Any, threshold: float) -> None:
-    """Puts the cache on. Before sequence parallelism: the other order crashes in diffusers.
+    """Put the cache on. Call it before context parallelism: the other order crashes in diffusers.
 
     Args:
-        transformer: diffusers' Wan or LTX.
-        threshold: relative change of the first block's residual up to which the rest of the step is skipped.
+        transformer: diffusers' Wan or LTX transformer.
+        threshold: relative change of the first block's residual, between 0 and 1, up to which the
+            rest of the step is skipped.
 
     Raises:
         ModelConfigError: the transformer has a single block, so there is nothing to skip.
@@ -40,7 +42,7 @@ def enable_block_cache(transformer: Any, threshold: float) -> None:
 
 
 def repeated_blocks(transformer: Any) -> list[torch.nn.Module]:
-    """The transformer's blocks in their order, by the class that diffusers names for regional compilation."""
+    """Return the transformer's blocks in order, by the class that diffusers compiles by region."""
     return [
         module
         for module in transformer.modules()
@@ -49,7 +51,7 @@ def repeated_blocks(transformer: Any) -> list[torch.nn.Module]:
 
 
 class _CommonDecision(FBCHeadBlockHook):
-    """The first block's hook, whose decision is that of all ranks that share the sequence."""
+    """The first block's hook, with one decision for all ranks that share the sequence."""
 
     def __init__(self, stock: FBCHeadBlockHook, transformer: Any) -> None:
         super().__init__(stock.state_manager, stock.threshold)
@@ -57,22 +59,24 @@ class _CommonDecision(FBCHeadBlockHook):
 
     @torch.compiler.disable
     def _should_compute_remaining_blocks(self, hidden_states_residual: torch.Tensor) -> bool:
-        if self._transformer._parallel_config is None:  # asked each time: groups come and go
-            stock: Any = super()  # its types are lost in torch.compiler.disable
+        if self._transformer._parallel_config is None:  # may change between clips
+            stock: Any = super()  # torch.compiler.disable loses its types
             return stock._should_compute_remaining_blocks(hidden_states_residual)
         previous = self.state_manager.get_state().head_block_residual
-        if previous is None:  # on all ranks alike: they began the same clip
+        if previous is None:  # the same on all ranks, which began the same clip
             return True
         change, size = _whole_means(hidden_states_residual - previous, previous)
-        return (
-            change / size
-        ).item() > self.threshold  # not a number is no change, as for diffusers
+        return (change / size).item() > self.threshold  # NaN skips the blocks, as in diffusers
 
 
 def _whole_means(one: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean magnitudes of two tensors, of which each rank of the default group has a part.
+    """Return the mean magnitudes of two tensors that are spread over the ranks.
 
-    Summed up in float32 and given in the tensors' own dtype, as `mean` does it.
+    The sums are in float32, the results in the tensors' own dtype, as for `mean`.
+
+    Args:
+        one: this rank's part of a tensor.
+        other: this rank's part of another tensor of the same shape.
     """
     count = torch.tensor(float(one.numel()), device=one.device)
     sums = torch.stack([*(part.abs().sum(dtype=torch.float32) for part in (one, other)), count])

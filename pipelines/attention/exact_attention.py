@@ -1,8 +1,8 @@
-"""Attention by torch's plain formula instead of a fused kernel: slower, and what is left when a kernel gives NaN.
+"""Exact attention: torch's plain formula in place of a fused kernel, the fallback after NaN.
 
-Decides how the exact attention fits into memory. The plain formula writes all scores down, which for 81 frames of
-832x480 (32,760 tokens, 12 heads) would be 51 GB; rows of queries do not depend on each other, so they are computed
-some at a time, and the result is the same.
+It is slower. The plain formula stores all scores, which would be 51 GB for 81 frames of 832x480
+(32,760 tokens, 12 heads). The rows of queries do not depend on each other, so they are computed
+some at a time, with the same result.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -16,24 +16,27 @@ from torch.overrides import TorchFunctionMode
 
 from pipelines.attention.ring_attention import attention_with_lse, plain_attention_with_lse
 
-MAX_SCORES_BYTES = 2**28  # of one slice; softmax doubles it
-_SCORE_BYTES = 4  # torch computes them in float32, also of half precision
+MAX_SCORES_BYTES = 2**28  # for the scores of one slice; softmax doubles it
+_SCORE_BYTES = 4  # torch computes scores in float32, also for half precision
 _NAMES = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 
 
 @contextmanager
 def exact_attention(max_scores_bytes: int = MAX_SCORES_BYTES) -> Generator[None]:
-    """Within it every scaled dot-product attention of this thread is exact, and those of a ring too.
+    """Make every scaled dot-product attention of this thread exact, also the attention of a ring.
 
-    What is on another attention backend of diffusers than its native one does not come through torch's function and
-    stays as it is; nagfarm sets none.
+    It acts on torch's own function. Diffusers' attention backends other than its native one do not
+    call that function and stay as they are; nagfarm sets none.
+
+    Args:
+        max_scores_bytes: bytes for the scores of one slice of queries.
     """
     with sdpa_kernel(SDPBackend.MATH), _QuerySlices(max_scores_bytes):
         yield
 
 
 class _QuerySlices(TorchFunctionMode):
-    """Cuts each attention's queries into slices whose scores fit."""
+    """Cuts the queries of each attention into slices whose scores fit into memory."""
 
     def __init__(self, max_scores_bytes: int) -> None:
         super().__init__()
@@ -55,9 +58,8 @@ class _QuerySlices(TorchFunctionMode):
     def _attend(self, call: dict[str, Any]) -> torch.Tensor:
         query, key, mask = call.pop("query"), call["key"], call.pop("attn_mask", None)
         slices = self._slices(query, key)
-        if len(slices) <= 1 or call.get(
-            "is_causal"
-        ):  # a causal slice would have to know where it stands
+        # A causal slice would have to know its position in the sequence.
+        if len(slices) <= 1 or call.get("is_causal"):
             return scaled_dot_product_attention(query, attn_mask=mask, **call)
         parts = [
             scaled_dot_product_attention(
@@ -85,6 +87,5 @@ class _QuerySlices(TorchFunctionMode):
 
 
 def _mask_rows(mask: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
-    return (
-        mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]
-    )  # one row is for all queries
+    # A mask with one row is for all queries.
+    return mask if mask is None or mask.shape[-2] == 1 else mask[..., rows, :]

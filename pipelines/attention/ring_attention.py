@@ -1,8 +1,8 @@
-"""Attention that also returns the log-sum-exp of its scores, as a ring needs it, for diffusers' native backend.
+"""Attention that also returns the log-sum-exp of its scores, which ring attention needs.
 
-Diffusers' native backend has no log-sum-exp and so no ring. Decides which of torch's kernels computes it: the fused one
-of the CPU, on CUDA the fused one for half precision (not run on a GPU so far), and the plain formula for all else and
-within `exact_attention`.
+Diffusers' native backend has no log-sum-exp and so no ring. This module chooses among torch's
+kernels: the fused one of the CPU, the fused one of CUDA for half precision (not run on a GPU so
+far), and the plain formula for all else and within `exact_attention`.
 
 Shapes: B batch, L queries, T keys, H heads, K channels a head.
 """
@@ -21,7 +21,7 @@ _HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def _make_backend_name(name: str) -> AttentionBackendName:
-    """A name beside those that diffusers knows: it looks backends up by an enum that cannot be extended."""
+    """Make a backend name beside those of diffusers, whose enum cannot be extended."""
     member = str.__new__(AttentionBackendName, name)
     member._name_ = name.upper()
     member._value_ = name
@@ -37,10 +37,13 @@ def attention_with_lse(
     value_BHTK: torch.Tensor,
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention, (B, H, L, K), and the log-sum-exp of its scores, (B, H, L) float32."""
-    if (
-        _is_torch_function_mode_enabled()
-    ):  # so that `exact_attention` takes it over, as it does torch's own function
+    """Compute attention and the log-sum-exp of its scores.
+
+    Returns:
+        The attention (B, H, L, K) and the log-sum-exp (B, H, L), float32.
+    """
+    # Lets `exact_attention` take over this function like torch's own.
+    if _is_torch_function_mode_enabled():
         return handle_torch_function(
             attention_with_lse, (query_BHLK,), query_BHLK, key_BHTK, value_BHTK, scale
         )
@@ -62,7 +65,7 @@ def plain_attention_with_lse(
     value_BHTK: torch.Tensor,
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by the formula, in float32."""
+    """Compute `attention_with_lse` by the plain formula, in float32."""
     factor = query_BHLK.shape[-1] ** -0.5 if scale is None else scale
     scores_BHLT = (query_BHLK.float() * factor) @ key_BHTK.float().transpose(-1, -2)
     lse_BHL = scores_BHLT.logsumexp(-1)
@@ -78,7 +81,10 @@ def _forward(
     *args: Any,
     **_kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What diffusers' ring calls for each part of the keys; all of it is (B, L, H, K), the log-sum-exp (B, L, H)."""
+    """Compute the attention to one part of the keys. Diffusers' ring calls it for each part.
+
+    Tensors are (B, L, H, K), the log-sum-exp is (B, L, H).
+    """
     mask, dropout_p, is_causal, scale = args[:4]
     assert mask is None
     assert not dropout_p
@@ -90,7 +96,7 @@ def _forward(
 
 
 def _no_backward(*_args: Any, **_kwargs: Any) -> Any:
-    raise NotImplementedError("a ring renders; it does not train")
+    raise NotImplementedError("ring attention has no backward pass: it renders and does not train")
 
 
 @_AttentionBackendRegistry.register(RING_BACKEND, supports_context_parallel=False)
@@ -101,7 +107,7 @@ def _ring_attention(
     scale: float | None = None,
     _parallel_config: Any = None,
 ) -> torch.Tensor:
-    """For self-attention alone, which has no mask in Wan and LTX."""
+    """Compute self-attention, which has no mask in Wan and LTX, over a ring."""
     output = _templated_context_parallel_attention(
         query,
         key,

@@ -1,7 +1,8 @@
-"""By which of its interfaces a rank is reached from other machines.
+"""The network interface over which other machines reach a rank.
 
-Left to itself gloo listens where the machine's own name points to, which on many machines is a loopback address: ranks
-on several of them then never find each other (measured, torch 2.13). NCCL looks for an interface by itself.
+By default gloo listens on the address of the machine's own name. On many machines this is a
+loopback address, and ranks on several of them then never find each other (measured, torch 2.13).
+NCCL looks for an interface by itself.
 """
 
 import fcntl
@@ -9,17 +10,15 @@ import os
 import socket
 import struct
 
-GLOO_VARIABLE = (
-    "GLOO_SOCKET_IFNAME"  # torch takes the name of an interface from here, and from nowhere else
-)
+GLOO_VARIABLE = "GLOO_SOCKET_IFNAME"  # the only way to name gloo's interface to torch
 SIOCGIFADDR = 0x8915  # Linux: an interface's address
-NAME_BYTES = 16  # of an interface's name in that call, its last zero included
+NAME_BYTES = 16  # length of an interface's name in that call, with its last zero
 
 
 def listen_towards(host: str, port: int) -> None:
-    """Has gloo listen, from the next process group on, on the interface that leads to a place where ranks meet.
+    """Make gloo listen on the interface that leads to the rendezvous, from the next group on.
 
-    What somebody has set by hand stands.
+    A value that was set by hand is kept.
     """
     name = interface_towards(host, port)
     if name is not None:
@@ -27,13 +26,15 @@ def listen_towards(host: str, port: int) -> None:
 
 
 def interface_towards(host: str, port: int) -> str | None:
-    """None where the interface is not known by this address, or the address is not of IPv4."""
+    """Return the name of the interface that leads to a host.
+
+    Returns:
+        None if the host has no IPv4 address or no route, or no interface has the route's address.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
         try:
-            unsent.connect(
-                (host, port)
-            )  # of a datagram's socket: it chooses a way, and sends nothing
-        except OSError:  # no such name, or no way there; to join will say so
+            unsent.connect((host, port))  # a datagram socket: it picks a route and sends nothing
+        except OSError:  # unknown name or no route; joining will report it
             return None
         address: str = unsent.getsockname()[0]
         names = [name for _, name in socket.if_nameindex()]
@@ -41,7 +42,7 @@ def interface_towards(host: str, port: int) -> str | None:
 
 
 def address_of(interface: str, any_socket: socket.socket) -> str | None:
-    """IPv4; None of an interface that has none."""
+    """Return the IPv4 address of an interface, or None if it has none."""
     asked = struct.pack(f"{NAME_BYTES}s16x", interface.encode())
     try:
         answer = fcntl.ioctl(any_socket.fileno(), SIOCGIFADDR, asked)

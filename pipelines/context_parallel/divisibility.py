@@ -1,8 +1,8 @@
-"""Whether a group of devices can share a clip of a model, and what is nearest to it that can. Loads without torch.
+"""Divisibility: a clip's tokens and a model's heads over the ranks of a group, and near groups.
 
-Each rank takes as many video tokens as every other, and with ulysses as many attention heads. diffusers has ways
-around either (`ulysses_anything`), which cost gathers, do not compile and fail on gloo: they are not used. Whether a
-cluster has so many devices is not known here.
+All ranks take equally many video tokens, and with ulysses equally many attention heads. diffusers
+has ways around both rules (`ulysses_anything`), which cost gathers, do not compile and fail on
+gloo: they are not used. The number of devices of a cluster is not known here. Loads without torch.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,20 +18,24 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import MAX_FRAMES, MAX_SIDE_PX, GenerationRequest, VideoShape
 
 BACKEND_VARIABLE = "DIFFUSERS_ATTN_BACKEND"  # diffusers reads it when it is imported
-MAX_GRID_STEPS = 64  # a size further off is no neighbour
+MAX_GRID_STEPS = 64  # the search for a near size ends here
 
 
 def check_parallel(
     parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape, config: ModelConfig
 ) -> None:
-    """Refuses a group that cannot share a clip. Two divisions where it can, so that a million rows may ask.
+    """Refuse a group over which a clip cannot be sharded evenly.
+
+    A group that fits costs two divisions, so that a million rows can be checked.
 
     Args:
-        shape: of the clip, on the model's grid.
-        config: of the model, for its name and grid.
+        parallel: the group.
+        geometry: the model's tokens and heads.
+        shape: the clip's size, on the model's grid.
+        config: the model, for its name and grid.
 
     Raises:
-        RequestError: with the numbers, and the nearest group and sizes that would do.
+        RequestError: the message has the numbers, and the nearest groups and sizes that fit.
     """
     indivisible = find_indivisible(parallel, geometry, shape)
     if indivisible is None:
@@ -46,14 +50,14 @@ def check_parallel(
         )
     if indivisible == "heads":
         fault = (
-            f"parallel is {parallel}, but the {geometry.num_heads} attention heads of {config.name} cannot be shared "
-            f"by {parallel.ulysses} ranks"
+            f"parallel is {parallel}, but the {geometry.num_heads} attention heads of "
+            f"{config.name} cannot be shared by {parallel.ulysses} ranks"
         )
-        sizes: tuple[VideoShape, ...] = ()  # no size has other heads
+        sizes: tuple[VideoShape, ...] = ()  # the heads do not depend on the size
     else:
         fault = (
-            f"parallel is {parallel}, but the {num_tokens:,} tokens that a clip of {shape} has in {config.name} cannot "
-            f"be shared by {parallel.degree} ranks"
+            f"parallel is {parallel}, but the {num_tokens:,} tokens that a clip of {shape} has in "
+            f"{config.name} cannot be shared by {parallel.degree} ranks"
         )
         sizes = fitting_shapes(parallel, geometry, shape, config.grid)
     degrees = fitting_degrees(parallel, geometry, shape)
@@ -73,7 +77,7 @@ def check_parallel(
 def find_indivisible(
     parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
 ) -> Literal["heads", "tokens"] | None:
-    """What of a clip cannot be shared out evenly; None where all can, or nothing is shared."""
+    """Return the part of a clip that the ranks do not divide evenly, or None if they divide all."""
     if parallel.degree == 1:
         return None
     if geometry.num_heads % parallel.ulysses:
@@ -83,29 +87,30 @@ def find_indivisible(
 
 
 def is_text_biased(family: Literal["wan", "ltx"], request: GenerationRequest) -> bool:
-    """Whether something is added to the logits of a clip's text: LTX's mask, or the bias of Value Sign Flip."""
+    """Return True if the logits of the text get LTX's mask or the bias of Value Sign Flip."""
     return family == "ltx" or isinstance(request.attention_params, VsfParams)
 
 
 def check_backend(
     parallel: ParallelConfig, backend: str | None, *, has_text_bias: bool = False
 ) -> None:
-    """Refuses a group whose attention would be computed by a backend that cannot be shared, or not attend to its text.
+    """Refuse a group whose attention backend cannot be sharded, or would ignore the text.
 
     Args:
-        backend: what `BACKEND_VARIABLE` says in the environment; None where it says nothing.
-        has_text_bias: of the clip that is shared.
+        parallel: the group.
+        backend: the value of `BACKEND_VARIABLE` in the environment; None if it is not set.
+        has_text_bias: True if the clip's text has a mask or a bias.
 
     Raises:
-        RequestError: with the backends that can.
+        RequestError: the message names the backends that fit.
     """
     fit = backends_for(parallel.ring, has_text_bias=has_text_bias)
     if parallel.degree == 1 or backend is None or backend in fit:
         return
-    is_shared = backend in backends_for(parallel.ring)
+    is_shardable = backend in backends_for(parallel.ring)
     fault = (
         "takes no mask on text, as LTX and the method vsf have it"
-        if is_shared
+        if is_shardable
         else "cannot share a clip"
     )
     raise RequestError.of(
@@ -118,10 +123,13 @@ def check_backend(
 def fitting_degrees(
     parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
 ) -> tuple[ParallelConfig, ...]:
-    """Groups that can share the clip and are near to one that cannot, the smallest first; at least one.
+    """Return groups that fit the clip and are near to one that does not, smallest first.
 
-    Where ulysses was asked for, all that go with the same ring; else, or if there are none, the next smaller and the
-    next larger ring; and if there are none of these either, the pair nearest in ranks.
+    If ulysses was requested: all numbers of ulysses ranks that fit the same ring. Else, or if none
+    fits: the next smaller and the next larger ring. If neither fits: the pair nearest in ranks.
+
+    Returns:
+        At least one group.
     """
     heads, tokens = geometry.num_heads, geometry.num_tokens(shape)
     shared = [number for number in divisors(heads) if tokens % number == 0]
@@ -145,7 +153,7 @@ def fitting_degrees(
 def as_many_ranks(
     parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape
 ) -> ParallelConfig | None:
-    """The same number of ranks with another share of ring, the most by ulysses; None where there is no such group."""
+    """Return a group with as many ranks, most of them ulysses, or None if none fits."""
     degree, num_tokens = parallel.degree, geometry.num_tokens(shape)
     shared = [number for number in divisors(geometry.num_heads) if degree % number == 0]
     return _sized(parallel, shared[-1], degree // shared[-1]) if num_tokens % degree == 0 else None
@@ -154,7 +162,7 @@ def as_many_ranks(
 def fitting_shapes(
     parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoShape, grid: ShapeGrid
 ) -> tuple[VideoShape, ...]:
-    """For height, width and num_frames, each changed alone, the nearest size on the grid that the group can share."""
+    """Return the nearest sizes that fit the group: height, width and num_frames changed alone."""
     steps = {"height": grid.height, "width": grid.width, "num_frames": grid.num_frames}
     nearest = (
         next(
@@ -171,27 +179,31 @@ def fitting_shapes(
 
 
 def describe_degrees(choices: tuple[ParallelConfig, ...]) -> str:
-    """Such as "ulysses 1, 2 or 4 with ring 2": `fitting_degrees` are alike in one of the two."""
+    """Return a text such as "ulysses 1, 2 or 4 with ring 2".
+
+    Args:
+        choices: groups from `fitting_degrees`, which have the same ulysses or the same ring.
+    """
     ulysses, rings = {choice.ulysses for choice in choices}, {choice.ring for choice in choices}
     if rings == {1}:
         return f"ulysses {_either(str(choice.ulysses) for choice in choices)}"
     if ulysses == {1}:
         return f"ring {_either(str(choice.ring) for choice in choices)}"
     if len(rings) == 1:
-        return f"ulysses {_either(str(choice.ulysses) for choice in choices)} with ring {choices[0].ring}"
-    return (
-        f"ring {_either(str(choice.ring) for choice in choices)} with ulysses {choices[0].ulysses}"
-    )
+        words = _either(str(choice.ulysses) for choice in choices)
+        return f"ulysses {words} with ring {choices[0].ring}"
+    words = _either(str(choice.ring) for choice in choices)
+    return f"ring {words} with ulysses {choices[0].ulysses}"
 
 
 def divisors(number: int) -> list[int]:
-    """In ascending order."""
+    """Return all divisors of a number, in ascending order."""
     low = [divisor for divisor in range(1, int(number**0.5) + 1) if number % divisor == 0]
     return sorted({*low, *(number // divisor for divisor in low)})
 
 
 def nearest_divisors(number: int, wanted: int) -> list[int]:
-    """The largest divisor of `number` up to `wanted`, and the smallest above it if there is one."""
+    """Return the largest divisor up to `wanted`, and the smallest above it if there is one."""
     found = divisors(number)
     above = [divisor for divisor in found if divisor > wanted]
     return [max(divisor for divisor in found if divisor <= wanted), *above[:1]]
@@ -202,7 +214,7 @@ def _sized(parallel: ParallelConfig, ulysses: int, ring: int) -> ParallelConfig:
 
 
 def _neighbours(shape: VideoShape, name: str, step: int) -> Iterator[VideoShape]:
-    """The sizes around `shape` that a clip may have, nearest first."""
+    """Yield the valid sizes around `shape`, nearest first."""
     size, most = getattr(shape, name), MAX_FRAMES if name == "num_frames" else MAX_SIDE_PX
     for distance in range(1, MAX_GRID_STEPS + 1):
         for near in (size - distance * step, size + distance * step):

@@ -1,6 +1,6 @@
-"""What the ranks of a group tell each other besides the transformer's own collectives: embeddings, and a checksum.
+"""Exchange of embeddings and checksums among ranks, beside the transformer's own collectives.
 
-Decides their form: numbers and raw bytes alone, so that nothing is unpickled and any dtype travels on any backend.
+Numbers and raw bytes travel alone, so that nothing is unpickled and any dtype works on any backend.
 """
 
 import math
@@ -22,21 +22,24 @@ DTYPES = (
 )
 FIELDS = tuple(field.name for field in fields(TextEmbeddings))
 MAX_DIMS = 3
-NUM_NUMBERS = (
-    2 + MAX_DIMS
-)  # of one tensor: 1 + its dtype's place, or 0 where it is None; its dimensions; their sizes
-INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
-FACTOR = (
-    0x9E3779B97F4A7C15 - 2**64
-)  # odd, 2**64 over the golden ratio: places far apart get unlike weights
+# One tensor's header: 1 + its dtype's index, or 0 for None; its number of dimensions; their sizes.
+NUM_NUMBERS = 2 + MAX_DIMS
+INTEGERS = {
+    1: torch.uint8,
+    2: torch.int16,
+    4: torch.int32,
+    8: torch.int64,
+}  # by bytes of an element
+# Odd, 2**64 over the golden ratio: positions far apart get unlike weights.
+FACTOR = 0x9E3779B97F4A7C15 - 2**64
 
 
 def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device) -> TextEmbeddings:
-    """The leader's embeddings, on every rank.
+    """Send the leader's text embeddings to every rank.
 
     Args:
-        embeddings: None on the ranks that are to get them.
-        device: on which they are to be.
+        embeddings: the leader's embeddings; None on the ranks that receive them.
+        device: the device that the received embeddings are put on.
     """
     tensors = [None if embeddings is None else getattr(embeddings, name) for name in FIELDS]
     header = torch.tensor(
@@ -46,20 +49,23 @@ def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device
     rows: list[list[int]] = header.tolist()
     received = [_broadcast(tensor, row, device) for tensor, row in zip(tensors, rows, strict=True)]
     prompt_embeds, *others = received
-    assert prompt_embeds is not None, "there is no clip without a prompt"
+    assert prompt_embeds is not None, "every clip has a prompt"
     return TextEmbeddings(prompt_embeds, *others)
 
 
 def checksum(tensor: torch.Tensor) -> int:
-    """Of the bits, each weighted by its place: equal tensors have equal sums, and others hardly ever."""
+    """Return the sum of a tensor's bits, each weighted by its position.
+
+    Equal tensors have equal sums; unequal tensors almost never do.
+    """
     flat = tensor.detach().contiguous().flatten()
     bits = flat.view(INTEGERS[flat.element_size()]).to(torch.int64)
-    places = torch.arange(1, len(bits) + 1, dtype=torch.int64, device=bits.device)
-    return int((bits * (places * FACTOR | 1)).sum())  # int64 wraps around
+    positions = torch.arange(1, len(bits) + 1, dtype=torch.int64, device=bits.device)
+    return int((bits * (positions * FACTOR | 1)).sum())  # int64 wraps around
 
 
 def gather_numbers(number: int, device: torch.device) -> list[int]:
-    """Each rank's number, in the order of ranks; one collective of eight bytes each."""
+    """Return each rank's number, in the order of ranks; one collective of eight bytes each."""
     own = torch.tensor([number], dtype=torch.int64, device=device)
     gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, own)
@@ -69,7 +75,7 @@ def gather_numbers(number: int, device: torch.device) -> list[int]:
 def _describe(tensor: torch.Tensor | None) -> list[int]:
     if tensor is None:
         return [0] * NUM_NUMBERS
-    assert tensor.dim() <= MAX_DIMS, f"no text has {tensor.dim()} dimensions"
+    assert tensor.dim() <= MAX_DIMS, f"expected at most {MAX_DIMS} dimensions, got {tensor.dim()}"
     sizes = [*tensor.shape, *[0] * (MAX_DIMS - tensor.dim())]
     return [1 + DTYPES.index(tensor.dtype), tensor.dim(), *sizes]
 

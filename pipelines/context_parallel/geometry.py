@@ -1,7 +1,7 @@
-"""The measures of a video transformer that decide how it can be cut, and what a cut costs. Loads without torch.
+"""The sizes of a video transformer that decide its sharding and the cost of it. Needs no torch.
 
-Reads them off the configs in a model's folder as diffusers' classes do, their defaults too. Whether a clip can be
-cut is decided in `fitness`.
+Reads them from the configs in a model's folder as diffusers' classes do, with the same defaults.
+`divisibility` decides if a clip can be sharded.
 """
 
 from dataclasses import dataclass, replace
@@ -16,13 +16,15 @@ from pipelines.request import VideoShape
 
 @dataclass(frozen=True)
 class ModelGeometry:
-    """One transformer, and how its autoencoder's latents become tokens.
+    """The sizes of one transformer and of the tokens that its autoencoder's latents become.
 
     Args:
         ffn_dim: inner width of the feed-forward network.
-        num_text_tokens: of one prompt, as the transformer gets it.
-        frames_per_token: of video, in one token after the first; `height_per_token`, `width_per_token`: pixels.
-        num_transformers: 2 where early and late steps have one each; a step runs one of them.
+        num_text_tokens: tokens of one prompt, as the transformer gets it.
+        frames_per_token: frames of video in one token after the first.
+        height_per_token: pixels.
+        width_per_token: pixels.
+        num_transformers: 2 if early and late steps have one each; a step runs one of them.
     """
 
     family: Literal["wan", "ltx"]
@@ -38,27 +40,27 @@ class ModelGeometry:
 
     @property
     def width(self) -> int:
-        """Channels of a token."""
+        """The channels of a token."""
         return self.num_heads * self.head_dim
 
     def num_tokens(self, shape: VideoShape) -> int:
-        """Video tokens of a clip."""
+        """Return the number of video tokens of a clip."""
         frames = (shape.num_frames - 1) // self.frames_per_token + 1
         return (
             frames * (shape.height // self.height_per_token) * (shape.width // self.width_per_token)
         )
 
 
-_MAX_SIZE = 2**20  # of any size in a config: far beyond every model
-_MAX_STAGES = 16  # of an autoencoder
+_MAX_SIZE = 2**20  # bound of all sizes in a config, far beyond every model
+_MAX_STAGES = 16  # bound of an autoencoder's stages
 _MAX_SHOWN_CHARACTERS = 60
 
 
 def read_geometry(folder: Path, config: ModelConfig) -> ModelGeometry:
-    """Reads the geometry off the configs in a model's folder.
+    """Read the geometry from the configs in a model's folder.
 
     Raises:
-        ModelFolderError: a config is missing or holds what cannot be, or the model cannot be cut at all.
+        ModelFolderError: a config is missing or invalid, or the model cannot be sharded at all.
     """
     has_second = read_json(folder / "model_index.json").get("transformer_2") not in (
         None,
@@ -79,7 +81,7 @@ def read_geometry(folder: Path, config: ModelConfig) -> ModelGeometry:
 
 
 class _Config:
-    """One component's config.json, whose values are not trusted."""
+    """One component's config.json. Its values are checked, because they are not trusted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -89,19 +91,19 @@ class _Config:
         return self._checked(name, self._values.get(name, default))
 
     def optional_size(self, name: str) -> int | None:
-        """None where the config says null or nothing."""
+        """Return a size, or None if the config has null or no value."""
         value = self._values.get(name)
         return None if value is None else self._checked(name, value)
 
     def sizes(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """As many as in `default`."""
+        """Return a list of sizes, as long as `default`."""
         values = self._list(name, default)
         if len(values) != len(default):
             raise self._refuse(name, f"a list of {len(default)} whole numbers", values)
         return tuple(self._checked(name, value) for value in values)
 
     def num_true(self, name: str, default: tuple[bool, ...]) -> int:
-        """Of a list of yes/no values."""
+        """Return the number of true values in a list of yes/no values."""
         values = self._list(name, default)
         if len(values) > _MAX_STAGES or not all(isinstance(value, bool) for value in values):
             raise self._refuse(name, f"a list of at most {_MAX_STAGES} yes/no values", values)
@@ -116,7 +118,7 @@ class _Config:
     def refuse_temporal_patch(self, name: str, patch: int) -> None:
         if patch != 1:
             raise ModelFolderError(
-                f"{self._path}: {name} must be 1 in time for a clip to be shared out, not {patch}"
+                f"{self._path}: {name} must be 1 in time to shard a clip, not {patch}"
             )
 
     def _checked(self, name: str, value: object) -> int:
@@ -131,7 +133,7 @@ class _Config:
 
 
 def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> ModelGeometry:
-    """As WanPipeline does; the defaults are WanTransformer3DModel's and AutoencoderKLWan's."""
+    """Read the sizes as WanPipeline does, with the defaults of its transformer and autoencoder."""
     patch = transformer.sizes("patch_size", (1, 2, 2))
     transformer.refuse_temporal_patch("patch_size", patch[0])
     spatial = vae.size("scale_factor_spatial", 8)
@@ -149,7 +151,7 @@ def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
 
 
 def _read_ltx(transformer: _Config, vae: _Config, num_text_tokens: int) -> ModelGeometry:
-    """As LTXPipeline does; the defaults are LTXVideoTransformer3DModel's and AutoencoderKLLTXVideo's."""
+    """Read the sizes as LTXPipeline does, with the defaults of its transformer and autoencoder."""
     patch = transformer.size("patch_size", 1)
     transformer.refuse_temporal_patch("patch_size_t", transformer.size("patch_size_t", 1))
     growth = 2 ** vae.num_true("spatio_temporal_scaling", (True, True, True, False))
@@ -164,7 +166,7 @@ def _read_ltx(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
         num_layers=transformer.size("num_layers", 28),
         num_heads=num_heads,
         head_dim=head_dim,
-        ffn_dim=4 * num_heads * head_dim,  # FeedForward's own; no config says otherwise
+        ffn_dim=4 * num_heads * head_dim,  # fixed by diffusers' FeedForward; not in the config
         num_text_tokens=num_text_tokens,
         frames_per_token=temporal,
         height_per_token=spatial * patch,

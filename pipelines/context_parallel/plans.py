@@ -1,7 +1,8 @@
-"""Where a transformer's tensors are cut and put together again: one diffusers plan for each family.
+"""The transformers of a pipeline, and the points where their tensors are split and gathered.
 
-Diffusers' own plan for LTX cuts the text and its mask too. With a mask, which LTX's pipeline always passes, ulysses
-then fails and ring attends to a part of the prompt; the negative prompt that NAG packs behind it is cut in the middle.
+Each family has one plan in diffusers' terms. Diffusers' own plan for LTX splits the text and its
+mask too. With a mask, which LTX's pipeline always passes, ulysses then fails and a ring attends to
+a part of the prompt; the negative prompt that NAG appends to the prompt is split in the middle.
 Here the text is whole on every rank, as in Wan, and cross-attention needs no exchange.
 """
 
@@ -10,9 +11,8 @@ from typing import Any
 from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
-Plan = dict[
-    str, Any
-]  # submodule to what is done there; diffusers' own type does not fit its own plans
+# Inputs and outputs to split or gather, by submodule. Diffusers' type does not fit its own plans.
+Plan = dict[str, Any]
 
 LTX_PLAN: Plan = {
     "": {"hidden_states": ContextParallelInput(split_dim=1, expected_dims=3)},
@@ -24,13 +24,24 @@ LTX_PLAN: Plan = {
 }
 
 
+def transformers_of(pipeline: Any) -> dict[str, Any]:
+    """Return the transformers of a diffusers pipeline by the names of their components.
+
+    Returns:
+        One transformer, or two for a model whose early and late steps have one each (Wan 2.2).
+    """
+    found = {name: getattr(pipeline, name, None) for name in ("transformer", "transformer_2")}
+    return {name: transformer for name, transformer in found.items() if transformer is not None}
+
+
 def plan_of(transformer: Any, has_timestep_per_token: bool) -> Plan:
-    """The plan for a Wan or an LTX transformer.
+    """Return the plan for a Wan or an LTX transformer.
 
     Args:
         transformer: a `WanTransformer3DModel` or an `LTXVideoTransformer3DModel`.
-        has_timestep_per_token: whether the pipeline gives each token a timestep of its own (Wan 2.2 5B), which is cut
-            with the tokens. One for all tokens is not, and diffusers would log that it is not.
+        has_timestep_per_token: True if the pipeline gives each token its own timestep (Wan 2.2 5B),
+            which is split with the tokens. One timestep for all tokens is not split, and diffusers
+            would log this.
     """
     if isinstance(transformer, LTXVideoTransformer3DModel):
         return LTX_PLAN

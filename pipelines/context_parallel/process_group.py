@@ -1,7 +1,7 @@
-"""A rank's process_group in its group: where ranks meet, the process group that they form there, and how each leaves.
+"""The rendezvous of a group's ranks, and the process group that they form there.
 
-Decides the backends and that a group can be formed again by the same processes: each generation has names of its own
-in a store that lives outside of all ranks, so that it outlives any of them.
+This module decides the backends. The same processes can form a process group again: each
+generation has its own names in a store that lives outside of all ranks and so outlives any of them.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,16 @@ STORE_TIMEOUT_S = 60.0  # to connect to the rendezvous point, and for each of it
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """All that a rank has to know in order to join.
+    """The facts that a rank needs to join the process group.
 
     Args:
-        host, port: of the rendezvous point.
-        generation: how often these ranks have met before.
-        timeout_s: after which a collective raises by itself; who is stopped is found, and killed, long before.
+        host: address of the rendezvous point.
+        port: port of the rendezvous point.
+        generation: number of the process group; it grows each time these ranks form one.
+        rank: this rank's number.
+        parallel: the number of ranks, and how they share a clip.
+        timeout_s: seconds after which a collective raises by itself. A stopped rank is found and
+            killed long before.
     """
 
     host: str
@@ -37,10 +41,10 @@ class Rendezvous:
 
 
 class RendezvousPoint:
-    """Where the ranks of one group find each other. It lives as long as its process.
+    """The store in which the ranks of one group find each other. It lives as long as its process.
 
     Args:
-        host: this machine's address, as the ranks can reach it.
+        host: this machine's address, as the ranks reach it.
     """
 
     def __init__(self, host: str) -> None:
@@ -56,19 +60,19 @@ class RendezvousPoint:
     def rendezvous(
         self, generation: int, rank: int, parallel: ParallelConfig, timeout_s: float
     ) -> Rendezvous:
-        """What a rank is to be told; of each generation every rank once."""
+        """Return the rendezvous for one rank. Each rank of a generation needs its own."""
         return Rendezvous(self._host, self._store.port, generation, rank, parallel, timeout_s)
 
 
 class ProcessGroup:
-    """A rank of the default process group, which is this process. There is at most one."""
+    """The default process group of this process, which is one of its ranks. At most one exists."""
 
     @classmethod
     def join(cls, rendezvous: Rendezvous, device: torch.device) -> Self:
-        """Waits for the other ranks, and forms the group with them.
+        """Wait for the other ranks and form the process group with them.
 
         Raises:
-            torch.distributed.DistError: the rendezvous point, or another rank, was not there in time.
+            torch.distributed.DistError: the rendezvous point or another rank did not come in time.
         """
         if rendezvous.parallel.across_hosts:
             listen_towards(rendezvous.host, rendezvous.port)
@@ -91,13 +95,13 @@ class ProcessGroup:
         self._device = device
 
     def leave(self) -> None:
-        """Destroys the process group, whatever state it is in, which frees the ranks that wait for this one.
+        """Destroy the process group in any state, which frees the ranks that wait for this one.
 
-        To be called in the thread that computes: it frees no collective that another thread waits in.
+        Call it in the thread that computes: it does not free a collective in another thread.
         """
         if not dist.is_initialized():
             return
         if self._device.type == "cuda":
-            _abort_process_group()  # to destroy NCCL's would wait for what is under way
+            _abort_process_group()  # destroying NCCL's group would wait for running collectives
         else:
             dist.destroy_process_group()

@@ -1,12 +1,14 @@
-"""Puts sequence parallelism on a stock diffusers pipeline and takes it off again.
+"""Context parallelism on a stock diffusers pipeline: put on, and taken off again.
 
-Decides which modules take part: every transformer of the pipeline, in it every self-attention. Where tensors are cut is
-in `plans`, what a ring computes in `ring_attention`; the process group is made and destroyed elsewhere.
+All transformers of the pipeline take part, with all their self-attentions. `plans` has the points
+where tensors are split, `ring_attention` the computation of a ring. `process_group` forms and
+destroys the process group.
 
-Diffusers' `enable_parallelism` does three things. It makes a mesh of devices, which fails where there is no accelerator
-and gives the mesh's process groups a time-out of 30 minutes, whatever the default group's; it tells every attention of
-the mesh, also LTX's cross-attentions, which need none; and it puts hooks on the model. Here the hooks are diffusers',
-the mesh is made of the default group, and self-attention alone is told.
+Diffusers' `enable_parallelism` does three things. It makes a mesh of devices, which fails without
+an accelerator and gives the mesh's process groups a time-out of 30 minutes, whatever the default
+group has. It gives the mesh to every attention, also to LTX's cross-attentions, which need none.
+It puts hooks on the model. Here the hooks are diffusers', the mesh is made of the default group,
+and only self-attentions get it.
 """
 
 import warnings
@@ -26,7 +28,7 @@ from torch import distributed
 
 from pipelines.attention.ring_attention import RING_BACKEND
 from pipelines.context_parallel.backends import DEFAULT_BACKEND, backends_for
-from pipelines.context_parallel.plans import Plan, plan_of
+from pipelines.context_parallel.plans import Plan, plan_of, transformers_of
 from pipelines.errors import ShardingError
 from pipelines.parallel_config import ParallelConfig
 
@@ -34,31 +36,30 @@ _PIPELINES = ("WanPipeline", "WanImageToVideoPipeline", "LTXPipeline")
 
 
 class ShardedPipeline:
-    """Sequence parallelism on one pipeline, over all ranks of the default process group.
+    """Context parallelism on one pipeline, over all ranks of the default process group.
 
-    Every rank makes one, and from then on every call of the pipeline is made on every rank, with the same arguments.
-    NAG may be installed before or after.
+    Each rank makes one. From then on, each rank must make every call of the pipeline, with the
+    same arguments. NAG may be installed before or after.
 
     Args:
         pipeline: a stock `WanPipeline`, `WanImageToVideoPipeline` or `LTXPipeline`.
-        config: its degree is the size of the process group.
-        device: of the transformers.
+        config: the kind of parallelism; its degree is the size of the process group.
+        device: the device of the transformers.
 
     Raises:
-        ShardingError: this pipeline, process group or attention backend cannot be used so.
+        ShardingError: the pipeline, process group or attention backend does not support it.
     """
 
     def __init__(self, pipeline: Any, config: ParallelConfig, device: torch.device) -> None:
         _check(pipeline, config)
-        # diffusers gathers by a function that torch 2.13 has renamed
+        # Diffusers gathers with a function that torch 2.13 has renamed.
         warnings.filterwarnings(
             "ignore", message=".*all_gather_tensor. is deprecated", category=FutureWarning
         )
-        self._undo: list[
-            tuple[Any, Any]
-        ] = []  # self-attention's processors, and their backends before
+        # The self-attentions' processors, with the backends that they had before.
+        self._undo: list[tuple[Any, Any]] = []
         self._plans: list[tuple[Any, Plan]] = []
-        transformers = _transformers(pipeline)
+        transformers = transformers_of(pipeline).values()
         backends = {
             _backend_of(attention.processor)
             for model in transformers
@@ -66,19 +67,19 @@ class ShardedPipeline:
         }
         if unfit := backends - backends_for(config.ring):
             raise ShardingError(
-                f"the attention backend {', '.join(sorted(unfit))} cannot be shared out as {config}: "
+                f"the attention backend {', '.join(sorted(unfit))} cannot be sharded as {config}: "
                 f"use one of {', '.join(sorted(backends_for(config.ring)))}"
             )
         self._groups = _Groups(config, device)
         has_timestep_per_token = bool(getattr(pipeline.config, "expand_timesteps", False))
         try:
             for transformer in transformers:
-                self._split(transformer, plan_of(transformer, has_timestep_per_token), config)
+                self._shard(transformer, plan_of(transformer, has_timestep_per_token), config)
         except BaseException:
             self.remove()
             raise
 
-    def _split(self, transformer: Any, plan: Plan, config: ParallelConfig) -> None:
+    def _shard(self, transformer: Any, plan: Plan, config: ParallelConfig) -> None:
         settings = self._groups.settings
         for attention in _self_attentions(transformer):
             processor = attention.processor
@@ -91,9 +92,9 @@ class ShardedPipeline:
         apply_context_parallel(transformer, settings.context_parallel_config, plan)
 
     def remove(self) -> None:
-        """Takes it all off; the pipeline renders as it did before. Calling it again does nothing.
+        """Take everything off, so that the pipeline renders as before. A second call does nothing.
 
-        The process group may be gone by then.
+        The process group may have been destroyed before.
         """
         for transformer, plan in self._plans:
             remove_context_parallel(transformer, plan)
@@ -108,11 +109,12 @@ class ShardedPipeline:
 
 @dataclass(frozen=True)
 class _Ranks:
-    """A process group, where diffusers expects a mesh of devices with one dimension.
+    """A process group in the place where diffusers expects a mesh of devices with one dimension.
 
-    It refers to the group weakly. A gloo group closes its connections, which is what frees the other ranks when one of
-    them fails, only when nothing refers to it any more. Torch's `DeviceMesh` always does, and so does a compiled graph
-    that has seen it: while a graph is traced, `traced` stands for it.
+    It refers to the group weakly. A gloo group closes its connections only when nothing refers to
+    it any more, and this frees the other ranks when one fails. Torch's `DeviceMesh` always refers
+    to its group, and so does a compiled graph that has seen the group. `traced` stands for the
+    group while a graph is traced.
     """
 
     group: "weakref.ref[Any]"
@@ -128,13 +130,16 @@ class _Ranks:
         group = self.group()
         if group is None:
             raise ShardingError(
-                "the process group is gone: split the pipeline anew in the next one"
+                "the process group was destroyed: shard the pipeline again in the next one"
             )
         return group
 
 
 class _GroupName(str):
-    """By its name torch's collectives find a group when they run; the size is asked for while they are traced."""
+    """The name by which torch's collectives find a group when they run.
+
+    Tracing a collective asks it for the size.
+    """
 
     __slots__ = ("num_ranks",)
 
@@ -143,7 +148,7 @@ class _GroupName(str):
 
 
 class _Groups:
-    """The process groups of one split, as diffusers wants them."""
+    """The process groups of one sharded pipeline, as diffusers expects them."""
 
     def __init__(self, config: ParallelConfig, device: torch.device) -> None:
         self._own: list[weakref.ref[Any]] = []
@@ -154,7 +159,7 @@ class _Groups:
             ulysses_degree=config.ulysses, ring_degree=config.ring
         )
         settings._rank, settings._world_size, settings._device = rank, config.degree, device
-        # asked for its rank alone while it is traced, and None is torch's own word for all ranks
+        # Tracing asks it for its rank alone, and None is torch's value for all ranks.
         settings._flattened_mesh = _Ranks(self._world, config.degree, traced=None)
         settings._mesh = settings._ring_mesh = settings._ulysses_mesh = _ranks(self._world)
         if config.ring > 1 and config.ulysses > 1:
@@ -165,7 +170,7 @@ class _Groups:
         self.settings: Any = DiffusersParallelConfig(context_parallel_config=settings)
 
     def _subgroup(self, partition: list[list[int]]) -> _Ranks:
-        """That of this rank; every rank takes part in making all of them."""
+        """Make all groups of a partition, as every rank must, and return this rank's group."""
         world: Any = self._world()
         timeout = world._get_backend(self._device).options._timeout  # torch's default is 30 minutes
         groups = [distributed.new_group(ranks, timeout=timeout) for ranks in partition]
@@ -178,7 +183,7 @@ class _Groups:
         return _ranks(mine)
 
     def close(self) -> None:
-        """Destroys the groups that were made here, if they are still there."""
+        """Destroy the groups that were made here, unless they were destroyed before."""
         if distributed.is_initialized() and distributed.group.WORLD is self._world():
             for group in self._own:
                 distributed.destroy_process_group(group())
@@ -195,28 +200,26 @@ def _ranks(group: "weakref.ref[Any]") -> _Ranks:
 def _check(pipeline: Any, config: ParallelConfig) -> None:
     if type(pipeline).__name__ not in _PIPELINES:
         raise ShardingError(
-            f"{type(pipeline).__name__} cannot be shared out among ranks, only {', '.join(_PIPELINES)}"
+            f"{type(pipeline).__name__} cannot be sharded over ranks, only {', '.join(_PIPELINES)}"
         )
     if not distributed.is_initialized():
         raise ShardingError(
-            "there is no process group: initialise one before the pipeline is shared out"
+            "expected a process group, found none: initialise one before sharding the pipeline"
         )
     if distributed.get_world_size() != config.degree:
         raise ShardingError(
-            f"{config} is for {config.degree} ranks, but the process group has {distributed.get_world_size()}"
+            f"{config} is for {config.degree} ranks, but the process group has "
+            f"{distributed.get_world_size()}"
         )
-    if any(transformer._parallel_config is not None for transformer in _transformers(pipeline)):
-        raise ShardingError("this pipeline is shared out already; remove that first")
-    for transformer in _transformers(pipeline):
-        if transformer.config.num_attention_heads % config.ulysses:
+    transformers = transformers_of(pipeline).values()
+    if any(transformer._parallel_config is not None for transformer in transformers):
+        raise ShardingError("this pipeline is sharded already; remove that first")
+    for transformer in transformers:
+        num_heads = transformer.config.num_attention_heads
+        if num_heads % config.ulysses:
             raise ShardingError(
-                f"ulysses {config.ulysses} does not divide the {transformer.config.num_attention_heads} attention heads"
+                f"ulysses {config.ulysses} does not divide the {num_heads} attention heads"
             )
-
-
-def _transformers(pipeline: Any) -> list[Any]:
-    parts = [getattr(pipeline, name, None) for name in ("transformer", "transformer_2")]
-    return [part for part in parts if part is not None]
 
 
 def _self_attentions(transformer: Any) -> list[Any]:

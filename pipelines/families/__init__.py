@@ -1,1 +1,1 @@
-"""How the diffusers pipelines of each architecture are loaded and driven."""
+"""The diffusers pipelines of each architecture: loading, calling, decoding."""

@@ -1,4 +1,4 @@
-"""From a video autoencoder's output to 8-bit frames."""
+"""The 8-bit frames of a video autoencoder's output."""
 
 import numpy as np
 import torch
@@ -7,13 +7,16 @@ from pipelines.errors import FrameCheckError
 
 
 def to_uint8_frames(video_BCTHW: torch.Tensor) -> np.ndarray:
-    """Rounds one video of values in -1..1 to bytes; diffusers' own export truncates and so darkens by half a level.
+    """Round one video of values in -1..1 to bytes.
+
+    Diffusers' own export truncates and so darkens by half a level.
 
     Returns:
         (T, H, W, 3) uint8, contiguous.
 
     Raises:
-        FrameCheckError: a value is NaN or infinite; as bytes it would be a black clip that looks like success.
+        FrameCheckError: a value is NaN or infinite. As bytes it would be a black clip that looks
+            like success.
     """
     if video_BCTHW.shape[0] != 1:
         raise ValueError(f"expected one video, not a batch of {video_BCTHW.shape[0]}")

@@ -1,11 +1,12 @@
-"""What Wan and LTX have in common: a stock diffusers pipeline, guided, and a clip that depends on its request alone.
+"""The common part of Wan and LTX: a stock diffusers pipeline, guided, loaded and called.
 
-Decides how a pipeline is loaded and called. What differs between the families is in `wan` and `ltx`.
+A clip depends on its request alone. `wan` and `ltx` have the differences between the families.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +19,6 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.families.acceleration import Acceleration
 from pipelines.families.device import TorchDevice
-from pipelines.families.embeddings import EncodedText, TextEmbeddingCache
 from pipelines.families.lora_adapters import load_loras
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
@@ -30,17 +30,37 @@ _SCHEDULERS = {
 }
 
 
-class DiffusersModel(ABC):
-    """A stock diffusers pipeline, its attention guided by the method that each request names.
+EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # (1, L, D), attention mask (1, L) or None
+MAX_TEXTS = 256  # 4 MB each for UMT5-XXL at 512 tokens
 
-    Nothing of a clip stays behind for the next one: the noise comes from a CPU generator of the clip's own seed, the
-    scheduler is built anew for each clip, the embeddings depend on their text alone, and caches begin empty.
+
+def cache_texts(
+    encode: Callable[[str], EncodedText], max_texts: int = MAX_TEXTS
+) -> Callable[[str], EncodedText]:
+    """Encode each distinct text once, and keep the texts used last.
+
+    The key is the text itself, for prompts and negative prompts alike, so no text is taken for
+    another. Texts are encoded one at a time, so that an embedding does not depend on other texts.
+
+    Args:
+        encode: makes the embeddings of one text.
+        max_texts: the number of texts to keep, 1 or more.
+    """
+    return lru_cache(maxsize=max_texts)(encode)
+
+
+class DiffusersModel(ABC):
+    """A stock diffusers pipeline whose attention follows the guidance method of each request.
+
+    Nothing of a clip is left for the next one: the noise comes from a CPU generator with the clip's
+    own seed, each clip has a new scheduler, embeddings depend on their text alone, and caches begin
+    empty.
     """
 
     pipeline_class: ClassVar[Any]
 
     def __init__(self, config: ModelConfig, pipeline: Any, device: torch.device) -> None:
-        """Takes over a pipeline that is loaded already; `load` loads one from a folder."""
+        """Take over a pipeline that is loaded already; `load` loads one from a folder."""
         self.config = config
         self.torch_device = device
         self.device = TorchDevice(device)
@@ -53,17 +73,19 @@ class DiffusersModel(ABC):
         self._scheduler_config = dict(pipeline.scheduler.config)
         self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
-        self._embed = TextEmbeddingCache(self._encode)
+        self._embed = cache_texts(self._encode)
         self._sharded: ShardedPipeline | None = None
 
     @classmethod
     def load(
         cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True
     ) -> "DiffusersModel":
-        """Loads the weights that `pipelines.catalog.model_folder.inspect_model` found fit, in safetensors only.
+        """Load safetensors that `pipelines.catalog.model_folder.inspect_model` accepted.
 
         Args:
-            has_text: with the text encoder, of which a group of ranks needs but one.
+            config: the model.
+            weights: the model's folder and LoRAs.
+            has_text: True to load the text encoder, False for a rank that receives embeddings.
         """
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
@@ -82,6 +104,7 @@ class DiffusersModel(ABC):
 
     @property
     def nag_coverage(self) -> nag.Coverage:
+        """The number of text attentions that guidance acts on, and the number of all."""
         return self._nag.coverage
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
@@ -125,26 +148,26 @@ class DiffusersModel(ABC):
         return VideoFrames(self._decode(request, latents), request.fps)
 
     def shard(self, config: ParallelConfig) -> None:
-        """Shares out `denoise` among the ranks of the default process group; each of them has to make the same calls.
+        """Shard `denoise` over the ranks of the default process group.
+
+        From then on all ranks must make the same calls.
 
         Raises:
-            ShardingError: this model or process group cannot be used so.
+            ShardingError: the model or the process group does not support it.
         """
         self.unshard()
         self._sharded = ShardedPipeline(self.pipeline, config, self.torch_device)
 
     def unshard(self) -> None:
-        """Denoises alone again, also when the process group is gone. Calling it again does nothing."""
+        """Denoise alone again, also after the process group was destroyed. May be called twice."""
         if self._sharded is not None:
             self._sharded.remove()
             self._sharded = None
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
-        with (
-            self._acceleration.eager(),
-            exact_attention(),
-        ):  # a compiled block chose its kernels when it was compiled
+        # A compiled block has chosen its kernels already, so blocks run uncompiled here.
+        with self._acceleration.eager(), exact_attention():
             yield
 
     def close(self) -> None:
@@ -166,25 +189,26 @@ class DiffusersModel(ABC):
         return self._nag.guide(negative, params)
 
     def _build_scheduler(self, flow_shift: float | None) -> Any:
-        saved = self._scheduler_config  # the two classes have different words for the same shift
+        saved = self._scheduler_config  # the two classes name the same shift differently
         name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
         if flow_shift is None:
             flow_shift = saved.get("flow_shift", saved.get("shift"))
         settings: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
-        if self._scheduler_class is UniPCMultistepScheduler:  # these are flow models, however saved
+        if self._scheduler_class is UniPCMultistepScheduler:
+            # These are flow models, also if the saved config has other values.
             settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
         return self._scheduler_class.from_config(self._scheduler_config, **settings)
 
     @abstractmethod
     def _encode(self, text: str) -> EncodedText:
-        """Embeds one text with the pipeline's own text encoder."""
+        """Embed one text with the pipeline's own text encoder."""
 
     @abstractmethod
     def _call_arguments(
         self, request: GenerationRequest, embeddings: TextEmbeddings
     ) -> dict[str, Any]:
-        """What this family's pipeline wants beyond what all take."""
+        """Return the arguments of this family's pipeline beyond those that all families take."""
 
     @abstractmethod
     def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> Any:
-        """Latents to frames, (T, H, W, 3) uint8."""
+        """Decode latents to frames, (T, H, W, 3) uint8."""

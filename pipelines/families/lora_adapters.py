@@ -1,7 +1,8 @@
-"""Puts a model's LoRAs onto a loaded diffusers pipeline, and proves that nothing of them was left out.
+"""LoRAs of a loaded diffusers pipeline, with a proof that no entry of them was left out.
 
-Diffusers converts and loads them; where an entry finds no place it warns at most. Decides what counts as loaded: every
-entry of the file is in an adapter or holds zeros only, and no adapter holds anything else.
+Diffusers converts and loads them; for an entry that fits nothing it warns at most. A LoRA counts
+as loaded if every entry of its file is in an adapter or holds zeros only, and no adapter holds
+anything else.
 """
 
 import warnings
@@ -13,19 +14,21 @@ from safetensors.torch import load_file
 
 from pipelines.catalog.loras import LoraWeights, lora_title, shown
 from pipelines.catalog.model_config import LoraConfig, ModelConfig
+from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelFolderError
 
-_PREFIX = "transformer."  # of the names that diffusers' converters give, whichever transformer they are meant for
+_PREFIX = "transformer."  # diffusers' converters give it to all names, for each transformer
 
 
 def load_loras(pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...]) -> None:
-    """Loads the LoRAs that `pipelines.catalog.model_folder.inspect_model` found fit, each with its weight.
+    """Load LoRAs that `pipelines.catalog.model_folder.inspect_model` accepted, with their weights.
 
-    Unfused they are adapters of the pipeline under their names. Fused, the pipeline is afterwards as if its weights had
-    always been these. A model with two transformers gets a LoRA in both unless its YAML names one.
+    Unfused LoRAs are adapters of the pipeline under their names. Fused LoRAs are added to its
+    weights and leave no adapter. A model with two transformers gets a LoRA in both unless its YAML
+    names one.
 
     Raises:
-        ModelFolderError: a LoRA does not fit the model, or not as a whole.
+        ModelFolderError: a LoRA, or a part of it, does not fit the model.
     """
     if not config.loras:
         return
@@ -35,9 +38,8 @@ def load_loras(pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...
     pipeline.set_adapters(names, [lora.weight for lora in config.loras])
     components = _components(pipeline, "all")
     for component in components:
-        getattr(
-            pipeline, component
-        ).eval()  # a LoRA that was saved with dropout comes in training mode
+        # A LoRA that was saved with dropout is loaded in training mode.
+        getattr(pipeline, component).eval()
     if config.fuse_loras:
         try:
             pipeline.fuse_lora(components=components, adapter_names=names, safe_fusing=True)
@@ -47,13 +49,7 @@ def load_loras(pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...
 
 
 def _components(pipeline: Any, component: str) -> list[str]:
-    if component != "all":
-        return [component]
-    return [
-        name
-        for name in ("transformer", "transformer_2")
-        if getattr(pipeline, name, None) is not None
-    ]
+    return list(transformers_of(pipeline)) if component == "all" else [component]
 
 
 def _load_lora(pipeline: Any, lora: LoraConfig, weights: LoraWeights, title: str) -> None:
@@ -65,9 +61,8 @@ def _load_lora(pipeline: Any, lora: LoraConfig, weights: LoraWeights, title: str
         saved = load_file(weights.path)
         converted: dict[str, torch.Tensor] = pipeline.lora_state_dict(dict(saved))
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Already found a `peft_config`"
-            )  # a second LoRA is meant
+            # A second LoRA is intended.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
             for component in _components(pipeline, lora.component):
                 pipeline.load_lora_weights(
                     weights.path.parent,
@@ -88,7 +83,11 @@ def _load_lora(pipeline: Any, lora: LoraConfig, weights: LoraWeights, title: str
 
 
 def _has_biases_in_part(converted: dict[str, torch.Tensor]) -> bool:
-    """PEFT gives a bias to all layers or to none; those that the file lacks would stay without memory, not zero."""
+    """Return True if some but not all layers of a LoRA have a bias.
+
+    PEFT gives a bias to all layers or to none. Biases that the file lacks would then stay on the
+    meta device, without memory, instead of being zero.
+    """
     num_biases = sum(key.endswith(".lora_B.bias") for key in converted)
     return 0 < num_biases < sum(key.endswith(".lora_B.weight") for key in converted)
 
@@ -96,7 +95,11 @@ def _has_biases_in_part(converted: dict[str, torch.Tensor]) -> bool:
 def _refuse_left_out(
     title: str, saved: dict[str, torch.Tensor], converted: dict[str, torch.Tensor]
 ) -> None:
-    """Of Wan's own layout diffusers passes over what is neither low-rank nor the bias of a layer that has a LoRA."""
+    """Refuse entries that diffusers ignores.
+
+    In Wan's own layout, diffusers ignores each entry that is neither low-rank nor the bias of a
+    layer that has a LoRA.
+    """
     kept = {id(tensor) for tensor in converted.values()}
     differences = {
         key: tensor for key, tensor in saved.items() if key.endswith((".diff", ".diff_b"))
@@ -106,7 +109,8 @@ def _refuse_left_out(
     ]
     if left_out:
         raise ModelFolderError(
-            f"{title} changes what diffusers cannot change by a LoRA: {shown(left_out)}; take these entries out"
+            f"{title} changes weights that diffusers cannot change by a LoRA: {shown(left_out)}; "
+            "remove these entries"
         )
 
 
@@ -119,11 +123,11 @@ def _prove_loaded(
         if matrix.endswith((".lora_A", ".lora_B")):
             loaded[f"{matrix}.{part}"] = parameter
     if unused := [key for key in converted if key.removeprefix(_PREFIX) not in loaded]:
-        raise ModelFolderError(f"{title} has no place for {shown(unused)}")
+        raise ModelFolderError(f"{title} has no layer for {shown(unused)}")
     invented = [
         key for key, tensor in loaded.items() if _PREFIX + key not in converted and tensor.any()
     ]
     if invented:
-        raise ModelFolderError(f"{title} wants {shown(invented)}, which the LoRA does not have")
+        raise ModelFolderError(f"{title} needs {shown(invented)}, which the LoRA does not have")
     if not any(tensor.any() for key, tensor in loaded.items() if ".lora_B." in key):
-        raise ModelFolderError(f"{title} stays as it was: the LoRA holds zeros only")
+        raise ModelFolderError(f"{title} is unchanged: the LoRA holds zeros only")

@@ -7,17 +7,18 @@ import torch
 from diffusers import LTXPipeline
 
 from pipelines.families.decode import to_uint8_frames
-from pipelines.families.diffusers_model import DiffusersModel
-from pipelines.families.embeddings import EncodedText
+from pipelines.families.diffusers_model import DiffusersModel, EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
-DECODE_SEED_MASK = (
-    0x1DEC0DE  # the decoder's noise is another draw than the latents', from the same seed
-)
+# Makes the decoder's noise another draw than the latents' noise, from the same seed.
+DECODE_SEED_MASK = 0x1DEC0DE
 
 
 class LTXModel(DiffusersModel):
-    """Drives `LTXPipeline`. Latents are packed: (1, tokens, C), normalised by the autoencoder's mean and std."""
+    """Drives `LTXPipeline`.
+
+    Latents are packed: (1, tokens, C), normalised by the autoencoder's mean and std.
+    """
 
     pipeline_class = LTXPipeline
 

@@ -1,4 +1,4 @@
-"""Which class drives which family."""
+"""The class that drives each family, and the functions that load a model."""
 
 import torch
 
@@ -12,19 +12,19 @@ FAMILIES: dict[str, type[DiffusersModel]] = {"wan": WanModel, "ltx": LTXModel}
 
 
 def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> DiffusersModel:
-    """Loads a model whose folder was inspected.
+    """Load a model whose folder was inspected.
 
     Args:
         config: the model.
-        weights: where its weights are.
-        num_threads: of torch in the calling thread, which has to be the one that renders. Part of what makes a clip the
-            same on every worker of one machine.
+        weights: the folder of its weights.
+        num_threads: torch's threads in the calling thread, which must be the one that renders. The
+            same number on every worker of a machine makes a clip the same on each.
     """
     torch.set_num_threads(num_threads)
     return FAMILIES[config.family].load(config, weights)
 
 
 def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> DiffusersModel:
-    """As `load_model`, without the text encoder: for the ranks of a group to which embeddings are sent."""
+    """Load a model without its text encoder, for the ranks that receive embeddings."""
     torch.set_num_threads(num_threads)
     return FAMILIES[config.family].load(config, weights, has_text=False)

@@ -7,13 +7,15 @@ import torch
 from diffusers import WanPipeline
 
 from pipelines.families.decode import to_uint8_frames
-from pipelines.families.diffusers_model import DiffusersModel
-from pipelines.families.embeddings import EncodedText
+from pipelines.families.diffusers_model import DiffusersModel, EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 
 class WanModel(DiffusersModel):
-    """Drives `WanPipeline`. Latents are (1, C, F, H, W), normalised by the autoencoder's mean and std."""
+    """Drives `WanPipeline`.
+
+    Latents are (1, C, F, H, W), normalised by the autoencoder's mean and std.
+    """
 
     pipeline_class = WanPipeline
 

@@ -20,7 +20,7 @@ from pipelines.attention.ring_attention import (
 from pipelines.context_parallel.backends import (
     BIAS_BACKENDS,
     RING_BACKENDS,
-    SPLITTABLE_BACKENDS,
+    SHARDABLE_BACKENDS,
     backends_for,
 )
 
@@ -37,12 +37,12 @@ def tensors(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 
 
 def test_the_table_is_what_diffusers_says_of_itself() -> None:
-    assert _AttentionBackendRegistry._supports_context_parallel == SPLITTABLE_BACKENDS
+    assert _AttentionBackendRegistry._supports_context_parallel == SHARDABLE_BACKENDS
 
 
 def test_a_ring_takes_fewer_backends_than_ulysses() -> None:
-    assert backends_for(ring=1) == SPLITTABLE_BACKENDS
-    assert backends_for(ring=2) == RING_BACKENDS < SPLITTABLE_BACKENDS
+    assert backends_for(ring=1) == SHARDABLE_BACKENDS
+    assert backends_for(ring=2) == RING_BACKENDS < SHARDABLE_BACKENDS
 
 
 def test_what_is_added_to_the_logits_of_text_is_added_by_few_backends() -> None:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.context_parallel.backends import SPLITTABLE_BACKENDS
+from pipelines.context_parallel.backends import SHARDABLE_BACKENDS
 from pipelines.context_parallel.divisibility import (
     as_many_ranks,
     check_backend,
@@ -229,7 +229,7 @@ def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_inste
         check_backend(parallel, other)
 
 
-@pytest.mark.parametrize("backend", sorted(SPLITTABLE_BACKENDS))
+@pytest.mark.parametrize("backend", sorted(SHARDABLE_BACKENDS))
 def test_a_backend_that_adds_nothing_to_the_logits_of_text_is_refused_where_that_is_asked_of_it(
     backend: str,
 ) -> None:

@@ -239,7 +239,7 @@ HOSTILE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "wan",
         {"patch_size": [2, 2, 2]},
         {},
-        "patch_size must be 1 in time for a clip to be shared out, not 2",
+        "patch_size must be 1 in time to shard a clip, not 2",
     ),
     ("wan", {}, {"scale_factor_spatial": None}, "scale_factor_spatial must be a whole number"),
     ("wan", {}, {"scale_factor_temporal": {}}, "scale_factor_temporal must be a whole number"),

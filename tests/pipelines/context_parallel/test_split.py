@@ -204,5 +204,5 @@ def test_what_cannot_be_shared_out_is_refused(ranks: Ranks) -> None:
     layout = ParallelConfig(2)
     for size, twice, backend in ranks.run(cases.refusals, "wan2.1", layout, num_ranks=2):
         assert size == "ulysses 8 is for 8 ranks, but the process group has 2"
-        assert twice == "this pipeline is shared out already; remove that first"
-        assert "the attention backend flex cannot be shared out as ulysses 2: use one of" in backend
+        assert twice == "this pipeline is sharded already; remove that first"
+        assert "the attention backend flex cannot be sharded as ulysses 2: use one of" in backend

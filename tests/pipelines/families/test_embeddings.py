@@ -1,16 +1,18 @@
+from collections.abc import Callable
+
 import torch
 
-from pipelines.families.embeddings import EncodedText, TextEmbeddingCache
+from pipelines.families.diffusers_model import EncodedText, cache_texts
 
 
-def counting() -> tuple[TextEmbeddingCache, list[str]]:
+def counting() -> tuple[Callable[[str], EncodedText], list[str]]:
     asked: list[str] = []
 
     def encode(text: str) -> EncodedText:
         asked.append(text)
         return torch.full((1, 1, 1), float(len(asked))), None
 
-    return TextEmbeddingCache(encode, max_entries=2), asked
+    return cache_texts(encode, max_texts=2), asked
 
 
 def test_each_distinct_text_is_encoded_once() -> None:
