@@ -1,4 +1,4 @@
-"""What a rank does with an accelerated model: it notes what the first block cache decides."""
+"""The work of a rank with an accelerated model. It notes the decisions of the first block cache."""
 
 import warnings
 from collections.abc import Callable, Generator
@@ -21,7 +21,7 @@ from tests.builders.accelerated import METHODS, NAG, THRESHOLD, denoise, family_
 
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """Latents, and for each step whether the remaining blocks were computed."""
+    """Latents, and one bool a step: True if the remaining blocks were computed."""
 
     latents: np.ndarray
     decisions: tuple[bool, ...]
@@ -30,15 +30,15 @@ class Denoised:
 def denoise_cached(
     name: str, methods: list[str], parallel: ParallelConfig | None
 ) -> list[Denoised]:
-    """By one model, one method after the other; None is one device."""
+    """Denoise with one model, one method after the other. None stands for one device."""
     return _denoise(family_of(name, first_block_cache=THRESHOLD), methods, parallel)
 
 
 def denoise_compiled(
     name: str, methods: list[str], parallel: ParallelConfig | None
 ) -> list[Denoised]:
-    """By a model that stays in the process from one group to the next."""
-    with warnings.catch_warnings():  # of torch, about how torch traces diffusers
+    """Denoise with a model that stays in the process from one group to the next."""
+    with warnings.catch_warnings():  # torch warns about its own tracing of diffusers
         warnings.filterwarnings(
             "ignore", ".*(should not be instantiated|torch.jit.script_method. is deprecated)"
         )
@@ -46,7 +46,7 @@ def denoise_compiled(
 
 
 def denoise_alone(name: str, threshold: float) -> Denoised:
-    """On one device, at another threshold."""
+    """Denoise on one device, at another threshold."""
     return _denoise(family_of(name, first_block_cache=threshold), ["nag"], None)[0]
 
 
@@ -75,7 +75,7 @@ def _denoise(
 
 @contextmanager
 def _noted(decide: Callable[[Any, torch.Tensor], bool] | None = None) -> Generator[list[bool]]:
-    """What all ranks decide, or by `decide`."""
+    """Note the common decisions of the ranks, or those of `decide`."""
     decisions: list[bool] = []
     hook_class: Any = _CommonDecision  # its types are lost in torch.compiler.disable
     stock = hook_class._should_compute_remaining_blocks
@@ -91,15 +91,15 @@ def _noted(decide: Callable[[Any, torch.Tensor], bool] | None = None) -> Generat
 
 @dataclass(frozen=True, eq=False)
 class Contested:
-    """A clip at a threshold at which the ranks' own parts of it would decide differently at some step."""
+    """A clip at a threshold where the ranks' own parts would decide differently at some step."""
 
     threshold: float
-    alone: tuple[bool, ...]  # what this rank's part would decide
+    alone: tuple[bool, ...]  # the decisions of this rank's part
     together: Denoised
 
 
 def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
-    """Finds such a threshold, and denoises at it."""
+    """Find a threshold at which ranks would decide differently, and denoise at it."""
     changes: list[float] = []
 
     def note_change(hook: Any, residual: torch.Tensor) -> bool:
@@ -131,7 +131,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
 
 
 def means_of_parts(dtype: str, sizes: list[int]) -> tuple[float, float]:
-    """Of two tensors, of which this rank has a part of its size."""
+    """Return the means of two tensors that are spread over the ranks in these sizes."""
     one, other = whole_tensors(dtype, sum(sizes))
     rank = distributed.get_rank()
     part = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))

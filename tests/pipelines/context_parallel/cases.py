@@ -1,6 +1,7 @@
-"""What is rendered on one process and on several, and held against each other.
+"""Renders on one process and on several, for comparison.
 
-Models are tiny real ones with four heads; each is built once in a process and shared out again and again.
+Models are tiny real ones with four heads. Each process builds each model once and shards it again
+and again.
 """
 
 from collections.abc import Callable
@@ -68,7 +69,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """One call of a pipeline: which model, guided how, how many clips at once."""
+    """One call of a pipeline: the model, the guidance and the number of clips at once."""
 
     model: str
     method: str = "none"
@@ -81,7 +82,7 @@ class Case:
 @cache
 def pipeline_of(model: str, dtype: str) -> Any:
     pipeline = MAKERS[model]()
-    if dtype != "float32":  # as weights are loaded: some of Wan's modules stay in float32
+    if dtype != "float32":  # as for loaded weights, some of Wan's modules stay in float32
         for name in ("transformer", "transformer_2"):
             part = getattr(pipeline, name, None)
             if part is not None:
@@ -93,8 +94,10 @@ def pipeline_of(model: str, dtype: str) -> Any:
 
 
 @torch.no_grad()
-def render_case(case: Case, installed: nag.InstalledGuidance | None = None, **more: Any) -> np.ndarray:
-    """Latents of two steps, as one process or as one rank."""
+def render_case(
+    case: Case, installed: nag.InstalledGuidance | None = None, **more: Any
+) -> np.ndarray:
+    """Return the latents of two steps, as one process or as one rank."""
     pipeline = pipeline_of(case.model, case.dtype)
     is_ltx, is_image_to_video = case.model == "ltx", case.model == "wan2.1-i2v"
     length = (
@@ -125,13 +128,13 @@ def render_case(case: Case, installed: nag.InstalledGuidance | None = None, **mo
 
 
 def _padded(batch_size: int, length: int) -> torch.Tensor:
-    """Each row with another number of padded tokens at its end, (B, L)."""
+    """Return a mask (B, L) whose rows end in different numbers of padded tokens."""
     num_tokens = torch.tensor([[length - 3 - 2 * row] for row in range(batch_size)])
     return torch.arange(length)[None] < num_tokens
 
 
-def render_split(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarray]:
-    """The same cases on a rank, each pipeline split for it and put back afterwards."""
+def render_sharded(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarray]:
+    """Render cases on a rank; each pipeline is sharded for its case and unsharded after it."""
     rendered: list[np.ndarray] = []
     for case in cases:
         split = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
@@ -142,10 +145,10 @@ def render_split(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarray
     return rendered
 
 
-def render_split_with_nag_installed_before(
+def render_sharded_with_nag_installed_before(
     case: Case, parallel: ParallelConfig
 ) -> list[np.ndarray]:
-    """As two ranks while NAG is on, as one process after the split is taken off under it, and again without NAG."""
+    """Render sharded with NAG, then unsharded with NAG still on, then sharded without NAG."""
     pipeline = pipeline_of(case.model, case.dtype)
     with nag.install(pipeline) as installed:
         split = ShardedPipeline(pipeline, parallel, CPU)
@@ -158,10 +161,10 @@ def render_split_with_nag_installed_before(
     return [guided, alone, unguided]
 
 
-def render_alone_after_a_split(
+def render_alone_after_sharding(
     case: Case, parallel: ParallelConfig
 ) -> tuple[np.ndarray, list[str]]:
-    """What one process renders after a split was taken off, and which settings of it are still on the model."""
+    """Render unsharded after a sharded render, and list the settings left on the model."""
     pipeline = pipeline_of(case.model, case.dtype)
     split = ShardedPipeline(pipeline, parallel, CPU)
     render_case(case)
@@ -182,7 +185,7 @@ def render_alone_after_a_split(
 
 
 def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, int]:
-    """With the safer attention; and how often a fused kernel was used all the same."""
+    """Render with exact attention, and count the uses of a fused kernel."""
     split = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
     try:
         with (
@@ -198,7 +201,7 @@ def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, in
 
 @dataclass(frozen=True)
 class Exchanged:
-    """What one rank exchanged in one forward."""
+    """The data that one rank exchanged in one forward."""
 
     num_calls: dict[str, int]
     sent_bytes: dict[str, int]
@@ -217,7 +220,7 @@ def count(model: str, method: str, parallel: ParallelConfig) -> Exchanged:
 
 @torch.no_grad()
 def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchanged:
-    """One forward of the transformer alone, by our plan or by diffusers', which runs where there is no mask."""
+    """Count the exchanges of one forward without a mask, by this plan or by diffusers' plan."""
     pipeline = pipeline_of("ltx", "float32")
     transformer = pipeline.transformer
     split = ShardedPipeline(pipeline, parallel, CPU)
@@ -256,7 +259,7 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
 
 
 def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
-    """How long the others take to notice, s; the pipeline is still split on all ranks."""
+    """Return the seconds that the other ranks take to notice. The pipeline stays sharded."""
     pipeline = pipeline_of("wan2.1", "float32")
     split = ShardedPipeline(pipeline, parallel, CPU)
     begin = monotonic()
@@ -264,7 +267,7 @@ def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
     try:
         if not is_last:
             render_case(Case("wan2.1"))
-    except RuntimeError:  # gloo's: the connection was closed
+    except RuntimeError:  # from gloo: the connection was closed
         pass
     else:
         assert is_last
@@ -274,7 +277,7 @@ def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
 
 
 def timeouts(parallel: ParallelConfig) -> list[timedelta]:
-    """Of one collective, in each process group that a split pipeline exchanges over."""
+    """Return the time-out of each process group that a sharded pipeline uses."""
     pipeline = pipeline_of("wan2.1", "float32")
     split = ShardedPipeline(pipeline, parallel, CPU)
     settings = pipeline.transformer._parallel_config.context_parallel_config
@@ -288,7 +291,7 @@ def timeouts(parallel: ParallelConfig) -> list[timedelta]:
 
 
 def refusals(model: str, parallel: ParallelConfig) -> list[str]:
-    """What a group of another size, a second split and an unfit attention backend are told."""
+    """Return the errors for a wrong size, a second sharding and an unfit attention backend."""
     pipeline = pipeline_of(model, "float32")
     told: list[str] = []
     with pytest.raises(ShardingError) as refused:
@@ -316,7 +319,7 @@ def family_of(name: str) -> DiffusersModel:
 def render_shapes(
     name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3
 ) -> np.ndarray:
-    """Latents of a Shapes model through its family."""
+    """Return the latents of a Shapes model that is loaded by its family."""
     family = family_of(name)
     guidance_scale = 3.0 if method in CFG_METHODS else 1.0
     request = GenerationRequest(

@@ -15,7 +15,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """As each rank has; sums in another number of threads are rounded otherwise."""
+    """Use one thread, as each rank does; another number of threads rounds sums differently."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,7 +1,7 @@
-"""Four processes that stay for the whole session and join a new process group for each piece of work.
+"""Four processes that live for the whole session and join a new process group for each work.
 
-Starting a process with torch and diffusers takes seconds, joining a group milliseconds. Nothing here waits without a
-deadline: not the ranks for each other, nor the test for the ranks.
+Starting a process with torch and diffusers takes seconds, joining a group milliseconds. Each wait
+has a deadline: the ranks' for each other, and the test's for the ranks.
 """
 
 import logging
@@ -19,15 +19,13 @@ import torch
 from torch import distributed
 
 NUM_PROCESSES = 4
-EXCHANGE_TIMEOUT = timedelta(
-    seconds=120
-)  # of one collective, on a machine that does ten other things
-END_S = 5.0  # of the processes whose pipes are closed
-DEADLINE_S = 240.0  # of all of a piece of work, with the first import of diffusers in it
+EXCHANGE_TIMEOUT = timedelta(seconds=120)  # for a collective on a busy machine
+END_S = 5.0  # for processes to end after their pipes are closed
+DEADLINE_S = 240.0  # for a whole piece of work, with the first import of diffusers
 
 
 class Ranks:
-    """The processes, started when they are first needed and again after one of them had to be killed."""
+    """The processes, started at the first need and again after one of them was killed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +33,13 @@ class Ranks:
         self._processes: list[tuple[Any, Connection]] = []
 
     def run(self, work: Callable[..., Any], *args: Any, num_ranks: int) -> list[Any]:
-        """What `work(*args)` returns on each rank of a new group; it must be importable, and return no tensors."""
+        """Return the results of `work(*args)` on each rank of a new group.
+
+        Args:
+            work: an importable function that returns no tensors.
+            args: its arguments.
+            num_ranks: the size of the group.
+        """
         if not self._processes:
             self._start()
         self._num_groups += 1
@@ -54,7 +58,8 @@ class Ranks:
             if not ready:
                 self.close()
                 failures.append(
-                    f"ranks {[pipes.index(pipe) for pipe in missing]} had no answer in {DEADLINE_S} s"
+                    f"ranks {[pipes.index(pipe) for pipe in missing]} did not answer "
+                    f"in {DEADLINE_S} s"
                 )
                 break
             for pipe in ready:
@@ -86,13 +91,13 @@ class Ranks:
         end = monotonic() + END_S
         for process, _ in self._processes:
             process.join(max(end - monotonic(), 0))
-            process.kill()  # one that hangs in an exchange does not see that its pipe is closed
+            process.kill()  # a process that hangs in an exchange does not see its closed pipe
             process.join()
         self._processes.clear()
 
 
 class _Heard(logging.Handler):
-    """What diffusers warns of in its log."""
+    """The warnings in diffusers' log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -129,7 +134,7 @@ def _join_and_run(
                 timeout=EXCHANGE_TIMEOUT,
             )
             result = work(*args)
-    except BaseException:  # noqa: BLE001 - it goes to the test, with its traceback
+    except BaseException:  # noqa: BLE001 the test gets it, with its traceback
         failure = traceback.format_exc()
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Cached and compiled models that are shared out among ranks, against the same on one device."""
+"""Cached and compiled models on several ranks render the clip of one device."""
 
 from functools import cache
 
@@ -39,14 +39,16 @@ def test_ranks_skip_the_blocks_that_one_device_skips(
     assert all(0 < sum(truth.decisions) < len(truth.decisions) for truth in truths)
     for of_rank in ranks.run(denoise_cached, name, METHODS, layout, num_ranks=layout.degree):
         assert [found.decisions for found in of_rank] == [truth.decisions for truth in truths]
-        assert np.array_equal(of_rank[0].latents, of_rank[2].latents)  # whatever was between
+        assert np.array_equal(
+            of_rank[0].latents, of_rank[2].latents
+        )  # the methods between them left nothing
         assert max(map(difference, of_rank, truths)) <= (
             0 if layout == ULYSSES and name != "ltx" else 1e-6
         )
 
 
 @pytest.mark.parametrize("name", ["wan2.1", "ltx"])
-def test_ranks_whose_own_parts_would_decide_differently_decide_as_the_whole(
+def test_ranks_whose_own_parts_would_decide_differently_decide_by_the_whole_sequence(
     ranks: Ranks, name: str
 ) -> None:
     found = ranks.run(denoise_contested, name, ULYSSES, num_ranks=2)
@@ -60,7 +62,7 @@ def test_ranks_whose_own_parts_would_decide_differently_decide_as_the_whole(
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)]
 )  # one rounding to the dtype
-def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(
+def test_the_mean_of_parts_of_unequal_size_is_the_mean_of_the_whole(
     ranks: Ranks, dtype: str, tolerance: float
 ) -> None:
     truth = [whole.abs().mean().item() for whole in whole_tensors(dtype, 90)]
@@ -73,7 +75,7 @@ def test_the_mean_of_parts_of_unequal_size_is_that_of_the_whole(
 @pytest.mark.parametrize(
     ("name", "layout"), [("wan2.1", ULYSSES), ("wan2.2", RING), ("ltx", ULYSSES)], ids=str
 )
-def test_compiled_blocks_are_shared_out_by_one_group_after_another(
+def test_one_group_after_another_shards_compiled_blocks(
     ranks: Ranks, name: str, layout: ParallelConfig
 ) -> None:
     truths = on_one_device(name)[:1]

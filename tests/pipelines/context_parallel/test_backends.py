@@ -1,4 +1,4 @@
-"""Which of diffusers' attention backends can be shared out; and ours, beside them, without a process group."""
+"""The attention backends that support context parallelism, and the ring's own, in one process."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def tensors(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return query, key, value
 
 
-def test_the_table_is_what_diffusers_says_of_itself() -> None:
+def test_the_table_has_the_backends_that_diffusers_registers() -> None:
     assert _AttentionBackendRegistry._supports_context_parallel == SHARDABLE_BACKENDS
 
 
@@ -45,7 +45,7 @@ def test_a_ring_takes_fewer_backends_than_ulysses() -> None:
     assert backends_for(ring=2) == RING_BACKENDS < SHARDABLE_BACKENDS
 
 
-def test_what_is_added_to_the_logits_of_text_is_added_by_few_backends() -> None:
+def test_few_backends_add_a_bias_to_the_logits_of_text() -> None:
     assert backends_for(ring=2, has_text_bias=True) == BIAS_BACKENDS < RING_BACKENDS
     query, key, _ = (part.transpose(1, 2) for part in tensors(torch.float32))
     bias = torch.zeros(1, 1, 1, T).index_fill(-1, torch.tensor([3]), -10_000.0)
@@ -54,15 +54,14 @@ def test_what_is_added_to_the_logits_of_text_is_added_by_few_backends() -> None:
     assert (found - dispatch_attention_fn(query, others, others)).abs().max() < 1e-6
     with pytest.raises(ValueError, match="not supported"):
         dispatch_attention_fn(query, key, key, bias, backend=AttentionBackendName._NATIVE_FLASH)
-    is_left_out = _maybe_modify_attn_mask_npu(
-        query, key, bias
-    )  # by the one kernel that would not raise
+    # The one kernel that would not raise leaves out the wrong tokens.
+    is_left_out = _maybe_modify_attn_mask_npu(query, key, bias)
     assert is_left_out is not None
     assert is_left_out[0, 0, 0].tolist() == [number != 3 for number in range(T)]
 
 
 def test_diffusers_names_of_backends_stay_as_they_are() -> None:
-    """Ours is found where it is set on a processor, and nowhere by accident."""
+    """The ring's backend is found when it is set on a processor, and never by accident."""
     assert RING_BACKEND in _AttentionBackendRegistry._backends
     assert RING_BACKEND.value not in {name.value for name in AttentionBackendName}
 
@@ -73,7 +72,7 @@ def test_diffusers_names_of_backends_stay_as_they_are() -> None:
     [
         (torch.float32, 1e-6, 1e-5),
         (torch.bfloat16, 2**-8, 1e-4),
-    ],  # the fused kernel takes bfloat16's exp less exactly
+    ],  # the fused kernel computes bfloat16's exp less exactly
 )
 @pytest.mark.parametrize("attend", [attention_with_lse, plain_attention_with_lse])
 def test_attention_and_its_log_sum_exp_are_the_formula(
@@ -94,7 +93,7 @@ def test_attention_and_its_log_sum_exp_are_the_formula(
 
 
 def test_two_parts_of_the_keys_add_up_to_the_whole() -> None:
-    """What a ring does with the two."""
+    """A ring adds them up like this."""
     query, key, value = tensors(torch.float32)
     whole, _ = attention_with_lse(query, key, value)
     parts = [
@@ -108,7 +107,7 @@ def test_two_parts_of_the_keys_add_up_to_the_whole() -> None:
     assert (summed - whole).abs().max() < 1e-6
 
 
-def test_the_safer_attention_takes_the_ring_over_in_slices() -> None:
+def test_exact_attention_computes_the_ring_in_slices() -> None:
     query, key, value = tensors(torch.float32)
     with (
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
@@ -120,4 +119,4 @@ def test_the_safer_attention_takes_the_ring_over_in_slices() -> None:
     assert (lse - expected_lse).abs().max() < 1e-6
     counts = {event.key: event.count for event in profiler.key_averages()}
     assert not [name for name in counts if "flash" in name]
-    assert counts["aten::logsumexp"] >= L  # each query alone, as many as there are
+    assert counts["aten::logsumexp"] >= L  # one call a query

@@ -1,4 +1,7 @@
-"""How often and how much a rank exchanges in one forward of a tiny model: two layers, four heads, two ranks or four."""
+"""The exchanges of a rank in one forward of a tiny model.
+
+The model has two layers and four heads, the group two ranks or four.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -80,7 +83,7 @@ def test_guidance_exchanges_nothing(ranks: Ranks, model: str, layout: ParallelCo
 def test_ltx_exchanges_less_than_by_diffusers_plan(
     ranks: Ranks, layout: ParallelConfig, ours: dict[str, int], stock: dict[str, int]
 ) -> None:
-    """Without a mask, where diffusers' plan runs."""
+    """Without a mask, as diffusers' plan needs it."""
     for is_stock, expected in ((False, ours), (True, stock)):
         for found in ranks.run(
             cases.count_ltx_without_a_mask, layout, is_stock, num_ranks=layout.degree
@@ -90,7 +93,7 @@ def test_ltx_exchanges_less_than_by_diffusers_plan(
 
 @pytest.fixture
 def four_ranks() -> Iterator[None]:
-    """Of which this process is one, and the others are not there."""
+    """Make a fake group of four ranks, of which only this process exists."""
     distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=4)
     yield
     distributed.destroy_process_group()
@@ -133,7 +136,7 @@ def test_the_first_block_cache_exchanges_three_numbers_from_the_second_step_on()
     assert found == [Collective("all_reduce", 12, 4)] * (NAG.sampling.num_inference_steps - 1)
 
 
-def test_what_leaves_a_rank_is_all_but_its_own_share() -> None:
+def test_a_rank_sends_all_but_its_own_share() -> None:
     assert Collective("all_to_all", input_bytes=800, group_size=4).sent_bytes == 600
     assert Collective("all_gather", input_bytes=800, group_size=4).sent_bytes == 2400
     assert Collective("all_reduce", input_bytes=800, group_size=4).sent_bytes == 1200

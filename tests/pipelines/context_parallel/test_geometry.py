@@ -1,4 +1,4 @@
-"""The geometry that is read off a folder against the real classes that are built from it."""
+"""The geometry read from a folder is the one of the real classes that are built from it."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def config_of(family: Any) -> ModelConfig:
 
 @pytest.fixture
 def save(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the configs of a model's folder, as far as a geometry needs them."""
+    """Return a function that writes those configs of a model's folder that a geometry needs."""
 
     def save_configs(transformer: object, vae: object, second: object = None) -> Path:
         components = {"transformer": transformer, "vae": vae} | (
@@ -60,7 +60,7 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
 
 def on_meta(cls: Any, config: dict[str, Any]) -> Any:
-    """The real class from a folder's config, without memory."""
+    """Build the real class from a folder's config, without memory."""
     with torch.device("meta"):
         return cls.from_config(config)
 
@@ -68,7 +68,7 @@ def on_meta(cls: Any, config: dict[str, Any]) -> Any:
 def measured_wan(
     transformer_config: dict[str, Any], vae_config: dict[str, Any]
 ) -> tuple[ModelGeometry, int]:
-    """What the built classes have, and the tokens that they make of `SHAPE`."""
+    """Return the geometry of the built classes, and the tokens that they make of `SHAPE`."""
     transformer, vae = (
         on_meta(WanTransformer3DModel, transformer_config),
         on_meta(AutoencoderKLWan, vae_config),
@@ -183,7 +183,7 @@ CASES: dict[str, Callable[[], tuple[str, dict[str, Any], dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_geometry_is_that_of_the_built_classes(case: str, save: Callable[..., Path]) -> None:
+def test_the_geometry_is_the_one_of_the_built_classes(case: str, save: Callable[..., Path]) -> None:
     family, transformer, vae = CASES[case]()
     measured, num_tokens = (measured_wan if family == "wan" else measured_ltx)(transformer, vae)
     found = read_geometry(save(transformer, vae), config_of(family))
@@ -280,7 +280,7 @@ HOSTILE: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("family", "transformer", "vae", "message"), HOSTILE)
-def test_a_config_that_cannot_be_is_refused_with_its_file(
+def test_an_invalid_config_is_refused_with_its_file(
     family: str, transformer: Any, vae: Any, message: str, save: Callable[..., Path]
 ) -> None:
     folder = save(transformer, vae)

@@ -1,4 +1,4 @@
-"""What each rank of a group does of a clip, and how its failures travel: three real processes, and one alone."""
+"""Each rank's part of a clip, and the way of its failures: three real processes, and one alone."""
 
 import multiprocessing
 from collections.abc import Generator, Iterator, Sequence
@@ -30,10 +30,9 @@ from tests.fakes.rank_cases import request, serve
 from tests.fakes.ranks import FakeRankModel
 
 THREE = ParallelConfig(ring=3)
-WAIT_S = (
-    240.0  # for what takes a second; a process starts in five, and on a busy machine in many more
-)
-TIMEOUT_S = 60.0  # of a collective
+# For work of a second; a process starts in five seconds, and on a busy machine in many more.
+WAIT_S = 240.0
+TIMEOUT_S = 60.0  # for a collective
 
 
 class Trio:
@@ -45,7 +44,7 @@ class Trio:
         self._generation = 0
 
     def run(self, case: str, prompt: str = "") -> list[Any]:
-        """What each rank came to."""
+        """Return each rank's result of a case."""
         self._generation += 1
         for rank, connection in enumerate(self._connections):
             rendezvous = self._point.rendezvous(self._generation, rank, THREE, TIMEOUT_S)
@@ -84,8 +83,11 @@ def test_all_ranks_denoise_and_agree(trio: Trio) -> None:
     assert [end for end, _, _ in trio.run("denoise", "well")] == ["done", "done", "done"]
 
 
-def test_a_rank_that_fails_frees_the_next_and_that_one_the_one_behind_it(trio: Trio) -> None:
-    """Long before a collective's time-out, though errors, with their frames, are kept; and all can meet again."""
+def test_a_failed_rank_frees_the_next_rank_and_this_one_frees_the_third(trio: Trio) -> None:
+    """They are free long before a collective's time-out, though errors keep their frames.
+
+    All ranks can form a group again.
+    """
     results = trio.run("denoise", "fails")
     assert [end for end, _, _ in results] == [
         "connection, broken",
@@ -104,13 +106,13 @@ def test_every_rank_sees_that_latents_differ(trio: Trio) -> None:
     ] * 3
 
 
-def test_meeting_again_leaves_few_files_open(trio: Trio) -> None:
+def test_forming_groups_again_leaves_few_files_open(trio: Trio) -> None:
     before, *_, after = (trio.run("join_and_leave") for _ in range(6))
     assert max(now - then for now, then in zip(after, before, strict=True)) <= 5 * 2
 
 
 class FakeFollowers:
-    """Others, who ended with these errors."""
+    """Followers that ended with these errors."""
 
     def __init__(self, *errors: Exception) -> None:
         self.begun: list[bool] = []
@@ -125,8 +127,8 @@ class FakeFollowers:
         return self._errors
 
 
-class FailingFamily(FakeRankModel):
-    """Raises what it is told to."""
+class FailingModel(FakeRankModel):
+    """A model whose denoising raises an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
@@ -140,54 +142,57 @@ class FailingFamily(FakeRankModel):
         return super().denoise(request, embeddings, on_step)
 
 
-CONNECTION_LOST = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2"
+CONNECTION_LOST = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] "
+    "Connection closed by peer [127.0.0.1]:2"
+)
 
 
 class Alone:
-    """A leader in this process, in a group of one, with others made by hand."""
+    """A leader in this process, in a group of one, with fake followers."""
 
-    def __init__(self, family: FakeRankModel, *errors: Exception) -> None:
+    def __init__(self, model: FakeRankModel, *errors: Exception) -> None:
         self.own: list[Exception] = []
         self.broken_by: list[Exception] = []
         self.followers = FakeFollowers(*errors)
         self._point = RendezvousPoint("127.0.0.1")
-        self.part = RankPart(family, self.own.append)
-        self.family = ShardedModel(self.part, self.followers, self.broken_by.append)
+        self.part = RankPart(model, self.own.append)
+        self.model = ShardedModel(self.part, self.followers, self.broken_by.append)
         self.part.join(self._point.rendezvous(1, 0, ONE_DEVICE, TIMEOUT_S))
 
     def denoise(self) -> torch.Tensor:
         wanted = request("sunrise")
-        return self.family.denoise(wanted, self.family.encode_text(wanted), lambda _: None)
+        return self.model.denoise(wanted, self.model.encode_text(wanted), lambda _: None)
 
 
 @pytest.fixture
 def alone() -> Iterator[list[Alone]]:
-    """To be filled with leaders, that leave at the end."""
+    """Yield a list for leaders, which leave their groups at the end."""
     made: list[Alone] = []
     yield made
     for one in made:
         one.part.leave()
 
 
-def test_the_safer_setting_is_that_of_all_ranks(alone: list[Alone]) -> None:
-    alone.append(Alone(FailingFamily()))
+def test_exact_attention_is_used_on_all_ranks(alone: list[Alone]) -> None:
+    alone.append(Alone(FailingModel()))
     alone[0].denoise()
-    with alone[0].family.exact_attention():
+    with alone[0].model.exact_attention():
         alone[0].denoise()
     alone[0].denoise()
     assert alone[0].followers.begun == [False, True, False]
 
 
-def test_the_leaders_own_error_is_told_whatever_the_others_say(alone: list[Alone]) -> None:
-    alone.append(Alone(FailingFamily(MemoryError("full")), ValueError("too")))
+def test_the_leaders_own_error_is_raised_whatever_the_followers_report(alone: list[Alone]) -> None:
+    alone.append(Alone(FailingModel(MemoryError("full")), ValueError("too")))
     with pytest.raises(MemoryError):
         alone[0].denoise()
     assert [str(error) for error in alone[0].own] == ["full"]
 
 
-def test_a_followers_error_is_told_in_the_place_of_a_lost_connection(alone: list[Alone]) -> None:
+def test_a_followers_error_is_raised_in_place_of_a_lost_connection(alone: list[Alone]) -> None:
     alone.append(
-        Alone(FailingFamily(RuntimeError(CONNECTION_LOST)), RankLostError("2"), MemoryError("full"))
+        Alone(FailingModel(RuntimeError(CONNECTION_LOST)), RankLostError("2"), MemoryError("full"))
     )
     with pytest.raises(MemoryError, match="full"):
         alone[0].denoise()
@@ -195,10 +200,10 @@ def test_a_followers_error_is_told_in_the_place_of_a_lost_connection(alone: list
     assert [type(error) for error in alone[0].broken_by] == [MemoryError]
 
 
-def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leaves(
+def test_a_broken_group_begins_nothing_and_its_model_is_unsharded_when_it_leaves(
     alone: list[Alone],
 ) -> None:
-    family = FailingFamily(ValueError("once"))
+    family = FailingModel(ValueError("once"))
     alone.append(Alone(family))
     with pytest.raises(ValueError, match="once"):
         alone[0].denoise()
@@ -210,10 +215,10 @@ def test_a_broken_group_begins_nothing_and_its_model_is_whole_again_when_it_leav
     assert family.sharded_as is None
 
 
-def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_told(
+def test_a_group_that_cannot_be_left_is_not_used_again_and_its_failure_is_reported(
     alone: list[Alone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone.append(Alone(FailingFamily(MemoryError("full"))))
+    alone.append(Alone(FailingModel(MemoryError("full"))))
     leave = ProcessGroup.leave
 
     def leave_badly(process_group: ProcessGroup) -> None:
@@ -227,7 +232,7 @@ def test_a_group_that_cannot_be_left_is_over_all_the_same_and_what_broke_it_is_t
     assert [str(error) for error in alone[0].own] == ["full"]
 
 
-def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_present_one(
+def test_a_late_clip_of_an_earlier_generation_leaves_the_rank_in_its_present_one(
     alone: list[Alone],
 ) -> None:
     alone.append(Alone(FakeRankModel()))
@@ -236,35 +241,35 @@ def test_a_rank_that_hears_late_of_a_clip_of_an_earlier_generation_stays_in_the_
     assert alone[0].part.is_joined
 
 
-class WholeFamily(FakeRankModel):
-    """Cannot be split."""
+class UnshardableModel(FakeRankModel):
+    """A model that cannot be sharded."""
 
     def shard(self, config: ParallelConfig) -> None:
         raise ValueError("no way to cut it")
 
 
-def test_a_rank_that_cannot_split_its_model_stays_in_no_group() -> None:
+def test_a_rank_that_cannot_shard_its_model_leaves_its_group() -> None:
     point = RendezvousPoint("127.0.0.1")
-    part = RankPart(WholeFamily(), lambda _: None)
+    part = RankPart(UnshardableModel(), lambda _: None)
     with pytest.raises(ValueError, match="no way to cut it"):
         part.join(point.rendezvous(1, 0, ONE_DEVICE, TIMEOUT_S))
     assert not part.is_joined
     assert not torch.distributed.is_initialized()
 
 
-def test_a_rank_that_does_not_come_is_lost_and_no_fault_of_the_model() -> None:
+def test_a_rank_that_does_not_come_to_the_rendezvous_is_lost() -> None:
     point = RendezvousPoint("127.0.0.1")
     part = RankPart(FakeRankModel(), lambda _: None)
     with pytest.raises(RankLostError, match="the ranks did not form a process group: .*timeout"):
         part.join(point.rendezvous(1, 0, ParallelConfig(2), timeout_s=1.0))
     assert not part.is_joined
-    part.join(point.rendezvous(2, 0, ONE_DEVICE, TIMEOUT_S))  # and may meet others
+    part.join(point.rendezvous(2, 0, ONE_DEVICE, TIMEOUT_S))  # another group can form
     assert part.is_joined
     part.leave()
 
 
-class UnsafeModel(FakeRankModel):
-    """Has no safer setting."""
+class InexactModel(FakeRankModel):
+    """A model without exact attention."""
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
@@ -276,7 +281,7 @@ class UnsafeModel(FakeRankModel):
 def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait_for_it(
     alone: list[Alone],
 ) -> None:
-    alone.append(Alone(UnsafeModel()))
+    alone.append(Alone(InexactModel()))
     with pytest.raises(ValueError, match="no exact attention"):
         alone[0].part.follow(1, request("sunrise"), uses_exact_attention=True)
     assert not alone[0].part.is_joined
@@ -291,7 +296,7 @@ def test_a_rank_that_cannot_begin_its_part_leaves_so_that_the_others_do_not_wait
         ([RankLostError("x"), ValueError("x")], ValueError),
     ],
 )
-def test_the_cause_is_what_a_rank_ran_into_then_a_rank_that_is_gone(
+def test_the_cause_is_a_ranks_own_error_and_else_the_loss_of_a_rank(
     others: list[Exception], expected: type[Exception]
 ) -> None:
     assert type(first_cause(RuntimeError(CONNECTION_LOST), others)) is expected
@@ -311,7 +316,7 @@ def test_the_cause_is_what_a_rank_ran_into_then_a_rank_that_is_gone(
         (RankLostError("gone"), False),
     ],
 )
-def test_an_error_of_the_connection_is_told_from_others(error: Exception, expected: bool) -> None:
+def test_a_connection_error_is_told_apart_from_others(error: Exception, expected: bool) -> None:
     assert is_connection_error(error) == expected
 
 
@@ -326,7 +331,7 @@ def test_a_checksum_sees_each_bit_and_its_place() -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["shapes-wan", "shapes-ltx"])
-def test_a_rank_that_is_sent_its_text_loads_no_text_encoder_and_denoises_the_same(
+def test_a_rank_that_receives_embeddings_loads_no_text_encoder_and_denoises_the_same(
     name: str,
 ) -> None:
     path = model_paths()[name]

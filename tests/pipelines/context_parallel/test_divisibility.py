@@ -1,4 +1,4 @@
-"""What a group cannot share is refused, and whatever is suggested instead is accepted."""
+"""A clip that does not divide over a group is refused, and each suggested group is accepted."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +46,7 @@ def model(name: str, num_frames: int = 4, height: int = 16, width: int = 16) -> 
     )
 
 
-def test_heads_that_do_not_divide_are_told_of_as_many_devices_in_another_way() -> None:
+def test_for_heads_that_do_not_divide_another_group_on_as_many_devices_is_suggested() -> None:
     with pytest.raises(
         RequestError,
         match=r"ulysses 1, 2, 3, 4, 6 or 12 can .* ulysses 4 x ring 2 on as many devices",
@@ -55,7 +55,7 @@ def test_heads_that_do_not_divide_are_told_of_as_many_devices_in_another_way() -
 
 
 @pytest.mark.parametrize("number", [0, -1, -(10**5000), 10**19 + 1, 10**5000], ids=range(5))
-def test_a_number_of_ranks_that_no_group_has_is_refused(number: int) -> None:
+def test_an_impossible_number_of_ranks_is_refused(number: int) -> None:
     with pytest.raises(
         ModelConfigError, match=r"parallel\.ring must be at (least 1|most 10+), not"
     ):
@@ -79,7 +79,7 @@ def is_accepted(parallel: ParallelConfig, geometry: ModelGeometry, shape: VideoS
         (LTX, VideoShape(161, 512, 768), [1, 2, 4, 8]),
     ],
 )
-def test_of_the_degrees_up_to_8_those_that_divide_heads_and_tokens_are_accepted(
+def test_degrees_up_to_8_that_divide_heads_and_tokens_are_accepted(
     geometry: ModelGeometry, shape: VideoShape, ulysses: list[int]
 ) -> None:
     accepted = [
@@ -109,14 +109,10 @@ def test_the_tokens_of_the_models_are_as_documented(
 @pytest.mark.parametrize(
     ("parallel", "message"),
     [
-        (
-            ParallelConfig(8),
-            "the 12 attention heads of wan cannot be shared by 8 ranks: ulysses 1, 2, 3, 4, 6 or 12 can at this size",
-        ),
-        (
-            ParallelConfig(1, 16),
-            "16 ranks: ring 15 or 18 can at this size, and 16 ranks at height 448, width 768 or num_frames 77",
-        ),
+        (ParallelConfig(8), "the 12 attention heads of wan cannot be shared by 8 ranks"),
+        (ParallelConfig(8), "8 ranks: ulysses 1, 2, 3, 4, 6 or 12 can at this size"),
+        (ParallelConfig(1, 16), "16 ranks: ring 15 or 18 can at this size, and 16 ranks"),
+        (ParallelConfig(1, 16), "and 16 ranks at height 448, width 768 or num_frames 77"),
         (
             ParallelConfig(4, 4),
             "ulysses 1, 2, 3 or 6 with ring 4 can at this size, and 16 ranks at height 448",
@@ -131,12 +127,12 @@ def test_the_tokens_of_the_models_are_as_documented(
         ),
         (
             ParallelConfig(1, 16),
-            "parallel is ring 16, but the 32,760 tokens that a clip of 832x480x81 has in wan cannot be",
+            "ring 16, but the 32,760 tokens that a clip of 832x480x81 has in wan cannot be",
         ),
         (ParallelConfig(10**18, 10**18), "ranks: "),
     ],
 )
-def test_a_group_that_cannot_share_is_refused_with_the_numbers_and_what_can(
+def test_a_group_that_does_not_fit_is_refused_with_the_numbers_and_groups_that_do(
     parallel: ParallelConfig, message: str
 ) -> None:
     with pytest.raises(RequestError) as caught:
@@ -153,13 +149,13 @@ def test_one_device_is_never_refused() -> None:
     check_parallel(ONE_DEVICE, LTX, VideoShape(5, 16, 16), model("m"))
 
 
-def test_a_ring_alone_is_told_of_rings_alone() -> None:
+def test_for_a_ring_alone_other_rings_are_suggested() -> None:
     choices = fitting_degrees(ParallelConfig(1, 11), WAN_14B, WAN_720P)
     assert choices == (ParallelConfig(1, 10), ParallelConfig(1, 12))
     assert describe_degrees(choices) == "ring 10 or 12"
 
 
-def test_a_group_of_several_hosts_stays_one() -> None:
+def test_for_a_group_across_hosts_groups_across_hosts_are_suggested() -> None:
     choices = fitting_degrees(ParallelConfig(8, across_hosts=True), WAN_1_3B, WAN_480P)
     assert choices == (
         ONE_DEVICE,
@@ -168,7 +164,7 @@ def test_a_group_of_several_hosts_stays_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parallel", "is_said"),
+    ("parallel", "is_shown"),
     [
         (ParallelConfig(8, across_hosts=True), True),
         (ParallelConfig(8), False),
@@ -176,11 +172,11 @@ def test_a_group_of_several_hosts_stays_one() -> None:
     ],
 )
 def test_one_device_is_suggested_without_across_hosts_with_which_it_would_be_refused(
-    parallel: ParallelConfig, is_said: bool
+    parallel: ParallelConfig, is_shown: bool
 ) -> None:
     with pytest.raises(RequestError) as caught:
         check_parallel(parallel, WAN_1_3B, WAN_480P, model("m"))
-    assert (" can at this size (1 without across_hosts)" in str(caught.value)) == is_said
+    assert (" can at this size (1 without across_hosts)" in str(caught.value)) == is_shown
 
 
 def test_one_device_across_hosts_is_refused() -> None:
@@ -199,7 +195,7 @@ def test_one_device_across_hosts_is_refused() -> None:
         (ParallelConfig(2, 2), "_native_flash"),
     ],
 )
-def test_a_backend_that_can_be_shared_is_accepted(
+def test_a_backend_that_can_be_sharded_is_accepted(
     parallel: ParallelConfig, backend: str | None
 ) -> None:
     check_backend(parallel, backend)
@@ -216,7 +212,7 @@ def test_a_backend_that_can_be_shared_is_accepted(
         (ParallelConfig(2, 2), "_native_npu"),
     ],
 )
-def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_instead_is_accepted(
+def test_a_backend_that_cannot_be_sharded_is_refused_and_each_suggested_one_is_accepted(
     parallel: ParallelConfig, backend: str
 ) -> None:
     with pytest.raises(
@@ -230,7 +226,7 @@ def test_a_backend_that_cannot_be_shared_is_refused_and_each_that_is_named_inste
 
 
 @pytest.mark.parametrize("backend", sorted(SHARDABLE_BACKENDS))
-def test_a_backend_that_adds_nothing_to_the_logits_of_text_is_refused_where_that_is_asked_of_it(
+def test_a_backend_that_adds_nothing_to_the_logits_of_text_is_refused_for_text_with_a_bias(
     backend: str,
 ) -> None:
     if backend in ("native", "_native_cudnn"):
@@ -270,14 +266,14 @@ def test_ltx_and_value_sign_flip_add_to_the_logits_of_text(
         ([(2, 1), (2, 6)], "ring 1 or 6 with ulysses 2"),
     ],
 )
-def test_what_is_said_of_groups_that_can_share_names_each_of_them(
+def test_the_text_about_groups_that_fit_names_each_of_them(
     choices: list[tuple[int, int]], text: str
 ) -> None:
     assert describe_degrees(tuple(ParallelConfig(*choice) for choice in choices)) == text
 
 
 @given(st.integers(1, 5000))
-def test_divisors_are_those_that_divide(number: int) -> None:
+def test_divisors_are_all_numbers_that_divide(number: int) -> None:
     assert divisors(number) == [
         divisor for divisor in range(1, number + 1) if number % divisor == 0
     ]
@@ -326,7 +322,7 @@ def test_a_group_is_accepted_exactly_where_heads_and_tokens_divide(
 
 
 @given(geometries, parallels, shapes)
-def test_whatever_is_suggested_is_accepted_and_is_what_is_said(
+def test_each_suggestion_is_accepted_and_is_in_the_message(
     geometry: ModelGeometry, parallel: ParallelConfig, shape: VideoShape
 ) -> None:
     config = model("m", GRID.num_frames, GRID.height, GRID.width)

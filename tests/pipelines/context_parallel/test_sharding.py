@@ -1,8 +1,9 @@
-"""Several ranks render what one process renders: tiny models of every kind, and the Shapes models.
+"""Several ranks render the clip of one process: tiny models of every kind, and the Shapes models.
 
-With ulysses a rank computes the same sums as a single process, but for fewer tokens at once, and the CPU's kernels take
-fewer than four rows, and the last rows of a block, in another order. Then, and where a ring adds up parts of a softmax,
-float32 differs by rounding: by less than 1e-6 of the largest value.
+With ulysses a rank computes the same sums as a single process, but for fewer tokens at once. The
+CPU's kernels compute fewer than four rows, and the last rows of a block, in another order. Then
+float32 differs by rounding, and also in a ring, which adds up parts of a softmax: by less than 1e-6
+of the largest value.
 """
 
 from functools import cache
@@ -46,13 +47,13 @@ def shapes_by_another_kernel(name: str, method: GuidanceMethod, num_steps: int =
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Relative to the largest value."""
+    """Return the largest difference, relative to the largest value."""
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
 def on_every_rank(ranks: Ranks, rendered: list[Case], layout: ParallelConfig) -> list[np.ndarray]:
-    """Of each case, after a proof that all ranks have the very same latents."""
-    first, *others = ranks.run(cases.render_split, rendered, layout, num_ranks=layout.degree)
+    """Return the latents of each case, after a check that all ranks have the very same."""
+    first, *others = ranks.run(cases.render_sharded, rendered, layout, num_ranks=layout.degree)
     assert all(np.array_equal(a, b) for other in others for a, b in zip(first, other, strict=True))
     return first
 
@@ -94,10 +95,10 @@ def test_wan_by_ulysses_differs_by_rounding_where_a_rank_has_three_tokens(ranks:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_in_bfloat16_a_cut_changes_about_as_much_as_bfloat16_itself(
+def test_in_bfloat16_sharding_changes_about_as_much_as_bfloat16_itself(
     ranks: Ranks, layout: ParallelConfig
 ) -> None:
-    """Another rounding of a sum in float32 can turn one of bfloat16, which the next layers carry on."""
+    """Another rounding in float32 can change one in bfloat16, and the next layers carry it on."""
     models = (
         ["ltx"] if layout.ring == 1 else ["ltx", "wan2.1", "wan2.2"]
     )  # Wan by ulysses is bit-equal
@@ -113,10 +114,10 @@ def test_in_bfloat16_a_cut_changes_about_as_much_as_bfloat16_itself(
 def test_a_trained_model_renders_the_same_clip(
     ranks: Ranks, name: str, method: GuidanceMethod, layout: ParallelConfig
 ) -> None:
-    """Through its family, with every method of guidance and with a LoRA.
+    """The family loads the model, with every guidance method and with a LoRA.
 
-    Guidance carries rounding on from step to step. A ring changes a clip about as much as another attention kernel on
-    one process does.
+    Guidance carries rounding on from step to step. A ring changes a clip about as much as another
+    attention kernel on one process does.
     """
     expected = shapes_alone(name, method, None)
     by_another_kernel = difference(shapes_by_another_kernel(name, method), expected)
@@ -132,7 +133,7 @@ def test_a_trained_model_renders_the_same_clip(
 @pytest.mark.models
 @pytest.mark.parametrize("name", ["shapes-wan", "shapes-ltx"])
 def test_one_step_of_a_trained_model_in_a_ring_differs_by_rounding(ranks: Ranks, name: str) -> None:
-    """By what another kernel changes on one process, which is about 1e-6, a little less or more by the processor."""
+    """Another kernel on one process differs as much: about 1e-6, depending on the processor."""
     expected = shapes_alone(name, "cfg+nag", None, 1)
     by_another_kernel = difference(shapes_by_another_kernel(name, "cfg+nag", 1), expected)
     for latents in ranks.run(render_shapes, name, "cfg+nag", ParallelConfig(2, 2), 1, num_ranks=4):
@@ -141,12 +142,12 @@ def test_one_step_of_a_trained_model_in_a_ring_differs_by_rounding(ranks: Ranks,
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(1, 2)], ids=str)
 @pytest.mark.parametrize("model", ["wan2.1", "ltx"])
-def test_nag_may_be_installed_before_a_split_and_outlive_it_or_not(
+def test_nag_may_be_installed_before_sharding_and_removed_after_it_or_before(
     ranks: Ranks, model: str, layout: ParallelConfig
 ) -> None:
     case = Case(model, "nag")
     for guided, unshard, unguided in ranks.run(
-        cases.render_split_with_nag_installed_before, case, layout, num_ranks=2
+        cases.render_sharded_with_nag_installed_before, case, layout, num_ranks=2
     ):
         assert difference(guided, alone(case)) < ROUNDING
         assert np.array_equal(unshard, alone(case))
@@ -155,13 +156,13 @@ def test_nag_may_be_installed_before_a_split_and_outlive_it_or_not(
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2, 2), ParallelConfig(4)], ids=str)
 @pytest.mark.parametrize("model", ["wan2.2", "ltx"])
-def test_after_a_split_one_process_renders_bit_for_bit_what_it_did_before(
+def test_an_unsharded_pipeline_renders_bit_for_bit_the_same_as_before_sharding(
     ranks: Ranks, model: str, layout: ParallelConfig
 ) -> None:
-    """Also without a process group; and the next group splits the same pipeline again."""
+    """It does so without a process group too, and the next group shards the same pipeline again."""
     case = Case(model, "nag", has_cfg=True)
     for rendered, left in ranks.run(
-        cases.render_alone_after_a_split, case, layout, num_ranks=layout.degree
+        cases.render_alone_after_sharding, case, layout, num_ranks=layout.degree
     ):
         assert np.array_equal(rendered, alone(case))
         assert left == []
@@ -171,7 +172,7 @@ def test_after_a_split_one_process_renders_bit_for_bit_what_it_did_before(
 
 @pytest.mark.parametrize("layout", RINGS, ids=str)
 @pytest.mark.parametrize("model", ["wan2.1", "ltx"])
-def test_the_safer_attention_holds_in_a_ring_too(
+def test_exact_attention_acts_in_a_ring_too(
     ranks: Ranks, model: str, layout: ParallelConfig
 ) -> None:
     case = Case(model, "nag", size_px=32)
@@ -183,10 +184,10 @@ def test_the_safer_attention_holds_in_a_ring_too(
 
 
 @pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(2, 2)], ids=str)
-def test_a_rank_that_gives_up_its_process_group_frees_the_others_at_once(
+def test_a_rank_that_destroys_its_process_group_frees_the_others_at_once(
     ranks: Ranks, layout: ParallelConfig
 ) -> None:
-    """Though every pipeline is still split: a split keeps no connection open."""
+    """Every pipeline is still sharded then: a sharded pipeline keeps no connection open."""
     waited_s = ranks.run(cases.fail_on_the_last_rank, layout, num_ranks=layout.degree)
     assert max(waited_s) < EXCHANGE_TIMEOUT.total_seconds() / 4
 
@@ -195,12 +196,12 @@ def test_a_rank_that_gives_up_its_process_group_frees_the_others_at_once(
 def test_no_exchange_waits_longer_than_the_default_group_does(
     ranks: Ranks, layout: ParallelConfig
 ) -> None:
-    """Torch's own time-out, which a further group has by default, is 30 minutes."""
+    """By default torch gives a further group its own time-out of 30 minutes."""
     for found in ranks.run(cases.timeouts, layout, num_ranks=layout.degree):
         assert found == [EXCHANGE_TIMEOUT] * 3
 
 
-def test_what_cannot_be_shared_out_is_refused(ranks: Ranks) -> None:
+def test_a_pipeline_that_cannot_be_sharded_is_refused(ranks: Ranks) -> None:
     layout = ParallelConfig(2)
     for size, twice, backend in ranks.run(cases.refusals, "wan2.1", layout, num_ranks=2):
         assert size == "ulysses 8 is for 8 ranks, but the process group has 2"
