@@ -1,4 +1,4 @@
-"""A benchmark from its options to its report; the rendering in between is the farm's own, and not called from here."""
+"""A benchmark from its options to its report. The command line renders the clips in between."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +9,8 @@ from jobs.bench.design.blocks import Block, num_model_calls, planned_clips, writ
 from jobs.bench.design.options import PRECISION, BenchOptions, find_models
 from jobs.bench.design.precision import write_variant
 from jobs.bench.measuring.cache import LineCache
-from jobs.bench.measuring.judge_error import judge_errors, judge_looks
-from jobs.bench.measuring.judging import clip_look, look_at_all, open_cache, truth_look
+from jobs.bench.measuring.judge_error import broken_clips_to_judge, judge_errors
+from jobs.bench.measuring.judging import committed_to_judge, judge_all, open_cache, truth_to_judge
 from jobs.bench.measuring.results import TRUTH_REPLICATES, Row, answers_by_setting, table_rows
 from jobs.bench.negatives import SHEET, incomplete_notes, negatives_blocks, write_negatives_report
 from jobs.bench.parameters import parameters_blocks, write_parameters_report
@@ -24,17 +24,22 @@ from jobs.records.commit import committed_ids
 from jobs.store.store import Store
 from pipelines.catalog.model_config import ModelConfig
 
-# CPU seconds of shapes-wan on one core with bf16 instructions: a call of its transformer, and all else of a clip (of
-# which decode is 0.16, features 0.08, encode 0.04). Only for the estimate that is printed before.
+# CPU seconds of shapes-wan on one core with bf16 instructions: a pass of its transformer, and the
+# rest of a clip (decode 0.16, features 0.08, encode 0.04). Only the printed estimate uses them.
 CALL_S, CLIP_S = 0.016, 0.3
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What is rendered, and where it is written down.
+    """A benchmark, ready to render.
 
     Args:
-        models_folder: for the run: the user's, or that of the derived models.
+        options: the options of the command line.
+        models: the models to measure.
+        blocks: the clips to render.
+        notes: remarks for the report, such as missing models.
+        manifest: the manifest of the clips.
+        models_folder: the folder of model YAMLs for the run: the user's, or that of derived models.
     """
 
     options: BenchOptions
@@ -46,20 +51,21 @@ class Bench:
 
 
 def prepare(options: BenchOptions, models_folder: Path | None) -> Bench:
-    """Decides what is rendered, and writes manifest and design.
+    """Choose the clips, and write the manifest and the design.
 
     Raises:
         RefusedError, PipelineError: something is unknown or missing; nothing was written.
     """
     require_matplotlib()
     models, missing = find_models(options, ModelCatalog(models_folder))
-    notes = tuple(f"not here, and so left out: {name}" for name in missing)
+    notes = tuple(f"left out because its weights are missing: {name}" for name in missing)
     make_blocks = negatives_blocks if options.kind == "negatives" else parameters_blocks
     blocks = make_blocks(options, models)
     if options.kind == "parameters" and PRECISION in options.slices:
         if models_folder is not None:
             raise RefusedError(
-                "the slice precision makes models of its own: leave --models out, or name other slices"
+                "--slice precision derives models and cannot be combined with --models; "
+                "leave --models out, or name other slices"
             )
         models_folder = options.work / "models"
         for config in models:
@@ -70,37 +76,41 @@ def prepare(options: BenchOptions, models_folder: Path | None) -> Bench:
 
 
 def describe(bench: Bench) -> str:
-    """What is about to be rendered, for people."""
+    """Return a text about the clips to render, with an estimate of the time."""
     clips = list(planned_clips(bench.blocks))
     calls = sum(map(num_model_calls, clips))
     lines = [
-        f"{block.model}, {block.num_steps} steps: {len(block.settings)} settings on {len(block.tasks)} tasks"
+        f"{block.model}, {block.num_steps} steps: "
+        f"{len(block.settings)} settings on {len(block.tasks)} tasks"
         for block in bench.blocks
     ]
     hours = (calls * CALL_S + len(clips) * CLIP_S) / 3600
-    total = f"{len(clips):,} clips, {calls:,} calls of a transformer: roughly {hours:.1f} hours of one CPU core"
+    passes = f"{len(clips):,} clips, {calls:,} passes of a transformer"
+    total = f"{passes}: roughly {hours:.1f} hours on one CPU core"
     return "\n".join((*bench.notes, *lines, total))
 
 
 def report(
     bench: Bench, manifest: Manifest, store: Store, encoding: EncodingConfig, console: Console
 ) -> None:
-    """Looks at what is committed, as far as it was not looked at before, and writes the report."""
+    """Judge the committed clips that are not in the cache yet, and write the report."""
     options = bench.options
     clip_ids = {spec.name: spec.clip_id for spec in manifest.specs()}
     committed = committed_ids(store)
     cache = open_cache(options.work, encoding)
     is_negatives = options.kind == "negatives"
-    looks = [clip_look(store, clip_id) for clip_id in clip_ids.values() if clip_id in committed]
-    looks += [
-        truth_look(task, replicate, encoding)
+    calls = [
+        committed_to_judge(store, clip_id) for clip_id in clip_ids.values() if clip_id in committed
+    ]
+    calls += [
+        truth_to_judge(task, replicate, encoding)
         for block in bench.blocks
         for task in block.tasks
         for replicate in range(TRUTH_REPLICATES)
     ]
     if is_negatives:
-        looks += judge_looks(options.sizes.judge_clips, encoding)
-    look_at_all(cache, looks, options.processes, console, "judging")
+        calls += broken_clips_to_judge(options.sizes.judge_clips, encoding)
+    judge_all(cache, calls, options.processes, console, "judging")
     rendered = {name: clip_id for name, clip_id in clip_ids.items() if clip_id in committed}
     rows = [
         row

@@ -1,4 +1,4 @@
-"""The benchmark of negative prompts: what it renders, and the report that it writes."""
+"""The benchmark of negative prompts: its clips and its report."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,41 +23,48 @@ from pipelines.shapes.evaluation.negation import Case
 
 SHEET = "negatives-sheet.png"
 EXPLANATION = """\
-Every figure is on the same tasks (prompt, negative prompt, seed) for all methods; [ ] is a 95 % interval. In the *open*
-case the prompt leaves the negated attribute open; in the *hard* case it names the very value that is negated.
+All methods are measured on the same tasks (prompt, negative prompt and seed); [ ] is a 95 %
+interval. In the *open* case the prompt leaves the negated attribute open. In the *hard* case it
+names the value that is negated.
 
-- **suppression**: how far the share of clips that show the negated value falls against no guidance; 1 is to nothing.
-- **negated**: that share itself; **unread**: share of clips too broken for that attribute to be read. They count as not
-  showing it, so suppression that comes with them is worth less.
-- **fidelity**: share of clips in which everything is there that the prompt names, but for what is negated.
-- **clean**: share of clips that are members of the world at all: one whole shape, evenly coloured, on an even path.
-- **to none**: the paired difference to no guidance; for motion the ratio.
-- **distance**: Frechet distance to true clips that answer the same tasks right, in the features of a frozen
-  autoencoder; **floor** is that of two independent sets of true clips, as many.
-- **diversity**: entropy of what is left open, over the largest possible.
-- **motion**: displacement along the direction that the prompt names, over the true one.
-- **cost**: denoise seconds over those without guidance, median over the tasks that one run rendered both ways.
+- **suppression**: the relative fall of the share of clips that show the negated value, against no
+  guidance; 1 is a fall to zero.
+- **negated**: that share itself. **unread**: the share of clips too broken for that attribute to be
+  read. They count as not showing it, so suppression with many unread clips is worth less.
+- **fidelity**: the share of clips that show everything the prompt names, except the negated value.
+- **clean**: the share of clips that are members of the Shapes world: one whole shape, evenly
+  coloured, on an even path.
+- **to none**: the paired difference to no guidance; for motion, the ratio.
+- **distance**: the Frechet distance to true clips that answer the same tasks right, in the features
+  of a frozen autoencoder. **floor**: the same distance between two independent sets of true clips
+  of equal size.
+- **diversity**: the entropy of the attributes that the prompt leaves open, over the largest
+  possible.
+- **motion**: the displacement along the direction that the prompt names, over the true one.
+- **cost**: denoise seconds over those without guidance; the median over the tasks that one run
+  rendered both ways.
 """
 JUDGE_EXPLANATION = """\
-What the judge says of true clips and of spoilt ones, through H.264. A frozen clip is a clean member of the world, one
-that stands still; only its motion is wrong. A clip between two shapes or two colours has no right reading.
+The verdicts of the judge on true clips and on deliberately broken ones, all after H.264. A frozen
+clip is a clean member of the world that stands still; only its motion is wrong. A clip between two
+shapes or two colours has no right reading.
 """
 
 
 def method_settings(config: ModelConfig, methods: Iterable[str]) -> tuple[Setting, ...]:
-    """Each method with the strengths of the model's YAML."""
+    """Return each method with the parameters of the model's YAML."""
     return tuple(Setting(method, method_fields(config, method)) for method in methods)
 
 
 def method_fields(config: ModelConfig, method: str) -> tuple[tuple[str, str | float], ...]:
-    """A manifest's fields for a method; guidance has a scale also where the model's YAML knows none."""
+    """Return a method's manifest fields. CFG gets a scale even if the model's YAML has none."""
     if method in ("cfg", "cfg+nag") and config.sampling.guidance_scale == 1:
         return ("method", method), ("guidance_scale", DEFAULT_CFG_SCALE)
     return (("method", method),)
 
 
 def negatives_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tuple[Block, ...]:
-    """The main cells of every model, then its other numbers of steps, where the open case alone is rendered."""
+    """Return each model's main block, then its other numbers of steps in the open case only."""
     blocks: list[Block] = []
     for config in models:
         settings = method_settings(config, options.methods)
@@ -80,7 +87,7 @@ def write_negatives_report(
     models: Iterable[ModelConfig],
     notes: list[str],
 ) -> None:
-    """Writes negatives.csv, negatives.md and the plots, of what is rendered; the contact sheet needs clips."""
+    """Write negatives.csv, negatives.md and the plots of the rendered clips."""
     rows = [row for row in rows if row.figures.num_clips]
     (folder / "negatives.csv").write_text(csv_text(rows))
     draw_tradeoff(rows, folder / "suppression-fidelity.png")
@@ -90,7 +97,7 @@ def write_negatives_report(
         "# Negative prompts, measured",
         EXPLANATION.strip(),
         *([f"Notes: {'; '.join(notes)}."] if notes else []),
-        "## What was rendered",
+        "## Models and parameters",
         strengths_table(models),
         "## Targets",
         target_table(check_targets(rows)),
@@ -113,7 +120,7 @@ def write_negatives_report(
 
 
 def strengths_table(models: Iterable[ModelConfig]) -> str:
-    """What the methods were given: the YAML's strengths of each model."""
+    """Return a table of each method's parameters, from the YAML of each model."""
     head = (
         "model",
         "CFG scale",
@@ -128,14 +135,16 @@ def strengths_table(models: Iterable[ModelConfig]) -> str:
         scale = float(
             dict(method_fields(config, "cfg")).get("guidance_scale", config.sampling.guidance_scale)
         )
-        guided = f"{nag.nag_scale:g}, {nag.nag_tau:g}, {nag.nag_alpha:g}, {nag.nag_start:g}-{nag.nag_end:g}, {nag.nag_norm}"
+        active = f"{nag.nag_start:g}-{nag.nag_end:g}"
+        strengths = f"{nag.nag_scale:g}, {nag.nag_tau:g}, {nag.nag_alpha:g}"
+        guided = f"{strengths}, {active}, {nag.nag_norm}"
         rivals = f"{vsf.vsf_scale:g}, {vsf.vsf_bias:g}", f"{config.nasa.nasa_scale:g}"
         lines.append((config.name, f"{scale:g}", guided, *rivals, config.dtype))
     return markdown_table(head, lines)
 
 
 def incomplete_notes(rows: Iterable[Row]) -> list[str]:
-    """Cells whose clips are not all there yet, all settings of a cell together where none has any."""
+    """Return notes on cells with missing clips: one per setting, or one if all clips are missing."""
     notes: dict[str, None] = {}
     pooled = [row for row in rows if row.attribute == POOLED]
     begun = {_cell(row) for row in pooled if row.figures.num_clips}

@@ -1,4 +1,4 @@
-"""The sweep of parameters: what it renders, and the report that it writes."""
+"""The benchmark of parameters: its clips and its report."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,11 +17,11 @@ from jobs.bench.reporting.plots import draw_heat_maps, draw_lines
 from jobs.bench.reporting.tables import csv_text, markdown_table
 from pipelines.catalog.model_config import ModelConfig
 
-MAPPED = ("suppression", "clean", "fidelity")  # figures that are drawn
+MAPPED = ("suppression", "clean", "fidelity")  # the figures in the plots
 EXPLANATION = """\
-Each slice turns one or two parameters; all else is as the model's YAML says. The prompts leave the negated attribute
-open, all attributes together, on the same tasks for every setting, which are other ones than those of `nagfarm bench
-negatives`, whose columns these are; [ ] is a 95 % interval.
+Each slice varies one or two parameters; all others are as in the model's YAML. The prompts leave
+the negated attribute open. All attributes are pooled, and all settings have the same tasks, which
+are not those of `nagfarm bench negatives`. The columns are explained there; [ ] is a 95 % interval.
 """
 CellKey = tuple[str, int]  # model, steps
 
@@ -31,8 +31,8 @@ def chosen_slices(options: BenchOptions) -> tuple[Slice, ...]:
 
 
 def parameters_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> tuple[Block, ...]:
-    """A block for each model and number of steps, and one for each model in its other precision."""
-    num_tasks = -(-options.sizes.clips // len(options.attributes))  # of each attribute, rounded up
+    """Return blocks for each model and number of steps, also in the model's other precision."""
+    num_tasks = -(-options.sizes.clips // len(options.attributes))  # per attribute, rounded up
     tasks = interleaved_tasks(options.attributes, ("open",), num_tasks, "choose")
     blocks: list[Block] = []
     for config in models:
@@ -49,7 +49,7 @@ def parameters_blocks(options: BenchOptions, models: Iterable[ModelConfig]) -> t
 
 
 def sweep_steps(options: BenchOptions, config: ModelConfig) -> tuple[int, ...]:
-    """The main number of steps alone, unless others are asked for."""
+    """Return the numbers of steps asked for, or else the main one."""
     return options.steps or options.steps_of(config)[:1]
 
 
@@ -60,7 +60,7 @@ def write_parameters_report(
     models: Iterable[ModelConfig],
     notes: list[str],
 ) -> None:
-    """Writes parameters.csv, parameters.md and a picture for each slice."""
+    """Write parameters.csv, parameters.md and a plot for each slice."""
     (folder / "parameters.csv").write_text(csv_text(rows))
     by_cell: dict[CellKey, dict[str, Row]] = {}
     for row in rows:
@@ -94,7 +94,7 @@ def _named(dtype: str, cell: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:
 def _slice_rows(
     config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row]
 ) -> Iterator[tuple[str, Row]]:
-    """No guidance, then the slice's settings as far as they can be rendered."""
+    """Return the rows of no guidance and of the slice's settings that can be rendered."""
     yield "none", cell["none"]
     for setting in _settings(config, a_slice).values():
         if setting.name in cell:
@@ -102,7 +102,7 @@ def _slice_rows(
 
 
 def _settings(config: ModelConfig, a_slice: Slice) -> dict[tuple[int, int], Setting]:
-    """By (y, x)."""
+    """Return the settings by (y, x)."""
     ys = range(len(a_slice.y.points)) if a_slice.y is not None else (None,)
     return {
         (y or 0, x): slice_setting(config, a_slice, x, y)
@@ -139,7 +139,7 @@ def setting_table(lines: Iterable[tuple[str, Row]]) -> str:
 def draw_slice(
     config: ModelConfig, a_slice: Slice, cell: Mapping[str, Row], title: str, path: Path
 ) -> None:
-    """Heat maps of a plane, lines of a line."""
+    """Draw heat maps of a slice with two axes, or lines of a slice with one."""
     settings = _settings(config, a_slice)
 
     def figure(name: str, place: tuple[int, int]) -> Estimate:

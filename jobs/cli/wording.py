@@ -52,11 +52,11 @@ def table_lines(
         rows: cells of plain text; markup is printed as it is, control characters become `?`.
         numbers: the columns to align right.
     """
-    rows = [[Text(printable(cell)) for cell in row] for row in rows]
+    cells = [[Text(printable(cell)) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headers))
-    for name in headers or [""] * max(map(len, rows), default=0):
+    for name in headers or [""] * max(map(len, cells), default=0):
         table.add_column(Text(name), justify="right" if name in numbers else "left", no_wrap=True)
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
     with console.capture() as capture:

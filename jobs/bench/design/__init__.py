@@ -1,1 +1,1 @@
-"""Which clips a benchmark renders: models, settings, tasks and parameter slices."""
+"""The clips of a benchmark: models, settings, tasks and parameter slices."""

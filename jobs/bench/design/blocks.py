@@ -1,8 +1,9 @@
-"""What a benchmark renders: which settings, on which tasks, with which model and steps. Pure.
+"""The clips of a benchmark: settings, tasks, model and number of steps. Pure.
 
-A block is all settings on the very same tasks with one model and one number of steps: the unit in which clips are
-paired. Its clips are ordered task by task, all settings of a task one after the other, so that their costs are taken
-under the same conditions and an interrupted run leaves whole pairs. Attributes and cases take turns.
+A block is all settings on the same tasks with one model and one number of steps. Clips are paired
+within a block. They are ordered task by task, with all settings of a task one after the other, so
+that their costs are measured under the same conditions and an interrupted run leaves whole pairs.
+Attributes and cases alternate.
 """
 
 import json
@@ -14,16 +15,17 @@ from pathlib import Path
 
 from pipelines.shapes.evaluation.negation import Case, NegationTask, Series, draw_tasks
 
-PLAIN = "none"  # the method that all others are compared to
+PLAIN = "none"  # the method to which all others are compared
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to guide.
+    """A guidance method with its parameters.
 
     Args:
-        name: for people.
-        fields: of a manifest's row, `method` among them; what is missing comes from the model's YAML.
+        name: the label in tables and plots.
+        fields: the fields of a manifest's row, including `method`. Other fields come from the
+            model's YAML.
     """
 
     name: str
@@ -39,7 +41,7 @@ class Block:
     """Settings that are compared with each other.
 
     Args:
-        is_main: of the main table, and not only a point of a curve.
+        is_main: True for the main table, False for a point of a curve over the steps.
     """
 
     model: str
@@ -51,7 +53,7 @@ class Block:
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """One clip that is to be, and what it is for."""
+    """One clip to render: a task with a setting, in a block."""
 
     block: Block
     setting: Setting
@@ -59,7 +61,7 @@ class PlannedClip:
 
     @property
     def name(self) -> str:
-        """Without what a clip's name may not hold."""
+        """Return a name in which only characters allowed in a clip's name occur."""
         task = self.task
         words = (
             self.block.model,
@@ -72,7 +74,7 @@ class PlannedClip:
 
     @property
     def row(self) -> dict[str, str | float]:
-        """Its row of a manifest."""
+        """Return the clip's row of the manifest."""
         task = self.task
         return {
             "name": self.name,
@@ -88,7 +90,7 @@ class PlannedClip:
 def interleaved_tasks(
     attributes: tuple[str, ...], cases: tuple[Case, ...], num_tasks: int, series: Series = "measure"
 ) -> tuple[NegationTask, ...]:
-    """The first tasks of each attribute and case, taking turns."""
+    """Return the first tasks of each attribute and case, alternating."""
     sequences = [
         draw_tasks(attribute, case, num_tasks, series) for attribute in attributes for case in cases
     ]
@@ -96,7 +98,7 @@ def interleaved_tasks(
 
 
 def planned_clips(blocks: tuple[Block, ...]) -> Iterator[PlannedClip]:
-    """All clips, in the order in which they are rendered."""
+    """Yield all clips in the order in which they are rendered."""
     for block in blocks:
         for task in block.tasks:
             for setting in block.settings:
@@ -104,7 +106,7 @@ def planned_clips(blocks: tuple[Block, ...]) -> Iterator[PlannedClip]:
 
 
 def write_design(blocks: tuple[Block, ...], manifest: Path, design: Path) -> None:
-    """Writes the manifest (JSONL, a row a clip), and, for people and other programs, what each clip is for."""
+    """Write the manifest (JSONL) and the design: the setting and task of each clip."""
     manifest.parent.mkdir(parents=True, exist_ok=True)
     manifest.write_text("".join(json.dumps(clip.row) + "\n" for clip in planned_clips(blocks)))
     clips = [
@@ -122,5 +124,5 @@ def write_design(blocks: tuple[Block, ...], manifest: Path, design: Path) -> Non
 
 
 def num_model_calls(clip: PlannedClip) -> int:
-    """How often the transformer runs: classifier-free guidance runs it twice a step."""
+    """Return the number of transformer passes: classifier-free guidance takes two a step."""
     return clip.block.num_steps * (2 if clip.setting.method in ("cfg", "cfg+nag") else 1)

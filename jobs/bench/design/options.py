@@ -1,4 +1,4 @@
-"""What a benchmark may be asked for, and what it takes where nothing is said. Loads without torch."""
+"""The options of a benchmark and their defaults. Loads without torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ METHODS = ("none", "cfg", "nag", "vsf", "nasa", "cfg+nag")
 QUICK_METHODS = ("none", "cfg", "nag")
 ATTRIBUTES = ("colour", "shape", "background", "motion")
 CASES = ("open", "hard")
-PRECISION = "precision"  # a slice of two models, not of settings
+PRECISION = "precision"  # this slice compares two models, not settings
 SLICE_NAMES = (
     "scale-alpha",
     "scale-tau",
@@ -28,23 +28,23 @@ SLICE_NAMES = (
     PRECISION,
 )
 QUICK_SLICES = ("norm", PRECISION)
-MAX_FEW_STEPS = 4  # a model that renders in so few steps by default was distilled for it
-FEW_STEPS, MANY_STEPS = (
-    (4, 1, 2, 8),
-    (25, 4, 8),
-)  # the main number of steps first, then those of the curve
-DEFAULT_CFG_SCALE = 2.0  # for models whose YAML says 1, as distilled ones do: the mildest loss in the sweep of scales
-CLIP_SHAPE = (17, 64, 64)  # what the judge reads
+MAX_FEW_STEPS = 4  # a model with so few default steps was distilled for them
+# the main number of steps first, then those of the curve
+FEW_STEPS, MANY_STEPS = (4, 1, 2, 8), (25, 4, 8)
+# for distilled models, whose YAML says 1: the scale with the mildest loss in the sweep
+DEFAULT_CFG_SCALE = 2.0
+CLIP_SHAPE = (17, 64, 64)  # the only frames, height and width that the judge reads
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many clips.
+    """The numbers of clips.
 
     Args:
-        clips: for each attribute, case and setting in main cells; for each setting of a sweep, over all attributes.
-        curve_clips: for each attribute and method at the other numbers of steps; 0 leaves these out.
-        judge_clips: true ones, and spoilt ones of each kind, that the judge itself is measured on.
+        clips: clips for each attribute, case and setting of the main table; in a sweep, for each
+            setting over all attributes.
+        curve_clips: clips for each attribute and method at the other numbers of steps; may be 0.
+        judge_clips: true clips, and broken clips of each kind, that measure the judge itself.
     """
 
     clips: int
@@ -61,10 +61,10 @@ QUICK = Sizes(2, 0, 3)
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """A benchmark as it was asked for; empty models and steps take the defaults.
+    """The options of one benchmark; empty models and steps stand for the defaults.
 
     Args:
-        processes: that judge clips side by side.
+        processes: the number of processes that judge clips.
     """
 
     kind: BenchKind
@@ -92,19 +92,19 @@ class BenchOptions:
         if self.sizes.clips < 1 or self.sizes.curve_clips < 0:
             raise RefusedError("--clips must be at least 1, and --curve-clips at least 0")
         if self.processes < 1:
-            raise RefusedError(f"--processes must be at least 1, not {self.processes}")
+            raise RefusedError(f"--processes must be at least 1, got {self.processes}")
         if any(num_steps < 1 for num_steps in self.steps):
-            raise RefusedError(f"--steps must be at least 1, not {min(self.steps)}")
+            raise RefusedError(f"--steps must be at least 1, got {min(self.steps)}")
         if self.methods[:1] != ("none",):
             raise RefusedError("--method must begin with none: all others are compared to it")
 
     @property
     def work(self) -> Path:
-        """Where the manifest and what was seen are kept between runs."""
+        """Return the folder that keeps the manifest and the judgements between runs."""
         return self.report / "work"
 
     def steps_of(self, config: ModelConfig) -> tuple[int, ...]:
-        """The main number of steps first."""
+        """Return the numbers of steps for a model, the main one first."""
         if self.steps:
             return self.steps
         return FEW_STEPS if config.sampling.num_inference_steps <= MAX_FEW_STEPS else MANY_STEPS
@@ -113,11 +113,11 @@ class BenchOptions:
 def find_models(
     options: BenchOptions, catalog: ModelCatalog
 ) -> tuple[list[ModelConfig], list[str]]:
-    """The models to measure, and of those that nobody named the ones whose weights are not here.
+    """Return the models to measure, and the default models whose weights are missing.
 
     Raises:
-        UnknownModelError, PipelineError: a model that was named is not there or broken.
-        RefusedError: a model does not draw what the judge reads.
+        UnknownModelError, PipelineError: a model named in the options is missing or broken.
+        RefusedError: a model renders clips that the judge cannot read.
     """
     known, missing = list[ModelConfig](), list[str]()
     for name in options.models or MODELS:
@@ -135,11 +135,11 @@ def find_models(
         if (sampling.num_frames, sampling.height, sampling.width) != CLIP_SHAPE:
             frames, height, width = CLIP_SHAPE
             raise RefusedError(
-                f"{name}: the judge reads Shapes clips of {frames} frames of {width}x{height} alone"
+                f"{name}: the judge reads only Shapes clips of {frames} frames of {width}x{height}"
             )
         known.append(config)
     if not known:
         raise RefusedError(
-            f"none of {', '.join(MODELS)} is here; nagfarm models says what is missing"
+            f"none of {', '.join(MODELS)} is here; nagfarm models shows what is missing"
         )
     return (known[:1] if options.is_quick and not options.models else known), missing

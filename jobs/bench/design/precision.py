@@ -1,4 +1,4 @@
-"""The same model in another float precision, as a model of its own: a YAML in a folder of derived models."""
+"""A copy of a model in another float precision: a YAML in a folder of derived models."""
 
 from pathlib import Path
 
@@ -15,10 +15,11 @@ def variant_name(config: ModelConfig) -> str:
 
 
 def write_variant(config: ModelConfig, folder: Path) -> None:
-    """Writes the YAML of the model in its other precision.
+    """Write the YAML of the model in its other precision.
 
     Raises:
-        RefusedError: the model is none of those that come with nagfarm; its paths would not hold in another folder.
+        RefusedError: the model does not come with nagfarm, so that its relative paths would break
+            in another folder.
     """
     path = model_paths().get(config.name)
     if path is None:

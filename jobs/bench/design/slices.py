@@ -1,4 +1,4 @@
-"""What a sweep turns: slices of one or two parameters, all else as the model's YAML says. Pure."""
+"""Slices of one or two parameters for a sweep; all else is as in the model's YAML. Pure."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ Fields = tuple[tuple[str, str | float], ...]
 
 @dataclass(frozen=True)
 class Axis:
-    """One parameter, or several that move together: a tick and the manifest's fields for each point."""
+    """One parameter, or several that change together: a tick and manifest fields for each point."""
 
     name: str
     ticks: tuple[str, ...]
@@ -61,7 +61,10 @@ PRECISION_METHODS = (PLAIN, "nag")
 
 
 def slice_setting(config: ModelConfig, a_slice: Slice, x: int, y: int | None = None) -> Setting:
-    """The setting at one point. What the YAML says anyway is left out: the same setting has one name in all slices."""
+    """Return the setting at one point.
+
+    Values equal to those of the YAML are left out, so that a setting has one name in all slices.
+    """
     fields = dict(a_slice.x.points[x])
     if a_slice.y is not None and y is not None:
         fields |= dict(a_slice.y.points[y])
@@ -79,7 +82,7 @@ def slice_setting(config: ModelConfig, a_slice: Slice, x: int, y: int | None = N
 
 
 def has_steps(config: ModelConfig, setting: Setting, num_steps: int) -> bool:
-    """Whether the setting's range of steps holds one of them; without one there is nothing to render."""
+    """Return True if guidance is active in at least one step of the setting's range."""
     fields = {**_defaults(config), **dict(setting.fields)}
     start, end = (float(fields[name]) for name in ("nag_start", "nag_end"))
     params = NagParams(nag_start=start, nag_end=end)
@@ -89,7 +92,7 @@ def has_steps(config: ModelConfig, setting: Setting, num_steps: int) -> bool:
 def sweep_settings(
     config: ModelConfig, num_steps: int, slices: tuple[Slice, ...]
 ) -> tuple[Setting, ...]:
-    """No guidance, and every setting of the slices once."""
+    """Return "no guidance" and every setting of the slices, each once."""
     settings = [Setting(PLAIN, (("method", PLAIN),))]
     for a_slice in slices:
         ys = range(len(a_slice.y.points)) if a_slice.y is not None else (None,)

@@ -1,6 +1,7 @@
-"""What was looked at once is not looked at again: a file of JSON lines, a key and an entry each.
+"""A cache of judgements in a file of JSON lines, each with a key and an entry.
 
-Entries are appended as they come, so that an interrupted run keeps them; half a line at the end is dropped.
+Entries are appended as they come, so that an interrupted run keeps them. An incomplete last line is
+dropped.
 """
 
 import json
@@ -9,7 +10,7 @@ from typing import Any
 
 
 class LineCache:
-    """Entries by key."""
+    """Entries by key, kept in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""How often the judge itself errs: what it says of true clips and of deliberately spoilt ones. No threshold moves."""
+"""The judge's own error, on true clips and on deliberately broken ones. Its thresholds stay."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.bench.measuring.cache import LineCache
-from jobs.bench.measuring.judging import Look, broken_key, broken_look
+from jobs.bench.measuring.judging import JudgeCall, broken_key, broken_to_judge
 from jobs.bench.measuring.statistics import Estimate, share
 from jobs.config import EncodingConfig
 from pipelines.shapes.evaluation.breakages import BREAKAGES, TRUE
@@ -16,11 +16,12 @@ KINDS = (TRUE, *BREAKAGES)
 
 @dataclass(frozen=True)
 class KindError:
-    """What the judge says of one kind of clip.
+    """The judge's verdicts on one kind of clip.
 
     Args:
-        clean: the share that it calls clean; 1 is right for true clips and for frozen ones, 0 for all others.
-        right: the share in which it reads all four attributes as they were before the clip was spoilt.
+        clean: the share of clips called clean. The right value is 1 for true and for frozen clips,
+            0 for all others.
+        right: the share of clips whose four attributes are read as they were before the breakage.
     """
 
     kind: str
@@ -29,13 +30,15 @@ class KindError:
     right: Estimate
 
 
-def judge_looks(num_clips: int, encoding: EncodingConfig) -> Iterator[tuple[str, Look]]:
-    """What has to be looked at, of each kind."""
-    return (broken_look(kind, index, encoding) for kind in KINDS for index in range(num_clips))
+def broken_clips_to_judge(
+    num_clips: int, encoding: EncodingConfig
+) -> Iterator[tuple[str, JudgeCall]]:
+    """Return the keys and calls that judge `num_clips` clips of each kind."""
+    return (broken_to_judge(kind, index, encoding) for kind in KINDS for index in range(num_clips))
 
 
 def judge_errors(cache: LineCache, num_clips: int) -> list[KindError]:
-    """Reads the cache, which holds all of `judge_looks`."""
+    """Return the errors by kind, from a cache that holds all of `broken_clips_to_judge`."""
     return [_kind_error(cache, kind, num_clips) for kind in KINDS]
 
 

@@ -1,7 +1,7 @@
-"""Looking at clips: from an MP4 to what the judge reads and where its features lie. Runs in a pool of processes.
+"""Judging clips: from an MP4 to the judge's verdict and the features. Runs in a pool of processes.
 
-Every clip is looked at as it comes back from H.264, the world's own true clips too, so that compression tells nothing
-apart. What is read is kept in a cache whose name says which judge and which features read it.
+Every clip is judged after H.264, the true clips of the Shapes world too, so that compression
+favours none. A cache keeps the judgements; its name has a digest of the judge and the features.
 """
 
 import hashlib
@@ -34,15 +34,17 @@ from pipelines.shapes.judge import Verdict
 from pipelines.shapes.world import ATTRIBUTES, FPS, render_uint8
 
 Entry = dict[str, Any]
-Look = Callable[[], Entry]
+JudgeCall = Callable[[], Entry]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen of one clip.
+class JudgedClip:
+    """The judgement of one clip.
 
     Args:
-        run_id, denoise_s: of its record; empty and 0 for clips that no model made.
+        verdict: the attributes that the judge read.
+        features: the clip's point in feature space.
+        run_id, denoise_s: run and denoise seconds from the record; empty and 0 for drawn clips.
     """
 
     verdict: Verdict
@@ -51,7 +53,7 @@ class Seen:
     denoise_s: float = 0.0
 
     @classmethod
-    def of(cls, entry: Entry) -> "Seen":
+    def of(cls, entry: Entry) -> "JudgedClip":
         verdict = dict(entry["verdict"])
         if verdict["moved_px"] is not None:
             verdict["moved_px"] = tuple(verdict["moved_px"])
@@ -61,22 +63,22 @@ class Seen:
 
 
 def open_cache(folder: Path, encoding: EncodingConfig) -> LineCache:
-    """The cache of what today's judge and features read, of true clips that are compressed in this way."""
+    """Open the cache that belongs to today's judge, features and encoding."""
     digest = hashlib.sha256(repr(encoding).encode())
     for module in (world, captions, negation, breakages, judge, features):
         digest.update(inspect.getsource(module).encode())
     return LineCache(folder / f"seen-{digest.hexdigest()[:12]}.jsonl")
 
 
-def look_at_all(
+def judge_all(
     cache: LineCache,
-    looks: Iterable[tuple[str, Look]],
+    calls: Iterable[tuple[str, JudgeCall]],
     num_processes: int,
     console: Console,
     what: str,
 ) -> None:
-    """Fills the cache with what it lacks, by key."""
-    missing = [(key, look) for key, look in dict(looks).items() if key not in cache]
+    """Judge the clips whose keys are missing from the cache, and add them."""
+    missing = [(key, call) for key, call in dict(calls).items() if key not in cache]
     if not missing:
         return
     console.print(f"{what} {len(missing):,} clips in {num_processes} processes", highlight=False)
@@ -86,15 +88,14 @@ def look_at_all(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork of a process with torch's threads may hang
+    # a fork of a process with torch's threads may hang
+    context = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
         ProcessPoolExecutor(num_processes, context, initializer=features.use_one_thread) as pool,
     ):
         task = bar.add_task(what, total=len(missing))
-        futures = {pool.submit(look): key for key, look in missing}
+        futures = {pool.submit(call): key for key, call in missing}
         try:
             for future in as_completed(futures):
                 cache.add(futures[future], future.result())
@@ -103,56 +104,61 @@ def look_at_all(
             pool.shutdown(cancel_futures=True)
 
 
-def clip_look(store: Store, clip_id: str) -> tuple[str, Look]:
-    """Looking at a committed clip."""
-    return clip_id, partial(_look_at_clip, store, clip_id)
+def committed_to_judge(store: Store, clip_id: str) -> tuple[str, JudgeCall]:
+    """Return the key of a committed clip and the call that judges it."""
+    return clip_id, partial(_judge_clip, store, clip_id)
 
 
-def truth_look(task: NegationTask, replicate: int, encoding: EncodingConfig) -> tuple[str, Look]:
-    """Looking at a true clip that answers a task right."""
-    return truth_key(task, replicate), partial(_look_at_truth, task, replicate, encoding)
+def truth_to_judge(
+    task: NegationTask, replicate: int, encoding: EncodingConfig
+) -> tuple[str, JudgeCall]:
+    """Return the key of a true clip that answers a task right, and the call that judges it."""
+    return truth_key(task, replicate), partial(_judge_truth, task, replicate, encoding)
 
 
 def truth_key(task: NegationTask, replicate: int) -> str:
     return "/".join(map(str, ("true", *task.key, replicate)))
 
 
-def broken_look(kind: str, index: int, encoding: EncodingConfig) -> tuple[str, Look]:
-    """Looking at a spoilt clip; its entry also says whether all attributes were read as they were before."""
-    return broken_key(kind, index), partial(_look_at_broken, kind, index, encoding)
+def broken_to_judge(kind: str, index: int, encoding: EncodingConfig) -> tuple[str, JudgeCall]:
+    """Return the key of a broken clip and the call that judges it.
+
+    The entry's `is_right` is True if all attributes were read as they were before the breakage.
+    """
+    return broken_key(kind, index), partial(_judge_broken, kind, index, encoding)
 
 
 def broken_key(kind: str, index: int) -> str:
     return f"broken/{kind}/{index}"
 
 
-def _look_at_clip(store: Store, clip_id: str) -> Entry:
+def _judge_clip(store: Store, clip_id: str) -> Entry:
     record = read_record(store, clip_id)
-    entry = _look_at_mp4(store.get(record.key))
+    entry = _judge_mp4(store.get(record.key))
     return {**entry, "run_id": record.run_id, "denoise_s": record.stage_totals_s["denoise"]}
 
 
-def _look_at_truth(task: NegationTask, replicate: int, encoding: EncodingConfig) -> Entry:
+def _judge_truth(task: NegationTask, replicate: int, encoding: EncodingConfig) -> Entry:
     frames_CTHW = render_uint8([draw_right_answer(task, replicate)])[0]
-    return _look_at_mp4(_encoded(frames_CTHW.permute(1, 2, 3, 0).contiguous().numpy(), encoding))
+    return _judge_mp4(_encoded(frames_CTHW.permute(1, 2, 3, 0).contiguous().numpy(), encoding))
 
 
-def _look_at_broken(kind: str, index: int, encoding: EncodingConfig) -> Entry:
+def _judge_broken(kind: str, index: int, encoding: EncodingConfig) -> Entry:
     clip, frames = draw_broken(kind, index)
-    entry = _look_at_mp4(_encoded(frames, encoding), has_features=False)
+    entry = _judge_mp4(_encoded(frames, encoding), has_features=False)
     is_right = all(
         entry["verdict"][attribute] == getattr(clip, attribute) for attribute in ATTRIBUTES
     )
     return {**entry, "is_right": is_right}
 
 
-def _look_at_mp4(content: bytes, *, has_features: bool = True) -> Entry:
+def _judge_mp4(content: bytes, *, has_features: bool = True) -> Entry:
     with tempfile.TemporaryDirectory(prefix="nagfarm-") as folder:
         path = Path(folder) / "clip.mp4"
         path.write_bytes(content)
         frames = decode_mp4(path).frames
     verdict = asdict(judge.judge(frames))
-    verdict["error"] = min(verdict["error"], sys.float_info.max)  # JSON knows no infinity
+    verdict["error"] = min(verdict["error"], sys.float_info.max)  # JSON has no infinity
     point = features.clip_features(frames) if has_features else ()
     return {"verdict": verdict, "features": point, "run_id": "", "denoise_s": 0.0}
 

@@ -1,7 +1,7 @@
-"""From what was seen to the figures of one line of a table. Pure.
+"""From judged clips to the figures of one line of a table. Pure.
 
-Figures that compare two settings take only tasks that both have rendered; a cost only those that both rendered in the
-same run. Nothing is guessed for a clip that is missing.
+Figures that compare two settings use only tasks that both have rendered; a cost uses only tasks
+that one run rendered for both. A missing clip is left out, not guessed.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from jobs.bench.measuring.judging import Seen
+from jobs.bench.measuring.judging import JudgedClip
 from jobs.bench.measuring.statistics import (
     NAN,
     UNDEFINED,
@@ -31,25 +31,26 @@ from pipelines.shapes.world import ATTRIBUTES, NUM_FRAMES, SPEED_PX
 
 TRUE_TRAVEL_PX = SPEED_PX * (NUM_FRAMES - 1)
 TaskKey = tuple[str, str, str, int]
-Answers = Mapping[TaskKey, Seen]  # of one setting
+Answers = Mapping[TaskKey, JudgedClip]  # the judged clips of one setting
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one setting did on a set of tasks.
+    """The figures of one setting on a set of tasks. `..._to_none` compares with no guidance.
 
     Args:
-        num_tasks: asked for; `num_clips` of them are rendered, `num_pairs` also without guidance.
-        negated_share: of clips that show the negated value.
-        unread_share: of clips whose negated attribute cannot be read, so that they count as not showing it.
-        suppression: how far that share falls against no guidance.
-        fidelity: share of clips in which all is there that the prompt names, but for what is negated.
-        clean: share of clips that are members of the world at all.
+        num_tasks: tasks of the design; `num_clips` are rendered, `num_pairs` also without guidance.
+        negated_share: share of clips that show the negated value.
+        unread_share: share of clips whose negated attribute cannot be read. They count as not
+            showing it.
+        suppression: relative fall of `negated_share` against no guidance; 1 is a fall to zero.
+        fidelity: share of clips that show everything the prompt names, except the negated value.
+        clean: share of clips that are members of the Shapes world.
         distance: Frechet distance to true clips that answer the same tasks right.
-        diversity: entropy of what is left open, over the largest possible.
-        motion: displacement along the named direction over the true one.
+        diversity: entropy of the attributes left open, over the largest possible.
+        motion: displacement along the named direction, over the true one.
         cost: denoise seconds over those without guidance, the median over tasks.
-        denoise_s: the median.
+        denoise_s: denoise seconds, the median over clips.
     """
 
     num_tasks: int
@@ -70,38 +71,38 @@ class Figures:
     denoise_s: float
 
 
-def is_negated(task: NegationTask, seen: Seen) -> bool:
-    return getattr(seen.verdict, task.attribute) == task.value
+def is_negated(task: NegationTask, judged: JudgedClip) -> bool:
+    return getattr(judged.verdict, task.attribute) == task.value
 
 
-def is_unread(task: NegationTask, seen: Seen) -> bool:
-    return getattr(seen.verdict, task.attribute) is None
+def is_unread(task: NegationTask, judged: JudgedClip) -> bool:
+    return getattr(judged.verdict, task.attribute) is None
 
 
-def is_faithful(task: NegationTask, seen: Seen) -> bool:
+def is_faithful(task: NegationTask, judged: JudgedClip) -> bool:
     return all(
-        getattr(seen.verdict, attribute) == value for attribute, value in task.required.items()
+        getattr(judged.verdict, attribute) == value for attribute, value in task.required.items()
     )
 
 
-def is_clean(_task: NegationTask, seen: Seen) -> bool:
-    return seen.verdict.is_clean
+def is_clean(_task: NegationTask, judged: JudgedClip) -> bool:
+    return judged.verdict.is_clean
 
 
-def progress(task: NegationTask, seen: Seen) -> float | None:
-    """How far a clip moves where its prompt says, over how far a true one does; None where that is undefined."""
-    if task.direction is None or seen.verdict.moved_px is None:
+def progress(task: NegationTask, judged: JudgedClip) -> float | None:
+    """Return a clip's displacement in the named direction over the true one; None if undefined."""
+    if task.direction is None or judged.verdict.moved_px is None:
         return None
     along = sum(
-        moved * axis for moved, axis in zip(seen.verdict.moved_px, task.direction, strict=True)
+        moved * axis for moved, axis in zip(judged.verdict.moved_px, task.direction, strict=True)
     )
     return along / TRUE_TRAVEL_PX
 
 
 def column(
-    tasks: list[NegationTask], answers: Answers, read: Callable[[NegationTask, Seen], bool]
+    tasks: list[NegationTask], answers: Answers, read: Callable[[NegationTask, JudgedClip], bool]
 ) -> Numbers:
-    """A one for each task whose answer is so."""
+    """Return 1.0 for each task for which `read` is True, else 0.0."""
     return np.array([read(task, answers[task.key]) for task in tasks], dtype=np.float64)
 
 
@@ -109,15 +110,15 @@ def compare(
     tasks: tuple[NegationTask, ...],
     ours: Answers,
     theirs: Answers,
-    read: Callable[[NegationTask, Seen], bool],
+    read: Callable[[NegationTask, JudgedClip], bool],
 ) -> Estimate:
-    """The share of ours that is so minus the share of theirs, paired."""
+    """Return the share of ours for which `read` is True minus the share of theirs, paired."""
     pairs = [task for task in tasks if task.key in ours and task.key in theirs]
     return difference(column(pairs, ours, read), column(pairs, theirs, read))
 
 
 def compare_cost(tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers) -> Estimate:
-    """Our denoise seconds over theirs, the median over the tasks that one run rendered for both."""
+    """Return our denoise seconds over theirs: the median over tasks that one run rendered twice."""
     pairs = [
         (ours[task.key].denoise_s, theirs[task.key].denoise_s)
         for task in tasks
@@ -132,12 +133,12 @@ def compare_cost(tasks: tuple[NegationTask, ...], ours: Answers, theirs: Answers
 def measure(
     tasks: tuple[NegationTask, ...], ours: Answers, plain: Answers, truth: Answers
 ) -> Figures:
-    """All figures of one setting.
+    """Return all figures of one setting.
 
     Args:
-        ours: the setting's answers, as far as they are rendered.
-        plain: the answers without guidance.
-        truth: a true clip for each task.
+        ours: the setting's judged clips, as far as they are rendered.
+        plain: the judged clips without guidance.
+        truth: a judged true clip for each task.
     """
     done = [task for task in tasks if task.key in ours]
     pairs = [task for task in done if task.key in plain]
@@ -168,7 +169,7 @@ def measure(
 
 
 def measure_distance(tasks: list[NegationTask], ours: Answers, theirs: Answers) -> Estimate:
-    """The Frechet distance between the features of two answers to the same tasks."""
+    """Return the Frechet distance between the features of two sets of clips for the same tasks."""
     if len(tasks) < 2:
         return UNDEFINED
     our_points, their_points = points(tasks, ours), points(tasks, theirs)
@@ -178,12 +179,12 @@ def measure_distance(tasks: list[NegationTask], ours: Answers, theirs: Answers) 
 
 
 def points(tasks: Iterable[NegationTask], answers: Answers) -> Numbers:
-    """The features of the answers, (n, D)."""
+    """Return the features of the clips, (n, D)."""
     return np.array([answers[task.key].features for task in tasks], dtype=np.float64)
 
 
 def measure_diversity(tasks: list[NegationTask], ours: Answers) -> Estimate:
-    """The mean, over the attributes, of the entropy that their values have where they are left open and can be read."""
+    """Return the entropy of the readable values left open, averaged over the attributes."""
 
     def entropy(rows: "np.typing.NDArray[np.intp]") -> float:
         chosen = [tasks[row] for row in rows]

@@ -1,11 +1,11 @@
-"""The answers of a design's clips, and the figures of each of its cells. Pure, but for reading the cache."""
+"""The judged clips of a design, and the figures of each table row. Pure except for the cache."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from jobs.bench.design.blocks import PLAIN, Block, PlannedClip, Setting
 from jobs.bench.measuring.cache import LineCache
-from jobs.bench.measuring.judging import Seen, truth_key
+from jobs.bench.measuring.judging import JudgedClip, truth_key
 from jobs.bench.measuring.measures import (
     Answers,
     Figures,
@@ -26,7 +26,7 @@ TRUTH_REPLICATES = 2  # one to measure against, one more for the floor of the di
 
 @dataclass(frozen=True)
 class Versus:
-    """A setting against another one on the same tasks: differences of shares, and the ratio of denoise seconds."""
+    """A setting against another on the same tasks: differences of shares and ratio of cost."""
 
     fidelity: Estimate
     clean: Estimate
@@ -35,11 +35,11 @@ class Versus:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a cell and a case, for one attribute or pooled over all.
+    """One line of a table: a setting and a case, for one attribute or pooled over all.
 
     Args:
         floor: the distance of two independent sets of true clips for the same tasks.
-        to_nag, to_cfg: this setting against NAG and against CFG; undefined where those are not there.
+        to_nag, to_cfg: this setting against NAG and against CFG; undefined if not rendered.
     """
 
     model: str
@@ -56,16 +56,16 @@ class Row:
 
 def answers_by_setting(
     block: Block, clip_ids: Mapping[str, str], cache: LineCache
-) -> dict[Setting, dict[TaskKey, Seen]]:
-    """What was seen of a block's clips, as far as they are rendered.
+) -> dict[Setting, dict[TaskKey, JudgedClip]]:
+    """Return the judgements of a block's rendered clips.
 
     Args:
-        clip_ids: of the clips that are rendered, by their names.
-        cache: holds these clips, by clip id.
+        clip_ids: the ids of the rendered clips, by name.
+        cache: the judgements of these clips, by clip id.
     """
     return {
         setting: {
-            task.key: Seen.of(cache[clip_id])
+            task.key: JudgedClip.of(cache[clip_id])
             for task in block.tasks
             if (clip_id := clip_ids.get(PlannedClip(block, setting, task).name)) is not None
         }
@@ -75,8 +75,8 @@ def answers_by_setting(
 
 def truths(
     tasks: tuple[NegationTask, ...], cache: LineCache, replicate: int
-) -> dict[TaskKey, Seen]:
-    return {task.key: Seen.of(cache[truth_key(task, replicate)]) for task in tasks}
+) -> dict[TaskKey, JudgedClip]:
+    return {task.key: JudgedClip.of(cache[truth_key(task, replicate)]) for task in tasks}
 
 
 def table_rows(
@@ -86,7 +86,7 @@ def table_rows(
     *,
     is_pooled_only: bool = False,
 ) -> Iterator[Row]:
-    """A row for each setting and case, pooled over the attributes, and one for each attribute."""
+    """Yield a row for each setting and case, pooled over the attributes and for each of them."""
     by_name = {setting.name: answers[setting] for setting in block.settings}
     plain = by_name[PLAIN]
     for case in dict.fromkeys(task.case for task in block.tasks):

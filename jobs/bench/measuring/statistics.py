@@ -1,7 +1,8 @@
-"""Estimates with 95 % confidence intervals, from numbers paired by task. Pure, vectorised, always the same.
+"""Estimates with 95 % confidence intervals, from numbers paired by task. Pure and deterministic.
 
-Shares take Wilson's interval, paired figures a bootstrap over tasks, and figures that a bootstrap would bias (an
-entropy, a distance between sets: resampling repeats clips and so narrows a set) a jackknife.
+Shares use Wilson's interval and paired figures a bootstrap over tasks. An entropy and a distance
+between sets use a jackknife, because a bootstrap would bias them: resampling repeats clips and so
+narrows a set.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,10 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % confidence interval; NaN where it is undefined, the interval also where nothing varies."""
+    """A figure and its 95 % confidence interval.
+
+    An undefined figure is NaN. The interval is also NaN if nothing varies.
+    """
 
     value: float
     low: float
@@ -35,9 +39,10 @@ UNDEFINED = Estimate(NAN, NAN, NAN)
 
 
 def share(flags: Numbers) -> Estimate:
-    """The share of ones.
+    """Return the share of ones.
 
-    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209: right also at 0 and 1, where a bootstrap sees no spread.
+    Source: Wilson, J. Am. Stat. Assoc. 22 (1927) 209; valid also at 0 and 1, where a bootstrap has
+    no spread.
     """
     num = len(flags)
     if not num:
@@ -53,11 +58,12 @@ def share(flags: Numbers) -> Estimate:
 
 
 def bootstrap(statistic: Callable[..., Numbers], *columns: Numbers) -> Estimate:
-    """A statistic of columns that are paired row by row, with the percentile interval of resampled rows.
+    """Return a statistic of columns paired by row, with the percentile interval of resampled rows.
 
     Args:
-        statistic: takes each column as (R, n), R resamples of n rows, and gives (R,); NaN where it is undefined.
-        columns: each (n,).
+        statistic: function of each column as (R, n), R resamples of n rows; returns (R,), with NaN
+            for undefined values.
+        columns: paired numbers, each (n,).
     """
     num = len(columns[0])
     if not num:
@@ -69,13 +75,13 @@ def bootstrap(statistic: Callable[..., Numbers], *columns: Numbers) -> Estimate:
         rows = np.random.default_rng(BOOTSTRAP_SEED).integers(0, num, (NUM_RESAMPLES, num))
         resampled = statistic(*(column[rows] for column in columns))
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    if low == high:  # no resample differs: that says nothing of how far off the figure may be
+    if low == high:  # all resamples agree, which does not prove precision
         return Estimate(value, NAN, NAN)
     return Estimate(value, float(low), float(high))
 
 
 def difference(ours: Numbers, theirs: Numbers) -> Estimate:
-    """Mean of ours minus mean of theirs, paired."""
+    """Return the mean of ours minus the mean of theirs, paired."""
     return bootstrap(lambda a, b: a.mean(axis=1) - b.mean(axis=1), ours, theirs)
 
 
@@ -88,15 +94,15 @@ def ratio_of_means(ours: Numbers, theirs: Numbers) -> Estimate:
 
 
 def median_ratio(ours: Numbers, theirs: Numbers) -> Estimate:
-    """The median of the ratios of pairs."""
+    """Return the median of the ratios of pairs."""
     return bootstrap(lambda a, b: np.median(a / b, axis=1), ours, theirs)
 
 
 def suppression(guided: Numbers, plain: Numbers) -> Estimate:
-    """How far the share of ones falls: `1 - share(guided) / share(plain)`; undefined where there is none to fall.
+    """Return `1 - share(guided) / share(plain)`: the relative fall of the share of ones.
 
-    Where no guided clip is a one, resampling sees no spread; then the lower end takes the upper end of Wilson's
-    interval for none in n.
+    It is undefined if no plain clip is a one. If no guided clip is a one, resampling has no spread;
+    the lower end then uses the upper end of Wilson's interval for 0 of n.
     """
     kept = ratio_of_means(guided, plain)
     if not kept.is_defined:
@@ -112,11 +118,12 @@ def jackknife(
     num: int,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Estimate:
-    """A statistic of `num` rows, with a normal interval whose width comes from leaving out blocks of rows.
+    """Return a statistic of `num` rows, with a normal interval from leaving out blocks of rows.
 
     Args:
-        statistic: takes the rows' indices.
-        bounds: between which the statistic lies whatever the rows.
+        statistic: function of the rows' indices.
+        num: the number of rows.
+        bounds: the least and the largest value that the statistic can have.
 
     Source: Efron, The Jackknife, the Bootstrap and Other Resampling Plans (1982), chapter 3.
     """
@@ -137,7 +144,7 @@ def jackknife(
 
 
 def frechet_distance(ours: Numbers, theirs: Numbers) -> float:
-    """Between the normal distributions with the mean and covariance of two sets of points, each (n, D).
+    """Return the distance of the normal distributions fitted to two sets of points, each (n, D).
 
     `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^(1/2) C2 C1^(1/2))^(1/2))`
 
@@ -154,7 +161,10 @@ def frechet_distance(ours: Numbers, theirs: Numbers) -> float:
 
 
 def normalised_entropy(values: list[str], num_possible: int) -> float:
-    """Entropy of the values' shares over that of even shares: 0 where all are one, 1 where all are equally frequent."""
+    """Return the entropy of the values over the largest possible.
+
+    0 means that all values are equal, 1 that all possible values are equally frequent.
+    """
     if not values:
         return NAN
     counts = np.unique(np.array(values), return_counts=True)[1]

@@ -1,4 +1,4 @@
-"""What the benchmark is meant to show, as conditions on its rows. Pure: numbers meet a target or miss it."""
+"""The targets of the benchmark, as conditions on its rows. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MAX_COST_TO_CFG = 0.65
 
 @dataclass(frozen=True)
 class Target:
-    """One condition, and what was found. `is_met` is None where the rows do not say: nothing was rendered for it."""
+    """One condition and the value found. `is_met` is None if nothing was rendered for it."""
 
     model: str
     num_steps: int
@@ -27,7 +27,7 @@ class Target:
 
 
 def check_targets(rows: Iterable[Row]) -> list[Target]:
-    """The targets of each main cell, pooled over the attributes; the open case and the hard one stand apart."""
+    """Return the targets of each main cell and case, pooled over the attributes."""
     cells: dict[tuple[str, int, str], dict[str, Row]] = {}
     for row in rows:
         if row.is_main and row.attribute == POOLED:
@@ -77,7 +77,7 @@ def _target(
 
 
 def shown(estimate: Estimate) -> str:
-    """An estimate for people: 0.93 [0.90, 0.96]."""
+    """Return an estimate as text, such as "0.93 [0.90, 0.96]"."""
     if not estimate.is_defined:
         return "-"
     if isnan(estimate.low):

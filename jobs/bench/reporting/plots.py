@@ -1,4 +1,4 @@
-"""The pictures of the report. Matplotlib is asked for before anything is rendered; it is an optional extra."""
+"""The plots of the report. Matplotlib is an optional extra, checked before anything is rendered."""
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -25,13 +25,13 @@ DPI = 110
 
 
 def require_matplotlib() -> None:
-    """Raises RefusedError, with the remedy, where there is none."""
+    """Raise RefusedError, with the remedy, if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise RefusedError("the report's plots need matplotlib: pip install 'nagfarm[bench]'")
 
 
 def make_axes(num_panels: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
-    """A figure that needs no display, and its panels, `MAX_COLUMNS` side by side; each in inches."""
+    """Return a figure that needs no display, and its panels, four in a row; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -46,7 +46,7 @@ def make_axes(num_panels: int, width: float, height: float) -> tuple[Any, Sequen
 
 
 def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
-    """Suppression against fidelity: a panel a model and case at its main steps, a marker a method."""
+    """Draw suppression against fidelity: a panel per model and case, a marker per method."""
     panels: dict[tuple[str, int, str], list[Row]] = {}
     for row in rows:
         if row.is_main and row.attribute == POOLED:
@@ -79,7 +79,7 @@ def draw_tradeoff(rows: Iterable[Row], path: Path) -> None:
 
 
 def draw_clean_curve(rows: Iterable[Row], path: Path) -> None:
-    """Clean against steps: a panel a model, a line a method, open case."""
+    """Draw clean against steps in the open case: a panel per model, a line per method."""
     panels: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         if row.attribute == POOLED and row.case == "open":
@@ -119,11 +119,14 @@ def draw_heat_maps(
     maps: dict[str, "np.ndarray"],
     path: Path,
 ) -> None:
-    """One heat map for each figure of a two-dimensional slice, side by side.
+    """Draw one heat map for each figure of a two-dimensional slice, side by side.
 
     Args:
-        axes_names, ticks: of x, then of y.
-        maps: figure to values, (y, x); NaN is left white.
+        title: the title of the whole picture.
+        axes_names: the names of x and y.
+        ticks: the ticks of x and y.
+        maps: figure name to values, (y, x); NaN is left white.
+        path: the PNG to write.
     """
     figure, axes = make_axes(len(maps), 1.6 + 0.75 * len(ticks[0]), 1.5 + 0.6 * len(ticks[1]))
     for axis, (name, values) in zip(axes, maps.items(), strict=True):
@@ -148,7 +151,7 @@ def draw_heat_maps(
 def draw_lines(
     title: str, name: str, ticks: list[str], lines: dict[str, list[Estimate]], path: Path
 ) -> None:
-    """A one-dimensional slice: a line a figure, over settings that need not be numbers."""
+    """Draw a one-dimensional slice: a line per figure, over settings that need not be numbers."""
     figure, (axis,) = make_axes(1, max(5.0, 1.1 * len(ticks)), 3.8)
     for label, estimates in lines.items():
         points = [
@@ -166,7 +169,7 @@ def draw_lines(
 
 
 def add_legend(axis: Any) -> None:
-    """Matplotlib warns of a legend of nothing, which is what a panel without figures would have."""
+    """Add a legend unless the panel is empty: matplotlib warns about empty legends."""
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8)
 
@@ -179,5 +182,5 @@ def _cells(values: "np.ndarray") -> Iterable[tuple[tuple[int, int], float]]:
 
 
 def _bars(estimate: Estimate) -> tuple[float, float]:
-    """The way down and the way up to the ends of the interval."""
+    """Return the distances from the value down and up to the ends of the interval."""
     return max(0.0, estimate.value - estimate.low), max(0.0, estimate.high - estimate.value)

@@ -1,4 +1,4 @@
-"""The contact sheet of a benchmark: the same seeds down, the methods across."""
+"""The contact sheet of a benchmark: one row per task and seed, one column per method."""
 
 import tempfile
 from collections.abc import Container, Mapping
@@ -17,7 +17,7 @@ TASKS_SHOWN = 8
 def draw_method_sheet(
     block: Block, clip_ids: Mapping[str, str], committed: Container[str], store: Store, path: Path
 ) -> None:
-    """Draws the first tasks that all methods have rendered; nothing where there is none yet."""
+    """Draw the first tasks that all methods have rendered; write no file if there are none."""
 
     def ids(task: NegationTask) -> list[str]:
         return [clip_ids[PlannedClip(block, setting, task).name] for setting in block.settings]

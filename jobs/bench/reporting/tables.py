@@ -1,4 +1,4 @@
-"""The rows as CSV, and as the tables of the Markdown report."""
+"""The rows as CSV and as the tables of the Markdown report."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ STATES = {True: "met", False: "**MISSED**", None: "not measured"}
 
 
 def csv_text(rows: Iterable[Row]) -> str:
-    """A line a row; an estimate is three columns, its value and the ends of its 95 % interval."""
+    """Return one line per row. An estimate has three columns: the value and its 95 % interval."""
     lines = [_csv_line(row) for row in rows]
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(lines[0]) if lines else ["model"], lineterminator="\n")
@@ -59,14 +59,15 @@ def _csv_cells(name: str, value: Estimate | float) -> dict[str, str]:
 
 
 def _number(value: float) -> str:
-    return "" if value != value else f"{value:.4f}"  # noqa: PLR0124 the NaN
+    return "" if value != value else f"{value:.4f}"  # noqa: PLR0124 NaN
 
 
 def method_table(rows: Iterable[Row]) -> str:
-    """All columns of some rows, a line each."""
+    """Return a table with all columns, one line per row."""
     head = (
-        "model", "steps", "case", "attribute", "method", "clips", "suppression", "negated", "unread", "fidelity",
-        "to none", "clean", "to none", "distance", "floor", "diversity", "motion", "to none", "cost", "denoise s",
+        "model", "steps", "case", "attribute", "method", "clips", "suppression", "negated",
+        "unread", "fidelity", "to none", "clean", "to none", "distance", "floor", "diversity",
+        "motion", "to none", "cost", "denoise s",
     )  # fmt: skip
     return markdown_table(head, [_method_cells(row) for row in rows])
 
@@ -78,10 +79,12 @@ def _method_cells(row: Row) -> tuple[str, ...]:
     if figures.num_pairs < figures.num_clips:
         count += f" ({figures.num_pairs} paired)"
     return (
-        row.model, f"{row.num_steps}", row.case, row.attribute, row.setting.name, count, shown(figures.suppression),
-        shown(figures.negated_share), shown(figures.unread_share), shown(figures.fidelity),
-        shown(figures.fidelity_to_none), shown(figures.clean), shown(figures.clean_to_none), shown(figures.distance),
-        _plain(row.floor), shown(figures.diversity), shown(figures.motion), shown(figures.motion_to_none),
+        row.model, f"{row.num_steps}", row.case, row.attribute, row.setting.name, count,
+        shown(figures.suppression), shown(figures.negated_share), shown(figures.unread_share),
+        shown(figures.fidelity), shown(figures.fidelity_to_none),
+        shown(figures.clean), shown(figures.clean_to_none),
+        shown(figures.distance), _plain(row.floor), shown(figures.diversity),
+        shown(figures.motion), shown(figures.motion_to_none),
         shown(figures.cost), _plain(figures.denoise_s),
     )  # fmt: skip
 
@@ -91,7 +94,7 @@ def _plain(value: float) -> str:
 
 
 def curve_table(rows: Iterable[Row]) -> str:
-    """What becomes of a method as steps are added, pooled over the attributes."""
+    """Return a table of each method over the number of steps, pooled over the attributes."""
     head = (
         "model",
         "case",

@@ -1,11 +1,11 @@
-"""What was looked at is kept, also when the run that looked was killed."""
+"""The cache keeps judgements, also those of a run that was killed."""
 
 from pathlib import Path
 
 from jobs.bench.measuring.cache import LineCache
 
 
-def test_entries_are_there_again_for_the_next_run(tmp_path: Path) -> None:
+def test_the_next_run_finds_the_entries(tmp_path: Path) -> None:
     path = tmp_path / "work" / "seen.jsonl"
     LineCache(path).add("a", {"clean": True, "features": [0.5]})
     LineCache(path).add("b", {"clean": False})
@@ -14,7 +14,7 @@ def test_entries_are_there_again_for_the_next_run(tmp_path: Path) -> None:
     assert cache["a"] == {"clean": True, "features": [0.5]}
 
 
-def test_half_a_line_is_dropped_and_written_over(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_dropped_and_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "seen.jsonl"
     LineCache(path).add("a", 1)
     path.write_bytes(path.read_bytes() + b'["b", {"cle')

@@ -1,4 +1,4 @@
-"""What a benchmark renders: the same tasks for all, in pairs, in a fixed order."""
+"""The clips of a benchmark: the same tasks for all settings, in pairs, in a fixed order."""
 
 import json
 from collections import Counter
@@ -29,7 +29,7 @@ def options(folder: Path, sizes: Sizes = FEW) -> BenchOptions:
     return BenchOptions("negatives", folder, sizes, models=("shapes-wan",))
 
 
-def test_more_tasks_begin_with_the_same_ones() -> None:
+def test_a_longer_list_of_tasks_begins_with_the_shorter_one() -> None:
     for case in CASES:
         assert draw_tasks("shape", case, 5) == draw_tasks("shape", case, 12)[:5]
 
@@ -43,7 +43,9 @@ def test_an_open_case_leaves_the_negated_attribute_open_and_names_another(attrib
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_a_hard_case_names_what_it_negates_and_at_least_one_other(attribute: str) -> None:
+def test_a_hard_case_names_the_negated_value_and_at_least_one_other_attribute(
+    attribute: str,
+) -> None:
     for task in draw_tasks(attribute, "hard", 40):
         assert dict(task.named)[attribute] == task.value
         assert task.required
@@ -86,7 +88,7 @@ def test_the_standard_main_table_has_200_clips_a_cell(tmp_path: Path) -> None:
     assert len(counts) == 12
 
 
-def test_the_manifest_is_one_that_the_farm_takes_and_every_clip_is_another(tmp_path: Path) -> None:
+def test_the_farm_accepts_the_manifest_and_no_clip_repeats(tmp_path: Path) -> None:
     chosen = options(tmp_path)
     blocks = (*negatives_blocks(chosen, [MODEL]), *parameters_blocks(chosen, [MODEL]))
     path = tmp_path / "clips.jsonl"
@@ -100,7 +102,7 @@ def test_the_manifest_is_one_that_the_farm_takes_and_every_clip_is_another(tmp_p
     assert [entry["name"] for entry in design] == [clip.name for clip in clips]
 
 
-def test_a_sweep_is_one_that_the_farm_takes(tmp_path: Path) -> None:
+def test_the_farm_accepts_the_manifest_of_a_sweep(tmp_path: Path) -> None:
     chosen = BenchOptions(
         "parameters",
         tmp_path,
@@ -114,14 +116,14 @@ def test_a_sweep_is_one_that_the_farm_takes(tmp_path: Path) -> None:
     assert (plan.num_clips, plan.num_repeats) == (len(list(planned_clips(blocks))), 0)
 
 
-def test_a_setting_is_in_a_sweep_once_and_ranges_without_a_step_are_not() -> None:
+def test_a_sweep_has_each_setting_once_and_no_range_without_a_step() -> None:
     names = [setting.name for setting in sweep_settings(MODEL, 25, SLICES)]
     assert len(set(names)) == len(names)
     assert {"none", "nag", "nag nag_end=0.25", "nag nag_norm=l2"} <= set(names)
     assert "nag nag_start=0.5" not in [setting.name for setting in sweep_settings(MODEL, 1, SLICES)]
 
 
-def test_a_setting_says_only_what_the_models_yaml_does_not() -> None:
+def test_a_setting_leaves_out_values_equal_to_the_models_yaml() -> None:
     own = MODEL.nag
     scales = numbers_axis("nag_scale", own.nag_scale + 1, own.nag_scale)
     alphas = numbers_axis("nag_alpha", own.nag_alpha / 2, own.nag_alpha)
@@ -132,7 +134,7 @@ def test_a_setting_says_only_what_the_models_yaml_does_not() -> None:
     }  # fmt: skip
 
 
-def test_cfg_has_a_scale_also_where_the_model_was_distilled() -> None:
+def test_cfg_has_a_scale_also_for_a_distilled_model() -> None:
     from dataclasses import replace
 
     distilled = replace(MODEL, method="nag", sampling=replace(MODEL.sampling, guidance_scale=1.0))
@@ -140,7 +142,7 @@ def test_cfg_has_a_scale_also_where_the_model_was_distilled() -> None:
     assert method_fields(MODEL, "cfg") == (("method", "cfg"),)
 
 
-def test_models_that_nobody_named_may_be_missing_and_named_ones_may_not(tmp_path: Path) -> None:
+def test_a_default_model_may_be_missing_and_a_named_one_may_not(tmp_path: Path) -> None:
     found, _ = find_models(BenchOptions("negatives", tmp_path, Sizes(1, 0, 1)), ModelCatalog())
     assert "shapes-wan" in [config.name for config in found]
     with pytest.raises(UnknownModelError, match="shapes-wam"):
@@ -161,7 +163,7 @@ def test_models_that_nobody_named_may_be_missing_and_named_ones_may_not(tmp_path
         ({"sizes": Sizes(0, 0, 1)}, "--clips"),
     ],
 )
-def test_what_no_benchmark_knows_is_refused(
+def test_unknown_options_are_refused(
     change: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     values: dict[str, object] = {"kind": "negatives", "report": tmp_path, "sizes": Sizes(1, 0, 1)}

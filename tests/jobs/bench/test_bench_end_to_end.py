@@ -46,7 +46,7 @@ def test_negatives_are_rendered_judged_and_reported_and_a_second_run_renders_not
 ) -> None:
     assert bench("negatives", farm) == EXIT_OK
     printed = capsys.readouterr().out
-    assert "12 clips, 32 calls of a transformer" in printed
+    assert "12 clips, 32 passes of a transformer" in printed
     assert "committed 12 clips" in printed
     rows = lines(farm / "negatives.csv")
     assert {(row["method"], row["case"], row["attribute"]) for row in rows} == {
@@ -65,10 +65,10 @@ def test_negatives_are_rendered_judged_and_reported_and_a_second_run_renders_not
         assert (farm / picture).stat().st_size > 5_000
         assert f"({picture})" in text
 
-    seen = next((farm / "work").glob("seen-*.jsonl")).read_bytes()
+    judged = next((farm / "work").glob("seen-*.jsonl")).read_bytes()
     assert bench("negatives", farm) == EXIT_OK
     assert "nothing to render: 12 of 12 clips" in capsys.readouterr().out
-    assert next((farm / "work").glob("seen-*.jsonl")).read_bytes() == seen
+    assert next((farm / "work").glob("seen-*.jsonl")).read_bytes() == judged
     assert (farm / "negatives.md").read_text() == text
 
     assert bench("negatives", farm, "--clips", "3", "--report-only") == EXIT_OK
@@ -89,7 +89,7 @@ def test_a_sweep_is_rendered_and_drawn(farm: Path) -> None:
     assert (farm / "shapes-wan-2-norm.png").stat().st_size > 5_000
 
 
-def test_what_no_benchmark_knows_is_one_plain_line(
+def test_an_unknown_option_is_refused_in_one_plain_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench("negatives", tmp_path, "--method", "none,nagg") == EXIT_REFUSED

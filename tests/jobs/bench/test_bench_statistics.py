@@ -38,7 +38,7 @@ def test_a_share_of_all_or_none_is_not_certain() -> None:
 
 
 def test_a_difference_is_paired() -> None:
-    """Two columns that differ in one row alone: unpaired, the interval would be as wide as that of either share."""
+    """The columns differ in one row only; an unpaired interval would be far wider."""
     theirs = flags(50, 100)
     ours = theirs.copy()
     ours[0] = 0
@@ -47,7 +47,7 @@ def test_a_difference_is_paired() -> None:
     assert -0.05 < found.low < found.high <= 0
 
 
-def test_the_bootstrap_is_the_loop_that_it_stands_for() -> None:
+def test_the_vectorised_bootstrap_equals_a_loop() -> None:
     generator = np.random.default_rng(5)
     ours, theirs = generator.random(40), generator.random(40) + 0.5
     found = ratio_of_means(ours, theirs)
@@ -70,33 +70,33 @@ def test_a_bootstrap_interval_covers_the_truth_about_19_times_in_20() -> None:
     assert 0.89 <= np.mean([estimate.low <= 2.0 <= estimate.high for estimate in found]) <= 0.99
 
 
-def test_what_never_varies_has_no_interval() -> None:
+def test_numbers_without_variation_have_no_interval() -> None:
     found = difference(flags(8, 8), flags(8, 8))
     assert found.value == 0
     assert math.isnan(found.low)
     assert math.isnan(jackknife(lambda _rows: 0.5, 10).high)
 
 
-def test_an_interval_stays_where_the_figure_can_be() -> None:
+def test_an_interval_stays_within_the_bounds_of_the_figure() -> None:
     numbers = np.array([0.0, 1.0] * 4)
     found = jackknife(lambda rows: float(numbers[rows].mean()), 8, (0.4, 0.6))
     assert (found.low, found.high) == (0.4, 0.6)
 
 
-def test_suppression_is_how_far_a_share_falls() -> None:
+def test_suppression_is_the_relative_fall_of_a_share() -> None:
     found = suppression(flags(5, 100), flags(50, 100))
     assert found.value == pytest.approx(0.9)
     assert 0.7 < found.low < 0.9 < found.high < 1
     assert suppression(flags(60, 100), flags(50, 100)).value == pytest.approx(-0.2)
 
 
-def test_suppression_to_nothing_is_not_certain() -> None:
+def test_suppression_to_zero_is_not_certain() -> None:
     found = suppression(flags(0, 200), flags(50, 200))
     assert (found.value, found.high) == (1, 1)
     assert found.low == pytest.approx(1 - share(flags(0, 200)).high / 0.25)
 
 
-def test_suppression_of_what_never_was_there_is_undefined() -> None:
+def test_suppression_is_undefined_if_the_plain_share_is_zero() -> None:
     assert not suppression(flags(0, 10), flags(0, 10)).is_defined
 
 
@@ -112,15 +112,15 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     assert (found.low, found.high) == pytest.approx((numbers.mean() - half, numbers.mean() + half))
 
 
-def test_the_frechet_distance_of_two_lines_is_the_textbooks() -> None:
-    """In one dimension: (m1 - m2)^2 + (s1 - s2)^2."""
+def test_the_frechet_distance_of_two_lines_equals_the_textbook_formula() -> None:
+    """The formula in one dimension is (m1 - m2)^2 + (s1 - s2)^2."""
     ours, theirs = np.array([[0.0], [2.0], [4.0]]), np.array([[10.0], [11.0], [12.0]])
     assert frechet_distance(
         np.hstack([ours, 0 * ours]), np.hstack([theirs, 0 * theirs])
     ) == pytest.approx((2 - 11) ** 2 + (2 - 1) ** 2)
 
 
-def test_the_frechet_distance_is_that_of_the_square_root_of_the_product() -> None:
+def test_the_frechet_distance_equals_the_formula_with_the_root_of_the_product() -> None:
     generator = np.random.default_rng(0)
     ours = generator.normal(size=(80, 4)) @ generator.normal(size=(4, 4))
     theirs = generator.normal(size=(90, 4)) @ generator.normal(size=(4, 4)) + 1
@@ -138,6 +138,6 @@ def test_entropy_is_0_of_one_value_and_1_of_even_shares() -> None:
     assert math.isnan(normalised_entropy([], 4))
 
 
-def test_an_estimate_knows_whether_it_is_one() -> None:
+def test_an_estimate_of_nan_is_undefined() -> None:
     assert not Estimate(NAN, NAN, NAN).is_defined
     assert Estimate(0.0, 0.0, 0.0).is_defined

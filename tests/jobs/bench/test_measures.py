@@ -1,4 +1,4 @@
-"""The figures of a cell, from answers whose figures are known."""
+"""The figures of a cell, from judged clips whose figures are known."""
 
 from dataclasses import replace
 
@@ -14,14 +14,14 @@ from jobs.bench.measuring.measures import (
     progress,
 )
 from pipelines.shapes.evaluation.negation import draw_tasks
-from tests.builders.bench_answers import seen_as, unfaithful
+from tests.builders.bench_answers import judged_as, unfaithful
 
 TASKS = draw_tasks("colour", "open", 20)
-TRUTH = {task.key: seen_as(task) for task in TASKS}
-PLAIN = {task.key: seen_as(task, shows_negated=task.index < 10) for task in TASKS}
+TRUTH = {task.key: judged_as(task) for task in TASKS}
+PLAIN = {task.key: judged_as(task, shows_negated=task.index < 10) for task in TASKS}
 
 
-def test_a_method_that_does_all_right_has_the_best_figures() -> None:
+def test_true_clips_have_the_best_figures() -> None:
     figures = measure(TASKS, TRUTH, PLAIN, TRUTH)
     assert (figures.num_tasks, figures.num_clips, figures.num_pairs) == (20, 20, 20)
     assert figures.negated_share.value == 0
@@ -31,7 +31,7 @@ def test_a_method_that_does_all_right_has_the_best_figures() -> None:
     assert figures.motion.value == figures.motion_to_none.value == 1
 
 
-def test_no_guidance_against_itself_changes_nothing() -> None:
+def test_no_guidance_against_itself_shows_no_change() -> None:
     figures = measure(TASKS, PLAIN, PLAIN, TRUTH)
     assert figures.negated_share.value == 0.5
     assert figures.suppression.value == 0
@@ -53,7 +53,7 @@ def test_losses_are_counted_in_their_own_column() -> None:
     assert figures.suppression.value == 1
 
 
-def test_what_is_not_rendered_is_dropped_in_pairs_and_not_guessed() -> None:
+def test_missing_clips_are_left_out_in_pairs_and_not_guessed() -> None:
     ours = {task.key: TRUTH[task.key] for task in TASKS[:8]}
     plain = {task.key: PLAIN[task.key] for task in TASKS[2:]}
     figures = measure(TASKS, ours, plain, TRUTH)
@@ -65,49 +65,49 @@ def test_what_is_not_rendered_is_dropped_in_pairs_and_not_guessed() -> None:
     assert not nothing.distance.is_defined
 
 
-def test_a_cost_is_taken_within_one_run() -> None:
-    ours = {task.key: seen_as(task, denoise_s=2.0) for task in TASKS}
+def test_a_cost_uses_only_clips_of_the_same_run() -> None:
+    ours = {task.key: judged_as(task, denoise_s=2.0) for task in TASKS}
     ours[TASKS[0].key] = replace(ours[TASKS[0].key], denoise_s=99.0, run_id="another")
     found = compare_cost(TASKS, ours, PLAIN)
     assert found.value == 2
-    apart = {key: replace(seen, run_id="another") for key, seen in ours.items()}
+    apart = {key: replace(judged, run_id="another") for key, judged in ours.items()}
     assert not compare_cost(TASKS, apart, PLAIN).is_defined
 
 
-def test_a_hard_task_is_answered_right_without_what_is_negated() -> None:
+def test_fidelity_in_the_hard_case_ignores_the_negated_value() -> None:
     (task,) = draw_tasks("shape", "hard", 1)
-    assert is_faithful(task, seen_as(task))
-    assert is_faithful(task, seen_as(task, shows_negated=True))
-    assert not is_faithful(task, unfaithful(task, seen_as(task)))
+    assert is_faithful(task, judged_as(task))
+    assert is_faithful(task, judged_as(task, shows_negated=True))
+    assert not is_faithful(task, unfaithful(task, judged_as(task)))
 
 
-def test_motion_is_how_far_a_clip_goes_where_its_prompt_says() -> None:
+def test_motion_is_the_displacement_in_the_named_direction() -> None:
     task = next(task for task in TASKS if task.direction is not None)
-    seen = seen_as(task)
-    moved = seen.verdict.moved_px
+    judged = judged_as(task)
+    moved = judged.verdict.moved_px
     assert moved is not None
-    half = replace(seen, verdict=replace(seen.verdict, moved_px=(moved[0] / 2, moved[1] / 2)))
-    back = replace(seen, verdict=replace(seen.verdict, moved_px=(-moved[0], -moved[1])))
-    unread = replace(seen, verdict=replace(seen.verdict, moved_px=None))
-    assert [progress(task, one) for one in (seen, half, back, unread)] == [1, 0.5, -1, None]
+    half = replace(judged, verdict=replace(judged.verdict, moved_px=(moved[0] / 2, moved[1] / 2)))
+    back = replace(judged, verdict=replace(judged.verdict, moved_px=(-moved[0], -moved[1])))
+    unread = replace(judged, verdict=replace(judged.verdict, moved_px=None))
+    assert [progress(task, one) for one in (judged, half, back, unread)] == [1, 0.5, -1, None]
     still = next(task for task in TASKS if task.direction is None)
-    assert progress(still, seen_as(still)) is None
+    assert progress(still, judged_as(still)) is None
 
 
-def test_a_negated_motion_is_no_motion_to_be_kept() -> None:
+def test_a_negated_motion_has_no_direction_to_keep() -> None:
     for task in draw_tasks("motion", "hard", 10):
         assert task.direction is None
 
 
-def test_diversity_falls_where_all_clips_show_the_same() -> None:
+def test_diversity_falls_if_all_clips_show_the_same_value() -> None:
     tasks = tuple(
         task for task in draw_tasks("colour", "open", 80) if "shape" in task.open_attributes
     )
     shapes = ("circle", "square", "triangle", "cross")
-    same = {task.key: seen_as(task) for task in tasks}
+    same = {task.key: judged_as(task) for task in tasks}
     mixed = {
-        key: replace(seen, verdict=replace(seen.verdict, shape=shapes[index % 4]))
-        for index, (key, seen) in enumerate(same.items())
+        key: replace(judged, verdict=replace(judged.verdict, shape=shapes[index % 4]))
+        for index, (key, judged) in enumerate(same.items())
     }
     ours, theirs = (
         measure(tasks, answers, same, same).diversity.value for answers in (mixed, same)
@@ -115,10 +115,9 @@ def test_diversity_falls_where_all_clips_show_the_same() -> None:
     assert ours > theirs
 
 
-def test_differences_are_taken_over_common_tasks_alone() -> None:
-    ours = {task.key: seen_as(task, is_clean=False) for task in TASKS[:10]}
-    theirs = {task.key: seen_as(task, is_clean=task.index % 2 == 0) for task in TASKS[5:]}
-    assert compare(TASKS, ours, theirs, is_clean).value == pytest.approx(
-        -0.4
-    )  # of 5 to 9, 6 and 8 are clean
+def test_differences_use_only_common_tasks() -> None:
+    ours = {task.key: judged_as(task, is_clean=False) for task in TASKS[:10]}
+    theirs = {task.key: judged_as(task, is_clean=task.index % 2 == 0) for task in TASKS[5:]}
+    # the common tasks are 5 to 9; theirs are clean in 6 and 8
+    assert compare(TASKS, ours, theirs, is_clean).value == pytest.approx(-0.4)
     assert np.isnan(compare(TASKS, ours, {}, is_clean).value)
