@@ -144,7 +144,7 @@ def strengths_table(models: Iterable[ModelConfig]) -> str:
 
 
 def incomplete_notes(rows: Iterable[Row]) -> list[str]:
-    """Return notes on cells with missing clips: one per setting, or one if all clips are missing."""
+    """Return notes on cells with missing clips: one per setting, or one if no clip exists."""
     notes: dict[str, None] = {}
     pooled = [row for row in rows if row.attribute == POOLED]
     begun = {_cell(row) for row in pooled if row.figures.num_clips}
