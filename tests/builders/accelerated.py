@@ -1,4 +1,4 @@
-"""Tiny models that are accelerated, and what is rendered with them."""
+"""Tiny models with acceleration, and requests for them."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.families.registry import FAMILIES
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
 
-THRESHOLD = 0.1  # of these random weights: some steps are skipped and some are not
+THRESHOLD = 0.1  # with these random weights some steps are skipped and some are not
 NAG = GenerationRequest(
     "a circle",
     "red",
@@ -30,7 +30,7 @@ METHODS: dict[str, GenerationRequest] = {
 }
 
 
-def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
+def tiny_model(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
     family = "ltx" if name == "ltx" else "wan"
     config = ModelConfig(
         name=name,
@@ -48,6 +48,6 @@ def family_of(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
 
 
 def denoise(
-    family: DiffusersModel, request: GenerationRequest, on_step: Any = lambda _step: None
+    model: DiffusersModel, request: GenerationRequest, on_step: Any = lambda _step: None
 ) -> torch.Tensor:
-    return family.denoise(request, family.encode_text(request), on_step)
+    return model.denoise(request, model.encode_text(request), on_step)

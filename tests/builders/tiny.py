@@ -1,4 +1,4 @@
-"""Real diffusers classes at tiny size, with random weights: what the tests of nag/ and pipelines/ render with."""
+"""Real diffusers classes at tiny size, with random weights, for tests of nag/ and pipelines/."""
 
 from collections.abc import Callable
 from typing import Any
@@ -99,7 +99,7 @@ def wan_vae() -> AutoencoderKLWan:
 
 
 def wan_pipeline(two_transformers: bool = False, num_heads: int = 2) -> WanPipeline:
-    """Wan 2.1's layout, or with two transformers Wan 2.2's."""
+    """Build the layout of Wan 2.1, or with two transformers the layout of Wan 2.2."""
     scheduler: Any = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )
@@ -117,7 +117,7 @@ def wan_pipeline(two_transformers: bool = False, num_heads: int = 2) -> WanPipel
 
 
 def image_encoder() -> CLIPVisionModel:
-    """Gives 257 tokens an image, as Wan 2.1's does."""
+    """Build an image encoder that gives 257 tokens an image, as Wan 2.1's does."""
     torch.manual_seed(3)
     config = CLIPVisionConfig(
         hidden_size=IMAGE_DIM,
@@ -133,7 +133,10 @@ def image_encoder() -> CLIPVisionModel:
 def wan_image_to_video_pipeline(
     with_last_image: bool = False, num_heads: int = 2
 ) -> WanImageToVideoPipeline:
-    """Wan 2.1's image-to-video layout: latents, mask and condition in, an image branch in each cross-attention."""
+    """Build Wan 2.1's image-to-video layout.
+
+    Inputs are latents, mask and condition; each cross-attention has an image branch.
+    """
     scheduler: Any = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
     )

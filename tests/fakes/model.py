@@ -1,10 +1,10 @@
-"""A model family without a model: frames that depend on the request alone, and failures on demand.
+"""A `VideoModel` without a model: frames that depend on the request alone, and failures on demand.
 
-What a prompt begins with decides what happens: `error` raises, `memory` raises as a device does that is full, `die`
-ends the process, `stop` freezes it (`once PATH` behind either: only if PATH does not exist yet), `wait PATH` waits
-until PATH exists. `nan` makes NaN of the latents, `nan unless safe` only outside of `exact_attention`. `unlit`, `flat`,
-`stuck` and `garbled` give black, grey, frozen and noisy frames, by words that no check takes for an order. All else is
-a wave that moves.
+The first word of a prompt decides. `error` raises, `memory` raises like a full device, `die` ends
+the process, `stop` freezes it. `once PATH` behind `die` or `stop`: only if PATH does not exist yet.
+`wait PATH` waits until PATH exists. `nan` makes NaN latents, `nan unless safe` only without
+`exact_attention`. `unlit`, `flat`, `stuck` and `garbled` give black, grey, frozen and noisy frames,
+by words that no frame check takes for a wish of the prompt. All other prompts give a moving wave.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from pipelines.video_model import LoadedModel, OnStep, PeakMemory
 
 
 class FakeError(Exception):
-    """Of no class that jobs/ knows."""
+    """An error of a class that jobs/ does not know."""
 
 
 class FakeDevice:
@@ -47,7 +47,7 @@ class FakeDevice:
 
 
 class FakeModel:
-    """See the module."""
+    """A model with the behaviour that the module describes."""
 
     device = FakeDevice()
 
@@ -101,7 +101,11 @@ class FakeModel:
 
 
 def draw(request: GenerationRequest) -> np.ndarray:
-    """(T, H, W, 3) uint8, by the request alone: a wave in a colour of its own, a twelfth further each frame."""
+    """Draw a wave in the request's own colour, a twelfth further each frame.
+
+    Returns:
+        Frames (T, H, W, 3), uint8, that depend on the request alone.
+    """
     digest = np.frombuffer(hashlib.sha256(repr(request).encode()).digest(), dtype=np.uint8)
     shape = request.shape
     size = (shape.num_frames, shape.height, shape.width, 3)
@@ -119,7 +123,7 @@ def draw(request: GenerationRequest) -> np.ndarray:
 
 
 def is_first(path: Path) -> bool:
-    """Whether nobody asked this before; of several processes exactly one hears yes."""
+    """Return True for the first caller only; exactly one of several processes gets True."""
     try:
         path.touch(exist_ok=False)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""The exact attention against the formula, with all scores at once and in slices."""
+"""Exact attention equals the formula, with all scores at once and in slices."""
 
 import pytest
 import torch
@@ -32,7 +32,9 @@ def num_kernels(profiler: torch.profiler.profile) -> int:
 
 @pytest.mark.parametrize("max_scores_bytes", [1, ONE_ROW_BYTES * 10, ONE_ROW_BYTES * L])
 @pytest.mark.parametrize("mask_shape", [None, (B, 1, 1, T), (B, H, L, T), (L, T)])
-def test_it_is_the_formula(max_scores_bytes: int, mask_shape: tuple[int, ...] | None) -> None:
+def test_exact_attention_is_the_formula(
+    max_scores_bytes: int, mask_shape: tuple[int, ...] | None
+) -> None:
     query, key, value = tensors()
     mask = (
         None
@@ -75,7 +77,7 @@ def test_half_precision_is_summed_in_float32() -> None:
     ).abs().max() <= 2**-8 * exact.abs().max()  # the rounding of the result alone
 
 
-def test_it_ends_with_its_block_also_after_an_error() -> None:
+def test_exact_attention_ends_with_its_block_also_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="in the middle"), exact_attention():
         raise RuntimeError("in the middle")
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:

@@ -16,7 +16,7 @@ from torch import distributed
 from pipelines.attention.block_cache import _CommonDecision, _whole_means
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.parallel_config import ParallelConfig
-from tests.builders.accelerated import METHODS, NAG, THRESHOLD, denoise, family_of
+from tests.builders.accelerated import METHODS, NAG, THRESHOLD, denoise, tiny_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ def denoise_cached(
     name: str, methods: list[str], parallel: ParallelConfig | None
 ) -> list[Denoised]:
     """Denoise with one model, one method after the other. None stands for one device."""
-    return _denoise(family_of(name, first_block_cache=THRESHOLD), methods, parallel)
+    return _denoise(tiny_model(name, first_block_cache=THRESHOLD), methods, parallel)
 
 
 def denoise_compiled(
@@ -47,7 +47,7 @@ def denoise_compiled(
 
 def denoise_alone(name: str, threshold: float) -> Denoised:
     """Denoise on one device, at another threshold."""
-    return _denoise(family_of(name, first_block_cache=threshold), ["nag"], None)[0]
+    return _denoise(tiny_model(name, first_block_cache=threshold), ["nag"], None)[0]
 
 
 @cache
@@ -56,7 +56,7 @@ def _compiled(name: str) -> DiffusersModel:
         patch.setattr(
             torch, "compile", partial(torch.compile, backend="eager")
         )  # kernels take long to generate
-        return family_of(name, compile=True, first_block_cache=THRESHOLD)
+        return tiny_model(name, compile=True, first_block_cache=THRESHOLD)
 
 
 def _denoise(
@@ -108,7 +108,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
             changes.append(float((residual - previous).abs().mean() / previous.abs().mean()))
         return True
 
-    family = family_of(name, first_block_cache=1e-6)
+    family = tiny_model(name, first_block_cache=1e-6)
     family.shard(parallel)
     with _noted(note_change):
         denoise(family, NAG)
@@ -119,7 +119,7 @@ def denoise_contested(name: str, parallel: ParallelConfig) -> Contested:
     threshold = float((least[step] + most[step]) / 2)
     family.unshard()
 
-    family = family_of(name, first_block_cache=threshold)
+    family = tiny_model(name, first_block_cache=threshold)
     family.shard(parallel)
     stock: Any = FBCHeadBlockHook
     with _noted(stock._should_compute_remaining_blocks) as of_this_part:

@@ -308,7 +308,7 @@ def refusals(model: str, parallel: ParallelConfig) -> list[str]:
 
 
 @cache
-def family_of(name: str) -> DiffusersModel:
+def shapes_model(name: str) -> DiffusersModel:
     path = model_paths()[name]
     config = load_model_config(path)
     family = load_model(config, inspect_model(config, path), num_threads=1)
@@ -320,7 +320,7 @@ def render_shapes(
     name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3
 ) -> np.ndarray:
     """Return the latents of a Shapes model that is loaded by its family."""
-    family = family_of(name)
+    family = shapes_model(name)
     guidance_scale = 3.0 if method in CFG_METHODS else 1.0
     request = GenerationRequest(
         "a red circle moving right",

@@ -13,7 +13,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from benchmarks.parallel_cost.counting import Collective, CollectiveCounter
 from pipelines.parallel_config import ParallelConfig
-from tests.builders.accelerated import NAG, THRESHOLD, denoise, family_of
+from tests.builders.accelerated import NAG, THRESHOLD, denoise, tiny_model
 from tests.pipelines.context_parallel import cases
 from tests.pipelines.context_parallel.cases import Exchanged
 from tests.pipelines.context_parallel.ranks import Ranks
@@ -127,7 +127,7 @@ def test_a_collective_that_is_called_directly_is_counted_with_its_input(
 
 @pytest.mark.usefixtures("four_ranks")
 def test_the_first_block_cache_exchanges_three_numbers_from_the_second_step_on() -> None:
-    family = family_of("wan2.1", first_block_cache=THRESHOLD)
+    family = tiny_model("wan2.1", first_block_cache=THRESHOLD)
     family.shard(ParallelConfig(ring=4))
     with CollectiveCounter() as counter:
         denoise(family, NAG)

@@ -1,4 +1,4 @@
-"""The first block cache, compiled blocks and VAE tiles, on real diffusers classes at tiny size and on one device."""
+"""The first block cache, compiled blocks and VAE tiles, on tiny real classes and one device."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
-from tests.builders.accelerated import CFG_AND_NAG, METHODS, NAG, THRESHOLD, denoise, family_of
+from tests.builders.accelerated import CFG_AND_NAG, METHODS, NAG, THRESHOLD, denoise, tiny_model
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,7 +35,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class Computed:
-    """How often the first and the last block of each transformer were computed, by their attention."""
+    """Counts of computations of each transformer's first and last block, by their attention."""
 
     def __init__(self, pipeline: Any) -> None:
         self.first = self.last = 0
@@ -53,7 +53,7 @@ class Computed:
 
 
 def by_hand(name: str, request: GenerationRequest, *, is_cached: bool = True) -> torch.Tensor:
-    """The latents of a stock pipeline whose cache was enabled as diffusers' documentation says."""
+    """Return the latents of a stock pipeline with the cache of diffusers' documentation."""
     stock = tiny.PIPELINES[name]()
     for transformer in (stock.transformer, getattr(stock, "transformer_2", None)):
         if transformer is not None and is_cached:
@@ -80,12 +80,12 @@ def by_hand(name: str, request: GenerationRequest, *, is_cached: bool = True) ->
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", tiny.PIPELINES)
-def test_a_cached_clip_skips_blocks_and_is_the_stock_pipelines_under_diffusers_cache(
+def test_a_cached_clip_skips_blocks_and_equals_the_stock_pipeline_with_diffusers_cache(
     name: str, method: str
 ) -> None:
-    family = family_of(name, first_block_cache=THRESHOLD)
-    computed = Computed(family.pipeline)
-    latents = denoise(family, METHODS[method])
+    model = tiny_model(name, first_block_cache=THRESHOLD)
+    computed = Computed(model.pipeline)
+    latents = denoise(model, METHODS[method])
     assert computed.first == 8 * (2 if method.startswith("cfg") and name != "ltx" else 1)
     assert computed.first / 4 < computed.last < computed.first
     assert torch.equal(latents, by_hand(name, METHODS[method]))
@@ -93,34 +93,34 @@ def test_a_cached_clip_skips_blocks_and_is_the_stock_pipelines_under_diffusers_c
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
-def test_a_threshold_that_nothing_is_below_makes_the_same_clip_as_no_cache(name: str) -> None:
-    family = family_of(name, first_block_cache=1e-9)
-    assert torch.equal(denoise(family, CFG_AND_NAG), by_hand(name, CFG_AND_NAG, is_cached=False))
+def test_a_threshold_below_every_change_makes_the_same_clip_as_without_a_cache(name: str) -> None:
+    model = tiny_model(name, first_block_cache=1e-9)
+    assert torch.equal(denoise(model, CFG_AND_NAG), by_hand(name, CFG_AND_NAG, is_cached=False))
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_cached_clip_is_the_same_alone_and_after_any_other(name: str) -> None:
-    family = family_of(name, first_block_cache=THRESHOLD)
-    alone = [denoise(family, request) for request in METHODS.values()]
+    model = tiny_model(name, first_block_cache=THRESHOLD)
+    alone = [denoise(model, request) for request in METHODS.values()]
     wider = replace(NAG, shape=VideoShape(17, 32, 64))
-    denoise(family, wider)
-    again = [denoise(family, request) for request in reversed(METHODS.values())]
+    denoise(model, wider)
+    again = [denoise(model, request) for request in reversed(METHODS.values())]
     assert all(torch.equal(one, other) for one, other in zip(alone, reversed(again), strict=True))
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_a_cached_clip_is_the_same_after_one_that_failed_half_way(name: str) -> None:
-    """Diffusers empties the cache at the end of a clip that has one."""
+    """Diffusers empties the cache only at the end of a clip that does not fail."""
 
     def fail(step: int) -> None:
         if step == 4:
             raise RuntimeError("half way")
 
-    family = family_of(name, first_block_cache=THRESHOLD)
-    alone = denoise(family, NAG)
+    model = tiny_model(name, first_block_cache=THRESHOLD)
+    alone = denoise(model, NAG)
     with pytest.raises(RuntimeError, match="half way"):
-        denoise(family, replace(NAG, prompt="a square"), fail)
-    assert torch.equal(denoise(family, NAG), alone)
+        denoise(model, replace(NAG, prompt="a square"), fail)
+    assert torch.equal(denoise(model, NAG), alone)
 
 
 @pytest.mark.parametrize("is_nag_first", [True, False])
@@ -133,29 +133,29 @@ def test_nag_and_the_cache_go_on_and_come_off_in_any_order(name: str, is_nag_fir
     with nag.install(pipeline) if is_nag_first else nullcontext():
         for transformer in transformers:
             enable_block_cache(transformer, THRESHOLD)
-        family = family_of(name, pipeline) if not is_nag_first else None
-    family = family or family_of(
+        model = tiny_model(name, pipeline) if not is_nag_first else None
+    model = model or tiny_model(
         name, pipeline
     )  # the first NAG was put on before the cache and taken off after it
-    assert torch.equal(denoise(family, NAG), by_hand(name, NAG))
+    assert torch.equal(denoise(model, NAG), by_hand(name, NAG))
     for transformer in transformers:
         transformer.disable_cache()  # before NAG is
-    assert torch.equal(denoise(family, NAG), by_hand(name, NAG, is_cached=False))
+    assert torch.equal(denoise(model, NAG), by_hand(name, NAG, is_cached=False))
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_the_cache_hides_no_nan(name: str) -> None:
-    family = family_of(name, first_block_cache=THRESHOLD)
-    embeddings = family.encode_text(NAG)
+    model = tiny_model(name, first_block_cache=THRESHOLD)
+    embeddings = model.encode_text(NAG)
     spoilt = replace(embeddings, prompt_embeds=embeddings.prompt_embeds * torch.nan)
-    assert family.denoise(NAG, spoilt, lambda _step: None).isnan().all()
+    assert model.denoise(NAG, spoilt, lambda _step: None).isnan().all()
 
 
 def test_a_transformer_of_one_block_cannot_be_cached() -> None:
     pipeline = tiny.wan_pipeline()
     pipeline.transformer.blocks = pipeline.transformer.blocks[:1]
     with pytest.raises(ModelConfigError, match="two blocks or more"):
-        family_of("wan2.1", pipeline, first_block_cache=THRESHOLD)
+        tiny_model("wan2.1", pipeline, first_block_cache=THRESHOLD)
 
 
 # compiled blocks
@@ -174,22 +174,22 @@ def _fresh_dynamo() -> Iterator[None]:
     ("name", "backend"),
     [pytest.param("wan2.1", "inductor", marks=pytest.mark.slow), ("ltx", "aot_eager")],
 )
-def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_before(
+def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_after_any_other_clip(
     name: str, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Kernels are generated for one of the two alone, which takes 5 s and more."""
+    """Kernels are generated for one of the two models only, which takes 5 s and more."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     request = replace(NAG, sampling=replace(NAG.sampling, num_inference_steps=4))
     wider = replace(request, shape=VideoShape(9, 32, 64))
     cached: dict[str, Any] = {"first_block_cache": 0.2}
-    eager, compiled = family_of(name, **cached), family_of(name, compile=True, **cached)
+    eager, compiled = tiny_model(name, **cached), tiny_model(name, compile=True, **cached)
     computed = Computed(eager.pipeline)
     truths = [denoise(eager, one) for one in (request, wider)]
     assert computed.last < computed.first
-    # a farm renders more sizes than torch's limits, here 1
+    # A farm renders more sizes than torch's limits allow; here the limit is 1.
     with dynamo_config.patch(recompile_limit=1, accumulated_recompile_limit=1):
         alone, after = denoise(compiled, request), denoise(compiled, wider)
-    assert counters["stats"]["unique_graphs"] == 2  # of each size one, which both blocks share
+    assert counters["stats"]["unique_graphs"] == 2  # one a size, which both blocks share
     with dynamo_config.patch(error_on_recompile=True):
         assert torch.equal(denoise(compiled, request), alone)
         stronger = denoise(
@@ -201,35 +201,35 @@ def test_compiled_blocks_make_the_same_clip_with_cache_and_nag_whatever_was_befo
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
-def test_no_graph_is_for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From torch's default it would be the second one, and what it renders would depend on what came before."""
+def test_each_graph_is_for_one_size_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default torch's second graph is for any size: a clip would depend on those before it."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    family = family_of("wan2.1", compile=True)
+    model = tiny_model("wan2.1", compile=True)
     for width in (32, 64, 96):
         sampling = replace(NAG.sampling, num_inference_steps=1)
-        denoise(family, replace(NAG, shape=VideoShape(1, 32, width), sampling=sampling))
+        denoise(model, replace(NAG, shape=VideoShape(1, 32, width), sampling=sampling))
     assert counters["stats"]["unique_graphs"] == 3
 
 
 @pytest.mark.usefixtures("_fresh_dynamo")
-def test_the_safer_setting_compiles_nothing_and_closing_leaves_nothing_compiled() -> None:
-    family = family_of("wan2.1", compile=True)
-    blocks = repeated_blocks(family.pipeline.transformer)
-    with family.exact_attention(), torch.profiler.profile() as profiler:
-        safe = denoise(family, NAG)
+def test_exact_attention_compiles_nothing_and_closing_leaves_nothing_compiled() -> None:
+    model = tiny_model("wan2.1", compile=True)
+    blocks = repeated_blocks(model.pipeline.transformer)
+    with model.exact_attention(), torch.profiler.profile() as profiler:
+        safe = denoise(model, NAG)
     kernels = {
         event.key for event in profiler.key_averages() if "::_scaled_dot_product_" in event.key
     }
     assert kernels == {"aten::_scaled_dot_product_attention_math"}
     assert not counters["stats"]["unique_graphs"]
-    assert torch.equal(safe, _safely(family_of("wan2.1")))
-    family.close()
+    assert torch.equal(safe, _safely(tiny_model("wan2.1")))
+    model.close()
     assert not any("forward" in vars(block) for block in blocks)
 
 
-def _safely(family: DiffusersModel) -> torch.Tensor:
-    with family.exact_attention():
-        return denoise(family, NAG)
+def _safely(model: DiffusersModel) -> torch.Tensor:
+    with model.exact_attention():
+        return denoise(model, NAG)
 
 
 # tiles
@@ -237,8 +237,8 @@ def _safely(family: DiffusersModel) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
 def test_tiles_are_switched_on_by_the_yaml_and_off_when_the_model_is_closed(name: str) -> None:
-    family = family_of(name, vae_tiling=True)
-    vae = family.pipeline.vae
+    model = tiny_model(name, vae_tiling=True)
+    vae = model.pipeline.vae
     sizes = {key: value for key, value in vars(vae).items() if key.startswith("tile_sample_")}
     assert vae.use_tiling
     assert sizes == {
@@ -246,9 +246,9 @@ def test_tiles_are_switched_on_by_the_yaml_and_off_when_the_model_is_closed(name
         for key, value in vars(tiny.PIPELINES[name]().vae).items()
         if key.startswith("tile_sample_")
     }
-    family.close()
+    model.close()
     assert not vae.use_tiling
-    assert not family_of(name).pipeline.vae.use_tiling
+    assert not tiny_model(name).pipeline.vae.use_tiling
 
 
 def test_tiles_that_diffusers_would_put_together_wrongly_are_refused() -> None:
@@ -257,39 +257,37 @@ def test_tiles_that_diffusers_would_put_together_wrongly_are_refused() -> None:
     with pytest.raises(
         ModelConfigError, match="tiles 4k pixels apart for this autoencoder, and they are 450 apart"
     ):
-        family_of("ltx", pipeline, vae_tiling=True)
+        tiny_model("ltx", pipeline, vae_tiling=True)
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
-def test_a_frame_no_larger_than_a_tile_is_decoded_as_without(name: str) -> None:
-    plain, tiled = family_of(name), family_of(name, vae_tiling=True)
+def test_a_frame_no_larger_than_a_tile_is_decoded_as_without_tiles(name: str) -> None:
+    plain, tiled = tiny_model(name), tiny_model(name, vae_tiling=True)
     latents = denoise(plain, NAG)
     assert (plain.decode(NAG, latents).frames == tiled.decode(NAG, latents).frames).all()
 
 
 @pytest.mark.models
 @pytest.mark.parametrize(("name", "least_dB"), [("shapes-wan", 30), ("shapes-ltx", 25)])
-def test_what_is_decoded_in_tiles_is_close_to_what_is_decoded_whole(
-    name: str, least_dB: float
-) -> None:
-    """Trained autoencoders; tiles smaller than diffusers' own, which no clip of theirs is larger than."""
+def test_a_clip_decoded_in_tiles_is_close_to_one_decoded_whole(name: str, least_dB: float) -> None:
+    """Trained autoencoders; tiles smaller than diffusers' own, so that clips exceed them."""
     path = model_paths()[name]
     config = load_model_config(path)
-    family = load_model(config, inspect_model(config, path), num_threads=1)
-    assert isinstance(family, DiffusersModel)
-    vae = family.pipeline.vae
+    model = load_model(config, inspect_model(config, path), num_threads=1)
+    assert isinstance(model, DiffusersModel)
+    vae = model.pipeline.vae
     sampling = SamplingParams(4, 3.0, config.scheduler.flow_shift, seed=1)
     whole = replace(
         CFG_AND_NAG, prompt="a red circle", shape=VideoShape(17, 64, 64), sampling=sampling
     )
-    latents = denoise(family, whole)
-    frames = family.decode(whole, latents).frames
+    latents = denoise(model, whole)
+    frames = model.decode(whole, latents).frames
     num_latents: list[int] = []
     vae.decoder.register_forward_pre_hook(
         lambda _module, args: num_latents.append(args[0].shape[-1])
     )
     vae.enable_tiling(48, 48, tile_sample_stride_height=32, tile_sample_stride_width=32)
-    tiled = family.decode(whole, latents).frames
+    tiled = model.decode(whole, latents).frames
     assert max(num_latents) * vae.spatial_compression_ratio == 48
     error = float(((frames.astype(np.float32) - tiled) ** 2).mean())
     assert error > 0

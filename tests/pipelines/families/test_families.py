@@ -1,4 +1,4 @@
-"""Wan and LTX families on real diffusers classes at tiny size, loaded from disk as any weights are."""
+"""Wan and LTX on real diffusers classes at tiny size, loaded from disk like all weights."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -29,7 +29,7 @@ REQUEST = GenerationRequest(
     NagParams(nag_scale=11),
 )
 GUIDED = replace(REQUEST, method="cfg+nag", sampling=replace(REQUEST.sampling, guidance_scale=3.0))
-# every method, with the text of classifier-free guidance and the parameters that it takes
+# each method, with its text of classifier-free guidance and its parameters
 METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
     "none": (replace(REQUEST, method="none"), "", None),
     "cfg": (replace(GUIDED, method="cfg"), "red", None),
@@ -47,7 +47,7 @@ METHODS: dict[str, tuple[GenerationRequest, str, GuidanceParams | None]] = {
 
 
 @pytest.fixture(scope="module", params=list(tiny.PIPELINES))
-def family(
+def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> DiffusersModel:
     folder = tmp_path_factory.mktemp("model") / "weights"
@@ -74,16 +74,16 @@ def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersModel:
     return loaded
 
 
-def render(family: VideoModel, request: GenerationRequest) -> np.ndarray:
-    latents = family.denoise(request, family.encode_text(request), lambda _step: None)
-    return family.decode(request, latents).frames
+def render(model: VideoModel, request: GenerationRequest) -> np.ndarray:
+    latents = model.denoise(request, model.encode_text(request), lambda _step: None)
+    return model.decode(request, latents).frames
 
 
 def render_by_hand(
-    family: DiffusersModel, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
+    model: DiffusersModel, request: GenerationRequest, cfg_text: str, params: GuidanceParams | None
 ) -> np.ndarray:
-    """The clip of a stock pipeline that is called as its own users call it, in parts of 255."""
-    stock = tiny.PIPELINES[family.config.name]()
+    """Return the clip of a stock pipeline, called as its own users call it, in parts of 255."""
+    stock = tiny.PIPELINES[model.config.name]()
     guidance = nag.guide(stock, "red", params, max_sequence_length=16) if params else nullcontext()
     with guidance:
         frames = stock(
@@ -97,14 +97,14 @@ def render_by_hand(
             max_sequence_length=16,
             generator=torch.Generator().manual_seed(3),
             output_type="np",
-            **({"frame_rate": 8.0} if family.config.name == "ltx" else {}),
+            **({"frame_rate": 8.0} if model.config.name == "ltx" else {}),
         ).frames[0]
     return frames * 255
 
 
-def test_another_scheduler_keeps_the_saved_shift(family: DiffusersModel, tmp_path: Path) -> None:
-    """Whichever of its two names it was saved under."""
-    name = family.config.name
+def test_another_scheduler_keeps_the_saved_shift(model: DiffusersModel, tmp_path: Path) -> None:
+    """Both names of the shift in saved configs are read."""
+    name = model.config.name
     stock = tiny.PIPELINES[name]()
     is_euler = isinstance(stock.scheduler, FlowMatchEulerDiscreteScheduler)
     saved = {"shift": 5.0} if is_euler else {"flow_shift": 5.0}
@@ -116,13 +116,13 @@ def test_another_scheduler_keeps_the_saved_shift(family: DiffusersModel, tmp_pat
     assert (built.config.flow_shift if is_euler else built.shift) == 5
 
 
-def test_a_request_becomes_8_bit_frames(family: DiffusersModel) -> None:
-    frames = render(family, REQUEST)
+def test_a_request_becomes_8_bit_frames(model: DiffusersModel) -> None:
+    frames = render(model, REQUEST)
     assert (frames.shape, frames.dtype) == ((9, 32, 32, 3), np.uint8)
 
 
 def test_a_clip_is_the_same_alone_after_another_and_in_another_order(
-    family: DiffusersModel,
+    model: DiffusersModel,
 ) -> None:
     others = [
         replace(
@@ -134,24 +134,26 @@ def test_a_clip_is_the_same_alone_after_another_and_in_another_order(
         replace(REQUEST, nag=NagParams(5.0, 2.0, 0.5, 0.0, 0.4)),
         *(request for request, _, _ in METHODS.values()),
     ]
-    alone = render(family, REQUEST)
-    in_order = [render(family, other) for other in others]
-    assert np.array_equal(render(family, REQUEST), alone)
-    reversed_order = [render(family, other) for other in reversed(others)]
+    alone = render(model, REQUEST)
+    in_order = [render(model, other) for other in others]
+    assert np.array_equal(render(model, REQUEST), alone)
+    reversed_order = [render(model, other) for other in reversed(others)]
     assert all(
         np.array_equal(one, two)
         for one, two in zip(in_order, reversed(reversed_order), strict=True)
     )
 
 
-def test_a_clip_is_the_same_from_weights_loaded_again(family: DiffusersModel) -> None:
-    again = load(family.config.name, Path(family.config.source))
-    assert np.array_equal(render(again, REQUEST), render(family, REQUEST))
+def test_a_clip_is_the_same_from_weights_loaded_again(model: DiffusersModel) -> None:
+    again = load(model.config.name, Path(model.config.source))
+    assert np.array_equal(render(again, REQUEST), render(model, REQUEST))
 
 
-def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: DiffusersModel) -> None:
+def test_the_seed_the_prompt_and_the_negative_prompt_each_change_the_clip(
+    model: DiffusersModel,
+) -> None:
     clips = [
-        render(family, request)
+        render(model, request)
         for request in (
             REQUEST,
             replace(REQUEST, prompt="a square"),
@@ -163,32 +165,34 @@ def test_the_seed_the_prompt_and_the_negative_prompt_each_decide(family: Diffuse
     assert len({clip.tobytes() for clip in clips}) == len(clips)
 
 
-def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(family: DiffusersModel) -> None:
-    expected = render_by_hand(family, REQUEST, "", None)
+def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(model: DiffusersModel) -> None:
+    expected = render_by_hand(model, REQUEST, "", None)
     for method in ("none", "nag", "vsf", "nasa"):
-        found = render(family, replace(REQUEST, negative_prompt="", method=method))
-        assert np.abs(found - expected).max() <= 0.51, method  # ours are rounded to bytes
+        found = render(model, replace(REQUEST, negative_prompt="", method=method))
+        assert np.abs(found - expected).max() <= 0.51, (
+            method
+        )  # the model's frames are rounded to bytes
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_each_method_is_what_the_stock_pipeline_does_under_it(
-    family: DiffusersModel, method: str
+def test_each_method_gives_the_clip_of_the_stock_pipeline_with_that_method(
+    model: DiffusersModel, method: str
 ) -> None:
     request, cfg_text, params = METHODS[method]
-    expected = render_by_hand(family, request, cfg_text, params)
-    assert np.abs(render(family, request) - expected).max() <= 0.51
+    expected = render_by_hand(model, request, cfg_text, params)
+    assert np.abs(render(model, request) - expected).max() <= 0.51
 
 
-def test_each_method_makes_another_clip(family: DiffusersModel) -> None:
-    clips = {name: render(family, request).tobytes() for name, (request, _, _) in METHODS.items()}
+def test_the_methods_make_different_clips(model: DiffusersModel) -> None:
+    clips = {name: render(model, request).tobytes() for name, (request, _, _) in METHODS.items()}
     assert clips.pop("cfg+nag without nag") == clips["cfg"]
     assert len(set(clips.values())) == len(clips)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_method_runs_the_passes_that_it_says(family: DiffusersModel, method: str) -> None:
+def test_a_method_runs_its_documented_number_of_passes(model: DiffusersModel, method: str) -> None:
     rows: list[int] = []
-    transformers = [family.pipeline.transformer, getattr(family.pipeline, "transformer_2", None)]
+    transformers = [model.pipeline.transformer, getattr(model.pipeline, "transformer_2", None)]
     handles = [
         transformer.register_forward_hook(
             lambda _module, _arguments, output: rows.append(len(output[0]))
@@ -196,36 +200,36 @@ def test_a_method_runs_the_passes_that_it_says(family: DiffusersModel, method: s
         for transformer in transformers
         if transformer
     ]
-    render(family, METHODS[method][0])
+    render(model, METHODS[method][0])
     for handle in handles:
         handle.remove()
     assert sum(rows) == 3 * (2 if method.startswith("cfg") else 1)
 
 
-def test_each_text_is_encoded_once(family: DiffusersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_text_is_encoded_once(model: DiffusersModel, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
-    encode_prompt = family.pipeline.encode_prompt
+    encode_prompt = model.pipeline.encode_prompt
 
     def counted(text: str, **arguments: object) -> object:
         encoded.append(text)
         return encode_prompt(text, **arguments)
 
-    monkeypatch.setattr(family.pipeline, "encode_prompt", counted)
+    monkeypatch.setattr(model.pipeline, "encode_prompt", counted)
     texts = ["one new prompt", "another"]
     for prompt in texts:
         for negative_prompt in ("one negative", "one new prompt"):
-            family.encode_text(replace(REQUEST, prompt=prompt, negative_prompt=negative_prompt))
+            model.encode_text(replace(REQUEST, prompt=prompt, negative_prompt=negative_prompt))
     assert encoded == ["one new prompt", "one negative", "another"]
 
 
 def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(
-    family: DiffusersModel,
+    model: DiffusersModel,
 ) -> None:
-    red = family.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
-    nag_alone = family.encode_text(REQUEST)
+    red = model.encode_text(replace(REQUEST, prompt="red")).prompt_embeds
+    nag_alone = model.encode_text(REQUEST)
     assert nag_alone.unconditional_embeds is None
-    both = family.encode_text(GUIDED)
-    cfg_alone = family.encode_text(replace(GUIDED, nag=NagParams(nag_scale=1)))
+    both = model.encode_text(GUIDED)
+    cfg_alone = model.encode_text(replace(GUIDED, nag=NagParams(nag_scale=1)))
     assert both.negative_prompt_embeds is not None
     assert both.unconditional_embeds is not None
     assert torch.equal(both.negative_prompt_embeds, red)
@@ -235,42 +239,42 @@ def test_a_negative_prompt_goes_to_nag_or_else_to_classifier_free_guidance(
     assert torch.equal(cfg_alone.unconditional_embeds, red)
 
 
-def test_every_step_is_reported(family: DiffusersModel) -> None:
+def test_every_step_is_reported(model: DiffusersModel) -> None:
     steps: list[int] = []
-    family.denoise(REQUEST, family.encode_text(REQUEST), steps.append)
+    model.denoise(REQUEST, model.encode_text(REQUEST), steps.append)
     assert steps == [0, 1, 2]
 
 
-def test_all_text_attention_is_guided(family: DiffusersModel) -> None:
-    expected = 4 if family.config.name == "wan2.2" else 2
-    assert (family.nag_coverage.guided, family.nag_coverage.total) == (expected, expected)
+def test_all_text_attention_is_guided(model: DiffusersModel) -> None:
+    expected = 4 if model.config.name == "wan2.2" else 2
+    assert (model.nag_coverage.guided, model.nag_coverage.total) == (expected, expected)
 
 
-def test_flow_shift_decides_for_wan(family: DiffusersModel) -> None:
-    if family.config.family == "ltx":
+def test_flow_shift_changes_the_clip_of_wan(model: DiffusersModel) -> None:
+    if model.config.family == "ltx":
         pytest.skip("LTX shifts by the number of tokens")
     clips = {
         render(
-            family, replace(REQUEST, sampling=replace(REQUEST.sampling, flow_shift=shift))
+            model, replace(REQUEST, sampling=replace(REQUEST.sampling, flow_shift=shift))
         ).tobytes()
         for shift in (None, 1.0, 8.0)
     }
     assert len(clips) == 3
 
 
-def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(
-    family: DiffusersModel,
+def test_exact_attention_runs_no_fused_kernel_and_gives_the_same_clip(
+    model: DiffusersModel,
 ) -> None:
-    embeddings = family.encode_text(REQUEST)
+    embeddings = model.encode_text(REQUEST)
 
     def denoise() -> tuple[torch.Tensor, set[str]]:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-            latents = family.denoise(REQUEST, embeddings, lambda _step: None)
+            latents = model.denoise(REQUEST, embeddings, lambda _step: None)
         names = {event.key for event in profiler.key_averages()}
         return latents, {name for name in names if name.startswith("aten::_scaled_dot_product")}
 
     plain, plain_kernels = denoise()
-    with family.exact_attention():
+    with model.exact_attention():
         safe, safe_kernels = denoise()
     after, after_kernels = denoise()
     assert plain_kernels == after_kernels == {"aten::_scaled_dot_product_flash_attention_for_cpu"}
@@ -281,11 +285,11 @@ def test_safe_attention_runs_no_fused_kernel_and_gives_the_same_clip(
 
 def test_closing_restores_the_pipeline(tmp_path: Path) -> None:
     tiny.wan_pipeline().save_pretrained(tmp_path / "weights")
-    family = load("wan2.1", tmp_path / "weights")
-    assert isinstance(family, DiffusersModel)
-    transformer = family.pipeline.transformer
-    family.close()
+    model = load("wan2.1", tmp_path / "weights")
+    assert isinstance(model, DiffusersModel)
+    transformer = model.pipeline.transformer
+    model.close()
     assert {type(processor).__name__ for processor in transformer.attn_processors.values()} == {
         "WanAttnProcessor"
     }
-    assert not hasattr(family, "pipeline")
+    assert not hasattr(model, "pipeline")
