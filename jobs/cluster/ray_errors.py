@@ -28,7 +28,7 @@ def rank_error(error: ray.exceptions.RayError, who: str = "a rank") -> Exception
     """Return the error that a rank raised, or a `RankLostError` if its process is gone.
 
     Args:
-        error: of a call to the rank's actor.
+        error: the failure of a call to the rank's actor.
         who: the rank's name in messages.
     """
     if isinstance(error, ray.exceptions.RayTaskError):
@@ -49,7 +49,7 @@ def load_failure(worker: WorkerId, model: str, error: ray.exceptions.RayError) -
     Args:
         worker: the schedule's number of the worker.
         model: the model's name in messages.
-        error: of the call that loads.
+        error: the failure of the call that loads the model.
     """
     is_charged = not is_preempted(error)
     if isinstance(error, ray.exceptions.RayTaskError):

@@ -57,7 +57,7 @@ class GroupHeartbeats:
         so that loss is reported here only if the leader has not done so in time.
 
         Args:
-            heartbeats: those that came, by rank.
+            heartbeats: the heartbeats that came, by rank.
             failures: the errors of the other ranks.
             now_s: a monotonic clock.
         """

@@ -1,6 +1,7 @@
-"""What ranks in processes of their own do for the tests of `RankPart`: each case is a function of a rendezvous.
+"""The cases of the tests of `RankPart`: functions of a rendezvous, each run in a rank's process.
 
-Three ranks in a row: in `denoise`, rank 0 waits for rank 1 alone, and rank 1 for rank 2, which fails if it is told to.
+Three ranks stand in a row: in `denoise`, rank 0 waits for rank 1 alone, and rank 1 for rank 2,
+which fails if the prompt asks for it.
 """
 
 import time
@@ -23,11 +24,11 @@ from pipelines.video_model import OnStep
 from tests.fakes.ranks import FakeRankModel
 
 CPU = torch.device("cpu")
-KEPT: list[Exception] = []  # with their frames, as a future or a log keeps them
+KEPT: list[Exception] = []  # errors with their frames, as a future or a log keeps them
 
 
 class RowModel(FakeRankModel):
-    """See the module."""
+    """A model in which each rank but the last waits for the next one."""
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
@@ -49,7 +50,7 @@ def request(prompt: str) -> GenerationRequest:
 
 
 def embeddings() -> TextEmbeddings:
-    """Of each dtype that text comes in, and two that are None."""
+    """Return embeddings with a tensor of each dtype that text has, and two fields that are None."""
     noise = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(5))
     mask = torch.tensor([[True, True, False]])
     return TextEmbeddings(
@@ -58,7 +59,7 @@ def embeddings() -> TextEmbeddings:
 
 
 def denoise(rendezvous: Rendezvous, prompt: str) -> tuple[str, str, float]:
-    """How it ended, what the rank blames itself for, and how long it took."""
+    """Return the end of a denoise, the class of the rank's own failure, and the seconds it took."""
     failures: list[Exception] = []
     part = RankPart(RowModel(), failures.append)
     part.join(rendezvous)
@@ -83,7 +84,7 @@ def denoise(rendezvous: Rendezvous, prompt: str) -> tuple[str, str, float]:
 
 
 def receive(rendezvous: Rendezvous, _prompt: str) -> bool:
-    """Whether the leader's embeddings are here bit by bit."""
+    """Return True if the leader's embeddings arrive bit by bit."""
     process_group = ProcessGroup.join(rendezvous, CPU)
     received = broadcast_embeddings(embeddings() if rendezvous.rank == 0 else None, CPU)
     process_group.leave()
@@ -93,7 +94,7 @@ def receive(rendezvous: Rendezvous, _prompt: str) -> bool:
 
 
 def join_and_leave(rendezvous: Rendezvous, _prompt: str) -> int:
-    """How many files the process has open afterwards."""
+    """Join and leave a process group, and return the number of files that stay open."""
     ProcessGroup.join(rendezvous, CPU).leave()
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -112,7 +113,7 @@ CASES: dict[str, Callable[[Rendezvous, str], Any]] = {
 
 
 def serve(connection: Connection) -> None:
-    """Does one case after the other until the connection is closed."""
+    """Run one case after the other until the connection closes."""
     torch.set_num_threads(1)
     while True:
         try:
@@ -121,5 +122,5 @@ def serve(connection: Connection) -> None:
             return
         try:
             connection.send((True, CASES[name](rendezvous, prompt)))
-        except Exception:  # noqa: BLE001 told to the test
+        except Exception:  # noqa: BLE001 the test gets the traceback
             connection.send((False, traceback.format_exc()))

@@ -1,7 +1,10 @@
-"""A family for the ranks of a group: real collectives at each step, and failures on the rank that a prompt names.
+"""A fake model for the ranks of a group, with real collectives and failures on a chosen rank.
 
-`rank N WHAT` at a prompt's beginning does WHAT on rank N alone, after its first step; WHAT is what `FakeModel` knows.
-`differ once PATH` there gives latents that no other rank has. `slow PATH` takes steps until the leader sees PATH.
+The beginning of a prompt selects the failure:
+
+- `rank N COMMAND` executes COMMAND on rank N alone, after its first step. COMMAND is one of
+  `FakeModel`'s, or `differ once PATH`, which makes this rank's latents differ from the others'.
+- `slow PATH` takes steps until the leader sees PATH.
 """
 
 import time
@@ -17,11 +20,11 @@ from pipelines.video_model import OnStep
 from tests.fakes.model import FakeModel, is_first
 
 MAX_SLOW_STEPS = 1200
-FAULT_AFTER_S = 1.2  # by when the leader has said what it is at
+FAULT_AFTER_S = 1.2  # the leader has sent a heartbeat with the clip by then
 
 
 class FakeRankModel(FakeModel):
-    """See the module."""
+    """A model whose ranks add up the embeddings at each exchange."""
 
     torch_device = torch.device("cpu")
 
@@ -69,7 +72,7 @@ class FakeRankModel(FakeModel):
         return total
 
     def _all_see(self, path: Path) -> bool:
-        """Whether a file is there, by what the leader sees, so that no rank goes on alone."""
+        """Return True if the leader sees the file, so that all ranks go on together."""
         seen = torch.tensor([float(path.exists())])
         dist.broadcast(seen, src=0)
         return bool(seen)

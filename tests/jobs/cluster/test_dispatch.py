@@ -1,4 +1,4 @@
-"""The dispatcher on a real Ray cluster, with a family that fails on demand."""
+"""The dispatcher on a real Ray cluster, with a fake model that fails on demand."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ CONFIG = RunConfig(workers=WorkerConfig(count=2, num_cpus=1), retry=RetryPolicy(
 
 @dataclass
 class Notes:
-    """An observer that remembers."""
+    """An observer that keeps all events."""
 
     gate: Path | None = None  # appears when two workers are ready
     ready: list[str] = field(default_factory=list[str])
@@ -60,7 +60,7 @@ class Notes:
         self.started.append((label, attempt))
 
     def turn(self) -> None:
-        """Nothing to do."""
+        pass
 
     def clip_done(self, done: ClipDone) -> None:
         self.done.append(done)
@@ -120,17 +120,15 @@ def test_a_killed_worker_is_replaced_and_its_clip_is_rendered_by_another(
     assert record.attempt == 2
 
 
-def test_a_clip_that_kills_every_worker_is_given_up_and_blames_no_other(
+def test_a_clip_that_kills_every_worker_is_quarantined_and_no_other_is_charged(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     specs = [spec("sunrise", seed) for seed in range(6)]
     poison = spec("die")
     notes = dispatch(setup_for(tmp_path), [specs[0], poison, *specs[1:]])
     assert committed(tmp_path) == {one.clip_id for one in specs}
-    assert len(notes.lost) in (
-        3,
-        4,
-    )  # by a last word that was old it only saw one of the ends, and no second
+    # If a last heartbeat was old, the clip counted as a bystander of one loss, but not of a second.
+    assert len(notes.lost) in (3, 4)
     quarantined = [
         failed.clip_id for failed, decision in notes.failed if isinstance(decision, Quarantine)
     ]
@@ -161,10 +159,10 @@ def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: P
 
 
 @pytest.mark.slow
-def test_workers_that_find_no_place_do_not_stop_those_that_have_one(
+def test_workers_without_room_do_not_stop_the_workers_that_have_room(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
-    """Four workers are wanted where two have room; the pending ones are given up, the run is not."""
+    """Four workers are wanted and two have room: the run goes on without the pending ones."""
     config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=25))
     gate = tmp_path / "gate"
     specs = [spec(f"wait {gate}", seed) for seed in range(12)]
@@ -184,7 +182,7 @@ def test_workers_that_find_no_place_do_not_stop_those_that_have_one(
     assert all("not ready within 25 s" in message for message in notes.lost)
 
 
-def test_a_store_that_takes_nothing_stops_the_run_and_gives_no_clip_up(
+def test_a_store_that_takes_nothing_stops_the_run_and_quarantines_no_clip(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     (tmp_path / "clips").write_text("in the way")
@@ -206,7 +204,7 @@ def failures_of(notes: Notes) -> list[tuple[str, str]]:
     return [(failed.clip_id, failed.failure_class) for failed, _ in notes.failed]
 
 
-def test_a_worker_answers_while_it_computes(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_worker_sends_heartbeats_while_it_computes(ray_driver: LocalRay, tmp_path: Path) -> None:
     gate, one = tmp_path / "gate", spec(f"wait {tmp_path / 'gate'}")
 
     class Opening(Notes):
@@ -222,16 +220,15 @@ def test_a_worker_answers_while_it_computes(ray_driver: LocalRay, tmp_path: Path
     assert notes.done[0].memory_bytes > 0
 
 
-def test_a_worker_that_is_frozen_is_killed_and_its_clip_is_rendered_by_another(
+def test_a_frozen_worker_is_killed_and_another_renders_its_clip(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     specs = [spec("sunrise", seed) for seed in range(4)]
     freezing = spec(f"stop once {tmp_path / 'frozen'}")
     notes = dispatch(setup_for(tmp_path), [freezing, *specs], IMPATIENT)
     assert committed(tmp_path) == {freezing.clip_id, *(one.clip_id for one in specs)}
-    assert {failure_class for _, failure_class in failures_of(notes)} == {
-        "stall"
-    }  # of what it last said it was at
+    # Those that were computing at the last heartbeat.
+    assert {failure_class for _, failure_class in failures_of(notes)} == {"stall"}
     (message,) = notes.lost
     label, text = message.split(": ")
     assert text.startswith("no heartbeat for")
@@ -239,7 +236,10 @@ def test_a_worker_that_is_frozen_is_killed_and_its_clip_is_rendered_by_another(
 
 
 def is_alive(pid: int) -> bool:
-    """After a while: its raylet kills what does not answer after some seconds."""
+    """Return True if the process still lives after 20 s.
+
+    Its raylet kills a process that does not answer after some seconds.
+    """
     try:
         psutil.Process(pid).wait(timeout=20)
     except psutil.NoSuchProcess:
@@ -249,7 +249,7 @@ def is_alive(pid: int) -> bool:
     return False
 
 
-def test_a_clip_that_hangs_on_every_worker_is_given_up_and_the_others_are_not(
+def test_a_clip_that_hangs_on_every_worker_is_quarantined_and_the_others_are_not(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     specs = [spec("sunrise", seed) for seed in range(4)]
@@ -261,7 +261,7 @@ def test_a_clip_that_hangs_on_every_worker_is_given_up_and_the_others_are_not(
     assert isinstance(notes.failed[1][1], Quarantine)
 
 
-def test_a_worker_that_is_asked_to_end_finishes_what_it_has_and_is_replaced(
+def test_a_worker_that_gets_sigterm_finishes_its_clips_and_is_replaced(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -302,7 +302,7 @@ def test_a_worker_is_replaced_after_its_share_of_clips(
     assert notes.replaced[0].endswith("recycled after 4 clips")
 
 
-def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_the_rest(
+def test_a_run_that_must_stop_finishes_what_is_nearly_done_and_leaves_the_rest(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     never = spec(f"wait {tmp_path / 'never'}")
@@ -314,11 +314,11 @@ def test_a_run_that_is_told_to_stop_lets_what_is_nearly_done_finish_and_leaves_t
             if [
                 clip for clip in heartbeat.clips if clip.stage == "denoise"
             ] and self.dispatcher is not None:
-                self.dispatcher.request_stop("by somebody")
+                self.dispatcher.request_stop("by the test")
 
     notes = Stopping()
     notes.dispatcher = Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes)
-    with pytest.raises(StoppedError, match="by somebody"):
+    with pytest.raises(StoppedError, match="by the test"):
         notes.dispatcher.run(iter([never, spec("sunrise")]))
     assert not notes.failed
 

@@ -1,6 +1,7 @@
-"""Groups of ranks on a real Ray cluster, through the dispatcher, with a family that fails on the rank it is told to.
+"""Groups of ranks on a real Ray cluster, through the dispatcher, with a fake model that fails.
 
-One run has all the faults in it, since a group takes seconds to form; each test looks at one of them.
+The prompt names the rank that fails. One run has all the faults, since a group takes seconds to
+form; each test looks at one of them.
 """
 
 import re
@@ -28,8 +29,8 @@ from tests.jobs.cluster.test_dispatch import Notes, committed, is_alive
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
-]  # the fixture is a whole run: a minute, or many on a busy machine
+    pytest.mark.timeout(600),  # the fixture is a run that takes minutes on a busy machine
+]
 
 PAIR = ParallelConfig(ulysses=2)
 CONFIG = RunConfig(
@@ -47,7 +48,7 @@ def pair_for(folder: Path) -> WorkerSetup:
 
 @dataclass
 class Diary(Notes):
-    """An observer that remembers the order, and which processes each group was made of."""
+    """An observer that also keeps each group's processes and the order of losses."""
 
     pids: list[list[int]] = field(default_factory=list[list[int]])
     lost_after: dict[tuple[str, FailureClass], int] = field(
@@ -65,15 +66,17 @@ class Diary(Notes):
 
 @dataclass
 class FaultyRun:
-    """What became of a run, and its clips by what was wrong with them."""
+    """The events of a run, and its clips by the name of their fault."""
 
     folder: Path
     notes: Diary
     clips: dict[str, ClipSpec]
 
     def failure(self, name: str, kind: FailureClass) -> tuple[ClipFailed, Decision]:
-        """The only one of a clip in a class. On a slow machine, where no word came in time of what a group was at, a
-        clip that was there may be charged with another's stall besides.
+        """Return the only failure of a clip in a class.
+
+        On a slow machine the last heartbeat before a loss may come too late; a clip that was there
+        may then be charged with another clip's stall too.
         """
         (entry,) = [
             (failed, decision)
@@ -83,7 +86,7 @@ class FaultyRun:
         return entry
 
     def ranks(self, name: str, kind: FailureClass) -> tuple[list[int], list[int]]:
-        """The processes of the group that a clip failed on, and those of the next one."""
+        """Return the pids of the group on which a clip failed, and of the next generation."""
         place = self.notes.lost_after[self.clips[name].clip_id, kind]
         return self.notes.pids[place - 1], self.notes.pids[place]
 
@@ -101,9 +104,8 @@ def clips_for(folder: Path) -> dict[str, ClipSpec]:
         "unknown error": spec("rank 1 error"),
         "follower stopped": spec(f"rank 1 stop once {folder / 'stopped'}"),
         "well at last": spec("sunrise", 2),
-        "out of memory": spec(
-            "rank 1 memory"
-        ),  # the last, since nothing of a group is kept after it
+        # The last one, since no part of a group is kept after it.
+        "out of memory": spec("rank 1 memory"),
     }
 
 
@@ -122,7 +124,7 @@ def faulty_run(
         ray.shutdown()
 
 
-def test_a_group_renders_clips_as_a_worker_does(faulty_run: FaultyRun) -> None:
+def test_a_group_renders_clips_as_a_single_worker_does(faulty_run: FaultyRun) -> None:
     quarantined = {faulty_run.clips[name].clip_id for name in ("unknown error", "out of memory")}
     assert (
         committed(faulty_run.folder)
@@ -143,7 +145,7 @@ def test_a_rank_that_is_killed_costs_the_clip_one_attempt_and_the_other_rank_liv
     assert faulty_run.attempts(name) > failed.attempt
 
 
-def test_a_rank_that_is_stopped_is_found_and_killed_and_the_leader_lives_on(
+def test_a_frozen_rank_is_killed_and_the_leader_lives_on(
     faulty_run: FaultyRun,
 ) -> None:
     failed, decision = faulty_run.failure("follower stopped", "stall")
@@ -155,7 +157,7 @@ def test_a_rank_that_is_stopped_is_found_and_killed_and_the_leader_lives_on(
     assert faulty_run.attempts("follower stopped") > failed.attempt
 
 
-def test_latents_that_are_not_alike_on_all_ranks_make_no_clip_and_no_rank_is_believed_again(
+def test_latents_that_differ_among_ranks_make_no_clip_and_all_ranks_are_replaced(
     faulty_run: FaultyRun,
 ) -> None:
     failed, decision = faulty_run.failure("wrong latents", "worker")
@@ -165,7 +167,7 @@ def test_latents_that_are_not_alike_on_all_ranks_make_no_clip_and_no_rank_is_bel
     assert not set(before) & set(after)
 
 
-def test_an_unknown_error_on_a_follower_is_told_with_its_traceback(
+def test_an_unknown_error_on_a_follower_is_reported_with_its_traceback(
     faulty_run: FaultyRun,
 ) -> None:
     failed, decision = faulty_run.failure("unknown error", "code")
@@ -175,16 +177,16 @@ def test_an_unknown_error_on_a_follower_is_told_with_its_traceback(
     assert "tests/fakes/model.py" in failed.traceback
 
 
-def test_memory_that_is_full_on_a_follower_is_the_groups(faulty_run: FaultyRun) -> None:
+def test_an_out_of_memory_error_on_a_follower_is_the_groups_failure(faulty_run: FaultyRun) -> None:
     failed, _ = faulty_run.failure("out of memory", "memory")
     assert failed.error_type == "OutOfMemoryError"
 
 
-def test_no_group_is_lost_but_by_a_fault_and_none_by_an_unknown_error(
+def test_only_faults_lose_a_group_and_an_unknown_error_does_not(
     faulty_run: FaultyRun,
 ) -> None:
     assert len(faulty_run.notes.lost) == 5
 
 
-def test_no_process_of_a_group_is_left_after_a_run(faulty_run: FaultyRun) -> None:
+def test_no_process_of_a_group_outlives_the_run(faulty_run: FaultyRun) -> None:
     assert not [pid for pids in faulty_run.notes.pids for pid in pids if is_alive(pid)]
