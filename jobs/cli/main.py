@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jobs.cli import bench, doctor, gc, models, plan, render, retry, status
+from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
 from jobs.cli.command import EXIT_REFUSED, EXIT_STOPPED, Command, Context
 from jobs.errors import JobError, StoppedError
 from jobs.redaction import redact
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, Command[Any]] = {
     module.COMMAND.name: module.COMMAND
-    for module in (plan, render, bench, status, retry, gc, models, doctor)
+    for module in (plan, render, bench, status, verify, retry, gc, models, doctor)
 }
 DESCRIPTION = (
     "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
@@ -38,13 +38,15 @@ examples:
   ray job submit --working-dir . -- python -m jobs render spring.yaml
   nagfarm bench negatives --quick                   measure negative prompts, in a few minutes
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
+  nagfarm verify s3://renders/spring                check every committed clip against its record
   nagfarm retry s3://renders/spring                 try quarantined clips again in the next run
   nagfarm gc s3://renders/spring                    list what nothing needs; --delete removes it
   nagfarm models                                    the models, and whether their weights are here
   nagfarm doctor --output s3://renders/spring       what is missing on this machine
 
 exit codes:
-  0 all committed, 2 refused before anything ran, 3 finished with clips in quarantine, 4 stopped
+  0 all committed, 2 refused before anything ran, 3 finished with clips in quarantine or, of verify,
+  with findings, 4 stopped
 """
 
 

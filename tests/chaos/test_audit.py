@@ -1,4 +1,4 @@
-"""Every violation that the audit is to find, planted in a folder store, is found; a good store is found good."""
+"""The audit finds every violation that is planted in a folder store, and passes a good store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def good(store: Store, specs: list[ClipSpec], tmp_path: Path) -> Store:
-    """Two clips committed, one given up."""
+    """Return a store with two clips committed and one quarantined."""
     for spec in specs[:2]:
         commit(store, spec, mp4(tmp_path, spec))
     write_quarantine(store, quarantine(specs[2]))
@@ -58,7 +58,8 @@ def mp4(folder: Path, spec: ClipSpec) -> bytes:
     level = spec.request.sampling.seed * 40 + 50
     frames = np.full((shape.num_frames, shape.height, shape.width, 3), level, np.uint8)
     path = folder / "clip.mp4"
-    encode_mp4(VideoFrames(frames, spec.request.fps), path, EncodingConfig(preset="ultrafast"), {})
+    video, config = VideoFrames(frames, spec.request.fps), EncodingConfig(preset="ultrafast")
+    encode_mp4(video, path, config, {"clip_id": spec.clip_id})
     return path.read_bytes()
 
 
@@ -109,7 +110,7 @@ def test_a_good_store_is_clean(good: Store, specs: list[ClipSpec]) -> None:
     assert found.is_clean
 
 
-def test_a_clip_that_is_neither_committed_nor_given_up_is_lost(
+def test_a_clip_that_is_neither_committed_nor_quarantined_is_lost(
     good: Store, specs: list[ClipSpec]
 ) -> None:
     good.delete(record_key(specs[0].clip_id))
@@ -125,9 +126,7 @@ def test_a_record_that_was_written_twice_is_a_duplicate(good: Store, specs: list
     assert not found.is_clean
 
 
-def test_a_record_whose_history_nobody_knows_is_not_taken_for_clean(
-    good: Store, specs: list[ClipSpec]
-) -> None:
+def test_a_record_without_a_known_history_is_not_clean(good: Store, specs: list[ClipSpec]) -> None:
     assert len(audit(good, specs, {}).duplicated) == 2
 
 
@@ -205,11 +204,11 @@ def no_reason(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) ->
 
 Plant = Callable[[Store, ClipSpec, Path, ClipRecord], None]
 PLANTS: dict[Plant, str] = {
-    other_bytes: "another digest",
-    half_a_clip: "no whole clip",
+    other_bytes: "expected SHA-256",
+    half_a_clip: "is not the requested clip",
     no_clip: "is missing and a record names it",
     another_clips_record: "describes another clip",
-    another_prompt: "something else was asked for",
+    another_prompt: "its model and request are those of clip",
     half_a_record: "is no JSON",
     a_stranger: "not in the plan",
     no_reason: "gives no reason",
@@ -217,7 +216,7 @@ PLANTS: dict[Plant, str] = {
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
-def test_what_a_record_says_and_is_not_so_is_found(
+def test_a_record_that_contradicts_its_object_is_found(
     plant: Plant, store: Store, specs: list[ClipSpec], tmp_path: Path
 ) -> None:
     record = commit(store, specs[0], mp4(tmp_path, specs[0]))

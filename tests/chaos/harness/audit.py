@@ -1,38 +1,37 @@
-"""What must hold of a store after whatever happened: nothing lost, nothing twice, nothing but what was asked for.
+"""The invariants of an output after any fault: no clip is lost, duplicated or foreign.
 
-Decides it from the store alone, and from what of the farm is still running. It reads every record and every MP4 that a
-record names. How often a record was ever written, the bucket's versions say (`count_writes`).
+Runs the farm's own audit, `nagfarm verify --decode --manifest`, and adds two checks that only the
+suite can make: how often a record was written, by the versions of the bucket, and which processes
+outlived the farm.
 """
 
-import hashlib
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import boto3
 
-from jobs.errors import CheckError, ObjectMissingError, RecordError
-from jobs.manifest.clip_id import clip_id
-from jobs.media.decode_check import check_mp4
-from jobs.records.commit import committed_ids, quarantined_ids, read_quarantine, read_record
+from jobs.records.audit import AuditParams, Finding, audit_output
 from jobs.records.keys import record_key
-from jobs.records.schema import ClipRecord
 from jobs.store.store import Store
 from jobs.store.uri import S3Location
 from jobs.types import ClipSpec
 
+YOUNG_S = 24 * 3600.0  # as `nagfarm verify` by default: a crash may leave an MP4 without a record
+
 
 @dataclass(frozen=True)
 class Audit:
-    """What is in a store.
+    """The state of an output.
 
     Args:
         num_committed: planned clips that have a record.
-        num_quarantined: planned clips that have none, and are given up with a reason.
-        lost: planned clips that are neither; with their names.
-        duplicated: clips whose record was written more than once, or taken away and written again.
-        mismatched: what a record says and is not so; and records and quarantines of clips that nobody asked for.
+        num_quarantined: planned clips that have no record and are quarantined with a reason.
+        lost: names of planned clips that are neither.
+        duplicated: clips whose record was written more than once, or removed and written again.
+        mismatched: records that contradict their object, and records and quarantines of clips not
+            in the plan.
         orphans: processes of the farm that outlived it.
     """
 
@@ -50,7 +49,7 @@ class Audit:
 
     @property
     def violations(self) -> tuple[str, ...]:
-        """One line for each."""
+        """Each broken invariant as one line."""
         return (
             *(f"lost: {text}" for text in self.lost),
             *(f"duplicated: {text}" for text in self.duplicated),
@@ -61,111 +60,47 @@ class Audit:
 
 def audit(
     store: Store,
-    planned: Iterable[ClipSpec],
+    planned: Sequence[ClipSpec],
     writes: Mapping[str, int],
     orphans: Iterable[str] = (),
 ) -> Audit:
-    """Looks at everything that a store holds of a plan.
+    """Check an output against a plan.
 
     Args:
-        planned: the manifest's clips, each once.
+        planned: the clips of the manifest, each once.
         writes: how often each key of `records/` was ever written or deleted.
-        orphans: processes that are still there; see `Farm.orphans`.
+        orphans: processes that are still alive; see `Farm.orphans`.
     """
-    specs = {spec.clip_id: spec for spec in planned}
-    committed, quarantined = committed_ids(store), quarantined_ids(store)
-    mismatched = [
-        *(
-            f"{stranger} is in the store and not in the plan"
-            for stranger in (committed | quarantined) - specs.keys()
-        ),
-        *(
-            text
-            for spec in specs.values()
-            if spec.clip_id in committed
-            for text in look_at_clip(store, spec)
-        ),
-        *(
-            text
-            for found in sorted(quarantined & specs.keys())
-            for text in look_at_quarantine(store, found)
-        ),
-    ]
+    params = AuditParams(written_before=time.time() - YOUNG_S, decodes=True)
+    clips = list(audit_output(store, params, planned))
+    findings: list[Finding] = [finding for clip in clips for finding in clip.findings]
+    committed = [clip for clip in clips if clip.is_committed]
     return Audit(
-        num_planned=len(specs),
-        num_committed=len(committed & specs.keys()),
-        num_quarantined=len((quarantined & specs.keys()) - committed),
-        lost=tuple(
-            f"{spec.name} ({spec.clip_id})"
-            for spec in specs.values()
-            if spec.clip_id not in committed | quarantined
+        num_planned=len(planned),
+        num_committed=sum(clip.is_planned for clip in committed),
+        num_quarantined=sum(
+            clip.is_planned and clip.is_quarantined and not clip.is_committed for clip in clips
         ),
+        lost=tuple(finding.message for finding in findings if finding.kind == "lost"),
         duplicated=tuple(
-            f"{found}: its record was written or deleted {writes.get(record_key(found), 0)} times"
-            for found in sorted(committed)
-            if writes.get(record_key(found), 0) != 1
+            f"{clip.clip_id}: its record was written or deleted {num_writes} times"
+            for clip in committed
+            if (num_writes := writes.get(record_key(clip.clip_id), 0)) != 1
         ),
-        mismatched=tuple(mismatched),
+        mismatched=tuple(finding.message for finding in findings if finding.kind != "lost"),
         orphans=tuple(orphans),
     )
 
 
-def look_at_clip(store: Store, spec: ClipSpec) -> Iterator[str]:
-    """What of one record is not so: about which clip it is, what was asked for, and the bytes that it names."""
-    try:
-        record = read_record(store, spec.clip_id)
-    except RecordError as error:
-        yield str(error)
-        return
-    if record.clip_id != spec.clip_id or clip_id(record.model, record.request) != spec.clip_id:
-        yield f"the record of {spec.clip_id} describes another clip, {record.clip_id}"
-    if (record.model, record.request) != (spec.model, spec.request):
-        yield f"the record of {spec.clip_id} says that something else was asked for"
-    try:
-        yield from look_at_bytes(record, store.get(record.key))
-    except ObjectMissingError:
-        yield f"{record.key} is missing and a record names it"
-
-
-def look_at_bytes(record: ClipRecord, body: bytes) -> Iterator[str]:
-    if len(body) != record.num_bytes:
-        yield f"{record.key} has {len(body):,} bytes, its record says {record.num_bytes:,}"
-    if hashlib.sha256(body).hexdigest() != record.sha256:
-        yield f"{record.key} has another digest than its record says"
-    with tempfile.TemporaryDirectory(prefix="nagfarm-audit-") as folder:
-        path = Path(folder) / "clip.mp4"
-        path.write_bytes(body)
-        try:
-            check_mp4(path, record.request.shape, record.request.fps)
-        except CheckError as error:
-            yield f"{record.key} is no whole clip: {error}"
-
-
-def look_at_quarantine(store: Store, found: str) -> Iterator[str]:
-    try:
-        quarantine = read_quarantine(store, found)
-    except RecordError as error:
-        yield str(error)
-        return
-    if quarantine.clip_id != found:
-        yield f"the quarantine of {found} is about another clip, {quarantine.clip_id}"
-    if not (quarantine.reason.strip() and quarantine.message.strip()):
-        yield f"the quarantine of {found} gives no reason"
-
-
 def enable_versions(endpoint_url: str, bucket: str) -> None:
-    """From now on the bucket remembers every write and every deletion."""
-    client = boto3.Session().client(
-        "s3", endpoint_url=endpoint_url
-    )  # the default session keeps another server's keys
+    """Make the bucket remember every write and every deletion from now on."""
+    client = _client(endpoint_url)
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
 
 def count_writes(endpoint_url: str, location: S3Location) -> dict[str, int]:
-    """How often each record of an output was written or deleted, of a bucket with versions."""
-    client = boto3.Session().client(
-        "s3", endpoint_url=endpoint_url
-    )  # the default session keeps another server's keys
+    """Return how often each record of an output was written or deleted, in a versioned bucket."""
+    client = _client(endpoint_url)
     own = f"{location.prefix}/"
     writes: dict[str, int] = {}
     pages = client.get_paginator("list_object_versions").paginate(
@@ -176,3 +111,8 @@ def count_writes(endpoint_url: str, location: S3Location) -> dict[str, int]:
             key = entry["Key"].removeprefix(own)
             writes[key] = writes.get(key, 0) + 1
     return writes
+
+
+def _client(endpoint_url: str) -> Any:
+    # boto3's default session would keep the keys of an earlier server
+    return boto3.Session().client("s3", endpoint_url=endpoint_url)

@@ -1,0 +1,287 @@
+"""The audit of an output: every promise of its records, checked against its objects.
+
+A record promises that its clip lies in the store, whole, and that it is the clip that was
+requested. The audit reads every record and every MP4 that a record names. It proves a digest by
+hashing the bytes that the store returns now, not by the checksum that the store noted at the
+upload. Objects that nothing names are orphans, unless they are so young that a commit may still be
+under way. The content of an output comes from strangers: a damaged record is a finding.
+
+Memory holds one page of each listing, a few records and a few pieces of MP4s, not the output.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jobs.errors import (
+    CheckError,
+    EncodeError,
+    EncoderKilledError,
+    ObjectMissingError,
+    RecordError,
+    RefusedError,
+)
+from jobs.manifest.clip_id import clip_id as clip_id_of
+from jobs.media.decode_check import check_mp4, decoder_version
+from jobs.media.ffmpeg import find_ffmpeg
+from jobs.media.tags import read_metadata
+from jobs.records.garbage import REASONS
+from jobs.records.keys import failure_key, list_objects, parse_key, quarantine_key, record_key
+from jobs.records.listing import ClipObjects, list_clips
+from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.schema import ClipRecord, QuarantineRecord
+from jobs.store.store import Store
+from jobs.store.uri import StoredObject
+from jobs.types import ClipSpec
+
+FindingKind = Literal[
+    "lost", "unplanned", "unreadable", "mismatched", "missing", "damaged", "undecodable", "orphan"
+]
+KINDS: dict[FindingKind, str] = {
+    "lost": "a clip of the manifest is neither committed nor quarantined",
+    "unplanned": "a record or a quarantine belongs to a clip that the manifest does not hold",
+    "unreadable": "a record is damaged, or the store does not return an object that it lists",
+    "mismatched": "a record contradicts its key, its request or the tags of its MP4",
+    "missing": "the MP4 that a record names does not exist",
+    "damaged": "an MP4 has another size or digest than its record",
+    "undecodable": "an MP4 does not decode to the requested frames (--decode)",
+    "orphan": "no record names an object, or a committed clip is quarantined",
+}
+NUM_THREADS = 8  # below the ten connections that boto3 keeps open
+
+
+@dataclass(frozen=True)
+class AuditParams:
+    """The settings of an audit.
+
+    Args:
+        written_before: seconds since the epoch; younger objects are not called orphans.
+        decodes: decode every MP4 and read its tags.
+    """
+
+    written_before: float
+    decodes: bool = False
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One broken promise.
+
+    Args:
+        clip_id: empty if the object belongs to no clip.
+        key: the object at fault; empty if it is a missing record.
+        message: may hold text from strangers; escape it before printing.
+    """
+
+    kind: FindingKind
+    clip_id: str
+    key: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ClipAudit:
+    """The result for one clip, or for one object that belongs to no clip.
+
+    Args:
+        num_bytes: bytes of the MP4 that were read.
+        num_young: objects that nothing names and that are too young to be called orphans.
+    """
+
+    clip_id: str
+    is_planned: bool
+    is_committed: bool
+    is_quarantined: bool
+    num_bytes: int
+    num_young: int
+    findings: tuple[Finding, ...]
+
+
+def audit_output(
+    store: Store, params: AuditParams, planned: Iterable[ClipSpec] | None = None
+) -> Iterator[ClipAudit]:
+    """Audit an output clip by clip, in the order of clip ids, on several threads.
+
+    Args:
+        planned: the clips of the manifest, each once; None audits the output alone. Their ids and
+            names are held in memory.
+
+    Raises:
+        StoreError: the store does not answer or refuses to list or read.
+        CheckError, EncodeError: decord or ffmpeg does not load, and `params.decodes` needs them.
+    """
+    if params.decodes:
+        decoder_version()
+        find_ffmpeg()
+    names = None if planned is None else sorted((spec.clip_id, spec.name) for spec in planned)
+    auditor = _Auditor(store, params, has_plan=names is not None)
+    yield from in_parallel(auditor.audit, list_clips(store, names or ()), NUM_THREADS)
+    for parsed, stored in list_objects(store, "access check"):
+        yield auditor.audit_unnamed(stored, REASONS[parsed.kind])
+
+
+class _Auditor:
+    """Audits one clip at a time; several threads share it."""
+
+    def __init__(self, store: Store, params: AuditParams, *, has_plan: bool) -> None:
+        self._reader = ObjectReader(store)
+        self._params = params
+        self._has_plan = has_plan
+
+    def audit(self, clip: ClipObjects) -> ClipAudit:
+        if not clip.clip_id:
+            (foreign,) = clip.objects
+            return self.audit_unnamed(foreign.stored, "nagfarm writes no such key")
+        findings: list[Finding] = []
+        record, is_committed = None, bool(clip.of_kind("record"))
+        key = record_key(clip.clip_id)
+        try:
+            if is_committed:
+                record = self._reader.read_as(key, ClipRecord.from_json)
+        except ObjectMissingError:  # removed since it was listed
+            is_committed = False
+        except (RecordError, UnreadableError) as error:
+            findings.append(Finding("unreadable", clip.clip_id, key, f"{key}: {error}"))
+        num_bytes = 0
+        if record is not None:
+            contradictions = list(find_contradictions(clip.clip_id, record))
+            findings += [Finding("mismatched", clip.clip_id, key, text) for text in contradictions]
+            num_bytes, about_body = self._audit_body(clip.clip_id, record)
+            findings += about_body
+            if contradictions:
+                record = None  # it may name an MP4 that is not its clip's
+        findings += self._audit_quarantine(clip, is_committed=is_committed)
+        findings += self._audit_plan(clip, is_committed=is_committed)
+        orphans = list(_orphans(clip, record, is_committed=is_committed))
+        old = [one for one in orphans if one[0].modified_at < self._params.written_before]
+        findings += [_orphan(clip.clip_id, stored, reason) for stored, reason in old]
+        return ClipAudit(
+            clip.clip_id,
+            clip.name is not None,
+            is_committed,
+            bool(clip.of_kind("quarantine")),
+            num_bytes,
+            len(orphans) - len(old),
+            tuple(findings),
+        )
+
+    def audit_unnamed(self, stored: StoredObject, reason: str) -> ClipAudit:
+        """Audit an object that belongs to no clip."""
+        is_old = stored.modified_at < self._params.written_before
+        findings = (_orphan("", stored, reason),) if is_old else ()
+        return ClipAudit("", False, False, False, 0, int(not is_old), findings)
+
+    def _audit_plan(self, clip: ClipObjects, *, is_committed: bool) -> Iterator[Finding]:
+        is_known = is_committed or bool(clip.of_kind("quarantine"))
+        if clip.name is not None and not is_known:
+            yield Finding("lost", clip.clip_id, "", f"{clip.name} ({clip.clip_id})")
+        if self._has_plan and clip.name is None and is_known:
+            message = f"{clip.clip_id} is in the store and not in the plan"
+            yield Finding("unplanned", clip.clip_id, record_key(clip.clip_id), message)
+
+    def _audit_quarantine(self, clip: ClipObjects, *, is_committed: bool) -> Iterator[Finding]:
+        if is_committed or not clip.of_kind("quarantine"):
+            return
+        key = quarantine_key(clip.clip_id)
+        try:
+            record = self._reader.read_as(key, QuarantineRecord.from_json)
+        except ObjectMissingError:  # lifted since it was listed
+            return
+        except (RecordError, UnreadableError) as error:
+            yield Finding("unreadable", clip.clip_id, key, f"{key}: {error}")
+            return
+        if record.clip_id != clip.clip_id:
+            message = f"{key} describes another clip, {record.clip_id}"
+            yield Finding("mismatched", clip.clip_id, key, message)
+        if not (record.reason.strip() and record.message.strip()):
+            yield Finding("mismatched", clip.clip_id, key, f"{key} gives no reason")
+
+    def _audit_body(self, clip_id: str, record: ClipRecord) -> tuple[int, list[Finding]]:
+        """Read the MP4 that a record names; return its size and the findings about it."""
+        key = record.key
+        try:
+            with _scratch_file() if self._params.decodes else contextlib.nullcontext() as copy:
+                size, sha256 = self._reader.digest(key, record.num_bytes, copy)
+                if size != record.num_bytes:
+                    found = f"{size:,}" if size < record.num_bytes else "more"
+                    message = f"{key}: expected {record.num_bytes:,} bytes, got {found}"
+                    return size, [Finding("damaged", clip_id, key, message)]
+                if sha256 != record.sha256:
+                    message = f"{key}: expected SHA-256 {record.sha256}, got {sha256}"
+                    return size, [Finding("damaged", clip_id, key, message)]
+                return size, list(_audit_video(record, copy)) if copy is not None else []
+        except ObjectMissingError:
+            message = f"{key} is missing and a record names it"
+            return 0, [Finding("missing", clip_id, key, message)]
+        except UnreadableError as error:
+            return 0, [Finding("unreadable", clip_id, key, f"{key}: {error}")]
+        except OSError as error:
+            raise RefusedError(
+                f"cannot decode a copy of {key} below {tempfile.gettempdir()}: {error.strerror}; "
+                "set TMPDIR to a folder with space"
+            ) from error
+
+
+@contextlib.contextmanager
+def _scratch_file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="nagfarm-verify-") as folder:
+        yield Path(folder, "clip.mp4")
+
+
+def find_contradictions(clip_id: str, record: ClipRecord) -> Iterator[str]:
+    """Yield each statement of a record that its key or another of its statements contradicts."""
+    where = record_key(clip_id)
+    if record.clip_id != clip_id:
+        yield f"{where} describes another clip, {record.clip_id}"
+    described = clip_id_of(record.model, record.request)
+    if described != clip_id:
+        yield f"{where}: its model and request are those of clip {described}"
+    shape = record.request.shape
+    requested = (shape.num_frames, shape.width, shape.height, record.request.fps)
+    if (record.num_frames, record.width, record.height, record.fps) != requested:
+        yield f"{where}: frames, size or rate differ from its request"
+
+
+def _audit_video(record: ClipRecord, path: Path) -> Iterator[Finding]:
+    """Decode an MP4 and compare its tag `clip_id`, which the worker wrote into it."""
+    try:
+        check_mp4(path, record.request.shape, record.request.fps)
+        tagged = read_metadata(path).get("clip_id", "")
+    except EncoderKilledError:
+        raise
+    except (CheckError, EncodeError) as error:
+        message = f"{record.key} is not the requested clip: {error}"
+        yield Finding("undecodable", record.clip_id, record.key, message)
+        return
+    if tagged != record.clip_id:
+        message = f"{record.key}: expected the tag clip_id={record.clip_id}, got {tagged[:64]!r}"
+        yield Finding("mismatched", record.clip_id, record.key, message)
+
+
+def _orphans(
+    clip: ClipObjects, record: ClipRecord | None, *, is_committed: bool
+) -> Iterator[tuple[StoredObject, str]]:
+    """Yield the objects of a clip that nothing names, with the reason."""
+    if record is not None or not is_committed:  # an unreadable record may name any of the MP4s
+        for stored in clip.of_kind("clip"):
+            if record is None or stored.key != record.key:
+                yield stored, REASONS["clip"]
+    if is_committed:
+        for stored in clip.of_kind("quarantine"):
+            yield stored, REASONS["quarantine"]
+    failures = {stored.key for stored in clip.of_kind("failure")}
+    for stored in clip.of_kind("latents"):
+        parsed = parse_key(stored.key)
+        assert parsed is not None  # as it was when it was listed
+        if (
+            is_committed
+            or failure_key(parsed.clip_id, parsed.run_id, parsed.attempt) not in failures
+        ):
+            yield stored, REASONS["latents"]
+
+
+def _orphan(clip_id: str, stored: StoredObject, reason: str) -> Finding:
+    return Finding("orphan", clip_id, stored.key, f"{stored.key}: {reason}")
