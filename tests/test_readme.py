@@ -11,7 +11,7 @@ import yaml
 from jobs.cli.manifest import MANIFEST_HELP
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.manifest.rows import FIELD_TYPES, GUIDANCE_FIELDS, PARALLEL_FIELDS
+from jobs.manifest.fields import FIELDS, GUIDANCE_FIELDS, PARALLEL_FIELDS
 from tests.builders import tiny
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -70,7 +70,7 @@ def test_the_readme_and_the_help_name_every_field() -> None:
     for text in (README, MANIFEST_HELP):
         assert [name for name in GUIDANCE_FIELDS if not re.search(rf"\b{name}\b", text)] == []
         assert [name for name in PARALLEL_FIELDS if not re.search(rf"\b{name}\b", text)] == []
-    assert [name for name in FIELD_TYPES if f"`{name}`" not in README] == []
+    assert [name for name in FIELDS if f"`{name}`" not in README] == []
 
 
 def test_the_manifest_of_the_help_plans(tmp_path: Path) -> None:

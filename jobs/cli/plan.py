@@ -7,11 +7,11 @@ from jobs.cli.command import EXIT_OK, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.wording import counted, table_lines
 from jobs.plan.advice import advise_on_plan
-from jobs.plan.plan import Plan, PlanGroup
-from jobs.plan.worker_kinds import check_places, pending_kinds
+from jobs.plan.plan import Plan, PlanBucket
+from jobs.plan.worker_kinds import check_capacity, pending_kinds
 from jobs.run.documents import OpenedManifest
 
-MAX_PRINTED_GROUPS = 20
+MAX_PRINTED_BUCKETS = 20
 NUMBERS = ("frames", "steps", "clips", "to render")
 
 
@@ -30,7 +30,7 @@ def _check_against_cluster(opened: OpenedManifest) -> None:
 
     try:
         connect()
-        check_places(opened.plan, opened.catalog, opened.config.workers, cluster_machines())
+        check_capacity(opened.plan, opened.catalog, opened.config.workers, cluster_machines())
     finally:
         disconnect()
 
@@ -51,25 +51,25 @@ def plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
         f"  {counts}",
         "",
     ]
-    has_groups = any(group.parallel.degree > 1 for group in plan.groups)
+    has_groups = any(bucket.parallel.degree > 1 for bucket in plan.buckets)
     headers = ("model", "size", *(("devices",) if has_groups else ()), *NUMBERS)
-    table = [_cells(group, has_groups=has_groups) for group in plan.groups[:MAX_PRINTED_GROUPS]]
+    table = [_cells(bucket, has_groups=has_groups) for bucket in plan.buckets[:MAX_PRINTED_BUCKETS]]
     lines += [f"  {line}" for line in table_lines(headers, table, NUMBERS)]
-    if len(plan.groups) > MAX_PRINTED_GROUPS:
-        lines.append(f"  and {len(plan.groups) - MAX_PRINTED_GROUPS:,} more kinds of clip")
+    if len(plan.buckets) > MAX_PRINTED_BUCKETS:
+        lines.append(f"  and {len(plan.buckets) - MAX_PRINTED_BUCKETS:,} more kinds of clip")
     lines += [f"  {line}" for line in advice]
     return "\n".join(lines)
 
 
-def _cells(group: PlanGroup, *, has_groups: bool) -> tuple[str, ...]:
+def _cells(bucket: PlanBucket, *, has_groups: bool) -> tuple[str, ...]:
     return (
-        group.model,
-        f"{group.shape.width}x{group.shape.height}",
-        *((str(group.parallel),) if has_groups else ()),
-        f"{group.shape.num_frames}",
-        f"{group.num_inference_steps}",
-        f"{group.num_clips:,}",
-        f"{group.num_pending:,}",
+        bucket.model,
+        f"{bucket.shape.width}x{bucket.shape.height}",
+        *((str(bucket.parallel),) if has_groups else ()),
+        f"{bucket.shape.num_frames}",
+        f"{bucket.num_inference_steps}",
+        f"{bucket.num_clips:,}",
+        f"{bucket.num_pending:,}",
     )
 
 

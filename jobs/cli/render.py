@@ -13,7 +13,7 @@ from jobs.cli.plan import plan_text
 from jobs.cli.wording import counted
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
-from jobs.plan.worker_kinds import check_places
+from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
 from jobs.run.documents import OpenedManifest, RunSummary
 from jobs.store.store import Store
@@ -95,7 +95,7 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
         ):
             connect()
             machines = cluster_machines()
-            check_places(opened.plan, opened.catalog, opened.config.workers, machines)
+            check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)
             with _stop_on_signals(run.request_stop):  # again: Ray installs its own handlers
                 if options.retry_quarantined:
                     _lift_quarantine(opened.store, opened.plan)

@@ -1,7 +1,7 @@
 """The axes of a YAML manifest, and the grid of clips that they span.
 
-A grid is never laid out: row `index` is found by arithmetic, so that ten million clips take no more memory than the
-values of their axes.
+The grid is never held: the values of row `index` are found by arithmetic, so that ten million
+clips take no more memory than the values of their axes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from jobs.manifest.combine import Combination
-from jobs.manifest.lines import LineTable, Place
-from jobs.manifest.rows import (
-    FIELD_TYPES,
-    GUIDANCE,
-    Given,
-    Row,
-    RowValueError,
-    check_value,
-    parse_cell,
-)
+from jobs.manifest.field_values import RowValueError, at, check_value, parse_cell
+from jobs.manifest.fields import FIELDS, GUIDANCE
+from jobs.manifest.lines import LineTable, SourceLocation
+from jobs.manifest.rows import Given, Row
 from jobs.text import shown
 
 MAX_GRID_CLIPS = 10_000_000
@@ -32,7 +26,7 @@ class Axis(Protocol):
 
     def value(self, index: int) -> Any: ...
 
-    def place(self, index: int) -> Place: ...
+    def location(self, index: int) -> SourceLocation: ...
 
 
 @dataclass(frozen=True)
@@ -49,17 +43,17 @@ class ListAxis:
     def value(self, index: int) -> Any:
         return self.values[index]
 
-    def place(self, index: int) -> Place:
-        return Place(self.file, self.lines[index])
+    def location(self, index: int) -> SourceLocation:
+        return SourceLocation(self.file, self.lines[index])
 
 
 @dataclass(frozen=True)
 class RangeAxis:
-    """Whole numbers from start to stop, the stop left out, as Python counts."""
+    """Whole numbers from start to stop, without the stop, as in Python."""
 
     field: str
     numbers: range
-    written_at: Place
+    written_at: SourceLocation
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -67,13 +61,13 @@ class RangeAxis:
     def value(self, index: int) -> Any:
         return check_value(self.field, self.numbers[index])
 
-    def place(self, index: int) -> Place:
+    def location(self, index: int) -> SourceLocation:
         return self.written_at
 
 
 @dataclass(frozen=True)
 class FileAxis:
-    """One value a line of another file; each is checked when its row comes."""
+    """One value a line of another file; each value is checked when its row is read."""
 
     field: str
     file: str
@@ -83,21 +77,22 @@ class FileAxis:
         return len(self.table)
 
     def value(self, index: int) -> Any:
-        try:
+        with at(self.location(index)):
             return parse_cell(self.field, self.table[index])
-        except RowValueError as error:
-            raise self.place(index).refuse(str(error)) from error
 
-    def place(self, index: int) -> Place:
-        return Place(self.file, self.table.line_number(index))
+    def location(self, index: int) -> SourceLocation:
+        return SourceLocation(self.file, self.table.line_number(index))
 
 
 @dataclass(frozen=True)
 class GuidanceAxis:
-    """Guidance fields that change together, already checked. What one mapping leaves out has its default there."""
+    """Guidance fields that change together, already checked.
+
+    A field that one mapping leaves out has its default in the rows of that mapping.
+    """
 
     items: tuple[Mapping[str, Given], ...]
-    written_at: tuple[Place, ...]
+    locations: tuple[SourceLocation, ...]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -105,12 +100,12 @@ class GuidanceAxis:
     def value(self, index: int) -> dict[str, Any]:
         return {name: given.value for name, given in self.items[index].items()}
 
-    def place(self, index: int) -> Place:
-        return self.written_at[index]
+    def location(self, index: int) -> SourceLocation:
+        return self.locations[index]
 
-    def place_of(self, index: int, field: str) -> Place | None:
+    def location_of(self, index: int, field: str) -> SourceLocation | None:
         given = self.items[index].get(field)
-        return given.place if given else None
+        return given.location if given else None
 
 
 @dataclass(frozen=True)
@@ -118,38 +113,36 @@ class Grid:
     """All clips that the axes make together, in the order of `combination`.
 
     Args:
-        place: of the axes block, for what no axis is to blame for.
+        location: line of the axes block, for an error that no axis caused.
     """
 
     axes: Mapping[str, Axis]
     combination: Combination
-    place: Place
+    location: SourceLocation
 
     def rows(self) -> Iterator[Row]:
         for index in range(self.combination.length):
             positions = self.combination.positions(index)
             values = {name: self.axes[name].value(position) for name, position in positions.items()}
             values |= values.pop(GUIDANCE, {})
-            yield Row(values, self.place, partial(self._place_of, positions))
+            yield Row(values, self.location, partial(self._location_of, positions))
 
-    def _place_of(self, positions: Mapping[str, int], field: str) -> Place | None:
+    def _location_of(self, positions: Mapping[str, int], field: str) -> SourceLocation | None:
         if field in positions:
-            return self.axes[field].place(positions[field])
+            return self.axes[field].location(positions[field])
         guidance = self.axes.get(GUIDANCE)
-        return (
-            guidance.place_of(positions[GUIDANCE], field)
-            if isinstance(guidance, GuidanceAxis)
-            else None
-        )
+        if not isinstance(guidance, GuidanceAxis):
+            return None
+        return guidance.location_of(positions[GUIDANCE], field)
 
 
 def make_range(field: str, bounds: list[int]) -> range:
-    """`[start, stop]` or `[start, stop, step]` as whole numbers, the stop left out.
+    """Return `[start, stop]` or `[start, stop, step]` as whole numbers, without the stop.
 
     Raises:
-        RowValueError: the field takes no numbers, or there are none or too many in it.
+        RowValueError: the field takes text, or the range holds no number or too many.
     """
-    if FIELD_TYPES[field] == "text":
+    if FIELDS[field].value_type == "text":
         raise RowValueError(f"{field} is text; a range is for fields that are numbers")
     if len(bounds) not in (2, 3):
         raise RowValueError(
@@ -158,9 +151,7 @@ def make_range(field: str, bounds: list[int]) -> range:
     start, stop, step = (*bounds, 1)[:3]
     if step == 0:
         raise RowValueError("range must have a step other than 0")
-    num_values = -(
-        (start - stop) // step
-    )  # rounded up; len(range) overflows where the numbers are huge
+    num_values = -((start - stop) // step)  # rounded up; len(range) overflows for huge numbers
     if num_values <= 0:
         raise RowValueError(f"range {shown(bounds)} holds no value; the stop is left out")
     if num_values > MAX_GRID_CLIPS:

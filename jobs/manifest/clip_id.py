@@ -1,11 +1,12 @@
-"""Which clips are the same clip. Loads without torch.
+"""The id of a clip. Loads without torch.
 
-An id is a hash of everything that decides the pixels: the model's identity and the whole request. It never depends on
-the clip's name, its place in a manifest, a worker or a clock.
+An id is a hash of everything that decides the pixels: the model's identity and the whole request.
+It never depends on the clip's name, its row in a manifest, a worker or a clock.
 
-Values count as they are written. A `nag_tau` that cannot matter because `nag_scale` is 1 or the negative prompt is
-empty still makes another id: which values matter is the model's business and may change with it, and an id that is
-too fine costs one more render, one that is too coarse serves the wrong clip.
+Every value counts as it is written. A `nag_tau` that has no effect because `nag_scale` is 1 or the
+negative prompt is empty still makes another id. The model decides which values have an effect, and
+that may change with the model. An id that is too fine costs one more render; an id that is too
+coarse serves the wrong clip.
 """
 
 import hashlib
@@ -17,11 +18,12 @@ from typing import Any, get_args, get_type_hints
 from jobs.types import ModelIdentity
 from pipelines.request import GenerationRequest
 
-CLIP_ID_SCHEMA = 2  # raise it when the same values begin to mean other pixels
+CLIP_ID_SCHEMA = 2  # raise it when the same values begin to give other pixels
 NUM_HEX_DIGITS = 32
 
-# Fields of `ModelIdentity` that came when clips had ids already. Their defaults mean what was done without them, so at
-# these they are left out: those clips keep their ids and are not rendered anew. Every further field belongs here.
+# Fields of `ModelIdentity` that were added after the first clips had ids. Their defaults stand for
+# the behaviour before them. A field with its default is left out of the id, so that old clips keep
+# their ids and are not rendered again. Every further field belongs here.
 LATER_FIELDS = frozenset({"first_block_cache", "compile", "vae_tiling"})
 _LATER_DEFAULTS = {
     field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS
@@ -33,7 +35,7 @@ _ENCODE = json.JSONEncoder(
 
 
 def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
-    """The first 32 hex digits of SHA-256 over the canonical JSON of `model` and `request`."""
+    """Return 32 hex digits of the SHA-256 of the canonical JSON of `model` and `request`."""
     document = {"schema": CLIP_ID_SCHEMA, "model": _model(model), "request": _canonical(request)}
     return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
 
@@ -47,7 +49,7 @@ def _model(model: ModelIdentity) -> dict[str, Any]:
 
 
 def _canonical(value: Any) -> dict[str, Any]:
-    """A dataclass as nested dictionaries. Every field counts, also one that is added later."""
+    """Return a dataclass as nested dictionaries, so that every field counts, also later ones."""
     document: dict[str, Any] = {}
     for name, is_float in _fields(type(value)):
         entry = getattr(value, name)
@@ -63,7 +65,7 @@ def _canonical(value: Any) -> dict[str, Any]:
 
 @cache
 def _fields(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
-    """A dataclass's fields, and whether each is a float."""
+    """Return the name of each field of a dataclass, and True if the field is a float."""
     hints = get_type_hints(kind)
     return tuple(
         (field.name, float in (hints[field.name], *get_args(hints[field.name])))

@@ -1,6 +1,7 @@
-"""Text files with line numbers: opened, decoded and cut into lines within limits, every fault named with its place.
+"""Text files with line numbers: opened, decoded and split into lines within limits.
 
-What the lines mean is left to `flat`, `yaml_tree` and `axes`.
+Every error cites the file and the line. `flat_manifest`, `yaml_tree` and `axes` interpret the
+lines.
 """
 
 import stat
@@ -24,8 +25,8 @@ class Hasher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A line in a file, as messages cite it."""
+class SourceLocation:
+    """A line of a file, as error messages cite it."""
 
     file: str
     line: int
@@ -34,7 +35,7 @@ class Place:
         return f"{self.file}:{self.line}"
 
     def refuse(self, message: str) -> ManifestError:
-        """The error that says what is wrong here; the caller raises it."""
+        """Return the error that cites this line; the caller raises it."""
         return ManifestError(f"{self}: {message}")
 
 
@@ -62,7 +63,7 @@ class LineTable:
         return self._data[start : self._end_of(start)].decode().removesuffix("\r")
 
     def line_number(self, index: int) -> int:
-        """Where line `index` of those that are not blank stands in the file, from 1."""
+        """Return the line number in the file, from 1, of entry `index`."""
         return self._numbers[index]
 
     def _end_of(self, start: int) -> int:
@@ -71,66 +72,76 @@ class LineTable:
 
 
 def open_regular_file(path: Path) -> BufferedReader:
-    """Opens a file for reading, and nothing that would block or that has no end.
+    """Open a regular file for reading. Refuse pipes and devices, which may block or never end.
 
     Raises:
-        ManifestError: it is missing, a folder, a device or not readable.
+        ManifestError: the path is missing, a folder, a device or not readable.
     """
-    place = Place(str(path), 1)
+    location = SourceLocation(str(path), 1)
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
             return path.open("rb")
     except FileNotFoundError as error:
-        raise place.refuse("there is no such file") from error
+        raise location.refuse("the file does not exist") from error
     except OSError as error:
-        raise place.refuse(f"cannot be read: {error.strerror}") from error
+        raise location.refuse(f"cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise place.refuse(f"is not a path: {error}") from error
-    raise place.refuse(
+        raise location.refuse(f"is not a path: {error}") from error
+    raise location.refuse(
         "expected a file, this is a folder" if stat.S_ISDIR(mode) else "expected a regular file"
     )
 
 
 def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
-    """A whole file of at most `max_bytes`; `remedy` says what to do about a larger one."""
-    place = Place(str(path), 1)
+    """Return the content of a file of at most `max_bytes`.
+
+    Args:
+        remedy: advice for the user whose file is larger.
+    """
+    location = SourceLocation(str(path), 1)
     with open_regular_file(path) as stream:
         try:
             content = stream.read(max_bytes + 1)
         except OSError as error:
-            raise place.refuse(f"cannot be read: {error.strerror}") from error
+            raise location.refuse(f"cannot be read: {error.strerror}") from error
     if len(content) > max_bytes:
-        raise place.refuse(f"is larger than {max_bytes:,} bytes; {remedy}")
+        raise location.refuse(f"is larger than {max_bytes:,} bytes; {remedy}")
     return content
 
 
 def read_lines(path: Path, hasher: Hasher) -> Iterator[tuple[int, str]]:
-    """Streams a file's lines with their numbers, from 1, line ends included, and hashes all bytes on the way."""
+    """Yield each line of a file with its number, from 1, and its line end; hash all bytes."""
     number = 0
     with open_regular_file(path) as stream:
         while True:
             number += 1
-            place = Place(str(path), number)
+            location = SourceLocation(str(path), number)
             try:
                 content = stream.readline(MAX_LINE_BYTES + 1)
             except OSError as error:
-                raise place.refuse(f"cannot be read: {error.strerror}") from error
+                raise location.refuse(f"cannot be read: {error.strerror}") from error
             if not content:
                 return
             if len(content) > MAX_LINE_BYTES:
-                raise place.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
+                raise location.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             hasher.update(content)
-            yield number, decode(content, place)
+            yield number, decode(content, location)
 
 
-def decode(content: bytes, place: Place) -> str:
-    """UTF-8 to text, without a byte order mark. `place` is where `content` begins."""
+def decode(content: bytes, location: SourceLocation) -> str:
+    """Return UTF-8 as text, without a byte order mark.
+
+    Args:
+        location: line on which `content` begins.
+    """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        here = Place(place.file, place.line + content.count(b"\n", 0, error.start))
+        line = location.line + content.count(b"\n", 0, error.start)
+        here = SourceLocation(location.file, line)
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise here.refuse("expected UTF-8, this is UTF-16; save the file as UTF-8") from error
-        raise here.refuse(f"expected UTF-8, came the byte 0x{content[error.start]:02X}") from error
-    return text.removeprefix(_BOM) if place.line == 1 else text
+        byte = content[error.start]
+        raise here.refuse(f"expected UTF-8, got the byte 0x{byte:02X}") from error
+    return text.removeprefix(_BOM) if location.line == 1 else text

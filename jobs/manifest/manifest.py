@@ -1,10 +1,12 @@
-"""A manifest: a YAML, JSONL or CSV file that says which clips there are to be. Loads without torch.
+"""A manifest: a YAML, JSONL or CSV file that lists or spans the clips of a run.
 
-A field's value is the row's, or else the axes', or else the manifest's default, or else the model's YAML's.
+The value of a field comes from the row, or else from the axes, the manifest's defaults, or the
+model's YAML.
 
-Rows are streamed and can be walked again; a million of them are never held. What is held is one 16-byte digest a clip
-and one a given name, to find duplicates. `flat` and `yaml_manifest` read; here a row becomes a `ClipSpec`, and every
-fault a `ManifestError` with file and line.
+Rows are streamed and can be walked again; a million rows are never held. To find duplicates, a
+walk holds one 128-bit number for each clip and one for each given name: 75 to 90 bytes each.
+`flat_manifest` and `yaml_manifest` read the file. This module makes each row a `ClipSpec`, and
+each error a `ManifestError` with file and line. Loads without torch.
 """
 
 import hashlib
@@ -16,18 +18,11 @@ from typing import Any, Protocol
 
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.clip_id import clip_id
-from jobs.manifest.digests import DIGEST_BYTES, DigestSet
+from jobs.manifest.field_values import RowValueError, at, check_name
+from jobs.manifest.fields import PARALLEL
 from jobs.manifest.flat_manifest import FlatFile, open_flat_file, read_csv, read_jsonl
-from jobs.manifest.lines import Place
-from jobs.manifest.rows import (
-    PARALLEL,
-    Given,
-    Row,
-    RowValueError,
-    check_name,
-    make_request,
-    model_defaults,
-)
+from jobs.manifest.lines import SourceLocation
+from jobs.manifest.rows import Given, Row, make_request, model_defaults
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.text import shown
@@ -55,17 +50,17 @@ class CatalogedModel(Protocol):
 
 
 class Catalog(Protocol):
-    """What a manifest asks of `jobs.manifest.model_catalog.ModelCatalog`."""
+    """The part of `jobs.manifest.model_catalog.ModelCatalog` that a manifest needs."""
 
     def get(self, name: str, /) -> CatalogedModel: ...
 
 
 @dataclass(frozen=True)
 class RepeatedRow:
-    """A row without a name of its own whose clip an earlier row has already asked for."""
+    """A row without a name of its own that asks for the clip of an earlier row."""
 
     clip_id: str
-    place: Place
+    location: SourceLocation
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +68,9 @@ class Manifest:
     """The clips of one manifest.
 
     Args:
-        digest: SHA-256 of the manifest's bytes, followed by the SHA-256 of each file that an axis names.
-        defaults: fields that a row need not give.
+        digest: SHA-256 of the manifest's bytes, followed by the SHA-256 of each file that an axis
+            names.
+        defaults: values of the fields that a row may leave out.
     """
 
     name: str
@@ -86,7 +82,7 @@ class Manifest:
     _catalog: Catalog
 
     def specs(self) -> Iterator[ClipSpec]:
-        """Every clip once, in the manifest's order.
+        """Yield every clip once, in the manifest's order.
 
         Raises:
             ManifestError: at the first row that is wrong.
@@ -94,38 +90,43 @@ class Manifest:
         return (row for row in self.rows() if isinstance(row, ClipSpec))
 
     def rows(self) -> Iterator[ClipSpec | RepeatedRow]:
-        """Every row, as the clip that it asks for or as a repeat of an earlier one.
+        """Yield every row, as the clip that it asks for or as a repeat of an earlier row.
 
-        A clip has the name of the first row that asks for it. Rows without a name may repeat it; a later row that
-        gives it a name is refused, as one of the two names would be lost.
+        A clip has the name of the first row that asks for it. Rows without a name may repeat the
+        clip. A later row that gives it a name is refused, since one of the two names would be lost.
 
         Raises:
-            ManifestError: at the first row that is wrong; at the end when there was no row at all.
+            ManifestError: at the first row that is wrong; at the end if the manifest has no row.
         """
-        clips, names = DigestSet(), DigestSet()
+        clips, names = set[int](), set[int]()
         index = -1
         for index, (row, spec) in enumerate(self._resolved_rows()):
-            is_named = "name" in row.values
-            if is_named and not names.add(_name_digest(spec.name)):
-                first = self._place_of_first(
-                    lambda spec, name=spec.name: spec.name == name, before=index
-                )
-                raise _place_of("name", row).refuse(
-                    f"the name {spec.name!r} is taken by the clip at {first}"
-                )
-            if clips.add(bytes.fromhex(spec.clip_id)):
-                yield spec
-                continue
+            key, is_named = int(spec.clip_id, 16), "name" in row.values
             if is_named:
-                first = self._place_of_first(
-                    lambda spec, key=spec.clip_id: spec.clip_id == key, before=index
-                )
-                raise _place_of("name", row).refuse(
-                    f"the clip {spec.name!r} is the same as the one at {first}; one clip has one name"
-                )
-            yield RepeatedRow(spec.clip_id, row.place)
+                name = _name_digest(spec.name)
+                if name in names:
+                    first = self._location_of_first(lambda one: one.name, spec.name, before=index)
+                    raise row.location_of("name").refuse(
+                        f"the name {spec.name!r} is taken by the clip at {first}"
+                    )
+                if key in clips:
+                    first = self._location_of_first(
+                        lambda one: one.clip_id, spec.clip_id, before=index
+                    )
+                    raise row.location_of("name").refuse(
+                        f"the clip {spec.name!r} is the same as the one at {first}; "
+                        "one clip has one name"
+                    )
+                names.add(name)
+            if key in clips:
+                yield RepeatedRow(spec.clip_id, row.location)
+            else:
+                clips.add(key)
+                yield spec
         if index < 0:
-            raise Place(str(self.path), 1).refuse("expected at least one clip, there is none")
+            raise SourceLocation(str(self.path), 1).refuse(
+                "expected at least one clip, there is none"
+            )
 
     def _resolved_rows(self) -> Iterator[tuple[Row, ClipSpec]]:
         defaults = {name: given.value for name, given in self.defaults.items()}
@@ -141,41 +142,45 @@ class Manifest:
                 request = make_request(given, fallback)
                 model.config.check_request(request)
                 parallel = _parallel(given, model, request)
-                name = self._name_of(row, index)
             except RowValueError as error:
-                raise row.place.refuse(str(error)) from error
+                raise row.location.refuse(str(error)) from error
             except (RequestError, NagParameterError) as error:
-                raise self._place_of_first_given(row, error.fields).refuse(str(error)) from error
+                location = self._location_at_fault(row, error.fields)
+                raise location.refuse(str(error)) from error
             except (UnknownModelError, PipelineError) as error:
-                raise self._place_of_first_given(row, ("model",)).refuse(str(error)) from error
-            yield (
-                row,
-                ClipSpec(clip_id(model.identity, request), name, model.identity, request, parallel),
-            )
+                raise self._location_at_fault(row, ("model",)).refuse(str(error)) from error
+            name, identity = self._name_of(row, index), model.identity
+            yield row, ClipSpec(clip_id(identity, request), name, identity, request, parallel)
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"
         given = row.values.get("name", own)
         if given != own and re.fullmatch(rf"{re.escape(self.name)}-[0-9]{{6,}}", given):
-            raise _place_of("name", row).refuse(
-                f"name {given!r} is of the kind that rows without a name get; this row's is {own!r}"
+            raise row.location_of("name").refuse(
+                f"name {given!r} is reserved for rows without a name; the name of this row "
+                f"would be {own!r}"
             )
         return given
 
-    def _place_of_first_given(self, row: Row, fields: tuple[str, ...]) -> Place:
+    def _location_at_fault(self, row: Row, fields: tuple[str, ...]) -> SourceLocation:
         """Return the line of the first of `fields` that the manifest gives, or else of the row."""
         for field in fields:
             if field in row.values:
-                return _place_of(field, row)
+                return row.location_of(field)
             if field in self.defaults:
-                return self.defaults[field].place
-        return row.place
+                return self.defaults[field].location
+        return row.location
 
-    def _place_of_first(self, matches: Callable[[ClipSpec], bool], before: int) -> Place:
-        """Looks again for a row that was seen: lines are not remembered."""
+    def _location_of_first(
+        self, key: Callable[[ClipSpec], str], value: str, before: int
+    ) -> SourceLocation:
+        """Return the line of the first row with this value, from a further walk.
+
+        Lines are not held, to save memory.
+        """
         for index, (row, spec) in enumerate(self._resolved_rows()):
-            if index < before and matches(spec):
-                return _place_of("name", row)
+            if index < before and key(spec) == value:
+                return row.location_of("name")
         raise ManifestError(f"{self.path}:1: the file changed after it was opened; plan it again")
 
 
@@ -187,21 +192,21 @@ def open_manifest(
     output: str | None = None,
     model: str | None = None,
 ) -> Manifest:
-    """Opens a manifest by its suffix: .yaml or .yml with axes, .jsonl or .csv with one clip a row.
+    """Open a manifest by its suffix: .yaml or .yml with axes, .jsonl or .csv with one clip a row.
 
-    A YAML manifest is read at once; the rows of the others are read by `Manifest.specs`.
+    A YAML manifest is read at once; `Manifest.specs` reads the rows of the others.
 
     Args:
-        path: the manifest; files that its axes name lie in its folder or below.
-        catalog: knows the models.
+        path: manifest; files that its axes name lie in its folder or below.
+        catalog: catalog of the models.
         read_s3: reads the object at an `s3://` URI; without it such an axis is refused.
-        output: where clips go; wins over the manifest's own.
-        model: the model of rows that name none; wins over the manifest's own.
+        output: URI for the clips, instead of the manifest's own.
+        model: model of rows that name none, instead of the manifest's own.
 
     Raises:
-        ManifestError: the file cannot be read, or what does not belong to a single row is wrong.
+        ManifestError: the file cannot be read, or a part that belongs to no single row is wrong.
     """
-    start = Place(str(path), 1)
+    start = SourceLocation(str(path), 1)
     name, defaults = Given(path.stem, start), dict[str, Given]()
     source: FlatFile | YamlFile
     match path.suffix.lower():
@@ -218,11 +223,16 @@ def open_manifest(
             )
     if model is not None:
         defaults = defaults | {"model": Given(model, start)}
-    try:
-        check_name(name.value, MAX_RUN_NAME_CHARACTERS)
-    except RowValueError as error:
-        raise name.place.refuse(f"{error} (a manifest without a name takes the file's)") from error
+    with at(name.location):
+        _check_run_name(name.value)
     return Manifest(name.value, output, path, source.digest, defaults, source, catalog)
+
+
+def _check_run_name(name: str) -> None:
+    try:
+        check_name(name, MAX_RUN_NAME_CHARACTERS)
+    except RowValueError as error:
+        raise RowValueError(f"{error} (a manifest without a name takes the file's)") from error
 
 
 def _model_name(values: Mapping[str, Any]) -> str:
@@ -234,7 +244,10 @@ def _model_name(values: Mapping[str, Any]) -> str:
 def _parallel(
     given: Mapping[str, Any], model: CatalogedModel, request: GenerationRequest
 ) -> ParallelConfig:
-    """The group that a row asks for, or else its model's YAML; the geometry is read where there is one."""
+    """Return the group that renders a row, by the row or else by the YAML of its model.
+
+    The geometry of the model is read only if there is a group.
+    """
     parallel = given.get(PARALLEL, model.config.parallel)
     if parallel.degree == 1:
         return parallel
@@ -249,9 +262,6 @@ def _parallel(
     return parallel
 
 
-def _place_of(field: str, row: Row) -> Place:
-    return row.find_place(field) or row.place
-
-
-def _name_digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest()
+def _name_digest(name: str) -> int:
+    """Return 128 bits of BLAKE2b, so that a name takes as little memory as a clip's id."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest())

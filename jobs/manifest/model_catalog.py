@@ -1,6 +1,7 @@
-"""Which models there are, and which weights each one is. Loads without torch.
+"""The catalog of models: the configuration, weights and identity of each. Loads without torch.
 
-Looks a model up when a manifest first names it, and once: taking the fingerprint of a folder of weights is not free.
+A model is looked up once, when a manifest first names it, since the fingerprint of a folder of
+weights takes time.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class CatalogEntry:
     """One model.
 
     Args:
-        weights: where they are on this machine; no part of its identity.
+        weights: folder on this machine, which is not part of the identity.
     """
 
     config: ModelConfig
@@ -38,10 +39,12 @@ class CatalogEntry:
 
     @property
     def geometry(self) -> ModelGeometry:
-        """How its clips can be cut; read when first asked for, which is where a group is.
+        """Return the sizes that decide how ranks can share a clip.
+
+        They are read when they are first needed, which is only if a group renders a clip.
 
         Raises:
-            ModelFolderError: the folder's configs say what cannot be.
+            ModelFolderError: the configs of the folder are missing or contradict each other.
         """
         return self._geometry
 
@@ -51,10 +54,10 @@ class CatalogEntry:
 
 
 class ModelCatalog:
-    """The models that come with nagfarm, and those in `models_folder`, which win.
+    """The models that come with nagfarm, and those in `models_folder`, which take precedence.
 
     Args:
-        inspect: finds a model's weights and says which revision they are.
+        inspect: finds the weights of a model and their revision.
     """
 
     def __init__(self, models_folder: Path | None = None, inspect: Inspect = inspect_model) -> None:
@@ -67,14 +70,14 @@ class ModelCatalog:
         return model_paths(self._models_folder)
 
     def names(self) -> list[str]:
-        """All models, sorted, whether their weights are here or not."""
+        """Return all models, sorted, also those without weights on this machine."""
         return sorted(self._paths)
 
     def get(self, name: str) -> CatalogEntry:
-        """One model's configuration and weights.
+        """Return the configuration, weights and identity of one model.
 
         Raises:
-            UnknownModelError: no YAML has this name.
+            UnknownModelError: no model has this name.
             ModelConfigError: its YAML is wrong.
             ModelNotFoundError, ModelFolderError: its weights are missing or broken.
         """
@@ -87,7 +90,7 @@ class ModelCatalog:
         return self._entries[name]
 
     def config(self, name: str) -> ModelConfig:
-        """One model's configuration, whether its weights are here or not."""
+        """Return the configuration of one model, which needs no weights on this machine."""
         return load_model_config(self._paths[name])
 
     def _load(self, name: str) -> CatalogEntry:
@@ -122,7 +125,7 @@ class ModelCatalog:
 
 
 def _public_source(config: ModelConfig | LoraConfig, config_path: Path, folder: Path) -> str:
-    """Where weights come from, without the path of a machine."""
+    """Return the source of weights without a path of this machine."""
     is_local = isinstance(
         resolve_source(config, config_path), Path
     ) and not config.source.startswith("package:")

@@ -1,9 +1,13 @@
-"""YAML to a small tree that knows its lines and cannot be a bomb.
+"""A parser of YAML that yields a small tree with line numbers and is safe from YAML bombs.
 
-Built from the parser's events, without recursion and without constructing a single object: tags, anchors, aliases,
-duplicate keys, further documents and deep nesting are refused. Words mean what YAML 1.1 says, with one exception:
-where that surprises (`no` is a yes/no value, `017` is fifteen, `1:30` is ninety), the word becomes an `Unquoted`, which
-fits no field, and the message says to quote it.
+The tree is built from the events of PyYAML's parser, without recursion, and no Python object is
+constructed. Tags, anchors, aliases, duplicate keys, further documents and deep nesting are refused.
+`yaml.compose` would not be simpler: PyYAML's composer recurses, and resolves every word with
+patterns that take gigabytes for a long word, so all of its methods would have to be replaced.
+
+Words have the meaning of YAML 1.1, with one exception. A word with a surprising meaning (`no` is a
+yes/no value, `017` is fifteen, `1:30` is ninety) becomes an `Unquoted`, which fits no field, and
+the error message advises to quote it.
 """
 
 import re
@@ -14,8 +18,8 @@ import yaml
 from yaml.reader import Reader
 from yaml.resolver import Resolver
 
-from jobs.manifest.lines import Place
-from jobs.manifest.rows import Unquoted
+from jobs.manifest.field_values import Unquoted
+from jobs.manifest.lines import SourceLocation
 from jobs.text import shown
 
 MAX_DEPTH = 16
@@ -24,9 +28,8 @@ MAX_VALUES = 1_000_000
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _RESOLVER = Resolver()
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
-_MAX_WORD_CHARACTERS = (
-    1000  # longer is text; PyYAML's patterns take gigabytes for megabytes of 1:1:1
-)
+# A longer word is text, since PyYAML's patterns take gigabytes for megabytes of 1:1:1.
+_MAX_WORD_CHARACTERS = 1000
 _READINGS = {
     "bool": "a yes/no value",
     "timestamp": "a date",
@@ -62,15 +65,15 @@ YamlNode = YamlScalar | YamlList | YamlMapping
 
 
 def parse_yaml(text: str, file: str) -> YamlNode | None:
-    """The one document in `text`; None where there is none.
+    """Return the one document in `text`; None if there is none.
 
     Raises:
         ManifestError: it is not YAML, or more than plain data.
     """
     unprintable = Reader.NON_PRINTABLE.search(text)
     if unprintable:
-        place = Place(file, text.count("\n", 0, unprintable.start()) + 1)
-        raise place.refuse(
+        location = SourceLocation(file, text.count("\n", 0, unprintable.start()) + 1)
+        raise location.refuse(
             f"YAML may not hold the control character U+{ord(unprintable.group()):04X}"
         )
     builder = _Builder(file)
@@ -79,85 +82,88 @@ def parse_yaml(text: str, file: str) -> YamlNode | None:
             builder.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Place(file, mark.line + 1 if mark else 1).refuse(
+        raise SourceLocation(file, mark.line + 1 if mark else 1).refuse(
             f"is not YAML: {error.problem}"
         ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise Place(file, 1).refuse(f"is not YAML: {str(error).splitlines()[0]}") from error
+        raise SourceLocation(file, 1).refuse(
+            f"is not YAML: {str(error).splitlines()[0]}"
+        ) from error
     return builder.root
 
 
 class _Builder:
-    """Takes events, one after the other, and keeps the containers that are open."""
+    """A tree under construction, event by event."""
 
     def __init__(self, file: str) -> None:
         self.root: YamlNode | None = None
         self._file = file
         self._open: list[YamlList | YamlMapping] = []
-        self._keys: list[str | None] = []  # for each open mapping the key whose value comes next
+        self._keys: list[str | None] = []  # the key that awaits its value, or None
         self._num_documents = 0
         self._num_values = 0
 
     def take(self, event: yaml.Event) -> None:
-        place = Place(self._file, event.start_mark.line + 1)
+        location = SourceLocation(self._file, event.start_mark.line + 1)
         match event:
             case yaml.AliasEvent():
-                raise place.refuse("aliases (*name) are refused; write the value out")
+                raise location.refuse("aliases (*name) are refused; write the value out")
             case yaml.ScalarEvent():
-                self._check_node(event, place)
-                self._take_scalar(event, place)
+                self._check_node(event, location)
+                self._take_scalar(event, location)
             case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
-                self._check_node(event, place)
-                self._take_container(event, place)
+                self._check_node(event, location)
+                self._take_container(event, location)
             case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
                 self._open.pop()
                 self._keys.pop()
             case yaml.DocumentStartEvent():
                 self._num_documents += 1
                 if self._num_documents > 1:
-                    raise place.refuse("expected one YAML document, here a second one begins")
+                    raise location.refuse("expected one YAML document, here a second one begins")
             case _:
                 pass
 
-    def _check_node(self, event: Any, place: Place) -> None:
+    def _check_node(self, event: Any, location: SourceLocation) -> None:
         self._num_values += 1
         if event.tag is not None:
-            raise place.refuse(
+            raise location.refuse(
                 f"tags are refused, came {shown(event.tag)}; quote a text that begins with '!'"
             )
         if event.anchor is not None:
-            raise place.refuse(
+            raise location.refuse(
                 f"anchors (&name) are refused, came {shown(event.anchor)}; quote a text with '&'"
             )
         if self._num_values > MAX_VALUES:
-            raise place.refuse(
-                f"holds more than {MAX_VALUES:,} values; write so many as JSONL, or as {{file: ...}}"
+            raise location.refuse(
+                f"holds more than {MAX_VALUES:,} values; "
+                "write so many as JSONL, or as {file: ...}"
             )
 
-    def _take_container(self, event: yaml.Event, place: Place) -> None:
+    def _take_container(self, event: yaml.Event, location: SourceLocation) -> None:
         if self._open and isinstance(self._open[-1], YamlMapping) and self._keys[-1] is None:
-            raise place.refuse("a key must be a plain word, not a list or a mapping")
+            raise location.refuse("a key must be a plain word, not a list or a mapping")
         if len(self._open) >= MAX_DEPTH:
-            raise place.refuse(f"is nested more than {MAX_DEPTH} deep")
+            raise location.refuse(f"is nested more than {MAX_DEPTH} deep")
         node = (
-            YamlList(place.line)
+            YamlList(location.line)
             if isinstance(event, yaml.SequenceStartEvent)
-            else YamlMapping(place.line)
+            else YamlMapping(location.line)
         )
         self._attach(node)
         self._open.append(node)
         self._keys.append(None)
 
-    def _take_scalar(self, event: yaml.ScalarEvent, place: Place) -> None:
+    def _take_scalar(self, event: yaml.ScalarEvent, location: SourceLocation) -> None:
         if not (self._open and isinstance(self._open[-1], YamlMapping) and self._keys[-1] is None):
-            self._attach(YamlScalar(_value(event.value, is_plain=event.implicit[0]), place.line))
+            self._attach(YamlScalar(_value(event.value, is_plain=event.implicit[0]), location.line))
             return
         mapping, key = self._open[-1], event.value
         if key in mapping.key_lines:
-            raise place.refuse(
+            raise location.refuse(
                 f"the key {shown(key)} is given twice, first on line {mapping.key_lines[key]}"
             )
-        mapping.key_lines[key] = place.line
+        mapping.key_lines[key] = location.line
         self._keys[-1] = key
 
     def _attach(self, node: YamlNode) -> None:
@@ -175,7 +181,7 @@ class _Builder:
 
 
 def _value(text: str, *, is_plain: bool) -> Any:
-    """What a scalar means. Only words without quotes are ever anything but text."""
+    """Return the meaning of a scalar. Only a word without quotes can be anything but text."""
     if not is_plain or len(text) > _MAX_WORD_CHARACTERS:
         return text
     kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).rpartition(":")[2]

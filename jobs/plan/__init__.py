@@ -1,1 +1,1 @@
-"""Which clips of a manifest are done, quarantined and pending, and what they need."""
+"""The plan of a run: done, quarantined and pending clips, and the devices that they need."""

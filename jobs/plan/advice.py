@@ -1,40 +1,37 @@
-"""What is said under a plan of groups of devices: what those cost that are asked for, and which would help a long clip.
+"""Advice under a plan: the cost of its groups of devices, and groups that would speed up a long clip.
 
-Decides for which clips of a plan there is advice at all; what it is, is decided in `pipelines.cost.advice`. Loads
-without torch.
+Chooses the clips of a plan that get advice; `pipelines.cost.advice` words it. Loads without torch.
 """
 
 from jobs.manifest.manifest import Catalog
-from jobs.plan.plan import Plan, PlanGroup
+from jobs.plan.plan import Plan, PlanBucket
 from pipelines.cost.advice import ADVICE_FOOTNOTE, advise
 from pipelines.cost.prediction import Work
 from pipelines.errors import ModelFolderError
 
-MAX_ADVICE = 4  # lines: a plan is a glance
+MAX_ADVICE = 4  # lines, since a plan is read at a glance
 
 
 def advise_on_plan(plan: Plan, catalog: Catalog) -> list[str]:
-    """Lines for the kinds of clip that are still to be rendered, and a footnote; none where there is nothing to say."""
+    """Return lines of advice on the pending clips, and a footnote; no line without any advice."""
     advice = [
-        line for group in plan.groups if group.num_pending for line in _advise(group, catalog)
+        line for bucket in plan.buckets if bucket.num_pending for line in _advise(bucket, catalog)
     ]
     if not advice:
         return []
-    more = (
-        [f"and {len(advice) - MAX_ADVICE:,} more kinds of clip"] if len(advice) > MAX_ADVICE else []
-    )
+    num_more = len(advice) - MAX_ADVICE
+    more = [f"and {num_more:,} more kinds of clip"] if num_more > 0 else []
     return [*advice[:MAX_ADVICE], *more, ADVICE_FOOTNOTE]
 
 
-def _advise(group: PlanGroup, catalog: Catalog) -> list[str]:
-    model = catalog.get(group.model)
+def _advise(bucket: PlanBucket, catalog: Catalog) -> list[str]:
+    model = catalog.get(bucket.model)
     if model.config.device == "cpu" or model.config.dtype == "float32":
-        return []  # predicted is what GPUs reach in 16 bits
+        return []  # the predictions are for GPUs in 16 bits
     try:
         geometry = model.geometry
     except ModelFolderError:
-        return []  # it cannot be cut, which stops nobody from rendering it on one device
-    work = Work(geometry, group.shape, group.num_inference_steps, group.method)
-    return advise(
-        f"{group.model} {group.shape}, {group.num_inference_steps} steps", work, group.parallel
-    )
+        return []  # ranks cannot share such a clip, but one device can render it
+    work = Work(geometry, bucket.shape, bucket.num_inference_steps, bucket.method)
+    subject = f"{bucket.model} {bucket.shape}, {bucket.num_inference_steps} steps"
+    return advise(subject, work, bucket.parallel)

@@ -1,4 +1,4 @@
-"""What a run would do: every row checked, every clip counted, before anything is rendered. Loads without torch."""
+"""A plan: every row checked and every clip counted, before a run begins. Loads without torch."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -10,19 +10,30 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GuidanceMethod, VideoShape
 
 
-class _Kind(NamedTuple):
+class _BucketKey(NamedTuple):
+    """The values that the clips of one bucket share."""
+
     model: str
     shape: VideoShape
     num_inference_steps: int
     parallel: ParallelConfig
 
 
+@dataclass
+class _Counts:
+    """The counts of one bucket while a plan is made. `method` is that of its first clip."""
+
+    method: GuidanceMethod
+    num_clips: int = 0
+    num_pending: int = 0
+
+
 @dataclass(frozen=True)
-class PlanGroup:
-    """The clips of one model, shape, number of steps and group of devices: those that take equally long.
+class PlanBucket:
+    """Clips that take equally long: one model, shape, number of steps and group of devices.
 
     Args:
-        method: of the first of them; which clips are of one group it does not decide.
+        method: guidance method of the first of these clips; it does not divide clips into buckets.
     """
 
     model: str
@@ -36,10 +47,14 @@ class PlanGroup:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A manifest against what its store already holds.
+    """The clips of a manifest, compared with the store.
 
-    `num_clips` is `num_done + num_quarantined + num_pending`, `num_rows` is `num_clips + num_repeats`. A clip that is
-    both committed and quarantined is done: its record says so.
+    `num_clips` is `num_done + num_quarantined + num_pending`, and `num_rows` is
+    `num_clips + num_repeats`. A clip that is both committed and quarantined is done, since it has a
+    record.
+
+    Args:
+        buckets: clips that take equally long, sorted by model, shape, steps and devices.
     """
 
     name: str
@@ -49,13 +64,13 @@ class Plan:
     num_done: int
     num_quarantined: int
     num_pending: int
-    groups: tuple[PlanGroup, ...]  # by model, shape, steps, devices
+    buckets: tuple[PlanBucket, ...]
     _manifest: Manifest = field(repr=False)
     _committed: Container[str] = field(repr=False)
     _quarantined: Container[str] = field(repr=False)
 
     def pending(self) -> Iterator[ClipSpec]:
-        """Streams the clips that are to be rendered, in the manifest's order, by walking it once more.
+        """Stream the clips to be rendered, in the manifest's order, from a further walk over it.
 
         Raises:
             ManifestError: the manifest's file changed since the plan was made.
@@ -66,50 +81,34 @@ class Plan:
 
 
 def make_plan(manifest: Manifest, committed: Container[str], quarantined: Container[str]) -> Plan:
-    """Walks all rows of `manifest` once, so that a wrong row is found before anything runs.
+    """Walk all rows of `manifest` once, so that a wrong row is found before anything runs.
 
     Args:
-        manifest: what is to be rendered.
-        committed: ids of clips that have a record in the store.
-        quarantined: ids of clips that were given up.
+        manifest: clips of the run.
+        committed: ids of the clips that have a record in the store.
+        quarantined: ids of the clips in quarantine.
 
     Raises:
         ManifestError: a row is wrong.
     """
     num_rows = num_repeats = num_done = num_quarantined = 0
-    clips: dict[_Kind, list[int]] = {}  # [clips, pending]
-    methods: dict[_Kind, GuidanceMethod] = {}
+    counts_by_key: dict[_BucketKey, _Counts] = {}
     for row in manifest.rows():
         num_rows += 1
         if not isinstance(row, ClipSpec):
             num_repeats += 1
             continue
-        kind = _Kind(
-            row.model.name,
-            row.request.shape,
-            row.request.sampling.num_inference_steps,
-            row.parallel,
-        )
-        counts = clips.setdefault(kind, [0, 0])
-        counts[0] += 1
-        methods.setdefault(kind, row.request.method)
+        request = row.request
+        steps = request.sampling.num_inference_steps
+        key = _BucketKey(row.model.name, request.shape, steps, row.parallel)
+        counts = counts_by_key.setdefault(key, _Counts(request.method))
+        counts.num_clips += 1
         if row.clip_id in committed:
             num_done += 1
         elif row.clip_id in quarantined:
             num_quarantined += 1
         else:
-            counts[1] += 1
-    groups = tuple(
-        PlanGroup(
-            kind.model,
-            kind.shape,
-            kind.num_inference_steps,
-            *clips[kind],
-            parallel=kind.parallel,
-            method=methods[kind],
-        )
-        for kind in sorted(clips, key=_order)
-    )
+            counts.num_pending += 1
     num_clips = num_rows - num_repeats
     return Plan(
         name=manifest.name,
@@ -119,15 +118,29 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         num_done=num_done,
         num_quarantined=num_quarantined,
         num_pending=num_clips - num_done - num_quarantined,
-        groups=groups,
+        buckets=tuple(
+            _bucket(key, counts_by_key[key]) for key in sorted(counts_by_key, key=_order)
+        ),
         _manifest=manifest,
         _committed=committed,
         _quarantined=quarantined,
     )
 
 
-def _order(kind: _Kind) -> tuple[object, ...]:
-    shape, parallel = kind.shape, kind.parallel
+def _bucket(key: _BucketKey, counts: _Counts) -> PlanBucket:
+    return PlanBucket(
+        key.model,
+        key.shape,
+        key.num_inference_steps,
+        counts.num_clips,
+        counts.num_pending,
+        key.parallel,
+        counts.method,
+    )
+
+
+def _order(key: _BucketKey) -> tuple[object, ...]:
+    shape, parallel = key.shape, key.parallel
     size = (shape.num_frames, shape.height, shape.width)
     devices = (parallel.degree, parallel.ulysses, parallel.across_hosts)
-    return kind.model, size, kind.num_inference_steps, devices
+    return key.model, size, key.num_inference_steps, devices

@@ -66,7 +66,7 @@ class RunDocuments:
     def run(self, started_at: str, nodes: Sequence[Any]) -> dict[str, Any]:
         """Return run.json: the manifest, settings, models, versions and machines of the run."""
         opened, plan = self.opened, self.opened.plan
-        models = dict.fromkeys(group.model for group in plan.groups)
+        models = dict.fromkeys(bucket.model for bucket in plan.buckets)
         return {
             "run_id": self.run_id,
             "started_at": started_at,

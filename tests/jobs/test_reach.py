@@ -96,11 +96,11 @@ def home(tmp_path: Path) -> Path:
         ("visible.txt", "is hidden"),
         ("cloud/credentials", "is hidden"),
         ("~/.env", "is hidden"),
-        ("file:///proc/self/environ", "there is no such file"),
-        ("http://127.0.0.1/secret.txt", "there is no such file"),
-        ("$HOME/secret.txt", "there is no such file"),
-        ("${{oc.env:HOME}}/secret.txt", "there is no such file"),
-        ("s3:/renders/secret.txt", "there is no such file"),
+        ("file:///proc/self/environ", "the file does not exist"),
+        ("http://127.0.0.1/secret.txt", "the file does not exist"),
+        ("$HOME/secret.txt", "the file does not exist"),
+        ("${{oc.env:HOME}}/secret.txt", "the file does not exist"),
+        ("s3:/renders/secret.txt", "the file does not exist"),
     ],
 )
 def test_a_manifest_reads_no_file_outside_its_folder_and_no_hidden_one_in_it(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jobs.errors import ManifestError, StoreUnavailableError
 from jobs.manifest import yaml_tree
 from jobs.manifest.manifest import open_manifest
-from jobs.manifest.rows import FIELD_TYPES, PARALLEL_FIELDS
+from jobs.manifest.fields import FIELDS, PARALLEL_FIELDS
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
@@ -76,7 +76,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         4,
         "U+0007 at position 2",
     ),
-    "bad UTF-8": (HEAD.encode() + b"# gr\xfcn\n", 3, "expected UTF-8, came the byte 0xFC"),
+    "bad UTF-8": (HEAD.encode() + b"# gr\xfcn\n", 3, "expected UTF-8, got the byte 0xFC"),
     "UTF-16": (HEAD.encode("utf-16"), 1, "this is UTF-16"),
     "NUL": (HEAD + "clips: [{prompt: a\0}]\n", 3, "control character U+0000"),
     "text for a number": (
@@ -172,7 +172,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "default name": (
         HEAD + "defaults:\n  name: a\n",
         4,
-        "name is one clip's alone and cannot have a default",
+        "name belongs to one clip and cannot have a default",
     ),
     "model twice": (
         HEAD + "defaults:\n  model: coarse\n",
@@ -188,7 +188,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "name as an axis": (
         AXES + "  name: [a]\n",
         4,
-        "name is one clip's alone and cannot be an axis",
+        "name belongs to one clip and cannot be an axis",
     ),
     "axis with one value": (AXES + "  seed: 3\n", 4, "the axis seed must be a list"),
     "axis without values": (
@@ -419,7 +419,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "guidance with a stranger": (
         HEAD + "defaults:\n  guidance:\n    seed: 1\n",
         5,
-        "seed is no field of guidance; give it beside guidance",
+        "seed is not a field of guidance; give it beside guidance",
     ),
     "guidance in guidance": (
         HEAD + "defaults:\n  guidance: {guidance: {method: nag}}\n",
@@ -643,7 +643,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "clip name of another row": (
         HEAD + "clips:\n  - prompt: a\n  - prompt: b\n    name: spring-000000\n",
         6,
-        "of the kind that rows without a name",
+        "is reserved for rows without a name",
     ),
     "the same name twice": (
         HEAD + "clips:\n  - prompt: a\n    name: x\n  - prompt: b\n    name: x\n",
@@ -723,7 +723,7 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "bad UTF-8": (
         b'{"prompt": "a"}\n{"prompt": "\xff"}\n',
         2,
-        "expected UTF-8, came the byte 0xFF",
+        "expected UTF-8, got the byte 0xFF",
     ),
     "UTF-16": ('{"prompt": "a"}\n'.encode("utf-16"), 1, "this is UTF-16"),
     "second byte order mark": (
@@ -768,7 +768,7 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "guidance with a stranger": (
         '{"guidance": {"prompt": "a"}}\n',
         1,
-        "prompt is no field of guidance",
+        "prompt is not a field of guidance",
     ),
     "guidance twice": (
         '{"guidance": {}, "guidance": {}}\n',
@@ -880,8 +880,8 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "unknown column": ("prompt,sede\na,1\n", 1, "unknown column 'sede'; did you mean 'seed'?"),
     "duplicate column": ("prompt,seed,prompt\na,1,b\n", 1, "the column 'prompt' is there twice"),
     "empty column": ("prompt,\na,\n", 1, "unknown column ''"),
-    "extra cells": ("prompt,seed\na,1\nb,2,3\n", 3, "expected 2 cells, as in the header, came 3"),
-    "too few cells": ("prompt,seed\na\n", 2, "expected 2 cells, as in the header, came 1"),
+    "extra cells": ("prompt,seed\na,1\nb,2,3\n", 3, "expected 2 cells, as in the header, got 3"),
+    "too few cells": ("prompt,seed\na\n", 2, "expected 2 cells, as in the header, got 1"),
     "not a number": ("prompt,seed\na,one\n", 2, "seed must be a whole number, not 'one'"),
     "float for an int": ("prompt,seed\na,1.0\n", 2, "seed must be a whole number, not '1.0'"),
     "other digits": ("prompt,seed\na,\u0663\n", 2, "seed must be a whole number"),
@@ -901,14 +901,14 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "long line": (f"prompt\n{'a,' * 600_000}\n", 2, "longer than 1,048,576 bytes"),
     "endless row": ('prompt\n"\n' + '","\n' * 1_100_000, 2, "is a quote left open?"),
     "old Mac line ends": ("prompt\ra\rb\r", 1, "new-line character"),
-    "bad UTF-8": (b"prompt\na\nb\xe9\n", 3, "expected UTF-8, came the byte 0xE9"),
+    "bad UTF-8": (b"prompt\na\nb\xe9\n", 3, "expected UTF-8, got the byte 0xE9"),
     "empty prompt": ("prompt,seed\na,1\n,2\n", 3, "prompt is missing"),
     "bad name": ("prompt,name\na,a b\n", 2, "name must be 1 to 128 letters"),
     "out of range": ("prompt,nag_alpha\na,1.5\n", 2, "nag_alpha must be between 0 and 1"),
     "guidance column": (
         "prompt,guidance\na,nag\n",
         1,
-        "guidance is a mapping, which CSV has none of: name its fields",
+        "guidance is a mapping, and CSV has no mappings: name its fields",
     ),
     "unknown method": (
         "prompt,method\na,nag\nb, vsf\n",
@@ -924,7 +924,7 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "parallel column": (
         "prompt,parallel\na,2\n",
         1,
-        "parallel is a mapping, which CSV has none of: name its fields",
+        "parallel is a mapping, and CSV has no mappings: name its fields",
     ),
     "a misspelt column of parallel": (
         "prompt,ulisses\na,2\n",
@@ -987,7 +987,7 @@ def test_a_malformed_manifest_is_refused_with_its_line(
 def test_a_missing_file_is_refused(tmp_path: Path, catalog: FakeCatalog) -> None:
     for suffix in ("yaml", "jsonl", "csv"):
         path = tmp_path / f"absent.{suffix}"
-        assert refusal(path, catalog) == f"{path}:1: there is no such file"
+        assert refusal(path, catalog) == f"{path}:1: the file does not exist"
 
 
 def test_a_folder_is_refused(tmp_path: Path, catalog: FakeCatalog) -> None:
@@ -1053,7 +1053,7 @@ def test_more_values_than_yaml_should_hold_are_refused(
         (b"", 1, "the axis prompt must have at least one value, the file has none"),
         (b"\n \n\t\n", 1, "the axis prompt must have at least one value, the file has none"),
         (b"a\n\nb\x07\n", 3, "prompt holds the control character U+0007 at position 2"),
-        (b"a\nb\n\xff\n", 3, "expected UTF-8, came the byte 0xFF"),
+        (b"a\nb\n\xff\n", 3, "expected UTF-8, got the byte 0xFF"),
         (b"a\n\n" + b"b" * 20_001, 3, "prompt has 20,001 characters"),
     ],
 )
@@ -1078,7 +1078,7 @@ def test_a_missing_file_of_prompts_is_refused(
     write: Write, catalog: FakeCatalog, tmp_path: Path
 ) -> None:
     message = refusal(write("manifest.yaml", AXES + "  prompt: {file: no.txt}\n"), catalog)
-    assert message == f"{tmp_path / 'no.txt'}:1: there is no such file"
+    assert message == f"{tmp_path / 'no.txt'}:1: the file does not exist"
 
 
 def test_a_link_out_of_the_manifests_folder_is_refused(
@@ -1128,7 +1128,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 words = st.sampled_from(
     [
-        *FIELD_TYPES,
+        *FIELDS,
         "guidance",
         "parallel",
         *PARALLEL_FIELDS,

@@ -13,7 +13,7 @@ from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import (
     WorkerKind,
-    check_places,
+    check_capacity,
     count_workers,
     pending_kinds,
     reserved_by,
@@ -99,6 +99,6 @@ def test_a_model_takes_gpus_where_there_are_any(
 def test_what_a_cluster_has_no_place_for_is_refused_and_nothing_else(
     plan: Plan, catalog: FakeCatalog
 ) -> None:
-    check_places(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
+    check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
     with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
-        check_places(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])
+        check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import PlacementError
-from jobs.plan.group_capacity import RankResources, check_placement, count_groups
+from jobs.plan.group_capacity import RankResources, check_group_fits, count_groups
 from pipelines.parallel_config import ParallelConfig
 
 FOUR = ParallelConfig(ulysses=2, ring=2)
@@ -29,7 +29,7 @@ def test_a_rank_on_a_gpu_needs_its_cores_too() -> None:
 
 def test_a_group_larger_than_any_machine_is_refused_with_the_numbers_and_what_would_fit() -> None:
     with pytest.raises(PlacementError) as refused:
-        check_placement([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 3.0}], FOUR, GPU)
+        check_group_fits([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 3.0}], FOUR, GPU)
     assert str(refused.value) == (
         "no place for a group of 4 ranks (ulysses 2 x ring 2), each of 1 GPU and 1 CPU, in one machine: the largest of "
         "2 has room for 3, all of them for 5; ask for at most 3, or let groups lie on several machines, which is "
@@ -42,11 +42,11 @@ def test_a_cluster_too_small_for_any_group_is_told_what_is_left() -> None:
         PlacementError,
         match="room for 1, all of them for 1; render each clip on one device, or add",
     ):
-        check_placement([{"CPU": 2.0}], ACROSS, CPU)
+        check_group_fits([{"CPU": 2.0}], ACROSS, CPU)
     with pytest.raises(
         PlacementError, match="the largest of 0 has room for 0, all of them for 0; add machines"
     ):
-        check_placement([], FOUR, CPU)
+        check_group_fits([], FOUR, CPU)
 
 
 @given(
@@ -61,7 +61,7 @@ def test_what_is_not_refused_has_a_place(
     machines = [{"CPU": float(count)} for count in cores]
     parallel = ParallelConfig(ulysses, ring, across_hosts=across_hosts)
     try:
-        check_placement(machines, parallel, CPU)
+        check_group_fits(machines, parallel, CPU)
     except PlacementError:
         assert all(count // 2 < parallel.degree for count in cores)
     else:

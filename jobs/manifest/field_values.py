@@ -1,0 +1,159 @@
+"""The values that a field of a row may have: types, choices and names.
+
+Types are strict: no value is rounded, cut or guessed. CSV and files of values have no types, so
+their numbers are read from text. The dataclasses that hold the values check ranges
+(`pipelines.request`, `nag.params`).
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS, FieldType
+from jobs.manifest.lines import SourceLocation
+from jobs.text import shown, unknown
+
+MAX_NAME_CHARACTERS = 128
+NAME_PATTERN = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
+_MAX_INTEGER = 2**63 - 1
+_INTEGER_CELL = re.compile(r"[+-]?[0-9]{1,19}")
+_NUMBER_CELL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_YES_NO = {"true": True, "false": False}
+_ALL_FIELDS = FIELDS | PARALLEL_FIELDS
+_EXPECTED: dict[FieldType, str] = {
+    "text": "text",
+    "whole number": "a whole number",
+    "number": "a finite number",
+    "yes/no": "true or false",
+}
+_REMEDY: dict[FieldType, str] = {"text": 'put it in quotes (")', "yes/no": "write true or false"}
+
+
+class RowValueError(ValueError):
+    """A row holds a field or a value that it must not. `at` makes it a ManifestError."""
+
+
+@contextmanager
+def at(location: SourceLocation) -> Iterator[None]:
+    """Turn a RowValueError of the block into a ManifestError that cites `location`."""
+    try:
+        yield
+    except RowValueError as error:
+        raise location.refuse(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Unquoted:
+    """A YAML word without quotes that YAML 1.1 reads neither as text nor as a plain number.
+
+    Args:
+        reading: the meaning of the word in YAML, such as "a yes/no value".
+    """
+
+    text: str
+    reading: str
+
+
+def check_field(name: str) -> None:
+    """Refuse a name that is not a field of a row."""
+    if name in PARALLEL_FIELDS:
+        raise RowValueError(f"{name} is a field of {PARALLEL}: write {PARALLEL}: {{{name}: ...}}")
+    if name not in FIELDS:
+        raise RowValueError(unknown("field", name, (*FIELDS, GUIDANCE, PARALLEL)))
+
+
+def check_value(name: str, value: object) -> Any:
+    """Return the value of field `name`, which must have the field's type already.
+
+    An int is accepted for a float. Null is accepted for a nullable field alone.
+    """
+    field = _ALL_FIELDS[name]
+    if value is None and field.is_nullable:
+        return None
+    if field.value_type == "text" and isinstance(value, str):
+        if field.choices and value not in field.choices:
+            raise RowValueError(unknown(name, value, field.choices))
+        return check_name(value) if name == "name" else value
+    if field.value_type == "whole number" and type(value) is int:
+        return _bounded(name, value)
+    if field.value_type == "number" and type(value) in (int, float):
+        assert isinstance(value, int | float)
+        number = float(_bounded(name, value)) if isinstance(value, int) else value
+        if math.isfinite(number):
+            return number
+    if field.value_type == "yes/no" and (word := _yes_no_word(value)) in _YES_NO:
+        return _YES_NO[word]
+    came = _described(value, field.value_type)
+    raise RowValueError(f"{name} must be {_EXPECTED[field.value_type]}, not {came}")
+
+
+def parse_cell(name: str, text: str) -> Any:
+    """Return the value of field `name` from text without a type: a CSV cell or a line of a file."""
+    expected = _ALL_FIELDS[name].value_type
+    word = text.strip()
+    if expected == "whole number" and _INTEGER_CELL.fullmatch(word):
+        return check_value(name, int(word))
+    if expected == "number" and _NUMBER_CELL.fullmatch(word):
+        return check_value(name, float(word))
+    if expected == "yes/no" and word in _YES_NO:
+        return _YES_NO[word]
+    if expected == "text":
+        return check_value(name, text)
+    raise RowValueError(f"{name} must be {_EXPECTED[expected]}, not {shown(text)}")
+
+
+def check_name(name: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
+    """Refuse a name that is unsafe as a file name, in a URL or as a label."""
+    if not re.fullmatch(NAME_PATTERN, name) or len(name) > max_characters:
+        raise RowValueError(
+            f"name must be 1 to {max_characters} letters (A-Z, a-z), digits, '.', '_' or '-', "
+            f"not beginning with '.', not {shown(name)}"
+        )
+    return name
+
+
+def _bounded(name: str, value: int) -> int:
+    if abs(value) > _MAX_INTEGER:
+        bits = value.bit_length()  # str() raises for a number of more than 4,300 digits
+        raise RowValueError(
+            f"{name} must be at most {_MAX_INTEGER} in size, not a number of {bits} bits"
+        )
+    return value
+
+
+def _yes_no_word(value: object) -> str:
+    match value:
+        case Unquoted(text):
+            return text
+        case bool():
+            return str(value).lower()
+        case _:
+            return ""
+
+
+def _described(value: object, expected: FieldType) -> str:
+    """Return a description of a refused value, with the remedy if there is a plain one."""
+    quote_it = _REMEDY.get(expected, "write a plain decimal number")
+    match value:
+        case Unquoted(text, reading):
+            came = f"{shown(text)[1:-1]}, which YAML reads as {reading}: {quote_it}"
+        case None:
+            came = "nothing; leave the field out for its default"
+        case bool():
+            came = f"the yes/no value {str(value).lower()}: {quote_it}"
+        case int() | float():
+            came = f"the number {shown(value)}" + (f": {quote_it}" if expected == "text" else "")
+        case str() if expected == "number" and _NUMBER_CELL.fullmatch(value):
+            # YAML reads 1e3 as text
+            came = f"the text {shown(value)}: write it without quotes and without an exponent"
+        case str():
+            is_quoted = value in _YES_NO if expected == "yes/no" else _INTEGER_CELL.fullmatch(value)
+            came = f"the text {shown(value)}" + (": remove the quotes" if is_quoted else "")
+        case list():
+            came = "a list; several values of one field go under axes"
+        case _:
+            came = "a mapping"
+    return came
