@@ -1,4 +1,6 @@
-"""What every test may ask for: a real S3 server, a real Ray cluster, and an environment without anybody's settings."""
+"""Fixtures for all tests: a real S3 server, a real Ray cluster, and an environment without user
+settings.
+"""
 
 import atexit
 import os
@@ -26,7 +28,9 @@ os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(RAY_TOKE
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[LocalS3]:
-    """One server for the whole run, with the bucket `renders`, and an identity besides that may only read it."""
+    """Start one server for the session: the bucket `renders`, and an identity that may only read
+    it.
+    """
     reader = Identity.create("reader", ["Read:renders", "List:renders"])
     with LocalS3(bucket="renders", others=[reader]) as server:
         yield server

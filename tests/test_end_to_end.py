@@ -1,6 +1,7 @@
-"""The main job as its users run it: `ray job submit` of a manifest with the Shapes model, on real Ray and real S3.
+"""The main job as users run it: `ray job submit` of a manifest with a Shapes model, on real Ray and
+S3.
 
-One run is disturbed by a `kill -9` of a worker; an independent S3 client, rclone, looks at what came out.
+One run loses a worker to `kill -9`. An independent S3 client, rclone, checks the output.
 """
 
 import hashlib
@@ -147,7 +148,7 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
 def test_a_job_that_is_stopped_ends_in_order_within_the_time_that_ray_leaves_it(
     ray_cluster: LocalRay, s3_environment: LocalS3
 ) -> None:
-    """Three seconds: after that Ray kills. The lease that was let go says that it was not needed."""
+    """Ray kills after three seconds. The released lease shows that the driver needed less."""
     store = open_store(f"{OUTPUT}-stopped", StoreConfig())
     job = submit(ray_cluster, store.uri, "stopped")
     deadline = time.monotonic() + DEADLINE_S
@@ -175,8 +176,10 @@ def test_the_command_line_answers_without_torch_and_ray() -> None:
         "import sys, jobs.cli.main\n"
         "try:\n    jobs.cli.main.main(['--help'])\n"
         "except SystemExit:\n    pass\n"
-        "code = jobs.cli.main.main(['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all'])\n"
-        "heavy = [name for name in ('torch', 'ray', 'diffusers', 'transformers') if name in sys.modules]\n"
+        "command = ['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all']\n"
+        "code = jobs.cli.main.main(command)\n"
+        "libraries = ('torch', 'ray', 'diffusers', 'transformers')\n"
+        "heavy = [name for name in libraries if name in sys.modules]\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
     )
     finished = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The examples of the README and of the manual work as written."""
 
 import re
 from pathlib import Path

@@ -134,15 +134,3 @@ def check_frames(frames: "np.ndarray") -> None:
         or not frames.flags.c_contiguous
     ):
         raise EncodeError(f"{expected}, not {frames.shape} with strides {frames.strides}")
-
-
-from jobs.errors import EncodeError
-from jobs.failures import (
-    disk_errors,
-    disk_full,
-    is_machine_failure,
-    is_out_of_memory,
-    reports_full_disk,
-)
-from jobs.media.ffmpeg import run_ffmpeg
-from jobs.media.tags import format_ffmetadata

@@ -99,9 +99,7 @@ def write_down(folder: Path, failed: ClipFailed) -> str:
 
     write_run(store, "run-1", RUN_FILE, {"config": asdict(RunConfig())})
     report = ConsoleReport(Console(file=printed, width=1000), 1, 0.0)
-    RunObserver(RunTally(1, 0.0), report, record).clip_failed(
-        failed, Quarantine(failed.message)
-    )
+    RunObserver(RunTally(1, 0.0), report, record).clip_failed(failed, Quarantine(failed.message))
     return printed.getvalue()
 
 
