@@ -230,7 +230,7 @@ def test_a_pipeline_of_another_family_is_refused_and_its_transformer_named() -> 
     with pytest.raises(
         UnsupportedPipelineError, match=r"DDPMPipeline must have Wan or LTX-Video.* got none"
     ):
-        install(DDPMPipeline(unet, DDPMScheduler()))
+        install(DDPMPipeline(unet, DDPMScheduler()))  # pyright: ignore[reportArgumentType]
     dit = DiTTransformer2DModel(
         num_attention_heads=1, attention_head_dim=4, in_channels=4, num_layers=1, sample_size=4
     )
