@@ -44,7 +44,7 @@ chaos: install  ## inject every fault into a farm on this machine, and audit it 
 	$(BIN)/python -m tests.chaos.harness --report docs/measurements/chaos
 
 strikes: install  ## kill and stop each rank of groups that render, again and again (about two hours; resumes)
-	$(BIN)/python -m tests.chaos.harness.rank_strikes --report docs/measurements/parallel-faults
+	$(BIN)/python -m tests.chaos.harness.rank_suite --report docs/measurements/parallel-faults
 
 format: install  ## format the code
 	$(BIN)/ruff format .

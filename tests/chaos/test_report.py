@@ -1,3 +1,5 @@
+"""The chaos suite's table and the page that holds it."""
+
 from pathlib import Path
 
 from tests.chaos.harness.audit import Audit
@@ -11,26 +13,27 @@ def outcome(name: str = "kill", lost: tuple[str, ...] = ()) -> Outcome:
     )
 
 
-def test_the_table_says_how_often_a_fault_struck_and_what_it_cost() -> None:
+def test_the_table_shows_the_number_of_faults_and_their_cost() -> None:
     row = table([outcome()], {"kill": 20.0}).splitlines()[2]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         "kill -9", "4", "24", "24", "0", "0", "0", "0", "0", "0", "31 s", "20 s", "+11 s",
     ]  # fmt: skip
 
 
-def test_an_invariant_that_broke_is_seen_in_the_table() -> None:
+def test_a_broken_invariant_is_shown_in_the_table() -> None:
     assert "NOT AS EXPECTED" in table([outcome(lost=("clip-1",))], {"kill": 20.0})
 
 
-def test_exit_codes_in_a_row_are_counted() -> None:
+def test_equal_exit_codes_in_a_row_are_counted() -> None:
     assert in_words((-9, -9, -9, 0)) == "3 x SIGKILL, 0"
 
 
-def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
+def test_only_the_text_between_the_markers_is_replaced(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "chaos.md"
     page.parent.mkdir()
     page.write_text(
-        "# Chaos\n\nby people\n\n<!-- begin faults -->\nold\n<!-- end faults -->\n\nalso by people\n"
+        "# Chaos\n\nby people\n\n"
+        "<!-- begin faults -->\nold\n<!-- end faults -->\n\nalso by people\n"
     )
     put_between_markers(page, "faults", "new")
     put_between_markers(page, "soak", "long")
@@ -42,7 +45,7 @@ def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> Non
     assert text.endswith("<!-- begin soak -->\nlong\n<!-- end soak -->\n")
 
 
-def test_a_page_that_is_not_there_is_made(tmp_path: Path) -> None:
+def test_a_missing_page_is_created(tmp_path: Path) -> None:
     put_between_markers(tmp_path / "docs" / "chaos.md", "faults", "table")
     assert (
         "<!-- begin faults -->\ntable\n<!-- end faults -->"

@@ -1,57 +1,57 @@
-"""The list of scenarios, and what is held against a run besides the audit."""
+"""The list of scenarios, and the checks of a run in addition to the audit."""
 
 import pytest
 
 from tests.chaos.harness.fault_mix import poison_for
-from tests.chaos.harness.runner import Scenario, judge, judge_quarantine, undisturbed
-from tests.chaos.harness.scenarios import FEW, SHORT, all_scenarios, fault_free
+from tests.chaos.harness.runner import Scenario, check_drivers, check_quarantine, inject_nothing
+from tests.chaos.harness.scenarios import FEW, SHORT_SCENARIOS, all_scenarios, fault_free
 from tests.chaos.harness.soak import ProcessSample, growth
 from tests.chaos.harness.stand_in import FAULTS
 from tests.chaos.harness.workload import Workload
 
 
 @pytest.mark.parametrize("is_short", [True, False])
-def test_every_scenario_has_a_name_of_its_own_that_a_bucket_takes(is_short: bool) -> None:
+def test_every_scenario_has_a_unique_name_that_a_bucket_accepts(is_short: bool) -> None:
     names = [scenario.name for scenario in all_scenarios(is_short=is_short)]
     assert len(names) == len(set(names))
-    assert set(SHORT) <= set(names)
+    assert set(SHORT_SCENARIOS) <= set(names)
     assert all(name == name.lower() and " " not in name for name in names)
 
 
-def test_every_poison_is_one_that_the_family_knows() -> None:
+def test_every_poison_is_known_to_the_family() -> None:
     for scenario in all_scenarios(is_short=False):
         known = {"nan"} if scenario.workload.family == "shapes" else {"nan", *FAULTS}
         assert set(scenario.workload.poison) <= known
     assert set(poison_for(1000)) <= {"nan", *FAULTS}
 
 
-def test_what_a_scenario_is_measured_against_has_the_same_clips_and_no_poison() -> None:
+def test_the_fault_free_scenario_has_the_same_clips_and_no_poison() -> None:
     base = fault_free(Workload(24, poison=("die",)))
     assert base.workload == FEW
     assert base.name == fault_free(FEW).name
 
 
-def test_a_run_that_ends_otherwise_than_it_must_is_held_against_it() -> None:
+def test_an_unexpected_exit_code_is_a_problem() -> None:
     scenario = Scenario("kill", "kill -9", FEW, lambda _: 1, (-9, 0))
-    assert judge(scenario, [-9, 0], 1) == []
-    assert judge(scenario, [-9, 4], 1) == ["drivers ended with [-9, 4], expected [-9, 0]"]
+    assert check_drivers(scenario, [-9, 0], 1) == []
+    assert check_drivers(scenario, [-9, 4], 1) == ["drivers ended with [-9, 4], expected [-9, 0]"]
 
 
-def test_a_run_that_nothing_was_injected_into_shows_nothing() -> None:
-    assert judge(Scenario("kill", "kill -9", FEW, lambda _: 1), [0], 0) != []
-    assert judge(Scenario("calm", "none", FEW, undisturbed), [0], 0) == []
+def test_a_run_without_an_injected_fault_is_a_problem() -> None:
+    assert check_drivers(Scenario("kill", "kill -9", FEW, lambda _: 1), [0], 0) != []
+    assert check_drivers(Scenario("fault_free", "none", FEW, inject_nothing), [0], 0) == []
 
 
-def test_poisoned_rows_belong_in_quarantine_and_no_others() -> None:
+def test_exactly_the_poisoned_rows_must_be_quarantined() -> None:
     planned = {"clip-1", "clip-2", "poison-1-die"}
-    assert judge_quarantine({"poison-1-die"}, planned) == []
-    assert judge_quarantine({"clip-1"}, planned) == [
-        "poison-1-die is poisoned and was not given up",
-        "clip-1 was given up and is as it should be",
+    assert check_quarantine({"poison-1-die"}, planned) == []
+    assert check_quarantine({"clip-1"}, planned) == [
+        "poison-1-die is poisoned and was not quarantined",
+        "clip-1 was quarantined and is healthy",
     ]
 
 
-def test_growth_is_seen_between_the_first_and_the_last_quarter_of_a_soak() -> None:
+def test_growth_compares_the_first_and_the_last_quarter_of_a_soak() -> None:
     def at(moment_s: float, age_s: float = 100.0) -> ProcessSample:
         return ProcessSample("driver", 1, moment_s, age_s, int(moment_s) * 2**20, 10)
 

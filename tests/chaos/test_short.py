@@ -1,4 +1,4 @@
-"""The chaos suite's short form: a few faults, injected into a real driver on a real cluster before a real S3 server."""
+"""The short form of the chaos suite: a few faults on a real cluster with a real S3 server."""
 
 import signal
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.harness.farm import Farm
+from tests.chaos.harness.rank_faults import RankFault, RankFaultInjector
 from tests.chaos.harness.rank_workload import GROUPS, RankWorkload
-from tests.chaos.harness.runner import Scenario, Scene, play
-from tests.chaos.harness.scenarios import SHORT, all_scenarios
-from tests.chaos.harness.strikes import Strike, Striker
+from tests.chaos.harness.runner import Scenario, ScenarioRun, run_scenario
+from tests.chaos.harness.scenarios import SHORT_SCENARIOS, all_scenarios
 
 pytestmark = [pytest.mark.chaos, pytest.mark.cluster, pytest.mark.s3, pytest.mark.timeout(600)]
 SCENARIOS = {scenario.name: scenario for scenario in all_scenarios(is_short=True)}
@@ -22,34 +22,34 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         yield farm
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", SHORT_SCENARIOS)
 def test_a_fault_loses_no_clip_and_commits_none_twice(farm: Farm, name: str) -> None:
-    outcome = play(SCENARIOS[name], farm, seed=0)
+    outcome = run_scenario(SCENARIOS[name], farm, seed=0)
     assert outcome.audit.violations == ()
     assert outcome.problems == ()
     assert outcome.num_injected >= 1
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_killed_in_the_middle_of_a_clip_is_replaced_and_the_other_goes_on(
+def test_a_rank_that_is_killed_during_a_clip_is_replaced_and_the_other_goes_on(
     farm: Farm, tmp_path: Path
 ) -> None:
-    strikes: list[Strike] = []
+    faults: list[RankFault] = []
     workload = RankWorkload.make(5, GROUPS[2], tmp_path)
 
-    def kill_follower(scene: Scene) -> int:
-        return Striker(scene, 1, signal.SIGKILL, strikes.append).strike(1)
+    def kill_follower(run: ScenarioRun) -> int:
+        return RankFaultInjector(run, 1, signal.SIGKILL, faults.append).inject(1)
 
-    outcome = play(
+    outcome = run_scenario(
         Scenario("rank-killed", "kill -9", workload, kill_follower, settings=("workers.count=1",)),
         farm,
         0,
     )
     assert outcome.audit.violations == ()
     assert outcome.problems == ()
-    (strike,) = strikes
-    assert strike.num_kept == 1
-    assert not strike.is_released
+    (fault,) = faults
+    assert fault.num_kept == 1
+    assert not fault.is_released
 
 
 def test_a_lost_node_is_replaced(farm: Farm) -> None:
@@ -57,7 +57,7 @@ def test_a_lost_node_is_replaced(farm: Farm) -> None:
     assert lost.is_alive
     lost.kill()
     assert not lost.is_alive
-    farm.have_nodes()
+    farm.restore_nodes()
     assert lost not in farm.nodes
     assert len({node.node_id for node in farm.nodes}) == len(farm.nodes) == 2
 

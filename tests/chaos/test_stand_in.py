@@ -1,4 +1,4 @@
-"""What the chaos suite renders is a clip like any other, and its faults are real ones."""
+"""The stand-in of the chaos suite: its clips pass the frame checks, and its faults are real."""
 
 import signal
 import subprocess
@@ -19,7 +19,7 @@ from pipelines.video_model import VideoModel
 from tests.chaos.harness.stand_in import StandInError, StandInModel
 from tests.chaos.harness.workload import Workload, write_models
 
-FAMILY = StandInModel(0.0)
+MODEL = StandInModel(0.0)
 
 
 def requests(folder: Path, workload: Workload) -> list[GenerationRequest]:
@@ -29,24 +29,24 @@ def requests(folder: Path, workload: Workload) -> list[GenerationRequest]:
 
 
 def denoise(request: GenerationRequest, steps: list[int]) -> torch.Tensor:
-    family: VideoModel = FAMILY
-    return family.denoise(request, family.encode_text(request), steps.append)
+    model: VideoModel = MODEL
+    return model.denoise(request, model.encode_text(request), steps.append)
 
 
-def test_clips_pass_the_checks_of_pictures_and_differ(tmp_path: Path) -> None:
+def test_clips_pass_the_frame_checks_and_differ(tmp_path: Path) -> None:
     digests: set[bytes] = set()
     for request in requests(tmp_path, Workload(50)):
         latents = denoise(request, steps := [])
         check_latents(latents)
-        video = FAMILY.decode(request, latents)
+        video = MODEL.decode(request, latents)
         check_frames(video, request.prompt, FrameLimits())
         assert steps == list(range(request.sampling.num_inference_steps))
-        assert np.array_equal(video.frames, FAMILY.decode(request, latents).frames)
+        assert np.array_equal(video.frames, MODEL.decode(request, latents).frames)
         digests.add(video.frames.tobytes())
     assert len(digests) == 50
 
 
-def test_poison_is_spread_among_the_rows_and_every_row_is_a_clip_of_its_own(tmp_path: Path) -> None:
+def test_poison_is_spread_among_the_rows_and_every_row_is_a_separate_clip(tmp_path: Path) -> None:
     workload = Workload(20, poison=("die", "nan", "error"))
     words = [request.prompt.split()[0] for request in requests(tmp_path, workload)]
     assert len(words) == 23
@@ -63,7 +63,7 @@ def test_a_poisoned_row_raises(tmp_path: Path, word: str, error: type[Exception]
         denoise(request, [])
 
 
-def test_a_row_of_nan_is_no_picture(tmp_path: Path) -> None:
+def test_a_row_of_nan_fails_its_latent_check(tmp_path: Path) -> None:
     (request,) = requests(tmp_path, Workload(0, poison=("nan",)))
     with pytest.raises(FrameCheckError):
         check_latents(denoise(request, []))
@@ -80,8 +80,8 @@ def test_die_kills_the_process() -> None:
 
 
 @pytest.mark.slow
-def test_eat_runs_into_a_limit_of_the_process() -> None:
+def test_eat_reaches_a_limit_of_the_process() -> None:
     with in_a_process("eat") as process:
-        _, said = process.communicate(timeout=60)
-        assert "MemoryError" in said
+        _, errors = process.communicate(timeout=60)
+        assert "MemoryError" in errors
         assert process.returncode == 1

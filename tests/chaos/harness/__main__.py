@@ -1,7 +1,6 @@
-"""`python -m tests.chaos.harness`: every fault injected for real, the store audited after each, and a table of it.
+"""Inject each fault into a real farm on this machine, and audit the store after each.
 
-Decides what is played in which order, and the exit code: 1 if an invariant broke or a run ended otherwise than
-it has to.
+`python -m tests.chaos.harness` exits with 1 if an invariant broke or a run did not end as expected.
 """
 
 import argparse
@@ -13,32 +12,40 @@ from pathlib import Path
 
 from infra.local.s3_server import stop_signal_as_interrupt
 from tests.chaos.harness.farm import Farm
-from tests.chaos.harness.fault_cost import measure_mix
+from tests.chaos.harness.fault_cost import measure_fault_cost
 from tests.chaos.harness.report import as_numbers, put_between_markers, table, write_numbers
-from tests.chaos.harness.runner import Outcome, Scenario, play
+from tests.chaos.harness.runner import Outcome, Scenario, run_scenario
 from tests.chaos.harness.scenarios import all_scenarios, fault_free
 from tests.chaos.harness.soak import soak
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Injects faults into a real farm on this machine, and audits it."
+        description="Inject faults into a real farm on this machine, and audit its store."
     )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these scenarios alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these scenarios")
     parser.add_argument("--short", action="store_true", help="fewer kills and shorter outages")
-    parser.add_argument("--list", action="store_true", help="say what the scenarios are called")
-    parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
+    parser.add_argument("--list", action="store_true", help="list the names of the scenarios")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of all random moments and choices"
+    )
     parser.add_argument(
         "--report",
         type=Path,
         metavar="PATH",
-        help="writes PATH.md and PATH.json, such as docs/measurements/chaos",
+        help="write PATH.md and PATH.json, such as docs/measurements/chaos",
     )
     parser.add_argument(
-        "--soak", type=int, metavar="CLIPS", help="so many clips in one run, faults mixed, instead"
+        "--soak",
+        type=int,
+        metavar="CLIPS",
+        help="run one long run of this many clips under a mix of faults instead",
     )
     parser.add_argument(
-        "--mix", type=int, metavar="REPEATS", help="what faults cost, against none, instead"
+        "--mix",
+        type=int,
+        metavar="REPEATS",
+        help="measure the cost of the mix of faults instead, this many times",
     )
     options = parser.parse_args()
     scenarios = all_scenarios(is_short=options.short)
@@ -48,7 +55,7 @@ def main() -> int:
         return 0
     if unknown := set(options.only or ()) - {scenario.name for scenario in scenarios}:
         parser.error(
-            f"no scenario is called {', '.join(sorted(unknown))}; --list says what they are called"
+            f"unknown scenarios: {', '.join(sorted(unknown))}; --list shows the known ones"
         )
     chosen = [
         scenario for scenario in scenarios if not options.only or scenario.name in options.only
@@ -57,19 +64,19 @@ def main() -> int:
         if options.soak:
             return soak(Path(folder), options.soak, options.seed, options.report)
         if options.mix:
-            return measure_mix(Path(folder), options.mix, options.seed, options.report)
-        return play_all(Path(folder), chosen, options.seed, options.report)
+            return measure_fault_cost(Path(folder), options.mix, options.seed, options.report)
+        return run_all(Path(folder), chosen, options.seed, options.report)
 
 
-def play_all(folder: Path, scenarios: list[Scenario], seed: int, report: Path | None) -> int:
+def run_all(folder: Path, scenarios: list[Scenario], seed: int, report: Path | None) -> int:
     outcomes: list[Outcome] = []
     bases: dict[str, Outcome] = {}  # by the name of the fault-free scenario
     with Farm(folder, seed) as farm:
         for scenario in scenarios:
             base = fault_free(scenario.workload)
             if base.name not in bases:
-                bases[base.name] = tell(play(base, farm, seed))
-            outcomes.append(tell(play(scenario, farm, seed)))
+                bases[base.name] = print_outcome(run_scenario(base, farm, seed))
+            outcomes.append(print_outcome(run_scenario(scenario, farm, seed)))
     base_s = {
         scenario.name: bases[fault_free(scenario.workload).name].wall_s for scenario in scenarios
     }
@@ -83,17 +90,18 @@ def play_all(folder: Path, scenarios: list[Scenario], seed: int, report: Path | 
         )
     num_bad = sum(not outcome.is_clean for outcome in (*outcomes, *bases.values()))
     print(
-        f"{len(outcomes)} scenarios, {num_bad} of them or of what they are measured against not as expected"
+        f"{len(outcomes)} scenarios; {num_bad} of them and of their fault-free runs "
+        "did not end as expected"
     )
     return 1 if num_bad else 0
 
 
-def tell(outcome: Outcome) -> Outcome:
+def print_outcome(outcome: Outcome) -> Outcome:
     found = outcome.audit
-    counts = f"{found.num_committed} committed, {found.num_quarantined} in quarantine, {len(found.lost)} lost"
     print(
-        f"{outcome.name:<20}{outcome.num_injected:>5} injected, {found.num_planned} clips: {counts}, "
-        f"{len(found.duplicated)} duplicated, "
+        f"{outcome.name:<20}{outcome.num_injected:>5} injected, {found.num_planned} clips: "
+        f"{found.num_committed} committed, {found.num_quarantined} in quarantine, "
+        f"{len(found.lost)} lost, {len(found.duplicated)} duplicated, "
         f"{outcome.wall_s:.0f} s{'' if outcome.is_clean else ', NOT AS EXPECTED'}",
         flush=True,
     )

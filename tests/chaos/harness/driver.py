@@ -1,7 +1,9 @@
-"""The real driver, whose workers load another family: `python -m tests.chaos.harness.driver FAMILY TOLD render ...`.
+"""The real driver with another model loader.
 
-Decides nothing but that: TOLD is a step's seconds for the stand-in, and for ranks the folder that they write notes to.
-The rest of the command line is nagfarm's own.
+`python -m tests.chaos.harness.driver FAMILY ARGUMENT render ...`
+
+ARGUMENT is the seconds of a step for the stand-in, and the folder of notes for ranks. The rest of
+the command line is nagfarm's own.
 """
 
 import sys
@@ -10,17 +12,17 @@ from pathlib import Path
 
 from jobs.cli.main import main
 from jobs.worker.setup import ModelLoader
-from tests.chaos.harness.instrumented import WatchedLoader
+from tests.chaos.harness.instrumented import InstrumentedLoader
 from tests.chaos.harness.shapes_nan import ShapesNanLoader
 from tests.chaos.harness.stand_in import StandInLoader
 
 
 def run(arguments: list[str]) -> int:
-    family, told, *rest = arguments
+    family, argument, *rest = arguments
     loaders: dict[str, Callable[[], ModelLoader]] = {
-        "stand-in": lambda: StandInLoader(float(told)),
+        "stand-in": lambda: StandInLoader(float(argument)),
         "shapes": ShapesNanLoader,
-        "ranks": lambda: WatchedLoader(Path(told)),
+        "ranks": lambda: InstrumentedLoader(Path(argument)),
     }
     return main(rest, loader=loaders[family]())
 

@@ -1,7 +1,7 @@
-"""What faults are injected into: a real S3 server behind the faulty proxy, a Ray cluster of several nodes, drivers.
+"""A farm on this machine: a real S3 server behind the faulty proxy, a Ray cluster, and drivers.
 
-Decides how these are put together and which processes are whose. One farm serves many scenarios, each with an output of
-its own. Drivers and workers reach S3 through the proxy; what looks at the store afterwards goes around it.
+One farm serves many scenarios, each with an output of its own. Drivers and workers reach S3 through
+the proxy; the audit goes around it.
 """
 
 import contextlib
@@ -28,16 +28,14 @@ from tests.chaos.harness.workload import Workload, write_models
 
 REPOSITORY = Path(__file__).parents[3]
 BUCKET = "chaos"
-NODE_CPUS = 2  # each node has room for all actors of a scenario, so that one may be lost
+NODE_CPUS = 2  # each node has room for all actors of a scenario, so that one node may be lost
 NUM_NODES = 2
-DISK_BYTES = 16 * 1024**2  # of each node's temporary files, where disks can be made
+DISK_BYTES = 16 * 1024**2  # size of each node's small disk, if root can mount one
 POLL_S = 0.1
 ACTORS = tuple(
     f"ray::{name}" for name in ("RenderActor", "GroupActor", "LeaderActor", "FollowerActor")
 )
-ORPHAN_WAIT_S = (
-    20.0  # Ray kills what does not end by itself after 5 s, and is itself not always prompt
-)
+ORPHAN_WAIT_S = 20.0  # Ray kills after 5 s a process that does not end, and is not always prompt
 SETTINGS = (
     "workers.count=2",
     "workers.drain_s=5",
@@ -51,16 +49,16 @@ SETTINGS = (
     "store.connect_timeout_s=2",
     "store.read_timeout_s=10",
     "store.max_attempts=4",
-)  # the defaults, made quick
+)  # the defaults with shorter times
 
 
 class Driver:
-    """One driver's process.
+    """The process of one driver.
 
     Args:
-        command: of the driver.
-        environment: its own.
-        log: that its output is added to.
+        command: command line of the driver.
+        environment: environment variables of the driver.
+        log: file to which its output is added.
     """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
@@ -81,19 +79,19 @@ class Driver:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Return the exit code, or None while the driver runs."""
         return self._process.poll()
 
     @property
     def last_lines(self) -> str:
-        """What it said last."""
+        """Return the last 25 lines of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def ends_within(self, seconds: float) -> bool:
-        """Waits for its end, at most so long."""
+        """Wait for the driver's end; return False if it still runs after `seconds`."""
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -101,19 +99,19 @@ class Driver:
         return True
 
     def kill(self) -> None:
-        """Also one that is stopped."""
+        """Kill the driver, even if it is stopped."""
         self._process.kill()
         self._process.wait()
 
 
 class Farm:
-    """Everything that a run needs, running between `start` and `stop` or inside a `with`.
+    """The servers and nodes of the farm, running between `start` and `stop` or inside a `with`.
 
     Args:
-        folder: for manifests and logs.
-        seed: of what the proxy draws.
-        num_nodes: besides the head, which renders nothing.
-        node_cpus: of each.
+        folder: folder for manifests and logs.
+        seed: seed of the proxy's random choices.
+        num_nodes: number of nodes in addition to the head, which renders no clips.
+        node_cpus: CPUs of each node.
     """
 
     def __init__(
@@ -136,7 +134,7 @@ class Farm:
             self.cluster = parts.enter_context(LocalRay(0, self.server.environment()))
             self.models = write_models(self.folder / "models")
             parts.push(self._disks)
-            self.have_nodes()
+            self.restore_nodes()
             self._parts = parts.pop_all()
 
     def stop(self) -> None:
@@ -150,8 +148,8 @@ class Farm:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def have_nodes(self) -> None:
-        """Starts what is missing of the nodes."""
+    def restore_nodes(self) -> None:
+        """Start a node for each one that was lost."""
         self.nodes = [node for node in self.nodes if node.is_alive]
         while len(self.nodes) < self._num_nodes:
             node = self.cluster.add_node(self._node_cpus)
@@ -160,7 +158,7 @@ class Farm:
                 self._disks.enter_context(small_disk(node.temporary))
 
     def store(self, prefix: str) -> Store:
-        """An output as the server has it."""
+        """Return the store of an output, past the proxy."""
         return open_store(
             f"s3://{BUCKET}/{prefix}", StoreConfig(endpoint_url=self.server.endpoint_url)
         )
@@ -171,14 +169,14 @@ class Farm:
     def start_driver(
         self, workload: Workload, manifest: Path, prefix: str, options: Sequence[str]
     ) -> Driver:
-        """The real driver on a manifest; its workers' family is the workload's."""
+        """Start the real driver on a manifest, with the loader of the workload's family."""
         command = [
             *(
                 sys.executable,
                 "-m",
                 "tests.chaos.harness.driver",
                 workload.family,
-                workload.told,
+                workload.loader_argument,
                 "render",
             ),
             *(
@@ -200,11 +198,11 @@ class Farm:
         )
 
     def actors(self) -> list[psutil.Process]:
-        """The processes that render."""
+        """Return the processes that render."""
         return [process for node in self.nodes for process in node.actors("RenderActor")]
 
     def orphans(self) -> list[str]:
-        """Processes of runs that are over, after they had time to end: actors, and ffmpegs."""
+        """Return the actors and ffmpegs that still run after they had time to end."""
         deadline = time.monotonic() + ORPHAN_WAIT_S
         while (found := list(self._workers_and_ffmpegs())) and time.monotonic() < deadline:
             time.sleep(POLL_S)
@@ -222,7 +220,7 @@ class Farm:
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Generator[None]:
-    """Sets variables of this process, and takes them back."""
+    """Set environment variables of this process, and restore the old ones at the end."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -237,7 +235,7 @@ def environment(variables: Mapping[str, str]) -> Generator[None]:
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Generator[None]:
-    """A tmpfs over a folder, until the `with` ends: a disk that can be filled. Needs root."""
+    """Mount a tmpfs over a folder, as a small disk that can be filled. Needs root."""
     subprocess.run(
         ["/bin/mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "none", str(folder)], check=True
     )

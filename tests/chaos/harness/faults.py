@@ -1,7 +1,7 @@
-"""What is done to a running scene, for real: processes are killed and stopped, disks filled, the store disturbed.
+"""The faults: processes killed and stopped, disks filled, the store disturbed, all for real.
 
-Decides how, and when: each waits for the run to have got somewhere, then for a random moment. None knows what it means
-for the run; `scenarios` does. Each returns how often it struck.
+Each fault waits until the run has made some progress, and then for a random moment. Each injection
+returns the number of faults. `scenarios` states how the run must end.
 """
 
 import contextlib
@@ -16,68 +16,66 @@ import psutil
 from infra.local.faulty_proxy import Faults
 from infra.local.ray_cluster import ray_command
 from jobs.records.lease_record import current_lease
-from tests.chaos.harness.runner import Scene, SceneError
+from tests.chaos.harness.runner import ScenarioError, ScenarioRun
 
 FILL_BYTES = 4096
 START_S = 5.0  # about what a driver takes until its first worker is ready
-STRIKE_WITHIN_S = (
-    1.0  # after what is waited for, so that every stage of a clip is hit sooner or later
-)
+INJECT_WITHIN_S = 1.0  # after the awaited commit, so that each stage of a clip is hit at times
 
 
-Inject = Callable[[Scene], int]
+Inject = Callable[[ScenarioRun], int]
 
 
-def at_random_moment(scene: Scene, commits: int) -> bool:
-    """Waits for the run to commit so many more clips, and a random while longer; False where it ended before."""
-    if not scene.wait_for_commits(scene.num_committed + commits):
+def at_random_moment(run: ScenarioRun, commits: int) -> bool:
+    """Wait for `commits` more clips and a random moment; return False if the run ended before."""
+    if not run.wait_for_commits(run.num_committed + commits):
         return False
-    return not scene.driver.ends_within(scene.random.uniform(0, STRIKE_WITHIN_S))
+    return not run.driver.ends_within(run.random.uniform(0, INJECT_WITHIN_S))
 
 
 def signal_actors(count: int, number: signal.Signals, commits: int) -> Inject:
-    """Sends a signal to random actors, one after the other, each after so many more commits."""
+    """Send a signal to random actors, one after the other, each after `commits` more clips."""
 
-    def inject(scene: Scene) -> int:
-        for struck in range(count):
-            if not at_random_moment(scene, commits):
-                return struck
-            if not scene.wait_until(lambda: bool(scene.farm.actors()), "an actor"):
-                return struck
+    def inject(run: ScenarioRun) -> int:
+        for injected in range(count):
+            if not at_random_moment(run, commits):
+                return injected
+            if not run.wait_until(lambda: bool(run.farm.actors()), "an actor"):
+                return injected
             with contextlib.suppress(psutil.NoSuchProcess):
-                scene.random.choice(scene.farm.actors()).send_signal(number)
+                run.random.choice(run.farm.actors()).send_signal(number)
         return count
 
     return inject
 
 
 def kill_nodes(count: int, commits: int) -> Inject:
-    """Kills the raylet of a random node that has actors, and starts another node, as a cluster does."""
+    """Kill the raylet of a random node with actors, and start another node, as a cluster does."""
 
-    def inject(scene: Scene) -> int:
-        for struck in range(count):
-            if not at_random_moment(scene, commits):
-                return struck
-            busy = [node for node in scene.farm.nodes if node.actors("RenderActor")]
-            scene.random.choice(busy or scene.farm.nodes).kill()
-            scene.farm.have_nodes()
+    def inject(run: ScenarioRun) -> int:
+        for injected in range(count):
+            if not at_random_moment(run, commits):
+                return injected
+            busy = [node for node in run.farm.nodes if node.actors("RenderActor")]
+            run.random.choice(busy or run.farm.nodes).kill()
+            run.farm.restore_nodes()
         return count
 
     return inject
 
 
 def drain_nodes(seconds: int, commits: int) -> Inject:
-    """Tells Ray that a node that has actors will be taken away, as after a spot notice."""
+    """Let Ray drain a node with actors, as after a spot notice."""
 
-    def inject(scene: Scene) -> int:
-        if not at_random_moment(scene, commits):
+    def inject(run: ScenarioRun) -> int:
+        if not at_random_moment(run, commits):
             return 0
-        node = next(node for node in scene.farm.nodes if node.actors("RenderActor"))
+        node = next(node for node in run.farm.nodes if node.actors("RenderActor"))
         command = [
             *(
                 ray_command(),
                 "drain-node",
-                f"--address={scene.farm.cluster.address}",
+                f"--address={run.farm.cluster.address}",
                 f"--node-id={node.node_id}",
             ),
             *(
@@ -88,71 +86,69 @@ def drain_nodes(seconds: int, commits: int) -> Inject:
         ]
         environment = {
             name: value
-            for name, value in scene.farm.cluster.environment().items()
+            for name, value in run.farm.cluster.environment().items()
             if name != "RAY_ADDRESS"
         }
         drained = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False
         )
         if drained.returncode:
-            raise SceneError(f"ray drain-node failed: {drained.stderr[-2000:]}")
-        scene.wait_until(lambda: not node.is_alive, "the drained node's end", seconds + 60)
+            raise ScenarioError(f"ray drain-node failed: {drained.stderr[-2000:]}")
+        run.wait_until(lambda: not node.is_alive, "the drained node's end", seconds + 60)
         return 1
 
     return inject
 
 
 def kill_driver(times: int) -> Inject:
-    """Kills the driver at a random moment, its start included, and starts another one that goes on; so many times."""
+    """Kill the driver at a random moment, start included, and start the next one, `times` times."""
 
-    def inject(scene: Scene) -> int:
-        for struck in range(times):
-            commits = scene.random.choice((0, 1, 1, 2, 3))
-            if not scene.wait_for_commits(scene.num_committed + commits):
-                return struck
-            if scene.driver.ends_within(
-                scene.random.uniform(0, STRIKE_WITHIN_S if commits else START_S)
+    def inject(run: ScenarioRun) -> int:
+        for injected in range(times):
+            commits = run.random.choice((0, 1, 1, 2, 3))
+            if not run.wait_for_commits(run.num_committed + commits):
+                return injected
+            if run.driver.ends_within(
+                run.random.uniform(0, INJECT_WITHIN_S if commits else START_S)
             ):
-                return struck
-            resume_after(scene, signal.SIGKILL)
+                return injected
+            resume_after(run, signal.SIGKILL)
         return times
 
     return inject
 
 
 def terminate_driver(times: int) -> Inject:
-    """Asks the driver to end while it renders, and starts another one that goes on; so many times."""
+    """Send SIGTERM to the driver while it renders, and start the next one, `times` times."""
 
-    def inject(scene: Scene) -> int:
-        for struck in range(times):
-            if not at_random_moment(scene, 2):
-                return struck
-            resume_after(scene, signal.SIGTERM)
+    def inject(run: ScenarioRun) -> int:
+        for injected in range(times):
+            if not at_random_moment(run, 2):
+                return injected
+            resume_after(run, signal.SIGTERM)
         return times
 
     return inject
 
 
-def resume_after(scene: Scene, number: signal.Signals) -> None:
-    scene.driver.send(number)
-    scene.finish()
-    scene.start_driver(
-        "--takeover"
-    )  # the last one is gone, and where it was killed its lease is not over
+def resume_after(run: ScenarioRun, number: signal.Signals) -> None:
+    run.driver.send(number)
+    run.finish()
+    run.start_driver("--takeover")  # a killed driver leaves its lease behind
 
 
 def disturb_store(faults: Faults, commits: int = 0) -> Inject:
-    """From so many commits on, everything goes through a store that has these faults."""
+    """Give the store these faults from the first `commits` clips on to the run's end."""
 
-    def inject(scene: Scene) -> int:
-        if not scene.wait_for_commits(commits):
+    def inject(run: ScenarioRun) -> int:
+        if not run.wait_for_commits(commits):
             return 0
-        before = scene.farm.proxy.counts
-        scene.farm.proxy.faults = faults
-        scene.wait_until(lambda: False, "the run's end", 240)
+        before = run.farm.proxy.counts
+        run.farm.proxy.faults = faults
+        run.wait_until(lambda: False, "the run's end", 240)
         return sum(
             count - before[name]
-            for name, count in scene.farm.proxy.counts.items()
+            for name, count in run.farm.proxy.counts.items()
             if name != "requests"
         )
 
@@ -160,30 +156,30 @@ def disturb_store(faults: Faults, commits: int = 0) -> Inject:
 
 
 def take_store_down(seconds: float, commits: int) -> Inject:
-    """For so long nobody listens."""
+    """Close the store's port for some seconds."""
 
-    def inject(scene: Scene) -> int:
-        if not at_random_moment(scene, commits):
+    def inject(run: ScenarioRun) -> int:
+        if not at_random_moment(run, commits):
             return 0
-        scene.farm.proxy.faults = Faults(is_down=True)
-        scene.driver.ends_within(seconds)
-        scene.farm.proxy.faults = Faults()
+        run.farm.proxy.faults = Faults(is_down=True)
+        run.driver.ends_within(seconds)
+        run.farm.proxy.faults = Faults()
         return 1
 
     return inject
 
 
 def fill_disks(seconds: float, commits: int) -> Inject:
-    """Fills every node's disk, and empties it again after a while."""
+    """Fill the disk of each node, and empty it again after some seconds."""
 
-    def inject(scene: Scene) -> int:
-        if not at_random_moment(scene, commits):
+    def inject(run: ScenarioRun) -> int:
+        if not at_random_moment(run, commits):
             return 0
-        ballast = [node.temporary / "ballast" for node in scene.farm.nodes]
+        ballast = [node.temporary / "ballast" for node in run.farm.nodes]
         try:
             for path in ballast:
                 fill(path)
-            scene.driver.ends_within(seconds)
+            run.driver.ends_within(seconds)
         finally:
             for path in ballast:
                 path.unlink(missing_ok=True)
@@ -193,7 +189,7 @@ def fill_disks(seconds: float, commits: int) -> Inject:
 
 
 def fill(path: Path) -> None:
-    """Writes until the disk says that it is full."""
+    """Write a file until the disk is full."""
     with path.open("wb", buffering=0) as file:
         while True:
             try:
@@ -204,42 +200,41 @@ def fill(path: Path) -> None:
                 return
 
 
-def start_second_driver(scene: Scene) -> int:
-    """Another driver on the same output, which has to be refused while the first goes on."""
-    wait_for_lease(scene)
-    scene.finish(scene.start_driver())
-    scene.drivers.reverse()  # the first is the one that is awaited
-    return int(scene.driver.exit_code is None)
+def start_second_driver(run: ScenarioRun) -> int:
+    """Start a second driver on the output, which must be refused while the first goes on."""
+    wait_for_lease(run)
+    run.finish(run.start_driver())
+    run.drivers.reverse()  # the first one is awaited at the end
+    return int(run.driver.exit_code is None)
 
 
-def wait_for_lease(scene: Scene) -> None:
-    """Waits until a driver has taken the output, which is long before its first commit."""
-    scene.wait_until(lambda: current_lease(scene.store) is not None, "a lease")
+def wait_for_lease(run: ScenarioRun) -> None:
+    """Wait until a driver has taken the lease, which is long before its first commit."""
+    run.wait_until(lambda: current_lease(run.store) is not None, "a lease")
 
 
-def start_rival_driver(scene: Scene) -> int:
-    """Another driver takes the output, and the first does not learn of it: both render the same clips to the end."""
-    wait_for_lease(scene)
-    first = scene.driver
-    scene.start_driver("--takeover")
-    scene.finish(first)
+def start_rival_driver(run: ScenarioRun) -> int:
+    """Let a second driver take the output unnoticed, so that both render the same clips."""
+    wait_for_lease(run)
+    first = run.driver
+    run.start_driver("--takeover")
+    run.finish(first)
     return 1
 
 
-def put_driver_to_sleep(scene: Scene) -> int:
-    """A driver sleeps while another takes its output, and wakes up as if nothing had happened."""
-    scene.wait_for_commits(2)
-    sleeper = scene.driver
+def put_driver_to_sleep(run: ScenarioRun) -> int:
+    """Stop a driver while another one takes its output, and let it go on afterwards."""
+    run.wait_for_commits(2)
+    sleeper = run.driver
     sleeper.send(signal.SIGSTOP)
-    scene.start_driver("--takeover")
-    scene.wait_for_commits(
-        scene.num_committed + 8
-    )  # some of them by the sleeper's workers, which are awake
+    run.start_driver("--takeover")
+    # some of these commits are made by the sleeper's workers, which are awake
+    run.wait_for_commits(run.num_committed + 8)
     sleeper.send(signal.SIGCONT)
-    scene.finish(sleeper)
+    run.finish(sleeper)
     return 1
 
 
-def poison(scene: Scene) -> int:
-    """Nothing from outside: the rows do it."""
-    return len(scene.workload.poison)
+def count_poison(run: ScenarioRun) -> int:
+    """Return the number of poisoned rows, which are the fault."""
+    return len(run.workload.poison)

@@ -1,6 +1,6 @@
-"""The real Shapes models, which note which rank they are and each step that they have done.
+"""The real Shapes models, instrumented: each process notes its rank and each step that it has done.
 
-Decides nothing but what is noted; what is computed is the model's own. See `rank_notes`.
+What is computed stays the model's own. See `rank_notes` for the notes.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from pipelines.video_model import LoadedModel, OnStep, VideoModel
 from tests.chaos.harness.rank_notes import write_note
 
 
-class Watched(DiffusersModel):
-    """A family that notes; the seed of a clip is its number."""
+class InstrumentedModel(DiffusersModel):
+    """A model that writes notes; the seed of a clip is its number in them."""
 
     notes: Path
 
@@ -42,20 +42,20 @@ class Watched(DiffusersModel):
         return super().denoise(request, embeddings, note_step)
 
 
-class WatchedWan(Watched, WanModel):
-    """See the module."""
+class InstrumentedWan(InstrumentedModel, WanModel):
+    """The instrumented model of the Wan family."""
 
 
-class WatchedLTX(Watched, LTXModel):
-    """See the module."""
+class InstrumentedLTX(InstrumentedModel, LTXModel):
+    """The instrumented model of the LTX family."""
 
 
 @dataclass(frozen=True)
-class WatchedLoader:
-    """A `ModelLoader` of models that write notes, pickled by reference to this module.
+class InstrumentedLoader:
+    """A `ModelLoader` of instrumented models, pickled by reference to this module.
 
     Args:
-        notes: the folder that ranks write to.
+        notes: folder to which the ranks write.
     """
 
     notes: Path
@@ -73,11 +73,11 @@ class WatchedLoader:
 
     def _load(
         self, config: ModelConfig, weights: ModelWeights, num_threads: int, *, has_text: bool
-    ) -> Watched:
+    ) -> InstrumentedModel:
         verify_weights(config, weights)
         torch.set_num_threads(num_threads)
-        family = {"wan": WatchedWan, "ltx": WatchedLTX}[config.family]
+        family = {"wan": InstrumentedWan, "ltx": InstrumentedLTX}[config.family]
         model = family.load(config, weights, has_text=has_text)
-        assert isinstance(model, Watched)
+        assert isinstance(model, InstrumentedModel)
         model.notes = self.notes
         return model

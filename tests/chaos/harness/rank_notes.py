@@ -1,7 +1,6 @@
-"""What the ranks of a group say of themselves to those who strike at them: a file for each process.
+"""The notes that the ranks of a group write for the injection of faults: one file for each process.
 
-Decides the form of a note. All processes are on one machine, whose monotonic clock they share. Loads without
-torch.
+All processes are on one machine and share its monotonic clock. Loads without torch.
 """
 
 import os
@@ -19,9 +18,9 @@ class RankNote:
     """One rank at one moment.
 
     Args:
-        moment_s: by the machine's monotonic clock.
-        clip: number of the clip that it denoises; None where it has just joined a group.
-        step: that is done; -1 before the first.
+        moment_s: seconds of the machine's monotonic clock.
+        clip: number of the clip that the rank denoises; None if it has just joined a group.
+        step: last step that is done; -1 before the first.
     """
 
     pid: int
@@ -32,7 +31,10 @@ class RankNote:
 
 
 def write_note(folder: Path, rank: int, clip: int | None = None, step: int = -1) -> None:
-    """Adds a note of this process, in one write, so that none is ever read by half and no file stays open."""
+    """Add a note of this process.
+
+    One write, so that a reader never sees half a note; the file is closed after each.
+    """
     line = f"{time.monotonic():.6f} {rank} {'-' if clip is None else clip} {step}\n"
     file = os.open(folder / str(os.getpid()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -42,10 +44,10 @@ def write_note(folder: Path, rank: int, clip: int | None = None, step: int = -1)
 
 
 class RankNotes:
-    """All that the ranks of one folder have said.
+    """All notes of one folder, in the order of their moments.
 
     Args:
-        folder: where they write; only this one reads it.
+        folder: folder to which the ranks write; only this object reads it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,8 +55,8 @@ class RankNotes:
         self._read_bytes: defaultdict[Path, int] = defaultdict(int)
         self._notes: list[RankNote] = []
 
-    def look(self) -> Sequence[RankNote]:
-        """All notes, those that came since the last look behind the others."""
+    def read(self) -> Sequence[RankNote]:
+        """Return all notes; those that are new since the last call come last."""
         fresh: list[RankNote] = []
         for path in self._folder.iterdir():
             with path.open("rb") as file:
@@ -67,9 +69,9 @@ class RankNotes:
         return self._notes
 
     def since(self, moment_s: float) -> list[RankNote]:
-        """Those of what was done later, in the order in which it was."""
+        """Return notes newer than `moment_s`, oldest first."""
         found: list[RankNote] = []
-        for note in reversed(self.look()):
+        for note in reversed(self.read()):
             if note.moment_s <= moment_s - LATE_S:
                 break
             if note.moment_s > moment_s:
@@ -77,9 +79,9 @@ class RankNotes:
         return sorted(found, key=lambda note: note.moment_s)
 
     def members(self) -> dict[int, int]:
-        """The process of each rank that joined last."""
+        """Return the process id of each rank, that of the process that joined last."""
         found: dict[int, int] = {}
-        for note in self.look():
+        for note in self.read():
             if note.clip is None:
                 found[note.rank] = note.pid
         return found

@@ -1,7 +1,6 @@
 """The table of docs/measurements/parallel-faults.md and its raw numbers.
 
-Decides how strikes are summed up. The numbers are kept as they come, by several processes if need be; the table is
-made of all sessions whose store was audited.
+Several processes may write numbers; the table shows all sessions whose store was audited.
 """
 
 import fcntl
@@ -14,24 +13,25 @@ from typing import Any
 from tests.chaos.harness.report import put_between_markers, write_numbers
 
 SESSIONS = "sessions"
-COORDINATOR = "coordinator"  # what else is sampled is a rank
-LEAST_REBUILDS = 5  # that a process must have lived through before its growth is told
+COORDINATOR = "coordinator"  # every other sampled process is a rank
+LEAST_REBUILDS = 5  # fewer rebuilds of a process say nothing about its growth
 BROKEN = ("lost", "duplicated", "mismatched", "orphans")
 HEAD = (
-    "group", "signal", "to rank", "strikes", "hit clips committed", "all clips committed", "lost", "duplicated",
-    "mismatched", "left running", "other ranks kept", "renders again: median", "at most", "hit clip committed: median",
-    "at most", "descriptors per rebuild: other ranks", "coordinator", "load average",
+    "group", "signal", "to rank", "faults", "hit clips committed", "all clips committed", "lost",
+    "duplicated", "mismatched", "left running", "other ranks kept", "renders again: median",
+    "at most", "hit clip committed: median", "at most", "descriptors per rebuild: other ranks",
+    "coordinator", "load average",
 )  # fmt: skip
 
 
 def read_sessions(report: Path) -> dict[str, Any]:
-    """What was written so far, by the sessions' names."""
+    """Return the numbers written so far, by session name."""
     path = report.with_suffix(".json")
     return json.loads(path.read_text()).get(SESSIONS, {}) if path.exists() else {}
 
 
 def write_session(report: Path, name: str, numbers: Mapping[str, Any]) -> None:
-    """Puts one session in the place of what was there of it, and makes the table anew."""
+    """Replace the numbers of one session, and write the table anew."""
     report.parent.mkdir(parents=True, exist_ok=True)
     with report.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -41,7 +41,7 @@ def write_session(report: Path, name: str, numbers: Mapping[str, Any]) -> None:
 
 
 def table(sessions: Sequence[Mapping[str, Any]]) -> str:
-    """A line of sums, and one row for each session that is over."""
+    """Return a line of sums, and one row for each session that is over."""
     over = [session for session in sessions if session["audit"] is not None]
     over.sort(key=lambda one: (one["size"], one["signal"], one["is_double"], one["rank"]))
     rows = [HEAD, tuple("---" if index < 2 else "---:" for index in range(len(HEAD)))]
@@ -50,38 +50,40 @@ def table(sessions: Sequence[Mapping[str, Any]]) -> str:
 
 
 def sums(sessions: Sequence[Mapping[str, Any]]) -> str:
-    strikes = [(session, strike) for session in sessions for strike in session["strikes"]]
-    num_others = sum(strike["num_others"] for _, strike in strikes)
+    faults = [(session, fault) for session in sessions for fault in session["faults"]]
+    num_others = sum(fault["num_others"] for _, fault in faults)
+    num_kept = sum(fault["num_kept"] for _, fault in faults)
     counts = {name: sum(len(session["audit"][name]) for session in sessions) for name in BROKEN}
     return (
-        f"{sum(session['num_strikes'] for session in sessions)} strikes in {len(sessions)} runs: "
-        f"{len(strikes)} hit clips committed in the end, {counts['lost']} clips lost, "
+        f"{sum(session['num_faults'] for session in sessions)} faults in {len(sessions)} runs: "
+        f"{len(faults)} hit clips committed in the end, {counts['lost']} clips lost, "
         f"{counts['duplicated']} duplicated, {counts['mismatched']} mismatched, "
         f"{counts['orphans']} processes left running; "
-        f"{sum(strike['num_kept'] for _, strike in strikes)} of {num_others} other ranks kept their process, "
-        f"{sum(strike['is_released'] for _, strike in strikes)} groups were released whole."
+        f"{num_kept} of {num_others} other ranks kept their process, "
+        f"{sum(fault['is_released'] for _, fault in faults)} groups were released whole."
     )
 
 
 def row(session: Mapping[str, Any]) -> tuple[str, ...]:
-    audit, strikes = session["audit"], session["strikes"]
+    audit, faults = session["audit"], session["faults"]
     growth = growth_per_rebuild(session)
     ranks = [value for name, values in growth.items() if name != COORDINATOR for value in values]
     is_clean = not (session["problems"] or any(audit[name] for name in BROKEN))
     name = f"{session['model']}, {session['parallel']}"
-    num_left = len(audit["orphans"]) + sum(strike["num_left_behind"] for strike in strikes)
+    num_left = len(audit["orphans"]) + sum(fault["num_left_behind"] for fault in faults)
+    num_kept = sum(fault["num_kept"] for fault in faults)
     return (
         name if is_clean else f"**{name}: NOT AS EXPECTED**",
         session["signal"],
         f"{session['rank']}, then any" if session["is_double"] else f"{session['rank']}",
-        f"{session['num_strikes']}",
-        f"{len(strikes)}",  # a strike is written down once its clip is committed
+        f"{session['num_faults']}",
+        f"{len(faults)}",  # a fault is written down once its clip is committed
         f"{audit['num_committed']} of {audit['num_planned']}",
         *(f"{len(audit[name])}" for name in ("lost", "duplicated", "mismatched")),
         f"{num_left}",
-        f"{sum(strike['num_kept'] for strike in strikes)} of {sum(strike['num_others'] for strike in strikes)}",
-        *median_and_most([strike["renders_after_s"] for strike in strikes]),
-        *median_and_most([strike["committed_after_s"] for strike in strikes]),
+        f"{num_kept} of {sum(fault['num_others'] for fault in faults)}",
+        *median_and_most([fault["renders_after_s"] for fault in faults]),
+        *median_and_most([fault["committed_after_s"] for fault in faults]),
         most(ranks),
         most(growth.get(COORDINATOR, [])),
         f"{session['load_average']:.0f}",
@@ -97,10 +99,11 @@ def most(growth: Sequence[float]) -> str:
 
 
 def growth_per_rebuild(session: Mapping[str, Any]) -> dict[str, list[float]]:
-    """By how many descriptors each process grew from one strike to the next, by what it is; those that lived through
-    at least `LEAST_REBUILDS`.
+    """Return the growth of open descriptors from one fault to the next, by the process's name.
+
+    Only processes that lived through at least `LEAST_REBUILDS` faults count.
     """
-    samples = [strike["files"] for strike in session["strikes"]] + [session["files_at_end"]]
+    samples = [fault["files"] for fault in session["faults"]] + [session["files_at_end"]]
     counts: dict[tuple[str, int], list[int]] = {}
     for sample in samples:
         for name, (pid, count) in sample.items():

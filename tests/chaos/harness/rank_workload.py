@@ -1,6 +1,6 @@
-"""Which groups are struck at, and what they render: clips of the real Shapes models, long enough to be hit anywhere.
+"""The groups whose ranks are killed and stopped, and the clips that they render.
 
-Decides sizes, models and steps.
+The clips are of the real Shapes models and long enough to be hit at any step.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ NUM_STEPS = 16
 
 
 @dataclass(frozen=True)
-class Group:
-    """A kind of group, and the model that it renders."""
+class RankGroup:
+    """A group of ranks, and the model that it renders."""
 
     model: str
     parallel: ParallelConfig
@@ -28,26 +28,26 @@ class Group:
 GROUPS = {
     group.size: group
     for group in (
-        Group("shapes-wan", ParallelConfig(ulysses=2)),
-        Group("shapes-wan", ParallelConfig(ulysses=2, ring=2)),
+        RankGroup("shapes-wan", ParallelConfig(ulysses=2)),
+        RankGroup("shapes-wan", ParallelConfig(ulysses=2, ring=2)),
     )
 }
 
 
 @dataclass(frozen=True)
 class RankWorkload(Workload):
-    """Clips for one group.
+    """The clips of one group.
 
     Args:
-        group: that renders them.
-        notes: the folder that its ranks write to.
+        group: group that renders the clips.
+        notes: folder to which the group's ranks write their notes.
     """
 
-    group: Group = GROUPS[2]
+    group: RankGroup = GROUPS[2]
     notes: Path = Path()
 
     @classmethod
-    def make(cls, num_clips: int, group: Group, notes: Path) -> "RankWorkload":
+    def make(cls, num_clips: int, group: RankGroup, notes: Path) -> "RankWorkload":
         return cls(num_clips, NUM_STEPS, family="ranks", group=group, notes=notes)
 
     @property
@@ -55,11 +55,11 @@ class RankWorkload(Workload):
         return self.group.model
 
     @property
-    def told(self) -> str:
+    def loader_argument(self) -> str:
         return str(self.notes)
 
     def rows(self) -> Iterator[dict[str, object]]:
-        """The seed of each is its number."""
+        """Yield the rows; the seed of each is its number, by which its notes are found."""
         for seed in range(self.num_clips):
             yield {
                 "name": f"clip-{seed:05}",

@@ -1,6 +1,6 @@
 """The table of docs/measurements/chaos.md and the raw numbers of docs/measurements/chaos.json.
 
-Decides how outcomes are shown. The table stands between two markers, so that the rest of the page is people's.
+The table stands between two markers; the rest of the page is written by people.
 """
 
 import json
@@ -13,17 +13,17 @@ from tests.chaos.harness.runner import Outcome
 
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
 HEAD = (
-    "fault", "injected", "clips", "committed", "in quarantine", "lost", "duplicated", "mismatched", "left running",
-    "drivers ended with", "took", "without faults", "overhead",
+    "fault", "injected", "clips", "committed", "quarantined", "lost", "duplicated", "mismatched",
+    "left running", "drivers ended with", "took", "without faults", "overhead",
 )  # fmt: skip
 TITLE = "# Chaos\n\n"
 
 
 def table(outcomes: Sequence[Outcome], base_s: Mapping[str, float]) -> str:
-    """One row for each scenario.
+    """Return a table with one row for each scenario.
 
     Args:
-        base_s: seconds of the same clips where nothing goes wrong, by scenario.
+        base_s: seconds that the same clips take without faults, by scenario.
     """
     rows = [HEAD, tuple("---" if index in (0, 9) else "---:" for index in range(len(HEAD)))]
     rows += [row(outcome, base_s[outcome.name]) for outcome in outcomes]
@@ -33,8 +33,8 @@ def table(outcomes: Sequence[Outcome], base_s: Mapping[str, float]) -> str:
 def row(outcome: Outcome, base_s: float) -> tuple[str, ...]:
     found = outcome.audit
     counts = (
-        outcome.num_injected, found.num_planned, found.num_committed, found.num_quarantined, len(found.lost),
-        len(found.duplicated), len(found.mismatched), len(found.orphans),
+        outcome.num_injected, found.num_planned, found.num_committed, found.num_quarantined,
+        len(found.lost), len(found.duplicated), len(found.mismatched), len(found.orphans),
     )  # fmt: skip
     return (
         outcome.fault if outcome.is_clean else f"**{outcome.fault}: NOT AS EXPECTED**",
@@ -47,7 +47,7 @@ def row(outcome: Outcome, base_s: float) -> tuple[str, ...]:
 
 
 def in_words(exit_codes: Sequence[int]) -> str:
-    """Such as `10 x SIGKILL, 0`."""
+    """Return the exit codes as text, such as `10 x SIGKILL, 0`."""
     parts: list[tuple[int, int]] = []
     for code in exit_codes:
         if parts and parts[-1][0] == code:
@@ -62,7 +62,7 @@ def in_words(exit_codes: Sequence[int]) -> str:
 
 
 def put_between_markers(path: Path, name: str, text: str) -> None:
-    """Replaces what stands between a page's markers of that name; makes page and markers where there are none."""
+    """Replace the text between a page's markers of that name; create both if they are missing."""
     begin, end = BEGIN.format(name), END.format(name)
     page = path.read_text() if path.exists() else TITLE
     if begin not in page:
@@ -74,7 +74,7 @@ def put_between_markers(path: Path, name: str, text: str) -> None:
 
 
 def write_numbers(path: Path, name: str, numbers: Any) -> None:
-    """Puts one part of the raw numbers beside the others."""
+    """Write one part of the raw numbers and keep the others."""
     document = json.loads(path.read_text()) if path.exists() else {}
     document[name] = numbers
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""One scenario from its first driver to its audit.
+"""One run of a scenario, from its first driver to the audit of its store.
 
-Decides what a scenario is, how its drivers are started and awaited, and what is held against it. What is injected is
-for `faults`, which scenarios there are for `scenarios`.
+Starts and awaits the drivers and checks how they ended. The faults are in `faults`, the list of
+scenarios in `scenarios`.
 """
 
 import random
@@ -19,20 +19,22 @@ from tests.chaos.harness.farm import Driver, Farm
 from tests.chaos.harness.workload import POISONED, Workload
 
 POLL_S = 0.05
-WAIT_S = 240.0  # for anything that a run does soon, on a machine that may be busy with other things
-DEADLINE_S = 400.0  # of one driver; a run that takes so long hangs
+WAIT_S = 240.0  # for anything that a run does soon, on a machine that may be busy
+DEADLINE_S = 400.0  # for one driver; a run that takes longer hangs
 
 
-class SceneError(Exception):
-    """What an injection waited for did not come."""
+class ScenarioError(Exception):
+    """An awaited event of a run did not happen in time."""
 
 
 @dataclass(eq=False)
-class Scene:
-    """A run, as those who disturb it see it.
+class ScenarioRun:
+    """A run of a scenario, as the injection of faults sees it.
 
     Args:
-        random: every random moment and choice of the scenario.
+        prefix: prefix of the run's output in the bucket.
+        random: source of every random moment and choice of the scenario.
+        exit_codes: exit codes of the drivers, in the order of their ends.
     """
 
     farm: Farm
@@ -49,7 +51,7 @@ class Scene:
 
     @property
     def driver(self) -> Driver:
-        """The one that was started last."""
+        """Return the driver that was started last."""
         return self.drivers[-1]
 
     @property
@@ -63,22 +65,25 @@ class Scene:
         self.drivers.append(driver)
         return driver
 
-    def wait_until(self, is_so: Callable[[], bool], what: str, seconds: float = WAIT_S) -> bool:
-        """Waits for something while the last driver runs.
+    def wait_until(self, is_so: Callable[[], bool], event: str, seconds: float = WAIT_S) -> bool:
+        """Wait for an event while the last driver runs.
+
+        Args:
+            event: description of the event, for the error.
 
         Returns:
-            Whether it came before the driver ended.
+            True if the event came before the driver ended.
 
         Raises:
-            SceneError: neither came.
+            ScenarioError: neither came in time.
         """
         deadline = time.monotonic() + seconds
         while not is_so():
             if self.driver.ends_within(POLL_S):
                 return is_so()
             if time.monotonic() > deadline:
-                raise SceneError(
-                    f"waited {seconds:g} s in vain for {what}:\n{self.driver.last_lines}"
+                raise ScenarioError(
+                    f"waited {seconds:g} s in vain for {event}:\n{self.driver.last_lines}"
                 )
         return True
 
@@ -86,18 +91,18 @@ class Scene:
         return self.wait_until(lambda: self.num_committed >= count, f"{count} commits")
 
     def finish(self, driver: Driver | None = None) -> int:
-        """Waits for a driver's end, the last one's unless told otherwise, and notes its exit code."""
+        """Wait for the end of a driver, by default the last one, and note its exit code."""
         driver = driver or self.driver
         if not driver.ends_within(DEADLINE_S):
             lines = driver.last_lines
             driver.kill()
-            raise SceneError(f"the driver did not end within {DEADLINE_S:g} s:\n{lines}")
+            raise ScenarioError(f"the driver did not end within {DEADLINE_S:g} s:\n{lines}")
         assert driver.exit_code is not None
         self.exit_codes.append(driver.exit_code)
         return driver.exit_code
 
     def close(self) -> None:
-        """Undoes whatever is still out of order."""
+        """End the faults of the store and kill the drivers that still run."""
         self.farm.proxy.faults = Faults()
         for driver in self.drivers:
             if driver.exit_code is None:
@@ -106,22 +111,22 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What goes wrong, while what is rendered, and how it must end.
+    """A fault, the clips that are rendered under it, and the expected end.
 
     Args:
-        name: in the command line and in outputs.
-        fault: in the table.
-        inject: disturbs a scene whose first driver has been started, and returns how often it did; the drivers that it
-            starts besides it either finishes itself or leaves one to be awaited.
-        exit_codes: of all drivers, in the order of their ends; None takes any.
-        settings: besides the farm's.
-        needs_root: mounts something.
+        name: name on the command line and in outputs.
+        fault: name of the fault in the table.
+        inject: function that injects the fault into a run whose first driver was started, and
+            returns the number of faults. It finishes all drivers that it starts but the last.
+        exit_codes: expected exit codes of all drivers, in the order of their ends; None takes any.
+        settings: run settings in addition to those of the farm.
+        needs_root: True if a file system is mounted.
     """
 
     name: str
     fault: str
     workload: Workload
-    inject: Callable[[Scene], int]
+    inject: Callable[[ScenarioRun], int]
     exit_codes: tuple[int, ...] | None = (EXIT_OK,)
     settings: tuple[str, ...] = ()
     needs_root: bool = False
@@ -129,12 +134,12 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a scenario.
+    """The result of a scenario.
 
     Args:
-        num_injected: faults.
-        wall_s: from the first driver's start to the last one's end.
-        problems: what was not as expected besides the audit's invariants.
+        num_injected: number of injected faults.
+        wall_s: seconds from the first driver's start to the last one's end.
+        problems: deviations from the expected end, in addition to the audit's violations.
     """
 
     name: str
@@ -150,33 +155,33 @@ class Outcome:
         return self.audit.is_clean and not self.problems
 
 
-def play(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Outcome:
-    """Plays a scenario on a farm that is in order, and leaves it in order.
+def run_scenario(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Outcome:
+    """Run a scenario on a healthy farm, and leave the farm healthy.
 
     Args:
-        turn: of one scenario that is played several times, so that each has an output of its own.
+        turn: number of the run, if a scenario runs several times, each with an output of its own.
     """
-    farm.have_nodes()
+    farm.restore_nodes()
     prefix = f"{scenario.name}-{turn}"
-    dice = random.Random(f"{seed} {prefix}")
-    scene = Scene(farm, scenario.workload, prefix, scenario.settings, dice)
+    rng = random.Random(f"{seed} {prefix}")
+    run = ScenarioRun(farm, scenario.workload, prefix, scenario.settings, rng)
     problems: list[str] = []
     num_injected, started = 0, time.monotonic()
     try:
-        scene.start_driver()
-        num_injected = scenario.inject(scene)
-        scene.finish()
-    except SceneError as error:
+        run.start_driver()
+        num_injected = scenario.inject(run)
+        run.finish()
+    except ScenarioError as error:
         problems.append(str(error))
     finally:
         wall_s = time.monotonic() - started
-        scene.close()
-    problems += judge(scenario, scene.exit_codes, num_injected)
+        run.close()
+    problems += check_drivers(scenario, run.exit_codes, num_injected)
     catalog = ModelCatalog(farm.models)
-    specs = list(open_manifest(scene.manifest, catalog, model=scenario.workload.model).specs())
-    found = audit(scene.store, specs, farm.writes(prefix), farm.orphans())
-    quarantined = quarantined_ids(scene.store) - committed_ids(scene.store)
-    problems += judge_quarantine(
+    specs = list(open_manifest(run.manifest, catalog, model=scenario.workload.model).specs())
+    found = audit(run.store, specs, farm.writes(prefix), farm.orphans())
+    quarantined = quarantined_ids(run.store) - committed_ids(run.store)
+    problems += check_quarantine(
         {spec.name for spec in specs if spec.clip_id in quarantined}, {spec.name for spec in specs}
     )
     return Outcome(
@@ -185,32 +190,32 @@ def play(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Outcome:
         num_injected,
         found,
         wall_s,
-        tuple(scene.exit_codes),
+        tuple(run.exit_codes),
         tuple(problems),
     )
 
 
-def judge(scenario: Scenario, exit_codes: Sequence[int], num_injected: int) -> list[str]:
-    """What of the drivers' ends is not as it should be."""
+def check_drivers(scenario: Scenario, exit_codes: Sequence[int], num_injected: int) -> list[str]:
+    """Return the deviations of the drivers' ends from the expected ones."""
     problems: list[str] = []
     if scenario.exit_codes is not None and tuple(exit_codes) != scenario.exit_codes:
         problems.append(
             f"drivers ended with {list(exit_codes)}, expected {list(scenario.exit_codes)}"
         )
-    if num_injected == 0 and scenario.inject is not undisturbed:
+    if num_injected == 0 and scenario.inject is not inject_nothing:
         problems.append("the run was over before anything was injected")
     return problems
 
 
-def judge_quarantine(quarantined: set[str], planned: set[str]) -> list[str]:
-    """Poisoned rows belong there, and no others; both are the names of clips."""
+def check_quarantine(quarantined: set[str], planned: set[str]) -> list[str]:
+    """Check that exactly the poisoned rows are in quarantine, given the names of clips."""
     poisoned = {name for name in planned if name.startswith(POISONED)}
     return [
-        *(f"{name} is poisoned and was not given up" for name in sorted(poisoned - quarantined)),
-        *(f"{name} was given up and is as it should be" for name in sorted(quarantined - poisoned)),
+        *(f"{name} is poisoned and was not quarantined" for name in sorted(poisoned - quarantined)),
+        *(f"{name} was quarantined and is healthy" for name in sorted(quarantined - poisoned)),
     ]
 
 
-def undisturbed(_scene: Scene) -> int:
-    """Nothing goes wrong."""
+def inject_nothing(_run: ScenarioRun) -> int:
+    """Inject no fault."""
     return 0

@@ -1,6 +1,6 @@
-"""Which faults the farm has to survive, on what, and how each run must end.
+"""The list of scenarios: faults that the farm must survive, and how each run must end.
 
-Decides the list alone. What a fault does is for `faults`; what must hold after every one of them, for `audit`.
+`faults` injects the faults; `audit` checks the invariants that hold after each of them.
 """
 
 import os
@@ -9,12 +9,12 @@ import signal
 from infra.local.faulty_proxy import Faults
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 from tests.chaos.harness.faults import (
+    count_poison,
     disturb_store,
     drain_nodes,
     fill_disks,
     kill_driver,
     kill_nodes,
-    poison,
     put_driver_to_sleep,
     signal_actors,
     start_rival_driver,
@@ -22,20 +22,20 @@ from tests.chaos.harness.faults import (
     take_store_down,
     terminate_driver,
 )
-from tests.chaos.harness.runner import Scenario, undisturbed
+from tests.chaos.harness.runner import Scenario, inject_nothing
 from tests.chaos.harness.workload import Workload
 
 FEW, MANY = Workload(24), Workload(60)
-FEWEST = Workload(12)  # of the short form
-SLOW = Workload(40, step_s=0.15)  # a driver starts within it
+FEWEST = Workload(12)  # for the short form
+SLOW = Workload(40, step_s=0.15)  # takes longer than a driver's start
 SHAPES = Workload(8, num_steps=8, family="shapes")
 KILLED = -signal.SIGKILL
-SHORT = (
+SHORT_SCENARIOS = (
     "actors-killed",
     "row-kills",
     "answers-lost",
     "driver-killed",
-)  # those that run with every change
+)  # run with every change
 OUTAGE_S, SHORT_OUTAGE_S = 60.0, 15.0
 
 
@@ -44,17 +44,18 @@ def poisoned(*words: str) -> Workload:
 
 
 def fault_free(workload: Workload) -> Scenario:
-    """What a scenario is measured against: the same clips, poison left out, and nothing goes wrong."""
+    """Return the scenario of the same clips without poison and without faults, for comparison."""
     healthy = workload.healthy
-    name = f"fault-free-{healthy.family}-{healthy.num_clips}x{healthy.num_steps}x{healthy.step_s * 1000:g}"
-    return Scenario(name, "none", healthy, undisturbed)
+    size = f"{healthy.num_clips}x{healthy.num_steps}x{healthy.step_s * 1000:g}"
+    name = f"fault-free-{healthy.family}-{size}"
+    return Scenario(name, "none", healthy, inject_nothing)
 
 
 def all_scenarios(*, is_short: bool) -> tuple[Scenario, ...]:
-    """Every scenario, those that need root where there is none left out.
+    """Return all scenarios; without root, those that need it are left out.
 
     Args:
-        is_short: fewer kills and shorter outages.
+        is_short: True for fewer kills and shorter outages.
     """
     found = (
         *process_faults(is_short=is_short),
@@ -104,7 +105,7 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             SLOW,
             start_rival_driver,
             (EXIT_OK, EXIT_OK),
-            ("store.lease_s=3000",),  # the first looks for another only after a third of it
+            ("store.lease_s=3000",),  # the first driver renews only after a third of it
         ),
         Scenario(
             "driver-asleep",
@@ -120,29 +121,39 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
 def row_faults() -> tuple[Scenario, ...]:
     quarantined = (EXIT_QUARANTINE,)
     return (
-        Scenario("row-kills", "a row that kills its process", poisoned("die"), poison, quarantined),
         Scenario(
-            "row-stops", "a row that stops its process", poisoned("stop"), poison, quarantined
+            "row-kills", "a row that kills its process", poisoned("die"), count_poison, quarantined
         ),
-        Scenario("row-hangs", "a row that hangs", poisoned("hang"), poison, quarantined),
         Scenario(
-            "rows-nan", "rows that render NaN", poisoned("nan", "nan", "nan"), poison, quarantined
+            "row-stops", "a row that stops its process", poisoned("stop"), count_poison, quarantined
+        ),
+        Scenario("row-hangs", "a row that hangs", poisoned("hang"), count_poison, quarantined),
+        Scenario(
+            "rows-nan",
+            "rows that render NaN",
+            poisoned("nan", "nan", "nan"),
+            count_poison,
+            quarantined,
         ),
         Scenario(
             "rows-memory",
             "rows that run out of device memory",
             poisoned("memory", "memory"),
-            poison,
+            count_poison,
             quarantined,
         ),
         Scenario(
-            "row-eats", "a row that allocates until RLIMIT_AS", poisoned("eat"), poison, quarantined
+            "row-eats",
+            "a row that allocates until RLIMIT_AS",
+            poisoned("eat"),
+            count_poison,
+            quarantined,
         ),
         Scenario(
             "rows-error",
             "rows with an unknown error",
             poisoned("error", "error"),
-            poison,
+            count_poison,
             quarantined,
         ),
     )
@@ -162,9 +173,8 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             "every-third-503",
             "S3 answers 503 to every third",
             few,
-            disturb_store(
-                Faults(every_nth_answers_503=3), int(is_short)
-            ),  # boto3 slows down for long
+            # after 503 at the start, boto3 stays slow for long
+            disturb_store(Faults(every_nth_answers_503=3), int(is_short)),
         ),
         Scenario(
             "store-resets",
@@ -199,5 +209,7 @@ def render_faults() -> tuple[Scenario, ...]:
             SHAPES,
             signal_actors(1, signal.SIGKILL, 2),
         ),
-        Scenario("shapes-nan", "a real model's latents are NaN", nan, poison, (EXIT_QUARANTINE,)),
+        Scenario(
+            "shapes-nan", "a real model's latents are NaN", nan, count_poison, (EXIT_QUARANTINE,)
+        ),
     )

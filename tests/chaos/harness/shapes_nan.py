@@ -1,6 +1,6 @@
-"""The real Shapes model, whose latents are made NaN for some seeds: a render that breaks where it breaks.
+"""The real Shapes model with NaN latents for some seeds, so that rendering really fails.
 
-Decides which; everything else is the model's own.
+Everything else is the model's own.
 """
 
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ FIRST_NAN_SEED = 1000
 
 @dataclass(frozen=True)
 class ShapesNanModel:
-    """See the module."""
+    """A video model whose latents are NaN from the seed FIRST_NAN_SEED on."""
 
     model: VideoModel
 

@@ -1,6 +1,6 @@
-"""A long run of many short clips, faults mixed: is anything lost, and does anything grow?
+"""A long run of many short clips under a mix of faults, to find lost clips and growing processes.
 
-Decides what is sampled and how it is shown. Growth is judged by the means of the first and the last quarter of the run.
+Growth is the difference between the means of the first and of the last quarter of the run.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ import psutil
 
 from jobs.cli.command import EXIT_QUARANTINE
 from tests.chaos.harness.farm import Farm
-from tests.chaos.harness.fault_mix import MIX, inject_mix, poison_for
+from tests.chaos.harness.fault_mix import FAULT_MIX, inject_fault_mix, poison_for
 from tests.chaos.harness.report import as_numbers, put_between_markers, write_numbers
-from tests.chaos.harness.runner import Outcome, Scenario, Scene, play
+from tests.chaos.harness.runner import Outcome, Scenario, ScenarioRun, run_scenario
 from tests.chaos.harness.workload import Workload
 
 STEPS, STEP_S = 4, 0.01
@@ -28,8 +28,8 @@ class ProcessSample:
     """One process at one moment.
 
     Args:
-        at_s: since the soak began.
-        age_s: of the process.
+        at_s: seconds since the soak began.
+        age_s: age of the process in seconds.
     """
 
     kind: str
@@ -41,20 +41,22 @@ class ProcessSample:
 
 
 def soak(folder: Path, num_clips: int, seed: int, report: Path | None) -> int:
-    """Runs the soak and says what came of it; returns 1 if an invariant broke."""
+    """Run the soak and print its result; return 1 if an invariant broke, else 0."""
     samples: list[ProcessSample] = []
     started = time.monotonic()
 
-    def look(scene: Scene) -> None:
+    def take_samples(run: ScenarioRun) -> None:
         now = time.monotonic() - started
-        samples.extend(sample("driver", scene.driver.pid, now))
-        for actor in scene.farm.actors():
+        samples.extend(sample("driver", run.driver.pid, now))
+        for actor in run.farm.actors():
             samples.extend(sample("actor", actor.pid, now))
 
     workload = Workload(num_clips, STEPS, STEP_S, poison_for(num_clips))
-    scenario = Scenario("soak", MIX, workload, inject_mix(look), (EXIT_QUARANTINE,), SETTINGS)
+    scenario = Scenario(
+        "soak", FAULT_MIX, workload, inject_fault_mix(take_samples), (EXIT_QUARANTINE,), SETTINGS
+    )
     with Farm(folder, seed) as farm:
-        outcome = play(scenario, farm, seed)
+        outcome = run_scenario(scenario, farm, seed)
     means = growth(samples)
     lines = describe(outcome, means, len({one.pid for one in samples if one.kind == "actor"}))
     print(lines)
@@ -66,7 +68,7 @@ def soak(folder: Path, num_clips: int, seed: int, report: Path | None) -> int:
 
 
 def sample(kind: str, pid: int, now: float) -> list[ProcessSample]:
-    """A process, if it is still there."""
+    """Return one sample of a process, or none if the process is gone."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         process = psutil.Process(pid)
         age_s = time.time() - process.create_time()
@@ -83,7 +85,10 @@ ROWS: tuple[tuple[str, str, Callable[[ProcessSample], float]], ...] = (
 
 
 def growth(samples: Sequence[ProcessSample]) -> dict[str, tuple[float, float]]:
-    """Means over the first and the last quarter of the run's time; a process that is just starting does not count."""
+    """Return the means over the first and over the last quarter of the run's time.
+
+    Processes younger than 10 s do not count, since they are still starting.
+    """
     means: dict[str, tuple[float, float]] = {}
     for name, kind, value in ROWS:
         grown = [one for one in samples if one.kind == kind and one.age_s > 10]
@@ -100,10 +105,12 @@ def growth(samples: Sequence[ProcessSample]) -> dict[str, tuple[float, float]]:
 def describe(outcome: Outcome, means: Mapping[str, tuple[float, float]], num_actors: int) -> str:
     found = outcome.audit
     counts = (
-        f"{found.num_planned:,} clips in {outcome.wall_s:.0f} s on {num_actors} actors, one after another, "
+        f"{found.num_planned:,} clips in {outcome.wall_s:.0f} s "
+        f"on {num_actors} actors, one after another, "
         f"{outcome.num_injected:,} faults ({outcome.fault}): "
-        f"{found.num_committed:,} committed, {found.num_quarantined:,} in quarantine, {len(found.lost)} lost, "
-        f"{len(found.duplicated)} duplicated, {len(found.mismatched)} mismatched, {len(found.orphans)} left running."
+        f"{found.num_committed:,} committed, {found.num_quarantined:,} in quarantine, "
+        f"{len(found.lost)} lost, {len(found.duplicated)} duplicated, "
+        f"{len(found.mismatched)} mismatched, {len(found.orphans)} left running."
     )
     return "\n".join([
         counts,

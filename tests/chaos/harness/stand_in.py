@@ -1,9 +1,9 @@
-"""A model family without a model, for the chaos suite: moving pictures that depend on the request alone, and faults.
+"""A video model without weights for the chaos suite: clips drawn from the request, and faults.
 
-Decides what a stand-in clip shows and what goes wrong in it. The first word of a prompt says what does, at a step that
-the seed picks: `die` kills the process, `stop` stops it as SIGSTOP does, `hang` never returns, `nan` gives latents that
-are NaN, `memory` runs out of the device's memory, `eat` really allocates until a limit of the process stops it, `error`
-raises an exception that nobody knows. Any other prompt gives a clip.
+The first word of a prompt names a fault, which happens at a step that the seed picks: `die` kills
+the process, `stop` stops it by SIGSTOP, `hang` never returns, `nan` gives NaN latents, `memory`
+raises a device's out-of-memory error, `eat` really allocates until a limit of the process stops it,
+`error` raises an unknown exception. Any other prompt gives a healthy clip.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ from pipelines.families.device import TorchDevice
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep
 
-EATEN_BYTES = 512 * 1024**2  # what `eat` may take beyond what the process has
+EATEN_BYTES = 512 * 1024**2  # limit of `eat` above the current size of the process
 BITE_BYTES = 16 * 1024**2
 
 
 class StandInError(Exception):
-    """Of no class that jobs/ knows."""
+    """An error of a class that jobs/ does not know."""
 
 
 @dataclass(frozen=True)
 class StandInModel:
-    """See the module.
+    """The stand-in as a video model.
 
     Args:
-        step_s: what a denoise step waits, so that faults from outside find one at work.
+        step_s: seconds that a denoise step waits, so that faults from outside hit a clip in flight.
     """
 
     step_s: float
@@ -64,7 +64,7 @@ class StandInModel:
         return latents
 
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-        """A bright square that moves over a slope of grey, both drawn from the request's digest."""
+        """Draw a bright square that moves over a slope of grey, both from the request's digest."""
         digest = hashlib.sha256(repr(request).encode()).digest()
         shape = request.shape
         slope_HW = np.linspace(40, 40 + digest[0] / 4, shape.height * shape.width).reshape(
@@ -109,7 +109,7 @@ def run_out_of_memory() -> None:
 
 
 def eat() -> None:
-    """Allocates until the process may not. The limit stays: such a process is sick and has to be replaced."""
+    """Allocate up to a limit that stays in force, so that the process has to be replaced."""
     most = psutil.Process().memory_info().vms + EATEN_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     eaten: list[np.ndarray] = []
@@ -118,7 +118,7 @@ def eat() -> None:
 
 
 def raise_unknown() -> None:
-    raise StandInError("nobody knows this error")
+    raise StandInError("an unknown error")
 
 
 FAULTS: dict[str, Callable[[], None]] = {
@@ -136,7 +136,7 @@ class StandInLoader:
     """A `ModelLoader` of stand-ins, pickled by reference to this module.
 
     Args:
-        step_s: see `StandInModel`.
+        step_s: seconds that a denoise step waits.
     """
 
     step_s: float

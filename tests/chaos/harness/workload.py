@@ -1,6 +1,6 @@
-"""What a scenario renders: a manifest's rows, and the model that they name.
+"""The rows that a scenario renders, and the models that they name.
 
-Decides sizes, prompts and the folder of models. Clips are small and quick: what is measured is the farm, not a model.
+Clips are small and quick, since the farm is measured and not a model.
 """
 
 import json
@@ -12,19 +12,20 @@ from typing import Literal
 from pipelines.catalog.model_config import PACKAGED_CONFIGS
 
 Family = Literal["stand-in", "shapes", "ranks"]
-POISONED = "poison-"  # how the names of such rows begin
+POISONED = "poison-"  # prefix of the names of poisoned rows
 STAND_IN_SHAPE = {"num_frames": 9, "height": 32, "width": 32}
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Rows of a manifest.
+    """The rows of a manifest.
 
     Args:
-        num_clips: that are as they should be.
-        num_steps: of each.
-        step_s: what a step of the stand-in waits.
-        poison: first words of further rows, see `stand_in`; of `shapes` only "nan".
+        num_clips: number of healthy rows.
+        num_steps: denoise steps of each clip.
+        step_s: seconds that a step of the stand-in waits.
+        poison: first words of the prompts of further, poisoned rows, see `stand_in`; for `shapes`
+            only "nan".
     """
 
     num_clips: int
@@ -38,17 +39,17 @@ class Workload:
         return {"stand-in": "stand-in", "shapes": "shapes-wan"}[self.family]
 
     @property
-    def told(self) -> str:
-        """What the driver tells the family."""
+    def loader_argument(self) -> str:
+        """Return the argument of the driver's model loader."""
         return str(self.step_s)
 
     @property
     def healthy(self) -> "Workload":
-        """The same without poison: what it is measured against."""
+        """Return the same rows without poison, for the run without faults."""
         return Workload(self.num_clips, self.num_steps, self.step_s, (), self.family)
 
     def rows(self) -> Iterator[dict[str, object]]:
-        """Poison is spread evenly among the rest."""
+        """Yield the rows, with the poisoned ones spread evenly among the others."""
         size: dict[str, object] = {**STAND_IN_SHAPE} if self.family == "stand-in" else {}
         every = max(1, self.num_clips // (len(self.poison) + 1))
         left = list(enumerate(self.poison))
@@ -82,7 +83,10 @@ class Workload:
 
 
 def write_models(folder: Path) -> Path:
-    """A folder with one model, the stand-in: shapes-wan's YAML, whose weights the plan finds and no worker reads."""
+    """Write a folder with the stand-in's YAML, a copy of that of shapes-wan.
+
+    The plan finds the weights that it names; no worker reads them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stand-in.yaml").write_text(
         (PACKAGED_CONFIGS / "models" / "shapes-wan.yaml").read_text()

@@ -1,10 +1,10 @@
-"""Strike each rank of each group by each signal, again and again, and audit the store.
+"""Kill and stop each rank of each group, again and again, and audit the store.
 
-`python -m tests.chaos.harness.rank_strikes`
+`python -m tests.chaos.harness.rank_suite`
 
-Decides the sessions: one for each group, signal and rank, a run of its own with all strikes of that rank, so that the
-other ranks live through all of them; and one for each group and signal where strikes come in pairs. What is done is
-kept in the report, and another call goes on from there.
+There is one session for each group, signal and rank: a run of its own with all faults of that rank,
+so that the other ranks live through all of them. For each group and signal there is one more
+session with double faults. The report keeps finished sessions, and another call goes on from there.
 """
 
 import argparse
@@ -20,29 +20,29 @@ from typing import Any
 
 from infra.local.s3_server import stop_signal_as_interrupt
 from tests.chaos.harness.farm import Farm
+from tests.chaos.harness.rank_faults import RankFault, RankFaultInjector
 from tests.chaos.harness.rank_report import read_sessions, write_session
-from tests.chaos.harness.rank_workload import GROUPS, Group, RankWorkload
-from tests.chaos.harness.runner import Outcome, Scenario, Scene, play
-from tests.chaos.harness.strikes import Strike, Striker
+from tests.chaos.harness.rank_workload import GROUPS, RankGroup, RankWorkload
+from tests.chaos.harness.runner import Outcome, Scenario, ScenarioRun, run_scenario
 
-CLIPS_PER_STRIKE = 3  # one that is hit, and what is rendered before the next strike falls
+CLIPS_PER_FAULT = 3  # the one that is hit, and those rendered before the next fault
 SPARE_CLIPS = 4
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP)
 SETTINGS = (
     "workers.count=1",
     "stall.heartbeat_interval_s=0.5",
-    "stall.heartbeat_timeout_s=6",  # after which a rank that is stopped is taken for frozen
-    "workers.load_timeout_s=240",  # after which one that is stopped while it loads is
-    "retry.max_stalls=6",  # strikes fall so close together that one clip is there at several
+    "stall.heartbeat_timeout_s=6",  # after which a stopped rank counts as stalled
+    "workers.load_timeout_s=240",  # after which a rank that was stopped while it loads does
+    "retry.max_stalls=6",  # faults come so close together that one clip is hit by several
     "retry.max_lost_workers=6",
 )
 
 
 @dataclass(frozen=True)
 class Session:
-    """All strikes of one kind."""
+    """All faults of one kind."""
 
-    group: Group
+    group: RankGroup
     number: signal.Signals
     rank: int
     is_double: bool = False
@@ -55,10 +55,10 @@ class Session:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Strikes at each rank of groups that render, and audits what they do."
+        description="Kill and stop the ranks of groups that render, and audit the store."
     )
     parser.add_argument(
-        "--strikes", type=int, default=20, help="at each rank by each signal (default 20)"
+        "--faults", type=int, default=20, help="faults of each rank by each signal (default 20)"
     )
     parser.add_argument(
         "--sizes", type=int, nargs="+", choices=sorted(GROUPS), default=sorted(GROUPS)
@@ -69,19 +69,19 @@ def main() -> int:
         choices=[one.name for one in SIGNALS],
         default=[one.name for one in SIGNALS],
     )
+    parser.add_argument("--ranks", type=int, nargs="+", help="only these ranks (default: all)")
+    parser.add_argument("--double", action="store_true", help="only double faults")
     parser.add_argument(
-        "--ranks", type=int, nargs="+", help="these ranks alone; all unless told otherwise"
+        "--minutes", type=float, default=24 * 60.0, help="begin no further session after these"
     )
-    parser.add_argument("--double", action="store_true", help="pairs of strikes alone")
     parser.add_argument(
-        "--minutes", type=float, default=24 * 60.0, help="begins no further session after these"
+        "--seed", type=int, default=0, help="seed of all random moments and choices"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of every random moment and choice")
     parser.add_argument(
         "--report",
         type=Path,
         metavar="PATH",
-        help="keeps PATH.md and PATH.json, such as docs/measurements/parallel-faults",
+        help="keep PATH.md and PATH.json, such as docs/measurements/parallel-faults",
     )
     options = parser.parse_args()
     sessions = [
@@ -97,54 +97,62 @@ def main() -> int:
         for session in sessions:
             if time.monotonic() > until or is_over(session, options.report):
                 continue
-            is_clean = hold(session, options.strikes, options.seed, options.report) and is_clean
+            is_clean = (
+                run_session(session, options.faults, options.seed, options.report) and is_clean
+            )
     return 0 if is_clean else 1
 
 
 def is_over(session: Session, report: Path | None) -> bool:
-    """It was held to its end, maybe by another process meanwhile."""
+    """Return True if the session has run to its end, maybe in another process meanwhile."""
     found = read_sessions(report).get(session.name) if report is not None else None
     return found is not None and found["audit"] is not None
 
 
-def hold(session: Session, num_strikes: int, seed: int, report: Path | None) -> bool:
-    """Holds one session on a farm of its own, writing down each strike as it is over; returns whether all was well."""
-    strikes: list[Strike] = []
+def run_session(session: Session, num_faults: int, seed: int, report: Path | None) -> bool:
+    """Run one session on a farm of its own, and write each fault to the report once it is over.
+
+    Returns:
+        True if no invariant broke and the run ended as expected.
+    """
+    faults: list[RankFault] = []
     end: dict[str, Any] = {}
 
-    def note(outcome: Outcome | None) -> None:
+    def write(outcome: Outcome | None) -> None:
         if report is not None:
-            write_session(report, session.name, as_numbers(session, strikes, end, outcome))
+            write_session(report, session.name, as_numbers(session, faults, end, outcome))
 
-    def over(strike: Strike) -> None:
-        strikes.append(strike)
-        note(None)
+    def take(fault: RankFault) -> None:
+        faults.append(fault)
+        write(None)
         print(
-            f"{session.name}: strike {len(strikes)} at step {strike.step}, "
-            f"renders after {strike.renders_after_s:.1f} s, "
-            f"committed after {strike.committed_after_s:.1f} s, kept {strike.num_kept} of {strike.num_others}, "
-            f"attempt {strike.attempt}, "
-            f"descriptors { {name: count for name, (_, count) in strike.files.items()} }",
+            f"{session.name}: fault {len(faults)} at step {fault.step}, "
+            f"renders after {fault.renders_after_s:.1f} s, "
+            f"committed after {fault.committed_after_s:.1f} s, "
+            f"kept {fault.num_kept} of {fault.num_others}, attempt {fault.attempt}, "
+            f"descriptors { {name: count for name, (_, count) in fault.files.items()} }",
             flush=True,
         )
 
-    def inject(scene: Scene) -> int:
-        striker = Striker(scene, session.rank, session.number, over, is_double=session.is_double)
-        num_over = striker.strike(num_strikes)
-        end.update(num_strikes=striker.num_strikes, files_at_end=striker.sample_files())
+    def inject(run: ScenarioRun) -> int:
+        injector = RankFaultInjector(
+            run, session.rank, session.number, take, is_double=session.is_double
+        )
+        num_over = injector.inject(num_faults)
+        end.update(num_faults=injector.num_faults, files_at_end=injector.sample_files())
         return num_over
 
     with tempfile.TemporaryDirectory(prefix="nagfarm-ranks-") as folder:
         notes = Path(folder) / "notes"
         notes.mkdir()
         workload = RankWorkload.make(
-            CLIPS_PER_STRIKE * num_strikes + SPARE_CLIPS, session.group, notes
+            CLIPS_PER_FAULT * num_faults + SPARE_CLIPS, session.group, notes
         )
         scenario = Scenario(session.name, session.number.name, workload, inject, settings=SETTINGS)
         with Farm(Path(folder), seed, num_nodes=1, node_cpus=session.group.size) as farm:
-            outcome = play(scenario, farm, seed)
+            outcome = run_scenario(scenario, farm, seed)
             log = (Path(folder) / f"{session.name}-0.log").read_text(errors="replace")
-    note(outcome)
+    write(outcome)
     for line in (*outcome.problems, *outcome.audit.violations):
         print(f"    {line}", flush=True)
     if not outcome.is_clean:
@@ -153,7 +161,7 @@ def hold(session: Session, num_strikes: int, seed: int, report: Path | None) -> 
 
 
 def as_numbers(
-    session: Session, strikes: list[Strike], end: Mapping[str, Any], outcome: Outcome | None
+    session: Session, faults: list[RankFault], end: Mapping[str, Any], outcome: Outcome | None
 ) -> dict[str, Any]:
     return {
         "model": session.group.model,
@@ -162,8 +170,8 @@ def as_numbers(
         "signal": session.number.name,
         "rank": session.rank,
         "is_double": session.is_double,
-        "strikes": [asdict(strike) for strike in strikes],
-        "num_strikes": len(strikes),
+        "faults": [asdict(fault) for fault in faults],
+        "num_faults": len(faults),
         "files_at_end": {},
         **end,
         "audit": None if outcome is None else asdict(outcome.audit),
