@@ -1,5 +1,4 @@
-"""The main job as users run it: `ray job submit` of a manifest with a Shapes model, on real Ray and
-S3.
+"""A run as users start it: `ray job submit` of a Shapes manifest, on real Ray and real S3.
 
 One run loses a worker to `kill -9`. An independent S3 client, rclone, checks the output.
 """
@@ -115,9 +114,8 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
     records = [read_record(store, clip_id) for clip_id in committed_ids(store)]
     assert len(records) == 24
     assert len({record.name for record in records}) == 24
-    assert (
-        len({record.sha256 for record in records}) == 24
-    )  # the same prompt with two negatives is two clips
+    # the same prompt with two negative prompts makes two clips
+    assert len({record.sha256 for record in records}) == 24
     assert {str(record.nag_coverage) for record in records} == {"5 of 5"}
 
     root = f":s3:{OUTPUT.removeprefix('s3://')}"
@@ -145,10 +143,10 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
     }
 
 
-def test_a_job_that_is_stopped_ends_in_order_within_the_time_that_ray_leaves_it(
+def test_a_stopped_run_ends_in_order_before_ray_kills_it(
     ray_cluster: LocalRay, s3_environment: LocalS3
 ) -> None:
-    """Ray kills after three seconds. The released lease shows that the driver needed less."""
+    """Ray kills after three seconds; a released lease proves that the driver ended before."""
     store = open_store(f"{OUTPUT}-stopped", StoreConfig())
     job = submit(ray_cluster, store.uri, "stopped")
     deadline = time.monotonic() + DEADLINE_S
@@ -173,11 +171,11 @@ def test_a_job_that_is_stopped_ends_in_order_within_the_time_that_ray_leaves_it(
 
 def test_the_command_line_answers_without_torch_and_ray() -> None:
     program = (
-        "import sys, jobs.cli.main\n"
-        "try:\n    jobs.cli.main.main(['--help'])\n"
+        "import sys\n"
+        "from jobs.cli.main import main\n"
+        "try:\n    main(['--help'])\n"
         "except SystemExit:\n    pass\n"
-        "command = ['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all']\n"
-        "code = jobs.cli.main.main(command)\n"
+        "code = main(['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all'])\n"
         "libraries = ('torch', 'ray', 'diffusers', 'transformers')\n"
         "heavy = [name for name in libraries if name in sys.modules]\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"

@@ -8,7 +8,7 @@ import pytest
 
 from infra.local.s3_server import LocalS3
 from jobs.cli.command import EXIT_OK, EXIT_REFUSED
-from jobs.cli.main import main
+from jobs.cli.main import COMMANDS, main
 from jobs.config import StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -340,6 +340,17 @@ def test_help_teaches(arguments: list[str]) -> None:
     )
     assert "nagfarm" in finished.stdout
     assert "manifest" in finished.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_has_examples_and_fits_a_terminal(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert f"examples:\n  nagfarm {command} " in printed or f"  nagfarm {command}\n" in printed
+    assert max(map(len, printed.splitlines())) <= 100
 
 
 def test_a_missing_folder_of_models_is_refused(
