@@ -19,7 +19,6 @@ from jobs.bench.design.options import (
 )
 from jobs.cli.command import (
     EXIT_OK,
-    EXIT_QUARANTINE,
     Command,
     ConfigOptions,
     Context,
@@ -147,8 +146,6 @@ def run(arguments: BenchArguments, context: Context) -> int:
     context.say(describe(bench))
     render_options = arguments.render_options(bench.manifest, bench.models_folder)
     code = EXIT_OK if arguments.report_only else render(render_options, context)
-    if code not in (EXIT_OK, EXIT_QUARANTINE):
-        return code
     opened = open_for_run(render_options)
     report(bench, opened.manifest, opened.store, opened.config.encoding, context.console)
     context.say(f"the report is {options.report / options.kind}.md")

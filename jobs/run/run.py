@@ -17,7 +17,7 @@ from jobs.records.run_status import RunState, RunStatus, write_status
 from jobs.records.schema import utc_iso
 from jobs.run.console import ConsoleReport, print_plain
 from jobs.run.documents import OpenedManifest, RunDocuments, RunSummary
-from jobs.run.failure_ledger import FailureLedger
+from jobs.run.failure_writer import FailureWriter
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.worker.setup import ModelLoader, WorkerSetup
@@ -74,17 +74,17 @@ class Run:
         write_run(
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )
-        ledger = FailureLedger(store, self.run_id)
+        writer = FailureWriter(store, self.run_id)
 
         def turn() -> None:
             self._update_status(documents, "draining" if self._stop_reason else "rendering")
             if keeper.lost is not None:
                 raise LeaseLostError(keeper.lost)
-            if ledger.refused is not None:
-                raise ledger.refused
+            if writer.refused is not None:
+                raise writer.refused
 
         report = ConsoleReport(self.console, plan.num_pending, started)
-        observer = RunObserver(tally, report, ledger.add, turn)
+        observer = RunObserver(tally, report, writer.add, turn)
         is_finished = False
         try:
             with report:
@@ -92,7 +92,7 @@ class Run:
                     self._render_kind(kind, num_pending, observer)
             is_finished = True
         finally:
-            self._close(documents, ledger, keeper, is_finished=is_finished)
+            self._close(documents, writer, keeper, is_finished=is_finished)
         return documents.summary(time.monotonic(), is_finished=is_finished)
 
     def _render_kind(self, kind: WorkerKind, num_pending: int, observer: RunObserver) -> None:
@@ -122,7 +122,7 @@ class Run:
     def _close(
         self,
         documents: RunDocuments,
-        ledger: FailureLedger,
+        writer: FailureWriter,
         keeper: LeaseKeeper,
         *,
         is_finished: bool,
@@ -131,11 +131,11 @@ class Run:
         is_urgent = self._stop_reason is not None or keeper.lost is not None
         wait_s = self.opened.config.workers.drain_s if is_urgent else FINISH_WAIT_S
         was_stopped = self._stop_reason
-        num_unwritten = ledger.close(
+        num_unwritten = writer.close(
             wait_s, lambda: self._stop_reason != was_stopped or keeper.lost is not None
         )
         if num_unwritten:
-            reason = str(ledger.refused or "the store accepts no writes now")
+            reason = str(writer.refused or "the store accepts no writes now")
             self._say(f"{num_unwritten} failures could not be written: {reason}")
         self._update_status(documents, "finished" if is_finished else "stopped")
         summary = documents.summary(time.monotonic(), is_finished=is_finished)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import jobs.run.failure_ledger
+import jobs.run.failure_writer
 from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.records.commit import (
@@ -16,7 +16,7 @@ from jobs.records.commit import (
     read_quarantine,
     upload_clip,
 )
-from jobs.run.failure_ledger import FailureLedger
+from jobs.run.failure_writer import FailureWriter
 from jobs.schedule.retry import Quarantine, Retry
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import open_store
@@ -54,10 +54,10 @@ class Away(FolderStore):
 
 def test_failures_and_quarantines_are_written(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri(), StoreConfig())
-    ledger = FailureLedger(store, "run-1")
-    ledger.add(failed(1), Retry(2))
-    ledger.add(failed(2), Quarantine("enough"))
-    assert ledger.close(30) == 0
+    writer = FailureWriter(store, "run-1")
+    writer.add(failed(1), Retry(2))
+    writer.add(failed(2), Quarantine("enough"))
+    assert writer.close(30) == 0
     assert [failure.attempt for failure in read_failures(store, ONE.clip_id)] == [1, 2]
     assert read_quarantine(store, ONE.clip_id).reason == "enough"
 
@@ -66,26 +66,26 @@ def test_a_clip_that_was_committed_in_the_meantime_is_not_quarantined(tmp_path: 
     store = open_store(tmp_path.as_uri(), StoreConfig())
     clip = upload_clip(store, ONE.clip_id, BODY)
     commit_record(store, clip, record_of(store, BODY, ONE.clip_id))
-    ledger = FailureLedger(store, "run-1")
-    ledger.add(failed(1), Quarantine("enough"))
-    assert ledger.close(30) == 0
+    writer = FailureWriter(store, "run-1")
+    writer.add(failed(1), Quarantine("enough"))
+    assert writer.close(30) == 0
     assert not quarantined_ids(store)
 
 
 def test_the_driver_does_not_wait_during_an_outage_and_no_failure_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.run.failure_ledger, "PAUSE_S", 0.01)
+    monkeypatch.setattr(jobs.run.failure_writer, "PAUSE_S", 0.01)
     folder = open_store(tmp_path.as_uri(), StoreConfig())
     assert isinstance(folder, FolderStore)
     store = Away(folder.location)
-    ledger = FailureLedger(store, "run-1")
+    writer = FailureWriter(store, "run-1")
     start = time.monotonic()
     for attempt in (1, 2, 3):
-        ledger.add(failed(attempt), Retry(attempt + 1))
+        writer.add(failed(attempt), Retry(attempt + 1))
     assert time.monotonic() - start < 5
     store.back.set()
-    assert ledger.close(30) == 0
+    assert writer.close(30) == 0
     assert len(read_failures(folder, ONE.clip_id)) == 3
 
 
@@ -96,9 +96,9 @@ def test_failures_that_could_not_be_written_in_time_are_counted(tmp_path: Path) 
 
     folder = open_store(tmp_path.as_uri(), StoreConfig())
     assert isinstance(folder, FolderStore)
-    ledger = FailureLedger(Gone(folder.location), "run-1")
-    ledger.add(failed(1), Retry(2))
-    assert ledger.close(0.1) == 1
+    writer = FailureWriter(Gone(folder.location), "run-1")
+    writer.add(failed(1), Retry(2))
+    assert writer.close(0.1) == 1
 
 
 def test_a_refusal_of_the_store_is_kept_so_that_the_run_can_stop(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_refusal_of_the_store_is_kept_so_that_the_run_can_stop(tmp_path: Path)
 
     folder = open_store(tmp_path.as_uri(), StoreConfig())
     assert isinstance(folder, FolderStore)
-    ledger = FailureLedger(Refusing(folder.location), "run-1")
-    ledger.add(failed(1), Retry(2))
-    assert ledger.close(30) == 1
-    assert isinstance(ledger.refused, StoreRefusedError)
+    writer = FailureWriter(Refusing(folder.location), "run-1")
+    writer.add(failed(1), Retry(2))
+    assert writer.close(30) == 1
+    assert isinstance(writer.refused, StoreRefusedError)

@@ -20,7 +20,7 @@ PAUSE_S = 5.0  # between writes; the store's client has already retried each of 
 CLOSE_POLL_S = 0.2
 
 
-class FailureLedger:
+class FailureWriter:
     """The failures of one run, on their way to the store.
 
     Args:
@@ -35,7 +35,7 @@ class FailureLedger:
         self._changed = threading.Condition()
         self._is_closing = False
         self._is_abandoned = False
-        self._thread = threading.Thread(target=self._run, name="failure-ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="failure-writer", daemon=True)
         self._thread.start()
         self.refused: StoreError | None = None  # why the store refused a write for good
 
