@@ -1,6 +1,7 @@
 # The public names of this package: the only list of them. `__init__.py` reads it.
 
 from nag.attention.text_concat import NegativeText as NegativeText
+from nag.coverage import Coverage as Coverage
 from nag.errors import AlreadyInstalledError as AlreadyInstalledError
 from nag.errors import InstallationError as InstallationError
 from nag.errors import NagCoverageError as NagCoverageError
@@ -17,7 +18,6 @@ from nag.formulas.normalized_attention_guidance import (
     normalized_attention_guidance as normalized_attention_guidance,
 )
 from nag.formulas.value_sign_flip import value_sign_flip as value_sign_flip
-from nag.installation.coverage import Coverage as Coverage
 from nag.installation.installation import InstalledGuidance as InstalledGuidance
 from nag.installation.installation import encode_negative_prompt as encode_negative_prompt
 from nag.installation.installation import guide as guide

@@ -3,7 +3,6 @@
 It decides which modules count as text cross-attentions, and which processor replaces the stock one.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnP
 
 from nag.adapters.ltx import NagLTXVideoAttnProcessor
 from nag.adapters.wan import NagWanAttnProcessor
+from nag.coverage import Coverage
 from nag.errors import NagCoverageError, UnsupportedPipelineError
 
 # Guided processor by the stock processor that it replaces.
@@ -21,17 +21,6 @@ PROCESSORS: dict[type, type[NagWanAttnProcessor] | type[NagLTXVideoAttnProcessor
     LTXVideoAttnProcessor: NagLTXVideoAttnProcessor,
 }
 _TRANSFORMERS = (WanTransformer3DModel, LTXVideoTransformer3DModel)
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """The number of guided text cross-attentions of a pipeline, and of all."""
-
-    guided: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.guided} of {self.total}"
 
 
 def find_transformers(pipeline: Any) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from diffusers.hooks import HookRegistry
 
 from nag.attention.negative_prompt_hook import NegativePromptHook
 from nag.attention.text_concat import NegativeText, TextConcat
+from nag.coverage import Coverage
 from nag.errors import AlreadyInstalledError, UnsupportedProcessorError
 from nag.installation.coverage import (
     PROCESSORS,
-    Coverage,
     count_coverage,
     find_text_attentions,
     find_transformers,
