@@ -15,7 +15,7 @@ from jobs.cli.command import EXIT_QUARANTINE
 from jobs.records.commit import committed_ids, read_record
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_mix import FAULT_MIX, inject_fault_mix, poison_for
-from tests.chaos.harness.report import put_between_markers, write_numbers
+from tests.chaos.harness.report import paragraph, put_between_markers, write_numbers
 from tests.chaos.harness.runner import Scenario, ScenarioRun, inject_nothing, run_scenario
 from tests.chaos.harness.workload import Workload
 
@@ -62,7 +62,7 @@ def measure_fault_cost(folder: Path, repeats: int, seed: int, report: Path | Non
     )
     print(text)
     if report is not None:
-        put_between_markers(report.with_suffix(".md"), "mix", text)
+        put_between_markers(report.with_suffix(".md"), "mix", paragraph(text))
         write_numbers(report.with_suffix(".json"), "mix", {"clips_per_s": rates, "share": share})
     return 0 if is_clean and share >= LEAST_SHARE else 1
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.harness.report import put_between_markers, write_numbers
+from tests.chaos.harness.report import paragraph, put_between_markers, write_numbers
 
 SESSIONS = "sessions"
 COORDINATOR = "coordinator"  # every other sampled process is a rank
@@ -46,7 +46,7 @@ def table(sessions: Sequence[Mapping[str, Any]]) -> str:
     over.sort(key=lambda one: (one["size"], one["signal"], one["is_double"], one["rank"]))
     rows = [HEAD, tuple("---" if index < 2 else "---:" for index in range(len(HEAD)))]
     rows += [row(session) for session in over]
-    return "\n".join([sums(over), "", *(f"| {' | '.join(cells)} |" for cells in rows)])
+    return "\n".join([paragraph(sums(over)), "", *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
 def sums(sessions: Sequence[Mapping[str, Any]]) -> str:

@@ -4,6 +4,7 @@ The table stands between two markers; the rest of the page is written by people.
 """
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -59,6 +60,11 @@ def in_words(exit_codes: Sequence[int]) -> str:
         f"{count} x {names.get(code, code)}" if count > 1 else f"{names.get(code, code)}"
         for code, count in parts
     )
+
+
+def paragraph(text: str) -> str:
+    """Wrap a sentence for a page, at 100 characters."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def put_between_markers(path: Path, name: str, text: str) -> None:

@@ -15,7 +15,7 @@ import psutil
 from jobs.cli.command import EXIT_QUARANTINE
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_mix import FAULT_MIX, inject_fault_mix, poison_for
-from tests.chaos.harness.report import as_numbers, put_between_markers, write_numbers
+from tests.chaos.harness.report import as_numbers, paragraph, put_between_markers, write_numbers
 from tests.chaos.harness.runner import Outcome, Scenario, ScenarioRun, run_scenario
 from tests.chaos.harness.workload import Workload
 
@@ -113,7 +113,7 @@ def describe(outcome: Outcome, means: Mapping[str, tuple[float, float]], num_act
         f"{len(found.mismatched)} mismatched, {len(found.orphans)} left running."
     )
     return "\n".join([
-        counts,
+        paragraph(counts),
         *(f"- {line}" for line in (*outcome.problems, *found.violations)),
         "",
         "| | first quarter | last quarter |",

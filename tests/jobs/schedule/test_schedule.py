@@ -32,7 +32,7 @@ from jobs.schedule.events import (
     WorkerReady,
 )
 from jobs.schedule.retry import Quarantine, Retry, Wait
-from jobs.types import ClipDone, Stage, StageTiming, WorkerHeartbeat
+from jobs.types import ClipDone, ClipProgress, Stage, StageTiming, WorkerHeartbeat
 from tests.fakes.simulated_cluster import (
     CONFIG,
     NODES,
@@ -255,9 +255,9 @@ def test_a_draining_node_gets_no_more_clips_and_its_worker_finishes_those_in_fli
 
 
 def heartbeat(
-    *clips: object, memory_bytes: int = 1_000, is_draining: bool = False
+    *clips: ClipProgress, memory_bytes: int = 1_000, is_draining: bool = False
 ) -> WorkerHeartbeat:
-    return WorkerHeartbeat(tuple(clips), memory_bytes, is_draining)  # pyright: ignore[reportArgumentType]
+    return WorkerHeartbeat(tuple(clips), memory_bytes, is_draining)
 
 
 def test_a_stalled_clip_is_charged_and_the_others_of_its_worker_are_not() -> None:
