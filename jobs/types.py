@@ -1,24 +1,24 @@
 """The values that flow through a batch. Loads without torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from jobs.errors import FailureClass
 from pipelines.errors import GroupError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest
 
-# "lookup" is never timed: asking the store whether the clip is there already
+# In "lookup", which is never timed, a worker asks the store for an existing record of the clip.
 Stage = Literal["lookup", "queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]
 
 
 @dataclass(frozen=True)
 class LoraIdentity:
-    """Which LoRA, and how it is put on, as far as it decides the pixels: so not its name.
+    """A LoRA and how it is applied, as far as this decides the pixels; so its name is left out.
 
     Args:
-        source: hub id, the packaged weights' name, or a folder's; never a machine's path.
-        revision: the digest of its file, the hub's with the commit before it.
+        source: hub id, name of packaged weights, or name of a folder; never a machine's path.
+        revision: digest of its file; for a LoRA from the hub with the commit before it.
         weight: factor of its change.
         component: the transformer that it changes, or "all".
     """
@@ -31,20 +31,20 @@ class LoraIdentity:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which weights, and how they are run, as far as it decides the pixels.
+    """A model's weights and how they are run, as far as this decides the pixels.
 
     Args:
-        name: what manifests call the model.
-        source: hub id or the packaged weights' name; never a machine's path.
-        revision: the hub's revision, or the fingerprint of a folder's content.
-        scheduler: diffusers class name, or "saved" for what the folder says.
-        max_sequence_length: tokens of text, padded or cut to it.
-        decode_timestep, decode_noise_scale: of autoencoders that finish denoising while they decode.
-        loras: in the order in which they are added up.
-        fuse_loras: they are added to the weights, which rounds differently.
-        first_block_cache: threshold of the cache that skips blocks, None without it.
-        compile: the transformers' blocks are compiled, which rounds differently.
-        vae_tiling: large frames are decoded in tiles.
+        name: name of the model in manifests.
+        source: hub id or name of packaged weights; never a machine's path.
+        revision: revision on the hub, or fingerprint of a folder's content.
+        scheduler: diffusers class name, or "saved" for the scheduler saved in the folder.
+        max_sequence_length: number of text tokens, padded or cut to it.
+        decode_timestep, decode_noise_scale: for autoencoders that finish denoising in decode.
+        loras: LoRAs in the order in which they are added up.
+        fuse_loras: True if the LoRAs are added to the weights, which rounds differently.
+        first_block_cache: threshold of the cache that skips blocks; None without it.
+        compile: True if the transformers' blocks are compiled, which rounds differently.
+        vae_tiling: True if large frames are decoded in tiles.
     """
 
     name: str
@@ -65,7 +65,11 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """One clip that is to be. `clip_id` is a hash of everything that decides its pixels, and so not of `parallel`."""
+    """One clip to render.
+
+    Args:
+        clip_id: hash of everything that decides the clip's pixels, and so not of `parallel`.
+    """
 
     clip_id: str
     name: str
@@ -76,11 +80,11 @@ class ClipSpec:
 
 @dataclass(frozen=True)
 class StageTiming:
-    """How long one stage of one clip took.
+    """The duration of one stage of one clip.
 
     Args:
         started_at: seconds since the epoch, by the worker's clock.
-        step: the denoise step, from 0; None for other stages.
+        step: denoise step, from 0; None for other stages.
     """
 
     stage: Stage
@@ -91,11 +95,11 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class ClipProgress:
-    """Where a clip in flight is.
+    """The position of a clip in flight.
 
     Args:
-        step: denoise steps that are done; None in other stages.
-        age_s: since its stage, or that step, began.
+        step: number of finished denoise steps; None in other stages.
+        age_s: seconds since the stage, or that step, began.
     """
 
     clip_id: str
@@ -106,12 +110,12 @@ class ClipProgress:
 
 @dataclass(frozen=True)
 class WorkerHeartbeat:
-    """What a worker says of itself while it computes.
+    """The periodic sign of life of a worker.
 
     Args:
-        clips: that it has, those that wait for the device too.
-        memory_bytes: of the host, in use by the process.
-        is_draining: it was told to end, and takes no more clips.
+        clips: all clips of the worker, with those that wait for the device.
+        memory_bytes: host memory in use by the process.
+        is_draining: True if the worker was asked to end and takes no more clips.
     """
 
     clips: tuple[ClipProgress, ...]
@@ -121,37 +125,64 @@ class WorkerHeartbeat:
 
 @dataclass(frozen=True)
 class ClipDone:
-    """A clip whose record is in the store."""
+    """A clip whose record is in the store.
+
+    Args:
+        was_already_committed: True if the record of another attempt was there first and stands.
+        memory_bytes: host memory in use by the worker's process at the end of the clip.
+    """
 
     clip_id: str
     name: str
     uri: str
     attempt: int
     timings: tuple[StageTiming, ...]
-    was_already_committed: bool = False  # another attempt's record was there first; its bytes stand
-    memory_bytes: int = 0  # of the host, in use by the worker's process at the clip's end
+    was_already_committed: bool = False
+    memory_bytes: int = 0
 
 
-@dataclass(frozen=True)
-class ClipFailed:
-    """An attempt at a clip that did not end in a record.
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The fields that a failed attempt, its record, a quarantine and a run's status share.
 
     Args:
-        error_type: the error's class name, for people and records.
-        group_error: the class of the error if it is a `GroupError`, otherwise None.
+        error_type: class name of the error, for people and records.
     """
 
     clip_id: str
     name: str
-    attempt: int
     failure_class: FailureClass
-    may_pass_on_retry: bool
     error_type: str
     message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedAttempt(Failure):
+    """The fields that a failed attempt and its record share.
+
+    Args:
+        may_pass_on_retry: True if another attempt at the same clip may succeed.
+        worker: label of the worker that tried.
+        timings: the stages that the attempt reached.
+    """
+
+    attempt: int
+    may_pass_on_retry: bool
     traceback: str
     worker: str
     timings: tuple[StageTiming, ...] = ()
-    is_spooled: bool = False  # it lies encoded on the worker's machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFailed(FailedAttempt):
+    """An attempt at a clip that ended without a record.
+
+    Args:
+        is_spooled: True if the encoded clip lies in the spool of the worker's machine.
+        group_error: the class of the error if it is a `GroupError`, otherwise None.
+    """
+
+    is_spooled: bool = False
     group_error: type[GroupError] | None = None
 
 
@@ -160,11 +191,16 @@ ClipOutcome = ClipDone | ClipFailed
 
 @dataclass(frozen=True)
 class LostRank:
-    """What a group answers in the place of a heartbeat or an outcome where the rank that would know is gone.
+    """The answer of a group in place of a heartbeat or an outcome, when the rank that knows is gone.
 
     Args:
-        is_preempted: it was taken away on purpose, which is no clip's fault.
+        is_preempted: True if the rank was taken away on purpose, so that no clip caused it.
     """
 
     message: str
     is_preempted: bool = False
+
+
+def fields_of(cls: type[Failure], value: Failure) -> dict[str, Any]:
+    """Return the fields of `value` that `cls`, its class or a base class of it, has."""
+    return {field.name: getattr(value, field.name) for field in fields(cls)}

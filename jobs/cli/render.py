@@ -15,7 +15,8 @@ from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
-from jobs.run.documents import OpenedManifest, RunSummary
+from jobs.records.run_status import RunSummary
+from jobs.run.documents import OpenedManifest
 from jobs.store.store import Store
 from nag.errors import NagError
 from pipelines.errors import PipelineError

@@ -1,20 +1,22 @@
-"""What a driver says of its run while it goes on: one small document beside run.json, overwritten every few seconds.
+"""The status of a run while it goes on, and its summary at the end: two files beside run.json.
 
-Decides what the document holds and where it lies. Nothing rests on it: what is committed is what has a record. When it
-is written is for `dispatch` and `lease`, how it is shown for `status`.
+Decides what the documents hold. The driver overwrites the status every few seconds; no decision
+depends on it, because a clip is committed if and only if it has a record. `jobs.run` writes the
+status and `nagfarm status` shows it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from jobs.errors import FailureClass, RecordError
+from jobs.errors import RecordError
 from jobs.records.commit import JSON, read_as
 from jobs.records.keys import STATUS_FILE, check_clip_id, check_run_id, run_key
 from jobs.records.schema import check_at_least, check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.store.store import Store
-from jobs.types import ClipFailed, Stage
+from jobs.types import ClipFailed, Failure, Stage, fields_of
 
+MAX_MESSAGE = 1000  # characters of a failure's message in the status
 RunState = Literal["rendering", "draining", "finished", "stopped"]
 
 
@@ -23,8 +25,9 @@ class ClipInFlight:
     """A clip that a worker holds.
 
     Args:
-        step: the last denoise step that is known to have ended, from 0; None before the first and in other stages.
-        running_s: since this attempt was handed to the worker.
+        step: last denoise step that is known to have ended, from 0; None before the first and in
+            other stages.
+        running_s: seconds since the worker received this attempt.
     """
 
     clip_id: str
@@ -39,15 +42,10 @@ class ClipInFlight:
         check_clip_id(self.clip_id)
 
 
-@dataclass(frozen=True)
-class FailureSeen:
-    """One of the last failures; the whole of it is its FailureRecord."""
+@dataclass(frozen=True, kw_only=True)
+class FailureSeen(Failure):
+    """One of the last failures, cut short; its FailureRecord holds all of it."""
 
-    clip_id: str
-    name: str
-    failure_class: FailureClass
-    error_type: str
-    message: str
     failed_at: str
 
     def __post_init__(self) -> None:
@@ -56,37 +54,45 @@ class FailureSeen:
 
     @classmethod
     def of(cls, failed: ClipFailed, failed_at: str) -> Self:
-        return cls(
-            failed.clip_id,
-            failed.name,
-            failed.failure_class,
-            failed.error_type,
-            failed.message[:1000],
-            failed_at,
-        )
+        seen = cls(**fields_of(Failure, failed), failed_at=failed_at)
+        return replace(seen, message=failed.message[:MAX_MESSAGE])
 
 
-@dataclass(frozen=True)
-class RunStatus:
-    """Where a run stands.
+@dataclass(frozen=True, kw_only=True)
+class RunCounts:
+    """The counts of one run that its status and its summary share.
 
     Args:
-        updated_at: when this was written, by the driver's clock.
-        num_clips: of the manifest, those that were done before included.
-        num_committed, num_quarantined, num_failures: of this run alone.
-        clips_per_hour, eta_s: None until there is enough to go by.
+        num_committed: clips whose record is in the store since this run.
+        num_quarantined: clips that this run quarantined.
+        num_failures: failed attempts, with those of clips that a later attempt committed.
+        num_workers_lost: workers that failed.
     """
 
     run_id: str
+    num_committed: int
+    num_quarantined: int
+    num_failures: int
+    num_workers_lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus(RunCounts):
+    """The state of a run at one moment.
+
+    Args:
+        updated_at: time of writing, by the driver's clock.
+        num_clips: all clips of the manifest, with those of `num_done_before`.
+        num_done_before: clips that were committed before this run.
+        clips_per_hour: None before the first clip is committed.
+        eta_s: None until the run has a pace.
+    """
+
     state: RunState
     updated_at: str
     num_clips: int
     num_done_before: int
-    num_committed: int
-    num_quarantined: int
-    num_failures: int
     num_workers: int
-    num_workers_lost: int
     elapsed_s: float
     clips_per_hour: float | None
     eta_s: float | None
@@ -97,8 +103,8 @@ class RunStatus:
         check_run_id(self.run_id)
         check_time("updated_at", self.updated_at)
         for name in (
-            "num_clips", "num_done_before", "num_committed", "num_quarantined", "num_failures", "num_workers",
-            "num_workers_lost",
+            "num_clips", "num_done_before", "num_committed", "num_quarantined", "num_failures",
+            "num_workers", "num_workers_lost",
         ):  # fmt: skip
             check_at_least(name, getattr(self, name), 0)
         if self.elapsed_s < 0:
@@ -109,8 +115,38 @@ class RunStatus:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Raises RecordError if the document is damaged, or another version's."""
+        """Read a status. Raises RecordError if it is damaged or of another version."""
         return to_dataclass(cls, load(content))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary(RunCounts):
+    """The result of a run.
+
+    Args:
+        is_finished: True if no clip is left to start; False if the run was stopped.
+        wall_s: duration of the whole run, in seconds.
+        stage_totals_s: seconds per stage, of all workers together; stages overlap, so the sum may
+            exceed `wall_s`.
+    """
+
+    is_finished: bool
+    wall_s: float
+    stage_totals_s: dict[str, float]
+
+    @classmethod
+    def of(cls, last: RunStatus, stage_totals_s: dict[str, float]) -> Self:
+        """Build the summary from the last status of a run."""
+        return cls(
+            run_id=last.run_id,
+            num_committed=last.num_committed,
+            num_quarantined=last.num_quarantined,
+            num_failures=last.num_failures,
+            num_workers_lost=last.num_workers_lost,
+            is_finished=last.state == "finished",
+            wall_s=last.elapsed_s,
+            stage_totals_s=stage_totals_s,
+        )
 
 
 def write_status(store: Store, status: RunStatus) -> None:
@@ -118,5 +154,10 @@ def write_status(store: Store, status: RunStatus) -> None:
 
 
 def read_status(store: Store, run_id: str) -> RunStatus:
-    """Raises ObjectMissingError if the run has written none yet, RecordError if what is there is none."""
+    """Read the status of a run.
+
+    Raises:
+        ObjectMissingError: when the run has written none yet.
+        RecordError: when the object cannot be read as a status.
+    """
     return read_as(store, run_key(run_id, STATUS_FILE), RunStatus.from_json)

@@ -1,28 +1,29 @@
-"""The records that lie in the store beside the clips: their schema, and the keys under which they lie.
+"""The records that lie in the store beside the clips: their fields and their JSON.
 
-Decides what a record may hold; docs/reference/records.md says what each field means. When records are written is for `records`,
-and how those of an earlier version are read for `record_versions`.
+Decides what a record may hold; docs/reference/records.md explains each field, `keys` says where
+each record lies and `commit` when it is written. A reader refuses records of another version.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from jobs.config import EncodingConfig
-from jobs.errors import FailureClass, RecordError
+from jobs.errors import RecordError
 from jobs.records.keys import check_clip_id, check_run_id, clip_key
-from jobs.records.strict_json import dump, from_dataclass, to_dataclass
-from jobs.records.versions import SCHEMA_VERSION, load_versioned
-from jobs.types import ClipFailed, ModelIdentity, StageTiming
+from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
+from jobs.types import FailedAttempt, Failure, ModelIdentity, StageTiming, fields_of
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
+
+SCHEMA_VERSION = 1  # of release 0.1; any change of the fields or of their meaning raises it
 
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """Which process made a clip, on what."""
+    """The process that made a clip, and its device."""
 
     host: str
     node_id: str
@@ -32,14 +33,14 @@ class WorkerIdentity:
 
 @dataclass(frozen=True)
 class NagCoverage:
-    """How many of the model's text cross-attentions NAG guides."""
+    """The number of the model's text cross-attentions that NAG guides, and of all of them."""
 
     guided: int
     total: int
 
     def __post_init__(self) -> None:
         if not 0 <= self.guided <= self.total:
-            raise RecordError(f"{self.guided} of {self.total} is no coverage")
+            raise RecordError(f"guided must be 0 to total, not {self.guided} of {self.total}")
 
     def __str__(self) -> str:
         return f"{self.guided} of {self.total}"
@@ -47,7 +48,7 @@ class NagCoverage:
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """That one clip is done: what was asked for, what came of it, where it is and what it took."""
+    """The record of a committed clip: its request, its MP4, and the cost of making it."""
 
     clip_id: str
     name: str
@@ -70,7 +71,7 @@ class ClipRecord:
     worker: WorkerIdentity
     peak_memory_bytes: int
     peak_memory_kind: Literal["device", "host"]
-    host_memory_bytes: int | None
+    host_memory_bytes: int
     attention: Literal["fused", "exact"]
     nag_coverage: NagCoverage
     versions: Mapping[str, str]
@@ -89,13 +90,13 @@ class ClipRecord:
         for name in ("attempt", "num_bytes", "num_frames", "width", "height"):
             check_at_least(name, getattr(self, name), 1)
         check_at_least("peak_memory_bytes", self.peak_memory_bytes, 0)
-        check_at_least("host_memory_bytes", self.host_memory_bytes or 0, 0)
+        check_at_least("host_memory_bytes", self.host_memory_bytes, 0)
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise RecordError(f"fps must be above 0, not {self.fps}")
 
     @property
     def stage_totals_s(self) -> dict[str, float]:
-        """Seconds per stage, its steps added up."""
+        """Seconds per stage, the steps of a stage added up."""
         return stage_totals_s(self.timings)
 
     def to_json(self) -> bytes:
@@ -103,10 +104,10 @@ class ClipRecord:
 
     @classmethod
     def from_json(cls, content: bytes) -> Self:
-        """Reads a record of this schema version or an earlier one.
+        """Read a record.
 
         Raises:
-            RecordError: it is damaged, or a later version's.
+            RecordError: when it is damaged or has another schema version.
         """
         document = load_versioned(content)
         totals = document.pop("stage_totals_s", None)
@@ -116,22 +117,12 @@ class ClipRecord:
         return record
 
 
-@dataclass(frozen=True)
-class FailureRecord:
-    """Why one attempt at a clip did not end in a record."""
+@dataclass(frozen=True, kw_only=True)
+class FailureRecord(FailedAttempt):
+    """The reason why one attempt at a clip ended without a record."""
 
-    clip_id: str
-    name: str
     run_id: str
-    attempt: int
-    failure_class: FailureClass
-    may_pass_on_retry: bool
-    error_type: str
-    message: str
-    traceback: str
-    worker: str
     failed_at: str
-    timings: tuple[StageTiming, ...]
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -141,21 +132,8 @@ class FailureRecord:
         check_at_least("attempt", self.attempt, 1)
 
     @classmethod
-    def of(cls, failed: ClipFailed, run_id: str, failed_at: str) -> Self:
-        return cls(
-            clip_id=failed.clip_id,
-            name=failed.name,
-            run_id=run_id,
-            attempt=failed.attempt,
-            failure_class=failed.failure_class,
-            may_pass_on_retry=failed.may_pass_on_retry,
-            error_type=failed.error_type,
-            message=failed.message,
-            traceback=failed.traceback,
-            worker=failed.worker,
-            failed_at=failed_at,
-            timings=failed.timings,
-        )
+    def of(cls, failed: FailedAttempt, run_id: str, failed_at: str) -> Self:
+        return cls(**fields_of(FailedAttempt, failed), run_id=run_id, failed_at=failed_at)
 
     def to_json(self) -> bytes:
         return dump(from_dataclass(self))
@@ -165,18 +143,13 @@ class FailureRecord:
         return to_dataclass(cls, load_versioned(content))
 
 
-@dataclass(frozen=True)
-class QuarantineRecord:
-    """That a clip is given up until somebody lifts it, and why."""
+@dataclass(frozen=True, kw_only=True)
+class QuarantineRecord(Failure):
+    """The last failure of a clip that no run tries again until `retry` lifts the quarantine."""
 
-    clip_id: str
-    name: str
     run_id: str
     reason: str
     num_attempts: int
-    failure_class: FailureClass
-    error_type: str
-    message: str
     worker: str
     quarantined_at: str
     schema_version: int = SCHEMA_VERSION
@@ -188,17 +161,13 @@ class QuarantineRecord:
         check_at_least("num_attempts", self.num_attempts, 1)
 
     @classmethod
-    def of(cls, last: ClipFailed, run_id: str, reason: str, quarantined_at: str) -> Self:
-        """Of the last failure, whose attempt is taken for the number of attempts."""
+    def of(cls, last: FailedAttempt, run_id: str, reason: str, quarantined_at: str) -> Self:
+        """Build the record from the last failure; its attempt gives the number of attempts."""
         return cls(
-            clip_id=last.clip_id,
-            name=last.name,
+            **fields_of(Failure, last),
             run_id=run_id,
             reason=reason,
             num_attempts=last.attempt,
-            failure_class=last.failure_class,
-            error_type=last.error_type,
-            message=last.message,
             worker=last.worker,
             quarantined_at=quarantined_at,
         )
@@ -211,11 +180,24 @@ class QuarantineRecord:
         return to_dataclass(cls, load_versioned(content))
 
 
-# values
+def load_versioned(content: bytes) -> dict[str, Any]:
+    """Read the JSON object of a record.
+
+    Raises:
+        RecordError: when it is damaged or has another schema version.
+    """
+    document = load(content)
+    version = document.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise RecordError(
+            f"schema_version must be {SCHEMA_VERSION}, not {version!r}: another version of nagfarm "
+            "wrote this record; read it with that version"
+        )
+    return document
 
 
 def stage_totals_s(timings: tuple[StageTiming, ...]) -> dict[str, float]:
-    """Seconds per stage, in the order in which the stages first appear."""
+    """Return the seconds of each stage, in the order in which the stages first appear."""
     return {
         stage: math.fsum(timing.duration_s for timing in timings if timing.stage == stage)
         for stage in dict.fromkeys(timing.stage for timing in timings)
@@ -223,7 +205,7 @@ def stage_totals_s(timings: tuple[StageTiming, ...]) -> dict[str, float]:
 
 
 def utc_iso(seconds: float) -> str:
-    """Seconds since the epoch as records write a time: 2026-01-31T12:00:00.000Z."""
+    """Format seconds since the epoch as records write a time: 2026-01-31T12:00:00.000Z."""
     return (
         datetime.fromtimestamp(seconds, UTC)
         .isoformat(timespec="milliseconds")

@@ -8,7 +8,7 @@ from jobs.config import RunConfig
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import Plan
-from jobs.records.run_status import RunState, RunStatus
+from jobs.records.run_status import RunState, RunStatus, RunSummary
 from jobs.run.tally import RunTally
 from jobs.store.store import Store
 from jobs.worker.provenance import installed_versions
@@ -23,30 +23,6 @@ class OpenedManifest:
     manifest: Manifest
     store: Store
     plan: Plan
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """The result of a run.
-
-    Args:
-        is_finished: True if no clip is left to start; False if the run was stopped.
-        num_committed: clips that this run committed.
-        num_quarantined: clips that this run quarantined.
-        num_failures: failed attempts, including those of clips that succeeded later.
-        wall_s: duration of the whole run, in seconds.
-        stage_totals_s: the workers' seconds per stage, summed. Stages overlap, so the total may
-            exceed `wall_s`.
-    """
-
-    run_id: str
-    is_finished: bool
-    num_committed: int
-    num_quarantined: int
-    num_failures: int
-    num_workers_lost: int
-    wall_s: float
-    stage_totals_s: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -107,16 +83,6 @@ class RunDocuments:
             last_failures=tuple(tally.last_failures),
         )
 
-    def summary(self, now: float, *, is_finished: bool) -> RunSummary:
-        """Return summary.json."""
-        tally = self.tally
-        return RunSummary(
-            run_id=self.run_id,
-            is_finished=is_finished,
-            num_committed=tally.num_committed,
-            num_quarantined=tally.num_quarantined,
-            num_failures=tally.num_failures,
-            num_workers_lost=tally.num_workers_lost,
-            wall_s=tally.elapsed_s(now),
-            stage_totals_s=dict(tally.stage_totals_s),
-        )
+    def summary(self, last: RunStatus) -> RunSummary:
+        """Return summary.json, from the last status of the run."""
+        return RunSummary.of(last, dict(self.tally.stage_totals_s))

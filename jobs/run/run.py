@@ -13,10 +13,10 @@ from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, res
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease import LeaseKeeper
-from jobs.records.run_status import RunState, RunStatus, write_status
+from jobs.records.run_status import RunState, RunStatus, RunSummary, write_status
 from jobs.records.schema import utc_iso
 from jobs.run.console import ConsoleReport, print_plain
-from jobs.run.documents import OpenedManifest, RunDocuments, RunSummary
+from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
@@ -92,8 +92,8 @@ class Run:
                     self._render_kind(kind, num_pending, observer)
             is_finished = True
         finally:
-            self._close(documents, writer, keeper, is_finished=is_finished)
-        return documents.summary(time.monotonic(), is_finished=is_finished)
+            summary = self._close(documents, writer, keeper, is_finished=is_finished)
+        return summary
 
     def _render_kind(self, kind: WorkerKind, num_pending: int, observer: RunObserver) -> None:
         opened, workers, machines = self.opened, self.opened.config.workers, cluster_machines()
@@ -126,7 +126,7 @@ class Run:
         keeper: LeaseKeeper,
         *,
         is_finished: bool,
-    ) -> None:
+    ) -> RunSummary:
         """Write the last failures and the summary in bounded time. No commit depends on them."""
         is_urgent = self._stop_reason is not None or keeper.lost is not None
         wait_s = self.opened.config.workers.drain_s if is_urgent else FINISH_WAIT_S
@@ -137,16 +137,18 @@ class Run:
         if num_unwritten:
             reason = str(writer.refused or "the store accepts no writes now")
             self._say(f"{num_unwritten} failures could not be written: {reason}")
-        self._update_status(documents, "finished" if is_finished else "stopped")
-        summary = documents.summary(time.monotonic(), is_finished=is_finished)
+        last = self._update_status(documents, "finished" if is_finished else "stopped")
+        summary = documents.summary(last)
         try:
             write_run(self.opened.store, self.run_id, SUMMARY_FILE, asdict(summary))
             self.write_status()
         except StoreError as error:
             self._say(f"the summary of this run could not be written: {error}")
+        return summary
 
-    def _update_status(self, documents: RunDocuments, state: RunState) -> None:
+    def _update_status(self, documents: RunDocuments, state: RunState) -> RunStatus:
         self._status = documents.status(state, time.monotonic(), utc_iso(time.time()))
+        return self._status
 
     def _say(self, text: str) -> None:
         print_plain(self.console, text)

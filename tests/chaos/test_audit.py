@@ -99,7 +99,15 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
 
 def quarantine(spec: ClipSpec, reason: str = "it failed twice") -> QuarantineRecord:
     failed = ClipFailed(
-        spec.clip_id, spec.name, 2, "clip", True, "FrameCheckError", "black", "", "host:1"
+        clip_id=spec.clip_id,
+        name=spec.name,
+        attempt=2,
+        failure_class="clip",
+        may_pass_on_retry=True,
+        error_type="FrameCheckError",
+        message="black",
+        traceback="",
+        worker="host:1",
     )
     return QuarantineRecord.of(failed, "run", reason, AT)
 

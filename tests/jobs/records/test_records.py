@@ -28,6 +28,7 @@ from jobs.records.commit import (
 )
 from jobs.records.keys import clip_key, failure_key, record_key, run_key
 from jobs.records.schema import (
+    SCHEMA_VERSION,
     ClipRecord,
     FailureRecord,
     NagCoverage,
@@ -35,13 +36,12 @@ from jobs.records.schema import (
     WorkerIdentity,
     utc_iso,
 )
-from jobs.records.versions import SCHEMA_VERSION
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
-from pipelines.request import GenerationRequest, GuidanceMethod, SamplingParams, VideoShape
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 
 CLIP_ID = "0123456789abcdef" * 2
 CONFIG = StoreConfig(max_attempts=2)
@@ -174,7 +174,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
             change("peak_memory_kind", "disk"),
             "peak_memory_kind must be 'device' or 'host', not 'disk'",
         ),
-        (change("nag_coverage.guided", 5), "5 of 4 is no coverage"),
+        (change("nag_coverage.guided", 5), "guided must be 0 to total, not 5 of 4"),
         (change("request.prompt", ""), "request: prompt is empty"),
         (change("request.nag.nag_tau", -1), r"request\.nag: nag_tau"),
         (change("request.shape.width", 63), r"request\.shape: width must be even"),
@@ -206,11 +206,14 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (change("parallel.ring", "2"), r"parallel\.ring must be int, not '2'"),
         (change("parallel.across_hosts", 1), r"parallel\.across_hosts must be bool, not 1"),
         (change("parallel", None), "parallel must be an object"),
-        (change("schema_version", 5), "schema_version must be 1 to 4, not 5"),
-        (change("schema_version", 0), "schema_version must be 1 to 4, not 0"),
-        (change("schema_version", "4"), "schema_version must be 1 to 4"),
-        (change("schema_version", True), "schema_version must be 1 to 4"),
-        (change("schema_version", dataclasses.MISSING), "schema_version must be 1 to 4, not None"),
+        (
+            change("schema_version", 2),
+            "schema_version must be 1, not 2: another version of nagfarm",
+        ),
+        (change("schema_version", 0), "schema_version must be 1, not 0"),
+        (change("schema_version", "1"), "schema_version must be 1, not '1'"),
+        (change("schema_version", True), "schema_version must be 1, not True"),
+        (change("schema_version", dataclasses.MISSING), "schema_version must be 1, not None"),
     ],
 )
 def test_a_record_that_is_not_as_documented_is_refused(
@@ -227,72 +230,14 @@ def test_the_record_of_a_group_comes_back_as_it_was(record: ClipRecord) -> None:
     assert ClipRecord.from_json(grouped.to_json()) == grouped
 
 
-def written_by_version_3(record: ClipRecord) -> dict[str, Any]:
-    document = json.loads(record.to_json())
-    del document["parallel"]
-    for name in ("first_block_cache", "compile", "vae_tiling"):
-        del document["model"][name]
-    return document | {"schema_version": 3}
-
-
-def test_a_record_of_version_3_is_read_as_rendered_on_one_device(record: ClipRecord) -> None:
-    found = ClipRecord.from_json(json.dumps(written_by_version_3(record)).encode())
-    assert found == dataclasses.replace(record, parallel=ONE_DEVICE)
-
-
-def test_a_record_of_version_3_without_a_model_is_refused(record: ClipRecord) -> None:
-    document = written_by_version_3(record) | {"model": []}
-    with pytest.raises(RecordError, match="model must be an object"):
-        ClipRecord.from_json(json.dumps(document).encode())
-
-
-def written_by_version_2(record: ClipRecord) -> dict[str, Any]:
-    document = written_by_version_3(record)
-    del document["attention"], document["host_memory_bytes"]
-    return document | {"schema_version": 2}
-
-
-def test_a_record_of_version_2_is_read_and_nothing_is_made_up_about_memory(
-    record: ClipRecord,
-) -> None:
-    found = ClipRecord.from_json(json.dumps(written_by_version_2(record)).encode())
-    assert found == dataclasses.replace(record, host_memory_bytes=None)
-
-
-def written_by_version_1(record: ClipRecord, guidance_scale: float) -> dict[str, Any]:
-    document = written_by_version_2(record)
-    request = document["request"]
-    del document["model"]["loras"], document["model"]["fuse_loras"]
-    del request["method"], request["vsf"], request["nasa"], request["nag"]["nag_norm"]
-    request["sampling"]["guidance_scale"] = guidance_scale
-    return document | {"schema_version": 1}
-
-
-@pytest.mark.parametrize(("guidance_scale", "method"), [(1.0, "nag"), (1, "nag"), (3.0, "cfg+nag")])
-def test_a_record_of_version_1_is_read_as_what_it_meant(
-    record: ClipRecord, guidance_scale: float, method: GuidanceMethod
-) -> None:
-    found = ClipRecord.from_json(json.dumps(written_by_version_1(record, guidance_scale)).encode())
-    sampling = dataclasses.replace(REQUEST.sampling, guidance_scale=guidance_scale)
-    request = dataclasses.replace(REQUEST, sampling=sampling, method=method)
-    assert found == dataclasses.replace(record, request=request, host_memory_bytes=None)
-
-
-@pytest.mark.parametrize(
-    "path", ["request.sampling.guidance_scale", "request.sampling", "request.nag"]
-)
-def test_a_damaged_record_of_version_1_is_refused(record: ClipRecord, path: str) -> None:
-    document = written_by_version_1(record, 1.0)
-    change(path, None)(document)
-    with pytest.raises(RecordError, match="is not as version 1 wrote it"):
-        ClipRecord.from_json(json.dumps(document).encode())
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-def test_a_failure_of_an_earlier_version_is_read(version: int) -> None:
+@pytest.mark.parametrize("version", [0, 2, "1"])
+def test_a_failure_and_a_quarantine_of_another_version_are_refused(version: object) -> None:
     failure = FailureRecord.of(FAILED, "run-1", utc_iso(0))
-    document = json.loads(failure.to_json()) | {"schema_version": version}
-    assert FailureRecord.from_json(json.dumps(document).encode()) == failure
+    quarantine = QuarantineRecord.of(FAILED, "run-1", "failed on 2 workers", utc_iso(0))
+    for record in (failure, quarantine):
+        document = json.loads(record.to_json()) | {"schema_version": version}
+        with pytest.raises(RecordError, match="schema_version must be 1, not .*that version"):
+            type(record).from_json(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize(

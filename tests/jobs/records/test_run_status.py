@@ -28,12 +28,12 @@ STATUS = RunStatus(
     in_flight=(ClipInFlight(CLIP_ID, "spring-31", "node-a/0", "denoise", 3, 8, 12.5),),
     last_failures=(
         FailureSeen(
-            CLIP_ID,
-            "spring-7",
-            "memory",
-            "OutOfMemoryError",
-            "out of memory",
-            "2026-01-31T12:09:00.000Z",
+            clip_id=CLIP_ID,
+            name="spring-7",
+            failure_class="memory",
+            error_type="OutOfMemoryError",
+            message="out of memory",
+            failed_at="2026-01-31T12:09:00.000Z",
         ),
     ),
 )

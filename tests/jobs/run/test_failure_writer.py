@@ -29,15 +29,15 @@ ONE, BODY = spec("sunrise"), b"an mp4"
 
 def failed(attempt: int) -> ClipFailed:
     return ClipFailed(
-        ONE.clip_id,
-        ONE.name,
-        attempt,
-        "worker",
-        True,
-        "WorkerLostError",
-        "died",
-        "",
-        f"host:{attempt}",
+        clip_id=ONE.clip_id,
+        name=ONE.name,
+        attempt=attempt,
+        failure_class="worker",
+        may_pass_on_retry=True,
+        error_type="WorkerLostError",
+        message="died",
+        traceback="",
+        worker=f"host:{attempt}",
     )
 
 

@@ -22,7 +22,17 @@ def done(number: int) -> ClipDone:
 
 
 def failed(message: str) -> ClipFailed:
-    return ClipFailed("f" * 32, "clip-bad", 2, "code", False, "SomeError", message, "", "host:1")
+    return ClipFailed(
+        clip_id="f" * 32,
+        name="clip-bad",
+        attempt=2,
+        failure_class="code",
+        may_pass_on_retry=False,
+        error_type="SomeError",
+        message=message,
+        traceback="",
+        worker="host:1",
+    )
 
 
 def seconds(step: float) -> Iterator[float]:

@@ -13,7 +13,15 @@ def failure(
 ) -> ClipFailed:
     label = worker or f"host:{attempt}"
     return ClipFailed(
-        "0" * 32, "clip", attempt, failure_class, may_pass, "SomeError", "message", "", label
+        clip_id="0" * 32,
+        name="clip",
+        attempt=attempt,
+        failure_class=failure_class,
+        may_pass_on_retry=may_pass,
+        error_type="SomeError",
+        message="message",
+        traceback="",
+        worker=label,
     )
 
 

@@ -180,7 +180,16 @@ def render(store: Store, folder: Path, seed: int) -> list[ClipDone]:
 
 def failure(prompt: str, seed: int) -> ClipFailed:
     return ClipFailed(
-        spec(prompt, seed).clip_id, "bad", 1, "code", False, "FakeError", "no", "Traceback", "w", ()
+        clip_id=spec(prompt, seed).clip_id,
+        name="bad",
+        attempt=1,
+        failure_class="code",
+        may_pass_on_retry=False,
+        error_type="FakeError",
+        message="no",
+        traceback="Traceback",
+        worker="w",
+        timings=(),
     )
 
 
