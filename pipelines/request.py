@@ -1,7 +1,7 @@
 """The values that flow through a render. Loads without torch.
 
-Checks each request as far as every model agrees; `ModelConfig.check_request` checks the rules of one
-model, such as its grid of sizes. The `Args` of these classes are the descriptions in
+Checks each request as far as every model agrees; `ModelConfig.check_request` checks the rules of
+one model, such as its grid of sizes. The `Args` of these classes are the descriptions in
 docs/reference/manifest.md.
 """
 
@@ -112,8 +112,8 @@ class GenerationRequest:
     With `none` the negative prompt is not used. With `cfg` it is the text of the unconditional pass
     of classifier-free guidance. With `nag`, `vsf` and `nasa` attention pushes away from it, in one
     pass. With `cfg+nag` NAG pushes away from it and the unconditional text is empty, so that the
-    model does not push away from it twice; if NAG has no effect (`nag_scale=1`), the negative prompt
-    is the unconditional text.
+    model does not push away from it twice; if NAG has no effect (`nag_scale=1`), the negative
+    prompt is the unconditional text.
 
     Args:
         prompt: description of the clip, at most 20,000 characters, not blank.

@@ -12,6 +12,7 @@ from jobs.cli.command import ConfigOptions, add_models_argument
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.manifest.reference import fields_help
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
@@ -33,16 +34,16 @@ a manifest (.yaml with axes; .jsonl or .csv with one clip a row):
     guidance: [{method: nag, nag_alpha: 0.5}, {method: cfg, guidance_scale: 5}]
   combine: prompt * negative_prompt * seed * guidance
 
-guidance is a mapping: method (none, cfg, nag, vsf, nasa or cfg+nag), guidance_scale (for cfg and
-cfg+nag), nag_scale, nag_tau, nag_alpha, nag_start, nag_end, nag_norm, vsf_scale, vsf_bias and
-nasa_scale. In CSV each of them is a column.
+{fields}
+
+guidance is a mapping; guidance_scale is for the methods cfg and cfg+nag alone.
 
 parallel: {ulysses: 2, ring: 2} renders a clip on a group of 4 devices of one machine, or of several
 with across_hosts: true. It replaces the parallel of the defaults or of the model as a whole;
-parallel: {} is one device. In CSV ulysses, ring and across_hosts are columns. The attention heads
-must be a multiple of ulysses, the video tokens a multiple of ulysses times ring; an error names the
-nearest size that fits. Two rows that differ in parallel alone are one clip.
-"""
+parallel: {} is one device. The attention heads must be a multiple of ulysses, the video tokens a
+multiple of ulysses times ring; an error names the nearest size that fits. Two rows that differ in
+parallel alone are one clip.
+""".replace("{fields}", fields_help())
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest
 
 # The defaults of fields that a model's YAML does not have.
-_FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0}
+FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0}
 _PLAIN_FIELDS = tuple(name for name, one in FIELDS.items() if one.owner is GenerationRequest)
 _PART_FIELDS = {
     part: tuple(one.name for one in fields(owner)) for part, owner in REQUEST_PARTS.items()
@@ -74,7 +74,7 @@ def model_defaults(config: ModelConfig) -> dict[str, Any]:
         for name, one in FIELDS.items()
         if one.owner is not RowLabels and hasattr(section, name)
     }
-    return _FIXED_DEFAULTS | from_model
+    return FIXED_DEFAULTS | from_model
 
 
 def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationRequest:

@@ -1,4 +1,4 @@
-"""Advice under a plan: the cost of its groups of devices, and groups that would speed up a long clip.
+"""Advice under a plan: the cost of its groups, and groups that would speed up a long clip.
 
 Chooses the clips of a plan that get advice; `pipelines.cost.advice` words it. Loads without torch.
 """

@@ -1,4 +1,4 @@
-"""The number of groups of ranks that fit into a cluster, and the error for a group that does not fit.
+"""The number of groups of ranks that fit into a cluster, and the error for one that does not.
 
 Counts all resources of each machine, not the free ones, since a run has the cluster to itself.
 Loads without torch.

@@ -1,5 +1,6 @@
-"""A manifest of everything at once, by the real command: single clips and groups of two sizes, two real models, rows
-interleaved, on two nodes of which one alone has room for the larger group. An outer deadline ends what would hang.
+"""A manifest of everything at once, by the real command: single clips and groups of two sizes,
+two real models, rows interleaved, on two nodes of which one alone has room for the larger group.
+An outer deadline ends what would hang.
 """
 
 import contextlib

@@ -1,0 +1,184 @@
+"""The reference of a manifest's fields: the docs' table, the JSON Schema and the command's help.
+
+`python -m jobs.manifest.reference` writes the first two into docs/reference. All follow from
+`jobs.manifest.fields`; the descriptions are the `Args` of the dataclasses that hold the values.
+"""
+
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from jobs.manifest.field_values import MAX_NAME_CHARACTERS, NAME_PATTERN
+from jobs.manifest.fields import (
+    FIELDS,
+    GUIDANCE,
+    GUIDANCE_FIELDS,
+    PARALLEL,
+    PARALLEL_FIELDS,
+    FieldType,
+    RowField,
+)
+from jobs.manifest.rows import FIXED_DEFAULTS
+from jobs.text import unknown
+from pipelines.parallel_config import ParallelConfig
+
+SCHEMA_FILE = "manifest.schema.json"
+PAGE_FILE = "manifest.md"
+_TABLE = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_ENTRY = re.compile(r"^    (\w+): (.*(?:\n     +.*)*)", re.MULTILINE)
+_JSON_TYPES: dict[FieldType, str] = {
+    "text": "string",
+    "whole number": "integer",
+    "number": "number",
+    "yes/no": "boolean",
+}
+
+
+def describe(field: RowField) -> str:
+    """Return the entry of a field under `Args` in the docstring of its dataclass."""
+    _, _, entries = (inspect.getdoc(field.owner) or "").partition("Args:\n")
+    found = {name: " ".join(text.split()) for name, text in _ENTRY.findall(entries)}
+    if field.name not in found:
+        raise LookupError(unknown("entry under Args", field.name, found))
+    return found[field.name]
+
+
+def fields_table(section: str) -> str:
+    """Return a Markdown table of the fields of `clip`, `guidance` or `parallel`."""
+    head = ("| field | type | default | meaning |", "|---|---|---|---|")
+    rows = (
+        f"| `{field.name}` | {_type_text(field)} | {_default_text(field)} | {describe(field)} |"
+        for field in _section(section)
+    )
+    return "\n".join((*head, *rows))
+
+
+def fields_help() -> str:
+    """Return the names of all fields as text for a terminal."""
+    paragraphs = (
+        ("a clip", "clip", ""),
+        (GUIDANCE, GUIDANCE, "; in CSV each is a column"),
+        (PARALLEL, PARALLEL, "; in CSV each is a column"),
+    )
+    return "\n".join(
+        textwrap.fill(
+            f"fields of {label}: {', '.join(one.name for one in _section(section))}{note}",
+            width=98,
+            subsequent_indent="  ",
+        )
+        for label, section, note in paragraphs
+    )
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a YAML manifest; `$defs.clip` is that of a row of JSONL.
+
+    The schema has the types and choices. The reader also checks ranges and combinations.
+    """
+    text = {"type": "string", "minLength": 1}
+    axes = {name: _axis(name, field.value_type) for name, field in FIELDS.items() if name != "name"}
+    for mapping in (GUIDANCE, PARALLEL):
+        axes[mapping] = {"type": "array", "minItems": 1, "items": _reference(mapping)}
+    defaults = {name: _reference(name) for name in (*FIELDS, GUIDANCE, PARALLEL) if name != "name"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "nagfarm manifest",
+        **_closed(
+            {
+                "name": text,
+                "model": text,
+                "output": text,
+                "defaults": _closed(defaults),
+                "axes": _closed(axes),
+                "combine": text,
+                "clips": {"type": "array", "items": _reference("clip")},
+            }
+        ),
+        "$defs": {
+            "clip": _closed({name: _reference(name) for name in (*FIELDS, GUIDANCE, PARALLEL)}),
+            GUIDANCE: _closed({name: _reference(name) for name in GUIDANCE_FIELDS}),
+            PARALLEL: _closed({name: _value(one) for name, one in PARALLEL_FIELDS.items()}),
+            **{name: _value(field) for name, field in FIELDS.items()},
+        },
+    }
+
+
+def schema_text() -> str:
+    """Return the JSON Schema as the text of its file."""
+    return json.dumps(json_schema(), indent=2) + "\n"
+
+
+def with_tables(page: str) -> str:
+    """Return a Markdown page with its tables of fields made anew."""
+    return _TABLE.sub(lambda found: f"{found[1]}{fields_table(found[2])}\n{found[3]}", page)
+
+
+def _section(section: str) -> Iterable[RowField]:
+    match section:
+        case "guidance":
+            return [FIELDS[name] for name in GUIDANCE_FIELDS]
+        case "parallel":
+            return PARALLEL_FIELDS.values()
+        case _:
+            return [field for name, field in FIELDS.items() if name not in GUIDANCE_FIELDS]
+
+
+def _type_text(field: RowField) -> str:
+    choices = ", ".join(f"`{choice}`" for choice in field.choices)
+    return (choices or field.value_type) + (" or null" if field.is_nullable else "")
+
+
+def _default_text(field: RowField) -> str:
+    if field.name in FIXED_DEFAULTS:
+        return f"`{json.dumps(FIXED_DEFAULTS[field.name])}`"
+    if field.owner is ParallelConfig:
+        (default,) = (one.default for one in fields(field.owner) if one.name == field.name)
+        assert default is not MISSING
+        return f"`{json.dumps(default)}`"
+    special = {"prompt": "required", "model": "`--model`", "name": "`<manifest>-<row>`"}
+    return special.get(field.name, "the model's")
+
+
+def _value(field: RowField) -> dict[str, Any]:
+    json_type = _JSON_TYPES[field.value_type]
+    schema: dict[str, Any] = {"type": [json_type, "null"] if field.is_nullable else json_type}
+    if field.choices:
+        schema["enum"] = list(field.choices)
+    if field.name == "name":
+        schema |= {"pattern": f"^{NAME_PATTERN}$", "maxLength": MAX_NAME_CHARACTERS}
+    return schema | {"description": describe(field)}
+
+
+def _axis(name: str, value_type: FieldType) -> dict[str, Any]:
+    """Return the schema of an axis: a list, a file and, for numbers, a range."""
+    bounds = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3}
+    options = [
+        {"type": "array", "minItems": 1, "items": _reference(name)},
+        _closed({"file": {"type": "string"}}) | {"required": ["file"]},
+        _closed({"range": bounds}) | {"required": ["range"]},
+    ]
+    return {"anyOf": options[:2] if value_type == "text" else options}
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def main() -> None:
+    folder = Path("docs/reference")
+    (folder / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
+    page = folder / PAGE_FILE
+    page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
