@@ -147,7 +147,7 @@ class RankGroup:
                     self._reform(is_new_session=False)
                 except GroupError:
                     raise
-                # The schedule then starts another worker, and learns the reason if that one fails too.
+                # The schedule then starts another worker, and ends the run if that one fails too.
                 except Exception as error:
                     raise RankLostError(f"the group could not form again: {error}") from error
         if is_released:

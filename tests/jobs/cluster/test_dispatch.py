@@ -227,7 +227,7 @@ def test_a_frozen_worker_is_killed_and_another_renders_its_clip(
     freezing = spec(f"stop once {tmp_path / 'frozen'}")
     notes = dispatch(setup_for(tmp_path), [freezing, *specs], IMPATIENT)
     assert committed(tmp_path) == {freezing.clip_id, *(one.clip_id for one in specs)}
-    # Those that were computing at the last heartbeat.
+    # The clips that were computing at the last heartbeat.
     assert {failure_class for _, failure_class in failures_of(notes)} == {"stall"}
     (message,) = notes.lost
     label, text = message.split(": ")
