@@ -1,12 +1,14 @@
-"""What is a secret, and the mask in its place. Imports nothing but the standard library.
+"""The recognition of secrets in a text, and the mask that replaces them.
 
-Decides which parts of a text a log, a record or an error message must not hold: the values of the environment's
-variables that hold secrets, with the forms in which a URL or a `repr` writes them, and what looks like a credential
-wherever it came from. Where a text is redacted is for those who write it: `worker` for failures, `cli` for errors.
+Decides which parts of a text a log, a record or an error message must not hold: the values of the
+environment's variables that hold secrets, with the forms in which a URL or a `repr` writes them,
+and strings that look like a credential wherever they came from. The writers of texts call it:
+`worker/` for failures, `cli/` for errors. Imports nothing but the standard library.
 
-`redact` is, after the command line and `store`, the third place that reads the environment: a secret is known by
-standing in a variable, of this process and at this moment (credentials are rotated), and a worker's variables are not
-the driver's. What has fewer than eight characters is not masked: it is no secret, and would blot out plain words.
+`redact` is, after the command line and `store/`, the third place that reads the environment: a
+secret is known because a variable of this process holds it at this moment (credentials are
+rotated), and a worker's variables differ from the driver's. Values with fewer than eight characters
+are not masked: they are not secrets, and masking them would blot out plain words.
 """
 
 import json
@@ -20,16 +22,16 @@ MASK = "[redacted]"
 MIN_SECRET_CHARACTERS = 8
 MAX_TOKEN_FILE_BYTES = 65_536
 
-SECRET_NAMES = frozenset({"AWS_ACCESS_KEY_ID"})  # what the endings miss
+SECRET_NAMES = frozenset({"AWS_ACCESS_KEY_ID"})  # names that the endings miss
 SECRET_ENDINGS = ("TOKEN", "SECRET", "PASSWORD", "KEY")
 TOKEN_PATH_NAME = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 the variable's name
 
-# Between a name and its value in a URL, a header, a repr or JSON: `=`, `: `, `': b'`, `%3D`. Each quantifier is
-# possessive, or what is left of `b'` before a mask would be taken for a value.
+# Stands between a name and its value in a URL, a header, a repr or JSON: `=`, `: `, `': b'`, `%3D`.
+# Each quantifier is possessive, or the rest of `b'` before a mask would be taken for a value.
 _IS = r"""["']?+\s{0,3}+(?:[=:]|%3D)\s{0,3}+(?:b?["'])?+"""
 _PEM_LABEL = "[A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----"
-# Each has a fixed beginning and one run of characters that cannot begin it anew, so that a megabyte takes milliseconds.
-# What is masked is the group, or the whole match where there is none.
+# Each has a fixed beginning and one run of characters that cannot begin it anew, so that a megabyte
+# takes milliseconds. The mask replaces the group, or the whole match if the pattern has none.
 PATTERNS = (
     re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{16,}"),
     re.compile(
@@ -41,7 +43,8 @@ PATTERNS = (
         re.IGNORECASE,
     ),
     re.compile(r"Bearer[ \t]{1,4}([A-Za-z0-9._~+/=-]{8,})"),
-    # in small letters it is also a word, as in "a standard bearer walking": a token has a digit or is long
+    # in small letters it is also a word, as in "a standard bearer walking": a token has a digit or is
+    # long
     re.compile(
         r"bearer[ \t]{1,4}((?:[A-Za-z._~+/=-]{0,64}[0-9]|[A-Za-z._~+/=-]{24})[A-Za-z0-9._~+/=-]*)"
     ),
@@ -54,11 +57,11 @@ PATTERNS = (
 
 
 class Redactor:
-    """Knows the secrets of one environment. No dataclass, whose `repr` would show them.
+    """The secrets of one environment. Not a dataclass, since its `repr` would show them.
 
     Args:
-        environment: variables by name. The file that `RAY_AUTH_TOKEN_PATH` names, or else Ray's own in the home folder,
-            is read too.
+        environment: variables by name. The file that `RAY_AUTH_TOKEN_PATH` names, or else Ray's own
+            in the home folder, is read too.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -66,11 +69,11 @@ class Redactor:
         self._forms = [form for form in forms if len(form) >= MIN_SECRET_CHARACTERS]
 
     def redact(self, text: str) -> str:
-        """The text with a mask in place of each secret; what is masked already stays as it is."""
+        """Return the text with a mask in place of each secret; earlier masks stay."""
         return MASK.join(self._redact_part(part) for part in text.split(MASK))
 
     def _redact_part(self, text: str) -> str:
-        """All secrets are looked for in the text as it came, so that none is hidden by another's mask."""
+        """Search the unchanged text for all secrets, so that no mask hides another secret."""
         merged: list[tuple[int, int]] = []
         for start, end in sorted(self._spans(text)):
             if merged and start <= merged[-1][1]:
@@ -92,7 +95,7 @@ class Redactor:
 
 
 def redact(text: str) -> str:
-    """The text without what this process's environment says is secret, and without what looks like a credential."""
+    """Return the text without the secrets of this environment and without credentials."""
     return Redactor(os.environ).redact(text)
 
 
@@ -109,15 +112,13 @@ def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
         if path.is_file():
             with path.open("rb") as file:
                 yield file.read(MAX_TOKEN_FILE_BYTES).decode(errors="replace").strip()
-    except (
-        OSError,
-        ValueError,
-    ):  # a file that cannot be read tells this process no secret; ValueError: a NUL in it
+    except (OSError, ValueError):
+        # an unreadable file gives this process no secret; ValueError: the path holds NUL
         return
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it is, as a URL holds it, and as `repr` and JSON write it."""
+    """Yield a secret as it is, as a URL holds it, and as `repr` and JSON write it."""
     yield secret
     yield from (
         quoted(secret, safe=safe, errors="replace")

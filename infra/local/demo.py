@@ -1,6 +1,7 @@
-"""The demo: a real S3 server and a real Ray cluster on this machine, a batch submitted to them, and a look at it.
+"""The demo: a batch for a real S3 server and a real Ray cluster on this machine, and its results.
 
-`make demo` runs it. What it renders stays in `.demo/`: a second run finds everything committed and renders nothing.
+`make demo` runs it. Its clips stay in `.demo/`: a second run finds everything committed and renders
+nothing.
 """
 
 import argparse
@@ -11,8 +12,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from infra.local.local_process import stop_signal_as_interrupt
 from infra.local.ray_cluster import LocalRay, ray_command
-from infra.local.s3_server import LocalS3, stop_signal_as_interrupt
+from infra.local.s3_server import LocalS3
 from jobs.config import StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -31,10 +33,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--state", type=Path, default=Path(".demo"), help="where the S3 server keeps its data"
+        "--state", type=Path, default=Path(".demo"), help="folder of the S3 server's data"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("demo-output"), help="where clips and contact sheet go"
+        "--output",
+        type=Path,
+        default=Path("demo-output"),
+        help="folder for clips and contact sheet",
     )
     arguments = parser.parse_args()
     started = time.monotonic()
@@ -52,13 +57,14 @@ def main() -> int:
                 rendered_s = time.monotonic() - submitted
             print_summary(f"s3://{BUCKET}/shapes", arguments.output)
     print(
-        f"rendering took {rendered_s:.0f} s, all of it {time.monotonic() - started:.0f} s; nothing is left running"
+        f"rendering took {rendered_s:.0f} s, all of it {time.monotonic() - started:.0f} s; "
+        "nothing is left running"
     )
     return exit_code
 
 
 def submit(cluster: LocalRay) -> int:
-    """Runs `ray job submit` and shows its log."""
+    """Run `ray job submit` and show its log."""
     command = [
         *(
             ray_command(),
@@ -83,7 +89,7 @@ def submit(cluster: LocalRay) -> int:
 
 
 def print_summary(uri: str, output: Path) -> None:
-    """Copies the clips, draws the contact sheet, and says where the time went."""
+    """Copy the clips, draw the contact sheet, and print the time of each stage."""
     store = open_store(uri, StoreConfig())
     wanted = [spec.clip_id for spec in open_manifest(MANIFEST, ModelCatalog()).specs()]
     committed = committed_ids(store)  # may hold clips of an older manifest or older weights
@@ -107,9 +113,8 @@ def print_summary(uri: str, output: Path) -> None:
     print(f"\n{len(records)} clips in {uri}, copied to {folder}/, drawn in {sheet}")
     print("share of the workers' time per stage, over all committed clips:")
     for stage in STAGES_OF_WORK:
-        print(
-            f"  {stage:<8} {totals_s[stage] / work_s if work_s else 0:6.1%}  {totals_s[stage]:7.2f} s"
-        )
+        share = totals_s[stage] / work_s if work_s else 0
+        print(f"  {stage:<8} {share:6.1%}  {totals_s[stage]:7.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""A proxy before a real S3 server that makes go wrong what goes wrong with S3, for the chaos suite and the tests.
+"""A proxy before a real S3 server that injects S3's faults, for the chaos suite and the tests.
 
-Decides when it listens and what is counted; `proxy_faults` decides on which request a fault falls, `proxy_exchange` how
-it is carried out, `http_messages` where a message ends. Heads are passed on byte for byte: boto3 signs the `Host` that
-it talks to, which is the proxy's, and the server checks the signature against the `Host` that it is sent.
-One thread with an event loop serves all connections; it ends with `stop`.
+Decides when the proxy listens and which faults it counts; `proxy_faults` chooses the request for
+each fault, `proxy_exchange` carries it out, and `http_messages` finds the end of a message. Heads
+are passed on byte for byte: boto3 signs the `Host` that it talks to, the proxy, and the server
+checks the signature against the `Host` that it receives. One thread with an event loop serves all
+connections; it ends with `stop`.
 """
 
 import asyncio
@@ -14,15 +15,15 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from infra.local.http_messages import Connection, Head, MessageError
+from infra.local.local_process import HOST
 from infra.local.proxy_exchange import Exchange, InjectedResetError
 from infra.local.proxy_faults import Fate, FaultDraw, Faults
-from infra.local.s3_server import HOST
 
 __all__ = ["Faults", "FaultyProxy", "FaultyProxyError"]
 
-BACKLOG = 512  # connections that wait to be accepted; a flood is no fault that was asked for
+BACKLOG = 512  # waiting connections; a refused one would be a fault that no test injected
 CLOSE_WAIT_S = 2.0  # for a client that goes on sending after its answer
-CALL_WAIT_S = 30.0  # for the loop to carry out a change, which waits for nobody outside: only a bug takes so long
+CALL_WAIT_S = 30.0  # for the loop to carry out a change; it waits for no other program
 COUNTED = {
     Fate.SLOW_DOWN: "503",
     Fate.RESET: "reset",
@@ -35,19 +36,19 @@ BROKEN = (
     EOFError,
     MessageError,
     asyncio.LimitOverrunError,
-)  # what a connection may die of
+)  # errors that end a connection
 
 
 class FaultyProxyError(Exception):
-    """The proxy is not running, or running already, or has no server to stand before."""
+    """The proxy is not running, runs already, or has no server behind it."""
 
 
 class FaultyProxy:
     """One proxy, running between `start` and `stop` or inside a `with`.
 
     Args:
-        target_url: of the server, `http://host:port`.
-        seed: of what is drawn at random.
+        target_url: URL of the server, `http://host:port`.
+        seed: seed of the random faults.
     """
 
     def __init__(self, target_url: str, seed: int = 0) -> None:
@@ -75,20 +76,21 @@ class FaultyProxy:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        """They hold from the next request on; an outage has begun, or ended, when this returns."""
+        """Change the faults for later requests; an outage begins or ends before this returns."""
         self._call(self._change(faults))
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each fault was injected so far.
+        """Return the number of times that each fault was injected so far.
 
-        `requests` are all that came, faulty or not. `refused` counts outages, since nobody sees the connections that
-        the kernel refuses; `cut` the connections that were open when one began, idle ones among them.
+        `requests` counts all requests, faulty or not. `refused` counts outages, since the proxy
+        does not see the connections that the kernel refuses; `cut` counts the connections that were
+        open when an outage began, idle ones too.
         """
         return dict(self._counts)
 
     def start(self) -> None:
-        """Listens on a free port of loopback."""
+        """Listen on a free port of loopback."""
         if self._loop is not None:
             raise FaultyProxyError("the proxy is running already")
         self._port_holder = hold_port()
@@ -105,7 +107,7 @@ class FaultyProxy:
             raise
 
     def stop(self) -> None:
-        """Resets what is open and leaves neither a thread nor a socket. May be called again."""
+        """Reset open connections; leave neither a thread nor a socket. May be called again."""
         if self._loop is None:
             return
         assert self._thread is not None
@@ -125,7 +127,7 @@ class FaultyProxy:
         self.stop()
 
     def _call(self, action: Coroutine[Any, Any, None]) -> None:
-        """Has the loop do something, one thing at a time, and waits for it."""
+        """Run a coroutine in the loop, one at a time, and wait for it."""
         with self._one_call:
             if self._loop is None:
                 action.close()
@@ -153,12 +155,12 @@ class FaultyProxy:
         for task, client in self._clients.items():
             client.reset()
             task.cancel()
-        # among the others are connections accepted a moment ago: they find no server and reset themselves
+        # the others include connections accepted a moment ago: they find no server and reset
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client, request after request."""
+        """Serve one connection of a client, request after request."""
         client = Connection(reader, writer)
         task = asyncio.current_task()
         assert task is not None
@@ -172,14 +174,14 @@ class FaultyProxy:
             await client.close(CLOSE_WAIT_S)
         except (InjectedResetError, *BROKEN):
             client.reset()
-        except asyncio.CancelledError:  # by `_go_down` alone, which has reset it
+        except asyncio.CancelledError:  # only `_go_down` cancels, and it has reset the connection
             pass
         finally:
             await client.wait_closed()
             del self._clients[task]
 
     async def _is_kept_after(self, request: Head, client: Connection) -> bool:
-        """Lets happen to a request what is to happen. Whether another may follow on its connection."""
+        """Carry out a request with its fault. Return True if another may follow it."""
         fate = self._draw.fate_of(is_put=request.method == "PUT", has_body=request.has_body)
         self._counts["requests"] += 1
         if fate in COUNTED:
@@ -196,9 +198,10 @@ class FaultyProxy:
 
 
 def hold_port() -> socket.socket:
-    """A free port, kept from everybody else, on which nobody listens until the holder's owner does.
+    """Reserve a free port on which no program listens until the caller does.
 
-    It is set to be shared only once it is chosen: before, the kernel might choose one that another holds likewise.
+    The port is made shareable only after it was chosen: before, the kernel might choose a port that
+    another holder has reserved in the same way.
     """
     holder = socket.socket()
     holder.bind((HOST, 0))

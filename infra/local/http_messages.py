@@ -1,7 +1,7 @@
-"""HTTP/1.1 as far as a proxy has to understand it: where a head ends, where a body ends, and a few ready answers.
+"""The part of HTTP/1.1 that a proxy needs: the ends of heads and bodies, and a few ready answers.
 
-Decides how a message is cut out of a stream, and nothing of what is done with it. A head is kept byte for byte, since
-S3's signature covers parts of it, `Host` among them.
+Cuts messages out of a stream; using them is for `proxy_exchange`. A head is kept byte for byte,
+since S3's signature covers parts of it, `Host` among them.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ SLOW_DOWN = (
 
 
 class MessageError(Exception):
-    """What came is no whole HTTP/1.1 message."""
+    """The stream does not hold a whole HTTP/1.1 message."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Head:
 
     @cached_property
     def headers(self) -> dict[str, str]:
-        """By their names in small letters."""
+        """The headers by their lower-case names."""
         lines = self.raw.decode("latin-1").split("\r\n")[1:]
         pairs = (line.partition(":") for line in lines if line)
         return {name.strip().lower(): value.strip() for name, _, value in pairs}
@@ -64,13 +64,13 @@ class Head:
 
     @property
     def length_bytes(self) -> int | None:
-        """Of the body; None where the head does not say."""
-        said = self.headers.get("content-length")
-        return None if said is None else int_of(said, 10)
+        """The length of the body; None if the head has no `Content-Length`."""
+        length = self.headers.get("content-length")
+        return None if length is None else int_of(length, 10)
 
     @property
     def has_body(self) -> bool:
-        """Whether a request with this head has one."""
+        """True if a request with this head has a body."""
         return self.is_chunked or bool(self.length_bytes)
 
     @property
@@ -79,14 +79,14 @@ class Head:
 
     @property
     def closes(self) -> bool:
-        """Whether whoever sent it wants this to be the connection's last message."""
+        """True if the sender wants this to be the last message of the connection."""
         return (
             "close" in self.headers.get("connection", "").lower()
             or b"HTTP/1.0" in self.raw.split(b"\r\n", 1)[0]
         )
 
     def is_answer_with_body(self, method: str) -> bool:
-        """Whether this answer to a request of that method has a body."""
+        """Return True if this answer to a request of that method has a body."""
         return (
             method != "HEAD"
             and self.status not in BODILESS_STATUSES
@@ -94,13 +94,13 @@ class Head:
         )
 
     def ends_by_closing(self, method: str) -> bool:
-        """Whether the end of this answer shows by the connection's end alone."""
+        """Return True if only the end of the connection shows the end of this answer."""
         return (
             self.is_answer_with_body(method) and not self.is_chunked and self.length_bytes is None
         )
 
     def as_last(self) -> bytes:
-        """The head, saying that the connection ends with this message."""
+        """Return the head with `Connection: close`."""
         return (
             self.raw
             if self.closes
@@ -110,7 +110,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some bytes of a body as they are on the wire: content, or what frames it."""
+    """Some bytes of a body as they are on the wire: content, or the framing of chunks."""
 
     data: bytes
     is_content: bool = True
@@ -119,12 +119,12 @@ class Piece:
         return self.data[: len(self.data) // 2]
 
     def damaged(self) -> bytes:
-        """Of the same length, with another first byte."""
+        """Return content with another first byte, of the same length."""
         return bytes([self.data[0] ^ 0xFF]) + self.data[1:] if self.is_content else self.data
 
 
 class Connection:
-    """A TCP connection whose writes wait until the kernel has taken everything."""
+    """A TCP connection whose writes wait until the kernel has accepted everything."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -136,7 +136,7 @@ class Connection:
         await self._writer.drain()
 
     async def read_head(self) -> Head | None:
-        """The next message's head. None if the other side ended the connection properly instead."""
+        """Return the next head, or None if the other side ended the connection properly."""
         try:
             return Head(await self.reader.readuntil(HEAD_END))
         except asyncio.IncompleteReadError as error:
@@ -145,7 +145,7 @@ class Connection:
             return None
 
     def reset(self) -> None:
-        """Ends it at once with RST, so that the other side sees an error."""
+        """End the connection at once with RST, so that the other side sees an error."""
         with contextlib.suppress(OSError):  # it is closed already
             self._writer.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE
@@ -153,9 +153,9 @@ class Connection:
         self._writer.transport.abort()
 
     async def close(self, wait_s: float) -> None:
-        """Ends it after what was written has arrived, for which the other side has to be heard out first.
+        """End the connection after the written bytes have arrived and the other side has finished.
 
-        Closing with bytes unread would send RST, which may overtake the answer.
+        Closing with unread bytes would send RST, which may overtake the answer.
         """
         with contextlib.suppress(OSError, TimeoutError):
             self._writer.write_eof()
@@ -170,7 +170,7 @@ class Connection:
 
 
 async def body_of(head: Head, reader: asyncio.StreamReader) -> AsyncGenerator[Piece]:
-    """The body that follows a head, piece by piece. Call it only where there is one."""
+    """Yield the body behind a head, piece by piece. Only for heads that have a body."""
     if head.length_bytes is None and not head.is_chunked:
         while data := await reader.read(PIECE_BYTES):
             yield Piece(data)
@@ -189,31 +189,33 @@ async def body_of(head: Head, reader: asyncio.StreamReader) -> AsyncGenerator[Pi
                 raise MessageError(f"the connection ended {left_bytes:,} bytes before the body did")
             left_bytes -= len(data)
             yield Piece(data)
-        while (
-            head.is_chunked
-        ):  # what ends a chunk is an empty line, what ends the last one too, after any trailers
+        # an empty line ends a chunk, and the last one after any trailers
+        while head.is_chunked:
             line = await reader.readuntil(b"\r\n")
             yield Piece(line, is_content=False)
             if line == b"\r\n":
                 break
 
 
-def int_of(said: str | bytes, base: int) -> int:
+def int_of(text: str | bytes, base: int) -> int:
     try:
-        return int(said, base)
+        return int(text, base)
     except ValueError as error:
-        raise MessageError(f"{said!r} is no number") from error
+        raise MessageError(f"expected a number to base {base}, got {text!r}") from error
 
 
 def slow_down(method: str, *, is_last: bool) -> bytes:
-    """S3's `503 SlowDown`."""
+    """Return S3's answer `503 SlowDown`."""
     closing = "Connection: close\r\n" if is_last else ""
-    head = f"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: {len(SLOW_DOWN)}\r\n{closing}\r\n"
+    head = (
+        "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\n"
+        f"Content-Length: {len(SLOW_DOWN)}\r\n{closing}\r\n"
+    )
     return head.encode() + (b"" if method == "HEAD" else SLOW_DOWN)
 
 
 def false_success(*, is_last: bool) -> bytes:
-    """An answer to a PUT as S3's, of which the checksum and the ETag are those of other bytes."""
+    """Return S3's answer to a PUT, with the checksum and the ETag of other bytes."""
     other = b"not what was sent"
     checksum = base64.b64encode(hashlib.sha256(other).digest()).decode()
     etag = hashlib.md5(other, usedforsecurity=False).hexdigest()

@@ -1,8 +1,8 @@
-"""One request and its answer, carried between a client and the server with what is to go wrong on the way.
+"""One request and its answer, carried between client and server with the chosen fault.
 
-Decides how each fate is carried out. Bodies stream. An answer that comes before the server has asked for the body it
-was promised is passed on as the connection's last; a client that sent its body unasked is not listened to and answered
-at once, which no client of S3 needs.
+Carries out each fate. Bodies stream. If the server answers before it has asked for the promised
+body, the answer is passed on as the last of the connection. A client that sends its body unasked is
+answered only after the body; no client of S3 needs more.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from infra.local.proxy_faults import Fate
 
 
 class InjectedResetError(Exception):
-    """The client's connection is to be reset now, on purpose."""
+    """The proxy must now reset the client's connection, on purpose."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Exchange:
 
     Args:
         target: host and port of the server.
-        is_answer_reset: asked once, when the answer to a request without body turns out to have one.
+        is_answer_reset: called once if the answer to a request without a body has one.
     """
 
     request: Head
@@ -41,10 +41,10 @@ class Exchange:
     is_answer_reset: Callable[[], bool]
 
     async def run(self) -> bool:
-        """Whether another request may follow on the client's connection.
+        """Carry out the exchange. Return True if another request may follow on the connection.
 
         Raises:
-            InjectedResetError: the fate was one that ends in a reset.
+            InjectedResetError: the fate ends in a reset.
         """
         if self.fate is Fate.RESET:
             raise InjectedResetError("before anything was passed on")
@@ -52,7 +52,7 @@ class Exchange:
             return await self._answer_503()
         if self.fate is Fate.LIE and not self.request.has_body:
             return await self._lie(is_last=self.request.closes)
-        # a connection for each request: what goes wrong with one cannot reach the next
+        # a connection for each request, so that a fault of one cannot reach the next
         server = Connection(*await asyncio.open_connection(*self.target))
         try:
             answer, is_whole = await self._pass_request(server)
@@ -62,7 +62,8 @@ class Exchange:
                 return await self._lie(is_last=self.request.closes or not is_whole)
             return await self._pass_answer(server, answer, is_whole=is_whole)
         finally:
-            server.reset()  # its answer was read; an orderly end would keep the port busy for a minute
+            # the answer was read; an orderly end would keep the port busy for a minute
+            server.reset()
             await server.wait_closed()
 
     async def _answer_503(self) -> bool:
@@ -81,7 +82,7 @@ class Exchange:
         return not is_last
 
     async def _pass_request(self, server: Connection) -> tuple[Head, bool]:
-        """The head of the server's answer, and whether the request was sent whole before it."""
+        """Return the head of the server's answer, and True if the whole request was sent before."""
         await server.write(self.request.raw)
         if self.request.expects_continue:
             answer = await answered(server)

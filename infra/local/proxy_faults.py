@@ -1,7 +1,8 @@
-"""Which fault falls on which request of the faulty proxy.
+"""The choice of a fault for each request of the faulty proxy.
 
-Decides that alone: what is to go wrong (`Faults`) and, request by request, what does (`FaultDraw`). It knows no socket;
-`faulty_proxy` carries out what is decided here. At most one fault falls on a request. A delay is none and comes on top.
+`Faults` says which faults a test wants; `FaultDraw` chooses one, or none, for each request. It
+knows no socket; `faulty_proxy` carries the choice out. At most one fault falls on a request; a
+delay does not count as a fault and comes on top.
 """
 
 import random
@@ -11,22 +12,29 @@ from enum import Enum
 
 
 class FaultsError(Exception):
-    """The faults asked for are no faults."""
+    """The requested faults are invalid."""
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong, until it is changed. "Every nth" begins to count when the faults are set; 0 is never.
+    """The faults to inject until they are changed.
+
+    "Every nth" begins to count when the faults are set; 0 means never.
 
     Args:
-        is_down: nobody listens, so that connections are refused by the kernel; open ones are reset.
-        every_nth_answers_503: each nth request is answered `503 SlowDown` and does not reach the server.
-        error_share: this share of the requests, drawn at random, is answered 503 or, as often, reset; between 0 and 1.
-        delay_s: a request waits for so long before it goes on to the server.
-        reset_mid_body_every_nth: each nth request that has a body, or whose answer has one, is reset within that body.
-        lie_on_put_every_nth: each nth PUT is damaged on its way and, whatever the server says, answered 200 with a
-            checksum and an ETag of something else. An empty one has nothing to damage and goes no further.
-        lose_answer_every_nth: each nth PUT reaches the server, but instead of its answer comes a reset.
+        is_down: the proxy does not listen, so that the kernel refuses connections; open ones are
+            reset.
+        every_nth_answers_503: each nth request is answered `503 SlowDown` and does not reach the
+            server.
+        error_share: share of requests, 0 to 1, drawn at random; half of them are answered 503, half
+            are reset.
+        delay_s: seconds that each request waits before it goes on to the server.
+        reset_mid_body_every_nth: each nth request that has a body, or whose answer has one, is
+            reset within that body.
+        lie_on_put_every_nth: each nth PUT is damaged on its way and, whatever the server answers,
+            answered 200 with the checksum and the ETag of other bytes. An empty PUT cannot be
+            damaged and goes no further.
+        lose_answer_every_nth: each nth PUT reaches the server, but a reset replaces its answer.
     """
 
     is_down: bool = False
@@ -48,7 +56,7 @@ class Faults:
 
 
 class Fate(Enum):
-    """What becomes of a request."""
+    """The treatment of a request."""
 
     FORWARD = "forward"
     SLOW_DOWN = "503"
@@ -59,9 +67,11 @@ class Fate(Enum):
 
 
 class FaultDraw:
-    """Deals out the faults. Each count runs over the requests that the faults before it in `fate_of` have spared.
+    """The draw of a fate for each request.
 
-    Otherwise two faults with the same n would fall on the same requests, and the later one never happen.
+    Each count runs over the requests that the faults before it in `fate_of` have spared. Otherwise
+    two faults with the same n would fall on the same requests, and the later one would never
+    happen.
     """
 
     def __init__(self, seed: int) -> None:
@@ -70,12 +80,12 @@ class FaultDraw:
         self._turns: Counter[str] = Counter()
 
     def change(self, faults: Faults) -> None:
-        """Counts anew; what is drawn at random goes on where it was."""
+        """Set the faults and restart the counts; the random sequence continues."""
         self.faults = faults
         self._turns.clear()
 
     def fate_of(self, *, is_put: bool, has_body: bool) -> Fate:
-        """What becomes of the next request."""
+        """Return the fate of the next request."""
         if self._is_turn("request", self.faults.every_nth_answers_503):
             return Fate.SLOW_DOWN
         if self._random.random() < self.faults.error_share:
@@ -89,9 +99,9 @@ class FaultDraw:
         return Fate.FORWARD
 
     def is_reset_mid_body(self) -> bool:
-        """Whether the next body breaks off: the request's, or the answer's where the request has none."""
+        """Return True if the next body breaks off: the request's, or else the answer's."""
         return self._is_turn("body", self.faults.reset_mid_body_every_nth)
 
-    def _is_turn(self, what: str, every_nth: int) -> bool:
-        self._turns[what] += 1
-        return every_nth > 0 and self._turns[what] % every_nth == 0
+    def _is_turn(self, fault: str, every_nth: int) -> bool:
+        self._turns[fault] += 1
+        return every_nth > 0 and self._turns[fault] % every_nth == 0

@@ -1,8 +1,8 @@
-"""A real Ray cluster on this machine, for the demo and the tests: `ray start --head`, with dashboard and token.
+"""A real Ray cluster on this machine, for the demo and the tests: `ray start --head`.
 
-Decides how it is started, when it is ready and how it is stopped. It has ports, a session folder and a token of its
-own, so that it neither meets nor disturbs another cluster on the machine. What names the session folder is its own.
-What a further node is, is for `ray_node`.
+Decides how the cluster is started, when it is ready and how it is stopped. It has ports, a session
+folder and a token of its own, so that it neither meets nor disturbs another cluster on the machine.
+Every process that names the session folder belongs to the cluster. `ray_node` adds further nodes.
 """
 
 import atexit
@@ -10,8 +10,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -23,10 +21,9 @@ from typing import Self
 
 import psutil
 
+from infra.local.local_process import HOST, LocalProcess, free_ports
 from infra.local.ray_node import LocalNode
-from infra.local.s3_server import HOST, free_ports
 
-POLL_S = 0.1
 STOP_WAIT_S = 5.0
 
 
@@ -35,14 +32,16 @@ class LocalRayError(Exception):
 
 
 class LocalRay:
-    """One cluster, running between `start` and `stop` or inside a `with`: its head, and the nodes that are added.
+    """One cluster, running between `start` and `stop` or inside a `with`: a head and added nodes.
 
     Args:
-        num_cpus: that the head believes to have; with 0 it renders nothing.
-        environment: variables that its workers see, besides this process's own; credentials of a store belong here.
-        token_path: a file with the token that clients have to show; None makes one. A process that is to be a driver
-            itself needs its own beforehand, since ray reads its settings when it is imported.
-        deadline_s: how long the start may take.
+        num_cpus: CPU slots that the head offers; with 0 it renders nothing.
+        environment: variables of its workers besides this process's own; a store's credentials
+            belong here.
+        token_path: a file with the token that clients must show; None makes one. A process that
+            will be a driver itself needs the file beforehand, since ray reads its settings when it
+            is imported.
+        deadline_s: longest time for the start, in seconds.
     """
 
     def __init__(
@@ -57,8 +56,8 @@ class LocalRay:
         self._extra = dict(environment)
         self._deadline_s = deadline_s
         self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._num_nodes = 0  # that were ever added
+        self._process: LocalProcess | None = None
+        self._num_nodes = 0  # nodes added so far, stopped ones too
         self._nodes: list[LocalNode] = []
         self.address = ""
         self.dashboard_url = ""
@@ -66,7 +65,7 @@ class LocalRay:
 
     @property
     def folder(self) -> Path:
-        """The session folder; its path is short, because sockets lie in it."""
+        """The session folder. Its path is short, because sockets lie in it."""
         assert self._folder is not None, "the cluster was not started"
         return self._folder
 
@@ -75,7 +74,7 @@ class LocalRay:
         return self._given_token_path or self.folder / "token"
 
     def environment(self) -> dict[str, str]:
-        """What a client of this cluster, such as `ray job submit`, has to have in its environment."""
+        """Return the variables that a client of this cluster needs, such as `ray job submit`."""
         scripts = sysconfig.get_path("scripts")
         return {
             **os.environ,
@@ -88,10 +87,10 @@ class LocalRay:
         }
 
     def start(self) -> None:
-        """Starts the cluster and waits until its dashboard takes jobs.
+        """Start the cluster and wait until its dashboard takes jobs.
 
         Raises:
-            LocalRayError: it was not ready by the deadline; with its log's end.
+            LocalRayError: it was not ready by the deadline; the message holds the end of its log.
         """
         self._folder = Path(tempfile.mkdtemp(prefix="nf-"))
         atexit.register(self.stop)
@@ -101,68 +100,44 @@ class LocalRay:
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
         self._agent_url = f"http://{HOST}:{agent_port}"
         command = [
-            *(
-                ray_command(),
-                "start",
-                "--head",
-                "--block",
-                f"--port={port}",
-                f"--node-ip-address={HOST}",
-            ),
-            *(
-                f"--dashboard-host={HOST}",
-                f"--dashboard-port={dashboard_port}",
-                "--include-dashboard=true",
-            ),
-            *(
-                f"--ray-client-server-port={client_port}",
-                f"--num-cpus={self._num_cpus}",
-                f"--temp-dir={self._folder}",
-            ),
+            *(ray_command(), "start", "--head", "--block", "--include-dashboard=true"),
+            *(f"--port={port}", f"--node-ip-address={HOST}", f"--dashboard-host={HOST}"),
+            *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),
+            *(f"--num-cpus={self._num_cpus}", f"--temp-dir={self._folder}"),
             *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
         ]
-        environment = {
-            name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"
-        }
-        with (self._folder / "ray.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + self._deadline_s
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                lines = (self._folder / "ray.log").read_text(errors="replace").splitlines()[-15:]
-                self.stop()
-                raise LocalRayError("Ray did not start:\n" + "\n".join(lines))
-            time.sleep(POLL_S)
+        self._process = LocalProcess(command, self._folder / "ray.log", self._node_environment())
+        if not self._process.is_ready_by(time.monotonic() + self._deadline_s, self._is_ready):
+            lines = self._process.last_log_lines()
+            self.stop()
+            raise LocalRayError(f"Ray did not start:\n{lines}")
 
     def add_node(self, num_cpus: int) -> LocalNode:
-        """Starts a further node of this machine and waits until the cluster knows it.
+        """Start a further node on this machine and wait until the cluster knows it.
 
         Raises:
-            LocalNodeError: it was not ready by the deadline; with its log's end.
+            LocalNodeError: it was not ready by the deadline; the message holds the end of its log.
         """
         self._num_nodes += 1
-        environment = {
-            name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"
-        }
         node = LocalNode(
             (ray_command(), self.address),
             self.folder / f"n{self._num_nodes}",
             num_cpus,
-            environment,
+            self._node_environment(),
             self._deadline_s,
         )
         self._nodes.append(node)
         return node
 
+    def _node_environment(self) -> dict[str, str]:
+        """Return the variables of `ray start`, which must not find a cluster's address there."""
+        return {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+
     def _is_ready(self) -> bool:
-        """The dashboard answers, and the agent that starts jobs: on a busy machine it is up many seconds later."""
+        """Return True if the dashboard answers, and the agent that starts jobs.
+
+        On a busy machine the agent is up many seconds after the dashboard.
+        """
         return self._answers(f"{self.dashboard_url}/api/jobs/") and self._answers(
             f"{self._agent_url}/api/local_raylet_healthz"
         )
@@ -177,26 +152,25 @@ class LocalRay:
             return False
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that belongs to the cluster and is alive."""
+        """Return the living processes of the cluster."""
         return list(_processes_naming(str(self._folder))) if self._folder else []
 
     def stop(self) -> None:
-        """Ends every process of the cluster, by force if asking does not help. May be called again."""
+        """End every process of the cluster, by force after a wait. May be called again."""
         if self._folder is None:
             return
         for node in self._nodes:
             node.stop()
         self._nodes.clear()
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.ask_to_end()
         _, alive = psutil.wait_procs(self.processes(), timeout=STOP_WAIT_S)
         while alive:
             for process in alive:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
             psutil.wait_procs(alive, timeout=STOP_WAIT_S)
-            alive = self.processes()  # one may have started another meanwhile
+            alive = self.processes()  # a process may have started another meanwhile
         if self._process is not None:
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -212,13 +186,13 @@ class LocalRay:
 
 
 def write_token(path: Path) -> None:
-    """A new token, in a file that only its owner can read."""
+    """Write a new token into a file that only its owner can read."""
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32))
 
 
 def ray_command() -> str:
-    """The `ray` program of this Python's environment."""
+    """Return the `ray` program of this Python's environment."""
     found = shutil.which("ray", path=sysconfig.get_path("scripts")) or shutil.which("ray")
     if found is None:
         raise LocalRayError(
@@ -228,7 +202,10 @@ def ray_command() -> str:
 
 
 def _processes_naming(folder: str) -> Iterator[psutil.Process]:
-    """Processes whose command line or environment names the folder; a worker's command line is only `ray::...`."""
+    """Yield the processes whose command line or environment names the folder.
+
+    The command line of a worker is only `ray::...`; its environment names the folder.
+    """
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():

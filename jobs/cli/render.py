@@ -17,6 +17,7 @@ from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
 from jobs.records.run_status import RunSummary
 from jobs.run.documents import OpenedManifest
+from jobs.signals import handled_signals
 from jobs.store.store import Store
 from nag.errors import NagError
 from pipelines.errors import PipelineError
@@ -147,12 +148,8 @@ def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
         asked.append(reason)
         request_stop(reason)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled_signals((signal.SIGTERM, signal.SIGINT), stop):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 COMMAND = Command(

@@ -25,7 +25,7 @@ from jobs.store.store import Store, read_object
 from jobs.types import ClipSpec
 
 EXIT_FINDINGS = 3
-ID_DIGITS_SHOWN = 8  # of a clip id; ids are hashes, so that they show the share that is done
+ID_DIGITS_SHOWN = 8  # digits of a clip id; ids are hashes, so that they show the share that is done
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Memory holds one page of each listing, a few records and a few pieces of MP4s, n
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -226,7 +226,7 @@ class _Auditor:
 
 
 @contextlib.contextmanager
-def _scratch_file() -> Iterator[Path]:
+def _scratch_file() -> Generator[Path]:
     with tempfile.TemporaryDirectory(prefix="nagfarm-verify-") as folder:
         yield Path(folder, "clip.mp4")
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from jobs.errors import OutputUriError, StoreRefusedError
 
 MAX_KEY_BYTES = 1024  # S3's limit, prefix included
-ACCESS_CHECK_PREFIX = "access-check-"  # of the key that a check of the store writes and removes
+ACCESS_CHECK_PREFIX = "access-check-"  # a check of the store writes and removes such a key
 BUCKET = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?=[a-z0-9]))*[a-z0-9]")
 ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 # Characters that S3 calls safe, and a few more that need no escaping. No segment begins with a dot,

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from infra.local.s3_server import stop_signal_as_interrupt
+from infra.local.local_process import stop_signal_as_interrupt
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_cost import measure_fault_cost
 from tests.chaos.harness.report import as_numbers, put_between_markers, table, write_numbers

@@ -68,7 +68,7 @@ def audit(
 
     Args:
         planned: the clips of the manifest, each once.
-        writes: how often each key of `records/` was ever written or deleted.
+        writes: number of times that each key of `records/` was ever written or deleted.
         orphans: processes that are still alive; see `Farm.orphans`.
     """
     params = AuditParams(written_before=time.time() - YOUNG_S, decodes=True)

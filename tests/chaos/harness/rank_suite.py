@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.local.s3_server import stop_signal_as_interrupt
+from infra.local.local_process import stop_signal_as_interrupt
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.rank_faults import RankFault, RankFaultInjector
 from tests.chaos.harness.rank_report import read_sessions, write_session

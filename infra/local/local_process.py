@@ -1,0 +1,108 @@
+"""A server's program on this machine: started in a session of its own, awaited, and ended.
+
+The local S3 server, the local Ray cluster and its further nodes are such programs.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+
+from jobs.signals import handled_signals
+
+HOST = "127.0.0.1"
+POLL_S = 0.1
+LOG_LINES_SHOWN = 15
+
+
+class LocalProcess:
+    """A running program, with the processes that it starts in its session.
+
+    Args:
+        command: program and arguments.
+        log: file to which both of its outputs are appended.
+        environment: its variables; None for those of this process.
+        folder: its working directory; None for this process's.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._log = log
+        with log.open("ab") as file:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also the id of its session and process group."""
+        return self._process.pid
+
+    def is_ready_by(self, deadline: float, is_ready: Callable[[], bool]) -> bool:
+        """Ask `is_ready` until it is True. Return False at the deadline or if the program ends.
+
+        Args:
+            deadline: by the monotonic clock, in seconds.
+        """
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if is_ready():
+                return True
+            time.sleep(POLL_S)
+        return False
+
+    def last_log_lines(self) -> str:
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to the process group."""
+        self._signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        self._process.wait()
+
+    def end(self, wait_s: float) -> None:
+        """End the whole process group, by force after `wait_s` seconds. May be called again."""
+        self.ask_to_end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(wait_s)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports of loopback on which no program listened a moment ago."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextlib.contextmanager
+def stop_signal_as_interrupt() -> Generator[None]:
+    """Make SIGTERM and a closing terminal end the program like Ctrl-C, so that it cleans up."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with handled_signals((signal.SIGTERM, signal.SIGHUP), interrupt):
+        yield
