@@ -1,8 +1,10 @@
 """Records of clips that nobody rendered, for tests of what lies in a store."""
 
 import hashlib
+from dataclasses import replace
 
 from jobs.config import EncodingConfig
+from jobs.records.commit import commit_record, upload_clip
 from jobs.records.keys import clip_key
 from jobs.records.schema import (
     ClipRecord,
@@ -13,10 +15,11 @@ from jobs.records.schema import (
     utc_iso,
 )
 from jobs.store.store import Store
-from jobs.types import ClipFailed
+from jobs.types import ClipFailed, ClipSpec
 from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import MODEL, spec
 
+LONG_AGO = 1_000.0  # seconds since the epoch
 AT_S = 1_769_860_800.0  # 2026-01-31T12:00:00Z
 RUN_ID = "20260131-120000-abcdef"
 
@@ -52,6 +55,14 @@ def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
         nag_coverage=NagCoverage(4, 4),
         versions={},
     )
+
+
+def commit(store: Store, of: ClipSpec, body: bytes = b"video") -> ClipRecord:
+    """Commit `body` as the MP4 of a clip of `specs.spec`, long ago, and return its record."""
+    clip = upload_clip(store, of.clip_id, body, now=lambda: LONG_AGO)
+    record = replace(record_of(store, body, of.clip_id), name=of.name, request=of.request)
+    assert commit_record(store, clip, record, now=lambda: LONG_AGO)
+    return record
 
 
 def failed(clip_id: str, message: str = "out of memory", attempt: int = 1) -> ClipFailed:

@@ -14,8 +14,8 @@ from jobs.errors import StoreUnavailableError
 from jobs.records.keys import clip_key, lease_key, record_key
 from jobs.records.lease import Lease
 from jobs.store.store import Store, open_store
+from tests.builders.records import commit
 from tests.builders.specs import spec
-from tests.jobs.records.test_audit import commit
 
 CIRCLE = spec("circle")
 

@@ -14,7 +14,7 @@ from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from jobs.media.encode import encode_mp4
 from jobs.records.audit import AuditParams, ClipAudit, Finding, FindingKind, audit_output
-from jobs.records.commit import commit_record, upload_clip, write_failure, write_quarantine
+from jobs.records.commit import write_failure, write_quarantine
 from jobs.records.keys import clip_key, latents_key, quarantine_key, record_key
 from jobs.records.reading import WAITING_PER_THREAD, in_parallel
 from jobs.records.schema import ClipRecord
@@ -22,22 +22,22 @@ from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec
 from pipelines.request import VideoFrames
-from tests.builders.records import RUN_ID, failure_of, quarantine_of, record_of
+from tests.builders.records import (
+    LONG_AGO,
+    RUN_ID,
+    commit,
+    failure_of,
+    quarantine_of,
+    record_of,
+)
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
 
-LONG_AGO, START = 1_000.0, 100_000.0
+START = 100_000.0
 PARAMS = AuditParams(written_before=START - 10_000.0)
 JSON, MP4 = "application/json", "video/mp4"
 CIRCLE, SQUARE, HEART = spec("circle"), spec("square"), spec("heart")
 OTHER_ID = "0" * 32
-
-
-def commit(store: Store, of: ClipSpec, body: bytes = b"video") -> ClipRecord:
-    clip = upload_clip(store, of.clip_id, body, now=lambda: LONG_AGO)
-    record = replace(record_of(store, body, of.clip_id), name=of.name, request=of.request)
-    assert commit_record(store, clip, record, now=lambda: LONG_AGO)
-    return record
 
 
 def audited(
