@@ -7,7 +7,7 @@ their numbers are read from text. The dataclasses that hold the values check ran
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ class RowValueError(ValueError):
 
 
 @contextmanager
-def at(location: SourceLocation) -> Iterator[None]:
+def at(location: SourceLocation) -> Generator[None]:
     """Turn a RowValueError of the block into a ManifestError that cites `location`."""
     try:
         yield

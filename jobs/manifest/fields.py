@@ -75,7 +75,9 @@ FIELDS = {
 }
 # The parts of a request that are dataclasses, by attribute.
 REQUEST_PARTS: dict[str, type[Any]] = {
-    name: hint for name, hint in get_type_hints(GenerationRequest).items() if is_dataclass(hint)
+    name: hint
+    for name, hint in get_type_hints(GenerationRequest).items()
+    if isinstance(hint, type) and is_dataclass(hint)
 }
 GUIDANCE = "guidance"  # the mapping of the fields below, in YAML and JSONL
 GUIDANCE_FIELDS = tuple(
