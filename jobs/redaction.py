@@ -43,8 +43,8 @@ PATTERNS = (
         re.IGNORECASE,
     ),
     re.compile(r"Bearer[ \t]{1,4}([A-Za-z0-9._~+/=-]{8,})"),
-    # in small letters it is also a word, as in "a standard bearer walking": a token has a digit or is
-    # long
+    # in small letters it is also a word, as in "a standard bearer walking"; a token has a digit or
+    # is long
     re.compile(
         r"bearer[ \t]{1,4}((?:[A-Za-z._~+/=-]{0,64}[0-9]|[A-Za-z._~+/=-]{24})[A-Za-z0-9._~+/=-]*)"
     ),

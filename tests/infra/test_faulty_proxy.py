@@ -51,7 +51,7 @@ def proxy(s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 @pytest.fixture
 def client(proxy: FaultyProxy) -> Iterator[Any]:
-    """Tries everything once."""
+    """Yield a client that tries everything once."""
     settings = Config(
         retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=20
     )
@@ -61,7 +61,7 @@ def client(proxy: FaultyProxy) -> Iterator[Any]:
 
 @pytest.fixture
 def behind(s3_environment: LocalS3, proxy: FaultyProxy) -> S3Store:
-    """The server itself, seen past the proxy."""
+    """Return a store on the server itself, past the proxy."""
     return store_at("behind", StoreConfig(endpoint_url=s3_environment.endpoint_url))
 
 
@@ -73,7 +73,7 @@ def store_at(prefix: str, config: StoreConfig) -> S3Store:
 
 @pytest.fixture
 def put(client: Any) -> Callable[..., dict[str, Any]]:
-    """Writes an object as the farm does, with its SHA-256."""
+    """Write an object as the farm does, with its SHA-256."""
 
     def put_object(key: str, body: bytes = BODY, **condition: str) -> dict[str, Any]:
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
@@ -98,7 +98,7 @@ def read_until(stream: socket.socket, end: bytes) -> bytes:
 
 @contextlib.contextmanager
 def origin(request_end: bytes, answer: bytes) -> Generator[tuple[str, list[bytes]]]:
-    """A server of one connection, which answers when it has read `request_end`; and what it has read."""
+    """Serve one connection; answer after `request_end`. Yield its URL and the list of its input."""
     read: list[bytes] = []
     with socket.create_server((HOST, 0)) as listening:
 
@@ -114,7 +114,7 @@ def origin(request_end: bytes, answer: bytes) -> Generator[tuple[str, list[bytes
         thread.join()
 
 
-# which request a fault falls on
+# the choice of requests
 
 
 def fates(faults: Faults, count: int, *, seed: int = 0, has_body: bool = True) -> list[Fate]:
@@ -184,7 +184,8 @@ def test_impossible_faults_are_refused(wrong: dict[str, Any], message: str) -> N
 
 def test_a_chunked_body_and_its_trailers_arrive_byte_for_byte() -> None:
     request = (
-        b"POST /a?b=c HTTP/1.1\r\nHost: a.name:1\r\nX-Odd:  two  blanks \r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"POST /a?b=c HTTP/1.1\r\nHost: a.name:1\r\nX-Odd:  two  blanks \r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
         b"5;sign=x\r\nhello\r\n10000\r\n" + b"\r\n" * 0x8000 + b"\r\n0\r\nx-trailer: y\r\n\r\n"
     )
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
@@ -279,7 +280,10 @@ def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(
     url = urlsplit(
         client.generate_presigned_url("put_object", {"Bucket": "renders", "Key": "behind/asked"})
     )
-    head = f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\nExpect: 100-continue\r\n{framing}\r\n\r\n"
+    head = (
+        f"PUT {url.path}?{url.query} HTTP/1.1\r\nHost: {url.netloc}\r\n"
+        f"Expect: 100-continue\r\n{framing}\r\n\r\n"
+    )
     with connect_to(proxy) as stream:
         stream.sendall(head.encode())
         assert read_until(stream, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -309,7 +313,7 @@ def test_large_bodies_are_streamed_in_both_directions(
     assert peak_bytes < size_bytes / 4
 
 
-# what each fault shows to a client that tries once
+# the effect of each fault on a client that tries once
 
 
 @pytest.mark.s3
@@ -527,7 +531,7 @@ def wait_for(is_true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-# what botocore's retries get over
+# faults that botocore's retries overcome
 
 
 @pytest.mark.s3

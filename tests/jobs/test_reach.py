@@ -1,4 +1,4 @@
-"""What a manifest, a model's folder and a stranger on the network can reach: the claims of docs/explanation/security.md."""
+"""The reach of a manifest, of weights and of a stranger: the claims of explanation/security.md."""
 
 import ast
 import contextlib
@@ -39,7 +39,7 @@ from tests.builders.specs import setup_for
 from tests.fakes.catalog import FakeCatalog
 
 ROOT = Path(__file__).parents[2]
-SECRET = "nobody is to read this"
+SECRET = "this is private"
 HEAD = "name: spring\nmodel: tiny\n"
 OWN_CODE = "import pathlib\npathlib.Path({marker!r}).touch()\n"
 
@@ -56,12 +56,12 @@ def naming(file: str) -> str:
     return f"{HEAD}axes:\n  prompt: {{file: {json.dumps(file)}}}\n"
 
 
-# what a manifest can read
+# files that a manifest can read
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder as people have them, with secrets in it and around it, and room for a manifest."""
+    """Make a typical folder for a manifest, with secrets in it and around it."""
     home = tmp_path / "home"
     for path in (
         "home/.env",
@@ -181,7 +181,7 @@ def test_a_model_is_a_name_of_the_catalogue_and_no_path(write: Write, name: str)
         list(open_manifest(path, ModelCatalog()).specs())
 
 
-# what a manifest, a profile and a model's YAML can run
+# code in a manifest, a profile or a model's YAML
 
 
 TAGS = [
@@ -226,7 +226,7 @@ def test_aliases_do_not_blow_up_a_profile_or_a_models_yaml(tmp_path: Path, num_l
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    """Every call in a file by its dotted name."""
+    """Return every call in a file by its dotted name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
@@ -265,7 +265,7 @@ def test_programs_are_started_with_lists_and_no_text_is_run_as_code() -> None:
     assert {"encode.py", "s3_server.py"} <= started
 
 
-# what a manifest can write
+# files that a manifest can write
 
 
 HOSTILE_PROMPTS = [
@@ -276,8 +276,9 @@ HOSTILE_PROMPTS = [
     "$(id) `id`",
 ]
 KEYS = re.compile(
-    r"clips/[0-9a-f]{32}/[0-9a-f]{16}\.mp4|records/[0-9a-f]{32}\.json|runs/run-1/run\.json", re.ASCII
-)  # fmt: skip
+    r"clips/[0-9a-f]{32}/[0-9a-f]{16}\.mp4|records/[0-9a-f]{32}\.json|runs/run-1/run\.json",
+    re.ASCII,
+)
 
 
 def test_a_rendered_manifest_writes_below_its_output_alone_and_under_names_of_our_own(
@@ -304,12 +305,13 @@ def test_a_rendered_manifest_writes_below_its_output_alone_and_under_names_of_ou
     assert theirs.read_text() == "as it was"
 
 
-# what a folder of weights can run
+# code in a folder of weights
 
 
 CONFIG = ModelConfig(
     name="mine", family="wan", source="./weights", grid=ShapeGrid(4, 16, 16),
-    sampling=SamplingDefaults(2, 1.0, 5, 32, 32, 8.0), dtype="float32", device="cpu", max_sequence_length=16,
+    sampling=SamplingDefaults(2, 1.0, 5, 32, 32, 8.0), dtype="float32", device="cpu",
+    max_sequence_length=16,
 )  # fmt: skip
 
 
@@ -386,7 +388,7 @@ def test_a_job_without_the_token_is_refused_and_not_run(
 
 
 def environment_with(cluster: LocalRay, token: str | None) -> dict[str, str]:
-    """A client's environment without anybody's token but the given one."""
+    """Return a client's environment with the given token alone."""
     kept = {
         name: value for name, value in cluster.environment().items() if not name.startswith("RAY_A")
     }
@@ -467,5 +469,5 @@ def test_every_test_that_the_document_names_exists() -> None:
     )
     assert len(named) > 30
     for file, test in named:
-        path = ROOT / file if "/" in file else ROOT / "tests" / "jobs" / file
-        assert f"def {test}(" in path.read_text(), f"{file}: {test}"
+        paths = [ROOT / file] if "/" in file else list((ROOT / "tests" / "jobs").rglob(file))
+        assert any(f"def {test}(" in path.read_text() for path in paths), f"{file}: {test}"

@@ -1,4 +1,4 @@
-"""Secrets planted in the environment and raised in errors: none reaches the store, the log or the driver."""
+"""Secrets in the environment and in errors reach neither the store, the log nor the driver."""
 
 import io
 import os
@@ -45,11 +45,13 @@ PLANTED = {
     "AWS_SESSION_TOKEN": "planted//session+token==",
     "HF_TOKEN": "planted-hub-token",
     "RAY_AUTH_TOKEN": "planted-cluster-token",
-    "DATABASE_PASSWORD": "planted 'password' of \"somebody\"",
+    "DATABASE_PASSWORD": "planted 'password' of \"a user\"",
 }
 LEAKS = {
     **PLANTED,
-    "a signed URL": "https://s3/renders/k?X-Amz-Credential=PLANTED&X-Amz-Signature=planted0123456789",
+    "a signed URL": (
+        "https://s3/renders/k?X-Amz-Credential=PLANTED&X-Amz-Signature=planted0123456789"
+    ),
     "a request": "{'Authorization': b'AWS4-HMAC-SHA256 Credential=x, Signature=planted0123456789'}",
     "a proxy": "http://user:planted-in-url@proxy:3128",
 }
@@ -62,7 +64,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loading(error: Exception) -> ModelLoader:
-    """A family whose denoising fails with an error, which itself came of another one that says the same."""
+    """Return a loader of a model whose denoising raises the error, with an equal cause."""
 
     class Failing(FakeModel):
         def denoise(
@@ -85,7 +87,7 @@ def render(folder: Path, loader: ModelLoader) -> ClipDone | ClipFailed:
 
 
 def write_down(folder: Path, failed: ClipFailed) -> str:
-    """Writes all that a run writes about a clip that it gives up, and returns what it prints."""
+    """Write all records of a quarantined clip as a run does, and return its printed lines."""
     store = open_store(folder.as_uri(), StoreConfig())
     printed = io.StringIO()
 

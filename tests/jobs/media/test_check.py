@@ -28,7 +28,7 @@ def path(tmp_path: Path, mp4: bytes) -> Path:
     return tmp_path / "clip.mp4"
 
 
-def test_a_clip_as_asked_for_passes(path: Path) -> None:
+def test_a_clip_as_requested_passes(path: Path) -> None:
     check_mp4(path, SHAPE, 8.0)
 
 
@@ -61,12 +61,12 @@ def test_a_width_that_decord_pads_decodes_all_the_same(tmp_path: Path, width: in
         (SHAPE, 8.008, "expected 8.008 frames per second, found 8"),
     ],
 )
-def test_what_differs_is_named(path: Path, shape: VideoShape, fps: float, message: str) -> None:
+def test_a_difference_is_named(path: Path, shape: VideoShape, fps: float, message: str) -> None:
     with pytest.raises(CheckError, match=message):
         check_mp4(path, shape, fps)
 
 
-def test_all_that_differs_is_named_at_once(path: Path) -> None:
+def test_all_differences_are_named_at_once(path: Path) -> None:
     with pytest.raises(CheckError, match=r"5 frames.*64x64.*24 frames per second"):
         check_mp4(path, VideoShape(5, 64, 64), 24.0)
 
@@ -109,7 +109,7 @@ def test_a_missing_file_is_a_check_error(tmp_path: Path) -> None:
 def test_damage_never_kills_the_process_nor_escapes_as_another_error(
     tmp_path: Path, mp4: bytes
 ) -> None:
-    """In a process of its own, since what is feared is a crash in decord's C++."""
+    """Run in a process of its own, since decord's C++ might crash it."""
     (tmp_path / "clip.mp4").write_bytes(mp4)
     script = """
 import random, sys

@@ -197,7 +197,7 @@ def test_frames_that_would_be_changed_are_refused(tmp_path: Path, frames: np.nda
     assert not list(tmp_path.iterdir())
 
 
-def test_ffmpegs_last_words_are_in_the_error_and_nothing_is_left(
+def test_the_error_holds_ffmpegs_last_lines_and_no_file_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobs.media.encode.COLOUR_FILTERS", "no_such_filter")

@@ -1,7 +1,8 @@
-"""The policies of docs/explanation/security.md, enforced by the real server: they are enough, and nothing in them is superfluous.
+"""The real server enforces the policies of docs/explanation/security.md: enough, and no more.
 
-The server knows no policies of identities from a file, but policies of buckets, with the same syntax and a `Principal`
-besides: identities that may do nothing by themselves are given the documented statements there.
+The server reads no policies of identities from a file. It has policies of buckets, with the same
+syntax and a `Principal` besides. The tests put the documented statements there, for identities that
+have no rights of their own.
 """
 
 import json
@@ -22,6 +23,7 @@ from jobs.cli.command import EXIT_REFUSED
 from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError
+from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import (
     committed_ids,
     lift_quarantine,
@@ -55,7 +57,7 @@ Statement = dict[str, Any]
 
 
 def documented(heading: str) -> list[Statement]:
-    """The statements of the policy under a heading of the document."""
+    """Return the statements of the policy under a heading of the document."""
     found = re.search(
         rf"^### {heading}\n.*?```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
     )
@@ -68,7 +70,7 @@ def listed(value: str | list[str]) -> list[str]:
 
 
 def grants(statements: list[Statement]) -> set[tuple[str, str]]:
-    """Every pair of an action and a resource."""
+    """Return every pair of an action and a resource."""
     return {
         (action, on)
         for one in statements
@@ -90,7 +92,7 @@ def without(statements: list[Statement], grant: tuple[str, str]) -> list[Stateme
 RENDERING = documented("Rendering")
 READING = documented("Reading results")
 CLEANING = RENDERING + documented("Cleaning up")
-# of each grant of the policy for rendering, an identity that lacks this one alone
+# one identity for each grant of the policy for rendering, which lacks that grant alone
 LACKING = {f"lacking-{number}": grant for number, grant in enumerate(sorted(grants(RENDERING)))}
 POLICIES = {
     "renderer": RENDERING,
@@ -110,7 +112,7 @@ def client(server: LocalS3, identity: Identity) -> Any:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LocalS3]:
-    """A server with the buckets `renders`, ruled by the documented policies, and `others`, ruled by none."""
+    """Run a server with `renders`, under the documented policies, and `others`, under none."""
     with LocalS3("renders", others=[Identity.create(name, []) for name in POLICIES]) as started:
         administrator = client(started, started.administrator)
         administrator.create_bucket(Bucket="others")
@@ -145,7 +147,7 @@ def may_list(one: Any) -> bool:
 def become(
     server: LocalS3, no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], None]:
-    """Puts an identity's credentials into the environment; `administrator` may do everything."""
+    """Put an identity's credentials into the environment; `administrator` may do everything."""
 
     def put(name: str) -> None:
         others = {one.name: one for one in (server.administrator, *server.others)}
@@ -161,7 +163,7 @@ def objects(server: LocalS3, bucket: str = "renders") -> set[str]:
 
 
 def render(store: Store, folder: Path, seed: int) -> list[ClipDone]:
-    """What a driver and a worker do with one clip, rendered twice as by two drivers; the second finds it committed."""
+    """Render one clip twice, as two drivers would; the second finds it committed."""
     store.check_access()
     committed_ids(store)
     write_run(store, "run-1", RUN_FILE, {})
@@ -194,11 +196,11 @@ def failure(prompt: str, seed: int) -> ClipFailed:
 
 
 def quarantined(seed: int) -> QuarantineRecord:
-    """Of a clip that is committed since."""
+    """Return the quarantine of a clip that was committed later."""
     return QuarantineRecord.of(failure("sunrise", seed), "run-1", "no", NOW)
 
 
-def give_up_and_lift(store: Store, seed: int) -> None:
+def quarantine_and_lift(store: Store, seed: int) -> None:
     failed = failure("error", seed)
     write_failure(store, FailureRecord.of(failed, "run-1", NOW))
     write_quarantine(store, QuarantineRecord.of(failed, "run-1", "no", NOW))
@@ -208,7 +210,7 @@ def give_up_and_lift(store: Store, seed: int) -> None:
 
 
 def hold_a_lease(store: Store) -> None:
-    """As two drivers do, one after the other; the second removes what the first, or an earlier test, left."""
+    """Take the lease as two drivers do, one after the other; the second removes old leases."""
     for run_id in ("run-1", "run-2"):
         lease = Lease.take(store, run_id, 60, is_takeover=True)
         lease.renew()
@@ -220,7 +222,7 @@ def everything(store: Store, folder: Path, seed: int) -> None:
     first, second = render(store, folder, seed)
     assert not first.was_already_committed
     assert second.was_already_committed
-    give_up_and_lift(store, seed)
+    quarantine_and_lift(store, seed)
     hold_a_lease(store)
 
 
@@ -336,6 +338,8 @@ def test_who_may_read_reads_and_changes_nothing(
     ):
         with pytest.raises(StoreRefusedError, match=REFUSED):
             act()
+    audited = audit_output(store, AuditParams(written_before=0))
+    assert [clip.findings for clip in audited if clip.clip_id == clip_id] == [()]
     assert objects(server) == before
 
 

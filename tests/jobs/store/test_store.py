@@ -37,7 +37,7 @@ TEXT = "text/plain"
 
 @pytest.fixture(params=["memory", "folder", pytest.param("s3", marks=pytest.mark.s3)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Every test that takes it runs on a folder, on a real S3 server, and on the fake that other tests take for one."""
+    """Return a folder, a real S3 server, or the fake of other tests; a test runs on all three."""
     if request.param == "memory":
         return MemoryStore()
     if request.param == "folder":
@@ -58,10 +58,10 @@ def s3(s3_environment: LocalS3) -> S3Store:
     return opened
 
 
-# what all keep
+# the promises of every store
 
 
-def test_what_was_put_is_read_back(store: Store) -> None:
+def test_a_written_object_is_read_back(store: Store) -> None:
     store.put("records/a.json", b"{}\0\xff", TEXT)
     assert store.get("records/a.json") == b"{}\0\xff"
     assert store.exists("records/a.json")
@@ -96,7 +96,7 @@ def test_a_large_object_is_read_piece_by_piece(store: Store) -> None:
         list(store.chunks("clips/b.mp4"))
 
 
-def test_a_file_that_is_not_there_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreRefusedError, match=r"file missing\.mp4.* does not exist"):
         store.put("a", tmp_path / "missing.mp4", TEXT)
     assert not store.exists("a")
@@ -114,7 +114,7 @@ def test_a_longer_key_is_not_taken_for_a_shorter_one(store: Store) -> None:
     assert not store.exists("records")
 
 
-def test_put_if_absent_leaves_what_is_there(store: Store) -> None:
+def test_put_if_absent_leaves_an_existing_object(store: Store) -> None:
     store.put_if_absent("a", b"one", TEXT)
     with pytest.raises(ObjectExistsError, match="exists already"):
         store.put_if_absent("a", b"two", TEXT)
@@ -139,7 +139,7 @@ def test_of_many_conditional_writes_at_once_exactly_one_wins(store: Store) -> No
             assert store.get(f"races/{race}") == b"%d" % won.index(True)
 
 
-def test_what_was_deleted_is_gone_and_may_be_deleted_again(store: Store) -> None:
+def test_a_deleted_object_is_gone_and_may_be_deleted_again(store: Store) -> None:
     store.put("quarantine/a", b"x", TEXT)
     store.delete("quarantine/a")
     store.delete("quarantine/a")
@@ -351,7 +351,7 @@ def test_a_bad_endpoint_is_refused_without_its_password(
 
 
 @pytest.mark.s3
-def test_who_may_only_read_is_told_what_to_allow(
+def test_a_refused_reader_learns_which_rights_to_allow(
     s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3_environment.environment(s3_environment.others[0]).items():
@@ -472,9 +472,7 @@ def test_a_uri_is_read(uri: str, canonical: str) -> None:
         ("file:///data/out?x", "without query"),
     ],
 )
-def test_a_uri_that_is_no_output_is_refused_saying_what_was_expected(
-    uri: str, expected: str
-) -> None:
+def test_a_wrong_output_uri_is_refused_with_the_expected_form(uri: str, expected: str) -> None:
     with pytest.raises(OutputUriError) as caught:
         open_store(uri, FAST)
     assert expected in str(caught.value)
@@ -483,7 +481,7 @@ def test_a_uri_that_is_no_output_is_refused_saying_what_was_expected(
 @pytest.mark.parametrize(
     "uri", ["file:///prompts.txt", "s3://renders", "s3://renders/", "s3://renders/../x", "s3://x/y"]
 )
-def test_a_uri_that_is_no_object_is_refused(uri: str) -> None:
+def test_a_wrong_object_uri_is_refused(uri: str) -> None:
     with pytest.raises(OutputUriError, match="expected"):
         read_object(uri, FAST, 10)
 
@@ -543,7 +541,7 @@ def test_identities_differ_at_every_start() -> None:
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Command lines of living processes that name a folder, the asking one and its kind left out."""
+    """Return the command lines of living `weed` processes that name a folder."""
     found: list[str] = []
     for entry in Path("/proc").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""A store that is full, lies, falls silent, or takes these credentials no longer."""
+"""A store that is full, lies, does not answer, or no longer accepts these credentials."""
 
 import errno
 import os
@@ -42,14 +42,14 @@ STALE_KEY = "AKIASTALESTALESTALE0"
 
 
 class RawAnswer(BytesIO):
-    """A body as urllib3 hands it to botocore."""
+    """A body in the form in which urllib3 gives it to botocore."""
 
     def stream(self) -> Iterator[bytes]:
         yield self.read()
 
 
 def answer(status: int, code: str = "") -> Callable[..., AWSResponse]:
-    """A hook for botocore's `before-send`, by which a request is answered and never sent."""
+    """Return a hook for botocore's `before-send` that answers a request without sending it."""
     body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode() if code else b""
 
     def hook(request: Any, **_: object) -> AWSResponse:
@@ -70,7 +70,7 @@ def hooked(store: S3Store, event: str, hook: Callable[..., Any]) -> Generator[No
 
 @contextmanager
 def counted(store: S3Store) -> Generator[list[str]]:
-    """The methods of the requests that really go out."""
+    """Yield the methods of the requests that are really sent."""
     sent: list[str] = []
 
     def note(request: Any, **_: object) -> None:
@@ -91,7 +91,7 @@ def s3(s3_environment: LocalS3) -> S3Store:
 def credentials_file(
     s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Path:
-    """A shared credentials file, the only place where boto3 finds any; its keys are stale."""
+    """Write a shared credentials file with stale keys, the only one that boto3 finds."""
     path = tmp_path / "credentials"
     write_credentials(path, STALE_KEY, "stale")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -216,18 +216,18 @@ def test_many_threads_that_share_a_store_all_get_over_a_rotation(
     assert len(list(store.keys(""))) == 32
 
 
-def test_of_many_threads_that_are_refused_at_once_one_looks_for_new_credentials() -> None:
+def test_only_one_of_many_refused_threads_looks_for_new_credentials() -> None:
     made: list[Connection] = []
 
     def connect() -> Connection:
         made.append(Connection(f"client {len(made)}", Credentials(f"key {len(made)}", "geheim")))
         return made[-1]
 
-    everybody_is_refused = threading.Barrier(8)
+    all_are_refused = threading.Barrier(8)
 
     def request(client: str) -> str:
         if client == "client 0":
-            everybody_is_refused.wait()
+            all_are_refused.wait()
             raise ClientError({"Error": {"Code": "ExpiredToken"}}, "PutObject")
         return client
 
@@ -387,7 +387,7 @@ def test_a_write_that_was_confirmed_and_left_the_old_bytes_is_found_out(s3: S3St
         Faults(reset_mid_body_every_nth=2),
     ],
 )
-def test_whoever_tries_again_gets_over_a_store_that_lies_or_loses_answers(
+def test_retries_overcome_a_store_that_lies_or_loses_answers(
     s3_environment: LocalS3, monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:
     with FaultyProxy(s3_environment.endpoint_url) as proxy:
@@ -404,7 +404,7 @@ def test_whoever_tries_again_gets_over_a_store_that_lies_or_loses_answers(
 
 
 def put_until_it_is_there(store: Store, key: str, body: bytes) -> None:
-    """As a commit does: after any doubt once more, and what is there by then is one's own if it is the same."""
+    """Write as a commit does: repeat after any doubt; an equal object is the caller's own."""
     for _ in range(4):
         try:
             store.put_if_absent(key, body, TEXT)
@@ -439,7 +439,7 @@ def test_a_full_disk_may_pass_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("no_aws_environment")
-def test_a_server_that_never_answers_is_given_up_after_its_attempts(
+def test_a_server_that_never_answers_is_unavailable_after_its_attempts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
