@@ -2,7 +2,7 @@
 
 The first word of a prompt decides. `error` raises, `memory` raises like a full device, `die` ends
 the process, `stop` freezes it. `once PATH` behind `die` or `stop`: only if PATH does not exist yet.
-`wait PATH` waits until PATH exists. `nan` makes NaN latents, `nan unless safe` only without
+`wait PATH` waits until PATH exists. `nan` makes NaN latents, `nan unless exact` only without
 `exact_attention`. `unlit`, `flat`, `stuck` and `garbled` give black, grey, frozen and noisy frames,
 by words that no frame check takes for a wish of the prompt. All other prompts give a moving wave.
 """
@@ -78,7 +78,7 @@ class FakeModel:
         if words[0] == "stop" and (len(words) == 1 or is_first(Path(words[-1]))):
             os.kill(os.getpid(), signal.SIGSTOP)
         if words[0] == "nan" and not (
-            words[1:] == ["unless", "safe"] and self._uses_exact_attention
+            words[1:] == ["unless", "exact"] and self._uses_exact_attention
         ):
             return torch.full((1,), torch.nan)
         return torch.zeros(1)

@@ -202,7 +202,7 @@ def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
 def test_the_safer_setting_is_used_where_asked_for_and_written_down(
     worker: ClipWorker, tmp_path: Path
 ) -> None:
-    one = spec("nan unless safe")
+    one = spec("nan unless exact")
     failed(worker.render(one, 1))
     done(worker.render(one, 2, uses_exact_attention=True))
     store = open_store(tmp_path.as_uri(), StoreConfig())

@@ -137,11 +137,11 @@ def render_sharded(cases: list[Case], parallel: ParallelConfig) -> list[np.ndarr
     """Render cases on a rank; each pipeline is sharded for its case and unsharded after it."""
     rendered: list[np.ndarray] = []
     for case in cases:
-        split = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
+        sharded = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
         try:
             rendered.append(render_case(case))
         finally:
-            split.remove()
+            sharded.remove()
     return rendered
 
 
@@ -151,13 +151,13 @@ def render_sharded_with_nag_installed_before(
     """Render sharded with NAG, then unsharded with NAG still on, then sharded without NAG."""
     pipeline = pipeline_of(case.model, case.dtype)
     with nag.install(pipeline) as installed:
-        split = ShardedPipeline(pipeline, parallel, CPU)
+        sharded = ShardedPipeline(pipeline, parallel, CPU)
         guided = render_case(case, installed)
-        split.remove()
+        sharded.remove()
         alone = render_case(case, installed)
-        split = ShardedPipeline(pipeline, parallel, CPU)
+        sharded = ShardedPipeline(pipeline, parallel, CPU)
     unguided = render_case(Case(case.model))
-    split.remove()
+    sharded.remove()
     return [guided, alone, unguided]
 
 
@@ -166,10 +166,10 @@ def render_alone_after_sharding(
 ) -> tuple[np.ndarray, list[str]]:
     """Render unsharded after a sharded render, and list the settings left on the model."""
     pipeline = pipeline_of(case.model, case.dtype)
-    split = ShardedPipeline(pipeline, parallel, CPU)
+    sharded = ShardedPipeline(pipeline, parallel, CPU)
     render_case(case)
-    split.remove()
-    split.remove()
+    sharded.remove()
+    sharded.remove()
     distributed.destroy_process_group()
     left = [
         name
@@ -186,7 +186,7 @@ def render_alone_after_sharding(
 
 def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, int]:
     """Render with exact attention, and count the uses of a fused kernel."""
-    split = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
+    sharded = ShardedPipeline(pipeline_of(case.model, case.dtype), parallel, CPU)
     try:
         with (
             torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
@@ -194,7 +194,7 @@ def render_exactly(case: Case, parallel: ParallelConfig) -> tuple[np.ndarray, in
         ):
             rendered = render_case(case)
     finally:
-        split.remove()
+        sharded.remove()
     fused = sum(event.count for event in profiler.key_averages() if "flash_attention" in event.key)
     return rendered, fused
 
@@ -209,12 +209,12 @@ class Exchanged:
 
 @torch.no_grad()
 def count(model: str, method: str, parallel: ParallelConfig) -> Exchanged:
-    split = ShardedPipeline(pipeline_of(model, "float32"), parallel, CPU)
+    sharded = ShardedPipeline(pipeline_of(model, "float32"), parallel, CPU)
     try:
         with CollectiveCounter() as counter:
             render_case(Case(model, method), num_inference_steps=1)
     finally:
-        split.remove()
+        sharded.remove()
     return Exchanged(counter.num_calls, counter.sent_bytes)
 
 
@@ -223,7 +223,7 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
     """Count the exchanges of one forward without a mask, by this plan or by diffusers' plan."""
     pipeline = pipeline_of("ltx", "float32")
     transformer = pipeline.transformer
-    split = ShardedPipeline(pipeline, parallel, CPU)
+    sharded = ShardedPipeline(pipeline, parallel, CPU)
     settings, plan = transformer._parallel_config, dict(transformer._cp_plan)
     attentions = [
         module
@@ -254,14 +254,14 @@ def count_ltx_without_a_mask(parallel: ParallelConfig, is_stock: bool) -> Exchan
             remove_context_parallel(transformer, plan)
             for attention in attentions:
                 attention.processor._parallel_config = attention.processor._attention_backend = None
-        split.remove()
+        sharded.remove()
     return Exchanged(counter.num_calls, counter.sent_bytes)
 
 
 def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
     """Return the seconds that the other ranks take to notice. The pipeline stays sharded."""
     pipeline = pipeline_of("wan2.1", "float32")
-    split = ShardedPipeline(pipeline, parallel, CPU)
+    sharded = ShardedPipeline(pipeline, parallel, CPU)
     begin = monotonic()
     is_last = distributed.get_rank() == parallel.degree - 1
     try:
@@ -272,21 +272,21 @@ def fail_on_the_last_rank(parallel: ParallelConfig) -> float:
     else:
         assert is_last
     distributed.destroy_process_group()
-    split.remove()
+    sharded.remove()
     return monotonic() - begin
 
 
 def timeouts(parallel: ParallelConfig) -> list[timedelta]:
     """Return the time-out of each process group that a sharded pipeline uses."""
     pipeline = pipeline_of("wan2.1", "float32")
-    split = ShardedPipeline(pipeline, parallel, CPU)
+    sharded = ShardedPipeline(pipeline, parallel, CPU)
     settings = pipeline.transformer._parallel_config.context_parallel_config
     meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
     found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
     distributed.all_reduce(
         torch.zeros(1)
     )  # a rank that leaves before another has connected to it fails that one
-    split.remove()
+    sharded.remove()
     return found
 
 
@@ -297,11 +297,11 @@ def refusals(model: str, parallel: ParallelConfig) -> list[str]:
     with pytest.raises(ShardingError) as refused:
         ShardedPipeline(pipeline, ParallelConfig(8), CPU)
     told.append(str(refused.value))
-    split = ShardedPipeline(pipeline, parallel, CPU)
+    sharded = ShardedPipeline(pipeline, parallel, CPU)
     with pytest.raises(ShardingError) as refused:
         ShardedPipeline(pipeline, parallel, CPU)
     told.append(str(refused.value))
-    split.remove()
+    sharded.remove()
     with attention_backend("flex"), pytest.raises(ShardingError) as refused:
         ShardedPipeline(pipeline, parallel, CPU)
     return [*told, str(refused.value)]

@@ -110,7 +110,7 @@ def test_no_words_ask_for_nothing() -> None:
     assert not asks_for("a black night", ())
 
 
-@pytest.mark.parametrize("prompt", ["nan", "nan unless safe", "unlit", "flat", "stuck", "garbled"])
+@pytest.mark.parametrize("prompt", ["nan", "nan unless exact", "unlit", "flat", "stuck", "garbled"])
 def test_the_stand_ins_bad_pictures_are_not_asked_for(prompt: str) -> None:
     assert not asks_for(prompt, (*BLACK_WORDS, *FLAT_WORDS, *FROZEN_WORDS, *NOISE_WORDS))
 

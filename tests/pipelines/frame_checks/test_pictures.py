@@ -276,7 +276,7 @@ def test_the_stand_in_makes_each_bad_picture(prompt: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "passes_with_exact_attention"), [("nan", False), ("nan unless safe", True)]
+    ("prompt", "passes_with_exact_attention"), [("nan", False), ("nan unless exact", True)]
 )
 def test_the_stand_in_makes_nan_latents_always_or_unless_safe(
     prompt: str, passes_with_exact_attention: bool
