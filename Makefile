@@ -1,5 +1,9 @@
 # Targets for people: install, demo, test, slow, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
-PYTHON ?= python3.11
+PYTHONS := python3.13 python3.12 python3.11
+# The newest that runs, since a pyenv shim may exist and not run; `make PYTHON=python3.11` chooses.
+PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "print('$(name)')" 2>/dev/null)) python3)
+# uv is used where it is installed; `make UV=` uses pip.
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
@@ -14,8 +18,13 @@ install: $(VENV)/.installed  ## make .venv with .venv/bin/nagfarm, from pinned v
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing nagfarm into $(VENV) (a few minutes the first time) ..."
+ifdef UV
+	uv venv --quiet --clear --seed --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+else
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+endif
 	@touch $@
 
 demo: install  ## render 24 clips with a local S3 server and a local Ray cluster
@@ -57,7 +66,7 @@ distill: install  ## distil the packaged MODEL into a LoRA for four steps (about
 	$(BIN)/python -m pipelines.shapes.training.distill $(MODEL) --output build/$(MODEL)-4step
 
 evaluate: install  ## measure MODEL, and NAG on it
-	$(BIN)/python -m pipelines.shapes.evaluation.evaluate $(MODEL)
+	$(BIN)/python -m pipelines.shapes.measuring.evaluate $(MODEL)
 
 bench: install  ## measure negative prompts and parameters on the Shapes models (a night on two cores; resumes)
 	$(BIN)/nagfarm bench negatives

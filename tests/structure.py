@@ -28,7 +28,7 @@ ORDER = {
     "nag": ("", "formulas", "attention", "adapters", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog", "context_parallel", "families", "cost",
-        "shapes", "shapes/training", "shapes/evaluation",
+        "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
         "", "manifest", "plan", "media", "store", "records", "schedule", "worker", "group",

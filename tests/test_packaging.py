@@ -22,7 +22,7 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that a wheel of this repository was unpacked into."""
+    """Return the folder that a wheel of this repository was unpacked into."""
     folder = tmp_path_factory.mktemp("wheel")
     tracked = run(
         "git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY
@@ -47,6 +47,32 @@ def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None
         if path.is_dir() and not path.name.endswith(".dist-info")
     }
     assert names == {"nag", "pipelines", "jobs", "configs", "bin"}
+
+
+def test_the_wheel_is_typed_and_lists_the_public_names_of_nag(installed: Path) -> None:
+    for package in ("nag", "pipelines", "jobs", "configs"):
+        assert (installed / package / "py.typed").is_file(), package
+    assert (installed / "nag" / "__init__.pyi").is_file()
+    program = "import nag; print(nag.install.__module__, nag.__file__)"
+    printed = run(sys.executable, "-c", program, cwd=installed.parent, PYTHONPATH=str(installed))
+    module, file = printed.split()
+    assert module == "nag.installation.installation"
+    assert Path(file).is_relative_to(installed)
+
+
+def test_the_wheel_holds_the_judge_of_the_benchmark_and_no_training(
+    installed: Path, tmp_path: Path
+) -> None:
+    shapes = installed / "pipelines" / "shapes"
+    folders = {path.name for path in shapes.iterdir() if path.is_dir()} - {"__pycache__"}
+    assert folders == {"evaluation", "weights"}
+    modules = sorted(path.stem for path in (shapes / "evaluation").glob("*.py"))
+    names = [f"pipelines.shapes.evaluation.{name}" for name in modules if name != "__init__"]
+    program = f"import {', '.join(names)}, jobs.bench.measuring.judging as m; print(m.__file__)"
+    printed = run(
+        sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(installed)
+    )
+    assert Path(printed.strip()).is_relative_to(installed)
 
 
 def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Path) -> None:
@@ -82,3 +108,51 @@ def test_an_installed_wheel_renders_the_shapes_model(installed: Path, tmp_path: 
         sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(installed)
     )
     assert "5 of 5" in printed
+
+
+def make_install(folder: Path, programs: dict[str, str], *variables: str) -> str:
+    """Return the commands of `make install` where only `programs` are installed, by shell text."""
+    (folder / "Makefile").write_bytes((REPOSITORY / "Makefile").read_bytes())
+    for name in ("pyproject.toml", "constraints.txt"):
+        (folder / name).touch()
+    programs = {"python3.13": "exit 127", "python3.12": "exit 127", "python3.11": "exit 127"} | {
+        "uv": "exit 127",
+        **programs,
+    }
+    for name, text in programs.items():
+        (folder / "bin").mkdir(exist_ok=True)
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "MAKEFLAGS": "", "MAKELEVEL": ""}
+    cleared = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    command = ["make", "--dry-run", "install", *variables]
+    return subprocess.run(
+        command, cwd=folder, env={**cleared, **environment}, capture_output=True, text=True,
+        check=True,
+    ).stdout  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("running", "chosen"),
+    [
+        (("3.11", "3.12", "3.13"), "python3.13"),
+        (("3.11", "3.12"), "python3.12"),
+        (("3.11",), "python3.11"),
+    ],
+)
+def test_make_takes_the_newest_python_that_runs(
+    running: tuple[str, ...], chosen: str, tmp_path: Path
+) -> None:
+    programs = {f"python{number}": f"echo python{number}" for number in running}
+    assert f"{chosen} -m venv" in make_install(tmp_path, programs)
+    assert "python3.11 -m venv" in make_install(tmp_path, programs, "PYTHON=python3.11")
+
+
+def test_make_uses_uv_where_it_is_installed_and_pip_where_asked(tmp_path: Path) -> None:
+    programs = {"python3.12": "echo python3.12", "uv": "echo uv 1.0"}
+    with_uv = make_install(tmp_path, programs)
+    assert "uv venv" in with_uv
+    assert "--python python3.12" in with_uv
+    assert "uv pip install" in with_uv
+    assert "python3.12 -m venv" in make_install(tmp_path, programs, "UV=")

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from pipelines.catalog.model_config import PACKAGED_WEIGHTS
-from pipelines.shapes.training.wan import encode_clips, normalise
+from pipelines.shapes.latents import encode_clips, normalise
 
 
 def use_one_thread() -> None:

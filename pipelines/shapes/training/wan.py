@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
+from pipelines.shapes.latents import encode_clips, normalise
 from pipelines.shapes.training.autoencoder import (
     AutoencoderTraining,
     fit,
@@ -115,31 +116,6 @@ def train_autoencoder(log_step: LogStep) -> AutoencoderKLWan:
     )
     finished.load_state_dict(autoencoder.state_dict())
     return finished.eval()
-
-
-@torch.no_grad()
-def encode_clips(
-    autoencoder: AutoencoderKLWan, clips_NCTHW: torch.Tensor, batch_size: int = 32
-) -> torch.Tensor:
-    """Encode clips without normalising: (N, C, F, H, W) float32.
-
-    Args:
-        clips_NCTHW: uint8 clips, as `world.render_uint8` returns them.
-    """
-    encoded: list[Any] = [
-        autoencoder.encode(chunk.float() / 127.5 - 1) for chunk in clips_NCTHW.split(batch_size)
-    ]
-    return torch.cat([one.latent_dist.mode() for one in encoded])
-
-
-def normalise(autoencoder: AutoencoderKLWan, latents_NCFHW: torch.Tensor) -> torch.Tensor:
-    """Normalise latents as `WanPipeline` does before it denoises them."""
-    config: Any = autoencoder.config
-    mean, std = (
-        torch.tensor(values).view(1, -1, 1, 1, 1)
-        for values in (config.latents_mean, config.latents_std)
-    )
-    return (latents_NCFHW - mean) / std
 
 
 def training_latents(autoencoder: AutoencoderKLWan, clips: list[ShapesClip]) -> torch.Tensor:

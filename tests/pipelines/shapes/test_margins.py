@@ -6,7 +6,7 @@ from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.families.registry import load_model
 from pipelines.frame_checks.checks import measure_frames
-from pipelines.shapes.evaluation.margins import MODEL_NAMES, make_clips, spoil, table
+from pipelines.shapes.measuring.margins import MODEL_NAMES, make_clips, spoil, table
 
 pytestmark = pytest.mark.models
 

@@ -1,6 +1,6 @@
 """The packaged Shapes models: diffusers folders that follow prompts, and negative ones under NAG.
 
-A few clips from fixed seeds; `pipelines.shapes.evaluation.evaluate` measures over thousands.
+A few clips from fixed seeds; `pipelines.shapes.measuring.evaluate` measures over thousands.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from pipelines.catalog.model_config import PACKAGED_WEIGHTS, load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.shapes.captions import caption
-from pipelines.shapes.evaluation.evaluate import (
+from pipelines.shapes.measuring.evaluate import (
     Sampling,
     Task,
     followed,

@@ -1,6 +1,6 @@
 """Measure a Shapes model against its training targets, and NAG on it.
 
-`python -m pipelines.shapes.evaluation.evaluate MODEL`
+`python -m pipelines.shapes.measuring.evaluate MODEL`
 
 Prints one table, a line per measurement with its target, and exits with 1 if a target is missed.
 All seeds are fixed. Clips are rendered in batches for speed; the farm renders them one at a time.

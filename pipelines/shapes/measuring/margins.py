@@ -1,6 +1,6 @@
 """Measure how far good and broken clips are from the limits of the frame checks.
 
-`python -m pipelines.shapes.evaluation.margins`
+`python -m pipelines.shapes.measuring.margins`
 
 Renders clips of each Shapes model as the farm does, breaks one of them in the ways that
 `pipelines.frame_checks.checks` looks for, and prints one table a model. Exits with 1 if a good clip
@@ -27,7 +27,7 @@ from pipelines.frame_checks.checks import (
 )
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
-from pipelines.shapes.evaluation.evaluate import make_tasks
+from pipelines.shapes.measuring.evaluate import make_tasks
 from pipelines.video_model import VideoModel
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx", "shapes-wan-4step", "shapes-ltx-4step")

@@ -1,6 +1,6 @@
 """Measure what acceleration saves on the Shapes models, and what it changes.
 
-`python -m pipelines.shapes.evaluation.acceleration`
+`python -m pipelines.shapes.measuring.acceleration`
 
 Renders the same clips with each setting, on the CPU and in one thread, and prints one table a
 model. Times are processor time of this process, so other load does not count, as shares of the
@@ -22,8 +22,8 @@ from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
-from pipelines.shapes.evaluation.evaluate import followed, make_tasks, share
 from pipelines.shapes.judge import Verdict, judge
+from pipelines.shapes.measuring.evaluate import followed, make_tasks, share
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx")
 SEED = 109

@@ -1,0 +1,1 @@
+"""Programs that measure the Shapes models. They are not part of the wheel."""
