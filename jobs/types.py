@@ -191,7 +191,7 @@ ClipOutcome = ClipDone | ClipFailed
 
 @dataclass(frozen=True)
 class LostRank:
-    """The answer of a group in place of a heartbeat or an outcome, when the rank that knows is gone.
+    """The answer of a group in place of a heartbeat or outcome when the rank that knows is gone.
 
     Args:
         is_preempted: True if the rank was taken away on purpose, so that no clip caused it.

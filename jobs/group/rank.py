@@ -130,7 +130,7 @@ class Follower(Rank):
         self._on_device(job).result()
 
     def heartbeat(self) -> WorkerHeartbeat:
-        return self._heartbeat.heartbeat()
+        return self._heartbeat.read()
 
     def drain(self) -> None:
         self._heartbeat.drain()

@@ -6,7 +6,7 @@ each record lies and `commit` when it is written. A reader refuses records of an
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
@@ -93,6 +93,10 @@ class ClipRecord:
         check_at_least("host_memory_bytes", self.host_memory_bytes, 0)
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise RecordError(f"fps must be above 0, not {self.fps}")
+
+    def committed(self, at: str, upload: StageTiming) -> Self:
+        """Return the record for the store: with the time of the commit and the upload's timing."""
+        return replace(self, committed_at=at, timings=(*self.timings, upload))
 
     @property
     def stage_totals_s(self) -> dict[str, float]:

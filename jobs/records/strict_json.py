@@ -1,6 +1,7 @@
-"""Frozen dataclasses to JSON and back, strictly: every field there, none besides, each of its own type.
+"""Frozen dataclasses to JSON and back, strictly: no missing field, no unknown one, exact types.
 
-Decides how a value is written, so that the same value always gives the same bytes. It knows no schema.
+Decides how a value is written, so that the same value always gives the same bytes. It knows no
+schema.
 """
 
 import json
@@ -18,12 +19,13 @@ T = TypeVar("T")
 
 
 def dump(document: Mapping[str, object]) -> bytes:
-    """JSON with two blanks of indent, the keys in their given order, UTF-8.
+    """Return UTF-8 JSON, indented by two spaces, with the keys in their given order.
 
-    Half a surrogate pair, as a file name in a traceback may hold, becomes the JSON escape that it is read back from.
+    Half a surrogate pair, which a file name in a traceback may hold, becomes a JSON escape that
+    reads back as the same half.
 
     Raises:
-        RecordError: a number is not finite, or a value is of no type that JSON has.
+        RecordError: when a number is not finite, or a value has a type that JSON lacks.
     """
     try:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
@@ -33,22 +35,22 @@ def dump(document: Mapping[str, object]) -> bytes:
 
 
 def load(content: bytes) -> dict[str, Any]:
-    """Raises RecordError if the content is no JSON object, or holds a key twice."""
+    """Parse a JSON object. Raises RecordError for other content and for repeated keys."""
     if len(content) > MAX_DOCUMENT_BYTES:
-        raise RecordError(f"is larger than {MAX_DOCUMENT_BYTES:,} bytes")
+        raise RecordError(f"expected at most {MAX_DOCUMENT_BYTES:,} bytes, got {len(content):,}")
     try:
         document = json.loads(
             content, object_pairs_hook=without_repeats, parse_constant=refuse_constant
         )
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"is no JSON: {error}") from error
+        raise RecordError(f"not valid JSON: {error}") from error
     if not isinstance(document, dict):
-        raise RecordError(f"is a JSON {type(document).__name__}, not an object")
+        raise RecordError(f"expected a JSON object, got a {type(document).__name__}")
     return cast("dict[str, Any]", document)
 
 
 def from_dataclass(value: object) -> Any:
-    """A dataclass as what `dump` takes, field by field."""
+    """Convert a dataclass, field by field, to the values that `dump` takes."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: from_dataclass(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
@@ -60,10 +62,10 @@ def from_dataclass(value: object) -> Any:
 
 
 def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
-    """Builds a dataclass of a JSON object.
+    """Build a dataclass from a JSON object.
 
     Raises:
-        RecordError: naming the field, what was expected and what came.
+        RecordError: with the field, the expected type and the value that came.
     """
     if not isinstance(document, dict):
         raise RecordError(f"{where or 'the record'} must be an object, not {shown(document)}")
@@ -87,11 +89,11 @@ def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
-    """A JSON value as the type that a field's annotation names."""
+    """Convert a JSON value to the type of a field's annotation."""
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint):
         return to_dataclass(cast("type[Any]", hint), value, where)
-    if origin in (Union, types.UnionType):  # only `X | None` is in use
+    if origin in (Union, types.UnionType):  # the schemas use only `X | None`
         return (
             None
             if value is None
@@ -128,9 +130,9 @@ def shown(value: object) -> str:
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return document
 
 
 def refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

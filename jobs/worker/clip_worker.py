@@ -1,61 +1,43 @@
 """One worker: a loaded model that renders clips, one at a time, and commits each.
 
-Knows nothing of Ray. The device belongs to a single thread; encoding, checking and upload run in the caller's thread,
-so that with several callers the next clip denoises while the last one is written. The number of callers bounds the
-frames in memory. A clip that is encoded is in the spool until it is committed, and is not rendered again for the
-store's sake.
+Knows nothing of Ray. One thread owns the device; encoding, checking and upload run in the caller's
+thread, so that with several callers the next clip denoises while the last one is written. The
+number of callers bounds the frames in memory. An encoded clip stays in the spool until it is
+committed, so an outage of the store costs no second rendering.
 """
 
 import contextlib
-import hashlib
 import os
 import socket
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
 from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, read_record, upload_clip
-from jobs.records.keys import RUN_FILE, clip_key, latents_key, record_key, run_key
-from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
+from jobs.records.keys import RUN_FILE, latents_key, record_key, run_key
+from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.redaction import redact
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerHeartbeat
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
-from jobs.worker.provenance import clip_metadata, installed_versions
+from jobs.worker.provenance import clip_metadata
+from jobs.worker.record_builder import RecordBuilder
+from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.worker.timing import StageClock
-from pipelines.errors import FrameCheckError, GroupError
-from pipelines.request import VideoFrames
+from pipelines.errors import GroupError
 from pipelines.video_model import PeakMemory, VideoModel
 
 T = TypeVar("T")
-REMAINS_S = 3600.0  # after which what another worker was making is surely nobody's
-
-
-@dataclass(frozen=True, eq=False)
-class RefusedFrames:
-    """What a clip became that is no picture, to be kept for inspection."""
-
-    error: FrameCheckError
-    latents: bytes
-
-
-@dataclass(frozen=True, eq=False)
-class RenderedClip:
-    """Frames, and what the device had to say about them."""
-
-    video: VideoFrames
-    peak_memory: PeakMemory
-    attention: Literal["fused", "exact"]
+REMAINS_S = 3600.0  # after that time a file that a worker was writing is surely abandoned
 
 
 class ClipWorker:
@@ -74,17 +56,17 @@ class ClipWorker:
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._heartbeat = Heartbeat()
         self._model: VideoModel | None = None
-        self._coverage: NagCoverage | None = None
+        self._records: RecordBuilder | None = None
         self._load_timing: tuple[float, float] | None = None
         self._node_id = node_id
 
     def load(self) -> WorkerIdentity:
-        """Loads the model in the device's thread.
+        """Load the model in the device's thread.
 
         Raises:
-            PipelineError: the weights are other ones here, or broken after all.
-            StoreError: this machine does not see the store that the driver sees, or its spool has no room.
-            SpoolError: its spool cannot be trusted.
+            PipelineError: when this machine's weights are broken or differ from the expected ones.
+            StoreError: when this machine does not see the driver's store, or its spool is full.
+            SpoolError: when its spool cannot be trusted.
         """
         started_at, start = time.time(), time.monotonic()
         setup = self._setup
@@ -93,15 +75,15 @@ class ClipWorker:
                 f"{socket.gethostname()} does not see this run in {setup.output}: a folder must be shared by all "
                 "nodes, and every node must have the same S3 endpoint and credentials"
             )
-        self._spool.check_room(
-            0
-        )  # a spool that cannot be used is this machine's fault and no clip's
+        # Here, because a spool that cannot be used is a fault of this machine, not of a clip.
+        self._spool.check_room(0)
         self._spool.remove_remains(REMAINS_S, started_at)
         loaded = self._device.submit(
             setup.loader.load_model, setup.model, setup.weights, setup.num_threads
         ).result()
         self._model = self._wrap(loaded.model) if self._wrap else loaded.model
-        self._coverage = NagCoverage(loaded.coverage.guided, loaded.coverage.total)
+        coverage = NagCoverage(loaded.coverage.guided, loaded.coverage.total)
+        self._records = RecordBuilder(setup, self.identity, coverage, self._store.uri_of)
         self._load_timing = (started_at, time.monotonic() - start)
         return self.identity
 
@@ -112,68 +94,53 @@ class ClipWorker:
         )
 
     def on_device(self, job: Callable[[], T]) -> Future[T]:
-        """Has something done in the thread that owns the device, after what it is at."""
+        """Queue a job for the thread that owns the device."""
         return self._device.submit(job)
 
     def spooled(self) -> frozenset[str]:
-        """Clips of this output that an earlier worker has left on this machine, encoded."""
+        """Return the ids of encoded clips that earlier workers left in this machine's spool."""
         return self._spool.clip_ids()
 
     def heartbeat(self) -> WorkerHeartbeat:
-        """What it is at. Answers at once, from any thread, while the device computes."""
-        return self._heartbeat.heartbeat()
+        """Return the latest heartbeat at once, from any thread, while the device computes."""
+        return self._heartbeat.read()
 
     def drain(self) -> None:
-        """It was told to end: `heartbeat` says so from now on. Safe in a signal's handler."""
+        """Report in each heartbeat from now on that the worker ends. Safe in a signal handler."""
         self._heartbeat.drain()
 
     def render(
         self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False
     ) -> ClipOutcome:
-        """Takes one clip from its request to its record. Never raises for the clip's sake: a failure is a value.
-
-        Args:
-            uses_exact_attention: with the family's safer setting.
-        """
+        """Render and commit one clip. A failure of the clip is returned, never raised."""
         clock = StageClock(
             self._loaded.device.synchronize, partial(self._heartbeat.move, spec.clip_id)
         )
         try:
-            self._heartbeat.move(spec.clip_id, "lookup")
-            if self._store.exists(
-                record_key(spec.clip_id)
-            ):  # by a worker that died before it could say so
-                uri = read_record(self._store, spec.clip_id).uri
-                self._spool.remove(spec.clip_id)
-                return ClipDone(
-                    spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True
-                )
+            if (done := self._find_committed(spec, attempt)) is not None:
+                return done
             self._heartbeat.move(spec.clip_id, "queue")
             started_at, start = time.time(), time.monotonic()
-            spooled = self._spool.find(spec.clip_id)
-            if spooled is None or (spooled.record.model, spooled.record.request) != (
-                spec.model,
-                spec.request,
-            ):
+            spooled = self._find_spooled(spec)
+            if spooled is None:
                 self._spool.check_room(raw_bytes(spec))
-                job = partial(
-                    self._render_frames,
-                    spec,
-                    clock,
-                    started_at,
-                    start,
-                    uses_exact_attention=uses_exact_attention,
-                )
-                rendered = self._device.submit(job).result()
+
+                def render_on_device() -> RenderedClip | RefusedFrames:
+                    clock.add("queue", started_at, time.monotonic() - start)
+                    return self._render_frames(
+                        spec, clock, uses_exact_attention=uses_exact_attention
+                    )
+
+                rendered = self._device.submit(render_on_device).result()
                 if isinstance(rendered, RefusedFrames):
                     self._keep_latents(spec, attempt, rendered.latents)
                     return self._failed(spec, attempt, rendered.error, clock)
                 spooled = self._encode(spec, attempt, rendered, clock)
-            return self._commit(spec, attempt, spooled, clock)
-        except Exception as error:  # noqa: BLE001 the one place where any failure of a clip becomes a value
+            return self._commit(spooled, attempt, clock)
+        except Exception as error:  # noqa: BLE001 the one place that turns a clip's error into a value
             return self._failed(spec, attempt, error, clock)
         finally:
-            self._heartbeat.leave(spec.clip_id)
+            self._heartbeat.remove(spec.clip_id)
 
     def close(self) -> None:
         if self._model is not None:
@@ -187,104 +154,66 @@ class ClipWorker:
             raise RuntimeError("the worker has no model; call load first")
         return self._model
 
-    def _render_frames(
-        self,
-        spec: ClipSpec,
-        clock: StageClock,
-        queued_at: float,
-        queued: float,
-        *,
-        uses_exact_attention: bool,
-    ) -> RenderedClip | RefusedFrames:
-        """In the device's thread: text, denoise, decode."""
-        from pipelines.frame_checks.checks import check_frames, check_latents, save_latents
+    def _find_committed(self, spec: ClipSpec, attempt: int) -> ClipDone | None:
+        """Return the outcome of a clip that a worker committed before it died without an answer."""
+        self._heartbeat.move(spec.clip_id, "lookup")
+        if not self._store.exists(record_key(spec.clip_id)):
+            return None
+        uri = read_record(self._store, spec.clip_id).uri
+        self._spool.remove(spec.clip_id)
+        return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
 
-        model, request, limits = self._loaded, spec.request, self._setup.model.frame_checks
-        clock.add("queue", queued_at, time.monotonic() - queued)
-        if (
-            self._load_timing is not None
-        ):  # the first clip of a worker pays for the loading of its model
+    def _find_spooled(self, spec: ClipSpec) -> SpooledClip | None:
+        """Return the clip as an earlier worker encoded it, if the spool holds it."""
+        spooled = self._spool.find(spec.clip_id)
+        if spooled is None:
+            return None
+        record = spooled.record
+        is_same = (record.model, record.request) == (spec.model, spec.request)
+        return spooled if is_same else None
+
+    def _render_frames(
+        self, spec: ClipSpec, clock: StageClock, *, uses_exact_attention: bool
+    ) -> RenderedClip | RefusedFrames:
+        """Render in the device's thread; the first clip's timings include the model's loading."""
+        if self._load_timing is not None:
             clock.add("load", *self._load_timing)
             self._load_timing = None
-        model.device.reset_peak_memory()
-        with model.exact_attention() if uses_exact_attention else contextlib.nullcontext():
-            with clock.measure_device("text"):
-                embeddings = model.encode_text(request)
-            latents = model.denoise(request, embeddings, clock.steps())
-        try:
-            check_latents(latents, limits)
-            with clock.measure_device("decode"):
-                video = model.decode(request, latents)
-            check_frames(video, request.prompt, limits)
-        except FrameCheckError as error:
-            return RefusedFrames(
-                error.with_traceback(None), save_latents(latents)
-            )  # a traceback would hold the frames
-        return RenderedClip(
-            video, model.device.peak_memory(), "exact" if uses_exact_attention else "fused"
+        return render_frames(
+            self._loaded,
+            spec.request,
+            self._setup.model.frame_checks,
+            clock,
+            uses_exact_attention=uses_exact_attention,
         )
 
     def _encode(
         self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock
     ) -> SpooledClip:
-        """In the caller's thread: encode, check, and leave the clip where the next worker would find it."""
-        request, coverage = spec.request, self._coverage
-        assert coverage is not None, "a clip was rendered, so a model is loaded"
+        """Encode, check and spool a clip in the caller's thread."""
+        assert self._records is not None, "a clip was rendered, so a model is loaded"
         with self._spool.room() as folder:
             path = folder / CLIP_FILE
             with clock.measure("encode"):
                 encode_mp4(rendered.video, path, self._setup.encoding, clip_metadata(spec))
             with clock.measure("check"):
-                check_mp4(path, request.shape, request.fps)
+                check_mp4(path, spec.request.shape, spec.request.fps)
             body = path.read_bytes()
-            sha256 = hashlib.sha256(body).hexdigest()
-            key = clip_key(spec.clip_id, sha256)
-            record = ClipRecord(
-                clip_id=spec.clip_id,
-                name=spec.name,
-                model=spec.model,
-                request=request,
-                parallel=self._setup.parallel,
-                run_id=self._setup.run_id,
-                attempt=attempt,
-                uri=self._store.uri_of(key),
-                key=key,
-                sha256=sha256,
-                num_bytes=len(body),
-                num_frames=request.shape.num_frames,
-                width=request.shape.width,
-                height=request.shape.height,
-                fps=request.fps,
-                committed_at=utc_iso(time.time()),
-                timings=clock.timings,
-                encoding=self._setup.encoding,
-                worker=self.identity,
-                peak_memory_bytes=rendered.peak_memory.num_bytes,
-                peak_memory_kind=rendered.peak_memory.kind,
-                host_memory_bytes=memory_bytes(),
-                attention=rendered.attention,
-                nag_coverage=coverage,
-                versions=installed_versions(),
-            )
+            record = self._records.build(spec, attempt, rendered, body, clock.timings)
             self._spool.keep(folder, record)
         return SpooledClip(record, body)
 
-    def _commit(
-        self, spec: ClipSpec, attempt: int, spooled: SpooledClip, clock: StageClock
-    ) -> ClipDone:
-        """In the caller's thread: upload, and the record last."""
-        rendering = spooled.record.timings
+    def _commit(self, spooled: SpooledClip, attempt: int, clock: StageClock) -> ClipDone:
+        """Upload a clip in the caller's thread, and write its record last."""
+        encoded = spooled.record
         with clock.measure("upload"):
-            clip = upload_clip(self._store, spec.clip_id, spooled.body)
-        upload: tuple[StageTiming, ...] = clock.timings[-1:]
-        record = replace(
-            spooled.record, committed_at=utc_iso(time.time()), timings=(*rendering, *upload)
-        )
+            clip = upload_clip(self._store, encoded.clip_id, spooled.body)
+        record = encoded.committed(utc_iso(time.time()), clock.timings[-1])
         is_own = commit_record(self._store, clip, record)
-        self._spool.remove(spec.clip_id)
+        self._spool.remove(record.clip_id)
         return ClipDone(
-            clip_id=spec.clip_id,
-            name=spec.name,
+            clip_id=record.clip_id,
+            name=record.name,
             uri=record.uri,
             attempt=attempt,
             timings=clock.timings,
@@ -293,7 +222,7 @@ class ClipWorker:
         )
 
     def _keep_latents(self, spec: ClipSpec, attempt: int, latents: bytes) -> None:
-        """For inspection, beside the failure's record. The failure is told of whether they can be kept or not."""
+        """Store latents for inspection beside the failure's record; a store error is ignored."""
         self._heartbeat.move(spec.clip_id, "upload")
         with contextlib.suppress(StoreError):
             self._store.put(
@@ -327,7 +256,7 @@ class ClipWorker:
         )
 
     def _peak_memory(self) -> PeakMemory | None:
-        """None of a device that answers no more."""
+        """Return the peak memory, or None from a device that does not answer any more."""
         try:
             return self._loaded.device.peak_memory()
         except RuntimeError:
@@ -335,6 +264,6 @@ class ClipWorker:
 
 
 def raw_bytes(spec: ClipSpec) -> int:
-    """Of a clip's frames in yuv420p, as they are encoded; no encoding of them exceeds it by much."""
+    """Return the size of a clip's frames in yuv420p, which no encoding exceeds by much."""
     shape = spec.request.shape
     return 3 * shape.num_frames * shape.height * shape.width // 2

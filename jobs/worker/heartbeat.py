@@ -1,6 +1,6 @@
-"""What a worker is at, kept where another thread can read it while the device computes.
+"""The heartbeat of a worker, which another thread can read while the device computes.
 
-Decides nothing; `deadlines` judges it. Loads without torch.
+Decides nothing; the schedule's deadlines judge heartbeats. Loads without torch.
 """
 
 import os
@@ -15,10 +15,10 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Heartbeat:
-    """Where each clip of one worker is.
+    """The position of each clip of one worker.
 
     Args:
-        monotonic: seconds, never set back.
+        monotonic: clock in seconds that never goes back.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -28,20 +28,21 @@ class Heartbeat:
         self._is_draining = False
 
     def move(self, clip_id: str, stage: Stage, step: int | None = None) -> None:
-        """The clip has entered a stage, or ended a step."""
+        """Note that a clip has entered a stage, or ended a step."""
         with self._lock:
             self._clips[clip_id] = stage, step, self._monotonic()
 
-    def leave(self, clip_id: str) -> None:
-        """The worker has answered for the clip."""
+    def remove(self, clip_id: str) -> None:
+        """Forget a clip that the worker has answered for."""
         with self._lock:
             self._clips.pop(clip_id, None)
 
     def drain(self) -> None:
-        """The worker was told to end. Takes no lock: a signal's handler may interrupt whoever holds it."""
+        """Note that the worker ends. Take no lock: a signal handler may interrupt its holder."""
         self._is_draining = True
 
-    def heartbeat(self) -> WorkerHeartbeat:
+    def read(self) -> WorkerHeartbeat:
+        """Return the current heartbeat."""
         with self._lock:
             now, clips = self._monotonic(), dict(self._clips)
         progress = (
@@ -52,5 +53,8 @@ class Heartbeat:
 
 
 def memory_bytes() -> int:
-    """Of the host, in use by this process. Linux: the second number in /proc/self/statm, in pages."""
+    """Return the host memory in use by this process.
+
+    On Linux that is the second number in /proc/self/statm, in pages.
+    """
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES

@@ -1,4 +1,4 @@
-"""What made a clip: the versions in its record, and the tags in its MP4. Loads without torch."""
+"""The origin of a clip: versions in its record and tags in its MP4. Loads without torch."""
 
 import platform
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ VERSIONED_PACKAGES = (
 
 
 def clip_metadata(spec: ClipSpec) -> dict[str, str]:
-    """What is written into the MP4 itself, so that a file that was carried off still says what it is."""
+    """Return the tags of the MP4, which identify the clip even when its file is moved elsewhere."""
     return {
         "title": spec.name,
         "clip_id": spec.clip_id,
@@ -34,7 +34,7 @@ def clip_metadata(spec: ClipSpec) -> dict[str, str]:
 
 @cache
 def installed_versions() -> Mapping[str, str]:
-    """Versions of what decides or carries a clip; asked for once, since it takes 6 ms."""
+    """Return the versions of Python and the libraries; cached, because the look-up takes 6 ms."""
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in VERSIONED_PACKAGES},

@@ -1,4 +1,4 @@
-"""What a worker is told, and what it says of itself once it has loaded its model: values that travel.
+"""The setup that a worker receives and the description of a loaded worker, both picklable.
 
 Decides nothing. Loads without torch.
 """
@@ -63,14 +63,14 @@ class DiffusersLoader:
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """All that a worker is told, in a form that travels.
+    """The picklable settings of one worker.
 
     Args:
         output: URI of the store.
         spool_folder: `workers.spool_folder`.
-        num_threads: torch's, in the thread that renders.
+        num_threads: torch's threads in the thread that renders.
         loader: loads the model in the worker's process.
-        parallel: on how many devices this worker renders each clip.
+        parallel: the devices on which this worker renders each clip.
     """
 
     model: ModelConfig
@@ -90,8 +90,8 @@ class LoadedWorker:
     """A worker that has loaded its model.
 
     Args:
-        spooled: ids of clips that an earlier one has left on its machine, encoded.
-        others: the further ranks of a group, whose leader `identity` is.
+        spooled: ids of encoded clips that earlier workers left in its machine's spool.
+        others: the other ranks of a group; `identity` is its leader.
     """
 
     identity: WorkerIdentity
@@ -101,7 +101,7 @@ class LoadedWorker:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """The worker's name in logs and records."""
         name = f"{self.identity.host}:{self.identity.pid}"
         if not self.others:
             return name
@@ -110,9 +110,10 @@ class LoadedWorker:
         places = ", ".join(
             f"{rank.pid}" if is_one_host else f"{rank.host}:{rank.pid}" for rank in ranks
         )
-        return f"{name} (group of {len(ranks)}: {self.parallel}; {'pids' if is_one_host else 'ranks'} {places})"
+        kind = "pids" if is_one_host else "ranks"
+        return f"{name} (group of {len(ranks)}: {self.parallel}; {kind} {places})"
 
     @property
     def nodes(self) -> frozenset[str]:
-        """All machines that it lies on."""
+        """The nodes on which the worker's processes run."""
         return frozenset(rank.node_id for rank in (self.identity, *self.others))

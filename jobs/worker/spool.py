@@ -1,8 +1,9 @@
-"""Encoded clips on this machine's disk that are not in the store yet: what a worker leaves to the next one.
+"""Encoded clips on this machine's disk that wait for the store.
 
-A clip is put here whole, its MP4 with its record, before it is uploaded, and removed when it is committed. So neither a
-store that takes nothing nor the death of the worker costs a second rendering. How many wait is bounded by `schedule`,
-which gives a worker no more clips while the store refuses those that it has.
+A whole clip, its MP4 with its record, is put here before the upload and removed when it is
+committed. So neither an outage of the store nor the death of the worker costs a second rendering.
+The schedule bounds the number of waiting clips: it gives a worker no more clips while the store
+refuses the ones that it has.
 """
 
 import errno
@@ -27,14 +28,14 @@ CLIP_FILE, RECORD_FILE = "clip.mp4", "record.json"
 
 @dataclass(frozen=True)
 class SpooledClip:
-    """A clip that is rendered, encoded and checked. Its record says nothing yet of the upload."""
+    """An encoded and checked clip. Its record lacks the upload and has the time of encoding."""
 
     record: ClipRecord
     body: bytes
 
 
 def spool_root(folder: str | None) -> Path:
-    """Where this machine's spools are: as configured, or the user's own among the temporary files."""
+    """Return the folder of all spools: the configured one, or the user's own temporary folder."""
     return (
         Path(folder)
         if folder is not None
@@ -46,55 +47,58 @@ class Spool:
     """The clips of one output that wait on this machine.
 
     Args:
-        root: see `spool_root`.
-        output: URI of the store; spools of several never mix.
+        root: folder of all spools, see `spool_root`.
+        output: URI of the store; each output has its own spool.
     """
 
     def __init__(self, root: Path, output: str) -> None:
         self.folder = root / hashlib.sha256(output.encode()).hexdigest()[:16]
 
     def check_room(self, num_bytes: int) -> None:
-        """Asks before a clip is rendered whether it can be kept; afterwards it would be lost.
+        """Check before a clip is rendered that the disk can hold it; afterwards it would be lost.
 
         Args:
-            num_bytes: the most that it may take.
+            num_bytes: largest size of the clip.
 
         Raises:
-            DiskFullError: there is no space.
-            SpoolError: somebody else made the folder, or may write to it.
+            DiskFullError: when the disk has too little space.
+            SpoolError: when another user made the folder or may write to it.
         """
         self._make()
         check_free(self.folder, num_bytes)
 
     @contextmanager
     def room(self) -> Generator[Path]:
-        """A folder in which a clip is made before `keep` takes it; removed afterwards.
+        """Yield a temporary folder for a clip that is being made, until `keep` takes it.
 
         Raises:
-            DiskFullError: there is no space, now or while the folder was written to.
-            SpoolError: somebody else made the folder, or may write to it.
+            DiskFullError: when the disk is full, now or while the folder is written to.
+            SpoolError: when another user made the folder or may write to it.
         """
         self._make()
         with disk_errors(self.folder):
-            making = self.folder / f".{secrets.token_hex(8)}"
-            making.mkdir(mode=0o700)
+            temporary = self.folder / f".{secrets.token_hex(8)}"
+            temporary.mkdir(mode=0o700)
             try:
-                yield making
+                yield temporary
             finally:
-                shutil.rmtree(making, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
 
-    def keep(self, making: Path, record: ClipRecord) -> None:
-        """Takes over the folder of a finished clip, at once and whole. What another worker has kept stands."""
+    def keep(self, temporary: Path, record: ClipRecord) -> None:
+        """Take the folder of a finished clip with one rename.
+
+        A clip that another worker has kept before stays.
+        """
         with disk_errors(self.folder):
-            write_synced(making / RECORD_FILE, record.to_json())
+            write_synced(temporary / RECORD_FILE, record.to_json())
             try:
-                making.rename(self.folder / record.clip_id)
+                temporary.rename(self.folder / record.clip_id)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
 
     def remove_remains(self, older_than_s: float, now: float) -> None:
-        """Removes what workers were making when they were killed.
+        """Remove temporary folders of workers that were killed.
 
         Args:
             now: seconds since the epoch.
@@ -105,7 +109,7 @@ class Spool:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _make(self) -> None:
-        """Each folder by itself: `parents=True` would give the upper one the rights that the user's mask leaves."""
+        """Make the folders one by one: with `parents=True` the user's mask decides the upper one's mode."""
         with disk_errors(self.folder):
             self.folder.parent.parent.mkdir(parents=True, exist_ok=True)
             self.folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -113,10 +117,12 @@ class Spool:
         self._refuse_strangers()
 
     def _refuse_strangers(self) -> None:
-        """Others may write to the folder of temporary files; what they left there must not be taken for ours.
+        """Refuse a spool that another user could have written.
+
+        All users may write to the folder of temporary files.
 
         Raises:
-            SpoolError: somebody else made the folder, or may write to it.
+            SpoolError: when another user made the folder or may write to it.
         """
         for folder in (self.folder.parent, self.folder):
             try:
@@ -130,15 +136,15 @@ class Spool:
             )
             if not is_ours:
                 raise SpoolError(
-                    f"the spool {folder} is not a folder that belongs to this user alone: remove it, or set "
-                    "workers.spool_folder"
+                    f"the spool {folder} is not a folder that belongs to this user alone: remove it, "
+                    "or set workers.spool_folder"
                 )
 
     def find(self, clip_id: str) -> SpooledClip | None:
-        """A clip that waits, if it is whole; what is damaged is removed.
+        """Return a waiting clip, if it is whole; remove a damaged one.
 
         Raises:
-            SpoolError: somebody else made the folder, or may write to it.
+            SpoolError: when another user made the folder or may write to it.
         """
         self._refuse_strangers()
         kept = self.folder / clip_id
@@ -156,14 +162,14 @@ class Spool:
         return SpooledClip(record, body)
 
     def holds(self, clip_id: str) -> bool:
-        """Whether a clip waits here. Asks nothing else and raises nothing: the disk may be what has failed."""
+        """Return True if a clip waits here. Never raise, because the disk itself may have failed."""
         return os.path.exists(self.folder / clip_id)  # noqa: PTH110 Path.exists raises
 
     def remove(self, clip_id: str) -> None:
         shutil.rmtree(self.folder / clip_id, ignore_errors=True)
 
     def clip_ids(self) -> frozenset[str]:
-        """Those that wait."""
+        """Return the ids of the waiting clips."""
         self._refuse_strangers()
         try:
             return frozenset(
@@ -174,7 +180,7 @@ class Spool:
 
 
 def old_spools(root: Path, older_than_s: float, now: float) -> Iterator[Path]:
-    """Folders of clips in any spool of this machine that nobody has touched for so long.
+    """Yield the folders of clips in all spools of this machine that have not changed for so long.
 
     Args:
         now: seconds since the epoch.

@@ -1,7 +1,7 @@
-"""Stage timings of one clip, taken where the work is done.
+"""Stage timings of one clip, taken at the place of the work.
 
-The clock and the device's synchronisation are passed in, so that a timing ends when the device is done and not when the
-work was queued on it.
+The clock and the device's synchronisation are passed in, so that a timing ends when the device is
+done and not when the work was queued on it.
 """
 
 import time
@@ -11,28 +11,25 @@ from contextlib import contextmanager
 from jobs.types import Stage, StageTiming
 
 
-def _nothing() -> None:
-    """A device that is never behind."""
-
-
-def _tell_nobody(_stage: Stage, _step: int | None) -> None:
-    """Nobody follows the clip."""
+def _noop(*_arguments: object) -> None:
+    pass
 
 
 class StageClock:
-    """Collects timings.
+    """The timings of one clip.
 
     Args:
         synchronize: waits for the device.
-        on_progress: is told when a stage begins, and with the number of steps done when a denoise step ends.
-        monotonic: seconds, never set back; durations are taken with it.
-        wall: seconds since the epoch; only `started_at` is taken with it.
+        on_progress: called when a stage begins, and with the number of finished steps when a
+            denoise step ends.
+        monotonic: clock in seconds that never goes back, for durations.
+        wall: clock in seconds since the epoch, for `started_at` only.
     """
 
     def __init__(
         self,
-        synchronize: Callable[[], None] = _nothing,
-        on_progress: Callable[[Stage, int | None], None] = _tell_nobody,
+        synchronize: Callable[[], None] = _noop,
+        on_progress: Callable[[Stage, int | None], None] = _noop,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -48,7 +45,7 @@ class StageClock:
 
     @contextmanager
     def measure_device(self, stage: Stage) -> Generator[None]:
-        """Times work of the device, to its very end."""
+        """Time work of the device until the device has finished it."""
         with self.measure(stage):
             try:
                 yield
@@ -57,9 +54,9 @@ class StageClock:
 
     @contextmanager
     def measure(self, stage: Stage) -> Generator[None]:
-        """Times work of the host, without waiting for a device that may have begun the next clip.
+        """Time work of the host, without waiting for a device that may have begun the next clip.
 
-        A stage that raises is timed too.
+        A stage that raises an error is timed too.
         """
         self._on_progress(stage, None)
         started_at, start = self._wall(), self._monotonic()
@@ -69,7 +66,7 @@ class StageClock:
             self._timings.append(StageTiming(stage, started_at, self._monotonic() - start))
 
     def steps(self) -> Callable[[int], None]:
-        """A function to call at the end of each denoise step; each call times the step that it ends."""
+        """Return a function to call at the end of each denoise step; each call times that step."""
         self._on_progress("denoise", 0)
         previous = [self._wall(), self._monotonic()]
 
@@ -83,5 +80,5 @@ class StageClock:
         return end_step
 
     def add(self, stage: Stage, started_at: float, duration_s: float) -> None:
-        """A stage that somebody else measured."""
+        """Add a stage that another clock measured."""
         self._timings.append(StageTiming(stage, started_at, duration_s))

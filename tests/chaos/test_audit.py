@@ -217,7 +217,7 @@ PLANTS: dict[Plant, str] = {
     no_clip: "is missing and a record names it",
     another_clips_record: "describes another clip",
     another_prompt: "its model and request are those of clip",
-    half_a_record: ".json: ",
+    half_a_record: "not valid JSON",
     a_stranger: "not in the plan",
     no_reason: "gives no reason",
 }

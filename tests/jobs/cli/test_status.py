@@ -189,8 +189,8 @@ def test_unreadable_objects_do_not_hide_the_rest(store: Store) -> None:
     text = shown(store, AT_S)
     assert "committed    0 clips" in text
     for part in (
-        "status.json: is no JSON",
-        "0000000003.json: is a JSON list",
+        "status.json: not valid JSON",
+        "0000000003.json: expected a JSON object, got a list",
         "run-1.json: schema_version",
     ):
         assert (

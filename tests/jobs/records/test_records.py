@@ -243,12 +243,12 @@ def test_a_failure_and_a_quarantine_of_another_version_are_refused(version: obje
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no JSON"),
-        (b"\xff", "is no JSON"),
-        (b"[1]", "is a JSON list"),
-        (b'{"a": 1, "a": 2}', "stands twice"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[1]", "expected a JSON object, got a list"),
+        (b'{"a": 1, "a": 2}', "occurs twice"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b"[" * 100_000, "not valid JSON"),
     ],
 )
 def test_what_is_no_json_object_is_refused(content: bytes, message: str) -> None:

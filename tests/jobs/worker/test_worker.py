@@ -18,7 +18,8 @@ from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import latents_key
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
-from jobs.worker.clip_worker import ClipWorker, RenderedClip
+from jobs.worker.clip_worker import ClipWorker
+from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import SpooledClip
 from jobs.worker.timing import StageClock

@@ -1,4 +1,4 @@
-"""What a worker says of itself while it computes."""
+"""The heartbeat of a worker while it computes."""
 
 import psutil
 
@@ -6,7 +6,7 @@ from jobs.types import ClipProgress
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
 
 
-def test_each_clip_is_where_it_last_moved_to_and_as_old_as_that_move() -> None:
+def test_a_heartbeat_has_the_last_stage_of_each_clip_and_its_age() -> None:
     now = [100.0]
     heartbeat = Heartbeat(lambda: now[0])
     heartbeat.move("a", "denoise", 0)
@@ -14,25 +14,25 @@ def test_each_clip_is_where_it_last_moved_to_and_as_old_as_that_move() -> None:
     heartbeat.move("b", "queue")
     heartbeat.move("a", "denoise", 1)
     now[0] = 110.0
-    assert heartbeat.heartbeat().clips == (
+    assert heartbeat.read().clips == (
         ClipProgress("a", "denoise", 1, 7.0),
         ClipProgress("b", "queue", None, 7.0),
     )
 
 
-def test_a_clip_that_was_answered_for_is_gone() -> None:
+def test_a_removed_clip_is_not_in_the_heartbeat() -> None:
     heartbeat = Heartbeat()
     heartbeat.move("a", "upload")
-    heartbeat.leave("a")
-    heartbeat.leave("a")
-    assert not heartbeat.heartbeat().clips
+    heartbeat.remove("a")
+    heartbeat.remove("a")
+    assert not heartbeat.read().clips
 
 
-def test_a_worker_that_was_told_to_end_says_so() -> None:
+def test_a_draining_worker_reports_it_in_its_heartbeat() -> None:
     heartbeat = Heartbeat()
-    assert not heartbeat.heartbeat().is_draining
+    assert not heartbeat.read().is_draining
     heartbeat.drain()
-    assert heartbeat.heartbeat().is_draining
+    assert heartbeat.read().is_draining
 
 
 def test_memory_is_that_of_this_process() -> None:
