@@ -37,8 +37,10 @@ CREDENTIALS = {
         "IQoJb3JpZ2lu",
     ),
     "a signed request": (
-        "{'Authorization': b'AWS4-HMAC-SHA256 Credential=K/s3, SignedHeaders=host, "
-        "Signature=0a1b2c', 'Host': 's'}",
+        (
+            "{'Authorization': b'AWS4-HMAC-SHA256 Credential=K/s3, SignedHeaders=host, "
+            "Signature=0a1b2c', 'Host': 's'}"
+        ),
         "0a1b2c",
     ),
     "a basic header": ("Authorization: Basic dXNlcjpwYXNz\nHost: s3", "dXNlcjpwYXNz"),
