@@ -211,7 +211,7 @@ def test_an_answer_that_ends_with_its_connection_is_passed_on_whole() -> None:
         )
 
 
-def test_a_client_that_is_refused_its_body_is_told_that_the_connection_ends() -> None:
+def test_a_client_whose_body_is_refused_learns_that_the_connection_ends() -> None:
     with (
         origin(b"\r\n\r\n", b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno") as (url, _),
         FaultyProxy(url) as proxy,
@@ -223,7 +223,7 @@ def test_a_client_that_is_refused_its_body_is_told_that_the_connection_ends() ->
         assert read_until(stream, b"never").endswith(b"Connection: close\r\n\r\nno")
 
 
-def test_what_is_no_http_is_reset() -> None:
+def test_a_stream_that_is_not_http_is_reset() -> None:
     with FaultyProxy("http://127.0.0.1:9") as proxy, connect_to(proxy) as stream:
         stream.sendall(b"nonsense\r\n\r\n")
         with pytest.raises(ConnectionResetError):

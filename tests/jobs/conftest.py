@@ -19,7 +19,7 @@ def catalog() -> FakeCatalog:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
-    """Writes a file into a fresh folder and returns its path."""
+    """Return a function that writes a file into a fresh folder and returns its path."""
 
     def write_file(name: str, content: str | bytes) -> Path:
         path = tmp_path / name

@@ -201,7 +201,7 @@ def test_a_secret_that_is_part_of_the_mask_does_not_make_it_grow() -> None:
     assert redactor.redact("redacted [redacted]") == "[redacted] [redacted]"
 
 
-def test_a_short_value_is_no_secret() -> None:
+def test_a_short_value_is_not_masked() -> None:
     assert (
         Redactor({"SORT_KEY": "a", "SOME_TOKEN": "walking", "HOME": ""}).redact("a dog walking")
         == "a dog walking"

@@ -111,7 +111,7 @@ def objects(folder: Path) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("name", LEAKS)
 @pytest.mark.parametrize("kind", [FakeError, StoreRefusedError, KeyError])
-def test_no_object_and_no_line_holds_a_secret_that_an_error_told(
+def test_no_object_and_no_line_holds_a_secret_of_an_error(
     planted: None, tmp_path: Path, name: str, kind: type[Exception]
 ) -> None:
     outcome = render(tmp_path, loading(kind(f"cannot send {LEAKS[name]}")))
@@ -165,7 +165,7 @@ def test_an_endpoint_with_a_password_is_refused_and_not_repeated(
     assert "planted" not in printed
 
 
-def test_an_exception_that_nobody_foresaw_is_printed_without_secrets(
+def test_an_unexpected_exception_is_printed_without_secrets(
     planted: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)  # put back after the test
