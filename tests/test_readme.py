@@ -14,37 +14,39 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from tests.builders import tiny
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 600
 
 
 @pytest.mark.models
 def test_the_example_of_nag_alone_runs_on_stock_pipelines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """LTX's weights are replaced by tiny ones and its sizes with them; the rest runs as written."""
+    """Tiny weights and sizes replace those of LTX; the rest runs as written."""
     tiny.ltx_pipeline().save_pretrained(tmp_path / "ltx")
-    (program,) = blocks("python")
-    first, second = program.split("\npipe = LTXPipeline")
-    monkeypatch.chdir(Path(__file__).parents[1])
-    names: dict[str, Any] = {}
-    exec(compile(first, "README.md", "exec"), names)
-    video = names["video"]
-    assert np.shape(video) == (1, 17, 64, 64, 3)
-
-    second = "pipe = LTXPipeline" + second
+    (program,) = blocks("python", (ROOT / "nag" / "README.md").read_text())
     for old, new in (
         ("Lightricks/LTX-Video-0.9.5", str(tmp_path / "ltx")),
         (', dtype=torch.bfloat16).to("cuda")', ")"),
         ("num_inference_steps=40", "num_inference_steps=2, height=32, width=32, num_frames=9"),
     ):
-        assert old in second
-        second = second.replace(old, new)
-    exec(compile(second, "README.md", "exec"), names)
+        assert old in program
+        program = program.replace(old, new)
+    first, second = program.split("\npipe = WanPipeline")
+    monkeypatch.chdir(ROOT)
+    names: dict[str, Any] = {}
+    exec(compile(first, "nag/README.md", "exec"), names)
     assert np.shape(names["video"])[0] == 1
+    exec(compile("pipe = WanPipeline" + second, "nag/README.md", "exec"), names)
+    assert np.shape(names["video"]) == (1, 17, 64, 64, 3)
 
 
 def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
