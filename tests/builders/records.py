@@ -1,4 +1,4 @@
-"""Records of clips that nobody rendered, for tests of what lies in a store."""
+"""Records of clips that were never rendered, for tests of the contents of a store."""
 
 import hashlib
 from dataclasses import replace
@@ -25,7 +25,7 @@ RUN_ID = "20260131-120000-abcdef"
 
 
 def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
-    """That `body` is the MP4 of a clip."""
+    """Return a record that names `body` as the MP4 of a clip."""
     sha256 = hashlib.sha256(body).hexdigest()
     key = clip_key(clip_id, sha256)
     return ClipRecord(

@@ -80,7 +80,7 @@ def test_one_changed_byte_anywhere_is_another_revision(folder: Path) -> None:
     assert len(revisions) == 1 + len(positions)
 
 
-def test_weights_that_are_other_ones_on_the_workers_machine_are_refused(folder: Path) -> None:
+def test_other_weights_on_a_workers_machine_are_refused(folder: Path) -> None:
     weights = inspect_model(CONFIG, folder.parent / "mine.yaml")
     verify_weights(CONFIG, weights)
     path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
