@@ -177,8 +177,8 @@ class GenerationRequest:
         guidance_scale = self.sampling.guidance_scale
         if self.has_cfg and guidance_scale == 1:
             raise RequestError.of(
-                f"guidance_scale must be above 1 for the method {self.method}, not 1, which switches "
-                "classifier-free guidance off: raise it, or use a method without cfg",
+                f"guidance_scale must be above 1 for the method {self.method}, not 1, which "
+                "switches classifier-free guidance off: raise it, or use a method without cfg",
                 "guidance_scale",
                 "method",
             )

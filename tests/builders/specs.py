@@ -1,4 +1,4 @@
-"""Clips and setups for the tests of the batch."""
+"""Clips and worker setups for the tests of jobs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A model catalogue without YAMLs and weights."""
+"""A catalog of models without YAMLs and weights."""
 
 from dataclasses import dataclass
 
@@ -19,9 +19,11 @@ class FakeCatalogedModel:
 
 
 class FakeCatalog:
-    """Knows `tiny`, whose grid is 4k+1 frames and multiples of 16, `coarse`, whose height and width go by 32,
-    `strong`, which renders with classifier-free guidance by default, and `grouped`, which renders on two devices. All
-    have 12 heads; at 64x64x17 `tiny` has 5 x 4 x 4 = 80 tokens.
+    """Four models with 12 heads each; a clip of 64x64x17 has 5 x 4 x 4 = 80 tokens in `tiny`.
+
+    `tiny` has a grid of 4k + 1 frames and sides that are multiples of 16. `coarse` has sides that
+    are multiples of 32. `strong` uses classifier-free guidance by default. `grouped` renders on two
+    devices by default.
     """
 
     def __init__(self) -> None:

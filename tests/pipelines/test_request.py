@@ -25,7 +25,7 @@ REQUEST = GenerationRequest("a circle", "red", VideoShape(17, 64, 64), 8.0, SAMP
         ((17, -64, 64), "height must be between"),
     ],
 )
-def test_a_shape_that_no_video_has_is_refused(values: tuple[int, int, int], message: str) -> None:
+def test_an_impossible_shape_is_refused(values: tuple[int, int, int], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         VideoShape(*values)
 
@@ -61,17 +61,17 @@ def test_sampling_outside_its_range_is_refused(
         ("x" * 20_001, "has 20,001 characters; at most 20,000"),
     ],
 )
-def test_text_that_is_no_prompt_is_refused(prompt: str, message: str) -> None:
+def test_an_unsafe_or_empty_prompt_is_refused(prompt: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         replace(REQUEST, prompt=prompt)
 
 
-def test_any_other_text_is_a_prompt() -> None:
+def test_any_other_prompt_is_accepted() -> None:
     assert replace(REQUEST, prompt="Ünïcode 雪 🎬\tand\nlines").prompt
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, 241.0, float("nan"), float("inf")])
-def test_a_rate_that_no_player_has_is_refused(fps: float) -> None:
+def test_an_impossible_frame_rate_is_refused(fps: float) -> None:
     with pytest.raises(RequestError, match="fps must be between 1 and 240"):
         replace(REQUEST, fps=fps)
 
@@ -94,7 +94,7 @@ def request_of(method: GuidanceMethod, **changes: Any) -> GenerationRequest:
         ("cfg+nag", NagParams(), ""),
     ],
 )
-def test_a_method_says_what_the_negative_prompt_does(
+def test_the_method_decides_how_the_negative_prompt_is_used(
     method: GuidanceMethod, params: GuidanceParams | None, unconditional_prompt: str | None
 ) -> None:
     request = request_of(method)
@@ -105,7 +105,7 @@ def test_a_method_says_what_the_negative_prompt_does(
 
 @pytest.mark.parametrize("method", ["nag", "vsf", "nasa", "cfg+nag"])
 @pytest.mark.parametrize("negative_prompt", ["", " \n"])
-def test_attention_is_left_alone_without_a_negative_prompt(
+def test_attention_is_unguided_without_a_negative_prompt(
     method: GuidanceMethod, negative_prompt: str
 ) -> None:
     assert request_of(method, negative_prompt=negative_prompt).attention_params is None
@@ -120,13 +120,13 @@ def test_attention_is_left_alone_without_a_negative_prompt(
         ("nasa", {"nasa": NasaParams(nasa_scale=0)}),
     ],
 )
-def test_attention_is_left_alone_at_no_strength(
+def test_attention_is_unguided_without_strength(
     method: GuidanceMethod, changes: dict[str, Any]
 ) -> None:
     assert request_of(method, **changes).attention_params is None
 
 
-def test_a_negative_prompt_that_nag_does_not_take_is_left_to_classifier_free_guidance() -> None:
+def test_classifier_free_guidance_uses_the_negative_prompt_if_nag_is_off() -> None:
     assert request_of("cfg+nag", nag=NagParams(nag_scale=1)).unconditional_prompt == "red"
 
 
@@ -136,7 +136,7 @@ def test_a_negative_prompt_that_nag_does_not_take_is_left_to_classifier_free_gui
         (
             "cfg",
             1.0,
-            "guidance_scale must be above 1 for the method cfg, not 1.*: raise it, or use a method without",
+            "guidance_scale must be above 1 for the method cfg, not 1.*: raise it, or use a method",
         ),
         ("cfg+nag", 1.0, "guidance_scale must be above 1 for the method cfg.nag"),
         (
@@ -154,7 +154,7 @@ def test_a_negative_prompt_that_nag_does_not_take_is_left_to_classifier_free_gui
         ("apg", 1.0, "method must be one of none, cfg, nag, vsf, nasa, cfg.nag, not 'apg'"),
     ],
 )
-def test_a_method_that_does_not_go_with_the_guidance_scale_is_refused(
+def test_a_method_that_contradicts_the_guidance_scale_is_refused(
     method: GuidanceMethod, guidance_scale: float, message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):

@@ -23,12 +23,13 @@ dtype: bfloat16
 max_sequence_length: 77
 grid: {{num_frames: 4, height: 16, width: 16}}
 scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
-sampling: {{num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}}
+sampling:
+  {{num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}}
 """
 
 
 class FakeInspector:
-    """Finds every model's weights in a folder, apart from those that are `missing`."""
+    """An inspector that finds the weights of every model but `missing`."""
 
     def __init__(self, missing: str = "") -> None:
         self.missing = missing
@@ -48,13 +49,13 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_catalogue_names_packaged_and_own_models(models: Path) -> None:
+def test_the_catalog_names_packaged_and_own_models(models: Path) -> None:
     names = ModelCatalog(models, FakeInspector()).names()
     assert {"mine", "hub", "packed", "shapes-wan"} <= set(names)
     assert names == sorted(names)
 
 
-def test_an_identity_says_what_decides_the_pixels(models: Path) -> None:
+def test_an_identity_has_everything_that_decides_the_pixels(models: Path) -> None:
     entry = ModelCatalog(models, FakeInspector()).get("hub")
     assert entry.identity == ModelIdentity(
         name="hub",
@@ -68,7 +69,7 @@ def test_an_identity_says_what_decides_the_pixels(models: Path) -> None:
     assert (entry.config.name, entry.weights.folder) == ("hub", Path("/machine/cache/my-weights"))
 
 
-def test_no_machines_path_is_in_an_identity(models: Path) -> None:
+def test_an_identity_has_no_path_of_a_machine(models: Path) -> None:
     catalog = ModelCatalog(models, FakeInspector())
     assert catalog.get("mine").identity.source == "folder:my-weights"
     assert catalog.get("packed").identity.source == "package:packed"
@@ -76,8 +77,9 @@ def test_no_machines_path_is_in_an_identity(models: Path) -> None:
 
 def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
     path = models / "hub.yaml"
-    entries = "[{name: a, source: Org/Style, weight: 2}, {name: b, source: ./secret/speed, component: transformer}]"
-    path.write_text(f"{path.read_text()}loras: {entries}\nfuse_loras: true\n")
+    first = "{name: a, source: Org/Style, weight: 2}"
+    second = "{name: b, source: ./secret/speed, component: transformer}"
+    path.write_text(f"{path.read_text()}loras: [{first}, {second}]\nfuse_loras: true\n")
     found = (LoraWeights(Path("/machine/cache/c0ffee/a.safetensors"), "c0ffee/sha256:00"),)
     found += (LoraWeights(Path("/machine/secret/speed/b.safetensors"), "sha256:11"),)
     entry = ModelCatalog(
@@ -91,7 +93,7 @@ def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
     )
 
 
-def test_what_accelerates_a_model_is_part_of_its_identity(models: Path) -> None:
+def test_the_acceleration_of_a_model_is_part_of_its_identity(models: Path) -> None:
     path = models / "hub.yaml"
     plain = ModelCatalog(models, FakeInspector()).get("hub").identity
     path.write_text(f"{path.read_text()}first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n")
@@ -105,7 +107,7 @@ def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:
     assert ModelCatalog(models, FakeInspector()).get("mine").identity.scheduler == "saved"
 
 
-def test_the_geometry_of_a_model_is_read_once_and_only_where_it_is_asked_for(
+def test_the_geometry_of_a_model_is_read_once_and_only_when_needed(
     tmp_path: Path,
 ) -> None:
     entry = ModelCatalog().get("shapes-wan")
@@ -117,12 +119,12 @@ def test_the_geometry_of_a_model_is_read_once_and_only_where_it_is_asked_for(
         _ = without_folder.geometry
 
 
-def test_a_geometry_travels() -> None:
+def test_a_geometry_survives_pickling() -> None:
     geometry = ModelCatalog().get("shapes-ltx").geometry
     assert pickle.loads(pickle.dumps(geometry)) == geometry
 
 
-def test_a_model_is_inspected_when_it_is_first_asked_for_and_once(models: Path) -> None:
+def test_a_model_is_inspected_once_and_only_when_needed(models: Path) -> None:
     inspect = FakeInspector()
     catalog = ModelCatalog(models, inspect)
     assert inspect.asked == []
@@ -145,7 +147,7 @@ def test_a_broken_model_config_is_refused(models: Path) -> None:
         ModelCatalog(models, FakeInspector()).get("mine")
 
 
-def test_missing_weights_are_a_fault_of_the_manifests_line(models: Path) -> None:
+def test_missing_weights_are_an_error_at_the_manifests_line(models: Path) -> None:
     path = models / "run.jsonl"
     path.write_text('{"prompt": "a", "model": "hub"}\n{"prompt": "a", "model": "mine"}\n')
     manifest = open_manifest(path, ModelCatalog(models, FakeInspector(missing="mine")))
@@ -153,7 +155,7 @@ def test_missing_weights_are_a_fault_of_the_manifests_line(models: Path) -> None
         list(manifest.specs())
 
 
-def test_the_catalogue_loads_without_torch() -> None:
+def test_the_catalog_loads_without_torch() -> None:
     program = (
         "import sys, jobs.manifest.model_catalog\n"
         "print(sorted({'torch', 'ray', 'boto3', 'diffusers', 'transformers'} & sys.modules.keys()))"

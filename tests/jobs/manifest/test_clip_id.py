@@ -105,7 +105,7 @@ def replaced(value: Any, path: str, leaf: Any) -> Any:
 
 
 def changed(leaf: Any) -> Any:
-    """Another value that the field's checks allow."""
+    """Return another value that the checks of the field allow."""
     match leaf:
         case str() if leaf in OTHER_CHOICES:
             return OTHER_CHOICES[leaf]
@@ -127,8 +127,8 @@ def test_an_id_is_32_hex_digits_and_never_changes() -> None:
     assert clip_id(MODEL, REQUEST) == "6b56d5f2ac9fadb32dcb232a5445cf85"
 
 
-def test_an_id_from_before_a_field_came_stands() -> None:
-    """Computed when `ModelIdentity` ended in `fuse_loras`."""
+def test_an_id_made_before_a_field_was_added_is_unchanged() -> None:
+    """Compare with an id that was computed when `ModelIdentity` ended in `fuse_loras`."""
     loras = (LORA, replace(LORA, weight=-0.5, component="transformer"))
     model = ModelIdentity(
         "a", "Org/A", "c0ffee", "bfloat16", "saved", "bfloat16", 128, 0.05, 0.025, loras, True
@@ -136,7 +136,7 @@ def test_an_id_from_before_a_field_came_stands() -> None:
     assert clip_id(model, REQUEST) == "678f8c6dca1cb39c90133eb19efbb456"
 
 
-def test_only_a_field_that_has_a_default_can_come_later() -> None:
+def test_a_field_that_was_added_later_has_a_default() -> None:
     later = [field for field in fields(ModelIdentity) if field.name in LATER_FIELDS]
     assert len(later) == len(LATER_FIELDS)
     assert all(field.default is not MISSING for field in later)

@@ -1,4 +1,4 @@
-"""Every way in which a manifest can be wrong ends in a ManifestError that names file and line."""
+"""Every fault of a manifest ends in a ManifestError that names file and line."""
 
 import itertools
 import json
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from jobs.errors import ManifestError, StoreUnavailableError
 from jobs.manifest import yaml_tree
-from jobs.manifest.manifest import open_manifest
 from jobs.manifest.fields import FIELDS, PARALLEL_FIELDS
+from jobs.manifest.manifest import open_manifest
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
@@ -382,7 +382,10 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "a scale without its method": (
         HEAD + "clips:\n  - prompt: a\n    method: vsf\n    guidance_scale: 5\n",
         6,
-        "guidance_scale is 5, but the method vsf runs no classifier-free guidance: use method cfg or cfg+nag, or leave",
+        (
+            "guidance_scale is 5, but the method vsf runs no classifier-free guidance: "
+            "use method cfg or cfg+nag, or leave"
+        ),
     ),
     "a default scale without its method": (
         HEAD + "defaults:\n  guidance_scale: 5\nclips:\n  - prompt: a\n",
@@ -391,7 +394,8 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     ),
     "a scale on an axis without its method": (
         AXES
-        + "  prompt: [a]\n  guidance:\n  - {method: cfg, guidance_scale: 5}\n  - method: nasa\n    guidance_scale: 5\n",
+        + "  prompt: [a]\n  guidance:\n  - {method: cfg, guidance_scale: 5}\n"
+        + "  - method: nasa\n    guidance_scale: 5\n",
         8,
         "the method nasa runs no classifier-free guidance",
     ),
@@ -543,7 +547,10 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "parallel with another yes": (
         HEAD + "defaults:\n  parallel:\n    ulysses: 2\n    across_hosts: yes\n",
         6,
-        "across_hosts must be true or false, not yes, which YAML reads as a yes/no value: write true or false",
+        (
+            "across_hosts must be true or false, not yes, which YAML reads as a yes/no value: "
+            "write true or false"
+        ),
     ),
     "parallel with a quoted truth": (
         HEAD + 'defaults: {parallel: {ulysses: 2, across_hosts: "true"}}\n',
@@ -603,17 +610,26 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "heads that cannot be shared": (
         HEAD + "clips:\n  - prompt: a\n    parallel: {ulysses: 8}\n",
         5,
-        "parallel is ulysses 8, but the 12 attention heads of tiny cannot be shared by 8 ranks: ulysses 1, 2 or 4 can",
+        (
+            "parallel is ulysses 8, but the 12 attention heads of tiny cannot be shared by 8 "
+            "ranks: ulysses 1, 2 or 4 can"
+        ),
     ),
     "heads that cannot be shared on an axis": (
         AXES + "  prompt: [a]\n  parallel:\n  - ulysses: 2\n  - {ulysses: 5, ring: 3}\n",
         7,
-        "parallel is ulysses 5 x ring 3, but the 12 attention heads of tiny cannot be shared by 5 ranks: ",
+        (
+            "parallel is ulysses 5 x ring 3, but the 12 attention heads of tiny cannot be shared "
+            "by 5 ranks: "
+        ),
     ),
     "tokens that cannot be shared": (
         HEAD + "defaults:\n  parallel: {ring: 3}\nclips:\n  - prompt: a\n",
         4,
-        "by 3 ranks: ring 2 or 4 can at this size, and 3 ranks at height 48, width 48 or num_frames 21",
+        (
+            "by 3 ranks: ring 2 or 4 can at this size, "
+            "and 3 ranks at height 48, width 48 or num_frames 21"
+        ),
     ),
     "tokens of one of two sizes": (
         AXES + "  prompt: [a]\n  num_frames: [21, 17]\ndefaults: {parallel: {ring: 3}}\n",
@@ -621,9 +637,15 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "the 80 tokens that a clip of 64x64x17 has",
     ),
     "tokens that the model's own group cannot share": (
-        "name: a\nmodel: grouped\nclips:\n  - prompt: a\n    width: 48\n    height: 48\n    num_frames: 17\n",
+        (
+            "name: a\nmodel: grouped\nclips:\n"
+            "  - prompt: a\n    width: 48\n    height: 48\n    num_frames: 17\n"
+        ),
         6,
-        "(the model's YAML asks for it; a row may ask for another group, or for one device with parallel: {})",
+        (
+            "(the model's YAML asks for it; a row may ask for another group, "
+            "or for one device with parallel: {})"
+        ),
     ),
     "prompt is too long": (
         HEAD + f"clips:\n  - prompt: {'a' * 20_001}\n",
@@ -956,7 +978,7 @@ CASES = [
 
 
 def refusal(path: Path, catalog: FakeCatalog, **options: Any) -> str:
-    """What is said about a manifest that is wrong."""
+    """Return the error message of a manifest that is wrong."""
     with pytest.raises(ManifestError) as caught:
         for _ in open_manifest(path, catalog, **options).specs():
             pass
@@ -997,7 +1019,7 @@ def test_a_folder_is_refused(tmp_path: Path, catalog: FakeCatalog) -> None:
         assert refusal(path, catalog) == f"{path}:1: expected a file, this is a folder"
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, catalog: FakeCatalog) -> None:
+def test_a_pipe_is_refused_at_once(tmp_path: Path, catalog: FakeCatalog) -> None:
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert "expected a regular file" in refusal(tmp_path / "pipe.jsonl", catalog)
 
@@ -1010,7 +1032,7 @@ def test_a_file_without_permission_is_refused(write: Write, catalog: FakeCatalog
 
 
 @pytest.mark.parametrize("name", ["a" * 300 + ".yaml", "a\0b.jsonl", "missing/a.csv"])
-def test_a_path_that_cannot_be_is_refused(name: str, tmp_path: Path, catalog: FakeCatalog) -> None:
+def test_an_impossible_path_is_refused(name: str, tmp_path: Path, catalog: FakeCatalog) -> None:
     assert refusal(tmp_path / name, catalog).startswith(f"{tmp_path / name}:1: ")
 
 
@@ -1021,14 +1043,14 @@ def test_another_suffix_is_refused(name: str, write: Write, catalog: FakeCatalog
     )
 
 
-def test_a_file_whose_name_cannot_be_the_runs_is_refused(
+def test_a_file_name_that_is_not_a_valid_run_name_is_refused(
     write: Write, catalog: FakeCatalog
 ) -> None:
     message = refusal(write("my prompts.jsonl", '{"prompt": "a"}'), catalog, model="tiny")
     assert "not 'my prompts' (a manifest without a name takes the file's)" in message
 
 
-def test_a_yaml_manifest_that_is_too_large_is_told_to_use_jsonl(
+def test_the_error_for_a_large_yaml_manifest_recommends_jsonl(
     write: Write, catalog: FakeCatalog
 ) -> None:
     path = write("large.yaml", b"#" * (16 * 1024 * 1024 + 1))
@@ -1037,7 +1059,7 @@ def test_a_yaml_manifest_that_is_too_large_is_told_to_use_jsonl(
     )
 
 
-def test_more_values_than_yaml_should_hold_are_refused(
+def test_a_yaml_manifest_with_too_many_values_is_refused(
     write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(yaml_tree, "MAX_VALUES", 1000)
@@ -1057,7 +1079,7 @@ def test_more_values_than_yaml_should_hold_are_refused(
         (b"a\n\n" + b"b" * 20_001, 3, "prompt has 20,001 characters"),
     ],
 )
-def test_a_fault_in_a_file_of_prompts_is_found_there(
+def test_an_error_in_a_file_of_prompts_cites_that_file(
     content: bytes, line: int, part: str, write: Write, catalog: FakeCatalog
 ) -> None:
     prompts = write("prompts.txt", content)
@@ -1066,7 +1088,7 @@ def test_a_fault_in_a_file_of_prompts_is_found_there(
     assert part in message
 
 
-def test_a_fault_in_a_file_of_numbers_is_found_there(write: Write, catalog: FakeCatalog) -> None:
+def test_an_error_in_a_file_of_numbers_cites_that_file(write: Write, catalog: FakeCatalog) -> None:
     seeds = write("seeds.txt", "1\n2\n\nthree\n")
     message = refusal(
         write("manifest.yaml", AXES + "  prompt: [a]\n  seed: {file: seeds.txt}\n"), catalog
@@ -1097,7 +1119,7 @@ def test_a_link_in_a_circle_is_refused(write: Write, catalog: FakeCatalog, tmp_p
     assert refusal(path, catalog).startswith(f"{path}:4: file 'prompts.txt' cannot be read")
 
 
-def test_a_store_that_does_not_answer_is_a_fault_of_the_axis(
+def test_an_unreachable_store_is_an_error_at_the_line_of_the_axis(
     write: Write, catalog: FakeCatalog
 ) -> None:
     def read_s3(uri: str) -> bytes:
@@ -1110,7 +1132,7 @@ def test_a_store_that_does_not_answer_is_a_fault_of_the_axis(
 
 
 def survives(path: Path, catalog: FakeCatalog) -> None:
-    """Nothing but a ManifestError with file and line comes of any content."""
+    """Read any content; the only error may be a ManifestError with file and line."""
     message = f"{path}:"
     try:
         for _ in itertools.islice(open_manifest(path, catalog, model="tiny").rows(), 50):

@@ -96,7 +96,10 @@ def test_values_come_from_the_row_the_defaults_and_the_model(
 def test_axes_win_over_defaults_and_rows_over_the_manifests_model(
     write: Write, catalog: FakeCatalog
 ) -> None:
-    text = "name: a\nmodel: tiny\ndefaults: {seed: 5}\naxes: {prompt: [p], seed: [1]}\nclips: [{prompt: q, model: coarse}]"
+    text = (
+        "name: a\nmodel: tiny\ndefaults: {seed: 5}\n"
+        "axes: {prompt: [p], seed: [1]}\nclips: [{prompt: q, model: coarse}]"
+    )
     grid, clip = open_text(text, write, catalog).specs()
     assert (grid.request.sampling.seed, grid.model.name) == (1, "tiny")
     assert (clip.request.sampling.seed, clip.model.name) == (5, "coarse")
@@ -238,7 +241,8 @@ def test_a_flat_file_that_changes_between_two_passes_is_refused(
 
 
 def test_ranges_count_as_python_does(write: Write, catalog: FakeCatalog) -> None:
-    text = "model: strong\naxes: {prompt: [a], seed: {range: [10, 0, -5]}, guidance_scale: {range: [2, 5, 2]}}"
+    ranges = "seed: {range: [10, 0, -5]}, guidance_scale: {range: [2, 5, 2]}"
+    text = f"model: strong\naxes: {{prompt: [a], {ranges}}}"
     specs = open_text(text, write, catalog).specs()
     assert [(s.request.sampling.seed, s.request.sampling.guidance_scale) for s in specs] == [
         (10, 2.0), (10, 4.0), (5, 2.0), (5, 4.0)
@@ -254,8 +258,8 @@ axes:
   negative_prompt: [x, y, z]
 combine: (prompt, negative_prompt) * seed
 """
-    specs = open_text(text, write, catalog).specs()
-    assert [(s.request.prompt, s.request.negative_prompt, s.request.sampling.seed) for s in specs] == [
+    requests = [spec.request for spec in open_text(text, write, catalog).specs()]
+    assert [(one.prompt, one.negative_prompt, one.sampling.seed) for one in requests] == [
         (prompt, negative, seed)
         for prompt, negative in zip("abc", "xyz", strict=True)
         for seed in (1, 2)
@@ -283,7 +287,7 @@ def test_every_cell_of_a_product_comes_once(lengths: list[int]) -> None:
     ),
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True),
 )
-def test_values_survive_the_way_through_yaml(
+def test_values_are_the_same_after_a_trip_through_yaml(
     prompts: list[str],
     seeds: list[int],
     catalog: FakeCatalog,
@@ -315,7 +319,7 @@ def test_values_survive_the_way_through_yaml(
         },
     )
 )
-def test_what_a_json_row_says_is_what_the_clip_has(
+def test_a_clip_has_the_values_of_its_json_row(
     row: dict[str, Any], catalog: FakeCatalog, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "row.jsonl"
@@ -385,7 +389,10 @@ axes:
 combine: prompt * guidance * seed
 """
     requests = [spec.request for spec in open_text(text, write, catalog).specs()]
-    assert [(r.method, r.sampling.guidance_scale, r.nag.nag_alpha, r.sampling.seed) for r in requests] == [
+    assert [
+        (one.method, one.sampling.guidance_scale, one.nag.nag_alpha, one.sampling.seed)
+        for one in requests
+    ] == [
         ("cfg+nag", 5.0, 0.4, 1), ("cfg+nag", 5.0, 0.4, 2),
         ("none", 1.0, 0.4, 1), ("none", 1.0, 0.4, 2),
         ("cfg", 7.0, 0.4, 1), ("cfg", 7.0, 0.4, 2),
@@ -410,7 +417,7 @@ clips:
     assert (c.method, c.vsf) == ("nasa", VsfParams(2.0, 0.5))
 
 
-def test_a_models_guidance_scale_is_nothing_to_a_method_without_it(
+def test_a_method_without_cfg_ignores_the_models_guidance_scale(
     write: Write, catalog: FakeCatalog
 ) -> None:
     rows = [
@@ -429,7 +436,7 @@ def test_a_models_guidance_scale_is_nothing_to_a_method_without_it(
     ]
 
 
-def test_a_guidance_scale_of_1_says_what_a_method_without_it_means(
+def test_a_guidance_scale_of_1_is_the_default_of_a_method_without_cfg(
     write: Write, catalog: FakeCatalog
 ) -> None:
     rows = [{"prompt": "a", "method": "nag"}, {"prompt": "a", "method": "nag", "guidance_scale": 1}]
@@ -440,9 +447,7 @@ def test_a_guidance_scale_of_1_says_what_a_method_without_it_means(
     ]
 
 
-def test_nothing_is_read_before_the_first_row_is_asked_for(
-    write: Write, catalog: FakeCatalog
-) -> None:
+def test_rows_are_computed_one_by_one(write: Write, catalog: FakeCatalog) -> None:
     manifest = open_text(
         "model: tiny\naxes: {prompt: [a, b], seed: {range: [0, 5000000]}}", write, catalog
     )
@@ -471,10 +476,11 @@ def test_clips_whose_ids_begin_alike_are_told_apart(
     assert all(isinstance(row, RepeatedRow) for row in found[199:])
 
 
-def test_manifest_and_plan_load_without_what_only_workers_need() -> None:
+def test_manifest_and_plan_load_without_the_libraries_of_workers() -> None:
     program = (
         "import sys, jobs.manifest.clip_id, jobs.manifest.manifest, jobs.plan.plan\n"
-        "print(sorted({'torch', 'ray', 'boto3', 'diffusers', 'transformers', 'numpy'} & sys.modules.keys()))"
+        "heavy = {'torch', 'ray', 'boto3', 'diffusers', 'transformers', 'numpy'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -1,6 +1,7 @@
-"""A manifest of everything at once, by the real command: single clips and groups of two sizes,
-two real models, rows interleaved, on two nodes of which one alone has room for the larger group.
-An outer deadline ends what would hang.
+"""A manifest with single clips and groups of two sizes, rendered by the real command.
+
+The rows of two real models are interleaved. Of the two nodes, only one has room for the larger
+group. An outer deadline ends a run that hangs.
 """
 
 import contextlib
@@ -27,9 +28,9 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 pytestmark = [pytest.mark.cluster, pytest.mark.models, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[3]
-DEADLINE_S = 240.0  # on a machine that is busy with other things
-END_WAIT_S = 20.0  # Ray kills what does not end by itself after 5 s
-SMALL_CPUS, LARGE_CPUS = 2, 4  # of the nodes
+DEADLINE_S = 240.0  # on a busy machine
+END_WAIT_S = 20.0  # Ray kills a process that does not end within 5 s
+SMALL_CPUS, LARGE_CPUS = 2, 4  # cores of the two nodes
 PAIR, FOUR = ParallelConfig(ulysses=2), ParallelConfig(ulysses=2, ring=2)
 KINDS = [
     ("shapes-wan", ONE_DEVICE),
@@ -42,7 +43,7 @@ NUM_ROUNDS = 2
 
 @dataclass(frozen=True)
 class MixedRun:
-    """What came of the run: what it said, the record of each row by its name, and actors that are still there."""
+    """The output of the run, the record of each row by name, and the actors still running."""
 
     exit_code: int
     printed: str
@@ -52,7 +53,7 @@ class MixedRun:
     left_running: list[int]
 
     def workers(self, parallel: ParallelConfig) -> list[list[int]]:
-        """Of each worker of a kind, in the order in which they came, the processes that the log names."""
+        """Return the process ids of each worker of a kind, in the order of the log."""
         lines = [line for line in self.printed.splitlines() if " is ready on cpu" in line]
         if parallel.degree == 1:
             return [
@@ -69,7 +70,7 @@ class MixedRun:
 
 
 def write_rows(path: Path) -> dict[str, tuple[str, ParallelConfig]]:
-    """Each row is of another kind than the one before it."""
+    """Write rows so that each is of another kind than the row before it."""
     asked = {
         f"{model}-{parallel.degree}-{seed}": (model, parallel)
         for seed in range(NUM_ROUNDS)
@@ -143,14 +144,14 @@ def test_single_clips_and_groups_of_two_models_are_all_rendered(mixed_run: Mixed
     assert set(mixed_run.records) == set(mixed_run.asked)
 
 
-def test_each_record_says_how_its_clip_was_rendered(mixed_run: MixedRun) -> None:
+def test_each_record_has_the_group_that_rendered_its_clip(mixed_run: MixedRun) -> None:
     rendered = {
         name: (record.model.name, record.parallel) for name, record in mixed_run.records.items()
     }
     assert rendered == mixed_run.asked
 
 
-def test_the_log_says_which_processes_each_group_is_and_the_records_name_its_leader(
+def test_the_log_names_the_processes_of_each_group_and_the_records_its_leader(
     mixed_run: MixedRun,
 ) -> None:
     for _, parallel in KINDS:
@@ -163,12 +164,12 @@ def test_the_log_says_which_processes_each_group_is_and_the_records_name_its_lea
         assert all(len(set(pids)) == parallel.degree for pids in mixed_run.workers(parallel))
 
 
-def test_no_worker_is_made_twice_and_none_is_lost(mixed_run: MixedRun) -> None:
+def test_each_worker_starts_once_and_none_is_lost(mixed_run: MixedRun) -> None:
     assert [len(mixed_run.workers(kind)) for kind in (ONE_DEVICE, PAIR, FOUR)] == [2, 1, 1]
     assert "lost worker" not in mixed_run.printed
 
 
-def test_a_group_lies_on_the_only_node_that_has_room_for_it(mixed_run: MixedRun) -> None:
+def test_a_group_is_on_the_only_node_that_has_room_for_it(mixed_run: MixedRun) -> None:
     nodes = {
         record.worker.node_id for record in mixed_run.records.values() if record.parallel == FOUR
     }

@@ -1,4 +1,4 @@
-"""On how many devices a row asks its clip to be rendered, in every format."""
+"""The number of devices that a row asks for, in every format."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def asked(path: Path, catalog: Catalog, model: str | None = None) -> list[Parall
         ({"ulysses": 1}, ONE_DEVICE),
     ],
 )
-def test_a_group_is_asked_for_in_every_format(
+def test_every_format_can_ask_for_a_group(
     fields: dict[str, Any], parallel: ParallelConfig, write: Write, catalog: FakeCatalog
 ) -> None:
     nested = {"prompt": "a", "parallel": fields}
@@ -59,7 +59,7 @@ def test_a_group_is_asked_for_in_every_format(
     assert [asked(path, catalog, "tiny") for path in paths] == [[parallel]] * len(paths)
 
 
-def test_a_row_that_says_nothing_has_the_groups_of_its_model(
+def test_a_row_without_parallel_has_the_group_of_its_model(
     write: Write, catalog: FakeCatalog
 ) -> None:
     rows = '{"prompt": "a"}\n{"prompt": "a", "model": "tiny"}\n'
@@ -71,7 +71,9 @@ def test_a_row_that_says_nothing_has_the_groups_of_its_model(
     ]
 
 
-def test_what_a_row_says_replaces_its_models_as_a_whole(write: Write, catalog: FakeCatalog) -> None:
+def test_the_parallel_of_a_row_replaces_its_models_as_a_whole(
+    write: Write, catalog: FakeCatalog
+) -> None:
     rows = [{"ring": 2}, {"ulysses": 4, "ring": 2}, {"ulysses": 1}, {}]
     text = "\n".join(
         json.dumps({"prompt": f"{number}", "parallel": row}) for number, row in enumerate(rows)
@@ -80,8 +82,13 @@ def test_what_a_row_says_replaces_its_models_as_a_whole(write: Write, catalog: F
     assert found == [ParallelConfig(1, 2), ParallelConfig(4, 2), ONE_DEVICE, ONE_DEVICE]
 
 
-def test_what_a_row_says_replaces_a_default_as_a_whole(write: Write, catalog: FakeCatalog) -> None:
-    text = "model: tiny\ndefaults: {parallel: {ulysses: 4}}\nclips: [{prompt: a}, {prompt: b, parallel: {ring: 2}}]"
+def test_the_parallel_of_a_row_replaces_a_default_as_a_whole(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    text = (
+        "model: tiny\ndefaults: {parallel: {ulysses: 4}}\n"
+        "clips: [{prompt: a}, {prompt: b, parallel: {ring: 2}}]"
+    )
     assert asked(write("a.yaml", text), catalog) == [ParallelConfig(4), ParallelConfig(1, 2)]
 
 
@@ -104,7 +111,10 @@ combine: prompt * (num_frames, parallel)
 def test_rows_that_differ_in_their_devices_alone_are_one_clip_rendered_as_the_first_asks(
     write: Write, catalog: FakeCatalog
 ) -> None:
-    rows = '{"prompt": "a"}\n{"prompt": "b", "parallel": {"ulysses": 2}}\n{"prompt": "a", "parallel": {"ulysses": 2}}\n'
+    rows = (
+        '{"prompt": "a"}\n{"prompt": "b", "parallel": {"ulysses": 2}}\n'
+        '{"prompt": "a", "parallel": {"ulysses": 2}}\n'
+    )
     manifest = open_manifest(write("a.jsonl", rows + '{"prompt": "b"}\n'), catalog, model="tiny")
     first, second, third, fourth = manifest.rows()
     assert isinstance(first, ClipSpec)
@@ -144,7 +154,7 @@ def test_a_group_changes_nothing_else_of_a_clip(write: Write, catalog: FakeCatal
 
 @dataclass(frozen=True)
 class BrokenModel:
-    """Whose folder gives no geometry."""
+    """A model whose folder gives no geometry."""
 
     config: ModelConfig
     identity: ModelIdentity
@@ -160,7 +170,7 @@ class BrokenCatalog:
         return BrokenModel(model.config, model.identity)
 
 
-def test_the_geometry_is_not_read_where_no_group_is_asked_for(write: Write) -> None:
+def test_the_geometry_is_read_only_for_a_group(write: Write) -> None:
     assert asked(write("a.jsonl", '{"prompt": "a", "parallel": {}}'), BrokenCatalog(), "tiny") == [
         ONE_DEVICE
     ]
@@ -184,7 +194,7 @@ def test_a_folder_without_a_geometry_is_refused_with_the_row_that_asks_for_a_gro
     st.integers(1, 4).map(lambda k: 4 * k + 1),
     st.sampled_from([32, 48, 96]),
 )
-def test_what_a_manifest_takes_is_what_devices_can_share(
+def test_a_manifest_accepts_a_group_if_its_ranks_can_share_the_clip(
     tmp_path_factory: pytest.TempPathFactory, ulysses: int, ring: int, num_frames: int, height: int
 ) -> None:
     catalog = FakeCatalog()

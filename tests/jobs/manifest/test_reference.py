@@ -43,8 +43,8 @@ MANIFEST_OF_THE_PAGE = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
 
 
 def is_valid(document: object, schema: dict[str, Any]) -> bool:
-    validator = jsonschema.Draft202012Validator(schema)
-    return next(validator.iter_errors(document), None) is None  # pyright: ignore[reportUnknownMemberType]
+    validator: Any = jsonschema.Draft202012Validator(schema)
+    return next(validator.iter_errors(document), None) is None
 
 
 def is_read(row: dict[str, Any], path: Path, catalog: FakeCatalog) -> bool:

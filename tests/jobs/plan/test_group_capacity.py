@@ -1,4 +1,4 @@
-"""Where groups find a place, and what is said where they do not."""
+"""Groups of ranks and the cluster that they must fit into."""
 
 import pytest
 from hypothesis import given
@@ -15,11 +15,11 @@ GPU = RankResources(num_cpus=1, num_gpus=1)
 MACHINES = [{"CPU": 12.0}, {"CPU": 6.0}, {"CPU": 8.0}]
 
 
-def test_each_group_lies_on_one_machine() -> None:
+def test_each_group_is_on_one_machine() -> None:
     assert count_groups(MACHINES, FOUR, CPU) == 2
 
 
-def test_a_group_that_may_lie_across_machines_uses_what_is_left_on_each() -> None:
+def test_a_group_across_machines_uses_the_rest_of_each_machine() -> None:
     assert count_groups(MACHINES, ACROSS, CPU) == 3
 
 
@@ -31,13 +31,14 @@ def test_a_group_larger_than_any_machine_is_refused_with_the_numbers_and_what_wo
     with pytest.raises(PlacementError) as refused:
         check_group_fits([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 3.0}], FOUR, GPU)
     assert str(refused.value) == (
-        "no place for a group of 4 ranks (ulysses 2 x ring 2), each of 1 GPU and 1 CPU, in one machine: the largest of "
-        "2 has room for 3, all of them for 5; ask for at most 3, or let groups lie on several machines, which is "
-        "slower, with parallel.across_hosts: true, or add machines"
+        "no place for a group of 4 ranks (ulysses 2 x ring 2), each of 1 GPU and 1 CPU, "
+        "in one machine: the largest of 2 has room for 3, all of them for 5; "
+        "ask for at most 3, or let groups lie on several machines, which is slower, with "
+        "parallel.across_hosts: true, or add machines"
     )
 
 
-def test_a_cluster_too_small_for_any_group_is_told_what_is_left() -> None:
+def test_the_error_of_a_small_cluster_names_the_remedy_that_is_left() -> None:
     with pytest.raises(
         PlacementError,
         match="room for 1, all of them for 1; render each clip on one device, or add",
@@ -55,7 +56,7 @@ def test_a_cluster_too_small_for_any_group_is_told_what_is_left() -> None:
     ring=st.integers(1, 3),
     across_hosts=st.booleans(),
 )
-def test_what_is_not_refused_has_a_place(
+def test_a_group_that_is_not_refused_fits(
     cores: list[int], ulysses: int, ring: int, across_hosts: bool
 ) -> None:
     machines = [{"CPU": float(count)} for count in cores]

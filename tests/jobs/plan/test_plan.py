@@ -36,7 +36,9 @@ def test_a_plan_counts_clips_and_repeats(rows: Path, catalog: FakeCatalog) -> No
     assert [spec.request.prompt for spec in plan.pending()] == ["a", "b", "c", "c"]
 
 
-def test_clips_that_are_done_or_given_up_are_not_pending(rows: Path, catalog: FakeCatalog) -> None:
+def test_clips_that_are_done_or_quarantined_are_not_pending(
+    rows: Path, catalog: FakeCatalog
+) -> None:
     manifest = open_manifest(rows, catalog, model="tiny")
     a, b, c, d = (spec.clip_id for spec in manifest.specs())
     plan = make_plan(manifest, {a, b}, {b, c, "of another manifest"})
@@ -45,7 +47,7 @@ def test_clips_that_are_done_or_given_up_are_not_pending(rows: Path, catalog: Fa
     assert [spec.clip_id for spec in plan.pending()] == [d]
 
 
-def test_a_plan_groups_clips_that_take_equally_long(rows: Path, catalog: FakeCatalog) -> None:
+def test_a_bucket_holds_clips_that_take_equally_long(rows: Path, catalog: FakeCatalog) -> None:
     manifest = open_manifest(rows, catalog, model="tiny")
     plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
     assert plan.buckets == (
@@ -75,9 +77,7 @@ def grouped(write: Write) -> Path:
     return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
 
 
-def test_clips_for_other_devices_are_other_groups_of_the_plan(
-    grouped: Path, catalog: FakeCatalog
-) -> None:
+def test_clips_for_other_devices_are_in_other_buckets(grouped: Path, catalog: FakeCatalog) -> None:
     plan = make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
     assert plan.buckets == (
         PlanBucket("tiny", VideoShape(13, 64, 64), 8, 1, 1, ParallelConfig(4)),

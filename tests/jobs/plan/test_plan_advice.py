@@ -30,7 +30,7 @@ clips:
 
 @pytest.fixture
 def large() -> FakeCatalog:
-    """A catalogue whose `tiny` has the geometry of Wan 14B."""
+    """Return a catalog whose `tiny` has the geometry of Wan 14B."""
     catalog = FakeCatalog()
     catalog.models["tiny"] = replace(catalog.models["tiny"], geometry=WAN_14B)
     return catalog
@@ -58,12 +58,12 @@ def test_the_guidance_of_the_manifest_decides_how_long_a_clip_is(
     assert "17 minutes a clip on one device" in single
 
 
-def test_nothing_is_said_of_clips_that_are_done(write: Write, large: FakeCatalog) -> None:
+def test_clips_that_are_done_get_no_advice(write: Write, large: FakeCatalog) -> None:
     assert advise_on_plan(plan_of(MANIFEST, write, large, are_done=True), large) == []
 
 
 @pytest.mark.parametrize("change", [{"device": "cpu"}, {"dtype": "float32"}])
-def test_nothing_is_predicted_of_models_that_no_gpu_renders_in_16_bits(
+def test_models_that_do_not_run_on_a_gpu_in_16_bits_get_no_advice(
     change: dict[str, str], write: Write, large: FakeCatalog
 ) -> None:
     model = large.models["tiny"]
@@ -71,7 +71,7 @@ def test_nothing_is_predicted_of_models_that_no_gpu_renders_in_16_bits(
     assert advise_on_plan(plan_of(MANIFEST, write, large), large) == []
 
 
-def test_of_many_kinds_of_clip_some_are_advised_on_and_the_others_counted(
+def test_advice_on_many_kinds_of_clip_is_cut_and_the_rest_counted(
     write: Write, large: FakeCatalog
 ) -> None:
     rows = "".join(
@@ -110,7 +110,8 @@ def test_a_plan_of_shapes_models_has_no_advice(
 ) -> None:
     path = tmp_path / "spring.yaml"
     path.write_text(
-        "name: spring\nmodel: shapes-wan\nclips: [{prompt: a circle}, {prompt: a, parallel: {ulysses: 2}}]\n"
+        "name: spring\nmodel: shapes-wan\n"
+        "clips: [{prompt: a circle}, {prompt: a, parallel: {ulysses: 2}}]\n"
     )
     assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
     assert ADVICE_FOOTNOTE not in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Which kinds of worker a plan needs, and how many of each there are to be."""
+"""The kinds of worker that a plan needs, and the number of each."""
 
 import json
 from collections.abc import Callable
@@ -34,14 +34,14 @@ ROWS = [
 
 @pytest.fixture
 def plan(write: Callable[[str, str | bytes], Path], catalog: FakeCatalog) -> Plan:
-    """Of which the clip of `coarse` is done."""
+    """Return a plan in which the clip of `coarse` is done."""
     path = write("night.jsonl", "\n".join(json.dumps(row) for row in ROWS))
     manifest = open_manifest(path, catalog, model="tiny")
     done = {spec.clip_id for spec in manifest.specs() if spec.model.name == "coarse"}
     return make_plan(manifest, done, set())
 
 
-def test_a_kind_is_a_model_and_a_group_and_counts_what_is_pending(plan: Plan) -> None:
+def test_a_kind_is_a_model_and_a_group_and_counts_its_pending_clips(plan: Plan) -> None:
     alone, group = WorkerKind("tiny", ONE_DEVICE), WorkerKind("tiny", FOUR)
     assert pending_kinds(plan) == {alone: 2, group: 1}
     assert [spec.request.prompt for spec in plan.pending() if alone.renders(spec)] == ["a", "d"]
@@ -75,7 +75,7 @@ def test_there_is_a_worker_for_each_device(
     ("count", "num_clips", "expected"),
     [(None, 100, 3), (2, 100, 2), (9, 100, 3), (None, 1, 1)],
 )
-def test_there_is_a_group_for_each_place(count: int | None, num_clips: int, expected: int) -> None:
+def test_there_are_as_many_groups_as_fit(count: int | None, num_clips: int, expected: int) -> None:
     machines = [{"CPU": 5.0}, {"CPU": 3.0}]
     assert count_workers(PAIR, CPU, WorkerConfig(count=count), machines, num_clips) == expected
 
@@ -88,7 +88,7 @@ def test_a_cluster_without_a_gpu_is_refused_for_a_model_that_needs_one() -> None
 @pytest.mark.parametrize(
     ("machines", "num_gpus"), [([{"CPU": 8.0}], 0), ([{"CPU": 8.0}, {"GPU": 2.0}], 1)]
 )
-def test_a_model_takes_gpus_where_there_are_any(
+def test_a_model_takes_gpus_if_the_cluster_has_any(
     catalog: FakeCatalog, machines: list[dict[str, float]], num_gpus: int
 ) -> None:
     assert reserved_by(
@@ -96,9 +96,7 @@ def test_a_model_takes_gpus_where_there_are_any(
     ) == RankResources(3, num_gpus)
 
 
-def test_what_a_cluster_has_no_place_for_is_refused_and_nothing_else(
-    plan: Plan, catalog: FakeCatalog
-) -> None:
+def test_only_a_group_that_does_not_fit_is_refused(plan: Plan, catalog: FakeCatalog) -> None:
     check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
     with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
         check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])
