@@ -1,1 +1,1 @@
-"""The YAML of a model and its folder of weights. Loads without torch."""
+"""The YAML of a model, and its folder of weights. Loads without torch."""

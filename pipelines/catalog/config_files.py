@@ -1,6 +1,7 @@
-"""How configuration is read: small YAML of plain values, from files and from `key=value`. Loads without torch.
+"""Read configuration: small YAML of plain values, from files and from `key=value`.
 
-Decides what is refused of any of it, whatever its schema: `config` has that of models, `jobs.config` that of runs.
+Here is decided what every configuration refuses. `model_config` has the schema of models,
+`jobs.config` that of runs. Loads without torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +13,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 MAX_CONFIG_BYTES = 1_000_000
-MAX_BITS = 64  # of a whole number
-INVALID = (
-    OmegaConfBaseException,
-    YAMLError,
-    ValueError,
-    TypeError,
-)  # what reading, merging and checking raise
+MAX_BITS = 64  # for a whole number
+# The errors of reading, merging and checking.
+INVALID = (OmegaConfBaseException, YAMLError, ValueError, TypeError)
 
 
 def read_file(path: Path) -> DictConfig:
-    """Reads a YAML of keys and plain values; an empty one has none.
+    """Read a YAML of keys and plain values; an empty file has no keys.
 
     Raises:
-        OSError: it cannot be read.
-        INVALID: it is too large, no YAML, or holds what is refused.
+        OSError: the file cannot be read.
+        INVALID: the file is too large, is not YAML, or holds a refused value.
     """
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
@@ -35,10 +32,10 @@ def read_file(path: Path) -> DictConfig:
 
 
 def read_overrides(overrides: Sequence[str]) -> DictConfig:
-    """Reads `key=value`, each with a key such as `workers.count` and a value as in YAML.
+    """Read `key=value` texts, each with a key such as `workers.count` and a value as in YAML.
 
     Raises:
-        INVALID: as of a file.
+        INVALID: a text is not `key=value`, is not YAML, or holds a refused value.
     """
     for override in overrides:
         if "=" not in override:
@@ -54,12 +51,10 @@ def _checked(read: Callable[[], DictConfig | ListConfig]) -> DictConfig:
         check_values(OmegaConf.to_container(loaded))
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
-    except AssertionError as error:  # OmegaConf's, of a YAML that is one number
+    except AssertionError as error:  # OmegaConf raises it for a YAML that is one number
         raise TypeError("it must hold keys and their values, not one value") from error
-    except (
-        AttributeError,
-        KeyError,
-    ) as error:  # PyYAML's, of `!!timestamp soon` and `!!bool maybe`
+    # PyYAML raises these for `!!timestamp soon` and `!!bool maybe`.
+    except (AttributeError, KeyError) as error:
         raise ValueError(
             "a tag (!!) names a type that its value does not have; leave it out"
         ) from error
@@ -67,11 +62,14 @@ def _checked(read: Callable[[], DictConfig | ListConfig]) -> DictConfig:
 
 
 def check_values(value: Any, key: str = "") -> None:
-    """Refuses what no key takes: OmegaConf's `${...}`, which could carry the environment's secrets into a record, its
-    `???`, which would be the default, and whole numbers that no float holds.
+    """Refuse values that are wrong for every key.
+
+    These are OmegaConf's `${...}`, which could carry the environment's secrets into a record; its
+    `???`, which would become the default; and whole numbers too large for a float.
 
     Args:
-        key: of `value`, with those above it; empty for a whole file.
+        value: value to check, with all values inside it.
+        key: key of `value`, with the keys above it; empty for a whole file.
 
     Raises:
         ValueError: a text holds an interpolation or is `???`, or a number is too large.
@@ -84,7 +82,8 @@ def check_values(value: Any, key: str = "") -> None:
         raise ValueError(f"{value!r}: interpolations are refused, write the value itself")
     elif value == "???":
         raise ValueError(
-            f"{key} is '???', OmegaConf's word for a value that is missing: leave it out for its default"
+            f"{key} is '???', OmegaConf's word for a value that is missing: "
+            "leave it out for its default"
         )
     elif isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise ValueError(
@@ -93,7 +92,7 @@ def check_values(value: Any, key: str = "") -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What OmegaConf or PyYAML says over several lines: what is wrong, then which key."""
+    """Return the message of OmegaConf or PyYAML, which has several lines, as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (
         "; ".join(line for line in lines if not line.startswith("object_type"))

@@ -1,8 +1,9 @@
-"""Finds a model's LoRAs and proves by names and shapes that they were made for this model. Loads without torch.
+"""Find a model's LoRAs and prove by names and shapes that they were made for this model.
 
-Decides which files are taken for LoRAs. Diffusers passes over entries that it has no use for with a warning at most;
-here each entry has its place or the file is refused. Names in the layout of the model's first publisher are known to
-diffusers' converter alone: `lora_adapters` proves for them, when they are loaded, what cannot be proved here.
+It decides which files count as LoRAs. Diffusers skips entries that it cannot use, with a warning at
+most; here each entry must have its place, or the file is refused. Only diffusers' converter knows
+the names in the layout of the model's first publisher: for these, `lora_adapters` proves the rest
+when they are loaded. Loads without torch.
 """
 
 import json
@@ -17,14 +18,13 @@ from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 DEFAULT_WEIGHT_NAME = "pytorch_lora_weights.safetensors"  # as diffusers saves them
 Shape: TypeAlias = tuple[int, ...]
-TransformerShapes: TypeAlias = Mapping[
-    str, Mapping[str, Shape]
-]  # component -> name of a weight -> its shape
+# Component -> name of a weight -> its shape.
+TransformerShapes: TypeAlias = Mapping[str, Mapping[str, Shape]]
 
 
 @dataclass(frozen=True)
 class LoraWeights:
-    """A LoRA's file that was found fit to load, and what its content is called."""
+    """A LoRA's file that is fit to load, and its revision."""
 
     path: Path
     revision: str
@@ -32,13 +32,14 @@ class LoraWeights:
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """How a LoRA's entries are named.
+    """The names of a LoRA's entries.
 
     Args:
-        prefix: of each entry.
-        down, up: what the names of the two matrices end in, the one that reads the input and the one that writes.
-        others: what further entries may end in.
-        has_model_names: what stands between is the name of the module in diffusers' transformer.
+        prefix: start of each name.
+        down: endings of the matrix that reads the input.
+        up: endings of the matrix that writes the output.
+        others: endings of further entries.
+        has_model_names: True if the part between is the module's name in diffusers' transformer.
     """
 
     prefix: str
@@ -54,7 +55,7 @@ _DIFFUSERS = KeyLayout(
 KEY_LAYOUTS: dict[str, tuple[KeyLayout, ...]] = {
     "wan": (
         _DIFFUSERS,
-        KeyLayout(  # of Wan's own repository: CausVid, lightx2v
+        KeyLayout(  # Wan's own repository: CausVid, lightx2v
             "diffusion_model.",
             ("lora_A.weight", "lora_down.weight"),
             ("lora_B.weight", "lora_up.weight"),
@@ -80,8 +81,8 @@ KEY_LAYOUTS: dict[str, tuple[KeyLayout, ...]] = {
         ),
     ),
 }
-# of the settings that PEFT saves with a LoRA, those that a plain LoRA may have; any other must be unset, since it can
-# change the model's own weights, bring further layers or import a module
+# The settings saved by PEFT that a plain LoRA may have. Any other must be unset: it can change the
+# model's own weights, bring further layers or import a module.
 PLAIN_SETTINGS = frozenset(
     {
         "r",
@@ -101,7 +102,7 @@ PLAIN_SETTINGS = frozenset(
         "inference_mode",
         "auto_mapping",
     }
-    | {"megatron_core", "qalora_group_size"}  # names that count only with settings that are refused
+    | {"megatron_core", "qalora_group_size"}  # have an effect only with refused settings
 )
 FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
@@ -113,19 +114,21 @@ FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
 def inspect_loras(
     config: ModelConfig, config_path: Path, transformers: TransformerShapes
 ) -> tuple[LoraWeights, ...]:
-    """Checks the LoRAs that a model's YAML names.
+    """Check the LoRAs that a model's YAML names.
 
     Args:
-        config: the model.
-        config_path: the YAML it was read from; relative folders are relative to it.
-        transformers: of the model that they are to change.
+        config: model of the LoRAs.
+        config_path: path of its YAML; relative folders are relative to it.
+        transformers: shapes of the model's transformers.
 
     Returns:
-        The files in the YAML's order; a file's revision is its digest, the hub's with the commit before it.
+        The files in the YAML's order. A file's revision is its digest; for a file of the hub the
+        commit stands before it.
 
     Raises:
-        ModelNotFoundError: not on this machine; the message says how to get it.
-        ModelFolderError: broken, unsafe, or made for another model.
+        ModelNotFoundError: a file is not on this machine; the message has the command that fetches
+            it.
+        ModelFolderError: a file is broken, unsafe, or made for another model.
     """
     return tuple(_inspect_lora(config, lora, config_path, transformers) for lora in config.loras)
 
@@ -133,11 +136,11 @@ def inspect_loras(
 def verify_loras(
     config: ModelConfig, loras: tuple[LoraWeights, ...], transformers: TransformerShapes
 ) -> None:
-    """Proves, on the machine that is to load them, that the LoRAs are the ones that were inspected.
+    """Prove, on the machine that loads them, that the LoRAs are those that were inspected.
 
     Raises:
-        ModelNotFoundError: there is no such file on this machine.
-        ModelFolderError: it is broken here, or holds something else.
+        ModelNotFoundError: a file does not exist on this machine.
+        ModelFolderError: a file is broken here, or holds another LoRA.
     """
     for lora, weights in zip(config.loras, loras, strict=True):
         title = lora_title(config, lora)
@@ -151,7 +154,7 @@ def verify_loras(
 
 
 def lora_title(config: ModelConfig, lora: LoraConfig) -> str:
-    """What messages call a LoRA."""
+    """Return the name of a LoRA in messages."""
     return f"{config.name}: LoRA {lora.name}"
 
 
@@ -161,10 +164,10 @@ def check_lora(
     family: Literal["wan", "ltx"],
     targets: Mapping[str, Mapping[str, Shape]],
 ) -> None:
-    """Refuses a file that is not, whole, a LoRA of the transformers in `targets`.
+    """Refuse a file that is not, as a whole, a LoRA of the transformers in `targets`.
 
     Raises:
-        ModelFolderError
+        ModelFolderError: an entry is foreign, or the LoRA was made for another model.
     """
     header = read_header(path)
     _check_settings(path, header)
@@ -184,8 +187,8 @@ def check_lora(
             modules.setdefault(key[len(layout.prefix) : -len(ending) - 1], {})[ending] = shape
     if foreign:
         raise ModelFolderError(
-            f"{title}: {path} is no LoRA for {family}: its entries must be named {layout.prefix}MODULE."
-            f"{' or '.join(endings)}, not {shown(foreign)}"
+            f"{title}: {path} is not a LoRA for {family}: its entries must be named "
+            f"{layout.prefix}MODULE.{' or '.join(endings)}, not {shown(foreign)}"
         )
     ranks = [_check_matrices(title, module, parts, layout) for module, parts in modules.items()]
     if not any(ranks):
@@ -241,7 +244,7 @@ def _check_settings(path: Path, header: SafetensorsHeader) -> None:
         saved: Any = json.loads(header.metadata.get("lora_adapter_metadata") or "{}")
         settings = [(str(key).removeprefix("transformer."), value) for key, value in saved.items()]
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: its lora_adapter_metadata is no JSON object") from error
+        raise ModelFolderError(f"{path}: its lora_adapter_metadata is not a JSON object") from error
     for key, value in settings:
         is_allowed = (
             value in FIXED_SETTINGS[key]
@@ -250,18 +253,18 @@ def _check_settings(path: Path, header: SafetensorsHeader) -> None:
         )
         if value and not is_allowed:
             raise ModelFolderError(
-                f"{path} is no plain LoRA: its lora_adapter_metadata sets {key} to {value!r}"
+                f"{path} is not a plain LoRA: its lora_adapter_metadata sets {key} to {value!r}"
             )
 
 
 def _check_matrices(title: str, module: str, parts: Mapping[str, Shape], layout: KeyLayout) -> int:
-    """The rank of one module's matrices; 0 where it has none, but a bias of its own."""
+    """Return the rank of one module's matrices; 0 for a module with only a bias."""
     down = next((parts[ending] for ending in layout.down if ending in parts), None)
     up = next((parts[ending] for ending in layout.up if ending in parts), None)
     if down is None and up is None:
         return 0
     if down is None or up is None:
-        raise ModelFolderError(f"{title}: of {module} one of the two matrices is missing")
+        raise ModelFolderError(f"{title}: one of the two matrices of {module} is missing")
     if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
         raise ModelFolderError(
             f"{title}: the matrices of {module} are of unequal rank: {up} after {down}"
@@ -276,7 +279,7 @@ def _check_modules(
     shapes: Mapping[str, Shape],
     layout: KeyLayout,
 ) -> None:
-    """For layouts that name the model's own modules: each is there, and the LoRA is of its size."""
+    """Check that each module exists and has the LoRA's size, where a layout names modules."""
     if absent := [module for module in modules if f"{module}.weight" not in shapes]:
         raise ModelFolderError(
             f"{title} was made for another model: {component} has no {shown(absent)}"
@@ -290,10 +293,11 @@ def _check_modules(
         )
         if changed != weight:
             raise ModelFolderError(
-                f"{title} was made for another model: {component}'s {module} is {weight}, not {changed}"
+                f"{title} was made for another model: {component}'s {module} is {weight}, "
+                f"not {changed}"
             )
 
 
 def shown(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """Return the first three names, and the number of the others."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

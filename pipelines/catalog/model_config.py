@@ -1,7 +1,6 @@
-"""What a model is: one YAML in configs/models, read into a `ModelConfig`. Loads without torch.
+"""The schema of a model's YAML, and the folders where models are found. Loads without torch.
 
-Decides the schema of a model's YAML and where models are looked for. What the weights' folder must hold is decided
-in `loading`, what no YAML may hold in `config_files`.
+`model_folder` decides what the weights' folder must hold, `config_files` what no YAML may hold.
 """
 
 import math
@@ -28,7 +27,7 @@ PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights
 
 @dataclass(frozen=True)
 class SchedulerConfig:
-    """Which diffusers scheduler denoises, by class name, and its flow shift. None keeps what the folder says."""
+    """The diffusers scheduler, by class name, and its flow shift; None keeps the folder's."""
 
     name: Literal["UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"] | None = None
     flow_shift: float | None = None
@@ -36,7 +35,7 @@ class SchedulerConfig:
 
 @dataclass(frozen=True)
 class SamplingDefaults:
-    """What a manifest's row need not say."""
+    """The defaults for fields that a manifest's row leaves out."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -61,7 +60,10 @@ class SamplingDefaults:
 
 @dataclass(frozen=True)
 class ShapeGrid:
-    """The sizes that a model can render: `num_frames = k * num_frames + 1`, height and width multiples."""
+    """The sizes that a model can render.
+
+    Frames must be `k * num_frames + 1`; height and width must be multiples.
+    """
 
     num_frames: int
     height: int
@@ -73,13 +75,14 @@ class LoraConfig:
     """One LoRA of a model.
 
     Args:
-        name: of the adapter, any that no other LoRA of the model has; decides no pixel.
-        source: as a model's: a hub id, a folder, or `package:NAME`.
-        weight: factor of its change, finite and not 0; negative turns it round.
-        weight_name: the file in the folder. Unsaid: `pytorch_lora_weights.safetensors`, or the only .safetensors file.
-        revision: the hub's commit or tag.
-        component: of models with two transformers, the one that it changes, such as `transformer_2` for Wan 2.2's low
-            noise; "all" changes each transformer that the model has.
+        name: name of the adapter, unique in the model; changes no pixel.
+        source: hub id, folder, or `package:NAME`, as for a model.
+        weight: factor of its change, finite and not 0; a negative one reverses the change.
+        weight_name: file in the folder; None for `pytorch_lora_weights.safetensors`, or the only
+            .safetensors file.
+        revision: commit or tag on the hub.
+        component: transformer that it changes, such as `transformer_2` for Wan 2.2's low noise;
+            "all" changes each transformer of the model.
     """
 
     name: str
@@ -103,7 +106,8 @@ class LoraConfig:
             r"[\w-][\w. -]*\.safetensors", self.weight_name
         ):
             raise ModelConfigError(
-                f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, not {self.weight_name}"
+                f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, "
+                f"not {self.weight_name}"
             )
 
 
@@ -112,26 +116,31 @@ class ModelConfig:
     """One model.
 
     Args:
-        name: what manifests call it; the YAML's file name.
-        family: which code drives it.
-        source: a hub id such as `Wan-AI/Wan2.1-T2V-1.3B-Diffusers`, a folder, or `package:NAME` for weights that
-            come with nagfarm. A relative folder is relative to the YAML.
-        revision: the hub's commit or tag; for a folder None, and its content's fingerprint is taken.
-        dtype: of the transformer and the text encoder; the VAE is float32 on CPU and where `vae_dtype` says so.
-        max_sequence_length: tokens of text, padded or cut to it.
-        method: what the negative prompt does where a manifest does not say. `sampling.guidance_scale`, `nag`, `vsf` and
-            `nasa` are the defaults of the methods that use them, whether they are this one or a manifest's.
-        decode_timestep: of LTX autoencoders that finish denoising while they decode (0.9.1 and later); else unused.
-        decode_noise_scale: share of noise mixed into the latents before such an autoencoder decodes them.
+        name: name in manifests; the YAML's file name.
+        family: architecture, which decides the code that drives the model.
+        source: hub id such as `Wan-AI/Wan2.1-T2V-1.3B-Diffusers`, folder, or `package:NAME` for
+            weights that come with nagfarm. A relative folder is relative to the YAML.
+        revision: commit or tag on the hub; None for a folder, whose fingerprint is taken.
+        dtype: dtype of the transformer and the text encoder; the VAE is float32 on CPU and where
+            `vae_dtype` says so.
+        max_sequence_length: tokens to which a text is padded or cut, 1 to 4096.
+        method: default guidance method. `sampling.guidance_scale`, `nag`, `vsf` and `nasa` are the
+            defaults of the methods that use them, also where a manifest chooses the method.
+        decode_timestep: timestep for LTX autoencoders that finish denoising while they decode
+            (0.9.1 and later), 0 to 1; unused in others.
+        decode_noise_scale: share of noise mixed into the latents before such an autoencoder decodes
+            them, 0 to 1.
         loras: LoRAs on the transformers, added up in this order.
-        fuse_loras: adds the LoRAs to the weights once instead of computing them beside these in every step. Faster;
-            equal but for rounding, which in bfloat16 is visible.
-        first_block_cache: a step in which the output of the transformer's first block has changed by this share or less
-            takes over what the other blocks added before. Other pictures, the more so the higher; None is off.
-        compile: compiles the transformers' blocks when they are first used at a size. Equal but for rounding.
-        vae_tiling: decodes large frames in overlapping tiles, which takes less memory and more time.
-        frame_checks: beyond which a rendered clip is no picture and fails.
-        parallel: on how many devices a clip is rendered where a manifest does not say.
+        fuse_loras: add the LoRAs to the weights once, instead of computing them in every step. This
+            is faster, and equal but for rounding, which in bfloat16 is visible.
+        first_block_cache: change of the first block's output, as a share, up to which a step reuses
+            the other blocks' last result, 0 to 1. It changes the pictures, more with a higher
+            share; None is off.
+        compile: compile the transformers' blocks at the first use of a size; equal but for
+            rounding.
+        vae_tiling: decode large frames in overlapping tiles, which takes less memory and more time.
+        frame_checks: limits beyond which a rendered clip fails.
+        parallel: default number of devices for one clip.
     """
 
     name: str
@@ -193,14 +202,15 @@ class ModelConfig:
                 raise ModelConfigError(f"{name} must be between 0 and 1, not {share}")
         if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
             raise ModelConfigError(
-                f"first_block_cache must be between 0 and 1, such as 0.08, or null, not {self.first_block_cache}"
+                "first_block_cache must be between 0 and 1, such as 0.08, or null, "
+                f"not {self.first_block_cache}"
             )
 
     def check_request(self, request: GenerationRequest) -> None:
-        """Refuses a request that is off this model's grid, naming the nearest sizes that work.
+        """Refuse a request that is off this model's grid, and name the nearest sizes that work.
 
         Raises:
-            RequestError
+            RequestError: a size is off the grid, or `flow_shift` is given for LTX.
         """
         if self.family == "ltx" and request.sampling.flow_shift is not None:
             raise RequestError.of(
@@ -229,10 +239,13 @@ class ModelConfig:
 
 
 def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
-    """Model name to YAML: those that come with nagfarm, and those in `models_folder`, which win.
+    """Return the YAML of each model name: the packaged ones, and those in `models_folder`.
+
+    Args:
+        models_folder: folder whose models replace packaged ones of the same name.
 
     Raises:
-        ModelConfigError: there is no such folder.
+        ModelConfigError: the folder does not exist.
     """
     if models_folder is not None and not models_folder.is_dir():
         raise ModelConfigError(f"the folder of models {models_folder} does not exist")
@@ -241,10 +254,11 @@ def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
 
 
 def load_model_config(path: Path) -> ModelConfig:
-    """Reads and checks one model's YAML.
+    """Read and check one model's YAML.
 
     Raises:
-        ModelConfigError: it is missing, too large, not YAML, has unknown keys or values outside their range.
+        ModelConfigError: the file is missing, too large, or not YAML, or has unknown keys or values
+            outside their range.
     """
     try:
         loaded = read_file(path)
@@ -254,7 +268,7 @@ def load_model_config(path: Path) -> ModelConfig:
         config = OmegaConf.to_object(merged)
         if merged.name != path.stem:
             raise ModelConfigError(
-                f"a model is called as its file is, {path.stem}, not {merged.name}"
+                f"a model's name must be its file's name, {path.stem}, not {merged.name}"
             )
     except OSError as error:
         raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
@@ -265,7 +279,7 @@ def load_model_config(path: Path) -> ModelConfig:
 
 
 def _read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
-    """The entries of `loras`, checked one by one: OmegaConf does not know what a tuple of dataclasses is made of."""
+    """Return the checked entries of `loras`; OmegaConf does not know the type inside a tuple."""
     if "loras" not in loaded:
         return {}
     entries = loaded["loras"]
@@ -283,28 +297,26 @@ def _read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
 
 
 def check_source(source: str) -> None:
-    """Raises ModelConfigError for a `package:` that could lead out of the package."""
+    """Refuse a `package:` source that could lead out of the package, with ModelConfigError."""
     if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
         raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
 
 
 def resolve_source(config: ModelConfig | LoraConfig, path: Path) -> str | Path:
-    """Where the weights are: an absolute folder, or a hub id unchanged.
+    """Return the place of the weights: an absolute folder, or the hub id unchanged.
 
     Args:
-        path: the YAML that `config` was read from.
+        config: model or LoRA.
+        path: path of the YAML that `config` was read from.
     """
     if config.source.startswith("package:"):
         return PACKAGED_WEIGHTS / config.source.removeprefix("package:")
     if config.source.startswith((".", "/", "~")):
         try:
             return (path.parent / Path(config.source).expanduser()).resolve()
-        except (
-            RuntimeError,
-            ValueError,
-            OSError,
-        ) as error:  # an unknown ~user, a null byte, a name too long
+        # An unknown ~user, a null byte, a name that is too long.
+        except (RuntimeError, ValueError, OSError) as error:
             raise ModelConfigError(
-                f"{path}: source {config.source!r} is no folder: {error}"
+                f"{path}: source {config.source!r} is not a folder: {error}"
             ) from error
     return config.source

@@ -1,7 +1,7 @@
-"""Finds a model's folder and proves, before anything is started, that it can be loaded and is safe to load.
+"""Find a model's folder and prove, before a run starts, that it can be loaded and is safe to load.
 
-Loads without torch: it reads names, sizes, JSON and safetensors headers. Only weights in safetensors and classes of
-diffusers and transformers are accepted; a folder cannot bring code of its own.
+Loads without torch: it reads names, sizes, JSON and safetensors headers. It accepts only weights in
+safetensors and classes of diffusers and transformers; a folder cannot bring code of its own.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ OPTIONAL_COMPONENTS = ("transformer_2",)
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """A folder that was found fit to load, what its content is called, and its LoRAs in the YAML's order."""
+    """A folder that is fit to load, its revision, and its LoRAs in the YAML's order."""
 
     folder: Path
     revision: str
@@ -49,18 +49,20 @@ class ModelWeights:
 
 
 def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
-    """Checks the weights that a model's YAML names.
+    """Check the weights that a model's YAML names.
 
     Args:
-        config: the model.
-        config_path: the YAML it was read from; relative folders are relative to it.
+        config: model to check.
+        config_path: path of its YAML; relative folders are relative to it.
 
     Returns:
-        The folder, as revision the hub's commit or the fingerprint of a local folder, and the LoRAs.
+        The folder, its revision (the hub's commit, or the fingerprint of a local folder), and the
+        LoRAs.
 
     Raises:
-        ModelNotFoundError: not on this machine; the message says how to get it.
-        ModelFolderError: broken, incomplete or unsafe.
+        ModelNotFoundError: the weights are not on this machine; the message has the command that
+            fetches them.
+        ModelFolderError: the weights are broken, incomplete or unsafe.
     """
     source = resolve_source(config, config_path)
     if isinstance(source, Path):
@@ -78,16 +80,17 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
 
 
 def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
-    """Refuses a folder that is not a complete diffusers pipeline of the family, in safetensors.
+    """Refuse a folder that is not a complete diffusers pipeline of the family, in safetensors.
 
     Raises:
-        ModelFolderError
+        ModelFolderError: a part is missing, broken, unsafe, or of another class.
     """
     index = read_json(folder / "model_index.json")
     expected_class = PIPELINE_CLASSES[family]
     if index.get("_class_name") != expected_class:
         raise ModelFolderError(
-            f"{folder}: model_index.json is for {index.get('_class_name')!r}, not {expected_class!r}"
+            f"{folder}: model_index.json is for {index.get('_class_name')!r}, "
+            f"not {expected_class!r}"
         )
     for component, allowed in COMPONENT_CLASSES[family].items():
         entry: Any = index.get(component)
@@ -99,11 +102,13 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
             and entry[0] in ("diffusers", "transformers")
         ):
             raise ModelFolderError(
-                f"{folder}: model_index.json must name a diffusers or transformers class for {component}, not {entry!r}"
+                f"{folder}: model_index.json must name a diffusers or transformers class for "
+                f"{component}, not {entry!r}"
             )
         if entry[1] not in allowed:
             raise ModelFolderError(
-                f"{folder}: {component} must be {' or '.join(sorted(allowed))}, not {entry[1]!r} (model_index.json)"
+                f"{folder}: {component} must be {' or '.join(sorted(allowed))}, "
+                f"not {entry[1]!r} (model_index.json)"
             )
         _check_component(folder / component, component)
 
@@ -124,7 +129,7 @@ def _check_component(folder: Path, component: str) -> None:
 
 
 def transformer_shapes(folder: Path) -> TransformerShapes:
-    """Of each transformer that a folder has, the shapes of its weights."""
+    """Return the shapes of the weights of each transformer in a folder."""
     index = read_json(folder / "model_index.json")
     return {
         component: {
@@ -138,7 +143,7 @@ def transformer_shapes(folder: Path) -> TransformerShapes:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and the whole content of a pipeline's files: about a second a gigabyte."""
+    """Return the SHA-256 of the names and content of a pipeline's files: about 1 s a gigabyte."""
     digest = hashlib.sha256()
     files = [folder / "model_index.json"]
     for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
@@ -151,11 +156,11 @@ def fingerprint(folder: Path) -> str:
 
 
 def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
-    """Proves, on the machine that is to load them, that the weights are the ones that were inspected.
+    """Prove, on the machine that loads them, that the weights are those that were inspected.
 
     Raises:
-        ModelNotFoundError: there is no such folder on this machine.
-        ModelFolderError: it is broken here, or holds something else.
+        ModelNotFoundError: the folder does not exist on this machine.
+        ModelFolderError: the folder is broken here, or holds other weights.
     """
     if not weights.folder.is_dir():
         raise ModelNotFoundError(

@@ -1,7 +1,7 @@
-"""Whether files of weights are whole and safe, and where the hub's lie on this machine. Loads without torch.
+"""Check that files of weights are whole and safe, and find the hub's files on this machine.
 
-Reads names, sizes, JSON and safetensors headers. What a model's folder must hold is decided in `loading`, what a LoRA's
-file must hold in `loras`.
+Reads names, sizes, JSON and safetensors headers; loads without torch. `model_folder` decides what a
+model's folder must hold, `loras` what a LoRA's file must hold.
 """
 
 import hashlib
@@ -16,28 +16,29 @@ from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 MAX_JSON_BYTES = 64_000_000  # a large vocabulary's tokenizer.json is 17 MB
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
-LOCAL_REVISION = "sha256:"  # what the revision of files begins with that come from no hub
+LOCAL_REVISION = "sha256:"  # begins the revision of files that do not come from a hub
 
 
 @dataclass(frozen=True)
 class SafetensorsHeader:
-    """What a safetensors file says of its content: the shape of each tensor, and whatever its writer added."""
+    """The header of a safetensors file: each tensor's shape, and the metadata of its writer."""
 
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
 
 
 def hub_folder(name: str, source: str, revision: str | None, filename: str | None = None) -> Path:
-    """The snapshot's folder in the local Hugging Face cache; its name is the commit.
+    """Return the snapshot's folder in the local Hugging Face cache; its name is the commit.
 
     Args:
-        name: what it is for, as messages call it.
-        source: the hub's id.
-        revision: the hub's commit, branch or tag.
-        filename: the one file that is wanted; None wants the repository.
+        name: name of the model or LoRA, for messages.
+        source: id on the hub.
+        revision: commit, branch or tag on the hub.
+        filename: name of the one wanted file; None for the whole repository.
 
     Raises:
-        ModelNotFoundError: not on this machine, with the command that fetches it.
+        ModelNotFoundError: the files are not on this machine; the message has the command that
+            fetches them.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -48,7 +49,10 @@ def hub_folder(name: str, source: str, revision: str | None, filename: str | Non
         *([filename] if filename else []),
         *(["--revision", revision] if revision else []),
     ]
-    missing = f"{name}: {filename or source} is not in this machine's Hugging Face cache; fetch it with: {' '.join(words)}"
+    missing = (
+        f"{name}: {filename or source} is not in this machine's Hugging Face cache; "
+        f"fetch it with: {' '.join(words)}"
+    )
     try:
         folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
     except HFValidationError as error:
@@ -63,12 +67,12 @@ def hub_folder(name: str, source: str, revision: str | None, filename: str | Non
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The .safetensors files that hold one component's weights.
+    """Return the .safetensors files that hold one component's weights.
 
     Raises:
-        ModelFolderError: there are none, or a shard is missing or named by a path.
+        ModelFolderError: there are none, a shard is missing, or a shard is named by a path.
     """
-    # one name before the suffix: a second, as in model.fp16.safetensors, is a variant's, which is not loaded
+    # One name before the suffix: model.fp16.safetensors is a variant, which is not loaded.
     indices = sorted(
         path for path in folder.glob("*.safetensors.index.json") if path.name.count(".") == 3
     )
@@ -98,10 +102,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object of bounded size.
+    """Read a JSON object of bounded size.
 
     Raises:
-        ModelFolderError: missing, too large, or not a JSON object.
+        ModelFolderError: the file is missing, too large, or not a JSON object.
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -119,10 +123,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> SafetensorsHeader:
-    """Reads a file's header, and proves by it and by the file's size that the file is whole.
+    """Read a file's header, and prove by it and by the file's size that the file is whole.
 
     Raises:
-        ModelFolderError: truncated, padded, or not safetensors.
+        ModelFolderError: the file is truncated, padded, or not safetensors.
     """
     try:
         with path.open("rb") as file:
@@ -151,6 +155,6 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 over one file's content as a revision is written: about a second a gigabyte."""
+    """Return the SHA-256 of a file as a revision is written; it takes about 1 s for a gigabyte."""
     with path.open("rb") as file:
         return f"{LOCAL_REVISION}{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"

@@ -1,1 +1,1 @@
-"""Which frames are refused as no clip."""
+"""The tests that refuse black, flat, frozen, noisy or NaN clips."""

@@ -1,7 +1,8 @@
-"""What is no picture: NaN and exploded latents; black, flat, frozen and noisy frames.
+"""The frame checks: they refuse NaN and exploded latents; black, flat, frozen and noisy frames.
 
-Decides by plain statistics, whose limits belong to the model (`picture_limits`). It looks for what a broken render
-looks like, not for what is ugly: docs/explanation/frame-checks.md has the statistics of good clips and of bad ones.
+They decide by plain statistics, and their limits belong to the model (`limits`). They look for
+broken renders, not for ugly ones: docs/explanation/frame-checks.md has the statistics of good clips
+and of bad ones.
 
 Shapes of arrays: T frames, H and W pixels, C = 3 channels.
 """
@@ -19,30 +20,32 @@ from pipelines.frame_checks.limits import FrameLimits, asks_for
 from pipelines.request import VideoFrames
 
 DEFAULT_LIMITS = FrameLimits()
-MAX_PIXELS = (
-    2**16
-)  # looked at in a frame; of larger frames every n-th row, since only whole rows keep neighbours
-BRIGHT_SHARE = (
-    0.001  # of a frame's pixels may be brighter than its brightness: a few sparks are no picture
-)
-NUM_CELLS = (
-    8  # a side of the coarse frame, which a moving camera hardly changes from one frame to the next
-)
+# The most pixels measured in a frame. In larger frames every n-th row is measured, since only whole
+# rows keep neighbours.
+MAX_PIXELS = 2**16
+# The share of a frame's pixels that may be brighter than its brightness, so that a few sparks do
+# not count.
+BRIGHT_SHARE = 0.001
+# Cells on a side of the coarse frame, which a moving camera hardly changes between two frames.
+NUM_CELLS = 8
 
 
 @dataclass(frozen=True)
 class FrameStatistics:
-    """What a clip's frames are judged by. Levels are of 0 to 255.
+    """The statistics of a clip's frames. Levels are 0 to 255.
 
     Args:
-        brightness: level that all but 0.1 % of a frame's pixels stay within in their brightest channel; of the
-            brightest frame.
-        contrast: standard deviation over a frame's pixels, in levels; of the channel and the frame with the most.
-        motion: mean difference from the first frame, in levels, of the frame that differs most; None of one frame.
-        grain: squared difference of neighbouring pixels in parts of what unrelated ones would have: below 0.2 in
-            pictures, 1 in white noise; of the median frame.
-        flicker: the same of neighbouring frames on a coarse grid, of the median pair; None of one frame.
-        saturation: share of pixels with one channel at 0 and another at 255; of the median frame.
+        brightness: level that all but 0.1 % of a frame's pixels stay within in their brightest
+            channel, in the brightest frame.
+        contrast: standard deviation over a frame's pixels, in levels, in the channel and the frame
+            that have the most.
+        motion: mean difference from the first frame, in levels, in the frame that differs most;
+            None for one frame.
+        grain: squared difference of neighbouring pixels over that of unrelated pixels, in the
+            median frame: below 0.2 in pictures, 1 in white noise.
+        flicker: the same for neighbouring frames on a coarse grid, in the median pair; None for
+            one frame.
+        saturation: share of pixels with one channel at 0 and another at 255, in the median frame.
     """
 
     brightness: float
@@ -54,13 +57,13 @@ class FrameStatistics:
 
 
 def check_latents(latents: torch.Tensor, limits: FrameLimits = DEFAULT_LIMITS) -> None:
-    """Refuses latents that are not finite or have exploded; waits for the device once.
+    """Refuse latents that are not finite or have exploded; wait for the device once.
 
-    Exploded latents are looked for here because autoencoders make smooth blots of them, which no statistic of frames
-    tells from a picture.
+    Exploded latents are found here because autoencoders decode them to smooth blots, which the
+    statistics of frames cannot tell from a picture.
 
     Raises:
-        FrameCheckError: how many of how many values are NaN or infinite, or how large they are on the whole.
+        FrameCheckError: values are NaN or infinite, or too large on the whole.
     """
     figures = torch.stack(
         [torch.isfinite(latents).sum().double(), latents.double().square().mean().sqrt()]
@@ -72,19 +75,19 @@ def check_latents(latents: torch.Tensor, limits: FrameLimits = DEFAULT_LIMITS) -
         )
     if limits.spread is not None and spread > limits.spread:
         raise FrameCheckError(
-            f"the latents have exploded: their root mean square is {spread:.4g}, above the limit of {limits.spread:g} "
-            "(frame_checks.spread)"
+            f"the latents have exploded: their root mean square is {spread:.4g}, above the limit "
+            f"of {limits.spread:g} (frame_checks.spread)"
         )
 
 
 def check_frames(video: VideoFrames, prompt: str, limits: FrameLimits) -> None:
-    """Refuses frames that are no picture, unless the prompt asks for what they are.
+    """Refuse black, flat, frozen or noisy frames, unless the prompt asks for them.
 
-    What is black is flat too, and what is flat is frozen too. So the first fault of black, flat, frozen and noise is
-    the one that counts: where the prompt asks for it, the others are not held against the clip.
+    A black clip is also flat, and a flat clip is also frozen. So only the first fault of black,
+    flat, frozen and noise counts: if the prompt asks for it, the clip passes.
 
     Raises:
-        FrameCheckError: with the number and the limit.
+        FrameCheckError: a statistic is beyond its limit; the message has both.
     """
     fault = find_fault(measure_frames(video.frames), limits)
     if fault is not None and not asks_for(prompt, fault.words):
@@ -93,14 +96,14 @@ def check_frames(video: VideoFrames, prompt: str, limits: FrameLimits) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why frames are no picture, and the words of a prompt that ask for just that."""
+    """The reason for refusing frames, and the words of a prompt that allow it."""
 
     message: str
     words: tuple[str, ...]
 
 
 def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
-    """The first check that fails, whatever the prompt says."""
+    """Return the first check that fails, without regard to the prompt."""
     low = (
         ("black", "reaches level", found.brightness, limits.black, limits.black_words),
         ("flat", "deviates from its mean by", found.contrast, limits.flat, limits.flat_words),
@@ -115,8 +118,8 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
     for name, finding, value, limit, words in low:
         if value is not None and limit is not None and value < limit:
             return Fault(
-                f"the clip is {name}: it {finding} {value:.4g} of 255 at most, below the limit of {limit:g} "
-                f"(frame_checks.{name})",
+                f"the clip is {name}: it {finding} {value:.4g} of 255 at most, below the limit of "
+                f"{limit:g} (frame_checks.{name})",
                 words,
             )
     high = (
@@ -142,14 +145,15 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
     for name, finding, value, limit in high:
         if value is not None and limit is not None and value > limit:
             return Fault(
-                f"the clip is noise: {finding} {value:.3g}, above the limit of {limit:g} (frame_checks.{name})",
+                f"the clip is noise: {finding} {value:.3g}, above the limit of {limit:g} "
+                f"(frame_checks.{name})",
                 limits.noise_words,
             )
     return None
 
 
 def measure_frames(frames_THWC: np.ndarray) -> FrameStatistics:
-    """Looks at every frame, at no more than `MAX_PIXELS` of each."""
+    """Measure every frame, at most `MAX_PIXELS` pixels of each."""
     stride = math.ceil(frames_THWC[0, ..., 0].size / MAX_PIXELS)
     first_HWC = frames_THWC[0, ::stride].astype(np.float32)
     looks = [
@@ -170,7 +174,7 @@ def measure_frames(frames_THWC: np.ndarray) -> FrameStatistics:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """What is kept of one frame."""
+    """The measurements of one frame."""
 
     brightness: int
     contrast: float
@@ -184,9 +188,8 @@ def _look(frame_HWC: np.ndarray, first_HWC: np.ndarray) -> _Look:
     pixels_HWC = frame_HWC.astype(np.float32)
     variance_C = pixels_HWC.var(axis=(0, 1))
     red, green, blue = (frame_HWC[..., channel] for channel in range(3))
-    most_HW = np.maximum(
-        np.maximum(red, green), blue
-    )  # 20 times as fast as a maximum over an axis of 3
+    # Pairwise maxima are 20 times as fast as a maximum over an axis of 3.
+    most_HW = np.maximum(np.maximum(red, green), blue)
     least_HW = np.minimum(np.minimum(red, green), blue)
     counts = np.bincount(most_HW.ravel(), minlength=256).cumsum()
     return _Look(
@@ -205,9 +208,12 @@ def _flicker(before: _Look, after: _Look) -> float:
 
 
 def _roughness(differences: np.ndarray, variance: float) -> float:
-    """The mean square of neighbours' differences, in parts of twice the variance, which unrelated neighbours have.
+    """Return the mean square of neighbours' differences over twice the variance.
 
-    Source: J. von Neumann, Distribution of the ratio of the mean square successive difference to the variance, 1941.
+    Unrelated neighbours have 1.
+
+    Source: J. von Neumann, Distribution of the ratio of the mean square successive difference to
+    the variance, 1941.
     """
     return (
         float(np.square(differences).mean()) / (2 * variance)
@@ -217,7 +223,7 @@ def _roughness(differences: np.ndarray, variance: float) -> float:
 
 
 def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
-    """Means over the cells of a grid, `NUM_CELLS` a side or as many as there are pixels."""
+    """Return the means over a grid of `NUM_CELLS` cells a side, or fewer in a smaller frame."""
     for axis in (0, 1):
         size = pixels_HWC.shape[axis]
         starts = np.unique(np.arange(NUM_CELLS) * size // NUM_CELLS)
@@ -229,5 +235,8 @@ def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
 
 
 def save_latents(latents: torch.Tensor) -> bytes:
-    """Latents as a safetensors file, for inspection: `safetensors.torch.load(content)["latents"]`."""
+    """Return the latents as a safetensors file.
+
+    `safetensors.torch.load(content)["latents"]` reads it.
+    """
     return save({"latents": latents.detach().cpu().contiguous()})

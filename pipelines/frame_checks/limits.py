@@ -1,6 +1,6 @@
-"""Beyond which numbers a clip is no picture, and which words of a prompt ask for just that. Loads without torch.
+"""The limits of the frame checks, and the words of a prompt that allow a clip beyond them.
 
-Part of a model's YAML (`frame_checks:`). What is measured is decided in `pictures`.
+Part of a model's YAML (`frame_checks:`). `checks` measures the frames. Loads without torch.
 """
 
 import math
@@ -10,24 +10,25 @@ from dataclasses import dataclass, fields
 from pipelines.errors import ModelConfigError
 
 BLACK_WORDS = (
-    "black", "blackness", "blackout", "dark", "darkness", "dim", "night", "nighttime", "midnight", "nocturnal",
-    "shadow", "shadows", "silhouette", "space", "starry", "cave", "lights out", "fade", "fades", "fading",
+    "black", "blackness", "blackout", "dark", "darkness", "dim", "night", "nighttime", "midnight",
+    "nocturnal", "shadow", "shadows", "silhouette", "space", "starry", "cave", "lights out", "fade",
+    "fades", "fading",
 )  # fmt: skip
 FLAT_WORDS = (
-    "fog", "foggy", "mist", "misty", "haze", "hazy", "smoke", "plain", "blank", "empty", "solid", "uniform", "gradient",
-    "white", "whiteness", "whiteout", "gray", "grey", "monochrome", "minimalist", "screen", "background", "backdrop",
-    "wall", "overcast", "underwater",
+    "fog", "foggy", "mist", "misty", "haze", "hazy", "smoke", "plain", "blank", "empty", "solid",
+    "uniform", "gradient", "white", "whiteness", "whiteout", "gray", "grey", "monochrome",
+    "minimalist", "screen", "background", "backdrop", "wall", "overcast", "underwater",
 )  # fmt: skip
 FROZEN_WORDS = (
-    "still", "static", "frozen", "freeze", "motionless", "stationary", "unmoving", "immobile", "paused", "at rest",
-    "does not move", "not moving", "without motion", "no motion", "photo", "photograph", "painting", "picture", "image",
-    "drawing", "poster", "statue",
+    "still", "static", "frozen", "freeze", "motionless", "stationary", "unmoving", "immobile",
+    "paused", "at rest", "does not move", "not moving", "without motion", "no motion", "photo",
+    "photograph", "painting", "picture", "image", "drawing", "poster", "statue",
 )  # fmt: skip
 NOISE_WORDS = (
-    "noise", "noisy", "static", "snow", "snowy", "snowstorm", "blizzard", "rain", "rainy", "hail", "confetti",
-    "glitter", "glitch", "glitchy", "grain", "grainy", "pixelated", "mosaic", "checkerboard", "strobe", "strobing",
-    "stroboscopic", "flash", "flashing", "flicker", "flickering", "lightning", "fireworks", "psychedelic", "neon",
-    "kaleidoscope", "abstract",
+    "noise", "noisy", "static", "snow", "snowy", "snowstorm", "blizzard", "rain", "rainy", "hail",
+    "confetti", "glitter", "glitch", "glitchy", "grain", "grainy", "pixelated", "mosaic",
+    "checkerboard", "strobe", "strobing", "stroboscopic", "flash", "flashing", "flicker",
+    "flickering", "lightning", "fireworks", "psychedelic", "neon", "kaleidoscope", "abstract",
 )  # fmt: skip
 
 
@@ -35,19 +36,24 @@ NOISE_WORDS = (
 class FrameLimits:
     """The limits of a model's clips; None switches a check off.
 
-    The defaults are for models of which nothing was measured: they rather miss a bad clip than refuse a good one. They
-    decide no pixel, so they are no part of a clip's id.
+    The defaults are for models without measurements: they rather miss a bad clip than refuse a
+    good one. The limits change no pixel, so a clip's id does not depend on them.
 
     Args:
-        spread: root mean square of the latents above which they have exploded; normalised latents have about 1.
-        black: brightness under which a clip is black, in levels of 0 to 255.
-        flat: contrast under which it is flat, in levels.
-        frozen: motion under which it is frozen, in levels.
-        grain: of neighbouring pixels, above which it is noise; white noise has 1.
-        flicker: of neighbouring frames, above which it is noise; unrelated frames have 1.
-        saturation: share of pixels in a fully saturated colour above which it is noise.
-        black_words: words of a prompt, whole and in any case, that ask for a black clip and so allow it. So for the
-            others; an empty list allows none.
+        spread: root mean square of the latents, above which they have exploded; normalised latents
+            have about 1.
+        black: brightness below which a clip is black, in levels of 0 to 255.
+        flat: contrast below which a clip is flat, in levels.
+        frozen: motion below which a clip is frozen, in levels.
+        grain: difference of neighbouring pixels, above which a clip is noise; white noise has 1.
+        flicker: difference of neighbouring frames, above which a clip is noise; unrelated frames
+            have 1.
+        saturation: share of pixels in a fully saturated colour, above which a clip is noise.
+        black_words: words of a prompt, whole and in any case, that ask for a black clip and so
+            allow it; an empty list allows none.
+        flat_words: words that allow a flat clip.
+        frozen_words: words that allow a frozen clip.
+        noise_words: words that allow a noisy clip.
     """
 
     spread: float | None = 10.0
@@ -68,7 +74,7 @@ class FrameLimits:
             ("black", 255.0),
             ("flat", 127.5),  # half black and half white: nothing deviates by more
             ("frozen", 255.0),
-            ("grain", 2.0),  # of pixels that alternate
+            ("grain", 2.0),  # alternating pixels have 2
             ("flicker", 2.0),
             ("saturation", 1.0),
         ):
@@ -87,7 +93,7 @@ class FrameLimits:
 
 
 def asks_for(prompt: str, words: tuple[str, ...]) -> bool:
-    """Whether the prompt holds one of the words, whole and in any case."""
+    """Return True if the prompt holds one of the words, whole and in any case."""
     either = "|".join(re.escape(word.strip()) for word in words)
     return (
         bool(words) and re.search(rf"(?<!\w)(?:{either})(?!\w)", prompt, re.IGNORECASE) is not None

@@ -135,7 +135,7 @@ def test_a_packaged_model_cannot_leave_the_package(tmp_path: Path, source: str) 
         (GOOD + "nag: {nag_scale: 0.5}\n", "nag_scale must be at least 1"),
         (GOOD + "nag: {nag_norm: l3}\n", "nag_norm"),
         (GOOD + "method: nga\n", "method"),
-        (GOOD + "name: other\n", "called as its file is, mine, not other"),
+        (GOOD + "name: other\n", "name must be its file's name, mine, not other"),
         (GOOD.replace("fps: 8", "fps: .nan"), "fps must be a number above 0"),
         (
             GOOD.replace("guidance_scale: 1.0", "guidance_scale: .nan"),
@@ -270,7 +270,7 @@ def test_question_marks_are_not_taken_for_the_default(tmp_path: Path, key: str) 
     "tagged", ["!!bool maybe", "!!timestamp soon", "!!int two", "!!float half"]
 )
 def test_a_tag_that_its_value_does_not_fit_is_a_named_error(tmp_path: Path, tagged: str) -> None:
-    """Of two of these PyYAML raises KeyError and AttributeError."""
+    """PyYAML raises KeyError and AttributeError for two of these."""
     with pytest.raises(ModelConfigError, match=r"mine\.yaml: .*"):
         load_model_config(write(tmp_path, f"{GOOD}compile: {tagged}\n"))
 
@@ -328,5 +328,5 @@ def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/weights", "./we\0ights"])
 def test_a_source_that_is_no_path_is_one_named_error(tmp_path: Path, source: str) -> None:
     config = replace(load_model_config(write(tmp_path, GOOD)), source=source)
-    with pytest.raises(ModelConfigError, match="is no folder"):
+    with pytest.raises(ModelConfigError, match="is not a folder"):
         resolve_source(config, tmp_path / "mine.yaml")

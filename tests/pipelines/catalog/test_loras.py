@@ -46,7 +46,7 @@ TO_Q = "transformer.blocks.0.attn2.to_q.lora_"
 
 
 def lora(maker: str, seed: int) -> Tensors:
-    """Of rank 2, on every attention, named as diffusers names it."""
+    """Return a LoRA of rank 2 on every attention, named as diffusers names it."""
     generator = torch.Generator().manual_seed(seed)
     tensors: Tensors = {}
     for name, module in MAKERS[maker]().transformer.named_modules():
@@ -149,7 +149,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.filterwarnings(
     "ignore:Already found a `peft_config`:UserWarning"
-)  # of the pipeline by hand
+)  # the pipeline by hand
 @pytest.mark.parametrize("request_", [PLAIN, GUIDED], ids=["plain", "guided"])
 @pytest.mark.parametrize("maker", list(MAKERS))
 def test_loras_of_the_yaml_are_those_that_diffusers_loads_by_hand(
@@ -362,20 +362,23 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         (absent, r"style holds no \.safetensors file"),
         (
             put("transformer.proj_out.weight", 2, 2),
-            "is no LoRA for wan: .* not transformer.proj_out.weight",
+            "is not a LoRA for wan: .* not transformer.proj_out.weight",
         ),
         (
             put("text_encoder.x.lora_A.weight", 2, 2),
-            "is no LoRA for wan: .* not text_encoder.x.lora_A.weight",
+            "is not a LoRA for wan: .* not text_encoder.x.lora_A.weight",
         ),
-        (put("transformer.blocks.0.attn1.to_q.dora_scale", 24), "is no LoRA for wan: .*dora_scale"),
+        (
+            put("transformer.blocks.0.attn1.to_q.dora_scale", 24),
+            "is not a LoRA for wan: .*dora_scale",
+        ),
         (
             put("transformer.blocks.7.attn1.to_q.lora_A.weight", 2, 24),
-            "one of the two matrices is missing",
+            "one of the two matrices of .* is missing",
         ),
         (
             changed(lambda tensors: tensors.pop(f"{TO_Q}B.weight")),
-            "to_q one of the two matrices is missing",
+            "one of the two matrices of .*to_q is missing",
         ),
         (put(f"{TO_Q}B.weight", 24, 3), r"unequal rank: \(24, 3\) after \(2, 24\)"),
         (
@@ -400,7 +403,7 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         ),
         (
             with_settings(use_dora=True),
-            "no plain LoRA: its lora_adapter_metadata sets use_dora to True",
+            "not a plain LoRA: its lora_adapter_metadata sets use_dora to True",
         ),
         (
             lambda path: save_file(
