@@ -96,8 +96,8 @@ def commit_record(
     # A sleeping machine or a paused container can stop this process between the two halves.
     if now() - clip.uploaded_at > COMMIT_WITHIN_S:
         raise StoreUnavailableError(
-            f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago and may have been removed "
-            "since; upload it again"
+            f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago and may have been "
+            "removed since; upload it again"
         )
     content = record.to_json()
     try:

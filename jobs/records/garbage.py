@@ -148,7 +148,7 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
             {one.clip_id} if one.clip_id and store.exists(record_key(one.clip_id)) else set[str]()
         )
         return is_garbage(store, one, committed)
-    # `exists` lists: with credentials that may list only a part, S3 answers 403 for a missing object.
+    # `exists` lists: to credentials that may list only a part, S3 answers 403 for a missing key.
     if not store.exists(record_key(one.clip_id)):
         return True
     try:

@@ -33,7 +33,7 @@ SUMMARY_FILE = "summary.json"
 CLIP_ID = re.compile(r"[0-9a-f]{32}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-DIGEST_DIGITS = 16  # of the MP4's SHA-256, in its key
+DIGEST_DIGITS = 16  # the part of the MP4's SHA-256 in its key
 EPOCH_DIGITS = 10
 
 _CLIP = rf"(?P<clip_id>{CLIP_ID.pattern})"

@@ -104,8 +104,8 @@ class Lease:
         # After the write, which may have taken long.
         if highest := self._highest_above():
             raise LeaseLostError(
-                f"another driver has taken this output{described(self.store, highest)}; this driver "
-                "stops, and its committed clips stay"
+                f"another driver has taken this output{described(self.store, highest)}; "
+                "this driver stops, and its committed clips stay"
             )
         self._remove_lower()
 
@@ -115,7 +115,7 @@ class Lease:
         self._write(replace(self.taken, renewed_at=now, expires_at=now, is_released=True))
 
     def _is_created(self) -> bool:
-        """Write this lease's object for the first time; return False if another lease has its number."""
+        """Write the lease for the first time; return False if another lease has its number."""
         content = self.taken.to_json()
         try:
             self.store.put_if_absent(lease_key(self.epoch), content, JSON)

@@ -18,7 +18,7 @@ from jobs.types import FailedAttempt, Failure, ModelIdentity, StageTiming, field
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
 
-SCHEMA_VERSION = 1  # of release 0.1; any change of the fields or of their meaning raises it
+SCHEMA_VERSION = 1  # release 0.1; any change of the fields or of their meaning raises it
 
 
 @dataclass(frozen=True)

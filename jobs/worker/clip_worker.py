@@ -72,8 +72,9 @@ class ClipWorker:
         setup = self._setup
         if not self._store.exists(run_key(setup.run_id, RUN_FILE)):
             raise StoreRefusedError(
-                f"{socket.gethostname()} does not see this run in {setup.output}: a folder must be shared by all "
-                "nodes, and every node must have the same S3 endpoint and credentials"
+                f"{socket.gethostname()} does not see this run in {setup.output}: "
+                "a folder must be shared by all nodes, and every node must have the same S3 "
+                "endpoint and credentials"
             )
         # Here, because a spool that cannot be used is a fault of this machine, not of a clip.
         self._spool.check_room(0)
@@ -137,7 +138,7 @@ class ClipWorker:
                     return self._failed(spec, attempt, rendered.error, clock)
                 spooled = self._encode(spec, attempt, rendered, clock)
             return self._commit(spooled, attempt, clock)
-        except Exception as error:  # noqa: BLE001 the one place that turns a clip's error into a value
+        except Exception as error:  # noqa: BLE001 a clip's error becomes a value here
             return self._failed(spec, attempt, error, clock)
         finally:
             self._heartbeat.remove(spec.clip_id)

@@ -109,7 +109,10 @@ class Spool:
                     shutil.rmtree(path, ignore_errors=True)
 
     def _make(self) -> None:
-        """Make the folders one by one: with `parents=True` the user's mask decides the upper one's mode."""
+        """Make the folders one by one.
+
+        With `parents=True` the user's mask would decide the mode of the upper folder.
+        """
         with disk_errors(self.folder):
             self.folder.parent.parent.mkdir(parents=True, exist_ok=True)
             self.folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -136,8 +139,8 @@ class Spool:
             )
             if not is_ours:
                 raise SpoolError(
-                    f"the spool {folder} is not a folder that belongs to this user alone: remove it, "
-                    "or set workers.spool_folder"
+                    f"the spool {folder} is not a folder that belongs to this user alone: "
+                    "remove it, or set workers.spool_folder"
                 )
 
     def find(self, clip_id: str) -> SpooledClip | None:
@@ -162,7 +165,7 @@ class Spool:
         return SpooledClip(record, body)
 
     def holds(self, clip_id: str) -> bool:
-        """Return True if a clip waits here. Never raise, because the disk itself may have failed."""
+        """Return True if a clip waits here; never raise, because the disk may have failed."""
         return os.path.exists(self.folder / clip_id)  # noqa: PTH110 Path.exists raises
 
     def remove(self, clip_id: str) -> None:

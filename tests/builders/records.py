@@ -1,4 +1,4 @@
-"""Records of clips that were never rendered, for tests of the contents of a store."""
+"""Records of clips that were never rendered, for tests of a store's content."""
 
 import hashlib
 from dataclasses import replace

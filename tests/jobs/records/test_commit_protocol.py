@@ -1,12 +1,14 @@
 """The commit, under any interleaving of its steps.
 
-The real `upload_clip`, `commit_record` and `write_quarantine` run one store operation at a time, in an order that
-Hypothesis draws: several attempts at the same clips, some with the same bytes and some with others; drivers that resume
-from a listing; one that gives clips up; and the real search for garbage, with its removal. Any of them may crash, be
-told nothing, be lied to, or go on hours later. After every step what a record promises is looked at.
+The real `upload_clip`, `commit_record` and `write_quarantine` run one store operation at a time, in
+an order that Hypothesis draws. Several attempts at the same clips take part, some with the same
+bytes and some with others; drivers that resume from a listing; a driver that quarantines clips; and
+the real search for garbage, with its removal. Each of them may crash, get no answer or a false one,
+or go on hours later. After every step the test checks the promises of the records.
 
-A writer is a plain function that is run from its beginning for every step: the operations that it has done are answered
-from its journal, the next one is done, and the one after that stops it. `time`, as an operation, is journalled too.
+A writer is a plain function that runs from its beginning for every step. The journal answers the
+operations that it has done, the next operation is done, and the one after that stops it. `time`
+counts as an operation and is journalled too.
 """
 
 import hashlib
@@ -48,12 +50,12 @@ from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.fakes.store import MemoryObject, MemoryStore, Trouble
 
 CLIPS = ("a" * 32, "b" * 32)
-BODIES = (b"one", b"two", b"one")  # of the writers of each clip: two render the same bytes
+BODIES = (b"one", b"two", b"one")  # one for each writer of a clip: two render the same bytes
 RESUMED = 2  # the writer that a driver starts after listing what is done
 SPARED_S = 24 * 3600.0  # younger MP4s are not removed
 IN_FLIGHT_S = (
     SPARED_S - COMMIT_WITHIN_S - 1
-)  # what is underway for longer than this never arrives; S3 allows 15 min
+)  # a request in flight for longer never arrives; S3 allows 15 min
 
 
 NOTHING = MemoryObject(b"", 0.0)
@@ -69,7 +71,7 @@ class NotYetError(BaseException):
 
 @dataclass(frozen=True)
 class PreparedRecord(ClipRecord):
-    """A record whose JSON is made once, which is what the time of ten thousand schedules would go to."""
+    """A record whose JSON is made once, because it would dominate the time of the schedules."""
 
     def to_json(self) -> bytes:
         if "json" not in self.__dict__:
@@ -166,7 +168,7 @@ class Operation:
 
 @dataclass
 class JournalledStore:
-    """The store as one writer sees it, which answers what was done before and does one operation more."""
+    """One writer's view of the store: the journal answers past operations, one more is done."""
 
     inner: MemoryStore
     uploaded: set[str] = field(default_factory=set[str])
@@ -217,7 +219,7 @@ class JournalledStore:
         self._step(self.inner.check_access)
 
     def pause(self) -> None:
-        """Where a process may stand still for as long as it likes: a container is paused, a machine sleeps."""
+        """A point where a process may stop for any time: a paused container, a sleeping machine."""
         self._step(lambda: None, math.inf)
 
     def now(self) -> float:
@@ -243,7 +245,7 @@ Program = Callable[[JournalledStore], Any]
 
 @dataclass
 class Writer:
-    """A process that carries out a program, until it is told the outcome, fails, or dies."""
+    """A process that carries out a program until it knows the outcome, fails, or dies."""
 
     program: Program
     store: JournalledStore
@@ -275,7 +277,7 @@ class Writer:
 
 @dataclass(frozen=True)
 class Cast:
-    """The records that the writers would commit, by clip and writer, and what is written of each."""
+    """The records that the writers would commit, and their JSON, by clip and writer."""
 
     records: dict[tuple[str, int], ClipRecord]
     contents: dict[tuple[str, int], bytes]
@@ -321,7 +323,7 @@ class World:
         body = BODIES[record.attempt - 1]
 
         def program(store: JournalledStore) -> bool | None:
-            """Whether the record is its own; None where a listing showed that the clip is done."""
+            """Return True if the record is its own, None if a listing showed a record before."""
             if resumes and record.clip_id in committed_ids(store):
                 return None
             if self.protocol.record_first:
@@ -345,19 +347,19 @@ class World:
     # steps
 
     def act(self, writer: Writer, fate: str) -> bool:
-        """One operation of one writer, with what becomes of it. False where it has come to its end."""
+        """Do one operation of one writer, with its fate; return False if the writer has ended."""
         if writer.is_dead or writer.outcome == "failed":
             writer.restart()
         operation = writer.store.waiting
         if operation is None:
             return False
         if operation.expires_at == math.inf and "crash" not in fate:
-            fate = "well"  # of standing still there is no answer that could be lost
+            fate = "well"  # a pause has no answer that could be lost
         self.happened[fate] += 1
         if self.clock_s > operation.expires_at or fate == "crash":
             writer.is_dead = True
             return True
-        if fate == "in flight":  # the client gives up, and what it sent arrives later
+        if fate == "in flight":  # the client stops waiting, and its request arrives later
             self.in_flight.append(operation)
             answer: Any = StoreUnavailableError("no answer")
         else:
@@ -372,7 +374,7 @@ class World:
         return True
 
     def do(self, operation: Operation, fate: str) -> Any:
-        """What the writer's operation comes to: its answer, or the error in place of one."""
+        """Do a writer's operation and return its answer, or the error in place of one."""
         self.store.troubles.append(TROUBLES.get(fate))
         try:
             return operation.do()
@@ -392,8 +394,9 @@ class World:
         self.doomed = deque(find_garbage(self.store, self.clock_s - self.protocol.spared_s))
 
     def remove(self) -> None:
-        """Removes a piece of garbage, after a second look. That nobody writes between that look and the removal is
-        what the lease is for.
+        """Remove a piece of garbage after a second look.
+
+        The lease keeps other drivers from writing between that look and the removal.
         """
         if not self.doomed:
             return
@@ -418,7 +421,7 @@ class World:
             self.happened["quarantine"] += 1
             lift_quarantine(self.store, clip_id)
 
-    # what must hold
+    # invariants
 
     def check(self) -> None:
         for clip_id in CLIPS:
@@ -448,14 +451,14 @@ class World:
             told, record = self.writers[key].told, self.seen.get(key[0])
             self.expect(record is not None, FINDS_RECORD)
             is_right = told is None or told == (record == self.cast.contents[key])
-            self.expect(is_right, "who is told 'yours' is right, and everyone else is told so")
+            self.expect(is_right, TOLD_RIGHT)
 
     def expect(self, holds: bool, promise: str) -> None:
         if not holds:
             raise BrokenPromiseError(promise)
 
     def finish(self) -> None:
-        """Everybody tries again until told, undisturbed: the dead in their next life."""
+        """Let every writer try again undisturbed until it has an outcome; restart dead writers."""
         self.lift()
         for writer in self.writers.values():
             if writer.is_dead:
@@ -466,7 +469,7 @@ class World:
                     self.check()
         self.expect(
             all(writer.outcome == "told" for writer in self.writers.values()),
-            "everyone is told in the end",
+            "every writer gets an outcome in the end",
         )
         self.expect(committed_ids(self.store) == set(CLIPS), "every clip is committed in the end")
 
@@ -476,7 +479,8 @@ class World:
 CAST = Cast.make()
 TROUBLES: dict[str, Trouble] = {"unavailable": "unavailable", "lost": "lost", "lie": "lie"}
 FATES = (
-    *["well"] * 7, *["lost"] * 2, *["sent again"] * 2, *["crash after"] * 2, "crash", "unavailable", "lie", "in flight",
+    *["well"] * 7, *["lost"] * 2, *["sent again"] * 2, *["crash after"] * 2, "crash", "unavailable",
+    "lie", "in flight",
 )  # fmt: skip
 SCHEDULES = st.binary(min_size=24, max_size=48)  # a byte for each step: who, and with which fate
 
@@ -515,7 +519,7 @@ def test_the_commit_keeps_its_promises_in_any_order_of_steps(schedule: bytes) ->
 
 
 def test_the_schedules_reach_what_they_are_meant_to_reach() -> None:
-    """Otherwise the test above would prove little: each of these has to happen in some of the schedules."""
+    """Otherwise the test above would prove little: some schedule must reach each of these."""
     happened = Counter[str]()
     for schedule in (random.Random(seed).randbytes(60) for seed in range(300)):
         world = play(schedule, Protocol(), CAST)
@@ -540,7 +544,7 @@ def test_an_upload_that_is_too_old_is_not_committed_and_may_be_made_again() -> N
     assert commit_record(store, clip, record, lambda: 1000.0 + COMMIT_WITHIN_S)
 
 
-# planted bugs: each is told from the others by the promise that it breaks
+# planted bugs, each recognized by the promise that it breaks
 
 
 def refuse_if_late(clip: UploadedClip, now: Callable[[], float]) -> None:
@@ -568,7 +572,7 @@ def commit_after_a_look(
 def commit_by_existence(
     store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
 ) -> bool:
-    """Takes a record that is there for its own, since it may have been written and the answer lost."""
+    """Takes any existing record for its own, as if only the answer had been lost."""
     commit_record(store, clip, record, now)
     return True
 
@@ -609,8 +613,8 @@ def key_without_digest(clip_id: str, sha256: str) -> str:
 UNCHANGED = "a record never changes"
 RIGHT_DIGEST = "a record's digest is that of its MP4"
 OWN_UPLOAD = "a record names what its own writer uploaded"
-FINDS_RECORD = "who is told an outcome finds a record"
-TOLD_RIGHT = "who is told 'yours' is right, and everyone else is told so"
+FINDS_RECORD = "a writer that gets an outcome finds a record"
+TOLD_RIGHT = "a writer that owns the record learns so, and no other writer does"
 PLANTED = {
     "the record is written without the condition": (
         Protocol(commit=commit_unconditionally),

@@ -1,4 +1,4 @@
-"""What is garbage in an output, and that nothing else is ever removed."""
+"""Garbage in an output: all of it is found, and no other object is ever removed."""
 
 import os
 import tempfile
@@ -28,11 +28,11 @@ TEXT = "text/plain"
 
 
 def nothing() -> None:
-    """Goes on."""
+    pass
 
 
 class AgedStore(FolderStore):
-    """A folder whose objects are as old as a test says."""
+    """A folder store whose objects have the age that a test sets."""
 
     def put_aged(self, key: str, body: bytes, age: float) -> str:
         self.put(key, body, TEXT)
@@ -67,7 +67,7 @@ def removed(store: Store, before_each: Callable[[], None] = nothing) -> Removed:
     return remove_garbage(store, find_garbage(store, NOW_S - DAY_S), NOW_S - DAY_S, before_each)
 
 
-# what is garbage
+# finding garbage
 
 
 def test_an_mp4_without_a_record_is_garbage_once_it_is_old(store: AgedStore) -> None:
@@ -94,7 +94,7 @@ def test_the_only_mp4_of_a_committed_clip_is_kept_even_if_the_record_names_a_mis
     assert not found(store)
 
 
-def test_what_a_record_that_cannot_be_read_may_name_is_kept(store: AgedStore) -> None:
+def test_mp4s_beside_an_unreadable_record_are_kept(store: AgedStore) -> None:
     for body in (b"one", b"two"):
         add_mp4(store, 1, body, OLD_S)
     store.put_aged(record_key(clip_id(1)), b'{"schema_version": 99}', OLD_S)
@@ -120,13 +120,13 @@ def test_latents_are_kept_for_inspection_until_their_clip_is_committed(store: Ag
     assert found(store) == {done, orphan}
 
 
-def test_what_a_check_of_the_store_left_is_garbage(store: AgedStore) -> None:
+def test_an_old_access_check_is_garbage(store: AgedStore) -> None:
     left = store.put_aged("access-check-0123456789abcdef", b"check", OLD_S)
     store.put_aged("access-check-0123456789abcdee", b"check", YOUNG_S)
     assert found(store) == {left}
 
 
-def test_what_is_nobodys_business_here_is_no_garbage(store: AgedStore) -> None:
+def test_foreign_objects_and_other_kinds_of_keys_are_not_garbage(store: AgedStore) -> None:
     for key in (
         "clips/README.txt",
         "clips/mine/a.mp4",
@@ -174,7 +174,7 @@ def test_an_mp4_whose_record_cannot_be_read_at_the_second_look_is_spared(store: 
     assert store.exists(mp4)
 
 
-def test_what_somebody_else_has_removed_is_not_counted(store: AgedStore) -> None:
+def test_an_object_that_another_process_removed_is_not_counted(store: AgedStore) -> None:
     mp4 = add_mp4(store, 1, b"gone", OLD_S)
     assert removed(store, lambda: store.delete(mp4)) == Removed(0, 0, 1)
 
@@ -187,7 +187,7 @@ def test_quarantine_that_belongs_to_nothing_committed_is_spared_at_the_second_lo
     assert removed(store, lambda: store.delete(record)) == Removed(0, 0, 1)
 
 
-def test_a_removal_ends_at_once_where_it_is_told_to(store: AgedStore) -> None:
+def test_an_error_before_a_removal_ends_the_removals_at_once(store: AgedStore) -> None:
     mp4s = {add_mp4(store, number, b"x", OLD_S) for number in range(5)}
     calls: list[int] = []
 
@@ -220,13 +220,13 @@ def test_on_s3_a_loser_goes_and_the_committed_clip_stays(s3_environment: object)
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip in any state.
+    """One clip of an output, in any state.
 
     Args:
-        ages: of its MP4s.
-        named: which of these its record names; None where there is none.
-        latents: for each attempt that kept some, whether its record is there, and their age.
-        quarantined: since when; None where it is not.
+        ages: last changes of its MP4s.
+        named: index of the MP4 that its record names; None without a record.
+        latents: for each attempt with latents: does its failure record exist, and their age.
+        quarantined: time of the quarantine; None without one.
     """
 
     ages: tuple[float, ...]
@@ -247,7 +247,7 @@ def clips(draw: st.DrawFn) -> Clip:
 
 
 def build(store: AgedStore, number: int, clip: Clip) -> set[str]:
-    """Writes a clip; returns the keys that are garbage."""
+    """Write a clip; return the keys that are garbage."""
     is_done = clip.named is not None
     garbage: set[str] = set()
     for index, age in enumerate(clip.ages):

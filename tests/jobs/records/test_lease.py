@@ -32,7 +32,7 @@ class Clock:
 
 
 class TroubledStore(FolderStore):
-    """A folder that takes no writes while `is_down`, and tells when it was asked."""
+    """A folder store that refuses writes while `is_down`."""
 
     is_down = False
 
@@ -79,7 +79,7 @@ def leases(store: Store) -> list[str]:
 # taking
 
 
-def test_a_free_output_is_taken_and_says_by_whom(store: Store, clock: Clock) -> None:
+def test_a_free_output_is_taken_and_its_lease_names_the_driver(store: Store, clock: Clock) -> None:
     lease = take(store, "one", clock)
     assert lease.epoch == 1
     found = current_lease(store)
@@ -89,7 +89,7 @@ def test_a_free_output_is_taken_and_says_by_whom(store: Store, clock: Clock) -> 
     assert found.is_alive(clock())
 
 
-def test_a_second_driver_is_refused_with_who_where_and_until_when(
+def test_a_second_driver_is_refused_with_the_owner_and_the_expiry(
     store: Store, clock: Clock
 ) -> None:
     owner = take(store, "one", clock).taken.owner
@@ -104,14 +104,14 @@ def test_a_second_driver_is_refused_with_who_where_and_until_when(
     assert leases(store) == [lease_key(1)]
 
 
-def test_a_lease_that_is_over_is_taken_by_itself(store: Store, clock: Clock) -> None:
+def test_an_expired_lease_is_taken_without_a_takeover(store: Store, clock: Clock) -> None:
     take(store, "one", clock)
     clock.time_s += DURATION_S
     assert take(store, "two", clock).epoch == 2
     assert leases(store) == [lease_key(2)]
 
 
-def test_a_lease_that_was_let_go_is_taken_at_once_under_the_next_number(
+def test_a_released_lease_is_taken_at_once_under_the_next_number(
     store: Store, clock: Clock
 ) -> None:
     take(store, "one", clock).release()
@@ -138,16 +138,16 @@ def test_a_takeover_is_at_once_and_the_loser_notices_at_its_next_renewal(
     ):
         first.renew()
     second.renew()
-    assert leases(store) == [lease_key(2)], "what the loser wrote is swept away"
+    assert leases(store) == [lease_key(2)], "the winner removes what the loser wrote"
     found = current_lease(store)
     assert found is not None
     assert found.run_id == "two"
 
 
-def test_a_takeover_is_of_the_driver_that_was_seen_and_of_no_third(
+def test_a_takeover_does_not_take_the_output_from_a_third_driver(
     folder: Store, clock: Clock, tmp_path: Path
 ) -> None:
-    """Two who both want a dead driver's output: the one that comes second is refused, not served."""
+    """The second of two drivers that take over a dead driver's output is refused."""
     take(folder, "dead", clock)
 
     class SlowStore(TroubledStore):
@@ -163,7 +163,7 @@ def test_a_takeover_is_of_the_driver_that_was_seen_and_of_no_third(
         take(SlowStore(FolderLocation(tmp_path / "store")), "slower", clock, is_takeover=True)
 
 
-def test_a_lease_that_is_over_and_that_nobody_took_goes_on(store: Store, clock: Clock) -> None:
+def test_an_expired_lease_that_no_driver_took_can_be_renewed(store: Store, clock: Clock) -> None:
     lease = take(store, "one", clock)
     clock.time_s += 100 * DURATION_S
     lease.renew()
@@ -171,7 +171,7 @@ def test_a_lease_that_is_over_and_that_nobody_took_goes_on(store: Store, clock: 
         take(store, "two", clock)
 
 
-def test_of_many_drivers_at_once_exactly_one_has_it(store: Store, clock: Clock) -> None:
+def test_of_many_drivers_at_once_exactly_one_takes_the_output(store: Store, clock: Clock) -> None:
     barrier = threading.Barrier(4)
 
     def attempt(number: int) -> int | None:
@@ -188,9 +188,7 @@ def test_of_many_drivers_at_once_exactly_one_has_it(store: Store, clock: Clock) 
             clock.time_s += DURATION_S
 
 
-def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(
-    store: Store, clock: Clock
-) -> None:
+def test_a_renewal_removes_lower_numbers_that_a_crash_left(store: Store, clock: Clock) -> None:
     lease = take(store, "one", clock)
     clock.time_s += DURATION_S
     later = replace(lease, epoch=2)  # as if a driver had died between its take and its sweep
@@ -199,7 +197,7 @@ def test_what_a_crash_left_of_lower_numbers_is_swept_at_the_next_renewal(
     assert leases(store) == [lease_key(2)]
 
 
-def test_a_lease_that_cannot_be_read_is_no_free_output(folder: Store, clock: Clock) -> None:
+def test_an_output_whose_lease_cannot_be_read_is_not_free(folder: Store, clock: Clock) -> None:
     folder.put(lease_key(7), b"{}", TEXT)
     with pytest.raises(
         LeaseHeldError, match=r"whose lease cannot be read: .* lacks run_id.*--takeover"
@@ -208,13 +206,13 @@ def test_a_lease_that_cannot_be_read_is_no_free_output(folder: Store, clock: Clo
     assert take(folder, "one", clock, is_takeover=True).epoch == 8
 
 
-def test_what_is_no_lease_is_not_counted(folder: Store, clock: Clock) -> None:
+def test_foreign_objects_are_not_counted_as_leases(folder: Store, clock: Clock) -> None:
     folder.put("lease/README.txt", b"", TEXT)
     folder.put("lease/99.json", b"", TEXT)
     assert take(folder, "one", clock).epoch == 1
 
 
-def test_a_free_output_refuses_nobody(folder: Store, clock: Clock) -> None:
+def test_a_free_or_expired_output_is_not_refused(folder: Store, clock: Clock) -> None:
     refuse_if_leased(folder, clock())
     take(folder, "one", clock)
     with pytest.raises(LeaseHeldError):
@@ -231,7 +229,7 @@ def test_an_unknown_field_in_a_lease_is_refused(folder: Store, clock: Clock) -> 
 # keeping
 
 
-def test_the_keeper_renews_by_itself_and_lets_go_at_the_end(store: Store) -> None:
+def test_the_keeper_renews_by_itself_and_releases_at_the_end(store: Store) -> None:
     lease = Lease.take(store, "one", 0.6)
     renewed = threading.Event()
     turns: list[str] = []
@@ -252,9 +250,7 @@ def test_the_keeper_renews_by_itself_and_lets_go_at_the_end(store: Store) -> Non
     assert Lease.take(store, "two", DURATION_S).epoch == 2
 
 
-def test_the_keeper_remembers_a_loss_and_leaves_the_output_to_the_other(
-    folder: Store, clock: Clock
-) -> None:
+def test_the_keeper_remembers_a_loss_and_writes_no_more(folder: Store, clock: Clock) -> None:
     keeper = LeaseKeeper(take(folder, "one", clock))
     other = take(folder, "two", clock, is_takeover=True)
     keeper.turn()
@@ -278,7 +274,7 @@ def test_a_loss_is_seen_by_the_driver_while_the_keeper_runs(folder: Store) -> No
     assert (found.run_id, found.is_released) == ("two", False)
 
 
-def test_trouble_with_the_store_is_no_loss(
+def test_a_store_error_does_not_lose_the_lease(
     troubled: TroubledStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = LeaseKeeper(take(troubled, "one", clock))
@@ -294,9 +290,7 @@ def test_trouble_with_the_store_is_no_loss(
         take(troubled, "two", clock)
 
 
-def test_trouble_in_what_is_done_at_each_turn_does_not_stop_the_renewals(
-    folder: Store, clock: Clock
-) -> None:
+def test_an_error_of_on_turn_does_not_stop_the_renewals(folder: Store, clock: Clock) -> None:
     def on_turn() -> None:
         raise StoreUnavailableError("cannot write the status")
 

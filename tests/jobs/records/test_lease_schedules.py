@@ -1,4 +1,6 @@
-"""The lease under random schedules: several drivers, each stopped before every operation on the store.
+"""The lease under random schedules of several drivers.
+
+Each driver stops before every operation on the store.
 
 The last test plants a mistake in the lease and shows that the same schedules find it.
 """
@@ -24,20 +26,20 @@ DURATION_S = 60.0
 NUM_DRIVERS = 3
 OPERATIONS = (1, 2, 100)  # before this driver stops and another goes on
 WAITS_S = (1.0, 20.0, DURATION_S)
-Schedule = list[tuple[int, str, int]]  # which driver, what, how much of it
+Schedule = list[tuple[int, str, int]]  # driver, command, amount
 CALM = (*["go"] * 8, "release", "release", "wait", "wait", "fail", "lose", "repeat", "crash")
 SCHEDULES = settings(max_examples=400, derandomize=True)
 
 
 @dataclass
 class World:
-    """What the drivers share, and what is held against them."""
+    """The state that the drivers share, and the facts that the tests check."""
 
     objects: dict[str, bytes] = field(default_factory=dict[str, bytes])
     time_s: float = 1_000_000.0
     taken: list[int] = field(
         default_factory=list[int]
-    )  # numbers that a driver was told are its own
+    )  # numbers that a driver holds, by its own view
     lapsed: set[str] = field(default_factory=set[str])  # runs whose lease was over at some moment
     lost: set[str] = field(default_factory=set[str])
     highest: int = 0
@@ -46,7 +48,7 @@ class World:
         return [parsed.epoch for key in self.objects if (parsed := parse_key(key))]
 
     def look(self) -> None:
-        """What holds after every single operation."""
+        """Check the invariants after every single operation."""
         highest = max(self.epochs(), default=0)
         assert highest >= self.highest, "the highest number is never removed"
         self.highest = highest
@@ -108,7 +110,7 @@ class Driver:
             return
 
     def perform(self, command: str, num_operations: int) -> None:
-        """Begins something, unless this driver is at something, and lets so many operations happen."""
+        """Begin a command, unless one is running, and let so many operations happen."""
         fault: Fault = cast("Fault", command) if command in ("fail", "lose", "repeat") else "none"
         if command == "crash":
             self.lease = None
@@ -129,7 +131,7 @@ class Driver:
         return self.release if command == "release" else self.renew
 
     def watched(self, action: Callable[[], None]) -> None:
-        """An assertion that fails in a thread is raised by the test's own."""
+        """Keep an assertion that fails in a thread, for the test's thread to raise."""
         try:
             action()
         except AssertionError as error:
@@ -253,8 +255,8 @@ class AlwaysTakesOver(Lease):
 
 
 MISTAKES = [
-    WithoutSecondLook, WithoutTheCondition, OursIfItExists, RemovedAtRelease, WithoutLooking, RemovesAll,
-    AlwaysTakesOver,
+    WithoutSecondLook, WithoutTheCondition, OursIfItExists, RemovedAtRelease, WithoutLooking,
+    RemovesAll, AlwaysTakesOver,
 ]  # fmt: skip
 
 

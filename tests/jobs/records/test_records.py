@@ -251,7 +251,7 @@ def test_a_failure_and_a_quarantine_of_another_version_are_refused(version: obje
         (b"[" * 100_000, "not valid JSON"),
     ],
 )
-def test_what_is_no_json_object_is_refused(content: bytes, message: str) -> None:
+def test_content_that_is_not_a_json_object_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         ClipRecord.from_json(content)
 
@@ -384,7 +384,7 @@ def test_a_second_commit_changes_nothing(store: Store) -> None:
     assert store.get(first.key) == b"one"
 
 
-def test_a_commit_whose_answer_was_lost_is_known_for_ones_own(store: Store) -> None:
+def test_a_commit_whose_answer_was_lost_is_recognized_as_its_own(store: Store) -> None:
     record = record_of(store, b"video")
     assert commit_clip(store, b"video", record)
     assert commit_clip(store, b"video", record)
@@ -445,7 +445,7 @@ class CrashError(BaseException):
 
 @dataclasses.dataclass
 class CrashingStore:
-    """A real store of whose writes some end in a crash: before them, after them, or as an answer that got lost."""
+    """A real store that crashes before or after some writes, refuses them, or writes twice."""
 
     inner: Store
     fates: Iterator[str]
@@ -557,7 +557,7 @@ def test_two_writers_step_by_step_commit_one_clip(
 
 
 def assert_consistent(store: Store, before: bytes | None) -> bytes | None:
-    """A record that was there is there unchanged, and the bytes that it names are there and are the right ones."""
+    """Check that an existing record is unchanged and that it names bytes that exist and match."""
     if not store.exists(record_key(CLIP_ID)):
         assert before is None
         return None

@@ -1,6 +1,7 @@
-"""Encoded clips on this machine's disk, and what becomes of them when a worker or the disk fails."""
+"""Encoded clips on this machine's disk, and their fate when a worker or the disk fails."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,7 @@ def keep(spool: Spool, body: bytes = BODY) -> ClipRecord:
     return kept
 
 
-def test_what_is_kept_is_found_by_another_worker_until_it_is_removed(
-    spool: Spool, tmp_path: Path
-) -> None:
+def test_another_worker_finds_a_kept_clip_until_it_is_removed(spool: Spool, tmp_path: Path) -> None:
     kept = keep(spool)
     other = Spool(tmp_path / "spool", "s3://renders/spring")
     found = other.find(ONE.clip_id)
@@ -52,7 +51,7 @@ def test_spools_of_two_outputs_do_not_mix(spool: Spool, tmp_path: Path) -> None:
     assert Spool(tmp_path / "spool", "s3://renders/autumn").find(ONE.clip_id) is None
 
 
-def test_what_was_kept_first_stands(spool: Spool) -> None:
+def test_the_clip_that_was_kept_first_stays(spool: Spool) -> None:
     keep(spool)
     keep(spool, b"another rendering")
     found = spool.find(ONE.clip_id)
@@ -70,20 +69,22 @@ def test_what_was_kept_first_stands(spool: Spool) -> None:
     ],
     ids=["clip", "record", "of another clip"],
 )
-def test_a_damaged_clip_is_not_used_and_goes(spool: Spool, damage) -> None:  # pyright: ignore[reportMissingParameterType]
+def test_a_damaged_clip_is_not_used_and_is_removed(
+    spool: Spool, damage: Callable[[Path], object]
+) -> None:
     keep(spool)
     damage(spool.folder / ONE.clip_id)
     assert spool.find(ONE.clip_id) is None
     assert not spool.clip_ids()
 
 
-def test_nothing_is_left_of_a_clip_that_was_not_kept(spool: Spool) -> None:
+def test_a_clip_that_was_not_kept_leaves_no_file(spool: Spool) -> None:
     with spool.room() as folder:
         (folder / CLIP_FILE).write_bytes(BODY)
     assert not list(spool.folder.iterdir())
 
 
-def test_a_full_disk_is_waited_for(spool: Spool) -> None:
+def test_a_full_disk_is_a_retryable_error_with_a_remedy(spool: Spool) -> None:
     with (
         pytest.raises(DiskFullError, match=r"free some, or set workers\.spool_folder"),
         spool.room(),
@@ -91,7 +92,7 @@ def test_a_full_disk_is_waited_for(spool: Spool) -> None:
         Path("/dev/full").write_bytes(bytes(1 << 16))  # the kernel's own full device
 
 
-def test_others_cannot_look_into_a_spool(spool: Spool) -> None:
+def test_other_users_cannot_read_a_spool(spool: Spool) -> None:
     keep(spool)
     assert spool.folder.stat().st_mode & 0o077 == 0
 
@@ -111,12 +112,12 @@ def test_a_spool_behind_a_link_is_refused(spool: Spool, tmp_path: Path) -> None:
         spool.find(ONE.clip_id)
 
 
-def test_a_spool_lies_where_it_is_told_or_in_a_folder_of_the_user(tmp_path: Path) -> None:
+def test_a_spool_is_in_the_configured_folder_or_in_a_folder_of_the_user(tmp_path: Path) -> None:
     assert spool_root(str(tmp_path)) == tmp_path
     assert spool_root(None).name == f"nagfarm-spool-{os.getuid()}"
 
 
-def test_old_spools_are_those_that_nobody_touched(spool: Spool, tmp_path: Path) -> None:
+def test_old_spools_are_those_without_a_recent_change(spool: Spool, tmp_path: Path) -> None:
     keep(spool)
     kept = spool.folder / ONE.clip_id
     os.utime(kept, (1_000, 1_000))

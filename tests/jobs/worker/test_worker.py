@@ -71,7 +71,7 @@ def test_a_rendered_clip_is_in_the_store_with_its_record(
     assert {"python", "torch", "nagfarm"} <= set(record.versions)
 
 
-def test_the_mp4_itself_says_what_it_is(worker: ClipWorker, tmp_path: Path) -> None:
+def test_the_mp4_holds_tags_that_identify_the_clip(worker: ClipWorker, tmp_path: Path) -> None:
     one = spec('a "quoted" = prompt; with # everything \\ and ünïcode')
     worker.render(one, 1)
     store = open_store(tmp_path.as_uri(), StoreConfig())
@@ -90,7 +90,7 @@ def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loa
     assert "load" not in [timing.stage for timing in second.timings]
 
 
-def test_a_clip_that_is_there_already_is_left_as_it_is(worker: ClipWorker, tmp_path: Path) -> None:
+def test_an_existing_record_stays_unchanged(worker: ClipWorker, tmp_path: Path) -> None:
     one = spec("sunrise")
     assert not done(worker.render(one, 1)).was_already_committed
     before = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
@@ -184,7 +184,7 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled"])
-def test_what_is_no_picture_is_a_failure_and_its_latents_are_kept(
+def test_a_clip_that_fails_the_frame_checks_is_a_failure_and_its_latents_are_kept(
     worker: ClipWorker, tmp_path: Path, prompt: str
 ) -> None:
     one = spec(prompt)
@@ -200,7 +200,7 @@ def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
     done(worker.render(spec("unlit stage, all black"), 1))
 
 
-def test_the_safer_setting_is_used_where_asked_for_and_written_down(
+def test_exact_attention_is_used_on_request_and_recorded(
     worker: ClipWorker, tmp_path: Path
 ) -> None:
     one = spec("nan unless exact")
@@ -214,10 +214,10 @@ def test_the_safer_setting_is_used_where_asked_for_and_written_down(
 
 
 @pytest.mark.parametrize("parallel", [ONE_DEVICE, ParallelConfig(2, 2)])
-def test_a_record_says_on_how_many_devices_its_clip_was_rendered(
+def test_a_record_holds_the_devices_that_rendered_its_clip(
     parallel: ParallelConfig, tmp_path: Path
 ) -> None:
-    """By the worker's word, which renders all its clips so, whatever a manifest asked for."""
+    """The record follows the worker's setting, not the manifest's request."""
     worker = ClipWorker(replace(setup_for(tmp_path), parallel=parallel), "node-1")
     worker.load()
     done(worker.render(spec("circle"), attempt=1))
@@ -226,7 +226,7 @@ def test_a_record_says_on_how_many_devices_its_clip_was_rendered(
     assert read_record(store, spec("circle").clip_id).parallel == parallel
 
 
-def test_memory_that_ran_out_is_told_with_its_peak(worker: ClipWorker) -> None:
+def test_an_out_of_memory_message_gives_the_peak(worker: ClipWorker) -> None:
     outcome = failed(worker.render(spec("memory"), 1))
     assert (outcome.failure_class, outcome.may_pass_on_retry) == ("memory", True)
     assert outcome.message == "device out of memory (the device memory's peak was 0.00 GiB)"
@@ -268,7 +268,7 @@ def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_with
     assert [timing.stage for timing in record.timings][-1] == "upload"
 
 
-def test_nothing_is_rendered_that_the_disk_has_no_room_for(
+def test_a_clip_that_the_disk_cannot_hold_is_not_rendered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = worker_with(setup_for(tmp_path))
@@ -293,7 +293,7 @@ def test_a_clip_that_is_committed_is_not_rendered_again(tmp_path: Path) -> None:
     assert Counting.num_rendered == 1
 
 
-def test_a_worker_says_what_it_is_at_while_it_computes(tmp_path: Path) -> None:
+def test_a_worker_reports_its_stage_and_step_while_it_computes(tmp_path: Path) -> None:
     worker, one, gate = (
         ClipWorker(setup_for(tmp_path), "node-1"),
         spec(f"wait {tmp_path / 'gate'}"),
@@ -311,7 +311,7 @@ def test_a_worker_says_what_it_is_at_while_it_computes(tmp_path: Path) -> None:
     assert not worker.heartbeat().clips
 
 
-def test_a_worker_that_does_not_see_the_drivers_store_is_refused(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_see_the_drivers_store_fails_to_load(tmp_path: Path) -> None:
     setup = replace(setup_for(tmp_path), run_id="another-run")
     with pytest.raises(StoreRefusedError, match="a folder must be shared by all nodes"):
         ClipWorker(setup, "node-1").load()
