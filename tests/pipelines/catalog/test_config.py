@@ -18,7 +18,8 @@ GOOD = """\
 family: wan
 source: ./weights
 grid: {num_frames: 4, height: 16, width: 16}
-sampling: {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}
+sampling:
+  {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}
 """
 REQUEST = GenerationRequest(
     "a", "", VideoShape(17, 64, 64), 8.0, SamplingParams(8, 1.0, None, 0), NagParams()
@@ -172,7 +173,10 @@ def test_a_wrong_yaml_is_one_named_error(tmp_path: Path, text: str, message: str
 
 
 def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
-    text = "loras: [{name: style, source: ./style}, {name: b-2, source: Org/Speed, weight: -2, revision: main}]\n"
+    text = (
+        "loras: [{name: style, source: ./style}, "
+        "{name: b-2, source: Org/Speed, weight: -2, revision: main}]\n"
+    )
     config = load_model_config(write(tmp_path, f"{GOOD}{text}fuse_loras: true\n"))
     assert config.loras == (
         LoraConfig("style", "./style"),
@@ -250,7 +254,7 @@ def test_a_threshold_that_is_no_share_is_refused(tmp_path: Path, threshold: str)
 def test_a_whole_number_that_no_key_takes_is_refused_with_its_key(
     tmp_path: Path, text: str, key: str, digits: str
 ) -> None:
-    """OmegaConf raises OverflowError where a float is expected, and Python does not print the longest."""
+    """OmegaConf raises OverflowError for a float, and Python refuses to print the longest."""
     with pytest.raises(
         ModelConfigError,
         match=rf"mine\.yaml: {key} must be below 2\*\*64 in size, not .* of \d+ bits",

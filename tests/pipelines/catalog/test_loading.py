@@ -1,4 +1,4 @@
-"""Model folders: real ones at tiny size, then broken and unsafe in every way that a stranger's may be."""
+"""Model folders: real ones at tiny size, and broken and unsafe ones, which are refused."""
 
 import json
 import shutil

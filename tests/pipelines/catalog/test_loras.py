@@ -1,4 +1,4 @@
-"""LoRAs of a model's YAML, on real pipelines at tiny size: found, refused, loaded, fused, and what they change."""
+"""A model's LoRAs, on real pipelines at tiny size: found, refused, loaded, fused, rendered."""
 
 import json
 import re
@@ -224,7 +224,8 @@ def _yaml_folder(models: Path, weights: Path, config: ModelConfig) -> Path:
     (models / "mine.yaml").write_text(
         f"family: wan\nsource: {weights / 'weights'}\nloras: [{', '.join(entries)}]\n"
         "grid: {num_frames: 8, height: 32, width: 32}\n"
-        "sampling: {num_inference_steps: 3, guidance_scale: 1, num_frames: 9, height: 32, width: 32, fps: 8}\n"
+        "sampling: {num_inference_steps: 3, guidance_scale: 1, num_frames: 9, "
+        "height: 32, width: 32, fps: 8}\n"
     )
     return models
 
@@ -266,7 +267,9 @@ def test_a_lora_with_musubis_names_does_the_same(wan: Path) -> None:
                 (module.out_features, 2), 0.02
             )
     for key, tensor in wan_original(diffusers, alpha=2.0).items():
-        module, ending = re.fullmatch(r"diffusion_model\.(.*)\.(lora_.*|alpha)", key).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        match = re.fullmatch(r"diffusion_model\.(.*)\.(lora_.*|alpha)", key)
+        assert match is not None
+        module, ending = match.groups()
         module = (
             module.replace("ffn.net.0.proj", "ffn.0")
             .replace("ffn.net.2", "ffn.2")
@@ -500,7 +503,10 @@ def test_a_lora_of_the_hub_is_its_commit_and_its_file(
     config = model(
         "wan", LoraConfig("style", "Org/Style", weight_name="fast.safetensors", revision="main")
     )
-    remedy = r"mine: LoRA style: .*fetch it with: hf download Org/Style fast\.safetensors --revision main"
+    remedy = (
+        r"mine: LoRA style: .*fetch it with: "
+        r"hf download Org/Style fast\.safetensors --revision main"
+    )
     with pytest.raises(ModelNotFoundError, match=remedy):
         inspect_model(config, wan / "mine.yaml")
     commit = "c0ffee" * 6 + "c0ff"

@@ -1,4 +1,4 @@
-"""A model's YAML sets the limits of what is a picture, which decide no pixel; a prompt may ask for the exception."""
+"""A model's YAML sets the limits of the frame checks; a prompt may allow a clip beyond them."""
 
 from pathlib import Path
 
@@ -24,7 +24,8 @@ MODEL = """\
 family: wan
 source: ./weights
 grid: {num_frames: 4, height: 16, width: 16}
-sampling: {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}
+sampling:
+  {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}
 """
 
 
@@ -116,8 +117,8 @@ def test_the_stand_ins_bad_pictures_are_not_asked_for(prompt: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(model_paths()))
-def test_every_check_is_on_in_the_models_that_come_along_but_one(name: str) -> None:
-    """The few-step benchmarks of the Shapes models hold blurs that flicker like noise and are measured all the same."""
+def test_the_packaged_models_switch_off_at_most_one_check(name: str) -> None:
+    """The few-step benchmarks of the Shapes models must measure blurs that flicker like noise."""
     limits = load_model_config(model_paths()[name]).frame_checks
     off = {
         check

@@ -1,4 +1,4 @@
-"""What is refused as no picture, what is not, and what is said of it."""
+"""The frame checks refuse broken clips, pass good ones, and name the fault."""
 
 import time
 from dataclasses import asdict, replace
@@ -47,14 +47,14 @@ def noise() -> np.ndarray:
 
 
 def saturated_blocks() -> np.ndarray:
-    """Of 8 x 8 pixels, moving, so that neither neighbouring pixels nor neighbouring frames differ as noise does."""
+    """Return moving blocks of 8 x 8 pixels, in which no neighbours differ as they do in noise."""
     corners = np.random.default_rng(0).integers(0, 2, (4, 6, 3), np.uint8) * np.uint8(255)
     frame = corners.repeat(8, axis=0).repeat(8, axis=1)
     return np.stack([np.roll(frame, time, axis=1) for time in range(9)])
 
 
 def unrelated_frames() -> np.ndarray:
-    """Each smooth in itself, none like the one before."""
+    """Return smooth frames, none like the one before."""
     frames = good()
     frames[1::2] = 255 - frames[1::2]
     return frames
@@ -64,7 +64,7 @@ def still() -> np.ndarray:
     return good()[:1].repeat(9, axis=0)
 
 
-# what is wrong, the frames, what is said of it, the limit that decides, a prompt that asks for it
+# Fault: frames, message, the limit that decides, a prompt that asks for it.
 BAD = {
     "black": (
         np.full(SIZE, 4, np.uint8),
@@ -237,9 +237,8 @@ def test_exploded_latents_are_refused_and_the_limit_is_the_models() -> None:
         check_latents(latents * 20)
     check_latents(latents * 20, FrameLimits(spread=30))
     check_latents(latents * 20, FrameLimits(spread=None))
-    with pytest.raises(
-        FrameCheckError, match=r"mean square is 1\.001e\+30,"
-    ):  # whose squares float32 could not hold
+    # float32 could not hold the squares.
+    with pytest.raises(FrameCheckError, match=r"mean square is 1\.001e\+30,"):
         check_latents(latents * 1e30)
 
 
