@@ -1,1 +1,1 @@
-"""The batch: from a manifest to committed clips. Its interface is the command line and the records."""
+"""The batch: from a manifest to committed clips."""
