@@ -27,9 +27,6 @@ from pipelines.shapes.world import (
 MAX_COLOUR_DISTANCE = (
     60.0  # largest distance, out of 441, of an estimated colour from the nearest one
 )
-FOREGROUND_SHARE = (
-    0.5  # a pixel belongs to the shape where it is at least this far from background to colour
-)
 MAX_SIZE_RATIO = 1.2  # a shape's size against the world's, either way, on the average of the frames
 MIN_AREA_PX = 0.3 * np.pi * RADIUS_PX**2  # a smaller area in one frame does not count as a shape
 STILL_PX = 4.0  # a shape that moves less from first to last frame stands still
