@@ -1,7 +1,7 @@
 """The pattern of a command: arguments, typed options, and the function that runs them.
 
-A module of this folder that is named like a command holds one `COMMAND`. Options that several
-commands share are defined here, once.
+A module of this folder that is named like a command holds one `COMMAND`. This module decides the
+exit codes, and the options that several commands share.
 """
 
 import argparse
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jobs.worker.setup import ModelLoader
 
 EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
+EXIT_FINDINGS = 3  # of `verify`
 
 
 @dataclass(frozen=True)

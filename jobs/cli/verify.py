@@ -10,7 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions, add_models_argument
+from jobs.cli.command import (
+    EXIT_FINDINGS,
+    EXIT_OK,
+    Command,
+    Context,
+    OutputOptions,
+    add_models_argument,
+)
 from jobs.cli.gc import age_s
 from jobs.cli.wording import counted, megabytes, printable
 from jobs.errors import RecordError, RefusedError
@@ -24,7 +31,6 @@ from jobs.records.lease_record import current_lease
 from jobs.store.store import Store, read_object
 from jobs.types import ClipSpec
 
-EXIT_FINDINGS = 3
 ID_DIGITS_SHOWN = 8  # digits of a clip id; ids are hashes, so that they show the share that is done
 
 

@@ -1,4 +1,4 @@
-"""The values that a field of a row may have: types, choices and names.
+"""The values that a field of a row may have, checked, or parsed from the text of a CSV cell.
 
 Types are strict: no value is rounded, cut or guessed. CSV and files of values have no types, so
 their numbers are read from text. The dataclasses that hold the values check ranges

@@ -1,6 +1,6 @@
 """Text files with line numbers: opened, decoded and split into lines within limits.
 
-Every error cites the file and the line. `flat_manifest`, `yaml_tree` and `axes` interpret the
+Every error cites the file and the line. `csv_jsonl`, `yaml_tree` and `axes` interpret the
 lines.
 """
 

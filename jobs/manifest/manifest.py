@@ -5,7 +5,7 @@ model's YAML.
 
 Rows are streamed and can be walked again; a million rows are never held. To find duplicates, a
 walk holds one 128-bit number for each clip and one for each given name: 75 to 90 bytes each.
-`flat_manifest` and `yaml_manifest` read the file. This module makes each row a `ClipSpec`, and
+`csv_jsonl` and `yaml_manifest` read the file. This module makes each row a `ClipSpec`, and
 each error a `ManifestError` with file and line. Loads without torch.
 """
 
@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.clip_id import clip_id
+from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.field_values import RowValueError, at, check_name
 from jobs.manifest.fields import PARALLEL
-from jobs.manifest.flat_manifest import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.rows import Given, Row, make_request, model_defaults
 from jobs.manifest.values_file import ReadS3

@@ -1,6 +1,6 @@
 """The rendezvous of a group's ranks, and the process group that they form there.
 
-This module decides the backends. The same processes can form a process group again: each
+This module decides the communication backends (gloo, nccl). The same processes can form a process group again: each
 generation has its own names in a store that lives outside of all ranks and so outlives any of them.
 """
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from jobs.cli.command import EXIT_FINDINGS
 from jobs.cli.main import main
-from jobs.cli.verify import EXIT_FINDINGS
 from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
 from jobs.records.keys import clip_key, lease_key, record_key

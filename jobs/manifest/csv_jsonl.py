@@ -1,4 +1,4 @@
-"""Manifests with one clip a row: JSONL and CSV, streamed.
+"""CSV and JSONL manifests, one clip a row, streamed.
 
 A flat file has no header section: the run takes the name of the file, and the caller gives the
 output and the default model.
