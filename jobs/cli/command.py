@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.worker.setup import ModelLoader
 
 EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
-EXIT_FINDINGS = 3  # of `verify`
+EXIT_FINDINGS = 3  # `verify` has findings
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Dispatcher:
 
     Args:
         setup: the setup of each worker.
-        config: the run's.
+        config: the settings of the run.
         num_workers: the number of workers to keep.
         num_gpus: GPUs that each actor, or each rank of a group, reserves; 0 renders on the CPU.
         observer: receives the events.

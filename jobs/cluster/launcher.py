@@ -57,8 +57,8 @@ def launcher_for(setup: WorkerSetup, config: RunConfig, num_gpus: int) -> Launch
     """Return the launcher for workers of one device, or of several.
 
     Args:
-        setup: the workers'.
-        config: the run's.
+        setup: the setup of each worker.
+        config: the settings of the run.
         num_gpus: GPUs that each actor, or each rank of a group, reserves.
     """
     kind = ActorLauncher if setup.parallel.degree == 1 else GroupLauncher
@@ -145,7 +145,7 @@ def release(handle: WorkerHandle) -> None:
 def has_answered_ping(actor: Any) -> bool:
     """Ping a group's actor and return True if it answers.
 
-    Without the ping, a frozen actor would be mistaken for one that still loads, and a dead one for
+    Without the ping, a stalled actor would be mistaken for one that still loads, and a dead one for
     one that cannot load.
     """
     try:

@@ -131,8 +131,8 @@ class RayRankLauncher:
     """The `RankLauncher` of a group: it starts each rank in its bundle.
 
     Args:
-        setup: the worker's.
-        config: the run's.
+        setup: the setup of the worker.
+        config: the settings of the run.
         num_gpus: GPUs that each rank reserves; 0 renders on the CPU.
         placement: the group's bundles, one for each rank.
     """

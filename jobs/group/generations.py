@@ -67,12 +67,12 @@ class Ranks:
 
 
 class Generations:
-    """Forms one generation of a group after the other on the same devices.
+    """Forms the generations of a group, one after another, on the same devices.
 
     Args:
         parallel: the degrees of context parallelism.
         launcher: starts the ranks' processes.
-        deadlines: for each step.
+        deadlines: the longest wait for each step.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Rank(ABC):
     def __init__(self) -> None:
         self._health = DeviceHealth()
         self._attached: RankPart | None = None
-        self._broken_by: FailureClass | None = None  # the leader alone knows it
+        self._broken_by: FailureClass | None = None  # set on the leader alone
 
     @abstractmethod
     def load(self) -> WorkerIdentity:
@@ -56,7 +56,7 @@ class Rank(ABC):
 
     @abstractmethod
     def _on_device(self, job: Callable[[], T]) -> Future[T]:
-        """Run a job in the device's thread, after those that it has."""
+        """Run a job in the device's thread, after the jobs that already wait there."""
 
     def state(self) -> RankState:
         """Return the rank's state at once, from any thread."""
@@ -104,7 +104,7 @@ class Follower(Rank):
     """A rank that denoises its part of the leader's clips. It encodes no text and decodes nothing.
 
     Args:
-        setup: the worker's.
+        setup: the setup of the worker.
         node_id: Ray's name for this machine.
     """
 
@@ -147,7 +147,7 @@ class Leader(Rank):
     """Rank 0: a `ClipWorker` whose model denoises with all ranks.
 
     Args:
-        setup: the worker's.
+        setup: the setup of the worker.
         node_id: Ray's name for this machine.
         followers: the other ranks; their processes may be replaced while the leader lives.
     """

@@ -1,10 +1,9 @@
 """A group of ranks as one worker: it forms, renders, and forms again after a rank has failed.
 
-Decides for each clip whether the group must form again first, and keeps apart the clips of the
-schedule's workers that it has been. `generations` forms its process groups, `rank` says what a
-rank does, `jobs.cluster.rank_actors` in which process it lives, and the schedule when a group is
-released.
-Knows nothing of Ray.
+Decides for each clip whether the group must form again first. To the schedule, a rebuilt group is a
+new worker; this module keeps the clips of the earlier worker apart. `generations` forms the process
+groups, `rank` does the work of one rank, `jobs.cluster.rank_actors` gives each rank its process,
+and the schedule decides when a group is released. Knows nothing of Ray.
 """
 
 import threading
@@ -27,7 +26,7 @@ class RankGroup:
     Args:
         parallel: the degrees of context parallelism.
         launcher: starts the ranks' processes.
-        deadlines: for each step.
+        deadlines: the longest wait for each step.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class RankGroup:
         # Held while a generation forms and while a clip is handed to the leader.
         self._forming = threading.Lock()
         self._changes = threading.Condition()
-        self._session = 0  # counts the schedule's workers that this group has been
+        self._session = 0  # rises whenever this group becomes a new worker of the schedule
         self._is_forming = True
 
     def load(self) -> LoadedWorker:
@@ -97,7 +96,7 @@ class RankGroup:
         return outcome
 
     def heartbeat(self) -> WorkerHeartbeat | LostRank:
-        """Return the merged heartbeat once every rank has sent one, or has failed to in time."""
+        """Return the merged heartbeat once every rank has sent one or missed its deadline."""
         with self._changes:
             if self._is_forming:
                 return self._heartbeats.while_forming()

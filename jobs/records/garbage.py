@@ -1,4 +1,4 @@
-"""The objects of an output that are of no more use, and their removal.
+"""The objects of an output that are no longer needed, and their removal.
 
 Decides which objects are garbage, and looks again before each removal. It spares young objects,
 because the commit of their clip may still be under way. An MP4 that a record names is never

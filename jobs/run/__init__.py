@@ -1,1 +1,1 @@
-"""One run: models after one another, what people see of it, and its summary."""
+"""One run: it renders one model after another, shows its progress and writes its summary."""

@@ -55,7 +55,7 @@ class Deadlines:
             return self._policy.store_s
         measured = self._slowest_s.get((timing_key(attempt), stage))
         learnt_s = self._policy.factor * statistics.median(measured) if measured else 0.0
-        is_cached = stage == "text"  # most embeddings are cached; their times say nothing of others
+        is_cached = stage == "text"  # most embeddings are cached; their times do not predict others
         least_s = (
             self._policy.first_s if is_first or is_cached or not measured else self._policy.min_s
         )

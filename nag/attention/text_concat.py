@@ -58,8 +58,8 @@ class NegativeText:
 
         Without a mask, all tokens but the zero rows at the end are text. Wan's pipelines pad with
         zero rows and have no mask. The model projects these rows to values that are not zero and
-        was trained with them, so they count wherever the model attends as it was trained to. Value
-        Sign Flip does not attend so, and leaves them out.
+        was trained with them, so they take part in attention if the method attends as in training.
+        Value Sign Flip attends in another way, and leaves them out.
         """
         if self.attention_mask is not None:
             return self.attention_mask.bool()

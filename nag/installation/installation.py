@@ -94,8 +94,8 @@ class InstalledGuidance:
     ) -> Generator[None]:
         """Guide every call of the pipeline inside the `with`.
 
-        A strength of zero guidance is the plain model, bit for bit. An inner `guide` replaces the
-        outer one until it is left.
+        With a strength that means no guidance, the pipeline renders the clip of the plain model,
+        bit for bit. An inner `guide` replaces the outer one until it is left.
 
         Args:
             negative_prompt: text, which the pipeline's own encoder embeds, or embeddings: one row,
@@ -103,7 +103,7 @@ class InstalledGuidance:
                 prompt, and differ from the negative prompt of classifier-free guidance.
             params: `NagParams`, `VsfParams` or `NasaParams`, which choose the method; default
                 `NagParams()`. They may change from clip to clip: a compiled model has one graph
-                for each method, and none for a strength.
+                for each method, whatever the strength.
             max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's
                 default.
 

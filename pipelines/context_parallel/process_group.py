@@ -1,7 +1,8 @@
 """The rendezvous of a group's ranks, and the process group that they form there.
 
-This module decides the communication backends (gloo, nccl). The same processes can form a process group again: each
-generation has its own names in a store that lives outside of all ranks and so outlives any of them.
+This module decides the communication backends (gloo, nccl). The same processes can form a process
+group again: each generation has its own names in a store that lives outside of all ranks and so
+outlives any of them.
 """
 
 from dataclasses import dataclass

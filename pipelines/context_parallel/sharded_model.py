@@ -1,4 +1,4 @@
-"""A video model as one rank of a group, and the way of each rank's failure to the leader.
+"""A video model as one rank of a group, and how each rank's failure reaches the leader.
 
 The leader, rank 0, alone encodes text and decodes latents. All ranks denoise, by the same call on
 the same request, and their latents must agree. This module decides which of several errors is the
@@ -195,7 +195,7 @@ class ShardedModel:
     Args:
         part: the leader's own part.
         followers: the other ranks.
-        on_broken: called with the error for which the group must be formed again.
+        on_broken: called with the error that broke the group, so that it must be formed again.
     """
 
     def __init__(self, part: RankPart, followers: Followers, on_broken: OnFailure) -> None:

@@ -8,8 +8,8 @@ compares the latents.
 
 One clip on a group of n is compared with one worker for latency, and with n workers for throughput.
 n workers finish n clips in the time of one; the group finishes one clip in no less than an n-th of
-it. So, if a clip fits on one device, a group never beats n workers at any bandwidth: it reaches its
-speed-up over n of their clips an hour.
+it. So, if a clip fits on one device, n workers are at least as fast as a group of n at any
+bandwidth: the group finishes as many clips an hour as they do, times its speed-up, over n.
 """
 
 from dataclasses import dataclass

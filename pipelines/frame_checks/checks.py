@@ -35,10 +35,10 @@ class FrameStatistics:
     """The statistics of a clip's frames. Levels are 0 to 255.
 
     Args:
-        brightness: level that all but 0.1 % of a frame's pixels stay within in their brightest
-            channel, in the brightest frame.
+        brightness: level that 99.9 % of a frame's pixels do not exceed in their brightest channel,
+            in the brightest frame.
         contrast: standard deviation over a frame's pixels, in levels, in the channel and the frame
-            that have the most.
+            in which it is largest.
         motion: mean difference from the first frame, in levels, in the frame that differs most;
             None for one frame.
         grain: squared difference of neighbouring pixels over that of unrelated pixels, in the

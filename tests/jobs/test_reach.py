@@ -262,7 +262,7 @@ def test_programs_are_started_with_lists_and_no_text_is_run_as_code() -> None:
                         place
                     )
                     assert "shell" not in {keyword.arg for keyword in call.keywords}, place
-    assert {"encode.py", "s3_server.py"} <= started
+    assert {"ffmpeg.py", "local_process.py"} <= started
 
 
 # files that a manifest can write
