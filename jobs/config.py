@@ -67,7 +67,8 @@ class StallPolicy:
         heartbeat_timeout_s: seconds without a heartbeat after which a worker counts as stalled.
         first_s: deadline in seconds of a step or a stage of a worker that has not yet finished a
             clip, or before a clip of that kind was measured; the model may compile.
-        factor: deadline as a multiple of the slowest step, or of the stage, of such a clip.
+        factor: deadline as a multiple of the slowest step, or of the stage, of such a clip; the
+            median over the clips measured.
         min_s: lower bound of every deadline, in seconds.
         store_s: seconds that the store may take for one upload or one answer, with all retries of
             the client.
