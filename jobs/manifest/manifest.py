@@ -4,9 +4,9 @@ The value of a field comes from the row, or else from the axes, the manifest's d
 model's YAML.
 
 Rows are streamed and can be walked again; a million rows are never held. To find duplicates, a
-walk holds one 128-bit number for each clip and one for each given name: 75 to 90 bytes each.
-`csv_jsonl` and `yaml_manifest` read the file. This module makes each row a `ClipSpec`, and
-each error a `ManifestError` with file and line. Loads without torch.
+walk holds one 16-byte digest for each clip and one for each given name (`digests`). `csv_jsonl` and
+`yaml_manifest` read the file. This module makes each row a `ClipSpec`, and each error a
+`ManifestError` with file and line. Loads without torch.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.clip_id import clip_id
 from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
+from jobs.manifest.digests import DIGEST_BYTES, DigestSet
 from jobs.manifest.field_values import RowValueError, at, check_name
 from jobs.manifest.fields import PARALLEL
 from jobs.manifest.lines import SourceLocation
@@ -98,31 +99,25 @@ class Manifest:
         Raises:
             ManifestError: at the first row that is wrong; at the end if the manifest has no row.
         """
-        clips, names = set[int](), set[int]()
+        clips, names = DigestSet(), DigestSet()
         index = -1
         for index, (row, spec) in enumerate(self._resolved_rows()):
-            key, is_named = int(spec.clip_id, 16), "name" in row.values
-            if is_named:
-                name = _name_digest(spec.name)
-                if name in names:
-                    first = self._location_of_first(lambda one: one.name, spec.name, before=index)
-                    raise row.location_of("name").refuse(
-                        f"the name {spec.name!r} is taken by the clip at {first}"
-                    )
-                if key in clips:
-                    first = self._location_of_first(
-                        lambda one: one.clip_id, spec.clip_id, before=index
-                    )
-                    raise row.location_of("name").refuse(
-                        f"the clip {spec.name!r} is the same as the one at {first}; "
-                        "one clip has one name"
-                    )
-                names.add(name)
-            if key in clips:
-                yield RepeatedRow(spec.clip_id, row.location)
-            else:
-                clips.add(key)
+            is_named = "name" in row.values
+            if is_named and not names.add(_name_digest(spec.name)):
+                first = self._location_of_first(lambda one: one.name, spec.name, before=index)
+                raise row.location_of("name").refuse(
+                    f"the name {spec.name!r} is taken by the clip at {first}"
+                )
+            if clips.add(bytes.fromhex(spec.clip_id)):
                 yield spec
+                continue
+            if is_named:
+                first = self._location_of_first(lambda one: one.clip_id, spec.clip_id, before=index)
+                raise row.location_of("name").refuse(
+                    f"the clip {spec.name!r} is the same as the one at {first}; "
+                    "one clip has one name"
+                )
+            yield RepeatedRow(spec.clip_id, row.location)
         if index < 0:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
@@ -262,6 +257,5 @@ def _parallel(
     return parallel
 
 
-def _name_digest(name: str) -> int:
-    """Return 128 bits of BLAKE2b, so that a name takes as little memory as a clip's id."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest())
+def _name_digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest()

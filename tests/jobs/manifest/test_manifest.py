@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import ManifestError
-from jobs.manifest import manifest as manifest_module
 from jobs.manifest.combine import parse_combination
+from jobs.manifest.digests import DigestSet
 from jobs.manifest.manifest import Manifest, RepeatedRow, open_manifest
-from jobs.types import ClipSpec, ModelIdentity
+from jobs.types import ClipSpec
 from nag.params import VsfParams
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.errors import RequestError
@@ -454,26 +454,20 @@ def test_rows_are_computed_one_by_one(write: Write, catalog: FakeCatalog) -> Non
     assert next(iter(manifest.specs())).name == "manifest-000000"  # ten million clips
 
 
-def test_repeats_are_found_among_thousands_of_rows(write: Write, catalog: FakeCatalog) -> None:
-    seeds = [*range(3000), *range(0, 6000, 2)]
-    rows = "".join(f'{{"prompt": "a", "seed": {seed}}}\n' for seed in seeds)
-    found = open_manifest(write("a.jsonl", rows), catalog, model="tiny").rows()
-    is_new = [seed not in seeds[:index] for index, seed in enumerate(seeds)]
-    assert [isinstance(row, ClipSpec) for row in found] == is_new
+def test_a_digest_set_recognises_digests_that_were_added() -> None:
+    digests, expected = DigestSet(), set[bytes]()
+    for number in itertools.chain(range(3000), range(0, 6000, 2)):
+        digest = hashlib.blake2b(number.to_bytes(4, "little"), digest_size=16).digest()
+        assert digests.add(digest) == (digest not in expected)
+        expected.add(digest)
+    assert len(digests) == len(expected)
 
 
-def test_clips_whose_ids_begin_alike_are_told_apart(
-    write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def id_of_seed(_model: ModelIdentity, request: GenerationRequest) -> str:
-        return f"{request.sampling.seed:032x}"
-
-    monkeypatch.setattr(manifest_module, "clip_id", id_of_seed)
-    seeds = [*range(1, 200), *range(1, 200)]
-    rows = "".join(f'{{"prompt": "a", "seed": {seed}}}\n' for seed in seeds)
-    found = list(open_manifest(write("a.jsonl", rows), catalog, model="tiny").rows())
-    assert all(isinstance(row, ClipSpec) for row in found[:199])
-    assert all(isinstance(row, RepeatedRow) for row in found[199:])
+def test_a_digest_set_distinguishes_digests_that_begin_alike() -> None:
+    digests = DigestSet()
+    alike = [bytes(8) + number.to_bytes(8, "big") for number in range(1, 200)]
+    assert all(digests.add(digest) for digest in alike)
+    assert not any(digests.add(digest) for digest in alike)
 
 
 def test_manifest_and_plan_load_without_the_libraries_of_workers() -> None:
