@@ -1,10 +1,27 @@
-"""Wording for error messages: a value cut to one line, and the word nearest to a wrong one."""
+"""Wording for people: counts, times, a value cut to one line, and the word nearest to a wrong one.
+
+Error messages and the commands share it.
+"""
 
 import difflib
 from collections.abc import Iterable
 
 _MAX_SHOWN_CHARACTERS = 60
 _MAX_COMPARED_CHARACTERS = 200  # difflib takes time by the product of the lengths
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, such as "1 clip" and "2,000 clips"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the largest unit of which there are at least two. Never negative."""
+    left_s = max(seconds, 0.0)  # negative if the clocks of two machines differ
+    for unit, size_s in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if left_s >= 2 * size_s:
+            return f"{left_s / size_s:.0f} {unit}"
+    return f"{left_s:.0f} s"
 
 
 def shown(value: object) -> str:

@@ -22,6 +22,7 @@ from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import committed_ids
 from jobs.store.store import Store
+from jobs.text import counted
 from pipelines.catalog.model_config import ModelConfig
 
 # CPU seconds of shapes-wan on one core with bf16 instructions: a pass of its transformer, and the
@@ -80,12 +81,12 @@ def describe(bench: Bench) -> str:
     clips = list(planned_clips(bench.blocks))
     calls = sum(map(num_model_calls, clips))
     lines = [
-        f"{block.model}, {block.num_steps} steps: "
-        f"{len(block.settings)} settings on {len(block.tasks)} tasks"
+        f"{block.model}, {counted(block.num_steps, 'step')}: "
+        f"{counted(len(block.settings), 'setting')} on {counted(len(block.tasks), 'task')}"
         for block in bench.blocks
     ]
     hours = (calls * CALL_S + len(clips) * CLIP_S) / 3600
-    passes = f"{len(clips):,} clips, {calls:,} passes of a transformer"
+    passes = f"{counted(len(clips), 'clip')}, {calls:,} passes of a transformer"
     total = f"{passes}: roughly {hours:.1f} hours on one CPU core"
     return "\n".join((*bench.notes, *lines, total))
 

@@ -133,7 +133,7 @@ def _weights(catalog: ModelCatalog) -> list[Check]:
             return Check("weights", is_ok=None, message=str(error))
         except PipelineError as error:
             return Check("weights", is_ok=False, message=str(error))
-        return Check("weights", is_ok=True, message=f"{name}: here and whole")
+        return Check("weights", is_ok=True, message=f"{name}: here and complete")
 
     return [check(name, catalog.get) for name in catalog.names()]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.wording import counted, megabytes
+from jobs.cli.wording import megabytes
 from jobs.errors import LeaseLostError, RefusedError, StoppedError, StoreError
 from jobs.records.garbage import (
     REASONS,
@@ -22,6 +22,7 @@ from jobs.records.keys import KeyKind
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.store.store import Store
+from jobs.text import counted
 from jobs.worker.spool import Spool, old_spools, spool_root
 
 AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")

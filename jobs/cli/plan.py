@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from jobs.cli.command import EXIT_OK, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
-from jobs.cli.wording import counted, table_lines
+from jobs.cli.wording import table_lines
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.plan import Plan, PlanBucket
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
 from jobs.run.documents import OpenedManifest
+from jobs.text import counted
 
 MAX_PRINTED_BUCKETS = 20
 NUMBERS = ("frames", "steps", "clips", "to render")
@@ -56,7 +57,8 @@ def plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
     table = [_cells(bucket, has_groups=has_groups) for bucket in plan.buckets[:MAX_PRINTED_BUCKETS]]
     lines += [f"  {line}" for line in table_lines(headers, table, NUMBERS)]
     if len(plan.buckets) > MAX_PRINTED_BUCKETS:
-        lines.append(f"  and {len(plan.buckets) - MAX_PRINTED_BUCKETS:,} more kinds of clip")
+        more = counted(len(plan.buckets) - MAX_PRINTED_BUCKETS, "more kind")
+        lines.append(f"  and {more} of clip")
     lines += [f"  {line}" for line in advice]
     return "\n".join(lines)
 

@@ -10,7 +10,6 @@ from types import FrameType
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import plan_text
-from jobs.cli.wording import counted
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
@@ -19,6 +18,7 @@ from jobs.records.run_status import RunSummary
 from jobs.run.documents import OpenedManifest
 from jobs.signals import handled_signals
 from jobs.store.store import Store
+from jobs.text import counted
 from nag.errors import NagError
 from pipelines.errors import PipelineError
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.wording import counted, first_line, printable
+from jobs.cli.wording import first_line, printable
 from jobs.errors import LeaseHeldError, ObjectMissingError, RecordError, RefusedError
 from jobs.records.commit import lift_quarantine, quarantined_ids, read_quarantine
 from jobs.records.keys import CLIP_ID
 from jobs.records.lease_record import refuse_if_leased
 from jobs.store.store import Store
+from jobs.text import counted
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ def run(options: RetryOptions, context: Context) -> int:
             lift_quarantine(store, clip_id)
     clips = counted(len(chosen), "clip")
     if options.dry_run:
-        context.say(f"{clips} would be lifted; nothing was changed")
+        context.say(f"the quarantine of {clips} would be lifted; nothing was changed")
         return EXIT_OK
     context.say(
-        f"lifted {clips} of {len(quarantined):,}; the next render of their manifest tries them"
+        f"lifted the quarantine of {clips} of {len(quarantined):,}; "
+        "the next render of the manifest tries again"
     )
     try:
         refuse_if_leased(store, time.time())

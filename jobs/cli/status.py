@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.output_status import AT_WORK, OutputStatus, is_believed, read_output_status
-from jobs.cli.wording import counted, duration, first_line, printable, table_lines
+from jobs.cli.wording import first_line, printable, table_lines
 from jobs.errors import RefusedError
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, RunStatus
 from jobs.records.schema import FailureRecord
 from jobs.run.in_flight import stage_text
+from jobs.text import counted, duration
 
 MAX_CLIPS = 20  # in flight, in the table
 
@@ -69,7 +70,8 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
     else:
         lines += run_lines(output.run, output.lease, now)
     if output.last_failures:
-        lines += ["", f"last failures, of {output.num_failures:,}:"]
+        attempts = counted(output.num_failures, "failed attempt")
+        lines += ["", f"last {len(output.last_failures)} of {attempts}:"]
         rows = [_failure_row(failure) for failure in output.last_failures]
         lines += [f"  {line}" for line in table_lines((), rows)]
     lines += [f"cannot be read: {one}" for one in output.trouble]
@@ -88,7 +90,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
     before = f"{counted(run.num_clips, 'clip')}, {run.num_done_before:,} of them done before"
     since = (
         f"{run.num_committed:,} committed, {run.num_quarantined:,} quarantined, "
-        f"{run.num_failures:,} attempts failed"
+        f"{counted(run.num_failures, 'attempt')} failed"
     )
     lines = [
         f"  run          {run.run_id}: {run_state_text(run, lease, now)}",
@@ -163,7 +165,7 @@ examples:
   nagfarm status s3://renders/spring --json | jq .eta_s
 
 Reads the store alone, so it works from any machine, during a run and after it. A run writes its
-status every twenty seconds; a run without a recent heartbeat is shown as dead or cut off.
+status every twenty seconds; a run without a recent heartbeat is dead or cannot reach the store.
 """,
     options=StatusOptions,
     run=run,

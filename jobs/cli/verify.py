@@ -19,7 +19,7 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.cli.gc import age_s
-from jobs.cli.wording import counted, megabytes, printable
+from jobs.cli.wording import megabytes, printable
 from jobs.errors import RecordError, RefusedError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -29,6 +29,7 @@ from jobs.records.commit import COMMIT_WITHIN_S
 from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
 from jobs.store.store import Store, read_object
+from jobs.text import counted
 from jobs.types import ClipSpec
 
 ID_DIGITS_SHOWN = 8  # digits of a clip id; ids are hashes, so that they show the share that is done

@@ -1,4 +1,4 @@
-"""Numbers, times and tables as text for people."""
+"""Sizes, messages and tables as text for a terminal. `jobs.text` has the rest of the wording."""
 
 import io
 from collections.abc import Collection, Iterable, Sequence
@@ -9,19 +9,6 @@ from rich.text import Text
 
 MAX_MESSAGE = 200  # characters
 WIDTH = 100_000  # characters; no table is that wide, so no cell is cut or wrapped
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the largest unit of which there are at least two. Never negative."""
-    left_s = max(seconds, 0.0)  # negative if the clocks of two machines differ
-    for unit, size_s in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if left_s >= 2 * size_s:
-            return f"{left_s / size_s:.0f} {unit}"
-    return f"{left_s:.0f} s"
 
 
 def megabytes(num_bytes: int) -> str:

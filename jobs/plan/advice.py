@@ -5,6 +5,7 @@ Chooses the clips of a plan that get advice; `pipelines.cost.advice` words it. L
 
 from jobs.manifest.manifest import Catalog
 from jobs.plan.plan import Plan, PlanBucket
+from jobs.text import counted
 from pipelines.cost.advice import ADVICE_FOOTNOTE, advise
 from pipelines.cost.prediction import Work
 from pipelines.errors import ModelFolderError
@@ -20,7 +21,7 @@ def advise_on_plan(plan: Plan, catalog: Catalog) -> list[str]:
     if not advice:
         return []
     num_more = len(advice) - MAX_ADVICE
-    more = [f"and {num_more:,} more kinds of clip"] if num_more > 0 else []
+    more = [f"and {counted(num_more, 'more kind')} of clip"] if num_more > 0 else []
     return [*advice[:MAX_ADVICE], *more, ADVICE_FOOTNOTE]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.errors import PlacementError
+from jobs.text import counted
 from pipelines.parallel_config import ParallelConfig
 
 
@@ -23,10 +24,10 @@ class RankResources:
     num_gpus: int = 0
 
     def __str__(self) -> str:
-        cpus = f"{self.num_cpus} CPU{'s' if self.num_cpus > 1 else ''}"
+        cpus = counted(self.num_cpus, "CPU")
         if not self.num_gpus:
             return cpus
-        return f"{self.num_gpus} GPU{'s' if self.num_gpus > 1 else ''} and {cpus}"
+        return f"{counted(self.num_gpus, 'GPU')} and {cpus}"
 
     def fit_into(self, machine: Mapping[str, float]) -> int:
         """Return the number of ranks that fit into a machine, by its resources in Ray's words."""

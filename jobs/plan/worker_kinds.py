@@ -13,6 +13,7 @@ from jobs.errors import NoWorkersError
 from jobs.manifest.manifest import Catalog
 from jobs.plan.group_capacity import RankResources, check_group_fits, count_groups
 from jobs.plan.plan import Plan
+from jobs.text import counted
 from jobs.types import ClipSpec
 from pipelines.parallel_config import ParallelConfig
 
@@ -73,7 +74,7 @@ def count_workers(
     by_device = total["GPU"] if reserved.num_gpus else total["CPU"] // reserved.num_cpus
     wanted = int(by_device) if config.count is None else config.count
     if wanted < 1:
-        device = "GPU" if reserved.num_gpus else f"{reserved.num_cpus} CPUs"
+        device = "GPU" if reserved.num_gpus else counted(reserved.num_cpus, "CPU")
         raise NoWorkersError(f"the cluster has no {device} for a worker; it has {dict(total)}")
     return min(wanted, num_clips)
 

@@ -15,6 +15,7 @@ from rich.progress import (
 
 from jobs.run.in_flight import in_flight_line
 from jobs.run.tally import RunTally
+from jobs.text import counted, duration
 
 LOG_EVERY_S = 10.0
 IN_FLIGHT_EVERY_S = 60.0
@@ -75,10 +76,10 @@ class ConsoleReport:
             return
         self._last_line = now
         left_s = tally.left_s(now)
-        left = "" if left_s is None else f", about {left_s:.0f} s left"
+        left = f", about {duration(left_s)} left" if left_s else ""
         self.say(
-            f"{tally.num_ended:,} of {tally.num_clips:,} clips, {tally.num_quarantined:,} "
-            f"quarantined, {tally.elapsed_s(now):.0f} s elapsed{left}"
+            f"{tally.num_ended:,} of {counted(tally.num_clips, 'clip')}, "
+            f"{tally.num_quarantined:,} quarantined, {duration(tally.elapsed_s(now))} elapsed{left}"
         )
 
     def turn(self, tally: RunTally, now: float) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jobs.records.run_status import ClipInFlight
 from jobs.schedule.events import Attempt
+from jobs.text import duration
 from jobs.types import ClipProgress, WorkerHeartbeat
 
 MAX_NAMED = 8  # clips in one log line
@@ -61,7 +62,7 @@ class InFlight:
 def in_flight_line(clips: tuple[ClipInFlight, ...]) -> str:
     """Return one log line with the first eight clips."""
     named = [
-        f"{clip.name} ({stage_text(clip)}, {clip.running_s:.0f} s, {clip.worker})"
+        f"{clip.name} ({stage_text(clip)}, {duration(clip.running_s)}, {clip.worker})"
         for clip in clips[:MAX_NAMED]
     ]
     more = [f"and {len(clips) - MAX_NAMED} more"] if len(clips) > MAX_NAMED else []

@@ -20,6 +20,7 @@ from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
+from jobs.text import counted
 from jobs.worker.setup import ModelLoader, WorkerSetup
 
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
@@ -136,7 +137,7 @@ class Run:
         )
         if num_unwritten:
             reason = str(writer.refused or "the store accepts no writes now")
-            self._say(f"{num_unwritten} failures could not be written: {reason}")
+            self._say(f"{counted(num_unwritten, 'failure')} could not be written: {reason}")
         last = self._update_status(documents, "finished" if is_finished else "stopped")
         summary = documents.summary(last)
         try:

@@ -327,7 +327,7 @@ def test_doctor_prints_the_failed_checks(
     assert main(["doctor", "--output", (tmp_path / "file" / "below").as_uri()]) == EXIT_REFUSED
     printed = capsys.readouterr().out
     assert "ok    ffmpeg" in printed
-    assert "ok    weights: shapes-wan: here and whole" in printed
+    assert "ok    weights: shapes-wan: here and complete" in printed
     assert "FAIL  store" in printed
     assert main(["doctor", "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
 

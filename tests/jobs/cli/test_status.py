@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli.output_status import newest_run, read_output_status
-from jobs.cli.status import run_state_text, status_lines
-from jobs.cli.wording import duration, printable, table_lines
+from jobs.cli.status import run_lines, run_state_text, status_lines
+from jobs.cli.wording import printable, table_lines
 from jobs.config import StoreConfig
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import lease_key, record_key
@@ -18,6 +18,7 @@ from jobs.records.run_status import ClipInFlight, RunState, RunStatus, write_sta
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
+from jobs.text import duration
 from tests.builders.records import AT_S, RUN_ID, failure_of, quarantine_of, record_of
 
 CLIP_ID = "0123456789abcdef" * 2
@@ -63,6 +64,8 @@ def shown(store: Store, now: float) -> str:
 
 # the state of a run
 
+IS_STALE = "although its driver is alive: the clips shown here are stale"
+IS_OVER = "another driver has taken this output since"
 IS_DEAD = "the driver is dead or cannot reach the store; render resumes the run"
 
 
@@ -70,19 +73,21 @@ IS_DEAD = "the driver is dead or cannot reach the store; render resumes the run"
     ("lease", "after_s", "expected"),
     [
         (lease_of(), 5, "rendering, last heartbeat 5 s ago"),
-        (lease_of(renewed_s=AT_S + 590), 600, "last status 10 min ago, although its driver is"),
+        (lease_of(renewed_s=AT_S + 590), 600, f"rendering, last status 10 min ago, {IS_STALE}"),
         (lease_of(), 720, f"last heartbeat 12 min ago: {IS_DEAD}"),
-        (lease_of(renewed_s=AT_S + 120), 720, "last heartbeat 10 min ago: the driver is dead"),
-        (lease_of("other", AT_S + 300), 310, "heartbeat, 5 min ago; another driver has taken this"),
-        (lease_of(renewed_s=AT_S + 100, is_released=True), 110, "ended 10 s ago without a final"),
+        (lease_of(renewed_s=AT_S + 120), 720, f"last heartbeat 10 min ago: {IS_DEAD}"),
+        (lease_of("other", AT_S + 300), 310,
+         f"rendering at its last heartbeat, 5 min ago; {IS_OVER}"),
+        (lease_of(renewed_s=AT_S + 100, is_released=True), 110,
+         "its driver ended 10 s ago without a final status"),
         (None, 30, "rendering, last heartbeat 30 s ago"),
-        (None, 7200, "last heartbeat 2 h ago: the driver is dead"),
+        (None, 7200, f"last heartbeat 2 h ago: {IS_DEAD}"),
     ],
-)
+)  # fmt: skip
 def test_a_run_at_work_is_believed_as_long_as_its_lease_lasts(
     lease: LeaseRecord | None, after_s: float, expected: str
 ) -> None:
-    assert expected in run_state_text(status_of(), lease, AT_S + after_s)
+    assert run_state_text(status_of(), lease, AT_S + after_s) == expected
 
 
 @pytest.mark.parametrize("state", ["finished", "stopped"])
@@ -146,6 +151,11 @@ def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Sto
     ]
 
 
+def test_one_failed_attempt_is_in_the_singular() -> None:
+    one = dataclasses.replace(status_of(), num_failures=1)
+    assert run_lines(one, lease_of(), AT_S)[1].endswith(" 1 quarantined, 1 attempt failed")
+
+
 def test_a_dead_run_has_no_estimate_of_the_time_left(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     write_status(store, status_of())
@@ -171,7 +181,7 @@ def test_the_last_failures_are_shown_with_their_reasons_newest_first(
     lines = shown(store, AT_S).splitlines()
     assert lines[2] == f"  quarantined  1 clip; nagfarm retry {store.uri} lifts that"
     assert lines[3] == "  failures     7 attempts"
-    assert lines[-6] == "last failures, of 7:"
+    assert lines[-6] == "last 5 of 7 failed attempts:"
     assert [line.rpartition(" ")[2] for line in lines[-5:]] == ["6", "5", "4", "3", "2"]
     assert lines[-5].endswith(f"{6:032x}  memory: OutOfMemoryError: reason 6")
 

@@ -118,7 +118,9 @@ def test_retry_lifts_all_and_prints_each_clip_and_the_next_step(
     for clip_id in IDS:
         reason = "failed on 3 workers; the last was OutOfMemoryError: out of"
         assert f"  {clip_id}  spring-{clip_id[-2:]}: {reason}" in text
-    assert "lifted 3 clips of 3; the next render of their manifest tries them" in text
+    assert (
+        "lifted the quarantine of 3 clips of 3; the next render of the manifest tries again" in text
+    )
     assert not quarantined_ids(quarantined)
     assert len(list(quarantined.keys("failures/"))) == 3, "the failures stay"
 
@@ -126,14 +128,16 @@ def test_retry_lifts_all_and_prints_each_clip_and_the_next_step(
 def test_retry_lifts_only_the_named_clips(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "lifted 1 clip of 3" in called(capsys, "retry", quarantined.uri, IDS[1])
+    assert "lifted the quarantine of 1 clip of 3" in called(
+        capsys, "retry", quarantined.uri, IDS[1]
+    )
     assert quarantined_ids(quarantined) == {IDS[0], IDS[2]}
 
 
 def test_a_dry_retry_changes_nothing(
     quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "2 clips would be lifted" in called(
+    assert "the quarantine of 2 clips would be lifted" in called(
         capsys, "retry", quarantined.uri, "--dry-run", *IDS[:2]
     )
     assert quarantined_ids(quarantined) == set(IDS)
