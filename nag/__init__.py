@@ -5,11 +5,11 @@ at its first use: the parameters and the errors load without torch.
 """
 
 import ast
-from importlib import import_module
-from pathlib import Path
+from importlib import import_module, resources
 from typing import Any
 
-_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+# As a resource of the package, the list is found in a zip file too. Without it the import fails.
+_STUB = ast.parse(resources.files(__name__).joinpath("__init__.pyi").read_text(encoding="utf-8"))
 _MODULES = {
     alias.name: node.module
     for node in _STUB.body

@@ -20,7 +20,21 @@ class ModelFolderError(PipelineError):
 
 
 class FrameCheckError(PipelineError):
-    """The model's latents or frames fail the frame checks."""
+    """The model's latents or frames fail the frame checks.
+
+    Attributes:
+        check: name of the check that failed: that of its limit in `FrameLimits`, or "NaN". Set
+            after construction, as `RequestError.fields` is.
+    """
+
+    check: str = ""
+
+    @classmethod
+    def of(cls, message: str, check: str) -> Self:
+        """Return an error that names the check that failed."""
+        error = cls(message)
+        error.check = check
+        return error
 
 
 class RequestError(PipelineError, ValueError):

@@ -29,7 +29,8 @@ from pipelines.video_model import VideoModel
 
 if TYPE_CHECKING:
     from pipelines.context_parallel.process_group import Rendezvous
-    from pipelines.context_parallel.sharded_model import Followers, RankPart, ShardableModel
+    from pipelines.context_parallel.rank_part import RankPart, ShardableModel
+    from pipelines.context_parallel.sharded_model import Followers
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ class Rank(ABC):
             ) from error
 
     def _attach(self, model: VideoModel) -> "RankPart":
-        from pipelines.context_parallel.sharded_model import RankPart
+        from pipelines.context_parallel.rank_part import RankPart
 
         self._attached = RankPart(cast("ShardableModel", model), self._health.note)
         return self._attached

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.catalog.loras import LoraWeights, TransformerShapes, inspect_loras, verify_loras
+from pipelines.catalog.lora_entries import TransformerShapes
+from pipelines.catalog.loras import LoraWeights, inspect_loras, verify_loras
 from pipelines.catalog.model_config import ModelConfig, resolve_source
 from pipelines.catalog.weight_files import (
     LOCAL_REVISION,
@@ -119,7 +120,8 @@ def _check_component(folder: Path, component: str) -> None:
     for path in sorted(folder.glob("*.json")):
         if "auto_map" in read_json(path):
             raise ModelFolderError(
-                f"{path} asks for code of its own (auto_map), which is never run"
+                f"{path} asks for code of its own (auto_map), which is never run; use a model "
+                "whose classes are in diffusers and transformers"
             )
     if component not in COMPONENTS_WITH_WEIGHTS:
         return

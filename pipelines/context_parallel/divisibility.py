@@ -44,7 +44,8 @@ def check_parallel(
     sizes_at_fault = () if indivisible == "heads" else ("height", "width", "num_frames")
     if num_tokens == 0:
         raise RequestError.of(
-            f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share",
+            f"parallel is {parallel}, but a clip of {shape} has no token of {config.name} to share"
+            "; make it larger",
             "parallel",
             *sizes_at_fault,
         )
@@ -109,9 +110,9 @@ def check_backend(
         return
     is_shardable = backend in backends_for(parallel.ring)
     fault = (
-        "takes no mask on text, as LTX and the method vsf have it"
+        "takes no mask on the text, which LTX and the method vsf need"
         if is_shardable
-        else "cannot share a clip"
+        else "cannot render one clip on several devices"
     )
     raise RequestError.of(
         f"{BACKEND_VARIABLE} is {backend!r}, which {fault}; parallel asks for {parallel}: "

@@ -28,6 +28,7 @@ from torch import distributed
 
 from pipelines.attention.ring_attention import RING_BACKEND
 from pipelines.context_parallel.backends import DEFAULT_BACKEND, backends_for
+from pipelines.context_parallel.divisibility import divisors
 from pipelines.context_parallel.plans import Plan, plan_of, transformers_of
 from pipelines.errors import ShardingError
 from pipelines.parallel_config import ParallelConfig
@@ -213,12 +214,15 @@ def _check(pipeline: Any, config: ParallelConfig) -> None:
         )
     transformers = transformers_of(pipeline).values()
     if any(transformer._parallel_config is not None for transformer in transformers):
-        raise ShardingError("this pipeline is sharded already; remove that first")
+        raise ShardingError(
+            "this pipeline is sharded already; call remove() of its ShardedPipeline first"
+        )
     for transformer in transformers:
         num_heads = transformer.config.num_attention_heads
         if num_heads % config.ulysses:
             raise ShardingError(
-                f"ulysses {config.ulysses} does not divide the {num_heads} attention heads"
+                f"ulysses must divide the {num_heads} attention heads "
+                f"({', '.join(map(str, divisors(num_heads)))}), got {config.ulysses}"
             )
 
 

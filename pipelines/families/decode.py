@@ -21,7 +21,7 @@ def to_uint8_frames(video_BCTHW: torch.Tensor) -> np.ndarray:
     if video_BCTHW.shape[0] != 1:
         raise ValueError(f"expected one video, not a batch of {video_BCTHW.shape[0]}")
     if not torch.isfinite(video_BCTHW).all():
-        raise FrameCheckError("the decoded video holds NaN or infinite values")
+        raise FrameCheckError.of("the decoded video holds NaN or infinite values", "NaN")
     frames_THWC = video_BCTHW[0].float().permute(1, 2, 3, 0)
     return (
         ((frames_THWC + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()

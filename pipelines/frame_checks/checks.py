@@ -70,13 +70,14 @@ def check_latents(latents: torch.Tensor, limits: FrameLimits = DEFAULT_LIMITS) -
     )
     num_finite, spread = figures.tolist()
     if num_bad := latents.numel() - int(num_finite):
-        raise FrameCheckError(
-            f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite"
+        raise FrameCheckError.of(
+            f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite", "NaN"
         )
     if limits.spread is not None and spread > limits.spread:
-        raise FrameCheckError(
+        raise FrameCheckError.of(
             f"the latents have exploded: their root mean square is {spread:.4g}, above the limit "
-            f"of {limits.spread:g} (frame_checks.spread)"
+            f"of {limits.spread:g} (frame_checks.spread)",
+            "spread",
         )
 
 
@@ -91,13 +92,14 @@ def check_frames(video: VideoFrames, prompt: str, limits: FrameLimits) -> None:
     """
     fault = find_fault(measure_frames(video.frames), limits)
     if fault is not None and not asks_for(prompt, fault.words):
-        raise FrameCheckError(fault.message)
+        raise FrameCheckError.of(fault.message, fault.check)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """The reason for refusing frames, and the words of a prompt that allow it."""
+    """The check that frames fail, the reason, and the words of a prompt that allow it."""
 
+    check: str
     message: str
     words: tuple[str, ...]
 
@@ -115,38 +117,40 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
             limits.frozen_words,
         ),
     )
-    for name, finding, value, limit, words in low:
+    for check, finding, value, limit, words in low:
         if value is not None and limit is not None and value < limit:
             return Fault(
-                f"the clip is {name}: it {finding} {value:.4g} of 255 at most, below the limit of "
-                f"{limit:g} (frame_checks.{name})",
+                check,
+                f"the clip is {check}: it {finding} {value:.4g} of 255 at most, below the limit of "
+                f"{limit:g} (frame_checks.{check})",
                 words,
             )
     high = (
         (
             "grain",
-            "neighbouring pixels differ as unrelated ones would, times",
+            "the squared difference of neighbouring pixels is {:.3g} times that of unrelated ones",
             found.grain,
             limits.grain,
         ),
         (
             "flicker",
-            "neighbouring frames differ as unrelated ones would, times",
+            "the squared difference of neighbouring frames is {:.3g} times that of unrelated ones",
             found.flicker,
             limits.flicker,
         ),
         (
             "saturation",
-            "pixels in a fully saturated colour have a share of",
+            "pixels in a fully saturated colour have a share of {:.3g}",
             found.saturation,
             limits.saturation,
         ),
     )
-    for name, finding, value, limit in high:
+    for check, finding, value, limit in high:
         if value is not None and limit is not None and value > limit:
             return Fault(
-                f"the clip is noise: {finding} {value:.3g}, above the limit of {limit:g} "
-                f"(frame_checks.{name})",
+                check,
+                f"the clip is noise: {finding.format(value)}, above the limit of {limit:g} "
+                f"(frame_checks.{check})",
                 limits.noise_words,
             )
     return None

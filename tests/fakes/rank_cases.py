@@ -17,7 +17,8 @@ import torch.distributed as dist
 from nag.params import NagParams
 from pipelines.context_parallel.exchange import broadcast_embeddings
 from pipelines.context_parallel.process_group import ProcessGroup, Rendezvous
-from pipelines.context_parallel.sharded_model import RankPart, is_connection_error
+from pipelines.context_parallel.rank_errors import is_connection_error
+from pipelines.context_parallel.rank_part import RankPart
 from pipelines.errors import GroupBrokenError, RanksDisagreeError
 from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
 from pipelines.video_model import OnStep

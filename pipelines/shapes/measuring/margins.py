@@ -8,7 +8,6 @@ is refused or a broken one passes.
 """
 
 import argparse
-import re
 import sys
 from dataclasses import astuple, dataclass, fields
 
@@ -58,15 +57,15 @@ class MadeClip:
         spread = float(self.latents.square().mean().sqrt())
         return np.array([spread, *astuple(measure_frames(self.video.frames))])
 
-    def refusal(self, limits: FrameLimits) -> str:
-        """Message of the frame check that refuses the clip; "" if it passes."""
+    def refusal(self, limits: FrameLimits) -> FrameCheckError | None:
+        """Return the error of the frame check that refuses the clip; None if it passes."""
         try:
             check_latents(self.latents, limits)
             if self.video is not None:
                 check_frames(self.video, self.request.prompt, limits)
         except FrameCheckError as error:
-            return str(error)
-        return ""
+            return error
+        return None
 
 
 def make_clips(family: VideoModel, config: ModelConfig, num_clips: int) -> list[MadeClip]:
@@ -141,14 +140,8 @@ def table(limits: FrameLimits, good: list[MadeClip], spoilt: list[MadeClip]) -> 
     ]
     for clip in spoilt:
         refusal = clip.refusal(limits)
-        check = re.search(r"frame_checks\.(\w+)|NaN", refusal)
-        rows.append(
-            [
-                clip.name,
-                *map(_cell, clip.statistics),
-                (check[1] or check[0]) if check else "nothing",
-            ]
-        )
+        refused_by = "nothing" if refusal is None else refusal.check
+        rows.append([clip.name, *map(_cell, clip.statistics), refused_by])
     return [f"| {' | '.join(row)} |" for row in rows]
 
 

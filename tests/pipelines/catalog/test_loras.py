@@ -243,7 +243,8 @@ def test_of_two_transformers_one_alone_may_have_a_lora(saved: Path) -> None:
     assert distance(latents(fused), latents(family)) < 1e-4
     assert distance(latents(family), latents(load(folder, model("wan2.2", STYLE, SPEED)))) > 1e-3
     with pytest.raises(
-        ModelFolderError, match="LoRA speed is for transformer_2, and the model has transformer"
+        ModelFolderError,
+        match="speed is for transformer_2, and the model has transformer; correct its component",
     ):
         inspect_model(model("wan", low), saved / "wan" / "mine.yaml")
 
@@ -362,7 +363,7 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
     [
         (truncated, "copy it again"),
         (pickled, "is not a safetensors file"),
-        (absent, r"style holds no \.safetensors file"),
+        (absent, r"style holds no \.safetensors file, which a LoRA must be"),
         (
             put("transformer.proj_out.weight", 2, 2),
             "is not a LoRA for wan: .* not transformer.proj_out.weight",
@@ -381,12 +382,15 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         ),
         (
             changed(lambda tensors: tensors.pop(f"{TO_Q}B.weight")),
-            "one of the two matrices of .*to_q is missing",
+            "one of the two matrices of .*to_q is missing; .* fetch it again, or use another",
         ),
-        (put(f"{TO_Q}B.weight", 24, 3), r"unequal rank: \(24, 3\) after \(2, 24\)"),
+        (
+            put(f"{TO_Q}B.weight", 24, 3),
+            r"unequal rank: \(24, 3\) after \(2, 24\); .* fetch it again",
+        ),
         (
             put(f"{TO_Q}B.weight", 28, 2),
-            r"made for another model: transformer's .* is \(24, 24\), not \(28, 24\)",
+            r"another model: transformer's .* is \(24, 24\), not \(28, 24\); take it out",
         ),
         (
             changed(
@@ -394,7 +398,7 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
                     {key.replace("s.1.", "s.7."): tensors.pop(key) for key in [*tensors]}
                 )
             ),
-            "made for another model: transformer has no blocks.7.attn1.to_",
+            "made for another model: transformer has no blocks.7.attn1.to_.*; take it out of",
         ),
         (
             lambda path: write(path.parent, lora("ltx", 1)),
@@ -406,7 +410,7 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         ),
         (
             with_settings(use_dora=True),
-            "not a plain LoRA: its lora_adapter_metadata sets use_dora to True",
+            "not a plain LoRA: its lora_adapter_metadata sets use_dora to True; only LoRAs without",
         ),
         (
             lambda path: save_file(

@@ -291,11 +291,16 @@ def timeouts(parallel: ParallelConfig) -> list[timedelta]:
 
 
 def refusals(model: str, parallel: ParallelConfig) -> list[str]:
-    """Return the errors for a wrong size, a second sharding and an unfit attention backend."""
+    """Return the errors for a wrong size, unfit heads, a second sharding and an unfit backend."""
     pipeline = pipeline_of(model, "float32")
     told: list[str] = []
     with pytest.raises(ShardingError) as refused:
         ShardedPipeline(pipeline, ParallelConfig(8), CPU)
+    told.append(str(refused.value))
+    with_three_heads = pipeline_of(model, "float32")
+    with_three_heads.transformer.register_to_config(num_attention_heads=3)
+    with pytest.raises(ShardingError) as refused:
+        ShardedPipeline(with_three_heads, parallel, CPU)
     told.append(str(refused.value))
     sharded = ShardedPipeline(pipeline, parallel, CPU)
     with pytest.raises(ShardingError) as refused:

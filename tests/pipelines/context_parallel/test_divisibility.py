@@ -141,7 +141,9 @@ def test_a_group_that_does_not_fit_is_refused_with_the_numbers_and_groups_that_d
 
 
 def test_a_size_without_a_whole_token_is_refused() -> None:
-    with pytest.raises(RequestError, match="a clip of 16x16x5 has no token of m to share"):
+    with pytest.raises(
+        RequestError, match="a clip of 16x16x5 has no token of m to share; make it larger$"
+    ):
         check_parallel(ParallelConfig(2), LTX, VideoShape(5, 16, 16), model("m"))
 
 

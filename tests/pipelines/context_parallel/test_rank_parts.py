@@ -14,12 +14,9 @@ from pipelines.catalog.model_config import load_model_config, model_paths
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.context_parallel.exchange import checksum
 from pipelines.context_parallel.process_group import ProcessGroup, RendezvousPoint
-from pipelines.context_parallel.sharded_model import (
-    RankPart,
-    ShardedModel,
-    first_cause,
-    is_connection_error,
-)
+from pipelines.context_parallel.rank_errors import first_cause, is_connection_error
+from pipelines.context_parallel.rank_part import RankPart
+from pipelines.context_parallel.sharded_model import ShardedModel
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_denoiser, load_model

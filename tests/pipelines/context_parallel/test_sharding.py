@@ -203,7 +203,10 @@ def test_no_exchange_waits_longer_than_the_default_group_does(
 
 def test_a_pipeline_that_cannot_be_sharded_is_refused(ranks: Ranks) -> None:
     layout = ParallelConfig(2)
-    for size, twice, backend in ranks.run(cases.refusals, "wan2.1", layout, num_ranks=2):
+    for size, heads, twice, backend in ranks.run(cases.refusals, "wan2.1", layout, num_ranks=2):
         assert size == "ulysses 8 is for 8 ranks, but the process group has 2"
-        assert twice == "this pipeline is sharded already; remove that first"
+        assert heads == "ulysses must divide the 3 attention heads (1, 3), got 2"
+        assert twice == (
+            "this pipeline is sharded already; call remove() of its ShardedPipeline first"
+        )
         assert "the attention backend flex cannot be sharded as ulysses 2: use one of" in backend

@@ -1,5 +1,6 @@
 """The frame checks refuse broken clips, pass good ones, and name the fault."""
 
+import pickle
 import time
 from dataclasses import asdict, replace
 
@@ -86,13 +87,13 @@ BAD = {
     ),
     "noise": (
         noise(),
-        r"the clip is noise: neighbouring pixels .* limit of 0\.7",
+        r"the clip is noise: the squared difference of neighbouring pixels is .* limit of 0\.7 ",
         "grain",
         "falling confetti",
     ),
     "flicker": (
         unrelated_frames(),
-        r"noise: neighbouring frames .* limit of 0\.9",
+        r"the clip is noise: the squared difference of neighbouring frames is .* limit of 0\.9 ",
         "flicker",
         "strobe lights",
     ),
@@ -119,6 +120,13 @@ def test_what_is_no_picture_is_refused_with_the_number_and_the_limit(bad: str) -
     with pytest.raises(FrameCheckError, match=message) as refused:
         check(frames)
     assert f"(frame_checks.{field})" in str(refused.value)
+    assert refused.value.check == field
+
+
+def test_the_name_of_the_failed_check_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(FrameCheckError.of("the clip is flat", "flat")))
+    assert isinstance(error, FrameCheckError)
+    assert (str(error), error.check) == ("the clip is flat", "flat")
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -225,16 +233,20 @@ def test_latents_that_are_not_finite_are_counted(value: float, dtype: torch.dtyp
     latents = torch.randn(1, 16, 5, 8, 10, generator=torch.Generator().manual_seed(0)).to(dtype)
     check_latents(latents)
     latents[0, 3, 2, :2, 4] = value
-    with pytest.raises(FrameCheckError, match=r"^2 of 6,400 latent values are NaN or infinite$"):
+    with pytest.raises(
+        FrameCheckError, match=r"^2 of 6,400 latent values are NaN or infinite$"
+    ) as refused:
         check_latents(latents)
+    assert refused.value.check == "NaN"
 
 
 def test_exploded_latents_are_refused_and_the_limit_is_the_models() -> None:
     latents = torch.randn(1, 16, 5, 8, 10, generator=torch.Generator().manual_seed(0))
     with pytest.raises(
         FrameCheckError, match=r"exploded: their root mean square is 20\.02, above the limit of 10 "
-    ):
+    ) as refused:
         check_latents(latents * 20)
+    assert refused.value.check == "spread"
     check_latents(latents * 20, FrameLimits(spread=30))
     check_latents(latents * 20, FrameLimits(spread=None))
     # float32 could not hold the squares.
