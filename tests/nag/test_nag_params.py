@@ -1,6 +1,11 @@
+import compileall
 import math
+import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nag import NagError, NagParameterError, NagParams, NasaParams, VsfParams
+
+SOURCE = Path(__file__).parents[2] / "nag"
 
 
 def test_the_defaults_are_the_authors_for_wan_at_25_steps() -> None:
@@ -143,7 +150,7 @@ def test_parameters_load_without_torch() -> None:
 
 def test_a_public_name_keeps_its_meaning_after_the_modules_are_imported() -> None:
     code = (
-        "import nag; nag.install; from nag import install, guide, NegativeText\n"
+        "import types, nag; nag.install; from nag import install, guide, NegativeText\n"
         "import nag.attention.text_attention, nag.attention.methods\n"
         "import nag.attention.text_concat, nag.attention.negative_prompt_hook, nag.pipeline\n"
         "import nag.formulas.normalized_attention_guidance\n"
@@ -152,10 +159,47 @@ def test_a_public_name_keeps_its_meaning_after_the_modules_are_imported() -> Non
         "assert callable(install) and callable(nag.install)\n"
         "assert callable(guide) and callable(nag.guide)\n"
         "assert all(hasattr(nag, name) for name in nag.__all__)\n"
-        "assert not any(hasattr(getattr(nag, name), '__path__') for name in nag.__all__)\n"
+        "public = [getattr(nag, name) for name in nag.__all__]\n"
+        "assert not any(isinstance(value, types.ModuleType) for value in public)\n"
         "assert type(nag.install) is type(nag.guide) is type(lambda: 0)"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def import_copy(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Import `nag` from a copy of it, and print the place of the copy and of a public function."""
+    code = "import nag; print(nag.__file__, nag.value_sign_flip.__module__)"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(
+        command, cwd=folder.parent, env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_public_names_are_found_in_a_zip_file(tmp_path: Path) -> None:
+    archive = shutil.make_archive(str(tmp_path / "nag"), "zip", SOURCE.parent, SOURCE.name)
+    found = import_copy(Path(archive))
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == [
+        str(tmp_path / "nag.zip" / "nag" / "__init__.py"), "nag.formulas.value_sign_flip",
+    ]  # fmt: skip
+
+
+def test_the_public_names_are_found_among_compiled_modules_without_source(tmp_path: Path) -> None:
+    copy = shutil.copytree(SOURCE, tmp_path / "nag", ignore=shutil.ignore_patterns("__pycache__"))
+    assert compileall.compile_dir(copy, quiet=1, legacy=True)
+    for path in copy.rglob("*.py"):
+        path.unlink()
+    found = import_copy(tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.split() == [str(copy / "__init__.pyc"), "nag.formulas.value_sign_flip"]
+
+
+def test_the_import_fails_without_the_list_of_public_names(tmp_path: Path) -> None:
+    shutil.copytree(SOURCE, tmp_path / "nag", ignore=shutil.ignore_patterns("*.pyi"))
+    found = import_copy(tmp_path)
+    assert found.returncode == 1
+    assert re.search(r"FileNotFoundError: .*__init__\.pyi", found.stderr)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
