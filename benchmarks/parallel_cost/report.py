@@ -53,16 +53,17 @@ GPU.** `nagfarm plan` prints the same figures for the clips of a manifest.
 ## When a group loses to single workers
 
 - **For latency**, if it renders a clip slower than one device does. That happens below the
-  break-even bandwidth `B / ((F1 - Fn) / S - C t)`: B is the bytes that a rank sends in a step, F1
-  and Fn the operations of a rank on 1 and on n devices, S the speed of a device, C the number of
-  collectives and t the start of each. Text and decoding take as long on both sides and cancel.
+  break-even bandwidth `B / ((F1 - Fn) / S - C t)`: the bytes that a rank sends in a step, over the
+  seconds that sharing the work saves. B is these bytes, F1 and Fn the operations of a rank on 1 and
+  on n devices, S the speed of a device, C the number of collectives and t the start of each. Text
+  and decoding take as long on both sides and cancel.
 - **For throughput**, always, if a clip fits on one device. n single workers finish n clips in the
   time T1 of one clip; a group finishes one clip in Tn, which is no less than T1 / n at any
   bandwidth. The group reaches (T1 / Tn) / n of their clips an hour: its speed-up over n.
 
-So use a group when people wait for a clip, when there are fewer clips than devices, or when the
-activations of a clip do not fit on one device. **Weights are not cut**: every rank holds the whole
-transformer, in bfloat16 {weight_bytes(WAN_14B) / 1e9:.0f} GB for Wan 14B and
+So use a group when a person waits for a clip, when there are fewer clips than devices, or when the
+activations of a clip do not fit on one device. **Weights are not sharded**: every rank holds the
+whole transformer, in bfloat16 {weight_bytes(WAN_14B) / 1e9:.0f} GB for Wan 14B and
 {weight_bytes(LTX_2B) / 1e9:.1f} GB for LTX; the leader also holds the text encoder and the
 autoencoder.
 
@@ -130,9 +131,9 @@ Ring sends keys and values to every rank, so from 3 ranks on it sends more than 
 number of heads does not matter to it.
 
 {sizes}
-## What `nagfarm plan` says
+## The advice of `nagfarm plan`
 
-The first lines are for a group that clips ask for; the last one is for clips that ask for none and
+The first line is about a group that clips ask for, the second about clips that ask for none and
 take {LONG_S / 60:.0f} minutes or more on one device:
 
 ```
@@ -149,13 +150,13 @@ classifier-free guidance, the speed-up of a group is at best:
 
 {public_table()}
 The agreement of the first two does not test the exchanges, which are a few per cent of these clips:
-nearly all of the predicted loss is the work of the leader alone. None of the figures comes with the
-size, the steps or the measured part of the clip.
+nearly all of the predicted loss is the work of the leader alone. No public figure comes with the
+size, the steps or the part of the clip that was measured.
 
-Others report that a group can be slower than one device over PCIe, without their setup. The model
-predicts this for two devices below {ltx} GB/s for LTX and below {wan} GB/s for Wan 14B at 480p: not
-at the nominal bandwidth of PCIe, but where devices share a bus or all traffic passes through the
-memory of the host.
+Others report that a group can be slower than one device over PCIe, and do not describe the setup.
+The model predicts this for two devices below {ltx} GB/s for LTX and below {wan} GB/s for Wan 14B at
+480p: not at the nominal bandwidth of PCIe, but where devices share a bus or all traffic passes
+through the memory of the host.
 """
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from tests.chaos.harness.audit import Audit
-from tests.chaos.harness.report import in_words, put_between_markers, table
+from tests.chaos.harness.report import BEGIN, END, in_words, put_between_markers, table
 from tests.chaos.harness.runner import Outcome
+
+PAGES = Path(__file__).parents[2] / "docs" / "measurements"
 
 
 def outcome(name: str = "kill", lost: tuple[str, ...] = ()) -> Outcome:
@@ -51,3 +53,11 @@ def test_a_missing_page_is_created(tmp_path: Path) -> None:
         "<!-- begin faults -->\ntable\n<!-- end faults -->"
         in (tmp_path / "docs" / "chaos.md").read_text()
     )
+
+
+def test_each_marker_of_the_pages_stands_on_a_line_of_its_own() -> None:
+    pages = {"chaos.md": ("faults", "soak", "mix"), "parallel-faults.md": ("ranks",)}
+    for page, names in pages.items():
+        lines = (PAGES / page).read_text().splitlines()
+        for name in names:
+            assert lines.count(BEGIN.format(name)) == lines.count(END.format(name)) == 1
