@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.clip_id import clip_id
 from jobs.errors import ManifestError, UnknownModelError
-from jobs.manifest.clip_id import clip_id
 from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.digests import DIGEST_BYTES, DigestSet
 from jobs.manifest.field_values import RowValueError, at, check_name

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jobs.clip_id import clip_id as clip_id_of
 from jobs.errors import (
     CheckError,
     EncodeError,
@@ -24,7 +25,6 @@ from jobs.errors import (
     RecordError,
     RefusedError,
 )
-from jobs.manifest.clip_id import clip_id as clip_id_of
 from jobs.media.decode_check import check_mp4, decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.media.tags import read_metadata

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from jobs.clip_id import clip_id
 from jobs.config import EncodingConfig, RunConfig
-from jobs.manifest.clip_id import clip_id
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE
 from jobs.store.store import open_store

@@ -472,7 +472,7 @@ def test_a_digest_set_distinguishes_digests_that_begin_alike() -> None:
 
 def test_manifest_and_plan_load_without_the_libraries_of_workers() -> None:
     program = (
-        "import sys, jobs.manifest.clip_id, jobs.manifest.manifest, jobs.plan.plan\n"
+        "import sys, jobs.clip_id, jobs.manifest.manifest, jobs.plan.plan\n"
         "heavy = {'torch', 'ray', 'boto3', 'diffusers', 'transformers', 'numpy'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )

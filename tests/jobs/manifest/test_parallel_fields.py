@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
-from jobs.manifest.clip_id import clip_id
 from jobs.manifest.manifest import Catalog, RepeatedRow, open_manifest
 from jobs.plan.plan import make_plan
 from jobs.types import ClipSpec, ModelIdentity

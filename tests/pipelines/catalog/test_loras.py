@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.manifest.clip_id import clip_id
+from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
 from nag import NagParams
 from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME

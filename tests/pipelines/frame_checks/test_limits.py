@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.manifest.clip_id import clip_id
+from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
 from nag.params import NagParams
 from pipelines.catalog.model_config import load_model_config, model_paths

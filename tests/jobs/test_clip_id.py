@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jobs.manifest.clip_id import LATER_FIELDS, clip_id
+from jobs.clip_id import LATER_FIELDS, clip_id
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.request import (
