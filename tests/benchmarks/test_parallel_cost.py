@@ -18,13 +18,13 @@ def test_the_page_and_the_csv_are_what_the_command_writes() -> None:
     assert (DOCS / "parallel-cost.csv").read_text() == csv_text()
 
 
-def test_a_degree_that_cannot_be_is_marked_with_the_reason() -> None:
+def test_an_impossible_degree_is_marked_with_the_reason() -> None:
     assert refusal(SIZES["Wan 2.1 1.3B, 480p"], ParallelConfig(ulysses=8)) == "12 heads"
     assert refusal(SIZES["LTX 0.9.5, 480p"], ParallelConfig(ulysses=8)) == "4,290 tokens"
     assert "| 8 | - | no: 4,290 tokens | - |" in size_table(SIZES["LTX 0.9.5, 480p"])
 
 
-def test_the_csv_has_no_line_for_what_cannot_be() -> None:
+def test_the_csv_has_no_line_for_an_impossible_degree() -> None:
     lines = [
         line
         for line in csv.DictReader(io.StringIO(csv_text()))

@@ -107,7 +107,7 @@ def test_a_lost_clip_is_shown_in_the_row_and_in_the_sums() -> None:
     assert "1 clips lost" in sums([broken])
 
 
-def test_a_session_that_is_not_over_is_kept_but_not_shown(tmp_path: Path) -> None:
+def test_an_unfinished_session_is_kept_but_not_shown(tmp_path: Path) -> None:
     report = tmp_path / "faults"
     write_session(report, "first", session([fault({})]))
     write_session(report, "second", {**session([fault({})]), "audit": None})

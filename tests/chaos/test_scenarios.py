@@ -18,7 +18,7 @@ def test_every_scenario_has_a_unique_name_that_a_bucket_accepts(is_short: bool) 
     assert all(name == name.lower() and " " not in name for name in names)
 
 
-def test_every_poison_is_known_to_the_family() -> None:
+def test_every_poison_is_known_to_its_video_model() -> None:
     for scenario in all_scenarios(is_short=False):
         known = {"nan"} if scenario.workload.family == "shapes" else {"nan", *FAULTS}
         assert set(scenario.workload.poison) <= known

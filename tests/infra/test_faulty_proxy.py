@@ -442,7 +442,7 @@ def test_a_lie_answers_200_with_the_checksum_of_something_else(
 
 @pytest.mark.s3
 @pytest.mark.parametrize("body", [BODY, b"x", b""])
-def test_what_is_lied_about_is_not_under_its_key(
+def test_an_object_that_the_proxy_lies_about_is_not_in_the_store(
     proxy: FaultyProxy, put: Callable[..., object], behind: S3Store, body: bytes
 ) -> None:
     proxy.faults = Faults(lie_on_put_every_nth=1)
@@ -463,7 +463,7 @@ def test_a_lie_leaves_an_earlier_object_as_it_was(
 
 
 @pytest.mark.s3
-def test_the_true_server_answers_with_the_checksum_that_it_was_sent(
+def test_the_real_server_answers_with_the_checksum_that_it_was_sent(
     put: Callable[..., dict[str, Any]],
 ) -> None:
     checksum = base64.b64encode(hashlib.sha256(BODY).digest()).decode()
@@ -501,14 +501,14 @@ def test_a_server_that_is_down_refuses_connections_and_comes_back_at_the_same_ad
     assert proxy.counts["requests"] == 3
 
 
-def test_an_outage_that_is_set_again_is_counted_once() -> None:
+def test_an_outage_set_twice_is_counted_once() -> None:
     with FaultyProxy("http://127.0.0.1:9") as proxy:
         proxy.faults = Faults(is_down=True)
         proxy.faults = Faults(is_down=True, delay_s=1)
         assert proxy.counts["refused"] == 1
 
 
-def test_an_outage_resets_what_is_open() -> None:
+def test_an_outage_resets_open_connections() -> None:
     with (
         FaultyProxy("http://127.0.0.1:9") as proxy,
         connect_to(proxy) as idle,
@@ -545,7 +545,7 @@ def wait_for(is_true: Callable[[], bool]) -> None:
     ],
     ids=lambda faults: next(name for name, value in vars(faults).items() if value),
 )
-def test_retries_get_over_it_and_every_object_is_whole(
+def test_retries_overcome_each_fault_and_every_object_is_whole(
     proxy: FaultyProxy, behind: S3Store, faults: Faults
 ) -> None:
     prefix = uuid.uuid4().hex
@@ -587,7 +587,7 @@ def test_a_conditional_write_whose_answer_was_lost_finds_its_own_object(
 
 
 @pytest.mark.s3
-def test_what_never_passes_is_unavailable_and_not_refused(proxy: FaultyProxy) -> None:
+def test_a_store_that_always_fails_is_unavailable_and_not_refused(proxy: FaultyProxy) -> None:
     store = store_at("behind", StoreConfig(max_attempts=2))
     for faults in (
         Faults(every_nth_answers_503=1),
@@ -607,7 +607,7 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_nothing_is_left_after_the_stop() -> None:
+def test_a_stopped_proxy_leaves_no_descriptor_and_no_thread() -> None:
     before = descriptors()
     threads = threading.active_count()
     proxy = FaultyProxy("http://127.0.0.1:9")

@@ -172,7 +172,7 @@ def test_the_order_of_loras_counts_and_how_a_whole_weight_is_written_does_not() 
     assert clip_id(replace(MODEL, loras=(LORA, replace(second, weight=2))), REQUEST) == ids[0]
 
 
-def test_a_flow_shift_as_saved_is_not_any_number() -> None:
+def test_a_null_flow_shift_is_another_clip_than_any_number() -> None:
     assert clip_id(MODEL, replaced(REQUEST, "sampling.flow_shift", None)) != clip_id(MODEL, REQUEST)
 
 
@@ -186,7 +186,7 @@ def test_an_int_in_a_float_field_is_the_same_clip(path: str) -> None:
     )
 
 
-def test_minus_zero_is_zero() -> None:
+def test_minus_zero_and_zero_are_the_same_clip() -> None:
     zero, minus_zero = (replaced(REQUEST, "nag.nag_start", value) for value in (0.0, -0.0))
     assert clip_id(MODEL, zero) == clip_id(MODEL, minus_zero)
 

@@ -157,7 +157,7 @@ def test_a_file_of_values_has_a_limit(
     "text", ["${oc.env:PLANTED}", "$PLANTED", "${PLANTED}", "{PLANTED}", "%(PLANTED)s", "`id`"]
 )
 @pytest.mark.parametrize("suffix", ["yaml", "jsonl", "csv"])
-def test_nothing_in_a_manifest_is_replaced_by_what_this_machine_knows(
+def test_nothing_in_a_manifest_is_expanded(
     write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch, text: str, suffix: str
 ) -> None:
     monkeypatch.setenv("PLANTED", SECRET)
@@ -175,7 +175,7 @@ def test_nothing_in_a_manifest_is_replaced_by_what_this_machine_knows(
 @pytest.mark.parametrize(
     "name", ["../shapes-wan", "/etc/passwd", "shapes-wan/../shapes-wan", "./shapes-wan", ".", ""]
 )
-def test_a_model_is_a_name_of_the_catalogue_and_no_path(write: Write, name: str) -> None:
+def test_a_manifest_names_models_by_the_catalog_and_not_by_path(write: Write, name: str) -> None:
     path = write("spring.jsonl", json.dumps({"prompt": "a circle", "model": name}))
     with pytest.raises(ManifestError, match="unknown model"):
         list(open_manifest(path, ModelCatalog()).specs())

@@ -130,7 +130,7 @@ composed = st.lists(pieces, max_size=30).map("".join)
 
 
 @pytest.mark.parametrize("name", CREDENTIALS)
-def test_what_looks_like_a_credential_is_masked(name: str) -> None:
+def test_text_that_looks_like_a_credential_is_masked(name: str) -> None:
     text, part = CREDENTIALS[name]
     found = NONE.redact(text)
     assert part not in found
@@ -143,7 +143,7 @@ def test_text_without_secrets_is_unchanged(text: str) -> None:
     assert Redactor({"AWS_SECRET_ACCESS_KEY": SECRET, "HOME": "/nowhere"}).redact(text) == text
 
 
-def test_what_stands_around_a_secret_is_kept() -> None:
+def test_the_text_around_a_secret_is_kept() -> None:
     assert (
         NONE.redact("https://s3/k?X-Amz-Signature=0a1b&x=1")
         == f"https://s3/k?X-Amz-Signature={MASK}&x=1"

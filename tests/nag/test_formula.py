@@ -84,7 +84,7 @@ def test_zero_rows_give_zeros_not_nan(norm: Literal["l1", "l2"]) -> None:
     assert result[0, 0].abs().min() > 0
 
 
-def test_a_zero_prompt_token_stays_zero_whatever_the_negative_says() -> None:
+def test_a_zero_prompt_token_stays_zero_with_any_negative_prompt() -> None:
     _, negative = attention_outputs(0, 1, 4, 16)
     result = normalized_attention_guidance(torch.zeros_like(negative), negative, 9.0, 2.5, 0.25)
     assert torch.equal(result, torch.zeros_like(negative))

@@ -105,7 +105,7 @@ def test_a_bad_output_uri_is_refused(
     )
 
 
-def test_no_output_at_all_is_refused(
+def test_a_missing_output_is_refused(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "spring.yaml"
@@ -333,7 +333,7 @@ def test_doctor_prints_the_failed_checks(
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["plan", "--help"]])
-def test_help_teaches(arguments: list[str]) -> None:
+def test_the_help_names_the_program_and_the_manifest(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "jobs", *arguments]
     finished = subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]

@@ -84,7 +84,7 @@ IS_DEAD = "the driver is dead or cannot reach the store; render resumes the run"
         (None, 7200, f"last heartbeat 2 h ago: {IS_DEAD}"),
     ],
 )  # fmt: skip
-def test_a_run_at_work_is_believed_as_long_as_its_lease_lasts(
+def test_a_run_counts_as_active_as_long_as_its_lease_lasts(
     lease: LeaseRecord | None, after_s: float, expected: str
 ) -> None:
     assert run_state_text(status_of(), lease, AT_S + after_s) == expected

@@ -323,7 +323,7 @@ def test_a_run_that_must_stop_finishes_what_is_nearly_done_and_leaves_the_rest(
     assert not notes.failed
 
 
-def test_a_worker_does_not_run_on_a_node_to_avoid(ray_driver: LocalRay, tmp_path: Path) -> None:
+def test_a_worker_does_not_start_on_a_cordoned_node(ray_driver: LocalRay, tmp_path: Path) -> None:
     launcher = ActorLauncher(setup_for(tmp_path), CONFIG, 0)
     (node,) = cluster_nodes()
     waiting, other = (

@@ -79,7 +79,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, mp4: bytes) -> None:
             check_mp4(path, SHAPE, 8.0)
 
 
-def test_bytes_after_the_end_are_refused(path: Path, mp4: bytes) -> None:
+def test_an_mp4_with_bytes_after_its_end_is_refused(path: Path, mp4: bytes) -> None:
     path.write_bytes(mp4 + b"tail of another file")
     with pytest.raises(CheckError, match="cut off or no MP4"):
         check_mp4(path, SHAPE, 8.0)

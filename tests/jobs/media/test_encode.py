@@ -62,7 +62,7 @@ def test_luma_is_computed_with_the_bt709_matrix_in_limited_range(
     assert np.abs(np.frombuffer(planes, np.uint8)[: 32 * 48] - luma).max() <= 1.5
 
 
-def test_the_stream_says_h264_yuv420p_and_bt709_and_has_no_sound(tmp_path: Path) -> None:
+def test_the_stream_is_h264_yuv420p_and_bt709_without_sound(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     encode_mp4(noise(), path, EncodingConfig(), {})
     said = ffmpeg("-i", str(path)).stderr.decode()
@@ -86,7 +86,7 @@ def test_rate_and_count_are_exact(tmp_path: Path, fps: float, num_frames: int) -
     assert decoded.fps == pytest.approx(fps, rel=1e-6)
 
 
-def test_a_rate_becomes_the_ratio_that_it_means() -> None:
+def test_a_frame_rate_becomes_its_exact_ratio() -> None:
     assert (frame_rate(23.976).as_integer_ratio(), frame_rate(24000 / 1001).as_integer_ratio()) == (
         (2997, 125),
         (24000, 1001),

@@ -270,7 +270,7 @@ def build(store: AgedStore, number: int, clip: Clip) -> set[str]:
 
 
 @given(st.lists(clips(), max_size=5), st.lists(ages, max_size=2))
-def test_exactly_the_old_and_useless_goes_and_looking_removes_nothing(
+def test_exactly_the_old_garbage_is_removed_and_a_listing_removes_nothing(
     some: list[Clip], checks: list[float]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

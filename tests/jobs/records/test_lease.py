@@ -119,7 +119,7 @@ def test_a_released_lease_is_taken_at_once_under_the_next_number(
     assert take(store, "two", clock).epoch == 2
 
 
-def test_a_renewal_makes_it_last(store: Store, clock: Clock) -> None:
+def test_a_renewal_extends_a_lease(store: Store, clock: Clock) -> None:
     lease = take(store, "one", clock)
     clock.time_s += DURATION_S - 1
     lease.renew()
@@ -171,7 +171,7 @@ def test_an_expired_lease_that_no_driver_took_can_be_renewed(store: Store, clock
         take(store, "two", clock)
 
 
-def test_of_many_drivers_at_once_exactly_one_takes_the_output(store: Store, clock: Clock) -> None:
+def test_exactly_one_of_many_drivers_takes_the_output(store: Store, clock: Clock) -> None:
     barrier = threading.Barrier(4)
 
     def attempt(number: int) -> int | None:
@@ -312,7 +312,7 @@ def test_a_store_that_is_down_at_the_end_breaks_nothing(
     assert take(troubled, "two", lambda: clock() + DURATION_S).epoch == 2
 
 
-def test_a_keeper_whose_thread_dies_says_so(
+def test_a_dead_thread_of_the_lease_keeper_counts_as_a_lost_lease(
     folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def on_turn() -> None:

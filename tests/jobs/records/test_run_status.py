@@ -73,12 +73,12 @@ def test_a_run_without_a_status_is_named(store: Store) -> None:
         ("elapsed_s", -1.0, "elapsed_s must be at least 0"),
     ],
 )
-def test_a_status_that_cannot_be_is_refused(field: str, value: object, message: str) -> None:
+def test_an_impossible_status_is_refused(field: str, value: object, message: str) -> None:
     with pytest.raises(RecordError, match=message):
         dataclasses.replace(STATUS, **{field: value})
 
 
-def test_a_state_that_is_not_known_is_refused(store: Store) -> None:
+def test_an_unknown_state_of_a_run_is_refused(store: Store) -> None:
     store.put(
         f"runs/{STATUS.run_id}/status.json",
         STATUS.to_json().replace(b'"rendering"', b'"asleep"'),

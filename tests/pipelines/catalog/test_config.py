@@ -32,7 +32,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> None:
+def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
     paths = model_paths()
     assert {
         "shapes-wan",
@@ -64,7 +64,7 @@ def test_every_model_that_comes_along_is_read_and_renders_its_own_defaults() -> 
         )
 
 
-def test_a_folder_of_ones_own_wins_over_what_comes_along(tmp_path: Path) -> None:
+def test_a_models_yaml_in_the_users_folder_wins_over_the_packaged_one(tmp_path: Path) -> None:
     (tmp_path / "shapes-wan.yaml").write_text(GOOD)
     assert model_paths(tmp_path)["shapes-wan"] == tmp_path / "shapes-wan.yaml"
 
@@ -222,7 +222,7 @@ def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str
         load_model_config(write(tmp_path, f"{GOOD}{text}\n"))
 
 
-def test_what_accelerates_a_model_is_read_and_off_where_nothing_is_said(tmp_path: Path) -> None:
+def test_keys_of_acceleration_are_read_and_off_by_default(tmp_path: Path) -> None:
     text = "first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n"
     config, plain = (
         load_model_config(write(tmp_path, GOOD + more))
@@ -233,7 +233,7 @@ def test_what_accelerates_a_model_is_read_and_off_where_nothing_is_said(tmp_path
 
 
 @pytest.mark.parametrize("threshold", ["0", "-0.1", "1", "8", ".inf", ".nan"])
-def test_a_threshold_that_is_no_share_is_refused(tmp_path: Path, threshold: str) -> None:
+def test_a_cache_threshold_outside_0_to_1_is_refused(tmp_path: Path, threshold: str) -> None:
     with pytest.raises(ModelConfigError, match="first_block_cache must be between 0 and 1"):
         load_model_config(write(tmp_path, f"{GOOD}first_block_cache: {threshold}\n"))
 
@@ -263,7 +263,7 @@ def test_a_whole_number_that_no_key_takes_is_refused_with_its_key(
 
 
 @pytest.mark.parametrize("key", ["first_block_cache", "compile", "vae_tiling", "parallel", "dtype"])
-def test_question_marks_are_not_taken_for_the_default(tmp_path: Path, key: str) -> None:
+def test_a_value_of_question_marks_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(
         ModelConfigError, match=rf"mine\.yaml: {key} is '\?\?\?', .* leave it out for its default"
     ):
@@ -287,7 +287,9 @@ def test_a_yaml_without_keys_is_a_named_error(tmp_path: Path, text: str) -> None
 
 @pytest.mark.parametrize("key", ["decode_timestep", "decode_noise_scale"])
 @pytest.mark.parametrize("value", ["-0.1", "1.5", ".nan"])
-def test_a_share_of_decoding_is_a_share(tmp_path: Path, key: str, value: str) -> None:
+def test_a_decoding_parameter_outside_0_to_1_is_refused(
+    tmp_path: Path, key: str, value: str
+) -> None:
     with pytest.raises(ModelConfigError, match=f"{key} must be between 0 and 1, not"):
         load_model_config(write(tmp_path, f"{GOOD}{key}: {value}\n"))
 
@@ -330,7 +332,7 @@ def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path
 
 
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/weights", "./we\0ights"])
-def test_a_source_that_is_no_path_is_one_named_error(tmp_path: Path, source: str) -> None:
+def test_a_source_that_is_not_a_path_is_one_named_error(tmp_path: Path, source: str) -> None:
     config = replace(load_model_config(write(tmp_path, GOOD)), source=source)
     with pytest.raises(ModelConfigError, match="is not a folder"):
         resolve_source(config, tmp_path / "mine.yaml")

@@ -52,7 +52,7 @@ def test_a_whole_folder_is_found_fit_and_has_a_revision(folder: Path) -> None:
     assert inspect(folder) == inspect(folder)
 
 
-def test_two_transformers_are_looked_at_both(tmp_path: Path) -> None:
+def test_both_transformers_of_a_folder_are_checked(tmp_path: Path) -> None:
     tiny.wan_pipeline(two_transformers=True).save_pretrained(tmp_path / "wan")
     inspect(tmp_path / "wan")
     (tmp_path / "wan" / "transformer_2" / "diffusion_pytorch_model.safetensors").unlink()
@@ -216,7 +216,7 @@ def test_a_missing_folder_is_a_named_error(tmp_path: Path) -> None:
         inspect(tmp_path / "wan")
 
 
-def test_a_hub_model_that_is_not_here_says_how_to_fetch_it(
+def test_the_error_for_a_missing_hub_model_names_the_download_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from dataclasses import replace
@@ -229,7 +229,7 @@ def test_a_hub_model_that_is_not_here_says_how_to_fetch_it(
         inspect_model(config, tmp_path / "mine.yaml")
 
 
-def test_what_is_neither_a_hub_id_nor_a_folder_is_refused(tmp_path: Path) -> None:
+def test_a_source_that_is_neither_a_hub_id_nor_a_folder_is_refused(tmp_path: Path) -> None:
     from dataclasses import replace
 
     with pytest.raises(ModelNotFoundError, match="neither a hub id"):

@@ -230,7 +230,7 @@ def _yaml_folder(models: Path, weights: Path, config: ModelConfig) -> Path:
     return models
 
 
-def test_of_two_transformers_one_alone_may_have_a_lora(saved: Path) -> None:
+def test_a_lora_may_belong_to_one_of_two_transformers(saved: Path) -> None:
     folder, high, low = (
         saved / "wan2.2",
         replace(STYLE, component="transformer"),
@@ -425,7 +425,7 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         (with_settings(init_lora_weights="pissa"), "sets init_lora_weights to 'pissa'"),
     ],
 )
-def test_a_file_that_is_no_lora_of_the_model_is_refused_before_anything_runs(
+def test_a_file_that_is_not_a_lora_of_the_model_is_refused_before_anything_runs(
     wan: Path, change: Callable[[Path], None], message: str
 ) -> None:
     change(wan / "style" / DEFAULT_WEIGHT_NAME)
@@ -456,7 +456,7 @@ def test_a_file_that_is_no_lora_of_the_model_is_refused_before_anything_runs(
         ),
     ],
 )
-def test_what_only_loading_can_show_is_one_named_error(
+def test_a_fault_that_only_loading_shows_is_one_named_error(
     wan: Path, tensors: Tensors, message: str
 ) -> None:
     write(wan / "style", {key: value.contiguous() for key, value in tensors.items()})

@@ -84,14 +84,14 @@ def test_guidance_in_the_attention_sends_nothing_more(geometry: ModelGeometry) -
     assert (guided.num_calls, guided.sent_bytes) == (plain.num_calls, plain.sent_bytes)
 
 
-def test_ranks_together_compute_what_one_device_does_but_for_the_text() -> None:
+def test_all_ranks_together_compute_as_much_as_one_device_except_for_the_text() -> None:
     forward = Forward(WAN_14B, P720, num_guided_rows=1)
     one, rank = operations(forward), operations(forward, ParallelConfig(8))
     assert 8 * (rank.total - rank.text) == one.total - one.text
     assert rank.text == one.text
 
 
-def test_a_ring_sends_what_ulysses_would_have_kept() -> None:
+def test_a_ring_of_four_sends_twice_as_much_as_ulysses_of_four() -> None:
     forward = Forward(WAN_14B, P480)
     (ring,) = exchanges(forward, ParallelConfig(ring=4))
     ulysses, _ = exchanges(forward, ParallelConfig(ulysses=4))

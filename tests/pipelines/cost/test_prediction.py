@@ -61,7 +61,9 @@ def test_a_group_on_a_device_that_needs_no_time_never_breaks_even() -> None:
 
 
 @given(st.sampled_from(list(SIZES.values())), GROUPS)
-def test_no_group_beats_as_many_single_workers(work: Work, parallel: ParallelConfig) -> None:
+def test_no_group_finishes_more_clips_than_as_many_single_workers(
+    work: Work, parallel: ParallelConfig
+) -> None:
     for interconnect in INTERCONNECTS:
         gain = speed_up(work, parallel, H100, interconnect)
         assert gain < best_speed_up(work, parallel, H100) < parallel.degree

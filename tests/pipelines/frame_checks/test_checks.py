@@ -110,12 +110,12 @@ def check(frames: np.ndarray, prompt: str = "a kite", limits: FrameLimits = LIMI
     check_frames(VideoFrames(frames, 8.0), prompt, limits)
 
 
-def test_a_moving_picture_passes() -> None:
+def test_a_moving_clip_passes() -> None:
     check(good())
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_is_no_picture_is_refused_with_the_number_and_the_limit(bad: str) -> None:
+def test_a_broken_clip_is_refused_with_the_number_and_the_limit(bad: str) -> None:
     frames, message, field, _ = BAD[bad]
     with pytest.raises(FrameCheckError, match=message) as refused:
         check(frames)
@@ -130,7 +130,7 @@ def test_the_name_of_the_failed_check_survives_pickling() -> None:
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_what_the_prompt_asks_for_passes(bad: str) -> None:
+def test_a_fault_that_the_prompt_asks_for_passes(bad: str) -> None:
     frames, _, _, prompt = BAD[bad]
     check(frames, prompt)
 
@@ -157,21 +157,21 @@ def test_a_models_own_words_replace_the_default_ones() -> None:
         check(black, "night", replace(LIMITS, black_words=("ink",)))
 
 
-def test_a_small_light_in_the_dark_is_a_picture() -> None:
+def test_a_small_light_in_the_dark_passes() -> None:
     frames = np.zeros((9, 480, 832, 3), np.uint8)
     for index in range(9):
         frames[index, 200:230, 100 + 10 * index : 130 + 10 * index] = 255
     check(frames)
 
 
-def test_a_few_bright_pixels_in_the_dark_are_not() -> None:
+def test_a_dark_clip_with_a_few_bright_pixels_is_black() -> None:
     frames = np.zeros((9, 64, 64, 3), np.uint8)
     frames[:, 10, 10:14] = 255
     with pytest.raises(FrameCheckError, match="black"):
         check(frames)
 
 
-def test_a_picture_in_one_frame_is_enough_not_to_be_black_or_flat_or_frozen() -> None:
+def test_a_clip_with_one_good_frame_is_neither_black_nor_flat_nor_frozen() -> None:
     frames = np.zeros(SIZE, np.uint8)
     frames[5] = good()[5]
     check(frames)
@@ -208,7 +208,7 @@ def test_the_smallest_of_frames_can_be_measured() -> None:
 
 
 @pytest.mark.parametrize(("statistic", "expected"), [("grain", 1.0), ("flicker", 1.0)])
-def test_white_noise_has_one_in_space_and_time(statistic: str, expected: float) -> None:
+def test_white_noise_has_a_grain_and_a_flicker_of_1(statistic: str, expected: float) -> None:
     assert getattr(measure_frames(noise()), statistic) == pytest.approx(expected, abs=0.1)
 
 
@@ -254,7 +254,7 @@ def test_exploded_latents_are_refused_and_the_limit_is_the_models() -> None:
         check_latents(latents * 1e30)
 
 
-def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:
+def test_the_fake_model_makes_clips_that_depend_on_the_request_alone() -> None:
     family = FakeModel()
     clips: set[bytes] = set()
     for seed in range(40):
@@ -278,7 +278,7 @@ def test_the_stand_in_makes_pictures_that_depend_on_the_request_alone() -> None:
     ("prompt", "message"),
     [("unlit", "is black"), ("flat", "is flat"), ("stuck 2", "is frozen"), ("garbled", "is noise")],
 )
-def test_the_stand_in_makes_each_bad_picture(prompt: str, message: str) -> None:
+def test_the_fake_model_makes_each_broken_clip(prompt: str, message: str) -> None:
     family, request = FakeModel(), replace(REQUEST, prompt=prompt)
     latents = family.denoise(request, family.encode_text(request), lambda _step: None)
     check_latents(latents)
@@ -289,7 +289,7 @@ def test_the_stand_in_makes_each_bad_picture(prompt: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "passes_with_exact_attention"), [("nan", False), ("nan unless exact", True)]
 )
-def test_the_stand_in_makes_nan_latents_always_or_unless_safe(
+def test_the_fake_model_makes_nan_latents_always_or_unless_attention_is_exact(
     prompt: str, passes_with_exact_attention: bool
 ) -> None:
     family, request = FakeModel(), replace(REQUEST, prompt=prompt)

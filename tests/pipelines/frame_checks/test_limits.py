@@ -90,29 +90,29 @@ def test_limits_decide_no_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "prompt", ["a Night train", "NIGHT", "by night, rain", "the night's end", "at\nnight"]
 )
-def test_a_whole_word_in_any_case_asks_for_it(prompt: str) -> None:
+def test_a_whole_word_in_any_case_excuses_a_clip(prompt: str) -> None:
     assert asks_for(prompt, BLACK_WORDS)
 
 
 @pytest.mark.parametrize(
     "prompt", ["a nightingale", "fortnight", "darkroom", "blackberry jam", "night_vision"]
 )
-def test_a_part_of_a_word_does_not(prompt: str) -> None:
+def test_a_part_of_a_word_excuses_no_clip(prompt: str) -> None:
     assert not asks_for(prompt, BLACK_WORDS)
 
 
-def test_a_word_may_be_several_and_hold_signs(tmp_path: Path) -> None:
+def test_an_excusing_word_may_be_a_phrase_and_hold_signs(tmp_path: Path) -> None:
     assert asks_for("a cross that does not move", FROZEN_WORDS)
     assert asks_for("shot at f/2 (bokeh)", ("(bokeh)",))
     assert not asks_for("shot at f22 bokeh", ("f.2",))
 
 
-def test_no_words_ask_for_nothing() -> None:
+def test_an_empty_list_of_words_excuses_no_clip() -> None:
     assert not asks_for("a black night", ())
 
 
 @pytest.mark.parametrize("prompt", ["nan", "nan unless exact", "unlit", "flat", "stuck", "garbled"])
-def test_the_stand_ins_bad_pictures_are_not_asked_for(prompt: str) -> None:
+def test_no_prompt_of_a_broken_clip_of_the_fake_model_excuses_it(prompt: str) -> None:
     assert not asks_for(prompt, (*BLACK_WORDS, *FLAT_WORDS, *FROZEN_WORDS, *NOISE_WORDS))
 
 

@@ -125,7 +125,7 @@ def test_a_named_attribute_is_true() -> None:
             assert {getattr(clip, attribute)} >= set(words) & set(ATTRIBUTES[attribute])
 
 
-def test_sentences_read_as_people_write() -> None:
+def test_captions_use_natural_phrases() -> None:
     generator = torch.Generator().manual_seed(3)
     named = {"colour": "red", "shape": "circle", "motion": "left", "background": "black"}
     assert "red circle" in sentence(named, generator)
