@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
+CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
-.PHONY: help install demo test test-models test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean
+.PHONY: help install demo test test-models test-cluster test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,14 +31,17 @@ endif
 demo: install  ## render 24 clips with a local S3 server and a local Ray cluster
 	$(BIN)/python -m infra.local.demo
 
-test: install  ## run the tests: the models' and the farm's side by side, since the farm's mostly wait
-	@$(MAKE) --no-print-directory --jobs 2 test-models test-farm
+test: install  ## run the tests in three processes: the models', the cluster's (which mostly wait), all others
+	@$(MAKE) --no-print-directory --jobs 3 test-models test-cluster test-farm
 
 test-models:
 	$(BIN)/python -m pytest $(MODEL_TESTS)
 
+test-cluster:
+	$(BIN)/python -m pytest $(CLUSTER_TESTS) -m "cluster and not slow"
+
 test-farm:
-	$(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%)
+	$(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%) -m "not cluster and not slow"
 
 slow: install  ## run the tests that `make test` leaves out, since they take long
 	$(BIN)/python -m pytest -m slow
