@@ -59,7 +59,7 @@ def test_a_folder_has_few_modules(package: str) -> None:
     assert crowded == {}
 
 
-def test_a_package_file_imports_nothing_of_its_own_except_where_it_is_the_interface() -> None:
+def test_a_package_file_imports_nothing_unless_it_is_the_public_interface() -> None:
     for package in PACKAGES:
         for path, tree in modules(package):
             if path.endswith("__init__.py") and path != "nag/__init__.py":

@@ -274,7 +274,7 @@ def test_head_answers_with_a_length_and_no_body(client: Any, put: Callable[..., 
 
 @pytest.mark.s3
 @pytest.mark.parametrize("framing", ["Content-Length: 6", "Transfer-Encoding: chunked"])
-def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(
+def test_a_client_that_expects_100_continue_gets_it(
     proxy: FaultyProxy, client: Any, behind: S3Store, framing: str
 ) -> None:
     url = urlsplit(
@@ -346,7 +346,7 @@ def test_a_503_to_head_has_no_body_and_leaves_the_connection_usable(
     client.head_object(Bucket="renders", Key="behind/a")
 
 
-def test_a_503_to_a_client_that_sends_its_body_unasked_leaves_the_connection_usable() -> None:
+def test_a_503_to_a_client_that_sends_its_body_at_once_leaves_the_connection_usable() -> None:
     with FaultyProxy("http://127.0.0.1:9") as proxy, connect_to(proxy) as stream:
         proxy.faults = Faults(every_nth_answers_503=1)
         for _ in range(2):
@@ -647,7 +647,7 @@ def test_faults_of_a_proxy_that_does_not_run_are_refused() -> None:
         FaultyProxy("http://127.0.0.1:9").faults = Faults()
 
 
-def test_a_second_start_is_refused() -> None:
+def test_a_second_start_of_the_proxy_is_refused() -> None:
     with (
         FaultyProxy("http://127.0.0.1:9") as proxy,
         pytest.raises(FaultyProxyError, match="running already"),

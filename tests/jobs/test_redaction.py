@@ -223,7 +223,7 @@ def test_the_content_of_rays_token_file_is_masked(tmp_path: Path, is_named: bool
 
 
 @pytest.mark.parametrize("path", ["/nowhere/token", "/dev/zero", "/", "a\0b", "x" * 5000])
-def test_a_token_file_that_cannot_be_read_is_none(path: str) -> None:
+def test_an_unreadable_token_file_masks_nothing(path: str) -> None:
     assert Redactor({"RAY_AUTH_TOKEN_PATH": path}).redact("as it was") == "as it was"
 
 

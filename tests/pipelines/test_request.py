@@ -66,7 +66,7 @@ def test_an_unsafe_or_empty_prompt_is_refused(prompt: str, message: str) -> None
         replace(REQUEST, prompt=prompt)
 
 
-def test_any_other_prompt_is_accepted() -> None:
+def test_a_prompt_with_any_letters_tabs_and_lines_is_accepted() -> None:
     assert replace(REQUEST, prompt="Ünïcode 雪 🎬\tand\nlines").prompt
 
 

@@ -55,7 +55,7 @@ def grouped(write: Write) -> Path:
     return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
 
 
-def test_devices_have_a_column_where_some_clip_is_for_a_group(
+def test_the_plan_has_a_column_of_devices_if_any_clip_is_for_a_group(
     grouped: Path, catalog: FakeCatalog
 ) -> None:
     printed = plan_text(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))

@@ -220,7 +220,7 @@ def test_a_worker_sends_heartbeats_while_it_computes(ray_driver: LocalRay, tmp_p
     assert notes.done[0].memory_bytes > 0
 
 
-def test_a_frozen_worker_is_killed_and_another_renders_its_clip(
+def test_a_stalled_worker_is_killed_and_another_renders_its_clip(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     specs = [spec("sunrise", seed) for seed in range(4)]

@@ -145,7 +145,7 @@ def test_a_rank_that_is_killed_costs_the_clip_one_attempt_and_the_other_rank_liv
     assert faulty_run.attempts(name) > failed.attempt
 
 
-def test_a_frozen_rank_is_killed_and_the_leader_lives_on(
+def test_a_stalled_rank_is_killed_and_the_leader_lives_on(
     faulty_run: FaultyRun,
 ) -> None:
     failed, decision = faulty_run.failure("follower stopped", "stall")

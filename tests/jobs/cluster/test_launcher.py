@@ -45,7 +45,7 @@ def pid_of(actor: Any) -> int:
     return known["Pid"]
 
 
-def test_a_group_that_failed_is_used_again_unless_its_own_process_is_frozen(
+def test_a_group_that_failed_is_used_again_unless_its_actor_does_not_answer(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
     launcher = launcher_of_pairs(tmp_path)

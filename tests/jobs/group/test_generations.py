@@ -25,7 +25,7 @@ def test_a_group_is_labelled_by_its_leader_and_lists_its_ranks() -> None:
     assert loaded.spooled == {"spooled"}
 
 
-def test_a_group_cannot_load_for_the_reason_for_which_a_rank_cannot() -> None:
+def test_a_group_that_cannot_load_raises_the_error_of_its_rank() -> None:
     ranks = FakeLauncher(
         lambda rank: rank.answer(load=ModelFolderError("broken")) if rank.index else None
     )

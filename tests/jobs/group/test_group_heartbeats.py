@@ -122,7 +122,7 @@ def test_a_heartbeat_reports_a_dead_rank_when_the_leader_does_not_fail_its_clip_
     assert group.heartbeat() == LostRank("gone")
 
 
-def test_a_heartbeat_reports_a_silent_rank_also_while_the_leader_denoises() -> None:
+def test_a_heartbeat_reports_a_stalled_rank_also_while_the_leader_denoises() -> None:
     ranks = FakeLauncher()
     group = formed(ranks)
     ranks.leader.answer(heartbeat=DENOISING)
@@ -130,7 +130,7 @@ def test_a_heartbeat_reports_a_silent_rank_also_while_the_leader_denoises() -> N
     assert group.heartbeat() == LostRank("silent")
 
 
-def test_a_heartbeat_reports_a_preempted_rank_before_a_silent_one() -> None:
+def test_a_heartbeat_reports_a_preempted_rank_before_a_stalled_one() -> None:
     ranks = FakeLauncher()
     group = formed(ranks)
     ranks.leader.answer(heartbeat=RankSilentError("silent"))

@@ -95,7 +95,7 @@ def test_data_that_is_not_video_is_refused(path: Path, mp4: bytes) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\0" * 64, b"garbage" * 1000, b"\x00\x00\x00\x18ftypisom" + b"\0" * 12]
 )
-def test_garbage_is_refused(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_mp4_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(CheckError, match="MP4"):
         check_mp4(path, SHAPE, 8.0)

@@ -78,7 +78,7 @@ def test_an_mp4_without_a_record_is_garbage_once_it_is_old(store: AgedStore) -> 
     assert list(store.keys("")) == [young]
 
 
-def test_a_loser_beside_the_mp4_that_a_record_names_is_garbage(store: AgedStore) -> None:
+def test_a_second_mp4_beside_the_one_that_a_record_names_is_garbage(store: AgedStore) -> None:
     named, loser = add_mp4(store, 1, b"named", OLD_S), add_mp4(store, 1, b"loser", OLD_S)
     record = add_record(store, 1, b"named")
     assert found(store) == {loser}
@@ -202,7 +202,9 @@ def test_an_error_before_a_removal_ends_the_removals_at_once(store: AgedStore) -
 
 
 @pytest.mark.s3
-def test_on_s3_a_loser_goes_and_the_committed_clip_stays(s3_environment: object) -> None:
+def test_gc_on_s3_removes_an_unnamed_mp4_and_keeps_the_committed_clip(
+    s3_environment: object,
+) -> None:
     store = open_store(f"s3://renders/{uuid.uuid4().hex}", StoreConfig(max_attempts=2))
     named = upload_clip(store, clip_id(1), b"named")
     loser = upload_clip(store, clip_id(1), b"loser")
@@ -290,7 +292,7 @@ def test_exactly_the_old_garbage_is_removed_and_a_listing_removes_nothing(
 # folders of this machine
 
 
-def test_folders_are_removed_with_what_is_in_them(tmp_path: Path) -> None:
+def test_folders_are_removed_with_their_files(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     (spool / "deep").mkdir(parents=True)
     (spool / "deep" / "clip.mp4").write_bytes(b"12345")

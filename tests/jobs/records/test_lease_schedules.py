@@ -180,7 +180,7 @@ def test_no_number_has_two_holders_and_every_loser_notices(
 
 @SCHEDULES
 @given(schedules(CALM))
-def test_with_true_clocks_no_live_lease_is_taken_unasked(schedule: Schedule) -> None:
+def test_with_true_clocks_no_live_lease_is_taken_without_a_takeover(schedule: Schedule) -> None:
     world = play(schedule, [0.0] * NUM_DRIVERS)
     assert world.lost <= world.lapsed
 

@@ -78,7 +78,7 @@ def test_a_damaged_clip_is_not_used_and_is_removed(
     assert not spool.clip_ids()
 
 
-def test_a_clip_that_was_not_kept_leaves_no_file(spool: Spool) -> None:
+def test_a_clip_that_was_not_spooled_leaves_no_file(spool: Spool) -> None:
     with spool.room() as folder:
         (folder / CLIP_FILE).write_bytes(BODY)
     assert not list(spool.folder.iterdir())

@@ -47,7 +47,7 @@ def change_json(path: Path, change: Callable[[dict], None]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_a_whole_folder_is_found_fit_and_has_a_revision(folder: Path) -> None:
+def test_a_complete_folder_is_accepted_and_has_a_revision(folder: Path) -> None:
     assert inspect(folder).startswith("sha256:")
     assert inspect(folder) == inspect(folder)
 
@@ -60,7 +60,7 @@ def test_both_transformers_of_a_folder_are_checked(tmp_path: Path) -> None:
         inspect(tmp_path / "wan")
 
 
-def test_an_ltx_folder_is_found_fit_for_ltx_alone(tmp_path: Path) -> None:
+def test_an_ltx_folder_is_accepted_for_ltx_alone(tmp_path: Path) -> None:
     tiny.ltx_pipeline().save_pretrained(tmp_path / "wan")
     from dataclasses import replace
 

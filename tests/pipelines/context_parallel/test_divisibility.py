@@ -173,7 +173,7 @@ def test_for_a_group_across_hosts_groups_across_hosts_are_suggested() -> None:
         (ParallelConfig(1, 16, across_hosts=True), False),
     ],
 )
-def test_one_device_is_suggested_without_across_hosts_with_which_it_would_be_refused(
+def test_the_suggestion_of_one_device_leaves_out_across_hosts(
     parallel: ParallelConfig, is_shown: bool
 ) -> None:
     with pytest.raises(RequestError) as caught:

@@ -313,7 +313,9 @@ def test_the_cause_is_a_ranks_own_error_and_else_the_loss_of_a_rank(
         (RankLostError("gone"), False),
     ],
 )
-def test_a_connection_error_is_told_apart_from_others(error: Exception, expected: bool) -> None:
+def test_a_connection_error_is_distinguished_from_other_errors(
+    error: Exception, expected: bool
+) -> None:
     assert is_connection_error(error) == expected
 
 
