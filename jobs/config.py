@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from jobs.errors import ConfigError, FailureClass
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides
-from pipelines.catalog.model_config import PACKAGED_CONFIGS
+from pipelines.catalog.sources import PACKAGED_CONFIGS
 
 # libx264's presets, fastest first
 PRESETS = (

@@ -12,14 +12,9 @@ from pathlib import Path
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
-from pipelines.catalog.model_config import (
-    LoraConfig,
-    ModelConfig,
-    load_model_config,
-    model_paths,
-    resolve_source,
-)
+from pipelines.catalog.model_config import LoraConfig, ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
+from pipelines.catalog.sources import model_paths, resolve_source
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 
 Inspect = Callable[[ModelConfig, Path], ModelWeights]
@@ -127,6 +122,6 @@ class ModelCatalog:
 def _public_source(config: ModelConfig | LoraConfig, config_path: Path, folder: Path) -> str:
     """Return the source of weights without a path of this machine."""
     is_local = isinstance(
-        resolve_source(config, config_path), Path
+        resolve_source(config.source, config_path), Path
     ) and not config.source.startswith("package:")
     return f"folder:{folder.name}" if is_local else config.source

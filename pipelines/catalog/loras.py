@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.catalog.lora_entries import TransformerShapes, check_lora
-from pipelines.catalog.model_config import LoraConfig, ModelConfig, resolve_source
+from pipelines.catalog.model_config import LoraConfig, ModelConfig
+from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import file_digest, hub_folder
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
@@ -73,7 +74,7 @@ def _inspect_lora(
     config: ModelConfig, lora: LoraConfig, config_path: Path, transformers: TransformerShapes
 ) -> LoraWeights:
     title = lora_title(config, lora)
-    source = resolve_source(lora, config_path)
+    source = resolve_source(lora.source, config_path)
     if isinstance(source, Path):
         if not source.is_dir():
             raise ModelNotFoundError(f"{title}: the folder {source} does not exist")

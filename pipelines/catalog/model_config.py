@@ -1,13 +1,13 @@
-"""The schema of a model's YAML, and the folders where models are found. Loads without torch.
+"""The schema of a model's YAML. Loads without torch.
 
-`model_folder` decides what the weights' folder must hold, `config_files` what no YAML may hold.
+`sources` decides where YAMLs and weights are found, `model_folder` what the weights' folder must
+hold, `config_files` what no YAML may hold.
 """
 
 import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,13 +16,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.config_files import INVALID, one_line, read_file
+from pipelines.catalog.sources import check_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod
-
-PACKAGED_CONFIGS = Path(str(resources.files("configs")))
-PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
 
 
 @dataclass(frozen=True)
@@ -238,21 +236,6 @@ class ModelConfig:
                 )
 
 
-def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
-    """Return the YAML of each model name: the packaged ones, and those in `models_folder`.
-
-    Args:
-        models_folder: folder whose models replace packaged ones of the same name.
-
-    Raises:
-        ModelConfigError: the folder does not exist.
-    """
-    if models_folder is not None and not models_folder.is_dir():
-        raise ModelConfigError(f"the folder of models {models_folder} does not exist")
-    folders = [PACKAGED_CONFIGS / "models", *([models_folder] if models_folder else [])]
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
-
-
 def load_model_config(path: Path) -> ModelConfig:
     """Read and check one model's YAML.
 
@@ -294,29 +277,3 @@ def _read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
         for entry in entries
     ]
     return {"loras": tuple(cast("list[LoraConfig]", loras))}
-
-
-def check_source(source: str) -> None:
-    """Refuse a `package:` source that could lead out of the package, with ModelConfigError."""
-    if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
-        raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
-
-
-def resolve_source(config: ModelConfig | LoraConfig, path: Path) -> str | Path:
-    """Return the place of the weights: an absolute folder, or the hub id unchanged.
-
-    Args:
-        config: model or LoRA.
-        path: path of the YAML that `config` was read from.
-    """
-    if config.source.startswith("package:"):
-        return PACKAGED_WEIGHTS / config.source.removeprefix("package:")
-    if config.source.startswith((".", "/", "~")):
-        try:
-            return (path.parent / Path(config.source).expanduser()).resolve()
-        # An unknown ~user, a null byte, a name that is too long.
-        except (RuntimeError, ValueError, OSError) as error:
-            raise ModelConfigError(
-                f"{path}: source {config.source!r} is not a folder: {error}"
-            ) from error
-    return config.source

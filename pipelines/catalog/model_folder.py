@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras, verify_loras
-from pipelines.catalog.model_config import ModelConfig, resolve_source
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import (
     LOCAL_REVISION,
     hub_folder,
@@ -65,7 +66,7 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
             fetches them.
         ModelFolderError: the weights are broken, incomplete or unsafe.
     """
-    source = resolve_source(config, config_path)
+    source = resolve_source(config.source, config_path)
     if isinstance(source, Path):
         if not source.is_dir():
             raise ModelNotFoundError(f"{config.name}: the model folder {source} does not exist")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from pipelines.catalog.model_config import PACKAGED_WEIGHTS
+from pipelines.catalog.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.latents import encode_clips, normalise
 
 

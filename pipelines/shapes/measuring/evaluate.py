@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 import nag
-from pipelines.catalog.model_config import PACKAGED_WEIGHTS, load_model_config, model_paths
+from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.shapes.captions import phrase, sentence
 from pipelines.shapes.evaluation.negation import draw_named
 from pipelines.shapes.judge import Verdict, judge

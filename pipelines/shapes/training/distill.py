@@ -27,7 +27,8 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipelines.catalog.model_config import PACKAGED_WEIGHTS, load_model_config, model_paths
+from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.denoiser import cell_weights, world_latents
 from pipelines.shapes.training.models import MODELS, ShapesModel

@@ -4,12 +4,8 @@ from pathlib import Path
 import pytest
 
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.model_config import (
-    LoraConfig,
-    load_model_config,
-    model_paths,
-    resolve_source,
-)
+from pipelines.catalog.model_config import LoraConfig, load_model_config
+from pipelines.catalog.sources import model_paths, resolve_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -112,12 +108,12 @@ def test_a_group_that_no_yaml_may_ask_for_is_refused(
 
 def test_a_relative_folder_is_relative_to_the_yaml(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    assert resolve_source(load_model_config(path), path) == tmp_path.resolve() / "weights"
+    assert resolve_source(load_model_config(path).source, path) == tmp_path.resolve() / "weights"
 
 
 def test_a_hub_id_stays_as_it_is(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD.replace("./weights", "owner/name"))
-    assert resolve_source(load_model_config(path), path) == "owner/name"
+    assert resolve_source(load_model_config(path).source, path) == "owner/name"
 
 
 @pytest.mark.parametrize("source", ["package:../../etc", "package:a/b", "package:..", "package:"])
@@ -183,7 +179,10 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
         LoraConfig("b-2", "Org/Speed", -2.0, revision="main"),
     )
     assert config.fuse_loras
-    assert resolve_source(config.loras[0], tmp_path / "mine.yaml") == tmp_path.resolve() / "style"
+    assert (
+        resolve_source(config.loras[0].source, tmp_path / "mine.yaml")
+        == tmp_path.resolve() / "style"
+    )
     assert load_model_config(write(tmp_path, GOOD)).loras == ()
 
 
@@ -335,4 +334,4 @@ def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path
 def test_a_source_that_is_not_a_path_is_one_named_error(tmp_path: Path, source: str) -> None:
     config = replace(load_model_config(write(tmp_path, GOOD)), source=source)
     with pytest.raises(ModelConfigError, match="is not a folder"):
-        resolve_source(config, tmp_path / "mine.yaml")
+        resolve_source(config.source, tmp_path / "mine.yaml")

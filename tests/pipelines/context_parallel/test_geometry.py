@@ -16,13 +16,12 @@ from diffusers import (
 )
 
 from pipelines.catalog.model_config import (
-    PACKAGED_WEIGHTS,
     ModelConfig,
     SamplingDefaults,
     ShapeGrid,
     load_model_config,
-    model_paths,
 )
+from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 from pipelines.errors import ModelFolderError
 from pipelines.request import VideoShape

@@ -1,0 +1,55 @@
+"""The places where the YAMLs of models and the weights that they name are found.
+
+Both come with nagfarm or from elsewhere: a folder, or for weights the hub. Loads without torch.
+"""
+
+import re
+from importlib import resources
+from pathlib import Path
+
+from pipelines.errors import ModelConfigError
+
+PACKAGED_CONFIGS = Path(str(resources.files("configs")))
+PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
+
+
+def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
+    """Return the YAML of each model name: the packaged ones, and those in `models_folder`.
+
+    Args:
+        models_folder: folder whose models replace packaged ones of the same name.
+
+    Raises:
+        ModelConfigError: the folder does not exist.
+    """
+    if models_folder is not None and not models_folder.is_dir():
+        raise ModelConfigError(f"the folder of models {models_folder} does not exist")
+    folders = [PACKAGED_CONFIGS / "models", *([models_folder] if models_folder else [])]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def check_source(source: str) -> None:
+    """Refuse a `package:` source that could lead out of the package, with ModelConfigError."""
+    if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
+        raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
+
+
+def resolve_source(source: str, path: Path) -> str | Path:
+    """Return the place of the weights: an absolute folder, or the hub id unchanged.
+
+    Args:
+        source: the `source` of a model or a LoRA.
+        path: path of the YAML that it was read from.
+
+    Raises:
+        ModelConfigError: the source looks like a folder and cannot be one.
+    """
+    if source.startswith("package:"):
+        return PACKAGED_WEIGHTS / source.removeprefix("package:")
+    if source.startswith((".", "/", "~")):
+        try:
+            return (path.parent / Path(source).expanduser()).resolve()
+        # An unknown ~user, a null byte, a name that is too long.
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ModelConfigError(f"{path}: source {source!r} is not a folder: {error}") from error
+    return source
