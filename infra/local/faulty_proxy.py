@@ -1,7 +1,7 @@
 """A proxy before a real S3 server that injects S3's faults, for the chaos suite and the tests.
 
-Decides when the proxy listens and which faults it counts; `proxy_faults` chooses the request for
-each fault, `proxy_exchange` carries it out, and `http_messages` finds the end of a message. Heads
+Decides when the proxy listens and which faults it counts; `proxy_faults` chooses the fault for
+each request, `proxy_exchange` carries it out, and `http_messages` finds the end of a message. Heads
 are passed on byte for byte: boto3 signs the `Host` that it talks to, the proxy, and the server
 checks the signature against the `Host` that it receives. One thread with an event loop serves all
 connections; it ends with `stop`.

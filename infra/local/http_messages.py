@@ -1,7 +1,7 @@
 """The part of HTTP/1.1 that a proxy needs: the ends of heads and bodies, and a few ready answers.
 
-Cuts messages out of a stream; using them is for `proxy_exchange`. A head is kept byte for byte,
-since S3's signature covers parts of it, `Host` among them.
+Cuts messages out of a stream for `proxy_exchange`. A head is kept byte for byte, since S3's
+signature covers parts of it, `Host` among them.
 """
 
 import asyncio

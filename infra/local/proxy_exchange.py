@@ -1,8 +1,8 @@
 """One request and its answer, carried between client and server with the chosen fault.
 
-Carries out each fate. Bodies stream. If the server answers before it has asked for the promised
-body, the answer is passed on as the last of the connection. A client that sends its body unasked is
-answered only after the body; no client of S3 needs more.
+Carries out each fate that `proxy_faults` has chosen. Bodies stream. If the server answers before it
+has asked for the promised body, the answer is passed on as the last of the connection. A client
+that sends its body unasked is answered only after the body; no client of S3 needs more.
 """
 
 import asyncio

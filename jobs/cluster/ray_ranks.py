@@ -1,4 +1,4 @@
-"""The ranks of a group as Ray actors, seen by those that call them: the group and the leader.
+"""The Ray actors of ranks, behind the protocols by which a group and its leader call them.
 
 Decides nothing: it passes each question on to the actor and translates Ray's errors.
 """

@@ -2,7 +2,7 @@
 
 Decides everything about the file: H.264, yuv420p, limited range, BT.709 in the tags and in the
 arithmetic, the index at the front, no sound, and no date or library version inside, so that the
-same frames give the same bytes. Proving that the file decodes is for `decode_check`.
+same frames give the same bytes. `decode_check` proves that the file decodes.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""The object of a lease in the store, and the answer to a driver that finds one.
+"""The object of a lease in the store, and the refusal of a driver that finds another's lease.
 
 Decides when a lease is alive and how a driver is refused. `lease` takes and keeps leases.
 """

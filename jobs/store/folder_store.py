@@ -1,7 +1,7 @@
 """A folder that keeps the promises of S3.
 
 An object appears whole or not at all, and a conditional write has one winner. This module decides
-how bytes get onto a disk. Which objects are written, and in which order, is for `records/`.
+how bytes get onto a disk; `records/` decides which objects are written, and in which order.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """The meaning of S3's refusals, and the remedy for each.
 
 Every code that S3 answers and every error that botocore raises becomes one of the store's errors:
-one that may pass, one that newer credentials would cure, or a refusal with its remedy. Sending
-requests is for `s3_store`, signing them for `s3_credentials`.
+one that may pass, one that newer credentials would cure, or a refusal with its remedy. `s3_store`
+sends the requests; `s3_credentials` has the credentials that sign them.
 """
 
 import contextlib

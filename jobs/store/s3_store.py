@@ -1,7 +1,7 @@
 """A store in a bucket of S3 or of an endpoint that speaks its protocol.
 
-Decides which requests are sent, and what proves that an object arrived. Retrying is for botocore
-alone, `StoreConfig.max_attempts` times; an error that leaves this module has been retried, and
+Decides which requests are sent, and what proves that an object arrived. Only botocore retries,
+`StoreConfig.max_attempts` times; an error that leaves this module has been retried, and
 `s3_errors` has translated it. boto3 finds the credentials, `s3_credentials` looks them up again,
 and no message shows them.
 """

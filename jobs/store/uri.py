@@ -1,6 +1,6 @@
 """The form of an output URI and of a key in a store.
 
-Decides alone; nothing here touches the network. An output is `s3://bucket/prefix` or
+Decides by the text alone and uses no network. An output is `s3://bucket/prefix` or
 `file:///folder`.
 """
 

@@ -1,6 +1,6 @@
 """Read configuration: small YAML of plain values, from files and from `key=value`.
 
-Here is decided what every configuration refuses. `model_config` has the schema of models,
+Decides what every configuration refuses. `model_config` has the schema of models,
 `jobs.config` that of runs. Loads without torch.
 """
 

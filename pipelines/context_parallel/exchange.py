@@ -1,6 +1,6 @@
 """Exchange of embeddings and checksums among ranks, beside the transformer's own collectives.
 
-Numbers and raw bytes travel alone, so that nothing is unpickled and any dtype works on any backend.
+Only numbers and raw bytes travel, so that nothing is unpickled and any dtype works on any backend.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""The judge's own error, on true clips and on deliberately broken ones. Its thresholds stay."""
+"""The judge's own error, on true clips and on deliberately broken ones.
+
+Measures the judge and changes none of its thresholds.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The real driver with another model loader.
+"""The real driver of nagfarm, with a model loader of the chaos suite.
 
 `python -m tests.chaos.harness.driver FAMILY ARGUMENT render ...`
 
