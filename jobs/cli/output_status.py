@@ -88,7 +88,7 @@ def newest_run(entries: Iterable[StoredObject]) -> str | None:
     return max(started)[1] if started else None
 
 
-def is_believed(run: RunStatus, lease: LeaseRecord | None, now: float) -> bool:
+def is_active(run: RunStatus, lease: LeaseRecord | None, now: float) -> bool:
     """Return True if a run that reported to be at work still is, as far as the store shows."""
     if lease is None:
         return now - seconds_of(run.updated_at) <= STALE_S

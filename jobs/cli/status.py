@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.output_status import AT_WORK, OutputStatus, is_believed, read_output_status
+from jobs.cli.output_status import AT_WORK, OutputStatus, is_active, read_output_status
 from jobs.cli.wording import first_line, printable, table_lines
 from jobs.errors import RefusedError
 from jobs.records.lease_record import LeaseRecord, seconds_of
@@ -79,7 +79,7 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
 
 
 def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str]:
-    is_at_work = run.state in AT_WORK and is_believed(run, lease, now)
+    is_at_work = run.state in AT_WORK and is_active(run, lease, now)
     rate = (
         f"{run.clips_per_hour:,.0f} clips an hour"
         if run.clips_per_hour is not None
@@ -114,7 +114,7 @@ def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str
     age = f"{duration(age_s)} ago"
     if run.state not in AT_WORK:
         return f"{run.state} {age}"
-    if is_believed(run, lease, now):
+    if is_active(run, lease, now):
         if lease is not None and age_s > seconds_of(lease.expires_at) - seconds_of(
             lease.renewed_at
         ):
@@ -130,9 +130,9 @@ def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str
     if lease is not None and lease.is_released:
         ended_s = now - seconds_of(lease.renewed_at)
         return f"its driver ended {duration(ended_s)} ago without a final status"
-    heard = max(run.updated_at, lease.renewed_at) if lease is not None else run.updated_at
+    last_seen = max(run.updated_at, lease.renewed_at) if lease is not None else run.updated_at
     return (
-        f"last heartbeat {duration(now - seconds_of(heard))} ago: the driver is dead or cannot "
+        f"last heartbeat {duration(now - seconds_of(last_seen))} ago: the driver is dead or cannot "
         "reach the store; render resumes the run"
     )
 
