@@ -52,9 +52,8 @@ def draw_speed_ups(works: dict[str, Work], path: Path) -> None:
 
 
 def _draw_speed_up(axis: Any, work: Work, parallel: ParallelConfig, colour: str) -> None:
-    links = [
-        Interconnect("", 10 ** (8.6 + point / 20), START_S) for point in range(70)
-    ]  # 0.4 to 1100 GB/s
+    # 0.4 to 1100 GB/s.
+    links = [Interconnect("", 10 ** (8.6 + point / 20), START_S) for point in range(70)]
     rates = [link.bytes_per_s / 1e9 for link in links]
     gains = [speed_up(work, parallel, H100, link) for link in links]
     axis.plot(rates, gains, color=colour, label=f"{parallel.degree} devices")

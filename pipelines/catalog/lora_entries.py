@@ -52,13 +52,13 @@ KEY_LAYOUTS: dict[str, tuple[KeyLayout, ...]] = {
             ("alpha", "diff", "diff_b"),
             has_model_names=False,
         ),
-        KeyLayout(
+        KeyLayout(  # musubi
             "lora_unet_",
             ("lora_down.weight",),
             ("lora_up.weight",),
             ("alpha",),
             has_model_names=False,
-        ),  # musubi
+        ),
     ),
     "ltx": (
         _DIFFUSERS,

@@ -24,12 +24,8 @@ FIELDS = tuple(field.name for field in fields(TextEmbeddings))
 MAX_DIMS = 3
 # One tensor's header: 1 + its dtype's index, or 0 for None; its number of dimensions; their sizes.
 NUM_NUMBERS = 2 + MAX_DIMS
-INTEGERS = {
-    1: torch.uint8,
-    2: torch.int16,
-    4: torch.int32,
-    8: torch.int64,
-}  # by bytes of an element
+# By bytes of an element.
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 # Odd, 2**64 over the golden ratio: positions far apart get unlike weights.
 FACTOR = 0x9E3779B97F4A7C15 - 2**64
 

@@ -19,10 +19,8 @@ from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
 
-OUTPUT_CHANNELS = {
-    "wan": 64,
-    "ltx": 128,
-}  # per token after the last projection; only Wan 2.2 5B differs (192)
+# Per token after the last projection; only Wan 2.2 5B differs (192).
+OUTPUT_CHANNELS = {"wan": 64, "ltx": 128}
 ATTENTION_GUIDES: tuple[GuidanceMethod, ...] = ("nag", "cfg+nag", "vsf", "nasa")
 
 

@@ -142,7 +142,10 @@ def speed_up(
 
 
 def best_speed_up(work: Work, parallel: ParallelConfig, device: Device) -> float:
-    """Return the speed-up on an interconnect that takes no time."""
+    """Return the speed-up on an interconnect that takes no time.
+
+    Text, decoding and the work that every rank repeats still bound it.
+    """
     return speed_up(work, parallel, device, Interconnect("instant", float("inf"), 0.0))
 
 

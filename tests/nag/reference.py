@@ -46,9 +46,8 @@ class Call:
 
     text_length: int = 0
     mask: torch.Tensor | None = None
-    negatives: list[tuple[torch.Tensor, torch.Tensor | None] | None] = field(
-        default_factory=list
-    )  # one for each row
+    # One for each row.
+    negatives: list[tuple[torch.Tensor, torch.Tensor | None] | None] = field(default_factory=list)
     timesteps: list[float] = field(default_factory=list)  # seen so far, in order
 
 

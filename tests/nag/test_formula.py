@@ -134,9 +134,8 @@ def test_half_precision_with_5120_wide_tokens_neither_overflows_nor_fades(
     assert result.dtype == dtype
     assert torch.isfinite(result).all()
     np.testing.assert_allclose(result.double().numpy(), truth, rtol=rtol, atol=rtol * mean)
-    assert (
-        np.abs(truth - positive.double().numpy()).mean() > 20 * rtol
-    )  # guidance is at work in this test
+    # Guidance is at work in this test.
+    assert np.abs(truth - positive.double().numpy()).mean() > 20 * rtol
 
 
 def test_parameters_as_0_dim_tensors_give_the_same_as_floats() -> None:

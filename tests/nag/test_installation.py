@@ -194,9 +194,8 @@ def test_processors_replaced_after_install_are_found_before_the_clip_is_rendered
             nag.guide(NEGATIVE, STRONG),
         ):
             pass
-    assert (
-        transformers_of(pipeline)[-1].blocks[1].attn2.processor is foreign
-    )  # remove() leaves a foreign processor alone
+    # `remove` leaves a foreign processor alone.
+    assert transformers_of(pipeline)[-1].blocks[1].attn2.processor is foreign
 
 
 def test_a_transformer_replaced_after_install_is_found_before_the_clip_is_rendered() -> None:
@@ -323,9 +322,8 @@ def test_model_offloading_that_unwraps_forward_after_a_clip_leaves_guidance_on()
         add_hook_to_module(pipeline.transformer, AccelerateHook())
         with install(pipeline) as nag, nag.guide(NEGATIVE, STRONG):
             guided = render(pipeline, PROMPT)
-            for _ in range(
-                2
-            ):  # as `maybe_free_model_hooks` does when `enable_model_cpu_offload` is on
+            # As `maybe_free_model_hooks` does when `enable_model_cpu_offload` is on.
+            for _ in range(2):
                 remove_hook_from_module(pipeline.transformer, recurse=True)
                 add_hook_to_module(pipeline.transformer, AccelerateHook())
                 assert torch.equal(render(pipeline, PROMPT), guided)

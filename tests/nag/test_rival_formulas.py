@@ -139,9 +139,8 @@ def test_nasa_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> Non
         (100 + random(0, 1, 64, 64)).to(dtype),
         (100 + random(1, 1, 64, 64)).to(dtype),
     )
-    truth = (positive.double() - 0.99 * negative.double()).to(
-        dtype
-    )  # small differences of large numbers
+    # Small differences of large numbers.
+    truth = (positive.double() - 0.99 * negative.double()).to(dtype)
     in_half = positive - torch.tensor(0.99, dtype=dtype) * negative
     result = negative_away_steer_attention(positive, negative, torch.tensor(0.99))
     assert result.dtype == dtype

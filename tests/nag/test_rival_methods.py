@@ -129,9 +129,8 @@ def test_rivals_on_two_transformers_and_beside_image_tokens_are_their_formulas(
     chosen = case(family, batch, has_cfg)
     guided = ours(chosen, params)
     assert largest_difference(guided, by_hand(chosen, params)) < 4 * CLOSE
-    assert (
-        largest_difference(guided, plain(chosen)) > FAR / 10
-    )  # 512 tokens of prompt outweigh a short negative
+    # 512 tokens of prompt outweigh a short negative.
+    assert largest_difference(guided, plain(chosen)) > FAR / 10
 
 
 @pytest.mark.parametrize("params", RIVALS)
@@ -185,13 +184,10 @@ def test_vsf_takes_wans_negative_without_the_zero_rows_behind_it() -> None:
     long = replace(short, negative=NegativeText(padded(short.negative.embeds, 40)))
     assert largest_difference(ours(long, VSF), ours(short, VSF)) < CLOSE
     assert largest_difference(ours(long, VSF), by_hand(short, VSF)) < CLOSE
-    assert (
-        largest_difference(by_hand(long, VSF), by_hand(short, VSF)) > FAR
-    )  # padding would have done this
-    for params in (
-        NAG,
-        NASA,
-    ):  # these attend to the negative as the model was trained to: with its padding
+    # Padding would have done this.
+    assert largest_difference(by_hand(long, VSF), by_hand(short, VSF)) > FAR
+    # These attend to the negative as the model was trained to: with its padding.
+    for params in (NAG, NASA):
         assert largest_difference(ours(long, params), by_hand(long, params)) < CLOSE
 
 

@@ -167,9 +167,8 @@ def test_text_that_is_cut_on_its_way_to_the_processors_is_refused(build: Any) ->
         if hasattr(transformer, "caption_projection")
         else transformer.condition_embedder.text_embedder
     )
-    project.register_forward_hook(
-        lambda _module, _args, projected: projected[:, :10]
-    )  # as a parallel plan may
+    # As a parallel plan may.
+    project.register_forward_hook(lambda _module, _args, projected: projected[:, :10])
     message = refused(pipeline, NegativeText(text(1, 7, 2)), PROMPT)
     assert "expected 19 tokens, got 10" in message
     assert re.match(r"transformer\.(transformer_)?blocks\.0\.attn2: ", message)

@@ -373,9 +373,8 @@ def test_first_and_last_frame_tokens_come_in_pairs_of_rows_and_are_both_attended
                 hidden_states=torch.randn(1, 20, 2, 4, 4, generator=generator),
                 timestep=torch.tensor([900.0]),
                 encoder_hidden_states=text(1, 512, 1),
-                encoder_hidden_states_image=torch.randn(
-                    2, 257, 20, generator=generator
-                ),  # first and last frame
+                # First and last frame.
+                encoder_hidden_states_image=torch.randn(2, 257, 20, generator=generator),
                 return_dict=False,
             )[0]
 
@@ -466,9 +465,8 @@ def test_half_precision_pipelines_are_guided_and_finite(
     pipeline = build()
     full = nag_render(pipeline, prompt.float(), NEGATIVE, **arguments)
     pipeline.transformer.to(dtype)
-    guided = nag_render(
-        pipeline, prompt, NEGATIVE, **arguments
-    )  # the negative is float32: it is cast to the prompt's
+    # The negative is float32: it is cast to the prompt's.
+    guided = nag_render(pipeline, prompt, NEGATIVE, **arguments)
     assert torch.isfinite(guided).all()
     assert largest_difference(guided, full) < 0.2
     assert largest_difference(guided, render(pipeline, prompt, **arguments)) > FAR

@@ -24,7 +24,7 @@ from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.shapes.judge import Verdict, judge
-from pipelines.shapes.measuring.evaluate import followed, make_tasks, share
+from pipelines.shapes.measuring.rendering import followed, make_tasks, share
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx")
 SEED = 109

@@ -27,7 +27,7 @@ from pipelines.frame_checks.checks import (
 )
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
-from pipelines.shapes.measuring.evaluate import make_tasks
+from pipelines.shapes.measuring.rendering import make_tasks
 from pipelines.video_model import VideoModel
 
 MODEL_NAMES = ("shapes-wan", "shapes-ltx", "shapes-wan-4step", "shapes-ltx-4step")

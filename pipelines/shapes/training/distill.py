@@ -169,9 +169,8 @@ class Student:
         self.ema.restore(self.parameters)
 
 
-Flow = Callable[
-    [torch.Tensor, torch.Tensor], torch.Tensor
-]  # from states (B, C, F, H, W) and sigmas (B,)
+# From states (B, C, F, H, W) and sigmas (B,).
+Flow = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def trajectory(
@@ -186,9 +185,8 @@ def trajectory(
         sampler.set_timesteps(num_steps)
     states: list[tuple[torch.Tensor, torch.Tensor]] = []
     latents = noise_BCFHW
-    for (
-        timestep
-    ) in sampler.timesteps:  # UniPC rounds its sigmas to them, and the model gets them as its time
+    # UniPC rounds its sigmas to the timesteps, and the model gets these as its time.
+    for timestep in sampler.timesteps:
         sigmas = (timestep / sampler.config.num_train_timesteps).expand(len(noise_BCFHW)).clone()
         states.append((latents, sigmas))
         latents = sampler.step(flow(latents, sigmas), timestep, latents, return_dict=False)[0]

@@ -72,9 +72,8 @@ def test_half_precision_is_summed_in_float32() -> None:
     with exact_attention(ONE_ROW_BYTES * 10):
         found = scaled_dot_product_attention(query, key, value)
     exact = formula(query, key, value, None)
-    assert (
-        found - exact
-    ).abs().max() <= 2**-8 * exact.abs().max()  # the rounding of the result alone
+    # The rounding of the result alone.
+    assert (found - exact).abs().max() <= 2**-8 * exact.abs().max()
 
 
 def test_exact_attention_ends_with_its_block_also_after_an_error() -> None:

@@ -147,9 +147,8 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one - other).max())
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Already found a `peft_config`:UserWarning"
-)  # the pipeline by hand
+# The pipeline by hand.
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
 @pytest.mark.parametrize("request_", [PLAIN, GUIDED], ids=["plain", "guided"])
 @pytest.mark.parametrize("maker", list(MAKERS))
 def test_loras_of_the_yaml_are_those_that_diffusers_loads_by_hand(

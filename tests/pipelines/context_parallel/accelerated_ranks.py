@@ -53,9 +53,8 @@ def denoise_alone(name: str, threshold: float) -> Denoised:
 @cache
 def _compiled(name: str) -> DiffusersModel:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            torch, "compile", partial(torch.compile, backend="eager")
-        )  # kernels take long to generate
+        # Without kernels, which take long to generate.
+        patch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
         return tiny_model(name, compile=True, first_block_cache=THRESHOLD)
 
 

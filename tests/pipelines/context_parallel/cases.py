@@ -101,9 +101,8 @@ def render_case(
     """Return the latents of two steps, as one process or as one rank."""
     pipeline = pipeline_of(case.model, case.dtype)
     is_ltx, is_image_to_video = case.model == "ltx", case.model == "wan2.1-i2v"
-    length = (
-        512 if is_image_to_video else 12
-    )  # diffusers' processor takes a text beside an image to be 512 tokens long
+    # Diffusers' processor takes a text beside an image to be 512 tokens long.
+    length = 512 if is_image_to_video else 12
     dtype = getattr(torch, case.dtype)
     prompt, negative, unconditional = (
         text(case.batch_size, size, seed).to(dtype)
@@ -284,9 +283,8 @@ def timeouts(parallel: ParallelConfig) -> list[timedelta]:
     settings = pipeline.transformer._parallel_config.context_parallel_config
     meshes = (settings._flattened_mesh, settings._ring_mesh, settings._ulysses_mesh)
     found = [mesh.get_group()._get_backend(CPU).options._timeout for mesh in meshes]
-    distributed.all_reduce(
-        torch.zeros(1)
-    )  # a rank that leaves before another has connected to it fails that one
+    # A rank that leaves before another has connected to it fails that one.
+    distributed.all_reduce(torch.zeros(1))
     sharded.remove()
     return found
 
@@ -298,10 +296,12 @@ def refusals(model: str, parallel: ParallelConfig) -> list[str]:
     with pytest.raises(ShardingError) as refused:
         ShardedPipeline(pipeline, ParallelConfig(8), CPU)
     told.append(str(refused.value))
-    with_three_heads = pipeline_of(model, "float32")
-    with_three_heads.transformer.register_to_config(num_attention_heads=3)
+    transformer = pipeline.transformer
+    num_heads = transformer.config.num_attention_heads
+    transformer.register_to_config(num_attention_heads=3)
     with pytest.raises(ShardingError) as refused:
-        ShardedPipeline(with_three_heads, parallel, CPU)
+        ShardedPipeline(pipeline, parallel, CPU)
+    transformer.register_to_config(num_attention_heads=num_heads)
     told.append(str(refused.value))
     sharded = ShardedPipeline(pipeline, parallel, CPU)
     with pytest.raises(ShardingError) as refused:

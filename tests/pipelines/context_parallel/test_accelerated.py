@@ -39,9 +39,8 @@ def test_ranks_skip_the_blocks_that_one_device_skips(
     assert all(0 < sum(truth.decisions) < len(truth.decisions) for truth in truths)
     for of_rank in ranks.run(denoise_cached, name, METHODS, layout, num_ranks=layout.degree):
         assert [found.decisions for found in of_rank] == [truth.decisions for truth in truths]
-        assert np.array_equal(
-            of_rank[0].latents, of_rank[2].latents
-        )  # the methods between them left nothing
+        # The methods between them left nothing.
+        assert np.array_equal(of_rank[0].latents, of_rank[2].latents)
         assert max(map(difference, of_rank, truths)) <= (
             0 if layout == ULYSSES and name != "ltx" else 1e-6
         )
@@ -59,9 +58,8 @@ def test_ranks_whose_own_parts_would_decide_differently_decide_by_the_whole_sequ
     assert max(difference(contested.together, truth) for contested in found) <= 1e-6
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)]
-)  # one rounding to the dtype
+# One rounding to the dtype.
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)])
 def test_the_mean_of_parts_of_unequal_size_is_the_mean_of_the_whole(
     ranks: Ranks, dtype: str, tolerance: float
 ) -> None:

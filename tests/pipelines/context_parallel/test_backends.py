@@ -69,10 +69,11 @@ def test_diffusers_names_of_backends_stay_as_they_are() -> None:
 @pytest.mark.parametrize("scale", [None, 0.7])
 @pytest.mark.parametrize(
     ("dtype", "tolerance", "lse_tolerance"),
+    # The fused kernel computes bfloat16's exp less exactly.
     [
         (torch.float32, 1e-6, 1e-5),
         (torch.bfloat16, 2**-8, 1e-4),
-    ],  # the fused kernel computes bfloat16's exp less exactly
+    ],
 )
 @pytest.mark.parametrize("attend", [attention_with_lse, plain_attention_with_lse])
 def test_attention_and_its_log_sum_exp_are_the_formula(

@@ -72,10 +72,11 @@ def measured_wan(
         on_meta(WanTransformer3DModel, transformer_config),
         on_meta(AutoencoderKLWan, vae_config),
     )
+    # As WanPipeline does.
     temporal, spatial = (
         vae.config.scale_factor_temporal,
         vae.config.scale_factor_spatial,
-    )  # as WanPipeline does
+    )
     block = transformer.blocks[0]
     num_frames = (SHAPE.num_frames - 1) // temporal + 1
     latents = torch.empty(
@@ -107,10 +108,11 @@ def measured_ltx(
         on_meta(LTXVideoTransformer3DModel, transformer_config),
         on_meta(AutoencoderKLLTXVideo, vae_config),
     )
+    # As LTXPipeline does.
     temporal, spatial = (
         vae.temporal_compression_ratio,
         vae.spatial_compression_ratio,
-    )  # as LTXPipeline does
+    )
     patch, patch_t = transformer.config.patch_size, transformer.config.patch_size_t
     block = transformer.transformer_blocks[0]
     num_frames = (SHAPE.num_frames - 1) // temporal + 1

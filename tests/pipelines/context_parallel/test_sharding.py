@@ -99,9 +99,8 @@ def test_in_bfloat16_sharding_changes_about_as_much_as_bfloat16_itself(
     ranks: Ranks, layout: ParallelConfig
 ) -> None:
     """Another rounding in float32 can change one in bfloat16, and the next layers carry it on."""
-    models = (
-        ["ltx"] if layout.ring == 1 else ["ltx", "wan2.1", "wan2.2"]
-    )  # Wan by ulysses is bit-equal
+    # Wan by ulysses is bit-equal.
+    models = ["ltx"] if layout.ring == 1 else ["ltx", "wan2.1", "wan2.2"]
     rendered = [Case(model, *how, "bfloat16", size_px=32) for model in models for how in FOUR]
     for case, latents in zip(rendered, on_every_rank(ranks, rendered, layout), strict=True):
         exact = alone(Case(case.model, case.method, case.has_cfg, case.batch_size, size_px=32))

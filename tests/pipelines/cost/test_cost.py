@@ -16,9 +16,10 @@ from pipelines.request import GuidanceMethod, VideoShape
 SMALL_WAN = replace(WAN_1_3B, num_layers=2)
 SMALL_LTX = replace(LTX_2B, num_layers=3)
 TINY_WAN = replace(WAN_1_3B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=80, num_text_tokens=7)
+# The feed-forward network of diffusers is 4 times as wide as a token.
 TINY_LTX = replace(
     LTX_2B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=4 * 48, num_text_tokens=7
-)  # 4: diffusers'
+)
 P480, P720 = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
 CUTS = (ParallelConfig(ulysses=4), ParallelConfig(ring=2), ParallelConfig(2, 2))
 # each call of the transformer that any method makes, in either family

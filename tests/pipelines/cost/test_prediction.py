@@ -34,9 +34,8 @@ def link(bytes_per_s: float) -> Interconnect:
 
 
 def test_the_speed_of_a_device_follows_from_the_published_seconds_of_a_step() -> None:
-    image_to_video = replace(
-        WAN_14B, num_text_tokens=512 + 257
-    )  # image tokens have keys and values as text has
+    # Image tokens have keys and values as text has.
+    image_to_video = replace(WAN_14B, num_text_tokens=512 + 257)
     step = Work(image_to_video, VideoShape(81, 480, 832), 1, "cfg")
     assert H100.flops_per_s == pytest.approx(step_operations(step) / 9.77, rel=0.002)
 

@@ -135,9 +135,8 @@ def test_nag_and_the_cache_go_on_and_come_off_in_any_order(name: str, is_nag_fir
         for transformer in transformers:
             enable_block_cache(transformer, THRESHOLD)
         model = tiny_model(name, pipeline) if not is_nag_first else None
-    model = model or tiny_model(
-        name, pipeline
-    )  # the first NAG was put on before the cache and taken off after it
+    # The first NAG was put on before the cache and taken off after it.
+    model = model or tiny_model(name, pipeline)
     assert torch.equal(denoise(model, NAG), by_hand(name, NAG))
     for transformer in transformers:
         transformer.disable_cache()  # before NAG is

@@ -169,9 +169,8 @@ def test_without_a_negative_prompt_the_clip_is_the_stock_pipelines(model: Diffus
     expected = render_by_hand(model, REQUEST, "", None)
     for method in ("none", "nag", "vsf", "nasa"):
         found = render(model, replace(REQUEST, negative_prompt="", method=method))
-        assert np.abs(found - expected).max() <= 0.51, (
-            method
-        )  # the model's frames are rounded to bytes
+        # The model's frames are rounded to bytes.
+        assert np.abs(found - expected).max() <= 0.51, method
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipelines.catalog.sources import PACKAGED_WEIGHTS
-from pipelines.shapes.measuring.evaluate import load_pipeline
+from pipelines.shapes.measuring.rendering import load_pipeline
 from pipelines.shapes.training.distill import trajectory
 from pipelines.shapes.training.models import MODELS
 from pipelines.shapes.training.snapping import Snap

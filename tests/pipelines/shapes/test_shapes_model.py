@@ -13,7 +13,7 @@ from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.shapes.captions import caption
-from pipelines.shapes.measuring.evaluate import (
+from pipelines.shapes.measuring.rendering import (
     Sampling,
     Task,
     followed,
@@ -30,10 +30,11 @@ pytestmark = pytest.mark.models
 
 MAX_WEIGHTS_BYTES = {"shapes-wan": 12_000_000, "shapes-ltx": 24_000_000}
 CONFIGS = {name: load_model_config(model_paths()[name]) for name in MODELS}
+# Docs/explanation/shapes.md measures both over more clips.
 FOLLOWED = {
     "shapes-wan": 0.9,
     "shapes-ltx": 0.85,
-}  # docs/explanation/shapes.md measures both over more clips
+}
 SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as in the YAMLs of both models
 
 
