@@ -141,7 +141,7 @@ def _described(value: object, expected: FieldType) -> str:
         case Unquoted(text, reading):
             came = f"{shown(text)[1:-1]}, which YAML reads as {reading}: {quote_it}"
         case None:
-            came = "nothing; leave the field out for its default"
+            came = "null; leave the field out for its default"
         case bool():
             came = f"the yes/no value {str(value).lower()}: {quote_it}"
         case int() | float():

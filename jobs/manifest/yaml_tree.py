@@ -128,11 +128,11 @@ class _Builder:
         self._num_values += 1
         if event.tag is not None:
             raise location.refuse(
-                f"tags are refused, came {shown(event.tag)}; quote a text that begins with '!'"
+                f"tags are refused, got {shown(event.tag)}; quote a text that begins with '!'"
             )
         if event.anchor is not None:
             raise location.refuse(
-                f"anchors (&name) are refused, came {shown(event.anchor)}; quote a text with '&'"
+                f"anchors (&name) are refused, got {shown(event.anchor)}; quote a text with '&'"
             )
         if self._num_values > MAX_VALUES:
             raise location.refuse(

@@ -25,6 +25,7 @@ from jobs.media.decode_check import decode_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import read_record
 from jobs.store.store import Store
+from jobs.text import counted
 from pipelines.request import VideoFrames
 from pipelines.shapes import captions, judge, world
 from pipelines.shapes.evaluation import breakages, features, negation
@@ -81,7 +82,8 @@ def judge_all(
     missing = [(key, call) for key, call in dict(calls).items() if key not in cache]
     if not missing:
         return
-    console.print(f"{what} {len(missing):,} clips in {num_processes} processes", highlight=False)
+    clips = counted(len(missing), "clip")
+    console.print(f"{what} {clips}, {num_processes} at a time", highlight=False)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,6 +1,5 @@
 """Plans as text, as `nagfarm plan` and `render` print them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,22 +8,15 @@ import pytest
 from jobs.cli.plan import plan_text
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.plan import make_plan
+from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
 
-ROWS = [
-    {"prompt": "a"},
-    {"prompt": "b"},
-    {"prompt": "a"},
-    {"prompt": "c", "num_inference_steps": 4},
-    {"prompt": "c", "model": "coarse", "width": 96},
-]
-
 
 @pytest.fixture
 def rows(write: Write) -> Path:
-    return write("night.jsonl", "\n".join(json.dumps(row) for row in ROWS))
+    return write("night.jsonl", jsonl(MIXED_ROWS))
 
 
 def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
@@ -41,18 +33,9 @@ def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
     )
 
 
-GROUPED = [
-    {"prompt": "a"},
-    {"prompt": "b", "parallel": {"ulysses": 2, "ring": 2, "across_hosts": True}},
-    {"prompt": "c", "parallel": {"ulysses": 4}},
-    {"prompt": "d", "parallel": {"ulysses": 4}},
-    {"prompt": "e", "parallel": {"ulysses": 4}, "num_frames": 13},
-]
-
-
 @pytest.fixture
 def grouped(write: Write) -> Path:
-    return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
+    return write("night.jsonl", jsonl(GROUPED_ROWS))
 
 
 def test_the_plan_has_a_column_of_devices_if_any_clip_is_for_a_group(

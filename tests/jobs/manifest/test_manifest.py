@@ -80,14 +80,10 @@ def test_values_come_from_the_row_the_defaults_and_the_model(
     write: Write, catalog: FakeCatalog
 ) -> None:
     *_, first_grid, last = open_text(SPRING, write, catalog).specs()
-    assert (first_grid.request.shape.num_frames, first_grid.request.fps) == (
-        13,
-        12.0,
-    )  # the manifest's defaults
-    assert (first_grid.request.shape.height, first_grid.request.sampling.flow_shift) == (
-        64,
-        3.0,
-    )  # the model's YAML
+    of_manifest = first_grid.request.shape.num_frames, first_grid.request.fps
+    assert of_manifest == (13, 12.0)
+    of_model = first_grid.request.shape.height, first_grid.request.sampling.flow_shift
+    assert of_model == (64, 3.0)
     assert last.request.sampling.flow_shift is None  # the row
     assert last.request.sampling.seed == 9
     assert last.request.negative_prompt == ""
@@ -182,10 +178,8 @@ def test_a_clip_id_does_not_depend_on_name_and_position(write: Write, catalog: F
 
 def test_a_row_may_be_given_the_name_that_it_would_have(write: Write, catalog: FakeCatalog) -> None:
     path = write("a.jsonl", '{"prompt": "a"}\n{"prompt": "b", "name": "a-000001"}\n')
-    assert [spec.name for spec in open_manifest(path, catalog, model="tiny").specs()] == [
-        "a-000000",
-        "a-000001",
-    ]
+    names = [spec.name for spec in open_manifest(path, catalog, model="tiny").specs()]
+    assert names == ["a-000000", "a-000001"]
 
 
 def test_an_axis_can_be_a_file_beside_the_manifest(
@@ -426,14 +420,8 @@ def test_a_method_without_cfg_ignores_the_models_guidance_scale(
     ]
     path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
     requests = [spec.request for spec in open_manifest(path, catalog, model="strong").specs()]
-    assert [request.sampling.guidance_scale for request in requests] == [
-        5.0,
-        5.0,
-        1.0,
-        1.0,
-        1.0,
-        1.0,
-    ]
+    scales = [request.sampling.guidance_scale for request in requests]
+    assert scales == [5.0, 5.0, 1.0, 1.0, 1.0, 1.0]
 
 
 def test_a_guidance_scale_of_1_is_the_default_of_a_method_without_cfg(
@@ -441,10 +429,8 @@ def test_a_guidance_scale_of_1_is_the_default_of_a_method_without_cfg(
 ) -> None:
     rows = [{"prompt": "a", "method": "nag"}, {"prompt": "a", "method": "nag", "guidance_scale": 1}]
     path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
-    assert [type(row) for row in open_manifest(path, catalog, model="strong").rows()] == [
-        ClipSpec,
-        RepeatedRow,
-    ]
+    found = open_manifest(path, catalog, model="strong").rows()
+    assert [type(row) for row in found] == [ClipSpec, RepeatedRow]
 
 
 def test_rows_are_computed_one_by_one(write: Write, catalog: FakeCatalog) -> None:

@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,22 +10,15 @@ from jobs.manifest.manifest import open_manifest
 from jobs.plan.plan import PlanBucket, make_plan
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import VideoShape
+from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl
 from tests.fakes.catalog import FakeCatalog
 
 Write = Callable[[str, str | bytes], Path]
 
-ROWS = [
-    {"prompt": "a"},
-    {"prompt": "b"},
-    {"prompt": "a"},
-    {"prompt": "c", "num_inference_steps": 4},
-    {"prompt": "c", "model": "coarse", "width": 96},
-]
-
 
 @pytest.fixture
 def rows(write: Write) -> Path:
-    return write("night.jsonl", "\n".join(json.dumps(row) for row in ROWS))
+    return write("night.jsonl", jsonl(MIXED_ROWS))
 
 
 def test_a_plan_counts_clips_and_repeats(rows: Path, catalog: FakeCatalog) -> None:
@@ -63,18 +55,9 @@ def test_the_last_row_is_checked_before_anything_runs(write: Write, catalog: Fak
         make_plan(open_manifest(path, catalog, model="tiny"), set(), set())
 
 
-GROUPED = [
-    {"prompt": "a"},
-    {"prompt": "b", "parallel": {"ulysses": 2, "ring": 2, "across_hosts": True}},
-    {"prompt": "c", "parallel": {"ulysses": 4}},
-    {"prompt": "d", "parallel": {"ulysses": 4}},
-    {"prompt": "e", "parallel": {"ulysses": 4}, "num_frames": 13},
-]
-
-
 @pytest.fixture
 def grouped(write: Write) -> Path:
-    return write("night.jsonl", "\n".join(json.dumps(row) for row in GROUPED))
+    return write("night.jsonl", jsonl(GROUPED_ROWS))
 
 
 def test_clips_for_other_devices_are_in_other_buckets(grouped: Path, catalog: FakeCatalog) -> None:
