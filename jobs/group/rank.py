@@ -63,9 +63,10 @@ class Rank(ABC):
         """Return the rank's state at once, from any thread."""
         if self._attached is None:
             return Loading()
+        membership = Joined() if self._attached.is_joined else Detached(self._broken_by)
         if self._health.failed_by is not None:
-            return Unusable(self._health.failed_by)
-        return Joined() if self._attached.is_joined else Detached(self._broken_by)
+            return Unusable(self._health.failed_by, membership)
+        return membership
 
     def join(self, rendezvous: "Rendezvous") -> None:
         """Wait for the other ranks and form a process group with them."""

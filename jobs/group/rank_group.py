@@ -13,7 +13,7 @@ from jobs.group.generations import Generations, GroupDeadlines
 from jobs.group.heartbeats import GroupHeartbeats
 from jobs.group.rank_answers import collect
 from jobs.group.rank_processes import RankLauncher
-from jobs.group.rank_state import Joined, must_be_released
+from jobs.group.rank_state import Joined, membership_of, must_be_released
 from jobs.types import ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker
 from pipelines.errors import GroupBrokenError, GroupError, RankLostError, RankPreemptedError
@@ -135,13 +135,14 @@ class RankGroup:
         """Form the next generation unless another clip already has.
 
         Returns:
-            False if the schedule releases the group, as it does after a failure of the classes
-            memory and worker; the clip is then rendered by another worker.
+            False if the schedule releases the group, as it does after it was broken by a failure
+            of the classes memory and worker; the clip is then rendered by another worker.
         """
         with self._forming:
             state = self._generations.ranks.leader.state().get(self._deadlines.answer_s)
-            is_released = session != self._session or must_be_released(state)
-            if not is_released and not isinstance(state, Joined):
+            leader = membership_of(state)
+            is_released = session != self._session or must_be_released(leader)
+            if not is_released and not isinstance(leader, Joined):
                 try:
                     self._reform(is_new_session=False)
                 except GroupError:

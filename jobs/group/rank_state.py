@@ -40,23 +40,29 @@ class Unusable:
 
     Args:
         failed_by: the class of that failure.
+        membership: the rank's part in the process group, which such a failure breaks only if it
+            happened in the sharded denoise.
     """
 
     failed_by: FailureClass
+    membership: Joined | Detached
 
 
 RankState = Loading | Joined | Detached | Unusable
 
 
-def must_be_released(state: RankState) -> bool:
-    """Return True if the leader's state ends the group, since the schedule lets the worker go."""
-    match state:
-        case Unusable():
-            return True
-        case Detached(broken_by):
-            return broken_by in PROCESS_FAILURES
-        case Loading() | Joined():
-            return False
+def membership_of(state: RankState) -> Loading | Joined | Detached:
+    """Return the rank's part in the process group, whether or not its device is sound."""
+    return state.membership if isinstance(state, Unusable) else state
+
+
+def must_be_released(leader: Loading | Joined | Detached) -> bool:
+    """Return True if the schedule lets the worker go because of what broke the process group.
+
+    Args:
+        leader: the membership of the leader, which knows the cause.
+    """
+    return isinstance(leader, Detached) and leader.broken_by in PROCESS_FAILURES
 
 
 class DeviceHealth:

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack
 
 from jobs.group.generations import GroupDeadlines
 from jobs.group.rank_group import RankGroup
-from jobs.group.rank_state import Joined, RankState
+from jobs.group.rank_state import Detached, Joined, RankState, Unusable
 from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
 from pipelines.errors import GroupError, RankLostError
@@ -17,6 +17,7 @@ from tests.builders.specs import spec
 PAIR = ParallelConfig(ulysses=2)
 CLIP = spec("sunrise")
 DONE = ClipDone(CLIP.clip_id, CLIP.name, "file:///clip", 1, ())
+UNUSABLE = Unusable("worker", Detached())
 
 
 class Answers(TypedDict, total=False):

@@ -12,7 +12,7 @@ from pipelines.errors import (
     RankPreemptedError,
     RankSilentError,
 )
-from tests.fakes.rank_processes import Answers, Awaited, FakeLauncher, Late, formed
+from tests.fakes.rank_processes import UNUSABLE, Answers, Awaited, FakeLauncher, Late, formed
 
 STUCK = RankSilentError("still busy")
 NCCL_ERROR = RuntimeError("NCCL error: unhandled system error")
@@ -41,9 +41,7 @@ def test_usable_ranks_keep_their_processes_and_weights() -> None:
     assert [rank.asked.count("leave") for rank in ranks.started] == [1, 1]
 
 
-@pytest.mark.parametrize(
-    "answer", [Unusable("worker"), RankSilentError("silent"), RankLostError("gone")]
-)
+@pytest.mark.parametrize("answer", [UNUSABLE, RankSilentError("silent"), RankLostError("gone")])
 def test_a_rank_that_is_unusable_or_does_not_answer_is_replaced(
     answer: Unusable | GroupError,
 ) -> None:
@@ -137,10 +135,10 @@ def test_a_replaced_rank_is_in_the_label_even_if_another_could_not_be_replaced_t
     ranks = FakeLauncher()
     group = formed(ranks)
     for rank in ranks.started:
-        rank.answer(state=Unusable("worker"))
+        rank.answer(state=UNUSABLE)
     ranks.prepare = lambda rank: rank.answer(load=RankLostError("gone")) if rank.index else None
     with pytest.raises(RankLostError):
         group.rebuild()
-    ranks.started[3].answer(state=Unusable("worker"))
+    ranks.started[3].answer(state=UNUSABLE)
     ranks.prepare = lambda _: None
     assert group.rebuild().label == "host:2 (group of 2: ulysses 2; pids 2, 4)"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from jobs.group.rank_state import Detached, Unusable
+from jobs.group.rank_state import Detached
 from jobs.types import ClipProgress, LostRank, WorkerHeartbeat
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RankSilentError
-from tests.fakes.rank_processes import CLIP, DONE, FakeLauncher, failed_by, formed
+from tests.fakes.rank_processes import CLIP, DONE, UNUSABLE, FakeLauncher, failed_by, formed
 
 DENOISING = WorkerHeartbeat((ClipProgress(CLIP.clip_id, "denoise", 1, 0.1),), 100)
 IDLE = WorkerHeartbeat((), 100)
@@ -33,7 +33,7 @@ def test_a_group_that_forms_again_without_its_draining_rank_drains_no_more() -> 
     group = formed(ranks)
     ranks.follower.answer(heartbeat=DRAINING)
     group.heartbeat()
-    ranks.follower.answer(state=Unusable("worker"))
+    ranks.follower.answer(state=UNUSABLE)
     group.rebuild()
     assert group.heartbeat() == WorkerHeartbeat((), 101)
 
@@ -51,7 +51,7 @@ def test_a_late_heartbeat_of_a_replaced_rank_does_not_drain_the_group() -> None:
 
     def replaced_meanwhile() -> RankLostError:
         for rank in ranks.started:
-            rank.answer(state=Unusable("worker"))
+            rank.answer(state=UNUSABLE)
         group.rebuild()
         return RankLostError("killed")
 
@@ -94,7 +94,7 @@ def test_a_rank_that_is_missing_since_it_is_being_replaced_is_not_reported_lost(
     group = formed(ranks)
 
     def replaced_meanwhile() -> RankLostError:
-        ranks.follower.answer(state=Unusable("worker"))
+        ranks.follower.answer(state=UNUSABLE)
         group.rebuild()
         return RankLostError("killed")
 

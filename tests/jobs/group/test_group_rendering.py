@@ -5,8 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pytest
 
-from jobs.errors import FailureClass
-from jobs.group.rank_state import Detached, Unusable
+from jobs.group.rank_state import Detached, Joined, RankState, Unusable
 from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipOutcome, LostRank, WorkerHeartbeat
 from pipelines.errors import (
@@ -17,7 +16,7 @@ from pipelines.errors import (
     RankSilentError,
 )
 from tests.builders.specs import spec
-from tests.fakes.rank_processes import CLIP, DONE, FakeLauncher, failed_by, formed
+from tests.fakes.rank_processes import CLIP, DONE, UNUSABLE, FakeLauncher, failed_by, formed
 
 BROKEN = failed_by(GroupBrokenError)
 
@@ -87,17 +86,40 @@ def test_a_new_rank_that_cannot_load_for_the_next_clip_loses_the_group_and_not_t
     ranks = FakeLauncher()
     group = formed(ranks)
     ranks.leader.answer(render=BROKEN, state=Detached("code"))
-    ranks.follower.answer(state=Unusable("worker"))
+    ranks.follower.answer(state=UNUSABLE)
     ranks.prepare = lambda rank: rank.answer(load=MemoryError("no room"))
     assert group.render(CLIP, 1, False) == LostRank("the group could not form again: no room")
 
 
-@pytest.mark.parametrize("broken_by", ["memory", "worker"])
-def test_a_group_that_the_schedule_releases_begins_no_further_clip(broken_by: FailureClass) -> None:
+def test_a_group_that_an_unknown_error_broke_forms_again_also_if_its_leaders_device_failed() -> (
+    None
+):
+    """The device failed outside of the denoise, with a clip whose failure is still on its way."""
+    ranks = FakeLauncher()
+    group = formed(ranks)
+    ranks.leader.answer(render=BROKEN, state=Unusable("worker", Detached("code")))
+    assert group.render(CLIP, 1, False) == DONE
+    assert ranks.alive == [1, 2]
+
+
+def test_a_clip_whose_group_formed_again_meanwhile_is_rendered_also_if_a_device_failed_since() -> (
+    None
+):
+    ranks = FakeLauncher()
+    group = formed(ranks)
+    ranks.leader.answer(render=[BROKEN, DONE], state=Unusable("worker", Joined()))
+    assert group.render(CLIP, 1, False) == DONE
+    assert ranks.alive == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "state", [Detached("memory"), Detached("worker"), Unusable("memory", Detached("memory"))]
+)
+def test_a_group_that_the_schedule_releases_begins_no_further_clip(state: RankState) -> None:
     ranks = FakeLauncher()
     group = formed(ranks)
     outcomes: list[ClipOutcome] = [BROKEN, DONE]
-    ranks.leader.answer(render=outcomes, state=Detached(broken_by))
+    ranks.leader.answer(render=outcomes, state=state)
     assert group.render(CLIP, 1, False) == BROKEN
     assert outcomes == [DONE]
     assert not [rank for rank in ranks.started if "leave" in rank.asked]

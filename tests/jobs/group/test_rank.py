@@ -73,8 +73,7 @@ def test_a_leader_whose_device_fails_outside_of_the_sharded_denoise_must_be_repl
     outcome = leader.render(spec("sunrise", 1), 1, uses_exact_attention=False)
     assert isinstance(outcome, ClipFailed)
     assert outcome.failure_class == "worker"
-    assert leader._part.is_joined  # the process group is not broken
-    assert leader.state() == Unusable("worker")
+    assert leader.state() == Unusable("worker", Joined())  # the process group is not broken
 
 
 def test_a_rank_whose_latents_differ_from_the_others_must_be_replaced() -> None:
