@@ -92,6 +92,12 @@ class Clips:
         self._num_done += 1
 
     def fail(self, attempt: Attempt, failed: ClipFailed) -> list[Command]:
+        """Charge an attempt's failure to its clip; halt the run at too many quarantines."""
+        num_before = self._num_quarantined
+        commands = self._charge(attempt, failed)
+        return commands + self._check_quarantined(num_before)
+
+    def _charge(self, attempt: Attempt, failed: ClipFailed) -> list[Command]:
         """Charge an attempt's failure to its clip, and do as `decide` says."""
         failures = (*attempt.failures, failed)
         decision = decide(failures, self._policy)
@@ -104,40 +110,51 @@ class Clips:
                 self._waiting.append(replace(attempt, number=number))
             case Quarantine():
                 self._num_quarantined += 1
-                commands += self._check_quarantined()
             case Stop(reason):
                 commands.append(ev.Halt(StoreRefusedError(reason)))
         return commands
 
-    def _check_quarantined(self) -> list[Command]:
-        """Halt a run that quarantines more than is allowed, once enough clips have ended."""
-        num_ended, limits = self._num_done + self._num_quarantined, self._policy
-        is_share = (
+    def _check_quarantined(self, num_before: int) -> list[Command]:
+        """Halt a run that has just quarantined more than is allowed, if enough clips have ended.
+
+        Args:
+            num_before: number of quarantined clips before the event.
+        """
+        num_quarantined, limits = self._num_quarantined, self._policy
+        num_ended = self._num_done + num_quarantined
+        if num_quarantined == num_before or self.is_finished:
+            return []
+        if limits.max_quarantined is not None and num_quarantined > limits.max_quarantined:
+            allowed = f"retry.max_quarantined allows {limits.max_quarantined}"
+        elif (
             num_ended >= limits.min_clips_to_stop
-            and self._num_quarantined > limits.max_quarantined_share * num_ended
-        )
-        is_count = (
-            limits.max_quarantined is not None and self._num_quarantined > limits.max_quarantined
-        )
-        if not (is_share or is_count) or self.is_finished:
+            and num_quarantined > limits.max_quarantined_share * num_ended
+        ):
+            allowed = f"retry.max_quarantined_share allows {limits.max_quarantined_share:.0%}"
+        else:
             return []
         message = (
-            f"{self._num_quarantined} of the first {num_ended} clips were quarantined; "
-            "their failures say why"
+            f"{num_quarantined} of the first {num_ended} clips were quarantined, {allowed}; "
+            "nagfarm status shows why: remove the cause, or raise the limit"
         )
         return [ev.Halt(TooManyFailuresError(message))]
 
     def take_back(self, worker: LoadedWorker, loss: Loss) -> list[Command]:
-        """Take back the clips of a lost worker; those charged with its loss fail, others go on."""
+        """Take back the clips of a lost worker; those charged with its loss fail, others go on.
+
+        The quarantines are checked last: before, clips that are still to be queued again are in
+        neither the queue nor the pool, and the run looks finished.
+        """
         commands: list[Command] = []
+        num_before = self._num_quarantined
         for clip_id, in_flight in worker.attempts.items():
             attempt = locate(in_flight, worker)
             if clip_id in loss.attributed:
                 failed = failure_of(attempt, worker, loss)
-                commands += self.fail(worker.charge(attempt), failed)
+                commands += self._charge(worker.charge(attempt), failed)
             else:
                 self._requeue(attempt, is_bystander=clip_id in loss.bystanders)
-        return commands
+        return commands + self._check_quarantined(num_before)
 
     def _requeue(self, attempt: Attempt, *, is_bystander: bool) -> None:
         """Queue an attempt once more without charging its clip."""

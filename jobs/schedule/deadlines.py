@@ -12,9 +12,8 @@ from jobs.types import ClipProgress, Stage, StageTiming
 from pipelines.request import VideoShape
 
 COMPUTE_STAGES: frozenset[Stage] = frozenset({"text", "denoise", "decode", "encode", "check"})
-STORE_STAGES: frozenset[Stage] = frozenset(
-    {"lookup", "upload"}
-)  # the S3 client has time-outs of its own, a folder has none
+# The S3 client has time-outs of its own, a folder has none.
+STORE_STAGES: frozenset[Stage] = frozenset({"lookup", "upload"})
 MAX_SAMPLES = 101  # clips with one timing key from which a deadline is learnt
 
 # Clips with the same shape, guidance method and attention (exact or not) take equally long.
@@ -70,11 +69,10 @@ class Deadlines:
         limit_s = self.limit_s(attempt, progress.stage, is_first=is_first)
         if progress.age_s <= limit_s:
             return None
-        where = (
-            progress.stage
-            if progress.step is None
-            else f"{progress.stage} after step {progress.step}"
-        )
+        is_store = progress.stage in STORE_STAGES
+        where = progress.stage + ("" if progress.step is None else f" after step {progress.step}")
+        settings = "stall.store_s" if is_store else "stall.first_s, stall.min_s or stall.factor"
         return (
-            f"no progress in {where} for {progress.age_s:.0f} s, where {limit_s:.0f} s are allowed"
+            f"stalled in {where}: no progress for {progress.age_s:.0f} s, the deadline is "
+            f"{limit_s:.0f} s; if it is only slow, raise {settings}"
         )

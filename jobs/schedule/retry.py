@@ -60,15 +60,17 @@ def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
     if last.failure_class == "store":
         return Wait(last.attempt + 1) if last.may_pass_on_retry else Stop(last.message)
     if not last.may_pass_on_retry:
-        return Quarantine(f"{last.error_type} does not pass on a retry")
+        return Quarantine(f"{last.error_type} would fail again on a retry")
     num_alike = sum(failed.failure_class == last.failure_class for failed in failures)
     if num_alike >= (budget := policy.budget(last.failure_class)):
         return Quarantine(
-            f"{num_alike} failures of the class {last.failure_class}, of which {budget} are allowed"
+            f"{num_alike} failures of the class {last.failure_class}, the limit is {budget}"
         )
     num_workers = len({failed.worker for failed in failures})
     if num_workers >= policy.max_failed_workers:
-        return Quarantine(f"failed on {num_workers} different workers")
+        return Quarantine(
+            f"failed on {num_workers} different workers, the limit is {policy.max_failed_workers}"
+        )
     return Retry(
         last.attempt + 1,
         uses_exact_attention=any(failed.failure_class == "clip" for failed in failures),

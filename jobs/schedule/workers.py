@@ -140,15 +140,19 @@ class Workers:
         """Stop the workers that load for too long or send no heartbeats."""
         commands: list[Command] = []
         load_timeout_s = self._config.workers.load_timeout_s
+        heartbeat_timeout_s = self._config.stall.heartbeat_timeout_s
         for number, worker in list(self._pool.workers.items()):
             if isinstance(worker, Loading):
                 if now - worker.asked_at > load_timeout_s:
-                    message = f"not ready within {load_timeout_s:g} s"
+                    message = f"not ready within {load_timeout_s:g} s (workers.load_timeout_s)"
                     is_charged = not self._pool.loaded
                     event = ev.WorkerNotLoaded(number, message, is_charged=is_charged)
                     commands += self.not_loaded(event, now)
-            elif (silent_s := now - worker.heard_at) > self._config.stall.heartbeat_timeout_s:
-                message = f"no heartbeat for {silent_s:.0f} s"
+            elif (silent_s := now - worker.heard_at) > heartbeat_timeout_s:
+                message = (
+                    f"stalled: no heartbeat for {silent_s:.0f} s, the deadline is "
+                    f"{heartbeat_timeout_s:g} s (stall.heartbeat_timeout_s)"
+                )
                 commands += self._lose(worker, worker.lost(message, "stall"))
         return commands
 
@@ -204,11 +208,8 @@ class Workers:
             return commands
         worker.num_failures_in_a_row += 1
         if failed.failure_class in REPLACED_AFTER:
-            loss, is_spent = (
-                Loss(REPLACED_AFTER[failed.failure_class]),
-                failed.failure_class == "memory",
-            )
-            commands += self._lose(worker, loss, is_spent=is_spent)
+            loss = Loss(REPLACED_AFTER[failed.failure_class])
+            commands += self._lose(worker, loss, is_spent=failed.failure_class == "memory")
         elif worker.num_failures_in_a_row >= self._config.retry.max_failures_of_worker:
             self._attribution.attribute(worker.number, worker.nodes)
             loss = Loss(f"replaced after {worker.num_failures_in_a_row} failures in a row")

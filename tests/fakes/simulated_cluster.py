@@ -338,8 +338,11 @@ def of_type(commands: list[Command], command_type: type[C]) -> list[C]:
 class PlannedSchedule:
     """A schedule with its plan: it answers `TakeClip` at once, and its clock moves on request."""
 
-    def __init__(self, config: RunConfig = CONFIG, num_workers: int = 1) -> None:
-        self.schedule, self._plan, self.now = Schedule(config, num_workers), iter(SPECS), 0.0
+    def __init__(
+        self, config: RunConfig = CONFIG, num_workers: int = 1, num_clips: int = len(SPECS)
+    ) -> None:
+        self.schedule, self.now = Schedule(config, num_workers), 0.0
+        self._plan = iter(SPECS[:num_clips])
         self.schedule.start(self.now)
 
     def after(self, event: Event, later_s: float = 0.0) -> list[Command]:

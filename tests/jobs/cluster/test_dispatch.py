@@ -59,7 +59,7 @@ class Notes:
     def clip_started(self, label: str, attempt: Attempt) -> None:
         self.started.append((label, attempt))
 
-    def turn(self) -> None:
+    def tick(self) -> None:
         pass
 
     def clip_done(self, done: ClipDone) -> None:
@@ -230,8 +230,8 @@ def test_a_stalled_worker_is_killed_and_another_renders_its_clip(
     # The clips that were computing at the last heartbeat.
     assert {failure_class for _, failure_class in failures_of(notes)} == {"stall"}
     (message,) = notes.lost
-    label, text = message.split(": ")
-    assert text.startswith("no heartbeat for")
+    label, text = message.split(": ", 1)
+    assert text.startswith("stalled: no heartbeat for")
     assert not is_alive(int(label.split(":")[1]))
 
 
@@ -257,7 +257,7 @@ def test_a_clip_that_hangs_on_every_worker_is_quarantined_and_the_others_are_not
     notes = dispatch(setup_for(tmp_path), [hanging, *specs], IMPATIENT)
     assert committed(tmp_path) == {one.clip_id for one in specs}
     assert failures_of(notes) == [(hanging.clip_id, "stall"), (hanging.clip_id, "stall")]
-    assert "no progress in denoise after step 2" in notes.failed[0][0].message
+    assert "stalled in denoise after step 2: no progress" in notes.failed[0][0].message
     assert isinstance(notes.failed[1][1], Quarantine)
 
 

@@ -150,7 +150,7 @@ def test_a_stalled_rank_is_killed_and_the_leader_lives_on(
 ) -> None:
     failed, decision = faulty_run.failure("follower stopped", "stall")
     assert isinstance(decision, Retry)
-    assert failed.message.startswith("no heartbeat for")
+    assert failed.message.startswith("stalled: no heartbeat for")
     before, after = faulty_run.ranks("follower stopped", "stall")
     assert before[0] == after[0]
     assert before[1] != after[1]

@@ -38,14 +38,14 @@ def test_a_failure_that_may_pass_is_tried_again_within_the_budget_of_its_class(
         assert decide(failures[:attempt], POLICY) == Retry(
             attempt + 1, uses_exact_attention=failure_class == "clip"
         )
-    reason = f"{budget} failures of the class {failure_class}, of which {budget} are allowed"
+    reason = f"{budget} failures of the class {failure_class}, the limit is {budget}"
     assert decide(failures, POLICY) == Quarantine(reason)
 
 
 def test_a_clip_is_quarantined_after_failures_of_any_class_on_three_different_workers() -> None:
     mixed = [failure(1, "memory"), failure(2, "stall"), failure(3, "worker")]
     assert decide(mixed[:2], POLICY) == Retry(3)
-    assert decide(mixed, POLICY) == Quarantine("failed on 3 different workers")
+    assert decide(mixed, POLICY) == Quarantine("failed on 3 different workers, the limit is 3")
 
 
 def test_a_clip_that_failed_its_frame_checks_is_retried_with_exact_attention_from_then_on() -> None:
@@ -57,7 +57,7 @@ def test_a_clip_that_failed_its_frame_checks_is_retried_with_exact_attention_fro
 
 def test_a_failure_that_does_not_pass_on_a_retry_quarantines_the_clip_at_once() -> None:
     assert decide([failure(1, "code", may_pass=False)], POLICY) == Quarantine(
-        "SomeError does not pass on a retry"
+        "SomeError would fail again on a retry"
     )
 
 

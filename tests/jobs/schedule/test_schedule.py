@@ -184,6 +184,7 @@ def test_a_run_that_quarantines_most_of_its_clips_stops() -> None:
     (halt,) = of_type(commands, Halt)
     assert isinstance(halt.error, TooManyFailuresError)
     assert "3 of the first 4 clips" in str(halt.error)
+    assert "retry.max_quarantined_share allows 50%" in str(halt.error)
 
 
 def test_a_run_that_quarantines_more_clips_than_allowed_stops() -> None:
@@ -191,6 +192,26 @@ def test_a_run_that_quarantines_more_clips_than_allowed_stops() -> None:
     first, second, _ = (start.attempt for start in farm.ready(0))
     assert not of_type(farm.fails(0, first, "code"), Halt)
     (halt,) = of_type(farm.fails(0, second, "code"), Halt)
+    assert isinstance(halt.error, TooManyFailuresError)
+    assert "2 of the first 2 clips were quarantined, retry.max_quarantined allows 1" in str(
+        halt.error
+    )
+
+
+@pytest.mark.parametrize("quarantined", [0, 1])
+def test_a_run_stops_also_when_its_last_worker_dies_with_one_clip_too_many_and_one_to_go_on(
+    quarantined: int,
+) -> None:
+    """The clip that goes on is neither in flight nor queued while the other is quarantined."""
+    retry = replace(CONFIG.retry, max_lost_workers=1, max_quarantined=0)
+    farm = PlannedSchedule(replace(CONFIG, retry=retry), num_clips=2)
+    clips = [start.attempt.spec for start in farm.ready(0)]
+    poison, other = clips[quarantined], clips[1 - quarantined]
+    report = heartbeat(progress(poison, "denoise", 1, 1), progress(other, "queue", 1))
+    farm.after(HeartbeatReceived(0, report))
+    commands = farm.after(WorkerLost(0, "killed"))
+    assert charged_by(commands) == [poison.clip_id]
+    (halt,) = of_type(commands, Halt)
     assert isinstance(halt.error, TooManyFailuresError)
 
 
@@ -276,9 +297,9 @@ def test_a_stalled_clip_is_charged_and_the_others_of_its_worker_are_not() -> Non
     )
     (report,) = of_type(commands, ReportFailure)
     assert (report.failed.clip_id, report.failed.failure_class) == (first.clip_id, "stall")
-    assert (
-        "no progress in denoise after step 1 for 101 s, where 100 s are allowed"
-        in report.failed.message
+    assert report.failed.message == (
+        "stalled in denoise after step 1: no progress for 101 s, the deadline is 100 s; "
+        "if it is only slow, raise stall.first_s, stall.min_s or stall.factor"
     )
     assert of_type(commands, StopWorker)
     charged = {start.attempt.spec.clip_id for start in farm.ready(1) if start.attempt.is_suspect}
@@ -383,7 +404,8 @@ def test_a_worker_without_heartbeats_is_killed_and_the_clip_it_computed_is_charg
     assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
     farm.after(Tick(), later_s=9)
     commands = farm.after(Tick(), later_s=9)
-    assert StopWorker(0, "no heartbeat for 27 s", may_return=True) in commands
+    message = "stalled: no heartbeat for 27 s, the deadline is 20 s (stall.heartbeat_timeout_s)"
+    assert StopWorker(0, message, may_return=True) in commands
     assert charged_by(commands) == [second.clip_id]
 
 

@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
     "a stalled clip is ignored": (Workers, "if not stalls:", "if True:"),
     "a worker without heartbeats is ignored": (
         Workers,
-        "(silent_s := now - worker.heard_at) > self._config.stall.heartbeat_timeout_s",
+        "(silent_s := now - worker.heard_at) > heartbeat_timeout_s",
         "(silent_s := now - worker.heard_at) < 0",
     ),
     "a draining worker gets more clips": (Workers, "if heartbeat.is_draining:", "if False:"),
