@@ -1,6 +1,7 @@
-"""A server's program on this machine: started in a session of its own, awaited, and ended.
+"""A program on this machine: started in a session of its own, awaited, and ended.
 
-The local S3 server, the local Ray cluster and its further nodes are such programs.
+The local S3 server, the local Ray cluster, its further nodes and the drivers of the chaos suite are
+such programs.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from jobs.signals import handled_signals
 
 HOST = "127.0.0.1"
 POLL_S = 0.1
-LOG_LINES_SHOWN = 15
+LOG_LINES_SHOWN = 25
 
 
 class LocalProcess:

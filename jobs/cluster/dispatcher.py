@@ -47,8 +47,8 @@ class Observer(Protocol):
 
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None: ...
 
-    def turn(self) -> None:
-        """Take note of a turn of the loop, at least one every `WAIT_S` seconds.
+    def tick(self) -> None:
+        """Do what is due at the end of each turn of the loop, so at least every `WAIT_S` seconds.
 
         An error that it raises ends the run.
         """
@@ -106,7 +106,7 @@ class Dispatcher:
             while not self._schedule.is_finished:
                 for event in self._wait():
                     self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
-                self._observer.turn()
+                self._observer.tick()
         finally:
             for state in self._workers.values():
                 self._launcher.stop(state.handle, may_return=False)

@@ -82,7 +82,7 @@ class ConsoleReport:
             f"{tally.num_quarantined:,} quarantined, {duration(tally.elapsed_s(now))} elapsed{left}"
         )
 
-    def turn(self, tally: RunTally, now: float) -> None:
+    def tick(self, tally: RunTally, now: float) -> None:
         """Print the clips in flight if a minute has passed."""
         if now - self._last_in_flight >= IN_FLIGHT_EVERY_S:
             self._last_in_flight = now

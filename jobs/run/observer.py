@@ -30,7 +30,7 @@ class RunObserver:
         tally: the counts to update.
         report: the console that shows them.
         on_failed: called with each failure; it writes the record.
-        on_turn: called at each turn of the dispatcher's loop; an exception from it ends the run.
+        on_tick: called at each turn of the dispatch loop; an exception from it ends the run.
         monotonic: the clock, in seconds; it never goes back.
     """
 
@@ -39,13 +39,13 @@ class RunObserver:
         tally: RunTally,
         report: ConsoleReport,
         on_failed: Callable[[ClipFailed, Decision], None],
-        on_turn: Callable[[], None] = _noop,
+        on_tick: Callable[[], None] = _noop,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tally = tally
         self._report = report
         self._on_failed = on_failed
-        self._on_turn = on_turn
+        self._on_tick = on_tick
         self._monotonic = monotonic
 
     def worker_ready(self, label: str, device: str) -> None:
@@ -77,6 +77,6 @@ class RunObserver:
         if isinstance(decision, Quarantine):
             self._report.clip_ended(self._tally, now)
 
-    def turn(self) -> None:
-        self._report.turn(self._tally, self._monotonic())
-        self._on_turn()
+    def tick(self) -> None:
+        self._report.tick(self._tally, self._monotonic())
+        self._on_tick()

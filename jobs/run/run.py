@@ -77,7 +77,7 @@ class Run:
         )
         writer = FailureWriter(store, self.run_id)
 
-        def turn() -> None:
+        def update_or_end() -> None:
             self._update_status(documents, "draining" if self._stop_reason else "rendering")
             if keeper.lost is not None:
                 raise LeaseLostError(keeper.lost)
@@ -85,7 +85,7 @@ class Run:
                 raise writer.refused
 
         report = ConsoleReport(self.console, plan.num_pending, started)
-        observer = RunObserver(tally, report, writer.add, turn)
+        observer = RunObserver(tally, report, writer.add, update_or_end)
         is_finished = False
         try:
             with report:

@@ -17,6 +17,7 @@ from typing import Self
 import psutil
 
 from infra.local.faulty_proxy import FaultyProxy
+from infra.local.local_process import LocalProcess
 from infra.local.ray_cluster import LocalRay
 from infra.local.ray_node import LocalNode
 from infra.local.s3_server import LocalS3
@@ -52,40 +53,13 @@ SETTINGS = (
 )  # the defaults with shorter times
 
 
-class Driver:
-    """The process of one driver.
-
-    Args:
-        command: command line of the driver.
-        environment: environment variables of the driver.
-        log: file to which its output is added.
-    """
-
-    def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
-        self.log = log
-        with log.open("ab") as file:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=environment,
-                cwd=REPOSITORY,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+class Driver(LocalProcess):
+    """The process of one driver. Signals go to it alone, not to its process group."""
 
     @property
     def exit_code(self) -> int | None:
         """Return the exit code, or None while the driver runs."""
         return self._process.poll()
-
-    @property
-    def last_lines(self) -> str:
-        """Return the last 25 lines of its output."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -189,12 +163,13 @@ class Farm:
         ]
         return Driver(
             command,
+            manifest.with_suffix(".log"),
             {
                 **self.cluster.environment(),
                 "RAY_ADDRESS": self.cluster.address,
                 "PYTHONUNBUFFERED": "1",
             },
-            manifest.with_suffix(".log"),
+            REPOSITORY,
         )
 
     def actors(self) -> list[psutil.Process]:

@@ -83,7 +83,7 @@ class ScenarioRun:
                 return is_so()
             if time.monotonic() > deadline:
                 raise ScenarioError(
-                    f"waited {seconds:g} s in vain for {event}:\n{self.driver.last_lines}"
+                    f"waited {seconds:g} s in vain for {event}:\n{self.driver.last_log_lines()}"
                 )
         return True
 
@@ -94,7 +94,7 @@ class ScenarioRun:
         """Wait for the end of a driver, by default the last one, and note its exit code."""
         driver = driver or self.driver
         if not driver.ends_within(DEADLINE_S):
-            lines = driver.last_lines
+            lines = driver.last_log_lines()
             driver.kill()
             raise ScenarioError(f"the driver did not end within {DEADLINE_S:g} s:\n{lines}")
         assert driver.exit_code is not None

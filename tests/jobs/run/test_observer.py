@@ -138,7 +138,7 @@ def test_a_log_names_the_clips_in_flight_every_minute() -> None:
         watched.observer.worker_heartbeat(
             WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000)
         )
-        watched.observer.turn()
+        watched.observer.tick()
     lines = [line for line in watched.lines if line.startswith("in flight: ")]
     assert lines
     assert "in flight: sunrise-0 (denoise, step 1 of 2, " in lines[0]

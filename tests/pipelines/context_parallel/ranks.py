@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import pytest
 import torch
 from torch import distributed
 
@@ -134,7 +135,9 @@ def _join_and_run(
                 timeout=EXCHANGE_TIMEOUT,
             )
             result = work(*args)
-    except BaseException:  # noqa: BLE001 the test gets it, with its traceback
+    # Whatever the work raises must reach the test, which raises it there; `pytest.raises` in the
+    # work fails with an error that is no `Exception`.
+    except (Exception, pytest.fail.Exception):  # noqa: BLE001
         failure = traceback.format_exc()
     if distributed.is_initialized():
         distributed.destroy_process_group()
