@@ -29,12 +29,13 @@ class MemoryStore:
     Args:
         now: clock, seconds since the epoch.
         troubles: one for each operation, in order; None lets an operation pass unharmed.
-        believes: accept a lying answer, as a client without a proof of arrival would.
+        believes: beginnings of the keys for which a lying answer is accepted, as a client without a
+            proof of arrival would.
     """
 
     now: Callable[[], float] = time.time
     troubles: deque[Trouble | None] = field(default_factory=deque[Trouble | None])
-    believes: bool = False
+    believes: tuple[str, ...] = ()
     objects: dict[str, MemoryObject] = field(default_factory=dict[str, MemoryObject])
 
     @property
@@ -97,7 +98,7 @@ class MemoryStore:
                 raise
         if trouble in ("lost", "unavailable"):
             raise StoreUnavailableError(f"no answer about {key}")
-        if trouble == "lie" and not self.believes:
+        if trouble == "lie" and not key.startswith(self.believes):
             raise StoreUnavailableError(
                 f"the store confirms other bytes than were sent under {key}"
             )

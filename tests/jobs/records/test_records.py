@@ -40,8 +40,9 @@ from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from tests.builders import records as builders
 
 CLIP_ID = "0123456789abcdef" * 2
 CONFIG = StoreConfig(max_attempts=2)
@@ -84,34 +85,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(f"s3://renders/{uuid.uuid4().hex}", CONFIG)
 
 
-def record_of(store: Store, body: bytes, clip_id: str = CLIP_ID, pid: int = 7) -> ClipRecord:
-    digest = hashlib.sha256(body).hexdigest()
-    key = clip_key(clip_id, digest)
-    return ClipRecord(
-        clip_id=clip_id,
-        name="spring-1",
-        model=MODEL,
+def record_of(store: Store, body: bytes, pid: int = 7) -> ClipRecord:
+    return dataclasses.replace(
+        builders.record_of(store, body, CLIP_ID),
         request=REQUEST,
-        parallel=ONE_DEVICE,
-        run_id="spring-20260131",
-        attempt=1,
-        uri=store.uri_of(key),
-        key=key,
-        sha256=digest,
-        num_bytes=len(body),
-        num_frames=17,
-        width=64,
-        height=64,
-        fps=8.0,
         committed_at=utc_iso(1_769_860_800.25),
         timings=TIMINGS,
-        encoding=EncodingConfig(),
         worker=WorkerIdentity("host-a", "node-a", "cpu", pid),
-        peak_memory_bytes=1_000_000,
-        peak_memory_kind="host",
         host_memory_bytes=2_000_000,
-        attention="fused",
-        nag_coverage=NagCoverage(4, 4),
         versions={"torch": "2.13.0", "diffusers": "0.42.1"},
     )
 
