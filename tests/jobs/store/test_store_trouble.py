@@ -114,6 +114,14 @@ def opened_with_stale_keys() -> S3Store:
     return store
 
 
+@pytest.fixture
+def rotated(s3_environment: LocalS3, credentials_file: Path) -> S3Store:
+    """Return a store that still has the stale keys while the file has the server's own."""
+    store = opened_with_stale_keys()
+    write_credentials(credentials_file, s3_environment.access_key, s3_environment.secret_key)
+    return store
+
+
 # credentials that change
 
 
@@ -144,11 +152,9 @@ def look_for(store: S3Store) -> None:
 @pytest.mark.s3
 @pytest.mark.parametrize("act", [put_a_file, put_conditionally, delete, list_all, look_for])
 def test_rotated_credentials_are_picked_up_by_any_request(
-    s3_environment: LocalS3, credentials_file: Path, act: Callable[[S3Store], None]
+    rotated: S3Store, act: Callable[[S3Store], None]
 ) -> None:
-    store = opened_with_stale_keys()
-    write_credentials(credentials_file, s3_environment.access_key, s3_environment.secret_key)
-    act(store)
+    act(rotated)
 
 
 @pytest.mark.s3
@@ -165,19 +171,17 @@ def test_a_secret_that_was_wrong_is_looked_up_again(
 
 @pytest.mark.s3
 def test_a_listing_goes_on_where_credentials_change_between_its_pages(
-    s3_environment: LocalS3, credentials_file: Path
+    rotated: S3Store,
 ) -> None:
-    store = opened_with_stale_keys()
-    write_credentials(credentials_file, s3_environment.access_key, s3_environment.secret_key)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: store.put(f"{number:04}", b"", TEXT), range(1001)))
-    listing = store.keys("")
+        list(pool.map(lambda number: rotated.put(f"{number:04}", b"", TEXT), range(1001)))
+    listing = rotated.keys("")
     found = [next(listing)]
-    stale = Connection(store._connection.client, Credentials(STALE_KEY, "stale"))
-    store._connection._current = stale
-    with hooked(store, "before-send.s3", answer(400, "ExpiredToken")):
+    stale = Connection(rotated._connection.client, Credentials(STALE_KEY, "stale"))
+    rotated._connection._current = stale
+    with hooked(rotated, "before-send.s3", answer(400, "ExpiredToken")):
         found.extend(listing)
-        assert store._connection._current is not stale
+        assert rotated._connection._current is not stale
     assert sorted(found) == [f"{number:04}" for number in range(1001)]
 
 
@@ -206,14 +210,10 @@ def test_a_credentials_file_that_is_being_rewritten_is_waited_for(
 
 
 @pytest.mark.s3
-def test_many_threads_that_share_a_store_all_get_over_a_rotation(
-    s3_environment: LocalS3, credentials_file: Path
-) -> None:
-    store = opened_with_stale_keys()
-    write_credentials(credentials_file, s3_environment.access_key, s3_environment.secret_key)
+def test_many_threads_that_share_a_store_all_get_over_a_rotation(rotated: S3Store) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: store.put_if_absent(f"{number}", b"x", TEXT), range(32)))
-    assert len(list(store.keys(""))) == 32
+        list(pool.map(lambda number: rotated.put_if_absent(f"{number}", b"x", TEXT), range(32)))
+    assert len(list(rotated.keys(""))) == 32
 
 
 def test_only_one_of_many_refused_threads_looks_for_new_credentials() -> None:
