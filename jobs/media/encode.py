@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING
 
 from jobs.config import EncodingConfig
 from jobs.errors import EncodeError
-from jobs.failures import (
-    disk_errors,
-    disk_full,
-    is_machine_failure,
-    is_out_of_memory,
-    reports_full_disk,
-)
+from jobs.failures import disk_errors, is_machine_failure, is_out_of_memory
 from jobs.media.ffmpeg import run_ffmpeg
 from jobs.media.tags import format_ffmetadata
 from pipelines.request import VideoFrames
@@ -70,15 +64,10 @@ def encode_mp4(
                 Path(folder, "clip.mp4").resolve(),
             )
             tags_path.write_bytes(tags)
-            try:
-                run_ffmpeg(
-                    encoding_arguments(video, config, tags_path, unfinished),
-                    video.frames.data.cast("B"),
-                )
-            except EncodeError as error:
-                if reports_full_disk(str(error)):
-                    raise disk_full(path.parent) from error
-                raise
+            run_ffmpeg(
+                encoding_arguments(video, config, tags_path, unfinished),
+                video.frames.data.cast("B"),
+            )
             unfinished.replace(path)
     except OSError as error:
         if is_out_of_memory(error) or is_machine_failure(error):

@@ -1,12 +1,13 @@
-"""The ffmpeg program: where it is, and how it is run."""
+"""The ffmpeg program: where it is, how it is run, and the class of its failures."""
 
+import errno
 import signal
 import subprocess
 
 import imageio_ffmpeg
 
 from jobs.errors import EncodeError, EncoderKilledError
-from jobs.failures import is_machine_failure, is_out_of_memory
+from jobs.failures import is_machine_failure, is_out_of_memory, reports_full_disk
 
 STDERR_LINES_SHOWN = 8
 
@@ -17,7 +18,7 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
     Raises:
         EncodeError: ffmpeg is missing or failed; the message holds its last lines.
         EncoderKilledError: ffmpeg was killed.
-        OSError: the machine is out of memory or files.
+        OSError: the machine is out of memory or files, or its disk is full.
     """
     try:
         command = [
@@ -37,11 +38,12 @@ def run_ffmpeg(arguments: list[str], frames: memoryview) -> bytes:
     if finished.returncode == -signal.SIGKILL:
         raise EncoderKilledError("ffmpeg was killed, as by a machine that is out of memory")
     if finished.returncode != 0:
-        said = finished.stderr.decode(errors="replace").strip().splitlines()[-STDERR_LINES_SHOWN:]
-        raise EncodeError(
-            f"ffmpeg failed with code {finished.returncode}: "
-            f"{chr(10).join(said) or 'without a message'}"
-        )
+        said = finished.stderr.decode(errors="replace").strip()
+        last_lines = "\n".join(said.splitlines()[-STDERR_LINES_SHOWN:]) or "without a message"
+        message = f"ffmpeg failed with code {finished.returncode}: {last_lines}"
+        if reports_full_disk(said):
+            raise OSError(errno.ENOSPC, message)
+        raise EncodeError(message)
     return finished.stdout
 
 

@@ -1,5 +1,6 @@
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.config import EncodingConfig
-from jobs.errors import EncodeError
+from jobs.errors import DiskFullError, EncodeError
 from jobs.media.decode_check import decode_mp4
-from jobs.media.encode import encode_mp4, frame_rate
+from jobs.media.encode import encode_mp4, encoding_arguments, frame_rate
 from jobs.media.tags import format_ffmetadata, parse_ffmetadata, read_metadata
 from pipelines.request import VideoFrames
 
@@ -215,6 +216,19 @@ def test_a_failure_leaves_the_file_that_was_there(
     with pytest.raises(EncodeError):
         encode_mp4(noise(), path, FAST, {})
     assert path.read_bytes() == b"before"
+
+
+def test_a_disk_that_fills_up_under_ffmpeg_is_retryable_and_ffmpegs_lines_are_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_the_full_device(*arguments: Any) -> list[str]:
+        return [*encoding_arguments(*arguments)[:-1], "file:/dev/full"]
+
+    monkeypatch.setattr("jobs.media.encode.encoding_arguments", to_the_full_device)
+    with pytest.raises(DiskFullError, match=r"free some, or set workers\.spool_folder") as caught:
+        encode_mp4(noise(), tmp_path / "clip.mp4", FAST, {})
+    assert "ffmpeg failed with code" in str(caught.value.__cause__)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_folder_is_an_encode_error(tmp_path: Path) -> None:
