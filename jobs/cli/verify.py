@@ -28,6 +28,7 @@ from jobs.records.audit import KINDS, AuditParams, ClipAudit, Finding, audit_out
 from jobs.records.commit import COMMIT_WITHIN_S
 from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
+from jobs.records.listing import has_run
 from jobs.store.store import Store, read_object
 from jobs.text import counted
 from jobs.types import ClipSpec
@@ -100,11 +101,17 @@ def run(options: VerifyOptions, context: Context) -> int:
 
     Raises:
         StoreError: the store does not answer, or refuses to list or read.
-        RefusedError: an option is wrong, or a run is under way and --older-than is below an hour.
+        RefusedError: an option is wrong, no run has written to the output, or a run is under way
+            and --older-than is below an hour.
     """
     older_than_s, now = age_s(options.older_than), time.time()
     store = options.store()
     planned = None if options.manifest is None else _planned(options, options.manifest)
+    if not has_run(store):
+        raise RefusedError(
+            f"{store.uri}: expected the output of a run, got no object of any run; correct the "
+            "URI, which `nagfarm render` prints"
+        )
     run_at_work, about_lease = _find_run(store, now)
     if run_at_work is not None and older_than_s < COMMIT_WITHIN_S:
         raise RefusedError(
@@ -184,20 +191,22 @@ class _JsonReport:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._num_findings = 0
+        self._head = ""  # not printed yet; empty once the first finding is printed
 
     def begin(self, uri: str, run_at_work: str | None) -> None:
         head = json.dumps({"uri": uri, "run_under_way": run_at_work})
-        self._context.say(f'{head.removesuffix("}")}, "findings": [')
+        self._head = f'{head.removesuffix("}")}, "findings": ['
 
     def add(self, finding: Finding) -> None:
-        comma = "," if self._num_findings else ""
-        self._num_findings += 1
+        comma = "" if self._head else ","
+        if self._head:
+            self._context.say(self._head)
+            self._head = ""
         self._context.say(f"{comma}{json.dumps(asdict(finding))}")
 
     def end(self, totals: Totals, options: VerifyOptions) -> None:
         counts = json.dumps({"decoded": options.decode, **asdict(totals)})
-        self._context.say(f"], {counts.removeprefix('{')}")
+        self._context.say(f"{self._head}], {counts.removeprefix('{')}")
 
 
 def _progress(console: Console, *, is_json: bool) -> Progress:
@@ -251,7 +260,8 @@ findings:
 {_KINDS_HELP}
 
 exit codes:
-  0 no finding, 2 refused: a wrong option, or the store does not answer, 3 findings
+  0 no finding, 3 findings, 2 refused: a wrong option, the store does not answer, or no run has
+  written to the output
 """,
     options=VerifyOptions,
     run=run,

@@ -16,6 +16,7 @@ from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
 LISTED: tuple[KeyKind, ...] = ("record", "clip", "quarantine", "failure")
+WRITTEN_BY_RUNS: tuple[KeyKind, ...] = ("run file", *LISTED)  # the run's own file first
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class ClipObjects:
 
     def of_kind(self, kind: KeyKind | Literal["foreign"]) -> list[StoredObject]:
         return [one.stored for one in self.objects if one.kind == kind]
+
+
+def has_run(store: Store) -> bool:
+    """Return True if a run has written to the output; a lease or an access check is not enough."""
+    return any(True for kind in WRITTEN_BY_RUNS for _ in store.keys(PREFIXES[kind]))
 
 
 def list_clips(store: Store, planned: Iterable[tuple[str, str]] = ()) -> Iterator[ClipObjects]:

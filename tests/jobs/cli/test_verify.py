@@ -11,7 +11,15 @@ from jobs.cli.command import EXIT_FINDINGS
 from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
-from jobs.records.keys import clip_key, lease_key, record_key
+from jobs.records.keys import (
+    RUN_FILE,
+    clip_key,
+    failure_key,
+    lease_key,
+    quarantine_key,
+    record_key,
+    run_key,
+)
 from jobs.records.lease import Lease
 from jobs.store.store import Store, open_store
 from tests.builders.records import commit
@@ -56,6 +64,66 @@ def test_a_clean_output_ends_with_0(store: Store, capsys: pytest.CaptureFixture[
         "num_young": 0,
         "num_findings": 0,
     }
+
+
+def test_the_json_without_a_finding_is_one_line_and_else_a_finding_a_line(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = verified(capsys, store.uri, "--json")
+    assert '"findings": [], "decoded": false' in out
+    assert out.count("\n") == 1
+    for number in range(3):
+        store.put(record_key(f"{number:032}"), b"{}", "application/json")
+    _, out = verified(capsys, store.uri, "--json")
+    head, *findings, tail = out.splitlines()
+    assert head.endswith('"findings": [')
+    assert [json.loads(line.removeprefix(","))["kind"] for line in findings] == ["unreadable"] * 3
+    assert tail.startswith('], "decoded": false')
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--manifest",)])
+def test_an_output_without_any_run_is_refused_with_2(
+    store: Store,
+    arguments: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    manifest = tmp_path / "spring.yaml"
+    manifest.write_text(
+        "model: shapes-wan\nclips: [{name: first, prompt: a circle moving right}]\n"
+    )
+    if "--manifest" in arguments:
+        arguments = (*arguments, str(manifest))
+    mistyped = open_store(f"{store.uri}-typo", StoreConfig())
+    for _ in range(2):
+        assert main(["verify", mistyped.uri, *arguments]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err == (
+            f"nagfarm: {mistyped.uri}: expected the output of a run, got no object of any run; "
+            "correct the URI, which `nagfarm render` prints\n"
+        )
+        Lease.take(mistyped, "run-1", 60).release()  # not yet a run's object
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        run_key("run-1", RUN_FILE),
+        clip_key("1" * 32, "f" * 64),
+        failure_key("1" * 32, "run-1", 1),
+        quarantine_key("1" * 32),
+        record_key("1" * 32),
+    ],
+)
+def test_one_object_of_a_run_is_enough_to_be_audited(
+    key: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    begun = open_store((tmp_path / "begun").as_uri(), StoreConfig())
+    begun.put(key, b"", "application/json")
+    code, out = verified(capsys, begun.uri)
+    assert code in (0, EXIT_FINDINGS)
+    assert "clips committed" in out or "clip committed" in out
 
 
 def test_findings_end_with_3(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
