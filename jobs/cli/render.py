@@ -14,6 +14,7 @@ from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
+from jobs.records.keys import PREFIXES
 from jobs.records.run_status import RunSummary
 from jobs.run.documents import OpenedManifest
 from jobs.signals import handled_signals
@@ -128,7 +129,7 @@ def _report_quarantine(num_quarantined: int, store: Store, context: Context) -> 
         return EXIT_OK
     context.say(
         f"quarantined: {counted(num_quarantined, 'clip')}; the reasons are in "
-        f"{store.uri}/quarantine/, and render --retry-quarantined tries again"
+        f"{store.uri}/{PREFIXES['quarantine']}, and render --retry-quarantined tries again"
     )
     return EXIT_QUARANTINE
 

@@ -138,7 +138,9 @@ class ClipWorker:
                     return self._failed(spec, attempt, rendered.error, clock)
                 spooled = self._encode(spec, attempt, rendered, clock)
             return self._commit(spooled, attempt, clock)
-        except Exception as error:  # noqa: BLE001 a clip's error becomes a value here
+        # The one place where an error of a clip becomes a value: its class decides about a retry,
+        # and its traceback goes into the failure's record.
+        except Exception as error:  # noqa: BLE001
             return self._failed(spec, attempt, error, clock)
         finally:
             self._heartbeat.remove(spec.clip_id)

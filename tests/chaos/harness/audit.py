@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 
 from jobs.records.audit import AuditParams, Finding, audit_output
-from jobs.records.keys import record_key
+from jobs.records.keys import PREFIXES, record_key
 from jobs.store.store import Store
 from jobs.store.uri import S3Location
 from jobs.types import ClipSpec
@@ -104,7 +104,7 @@ def count_writes(endpoint_url: str, location: S3Location) -> dict[str, int]:
     own = f"{location.prefix}/"
     writes: dict[str, int] = {}
     pages = client.get_paginator("list_object_versions").paginate(
-        Bucket=location.bucket, Prefix=f"{own}records/"
+        Bucket=location.bucket, Prefix=own + PREFIXES["record"]
     )
     for page in pages:
         for entry in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
