@@ -145,15 +145,15 @@ class Lease:
 class LeaseKeeper:
     """A thread that renews a lease inside a `with` block and releases it at the end of the block.
 
-    An error of the store does not lose the lease: the thread tries again at its next turn.
+    An error of the store does not lose the lease: the thread tries again at its next tick.
 
     Args:
-        on_turn: called at the start and after each renewal, in the keeper's thread.
+        on_tick: called at the start and after each renewal, in the keeper's thread.
     """
 
-    def __init__(self, lease: Lease, on_turn: Callable[[], None] | None = None) -> None:
+    def __init__(self, lease: Lease, on_tick: Callable[[], None] | None = None) -> None:
         self.lease = lease
-        self._on_turn = on_turn
+        self._on_tick = on_tick
         self._lost: str | None = None
         self._trouble: str | None = None
         self._is_over = threading.Event()
@@ -188,10 +188,10 @@ class LeaseKeeper:
         if self._lost is None and not self._thread.is_alive():
             self._trouble = self._trouble_of(self.lease.release)
 
-    def turn(self) -> None:
-        """Renew once, unless the lease is lost, and call `on_turn`."""
+    def tick(self) -> None:
+        """Renew once, unless the lease is lost, and call `on_tick`."""
         trouble = self._trouble_of(self._renew)
-        self._trouble = self._trouble_of(self._on_turn) or trouble
+        self._trouble = self._trouble_of(self._on_tick) or trouble
 
     def _renew(self) -> None:
         if self._lost is None:
@@ -210,9 +210,9 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         try:
-            self._trouble = self._trouble_of(self._on_turn)
+            self._trouble = self._trouble_of(self._on_tick)
             while not self._is_over.wait(self.lease.duration_s / RENEWALS):
-                self.turn()
+                self.tick()
         finally:
             if not self._is_over.is_set():
                 self._lost = "the thread that renews the lease has died; see its traceback"

@@ -11,6 +11,7 @@ from jobs.errors import FailureClass
 from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, TimingKey, timing_key
 from jobs.schedule.events import Attempt, WorkerId
 from jobs.schedule.outage import Outage
+from jobs.text import counted
 from jobs.types import ClipProgress
 
 
@@ -136,7 +137,7 @@ class LoadedWorker:
             self.first_memory_bytes = memory_bytes or None
         grown_bytes = memory_bytes - (self.first_memory_bytes or memory_bytes)
         if limits.recycle_after_clips is not None and self.num_done >= limits.recycle_after_clips:
-            self.retire(f"recycled after {self.num_done} clips")
+            self.retire(f"recycled after {counted(self.num_done, 'clip')}")
         if limits.recycle_growth_bytes is not None and grown_bytes > limits.recycle_growth_bytes:
             self.retire(f"recycled: its memory grew by {grown_bytes / 2**30:.1f} GiB")
 

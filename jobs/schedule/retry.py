@@ -64,7 +64,7 @@ def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
     num_alike = sum(failed.failure_class == last.failure_class for failed in failures)
     if num_alike >= (budget := policy.budget(last.failure_class)):
         return Quarantine(
-            f"{num_alike} failures of the class {last.failure_class}, the limit is {budget}"
+            f"failures of the class {last.failure_class}: {num_alike}, the limit is {budget}"
         )
     num_workers = len({failed.worker for failed in failures})
     if num_workers >= policy.max_failed_workers:

@@ -234,14 +234,14 @@ def test_the_keeper_renews_by_itself_and_releases_at_the_end(store: Store) -> No
     renewed = threading.Event()
     turns: list[str] = []
 
-    def on_turn() -> None:
+    def on_tick() -> None:
         found = current_lease(store)
         assert found is not None
         turns.append(found.renewed_at)
         if len(set(turns)) == 3:
             renewed.set()
 
-    with LeaseKeeper(lease, on_turn) as keeper:
+    with LeaseKeeper(lease, on_tick) as keeper:
         assert renewed.wait(DEADLINE_S)
         assert keeper.lost is None
     found = current_lease(store)
@@ -253,11 +253,11 @@ def test_the_keeper_renews_by_itself_and_releases_at_the_end(store: Store) -> No
 def test_the_keeper_remembers_a_loss_and_writes_no_more(folder: Store, clock: Clock) -> None:
     keeper = LeaseKeeper(take(folder, "one", clock))
     other = take(folder, "two", clock, is_takeover=True)
-    keeper.turn()
+    keeper.tick()
     assert keeper.lost is not None
     assert "another driver has taken this output: run two" in keeper.lost
     other.renew()
-    keeper.turn()
+    keeper.tick()
     assert leases(folder) == [lease_key(2)], "a loser writes no more"
 
 
@@ -268,7 +268,7 @@ def test_a_loss_is_seen_by_the_driver_while_the_keeper_runs(folder: Store) -> No
     )
     with keeper:
         Lease.take(folder, "two", DURATION_S, is_takeover=True)
-        assert seen.wait(DEADLINE_S), "on_turn is called after a loss too"
+        assert seen.wait(DEADLINE_S), "on_tick is called after a loss too"
     found = current_lease(folder)
     assert found is not None
     assert (found.run_id, found.is_released) == ("two", False)
@@ -280,23 +280,23 @@ def test_a_store_error_does_not_lose_the_lease(
     keeper = LeaseKeeper(take(troubled, "one", clock))
     monkeypatch.setattr(TroubledStore, "is_down", True)
     clock.time_s += 2 * DURATION_S
-    keeper.turn()
+    keeper.tick()
     assert keeper.lost is None
     assert keeper.trouble == "no answer from the endpoint"
     monkeypatch.setattr(TroubledStore, "is_down", False)
-    keeper.turn()
+    keeper.tick()
     assert keeper.trouble is None
     with pytest.raises(LeaseHeldError, match="run one"):
         take(troubled, "two", clock)
 
 
-def test_an_error_of_on_turn_does_not_stop_the_renewals(folder: Store, clock: Clock) -> None:
-    def on_turn() -> None:
+def test_an_error_of_on_tick_does_not_stop_the_renewals(folder: Store, clock: Clock) -> None:
+    def on_tick() -> None:
         raise StoreUnavailableError("cannot write the status")
 
-    keeper = LeaseKeeper(take(folder, "one", clock), on_turn)
+    keeper = LeaseKeeper(take(folder, "one", clock), on_tick)
     clock.time_s += DURATION_S - 1
-    keeper.turn()
+    keeper.tick()
     assert keeper.trouble == "cannot write the status"
     found = current_lease(folder)
     assert found is not None
@@ -315,12 +315,12 @@ def test_a_store_that_is_down_at_the_end_breaks_nothing(
 def test_a_dead_thread_of_the_lease_keeper_counts_as_a_lost_lease(
     folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def on_turn() -> None:
+    def on_tick() -> None:
         raise ZeroDivisionError
 
     tracebacks: list[threading.ExceptHookArgs] = []
     monkeypatch.setattr(threading, "excepthook", tracebacks.append)
-    keeper = LeaseKeeper(take(folder, "one", clock), on_turn)
+    keeper = LeaseKeeper(take(folder, "one", clock), on_tick)
     with keeper:
         keeper._thread.join(DEADLINE_S)
         assert keeper.lost is not None

@@ -38,7 +38,7 @@ def test_a_failure_that_may_pass_is_tried_again_within_the_budget_of_its_class(
         assert decide(failures[:attempt], POLICY) == Retry(
             attempt + 1, uses_exact_attention=failure_class == "clip"
         )
-    reason = f"{budget} failures of the class {failure_class}, the limit is {budget}"
+    reason = f"failures of the class {failure_class}: {budget}, the limit is {budget}"
     assert decide(failures, POLICY) == Quarantine(reason)
 
 
