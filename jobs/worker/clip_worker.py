@@ -13,27 +13,25 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
 from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
-from jobs.records.commit import commit_record, read_record, upload_clip
-from jobs.records.keys import RUN_FILE, latents_key, record_key, run_key
+from jobs.records.commit import commit_record, read_record, upload_clip, write_latents
+from jobs.records.keys import RUN_FILE, record_key, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.redaction import redact
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, WorkerHeartbeat
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerHeartbeat
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
-from jobs.worker.provenance import clip_metadata
-from jobs.worker.record_builder import RecordBuilder
+from jobs.worker.provenance import RecordBuilder, clip_metadata
 from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip, spool_root
 from jobs.worker.timing import StageClock
-from pipelines.errors import GroupError
+from pipelines.errors import FrameCheckError, GroupError
 from pipelines.video_model import PeakMemory, VideoModel
 
 T = TypeVar("T")
@@ -57,7 +55,7 @@ class ClipWorker:
         self._heartbeat = Heartbeat()
         self._model: VideoModel | None = None
         self._records: RecordBuilder | None = None
-        self._load_timing: tuple[float, float] | None = None
+        self._load_timing: StageTiming | None = None
         self._node_id = node_id
 
     def load(self) -> WorkerIdentity:
@@ -85,7 +83,7 @@ class ClipWorker:
         self._model = self._wrap(loaded.model) if self._wrap else loaded.model
         coverage = NagCoverage(loaded.coverage.guided, loaded.coverage.total)
         self._records = RecordBuilder(setup, self.identity, coverage, self._store.uri_of)
-        self._load_timing = (started_at, time.monotonic() - start)
+        self._load_timing = StageTiming("load", started_at, time.monotonic() - start)
         return self.identity
 
     @property
@@ -114,36 +112,23 @@ class ClipWorker:
         self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False
     ) -> ClipOutcome:
         """Render and commit one clip. A failure of the clip is returned, never raised."""
-        clock = StageClock(
-            self._loaded.device.synchronize, partial(self._heartbeat.move, spec.clip_id)
-        )
-        try:
-            if (done := self._find_committed(spec, attempt)) is not None:
-                return done
-            self._heartbeat.move(spec.clip_id, "queue")
-            started_at, start = time.time(), time.monotonic()
-            spooled = self._find_spooled(spec)
-            if spooled is None:
-                self._spool.check_room(raw_bytes(spec))
-
-                def render_on_device() -> RenderedClip | RefusedFrames:
-                    clock.add("queue", started_at, time.monotonic() - start)
-                    return self._render_frames(
-                        spec, clock, uses_exact_attention=uses_exact_attention
+        clock = StageClock(self._loaded.device.synchronize)
+        with self._heartbeat.clip(spec.clip_id, clock):
+            try:
+                if (done := self._find_committed(spec, attempt)) is not None:
+                    return done
+                clock.enter("queue")
+                encoded = self._spool.find(spec)
+                if encoded is None:
+                    rendered = self._render(
+                        spec, attempt, clock, uses_exact_attention=uses_exact_attention
                     )
-
-                rendered = self._device.submit(render_on_device).result()
-                if isinstance(rendered, RefusedFrames):
-                    self._keep_latents(spec, attempt, rendered.latents)
-                    return self._failed(spec, attempt, rendered.error, clock)
-                spooled = self._encode(spec, attempt, rendered, clock)
-            return self._commit(spooled, attempt, clock)
-        # The one place where an error of a clip becomes a value: its class decides about a retry,
-        # and its traceback goes into the failure's record.
-        except Exception as error:  # noqa: BLE001
-            return self._failed(spec, attempt, error, clock)
-        finally:
-            self._heartbeat.remove(spec.clip_id)
+                    encoded = self._encode(spec, attempt, rendered, clock)
+                return self._commit(encoded, attempt, clock)
+            # The one place where an error of a clip becomes a value: its class decides about a
+            # retry, and its traceback goes into the failure's record.
+            except Exception as error:  # noqa: BLE001
+                return self._failed(spec, attempt, error, clock)
 
     def close(self) -> None:
         if self._model is not None:
@@ -159,36 +144,40 @@ class ClipWorker:
 
     def _find_committed(self, spec: ClipSpec, attempt: int) -> ClipDone | None:
         """Return the outcome of a clip that a worker committed before it died without an answer."""
-        self._heartbeat.move(spec.clip_id, "lookup")
         if not self._store.exists(record_key(spec.clip_id)):
             return None
         uri = read_record(self._store, spec.clip_id).uri
         self._spool.remove(spec.clip_id)
         return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
 
-    def _find_spooled(self, spec: ClipSpec) -> SpooledClip | None:
-        """Return the clip as an earlier worker encoded it, if the spool holds it."""
-        spooled = self._spool.find(spec.clip_id)
-        if spooled is None:
-            return None
-        record = spooled.record
-        is_same = (record.model, record.request) == (spec.model, spec.request)
-        return spooled if is_same else None
-
-    def _render_frames(
-        self, spec: ClipSpec, clock: StageClock, *, uses_exact_attention: bool
-    ) -> RenderedClip | RefusedFrames:
+    def _render(
+        self, spec: ClipSpec, attempt: int, clock: StageClock, *, uses_exact_attention: bool
+    ) -> RenderedClip:
         """Render in the device's thread; the first clip's timings include the model's loading."""
-        if self._load_timing is not None:
-            clock.add("load", *self._load_timing)
-            self._load_timing = None
-        return render_frames(
-            self._loaded,
-            spec.request,
-            self._setup.model.frame_checks,
-            clock,
-            uses_exact_attention=uses_exact_attention,
-        )
+        self._spool.check_room(raw_bytes(spec))
+
+        def render_on_device() -> RenderedClip | RefusedFrames:
+            clock.end()
+            if self._load_timing is not None:
+                clock.add(self._load_timing)
+                self._load_timing = None
+            return render_frames(
+                self._loaded,
+                spec.request,
+                self._setup.model.frame_checks,
+                clock,
+                uses_exact_attention=uses_exact_attention,
+            )
+
+        rendered = self._device.submit(render_on_device).result()
+        if isinstance(rendered, RefusedFrames):
+            clock.enter("upload")
+            with contextlib.suppress(StoreError):  # they serve inspection alone
+                write_latents(
+                    self._store, spec.clip_id, self._setup.run_id, attempt, rendered.latents
+                )
+            raise FrameCheckError(rendered.fault)
+        return rendered
 
     def _encode(
         self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock
@@ -208,10 +197,9 @@ class ClipWorker:
 
     def _commit(self, spooled: SpooledClip, attempt: int, clock: StageClock) -> ClipDone:
         """Upload a clip in the caller's thread, and write its record last."""
-        encoded = spooled.record
         with clock.measure("upload"):
-            clip = upload_clip(self._store, encoded.clip_id, spooled.body)
-        record = encoded.committed(utc_iso(time.time()), clock.timings[-1])
+            clip = upload_clip(self._store, spooled.record.clip_id, spooled.body)
+        record = spooled.record.committed(utc_iso(time.time()), clock.timings[-1])
         is_own = commit_record(self._store, clip, record)
         self._spool.remove(record.clip_id)
         return ClipDone(
@@ -223,16 +211,6 @@ class ClipWorker:
             was_already_committed=not is_own,
             memory_bytes=memory_bytes(),
         )
-
-    def _keep_latents(self, spec: ClipSpec, attempt: int, latents: bytes) -> None:
-        """Store latents for inspection beside the failure's record; a store error is ignored."""
-        self._heartbeat.move(spec.clip_id, "upload")
-        with contextlib.suppress(StoreError):
-            self._store.put(
-                latents_key(spec.clip_id, self._setup.run_id, attempt),
-                latents,
-                "application/octet-stream",
-            )
 
     def _failed(
         self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock

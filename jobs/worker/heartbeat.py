@@ -5,37 +5,34 @@ Decides nothing; the schedule's deadlines judge heartbeats. Loads without torch.
 
 import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from jobs.types import ClipProgress, Stage, WorkerHeartbeat
+from jobs.types import WorkerHeartbeat
+from jobs.worker.timing import StageClock
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Heartbeat:
-    """The position of each clip of one worker.
+    """The position of each clip of one worker."""
 
-    Args:
-        monotonic: clock in seconds that never goes back.
-    """
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._clips: dict[str, tuple[Stage, int | None, float]] = {}
+        self._clocks: dict[str, StageClock] = {}
         self._is_draining = False
 
-    def move(self, clip_id: str, stage: Stage, step: int | None = None) -> None:
-        """Note that a clip has entered a stage, or ended a step."""
+    @contextmanager
+    def clip(self, clip_id: str, clock: StageClock) -> Generator[None]:
+        """Report a clip's position until the worker has answered for it."""
         with self._lock:
-            self._clips[clip_id] = stage, step, self._monotonic()
-
-    def remove(self, clip_id: str) -> None:
-        """Forget a clip that the worker has answered for."""
-        with self._lock:
-            self._clips.pop(clip_id, None)
+            self._clocks[clip_id] = clock
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._clocks.pop(clip_id, None)
 
     def drain(self) -> None:
         """Note that the worker ends. Take no lock: a signal handler may interrupt its holder."""
@@ -44,12 +41,9 @@ class Heartbeat:
     def read(self) -> WorkerHeartbeat:
         """Return the current heartbeat."""
         with self._lock:
-            now, clips = self._monotonic(), dict(self._clips)
-        progress = (
-            ClipProgress(clip_id, stage, step, now - at)
-            for clip_id, (stage, step, at) in clips.items()
-        )
-        return WorkerHeartbeat(tuple(progress), memory_bytes(), self._is_draining)
+            clocks = dict(self._clocks)
+        progress = tuple(clock.progress(clip_id) for clip_id, clock in clocks.items())
+        return WorkerHeartbeat(progress, memory_bytes(), self._is_draining)
 
 
 def memory_bytes() -> int:

@@ -1,12 +1,20 @@
-"""The origin of a clip: versions in its record and tags in its MP4. Loads without torch."""
+"""The origin of a clip, as its record and the tags of its MP4 tell it. Loads without torch."""
 
+import hashlib
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
+from jobs.records.keys import clip_key
+from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
 from jobs.records.strict_json import dump, from_dataclass
-from jobs.types import ClipSpec
+from jobs.types import ClipSpec, StageTiming
+from jobs.worker.heartbeat import memory_bytes
+from jobs.worker.rendering import RenderedClip
+from jobs.worker.setup import WorkerSetup
 
 VERSIONED_PACKAGES = (
     "nagfarm",
@@ -18,6 +26,65 @@ VERSIONED_PACKAGES = (
     "imageio-ffmpeg",
     "boto3",
 )
+
+
+@dataclass(frozen=True)
+class RecordBuilder:
+    """The facts about a loaded worker that the records of all its clips share.
+
+    Args:
+        uri_of: returns the URI of a key in the output.
+    """
+
+    setup: WorkerSetup
+    worker: WorkerIdentity
+    coverage: NagCoverage
+    uri_of: Callable[[str], str]
+
+    def build(
+        self,
+        spec: ClipSpec,
+        attempt: int,
+        rendered: RenderedClip,
+        body: bytes,
+        timings: tuple[StageTiming, ...],
+    ) -> ClipRecord:
+        """Build the record of an encoded clip; `ClipRecord.committed` adds the upload to it.
+
+        Args:
+            body: the MP4.
+            timings: the stages before the upload.
+        """
+        sha256 = hashlib.sha256(body).hexdigest()
+        key = clip_key(spec.clip_id, sha256)
+        shape = spec.request.shape
+        return ClipRecord(
+            clip_id=spec.clip_id,
+            name=spec.name,
+            model=spec.model,
+            request=spec.request,
+            parallel=self.setup.parallel,
+            run_id=self.setup.run_id,
+            attempt=attempt,
+            uri=self.uri_of(key),
+            key=key,
+            sha256=sha256,
+            num_bytes=len(body),
+            num_frames=shape.num_frames,
+            width=shape.width,
+            height=shape.height,
+            fps=spec.request.fps,
+            committed_at=utc_iso(time.time()),
+            timings=timings,
+            encoding=self.setup.encoding,
+            worker=self.worker,
+            peak_memory_bytes=rendered.peak_memory.num_bytes,
+            peak_memory_kind=rendered.peak_memory.kind,
+            host_memory_bytes=memory_bytes(),
+            attention=rendered.attention,
+            nag_coverage=self.coverage,
+            versions=installed_versions(),
+        )
 
 
 def clip_metadata(spec: ClipSpec) -> dict[str, str]:

@@ -13,9 +13,9 @@ from pipelines.video_model import PeakMemory, VideoModel
 
 @dataclass(frozen=True, eq=False)
 class RefusedFrames:
-    """A clip that failed the frame checks, and its latents for inspection."""
+    """The fault that the frame checks found in a clip, and its latents for inspection."""
 
-    error: FrameCheckError
+    fault: str
     latents: bytes
 
 
@@ -50,7 +50,7 @@ def render_frames(
             video = model.decode(request, latents)
         check_frames(video, request.prompt, limits)
     except FrameCheckError as error:
-        # A traceback would keep the frames in memory.
-        return RefusedFrames(error.with_traceback(None), save_latents(latents))
+        # A value, because the traceback of an error would keep the frames in memory.
+        return RefusedFrames(str(error), save_latents(latents))
     attention = "exact" if uses_exact_attention else "fused"
     return RenderedClip(video, model.device.peak_memory(), attention)

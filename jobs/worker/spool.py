@@ -22,6 +22,7 @@ from jobs.errors import RecordError, SpoolError
 from jobs.failures import check_free, disk_errors
 from jobs.records.keys import CLIP_ID
 from jobs.records.schema import ClipRecord
+from jobs.types import ClipSpec
 
 CLIP_FILE, RECORD_FILE = "clip.mp4", "record.json"
 
@@ -143,24 +144,26 @@ class Spool:
                     "remove it, or set workers.spool_folder"
                 )
 
-    def find(self, clip_id: str) -> SpooledClip | None:
-        """Return a waiting clip, if it is whole; remove a damaged one.
+    def find(self, spec: ClipSpec) -> SpooledClip | None:
+        """Return a waiting clip, if it is whole; remove a damaged one or one of another request.
 
         Raises:
             SpoolError: when another user made the folder or may write to it.
         """
         self._refuse_strangers()
-        kept = self.folder / clip_id
+        kept = self.folder / spec.clip_id
         try:
             record = ClipRecord.from_json((kept / RECORD_FILE).read_bytes())
             body = (kept / CLIP_FILE).read_bytes()
         except FileNotFoundError:
             return None
         except (RecordError, OSError):  # OSError: the disk cannot read it any more
-            self.remove(clip_id)
+            self.remove(spec.clip_id)
             return None
-        if record.clip_id != clip_id or hashlib.sha256(body).hexdigest() != record.sha256:
-            self.remove(clip_id)
+        described = (record.clip_id, record.model, record.request)
+        is_whole = hashlib.sha256(body).hexdigest() == record.sha256
+        if not is_whole or described != (spec.clip_id, spec.model, spec.request):
+            self.remove(spec.clip_id)
             return None
         return SpooledClip(record, body)
 

@@ -1,4 +1,4 @@
-"""Stage timings of one clip, taken at the place of the work.
+"""The stage that a clip is in, and the timings of the stages behind it, taken where the work is.
 
 The clock and the device's synchronisation are passed in, so that a timing ends when the device is
 done and not when the work was queued on it.
@@ -7,21 +7,36 @@ done and not when the work was queued on it.
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from jobs.types import Stage, StageTiming
+from jobs.types import ClipProgress, Stage, StageTiming
 
 
-def _noop(*_arguments: object) -> None:
+@dataclass(frozen=True)
+class _Position:
+    """The stage of a clip. Another thread reads it, so that it is replaced as a whole.
+
+    Args:
+        step: number of finished denoise steps; None in other stages.
+        started_at: seconds since the epoch at which the stage, or that step, began.
+        since_s: the same moment by the clock that never goes back.
+    """
+
+    stage: Stage
+    step: int | None
+    started_at: float
+    since_s: float
+
+
+def _noop() -> None:
     pass
 
 
 class StageClock:
-    """The timings of one clip.
+    """The stages of one clip. It begins in "lookup".
 
     Args:
         synchronize: waits for the device.
-        on_progress: called when a stage begins, and with the number of finished steps when a
-            denoise step ends.
         monotonic: clock in seconds that never goes back, for durations.
         wall: clock in seconds since the epoch, for `started_at` only.
     """
@@ -29,19 +44,43 @@ class StageClock:
     def __init__(
         self,
         synchronize: Callable[[], None] = _noop,
-        on_progress: Callable[[Stage, int | None], None] = _noop,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._synchronize = synchronize
-        self._on_progress = on_progress
         self._monotonic = monotonic
         self._wall = wall
         self._timings: list[StageTiming] = []
+        self.enter("lookup")
 
     @property
     def timings(self) -> tuple[StageTiming, ...]:
         return tuple(self._timings)
+
+    def progress(self, clip_id: str) -> ClipProgress:
+        """Return the clip's position at once, from any thread."""
+        at = self._position
+        return ClipProgress(clip_id, at.stage, at.step, self._monotonic() - at.since_s)
+
+    def enter(self, stage: Stage) -> None:
+        """Begin a stage."""
+        self._enter(stage, None, self._monotonic())
+
+    def end(self) -> None:
+        """Time the present stage."""
+        self._end(self._monotonic())
+
+    @contextmanager
+    def measure(self, stage: Stage) -> Generator[None]:
+        """Time work of the host, without waiting for a device that may have begun the next clip.
+
+        A stage that raises an error is timed too.
+        """
+        self.enter(stage)
+        try:
+            yield
+        finally:
+            self.end()
 
     @contextmanager
     def measure_device(self, stage: Stage) -> Generator[None]:
@@ -52,33 +91,25 @@ class StageClock:
             finally:
                 self._synchronize()
 
-    @contextmanager
-    def measure(self, stage: Stage) -> Generator[None]:
-        """Time work of the host, without waiting for a device that may have begun the next clip.
-
-        A stage that raises an error is timed too.
-        """
-        self._on_progress(stage, None)
-        started_at, start = self._wall(), self._monotonic()
-        try:
-            yield
-        finally:
-            self._timings.append(StageTiming(stage, started_at, self._monotonic() - start))
-
     def steps(self) -> Callable[[int], None]:
         """Return a function to call at the end of each denoise step; each call times that step."""
-        self._on_progress("denoise", 0)
-        previous = [self._wall(), self._monotonic()]
+        self._enter("denoise", 0, self._monotonic())
 
         def end_step(step: int) -> None:
             self._synchronize()
-            now = self._monotonic()
-            self._timings.append(StageTiming("denoise", previous[0], now - previous[1], step))
-            previous[:] = [self._wall(), now]
-            self._on_progress("denoise", step + 1)
+            now_s = self._monotonic()
+            self._end(now_s)
+            self._enter("denoise", step + 1, now_s)
 
         return end_step
 
-    def add(self, stage: Stage, started_at: float, duration_s: float) -> None:
+    def add(self, timing: StageTiming) -> None:
         """Add a stage that another clock measured."""
-        self._timings.append(StageTiming(stage, started_at, duration_s))
+        self._timings.append(timing)
+
+    def _enter(self, stage: Stage, step: int | None, now_s: float) -> None:
+        self._position = _Position(stage, step, self._wall(), now_s)
+
+    def _end(self, now_s: float) -> None:
+        at = self._position
+        self.add(StageTiming(at.stage, at.started_at, now_s - at.since_s, at.step))

@@ -12,7 +12,7 @@ import torch
 
 from jobs.group.rank import Leader
 from jobs.group.rank_state import Detached, DeviceHealth, Joined, Loading, Unusable
-from jobs.types import ClipFailed
+from jobs.types import ClipFailed, ClipSpec
 from pipelines.context_parallel.process_group import RendezvousPoint
 from pipelines.errors import GroupBrokenError, RanksDisagreeError, RankSilentError
 from pipelines.parallel_config import ONE_DEVICE
@@ -120,7 +120,7 @@ class JoinsMeanwhile:
         self._leader = leader
         self._point = RendezvousPoint("127.0.0.1")
 
-    def find(self, _clip_id: str) -> None:
+    def find(self, _spec: ClipSpec) -> None:
         return None
 
     def check_room(self, _num_bytes: int) -> None:

@@ -1,30 +1,40 @@
 """The heartbeat of a worker while it computes."""
 
 import psutil
+import pytest
 
 from jobs.types import ClipProgress
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
+from jobs.worker.timing import StageClock
+
+
+def clock_by(now: list[float]) -> StageClock:
+    """A clock that reads the first entry of `now`."""
+    return StageClock(monotonic=lambda: now[0])
 
 
 def test_a_heartbeat_has_the_last_stage_of_each_clip_and_its_age() -> None:
     now = [100.0]
-    heartbeat = Heartbeat(lambda: now[0])
-    heartbeat.move("a", "denoise", 0)
-    now[0] = 103.0
-    heartbeat.move("b", "queue")
-    heartbeat.move("a", "denoise", 1)
-    now[0] = 110.0
-    assert heartbeat.read().clips == (
-        ClipProgress("a", "denoise", 1, 7.0),
-        ClipProgress("b", "queue", None, 7.0),
-    )
+    heartbeat, a, b = Heartbeat(), clock_by(now), clock_by(now)
+    with heartbeat.clip("a", a), heartbeat.clip("b", b):
+        end_step = a.steps()
+        now[0] = 103.0
+        b.enter("queue")
+        end_step(0)
+        now[0] = 110.0
+        assert heartbeat.read().clips == (
+            ClipProgress("a", "denoise", 1, 7.0),
+            ClipProgress("b", "queue", None, 7.0),
+        )
 
 
-def test_a_removed_clip_is_not_in_the_heartbeat() -> None:
+def test_a_clip_whose_attempt_ended_is_not_in_the_heartbeat() -> None:
     heartbeat = Heartbeat()
-    heartbeat.move("a", "upload")
-    heartbeat.remove("a")
-    heartbeat.remove("a")
+    with heartbeat.clip("a", StageClock()):
+        assert [clip.stage for clip in heartbeat.read().clips] == ["lookup"]
+    assert not heartbeat.read().clips
+    with pytest.raises(KeyError), heartbeat.clip("a", StageClock()):
+        raise KeyError
     assert not heartbeat.read().clips
 
 

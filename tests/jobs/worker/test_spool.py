@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.builders.records import record_of
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
 
-ONE = spec("sunrise")
+ONE = spec("circle")
 BODY = b"an mp4"
 
 
@@ -37,24 +38,24 @@ def keep(spool: Spool, body: bytes = BODY) -> ClipRecord:
 def test_another_worker_finds_a_kept_clip_until_it_is_removed(spool: Spool, tmp_path: Path) -> None:
     kept = keep(spool)
     other = Spool(tmp_path / "spool", "s3://renders/spring")
-    found = other.find(ONE.clip_id)
+    found = other.find(ONE)
     assert found is not None
     assert (found.record, found.body) == (kept, BODY)
     assert other.clip_ids() == {ONE.clip_id}
     other.remove(ONE.clip_id)
-    assert spool.find(ONE.clip_id) is None
+    assert spool.find(ONE) is None
     assert not spool.clip_ids()
 
 
 def test_spools_of_two_outputs_do_not_mix(spool: Spool, tmp_path: Path) -> None:
     keep(spool)
-    assert Spool(tmp_path / "spool", "s3://renders/autumn").find(ONE.clip_id) is None
+    assert Spool(tmp_path / "spool", "s3://renders/autumn").find(ONE) is None
 
 
 def test_the_clip_that_was_kept_first_stays(spool: Spool) -> None:
     keep(spool)
     keep(spool, b"another rendering")
-    found = spool.find(ONE.clip_id)
+    found = spool.find(ONE)
     assert found is not None
     assert found.body == BODY
     assert len(list(spool.folder.iterdir())) == 1
@@ -66,15 +67,18 @@ def test_the_clip_that_was_kept_first_stays(spool: Spool) -> None:
         lambda folder: (folder / CLIP_FILE).write_bytes(b"cut"),
         lambda folder: (folder / RECORD_FILE).write_bytes(b"{}"),
         lambda folder: (folder / RECORD_FILE).write_bytes(record(b"other").to_json()),
+        lambda folder: (folder / RECORD_FILE).write_bytes(
+            replace(record(), request=spec("square").request).to_json()
+        ),
     ],
-    ids=["clip", "record", "of another clip"],
+    ids=["clip", "record", "of another clip", "of another request"],
 )
 def test_a_damaged_clip_is_not_used_and_is_removed(
     spool: Spool, damage: Callable[[Path], object]
 ) -> None:
     keep(spool)
     damage(spool.folder / ONE.clip_id)
-    assert spool.find(ONE.clip_id) is None
+    assert spool.find(ONE) is None
     assert not spool.clip_ids()
 
 
@@ -101,7 +105,7 @@ def test_other_users_cannot_read_a_spool(spool: Spool) -> None:
 def test_a_spool_that_others_may_write_to_is_refused(spool: Spool, level: str) -> None:
     keep(spool)
     (spool.folder if level == "output" else spool.folder.parent).chmod(0o777)
-    for use in (lambda: spool.find(ONE.clip_id), spool.clip_ids, lambda: keep(spool)):
+    for use in (lambda: spool.find(ONE), spool.clip_ids, lambda: keep(spool)):
         with pytest.raises(SpoolError, match=r"remove it, or set workers\.spool_folder"):
             use()
 
@@ -109,7 +113,7 @@ def test_a_spool_that_others_may_write_to_is_refused(spool: Spool, level: str) -
 def test_a_spool_behind_a_link_is_refused(spool: Spool, tmp_path: Path) -> None:
     (tmp_path / "spool").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     with pytest.raises(SpoolError):
-        spool.find(ONE.clip_id)
+        spool.find(ONE)
 
 
 def test_a_spool_is_in_the_configured_folder_or_in_a_folder_of_the_user(tmp_path: Path) -> None:

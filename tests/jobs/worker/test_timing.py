@@ -6,8 +6,8 @@ from jobs.worker.timing import StageClock
 
 
 def clock_at(*times: float) -> StageClock:
-    """A clock whose readings are given, and whose device is done at once."""
-    readings: Iterator[float] = iter(times)
+    """A clock that begins at 0 s, whose further readings are given, and whose device is done."""
+    readings: Iterator[float] = iter((0.0, *times))
     return StageClock(monotonic=lambda: next(readings), wall=lambda: 1000.0)
 
 
@@ -51,6 +51,7 @@ def test_the_device_is_waited_for_before_the_clock_is_read() -> None:
         return 0.0
 
     clock = StageClock(lambda: told.append("device"), monotonic=now, wall=lambda: 0.0)
+    told.clear()
     with clock.measure_device("decode"):
         told.append("work")
     assert told == ["clock", "work", "device", "clock"]
