@@ -5,17 +5,36 @@ finds them, and a request goes out again only with other credentials. An error t
 credentials would meet again is left unchanged; `s3_errors` says what it means.
 """
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import boto3
 import botocore.exceptions as aws
+import botocore.session
 
 from jobs.errors import StoreError
 from jobs.store.s3_errors import CREDENTIAL_CODES, code_of, s3_errors
 
 T = TypeVar("T")
+
+
+def new_session(region: str | None) -> boto3.Session:
+    """Return a session that reads configuration, environment and credentials from the beginning."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", api_loader())
+    return boto3.Session(botocore_session=core, region_name=region)
+
+
+@functools.cache
+def api_loader() -> Any:
+    """Return botocore's description of S3's requests, whose parsing takes most of a session's time.
+
+    The sessions of a process share it: 0.03 s instead of 0.24 s a client.
+    """
+    return botocore.session.Session().get_component("data_loader")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-import boto3
 from botocore.config import Config
 
 from jobs.config import StoreConfig
@@ -26,7 +25,7 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.store.s3_credentials import Connection, RotatingConnection
+from jobs.store.s3_credentials import Connection, RotatingConnection, new_session
 from jobs.store.s3_errors import s3_errors
 from jobs.store.uri import (
     ACCESS_CHECK_PREFIX,
@@ -227,7 +226,7 @@ def connect(config: StoreConfig) -> Connection:
 
     try:
         with s3_errors("connect to", "S3"):
-            session = boto3.Session(region_name=config.region)
+            session = new_session(config.region)
             found = client("auto")
             endpoint = urlsplit(found.meta.endpoint_url)
     except ValueError as error:
