@@ -1,5 +1,6 @@
 """A wheel installed elsewhere works from any folder, with configurations and the Shapes weights."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,10 +35,38 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (REPOSITORY / name).is_file():
             target.write_bytes((REPOSITORY / name).read_bytes())
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ".", cwd=source)
-    (wheel,) = folder.glob("nagfarm-*.whl")
-    run(*pip, "install", "--no-deps", "--no-index", "--target", folder / "site", wheel, cwd=folder)
+    run(
+        *pip, "install", "--no-deps", "--no-index", "--no-build-isolation",
+        "--target", folder / "site", ".", cwd=source,
+    )  # fmt: skip
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def imported(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the answers of one process that imports the wheel, since torch loads for seconds.
+
+    It imports nag, then every module of the judge, and loads the Shapes model.
+    """
+    modules = sorted(path.stem for path in installed.glob("pipelines/shapes/evaluation/*.py"))
+    judge = [f"pipelines.shapes.evaluation.{name}" for name in modules if name != "__init__"]
+    program = (
+        "import json, nag\n"
+        "answers = {'install': nag.install.__module__, 'nag': nag.__file__}\n"
+        f"import {', '.join(judge)}, jobs.bench.measuring.judging as judging\n"
+        "answers['judging'] = judging.__file__\n"
+        "from pipelines.catalog.model_config import load_model_config\n"
+        "from pipelines.catalog.model_folder import inspect_model\n"
+        "from pipelines.catalog.sources import model_paths\n"
+        "from pipelines.families.registry import load_model\n"
+        "path = model_paths()['shapes-wan']\n"
+        "config = load_model_config(path)\n"
+        "answers['coverage'] = load_model(config, inspect_model(config, path), 1).nag_coverage\n"
+        "print(json.dumps(answers, default=str))\n"
+    )
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    command = (sys.executable, "-W", "ignore", "-c", program)
+    return json.loads(run(*command, cwd=elsewhere, PYTHONPATH=str(installed)))
 
 
 def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None:
@@ -49,30 +78,23 @@ def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None
     assert names == {"nag", "pipelines", "jobs", "configs", "bin"}
 
 
-def test_the_wheel_is_typed_and_lists_the_public_names_of_nag(installed: Path) -> None:
+def test_the_wheel_is_typed_and_lists_the_public_names_of_nag(
+    installed: Path, imported: dict[str, str]
+) -> None:
     for package in ("nag", "pipelines", "jobs", "configs"):
         assert (installed / package / "py.typed").is_file(), package
     assert (installed / "nag" / "__init__.pyi").is_file()
-    program = "import nag; print(nag.install.__module__, nag.__file__)"
-    printed = run(sys.executable, "-c", program, cwd=installed.parent, PYTHONPATH=str(installed))
-    module, file = printed.split()
-    assert module == "nag.installation.installation"
-    assert Path(file).is_relative_to(installed)
+    assert imported["install"] == "nag.installation.installation"
+    assert Path(imported["nag"]).is_relative_to(installed)
 
 
 def test_the_wheel_holds_the_judge_of_the_benchmark_and_no_training(
-    installed: Path, tmp_path: Path
+    installed: Path, imported: dict[str, str]
 ) -> None:
     shapes = installed / "pipelines" / "shapes"
     folders = {path.name for path in shapes.iterdir() if path.is_dir()} - {"__pycache__"}
     assert folders == {"evaluation", "weights"}
-    modules = sorted(path.stem for path in (shapes / "evaluation").glob("*.py"))
-    names = [f"pipelines.shapes.evaluation.{name}" for name in modules if name != "__init__"]
-    program = f"import {', '.join(names)}, jobs.bench.measuring.judging as m; print(m.__file__)"
-    printed = run(
-        sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(installed)
-    )
-    assert Path(printed.strip()).is_relative_to(installed)
+    assert Path(imported["judging"]).is_relative_to(installed)
 
 
 def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Path) -> None:
@@ -95,20 +117,8 @@ def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Pat
     assert "spring: 1 clip" in run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
 
 
-def test_an_installed_wheel_renders_the_shapes_model(installed: Path, tmp_path: Path) -> None:
-    program = (
-        "from pipelines.catalog.model_config import load_model_config\n"
-        "from pipelines.catalog.model_folder import inspect_model\n"
-        "from pipelines.catalog.sources import model_paths\n"
-        "from pipelines.families.registry import load_model\n"
-        "path = model_paths()['shapes-wan']\n"
-        "config = load_model_config(path)\n"
-        "print(load_model(config, inspect_model(config, path), 1).nag_coverage)\n"
-    )
-    printed = run(
-        sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(installed)
-    )
-    assert "5 of 5" in printed
+def test_an_installed_wheel_loads_the_shapes_model(imported: dict[str, str]) -> None:
+    assert "5 of 5" in imported["coverage"]
 
 
 def make_install(folder: Path, programs: dict[str, str], *variables: str) -> str:
