@@ -8,6 +8,7 @@ by words that no frame check takes for a wish of the prompt. All other prompts g
 """
 
 import hashlib
+import math
 import os
 import signal
 import time
@@ -15,9 +16,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
@@ -25,6 +26,12 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelFolderError
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep, PeakMemory
+from tests.fakes.latents import fake_embeddings, fake_latents, run_out_of_memory, stored_latents
+
+if TYPE_CHECKING:
+    import torch
+
+BROKEN_FRAMES = ("unlit", "flat", "stuck", "garbled")
 
 
 class FakeError(Exception):
@@ -57,11 +64,11 @@ class FakeModel:
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
         self.calls.append(f"text {request.prompt}")
-        return TextEmbeddings(torch.zeros(1, 1, 1), None)
+        return fake_embeddings()
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
-    ) -> torch.Tensor:
+    ) -> "torch.Tensor":
         self.calls.append(f"denoise {request.prompt}")
         for step in range(request.sampling.num_inference_steps):
             on_step(step)
@@ -69,7 +76,7 @@ class FakeModel:
         if words[0] == "error":
             raise FakeError("the model did not like it")
         if words[0] == "memory":
-            raise torch.OutOfMemoryError("device out of memory")
+            run_out_of_memory()
         if words[0] == "wait":
             while not Path(words[-1]).exists():
                 time.sleep(0.05)
@@ -80,10 +87,10 @@ class FakeModel:
         if words[0] == "nan" and not (
             words[1:] == ["unless", "exact"] and self._uses_exact_attention
         ):
-            return torch.full((1,), torch.nan)
-        return torch.zeros(1)
+            return stored_latents(math.nan)
+        return (stored_latents if words[0] in BROKEN_FRAMES else fake_latents)(0)
 
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+    def decode(self, request: GenerationRequest, latents: "torch.Tensor") -> VideoFrames:
         self.calls.append(f"decode {request.prompt}")
         return VideoFrames(draw(request), request.fps)
 

@@ -12,19 +12,35 @@ from pathlib import Path
 
 from jobs.cli.main import main
 from jobs.worker.setup import ModelLoader
-from tests.chaos.harness.instrumented import InstrumentedLoader
-from tests.chaos.harness.shapes_nan import ShapesNanLoader
 from tests.chaos.harness.stand_in import StandInLoader
 
 
 def run(arguments: list[str]) -> int:
     family, argument, *rest = arguments
-    loaders: dict[str, Callable[[], ModelLoader]] = {
-        "stand-in": lambda: StandInLoader(float(argument)),
-        "shapes": ShapesNanLoader,
-        "ranks": lambda: InstrumentedLoader(Path(argument)),
-    }
-    return main(rest, loader=loaders[family]())
+    return main(rest, loader=LOADERS[family](argument))
+
+
+def stand_in(argument: str) -> ModelLoader:
+    return StandInLoader(float(argument))
+
+
+def shapes(_argument: str) -> ModelLoader:
+    from tests.chaos.harness.shapes_nan import ShapesNanLoader  # imports diffusers for seconds
+
+    return ShapesNanLoader()
+
+
+def ranks(argument: str) -> ModelLoader:
+    from tests.chaos.harness.instrumented import InstrumentedLoader
+
+    return InstrumentedLoader(Path(argument))
+
+
+LOADERS: dict[str, Callable[[str], ModelLoader]] = {
+    "stand-in": stand_in,
+    "shapes": shapes,
+    "ranks": ranks,
+}
 
 
 if __name__ == "__main__":

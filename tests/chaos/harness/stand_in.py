@@ -8,6 +8,7 @@ raises a device's out-of-memory error, `eat` really allocates until a limit of t
 
 import contextlib
 import hashlib
+import math
 import os
 import resource
 import signal
@@ -16,17 +17,21 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
-import torch
 
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.families.device import TorchDevice
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep
+from tests.fakes.latents import fake_embeddings, fake_latents, run_out_of_memory, stored_latents
+from tests.fakes.model import FakeDevice
+
+if TYPE_CHECKING:
+    import torch
 
 EATEN_BYTES = 512 * 1024**2  # limit of `eat` above the current size of the process
 BITE_BYTES = 16 * 1024**2
@@ -45,25 +50,24 @@ class StandInModel:
     """
 
     step_s: float
-    device = TorchDevice(torch.device("cpu"))
+    device = FakeDevice()
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        return TextEmbeddings(torch.zeros(1, 1, 1), None)
+        return fake_embeddings()
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
-    ) -> torch.Tensor:
+    ) -> "torch.Tensor":
         num_steps, seed = request.sampling.num_inference_steps, request.sampling.seed
         command = request.prompt.split()[0]
-        latents = torch.full((1, 1), float("nan") if command == "nan" else float(seed % 2))
         for step in range(num_steps):
             time.sleep(self.step_s)  # it stands for a computation
             if step == seed % num_steps and command in FAULTS:
                 FAULTS[command]()
             on_step(step)
-        return latents
+        return stored_latents(math.nan) if command == "nan" else fake_latents(seed % 2)
 
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+    def decode(self, request: GenerationRequest, latents: "torch.Tensor") -> VideoFrames:
         """Draw a bright square that moves over a slope of grey, both from the request's digest."""
         digest = hashlib.sha256(repr(request).encode()).digest()
         shape = request.shape
@@ -102,10 +106,6 @@ def stop() -> None:
 
 def hang() -> None:
     threading.Event().wait()
-
-
-def run_out_of_memory() -> None:
-    raise torch.OutOfMemoryError("device out of memory")
 
 
 def eat() -> None:
@@ -149,5 +149,4 @@ class StandInLoader:
     def load_denoiser(
         self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
     ) -> StandInModel:
-        torch.set_num_threads(num_threads)
         return StandInModel(self.step_s)
