@@ -22,7 +22,7 @@ from typing import Self
 import psutil
 
 from infra.local.local_process import HOST, LocalProcess, free_ports
-from infra.local.ray_node import LocalNode
+from infra.local.ray_node import IS_UP, NO_LOG_MONITOR, LocalNode
 
 STOP_WAIT_S = 5.0
 
@@ -42,6 +42,7 @@ class LocalRay:
             will be a driver itself needs the file beforehand, since ray reads its settings when it
             is imported.
         deadline_s: longest time for the start, in seconds.
+        has_dashboard: False for a cluster that takes no jobs; it starts half as many processes.
     """
 
     def __init__(
@@ -50,11 +51,14 @@ class LocalRay:
         environment: Mapping[str, str],
         token_path: Path | None = None,
         deadline_s: float = 120.0,
+        *,
+        has_dashboard: bool = True,
     ) -> None:
         self._num_cpus = num_cpus
         self._given_token_path = token_path
         self._extra = dict(environment)
         self._deadline_s = deadline_s
+        self._has_dashboard = has_dashboard
         self._folder: Path | None = None
         self._process: LocalProcess | None = None
         self._num_nodes = 0  # nodes added so far, stopped ones too
@@ -87,7 +91,7 @@ class LocalRay:
         }
 
     def start(self) -> None:
-        """Start the cluster and wait until its dashboard takes jobs.
+        """Start the cluster and wait until it runs, and its dashboard takes jobs.
 
         Raises:
             LocalRayError: it was not ready by the deadline; the message holds the end of its log.
@@ -100,7 +104,8 @@ class LocalRay:
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
         self._agent_url = f"http://{HOST}:{agent_port}"
         command = [
-            *(ray_command(), "start", "--head", "--block", "--include-dashboard=true"),
+            *(ray_command(), "start", "--head", "--block", NO_LOG_MONITOR),
+            f"--include-dashboard={str(self._has_dashboard).lower()}",
             *(f"--port={port}", f"--node-ip-address={HOST}", f"--dashboard-host={HOST}"),
             *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),
             *(f"--num-cpus={self._num_cpus}", f"--temp-dir={self._folder}"),
@@ -134,10 +139,12 @@ class LocalRay:
         return {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
 
     def _is_ready(self) -> bool:
-        """Return True if the dashboard answers, and the agent that starts jobs.
+        """Return True if the cluster runs and, with a dashboard, if that and its agent answer.
 
-        On a busy machine the agent is up many seconds after the dashboard.
+        The agent starts jobs. On a busy machine it is up many seconds after the dashboard.
         """
+        if not self._has_dashboard:
+            return IS_UP in (self.folder / "ray.log").read_text(errors="replace")
         return self._answers(f"{self.dashboard_url}/api/jobs/") and self._answers(
             f"{self._agent_url}/api/local_raylet_healthz"
         )

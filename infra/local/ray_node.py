@@ -17,6 +17,8 @@ from infra.local.local_process import LocalProcess, free_ports
 STOP_WAIT_S = 2.0  # a node has nothing to save
 OBJECT_STORE_BYTES = 100_000_000  # videos never go through it
 IS_UP = "Ray runtime started"  # `ray start` prints this once the cluster knows the node
+# Nothing here reads the logs that it sends to drivers, and it polls all log files all the time.
+NO_LOG_MONITOR = "--include-log-monitor=false"
 
 
 class LocalNodeError(Exception):
@@ -49,7 +51,11 @@ class LocalNode:
         ray, address = command
         arguments = [
             *(ray, "start", f"--address={address}", "--block", f"--num-cpus={num_cpus}"),
-            *(f"--temp-dir={folder}", f"--object-store-memory={OBJECT_STORE_BYTES}"),
+            *(
+                f"--temp-dir={folder}",
+                f"--object-store-memory={OBJECT_STORE_BYTES}",
+                NO_LOG_MONITOR,
+            ),
             *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
         ]
         log = folder / "ray.log"

@@ -105,7 +105,9 @@ class Farm:
             parts.enter_context(environment(self.server.environment()))  # for boto3 in this process
             enable_versions(self.server.endpoint_url, BUCKET)
             self.proxy = parts.enter_context(FaultyProxy(self.server.endpoint_url, self._seed))
-            self.cluster = parts.enter_context(LocalRay(0, self.server.environment()))
+            self.cluster = parts.enter_context(
+                LocalRay(0, self.server.environment(), has_dashboard=False)
+            )
             self.models = write_models(self.folder / "models")
             parts.push(self._disks)
             self.restore_nodes()
