@@ -1,14 +1,10 @@
 """`nagfarm verify`: check an output against its records and its manifest."""
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from jobs.cli.command import (
     EXIT_FINDINGS,
@@ -19,21 +15,26 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.cli.gc import age_s
-from jobs.cli.wording import megabytes, printable
+from jobs.cli.verify_report import (
+    ID_DIGITS_SHOWN,
+    JsonReport,
+    TextReport,
+    Totals,
+    advance,
+    progress_bar,
+)
 from jobs.errors import RecordError, RefusedError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
-from jobs.records.audit import KINDS, AuditParams, ClipAudit, Finding, audit_output
+from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import COMMIT_WITHIN_S
+from jobs.records.findings import KINDS, Finding
 from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
 from jobs.records.listing import has_run
 from jobs.store.store import Store, read_object
-from jobs.text import counted
 from jobs.types import ClipSpec
-
-ID_DIGITS_SHOWN = 8  # digits of a clip id; ids are hashes, so that they show the share that is done
 
 
 @dataclass(frozen=True)
@@ -71,31 +72,6 @@ class VerifyOptions(OutputOptions):
         parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-@dataclass(frozen=True)
-class Totals:
-    """The counts of an audit.
-
-    Args:
-        num_bytes: bytes of MP4s that were read.
-        num_young: objects that nothing names and that are too young to be called orphans.
-    """
-
-    num_committed: int = 0
-    num_quarantined: int = 0
-    num_bytes: int = 0
-    num_young: int = 0
-    num_findings: int = 0
-
-    def plus(self, clip: ClipAudit) -> "Totals":
-        return Totals(
-            self.num_committed + clip.is_committed,
-            self.num_quarantined + (clip.is_quarantined and not clip.is_committed),
-            self.num_bytes + clip.num_bytes,
-            self.num_young + clip.num_young,
-            self.num_findings + len(clip.findings),
-        )
-
-
 def run(options: VerifyOptions, context: Context) -> int:
     """Audit an output and print each finding when it is found.
 
@@ -119,19 +95,23 @@ def run(options: VerifyOptions, context: Context) -> int:
             f"{run_at_work}; its uploads have that long to be committed"
         )
     params = AuditParams(now - older_than_s, decodes=options.decode)
-    report = _JsonReport(context) if options.json else _TextReport(context)
+    report = (
+        JsonReport(context, decodes=options.decode)
+        if options.json
+        else TextReport(context, options.older_than, decodes=options.decode)
+    )
     report.begin(store.uri, run_at_work)
     totals = Totals(num_findings=len(about_lease))
     for finding in about_lease:
         report.add(finding)
-    with _progress(context.console, is_json=options.json) as bar:
+    with progress_bar(context.console, is_json=options.json) as bar:
         task = bar.add_task("", total=16**ID_DIGITS_SHOWN)
         for clip in audit_output(store, params, planned):
             totals = totals.plus(clip)
             for finding in clip.findings:
                 report.add(finding)
-            _advance(bar, task, clip, totals)
-    report.end(totals, options)
+            advance(bar, task, clip, totals)
+    report.end(totals)
     return EXIT_FINDINGS if totals.num_findings else EXIT_OK
 
 
@@ -154,90 +134,6 @@ def _find_run(store: Store, now: float) -> tuple[str | None, list[Finding]]:
     except RecordError as error:
         return None, [Finding("unreadable", "", PREFIXES["lease"], str(error))]
     return (str(lease) if lease is not None and lease.is_alive(now) else None), []
-
-
-class _TextReport:
-    """Prints one line for each finding, and a summary."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    def begin(self, uri: str, run_at_work: str | None) -> None:
-        if run_at_work is not None:
-            self._say(f"a run is under way on {uri}: {run_at_work}")
-
-    def add(self, finding: Finding) -> None:
-        self._say(f"{finding.kind}: {finding.message}")
-
-    def end(self, totals: Totals, options: VerifyOptions) -> None:
-        if totals.num_young:
-            self._say(
-                f"{counted(totals.num_young, 'object')} without a record, younger than "
-                f"{options.older_than}: in flight, not orphans"
-            )
-        read = "read and decoded" if options.decode else "read"
-        self._say(
-            f"{counted(totals.num_committed, 'clip')} committed, "
-            f"{totals.num_quarantined:,} quarantined, {megabytes(totals.num_bytes)} {read}: "
-            f"{counted(totals.num_findings, 'finding')}"
-        )
-
-    def _say(self, text: str) -> None:
-        self._context.say(printable(text))
-
-
-class _JsonReport:
-    """Prints one JSON document, a finding a line, so that no list of them is held in memory."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._head = ""  # not printed yet; empty once the first finding is printed
-
-    def begin(self, uri: str, run_at_work: str | None) -> None:
-        head = json.dumps({"uri": uri, "run_under_way": run_at_work})
-        self._head = f'{head.removesuffix("}")}, "findings": ['
-
-    def add(self, finding: Finding) -> None:
-        comma = "" if self._head else ","
-        if self._head:
-            self._context.say(self._head)
-            self._head = ""
-        self._context.say(f"{comma}{json.dumps(asdict(finding))}")
-
-    def end(self, totals: Totals, options: VerifyOptions) -> None:
-        counts = json.dumps({"decoded": options.decode, **asdict(totals)})
-        self._context.say(f"{self._head}], {counts.removeprefix('{')}")
-
-
-def _progress(console: Console, *, is_json: bool) -> Progress:
-    """Return a bar on the terminal; it is disabled if it would be mixed into the output."""
-    stderr = Console(stderr=True)
-    if console.is_terminal:
-        target, is_shown = console, not is_json
-    else:
-        target, is_shown = stderr, stderr.is_terminal
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        console=target,
-        disable=not is_shown,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-
-
-def _advance(bar: Progress, task: TaskID, clip: ClipAudit, totals: Totals) -> None:
-    """Move the bar to the clip's place among all ids: they are hashes, evenly spread."""
-    if clip.clip_id:
-        bar.update(
-            task,
-            completed=int(clip.clip_id[:ID_DIGITS_SHOWN], 16),
-            description=f"{totals.num_committed:,} clips, {megabytes(totals.num_bytes)}, "
-            f"{totals.num_findings:,} findings",
-        )
 
 
 _WIDTH = max(map(len, KINDS))

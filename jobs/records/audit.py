@@ -14,9 +14,7 @@ import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from jobs.clip_id import clip_id as clip_id_of
 from jobs.errors import (
     CheckError,
     EncodeError,
@@ -28,8 +26,9 @@ from jobs.errors import (
 from jobs.media.decode_check import check_mp4, decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.media.tags import read_metadata
+from jobs.records.findings import Finding, find_contradictions, find_orphans, orphan
 from jobs.records.garbage import REASONS
-from jobs.records.keys import failure_key, list_objects, parse_key, quarantine_key, record_key
+from jobs.records.keys import list_objects, quarantine_key, record_key
 from jobs.records.listing import ClipObjects, list_clips
 from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
 from jobs.records.schema import ClipRecord, QuarantineRecord
@@ -37,19 +36,6 @@ from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec
 
-FindingKind = Literal[
-    "lost", "unplanned", "unreadable", "mismatched", "missing", "damaged", "undecodable", "orphan"
-]
-KINDS: dict[FindingKind, str] = {
-    "lost": "a clip of the manifest is neither committed nor quarantined",
-    "unplanned": "a record or a quarantine belongs to a clip that the manifest does not hold",
-    "unreadable": "a record is damaged, or the store does not return an object that it lists",
-    "mismatched": "a record contradicts its key, its request or the tags of its MP4",
-    "missing": "the MP4 that a record names does not exist",
-    "damaged": "an MP4 has another size or digest than its record",
-    "undecodable": "an MP4 does not decode to the requested frames (--decode)",
-    "orphan": "no record names an object, or a committed clip is quarantined",
-}
 NUM_THREADS = 8  # below the ten connections that boto3 keeps open
 
 
@@ -64,22 +50,6 @@ class AuditParams:
 
     written_before: float
     decodes: bool = False
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One broken promise.
-
-    Args:
-        clip_id: empty if the object belongs to no clip.
-        key: the object at fault; empty if it is a missing record.
-        message: may hold text from strangers; escape it before printing.
-    """
-
-    kind: FindingKind
-    clip_id: str
-    key: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -155,9 +125,9 @@ class _Auditor:
                 record = None  # it may name an MP4 that is not its clip's
         findings += self._audit_quarantine(clip, is_committed=is_committed)
         findings += self._audit_plan(clip, is_committed=is_committed)
-        orphans = list(_orphans(clip, record, is_committed=is_committed))
+        orphans = list(find_orphans(clip, record, is_committed=is_committed))
         old = [one for one in orphans if one[0].modified_at < self._params.written_before]
-        findings += [_orphan(clip.clip_id, stored, reason) for stored, reason in old]
+        findings += [orphan(clip.clip_id, stored, reason) for stored, reason in old]
         return ClipAudit(
             clip.clip_id,
             clip.name is not None,
@@ -171,7 +141,7 @@ class _Auditor:
     def audit_unnamed(self, stored: StoredObject, reason: str) -> ClipAudit:
         """Audit an object that belongs to no clip."""
         is_old = stored.modified_at < self._params.written_before
-        findings = (_orphan("", stored, reason),) if is_old else ()
+        findings = (orphan("", stored, reason),) if is_old else ()
         return ClipAudit("", False, False, False, 0, int(not is_old), findings)
 
     def _audit_plan(self, clip: ClipObjects, *, is_committed: bool) -> Iterator[Finding]:
@@ -231,20 +201,6 @@ def _scratch_file() -> Generator[Path]:
         yield Path(folder, "clip.mp4")
 
 
-def find_contradictions(clip_id: str, record: ClipRecord) -> Iterator[str]:
-    """Yield each statement of a record that its key or another of its statements contradicts."""
-    where = record_key(clip_id)
-    if record.clip_id != clip_id:
-        yield f"{where} describes another clip, {record.clip_id}"
-    described = clip_id_of(record.model, record.request)
-    if described != clip_id:
-        yield f"{where}: its model and request are those of clip {described}"
-    shape = record.request.shape
-    requested = (shape.num_frames, shape.width, shape.height, record.request.fps)
-    if (record.num_frames, record.width, record.height, record.fps) != requested:
-        yield f"{where}: frames, size or rate differ from its request"
-
-
 def _audit_video(record: ClipRecord, path: Path) -> Iterator[Finding]:
     """Decode an MP4 and compare its tag `clip_id`, which the worker wrote into it."""
     try:
@@ -259,29 +215,3 @@ def _audit_video(record: ClipRecord, path: Path) -> Iterator[Finding]:
     if tagged != record.clip_id:
         message = f"{record.key}: expected the tag clip_id={record.clip_id}, got {tagged[:64]!r}"
         yield Finding("mismatched", record.clip_id, record.key, message)
-
-
-def _orphans(
-    clip: ClipObjects, record: ClipRecord | None, *, is_committed: bool
-) -> Iterator[tuple[StoredObject, str]]:
-    """Yield the objects of a clip that nothing names, with the reason."""
-    if record is not None or not is_committed:  # an unreadable record may name any of the MP4s
-        for stored in clip.of_kind("clip"):
-            if record is None or stored.key != record.key:
-                yield stored, REASONS["clip"]
-    if is_committed:
-        for stored in clip.of_kind("quarantine"):
-            yield stored, REASONS["quarantine"]
-    failures = {stored.key for stored in clip.of_kind("failure")}
-    for stored in clip.of_kind("latents"):
-        parsed = parse_key(stored.key)
-        assert parsed is not None  # as it was when it was listed
-        if (
-            is_committed
-            or failure_key(parsed.clip_id, parsed.run_id, parsed.attempt) not in failures
-        ):
-            yield stored, REASONS["latents"]
-
-
-def _orphan(clip_id: str, stored: StoredObject, reason: str) -> Finding:
-    return Finding("orphan", clip_id, stored.key, f"{stored.key}: {reason}")

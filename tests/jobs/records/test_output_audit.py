@@ -13,8 +13,9 @@ from infra.local.s3_server import LocalS3
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from jobs.media.encode import encode_mp4
-from jobs.records.audit import AuditParams, ClipAudit, Finding, FindingKind, audit_output
+from jobs.records.audit import AuditParams, ClipAudit, audit_output
 from jobs.records.commit import write_failure, write_quarantine
+from jobs.records.findings import Finding, FindingKind
 from jobs.records.keys import clip_key, latents_key, quarantine_key, record_key
 from jobs.records.reading import WAITING_PER_THREAD, in_parallel
 from jobs.records.schema import ClipRecord
