@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from jobs.errors import ConfigError, FailureClass
+from jobs.errors import ConfigError
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
@@ -152,16 +152,6 @@ class RetryPolicy:
                 "retry.max_quarantined_share must be between 0 and 1, "
                 f"got {self.max_quarantined_share}"
             )
-
-    def budget(self, failure_class: FailureClass) -> int:
-        """Return the number of retryable failures of a class at which a clip is quarantined."""
-        budgets: dict[FailureClass, int] = {
-            "worker": self.max_lost_workers,
-            "stall": self.max_stalls,
-            "memory": self.max_memory_failures,
-            "clip": self.max_frame_check_failures,
-        }
-        return budgets.get(failure_class, 1)
 
 
 @dataclass(frozen=True)

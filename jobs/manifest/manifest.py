@@ -21,33 +21,23 @@ from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.digests import DIGEST_BYTES, DigestSet
 from jobs.manifest.field_values import RowValueError, at, check_name
-from jobs.manifest.fields import PARALLEL
 from jobs.manifest.lines import SourceLocation
-from jobs.manifest.rows import Given, Row, make_request, model_defaults
+from jobs.manifest.rows import (
+    CatalogedModel,
+    Given,
+    Row,
+    choose_parallel,
+    make_request,
+    model_defaults,
+)
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.text import shown
-from jobs.types import ClipSpec, ModelIdentity
+from jobs.types import ClipSpec
 from nag.errors import NagParameterError
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.context_parallel.divisibility import check_parallel
-from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import PipelineError, RequestError
-from pipelines.parallel_config import ParallelConfig
-from pipelines.request import GenerationRequest
 
 MAX_RUN_NAME_CHARACTERS = 100  # leaves room for the index in a clip's name
-
-
-class CatalogedModel(Protocol):
-    @property
-    def config(self) -> ModelConfig: ...
-
-    @property
-    def identity(self) -> ModelIdentity: ...
-
-    @property
-    def geometry(self) -> ModelGeometry: ...
 
 
 class Catalog(Protocol):
@@ -136,7 +126,7 @@ class Manifest:
                 model, fallback = models[model_name]
                 request = make_request(given, fallback)
                 model.config.check_request(request)
-                parallel = _parallel(given, model, request)
+                parallel = choose_parallel(given, model, request)
             except RowValueError as error:
                 raise row.location.refuse(str(error)) from error
             except (RequestError, NagParameterError) as error:
@@ -234,27 +224,6 @@ def _model_name(values: Mapping[str, Any]) -> str:
     if "model" not in values:
         raise RowValueError("model is missing: give one for all clips, or one in every row")
     return values["model"]
-
-
-def _parallel(
-    given: Mapping[str, Any], model: CatalogedModel, request: GenerationRequest
-) -> ParallelConfig:
-    """Return the group that renders a row, by the row or else by the YAML of its model.
-
-    The geometry of the model is read only if there is a group.
-    """
-    parallel = given.get(PARALLEL, model.config.parallel)
-    if parallel.degree == 1:
-        return parallel
-    try:
-        check_parallel(parallel, model.geometry, request.shape, model.config)
-    except RequestError as error:
-        if PARALLEL in given:
-            raise
-        remedy = "a row may ask for another group, or for one device with parallel: {}"
-        message = f"{error} (the model's YAML asks for it; {remedy})"
-        raise RequestError.of(message, *error.fields, "model") from error
-    return parallel
 
 
 def _name_digest(name: str) -> bytes:

@@ -12,7 +12,8 @@ from pathlib import Path
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
-from pipelines.catalog.model_config import LoraConfig, ModelConfig, load_model_config
+from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.sources import model_paths, resolve_source
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry

@@ -10,7 +10,7 @@ the size allow the group.
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from jobs.manifest.field_values import RowValueError, check_value
 from jobs.manifest.fields import (
@@ -24,8 +24,11 @@ from jobs.manifest.fields import (
 )
 from jobs.manifest.lines import SourceLocation
 from jobs.text import shown, unknown
+from jobs.types import ModelIdentity
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.errors import ModelConfigError
+from pipelines.context_parallel.divisibility import check_parallel
+from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest
 
@@ -63,6 +66,19 @@ class Row:
     def location_of(self, name: str) -> SourceLocation:
         """Return the line that gives field `name`, or else the line of the row."""
         return self.find_location(name) or self.location
+
+
+class CatalogedModel(Protocol):
+    """The part of a model of the catalog that a row needs."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def identity(self) -> ModelIdentity: ...
+
+    @property
+    def geometry(self) -> ModelGeometry: ...
 
 
 def model_defaults(config: ModelConfig) -> dict[str, Any]:
@@ -167,3 +183,24 @@ def with_parallel(values: dict[str, Any]) -> dict[str, Any]:
         return values
     others = {name: value for name, value in values.items() if name not in given}
     return others | {PARALLEL: make_parallel(given)}
+
+
+def choose_parallel(
+    given: Mapping[str, Any], model: CatalogedModel, request: GenerationRequest
+) -> ParallelConfig:
+    """Return the group that renders a row, by the row or else by the YAML of its model.
+
+    The geometry of the model is read only if there is a group.
+    """
+    parallel = given.get(PARALLEL, model.config.parallel)
+    if parallel.degree == 1:
+        return parallel
+    try:
+        check_parallel(parallel, model.geometry, request.shape, model.config)
+    except RequestError as error:
+        if PARALLEL in given:
+            raise
+        remedy = "a row may ask for another group, or for one device with parallel: {}"
+        message = f"{error} (the model's YAML asks for it; {remedy})"
+        raise RequestError.of(message, *error.fields, "model") from error
+    return parallel

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.config import RetryPolicy
+from jobs.errors import FailureClass
 from jobs.types import ClipFailed
 
 
@@ -62,7 +63,7 @@ def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
     if not last.may_pass_on_retry:
         return Quarantine(f"{last.error_type} would fail again on a retry")
     num_alike = sum(failed.failure_class == last.failure_class for failed in failures)
-    if num_alike >= (budget := policy.budget(last.failure_class)):
+    if num_alike >= (budget := budget_of(last.failure_class, policy)):
         return Quarantine(
             f"failures of the class {last.failure_class}: {num_alike}, the limit is {budget}"
         )
@@ -75,3 +76,14 @@ def decide(failures: Sequence[ClipFailed], policy: RetryPolicy) -> Decision:
         last.attempt + 1,
         uses_exact_attention=any(failed.failure_class == "clip" for failed in failures),
     )
+
+
+def budget_of(failure_class: FailureClass, policy: RetryPolicy) -> int:
+    """Return the number of retryable failures of a class at which a clip is quarantined."""
+    budgets: dict[FailureClass, int] = {
+        "worker": policy.max_lost_workers,
+        "stall": policy.max_stalls,
+        "memory": policy.max_memory_failures,
+        "clip": policy.max_frame_check_failures,
+    }
+    return budgets.get(failure_class, 1)

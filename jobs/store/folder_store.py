@@ -1,14 +1,12 @@
 """A folder that keeps the promises of S3.
 
-An object appears whole or not at all, and a conditional write has one winner. This module decides
-how bytes get onto a disk; `records/` decides which objects are written, and in which order.
+An object appears whole or not at all, and a conditional write has one winner. `folder_files`
+decides how bytes get onto a disk, `records/` which objects are written, and in which order.
 """
 
 import contextlib
 import errno
-import os
 import secrets
-import stat
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from jobs.store.folder_files import CHUNK_BYTES, sync_folder, temporary_file, walk
 from jobs.store.uri import (
     ACCESS_CHECK_PREFIX,
     FolderLocation,
@@ -45,7 +44,6 @@ PASSING_ERRNOS = frozenset(
 NO_LINK_ERRNOS = frozenset(
     {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
 )
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -201,57 +199,3 @@ class FolderStore:
             raise StoreRefusedError(
                 f"cannot {doing} {where}: {error.strerror}; check its permissions"
             ) from error
-
-
-@contextlib.contextmanager
-def temporary_file(path: Path, body: bytes | Path) -> Generator[Path]:
-    """Write `body` to a file beside `path` and sync it; remove the file unless it was moved."""
-    temporary = path.with_name(f".{secrets.token_hex(16)}.partial")
-    try:
-        with temporary.open("xb") as target:
-            if isinstance(body, Path):
-                with body.open("rb") as source:
-                    while chunk := source.read(CHUNK_BYTES):
-                        target.write(chunk)
-            else:
-                target.write(body)
-            target.flush()
-            os.fsync(target.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a new name in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def walk(root: Path, folder: str) -> Iterator[StoredObject]:
-    """Yield the files below `root / folder` in the order of their paths relative to `root`.
-
-    Holds the names of one folder on each level. Leaves out a file that is removed meanwhile.
-    """
-    try:
-        with os.scandir(root / folder) as entries:
-            # S3 compares whole keys, so that the slash after a folder's name counts
-            names = sorted(
-                f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-                for entry in entries
-            )
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        below = f"{folder}/{name}".removeprefix("/")
-        if name.endswith("/"):
-            if is_key(below.removesuffix("/")):  # nothing below another folder can be an object
-                yield from walk(root, below.removesuffix("/"))
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            status = (root / below).lstat()
-            if stat.S_ISREG(status.st_mode):
-                yield StoredObject(below, status.st_size, status.st_mtime)

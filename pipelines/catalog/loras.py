@@ -6,8 +6,9 @@ It decides which file of a folder is the LoRA, and its revision. Loads without t
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.lora_entries import TransformerShapes, check_lora
-from pipelines.catalog.model_config import LoraConfig, ModelConfig
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import file_digest, hub_folder
 from pipelines.errors import ModelFolderError, ModelNotFoundError

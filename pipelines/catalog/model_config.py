@@ -1,21 +1,21 @@
 """The schema of a model's YAML. Loads without torch.
 
-`sources` decides where YAMLs and weights are found, `model_folder` what the weights' folder must
-hold, `config_files` what no YAML may hold.
+`lora_config` is the schema of a LoRA, `sources` decides where YAMLs and weights are found,
+`model_folder` what the weights' folder must hold, `config_files` what no YAML may hold.
 """
 
 import math
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.config_files import INVALID, one_line, read_file
+from pipelines.catalog.lora_config import LoraConfig, read_loras
 from pipelines.catalog.sources import check_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits
@@ -66,47 +66,6 @@ class ShapeGrid:
     num_frames: int
     height: int
     width: int
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """One LoRA of a model.
-
-    Args:
-        name: name of the adapter, unique in the model; changes no pixel.
-        source: hub id, folder, or `package:NAME`, as for a model.
-        weight: factor of its change, finite and not 0; a negative one reverses the change.
-        weight_name: file in the folder; None for `pytorch_lora_weights.safetensors`, or the only
-            .safetensors file.
-        revision: commit or tag on the hub.
-        component: transformer that it changes, such as `transformer_2` for Wan 2.2's low noise;
-            "all" changes each transformer of the model.
-    """
-
-    name: str
-    source: str
-    weight: float = 1.0
-    weight_name: str | None = None
-    revision: str | None = None
-    component: Literal["all", "transformer", "transformer_2"] = "all"
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
-            raise ModelConfigError(
-                f"a LoRA's name is made of letters, digits, _ and -, not {self.name!r}"
-            )
-        check_source(self.source)
-        if not math.isfinite(self.weight) or self.weight == 0:
-            raise ModelConfigError(
-                f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}"
-            )
-        if self.weight_name is not None and not re.fullmatch(
-            r"[\w-][\w. -]*\.safetensors", self.weight_name
-        ):
-            raise ModelConfigError(
-                f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, "
-                f"not {self.weight_name}"
-            )
 
 
 @dataclass(frozen=True)
@@ -246,7 +205,7 @@ def load_model_config(path: Path) -> ModelConfig:
     try:
         loaded = read_file(path)
         merged = OmegaConf.merge(
-            OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, _read_loras(loaded)
+            OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)
         )
         config = OmegaConf.to_object(merged)
         if merged.name != path.stem:
@@ -259,21 +218,3 @@ def load_model_config(path: Path) -> ModelConfig:
         raise ModelConfigError(f"{path}: {one_line(error)}") from error
     assert isinstance(config, ModelConfig)
     return config
-
-
-def _read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
-    """Return the checked entries of `loras`; OmegaConf does not know the type inside a tuple."""
-    if "loras" not in loaded:
-        return {}
-    entries = loaded["loras"]
-    if not isinstance(entries, ListConfig) or not all(
-        isinstance(entry, DictConfig) for entry in entries
-    ):
-        raise ModelConfigError(
-            f"loras must be a list of LoRAs, each with a name and a source, not {entries!r}"
-        )
-    loras = [
-        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LoraConfig), entry))
-        for entry in entries
-    ]
-    return {"loras": tuple(cast("list[LoraConfig]", loras))}

@@ -12,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.lora_entries import shown
 from pipelines.catalog.loras import LoraWeights, lora_title
-from pipelines.catalog.model_config import LoraConfig, ModelConfig
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelFolderError
 

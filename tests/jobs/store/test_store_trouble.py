@@ -428,7 +428,7 @@ def test_a_full_disk_may_pass_and_leaves_nothing(
 
     store = open_store(tmp_path.as_uri(), FAST)
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.store.folder_store.os.fsync", fail)
+        patch.setattr("jobs.store.folder_files.os.fsync", fail)
         for write in (store.put, store.put_if_absent):
             with pytest.raises(StoreUnavailableError, match="free space there") as caught:
                 write("clips/a", b"x", TEXT)

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
 from nag import NagParams
+from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
-from pipelines.catalog.model_config import LoraConfig, ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model, verify_weights
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.families.diffusers_model import DiffusersModel

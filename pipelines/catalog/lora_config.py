@@ -1,0 +1,70 @@
+"""The schema of one LoRA in a model's YAML. Loads without torch."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from pipelines.catalog.sources import check_source
+from pipelines.errors import ModelConfigError
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """One LoRA of a model.
+
+    Args:
+        name: name of the adapter, unique in the model; changes no pixel.
+        source: hub id, folder, or `package:NAME`, as for a model.
+        weight: factor of its change, finite and not 0; a negative one reverses the change.
+        weight_name: file in the folder; None for `pytorch_lora_weights.safetensors`, or the only
+            .safetensors file.
+        revision: commit or tag on the hub.
+        component: transformer that it changes, such as `transformer_2` for Wan 2.2's low noise;
+            "all" changes each transformer of the model.
+    """
+
+    name: str
+    source: str
+    weight: float = 1.0
+    weight_name: str | None = None
+    revision: str | None = None
+    component: Literal["all", "transformer", "transformer_2"] = "all"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+            raise ModelConfigError(
+                f"a LoRA's name is made of letters, digits, _ and -, not {self.name!r}"
+            )
+        check_source(self.source)
+        if not math.isfinite(self.weight) or self.weight == 0:
+            raise ModelConfigError(
+                f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}"
+            )
+        if self.weight_name is not None and not re.fullmatch(
+            r"[\w-][\w. -]*\.safetensors", self.weight_name
+        ):
+            raise ModelConfigError(
+                f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, "
+                f"not {self.weight_name}"
+            )
+
+
+def read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
+    """Return the checked entries of `loras`; OmegaConf does not know the type inside a tuple."""
+    if "loras" not in loaded:
+        return {}
+    entries = loaded["loras"]
+    if not isinstance(entries, ListConfig) or not all(
+        isinstance(entry, DictConfig) for entry in entries
+    ):
+        raise ModelConfigError(
+            f"loras must be a list of LoRAs, each with a name and a source, not {entries!r}"
+        )
+    loras = [
+        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LoraConfig), entry))
+        for entry in entries
+    ]
+    return {"loras": tuple(cast("list[LoraConfig]", loras))}
