@@ -45,15 +45,9 @@ class VideoShape:
     width: int
 
     def __post_init__(self) -> None:
-        for name, most in (
-            ("num_frames", MAX_FRAMES),
-            ("height", MAX_SIDE_PX),
-            ("width", MAX_SIDE_PX),
-        ):
-            if not 1 <= getattr(self, name) <= most:
-                raise RequestError.of(
-                    f"{name} must be between 1 and {most:,}, not {getattr(self, name)}", name
-                )
+        check_range("num_frames", self.num_frames, 1, MAX_FRAMES)
+        check_range("height", self.height, 1, MAX_SIDE_PX)
+        check_range("width", self.width, 1, MAX_SIDE_PX)
         for name in ("height", "width"):
             if getattr(self, name) % 2:
                 raise RequestError.of(
@@ -85,24 +79,17 @@ class SamplingParams:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_inference_steps <= 1000:
-            raise RequestError.of(
-                f"num_inference_steps must be between 1 and 1000, not {self.num_inference_steps}",
-                "num_inference_steps",
-            )
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 1):
+        check_range("num_inference_steps", self.num_inference_steps, 1, 1000)
+        if not 1 <= self.guidance_scale < math.inf:
             raise RequestError.of(
                 f"guidance_scale must be at least 1 (1 switches it off), not {self.guidance_scale}",
                 "guidance_scale",
             )
-        if self.flow_shift is not None and not (
-            math.isfinite(self.flow_shift) and self.flow_shift > 0
-        ):
+        if self.flow_shift is not None and not 0 < self.flow_shift < math.inf:
             raise RequestError.of(
                 f"flow_shift must be above 0, not {self.flow_shift}", "flow_shift"
             )
-        if not 0 <= self.seed <= MAX_SEED:
-            raise RequestError.of(f"seed must be between 0 and {MAX_SEED}, not {self.seed}", "seed")
+        check_range("seed", self.seed, 0, MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -170,8 +157,7 @@ class GenerationRequest:
             )
         self._check_guidance_scale()
         self._check_steps()
-        if not (math.isfinite(self.fps) and 1 <= self.fps <= 240):
-            raise RequestError.of(f"fps must be between 1 and 240, not {self.fps}", "fps")
+        check_range("fps", self.fps, 1, 240)
 
     def _check_guidance_scale(self) -> None:
         guidance_scale = self.sampling.guidance_scale
@@ -204,6 +190,12 @@ class GenerationRequest:
                 "num_inference_steps",
                 "negative_prompt",
             )
+
+
+def check_range(name: str, value: float, least: int, most: int) -> None:
+    """Raise RequestError if the value of a field is outside its range or not a number."""
+    if not least <= value <= most:
+        raise RequestError.of(f"{name} must be between {least} and {most:,}, not {value}", name)
 
 
 def check_text(name: str, text: str) -> None:

@@ -33,7 +33,7 @@ def test_an_impossible_shape_is_refused(values: tuple[int, int, int], message: s
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ((0, 1.0, None, 0), "num_inference_steps must be between 1 and 1000, not 0"),
+        ((0, 1.0, None, 0), "num_inference_steps must be between 1 and 1,000, not 0"),
         ((8, 0.5, None, 0), "guidance_scale must be at least 1"),
         ((8, float("nan"), None, 0), "guidance_scale must be at least 1"),
         ((8, 1.0, 0.0, 0), "flow_shift must be above 0"),

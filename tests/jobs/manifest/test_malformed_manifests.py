@@ -191,7 +191,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "negative seed":
         (HEAD + "clips:\n  - prompt: a\n    seed: -1\n", 5, "seed must be between 0 and"),
     "no steps": (HEAD + "clips:\n  - prompt: a\n    num_inference_steps: 0\n", 5,
-        "between 1 and 1000, not 0"),
+        "between 1 and 1,000, not 0"),
     "nag_scale below 1":
         (AXES + "  prompt: [a]\n  nag_scale: [9, 0.5]\n", 5, "nag_scale must be at least 1"),
     "nag_end before nag_start":
