@@ -1,11 +1,11 @@
 """The training of the Shapes transformers from nothing, by flow matching.
 
-Decides the courses of training. `models` decides the architecture and its inputs.
+Decides how a course is trained. `courses` decides the courses, `models` the architecture and its
+inputs.
 Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cells.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,123 +13,14 @@ from diffusers.training_utils import EMAModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pipelines.shapes.captions import caption
+from pipelines.shapes.training.courses import DenoiserTraining
 from pipelines.shapes.training.models import ShapesModel, TrainedParts
-from pipelines.shapes.training.text import MAX_TOKENS, encode_captions
+from pipelines.shapes.training.text import encode_captions
 from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
 
 CLIPS_SEED = 3
 OFF_BACKGROUND = 0.3  # mean square distance of a cell from the median cell of its clip
-
-
-@dataclass(frozen=True)
-class DenoiserTraining:
-    """One course of training: its clips, its length and its speed.
-
-    Args:
-        anywhere: clips of any size, place and speed, instead of members of the world.
-        num_clips: number of clips; None takes every member of the world.
-        learning_rate: peak of AdamW.
-        muon_learning_rate: peak of Muon, for the matrices of the blocks; None leaves them to AdamW.
-        shape_weight: additional weight of the error where the latents differ from the background,
-            about a seventh of them.
-        flow_shift: shift of the training noise: more weight on the noisy end, where the content is
-            decided.
-        max_tokens: captions are padded or cut to this length.
-    """
-
-    name: str
-    anywhere: bool
-    num_steps: int
-    num_clips: int | None
-    learning_rate: float
-    flow_shift: float
-    seed: int
-    max_tokens: int = MAX_TOKENS
-    muon_learning_rate: float | None = None
-    shape_weight: float = 0.0
-    batch_size: int = 64
-    ema_decay: float = 0.999
-
-
-# Wan: the first course teaches colours, places and motion; the second teaches sharp shapes of the
-# world; the third teaches the longest captions, and more of the second. LTX learns the world itself
-# from the beginning; its later courses weigh the shapes more.
-COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
-    "shapes-wan": (
-        DenoiserTraining(
-            name="anywhere",
-            anywhere=True,
-            num_steps=7000,
-            num_clips=12_000,
-            learning_rate=1.5e-3,
-            flow_shift=2.0,
-            max_tokens=32,
-            seed=2,
-        ),
-        DenoiserTraining(
-            name="lattice",
-            anywhere=False,
-            num_steps=5500,
-            num_clips=7_000,
-            learning_rate=1e-3,
-            flow_shift=3.0,
-            max_tokens=32,
-            seed=2,
-            muon_learning_rate=5e-3,
-            shape_weight=6.0,
-        ),
-        DenoiserTraining(
-            name="lattice, long captions",
-            anywhere=False,
-            num_steps=4200,
-            num_clips=7_000,
-            learning_rate=7e-4,
-            flow_shift=3.0,
-            seed=3,
-            muon_learning_rate=4e-3,
-            shape_weight=6.0,
-        ),
-    ),
-    "shapes-ltx": (
-        DenoiserTraining(
-            name="lattice",
-            anywhere=False,
-            num_steps=3800,
-            num_clips=None,
-            learning_rate=2e-3,
-            flow_shift=3.0,
-            seed=2,
-            muon_learning_rate=8e-3,
-            shape_weight=4.0,
-            batch_size=48,
-        ),
-        DenoiserTraining(
-            name="lattice, shapes",
-            anywhere=False,
-            num_steps=1600,
-            num_clips=None,
-            learning_rate=1e-3,
-            flow_shift=3.0,
-            seed=3,
-            muon_learning_rate=6e-3,
-            shape_weight=8.0,
-            batch_size=48,
-        ),
-        DenoiserTraining(
-            name="lattice, longer",
-            anywhere=False,
-            num_steps=8000,
-            num_clips=None,
-            learning_rate=1.2e-3,
-            flow_shift=3.0,
-            seed=4,
-            muon_learning_rate=6e-3,
-            shape_weight=8.0,
-            batch_size=48,
-        ),
-    ),
-}
 
 
 def training_clips(training: DenoiserTraining) -> list[ShapesClip]:

@@ -21,9 +21,8 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
+from pipelines.shapes.training.courses import COURSES, DenoiserTraining
 from pipelines.shapes.training.denoiser import (
-    COURSES,
-    DenoiserTraining,
     normalised_latents,
     train_transformer,
     training_clips,
