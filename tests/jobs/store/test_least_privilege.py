@@ -18,7 +18,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from infra.local.s3_server import REGION, Identity, LocalS3
+from infra.local.s3_server import REGION, LocalS3
+from infra.local.weed import Identity
 from jobs.cli.command import EXIT_REFUSED
 from jobs.cli.main import main
 from jobs.config import StoreConfig

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from infra.local.local_process import free_ports
-from infra.local.s3_server import Identity, LocalS3, LocalS3Error
+from infra.local.s3_server import LocalS3
+from infra.local.weed import Identity, LocalS3Error
 from jobs.config import StoreConfig
 from jobs.errors import (
     ObjectExistsError,
