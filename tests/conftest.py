@@ -3,6 +3,7 @@ settings.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -25,6 +26,11 @@ RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"
 write_token(RAY_TOKEN_PATH)
 atexit.register(shutil.rmtree, RAY_TOKEN_PATH.parent, ignore_errors=True)
 os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(RAY_TOKEN_PATH)})
+
+
+def pytest_collection_finish() -> None:
+    """Hide what the imports made from garbage collection, which takes half a second through it."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

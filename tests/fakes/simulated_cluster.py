@@ -4,7 +4,7 @@ It carries out the schedule's commands and checks each one against its own books
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -89,7 +89,7 @@ class SimulatedCluster:
     """
 
     def __init__(
-        self, num_clips: int, num_workers: int, choices: list[int], config: RunConfig = CONFIG
+        self, num_clips: int, num_workers: int, choices: Sequence[int], config: RunConfig = CONFIG
     ) -> None:
         self.config, self.num_workers = config, num_workers
         self.schedule = Schedule(config, num_workers)
