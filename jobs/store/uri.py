@@ -18,7 +18,8 @@ ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 # Characters that S3 calls safe, and a few more that need no escaping. No segment begins with a dot,
 # since the names of temporary files do.
 PREFIX_SEGMENT = re.compile(r"[A-Za-z0-9!_'()=+@,~ -][A-Za-z0-9!_.'()=+@,~ -]*")
-KEY_SEGMENT = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9_.=+@-]*")
+_SEGMENT = r"[A-Za-z0-9_=+@-][A-Za-z0-9_.=+@-]*"
+KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,7 @@ def is_key(key: str) -> bool:
 
     Such a key has plain segments between single slashes, and no segment begins with a dot.
     """
-    return len(key) <= MAX_KEY_BYTES // 2 and all(
-        KEY_SEGMENT.fullmatch(segment) for segment in key.split("/")
-    )
+    return len(key) <= MAX_KEY_BYTES // 2 and KEY.fullmatch(key) is not None
 
 
 def check_key(key: str) -> str:
