@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +70,7 @@ def private_attributes(tree: ast.Module) -> Iterator[str]:
             yield str(node.args[1].value)
 
 
+@cache
 def used_names() -> dict[str, set[str]]:
     """Return each private name with the files that use it: dotted if imported, else bare."""
     found: dict[str, set[str]] = {}

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -39,6 +38,7 @@ from jobs.records.garbage import find_garbage, remove_garbage
 from jobs.records.keys import RUN_FILE, latents_key, record_key
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
+from jobs.store.s3_credentials import new_session
 from jobs.store.s3_errors import REMEDIES
 from jobs.store.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed
@@ -104,8 +104,10 @@ POLICIES = {
 
 
 def client(server: LocalS3, identity: Identity) -> Any:
-    return boto3.Session(identity.access_key, identity.secret_key, region_name=REGION).client(
+    return new_session(REGION).client(
         "s3",
+        aws_access_key_id=identity.access_key,
+        aws_secret_access_key=identity.secret_key,
         endpoint_url=server.endpoint_url,
         config=Config(s3={"addressing_style": "path"}, proxies={}),
     )
