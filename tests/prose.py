@@ -103,10 +103,11 @@ def check_python(path: Path, name: str) -> Iterator[Finding]:
             if first_word(entry) in FIRST_WORDS:
                 rule = f"entry begins with {first_word(entry)!r}"
                 yield Finding(name, line + offset, rule, entry)
-    for line, text in comments(path):
+    remarks = tuple(comments(path))
+    for line, text in remarks:
         if first_word(text) in FIRST_WORDS:
             yield Finding(name, line, f"comment begins with {first_word(text)!r}", text)
-    for line, text in (*messages(path), *comments(path)):
+    for line, text in (*messages(path), *remarks):
         yield from _banned(name, line, text)
     for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if len(text) > MAX_LINE_CHARACTERS and "noqa: E501" not in text:

@@ -185,19 +185,20 @@ def points(tasks: Iterable[NegationTask], answers: Answers) -> Numbers:
 
 def measure_diversity(tasks: list[NegationTask], ours: Answers) -> Estimate:
     """Return the entropy of the readable values left open, averaged over the attributes."""
+    # the readable values of each task by its open attributes
+    found_in = [
+        {
+            attribute: value
+            for attribute in task.open_attributes
+            if (value := getattr(ours[task.key].verdict, attribute)) is not None
+        }
+        for task in tasks
+    ]
 
     def entropy(rows: "np.typing.NDArray[np.intp]") -> float:
-        chosen = [tasks[row] for row in rows]
+        chosen = [found_in[row] for row in rows]
         entropies = [
-            normalised_entropy(
-                [
-                    value
-                    for task in chosen
-                    if attribute in task.open_attributes
-                    and (value := getattr(ours[task.key].verdict, attribute)) is not None
-                ],
-                len(values),
-            )
+            normalised_entropy([one[attribute] for one in chosen if attribute in one], len(values))
             for attribute, values in ATTRIBUTES.items()
         ]
         defined = [found for found in entropies if not np.isnan(found)]
