@@ -12,7 +12,8 @@ from typing import Any
 
 import boto3
 
-from jobs.records.audit import AuditParams, Finding, audit_output
+from jobs.records.audit import AuditParams, audit_output
+from jobs.records.findings import Finding
 from jobs.records.keys import PREFIXES, record_key
 from jobs.store.store import Store
 from jobs.store.uri import S3Location
