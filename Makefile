@@ -34,15 +34,15 @@ demo: install  ## render 24 clips with a local S3 server and a local Ray cluster
 test: install  ## run the tests in three processes: the models', the cluster's (which mostly wait), all others
 	@$(MAKE) --no-print-directory --jobs 3 test-models test-cluster test-farm
 
-# The cluster's tests have waits and deadlines; the others leave them the processor when they need it.
+# The cluster's tests have deadlines, and Ray gives its workers a niceness of 15, so the others come after.
 test-models:
-	nice $(BIN)/python -m pytest $(MODEL_TESTS)
+	nice -n 19 $(BIN)/python -m pytest $(MODEL_TESTS)
 
 test-cluster:
 	$(BIN)/python -m pytest $(CLUSTER_TESTS) -m "cluster and not slow"
 
 test-farm:
-	nice $(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%) -m "not cluster and not slow"
+	nice -n 19 $(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%) -m "not cluster and not slow"
 
 slow: install  ## run the tests that `make test` leaves out, since they take long
 	$(BIN)/python -m pytest -m slow
