@@ -26,6 +26,9 @@ RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"
 write_token(RAY_TOKEN_PATH)
 atexit.register(shutil.rmtree, RAY_TOKEN_PATH.parent, ignore_errors=True)
 os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(RAY_TOKEN_PATH)})
+# Torch reads it when it is imported. Test processes share the cores, and a torch of several threads
+# waits for the slowest one in a loop: it took four times the processor's time of one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:
