@@ -1,7 +1,8 @@
 """Four processes that live for the whole session and join a new process group for each work.
 
-Starting a process with torch and diffusers takes seconds, joining a group milliseconds. Each wait
-has a deadline: the ranks' for each other, and the test's for the ranks.
+Importing torch and diffusers takes seconds of a processor, so one server imports them and forks the
+ranks. Joining a group takes milliseconds. Each wait has a deadline: the ranks' for each other, and
+the test's for the ranks.
 """
 
 import logging
@@ -19,6 +20,14 @@ import pytest
 import torch
 from torch import distributed
 
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "tests.fakes.rank_cases",
+        "tests.pipelines.context_parallel.accelerated_ranks",
+        "tests.pipelines.context_parallel.cases",
+    ]
+)
 NUM_PROCESSES = 4
 EXCHANGE_TIMEOUT = timedelta(seconds=120)  # for a collective on a busy machine
 END_S = 5.0  # for processes to end after their pipes are closed
@@ -78,10 +87,9 @@ class Ranks:
         return [results[rank] for rank in range(len(pipes))]
 
     def _start(self) -> None:
-        context = get_context("spawn")
         for _ in range(NUM_PROCESSES):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            ours, theirs = FORKS.Pipe()
+            process = FORKS.Process(target=_serve, args=(theirs,), daemon=True)
             process.start()
             theirs.close()
             self._processes.append((process, ours))

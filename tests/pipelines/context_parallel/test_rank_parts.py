@@ -1,6 +1,5 @@
 """Each rank's part of a clip, and the way of its failures: three real processes, and one alone."""
 
-import multiprocessing
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +25,7 @@ from pipelines.request import GenerationRequest, TextEmbeddings, VideoShape
 from pipelines.video_model import OnStep
 from tests.fakes.rank_cases import request, serve
 from tests.fakes.ranks import FakeRankModel
+from tests.pipelines.context_parallel.ranks import FORKS
 
 THREE = ParallelConfig(ring=3)
 # For work of a second; a process starts in five seconds, and on a busy machine in many more.
@@ -58,9 +58,8 @@ class Trio:
 
 @pytest.fixture(scope="module")
 def trio() -> Iterator[Trio]:
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(3)]
-    processes = [context.Process(target=serve, args=(theirs,), daemon=True) for _, theirs in pipes]
+    pipes = [FORKS.Pipe() for _ in range(3)]
+    processes = [FORKS.Process(target=serve, args=(theirs,), daemon=True) for _, theirs in pipes]
     for process in processes:
         process.start()
     yield Trio([ours for ours, _ in pipes])
