@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ METHODS: list[GuidanceParams] = [NAG, replace(NAG, nag_norm="l2"), VSF, VsfParam
 RIVALS: list[GuidanceParams] = [VSF, NASA]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A pipeline and its call; the negative prompt is shorter or longer than the prompt."""
 
@@ -46,6 +47,7 @@ class Case:
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+@cache
 def case(
     family: str, batch: int, has_cfg: bool = False, negative_length: int = NEGATIVE_LENGTH
 ) -> Case:
@@ -102,6 +104,7 @@ def by_hand(case: Case, params: GuidanceParams, pipeline: Any = None) -> torch.T
         return render(pipeline, case.prompt, **case.arguments)
 
 
+@cache
 def plain(case: Case) -> torch.Tensor:
     return render(case.build(), case.prompt, **case.arguments)
 
