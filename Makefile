@@ -7,8 +7,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?= shapes-wan
-# The rooms that compute with torch. The three processes of `make test` take about equally long.
-MODEL_TESTS := tests/nag $(addprefix tests/pipelines/,attention context_parallel families shapes)
+MODEL_TESTS := tests/nag tests/pipelines
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
 .PHONY: help install demo test test-models test-cluster test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean

@@ -59,11 +59,28 @@ def _wan_with_a_timestep_per_token() -> Any:
     return pipeline
 
 
+def _wan_image_to_video() -> Any:
+    """Build a pipeline that encodes each size of image once, since all cases have one image.
+
+    Encoding it takes five sixths of the time of a render.
+    """
+    pipeline = tiny.wan_image_to_video_pipeline(num_heads=NUM_HEADS)
+    encode, encoded = pipeline.vae.encode, {}
+
+    def encode_once(video_BCTHW: torch.Tensor) -> Any:
+        if video_BCTHW.shape not in encoded:
+            encoded[video_BCTHW.shape] = encode(video_BCTHW)
+        return encoded[video_BCTHW.shape]
+
+    pipeline.vae.encode = encode_once
+    return pipeline
+
+
 MAKERS: dict[str, Callable[[], Any]] = {
     "wan2.1": lambda: tiny.wan_pipeline(num_heads=NUM_HEADS),
     "wan2.2": lambda: tiny.wan_pipeline(two_transformers=True, num_heads=NUM_HEADS),
     "wan2.2-5b": _wan_with_a_timestep_per_token,
-    "wan2.1-i2v": lambda: tiny.wan_image_to_video_pipeline(num_heads=NUM_HEADS),
+    "wan2.1-i2v": _wan_image_to_video,
     "ltx": lambda: tiny.ltx_pipeline(num_heads=NUM_HEADS),
 }
 
