@@ -146,7 +146,7 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
 def test_a_stopped_run_ends_in_order_before_ray_kills_it(
     ray_cluster: LocalRay, s3_environment: LocalS3
 ) -> None:
-    """Ray kills after three seconds; a released lease proves that the driver ended before."""
+    """Ray kills after a wait; a released lease proves that the driver ended before."""
     store = open_store(f"{OUTPUT}-stopped", StoreConfig())
     job = submit(ray_cluster, store.uri, "stopped")
     deadline = time.monotonic() + DEADLINE_S
