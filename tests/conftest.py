@@ -75,7 +75,7 @@ def s3_environment(
 @pytest.fixture(scope="session")
 def ray_cluster(s3_server: LocalS3) -> Iterator[LocalRay]:
     """One cluster of two CPUs for the whole run, whose workers reach the S3 server."""
-    # Ray waits 3 s before it kills a stopped job; on a busy machine that is too short for any end.
+    # Ray kills a stopped job after 3 s. On a busy machine a driver needs more to end in order.
     environment = {**s3_server.environment(), "RAY_JOB_STOP_WAIT_TIME_S": "30"}
     with LocalRay(2, environment, RAY_TOKEN_PATH) as cluster:
         yield cluster
