@@ -31,8 +31,7 @@ class WorkerConfig:
         load_timeout_s: seconds that an actor may take to load its model.
         spool_clips: finished clips that may wait for encode and upload while the next one denoises.
         spool_folder: folder on each node in which encoded clips wait for the store. None takes the
-            user's own in the folder for temporary files; name another if that one is small or kept
-            in memory.
+            user's cache; name a folder on a local disk if the home folder is small or on a network.
         recycle_after_clips: number of rendered clips after which an idle actor is replaced; None
             never replaces it.
         recycle_growth_bytes: growth of an actor's memory since its first clip above which it is

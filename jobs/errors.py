@@ -116,7 +116,10 @@ class CheckError(JobError):
 
 
 class SpoolError(JobError):
-    """The spool, the folder for encoded clips on this machine, cannot be trusted."""
+    """The spool, the folder for encoded clips on this machine, cannot be used or trusted."""
+
+    failure_class = "worker"
+    may_pass_on_retry = True
 
 
 class NoWorkersError(JobError):

@@ -73,10 +73,14 @@ def s3_environment(
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3_server: LocalS3) -> Iterator[LocalRay]:
+def ray_cluster(s3_server: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRay]:
     """One cluster of two CPUs for the whole run, whose workers reach the S3 server."""
-    # Ray kills a stopped job after 3 s. On a busy machine a driver needs more to end in order.
-    environment = {**s3_server.environment(), "RAY_JOB_STOP_WAIT_TIME_S": "30"}
+    environment = {
+        **s3_server.environment(),
+        # Ray kills a stopped job after 3 s. On a busy machine a driver needs more to end in order.
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),  # the workers' spool is there
+    }
     with LocalRay(2, environment, RAY_TOKEN_PATH) as cluster:
         yield cluster
 

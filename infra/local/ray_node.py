@@ -59,7 +59,8 @@ class LocalNode:
             *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
         ]
         log = folder / "ray.log"
-        self._process = LocalProcess(arguments, log, {**environment, "TMPDIR": str(self.temporary)})
+        places = dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME"), str(self.temporary))
+        self._process = LocalProcess(arguments, log, {**environment, **places})
         is_up = self._process.is_ready_by(
             time.monotonic() + deadline_s, lambda: IS_UP in log.read_text(errors="replace")
         )

@@ -6,7 +6,6 @@ import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.wording import megabytes
@@ -15,7 +14,6 @@ from jobs.records.garbage import (
     REASONS,
     Garbage,
     find_garbage,
-    remove_folders,
     remove_garbage,
 )
 from jobs.records.keys import KeyKind
@@ -23,7 +21,7 @@ from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.store.store import Store
 from jobs.text import counted
-from jobs.worker.spool import Spool, old_spools, spool_root
+from jobs.worker.spool import Spool
 
 AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -63,49 +61,52 @@ def run(options: GcOptions, context: Context) -> int:
     store = options.store()
     refuse_if_leased(store, now)
     garbage = find_garbage(store, now - older_than_s)
-    root = spool_root(config.workers.spool_folder)
-    own = Spool(root, store.uri).folder
-    spools = [folder for folder in old_spools(root, older_than_s, now) if folder.parent == own]
-    if not garbage and not spools:
+    spool = Spool(config.workers.spool_folder, store.uri)
+    spooled = spool.old_clip_ids(now - older_than_s)
+    if not garbage and not spooled:
         context.say(f"nothing to remove in {store.uri}")
         return EXIT_OK
-    for line in garbage_lines(garbage, spools):
+    for line in garbage_lines(garbage, [str(spool.folder / clip_id) for clip_id in spooled]):
         context.say(line)
     if not options.delete:
         context.say("nothing was removed; --delete removes it")
         return EXIT_OK
-    for line in _remove(store, config.store.lease_s, garbage, spools, now - older_than_s):
-        context.say(line)
+    with LeaseKeeper(Lease.take(store, new_gc_id(), config.store.lease_s)) as keeper:
+        removed = _remove(store, keeper, garbage, now - older_than_s)
+        sizes = [spool.remove(clip_id) for clip_id in spooled]
+    context.say(removed)
+    if spooled:
+        from_disk = [size for size in sizes if size is not None]
+        clips = counted(len(from_disk), "clip")
+        context.say(f"removed {clips} from the spool, {megabytes(sum(from_disk))}")
+        for clip_id in spool.clip_ids() & set(spooled):
+            context.say(
+                f"{spool.folder / clip_id} holds files that no worker made; remove it by hand"
+            )
     return EXIT_OK
 
 
 def _remove(
-    store: Store, lease_s: float, garbage: list[Garbage], spools: list[Path], written_before: float
-) -> list[str]:
-    """Remove garbage while holding the lease, and return the report."""
-    with LeaseKeeper(Lease.take(store, new_gc_id(), lease_s)) as keeper:
+    store: Store, keeper: LeaseKeeper, garbage: list[Garbage], written_before: float
+) -> str:
+    """Remove garbage while the lease is held, and return the report."""
 
-        def stop_if_lost() -> None:
-            if keeper.lost is not None:
-                raise LeaseLostError(keeper.lost)
+    def stop_if_lost() -> None:
+        if keeper.lost is not None:
+            raise LeaseLostError(keeper.lost)
 
-        try:
-            removed = remove_garbage(store, garbage, written_before, stop_if_lost)
-        except (LeaseLostError, StoreError) as error:
-            raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
-        from_disk = remove_folders(spools)
+    try:
+        removed = remove_garbage(store, garbage, written_before, stop_if_lost)
+    except (LeaseLostError, StoreError) as error:
+        raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
     objects, size = counted(removed.num_removed, "object"), megabytes(removed.num_bytes)
     spared = (
         f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
     )
-    lines = [f"removed {objects}, {size}{spared}"]
-    if spools:
-        clips, size = counted(from_disk.num_removed, "clip"), megabytes(from_disk.num_bytes)
-        lines.append(f"removed {clips} from the spool, {size}")
-    return lines
+    return f"removed {objects}, {size}{spared}"
 
 
-def garbage_lines(garbage: list[Garbage], spools: list[Path]) -> list[str]:
+def garbage_lines(garbage: list[Garbage], spooled: list[str]) -> list[str]:
     """Return, for each kind of garbage, its amount and the first few keys."""
     lines: list[str] = []
     kinds: Counter[KeyKind] = Counter(one.kind for one in garbage)
@@ -114,9 +115,9 @@ def garbage_lines(garbage: list[Garbage], spools: list[Path]) -> list[str]:
         size = megabytes(sum(one.stored.num_bytes for one in of_kind))
         lines.append(f"{REASONS[kind]}: {count:,}, {size}")
         lines += _first([one.stored.key for one in of_kind])
-    if spools:
-        lines.append(f"clips in this machine's spool that no driver has fetched: {len(spools):,}")
-        lines += _first([str(folder) for folder in spools])
+    if spooled:
+        lines.append(f"clips in this machine's spool that no driver has fetched: {len(spooled):,}")
+        lines += _first(spooled)
     return lines
 
 

@@ -9,13 +9,11 @@ MP4s are listed before records: the record of a clip that is committed in betwee
 listing, so its MP4 is spared.
 """
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from jobs.errors import ObjectMissingError, RecordError, RefusedError
+from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import KeyKind, ParsedKey, failure_key, list_objects, record_key
 from jobs.store.store import Store
@@ -160,33 +158,3 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
 def listed(store: Store, kind: KeyKind) -> Iterable[Garbage]:
     """Yield the objects of one kind as candidates."""
     return (Garbage(parsed, stored) for parsed, stored in list_objects(store, kind))
-
-
-def remove_folders(folders: Iterable[Path]) -> Removed:
-    """Remove folders of this machine's spool, each with its content.
-
-    Raises:
-        RefusedError: when the operating system refuses.
-    """
-    num_removed = num_bytes = 0
-    for folder in folders:
-        size_bytes = folder_bytes(folder)
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise RefusedError(
-                f"cannot remove the spool {folder}: {error.strerror}; remove it by hand"
-            ) from error
-        num_removed += 1
-        num_bytes += size_bytes
-    return Removed(num_removed, num_bytes)
-
-
-def folder_bytes(folder: Path) -> int:
-    return sum(
-        path.lstat().st_size
-        for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    )

@@ -29,7 +29,7 @@ from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.provenance import RecordBuilder, clip_metadata
 from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
 from jobs.worker.setup import WorkerSetup
-from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip, spool_root
+from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
 from jobs.worker.timing import StageClock
 from pipelines.errors import FrameCheckError, GroupError
 from pipelines.video_model import PeakMemory, VideoModel
@@ -50,7 +50,7 @@ class ClipWorker:
         self._setup = setup
         self._wrap = wrap
         self._store = open_store(setup.output, setup.store)
-        self._spool = Spool(spool_root(setup.spool_folder), setup.output)
+        self._spool = Spool(setup.spool_folder, setup.output)
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._heartbeat = Heartbeat()
         self._model: VideoModel | None = None
@@ -76,7 +76,7 @@ class ClipWorker:
             )
         # Here, because a spool that cannot be used is a fault of this machine, not of a clip.
         self._spool.check_room(0)
-        self._spool.remove_remains(REMAINS_S, started_at)
+        self._spool.remove_remains(started_at - REMAINS_S)
         loaded = self._device.submit(
             setup.loader.load_model, setup.model, setup.weights, setup.num_threads
         ).result()

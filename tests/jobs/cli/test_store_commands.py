@@ -287,6 +287,40 @@ def test_gc_empties_the_old_spool_of_this_output_and_no_other(
     }
 
 
+def test_gc_leaves_files_in_the_spool_that_no_worker_made(
+    store: Store, spool_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put("clips/x", b"", "text/plain")
+    kept = Spool(spool_folder, store.uri).folder / IDS[0]
+    kept.mkdir(parents=True)
+    (kept / "thesis.tex").write_bytes(b"mine")
+    os.utime(kept, (1_000, 1_000))
+    output = called(capsys, "gc", store.uri, "--delete", f"workers.spool_folder={spool_folder}")
+    assert "removed 0 clips from the spool" in output
+    assert f"{kept} holds files that no worker made; remove it by hand" in output
+    assert (kept / "thesis.tex").read_bytes() == b"mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a folder of another user")
+def test_gc_follows_no_link_of_another_user(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.put("clips/x", b"", "text/plain")
+    precious = tmp_path / "home" / IDS[0] / "clip.mp4"
+    precious.parent.mkdir(parents=True)
+    precious.write_bytes(b"precious")
+    os.utime(precious.parent, (1_000, 1_000))
+    squatted = tmp_path / "shared" / "spool"
+    squatted.mkdir(parents=True)
+    Spool(squatted, store.uri).folder.symlink_to(tmp_path / "home")
+    os.chown(squatted, 65534, 65534)
+    arguments = ("gc", store.uri, "--delete", f"workers.spool_folder={squatted}")
+    assert "belongs to the user" in called(capsys, *arguments, code=EXIT_REFUSED)
+    os.chown(squatted, 0, 0)  # the link is not followed in a folder of this user either
+    assert "is a link or a file, no folder" in called(capsys, *arguments, code=EXIT_REFUSED)
+    assert precious.read_bytes() == b"precious"
+
+
 @pytest.mark.s3
 def test_gc_and_retry_work_on_s3(
     s3_environment: object, capsys: pytest.CaptureFixture[str], spool_folder: Path

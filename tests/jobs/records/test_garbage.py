@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.config import StoreConfig
-from jobs.errors import LeaseLostError, RefusedError
+from jobs.errors import LeaseLostError
 from jobs.records.commit import commit_record, upload_clip
-from jobs.records.garbage import Removed, find_garbage, remove_folders, remove_garbage
-from jobs.records.keys import clip_key, record_key
+from jobs.records.garbage import Removed, find_garbage, remove_garbage
+from jobs.records.keys import record_key
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation
@@ -287,31 +287,3 @@ def test_exactly_the_old_garbage_is_removed_and_a_listing_removes_nothing(
         assert removed(store).num_removed == len(garbage)
         assert set(store.keys("")) == before - garbage
         assert not found(store)
-
-
-# folders of this machine
-
-
-def test_folders_are_removed_with_their_files(tmp_path: Path) -> None:
-    spool = tmp_path / "spool"
-    (spool / "deep").mkdir(parents=True)
-    (spool / "deep" / "clip.mp4").write_bytes(b"12345")
-    (tmp_path / "kept").write_bytes(b"x")
-    (spool / "link").symlink_to(tmp_path / "kept")
-    assert remove_folders([spool, tmp_path / "never was"]) == Removed(1, 5, 0)
-    assert list(tmp_path.iterdir()) == [tmp_path / "kept"]
-
-
-def test_a_folder_that_cannot_be_removed_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(
-        RefusedError, match=r"cannot remove the spool .*file: Not a directory; remove it by hand"
-    ):
-        remove_folders([tmp_path / "file"])
-
-
-def test_a_key_of_another_shape_is_never_taken_for_an_mp4(store: AgedStore) -> None:
-    key = clip_key(clip_id(1), "a" * 64)
-    store.put_aged(f"{key}.partial", b"", OLD_S)
-    store.put_aged(key.replace("clips/", "clips/deeper/"), b"", OLD_S)
-    assert not found(store)
