@@ -134,7 +134,6 @@ class ClipDone:
 
     clip_id: str
     name: str
-    uri: str
     attempt: int
     timings: tuple[StageTiming, ...]
     was_already_committed: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from jobs.errors import ObjectExistsError, RecordError, StoreUnavailableError
+from jobs.errors import ObjectExistsError, ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.records.keys import (
     clip_key,
     failure_key,
@@ -105,9 +105,37 @@ def commit_record(
     try:
         store.put_if_absent(record_key(record.clip_id), content, JSON)
     except ObjectExistsError:
-        # It may be this record: the client writes again after a lost answer.
-        return store.get(record_key(record.clip_id)) == content
+        return _is_own(store, record.clip_id, content)
     return True
+
+
+def _is_own(store: Store, clip_id: str, content: bytes) -> bool:
+    """Return True if the record in the store is this one: the client repeats after a lost answer.
+
+    Raises:
+        StoreUnavailableError: when the store has refused to write a second record and shows none.
+    """
+
+    def compare(found: bytes) -> bool:
+        if found != content:
+            _parse_record(found, clip_id)
+        return found == content
+
+    try:
+        return read_as(store, record_key(clip_id), compare)
+    except (ObjectMissingError, RecordError) as error:
+        raise StoreUnavailableError(
+            f"the store has a record of {clip_id} already, as it says, and does not return it: "
+            f"{error}"
+        ) from error
+
+
+def _parse_record(content: bytes, clip_id: str) -> ClipRecord:
+    """Return a record. Raise RecordError if it is damaged or of another clip."""
+    record = ClipRecord.from_json(content)
+    if record.clip_id != clip_id:
+        raise RecordError(f"expected the record of {clip_id}, got that of {record.clip_id}")
+    return record
 
 
 def write_failure(store: Store, record: FailureRecord) -> None:
@@ -147,9 +175,9 @@ def read_record(store: Store, clip_id: str) -> ClipRecord:
 
     Raises:
         ObjectMissingError: when the clip has no record.
-        RecordError: when the record is damaged or has another version.
+        RecordError: when the record is damaged, has another version or is of another clip.
     """
-    return read_as(store, record_key(clip_id), ClipRecord.from_json)
+    return read_as(store, record_key(clip_id), lambda content: _parse_record(content, clip_id))
 
 
 def read_quarantine(store: Store, clip_id: str) -> QuarantineRecord:

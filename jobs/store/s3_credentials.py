@@ -5,55 +5,17 @@ finds them, and a request goes out again only with other credentials. An error t
 credentials would meet again is left unchanged; `s3_errors` says what it means.
 """
 
-import functools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import boto3
 import botocore.exceptions as aws
-import botocore.session
 
 from jobs.errors import StoreError
-from jobs.store.s3_errors import CREDENTIAL_CODES, code_of, s3_errors
+from jobs.store.s3_connection import Connection
+from jobs.store.s3_errors import CREDENTIAL_CODES, code_of
 
 T = TypeVar("T")
-
-
-def new_session(region: str | None) -> boto3.Session:
-    """Return a session that reads configuration, environment and credentials from the beginning."""
-    core = botocore.session.Session()
-    core.register_component("data_loader", api_loader())
-    return boto3.Session(botocore_session=core, region_name=region)
-
-
-@functools.cache
-def api_loader() -> Any:
-    """Return botocore's description of S3's requests, whose parsing takes most of a session's time.
-
-    The sessions of a process share it: 0.03 s instead of 0.24 s a client.
-    """
-    return botocore.session.Session().get_component("data_loader")
-
-
-@dataclass(frozen=True, eq=False)
-class Connection:
-    """A boto3 client and the credentials with which it signs.
-
-    Args:
-        credentials: None if boto3 found none; a store never refuses unsigned requests for their
-            credentials.
-    """
-
-    client: Any
-    credentials: Any
-
-    def signs_as(self, other: "Connection") -> bool:
-        """Return True if both sign with the same key, secret and token at this moment."""
-        return (
-            self.credentials.get_frozen_credentials() == other.credentials.get_frozen_credentials()
-        )
 
 
 class RotatingConnection:
@@ -98,11 +60,10 @@ class RotatingConnection:
             if self._current is not refused:  # another thread was refused and has renewed it
                 return self._current
             try:
-                with s3_errors("renew the credentials of", "S3"):
-                    fresh = self._connect()
-                    if fresh.credentials is None or fresh.signs_as(refused):
-                        return refused
-            except StoreError:
+                fresh = self._connect()
+                if fresh.credentials is None or fresh.signs_as(refused):
+                    return refused
+            except (StoreError, aws.BotoCoreError):
                 # a file may be half written just now; the first refusal says what to do
                 return refused
             self._current = fresh

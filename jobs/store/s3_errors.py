@@ -1,15 +1,22 @@
-"""The meaning of S3's refusals, and the remedy for each.
+"""The meaning of an answer of S3, and the remedy for each.
 
-Every code that S3 answers and every error that botocore raises becomes one of the store's errors:
-one that may pass, one that newer credentials would cure, or a refusal with its remedy. `s3_store`
-sends the requests; `s3_credentials` has the credentials that sign them.
+Every answer and every error of botocore becomes one of the store's errors: an outage, which may
+pass; one that newer credentials would cure; or a refusal with its remedy. S3 explains a refusal by
+a code in XML. An answer without one was not S3's: a proxy or a gateway on the way gave it, or the
+endpoint is another server. It is an outage, whatever its status: it proves nothing about an object.
+`s3_store` sends the requests; `s3_credentials` has the credentials that sign them.
 """
 
 import contextlib
+import re
+import ssl
 from collections.abc import Generator
+from typing import Literal
+from urllib.parse import urlsplit
 
 import botocore.exceptions as aws
 import urllib3.exceptions
+from botocore.parsers import ResponseParserError
 
 from jobs.errors import (
     CredentialsExpiredError,
@@ -20,12 +27,21 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 
-MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
-EXISTS_CODES = frozenset({"PreconditionFailed", "412"})
+Verb = Literal["read", "write", "create", "list", "remove"]  # create: a conditional write
+
+CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,63}")
+CONDITION_FAILED = 412  # this status alone says enough; the commit then reads what lies there
+# Answers that mean something for one verb alone; elsewhere the store contradicts itself.
+MEANINGS: dict[tuple[Verb, str], type[StoreError]] = {
+    ("read", "NoSuchKey"): ObjectMissingError,
+    ("remove", "NoSuchKey"): ObjectMissingError,
+    ("create", "PreconditionFailed"): ObjectExistsError,
+}
+MISPLACED_CODES = frozenset(code for _, code in MEANINGS)
 PASSING_CODES = frozenset({
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling",
     "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "OperationAborted",
-    "ConditionalRequestConflict",
+    "ConditionalRequestConflict", "TemporaryRedirect",
     "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",  # damaged on the way
 })  # fmt: skip
 # The credentials were valid and have expired. A person or a service renews them, even at night.
@@ -51,77 +67,138 @@ REMEDIES = {
     "PermanentRedirect": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
     "AuthorizationHeaderMalformed": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
     "NotImplemented": "the endpoint lacks an operation that the commit needs; use another one",
-    "403": "check the credentials and their rights on the bucket",
-    "400": "check the credentials, the region and the endpoint",
 }
-MISSING_CREDENTIALS = (
-    aws.NoCredentialsError, aws.PartialCredentialsError, aws.ProfileNotFound, aws.ConfigParseError,
-)  # fmt: skip
 # The source of credentials gives none just now: a role's service is down, or a sign-in has expired.
 UNRENEWED_CREDENTIALS = (
     aws.CredentialRetrievalError, aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError,
     aws.SSOTokenLoadError,
 )  # fmt: skip
+CERTIFICATE_ERRORS = (aws.SSLError,)
 CONNECTION_ERRORS = (
     aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError,
     aws.ResponseStreamingError,
     urllib3.exceptions.HTTPError,  # botocore lets it through if the body of a refusal breaks off
 )  # fmt: skip
+# Botocore raises Python's own errors at an answer that it did not foresee: an element that is
+# missing, a number or a date that is none, redirects in a circle (a RuntimeError).
+UNREADABLE_ANSWERS = (
+    aws.BotoCoreError, ResponseParserError, ArithmeticError, AssertionError, AttributeError,
+    LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 @contextlib.contextmanager
-def s3_errors(doing: str, where: str) -> Generator[None]:
-    """Turn botocore's errors into the store's, with the remedy; botocore's text is the cause."""
+def s3_errors(verb: Verb, where: str) -> Generator[None]:
+    """Turn the errors of a request into the store's, with the remedy; botocore's are the cause."""
+    cannot = f"cannot {verb} {where}"
     try:
         yield
     except aws.ClientError as error:
-        raise store_error(error, doing, where) from error
-    except MISSING_CREDENTIALS as error:
-        raise StoreRefusedError(
-            f"cannot {doing} {where}: no usable credentials; set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, a profile or a role"
-        ) from error
+        raise store_error(error, verb, where) from error
+    except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
+        raise StoreRefusedError(f"{cannot}: {missing_credentials(error)}") from error
     except UNRENEWED_CREDENTIALS as error:
-        raise CredentialsExpiredError(
-            f"cannot {doing} {where}: no credentials are handed out ({type(error).__name__}); sign "
-            "in again, or repair the role or process that gives them"
+        raise CredentialsExpiredError(f"{cannot}: {unrenewed_credentials(error)}") from error
+    except CERTIFICATE_ERRORS as error:
+        raise StoreUnavailableError(
+            f"{cannot}: no TLS connection to the endpoint ({tls_reason(error)}); check that "
+            "store.endpoint_url or AWS_ENDPOINT_URL begins with https:// only if the endpoint has "
+            "TLS, and that AWS_CA_BUNDLE names the certificates that it is signed with"
         ) from error
     except CONNECTION_ERRORS as error:
         raise StoreUnavailableError(
-            f"cannot {doing} {where}: no answer from the endpoint ({type(error).__name__}); check "
-            "the network, store.endpoint_url and AWS_ENDPOINT_URL"
+            f"{cannot}: no answer from the endpoint ({type(error).__name__}); check the network, "
+            "store.endpoint_url and AWS_ENDPOINT_URL"
         ) from error
-    except aws.BotoCoreError as error:
-        raise StoreRefusedError(
-            f"cannot {doing} {where}: boto3 refuses the request ({type(error).__name__})"
-        ) from error
+    except UNREADABLE_ANSWERS as error:
+        raise strange_answer(verb, where, f"boto3 cannot read it ({type(error).__name__})") from (
+            error
+        )
 
 
-def store_error(error: aws.ClientError, doing: str, where: str) -> StoreError:
+def store_error(error: aws.ClientError, verb: Verb, where: str) -> StoreError:
     """Return the store's error for an answer of S3."""
     code = code_of(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in MISSING_CODES:
-        return ObjectMissingError(f"{where} does not exist")
-    if code in EXISTS_CODES:
-        return ObjectExistsError(f"{where} exists already")
+    metadata = error.response.get("ResponseMetadata", {})
+    status = metadata.get("HTTPStatusCode", 0)
+    cannot = f"cannot {verb} {where}"
+    if verb == "create" and status == CONDITION_FAILED:
+        code = "PreconditionFailed"
+    if meaning := MEANINGS.get((verb, code)):
+        is_missing = meaning is ObjectMissingError
+        return meaning(f"{where} {'does not exist' if is_missing else 'exists already'}")
     if code in EXPIRED_CODES:
         return CredentialsExpiredError(
-            f"cannot {doing} {where}: the store answers {code}; renew the session's credentials, "
-            "in the file or role that they come from"
+            f"{cannot}: the store answers {code}; renew the session's credentials, in the file or "
+            "role that they come from"
         )
-    if code in PASSING_CODES or status >= 500 or status == 429:
+    is_overload = status >= 500 or status == 429
+    if code in PASSING_CODES or (code and is_overload and code not in REMEDIES):
         return StoreUnavailableError(
-            f"cannot {doing} {where}: the store answers {code}, also after retries; try later"
+            f"{cannot}: the store answers {code}, also after retries; try later"
         )
-    remedy = (
-        REMEDIES.get(code)
-        or REMEDIES.get(str(status))
-        or "see the store's documentation of this code"
+    is_unknown = code not in MISPLACED_CODES and 400 <= status < 500
+    if code in REMEDIES or (code and is_unknown):
+        remedy = REMEDIES.get(code, "see the store's documentation of this code")
+        return StoreRefusedError(f"{cannot}: the store answers {code}; {remedy}")
+    to = target_of(metadata.get("HTTPHeaders", {}).get("location", ""))
+    about = f", a redirect{to}" if 300 <= status < 400 else ""
+    why = f"{code} does not fit the request" if code else "it has no error code of S3"
+    return strange_answer(verb, where, f"{status}{about}; {why}")
+
+
+def missing_credentials(error: aws.BotoCoreError) -> str:
+    """Return the text and remedy for credentials that are not there or not whole."""
+    remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
+    if isinstance(error, aws.PartialCredentialsError):
+        return f"no usable credentials, since {error.kwargs['cred_var']} is missing; {remedy}"
+    return f"no usable credentials; {remedy}"
+
+
+def unrenewed_credentials(error: aws.BotoCoreError) -> str:
+    """Return the text and remedy for a role or a sign-in that gives no credentials just now."""
+    return (
+        f"no credentials are handed out ({type(error).__name__}); sign in again, or repair the "
+        "role or process that gives them"
     )
-    return StoreRefusedError(f"cannot {doing} {where}: the store answers {code}; {remedy}")
+
+
+def tls_reason(error: aws.SSLError) -> str:
+    """Return OpenSSL's own word for a failed handshake, such as CERTIFICATE_VERIFY_FAILED."""
+    reason: BaseException | None = error.kwargs.get("error")
+    while reason is not None:
+        if isinstance(reason, ssl.SSLError) and isinstance(reason.reason, str):
+            return reason.reason
+        reason = getattr(reason, "reason", None) or reason.__cause__ or reason.__context__
+        if not isinstance(reason, BaseException):
+            break
+    return type(error).__name__
+
+
+def strange_answer(verb: Verb, where: str, reason: str) -> StoreUnavailableError:
+    """Return the error for an answer that S3 would not give."""
+    return StoreUnavailableError(
+        f"cannot {verb} {where}: the answer is not S3's: {reason}; a proxy or gateway may have "
+        "given it; check that store.endpoint_url or AWS_ENDPOINT_URL is the address of an S3 "
+        "endpoint, with the right https:// or http://"
+    )
+
+
+def target_of(location: str) -> str:
+    """Return the server that a redirect names, for a message; nothing else of its address."""
+    try:
+        parts = urlsplit(location)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return ""
+    is_server = parts.scheme in ("http", "https") and parts.hostname
+    return f" to {parts.scheme}://{parts.hostname[:255]}{port}" if is_server else ""
 
 
 def code_of(error: aws.ClientError) -> str:
-    """Return S3's own code; for a HEAD, whose answer has no body, the status."""
-    return error.response.get("Error", {}).get("Code", "unknown")
+    """Return S3's own code, or "" for an answer that has none.
+
+    botocore puts the status in its place.
+    """
+    code = error.response.get("Error", {}).get("Code", "")
+    return code if isinstance(code, str) and CODE.fullmatch(code) else ""

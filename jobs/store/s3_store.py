@@ -11,11 +11,9 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
-
-from botocore.config import Config
 
 from jobs.config import StoreConfig
 from jobs.errors import (
@@ -25,8 +23,10 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.store.s3_credentials import Connection, RotatingConnection, new_session
+from jobs.store.s3_connection import connect
+from jobs.store.s3_credentials import RotatingConnection
 from jobs.store.s3_errors import s3_errors
+from jobs.store.s3_listing import Page, read_page
 from jobs.store.uri import (
     ACCESS_CHECK_PREFIX,
     S3Location,
@@ -100,7 +100,8 @@ class S3Store:
                 body.seek(0)
             return client.put_object(**wanted, Body=body)
 
-        with s3_errors("write", self.uri_of(key)):
+        verb = "create" if condition else "write"
+        with s3_errors(verb, self.uri_of(key)):
             stored = self._connection.send(write).get("ChecksumSHA256")
         if stored is None:
             try:
@@ -136,38 +137,41 @@ class S3Store:
         Lists, because the answer to HEAD does not tell a missing key from a missing bucket.
         """
         wanted = self._address(key)
-        page = self._list(self.uri_of(key), Prefix=wanted["Key"], MaxKeys=1)
-        return any(entry["Key"] == wanted["Key"] for entry in page.get("Contents", []))
+        page = self._list(self.uri_of(key), wanted["Key"], MaxKeys=1)
+        return any(stored.key == wanted["Key"] for stored in page.objects)
 
     def delete(self, key: str) -> None:
-        with s3_errors("remove", self.uri_of(key)):
+        with (
+            contextlib.suppress(ObjectMissingError),
+            s3_errors("remove", self.uri_of(key)),
+        ):
             self._connection.send(lambda client: client.delete_object(**self._address(key)))
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         own = f"{self.location.prefix}/" if self.location.prefix else ""
         next_page = dict[str, str]()
         while True:
-            page = self._list(f"{self.uri}/{prefix}", Prefix=own + prefix, **next_page)
-            for entry in page.get("Contents", []):
-                key = entry["Key"].removeprefix(own)
+            page = self._list(f"{self.uri}/{prefix}", own + prefix, **next_page)
+            for stored in page.objects:
+                key = stored.key.removeprefix(own)
                 if is_key(key):  # leaves out a console's "folder" and other programs' objects
-                    yield StoredObject(key, entry["Size"], entry["LastModified"].timestamp())
-            if not page.get("IsTruncated"):
+                    yield replace(stored, key=key)
+            if page.next_token is None:
                 return
-            next_page = {"ContinuationToken": page["NextContinuationToken"]}
+            next_page = {"ContinuationToken": page.next_token}
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
 
-    def _list(self, where: str, **wanted: str | int) -> Any:
+    def _list(self, where: str, prefix: str, **wanted: str | int) -> Page:
         """Return one page of a listing.
 
         botocore's paginator is not used, so that credentials may change between pages.
         """
+        wanted |= {"Bucket": self.location.bucket, "Prefix": prefix}
         with s3_errors("list", where):
-            return self._connection.send(
-                lambda client: client.list_objects_v2(Bucket=self.location.bucket, **wanted)
-            )
+            page = self._connection.send(lambda client: client.list_objects_v2(**wanted))
+            return read_page(page, wanted, where)
 
     def check_access(self) -> None:
         """Write, write again under the condition, read, list and remove.
@@ -203,43 +207,3 @@ class S3Store:
     def _address(self, key: str) -> dict[str, str]:
         prefix = f"{self.location.prefix}/" if self.location.prefix else ""
         return {"Bucket": self.location.bucket, "Key": prefix + check_key(key)}
-
-
-def connect(config: StoreConfig) -> Connection:
-    """Return a boto3 client for S3, its credentials looked up anew.
-
-    Threads may share it. No request goes to S3 yet.
-
-    Raises:
-        StoreRefusedError: configuration or environment name an unusable profile, region or
-            endpoint, or credentials that should exist are not handed out.
-    """
-
-    def client(addressing_style: str) -> Any:
-        settings = Config(
-            connect_timeout=config.connect_timeout_s,
-            read_timeout=config.read_timeout_s,
-            retries={"mode": "adaptive", "total_max_attempts": config.max_attempts},
-            s3={"addressing_style": addressing_style},
-        )
-        return session.client("s3", endpoint_url=config.endpoint_url, config=settings)
-
-    try:
-        with s3_errors("connect to", "S3"):
-            session = new_session(config.region)
-            found = client("auto")
-            endpoint = urlsplit(found.meta.endpoint_url)
-    except ValueError as error:
-        raise StoreRefusedError(
-            f"expected a URL as S3's endpoint; set store.endpoint_url or AWS_ENDPOINT_URL: {error}"
-        ) from error
-    except CredentialsExpiredError as error:
-        raise StoreRefusedError(str(error)) from error
-    if endpoint.username or endpoint.password:
-        raise StoreRefusedError(
-            "S3's endpoint holds a user or password; give credentials in the environment instead"
-        )
-    if not (endpoint.hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        # a private endpoint has no host name for each bucket
-        found = client("path")
-    return Connection(found, session.get_credentials())

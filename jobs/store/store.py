@@ -8,8 +8,9 @@ from typing import Protocol
 from jobs.config import StoreConfig
 from jobs.errors import RefusedError
 from jobs.store.folder_store import FolderStore
+from jobs.store.s3_connection import connect
 from jobs.store.s3_errors import s3_errors
-from jobs.store.s3_store import S3Store, connect
+from jobs.store.s3_store import S3Store
 from jobs.store.uri import S3Location, StoredObject, parse_object_uri, parse_output_uri
 
 

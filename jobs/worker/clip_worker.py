@@ -19,7 +19,7 @@ from jobs.errors import StoreError, StoreRefusedError
 from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
-from jobs.records.commit import commit_record, read_record, upload_clip, write_latents
+from jobs.records.commit import commit_record, upload_clip, write_latents
 from jobs.records.keys import RUN_FILE, record_key, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.redaction import redact
@@ -143,12 +143,15 @@ class ClipWorker:
         return self._model
 
     def _find_committed(self, spec: ClipSpec, attempt: int) -> ClipDone | None:
-        """Return the outcome of a clip that a worker committed before it died without an answer."""
+        """Return the outcome of a clip that a worker committed before it died without an answer.
+
+        The record is not read: a plan does not read it either, and a damaged one is no fault of
+        this attempt.
+        """
         if not self._store.exists(record_key(spec.clip_id)):
             return None
-        uri = read_record(self._store, spec.clip_id).uri
         self._spool.remove(spec.clip_id)
-        return ClipDone(spec.clip_id, spec.name, uri, attempt, (), was_already_committed=True)
+        return ClipDone(spec.clip_id, spec.name, attempt, (), was_already_committed=True)
 
     def _render(
         self, spec: ClipSpec, attempt: int, clock: StageClock, *, uses_exact_attention: bool
@@ -205,7 +208,6 @@ class ClipWorker:
         return ClipDone(
             clip_id=record.clip_id,
             name=record.name,
-            uri=record.uri,
             attempt=attempt,
             timings=clock.timings,
             was_already_committed=not is_own,

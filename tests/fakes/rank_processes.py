@@ -16,7 +16,7 @@ from tests.builders.specs import spec
 
 PAIR = ParallelConfig(ulysses=2)
 CLIP = spec("sunrise")
-DONE = ClipDone(CLIP.clip_id, CLIP.name, "file:///clip", 1, ())
+DONE = ClipDone(CLIP.clip_id, CLIP.name, 1, ())
 UNUSABLE = Unusable("worker", Detached())
 
 

@@ -133,7 +133,7 @@ class SimulatedCluster:
             for one in worker.clips.values():
                 if not worker.is_frozen and one.spec.clip_id not in worker.hanging:
                     yield ev.ClipEnded(
-                        number, ClipDone(one.spec.clip_id, one.spec.name, "", one.number, ())
+                        number, ClipDone(one.spec.clip_id, one.spec.name, one.number, ())
                     )
         yield ev.Tick()
 
@@ -361,7 +361,7 @@ class PlannedSchedule:
         return started(self.after(ev.WorkerReady(number, f"host:{number}", node, spooled)))
 
     def done(self, number: WorkerId, one: ClipSpec, memory_bytes: int = 1_000) -> list[Command]:
-        done = ClipDone(one.clip_id, one.name, "", 1, (), memory_bytes=memory_bytes)
+        done = ClipDone(one.clip_id, one.name, 1, (), memory_bytes=memory_bytes)
         return self.after(ev.ClipEnded(number, done))
 
     def fails(

@@ -18,7 +18,7 @@ from tests.builders.specs import spec
 
 def done(number: int) -> ClipDone:
     timings = (StageTiming("denoise", 0.0, 2.0, 0), StageTiming("upload", 0.0, 1.0))
-    return ClipDone(f"{number:032x}", f"clip-{number}", "uri", 1, timings)
+    return ClipDone(f"{number:032x}", f"clip-{number}", 1, timings)
 
 
 def failed(message: str) -> ClipFailed:

@@ -314,7 +314,7 @@ def test_a_deadline_is_learnt_from_the_slowest_measured_step() -> None:
         StageTiming("denoise", 0.0, seconds, step)
         for step, seconds in enumerate((11.0, 20.0, 12.0))
     )
-    farm.after(ClipEnded(0, ClipDone(first.clip_id, first.name, "", 1, steps)))
+    farm.after(ClipEnded(0, ClipDone(first.clip_id, first.name, 1, steps)))
     assert not of_type(
         farm.after(HeartbeatReceived(0, heartbeat(progress(second, "denoise", 59, 1)))), StopWorker
     )
@@ -328,9 +328,7 @@ def test_the_first_clip_of_a_worker_has_time_to_compile_although_deadlines_were_
     done = farm.ready(0)[0].attempt.spec
     cold = farm.ready(1)[0].attempt.spec
     farm.after(
-        ClipEnded(
-            0, ClipDone(done.clip_id, done.name, "", 1, (StageTiming("denoise", 0.0, 1.0, 0),))
-        )
+        ClipEnded(0, ClipDone(done.clip_id, done.name, 1, (StageTiming("denoise", 0.0, 1.0, 0),)))
     )
     assert not of_type(
         farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker
@@ -344,12 +342,10 @@ def test_a_worker_that_only_uploaded_a_spooled_clip_still_has_time_to_compile() 
     farm = PlannedSchedule(num_workers=2)
     measured = farm.ready(0)[0].attempt.spec
     farm.after(
-        ClipEnded(0, ClipDone(measured.clip_id, "", "", 1, (StageTiming("denoise", 0.0, 1.0, 0),)))
+        ClipEnded(0, ClipDone(measured.clip_id, "", 1, (StageTiming("denoise", 0.0, 1.0, 0),)))
     )
     uploaded, cold, _ = (start.attempt.spec for start in farm.ready(1))
-    farm.after(
-        ClipEnded(1, ClipDone(uploaded.clip_id, "", "", 1, (StageTiming("upload", 0.0, 1.0),)))
-    )
+    farm.after(ClipEnded(1, ClipDone(uploaded.clip_id, "", 1, (StageTiming("upload", 0.0, 1.0),))))
     assert not of_type(
         farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 99, 0)))), StopWorker
     )
@@ -362,7 +358,7 @@ def test_one_slow_step_does_not_raise_the_deadline() -> None:
         one = running.popleft().attempt.spec
         timings = (StageTiming("denoise", 0.0, seconds, 0),)
         running.extend(
-            started(farm.after(ClipEnded(0, ClipDone(one.clip_id, one.name, "", 1, timings))))
+            started(farm.after(ClipEnded(0, ClipDone(one.clip_id, one.name, 1, timings))))
         )
     one = running.popleft().attempt.spec
     assert of_type(

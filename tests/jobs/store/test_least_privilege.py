@@ -38,7 +38,7 @@ from jobs.records.garbage import find_garbage, remove_garbage
 from jobs.records.keys import RUN_FILE, latents_key, record_key
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
-from jobs.store.s3_credentials import new_session
+from jobs.store.s3_connection import new_session
 from jobs.store.s3_errors import REMEDIES
 from jobs.store.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed

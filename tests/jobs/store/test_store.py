@@ -337,7 +337,7 @@ def test_an_unknown_profile_is_refused(
     no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StoreRefusedError, match="no usable credentials"):
+    with pytest.raises(StoreRefusedError, match="AWS_PROFILE names the profile 'nobody', which"):
         open_store("s3://renders/x", FAST)
 
 

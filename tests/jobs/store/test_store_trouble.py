@@ -30,7 +30,8 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.records.commit import upload_clip
-from jobs.store.s3_credentials import Connection, RotatingConnection
+from jobs.store.s3_connection import Connection
+from jobs.store.s3_credentials import RotatingConnection
 from jobs.store.s3_errors import EXPIRED_CODES, s3_errors
 from jobs.store.s3_store import S3Store
 from jobs.store.store import Store, open_store

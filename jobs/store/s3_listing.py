@@ -1,0 +1,63 @@
+"""One page of S3's listing, and the proof that it is the page that was asked for.
+
+A listing decides which clips are done and which MP4s nothing names. An empty answer, a web page or
+the listing of something else must not count as an empty output, so every part of a page is checked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from jobs.store.s3_errors import strange_answer
+from jobs.store.uri import StoredObject
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a listing.
+
+    Args:
+        objects: their keys are whole, with the prefix of the store.
+        next_token: the token that asks for the next page; None at the last page.
+    """
+
+    objects: tuple[StoredObject, ...]
+    next_token: str | None
+
+
+def read_page(page: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> Page:
+    """Return an answer to ListObjectsV2 as a page.
+
+    Args:
+        page: the answer as botocore parsed it.
+        wanted: the parameters of the request.
+        where: the URI that is listed, for messages.
+
+    Raises:
+        StoreUnavailableError: the answer is not the page that was asked for, or not whole.
+    """
+    prefix: str = wanted["Prefix"]
+    if not isinstance(page.get("IsTruncated"), bool):
+        raise strange_answer("list", where, "a listing without IsTruncated")
+    if page.get("Prefix", "") != prefix:
+        raise strange_answer("list", where, "the listing of another prefix")
+    objects = tuple(_stored(entry, prefix, where) for entry in page.get("Contents", ()))
+    if not page["IsTruncated"] or "MaxKeys" in wanted:
+        return Page(objects, None)
+    token = page.get("NextContinuationToken")
+    if not isinstance(token, str) or token in ("", wanted.get("ContinuationToken")):
+        raise strange_answer("list", where, "a listing that goes on, without saying where")
+    return Page(objects, token)
+
+
+def _stored(entry: Mapping[str, Any], prefix: str, where: str) -> StoredObject:
+    key, size, modified = (entry.get(name) for name in ("Key", "Size", "LastModified"))
+    is_whole = isinstance(key, str) and isinstance(size, int) and isinstance(modified, datetime)
+    if not is_whole or not key.startswith(prefix) or size < 0:
+        raise strange_answer(
+            "list",
+            where,
+            "an entry of the listing lacks its key, size or time, or is not below the prefix",
+        )
+    return StoredObject(key, size, modified.timestamp())

@@ -1,0 +1,224 @@
+"""An S3 in this process, whose answers a test can change.
+
+`FakeS3` answers the requests of an S3 client from a dictionary, and lets a test's `mutate` change
+each answer. `in_process` puts it in the place of botocore's HTTP session, so that a request costs a
+millisecond and no socket; `served` lets it listen on loopback. Signatures are not checked.
+"""
+
+import base64
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.httpsession import URLLib3Session
+from urllib3.response import HTTPResponse
+
+ENDPOINT = "http://s3.invalid:9"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKID",
+    "AWS_SECRET_ACCESS_KEY": "geheim",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+XML = {"content-type": "application/xml"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, with path-style addressing: `key` is empty for a bucket's own requests."""
+
+    method: str
+    bucket: str
+    key: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def is_conditional(self) -> bool:
+        return "if-none-match" in self.headers
+
+    @property
+    def verb(self) -> str:
+        """The word that nagfarm's errors have for the request."""
+        if self.method == "PUT":
+            return "create" if self.is_conditional else "write"
+        return {"DELETE": "remove"}.get(self.method, "read" if self.key else "list")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True)
+class Stored:
+    body: bytes
+    modified_at: float
+
+
+Mutate = Callable[[Request, Answer], Answer]
+
+
+def unchanged(_request: Request, answer: Answer) -> Answer:
+    return answer
+
+
+def error(status: int, code: str) -> Answer:
+    body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+    return Answer(status, body, dict(XML))
+
+
+@dataclass
+class FakeS3:
+    """The objects of all buckets.
+
+    Args:
+        mutate: changes an answer before it is sent; what the request did stays done.
+        page_size: entries in a page of a listing.
+    """
+
+    mutate: Mutate = unchanged
+    page_size: int = 1000
+    now: Callable[[], float] = time.time
+    objects: dict[str, Stored] = field(default_factory=dict[str, Stored])
+    num_requests: int = 0
+
+    def answer(self, request: Request) -> Answer:
+        self.num_requests += 1
+        answer = self._answer(request)
+        answer.headers.setdefault("date", formatdate(self.now(), usegmt=True))
+        return self.mutate(request, answer)
+
+    def _answer(self, request: Request) -> Answer:
+        path = f"{request.bucket}/{request.key}"
+        match request.verb:
+            case "list":
+                return self._list(request)
+            case "read":
+                found = self.objects.get(path)
+                return Answer(200, found.body) if found else error(404, "NoSuchKey")
+            case "remove":
+                self.objects.pop(path, None)
+                return Answer(204)
+            case "create" if path in self.objects:
+                return error(412, "PreconditionFailed")
+            case _:
+                self.objects[path] = Stored(request.body, self.now())
+                sha256 = base64.b64encode(hashlib.sha256(request.body).digest()).decode()
+                return Answer(200, headers={"x-amz-checksum-sha256": sha256})
+
+    def _list(self, request: Request) -> Answer:
+        prefix, after = (request.query.get(name, "") for name in ("prefix", "continuation-token"))
+        size = min(int(request.query.get("max-keys", 1000)), self.page_size)
+        within = f"{request.bucket}/{prefix}"
+        keys = sorted(key for key in self.objects if key.startswith(within))
+        keys = [key for key in keys if key.removeprefix(f"{request.bucket}/") > after]
+        page = [(key.removeprefix(f"{request.bucket}/"), self.objects[key]) for key in keys[:size]]
+        goes_on = len(keys) > size
+        token = f"<NextContinuationToken>{escape(page[-1][0])}</NextContinuationToken>"
+        entries = "".join(
+            f"<Contents><Key>{quote(key)}</Key><LastModified>{iso(stored.modified_at)}"
+            f"</LastModified><Size>{len(stored.body)}</Size></Contents>"
+            for key, stored in page
+        )
+        body = (
+            f"<ListBucketResult><Name>{request.bucket}</Name><Prefix>{quote(prefix)}</Prefix>"
+            f"<EncodingType>url</EncodingType><KeyCount>{len(page)}</KeyCount>"
+            f"<IsTruncated>{str(goes_on).lower()}</IsTruncated>{token if goes_on else ''}"
+            f"{entries}</ListBucketResult>"
+        )
+        return Answer(200, body.encode(), dict(XML))
+
+
+def iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(seconds))
+
+
+def request_of(method: str, target: str, headers: Any, body: bytes) -> Request:
+    parts = urlsplit(target)
+    bucket, _, key = parts.path.removeprefix("/").partition("/")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    lower = {name.lower(): str(value) for name, value in headers.items()}
+    return Request(method, bucket, unquote(key), query, lower, body)
+
+
+def bytes_of(body: Any) -> bytes:
+    if body is None or isinstance(body, bytes):
+        return body or b""
+    return body.read()
+
+
+@contextmanager
+def in_process(
+    server: FakeS3, monkeypatch: pytest.MonkeyPatch, endpoint: str = ENDPOINT
+) -> Generator[FakeS3]:
+    """Answer every request of botocore in this process, until the end of the block."""
+
+    def send(_session: URLLib3Session, prepared: Any) -> AWSResponse:
+        body = bytes_of(prepared.body)
+        answer = server.answer(request_of(prepared.method, prepared.url, prepared.headers, body))
+        raw = HTTPResponse(
+            BytesIO(answer.body), answer.headers, answer.status, preload_content=False
+        )
+        response = AWSResponse(prepared.url, answer.status, raw.headers, raw)
+        if not prepared.stream_output:
+            _ = response.content
+        return response
+
+    with monkeypatch.context() as patch:
+        patch.setattr(URLLib3Session, "send", send)
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
+            patch.setenv(name, value)
+        yield server
+
+
+@contextmanager
+def served(server: FakeS3) -> Generator[str]:
+    """Listen on loopback until the end of the block; yield the URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            length = int(self.headers.get("content-length", 0))
+            if self.headers.get("expect", "").lower() == "100-continue":
+                self.send_response_only(100)
+                self.end_headers()
+            body = self.rfile.read(length)
+            answer = server.answer(request_of(self.command, self.path, self.headers, body))
+            self.send_response_only(answer.status)
+            for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815 the names are http.server's
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle_expect_100(self) -> bool:
+            return True
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.server_address[1]}"
+    finally:
+        listening.shutdown()
+        thread.join()
+        listening.server_close()
