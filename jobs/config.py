@@ -235,7 +235,8 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
         try:
             layers.append(read_file(path))
         except (OSError, *INVALID) as error:
-            raise ConfigError(f"cannot read the configuration {path}: {one_line(error)}") from error
+            reason = error.strerror if isinstance(error, OSError) else one_line(error)
+            raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     try:
         layers.append(read_overrides(overrides or []))
         config = OmegaConf.to_object(OmegaConf.merge(*layers))

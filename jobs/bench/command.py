@@ -76,8 +76,8 @@ def prepare(options: BenchOptions, models_folder: Path | None) -> Bench:
     return Bench(options, tuple(models), blocks, notes, manifest, models_folder)
 
 
-def describe(bench: Bench) -> str:
-    """Return a text about the clips to render, with an estimate of the time."""
+def describe(bench: Bench) -> list[str]:
+    """Return lines about the clips to render, with an estimate of the time."""
     clips = list(planned_clips(bench.blocks))
     calls = sum(map(num_model_calls, clips))
     lines = [
@@ -88,7 +88,7 @@ def describe(bench: Bench) -> str:
     hours = (calls * CALL_S + len(clips) * CLIP_S) / 3600
     passes = f"{counted(len(clips), 'clip')}, {calls:,} passes of a transformer"
     total = f"{passes}: roughly {hours:.1f} hours on one CPU core"
-    return "\n".join((*bench.notes, *lines, total))
+    return [*bench.notes, *lines, total]
 
 
 def report(

@@ -17,6 +17,7 @@ from jobs.bench.reporting.tables import (
     markdown_table,
     method_table,
     target_table,
+    write_page,
 )
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.shapes.evaluation.negation import Case
@@ -114,9 +115,7 @@ def write_negatives_report(
         JUDGE_EXPLANATION.strip(),
         judge_table(errors),
     ]
-    (folder / "negatives.md").write_text(
-        "\n\n".join(section.rstrip() for section in sections) + "\n"
-    )
+    write_page(folder / "negatives.md", sections)
 
 
 def strengths_table(models: Iterable[ModelConfig]) -> str:

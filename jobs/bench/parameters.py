@@ -14,7 +14,7 @@ from jobs.bench.measuring.statistics import UNDEFINED, Estimate
 from jobs.bench.measuring.targets import shown
 from jobs.bench.negatives import method_settings
 from jobs.bench.reporting.plots import draw_heat_maps, draw_lines
-from jobs.bench.reporting.tables import csv_text, markdown_table
+from jobs.bench.reporting.tables import csv_text, markdown_table, write_page
 from pipelines.catalog.model_config import ModelConfig
 
 MAPPED = ("suppression", "clean", "fidelity")  # the figures in the plots
@@ -82,9 +82,7 @@ def write_parameters_report(
                 other = by_cell[variant_name(config), num_steps]
                 lines = [*_named(config.dtype, cell), *_named(OTHER_DTYPE[config.dtype], other)]
                 sections += [f"### {PRECISION}", setting_table(lines)]
-    (folder / "parameters.md").write_text(
-        "\n\n".join(section.rstrip() for section in sections) + "\n"
-    )
+    write_page(folder / "parameters.md", sections)
 
 
 def _named(dtype: str, cell: Mapping[str, Row]) -> Iterator[tuple[str, Row]]:

@@ -143,7 +143,8 @@ def run(arguments: BenchArguments, context: Context) -> int:
     from jobs.bench.command import describe, prepare, report
 
     bench = prepare(options, arguments.models)
-    context.say(describe(bench))
+    for line in describe(bench):
+        context.say(line)
     render_options = arguments.render_options(bench.manifest, bench.models_folder)
     code = EXIT_OK if arguments.report_only else render(render_options, context)
     opened = open_for_run(render_options)

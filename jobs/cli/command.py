@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from rich.console import Console
 
 from jobs.config import RunConfig, load_config
-from jobs.run.console import print_plain
+from jobs.run.console import print_json, print_plain
 from jobs.store.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -36,8 +36,12 @@ class Context:
     loader: "ModelLoader | None" = None
 
     def say(self, text: str) -> None:
-        """Print plain text: names and messages from users are neither markup nor wrapped."""
+        """Print one line. A line feed in it is escaped: several lines are several calls."""
         print_plain(self.console, text)
+
+    def say_json(self, text: str) -> None:
+        """Print a JSON document or a part of it."""
+        print_json(self.console, text)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import sys
 import threading
 import traceback
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
 from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
 from jobs.cli.command import EXIT_REFUSED, EXIT_STOPPED, Command, Context
 from jobs.errors import JobError, StoppedError
+from jobs.escaping import escape_logs, plain_block, plain_line
 from jobs.redaction import redact
 from nag.errors import NagError
 from pipelines.errors import PipelineError
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
     threading.excepthook = lambda args: _print_redacted(
         args.exc_type, args.exc_value, args.exc_traceback
     )
+    escape_logs()
     namespace = parse_arguments(arguments)
     try:
         return COMMANDS[namespace.command](namespace, Context(Console(), loader))
@@ -71,9 +73,16 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
         return EXIT_REFUSED
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors repeat the command line safely."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain_line(message))
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Parse the command line. Settings may stand anywhere, even behind an option."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nagfarm",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -95,8 +104,8 @@ def _print_redacted(
     _kind: type[BaseException], error: BaseException | None, _traceback: TracebackType | None
 ) -> None:
     """Print the traceback of an unexpected exception without secrets."""
-    sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    sys.stderr.write(plain_block(redact("".join(traceback.format_exception(error)))))
 
 
 def _print_error(text: str) -> None:
-    print(f"nagfarm: {redact(text)}", file=sys.stderr)
+    print(plain_line(f"nagfarm: {redact(text)}"), file=sys.stderr)

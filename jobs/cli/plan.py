@@ -21,7 +21,8 @@ def run(options: ManifestOptions, context: Context) -> int:
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     if has_groups and os.environ.get("RAY_ADDRESS"):
         _check_against_cluster(opened)
-    context.say(plan_text(opened.plan, advise_on_plan(opened.plan, opened.catalog)))
+    for line in plan_lines(opened.plan, advise_on_plan(opened.plan, opened.catalog)):
+        context.say(line)
     context.say(f"  output {opened.store.uri}")
     return EXIT_OK
 
@@ -36,8 +37,8 @@ def _check_against_cluster(opened: OpenedManifest) -> None:
         disconnect()
 
 
-def plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
-    """Return a plan as plain text: the counts, a table of clips that take equally long, and advice.
+def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
+    """Return the lines of a plan: the counts, a table of clips that take equally long, and advice.
 
     The table has a column for devices if some clip needs a group of them.
     """
@@ -59,8 +60,7 @@ def plan_text(plan: Plan, advice: Sequence[str] = ()) -> str:
     if len(plan.buckets) > MAX_PRINTED_BUCKETS:
         more = counted(len(plan.buckets) - MAX_PRINTED_BUCKETS, "more kind")
         lines.append(f"  and {more} of clip")
-    lines += [f"  {line}" for line in advice]
-    return "\n".join(lines)
+    return [*lines, *(f"  {line}" for line in advice)]
 
 
 def _cells(bucket: PlanBucket, *, has_groups: bool) -> tuple[str, ...]:

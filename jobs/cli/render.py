@@ -9,7 +9,7 @@ from types import FrameType
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
-from jobs.cli.plan import plan_text
+from jobs.cli.plan import plan_lines
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
@@ -61,7 +61,8 @@ def render(options: RenderOptions, context: Context) -> int:
     if options.retry_quarantined and opened.plan.num_quarantined:
         opened = replace(opened, plan=make_plan(opened.manifest, committed_ids(opened.store), ()))
         check_backends(opened.plan, opened.catalog)
-    context.say(plan_text(opened.plan))
+    for line in plan_lines(opened.plan):
+        context.say(line)
     if opened.plan.num_pending == 0:
         done = f"{opened.plan.num_done:,} of {opened.plan.num_clips:,} clips"
         context.say(f"nothing to render: {done} are already in {opened.store.uri}")

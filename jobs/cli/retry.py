@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.wording import first_line, printable
+from jobs.cli.wording import first_line
 from jobs.errors import LeaseHeldError, ObjectMissingError, RecordError, RefusedError
 from jobs.records.commit import lift_quarantine, quarantined_ids, read_quarantine
 from jobs.records.keys import CLIP_ID
@@ -60,7 +60,7 @@ def run(options: RetryOptions, context: Context) -> int:
         context.say(f"no clip is quarantined in {store.uri}")
         return EXIT_OK
     for clip_id in chosen:
-        context.say(printable(f"  {clip_id}  {_reason(store, clip_id)}"))
+        context.say(f"  {clip_id}  {_reason(store, clip_id)}")
         if not options.dry_run:
             lift_quarantine(store, clip_id)
     clips = counted(len(chosen), "clip")

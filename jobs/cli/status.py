@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.output_status import AT_WORK, OutputStatus, is_active, read_output_status
-from jobs.cli.wording import first_line, printable, table_lines
+from jobs.cli.wording import first_line, table_lines
 from jobs.errors import RefusedError
+from jobs.escaping import json_text
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, RunStatus
 from jobs.records.schema import FailureRecord
+from jobs.records.strict_json import from_dataclass
 from jobs.run.in_flight import stage_text
 from jobs.text import counted, duration
 
@@ -45,7 +47,7 @@ def run(options: StatusOptions, context: Context) -> int:
             f"no run has written a status to {store.uri} yet; "
             "nagfarm status without --json shows the rest"
         )
-    context.say(found.run.to_json().decode().rstrip())
+    context.say_json(json_text(from_dataclass(found.run), indent=2))
     return EXIT_OK
 
 
@@ -74,8 +76,7 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
         lines += ["", f"last {len(output.last_failures)} of {attempts}:"]
         rows = [_failure_row(failure) for failure in output.last_failures]
         lines += [f"  {line}" for line in table_lines((), rows)]
-    lines += [f"cannot be read: {one}" for one in output.trouble]
-    return [printable(line) for line in lines]
+    return [*lines, *(f"cannot be read: {one}" for one in output.trouble)]
 
 
 def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str]:

@@ -1,13 +1,13 @@
 """The output of `nagfarm verify`: findings as text or JSON, the counts, and the progress bar."""
 
-import json
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from jobs.cli.command import Context
-from jobs.cli.wording import megabytes, printable
+from jobs.cli.wording import megabytes
+from jobs.escaping import json_text
 from jobs.records.audit import ClipAudit
 from jobs.records.findings import Finding
 from jobs.text import counted
@@ -74,7 +74,7 @@ class TextReport:
         )
 
     def _say(self, text: str) -> None:
-        self._context.say(printable(text))
+        self._context.say(text)
 
 
 class JsonReport:
@@ -86,19 +86,19 @@ class JsonReport:
         self._head = ""  # not printed yet; empty once the first finding is printed
 
     def begin(self, uri: str, run_at_work: str | None) -> None:
-        head = json.dumps({"uri": uri, "run_under_way": run_at_work})
+        head = json_text({"uri": uri, "run_under_way": run_at_work})
         self._head = f'{head.removesuffix("}")}, "findings": ['
 
     def add(self, finding: Finding) -> None:
         comma = "" if self._head else ","
         if self._head:
-            self._context.say(self._head)
+            self._context.say_json(self._head)
             self._head = ""
-        self._context.say(f"{comma}{json.dumps(asdict(finding))}")
+        self._context.say_json(f"{comma}{json_text(asdict(finding))}")
 
     def end(self, totals: Totals) -> None:
-        counts = json.dumps({"decoded": self._decodes, **asdict(totals)})
-        self._context.say(f"{self._head}], {counts.removeprefix('{')}")
+        counts = json_text({"decoded": self._decodes, **asdict(totals)})
+        self._context.say_json(f"{self._head}], {counts.removeprefix('{')}")
 
 
 def progress_bar(console: Console, *, is_json: bool) -> Progress:

@@ -7,7 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.escaping import plain_line
+
 MAX_MESSAGE = 200  # characters
+MAX_CELL = 1000  # characters; every row of a table is as wide as its longest cell
 WIDTH = 100_000  # characters; no table is that wide, so no cell is cut or wrapped
 
 
@@ -21,14 +24,6 @@ def first_line(message: str) -> str:
     return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
 
 
-def printable(text: str) -> str:
-    """Replace control characters, which could move the cursor of a terminal, by `?`.
-
-    Names of clips and error messages come from users and third parties.
-    """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
-
-
 def table_lines(
     headers: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[str] = ()
 ) -> list[str]:
@@ -36,10 +31,10 @@ def table_lines(
 
     Args:
         headers: column titles; empty for a table without a header.
-        rows: cells of plain text; markup is printed as it is, control characters become `?`.
+        rows: cells of text of any origin; markup is printed as it is, a long text is cut.
         numbers: the columns to align right.
     """
-    cells = [[Text(printable(cell)) for cell in row] for row in rows]
+    cells = [[Text(plain_line(cell, MAX_CELL)) for cell in row] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headers))
     for name in headers or [""] * max(map(len, cells), default=0):
         table.add_column(Text(name), justify="right" if name in numbers else "left", no_wrap=True)

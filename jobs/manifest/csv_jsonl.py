@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs.manifest.field_values import RowValueError, at, check_field, check_value, parse_cell
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS
-from jobs.manifest.lines import Hasher, SourceLocation, open_regular_file, read_lines
+from jobs.manifest.lines import Hasher, SourceLocation, open_manifest_file, read_lines
 from jobs.manifest.rows import Row, read_parallel, with_guidance_fields, with_parallel
 from jobs.text import shown, unknown
 
@@ -56,7 +56,7 @@ class FlatFile:
 
 def open_flat_file(path: Path, reader: Reader) -> FlatFile:
     """Open a JSONL or CSV file and take its digest, to notice a change between two passes."""
-    with open_regular_file(path) as stream:
+    with open_manifest_file(path) as stream:
         try:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         except OSError as error:

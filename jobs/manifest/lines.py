@@ -4,7 +4,6 @@ Every error cites the file and the line. `csv_jsonl`, `yaml_tree` and `axes` int
 lines.
 """
 
-import stat
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.errors import ManifestError
+from pipelines.regular_files import open_regular_file
 
 MAX_LINE_BYTES = 1024 * 1024
 _BOM = "\ufeff"
@@ -71,26 +71,23 @@ class LineTable:
         return len(self._data) if end < 0 else end
 
 
-def open_regular_file(path: Path) -> BufferedReader:
-    """Open a regular file for reading. Refuse pipes and devices, which may block or never end.
+def open_manifest_file(path: Path) -> BufferedReader:
+    """Open a regular file for reading.
 
     Raises:
-        ManifestError: the path is missing, a folder, a device or not readable.
+        ManifestError: the path is missing, a folder, a pipe, a device or not readable.
     """
     location = SourceLocation(str(path), 1)
     try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):
-            return path.open("rb")
+        return open_regular_file(path)
     except FileNotFoundError as error:
         raise location.refuse("the file does not exist") from error
+    except IsADirectoryError as error:
+        raise location.refuse("expected a file, this is a folder") from error
     except OSError as error:
         raise location.refuse(f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise location.refuse(f"is not a path: {error}") from error
-    raise location.refuse(
-        "expected a file, this is a folder" if stat.S_ISDIR(mode) else "expected a regular file"
-    )
 
 
 def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
@@ -100,7 +97,7 @@ def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
         remedy: advice for the user whose file is larger.
     """
     location = SourceLocation(str(path), 1)
-    with open_regular_file(path) as stream:
+    with open_manifest_file(path) as stream:
         try:
             content = stream.read(max_bytes + 1)
         except OSError as error:
@@ -113,7 +110,7 @@ def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
 def read_lines(path: Path, hasher: Hasher) -> Iterator[tuple[int, str]]:
     """Yield each line of a file with its number, from 1, and its line end; hash all bytes."""
     number = 0
-    with open_regular_file(path) as stream:
+    with open_manifest_file(path) as stream:
         while True:
             number += 1
             location = SourceLocation(str(path), number)

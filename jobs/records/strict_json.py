@@ -13,6 +13,8 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from jobs.errors import JobError, RecordError
+from jobs.escaping import plain_document
+from jobs.text import shown
 from pipelines.errors import PipelineError
 
 MAX_DOCUMENT_BYTES = 50_000_000
@@ -22,8 +24,7 @@ T = TypeVar("T")
 def dump(document: Mapping[str, object]) -> bytes:
     """Return UTF-8 JSON, indented by two spaces, with the keys in their given order.
 
-    Half a surrogate pair, which a file name in a traceback may hold, becomes a JSON escape that
-    reads back as the same half.
+    Characters that are unsafe to print become JSON escapes that read back as the same characters.
 
     Raises:
         RecordError: when a number is not finite, or a value has a type that JSON lacks.
@@ -32,7 +33,7 @@ def dump(document: Mapping[str, object]) -> bytes:
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise RecordError(f"cannot be written as JSON: {error}") from error
-    return (text + "\n").encode("utf-8", "backslashreplace")
+    return plain_document(text + "\n").encode()
 
 
 def load(content: bytes) -> dict[str, Any]:
@@ -127,11 +128,6 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         else getattr(hint, "__name__", str(hint))
     )
     raise RecordError(f"{where} must be {expected}, not {shown(value)}")
-
-
-def shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jobs.escaping import plain_document, plain_line
 from jobs.run.in_flight import in_flight_line
 from jobs.run.tally import RunTally
 from jobs.text import counted, duration
@@ -22,8 +23,13 @@ IN_FLIGHT_EVERY_S = 60.0
 
 
 def print_plain(console: Console, text: str) -> None:
-    """Print text from users and third parties: it is neither markup nor wrapped."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print one line, which may hold text from strangers: no part of it can begin another line."""
+    console.out(plain_line(text), highlight=False)
+
+
+def print_json(console: Console, text: str) -> None:
+    """Print a JSON document or a part of it, whose texts may come from strangers."""
+    console.out(plain_document(text), highlight=False)
 
 
 class ConsoleReport:

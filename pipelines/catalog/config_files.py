@@ -8,12 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-MAX_CONFIG_BYTES = 1_000_000
+from pipelines.regular_files import read_bounded
+
+MAX_CONFIG_BYTES = 100_000  # PyYAML takes a second for the worst of this size, 100 s for 1 MB
+MAX_DEPTH = 16  # of lists and mappings; the schemas need four
 MAX_BITS = 64  # for a whole number
+_LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one of OmegaConf
 # The errors of reading, merging and checking.
 INVALID = (OmegaConfBaseException, YAMLError, ValueError, TypeError)
 
@@ -22,13 +27,11 @@ def read_file(path: Path) -> DictConfig:
     """Read a YAML of keys and plain values; an empty file has no keys.
 
     Raises:
-        OSError: the file cannot be read.
-        INVALID: the file is too large, is not YAML, or holds a refused value.
+        OSError: the file cannot be read, or is too large.
+        INVALID: the file is not YAML, or holds a refused value.
     """
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ValueError(f"larger than {MAX_CONFIG_BYTES:,} bytes")
-    text = path.read_text(encoding="utf-8")
-    return _checked(lambda: OmegaConf.create(text))
+    text = read_bounded(path, MAX_CONFIG_BYTES).decode()
+    return _checked([text], lambda: OmegaConf.create(text))
 
 
 def read_overrides(overrides: Sequence[str]) -> DictConfig:
@@ -40,11 +43,15 @@ def read_overrides(overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"{override!r} is not key=value, such as workers.count=2")
-    return _checked(lambda: OmegaConf.from_dotlist(list(overrides)))
+    values = [override.partition("=")[2] for override in overrides]
+    return _checked(values, lambda: OmegaConf.from_dotlist(list(overrides)))
 
 
-def _checked(read: Callable[[], DictConfig | ListConfig]) -> DictConfig:
+def _checked(texts: Sequence[str], read: Callable[[], DictConfig | ListConfig]) -> DictConfig:
+    """Return the result of `read`, which parses these texts as YAML."""
     try:
+        for text in texts:
+            _check_depth(text)
         loaded = read()
         if isinstance(loaded, ListConfig):
             raise TypeError("it must hold keys and their values, not a list")
@@ -59,6 +66,21 @@ def _checked(read: Callable[[], DictConfig | ListConfig]) -> DictConfig:
             "a tag (!!) names a type that its value does not have; leave it out"
         ) from error
     return loaded
+
+
+def _check_depth(text: str) -> None:
+    """Refuse a deeply nested YAML, for which PyYAML's loader in C needs more stack than there is.
+
+    The loader would end the process. Its parser, which reads one event after another, does not.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 def check_values(value: Any, key: str = "") -> None:

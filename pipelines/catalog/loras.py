@@ -57,7 +57,7 @@ def verify_loras(
     """
     for lora, weights in zip(config.loras, loras, strict=True):
         title = lora_title(config, lora)
-        if not weights.path.is_file():
+        if not weights.path.exists():
             raise ModelNotFoundError(f"{title}: {weights.path} does not exist on this machine")
         check_lora(title, weights.path, config.family, _targets(title, lora, transformers))
         if not weights.revision.endswith(found := file_digest(weights.path)):
@@ -84,7 +84,7 @@ def _inspect_lora(
         folder = hub_folder(title, source, lora.revision, lora.weight_name)
         commit = f"{folder.name}/"
     path = folder / (lora.weight_name or _only_weight_name(title, folder))
-    if not path.is_file():
+    if not path.exists():
         raise ModelNotFoundError(f"{title}: {path} does not exist")
     check_lora(title, path, config.family, _targets(title, lora, transformers))
     return LoraWeights(path, f"{commit}{file_digest(path)}")

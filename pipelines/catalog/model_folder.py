@@ -5,6 +5,7 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 """
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from pipelines.catalog.weight_files import (
     weight_files,
 )
 from pipelines.errors import ModelFolderError, ModelNotFoundError
+from pipelines.regular_files import open_regular_file, refuse_special
 
 PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
 COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
@@ -39,6 +41,7 @@ COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
 }
 COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2")
 OPTIONAL_COMPONENTS = ("transformer_2",)
+VOCABULARIES = ("tokenizer.json", "vocab.json")  # large, and no library reads a class from them
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
         if not (
             isinstance(entry, list)
             and len(entry) == 2
+            and isinstance(entry[1], str)
             and entry[0] in ("diffusers", "transformers")
         ):
             raise ModelFolderError(
@@ -118,8 +122,10 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
 def _check_component(folder: Path, component: str) -> None:
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.parent}: the folder {component!r} is missing")
-    for path in sorted(folder.glob("*.json")):
-        if "auto_map" in read_json(path):
+    for path in sorted(folder.iterdir()):
+        _check_kind(path)
+        is_config = path.suffix == ".json" and path.name not in VOCABULARIES
+        if is_config and "auto_map" in read_json(path):
             raise ModelFolderError(
                 f"{path} asks for code of its own (auto_map), which is never run; use a model "
                 "whose classes are in diffusers and transformers"
@@ -129,6 +135,18 @@ def _check_component(folder: Path, component: str) -> None:
     read_json(folder / "config.json")
     for shard in weight_files(folder):
         read_header(shard)
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse a pipe or a device, which the libraries that load the folder would wait for."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISDIR(mode):
+            refuse_special(mode, path)
+    except FileNotFoundError:  # a link to a part of a repository that was not downloaded
+        return
+    except OSError as error:
+        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def transformer_shapes(folder: Path) -> TransformerShapes:
@@ -152,8 +170,9 @@ def fingerprint(folder: Path) -> str:
     for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
         files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
     for path in files:
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
+        name = path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape")
+        digest.update(name + f"\0{path.stat().st_size}\0".encode())
+        with open_regular_file(path) as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

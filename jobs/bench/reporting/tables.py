@@ -4,12 +4,14 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 
 from jobs.bench.measuring.judge_error import KindError
 from jobs.bench.measuring.measures import Figures
 from jobs.bench.measuring.results import POOLED, Row
 from jobs.bench.measuring.statistics import Estimate
 from jobs.bench.measuring.targets import FEW_STEPS, MANY_STEPS, Target, shown
+from jobs.escaping import plain_document, plain_line
 
 STATES = {True: "met", False: "**MISSED**", None: "not measured"}
 
@@ -21,7 +23,7 @@ def csv_text(rows: Iterable[Row]) -> str:
     writer = csv.DictWriter(stream, list(lines[0]) if lines else ["model"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    return stream.getvalue()
+    return plain_document(stream.getvalue())
 
 
 def _csv_line(row: Row) -> dict[str, str]:
@@ -146,4 +148,10 @@ def judge_table(errors: Iterable[KindError]) -> str:
 
 def markdown_table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
     rows = [head, tuple("---" for _ in head), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
+    return "\n".join(f"| {' | '.join(map(plain_line, cells))} |" for cells in rows) + "\n"
+
+
+def write_page(path: Path, sections: Iterable[str]) -> None:
+    """Write a Markdown page of these sections, which may hold names from strangers."""
+    text = "\n\n".join(section.rstrip() for section in sections)
+    path.write_text(plain_document(f"{text}\n"), encoding="utf-8")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.plan import plan_text
+from jobs.cli.plan import plan_lines
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.plan import make_plan
 from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl
@@ -22,15 +22,15 @@ def rows(write: Write) -> Path:
 def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
     manifest = open_manifest(rows, catalog, model="tiny")
     plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
-    assert plan_text(plan) == (
-        "night: 4 clips (5 rows, 1 repeat)\n"
-        "  done 1, quarantined 0, to render 3\n"
-        "\n"
-        "  model   size   frames  steps  clips  to render\n"
-        "  coarse  96x64      17      8      1          1\n"
-        "  tiny    64x64      17      4      1          1\n"
-        "  tiny    64x64      17      8      2          1"
-    )
+    assert plan_lines(plan) == [
+        "night: 4 clips (5 rows, 1 repeat)",
+        "  done 1, quarantined 0, to render 3",
+        "",
+        "  model   size   frames  steps  clips  to render",
+        "  coarse  96x64      17      8      1          1",
+        "  tiny    64x64      17      4      1          1",
+        "  tiny    64x64      17      8      2          1",
+    ]
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def grouped(write: Write) -> Path:
 def test_the_plan_has_a_column_of_devices_if_any_clip_is_for_a_group(
     grouped: Path, catalog: FakeCatalog
 ) -> None:
-    printed = plan_text(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
-    assert printed.splitlines()[3:] == [
+    printed = plan_lines(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
+    assert printed[3:] == [
         "  model  size   devices                          frames  steps  clips  to render",
         "  tiny   64x64  ulysses 4                            13      8      1          1",
         "  tiny   64x64  one device                           17      8      1          1",
@@ -53,11 +53,15 @@ def test_the_plan_has_a_column_of_devices_if_any_clip_is_for_a_group(
 
 def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None:
     plan = make_plan(open_manifest(rows, catalog, model="tiny"), set(), set())
-    assert plan_text(plan, ["take two", "or one"]) == f"{plan_text(plan)}\n  take two\n  or one"
+    assert plan_lines(plan, ["take two", "or one"]) == [
+        *plan_lines(plan),
+        "  take two",
+        "  or one",
+    ]
 
 
 def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
     text = "name: a\nmodel: tiny\naxes: {prompt: [p], num_inference_steps: {range: [1, 31]}}"
-    printed = plan_text(make_plan(open_manifest(write("a.yaml", text), catalog), set(), set()))
-    assert printed.endswith("\n  and 10 more kinds of clip")
-    assert printed.count("\n") == 24
+    printed = plan_lines(make_plan(open_manifest(write("a.yaml", text), catalog), set(), set()))
+    assert printed[-1] == "  and 10 more kinds of clip"
+    assert len(printed) == 25

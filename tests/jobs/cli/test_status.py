@@ -8,7 +8,7 @@ import pytest
 
 from jobs.cli.output_status import newest_run, read_output_status
 from jobs.cli.status import run_lines, run_state_text, status_lines
-from jobs.cli.wording import printable, table_lines
+from jobs.cli.wording import table_lines
 from jobs.config import StoreConfig
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import lease_key, record_key
@@ -218,16 +218,6 @@ def test_the_newest_run_is_the_one_that_began_last() -> None:
     ]
     assert newest_run(entries) == "a"
     assert newest_run([]) is None
-
-
-def test_a_name_cannot_move_the_cursor_of_a_terminal(store: Store) -> None:
-    write_run(store, RUN_ID, "run.json", {})
-    clip = dataclasses.replace(status_of().in_flight[0], name="red\x1b[31m\rclip")
-    write_status(store, dataclasses.replace(status_of(), in_flight=(clip,)))
-    text = shown(store, AT_S)
-    assert "red?[31m?clip" in text
-    assert "\x1b" not in text
-    assert printable("Kreis 円 🎈") == "Kreis 円 🎈"
 
 
 def test_a_table_is_neither_cut_nor_wrapped_and_takes_markup_literally() -> None:

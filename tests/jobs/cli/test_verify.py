@@ -170,16 +170,6 @@ def test_decoding_finds_an_mp4_that_does_not_decode(
     assert "undecodable: clips/" in out
 
 
-def test_nothing_from_a_record_moves_the_cursor_of_the_terminal(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store.put(record_key("0" * 32), b'{"schema_version": "\\u001b[2J\\u202e"}', "application/json")
-    for arguments in ((), ("--json",)):
-        code, out = verified(capsys, store.uri, *arguments)
-        assert code == EXIT_FINDINGS
-        assert all(line.isprintable() for line in out.splitlines())
-
-
 def test_a_run_under_way_is_named_and_its_uploads_are_spared(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
