@@ -29,7 +29,10 @@ def shown(value: object) -> str:
 
     Control characters and half surrogates are escaped.
     """
-    text = repr(value[: _MAX_SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    try:
+        text = repr(value[: _MAX_SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
     return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
 
 

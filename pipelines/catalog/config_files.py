@@ -16,7 +16,7 @@ from yaml import YAMLError
 from pipelines.regular_files import read_bounded
 
 MAX_CONFIG_BYTES = 100_000  # PyYAML takes a second for the worst of this size, 100 s for 1 MB
-MAX_DEPTH = 16  # of lists and mappings; the schemas need four
+MAX_DEPTH = 16  # lists and mappings inside one another; the schemas need four
 MAX_BITS = 64  # for a whole number
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one of OmegaConf
 # The errors of reading, merging and checking.

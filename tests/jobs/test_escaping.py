@@ -1,0 +1,129 @@
+"""Text of any origin becomes text that a terminal, a log and a page can show."""
+
+import ast
+import json
+import logging
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.escaping import (
+    MAX_LINE_CHARACTERS,
+    PlainLogRecord,
+    json_text,
+    plain_block,
+    plain_document,
+    plain_line,
+    shortened,
+)
+from jobs.text import shown
+from tests.builders.unsafe import unsafe_characters
+from tests.structure import modules
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
+PRINTING = re.compile(
+    r"(^|\.)(print|print_exc|print_exception)$|std(out|err)\.write$|console\.(out|log|print_json)$"
+)
+
+
+@given(TEXT)
+def test_a_line_of_any_text_is_one_line_of_safe_characters(text: str) -> None:
+    line = plain_line(text)
+    assert "\n" not in line
+    assert unsafe_characters(line) == set()
+    assert len(f"{line}|".splitlines()) == 1
+
+
+@given(TEXT)
+def test_a_block_keeps_its_line_feeds_and_nothing_else_that_is_unsafe(text: str) -> None:
+    block = plain_block(text)
+    assert block.count("\n") == text.count("\n")
+    assert unsafe_characters(block) == set()
+
+
+@given(TEXT)
+def test_an_escaped_json_document_says_the_same(text: str) -> None:
+    for is_ascii in (True, False):
+        document = plain_document(json.dumps({text: [text]}, ensure_ascii=is_ascii))
+        assert json.loads(document) == {text: [text]}
+        assert unsafe_characters(document) == set()
+
+
+def test_every_control_surrogate_separator_and_bidi_character_is_escaped() -> None:
+    everything = [chr(number) for number in range(0x110000)]
+    left = [letter for letter in everything if letter != "\n" and plain_line(letter) == letter]
+    for letter in left:
+        assert unicodedata.category(letter) not in {"Cc", "Cs", "Zl", "Zp"}
+        assert unicodedata.bidirectional(letter) not in {
+            "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI", "B", "S",
+        }  # fmt: skip
+    assert not {"\u200e", "\u200f", "\u061c", "\u200b", "\ufeff", "\U000e0041"} & set(left)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Kreis 円 🎈 круг دائرة עיגול วงกลม",
+        "👩‍🚀 ❤️ 👍🏽 🇯🇵",
+        "می‌خواهم",
+        "a\u00a0b\u3000c",
+        "C:\\new",
+    ],
+)
+def test_letters_of_all_scripts_and_emoji_stay(text: str) -> None:
+    assert plain_line(text) == text
+
+
+def test_escapes_are_those_of_json() -> None:
+    assert plain_line("\x1b[2J\x9b\r\n\u202e\ud800\U000e0041") == (
+        "\\u001b[2J\\u009b\\u000d\\u000a\\u202e\\ud800\\udb40\\udc41"
+    )
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
+    text = f"m.yaml:7: {'x' * 10_000_000}: shorten the name"
+    line = plain_line(text)
+    assert len(line) < MAX_LINE_CHARACTERS + 50
+    assert line.startswith("m.yaml:7: xx")
+    assert line.endswith("xx: shorten the name")
+    assert "characters)" in line
+    assert shortened("a" * MAX_LINE_CHARACTERS) == "a" * MAX_LINE_CHARACTERS
+
+
+def test_the_texts_of_a_printed_json_document_are_cut_and_it_stays_json() -> None:
+    name = "\x1b" * 10_000_000
+    printed = json_text({"name": name, name: [1, None, name]})
+    assert len(printed) < 100_000
+    assert json.loads(printed)["name"].startswith("\x1b\x1b")
+
+
+def test_a_log_of_any_library_is_safe() -> None:
+    record = PlainLogRecord("lib", logging.WARNING, "f", 1, "skip %s", ("a\x1b[2J\nb",), None)
+    assert record.getMessage() == "skip a\\u001b[2J\\u000ab"
+
+
+def test_a_deeply_nested_value_is_shown() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert len(shown(deep)) < 100
+
+
+def test_nothing_in_the_batch_prints_past_the_escaping() -> None:
+    """A line printed elsewhere would show what a stranger wrote."""
+    found = [
+        f"{path}: {ast.unparse(node.func)}"
+        for path, tree in modules("jobs")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and PRINTING.search(ast.unparse(node.func))
+    ]
+    assert sorted(found) == [
+        "jobs/cli/main.py: print",  # a `plain_line`
+        "jobs/cli/main.py: sys.stderr.write",  # a `plain_block`
+        "jobs/cli/wording.py: console.print",  # draws a table of escaped cells
+        "jobs/run/console.py: console.out",
+        "jobs/run/console.py: console.out",
+    ]
