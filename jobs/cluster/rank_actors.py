@@ -13,7 +13,7 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from jobs.cluster.ray_ranks import RayFollower, RayFollowers, RayLeader
-from jobs.cluster.worker_actor import drain_on_sigterm
+from jobs.cluster.worker_actor import prepare_process
 from jobs.config import RunConfig
 from jobs.group.generations import GroupDeadlines
 from jobs.group.rank import Follower, Leader
@@ -33,7 +33,7 @@ class RankActor:
 
     def __init__(self, rank: Follower | Leader) -> None:
         self._rank = rank
-        drain_on_sigterm(rank.drain)
+        prepare_process(rank.drain)
 
     @ray.method(concurrency_group="forming")
     def load(self) -> WorkerIdentity:
@@ -102,7 +102,7 @@ class GroupActor:
         assert placement is not None, "a group is started in a placement group of its own"
         launcher = RayRankLauncher(setup, config, num_gpus, placement)
         self._group = RankGroup(setup.parallel, launcher, GroupDeadlines.of(config))
-        drain_on_sigterm(self._group.drain)
+        prepare_process(self._group.drain)
 
     @ray.method(concurrency_group="forming")
     def load(self) -> LoadedWorker:

@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from jobs.escaping import escape_logs
 from jobs.types import ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.setup import LoadedWorker, WorkerSetup
@@ -16,7 +17,7 @@ class RenderActor:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._worker = ClipWorker(setup, ray.get_runtime_context().get_node_id())
-        drain_on_sigterm(self._worker.drain)
+        prepare_process(self._worker.drain)
 
     def load(self) -> LoadedWorker:
         return LoadedWorker(self._worker.load(), self._worker.spooled())
@@ -29,11 +30,13 @@ class RenderActor:
         return self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
 
 
-def drain_on_sigterm(drain: Callable[[], None]) -> None:
-    """Replace Ray's handler of SIGTERM, which would end the process in the middle of a clip.
+def prepare_process(drain: Callable[[], None]) -> None:
+    """Make the process's logs safe to print, and let SIGTERM drain it.
 
-    Ray calls an actor's constructor in the process's main thread, as `signal.signal` requires.
+    Ray's own handler of SIGTERM would end the process in the middle of a clip. Ray calls an actor's
+    constructor in the process's main thread, as `signal.signal` requires.
     """
+    escape_logs()
     signal.signal(signal.SIGTERM, lambda _number, _frame: drain())
 
 

@@ -16,8 +16,8 @@ from typing import Any
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.regular_files import open_regular_file, read_bounded
 
-# The size of a JSON file or a header. It holds 50,000 tensors; a transformer of 14 billion parameters
-# has some 1,100. To parse 8 MB of `{},` takes 0.2 GB. The limit of the format itself,
+# The size of a JSON file or a header. It holds 50,000 tensors; a transformer of 14 billion
+# parameters has some 1,100. To parse 8 MB of `{},` takes 0.2 GB. The limit of the format itself,
 # 100 MB, would let a folder of weights take 2.6 GB of the machine that plans.
 MAX_JSON_BYTES = 8_000_000
 MAX_TENSOR_BYTES = 2**63

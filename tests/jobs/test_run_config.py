@@ -37,7 +37,7 @@ def test_an_override_wins_over_a_profile(tmp_path: Path) -> None:
         ("workers: {count: " + "9" * 5000 + "}", "Exceeds the limit|not a number of"),
         ("workers:\n  spool_folder: ${oc.env:HOME}", "interpolations are refused"),
         ("workers:\n  count: ???", r"workers\.count is '\?\?\?'"),
-        ("a: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested more than 16 deep"),
     ],
 )
 def test_a_profile_that_cannot_be_read_is_one_named_error(
