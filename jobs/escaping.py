@@ -15,8 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-MAX_LINE_CHARACTERS = 4_000  # room for two paths of the longest kind
-MAX_BLOCK_CHARACTERS = 100_000  # a traceback of a thousand frames
+MAX_LINE = 4_000  # characters
+MAX_BLOCK = 100_000  # characters; a traceback of a thousand frames
 # Not all that Unicode calls a format character: emoji and Persian need the joiners U+200C and
 # U+200D, and Arabic writes numbers with some. Line feed is the last of the first row.
 _UNSAFE = (
@@ -30,12 +30,12 @@ _UNSAFE_IN_LINE = re.compile(f"[\n{_UNSAFE}]")
 _UNSAFE_IN_BLOCK = re.compile(f"[{_UNSAFE}]")
 
 
-def plain_line(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
+def plain_line(text: str, max_characters: int = MAX_LINE) -> str:
     """Return a text of any origin as one line that is safe to print; the middle may be left out."""
     return _UNSAFE_IN_LINE.sub(_escape, shortened(text, max_characters))
 
 
-def plain_block(text: str, max_characters: int = MAX_BLOCK_CHARACTERS) -> str:
+def plain_block(text: str, max_characters: int = MAX_BLOCK) -> str:
     """Return a text as lines that are safe to print. Its line feeds are those of our own code."""
     return plain_document(shortened(text, max_characters))
 
@@ -65,7 +65,7 @@ def _with_short_texts(document: Any) -> Any:
             return document
 
 
-def shortened(text: str, max_characters: int = MAX_LINE_CHARACTERS) -> str:
+def shortened(text: str, max_characters: int = MAX_LINE) -> str:
     """Return a text with the middle left out if it is too long: an error's remedy is at its end."""
     if len(text) <= max_characters:
         return text

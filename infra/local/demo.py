@@ -91,15 +91,15 @@ def submit(cluster: LocalRay) -> int:
 def print_summary(uri: str, output: Path) -> None:
     """Copy the clips, draw the contact sheet, and print the time of each stage."""
     store = open_store(uri, StoreConfig())
-    wanted = [spec.clip_id for spec in open_manifest(MANIFEST, ModelCatalog()).specs()]
+    names = {spec.clip_id: spec.name for spec in open_manifest(MANIFEST, ModelCatalog()).specs()}
     committed = committed_ids(store)  # may hold clips of an older manifest or older weights
-    records = [read_record(store, clip_id) for clip_id in wanted if clip_id in committed]
+    records = {id_: read_record(store, id_) for id_ in names if id_ in committed}
     folder = output / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     totals_s: Counter[str] = Counter()
     clips: list[SheetClip] = []
-    for record in records:
-        path = folder / f"{record.name}.mp4"
+    for clip_id, record in records.items():
+        path = folder / f"{names[clip_id]}.mp4"
         path.write_bytes(store.get(record.key))
         totals_s.update(record.stage_totals_s)
         frames = decode_mp4(path).frames

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
+from jobs.escaping import MAX_BLOCK, shortened
 from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
@@ -220,9 +221,7 @@ class ClipWorker:
         failure_class, may_pass = classify(error)
         message = str(error) or type(error).__name__
         if failure_class == "memory" and (peak := self._peak_memory()):
-            message = (
-                f"{message} (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
-            )
+            message += f" (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
         return ClipFailed(
             clip_id=spec.clip_id,
             name=spec.name,
@@ -230,8 +229,8 @@ class ClipWorker:
             failure_class=failure_class,
             may_pass_on_retry=may_pass,
             error_type=type(error).__name__,
-            message=redact(message),
-            traceback=redact("".join(traceback.format_exception(error))),
+            message=shortened(redact(message)),
+            traceback=shortened(redact("".join(traceback.format_exception(error))), MAX_BLOCK),
             worker=f"{socket.gethostname()}:{os.getpid()}",
             timings=clock.timings,
             is_spooled=self._spool.holds(spec.clip_id),

@@ -1,17 +1,20 @@
 """Text of any origin becomes text that a terminal, a log and a page can show."""
 
 import ast
+import io
 import json
 import logging
 import re
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from jobs.escaping import (
-    MAX_LINE_CHARACTERS,
+    MAX_LINE,
     PlainLogRecord,
     json_text,
     plain_block,
@@ -19,8 +22,15 @@ from jobs.escaping import (
     plain_line,
     shortened,
 )
+from jobs.run.console import ConsoleReport, print_json, print_plain
+from jobs.run.observer import RunObserver
+from jobs.run.tally import RunTally
+from jobs.schedule.events import Attempt
+from jobs.schedule.retry import Retry
 from jobs.text import shown
-from tests.builders.unsafe import unsafe_characters
+from tests.builders.records import failed
+from tests.builders.specs import spec
+from tests.builders.unsafe import UNSAFE, unsafe_characters
 from tests.structure import modules
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=50)
@@ -86,11 +96,11 @@ def test_escapes_are_those_of_json() -> None:
 def test_a_long_text_keeps_its_beginning_and_its_end() -> None:
     text = f"m.yaml:7: {'x' * 10_000_000}: shorten the name"
     line = plain_line(text)
-    assert len(line) < MAX_LINE_CHARACTERS + 50
+    assert len(line) < MAX_LINE + 50
     assert line.startswith("m.yaml:7: xx")
     assert line.endswith("xx: shorten the name")
     assert "characters)" in line
-    assert shortened("a" * MAX_LINE_CHARACTERS) == "a" * MAX_LINE_CHARACTERS
+    assert shortened("a" * MAX_LINE) == "a" * MAX_LINE
 
 
 def test_the_texts_of_a_printed_json_document_are_cut_and_it_stays_json() -> None:
@@ -98,6 +108,31 @@ def test_the_texts_of_a_printed_json_document_are_cut_and_it_stays_json() -> Non
     printed = json_text({"name": name, name: [1, None, name]})
     assert len(printed) < 100_000
     assert json.loads(printed)["name"].startswith("\x1b\x1b")
+
+
+def test_a_printed_line_is_neither_markup_nor_wrapped_nor_more_than_one() -> None:
+    printed = io.StringIO()
+    console = Console(file=printed, width=20, force_terminal=True)
+    text = "a :smile: [bold]red[/bold] 10.5 " * 10
+    print_plain(console, f"{text}\n\x1b[2J")
+    print_json(console, f'["{text}\x9b"]')
+    assert printed.getvalue() == f'{text}\\u000a\\u001b[2J\n["{text}\\u009b"]\n'
+
+
+def test_each_line_of_a_run_is_escaped() -> None:
+    printed = io.StringIO()
+    report = ConsoleReport(Console(file=printed, force_terminal=False), 1, 0.0)
+    tally = RunTally(1, 0.0)
+    observer = RunObserver(tally, report, lambda _failed, _decision: None, monotonic=lambda: 99.0)
+    attempt = Attempt(replace(spec("a"), name=UNSAFE), 1)
+    observer.worker_ready(UNSAFE, UNSAFE)
+    observer.clip_started(UNSAFE, attempt)
+    observer.tick()
+    observer.clip_failed(replace(failed("0" * 32, UNSAFE), name=UNSAFE), Retry(2))
+    observer.worker_stopped(UNSAFE, UNSAFE, is_ready=True, is_lost=True)
+    assert unsafe_characters(printed.getvalue()) == set()
+    assert len(printed.getvalue().splitlines()) == 4
+    assert "in flight: " in printed.getvalue()
 
 
 def test_a_log_of_any_library_is_safe() -> None:
