@@ -155,7 +155,7 @@ def _configuration_errors() -> Generator[None]:
         ) from error
     except (aws.ConfigParseError, aws.ConfigNotFound) as error:
         raise StoreRefusedError(
-            f"cannot connect to S3: the file {shown(str(error.kwargs['path']))} cannot be read as "
+            f"cannot connect to S3: the file {str(error.kwargs['path'])!r} cannot be read as "
             "AWS's configuration; correct it, or name another one in AWS_CONFIG_FILE or "
             "AWS_SHARED_CREDENTIALS_FILE"
         ) from error

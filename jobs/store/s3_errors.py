@@ -73,7 +73,6 @@ UNRENEWED_CREDENTIALS = (
     aws.CredentialRetrievalError, aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError,
     aws.SSOTokenLoadError,
 )  # fmt: skip
-CERTIFICATE_ERRORS = (aws.SSLError,)
 CONNECTION_ERRORS = (
     aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError,
     aws.ResponseStreamingError,
@@ -99,16 +98,18 @@ def s3_errors(verb: Verb, where: str) -> Generator[None]:
         raise StoreRefusedError(f"{cannot}: {missing_credentials(error)}") from error
     except UNRENEWED_CREDENTIALS as error:
         raise CredentialsExpiredError(f"{cannot}: {unrenewed_credentials(error)}") from error
-    except CERTIFICATE_ERRORS as error:
+    except aws.SSLError as error:
         raise StoreUnavailableError(
             f"{cannot}: no TLS connection to the endpoint ({tls_reason(error)}); check that "
             "store.endpoint_url or AWS_ENDPOINT_URL begins with https:// only if the endpoint has "
             "TLS, and that AWS_CA_BUNDLE names the certificates that it is signed with"
         ) from error
     except CONNECTION_ERRORS as error:
+        is_proxy = isinstance(error, aws.ProxyConnectionError)
+        also = ", HTTPS_PROXY and HTTP_PROXY" if is_proxy else ""
         raise StoreUnavailableError(
             f"{cannot}: no answer from the endpoint ({type(error).__name__}); check the network, "
-            "store.endpoint_url and AWS_ENDPOINT_URL"
+            f"store.endpoint_url and AWS_ENDPOINT_URL{also}"
         ) from error
     except UNREADABLE_ANSWERS as error:
         raise strange_answer(verb, where, f"boto3 cannot read it ({type(error).__name__})") from (

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from urllib3.response import HTTPResponse
 
@@ -95,14 +96,30 @@ class FakeS3:
     now: Callable[[], float] = time.time
     objects: dict[str, Stored] = field(default_factory=dict[str, Stored])
     num_requests: int = 0
+    bugs: list[Exception] = field(default_factory=list[Exception])
+    _one_request: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, request: Request) -> Answer:
-        self.num_requests += 1
-        answer = self._answer(request)
-        answer.headers.setdefault("date", formatdate(self.now(), usegmt=True))
-        return self.mutate(request, answer)
+        """Carry out a request and return its answer. Threads may share the server.
 
-    def _answer(self, request: Request) -> Answer:
+        Raises:
+            BotoCoreError: a fault that a test injects: the connection broke.
+        """
+        with self._one_request:
+            self.num_requests += 1
+            try:
+                answer = self.carry_out(request)
+                answer.headers.setdefault("date", formatdate(self.now(), usegmt=True))
+                return self.mutate(request, answer)
+            except BotoCoreError:
+                raise
+            except Exception as error:
+                self.bugs.append(
+                    error
+                )  # the store would take it for an answer that boto3 cannot read
+                raise
+
+    def carry_out(self, request: Request) -> Answer:
         path = f"{request.bucket}/{request.key}"
         match request.verb:
             case "list":
@@ -128,7 +145,8 @@ class FakeS3:
         keys = [key for key in keys if key.removeprefix(f"{request.bucket}/") > after]
         page = [(key.removeprefix(f"{request.bucket}/"), self.objects[key]) for key in keys[:size]]
         goes_on = len(keys) > size
-        token = f"<NextContinuationToken>{escape(page[-1][0])}</NextContinuationToken>"
+        last = escape(page[-1][0]) if page else ""
+        token = f"<NextContinuationToken>{last}</NextContinuationToken>"
         entries = "".join(
             f"<Contents><Key>{quote(key)}</Key><LastModified>{iso(stored.modified_at)}"
             f"</LastModified><Size>{len(stored.body)}</Size></Contents>"
@@ -183,6 +201,7 @@ def in_process(
         for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
             patch.setenv(name, value)
         yield server
+    assert not server.bugs
 
 
 @contextmanager

@@ -1,0 +1,107 @@
+"""A client that can never work is refused with the variable or file at fault, without a request."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.config import StoreConfig
+from jobs.errors import StoreRefusedError, StoreUnavailableError
+from jobs.store.store import open_store
+from tests.fakes.s3 import ENVIRONMENT, FakeS3, served
+
+ONCE = StoreConfig(max_attempts=1, connect_timeout_s=2, read_timeout_s=5)
+HALF = "[default\nregion = x\n"
+NOT_A_URL = "expected a URL as S3's endpoint, such as https://host:port; correct"
+
+
+def put(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    for name, value in (ENVIRONMENT | variables).items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"AWS_PROFILE": "nope"}, "AWS_PROFILE names the profile 'nope', which is in none of"),
+        ({"AWS_PROFILE": "n\x1b[2Jope"}, r"the profile 'n\x1b[2Jope', which"),
+        ({"AWS_ACCESS_KEY_ID": "AKID\r"}, r"AWS_ACCESS_KEY_ID is empty or holds the character '\r"),
+        ({"AWS_SECRET_ACCESS_KEY": "geheim\r"}, "AWS_SECRET_ACCESS_KEY is empty or holds the"),
+        ({"AWS_SESSION_TOKEN": "to ken"}, "AWS_SESSION_TOKEN is empty or holds the character ' '"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "since AWS_SECRET_ACCESS_KEY is missing; set"),
+        ({"AWS_DEFAULT_REGION": "a b"}, "'a b' is no region; correct store.region"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:99999"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:0"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:8333"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "ftp://127.0.0.1"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "https://"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "http://[::1"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "http://exa mple"}, NOT_A_URL),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9\r"}, NOT_A_URL),
+    ],
+)
+def test_a_variable_that_can_never_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    put(monkeypatch, **variables)
+    with pytest.raises(StoreRefusedError) as caught:
+        open_store("s3://renders/x", ONCE)
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+@pytest.mark.parametrize(
+    ("variable", "content", "message"),
+    [
+        ("AWS_CONFIG_FILE", HALF, "cannot be read as AWS's configuration; correct it"),
+        ("AWS_SHARED_CREDENTIALS_FILE", HALF, "cannot be read as AWS's configuration; correct it"),
+        ("AWS_CONFIG_FILE", "\0\xff", "cannot be read as AWS's configuration; correct it"),
+        (
+            "AWS_CONFIG_FILE",
+            "[default]\ncredential_process = /does/not/exist\n",
+            "boto3 refuses the configuration (FileNotFoundError",
+        ),
+        (
+            "AWS_CONFIG_FILE",
+            "[default]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = nope\n",
+            "boto3 refuses the configuration (InvalidConfigError",
+        ),
+        (
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "[default]\naws_access_key_id = AKID\naws_secret_access_key = gehe im\n",
+            "AWS_SECRET_ACCESS_KEY is empty or holds the character ' '",
+        ),
+    ],
+)
+def test_a_file_of_aws_that_can_never_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, content: str, message: str
+) -> None:
+    (tmp_path / "file").write_text(content, encoding="latin-1")
+    put(monkeypatch, AWS_ENDPOINT_URL="http://127.0.0.1:9", **{variable: str(tmp_path / "file")})
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(StoreRefusedError) as caught:
+        open_store("s3://renders/x", ONCE)
+    assert message in str(caught.value)
+    if "cannot be read" in message:
+        assert str(tmp_path / "file") in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_https_to_an_endpoint_without_tls_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(FakeS3()) as url:
+        put(monkeypatch, AWS_ENDPOINT_URL=url.replace("http:", "https:"), NO_PROXY="127.0.0.1")
+        with pytest.raises(StoreUnavailableError, match="begins with https:// only if") as caught:
+            open_store("s3://renders/x", ONCE).exists("a")
+    assert "no TLS connection to the endpoint (" in str(caught.value)
+    assert "WRONG_VERSION_NUMBER" in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, AWS_ENDPOINT_URL="http://s3.invalid", HTTP_PROXY="http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with pytest.raises(StoreUnavailableError, match="HTTPS_PROXY and HTTP_PROXY"):
+        open_store("s3://renders/x", ONCE).exists("a")
