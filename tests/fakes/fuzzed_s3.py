@@ -40,8 +40,11 @@ CODES = sorted(
     | EXPIRED_CODES
     | set(REMEDIES)
 )
-STATUSES = (200, 201, 204, 206, 301, 302, 303, 304, 307, 308, *range(400, 419), 429, 451, 500, 501,
-            502, 503, 504, 507, 520, 599)  # fmt: skip
+STATUSES = (
+    *(404, 404, 404, 412, 412, 403, 403, 302, 302, 200, 200, 200),  # the more harmful, more often
+    *(201, 204, 206, 301, 303, 304, 307, 308, *range(400, 419), 429, 451),
+    *(500, 501, 502, 503, 504, 507, 520, 599),
+)
 HEADERS = (
     ("content-length", "7"),
     ("content-length", "99999999"),
@@ -79,17 +82,21 @@ JUNK = (
 )
 
 
+Change = Callable[["FuzzedS3", Request, Answer], Answer]
+
+
 @dataclass
 class FuzzedS3(FakeS3):
     """A `FakeS3` whose answers are changed.
 
     Args:
-        share: share of the answers that are changed, 0 to 1.
+        share: share of the listings that are changed, 0 to 0.5; of other answers twice as many.
     """
 
     seed: int = 0
     share: float = 0.0
     changes: Counter[str] = field(default_factory=Counter[str])
+    _kept: dict[str, tuple[Change, int]] = field(default_factory=dict[str, "tuple[Change, int]"])
     last_changes: deque[str] = field(default_factory=lambda: deque[str](maxlen=12))
     _others: deque[tuple[Request, Answer]] = field(
         default_factory=lambda: deque[tuple[Request, Answer]](maxlen=20)
@@ -99,19 +106,29 @@ class FuzzedS3(FakeS3):
         self._random = random.Random(self.seed)
 
     def carry_out(self, request: Request) -> Answer:
-        if self._random.random() >= self.share:
+        change = self._choose(request)
+        if change is None:
             answer = super().carry_out(request)
             self._others.append((request, answer))
             return answer
         is_done = self._random.random() < 0.5  # else the fault lies before the store
         answer = super().carry_out(request) if is_done else Answer(200)
-        change = self._random.choice(CHANGES)
         name = change.__name__.removeprefix("_")
         self.changes[name] += 1
         self.last_changes.append(f"{request.verb} {request.key or request.query}: {name}")
         changed = change(self, request, answer)
         self.last_changes[-1] += f" -> {changed.status} {changed.body[:60]!r} {changed.headers}"
         return changed
+
+    def _choose(self, request: Request) -> "Change | None":
+        """Return the change of an answer; a portal or a broken gateway stays for some requests."""
+        kept, num_left = self._kept.pop(request.verb, (None, 0))
+        share = self.share if request.verb == "list" else 2 * self.share  # most requests list
+        if kept is None and self._random.random() < share:
+            kept, num_left = self._random.choice(CHANGES), self._random.choice((0, 0, 1, 6))
+        if kept is not None and num_left:
+            self._kept[request.verb] = kept, num_left - 1
+        return kept if self.share else None
 
     def _break(self, request: Request, answer: Answer) -> Answer:
         raise self._random.choice(
@@ -172,7 +189,7 @@ class FuzzedS3(FakeS3):
         return self._random.choice(other) if other else self._body(request, answer)
 
 
-CHANGES: tuple[Callable[[FuzzedS3, Request, Answer], Answer], ...] = (
+CHANGES: tuple[Change, ...] = (
     FuzzedS3._break,
     FuzzedS3._status,
     FuzzedS3._plain_status,
