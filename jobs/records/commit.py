@@ -22,7 +22,7 @@ from jobs.records.keys import (
     run_key,
 )
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
-from jobs.records.strict_json import dump
+from jobs.records.strict_json import dump, whole_document
 from jobs.store.store import Store
 
 JSON = "application/json"
@@ -197,6 +197,6 @@ def read_failures(store: Store, clip_id: str) -> list[FailureRecord]:
 def read_as(store: Store, key: str, parse: Callable[[bytes], R]) -> R:
     """Read an object and parse it; a RecordError names the object's URI."""
     try:
-        return parse(store.get(key))
+        return parse(whole_document(store.chunks(key)))
     except RecordError as error:
         raise RecordError(f"{store.uri_of(key)}: {error}") from error

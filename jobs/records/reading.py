@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError, StoreUnavailableError
-from jobs.records.strict_json import MAX_DOCUMENT_BYTES
+from jobs.records.strict_json import whole_document
 from jobs.store.store import Store
 
 WAITING_PER_THREAD = 4  # items under way or done whose results were not fetched yet
@@ -31,16 +31,7 @@ class ObjectReader:
 
     def read_as(self, key: str, parse: Callable[[bytes], R]) -> R:
         """Return an object, parsed. Raises as `_read`, and as `parse`."""
-
-        def consume(pieces: Iterator[bytes]) -> R:
-            content = bytearray()
-            for piece in pieces:
-                content += piece
-                if len(content) > MAX_DOCUMENT_BYTES:
-                    break  # parsing refuses it
-            return parse(bytes(content))
-
-        return self._read(key, consume)
+        return self._read(key, lambda pieces: parse(whole_document(pieces)))
 
     def digest(self, key: str, max_bytes: int, copy: Path | None = None) -> tuple[int, str]:
         """Return size and SHA-256 of an object's bytes. Stop behind `max_bytes`.

@@ -7,7 +7,7 @@ schema.
 import json
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -39,7 +39,7 @@ def dump(document: Mapping[str, object]) -> bytes:
 def load(content: bytes) -> dict[str, Any]:
     """Parse a JSON object. Raises RecordError for other content and for repeated keys."""
     if len(content) > MAX_DOCUMENT_BYTES:
-        raise RecordError(f"expected at most {MAX_DOCUMENT_BYTES:,} bytes, got {len(content):,}")
+        raise RecordError(f"expected at most {MAX_DOCUMENT_BYTES:,} bytes, got more")
     try:
         document = json.loads(
             content, object_pairs_hook=without_repeats, parse_constant=refuse_constant
@@ -49,6 +49,16 @@ def load(content: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise RecordError(f"expected a JSON object, got a {type(document).__name__}")
     return cast("dict[str, Any]", document)
+
+
+def whole_document(pieces: Iterable[bytes]) -> bytes:
+    """Return the pieces of an object as one; stop reading where `load` refuses the length."""
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > MAX_DOCUMENT_BYTES:
+            break
+    return bytes(content)
 
 
 def from_dataclass(value: object) -> Any:

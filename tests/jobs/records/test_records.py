@@ -43,6 +43,7 @@ from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import records as builders
+from tests.fakes.store import MemoryStore
 
 CLIP_ID = "0123456789abcdef" * 2
 CONFIG = StoreConfig(max_attempts=2)
@@ -547,3 +548,17 @@ def assert_consistent(store: Store, before: bytes | None) -> bytes | None:
     record = ClipRecord.from_json(content)
     assert hashlib.sha256(store.get(record.key)).hexdigest() == record.sha256
     return content
+
+
+class EndlessStore(MemoryStore):
+    """A store whose objects have no end."""
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        del key
+        while True:
+            yield bytes(10_000_000)
+
+
+def test_an_object_without_an_end_is_refused() -> None:
+    with pytest.raises(RecordError, match="expected at most 50,000,000 bytes, got more"):
+        read_record(EndlessStore(), "0" * 32)
