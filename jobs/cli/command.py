@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jobs.config import RunConfig, load_config
 from jobs.run.console import print_json, print_plain
-from jobs.store.store import Store, open_store
+from jobs.store.store import Store, open_existing
 
 if TYPE_CHECKING:
     from jobs.worker.setup import ModelLoader
@@ -102,7 +102,12 @@ class OutputOptions(ConfigOptions):
         super().add_arguments(parser)
 
     def store(self) -> Store:
-        return open_store(self.uri, self.config().store)
+        """Return the store of the output.
+
+        Raises:
+            StoreRefusedError: the output is a folder that does not exist.
+        """
+        return open_existing(self.uri, self.config().store)
 
 
 def add_models_argument(parser: argparse.ArgumentParser) -> None:

@@ -81,8 +81,8 @@ def run(options: VerifyOptions, context: Context) -> int:
             and --older-than is below an hour.
     """
     older_than_s, now = age_s(options.older_than), time.time()
-    store = options.store()
     planned = None if options.manifest is None else _planned(options, options.manifest)
+    store = options.store()
     if not has_run(store):
         raise RefusedError(
             f"{store.uri}: expected the output of a run, got no object of any run; correct the "

@@ -6,9 +6,10 @@ decides how bytes get onto a disk, `records/` which objects are written, and in 
 
 import contextlib
 import errno
+import os
 import secrets
+import stat
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,7 +20,16 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.store.folder_files import CHUNK_BYTES, sync_folder, temporary_file, walk
+from jobs.store.folder_files import (
+    NoHardLinksError,
+    folder_below,
+    read_file,
+    refuse_link,
+    walk,
+    write_file,
+    write_new_file,
+)
+from jobs.store.folder_root import FolderRoot
 from jobs.store.uri import (
     ACCESS_CHECK_PREFIX,
     FolderLocation,
@@ -30,30 +40,31 @@ from jobs.store.uri import (
 )
 from pipelines.third_party_texts import DISK_FULL_ERRNOS
 
-PASSING_ERRNOS = frozenset(
-    {
-        errno.EIO,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.EAGAIN,
-        errno.EBUSY,
-        errno.EMFILE,
-        errno.ENFILE,
-    }
-)
-NO_LINK_ERRNOS = frozenset(
-    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+# A file system that is away for a time: its server or its network, its mount, or the machine's
+# files. Some of these errors exist on Linux alone.
+OUTAGE_ERRNOS = frozenset(
+    number
+    for name in (
+        *("EIO", "EROFS", "ESTALE", "ETIMEDOUT", "ENODEV", "ENXIO", "ENOTCONN", "ESHUTDOWN"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "EREMOTEIO"),
+        *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ECOMM", "ENOLINK", "EPROTO"),
+        *("ENOLCK", "EKEYEXPIRED", "EKEYREVOKED", "EKEYREJECTED", "ENOKEY", "EUCLEAN"),
+        *("EAGAIN", "EBUSY", "EINTR", "EMFILE", "ENFILE"),
+    )
+    if (number := getattr(errno, name, None)) is not None
 )
 
 
-@dataclass(frozen=True)
 class FolderStore:
     """Objects as files below one folder.
 
-    The first write creates the folder. The names of temporary files begin with a dot.
+    The first write creates the folder; if it is lost later, each operation is refused until it is
+    back, see `folder_root`. The names of temporary files begin with a dot. Threads may share one.
     """
 
-    location: FolderLocation
+    def __init__(self, location: FolderLocation) -> None:
+        self.location = location
+        self._root = FolderRoot(location.path)
 
     @property
     def uri(self) -> str:
@@ -66,11 +77,9 @@ class FolderStore:
         """Write an object and replace an existing one. A folder keeps no content type."""
         del content_type
         check_body(key, body)
-        with self._errors("write", key):
-            path = self._path_for_writing(key)
-            with temporary_file(path, body) as temporary:
-                temporary.replace(path)
-            sync_folder(path.parent)
+        with self._errors("write", key), self._place_for(key) as (folder, name):
+            refuse_link(folder, name)
+            write_file(folder, name, body)
 
     def put_if_absent(self, key: str, body: bytes, content_type: str) -> None:
         """Write an object only if its key is free.
@@ -79,58 +88,75 @@ class FolderStore:
             ObjectExistsError: an object lies there; it is unchanged.
         """
         del content_type
-        with self._errors("write", key):
-            path = self._path_for_writing(key)
-            with temporary_file(path, body) as temporary:
-                try:
-                    path.hardlink_to(temporary)
-                except FileExistsError as error:
-                    raise ObjectExistsError(f"{self.uri_of(key)} exists already") from error
-                except OSError as error:
-                    if error.errno in NO_LINK_ERRNOS:
-                        raise StoreRefusedError(
-                            f"{self.uri} is on a file system without hard links ({error.strerror}),"
-                            " which the commit needs; choose another folder or s3://"
-                        ) from error
-                    raise
-            sync_folder(path.parent)
+        with self._errors("write", key), self._place_for(key) as (folder, name):
+            refuse_link(folder, name)
+            try:
+                write_new_file(folder, name, body)
+            except FileExistsError as error:
+                raise ObjectExistsError(f"{self.uri_of(key)} exists already") from error
 
     def get(self, key: str) -> bytes:
-        with self._errors("read", key):
-            return self._path(key).read_bytes()
+        return b"".join(self.chunks(key))
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        with self._errors("read", key), self._path(key).open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+        with self._errors("read", key), self._place_of(key) as (folder, name):
+            yield from read_file(folder, name)
 
     def exists(self, key: str) -> bool:
         with self._errors("look for", key):
             try:
-                return self._path(key).is_file()
-            except NotADirectoryError:
+                with self._place_of(key) as (folder, name):
+                    refuse_link(folder, name)
+                    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    return stat.S_ISREG(status.st_mode)
+            except (FileNotFoundError, NotADirectoryError):
                 return False
 
     def delete(self, key: str) -> None:
         """Remove an object. A missing object is not an error, as on S3."""
-        with self._errors("remove", key):
-            self._path(key).unlink(missing_ok=True)
+        with (
+            self._errors("remove", key),
+            contextlib.suppress(FileNotFoundError),
+            self._place_of(key) as (folder, name),
+        ):
+            refuse_link(folder, name)
+            os.unlink(name, dir_fd=folder)
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         """Yield the objects whose keys begin with `prefix`, in the order of their keys.
 
         Symbolic links are not followed.
         """
-        folder, _, _ = prefix.rpartition("/")
-        with self._errors("list", prefix):
-            if folder:
-                self._path(folder)
-            for found in walk(self._root, folder):
+        below = prefix.rpartition("/")[0]
+        names = check_key(below).split("/") if below else []
+        with (
+            self._errors("list", prefix),
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            self._root.opened() as root,
+            folder_below(root, names) as folder,
+        ):
+            for found in walk(folder, f"{below}/" if below else ""):
                 if found.key.startswith(prefix) and is_key(found.key):
                     yield found
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
+
+    def check_exists(self) -> None:
+        """Prove that the folder is there, before a command looks after it.
+
+        Raises:
+            StoreRefusedError: it is missing.
+        """
+        with self._errors("open", ""):
+            try:
+                with self._root.opened():
+                    pass
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise StoreRefusedError(
+                    f"{self.uri} is not a folder on this machine; correct the URI, or mount its "
+                    "file system"
+                ) from error
 
     def check_access(self) -> None:
         """Prove that the folder can be written to, conditionally too, and read; leave nothing.
@@ -138,43 +164,43 @@ class FolderStore:
         Raises:
             StoreRefusedError: it cannot; the message says what to change.
         """
+        path = self.location.path
         with self._errors("write", ""):
-            made = [folder for folder in (self._root, *self._root.parents) if not folder.exists()]
-            key = f"{ACCESS_CHECK_PREFIX}{secrets.token_hex(8)}"
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             try:
-                self.put_if_absent(key, b"check", "text/plain")
-                with contextlib.suppress(ObjectExistsError):
-                    self.put_if_absent(key, b"again", "text/plain")
-                if self.get(key) != b"check":
-                    raise StoreRefusedError(
-                        f"{self.uri} does not keep the bytes that are written to it"
-                    )
+                with self._root.made(is_marked=False) as root:
+                    self._check_writing(root, f"{ACCESS_CHECK_PREFIX}{secrets.token_hex(8)}")
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    (self._root / key).unlink()
                 with contextlib.suppress(OSError):  # another program has put a file into it by now
                     for folder in made:
                         folder.rmdir()
 
-    @property
-    def _root(self) -> Path:
-        return self.location.path
+    def _check_writing(self, root: int, name: str) -> None:
+        try:
+            write_new_file(root, name, b"check")
+            with contextlib.suppress(FileExistsError):
+                write_new_file(root, name, b"again")
+            if b"".join(read_file(root, name)) != b"check":
+                raise StoreRefusedError(
+                    f"{self.uri} does not keep the bytes that are written to it"
+                )
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=root)
 
-    def _path(self, key: str) -> Path:
-        """Return the file of a key.
+    @contextlib.contextmanager
+    def _place_of(self, key: str) -> Generator[tuple[int, str]]:
+        """Open the folder of a key, and yield its descriptor and the name in it."""
+        *names, name = check_key(key).split("/")
+        with self._root.opened() as root, folder_below(root, names) as folder:
+            yield folder, name
 
-        Raises:
-            StoreRefusedError: the key is invalid, or a link in the folder leads out of it.
-        """
-        path = self._root / check_key(key)
-        if not path.resolve().is_relative_to(self._root.resolve()):
-            raise StoreRefusedError(f"{key!r} leads out of {self.uri} through a symbolic link")
-        return path
-
-    def _path_for_writing(self, key: str) -> Path:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
+    @contextlib.contextmanager
+    def _place_for(self, key: str) -> Generator[tuple[int, str]]:
+        """As `_place_of`, but make the folders."""
+        *names, name = check_key(key).split("/")
+        with self._root.made() as root, folder_below(root, names, makes=True) as folder:
+            yield folder, name
 
     @contextlib.contextmanager
     def _errors(self, doing: str, key: str) -> Generator[None]:
@@ -185,14 +211,28 @@ class FolderStore:
         except StoreError:
             raise
         except FileNotFoundError as error:
+            if doing == "write":
+                raise StoreUnavailableError(
+                    f"cannot write {where} now: a folder on the way was removed meanwhile"
+                ) from error
             raise ObjectMissingError(f"{where} does not exist") from error
+        except NoHardLinksError as error:
+            raise StoreRefusedError(
+                f"{self.uri} is on a file system without hard links ({error.strerror}), which the "
+                "commit needs; choose another folder or s3://"
+            ) from error
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
                 raise StoreUnavailableError(
                     f"cannot {doing} {where} now: {error.strerror}; free space there, or raise the "
                     "quota"
                 ) from error
-            if error.errno in PASSING_ERRNOS:
+            if error.errno == errno.ELOOP:
+                raise StoreRefusedError(
+                    f"cannot {doing} {where}: a symbolic link is in the way, which could lead out "
+                    "of the output; remove it"
+                ) from error
+            if error.errno in OUTAGE_ERRNOS:
                 raise StoreUnavailableError(
                     f"cannot {doing} {where} now: {error.strerror}"
                 ) from error

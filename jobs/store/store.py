@@ -90,6 +90,20 @@ def open_store(uri: str, config: StoreConfig) -> Store:
     return S3Store(location, config) if isinstance(location, S3Location) else FolderStore(location)
 
 
+def open_existing(uri: str, config: StoreConfig) -> Store:
+    """Return the store of an output for a command that looks after it, and makes no output.
+
+    On S3 a prefix needs no making, so that an empty output exists too.
+
+    Raises:
+        StoreRefusedError: the output is a folder that does not exist.
+    """
+    store = open_store(uri, config)
+    if isinstance(store, FolderStore):
+        store.check_exists()
+    return store
+
+
 def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
     """Read one object of S3, such as a file of prompts.
 

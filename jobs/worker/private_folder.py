@@ -16,10 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jobs.errors import SpoolError
+from jobs.store.folder_files import FILE_FLAGS, FOLDER_FLAGS
 
-FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# O_NONBLOCK, because opening a pipe would wait for its writer.
-FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 REFUSED_OPENING = (errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 

@@ -38,6 +38,7 @@ DAY_S = 86_400
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
+    (tmp_path / "store").mkdir()
     return open_store((tmp_path / "store").as_uri(), StoreConfig())
 
 
@@ -175,6 +176,17 @@ def test_retry_without_quarantined_clips_lifts_nothing(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no clip is quarantined" in called(capsys, "retry", store.uri)
+
+
+@pytest.mark.parametrize("command", ["status", "retry", "gc", "verify"])
+def test_a_folder_that_does_not_exist_is_refused_and_not_made(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "typo", tmp_path / "file", tmp_path / "file" / "below"):
+        message = called(capsys, command, path.as_uri(), code=EXIT_REFUSED)
+        assert f"{path.as_uri()} is not a folder on this machine; correct the URI" in message
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 # gc

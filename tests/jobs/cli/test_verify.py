@@ -94,6 +94,7 @@ def test_an_output_without_any_run_is_refused_with_2(
     )
     if "--manifest" in arguments:
         arguments = (*arguments, str(manifest))
+    (tmp_path / "out-typo").mkdir()
     mistyped = open_store(f"{store.uri}-typo", StoreConfig())
     for _ in range(2):
         assert main(["verify", mistyped.uri, *arguments]) == 2

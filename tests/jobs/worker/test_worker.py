@@ -1,8 +1,11 @@
+import contextlib
 import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,7 +15,7 @@ from safetensors.torch import load
 
 from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError
-from jobs.media.decode_check import decode_mp4
+from jobs.media.decode_check import check_mp4, decode_mp4
 from jobs.media.tags import read_metadata
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import latents_key
@@ -267,6 +270,41 @@ def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_with
     record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
     assert record.attempt == 1
     assert [timing.stage for timing in record.timings][-1] == "upload"
+
+
+def test_a_clip_whose_share_is_lost_waits_until_it_is_back_and_is_not_rendered_again(
+    tmp_path: Path,
+) -> None:
+    share, one, two = tmp_path / "share", spec("sunrise"), spec("sunset")
+    setup = replace(setup_for(share), spool_folder=str(tmp_path / "spool"))
+    Counting.num_rendered = 0
+    with mid_encode(lambda: share.rename(tmp_path / "away")):
+        worker = worker_with(setup)
+        outcome = failed(worker.render(one, 1))
+    assert (outcome.failure_class, outcome.may_pass_on_retry, outcome.is_spooled) == (
+        "store",
+        True,
+        True,
+    )
+    assert failed(worker.render(two, 1)).failure_class == "store"
+    assert not share.exists()
+    (tmp_path / "away").rename(share)
+    done(worker.render(one, 2))
+    assert Counting.num_rendered == 1
+    assert committed_ids(open_store(share.as_uri(), StoreConfig())) == {one.clip_id}
+
+
+@contextlib.contextmanager
+def mid_encode(act: Callable[[], object]) -> Generator[None]:
+    """Act after each check of an MP4, so before its upload."""
+
+    def check(*arguments: Any) -> None:
+        check_mp4(*arguments)
+        act()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.worker.clip_worker.check_mp4", check)
+        yield
 
 
 def test_a_clip_that_the_disk_cannot_hold_is_not_rendered(
