@@ -122,6 +122,10 @@ class SpoolError(JobError):
     may_pass_on_retry = True
 
 
+class ClusterLostError(JobError):
+    """The Ray cluster is gone, or has no node left: the run stops."""
+
+
 class NoWorkersError(JobError):
     """No worker can be started, or none can load the model: the run stops."""
 

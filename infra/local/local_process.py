@@ -54,6 +54,10 @@ class LocalProcess:
         """The process id, which is also the id of its session and process group."""
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def is_ready_by(self, deadline: float, is_ready: Callable[[], bool]) -> bool:
         """Ask `is_ready` until it is True. Return False at the deadline or if the program ends.
 

@@ -158,6 +158,20 @@ class LocalRay:
         except OSError:  # refused, timed out, or answered with an error
             return False
 
+    @property
+    def is_alive(self) -> bool:
+        """Return True while the head runs: its program ends with any of its processes."""
+        return self._process is not None and self._process.is_running
+
+    def kill_control_service(self) -> None:
+        """Kill the GCS, like the loss of the head's machine, and wait for the head's end."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() == "gcs_server":
+                    process.kill()
+        if self._process is not None:
+            self._process.wait()
+
     def processes(self) -> list[psutil.Process]:
         """Return the living processes of the cluster."""
         return list(_processes_naming(str(self._folder))) if self._folder else []

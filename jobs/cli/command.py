@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from rich.console import Console
 
 from jobs.config import RunConfig, load_config
+from jobs.ending import REFUSED, STOPPED
 from jobs.run.console import print_json, print_plain
 from jobs.store.store import Store, open_existing
 
 if TYPE_CHECKING:
     from jobs.worker.setup import ModelLoader
 
-EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, 2, 3, 4
+EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, REFUSED, 3, STOPPED
 EXIT_FINDINGS = 3  # `verify` has findings
 
 

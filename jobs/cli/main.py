@@ -15,6 +15,7 @@ from rich.console import Console
 
 from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
 from jobs.cli.command import EXIT_REFUSED, EXIT_STOPPED, Command, Context
+from jobs.ending import ended_by_signals
 from jobs.errors import JobError, StoppedError
 from jobs.escaping import escape_logs, plain_block, plain_line
 from jobs.redaction import redact
@@ -64,7 +65,8 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
     escape_logs()
     namespace = parse_arguments(arguments)
     try:
-        return COMMANDS[namespace.command](namespace, Context(Console(), loader))
+        with ended_by_signals(2):
+            return COMMANDS[namespace.command](namespace, Context(Console(), loader))
     except StoppedError as error:
         _print_error(f"stopped: {error}")
         return EXIT_STOPPED

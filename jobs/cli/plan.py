@@ -28,13 +28,10 @@ def run(options: ManifestOptions, context: Context) -> int:
 
 
 def _check_against_cluster(opened: OpenedManifest) -> None:
-    from jobs.cluster.connection import cluster_machines, connect, disconnect
+    from jobs.cluster.connection import cluster_machines, connected
 
-    try:
-        connect()
+    with connected():
         check_capacity(opened.plan, opened.catalog, opened.config.workers, cluster_machines())
-    finally:
-        disconnect()
 
 
 def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:

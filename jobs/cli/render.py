@@ -6,15 +6,18 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
+from typing import NoReturn
 
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import plan_lines
+from jobs.ending import end_process, stop_reason
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
 from jobs.records.keys import PREFIXES
+from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.run_status import RunSummary
 from jobs.run.documents import OpenedManifest
 from jobs.signals import handled_signals
@@ -82,32 +85,35 @@ def render(options: RenderOptions, context: Context) -> int:
 
 def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> RunSummary:
     """Render the plan on the cluster while this process holds the lease of the output."""
-    from jobs.cluster.connection import cluster_machines, connect, disconnect
-    from jobs.records.lease import Lease, LeaseKeeper
+    from jobs.cluster.cluster_watch import ClusterWatch
+    from jobs.cluster.connection import cluster_machines, connected
     from jobs.run.run import Run, new_run_id
     from jobs.worker.setup import DiffusersLoader
 
     run = Run(new_run_id(), opened, context.loader or DiffusersLoader(), context.console)
     lease_s, is_takeover = opened.config.store.lease_s, options.takeover
-    try:
+    with connected():
+        machines = cluster_machines()
+        check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)
         with (
             _stop_on_signals(run.request_stop),
             LeaseKeeper(
                 Lease.take(opened.store, run.run_id, lease_s, is_takeover=is_takeover),
                 run.write_status,
             ) as keeper,
+            ClusterWatch(lambda reason: _end_held(keeper, reason)) as watch,
         ):
-            connect()
-            machines = cluster_machines()
-            check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)
-            with _stop_on_signals(run.request_stop):  # again: Ray installs its own handlers
-                if options.retry_quarantined:
-                    _lift_quarantine(opened.store, opened.plan)
-                nodes = counted(len(machines), "node")
-                context.say(f"run {run.run_id} on {nodes}, to {opened.store.uri}")
-                return run.render(keeper)
-    finally:
-        disconnect()
+            if options.retry_quarantined:
+                _lift_quarantine(opened.store, opened.plan)
+            nodes = counted(len(machines), "node")
+            context.say(f"run {run.run_id} on {nodes}, to {opened.store.uri}")
+            return run.render(keeper, watch)
+
+
+def _end_held(keeper: LeaseKeeper, reason: str) -> NoReturn:
+    """Release the output and end the process, whose main thread waits for a lost cluster."""
+    keeper.release()
+    end_process(f"stopped: {reason}", EXIT_STOPPED)
 
 
 def _lift_quarantine(store: Store, plan: Plan) -> None:
@@ -144,7 +150,7 @@ def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
     asked: list[str] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        reason = f"by {signal.Signals(number).name}; run it again to go on"
+        reason = stop_reason(number)
         if asked:
             raise StoppedError(reason)
         asked.append(reason)

@@ -1,30 +1,89 @@
-"""The connection to the Ray cluster: its nodes, their resources, and those that it drains."""
+"""The connection to the Ray cluster, its nodes and their resources."""
+
+import contextlib
+import signal
+from collections.abc import Generator
+from types import FrameType
 
 import ray
-import ray._private.state
-import ray.exceptions
 
-from jobs.errors import NoClusterError
+from jobs.cluster.ray_errors import first_line
+from jobs.cluster.reach import check_start, existing_cluster, reach, start_remedy
+from jobs.ending import (
+    REFUSED,
+    STOP_SIGNALS,
+    STOPPED,
+    end_process,
+    ended_after,
+    ended_by_signals,
+    stop_reason,
+)
+from jobs.errors import ClusterLostError, NoClusterError, StoppedError
+from jobs.signals import handled_signals
+
+CONNECT_S = 180.0  # a local cluster has taken 60 s on a busy machine
 
 
-def connect() -> None:
-    """Connect this process to the cluster of RAY_ADDRESS, or start one on this machine.
+@contextlib.contextmanager
+def connected() -> Generator[None]:
+    """Connect this process to a cluster for the length of the block.
+
+    It is the cluster of RAY_ADDRESS, or one that is started on this machine. Hold no lease while
+    this connects: if Ray holds the main thread for too long, or for longer than a signal allows,
+    the process ends at once. To disconnect takes seconds, which a process that got SIGTERM may not
+    have, so it must do everything else inside the block.
 
     Raises:
         NoClusterError: Ray does not answer or does not start.
+        StoppedError: a signal asked this process to stop while it connected.
     """
+    _connect_or_stop()
     try:
-        ray.init(log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
-
-
-def disconnect() -> None:
-    """Disconnect from the cluster, which takes seconds.
-
-    A process that got SIGTERM may not have these seconds, so it must do everything else first.
-    """
+        yield
+    except ClusterLostError as error:
+        # All else is done. An exit in good order waits for the cluster, and then crashes.
+        end_process(f"stopped: {error}", STOPPED)
+    except BaseException:
+        ray.shutdown()
+        raise
     ray.shutdown()
+
+
+def _connect_or_stop() -> None:
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt  # Ray catches and retries what is an Exception
+
+    with ended_by_signals(1), handled_signals(STOP_SIGNALS, interrupt):
+        try:
+            _connect()
+        except NoClusterError:
+            ray.shutdown()
+            raise
+        except (KeyboardInterrupt, SystemExit) as error:  # Ray's own handler of SIGTERM exits
+            ray.shutdown()
+            number = received[0] if received else signal.SIGTERM
+            raise StoppedError(stop_reason(number)) from error
+
+
+def _connect() -> None:
+    address = existing_cluster()
+    if address is None:
+        check_start()
+    else:
+        reach(address)
+    late = f"no Ray cluster: Ray did not answer within {CONNECT_S:g} s; look at its logs"
+    try:
+        with ended_after(CONNECT_S, late, REFUSED):
+            ray.init(log_to_driver=False)
+    # Ray raises Exception itself, and what the system calls of a start raise.
+    except Exception as error:
+        if address is not None:
+            raise address.refusal(first_line(error.__cause__ or error)) from error
+        text = f"Ray did not start on this machine: {first_line(error)}; {start_remedy()}"
+        raise NoClusterError(text) from error
 
 
 def cluster_machines() -> list[dict[str, float]]:
@@ -51,15 +110,3 @@ def cluster_nodes() -> list[dict[str, object]]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-
-
-def draining_nodes() -> frozenset[str]:
-    """Return the ids of the nodes that the cluster will take away, such as after a spot notice.
-
-    Ray has no public call for it.
-    """
-    try:
-        return frozenset(ray._private.state.state.get_draining_nodes())
-    # The cluster does not answer now. If it is gone, the calls to its actors raise.
-    except ray.exceptions.RaySystemError:
-        return frozenset()

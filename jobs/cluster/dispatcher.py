@@ -8,17 +8,17 @@ need no memory.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import ray
 import ray.exceptions
 
-from jobs.cluster.connection import draining_nodes
 from jobs.cluster.launcher import launcher_for
 from jobs.cluster.ray_errors import is_preempted, load_failure, loss_reason
 from jobs.cluster.worker_states import GoneWorker, LoadingWorker, RunningWorker, WorkerState
 from jobs.config import RunConfig
+from jobs.errors import ClusterLostError
 from jobs.redaction import redact
 from jobs.schedule import events as ev
 from jobs.schedule.retry import Decision
@@ -27,7 +27,6 @@ from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, Wo
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 
 WAIT_S = 0.5  # the longest pause between two turns of the loop
-DRAIN_POLL_S = 5.0  # the pause between two questions to the cluster about draining nodes
 
 
 class Observer(Protocol):
@@ -64,6 +63,7 @@ class Dispatcher:
         num_workers: the number of workers to keep.
         num_gpus: GPUs that each actor, or each rank of a group, reserves; 0 renders on the CPU.
         observer: receives the events.
+        draining: returns the nodes that the cluster will take away, without waiting for it.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class Dispatcher:
         num_workers: int,
         num_gpus: int,
         observer: Observer,
+        draining: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._setup = setup
         self._config = config
@@ -82,7 +83,7 @@ class Dispatcher:
         self._workers: dict[ev.WorkerId, WorkerState] = {}
         self._stop_reason: str | None = None
         self._pause = threading.Event()  # never set
-        self._drain_poll_due_s = 0.0
+        self._draining = draining
 
     def request_stop(self, reason: str) -> None:
         """End the run soon; clips in flight have `workers.drain_s` to finish.
@@ -107,10 +108,17 @@ class Dispatcher:
                 for event in self._wait():
                     self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
                 self._observer.tick()
-        finally:
-            for state in self._workers.values():
-                self._launcher.stop(state.handle, may_return=False)
-            self._launcher.close()
+        except ClusterLostError:
+            raise  # a call to stop a worker would wait for the cluster
+        except BaseException:
+            self._stop_all()
+            raise
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        for state in self._workers.values():
+            self._launcher.stop(state.handle, may_return=False)
+        self._launcher.close()
 
     def _carry_out(self, commands: list[ev.Command], specs: Iterator[ClipSpec]) -> None:
         """Carry out the commands, and those that follow from them at once."""
@@ -175,9 +183,7 @@ class Dispatcher:
         yield from lost
         if self._stop_reason is not None:
             yield ev.StopRequested(self._stop_reason)
-        if time.monotonic() >= self._drain_poll_due_s:
-            self._drain_poll_due_s = time.monotonic() + DRAIN_POLL_S
-            yield ev.NodesDraining(draining_nodes())
+        yield ev.NodesDraining(self._draining())
         yield ev.Tick()
 
     def _ready(self, references: list[Any]) -> list[Any]:

@@ -157,6 +157,7 @@ class LeaseKeeper:
         self._lost: str | None = None
         self._trouble: str | None = None
         self._is_over = threading.Event()
+        self._is_released = False
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     @property
@@ -182,10 +183,17 @@ class LeaseKeeper:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Release the lease before the end of the block. May be called again."""
+        if self._is_released:
+            return
         self._is_over.set()
         self._thread.join(self.lease.duration_s)
         # A renewal that still hangs would undo the release; without a release the lease expires.
         if self._lost is None and not self._thread.is_alive():
+            self._is_released = True
             self._trouble = self._trouble_of(self.lease.release)
 
     def tick(self) -> None:

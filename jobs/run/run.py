@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 
 from rich.console import Console
 
+from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_machines, cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.errors import LeaseLostError, StoreError
+from jobs.errors import ClusterLostError, LeaseLostError, StoreError
 from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
@@ -61,12 +62,13 @@ class Run:
         if self._status is not None:
             write_status(self.opened.store, self._status)
 
-    def render(self, keeper: LeaseKeeper) -> RunSummary:
-        """Render everything that is pending. Call `ray.init` first.
+    def render(self, keeper: LeaseKeeper, watch: ClusterWatch) -> RunSummary:
+        """Render everything that is pending, while this process is connected to a cluster.
 
         Raises:
             NoWorkersError: the cluster has no room, or the weights do not load.
             LeaseLostError: another driver has taken the output.
+            ClusterLostError: the cluster is gone, or has no node left.
             TooManyFailuresError, StoreError, StoppedError: see `Dispatcher.run`.
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
@@ -76,27 +78,33 @@ class Run:
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )
         writer = FailureWriter(store, self.run_id)
+        report = ConsoleReport(self.console, plan.num_pending, started)
 
         def update_or_end() -> None:
             self._update_status(documents, "draining" if self._stop_reason else "rendering")
+            for message in watch.news():
+                report.say(message)
+            if watch.lost is not None:
+                raise ClusterLostError(watch.lost)
             if keeper.lost is not None:
                 raise LeaseLostError(keeper.lost)
             if writer.refused is not None:
                 raise writer.refused
 
-        report = ConsoleReport(self.console, plan.num_pending, started)
         observer = RunObserver(tally, report, writer.add, update_or_end)
         is_finished = False
         try:
             with report:
                 for kind, num_pending in pending_kinds(plan).items():
-                    self._render_kind(kind, num_pending, observer)
+                    self._render_kind(kind, num_pending, observer, watch)
             is_finished = True
         finally:
             summary = self._close(documents, writer, keeper, is_finished=is_finished)
         return summary
 
-    def _render_kind(self, kind: WorkerKind, num_pending: int, observer: RunObserver) -> None:
+    def _render_kind(
+        self, kind: WorkerKind, num_pending: int, observer: RunObserver, watch: ClusterWatch
+    ) -> None:
         opened, workers, machines = self.opened, self.opened.config.workers, cluster_machines()
         entry = opened.catalog.get(kind.model)
         reserved = reserved_by(kind, opened.catalog, workers, machines)
@@ -114,7 +122,12 @@ class Run:
         )
         num_workers = count_workers(kind.parallel, reserved, workers, machines, num_pending)
         self._dispatcher = Dispatcher(
-            setup, opened.config, num_workers, reserved.num_gpus, observer
+            setup,
+            opened.config,
+            num_workers,
+            reserved.num_gpus,
+            observer,
+            lambda: watch.draining,
         )
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)

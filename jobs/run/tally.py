@@ -42,9 +42,12 @@ class RunTally:
     def left_s(self, now: float) -> float | None:
         """Estimate the rest of the run by the pace since the first clip ended; None without a pace.
 
-        The first clip is left out because it waited for models to load.
+        The first clip is left out because it waited for models to load. A run without a worker has
+        no pace, since it may never get one again.
         """
         if self._first_ended is None or self.num_ended < 2 or not self.num_committed:
+            return None
+        if not self.num_workers and self.num_ended < self.num_clips:
             return None
         pace_s = (now - self._first_ended) / (self.num_ended - 1)
         return pace_s * (self.num_clips - self.num_ended)

@@ -125,7 +125,11 @@ class Farm:
         self.stop()
 
     def restore_nodes(self) -> None:
-        """Start a node for each one that was lost."""
+        """Start a node for each one that was lost; without its head, start the cluster anew."""
+        if not self.cluster.is_alive:
+            self.cluster.stop()
+            self._disks.close()
+            self.cluster.start()
         self.nodes = [node for node in self.nodes if node.is_alive]
         while len(self.nodes) < self._num_nodes:
             node = self.cluster.add_node(self._node_cpus)

@@ -14,6 +14,7 @@ from tests.chaos.harness.faults import (
     drain_nodes,
     fill_disks,
     kill_driver,
+    kill_head,
     kill_nodes,
     put_driver_to_sleep,
     signal_actors,
@@ -77,6 +78,13 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             "actor-terminated", "SIGTERM to an actor", FEW, signal_actors(2, signal.SIGTERM, 3)
         ),
         Scenario("node-killed", "kill -9 of a raylet: a node is lost", MANY, kill_nodes(2, 5)),
+        Scenario(
+            "head-killed",
+            "kill -9 of Ray's control service, then resumed",
+            SLOW,
+            kill_head(3),
+            (EXIT_STOPPED, EXIT_OK),
+        ),
         Scenario("node-preempted", "a node is drained for preemption", MANY, drain_nodes(15, 5)),
         Scenario(
             "driver-killed",
