@@ -21,8 +21,8 @@ OWN_PACKAGES = {*FOLDERS, "tests", "__future__"}
 
 
 def is_private(name: str) -> bool:
-    """Return True for `_name`, but not for `__name__` or an enum's `_name_`."""
-    return name.startswith("_") and not name.endswith("_")
+    """Return True for `_name`, but not for `__name__`, an enum's `_name_` or `os._exit`."""
+    return name.startswith("_") and not name.endswith("_") and name != "_exit"
 
 
 def private_imports(tree: ast.Module) -> Iterator[str]:

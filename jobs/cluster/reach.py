@@ -30,9 +30,9 @@ class ClusterAddress:
     """The address of an existing cluster.
 
     Args:
-        host, port: those of its control service, the GCS.
+        host, port: address of its control service, the GCS.
         origin: the place that names it, for messages.
-        remedy: what a user can do if no cluster is there.
+        remedy: advice for a user if no cluster is there.
     """
 
     host: str
