@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from infra.local.http_messages import Connection, Head, MessageError
 from infra.local.local_process import HOST
-from infra.local.proxy_exchange import Exchange, InjectedResetError
+from infra.local.proxy_exchange import REFUSALS, Exchange, InjectedResetError
 from infra.local.proxy_faults import Fate, FaultDraw, Faults
 
 __all__ = ["Faults", "FaultyProxy", "FaultyProxyError"]
@@ -26,6 +26,9 @@ CLOSE_WAIT_S = 2.0  # for a client that goes on sending after its answer
 CALL_WAIT_S = 30.0  # for the loop to carry out a change; it waits for no other program
 COUNTED = {
     Fate.SLOW_DOWN: "503",
+    Fate.PLAIN_404: "gateway",
+    Fate.PLAIN_403: "gateway",
+    Fate.REDIRECT: "gateway",
     Fate.RESET: "reset",
     Fate.RESET_MID_BODY: "reset",
     Fate.LIE: "lie",
@@ -186,7 +189,7 @@ class FaultyProxy:
         self._counts["requests"] += 1
         if fate in COUNTED:
             self._counts[COUNTED[fate]] += 1
-        if self.faults.delay_s > 0 and fate not in {Fate.SLOW_DOWN, Fate.RESET}:
+        if self.faults.delay_s > 0 and fate not in {*REFUSALS, Fate.RESET}:
             self._counts["delayed"] += 1
             await asyncio.sleep(self.faults.delay_s)
         return await Exchange(request, client, fate, self._target, self._is_answer_reset).run()

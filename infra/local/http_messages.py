@@ -20,10 +20,6 @@ BODILESS_STATUSES = frozenset({204, 304})
 RESET_AT_CLOSE = struct.pack(
     "ii", 1, 0
 )  # SO_LINGER on, 0 s: closing sends RST and drops what is not sent yet
-SLOW_DOWN = (
-    b'<?xml version="1.0" encoding="UTF-8"?>\n'
-    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-)
 
 
 class MessageError(Exception):
@@ -204,14 +200,27 @@ def int_of(text: str | bytes, base: int) -> int:
         raise MessageError(f"expected a number to base {base}, got {text!r}") from error
 
 
-def slow_down(method: str, *, is_last: bool) -> bytes:
-    """Return S3's answer `503 SlowDown`."""
-    closing = "Connection: close\r\n" if is_last else ""
-    head = (
-        "HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\n"
-        f"Content-Length: {len(SLOW_DOWN)}\r\n{closing}\r\n"
-    )
-    return head.encode() + (b"" if method == "HEAD" else SLOW_DOWN)
+@dataclass(frozen=True)
+class Refusal:
+    """An answer that a proxy gives by itself.
+
+    Args:
+        status: status and reason, such as `503 Slow Down`.
+        headers: further lines of the head, each with its end.
+    """
+
+    status: str
+    body: bytes
+    headers: str
+
+    def to(self, method: str, *, is_last: bool) -> bytes:
+        """Return the message that answers a request of this method."""
+        closing = "Connection: close\r\n" if is_last else ""
+        head = (
+            f"HTTP/1.1 {self.status}\r\n{self.headers}"
+            f"Content-Length: {len(self.body)}\r\n{closing}\r\n"
+        )
+        return head.encode() + (b"" if method == "HEAD" else self.body)
 
 
 def false_success(*, is_last: bool) -> bytes:

@@ -14,11 +14,26 @@ from infra.local.http_messages import (
     Connection,
     Head,
     MessageError,
+    Refusal,
     body_of,
     false_success,
-    slow_down,
 )
 from infra.local.proxy_faults import Fate
+
+# S3's own refusal, and those of a gateway before it, which have no code of S3
+REFUSALS = {
+    Fate.SLOW_DOWN: Refusal(
+        "503 Slow Down",
+        b'<?xml version="1.0" encoding="UTF-8"?>\n'
+        b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+        "Content-Type: application/xml\r\n",
+    ),
+    Fate.PLAIN_404: Refusal(
+        "404 Not Found", b"<html><body>not here<br></body></html>", "Content-Type: text/html\r\n"
+    ),
+    Fate.PLAIN_403: Refusal("403 Forbidden", b"", ""),
+    Fate.REDIRECT: Refusal("302 Found", b"", "Location: https://portal.invalid/\r\n"),
+}
 
 
 class InjectedResetError(Exception):
@@ -48,8 +63,8 @@ class Exchange:
         """
         if self.fate is Fate.RESET:
             raise InjectedResetError("before anything was passed on")
-        if self.fate is Fate.SLOW_DOWN:
-            return await self._answer_503()
+        if (refusal := REFUSALS.get(self.fate)) is not None:
+            return await self._refuse(refusal)
         if self.fate is Fate.LIE and not self.request.has_body:
             return await self._lie(is_last=self.request.closes)
         # a connection for each request, so that a fault of one cannot reach the next
@@ -66,15 +81,15 @@ class Exchange:
             server.reset()
             await server.wait_closed()
 
-    async def _answer_503(self) -> bool:
+    async def _refuse(self, refusal: Refusal) -> bool:
         if self.request.expects_continue:  # S3 refuses without taking the body, too
-            await self.client.write(slow_down(self.request.method, is_last=True))
+            await self.client.write(refusal.to(self.request.method, is_last=True))
             return False
         if self.request.has_body:
             async with aclosing(body_of(self.request, self.client.reader)) as pieces:
                 async for _ in pieces:
                     pass
-        await self.client.write(slow_down(self.request.method, is_last=self.request.closes))
+        await self.client.write(refusal.to(self.request.method, is_last=self.request.closes))
         return not self.request.closes
 
     async def _lie(self, *, is_last: bool) -> bool:

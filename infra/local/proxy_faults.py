@@ -5,6 +5,7 @@ knows no socket; `faulty_proxy` carries the choice out. At most one fault falls 
 delay does not count as a fault and comes on top.
 """
 
+import itertools
 import random
 from collections import Counter
 from dataclasses import dataclass, fields
@@ -26,6 +27,8 @@ class Faults:
             reset.
         every_nth_answers_503: each nth request is answered `503 SlowDown` and does not reach the
             server.
+        gateway_every_nth: each nth request is answered by a gateway before the server: with a plain
+            404, a 403 without a body and a redirect, in turn.
         error_share: share of requests, 0 to 1, drawn at random; half of them are answered 503, half
             are reset.
         delay_s: seconds that each request waits before it goes on to the server.
@@ -39,6 +42,7 @@ class Faults:
 
     is_down: bool = False
     every_nth_answers_503: int = 0
+    gateway_every_nth: int = 0
     error_share: float = 0.0
     delay_s: float = 0.0
     reset_mid_body_every_nth: int = 0
@@ -60,10 +64,16 @@ class Fate(Enum):
 
     FORWARD = "forward"
     SLOW_DOWN = "503"
+    PLAIN_404 = "plain 404"
+    PLAIN_403 = "plain 403"
+    REDIRECT = "redirect"
     RESET = "reset"
     RESET_MID_BODY = "reset mid-body"
     LIE = "lie"
     LOSE_ANSWER = "lose answer"
+
+
+GATEWAY = (Fate.PLAIN_404, Fate.PLAIN_403, Fate.REDIRECT)
 
 
 class FaultDraw:
@@ -78,6 +88,7 @@ class FaultDraw:
         self.faults = Faults()
         self._random = random.Random(seed)
         self._turns: Counter[str] = Counter()
+        self._gateway = itertools.cycle(GATEWAY)
 
     def change(self, faults: Faults) -> None:
         """Set the faults and restart the counts; the random sequence continues."""
@@ -88,12 +99,17 @@ class FaultDraw:
         """Return the fate of the next request."""
         if self._is_turn("request", self.faults.every_nth_answers_503):
             return Fate.SLOW_DOWN
+        if self._is_turn("gateway", self.faults.gateway_every_nth):
+            return next(self._gateway)
         if self._random.random() < self.faults.error_share:
             return self._random.choice((Fate.SLOW_DOWN, Fate.RESET))
-        if is_put and self._is_turn("lie", self.faults.lie_on_put_every_nth):
-            return Fate.LIE
-        if is_put and self._is_turn("answer", self.faults.lose_answer_every_nth):
-            return Fate.LOSE_ANSWER
+        to_put = {
+            Fate.LIE: self.faults.lie_on_put_every_nth,
+            Fate.LOSE_ANSWER: self.faults.lose_answer_every_nth,
+        }
+        for fate, every_nth in to_put.items() if is_put else ():
+            if self._is_turn(fate.value, every_nth):
+                return fate
         if has_body and self.is_reset_mid_body():
             return Fate.RESET_MID_BODY
         return Fate.FORWARD

@@ -125,7 +125,7 @@ class BenchArguments(ConfigOptions):
     def render_options(self, manifest: Path, models: Path | None) -> RenderOptions:
         """Return the options of the run that renders the benchmark's clips."""
         return RenderOptions(
-            manifest=manifest,
+            manifest=str(manifest),
             output=self.output or (self.report / "clips").resolve().as_uri(),
             model=None,
             models=models,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cli.command import ConfigOptions, add_models_argument
+from jobs.config import StoreConfig
 from jobs.errors import ManifestError
+from jobs.manifest.lines import ManifestFile, S3File
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import fields_help
@@ -18,10 +20,11 @@ from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.run.documents import OpenedManifest
 from jobs.store.store import open_store, read_object
+from jobs.text import shown
 from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
 
 MANIFEST_HELP = """\
-a manifest (.yaml with axes; .jsonl or .csv with one clip a row):
+a manifest (.yaml with axes; .jsonl or .csv with one clip a row), a file or s3://bucket/key:
 
   name: spring
   model: shapes-wan
@@ -50,14 +53,16 @@ parallel alone are one clip.
 class ManifestOptions(ConfigOptions):
     """The options of a command that takes a manifest."""
 
-    manifest: Path
+    manifest: str
     output: str | None
     model: str | None
     models: Path | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("manifest", type=Path, metavar="MANIFEST", help="see below")
+        parser.add_argument(
+            "manifest", metavar="MANIFEST", help="a file or s3://bucket/key; see below"
+        )
         parser.add_argument(
             "--output",
             metavar="URI",
@@ -77,7 +82,7 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
     config = options.config()
     catalog = ModelCatalog(options.models)
     manifest = open_manifest(
-        options.manifest,
+        manifest_file(options.manifest, config.store),
         catalog,
         lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
         output=options.output,
@@ -92,6 +97,23 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
     plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
     check_backends(plan, catalog)
     return OpenedManifest(config, catalog, manifest, store, plan)
+
+
+def manifest_file(written: str, config: StoreConfig) -> ManifestFile:
+    """Return the manifest that the command line names; read it if it lies in S3.
+
+    Raises:
+        RefusedError, StoreError: it is neither a path nor an object, or the object cannot be read.
+    """
+    scheme, separator, _ = written.partition("://")
+    if not separator:
+        return Path(written)
+    if scheme != "s3":
+        raise ManifestError(
+            f"{shown(written)}: expected a manifest's path or s3://bucket/key; nothing is read "
+            f"from {shown(scheme + separator)}, so copy the manifest to this machine"
+        )
+    return S3File(written, read_object(written, config, MAX_VALUES_FILE_BYTES))
 
 
 def check_backends(plan: Plan, catalog: ModelCatalog) -> None:

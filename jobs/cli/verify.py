@@ -15,6 +15,7 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.cli.gc import age_s
+from jobs.cli.manifest import manifest_file
 from jobs.cli.verify_report import (
     ID_DIGITS_SHOWN,
     JsonReport,
@@ -41,7 +42,7 @@ from jobs.types import ClipSpec
 class VerifyOptions(OutputOptions):
     """The options of `nagfarm verify`."""
 
-    manifest: Path | None
+    manifest: str | None
     model: str | None
     models: Path | None
     decode: bool
@@ -53,7 +54,6 @@ class VerifyOptions(OutputOptions):
         super().add_arguments(parser)
         parser.add_argument(
             "--manifest",
-            type=Path,
             metavar="FILE",
             help="also find clips of this manifest that are missing, and clips that it lacks",
         )
@@ -115,10 +115,10 @@ def run(options: VerifyOptions, context: Context) -> int:
     return EXIT_FINDINGS if totals.num_findings else EXIT_OK
 
 
-def _planned(options: VerifyOptions, path: Path) -> Iterator[ClipSpec]:
+def _planned(options: VerifyOptions, written: str) -> Iterator[ClipSpec]:
     config = options.config()
     manifest = open_manifest(
-        path,
+        manifest_file(written, config.store),
         ModelCatalog(options.models),
         lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
         output=options.uri,

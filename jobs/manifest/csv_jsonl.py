@@ -10,12 +10,17 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from jobs.manifest.field_values import RowValueError, at, check_field, check_value, parse_cell
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS
-from jobs.manifest.lines import Hasher, SourceLocation, open_manifest_file, read_lines
+from jobs.manifest.lines import (
+    Hasher,
+    ManifestFile,
+    SourceLocation,
+    open_manifest_file,
+    read_lines,
+)
 from jobs.manifest.rows import Row, read_parallel, with_guidance_fields, with_parallel
 from jobs.text import shown, unknown
 
@@ -25,7 +30,7 @@ MAX_RECORD_CHARACTERS = 4 * 1024 * 1024
 CSV_COLUMNS = (*FIELDS, *PARALLEL_FIELDS)
 _MAPPINGS = {GUIDANCE: "method", PARALLEL: "ulysses"}  # with one field of each as an example
 
-Reader = Callable[[Path, Hasher], Iterator[Row]]
+Reader = Callable[[ManifestFile, Hasher], Iterator[Row]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class FlatFile:
         digest: SHA-256 of the file when it was opened.
     """
 
-    path: Path
+    path: ManifestFile
     digest: str
     reader: Reader
 
@@ -54,7 +59,7 @@ class FlatFile:
             )
 
 
-def open_flat_file(path: Path, reader: Reader) -> FlatFile:
+def open_flat_file(path: ManifestFile, reader: Reader) -> FlatFile:
     """Open a JSONL or CSV file and take its digest, to notice a change between two passes."""
     with open_manifest_file(path) as stream:
         try:
@@ -65,7 +70,7 @@ def open_flat_file(path: Path, reader: Reader) -> FlatFile:
     return FlatFile(path, digest, reader)
 
 
-def read_jsonl(path: Path, hasher: Hasher) -> Iterator[Row]:
+def read_jsonl(path: ManifestFile, hasher: Hasher) -> Iterator[Row]:
     """Yield a row for each line, which holds one JSON object. Skip blank lines."""
     for number, line in read_lines(path, hasher):
         if not line.strip():
@@ -76,7 +81,7 @@ def read_jsonl(path: Path, hasher: Hasher) -> Iterator[Row]:
         yield Row(values, location)
 
 
-def read_csv(path: Path, hasher: Hasher) -> Iterator[Row]:
+def read_csv(path: ManifestFile, hasher: Hasher) -> Iterator[Row]:
     """Yield a row for each CSV record; the first record names the fields.
 
     An empty cell is a field that the row does not give.
@@ -168,7 +173,7 @@ class _CsvFeed:
     So the feed knows the line on which each record begins, and stops a record that has no end.
     """
 
-    def __init__(self, path: Path, lines: Iterator[tuple[int, str]]) -> None:
+    def __init__(self, path: ManifestFile, lines: Iterator[tuple[int, str]]) -> None:
         self._record_location = SourceLocation(str(path), 1)
         self._lines = lines
         self._line_number = 0

@@ -7,8 +7,8 @@ lines.
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
-from pathlib import Path
+from io import BufferedReader, BytesIO
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from jobs.errors import ManifestError
@@ -71,12 +71,41 @@ class LineTable:
         return len(self._data) if end < 0 else end
 
 
-def open_manifest_file(path: Path) -> BufferedReader:
-    """Open a regular file for reading.
+@dataclass(frozen=True)
+class S3File:
+    """An object of S3 in the place of a manifest's file, read once and held in memory."""
+
+    uri: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def parent(self) -> str:
+        """The URI below which the files that the manifest names lie."""
+        return self.uri.rpartition("/")[0]
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.uri).stem
+
+    @property
+    def suffix(self) -> str:
+        return PurePosixPath(self.uri).suffix
+
+
+ManifestFile = Path | S3File
+
+
+def open_manifest_file(path: ManifestFile) -> BufferedReader | BytesIO:
+    """Open a regular file, or an object that was read, for reading.
 
     Raises:
         ManifestError: the path is missing, a folder, a pipe, a device or not readable.
     """
+    if isinstance(path, S3File):
+        return BytesIO(path.content)
     location = SourceLocation(str(path), 1)
     try:
         return open_regular_file(path)
@@ -90,7 +119,7 @@ def open_manifest_file(path: Path) -> BufferedReader:
         raise location.refuse(f"is not a path: {error}") from error
 
 
-def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
+def read_bytes(path: ManifestFile, max_bytes: int, remedy: str) -> bytes:
     """Return the content of a file of at most `max_bytes`.
 
     Args:
@@ -107,7 +136,7 @@ def read_bytes(path: Path, max_bytes: int, remedy: str) -> bytes:
     return content
 
 
-def read_lines(path: Path, hasher: Hasher) -> Iterator[tuple[int, str]]:
+def read_lines(path: ManifestFile, hasher: Hasher) -> Iterator[tuple[int, str]]:
     """Yield each line of a file with its number, from 1, and its line end; hash all bytes."""
     number = 0
     with open_manifest_file(path) as stream:

@@ -13,7 +13,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from jobs.clip_id import clip_id
@@ -21,7 +20,7 @@ from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.digests import DIGEST_BYTES, DigestSet
 from jobs.manifest.field_values import RowValueError, at, check_name
-from jobs.manifest.lines import SourceLocation
+from jobs.manifest.lines import ManifestFile, SourceLocation
 from jobs.manifest.rows import (
     CatalogedModel,
     Given,
@@ -66,7 +65,7 @@ class Manifest:
 
     name: str
     output: str | None
-    path: Path
+    path: ManifestFile
     digest: str
     defaults: dict[str, Given]
     _source: FlatFile | YamlFile
@@ -170,7 +169,7 @@ class Manifest:
 
 
 def open_manifest(
-    path: Path,
+    path: ManifestFile,
     catalog: Catalog,
     read_s3: ReadS3 | None = None,
     *,
@@ -182,7 +181,7 @@ def open_manifest(
     A YAML manifest is read at once; `Manifest.specs` reads the rows of the others.
 
     Args:
-        path: manifest; files that its axes name lie in its folder or below.
+        path: manifest; files that its axes name lie in its folder or below, or in S3.
         catalog: catalog of the models.
         read_s3: reads the object at an `s3://` URI; without it such an axis is refused.
         output: URI for the clips, instead of the manifest's own.

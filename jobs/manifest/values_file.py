@@ -19,14 +19,14 @@ ReadS3 = Callable[[str], bytes]
 
 
 def read_values_file(
-    written: str, folder: Path, read_s3: ReadS3 | None, location: SourceLocation
+    written: str, folder: Path | str, read_s3: ReadS3 | None, location: SourceLocation
 ) -> tuple[str, bytes]:
     """Return the name of a file, for messages, and its content.
 
     Args:
         written: path relative to `folder`, or an `s3://` URI.
         folder: folder of the manifest; neither `..` nor a link may leave it or lead to a hidden
-            file.
+            file. A URI for a manifest in S3, whose files lie in S3 too.
         read_s3: reads the object at a URI; None without S3.
         location: line of the manifest that names the file.
 
@@ -35,6 +35,9 @@ def read_values_file(
     """
     if written.startswith("s3://"):
         return written, _object(written, read_s3, location)
+    if isinstance(folder, str):
+        uri = f"{folder}/{written}"
+        return uri, _object(uri, read_s3, location)
     path = _path_inside(written, folder, location)
     return str(path), read_bytes(path, MAX_VALUES_FILE_BYTES, "split it")
 

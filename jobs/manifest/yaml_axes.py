@@ -32,13 +32,13 @@ class AxesReader:
     """A reader of axes.
 
     Args:
-        folder: folder of the manifest, for the files that axes name.
+        folder: folder of the manifest, for the files that axes name; a URI for a manifest in S3.
         hasher: takes in the digest of every file that an axis names.
         read_s3: reads the object at an `s3://` URI; None without S3.
     """
 
     fields: YamlFields
-    folder: Path
+    folder: Path | str
     hasher: Hasher
     read_s3: ReadS3 | None
 

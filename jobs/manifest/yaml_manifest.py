@@ -4,11 +4,10 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from jobs.manifest.axes import Grid
 from jobs.manifest.field_values import Unquoted
-from jobs.manifest.lines import SourceLocation, decode, read_bytes
+from jobs.manifest.lines import ManifestFile, SourceLocation, decode, read_bytes
 from jobs.manifest.rows import Given, Row
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_axes import AxesReader
@@ -43,7 +42,7 @@ class YamlFile:
         yield from self.clips
 
 
-def open_yaml_file(path: Path, read_s3: ReadS3 | None) -> YamlFile:
+def open_yaml_file(path: ManifestFile, read_s3: ReadS3 | None) -> YamlFile:
     """Read a YAML manifest and the files that its axes name.
 
     Raises:

@@ -3,6 +3,7 @@
 Decides when a lease is alive and how a driver is refused. `lease` takes and keeps leases.
 """
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -13,6 +14,8 @@ from jobs.records.keys import check_run_id, lease_key, list_keys
 from jobs.records.schema import check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.store.store import Store
+
+MAX_LOOKS = 10  # at a lease that is listed and gone when it is read; each time a driver replaced it
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,16 @@ def current_lease(store: Store) -> LeaseRecord | None:
     """Return the lease with the highest number, alive or not; None if there never was one.
 
     Raises:
-        RecordError: when the object cannot be read as a lease.
+        RecordError: when the object cannot be read as a lease, or is listed and not returned.
     """
-    while highest := max(epochs(store), default=0):
-        try:
+    highest = 0
+    for _ in range(MAX_LOOKS):
+        highest = max(epochs(store), default=0)
+        if not highest:
+            return None
+        with contextlib.suppress(ObjectMissingError):  # a higher lease was written in between
             return read_lease(store, highest)
-        except ObjectMissingError:
-            continue  # a higher lease was written in between
-    return None
+    raise RecordError(f"{store.uri_of(lease_key(highest))} is listed and does not exist")
 
 
 def read_lease(store: Store, epoch: int) -> LeaseRecord:

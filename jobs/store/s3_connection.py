@@ -1,7 +1,7 @@
 """A client for S3 from the configuration and the environment, or a refusal that names the fault.
 
 No request goes to S3 here. Only what can never work is refused: a profile that does not exist, a
-file that cannot be parsed, an endpoint that is no URL, credentials with a character that no
+file that cannot be parsed, an endpoint that is not a URL, credentials with a character that no
 credentials have. `s3_errors` has the meaning of answers, `s3_credentials` the renewal.
 """
 
@@ -124,7 +124,7 @@ def check_endpoint(url: str) -> str:
 
 
 def check_credentials(credentials: Any) -> None:
-    """Refuse fixed credentials that cannot be right, before a store blames something else.
+    """Refuse fixed credentials that cannot be right, before a store names another cause.
 
     Raises:
         StoreRefusedError: one holds a blank, a line end or another character that none has.
@@ -161,8 +161,8 @@ def _configuration_errors() -> Generator[None]:
         ) from error
     except aws.InvalidRegionError as error:
         raise StoreRefusedError(
-            f"cannot connect to S3: {shown(error.kwargs['region_name'])} is no region; correct "
-            "store.region or AWS_DEFAULT_REGION"
+            f"cannot connect to S3: {shown(error.kwargs['region_name'])} is not the name of a "
+            "region; correct store.region or AWS_DEFAULT_REGION"
         ) from error
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
         raise StoreRefusedError(f"cannot connect to S3: {missing_credentials(error)}") from error

@@ -146,8 +146,8 @@ class ClipWorker:
     def _find_committed(self, spec: ClipSpec, attempt: int) -> ClipDone | None:
         """Return the outcome of a clip that a worker committed before it died without an answer.
 
-        The record is not read: a plan does not read it either, and a damaged one is no fault of
-        this attempt.
+        The record is not read: a plan does not read it either, and this attempt did not
+        damage it.
         """
         if not self._store.exists(record_key(spec.clip_id)):
             return None

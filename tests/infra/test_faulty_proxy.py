@@ -139,6 +139,7 @@ def test_counting_begins_anew_when_the_faults_change() -> None:
 def test_faults_with_the_same_n_all_happen() -> None:
     faults = Faults(
         every_nth_answers_503=2,
+        gateway_every_nth=2,
         lie_on_put_every_nth=2,
         lose_answer_every_nth=2,
         reset_mid_body_every_nth=2,
@@ -344,6 +345,16 @@ def test_a_503_to_head_has_no_body_and_leaves_the_connection_usable(
     with pytest.raises(ClientError, match="503"):
         client.head_object(Bucket="renders", Key="behind/a")
     client.head_object(Bucket="renders", Key="behind/a")
+
+
+def test_a_gateway_answers_in_turn_and_leaves_the_connection_usable() -> None:
+    with FaultyProxy("http://127.0.0.1:9") as proxy, connect_to(proxy) as stream:
+        proxy.faults = Faults(gateway_every_nth=1)
+        for end in (b"</html>", b"Length: 0\r\n\r\n", b"Length: 0\r\n\r\n", b"</html>"):
+            stream.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 256000\r\n\r\n" + BODY)
+            answer = read_until(stream, end)
+            assert answer[:12] in (b"HTTP/1.1 404", b"HTTP/1.1 403", b"HTTP/1.1 302")
+        assert proxy.counts["gateway"] == 4
 
 
 def test_a_503_to_a_client_that_sends_its_body_at_once_leaves_the_connection_usable() -> None:

@@ -185,6 +185,12 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             disturb_store(Faults(every_nth_answers_503=3), int(is_short)),
         ),
         Scenario(
+            "gateway-answers",
+            "a gateway answers every fourth: plain 404 and 403, redirect",
+            FEW,
+            disturb_store(Faults(gateway_every_nth=4), 1),
+        ),
+        Scenario(
             "store-resets",
             "S3 resets every fourth body",
             FEW,

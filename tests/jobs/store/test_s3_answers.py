@@ -1,13 +1,16 @@
-"""Every answer of a store is a plain refusal or an outage, and no clip is given up for it."""
+"""Every answer of a store is a plain refusal or an outage, and no clip is quarantined for it."""
 
 import functools
 import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from jobs.cli.command import EXIT_OK
+from jobs.cli.main import main
 from jobs.config import StoreConfig
 from jobs.errors import (
     ObjectExistsError,
@@ -18,6 +21,7 @@ from jobs.errors import (
 )
 from jobs.failures import classify
 from jobs.records.commit import commit_record, upload_clip
+from jobs.records.lease import Lease
 from jobs.store import s3_store
 from jobs.store import store as opening
 from jobs.store.s3_connection import connect
@@ -95,7 +99,8 @@ def answering(answer: Answer, _request: Request, _own: Answer) -> Answer:
 
 def client_error(status: int, code: str) -> ClientError:
     metadata = {"HTTPStatusCode": status, "HTTPHeaders": {}}
-    return ClientError({"Error": {"Code": code}, "ResponseMetadata": metadata}, "Any")  # type: ignore[typeddict-item] as botocore's parser makes it
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": metadata}
+    return ClientError(answer, "Any")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -168,7 +173,7 @@ def test_a_plain_404_on_an_upload_keeps_the_clip(monkeypatch: pytest.MonkeyPatch
 def test_a_record_that_exists_and_is_not_returned_is_an_outage(
     monkeypatch: pytest.MonkeyPatch, found: Answer
 ) -> None:
-    """The clip is neither counted as committed by another worker nor given up."""
+    """The clip is neither counted as committed by another worker nor quarantined."""
 
     def contradicting(request: Request, answer: Answer) -> Answer:
         return {"create": Answer(412), "read": found}.get(request.verb, answer)
@@ -178,6 +183,19 @@ def test_a_record_that_exists_and_is_not_returned_is_an_outage(
         clip = upload_clip(store, CLIP_ID, b"video")
         with pytest.raises(StoreUnavailableError):
             commit_record(store, clip, record_of(store, b"video", CLIP_ID))
+
+
+def test_a_lease_that_is_listed_and_never_returned_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeS3()
+    with in_process(server, monkeypatch):
+        Lease.take(open_store("s3://renders/x", ONCE), "run-1", 60)
+        server.mutate = on("read", error(404, "NoSuchKey"))
+        assert main(["status", "s3://renders/x"]) == EXIT_OK
+    assert "cannot be read: s3://renders/x/lease/0000000001.json is listed" in (
+        capsys.readouterr().out
+    )
 
 
 # servers with one trait each

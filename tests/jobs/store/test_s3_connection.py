@@ -29,7 +29,7 @@ def put(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         ({"AWS_SECRET_ACCESS_KEY": "geheim\r"}, "AWS_SECRET_ACCESS_KEY is empty or holds the"),
         ({"AWS_SESSION_TOKEN": "to ken"}, "AWS_SESSION_TOKEN is empty or holds the character ' '"),
         ({"AWS_SECRET_ACCESS_KEY": ""}, "since AWS_SECRET_ACCESS_KEY is missing; set"),
-        ({"AWS_DEFAULT_REGION": "a b"}, "'a b' is no region; correct store.region"),
+        ({"AWS_DEFAULT_REGION": "a b"}, "'a b' is not the name of a region; correct store.region"),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:99999"}, NOT_A_URL),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:0"}, NOT_A_URL),
         ({"AWS_ENDPOINT_URL": "127.0.0.1:8333"}, NOT_A_URL),

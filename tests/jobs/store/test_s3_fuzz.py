@@ -1,4 +1,4 @@
-"""Random answers of a store against all commands: no traceback, no clip given up, nothing lost.
+"""Random answers of a store against all commands: no traceback, no clip quarantined, none lost.
 
 A run is played by its parts in this process, without Ray: the plan, the lease, the workers that
 commit, the decision about each failure. Encoded clips lie in the spool, as after an outage.
@@ -155,7 +155,7 @@ class Farm:
             del self.server.objects[key]
 
     def _is_rendered(self, worker: ClipWorker, one: ClipSpec) -> bool:
-        """Try a clip until it is committed, or the run stops. A clip is never given up."""
+        """Try a clip until it is committed, or the run stops. A clip is never quarantined."""
         for attempt in range(1, 9):
             outcome = worker.render(one, attempt)
             if isinstance(outcome, ClipDone):

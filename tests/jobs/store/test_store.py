@@ -337,8 +337,10 @@ def test_missing_credentials_are_refused_before_any_request(
 def test_an_unknown_profile_is_refused(
     no_aws_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(StoreRefusedError, match="AWS_PROFILE names the profile 'nobody', which"):
+    monkeypatch.setenv("AWS_PROFILE", "unheard-of")
+    with pytest.raises(
+        StoreRefusedError, match="AWS_PROFILE names the profile 'unheard-of', which"
+    ):
         open_store("s3://renders/x", FAST)
 
 
