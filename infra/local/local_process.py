@@ -38,6 +38,7 @@ class LocalProcess:
         folder: Path | None = None,
     ) -> None:
         self._log = log
+        self._is_suspended = False
         with log.open("ab") as file:
             self._process = subprocess.Popen(
                 command,
@@ -56,7 +57,13 @@ class LocalProcess:
 
     @property
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        """Return True until the program ends or is suspended."""
+        return self._process.poll() is None and not self._is_suspended
+
+    def suspend(self) -> None:
+        """Stop the program itself, and not what it has started. `end` and signals still end it."""
+        self._is_suspended = True
+        self._process.send_signal(signal.SIGSTOP)
 
     def is_ready_by(self, deadline: float, is_ready: Callable[[], bool]) -> bool:
         """Ask `is_ready` until it is True. Return False at the deadline or if the program ends.
@@ -91,6 +98,7 @@ class LocalProcess:
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+            os.killpg(self._process.pid, signal.SIGCONT)
 
 
 def free_ports(count: int) -> list[int]:

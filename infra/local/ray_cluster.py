@@ -37,7 +37,7 @@ class LocalRay:
     Args:
         num_cpus: CPU slots that the head offers; with 0 it renders nothing.
         environment: variables of its workers besides this process's own; a store's credentials
-            belong here.
+            belong here. With RAY_gcs_storage, the folder for it is made here.
         token_path: a file with the token that clients must show; None makes one. A process that
             will be a driver itself needs the file beforehand, since ray reads its settings when it
             is imported.
@@ -80,9 +80,11 @@ class LocalRay:
     def environment(self) -> dict[str, str]:
         """Return the variables that a client of this cluster needs, such as `ray job submit`."""
         scripts = sysconfig.get_path("scripts")
+        keeps_state = "RAY_gcs_storage" in self._extra
         return {
             **os.environ,
             **self._extra,
+            **({"RAY_gcs_storage_path": str(self.folder / "gcs")} if keeps_state else {}),
             "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")]),
             "RAY_ADDRESS": self.dashboard_url,
             "RAY_AUTH_MODE": "token",
@@ -163,14 +165,15 @@ class LocalRay:
         """Return True while the head runs: its program ends with any of its processes."""
         return self._process is not None and self._process.is_running
 
-    def kill_control_service(self) -> None:
-        """Kill the GCS, like the loss of the head's machine, and wait for the head's end."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name() == "gcs_server":
-                    process.kill()
+    def wait(self) -> None:
+        """Wait for the head's end."""
         if self._process is not None:
             self._process.wait()
+
+    def suspend_head(self) -> None:
+        """Stop the program that watches the head's processes; the cluster is not alive then."""
+        if self._process is not None:
+            self._process.suspend()
 
     def processes(self) -> list[psutil.Process]:
         """Return the living processes of the cluster."""

@@ -10,6 +10,7 @@ import resource
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray._common.utils
 import ray._private.services
@@ -59,7 +60,8 @@ def existing_cluster() -> ClusterAddress | None:
             "an URL is for `ray job submit`, which runs nagfarm in the cluster"
         )
     try:
-        found = ray._private.services.canonicalize_bootstrap_address(None)
+        unset: Any = None  # as `ray.init` passes it
+        found = ray._private.services.canonicalize_bootstrap_address(unset)
     except (ConnectionError, ValueError, OSError) as error:
         raise NoClusterError(f"no Ray cluster: {error}; correct or unset RAY_ADDRESS") from error
     if found is None:

@@ -16,6 +16,7 @@ from typing import Self
 
 import psutil
 
+from infra.local.control_service import KEPT
 from infra.local.faulty_proxy import FaultyProxy
 from infra.local.local_process import LocalProcess
 from infra.local.ray_cluster import LocalRay
@@ -106,7 +107,7 @@ class Farm:
             enable_versions(self.server.endpoint_url, BUCKET)
             self.proxy = parts.enter_context(FaultyProxy(self.server.endpoint_url, self._seed))
             self.cluster = parts.enter_context(
-                LocalRay(0, self.server.environment(), has_dashboard=False)
+                LocalRay(0, {**self.server.environment(), **KEPT}, has_dashboard=False)
             )
             self.models = write_models(self.folder / "models")
             parts.push(self._disks)
@@ -127,8 +128,8 @@ class Farm:
     def restore_nodes(self) -> None:
         """Start a node for each one that was lost; without its head, start the cluster anew."""
         if not self.cluster.is_alive:
-            self.cluster.stop()
             self._disks.close()
+            self.cluster.stop()
             self.cluster.start()
         self.nodes = [node for node in self.nodes if node.is_alive]
         while len(self.nodes) < self._num_nodes:

@@ -64,21 +64,6 @@ def kill_nodes(count: int, commits: int) -> Inject:
     return inject
 
 
-def kill_head(commits: int) -> Inject:
-    """Kill the cluster's control service, start a new cluster after the run, and resume."""
-
-    def inject(run: ScenarioRun) -> int:
-        if not at_random_moment(run, commits):
-            return 0
-        run.farm.cluster.kill_control_service()
-        run.finish()
-        run.farm.restore_nodes()
-        run.start_driver()  # the output was released: no takeover
-        return 1
-
-    return inject
-
-
 def drain_nodes(seconds: int, commits: int) -> Inject:
     """Let Ray drain a node with actors, as after a spot notice."""
 

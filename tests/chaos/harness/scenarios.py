@@ -14,7 +14,6 @@ from tests.chaos.harness.faults import (
     drain_nodes,
     fill_disks,
     kill_driver,
-    kill_head,
     kill_nodes,
     put_driver_to_sleep,
     signal_actors,
@@ -23,6 +22,7 @@ from tests.chaos.harness.faults import (
     take_store_down,
     terminate_driver,
 )
+from tests.chaos.harness.head_faults import kill_head, restart_head
 from tests.chaos.harness.runner import Scenario, inject_nothing
 from tests.chaos.harness.workload import Workload
 
@@ -84,6 +84,12 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             SLOW,
             kill_head(3),
             (EXIT_STOPPED, EXIT_OK),
+        ),
+        Scenario(
+            "head-restarted",
+            "kill -9 of Ray's control service, back after 20 s",
+            SLOW,
+            restart_head(20.0, 3),
         ),
         Scenario("node-preempted", "a node is drained for preemption", MANY, drain_nodes(15, 5)),
         Scenario(
