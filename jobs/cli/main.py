@@ -5,6 +5,7 @@ Exit codes: 0 all committed; 2 refused before anything ran; 3 finished, with cli
 """
 
 import argparse
+import signal
 import sys
 import threading
 import traceback
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
 from jobs.cli.command import EXIT_REFUSED, EXIT_STOPPED, Command, Context
-from jobs.ending import ended_by_signals
+from jobs.ending import ended_by_signals, stop_reason
 from jobs.errors import JobError, StoppedError
 from jobs.escaping import escape_logs, plain_block, plain_line
 from jobs.redaction import redact
@@ -69,6 +70,9 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
             return COMMANDS[namespace.command](namespace, Context(Console(), loader))
     except StoppedError as error:
         _print_error(f"stopped: {error}")
+        return EXIT_STOPPED
+    except KeyboardInterrupt:  # before a run handles signals itself
+        _print_error(f"stopped: {stop_reason(signal.SIGINT)}")
         return EXIT_STOPPED
     except (JobError, PipelineError, NagError) as error:
         _print_error(str(error))

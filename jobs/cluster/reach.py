@@ -7,6 +7,7 @@ plain socket. Seen with ray 2.60.
 
 import os
 import resource
+import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ REACH_S = 10.0  # for the port to accept, and again for it to answer
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 FRAME_HEADER_BYTES = 9
 SETTINGS_TYPE = 4
+MIN_FREE_BYTES = 2**30  # sessions have taken some hundred MB
 MIN_OPEN_FILES = 1024  # the usual limit; with 60 Ray ends this process without an exception
 
 
@@ -120,8 +122,10 @@ def check_start() -> None:
 def start_remedy() -> str:
     """Return what to look at if a cluster did not start on this machine."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    logs = Path(ray._common.utils.get_default_ray_temp_dir()) / "session_latest" / "logs"
-    remedies = [f"Ray's logs are in {logs}; RAY_TMPDIR names another folder for them"]
+    folder = Path(ray._common.utils.get_default_ray_temp_dir())
+    remedies = [f"Ray's logs are in {folder}/session_latest/logs; RAY_TMPDIR names another folder"]
+    if folder.exists() and (free := shutil.disk_usage(folder).free) < MIN_FREE_BYTES:
+        remedies.append(f"that disk has only {free / 2**20:.0f} MiB left")
     if limit != resource.RLIM_INFINITY:
         remedies.append(
             f"this shell limits the address space to {limit / 2**30:.3g} GiB, and Ray's processes "

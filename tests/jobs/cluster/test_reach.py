@@ -188,6 +188,17 @@ def test_a_control_service_that_says_no_more_after_its_greeting_is_left_at_the_f
     assert not (tmp_path / "out" / "lease").exists()
 
 
+def test_ctrl_c_ends_a_command_with_one_line_and_no_traceback(tmp_path: Path) -> None:
+    manifest = tmp_path / "spring.csv"
+    with listener(None) as port, render(tmp_path, RAY_ADDRESS=f"{HOST}:{port}") as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline().startswith(manifest.stem)  # the plan; Ray is next
+        driver.send_signal(signal.SIGINT)
+        _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == STOPPED
+    assert errors == "nagfarm: stopped: by SIGINT; run it again to go on\n"
+
+
 def test_render_without_its_cluster_is_refused_at_once_and_takes_no_lease(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with render(tmp_path, RAY_ADDRESS=f"{HOST}:{port}") as driver:
