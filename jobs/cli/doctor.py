@@ -17,7 +17,7 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.config import RunConfig
-from jobs.errors import CheckError, JobError
+from jobs.errors import CheckError, JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.decode_check import decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
@@ -107,7 +107,18 @@ def _devices() -> Check:
 
 
 def _ray() -> Check:
-    """Ask Ray's own command: unlike `ray.init`, it does not start a cluster."""
+    """Look for the cluster that a run would join, without starting one."""
+    from jobs.cluster.reach import check_start, existing_cluster, reach
+
+    try:
+        address = existing_cluster()
+        if address is None:
+            check_start()
+            message = "no cluster is running; render starts one on this machine"
+            return Check("Ray", is_ok=None, message=message)
+        reach(address)
+    except NoClusterError as error:
+        return Check("Ray", is_ok=False, message=str(error))
     # `ray` itself may be missing from the PATH
     command = [sys.executable, "-m", "ray.scripts.scripts", "status"]
     try:
@@ -117,12 +128,8 @@ def _ray() -> Check:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check("Ray", is_ok=False, message=f"ray status did not answer: {error}")
     if finished.returncode:
-        return Check(
-            "Ray",
-            is_ok=None,
-            message="no cluster is running; render starts one on this machine",
-        )
-    return Check("Ray", is_ok=True, message="a cluster is running")
+        return Check("Ray", is_ok=False, message=str(address.refusal("ray status fails there")))
+    return Check("Ray", is_ok=True, message=f"a cluster is running at {address}")
 
 
 def _weights(catalog: ModelCatalog) -> list[Check]:

@@ -45,8 +45,12 @@ class ClusterAddress:
 
     def refusal(self, reason: object) -> NoClusterError:
         """Return the error for a cluster that cannot be joined."""
-        where = f"{self.host}:{self.port}, the address in {self.origin}"
-        return NoClusterError(f"no Ray cluster at {where}: {reason}; {self.remedy}")
+        return NoClusterError(
+            f"no Ray cluster at {self}, the address in {self.origin}: {reason}; {self.remedy}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
 def existing_cluster() -> ClusterAddress | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.local_process import free_ports
+from jobs.cli import doctor
 from jobs.cluster.reach import (
     GREETING,
     ClusterAddress,
@@ -118,6 +119,16 @@ def test_the_file_of_an_earlier_ray_start_is_named(
     assert "RAY_ADDRESS=local" in str(address.refusal("gone"))
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert existing_cluster() is None
+
+
+def test_doctor_names_a_cluster_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("RAY_ADDRESS", f"{HOST}:{port}")
+    check = doctor._ray()
+    assert check.is_ok is False
+    assert "Connection refused; correct or unset RAY_ADDRESS" in check.message
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert doctor._ray().is_ok is None
 
 
 def test_docstrings_that_are_removed_keep_ray_from_starting(
