@@ -36,7 +36,7 @@ class Finding:
     Args:
         clip_id: empty if the object belongs to no clip.
         key: the object at fault; empty if it is a missing record.
-        message: may hold text from strangers; escape it before printing.
+        message: may hold text from strangers.
     """
 
     kind: FindingKind
