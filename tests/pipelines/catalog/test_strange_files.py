@@ -1,8 +1,10 @@
 """Files that a stranger provides: pipes, devices, and content made to exhaust who reads it."""
 
+import ast
 import contextlib
 import json
 import os
+import re
 import socket
 import struct
 import tracemalloc
@@ -21,6 +23,7 @@ from pipelines.errors import ModelConfigError, ModelFolderError, PipelineError
 from pipelines.regular_files import open_regular_file, read_bounded
 from tests.builders import weights
 from tests.fakes.catalog import FakeCatalog
+from tests.structure import modules
 
 Put = Callable[[Path], object]
 
@@ -280,3 +283,21 @@ def test_a_json_file_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     path = write_header(tmp_path / "a.json", MAX_JSON_BYTES)
     with pytest.raises(ModelFolderError, match="larger than 8,000,000 bytes"):
         read_json(path)
+
+
+def test_no_module_that_reads_strangers_files_opens_one_in_another_way() -> None:
+    """A new reader of manifests, settings or weights would wait for a pipe."""
+    opening = re.compile(r"(^|\.)(open|read_text|read_bytes)$")
+    found = {
+        path
+        for package in ("pipelines", "jobs")
+        for path, tree in modules(package)
+        if path.startswith(("pipelines/catalog/", "jobs/manifest/", "jobs/config"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and opening.search(ast.unparse(node.func))
+    }
+    assert found == {"jobs/manifest/reference.py", *READ_BYTES}  # the first reads our own docs
+
+
+# These call `lines.read_bytes`, which opens a regular file.
+READ_BYTES = {"jobs/manifest/values_file.py", "jobs/manifest/yaml_manifest.py"}
