@@ -6,6 +6,7 @@ millisecond and no socket; `served` lets it listen on loopback. Signatures are n
 """
 
 import base64
+import functools
 import hashlib
 import threading
 import time
@@ -25,6 +26,9 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from urllib3.response import HTTPResponse
 
+from jobs.store import s3_store, store
+from jobs.store.s3_connection import connect
+
 ENDPOINT = "http://s3.invalid:9"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKID",
@@ -32,6 +36,9 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
 }
 XML = {"content-type": "application/xml"}
+
+
+_one_client = functools.cache(connect)
 
 
 @dataclass(frozen=True)
@@ -180,10 +187,11 @@ def bytes_of(body: Any) -> bytes:
 
 
 @contextmanager
-def in_process(
-    server: FakeS3, monkeypatch: pytest.MonkeyPatch, endpoint: str = ENDPOINT
-) -> Generator[FakeS3]:
-    """Answer every request of botocore in this process, until the end of the block."""
+def in_process(server: FakeS3, monkeypatch: pytest.MonkeyPatch) -> Generator[FakeS3]:
+    """Answer every request of botocore in this process, until the end of the block.
+
+    All stores share one client, which takes longer to make than fifty requests.
+    """
 
     def send(_session: URLLib3Session, prepared: Any) -> AWSResponse:
         body = bytes_of(prepared.body)
@@ -198,8 +206,10 @@ def in_process(
 
     with monkeypatch.context() as patch:
         patch.setattr(URLLib3Session, "send", send)
-        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": endpoint}).items():
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": ENDPOINT}).items():
             patch.setenv(name, value)
+        for module in (s3_store, store):
+            patch.setattr(module, "connect", _one_client)
         yield server
     assert not server.bugs
 

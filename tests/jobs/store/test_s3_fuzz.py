@@ -4,7 +4,6 @@ A run is played by its parts in this process, without Ray: the plan, the lease, 
 commit, the decision about each failure. Encoded clips lie in the spool, as after an outage.
 """
 
-import functools
 import re
 import time
 from collections import Counter
@@ -31,9 +30,6 @@ from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.run_status import write_status
 from jobs.records.schema import ClipRecord
 from jobs.schedule.retry import Stop, Wait, decide
-from jobs.store import s3_store
-from jobs.store import store as opening
-from jobs.store.s3_connection import connect
 from jobs.store.store import Store, open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec
 from jobs.worker.clip_worker import ClipWorker
@@ -202,9 +198,6 @@ def farm(
     no_aws_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[int], Farm]:
     """Return a function that makes a farm on a store with a seed."""
-    connected = functools.cache(connect)
-    for module in (s3_store, opening):
-        monkeypatch.setattr(module, "connect", connected)
     # it sleeps after an answer such as SlowDown
     monkeypatch.setattr(ClientRateLimiter, "on_sending_request", lambda *_a, **_k: None)
     (tmp_path / "manifest.yaml").write_text(MANIFEST)
