@@ -20,11 +20,12 @@ from jobs.records.keys import KeyKind
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.store.store import Store
-from jobs.text import counted
+from jobs.text import counted, duration
 from jobs.worker.spool import Spool
 
 AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_SKEW_S = 5.0  # S3's Date alone may be a second behind
 MAX_KEYS = 20  # listed of each kind of garbage
 
 
@@ -54,15 +55,17 @@ def run(options: GcOptions, context: Context) -> int:
 
     Raises:
         LeaseHeldError: a driver is at work on this output.
+        RefusedError: this machine's clock is wrong.
         StoppedError: the store or another driver stopped the removal.
     """
-    older_than_s, now = age_s(options.older_than), time.time()
+    older_than_s = age_s(options.older_than)
     config = options.config()
     store = options.store()
-    refuse_if_leased(store, now)
-    garbage = find_garbage(store, now - older_than_s)
+    refuse_if_leased(store)
+    refuse_wrong_clock(store)
+    garbage = find_garbage(store, older_than_s)
     spool = Spool(config.workers.spool_folder, store.uri)
-    spooled = spool.old_clip_ids(now - older_than_s)
+    spooled = spool.old_clip_ids(time.time() - older_than_s)
     if not garbage and not spooled:
         context.say(f"nothing to remove in {store.uri}")
         return EXIT_OK
@@ -72,7 +75,7 @@ def run(options: GcOptions, context: Context) -> int:
         context.say("nothing was removed; --delete removes it")
         return EXIT_OK
     with LeaseKeeper(Lease.take(store, new_gc_id(), config.store.lease_s)) as keeper:
-        removed = _remove(store, keeper, garbage, now - older_than_s)
+        removed = _remove(store, keeper, garbage, older_than_s)
         sizes = [spool.remove(clip_id) for clip_id in spooled]
     context.say(removed)
     if spooled:
@@ -86,9 +89,7 @@ def run(options: GcOptions, context: Context) -> int:
     return EXIT_OK
 
 
-def _remove(
-    store: Store, keeper: LeaseKeeper, garbage: list[Garbage], written_before: float
-) -> str:
+def _remove(store: Store, keeper: LeaseKeeper, garbage: list[Garbage], older_than_s: float) -> str:
     """Remove garbage while the lease is held, and return the report."""
 
     def stop_if_lost() -> None:
@@ -96,7 +97,7 @@ def _remove(
             raise LeaseLostError(keeper.lost)
 
     try:
-        removed = remove_garbage(store, garbage, written_before, stop_if_lost)
+        removed = remove_garbage(store, garbage, older_than_s, stop_if_lost)
     except (LeaseLostError, StoreError) as error:
         raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
     objects, size = counted(removed.num_removed, "object"), megabytes(removed.num_bytes)
@@ -104,6 +105,25 @@ def _remove(
         f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
     )
     return f"removed {objects}, {size}{spared}"
+
+
+def refuse_wrong_clock(store: Store) -> None:
+    """Refuse a clock of this machine that differs from the store's.
+
+    Objects age by the store's clock, but the spool by this machine's; and a person who reads ages
+    and times here would be misled.
+
+    Raises:
+        RefusedError: it differs by more than `MAX_SKEW_S`.
+    """
+    before, stores, after = time.time(), store.now(), time.time()
+    ahead_s = before - stores if before > stores else min(0.0, after - stores)
+    if abs(ahead_s) > MAX_SKEW_S:
+        difference = f"{duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'}"
+        raise RefusedError(
+            f"this machine's clock is {difference} the clock of {store.uri}, so that ages cannot "
+            "be trusted; set it, as by NTP"
+        )
 
 
 def garbage_lines(garbage: list[Garbage], spooled: list[str]) -> list[str]:

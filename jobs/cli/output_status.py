@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import committed_ids, quarantined_ids, read_as
-from jobs.records.keys import PREFIXES, RUN_FILE, list_objects, parse_key
+from jobs.records.keys import PREFIXES, RUN_FILE, STATUS_FILE, list_objects, parse_key, run_key
 from jobs.records.lease_record import LeaseRecord, current_lease, seconds_of
 from jobs.records.run_status import RunStatus, read_status
 from jobs.records.schema import FailureRecord
@@ -29,6 +29,8 @@ class OutputStatus:
     Args:
         run_id: the newest run; None if there never was one.
         run: the status that this run wrote last; None if there is none or it cannot be read.
+        run_written_at: time of that status by the store's clock, in seconds since the epoch; the
+            status itself holds its driver's.
         trouble: one message for each object that cannot be read.
     """
 
@@ -38,6 +40,7 @@ class OutputStatus:
     num_failures: int
     run_id: str | None
     run: RunStatus | None
+    run_written_at: float
     lease: LeaseRecord | None
     last_failures: tuple[FailureRecord, ...]
     trouble: tuple[str, ...]
@@ -46,10 +49,13 @@ class OutputStatus:
 def read_output_status(store: Store) -> OutputStatus:
     """Read the state of an output, which may be empty."""
     trouble: list[str] = []
-    run_id, run, lease = newest_run(store.entries(PREFIXES["run file"])), None, None
+    run_id = newest_run(store.entries(PREFIXES["run file"]))
+    run, written_at, lease = None, 0.0, None
     try:
         with contextlib.suppress(ObjectMissingError):
-            run = read_status(store, run_id) if run_id is not None else None
+            if run_id is not None:
+                run = read_status(store, run_id)
+                written_at = modified_at(store, run_key(run_id, STATUS_FILE))
     except RecordError as error:
         trouble.append(str(error))
     try:
@@ -72,6 +78,7 @@ def read_output_status(store: Store) -> OutputStatus:
         num_failures=len(failures),
         run_id=run_id,
         run=run,
+        run_written_at=written_at,
         lease=lease,
         last_failures=tuple(last_failures),
         trouble=tuple(trouble),
@@ -86,6 +93,11 @@ def newest_run(entries: Iterable[StoredObject]) -> str | None:
         if (parsed := parse_key(stored.key)) and parsed.filename == RUN_FILE
     ]
     return max(started)[1] if started else None
+
+
+def modified_at(store: Store, key: str) -> float:
+    """Return when an object was written last; 0 if it is not there."""
+    return next((stored.modified_at for stored in store.entries(key) if stored.key == key), 0.0)
 
 
 def is_active(run: RunStatus, lease: LeaseRecord | None, now: float) -> bool:

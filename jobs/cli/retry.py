@@ -1,7 +1,6 @@
 """`nagfarm retry`: lift the quarantine of clips, so that the next run tries them again."""
 
 import argparse
-import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -72,7 +71,7 @@ def run(options: RetryOptions, context: Context) -> int:
         "the next render of the manifest tries again"
     )
     try:
-        refuse_if_leased(store, time.time())
+        refuse_if_leased(store)
     except LeaseHeldError:
         context.say(
             "a run is under way, and its plan is older than this; render again when it has ended"

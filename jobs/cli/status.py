@@ -1,8 +1,7 @@
 """`nagfarm status`: print how far an output is, the clips in flight and the last failures."""
 
 import argparse
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.output_status import AT_WORK, OutputStatus, is_active, read_output_status
@@ -11,7 +10,7 @@ from jobs.errors import RefusedError
 from jobs.escaping import json_text
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, RunStatus
-from jobs.records.schema import FailureRecord
+from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
 from jobs.run.in_flight import stage_text
 from jobs.text import counted, duration
@@ -39,7 +38,7 @@ def run(options: StatusOptions, context: Context) -> int:
     store = options.store()
     found = read_output_status(store)
     if not options.json:
-        for line in status_lines(found, time.time()):
+        for line in status_lines(found, store.now()):
             context.say(line)
         return EXIT_OK
     if found.run is None:
@@ -55,7 +54,7 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
     """Return the whole answer as plain text.
 
     Args:
-        now: seconds since 1970.
+        now: the store's time, in seconds since 1970.
     """
     remedy = f"; nagfarm retry {output.uri} lifts that" if output.num_quarantined else ""
     lines = [
@@ -70,7 +69,8 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
     elif output.run is None:
         lines.append(f"  run          {output.run_id}, without a status so far")
     else:
-        lines += run_lines(output.run, output.lease, now)
+        by_store = replace(output.run, updated_at=utc_iso(output.run_written_at))
+        lines += run_lines(by_store, output.lease, now)
     if output.last_failures:
         attempts = counted(output.num_failures, "failed attempt")
         lines += ["", f"last {len(output.last_failures)} of {attempts}:"]

@@ -1,7 +1,6 @@
 """`nagfarm verify`: check an output against its records and its manifest."""
 
 import argparse
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,7 @@ def run(options: VerifyOptions, context: Context) -> int:
         RefusedError: an option is wrong, no run has written to the output, or a run is under way
             and --older-than is below an hour.
     """
-    older_than_s, now = age_s(options.older_than), time.time()
+    older_than_s = age_s(options.older_than)
     planned = None if options.manifest is None else _planned(options, options.manifest)
     store = options.store()
     if not has_run(store):
@@ -88,6 +87,7 @@ def run(options: VerifyOptions, context: Context) -> int:
             f"{store.uri}: expected the output of a run, got no object of any run; correct the "
             "URI, which `nagfarm render` prints"
         )
+    now = store.now()
     run_at_work, about_lease = _find_run(store, now)
     if run_at_work is not None and older_than_s < COMMIT_WITHIN_S:
         raise RefusedError(

@@ -44,7 +44,8 @@ class AuditParams:
     """The settings of an audit.
 
     Args:
-        written_before: seconds since the epoch; younger objects are not called orphans.
+        written_before: seconds since the epoch by the store's clock; younger objects are not called
+            orphans.
         decodes: decode every MP4 and read its tags.
     """
 
@@ -126,7 +127,7 @@ class _Auditor:
         findings += self._audit_quarantine(clip, is_committed=is_committed)
         findings += self._audit_plan(clip, is_committed=is_committed)
         orphans = list(find_orphans(clip, record, is_committed=is_committed))
-        old = [one for one in orphans if one[0].modified_at < self._params.written_before]
+        old = [one for one in orphans if one[0].modified_at <= self._params.written_before]
         findings += [orphan(clip.clip_id, stored, reason) for stored, reason in old]
         return ClipAudit(
             clip.clip_id,
@@ -140,7 +141,7 @@ class _Auditor:
 
     def audit_unnamed(self, stored: StoredObject, reason: str) -> ClipAudit:
         """Audit an object that belongs to no clip."""
-        is_old = stored.modified_at < self._params.written_before
+        is_old = stored.modified_at <= self._params.written_before
         findings = (orphan("", stored, reason),) if is_old else ()
         return ClipAudit("", False, False, False, 0, int(not is_old), findings)
 

@@ -1,8 +1,10 @@
 """The records in the store: the commit of a clip, failures, quarantine, and the files of a run.
 
 Decides the order of writes: first the clip's MP4, under a key that its bytes decide, then its
-record, only if the store holds none. The callers decide when to write, `jobs.store` how, and
-`schema` the fields of each record.
+record, only if the store holds none. Last comes a look at the MP4, since other programs may remove
+an MP4 while no record names it. A record without its MP4 does not stand: the next commit of the
+clip brings the MP4 back, or replaces the record if it rendered other bytes. The callers decide when
+to write, `jobs.store` how, and `schema` the fields of each record.
 """
 
 import hashlib
@@ -31,7 +33,14 @@ LATENTS = "application/octet-stream"
 # Since the upload began; far below the age at which garbage collection may remove an
 # unreferenced MP4.
 COMMIT_WITHIN_S = 3600.0
+MAX_UPLOADS = 3  # again, of an MP4 that other programs remove although a record names it
+# Not set by anybody, and on Linux it goes on while the machine sleeps.
+UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 R = TypeVar("R")
+
+
+def uptime_s() -> float:
+    return time.clock_gettime(UPTIME_CLOCK)
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class UploadedClip:
     """An MP4 in the store that no record names yet.
 
     Args:
-        uploaded_at: start of the upload, in seconds since the epoch.
+        uploaded_at: start of the upload, by the clock of `uptime_s`.
+        body: the MP4 itself.
     """
 
     clip_id: str
@@ -47,11 +57,12 @@ class UploadedClip:
     key: str
     sha256: str
     num_bytes: int
-    uploaded_at: float = field(compare=False)
+    uploaded_at: float
+    body: bytes = field(repr=False)
 
 
 def upload_clip(
-    store: Store, clip_id: str, body: bytes, now: Callable[[], float] = time.time
+    store: Store, clip_id: str, body: bytes, now: Callable[[], float] = uptime_s
 ) -> UploadedClip:
     """Upload the MP4, the first half of the commit, and return when the store has proven it.
 
@@ -67,15 +78,18 @@ def upload_clip(
     sha256 = hashlib.sha256(body).hexdigest()
     key = clip_key(clip_id, sha256)
     store.put(key, body, MP4)
-    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at)
+    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at, body)
 
 
 def commit_record(
-    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float] = time.time
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float] = uptime_s
 ) -> bool:
     """Write the record, the second half of the commit, only if the store holds none.
 
-    This write alone makes a clip done. It takes one request, and one more if a record exists.
+    This write alone makes a clip done. It takes one request, and one more for the look at the MP4.
+    Of several writers one succeeds. A record whose MP4 is gone is replaced, if this MP4 is another
+    one; two writers that both find it so replace it one after the other, and the last record
+    stands. Each of them uploaded its MP4 before, and looks at it afterwards.
 
     Returns:
         True if the record in the store is this one; False if the record of another attempt was
@@ -83,14 +97,13 @@ def commit_record(
 
     Raises:
         RecordError: when the record does not describe the uploaded MP4; nothing was written.
-        StoreUnavailableError: when the upload is so old that the MP4 may have been removed since.
-            Begin with the upload again, which is safe after any of these errors.
+        StoreUnavailableError: when the upload is so old that the MP4 may have been removed since,
+            or it is removed again and again. Begin with the upload again, which is safe after any
+            of these errors.
         StoreError: when the store refuses or does not answer. Calling again is safe.
     """
-    described = UploadedClip(
-        record.clip_id, record.uri, record.key, record.sha256, record.num_bytes, clip.uploaded_at
-    )
-    if clip != described:
+    described = (record.clip_id, record.uri, record.key, record.sha256, record.num_bytes)
+    if described != (clip.clip_id, clip.uri, clip.key, clip.sha256, clip.num_bytes):
         raise RecordError(
             f"the record of {record.clip_id} does not describe the MP4 that was uploaded, "
             f"{clip.uri}"
@@ -101,28 +114,34 @@ def commit_record(
             f"{clip.uri} was uploaded more than {COMMIT_WITHIN_S:g} s ago and may have been "
             "removed since; upload it again"
         )
-    content = record.to_json()
+    key, content = record_key(record.clip_id), record.to_json()
+    is_own = True
     try:
-        store.put_if_absent(record_key(record.clip_id), content, JSON)
+        store.put_if_absent(key, content, JSON)
     except ObjectExistsError:
-        return _is_own(store, record.clip_id, content)
-    return True
+        if (other := _other_record(store, record.clip_id, content)) is not None:
+            if is_intact(store, other):
+                return False
+            if is_own := other.key != clip.key:
+                store.put(key, content, JSON)
+    _keep_mp4(store, clip)
+    return is_own
 
 
-def _is_own(store: Store, clip_id: str, content: bytes) -> bool:
-    """Return True if the record in the store is this one: the client repeats after a lost answer.
+def _other_record(store: Store, clip_id: str, content: bytes) -> ClipRecord | None:
+    """Return the record that was there first; None if it is this one.
+
+    The client repeats after a lost answer, so that it may be this one.
 
     Raises:
         StoreUnavailableError: when the store has refused to write a second record and shows none.
     """
 
-    def compare(found: bytes) -> bool:
-        if found != content:
-            _parse_record(found, clip_id)
-        return found == content
+    def parse(found: bytes) -> ClipRecord | None:
+        return None if found == content else _parse_record(found, clip_id)
 
     try:
-        return read_as(store, record_key(clip_id), compare)
+        return read_as(store, record_key(clip_id), parse)
     except (ObjectMissingError, RecordError) as error:
         raise StoreUnavailableError(
             f"the store has a record of {clip_id} already, as it says, and does not return it: "
@@ -136,6 +155,32 @@ def _parse_record(content: bytes, clip_id: str) -> ClipRecord:
     if record.clip_id != clip_id:
         raise RecordError(f"expected the record of {clip_id}, got that of {record.clip_id}")
     return record
+
+
+def _keep_mp4(store: Store, clip: UploadedClip) -> None:
+    """Look for the MP4 now that a record names it, and upload it again if it is gone.
+
+    A garbage collection that believes a wrong clock, or a rule of the bucket, may have removed it
+    before. From now on no garbage collection removes it.
+    """
+    for _ in range(MAX_UPLOADS):
+        if is_stored(store, clip.key, clip.num_bytes):
+            return
+        store.put(clip.key, clip.body, MP4)
+    raise StoreUnavailableError(
+        f"{clip.uri} is gone after each of {MAX_UPLOADS} uploads, although a record names it; find "
+        "out which program or rule removes objects there"
+    )
+
+
+def is_intact(store: Store, record: ClipRecord) -> bool:
+    """Return True if the MP4 that a record names is there; its bytes are not read."""
+    return is_stored(store, record.key, record.num_bytes)
+
+
+def is_stored(store: Store, key: str, num_bytes: int) -> bool:
+    """Return True if an object of that size lies there. It takes one request."""
+    return any(one.key == key and one.num_bytes == num_bytes for one in store.entries(key))
 
 
 def write_failure(store: Store, record: FailureRecord) -> None:

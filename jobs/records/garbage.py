@@ -1,9 +1,9 @@
 """The objects of an output that are no longer needed, and their removal.
 
 Decides which objects are garbage, and looks again before each removal. It spares young objects,
-because the commit of their clip may still be under way. An MP4 that a record names is never
-garbage. The command `gc` decides who may remove objects and when; it holds the output's lease
-meanwhile.
+because the commit of their clip may still be under way; they age by the store's clock alone. An MP4
+that a record names is never garbage. The command `gc` decides who may remove objects and when; it
+holds the output's lease meanwhile.
 
 MP4s are listed before records: the record of a clip that is committed in between is in the second
 listing, so its MP4 is spared.
@@ -57,12 +57,13 @@ class Removed:
     num_spared: int = 0
 
 
-def find_garbage(store: Store, written_before: float) -> list[Garbage]:
+def find_garbage(store: Store, older_than_s: float) -> list[Garbage]:
     """Return every object that may be removed.
 
     Args:
-        written_before: seconds since the epoch; objects written later are young and spared.
+        older_than_s: age by the store's clock; younger objects are spared.
     """
+    written_before = store.now() - older_than_s
     mp4s: defaultdict[str, list[Garbage]] = defaultdict(list)
     for one in listed(store, "clip"):
         mp4s[one.clip_id].append(one)
@@ -78,9 +79,9 @@ def find_garbage(store: Store, written_before: float) -> list[Garbage]:
     found += [
         one
         for one in others
-        if one.stored.modified_at < written_before and is_garbage(store, one, committed)
+        if one.stored.modified_at <= written_before and is_garbage(store, one, committed)
     ]
-    return [one for one in found if one.stored.modified_at < written_before]
+    return [one for one in found if one.stored.modified_at <= written_before]
 
 
 def unreferenced(store: Store, mp4s: list[Garbage], is_committed: bool) -> list[Garbage]:
@@ -112,14 +113,16 @@ def is_garbage(store: Store, one: Garbage, committed: set[str]) -> bool:
 
 
 def remove_garbage(
-    store: Store, garbage: Iterable[Garbage], written_before: float, before_each: Callable[[], None]
+    store: Store, garbage: Iterable[Garbage], older_than_s: float, before_each: Callable[[], None]
 ) -> Removed:
     """Remove the objects that are garbage at a second look too.
 
     Args:
+        older_than_s: as for `find_garbage`.
         before_each: called before each removal; it raises to end the removal.
     """
     num_removed = num_bytes = num_spared = 0
+    written_before = store.now() - older_than_s
     for one in garbage:
         before_each()
         if is_still_garbage(store, one, written_before):
@@ -139,7 +142,7 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
     """
     key = one.stored.key
     now = next((stored for stored in store.entries(key) if stored.key == key), None)
-    if now is None or now.modified_at >= written_before:
+    if now is None or now.modified_at > written_before:
         return False
     if one.kind != "clip":
         committed = (

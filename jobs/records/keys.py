@@ -35,6 +35,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 DIGEST_DIGITS = 16  # the part of the MP4's SHA-256 in its key
 EPOCH_DIGITS = 10
+LAST_EPOCH = 10**EPOCH_DIGITS - 1
 
 _CLIP = rf"(?P<clip_id>{CLIP_ID.pattern})"
 _RUN = rf"(?P<run_id>{RUN_ID.pattern})"
@@ -46,7 +47,7 @@ _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
     "latents": re.compile(rf"{_ATTEMPT}\.safetensors"),
     "quarantine": re.compile(rf"quarantine/{_CLIP}\.json"),
     "run file": re.compile(rf"runs/{_RUN}/(?P<filename>.+)"),
-    "lease": re.compile(rf"lease/(?P<epoch>[0-9]{{{EPOCH_DIGITS}}})\.json"),
+    "lease": re.compile(rf"lease/(?P<epoch>(?!0{{{EPOCH_DIGITS}}})[0-9]{{{EPOCH_DIGITS}}})\.json"),
     "access check": re.compile(rf"{ACCESS_CHECK_PREFIX}[0-9a-f]+"),
 }
 
@@ -139,6 +140,13 @@ def run_key(run_id: str, filename: str) -> str:
 
 
 def lease_key(epoch: int) -> str:
+    """Return the key of a lease.
+
+    Raises:
+        RecordError: when its number would not be found again among the leases.
+    """
+    if not 1 <= epoch <= LAST_EPOCH:
+        raise RecordError(f"the number of a lease must be 1 to {LAST_EPOCH}, not {epoch}")
     return f"lease/{epoch:0{EPOCH_DIGITS}}.json"
 
 

@@ -22,7 +22,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -37,7 +36,14 @@ from jobs.errors import (
 )
 from jobs.records.commit import JSON
 from jobs.records.keys import lease_key
-from jobs.records.lease_record import LeaseOwner, LeaseRecord, described, epochs, refuse_if_alive
+from jobs.records.lease_record import (
+    LeaseOwner,
+    LeaseRecord,
+    described,
+    epochs,
+    refuse_if_alive,
+    refuse_if_last,
+)
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store
 
@@ -63,7 +69,7 @@ class Lease:
         run_id: str,
         duration_s: float,
         is_takeover: bool = False,
-        now: Clock = time.time,
+        now: Clock | None = None,
     ) -> Self:
         """Take a free output: one that was never leased, or whose lease is released or expired.
 
@@ -71,17 +77,26 @@ class Lease:
             duration_s: seconds until the lease expires without a renewal.
             is_takeover: take the output from the live driver that holds it now, too; a third
                 driver that takes it meanwhile keeps it.
+            now: the clock by which leases expire; the store's if None, so that a wrong clock of
+                this machine neither takes a live lease nor keeps a dead one alive.
 
         Raises:
-            LeaseHeldError: when another driver holds the output.
+            LeaseHeldError: when another driver holds the output, or there is no higher number.
             StoreError: when the store refuses or does not answer.
         """
+        now = now or store.now
         for race in range(MAX_RACES):
-            highest = max(epochs(store), default=0)
+            highest, time_s = max(epochs(store), default=0), now()
+            refuse_if_last(store, highest)
             if highest and not (is_takeover and race == 0):
-                refuse_if_alive(store, highest, now())
-            lease = cls(store, highest + 1, new_record(run_id, now(), duration_s), duration_s, now)
-            if lease._is_created() and not lease._highest_above():
+                refuse_if_alive(store, highest, time_s)
+            lease = cls(store, highest + 1, new_record(run_id, time_s, duration_s), duration_s, now)
+            if not lease._is_created():
+                continue
+            # Dated again: the first write may have made the folder whose clock this is.
+            lease = replace(lease, taken=new_record(run_id, now(), duration_s))
+            lease._write(lease.taken)
+            if not lease._highest_above():
                 with contextlib.suppress(StoreError):  # each renewal removes them again
                     lease._remove_lower()
                 return lease

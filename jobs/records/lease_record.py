@@ -10,7 +10,7 @@ from typing import Self
 
 from jobs.errors import LeaseHeldError, ObjectMissingError, RecordError, StoreError
 from jobs.records.commit import read_as
-from jobs.records.keys import check_run_id, lease_key, list_keys
+from jobs.records.keys import LAST_EPOCH, check_run_id, lease_key, list_keys
 from jobs.records.schema import check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.store.store import Store
@@ -28,7 +28,7 @@ class LeaseOwner:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """The content of a lease's object. All times are by the owner's clock."""
+    """The content of a lease's object. All times are by the store's clock."""
 
     run_id: str
     owner: LeaseOwner
@@ -57,10 +57,11 @@ class LeaseRecord:
         return f"run {self.run_id} on {owner.host} (process {owner.pid}), since {self.taken_at}"
 
 
-def refuse_if_leased(store: Store, now: float) -> None:
+def refuse_if_leased(store: Store) -> None:
     """Raise LeaseHeldError if another driver holds the output, or if its lease cannot be read."""
     if highest := max(epochs(store), default=0):
-        refuse_if_alive(store, highest, now)
+        refuse_if_last(store, highest)
+        refuse_if_alive(store, highest, store.now())
 
 
 def refuse_if_alive(store: Store, epoch: int, now: float) -> None:
@@ -79,6 +80,15 @@ def refuse_if_alive(store: Store, epoch: int, now: float) -> None:
             f"{store.uri} is leased by another driver: {holder}; the lease expires at "
             f"{holder.expires_at} unless that driver renews it; if that driver is dead, take the "
             "output at once with render --takeover"
+        )
+
+
+def refuse_if_last(store: Store, epoch: int) -> None:
+    """Raise LeaseHeldError if no higher number exists. No driver ever reaches the last one."""
+    if epoch >= LAST_EPOCH:
+        raise LeaseHeldError(
+            f"{store.uri_of(lease_key(epoch))} has the last number that a lease can have; no "
+            "driver counts that far, so another program wrote it: remove that object"
         )
 
 

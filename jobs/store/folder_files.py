@@ -116,6 +116,12 @@ def _temporary_file(folder: int, body: bytes | Path) -> Generator[str]:
             os.unlink(name, dir_fd=folder)
 
 
+def time_of_new_file(folder: int) -> float:
+    """Return the time that the file system gives to a file written now; leave nothing."""
+    with _temporary_file(folder, b"") as name:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
+
+
 def read_file(folder: int, name: str) -> Generator[bytes]:
     """Yield the bytes of a file piece by piece.
 

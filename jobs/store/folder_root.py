@@ -7,16 +7,23 @@ it on every machine and after every mount; the numbers of device and inode diffe
 only until the root has its bytes.
 """
 
+import errno
 import os
 import secrets
+import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from jobs.errors import StoreUnavailableError
-from jobs.store.folder_files import read_file, write_new_file
+from jobs.store.folder_files import read_file, time_of_new_file, write_new_file
+from pipelines.third_party_texts import DISK_FULL_ERRNOS
 
 MARK_FILE = ".nagfarm-output"  # the dot keeps it out of listings
+UNWRITABLE_ERRNOS = DISK_FULL_ERRNOS | {
+    *(errno.ENOENT, errno.ENOTDIR),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
 MAX_RACES = 10  # other processes may remove a folder that their check of the access has made
 
 
@@ -66,6 +73,20 @@ class FolderRoot:
             yield root
         finally:
             os.close(root)
+
+    def now(self) -> float:
+        """Return the time that the file system gives to a file written now.
+
+        Where no file can be written, return this machine's time: to remove an object or to take a
+        lease, a command has to write first.
+        """
+        try:
+            with self.opened() as root:
+                return time_of_new_file(root)
+        except OSError as error:
+            if error.errno in UNWRITABLE_ERRNOS:
+                return time.time()
+            raise
 
     @property
     def _is_known(self) -> bool:

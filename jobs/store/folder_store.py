@@ -158,6 +158,11 @@ class FolderStore:
                     "file system"
                 ) from error
 
+    def now(self) -> float:
+        """Return the time that the file system gives to a new file: on a share, its server's."""
+        with self._errors("write", ""):
+            return self._root.now()
+
     def check_access(self) -> None:
         """Prove that the folder can be written to, conditionally too, and read; leave nothing.
 

@@ -7,6 +7,7 @@ the listing of something else must not count as an empty output, so every part o
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from jobs.store.s3_errors import strange_answer
@@ -20,10 +21,12 @@ class Page:
     Args:
         objects: their keys are whole, with the prefix of the store.
         next_token: the token that asks for the next page; None at the last page.
+        answered_at: the `Date` of the answer, in seconds since the epoch; None without one.
     """
 
     objects: tuple[StoredObject, ...]
     next_token: str | None
+    answered_at: float | None
 
 
 def read_page(page: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> Page:
@@ -44,11 +47,19 @@ def read_page(page: Mapping[str, Any], wanted: Mapping[str, Any], where: str) ->
         raise strange_answer("list", where, "the listing of another prefix")
     objects = tuple(_stored(entry, prefix, where) for entry in page.get("Contents", ()))
     if not page["IsTruncated"] or "MaxKeys" in wanted:
-        return Page(objects, None)
+        return Page(objects, None, _date(page))
     token = page.get("NextContinuationToken")
     if not isinstance(token, str) or token in ("", wanted.get("ContinuationToken")):
         raise strange_answer("list", where, "a listing that goes on, without saying where")
-    return Page(objects, token)
+    return Page(objects, token, _date(page))
+
+
+def _date(page: Mapping[str, Any]) -> float | None:
+    text = page.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _stored(entry: Mapping[str, Any], prefix: str, where: str) -> StoredObject:

@@ -173,6 +173,21 @@ class S3Store:
             page = self._connection.send(lambda client: client.list_objects_v2(**wanted))
             return read_page(page, wanted, where)
 
+    def now(self) -> float:
+        """Return the `Date` of an answer, which has whole seconds.
+
+        Raises:
+            StoreRefusedError: the answer has no date.
+        """
+        own = f"{self.location.prefix}/" if self.location.prefix else ""
+        page = self._list(self.uri, own + ACCESS_CHECK_PREFIX, MaxKeys=1)
+        if page.answered_at is None:
+            raise StoreRefusedError(
+                f"{self.uri}: the endpoint's answers have no Date, by which ages and leases are "
+                "judged; use another endpoint"
+            )
+        return page.answered_at
+
     def check_access(self) -> None:
         """Write, write again under the condition, read, list and remove.
 

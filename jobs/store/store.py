@@ -74,6 +74,14 @@ class Store(Protocol):
         """Yield the keys of `entries`."""
         ...
 
+    def now(self) -> float:
+        """Return the time by the clock that dates the objects, in seconds since the epoch.
+
+        It may be up to a second behind. Ages and leases are judged by it alone, because the clocks
+        of machines may be wrong.
+        """
+        ...
+
     def check_access(self) -> None:
         """Prove, before a run, everything that the commit needs of the store; leave nothing."""
         ...

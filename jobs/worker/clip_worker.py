@@ -21,7 +21,8 @@ from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, upload_clip, write_latents
-from jobs.records.keys import RUN_FILE, record_key, run_key
+from jobs.records.damage import is_committed
+from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.redaction import redact
 from jobs.store.store import open_store
@@ -144,12 +145,8 @@ class ClipWorker:
         return self._model
 
     def _find_committed(self, spec: ClipSpec, attempt: int) -> ClipDone | None:
-        """Return the outcome of a clip that a worker committed before it died without an answer.
-
-        The record is not read: a plan does not read it either, and this attempt did not
-        damage it.
-        """
-        if not self._store.exists(record_key(spec.clip_id)):
+        """Return the outcome of a clip that a worker committed before it died without an answer."""
+        if not is_committed(self._store, spec.clip_id):
             return None
         self._spool.remove(spec.clip_id)
         return ClipDone(spec.clip_id, spec.name, attempt, (), was_already_committed=True)
@@ -200,7 +197,7 @@ class ClipWorker:
         return SpooledClip(record, body)
 
     def _commit(self, spooled: SpooledClip, attempt: int, clock: StageClock) -> ClipDone:
-        """Upload a clip in the caller's thread, and write its record last."""
+        """Upload a clip in the caller's thread, and write its record after it."""
         with clock.measure("upload"):
             clip = upload_clip(self._store, spooled.record.clip_id, spooled.body)
         record = spooled.record.committed(utc_iso(time.time()), clock.timings[-1])

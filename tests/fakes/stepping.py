@@ -70,9 +70,12 @@ class SteppingStore:
 
     uri = "s3://renders/spring"
 
-    def __init__(self, objects: dict[str, bytes], program: Program) -> None:
+    def __init__(
+        self, objects: dict[str, bytes], program: Program, clock: Callable[[], float]
+    ) -> None:
         self.objects = objects
         self._program = program
+        self._clock = clock
 
     def uri_of(self, key: str) -> str:
         return f"{self.uri}/{key}"
@@ -117,6 +120,10 @@ class SteppingStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
+
+    def now(self) -> float:
+        self._do(lambda: None)
+        return self._clock()
 
     def check_access(self) -> None:
         self._do(lambda: None)

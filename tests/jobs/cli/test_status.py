@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -11,7 +12,7 @@ from jobs.cli.status import run_lines, run_state_text, status_lines
 from jobs.cli.wording import table_lines
 from jobs.config import StoreConfig
 from jobs.records.commit import write_failure, write_quarantine, write_run
-from jobs.records.keys import lease_key, record_key
+from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key
 from jobs.records.lease import Lease
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
 from jobs.records.run_status import ClipInFlight, RunState, RunStatus, write_status
@@ -56,6 +57,13 @@ def lease_of(
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_store((tmp_path / "store").as_uri(), StoreConfig())
+
+
+def write_status_at(store: Store, status: RunStatus, at_s: float = AT_S) -> None:
+    """Write a status, which the store dates."""
+    write_status(store, status)
+    path = Path(unquote(urlsplit(store.uri).path), run_key(status.run_id, STATUS_FILE))
+    os.utime(path, (at_s, at_s))
 
 
 def shown(store: Store, now: float) -> str:
@@ -129,7 +137,7 @@ def test_an_output_without_any_run_is_described(store: Store) -> None:
 
 def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
-    write_status(store, status_of())
+    write_status_at(store, status_of())
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
     store.put(record_key(CLIP_ID), record_of(store, b"mp4", CLIP_ID).to_json(), "text/plain")
     lines = shown(store, AT_S + 10).splitlines()
@@ -158,7 +166,7 @@ def test_one_failed_attempt_is_in_the_singular() -> None:
 
 def test_a_dead_run_has_no_estimate_of_the_time_left(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
-    write_status(store, status_of())
+    write_status_at(store, status_of())
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
     text = shown(store, AT_S + 720)
     assert "last heartbeat 12 min ago" in text

@@ -245,6 +245,34 @@ def test_gc_is_refused_while_a_driver_is_at_work(
     assert store.exists(littered)
 
 
+@pytest.mark.parametrize(("error_s", "way"), [(2 * DAY_S, "ahead of"), (-60, "behind")])
+@pytest.mark.parametrize("option", [[], ["--delete"]])
+def test_gc_is_refused_on_a_machine_whose_clock_is_wrong(
+    error_s: float,
+    way: str,
+    option: list[str],
+    store: Store,
+    littered: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right, before = time.time, set(store.keys(""))
+    monkeypatch.setattr(time, "time", lambda: right() + error_s)
+    message = called(capsys, "gc", store.uri, *option, code=EXIT_REFUSED)
+    assert f"{way} the clock of {store.uri}, so that ages cannot be trusted; set" in message
+    assert set(store.keys("")) == before
+
+
+def test_gc_goes_by_the_stores_clock(
+    store: Store, littered: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store's clock stands still at the machine's; the objects are younger than a day by it."""
+    yesterday = time.time() - 1.5 * DAY_S
+    monkeypatch.setattr(FolderStore, "now", lambda _: yesterday)
+    monkeypatch.setattr(time, "time", lambda: yesterday)
+    assert "nothing to remove" in called(capsys, "gc", store.uri, "--delete")
+
+
 def test_gc_with_nothing_to_do_writes_nothing(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,11 +4,15 @@ The real `upload_clip`, `commit_record` and `write_quarantine` run one store ope
 an order that Hypothesis draws. Several attempts at the same clips take part, some with the same
 bytes and some with others; drivers that resume from a listing; a driver that quarantines clips; and
 the real search for garbage, with its removal. Each of them may crash, get no answer or a false one,
-or go on hours later. After every step the test checks the promises of the records.
+or go on hours later; somebody sets the clocks of the machines, and not the store's. After every
+step the test checks the promises of the records.
+
+In a second kind of world, another program removes MP4s that no record names, however young. Then a
+record may lose its MP4 before its writer looks at it, and the writers that go on must mend it.
 
 A writer is a plain function that runs from its beginning for every step. The journal answers the
-operations that it has done, the next operation is done, and the one after that stops it. `time`
-counts as an operation and is journalled too.
+operations that it has done, the next operation is done, and the one after that stops it. A writer's
+look at its clock is journalled too.
 """
 
 import hashlib
@@ -32,11 +36,13 @@ from jobs.records.commit import (
     UploadedClip,
     commit_record,
     committed_ids,
+    is_intact,
     lift_quarantine,
     quarantined_ids,
     upload_clip,
     write_quarantine,
 )
+from jobs.records.damage import find_damaged, without_mp4
 from jobs.records.garbage import Garbage, find_garbage, remove_garbage
 from jobs.records.keys import PREFIXES, clip_key, record_key
 from jobs.records.schema import ClipRecord, QuarantineRecord
@@ -53,6 +59,9 @@ IN_FLIGHT_S = (
     SPARED_S - COMMIT_WITHIN_S - 1
 )  # a request in flight for longer never arrives; S3 allows 15 min
 
+
+CLOCK_ERROR_S = 2 * 24 * 3600.0
+MAX_OPERATIONS = 16  # of a program that nothing disturbs
 
 RECORD_KEYS = {clip_id: record_key(clip_id) for clip_id in CLIPS}
 NOTHING = MemoryObject(b"", 0.0)
@@ -112,6 +121,8 @@ class Protocol:
     believes: tuple[str, ...] = ()  # keys for which a false answer is taken at its word
     spared_s: float = SPARED_S
     looks_twice: bool = True  # before an MP4 is removed
+    ages_by_machine: bool = False  # of garbage, by a clock that somebody sets
+    uploads_by_machine: bool = False  # the age of an upload, by the same clock
 
 
 @dataclass
@@ -127,6 +138,7 @@ class JournalledStore:
     """One writer's view of the store: the journal answers past operations, one more is done."""
 
     inner: MemoryStore
+    clock: Callable[[], float]
     uploaded: set[str] = field(default_factory=set[str])
     journal: list[Any] = field(default_factory=list[Any])
     position: int = 0
@@ -179,9 +191,12 @@ class JournalledStore:
         self._step(lambda: None, math.inf)
 
     def now(self) -> float:
+        return self._step(self.inner.now)
+
+    def uptime(self) -> float:
         """The time at which the writer came here first: a writer reads it and goes on at once."""
         if self.position == len(self.journal):
-            self.journal.append(self.inner.now())
+            self.journal.append(self.clock())
         self.position += 1
         return self.journal[self.position - 1]
 
@@ -226,7 +241,7 @@ class Writer:
 
     def restart(self) -> None:
         """Another attempt, or the same one after a failure: from the upload again."""
-        self.store = JournalledStore(self.store.inner, self.store.uploaded)
+        self.store = JournalledStore(self.store.inner, self.store.clock, self.store.uploaded)
         self.is_dead, self.told, self.outcome = False, None, ""
         self.go_on()
 
@@ -250,28 +265,48 @@ class Cast:
 
 @dataclass
 class World:
-    """A store, all who write to it, and the clock."""
+    """A store, all who write to it, and the clocks.
+
+    Args:
+        has_strangers: another program removes MP4s that no record names.
+        clock_s: the store's clock; nobody sets it.
+        error_s: the error of the clocks of all machines.
+    """
 
     protocol: Protocol
     cast: Cast
+    has_strangers: bool = False
     clock_s: float = 0.0
+    error_s: float = 0.0
     seen: dict[str, bytes] = field(
         default_factory=dict[str, bytes]
     )  # records, as they were first seen
     in_flight: deque[Operation] = field(default_factory=deque[Operation])
     doomed: deque[Garbage] = field(default_factory=deque[Garbage])
     verified: dict[str, tuple[MemoryObject, MemoryObject]] = field(default_factory=dict[str, Any])
+    bare: set[bytes] = field(default_factory=set[bytes])  # records that lost their MP4 at some time
+    replaced: set[str] = field(default_factory=set[str])  # clips whose record did not stand
     happened: Counter[str] = field(default_factory=Counter[str])
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(now=lambda: self.clock_s, believes=self.protocol.believes)
         self.by_content = {content: writer for writer, content in self.cast.contents.items()}
         self.writers = {
-            key: Writer(self.render(record, resumes=key[1] == RESUMED), JournalledStore(self.store))
+            key: Writer(self.render(record, resumes=key[1] == RESUMED), self.journalled())
             for key, record in self.cast.records.items()
         }
         self.untold = set(self.writers)
-        self.giver_up = Writer(self.give_up, JournalledStore(self.store))
+        self.giver_up = Writer(self.give_up, self.journalled())
+
+    def journalled(self) -> JournalledStore:
+        clock = self.machine_clock if self.protocol.uploads_by_machine else self.uptime
+        return JournalledStore(self.store, clock)
+
+    def machine_clock(self) -> float:
+        return self.clock_s + self.error_s
+
+    def uptime(self) -> float:
+        return self.clock_s - 1e6  # it begins anywhere, and nobody sets it
 
     # programs
 
@@ -284,15 +319,21 @@ class World:
                 return None
             if self.protocol.record_first:
                 early = UploadedClip(
-                    record.clip_id, record.uri, record.key, record.sha256, len(body), store.now()
+                    record.clip_id,
+                    record.uri,
+                    record.key,
+                    record.sha256,
+                    len(body),
+                    store.uptime(),
+                    body,
                 )
-                told = self.protocol.commit(store, early, record, store.now)
+                told = self.protocol.commit(store, early, record, store.uptime)
                 store.pause()
-                self.protocol.upload(store, record.clip_id, body, store.now)
+                self.protocol.upload(store, record.clip_id, body, store.uptime)
                 return told
-            clip = self.protocol.upload(store, record.clip_id, body, store.now)
+            clip = self.protocol.upload(store, record.clip_id, body, store.uptime)
             store.pause()
-            return self.protocol.commit(store, clip, record, store.now)
+            return self.protocol.commit(store, clip, record, store.uptime)
 
         return program
 
@@ -347,7 +388,12 @@ class World:
                 self.do(operation, "well")
 
     def find_garbage(self) -> None:
-        self.doomed = deque(find_garbage(self.store, self.clock_s - self.protocol.spared_s))
+        self.doomed = deque(find_garbage(self.seen_by_gc(), self.protocol.spared_s))
+
+    def seen_by_gc(self) -> MemoryStore:
+        if not self.protocol.ages_by_machine:
+            return self.store
+        return replace(self.store, now=self.machine_clock)
 
     def remove(self) -> None:
         """Remove a piece of garbage after a second look.
@@ -360,9 +406,7 @@ class World:
         if not self.protocol.looks_twice:
             self.store.delete(one.stored.key)
             return
-        removed = remove_garbage(
-            self.store, [one], self.clock_s - self.protocol.spared_s, lambda: None
-        )
+        removed = remove_garbage(self.seen_by_gc(), [one], self.protocol.spared_s, lambda: None)
         self.happened["removal" if removed.num_removed else "removal spared"] += 1
 
     def sleep(self, duration_s: float) -> None:
@@ -371,6 +415,25 @@ class World:
         self.happened["standing still"] += sum(
             each is not None and each.expires_at == math.inf for each in waiting
         )
+
+    def set_clocks(self) -> None:
+        """Set the machines' clocks: two days ahead, and back again."""
+        self.error_s = 0.0 if self.error_s else CLOCK_ERROR_S
+        self.happened["clock set"] += 1
+
+    def meddle(self) -> None:
+        """Remove all MP4s that no record names, as another program does."""
+        if not self.has_strangers:
+            return
+        named = {
+            self.cast.records[self.by_content[self.store.objects[place].body]].key
+            for place in RECORD_KEYS.values()
+            if place in self.store.objects
+        }
+        for key in [key for key in self.store.objects if key.startswith(PREFIXES["clip"])]:
+            if key not in named:
+                del self.store.objects[key]
+                self.happened["meddling"] += 1
 
     def lift(self) -> None:
         for clip_id in quarantined_ids(self.store):
@@ -386,11 +449,19 @@ class World:
                 self.expect(clip_id not in self.seen, "a committed clip stays committed")
                 continue
             content = found.body
-            self.expect(self.seen.setdefault(clip_id, content) == content, UNCHANGED)
+            before = self.seen.setdefault(clip_id, content)
+            if before != content:
+                self.expect(before in self.bare, UNCHANGED)
+                self.seen[clip_id] = content
+                self.replaced.add(clip_id)
             self.expect(content in self.by_content, "a record is what one writer wrote")
             writer = self.by_content[content]
             record = self.cast.records[writer]
             clip = self.store.objects.get(record.key, NOTHING)
+            if self.has_strangers and clip is NOTHING:
+                self.bare.add(content)
+                self.verified.pop(clip_id, None)
+                continue
             if self.verified.get(clip_id) == (found, clip):
                 continue
             self.expect(record.key in self.writers[writer].store.uploaded, OWN_UPLOAD)
@@ -402,8 +473,11 @@ class World:
             self.untold.remove(key)
             told, record = self.writers[key].told, self.seen.get(key[0])
             self.expect(record is not None, FINDS_RECORD)
-            is_right = told is None or told == (record == self.cast.contents[key])
-            self.expect(is_right, TOLD_RIGHT)
+            is_own = record == self.cast.contents[key]
+            if told and is_own:
+                self.expect(self.cast.records[key].key in self.store.objects, LEFT_WHOLE)
+            if key[0] not in self.replaced:
+                self.expect(told is None or told == is_own, TOLD_RIGHT)
 
     def expect(self, holds: bool, promise: str) -> None:
         if not holds:
@@ -415,7 +489,7 @@ class World:
         for writer in self.writers.values():
             if writer.is_dead:
                 writer.restart()
-        for _ in range(8):
+        for _ in range(MAX_OPERATIONS):
             for writer in self.writers.values():
                 if writer.outcome != "told" and self.act(writer, "well"):
                     self.check()
@@ -424,6 +498,13 @@ class World:
             "every writer gets an outcome in the end",
         )
         self.expect(committed_ids(self.store) == set(CLIPS), "every clip is committed in the end")
+        for clip_id in without_mp4(self.store, set(CLIPS)) | set(find_damaged(self.store)):
+            self.happened["repair"] += 1
+            repairer = self.writers[(clip_id, 0)]
+            repairer.restart()
+            while self.act(repairer, "well"):
+                self.check()
+        self.expect(not set(find_damaged(self.store)), REPAIRED)
 
 
 # schedules
@@ -437,13 +518,13 @@ FATES = (
 SCHEDULES = st.binary(min_size=24, max_size=48)  # a byte for each step: who, and with which fate
 
 
-def play(schedule: bytes, protocol: Protocol, cast: Cast) -> World:
+def play(schedule: bytes, protocol: Protocol, cast: Cast, *, has_strangers: bool = False) -> World:
     """Runs a schedule and then everybody to the end.
 
     Raises:
         BrokenPromiseError: an invariant does not hold, after some step or in the end.
     """
-    world = World(protocol, cast)
+    world = World(protocol, cast, has_strangers=has_strangers)
     writers = [*world.writers.values(), world.giver_up]
     others = (
         world.deliver,
@@ -452,6 +533,8 @@ def play(schedule: bytes, protocol: Protocol, cast: Cast) -> World:
         world.lift,
         lambda: world.sleep(0.6 * COMMIT_WITHIN_S),
         lambda: world.sleep(SPARED_S + 1),
+        world.set_clocks,
+        world.meddle,
     )
     for byte in schedule:
         fate, who = divmod(byte, len(writers) + len(others))
@@ -470,12 +553,23 @@ def test_the_commit_keeps_its_promises_in_any_order_of_steps(schedule: bytes) ->
     play(schedule, Protocol(), CAST)
 
 
+@settings(max_examples=5_000, deadline=None)
+@given(schedule=SCHEDULES)
+def test_a_clip_is_whole_in_the_end_although_another_program_removes_its_mp4s(
+    schedule: bytes,
+) -> None:
+    play(schedule, Protocol(), CAST, has_strangers=True)
+
+
 def test_the_random_schedules_reach_every_event_of_the_protocol() -> None:
     """Otherwise the test above would prove little: some schedule must reach each of these."""
     happened = Counter[str]()
     for schedule in random_schedules(300, 60):
-        world = play(schedule, Protocol(), CAST)
-        happened.update(world.happened)
+        for has_strangers in (False, True):
+            world = play(schedule, Protocol(), CAST, has_strangers=has_strangers)
+            happened.update(world.happened)
+            happened["replacement"] += len(world.replaced)
+            assert has_strangers or not world.bare
     assert set(happened) == {
         *FATES,
         "late arrival",
@@ -483,7 +577,12 @@ def test_the_random_schedules_reach_every_event_of_the_protocol() -> None:
         "removal spared",
         "standing still",
         "quarantine",
+        "clock set",
+        "meddling",
+        "replacement",
+        "repair",
     }
+    assert min(happened.values()) > 0
 
 
 def test_an_upload_that_is_too_old_is_not_committed_and_may_be_made_again() -> None:
@@ -494,6 +593,41 @@ def test_an_upload_that_is_too_old_is_not_committed_and_may_be_made_again() -> N
     assert caught.value.may_pass_on_retry
     assert not committed_ids(store)
     assert commit_record(store, clip, record, lambda: 1000.0 + COMMIT_WITHIN_S)
+
+
+def test_a_commit_brings_back_the_mp4_that_was_removed_before_its_record() -> None:
+    store, record = MemoryStore(), record_of(CLIPS[0], 0)
+    clip = upload_clip(store, CLIPS[0], BODIES[0])
+    store.delete(clip.key)
+    assert commit_record(store, clip, record)
+    assert store.get(record.key) == BODIES[0]
+
+
+def test_an_mp4_that_does_not_stay_is_no_commit_and_costs_the_clip_nothing() -> None:
+    class Sieve(MemoryStore):
+        def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+            pass
+
+    store, record = Sieve(), record_of(CLIPS[0], 0)
+    clip = upload_clip(store, CLIPS[0], BODIES[0])
+    with pytest.raises(StoreUnavailableError, match="although a record names it") as caught:
+        commit_record(store, clip, record)
+    assert caught.value.may_pass_on_retry
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_record_without_its_mp4_is_mended_by_the_next_commit(number: int) -> None:
+    """By the same bytes the record stays; by other bytes it is replaced."""
+    store = MemoryStore()
+    first = record_of(CLIPS[0], 0)
+    assert commit_record(store, upload_clip(store, CLIPS[0], BODIES[0]), first)
+    store.delete(first.key)
+    again = record_of(CLIPS[0], number)
+    is_own = commit_record(store, upload_clip(store, CLIPS[0], BODIES[number]), again)
+    stands = ClipRecord.from_json(store.get(record_key(CLIPS[0])))
+    assert is_own == (number != 2)
+    assert stands == (again if number == 1 else first)
+    assert is_intact(store, stands)
 
 
 # planted bugs, each recognized by the promise that it breaks
@@ -541,6 +675,26 @@ def commit_without_comparing(
     return True
 
 
+def commit_without_a_look(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
+    refuse_if_late(clip, now)
+    try:
+        store.put_if_absent(record_key(record.clip_id), record.to_json(), "application/json")
+    except ObjectExistsError:
+        return store.get(record_key(record.clip_id)) == record.to_json()
+    return True
+
+
+def commit_over_another(
+    store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
+) -> bool:
+    """Replaces every other record, though its MP4 is there."""
+    if not commit_record(store, clip, record, now):
+        store.put(record_key(record.clip_id), record.to_json(), "application/json")
+    return True
+
+
 def commit_however_late(
     store: Store, clip: UploadedClip, record: ClipRecord, now: Callable[[], float]
 ) -> bool:
@@ -555,7 +709,7 @@ def upload_only_once(
     key = clip_key(clip_id, sha256)
     if not store.exists(key):
         return upload_clip(store, clip_id, body, now)
-    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at)
+    return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at, body)
 
 
 def key_without_digest(clip_id: str, sha256: str) -> str:
@@ -566,6 +720,8 @@ UNCHANGED = "a record never changes"
 RIGHT_DIGEST = "a record's digest is that of its MP4"
 OWN_UPLOAD = "a record names what its own writer uploaded"
 FINDS_RECORD = "a writer that gets an outcome finds a record"
+LEFT_WHOLE = "a writer that owns the record leaves its MP4 there"
+REPAIRED = "a clip without its MP4 is rendered again"
 TOLD_RIGHT = "a writer that owns the record learns so, and no other writer does"
 PLANTED = {
     "the record is written without the condition": (
@@ -598,6 +754,13 @@ PLANTED = {
     "what is there is not uploaded again": (Protocol(upload=upload_only_once), OWN_UPLOAD),
     "young MP4s are removed": (Protocol(spared_s=0.0), RIGHT_DIGEST),
     "an MP4 is removed without a second look": (Protocol(looks_twice=False), RIGHT_DIGEST),
+    "garbage ages by a machine's clock": (Protocol(ages_by_machine=True), RIGHT_DIGEST),
+    "an upload ages by a machine's clock": (Protocol(uploads_by_machine=True), RIGHT_DIGEST),
+    "a record that is there is replaced": (Protocol(commit=commit_over_another), UNCHANGED),
+}
+PLANTED_AMONG_STRANGERS = {
+    "no look follows the record": (Protocol(commit=commit_without_a_look), LEFT_WHOLE),
+    "a record that is there is replaced": (Protocol(commit=commit_over_another), UNCHANGED),
 }
 
 
@@ -606,10 +769,12 @@ def random_schedules(count: int, num_bytes: int) -> Iterator[bytes]:
     return (random.Random(seed).randbytes(num_bytes) for seed in range(count))
 
 
-def first_broken_promise(protocol: Protocol, cast: Cast) -> str | None:
+def first_broken_promise(
+    protocol: Protocol, cast: Cast, *, has_strangers: bool = False
+) -> str | None:
     for schedule in random_schedules(500, 48):
         try:
-            play(schedule, protocol, cast)
+            play(schedule, protocol, cast, has_strangers=has_strangers)
         except BrokenPromiseError as error:
             return str(error)
     return None
@@ -622,3 +787,9 @@ def test_a_planted_bug_breaks_its_promise(bug: str, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(module, "clip_key", protocol.key)
     cast = Cast.make()
     assert first_broken_promise(protocol, cast) == promise
+
+
+@pytest.mark.parametrize("bug", list(PLANTED_AMONG_STRANGERS))
+def test_a_planted_bug_among_strangers_breaks_its_promise(bug: str) -> None:
+    protocol, promise = PLANTED_AMONG_STRANGERS[bug]
+    assert first_broken_promise(protocol, CAST, has_strangers=True) == promise

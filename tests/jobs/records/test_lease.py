@@ -1,6 +1,7 @@
 """The lease on a folder and on a real S3 server, and the thread that keeps it."""
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 
 from jobs.config import StoreConfig
 from jobs.errors import LeaseHeldError, LeaseLostError, RecordError, StoreUnavailableError
-from jobs.records.keys import lease_key
+from jobs.records.keys import LAST_EPOCH, lease_key
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import LeaseRecord, current_lease, refuse_if_leased
 from jobs.store.folder_store import FolderStore
@@ -213,17 +214,94 @@ def test_foreign_objects_are_not_counted_as_leases(folder: Store, clock: Clock) 
 
 
 def test_a_free_or_expired_output_is_not_refused(folder: Store, clock: Clock) -> None:
-    refuse_if_leased(folder, clock())
-    take(folder, "one", clock)
+    refuse_if_leased(folder)
+    take(folder, "one", folder.now)
     with pytest.raises(LeaseHeldError):
-        refuse_if_leased(folder, clock())
-    refuse_if_leased(folder, clock() + DURATION_S)
+        refuse_if_leased(folder)
+    take(folder, "two", clock, is_takeover=True)  # expired long ago
+    refuse_if_leased(folder)
 
 
 def test_an_unknown_field_in_a_lease_is_refused(folder: Store, clock: Clock) -> None:
     lease = take(folder, "one", clock)
     with pytest.raises(RecordError, match="unknown fields: 'more'"):
         LeaseRecord.from_json(lease.taken.to_json().replace(b'"run_id"', b'"more": 1, "run_id"'))
+
+
+@pytest.mark.parametrize("error_s", [-86_400.0, 86_400.0])
+def test_a_wrong_clock_of_the_machine_takes_no_live_lease_and_keeps_no_dead_one(
+    store: Store, error_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong_s = time.time() + error_s
+    with monkeypatch.context() as machine:
+        machine.setattr(time, "time", lambda: wrong_s)
+        owner = Lease.take(store, "one", DURATION_S)
+        with pytest.raises(LeaseHeldError, match="run one"):
+            Lease.take(store, "two", DURATION_S)
+        with pytest.raises(LeaseHeldError, match="run one"):
+            refuse_if_leased(store)
+    with pytest.raises(LeaseHeldError, match="run one"):
+        Lease.take(store, "two", DURATION_S)
+    owner.renew()
+    expired = replace(owner, duration_s=-1.0)
+    expired.renew()
+    assert Lease.take(store, "two", DURATION_S).epoch == 2
+
+
+# numbers that another program wrote
+
+
+@pytest.mark.parametrize("content", [b"{}", b"a released lease"])
+def test_the_last_number_lets_no_driver_in_and_its_removal_lets_one_in(
+    store: Store, clock: Clock, content: bytes
+) -> None:
+    if content != b"{}":
+        take(store, "one", clock).release()
+        content = store.get(lease_key(1))
+    store.put(lease_key(LAST_EPOCH), content, TEXT)
+    before = leases(store)
+    for is_takeover in (False, True):
+        with pytest.raises(
+            LeaseHeldError, match=r"lease/9999999999\.json has the last .*: remove that object$"
+        ):
+            take(store, "two", clock, is_takeover=is_takeover)
+    with pytest.raises(LeaseHeldError, match="remove that object"):
+        refuse_if_leased(store)
+    assert leases(store) == before
+    store.delete(lease_key(LAST_EPOCH))
+    first = take(store, "two", clock)
+    with pytest.raises(LeaseHeldError, match="run two"):
+        take(store, "three", clock)
+    first.renew()
+
+
+def test_beside_the_last_but_one_number_only_one_driver_holds_the_output(
+    folder: Store, clock: Clock
+) -> None:
+    folder.put(lease_key(LAST_EPOCH - 1), b"{}", TEXT)
+    holder = take(folder, "one", clock, is_takeover=True)
+    assert holder.epoch == LAST_EPOCH
+    for is_takeover in (False, True):
+        with pytest.raises(LeaseHeldError, match="remove that object"):
+            take(folder, "two", clock, is_takeover=is_takeover)
+    holder.renew()
+
+
+def test_a_driver_at_work_stops_when_the_last_number_appears(folder: Store, clock: Clock) -> None:
+    holder = take(folder, "one", clock)
+    folder.put(lease_key(LAST_EPOCH), b"{}", TEXT)
+    with pytest.raises(LeaseLostError):
+        holder.renew()
+
+
+def test_a_number_that_no_driver_counts_from_is_foreign(folder: Store, clock: Clock) -> None:
+    folder.put("lease/0000000000.json", b"{}", TEXT)
+    lease = take(folder, "one", clock)
+    assert lease.epoch == 1
+    lease.renew()
+    for number in (0, -1, LAST_EPOCH + 1):
+        with pytest.raises(RecordError, match="number of a lease"):
+            lease_key(number)
 
 
 # keeping
@@ -309,6 +387,7 @@ def test_a_store_that_is_down_at_the_end_breaks_nothing(
     with LeaseKeeper(take(troubled, "one", clock)) as keeper:
         monkeypatch.setattr(TroubledStore, "is_down", True)
     assert keeper.trouble == "no answer from the endpoint"
+    monkeypatch.setattr(TroubledStore, "is_down", False)
     assert take(troubled, "two", lambda: clock() + DURATION_S).epoch == 2
 
 

@@ -463,6 +463,9 @@ class CrashingStore:
     def keys(self, prefix: str) -> Iterator[str]:
         return self.inner.keys(prefix)
 
+    def now(self) -> float:
+        return self.inner.now()
+
     def check_access(self) -> None:
         self.inner.check_access()
 

@@ -294,7 +294,7 @@ def test_the_policies_for_rendering_and_cleaning_up_remove_no_record(
 def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
     become: Callable[[str], None], tmp_path: Path
 ) -> None:
-    clip_id, later = "1" * 32, time.time() + 3600
+    clip_id, any_age_s = "1" * 32, -3600.0
     left_over = {
         f"clips/{clip_id}/{'0' * 16}.mp4",
         latents_key(clip_id, "run-1", 1),
@@ -307,13 +307,13 @@ def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
         store.put(key, b"left over", "video/mp4")
     write_quarantine(store, quarantined(200))
     with pytest.raises(StoreRefusedError, match=REFUSED):
-        remove_garbage(store, find_garbage(store, later), later, lambda: None)
+        remove_garbage(store, find_garbage(store, any_age_s), any_age_s, lambda: None)
     become("cleaner")
     store = open_store(OUTPUT, FAST)
     lease = Lease.take(store, "gc-1", 60, is_takeover=True)
-    remove_garbage(store, find_garbage(store, later), later, lease.renew)
+    remove_garbage(store, find_garbage(store, any_age_s), any_age_s, lease.renew)
     lease.release()
-    assert not find_garbage(store, later)
+    assert not find_garbage(store, any_age_s)
     assert not left_over & set(store.keys(""))
     assert done.clip_id not in quarantined_ids(store)
     assert store.exists(read_record(store, done.clip_id).key)

@@ -171,6 +171,33 @@ def test_a_listing_gives_the_size_and_age_of_an_object(store: Store) -> None:
         assert before - 2 < entry.modified_at < time.time() + 2
 
 
+def test_the_stores_clock_is_the_one_that_dates_objects(store: Store) -> None:
+    store.put("before", b"", TEXT)
+    now = store.now()
+    store.put("after", b"", TEXT)
+    dates = {entry.key: entry.modified_at for entry in store.entries("")}
+    assert dates["before"] <= now <= dates["after"] + 1
+    assert set(store.keys("")) == {"before", "after"}, "looking at the clock leaves nothing"
+
+
+def test_the_stores_clock_is_not_the_machines(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"", TEXT)  # a folder that does not exist has no clock
+    right = time.time()
+    monkeypatch.setattr(time, "time", lambda: right + 2 * 86_400)
+    assert abs(store.now() - right) < 60
+
+
+def test_a_folder_that_cannot_be_written_has_the_machines_clock(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for missing in ("nowhere", "file"):
+        before = time.time()
+        store = open_store((tmp_path / missing).as_uri(), StoreConfig())
+        assert before <= store.now() <= time.time()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_an_object_that_is_written_again_is_young_again(store: Store) -> None:
     store.put("a", b"x", TEXT)
     first = next(store.entries("a")).modified_at
