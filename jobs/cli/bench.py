@@ -132,6 +132,7 @@ class BenchArguments(ConfigOptions):
             profile=self.profile,
             settings=self.settings,
             retry_quarantined=self.retry_quarantined,
+            repair=False,
             takeover=False,
         )
 

@@ -18,6 +18,7 @@ from jobs.manifest.reference import fields_help
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
+from jobs.records.damage import without_mp4
 from jobs.run.documents import OpenedManifest
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
@@ -94,7 +95,9 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         )
     store = open_store(manifest.output, config.store)
     make_plan(manifest, (), ())  # every row is checked before the first request to the store
-    plan = make_plan(manifest, committed_ids(store), quarantined_ids(store))
+    committed = committed_ids(store)
+    damaged = without_mp4(store, committed)
+    plan = make_plan(manifest, committed, quarantined_ids(store), damaged)
     check_backends(plan, catalog)
     return OpenedManifest(config, catalog, manifest, store, plan)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import committed_ids, quarantined_ids, read_as
+from jobs.records.damage import without_mp4
 from jobs.records.keys import PREFIXES, RUN_FILE, STATUS_FILE, list_objects, parse_key, run_key
 from jobs.records.lease_record import LeaseRecord, current_lease, seconds_of
 from jobs.records.run_status import RunStatus, read_status
@@ -27,6 +28,7 @@ class OutputStatus:
     """The state of an output.
 
     Args:
+        num_damaged: committed clips without an MP4.
         run_id: the newest run; None if there never was one.
         run: the status that this run wrote last; None if there is none or it cannot be read.
         run_written_at: time of that status by the store's clock, in seconds since the epoch; the
@@ -36,6 +38,7 @@ class OutputStatus:
 
     uri: str
     num_committed: int
+    num_damaged: int
     num_quarantined: int
     num_failures: int
     run_id: str | None
@@ -71,9 +74,11 @@ def read_output_status(store: Store) -> OutputStatus:
         except RecordError as error:
             trouble.append(str(error))
     last_failures.sort(key=lambda failure: failure.failed_at, reverse=True)
+    committed = committed_ids(store)
     return OutputStatus(
         uri=store.uri,
-        num_committed=len(committed_ids(store)),
+        num_committed=len(committed),
+        num_damaged=len(without_mp4(store, committed)),
         num_quarantined=len(quarantined_ids(store)),
         num_failures=len(failures),
         run_id=run_id,

@@ -40,14 +40,16 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
     The table has a column for devices if some clip needs a group of them.
     """
     rows, repeats = counted(plan.num_rows, "row"), counted(plan.num_repeats, "repeat")
+    damaged = f"damaged {plan.num_damaged:,}, " if plan.num_damaged else ""
     counts = (
-        f"done {plan.num_done:,}, quarantined {plan.num_quarantined:,}, "
+        f"done {plan.num_done:,}, {damaged}quarantined {plan.num_quarantined:,}, "
         f"to render {plan.num_pending:,}"
     )
     lines = [
         f"{plan.name}: {counted(plan.num_clips, 'clip')}"
         + (f" ({rows}, {repeats})" if plan.num_repeats else ""),
         f"  {counts}",
+        *([f"  {damaged_text(plan.num_damaged)}"] if plan.num_damaged else []),
         "",
     ]
     has_groups = any(bucket.parallel.degree > 1 for bucket in plan.buckets)
@@ -58,6 +60,14 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
         more = counted(len(plan.buckets) - MAX_PRINTED_BUCKETS, "more kind")
         lines.append(f"  and {more} of clip")
     return [*lines, *(f"  {line}" for line in advice)]
+
+
+def damaged_text(num_damaged: int) -> str:
+    """Return the meaning of damaged clips, and the remedy."""
+    return (
+        f"damaged: {counted(num_damaged, 'clip')} with a record and without an MP4; "
+        "render --repair renders the missing again"
+    )
 
 
 def _cells(bucket: PlanBucket, *, has_groups: bool) -> tuple[str, ...]:

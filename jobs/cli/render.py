@@ -10,12 +10,13 @@ from typing import NoReturn
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
-from jobs.cli.plan import plan_lines
+from jobs.cli.plan import damaged_text, plan_lines
 from jobs.ending import end_process, stop_reason
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
+from jobs.records.damage import find_damaged, without_mp4
 from jobs.records.keys import PREFIXES
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.run_status import RunSummary
@@ -32,12 +33,19 @@ class RenderOptions(ManifestOptions):
     """The options of `nagfarm render`."""
 
     retry_quarantined: bool
+    repair: bool
     takeover: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
         add_retry_argument(parser)
+        parser.add_argument(
+            "--repair",
+            action="store_true",
+            help="also render the committed clips of the manifest whose MP4 is missing or has "
+            "another size than its record; reads every record",
+        )
         parser.add_argument(
             "--takeover",
             action="store_true",
@@ -60,16 +68,13 @@ def render(options: RenderOptions, context: Context) -> int:
         RefusedError: refused before anything ran, as by `open_for_run`.
         StoppedError: the run began and could not go on.
     """
-    opened = open_for_run(options)
-    if options.retry_quarantined and opened.plan.num_quarantined:
-        opened = replace(opened, plan=make_plan(opened.manifest, committed_ids(opened.store), ()))
-        check_backends(opened.plan, opened.catalog)
+    opened = _with_more_clips(open_for_run(options), options)
     for line in plan_lines(opened.plan):
         context.say(line)
     if opened.plan.num_pending == 0:
         done = f"{opened.plan.num_done:,} of {opened.plan.num_clips:,} clips"
         context.say(f"nothing to render: {done} are already in {opened.store.uri}")
-        return _report_quarantine(opened.plan.num_quarantined, opened.store, context)
+        return _report_rest(opened, opened.plan.num_quarantined, context)
     opened.store.check_access()
     try:
         summary = _run(opened, options, context)
@@ -80,7 +85,22 @@ def render(options: RenderOptions, context: Context) -> int:
     context.say(_summary_text(summary))
     context.say(f"clips and records are in {opened.store.uri}")
     num_quarantined = opened.plan.num_quarantined + summary.num_quarantined
-    return _report_quarantine(num_quarantined, opened.store, context)
+    return _report_rest(opened, num_quarantined, context)
+
+
+def _with_more_clips(opened: OpenedManifest, options: RenderOptions) -> OpenedManifest:
+    """Plan again if the options add quarantined or damaged clips."""
+    retries = options.retry_quarantined and opened.plan.num_quarantined > 0
+    if not (retries or options.repair):
+        return opened
+    store, committed = opened.store, committed_ids(opened.store)
+    quarantined = set[str]() if options.retry_quarantined else quarantined_ids(store)
+    if options.repair:
+        plan = make_plan(opened.manifest, committed - set(find_damaged(store)), quarantined)
+    else:
+        plan = make_plan(opened.manifest, committed, quarantined, without_mp4(store, committed))
+    check_backends(plan, opened.catalog)
+    return replace(opened, plan=plan)
 
 
 def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> RunSummary:
@@ -131,14 +151,17 @@ def _summary_text(summary: RunSummary) -> str:
     return f"committed {clips} in {summary.wall_s:.1f} s; {shares or 'no work done'}"
 
 
-def _report_quarantine(num_quarantined: int, store: Store, context: Context) -> int:
-    if not num_quarantined:
-        return EXIT_OK
-    context.say(
-        f"quarantined: {counted(num_quarantined, 'clip')}; the reasons are in "
-        f"{store.uri}/{PREFIXES['quarantine']}, and render --retry-quarantined tries again"
-    )
-    return EXIT_QUARANTINE
+def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context) -> int:
+    """Name the clips that are not there after this run, and return the exit code."""
+    if opened.plan.num_damaged:
+        context.say(damaged_text(opened.plan.num_damaged))
+    if num_quarantined:
+        context.say(
+            f"quarantined: {counted(num_quarantined, 'clip')}; the reasons are in "
+            f"{opened.store.uri}/{PREFIXES['quarantine']}, and render --retry-quarantined tries "
+            "again"
+        )
+    return EXIT_QUARANTINE if num_quarantined or opened.plan.num_damaged else EXIT_OK
 
 
 @contextmanager
@@ -168,6 +191,7 @@ examples:
   nagfarm render spring.yaml
   nagfarm render spring.yaml workers.count=2 --profile cluster.yaml
   nagfarm render spring.yaml --retry-quarantined    try clips again that failed repeatedly
+  nagfarm render spring.yaml --repair               render again what a record names and is gone
 
 A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM
 and Ctrl-C stop a run in bounded time, a second signal at once. One driver at a time writes to an

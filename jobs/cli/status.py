@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.output_status import AT_WORK, OutputStatus, is_active, read_output_status
+from jobs.cli.plan import damaged_text
 from jobs.cli.wording import first_line, table_lines
 from jobs.errors import RefusedError
 from jobs.escaping import json_text
@@ -60,6 +61,7 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
     lines = [
         output.uri,
         f"  committed    {counted(output.num_committed, 'clip')}",
+        *([f"  {damaged_text(output.num_damaged)}"] if output.num_damaged else []),
         f"  quarantined  {counted(output.num_quarantined, 'clip')}{remedy}",
         f"  failures     {counted(output.num_failures, 'attempt')}",
         f"  lease        {lease_text(output.lease, now)}",

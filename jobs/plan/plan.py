@@ -49,11 +49,12 @@ class PlanBucket:
 class Plan:
     """The clips of a manifest, compared with the store.
 
-    `num_clips` is `num_done + num_quarantined + num_pending`, and `num_rows` is
+    `num_clips` is `num_done + num_damaged + num_quarantined + num_pending`, and `num_rows` is
     `num_clips + num_repeats`. A clip that is both committed and quarantined is done, since it has a
     record.
 
     Args:
+        num_damaged: clips that have a record, but no MP4.
         buckets: clips that take equally long, sorted by model, shape, steps and devices.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     num_repeats: int
     num_clips: int
     num_done: int
+    num_damaged: int
     num_quarantined: int
     num_pending: int
     buckets: tuple[PlanBucket, ...]
@@ -80,18 +82,24 @@ class Plan:
                 yield spec
 
 
-def make_plan(manifest: Manifest, committed: Container[str], quarantined: Container[str]) -> Plan:
+def make_plan(
+    manifest: Manifest,
+    committed: Container[str],
+    quarantined: Container[str],
+    damaged: Container[str] = (),
+) -> Plan:
     """Walk all rows of `manifest` once, so that a wrong row is found before anything runs.
 
     Args:
         manifest: clips of the run.
         committed: ids of the clips that have a record in the store.
         quarantined: ids of the clips in quarantine.
+        damaged: ids of committed clips that have no MP4; they are not rendered.
 
     Raises:
         ManifestError: a row is wrong.
     """
-    num_rows = num_repeats = num_done = num_quarantined = 0
+    num_rows = num_repeats = num_done = num_damaged = num_quarantined = 0
     counts_by_key: dict[_BucketKey, _Counts] = {}
     for row in manifest.rows():
         num_rows += 1
@@ -104,7 +112,10 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         counts = counts_by_key.setdefault(key, _Counts(request.method))
         counts.num_clips += 1
         if row.clip_id in committed:
-            num_done += 1
+            if row.clip_id in damaged:
+                num_damaged += 1
+            else:
+                num_done += 1
         elif row.clip_id in quarantined:
             num_quarantined += 1
         else:
@@ -116,8 +127,9 @@ def make_plan(manifest: Manifest, committed: Container[str], quarantined: Contai
         num_repeats=num_repeats,
         num_clips=num_clips,
         num_done=num_done,
+        num_damaged=num_damaged,
         num_quarantined=num_quarantined,
-        num_pending=num_clips - num_done - num_quarantined,
+        num_pending=num_clips - num_done - num_damaged - num_quarantined,
         buckets=tuple(
             _bucket(key, counts_by_key[key]) for key in sorted(counts_by_key, key=_order)
         ),

@@ -185,7 +185,7 @@ class _Auditor:
                     return size, [Finding("damaged", clip_id, key, message)]
                 return size, list(_audit_video(record, copy)) if copy is not None else []
         except ObjectMissingError:
-            message = f"{key} is missing and a record names it"
+            message = f"{key} is missing and a record names it; render --repair renders it again"
             return 0, [Finding("missing", clip_id, key, message)]
         except UnreadableError as error:
             return 0, [Finding("unreadable", clip_id, key, f"{key}: {error}")]

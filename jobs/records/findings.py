@@ -22,8 +22,8 @@ KINDS: dict[FindingKind, str] = {
     "unplanned": "a record or a quarantine belongs to a clip that the manifest does not hold",
     "unreadable": "a record is damaged, or the store does not return an object that it lists",
     "mismatched": "a record contradicts its key, its request or the tags of its MP4",
-    "missing": "the MP4 that a record names does not exist",
-    "damaged": "an MP4 has another size or digest than its record",
+    "missing": "the MP4 that a record names does not exist (render --repair)",
+    "damaged": "an MP4 has another size or digest than its record (remove it, render --repair)",
     "undecodable": "an MP4 does not decode to the requested frames (--decode)",
     "orphan": "no record names an object, or a committed clip is quarantined",
 }

@@ -139,7 +139,9 @@ def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Sto
     write_run(store, RUN_ID, "run.json", {})
     write_status_at(store, status_of())
     Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
-    store.put(record_key(CLIP_ID), record_of(store, b"mp4", CLIP_ID).to_json(), "text/plain")
+    record = record_of(store, b"mp4", CLIP_ID)
+    store.put(record.key, b"mp4", "text/plain")
+    store.put(record_key(CLIP_ID), record.to_json(), "text/plain")
     lines = shown(store, AT_S + 10).splitlines()
     assert lines[1] == "  committed    1 clip"
     assert lines[4].startswith(f"  lease        run {RUN_ID} on ")
@@ -157,6 +159,29 @@ def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Sto
         "  clip       id                                worker     at                    for",
         f"  spring-31  {CLIP_ID}  host-a:12  denoise, step 4 of 8  12 s",
     ]
+
+
+def test_committed_clips_without_an_mp4_are_counted_as_damaged_with_the_remedy(
+    store: Store,
+) -> None:
+    for number in range(3):
+        record = record_of(store, b"mp4", f"{number:032x}")
+        store.put(record_key(record.clip_id), record.to_json(), "text/plain")
+        if number == 0:
+            store.put(record.key, b"mp4", "text/plain")
+    assert shown(store, AT_S).splitlines()[1:3] == [
+        "  committed    3 clips",
+        "  damaged: 2 clips with a record and without an MP4; "
+        "render --repair renders the missing again",
+    ]
+
+
+def test_the_age_of_a_status_is_that_of_its_object(store: Store) -> None:
+    """The clock of its driver was two days behind."""
+    write_run(store, RUN_ID, "run.json", {})
+    write_status_at(store, status_of(at_s=AT_S - 2 * 86_400), AT_S)
+    Lease.take(store, RUN_ID, 60, now=lambda: AT_S)
+    assert "rendering, last heartbeat 10 s ago" in shown(store, AT_S + 10)
 
 
 def test_one_failed_attempt_is_in_the_singular() -> None:

@@ -498,12 +498,23 @@ class World:
             "every writer gets an outcome in the end",
         )
         self.expect(committed_ids(self.store) == set(CLIPS), "every clip is committed in the end")
-        for clip_id in without_mp4(self.store, set(CLIPS)) | set(find_damaged(self.store)):
-            self.happened["repair"] += 1
-            repairer = self.writers[(clip_id, 0)]
-            repairer.restart()
-            while self.act(repairer, "well"):
+
+    def repair(self, number: int) -> None:
+        """Let a driver plan, and one writer of each clip that is missing render it, undisturbed."""
+        self.lift()
+        committed = committed_ids(self.store)
+        damaged = set(find_damaged(self.store))
+        self.expect(
+            without_mp4(self.store, committed) <= damaged, "a reader of records misses no clip"
+        )
+        self.happened["repair"] += len(damaged)
+        for clip_id in {*CLIPS} - (committed - damaged):
+            writer = self.writers[(clip_id, number)]
+            writer.restart()
+            for _ in range(MAX_OPERATIONS):
+                self.act(writer, "well")
                 self.check()
+        self.expect(committed_ids(self.store) == set(CLIPS), "every clip is committed in the end")
         self.expect(not set(find_damaged(self.store)), REPAIRED)
 
 
@@ -519,14 +530,14 @@ SCHEDULES = st.binary(min_size=24, max_size=48)  # a byte for each step: who, an
 
 
 def play(schedule: bytes, protocol: Protocol, cast: Cast, *, has_strangers: bool = False) -> World:
-    """Runs a schedule and then everybody to the end.
+    """Runs a schedule and then everybody to the end; among strangers, one repairing driver.
 
     Raises:
         BrokenPromiseError: an invariant does not hold, after some step or in the end.
     """
     world = World(protocol, cast, has_strangers=has_strangers)
     writers = [*world.writers.values(), world.giver_up]
-    others = (
+    others: tuple[Callable[[], None], ...] = (
         world.deliver,
         world.find_garbage,
         world.remove,
@@ -534,8 +545,10 @@ def play(schedule: bytes, protocol: Protocol, cast: Cast, *, has_strangers: bool
         lambda: world.sleep(0.6 * COMMIT_WITHIN_S),
         lambda: world.sleep(SPARED_S + 1),
         world.set_clocks,
-        world.meddle,
     )
+    if has_strangers:  # few take part, so that the schedules reach what is rare
+        writers = [world.writers[(CLIPS[0], number)] for number in range(RESUMED)]
+        others = (world.deliver, world.meddle, world.meddle, *others[1:3], others[5])
     for byte in schedule:
         fate, who = divmod(byte, len(writers) + len(others))
         if who >= len(writers):
@@ -543,17 +556,20 @@ def play(schedule: bytes, protocol: Protocol, cast: Cast, *, has_strangers: bool
         elif not world.act(writers[who], FATES[fate % len(FATES)]):
             continue
         world.check()
-    world.finish()
+    if has_strangers:
+        world.repair(schedule[0] % RESUMED)
+    else:
+        world.finish()
     return world
 
 
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=6_000, deadline=None)
 @given(schedule=SCHEDULES)
 def test_the_commit_keeps_its_promises_in_any_order_of_steps(schedule: bytes) -> None:
     play(schedule, Protocol(), CAST)
 
 
-@settings(max_examples=5_000, deadline=None)
+@settings(max_examples=2_000, deadline=None)
 @given(schedule=SCHEDULES)
 def test_a_clip_is_whole_in_the_end_although_another_program_removes_its_mp4s(
     schedule: bytes,
