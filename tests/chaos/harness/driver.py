@@ -2,11 +2,13 @@
 
 `python -m tests.chaos.harness.driver FAMILY ARGUMENT render ...`
 
-ARGUMENT is the seconds of a step for the stand-in, and the folder of notes for ranks. The rest of
-the command line is nagfarm's own.
+ARGUMENT is the seconds of a step for the stand-in, the folder of notes for ranks, and for `clock`
+the seconds by which the clock of this process is ahead. The rest of the command line is nagfarm's
+own.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,10 +38,17 @@ def ranks(argument: str) -> ModelLoader:
     return InstrumentedLoader(Path(argument))
 
 
+def clock(argument: str) -> ModelLoader:
+    right, ahead_s = time.time, float(argument)
+    time.time = lambda: right() + ahead_s
+    return StandInLoader(0.0)
+
+
 LOADERS: dict[str, Callable[[str], ModelLoader]] = {
     "stand-in": stand_in,
     "shapes": shapes,
     "ranks": ranks,
+    "clock": clock,
 }
 
 

@@ -179,6 +179,23 @@ class Farm:
             REPOSITORY,
         )
 
+    def collect_garbage(
+        self, prefix: str, clock_error_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `nagfarm gc --delete` on an output, past the proxy, by a wrong clock."""
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "tests.chaos.harness.driver", "clock", str(clock_error_s)),
+                *("gc", f"s3://{BUCKET}/{prefix}", "--delete"),
+                f"store.endpoint_url={self.server.endpoint_url}",
+            ],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
     def actors(self) -> list[psutil.Process]:
         """Return the processes that render."""
         return [process for node in self.nodes for process in node.actors("RenderActor")]

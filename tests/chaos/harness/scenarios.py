@@ -23,6 +23,7 @@ from tests.chaos.harness.faults import (
     terminate_driver,
 )
 from tests.chaos.harness.head_faults import kill_head, restart_head
+from tests.chaos.harness.removal_faults import collect_garbage_by_a_wrong_clock, remove_unnamed_mp4s
 from tests.chaos.harness.runner import Scenario, inject_nothing
 from tests.chaos.harness.workload import Workload
 
@@ -213,6 +214,18 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             "S3's answer to every fourth PUT is lost",
             FEW,
             disturb_store(Faults(lose_answer_every_nth=4)),
+        ),
+        Scenario(
+            "gc-wrong-clock",
+            "gc by a clock 2 days ahead, between upload and record",
+            FEW,
+            collect_garbage_by_a_wrong_clock(3),
+        ),
+        Scenario(
+            "mp4s-removed",
+            "another program removes MP4s between upload and record",
+            FEWEST,
+            remove_unnamed_mp4s,
         ),
         Scenario(
             "disks-full", "every node's disk full for 8 s", FEW, fill_disks(8.0, 3), needs_root=True

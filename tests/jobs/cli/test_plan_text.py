@@ -33,6 +33,23 @@ def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
     ]
 
 
+def test_committed_clips_without_an_mp4_are_counted_as_damaged_and_not_rendered(
+    rows: Path, catalog: FakeCatalog
+) -> None:
+    manifest = open_manifest(rows, catalog, model="tiny")
+    ids = [spec.clip_id for spec in manifest.specs()]
+    plan = make_plan(manifest, set(ids[:3]), set(), {ids[0], ids[2], "of another manifest"})
+    assert (plan.num_done, plan.num_damaged, plan.num_pending) == (1, 2, 1)
+    assert [spec.clip_id for spec in plan.pending()] == ids[3:]
+    assert plan_text(plan).splitlines()[1:3] == [
+        "  done 1, damaged 2, quarantined 0, to render 1",
+        (
+            "  damaged: 2 clips with a record and without an MP4; "
+            "render --repair renders the missing again"
+        ),
+    ]
+
+
 @pytest.fixture
 def grouped(write: Write) -> Path:
     return write("night.jsonl", jsonl(GROUPED_ROWS))

@@ -171,8 +171,10 @@ def test_committed_clips_without_an_mp4_are_counted_as_damaged_with_the_remedy(
             store.put(record.key, b"mp4", "text/plain")
     assert shown(store, AT_S).splitlines()[1:3] == [
         "  committed    3 clips",
-        "  damaged: 2 clips with a record and without an MP4; "
-        "render --repair renders the missing again",
+        (
+            "  damaged: 2 clips with a record and without an MP4; "
+            "render --repair renders the missing again"
+        ),
     ]
 
 

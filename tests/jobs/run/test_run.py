@@ -6,15 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
+from jobs.cli.command import EXIT_FINDINGS, EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
 from jobs.cli.main import main
 from jobs.config import StoreConfig
-from jobs.records.commit import committed_ids, quarantined_ids, read_failures, read_quarantine
+from jobs.records.commit import (
+    committed_ids,
+    quarantined_ids,
+    read_failures,
+    read_quarantine,
+    read_record,
+)
+from jobs.records.keys import clip_key, record_key
 from jobs.store.store import Store, open_store
 from tests.fakes.model import FakeLoader
 
@@ -70,6 +78,38 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     assert render(path, tmp_path / "out") == EXIT_OK
     assert "nothing to render: 3 of 3 clips are already in" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
+
+
+def test_repair_renders_again_what_records_name_and_is_gone_and_nothing_else(
+    farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One MP4 is missing, of another the record names other bytes, and the third one is whole."""
+    path, out = write(tmp_path, ROWS), tmp_path / "out"
+    assert render(path, out, "workers.count=1") == EXIT_OK
+    store = opened(out)
+    missing, other, whole = (read_record(store, one) for one in sorted(committed_ids(store)))
+    store.delete(missing.key)
+    store.delete(other.key)
+    sha256 = "0" * 64
+    gone = replace(
+        other,
+        sha256=sha256,
+        key=clip_key(other.clip_id, sha256),
+        uri=store.uri_of(clip_key(other.clip_id, sha256)),
+    )
+    store.put(record_key(other.clip_id), gone.to_json(), "application/json")
+    capsys.readouterr()
+    assert render(path, out) == EXIT_QUARANTINE
+    assert "damaged: 2 clips" in capsys.readouterr().out
+    assert main(["verify", out.as_uri()]) == EXIT_FINDINGS
+    assert render(path, out, "--repair", "workers.count=1") == EXIT_OK
+    assert "committed 2 clips" in capsys.readouterr().out
+    assert main(["verify", out.as_uri(), "--decode"]) == EXIT_OK
+    assert read_record(store, missing.clip_id) == missing, "the same bytes need no other record"
+    assert read_record(store, other.clip_id).sha256 == other.sha256
+    assert read_record(store, whole.clip_id) == whole
+    assert render(path, out, "--repair") == EXIT_OK
+    assert "nothing to render" in capsys.readouterr().out
 
 
 def test_a_failing_clip_is_quarantined_with_its_traceback_and_can_be_tried_again(
