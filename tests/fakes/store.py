@@ -27,13 +27,13 @@ class MemoryStore:
     """Objects in a dictionary, listed in the order of their keys.
 
     Args:
-        now: clock, seconds since the epoch.
+        clock: the store's clock, in seconds since the epoch.
         troubles: one for each operation, in order; None lets an operation pass unharmed.
         believes: beginnings of the keys for which a lying answer is accepted, as a client without a
             proof of arrival would.
     """
 
-    now: Callable[[], float] = time.time
+    clock: Callable[[], float] = time.time
     troubles: deque[Trouble | None] = field(default_factory=deque[Trouble | None])
     believes: tuple[str, ...] = ()
     objects: dict[str, MemoryObject] = field(default_factory=dict[str, MemoryObject])
@@ -84,6 +84,9 @@ class MemoryStore:
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (entry.key for entry in self.entries(prefix))
+
+    def now(self) -> float:
+        return self.clock()
 
     def check_access(self) -> None:
         self._suffer()

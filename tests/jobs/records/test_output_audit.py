@@ -56,7 +56,7 @@ def findings(
 @pytest.fixture
 def store() -> MemoryStore:
     """Return an old output: a circle committed, a heart quarantined with failure and latents."""
-    store = MemoryStore(now=lambda: LONG_AGO)
+    store = MemoryStore(clock=lambda: LONG_AGO)
     commit(store, CIRCLE)
     write_failure(store, failure_of(HEART.clip_id))
     store.put(latents_key(HEART.clip_id, RUN_ID, 1), b"latents", "application/octet-stream")
@@ -248,7 +248,7 @@ def test_decoding_proves_frames_and_tag_of_a_clip(tmp_path: Path) -> None:
         encode_mp4(VideoFrames(frames, 8.0), tmp_path / "clip.mp4", config, {"clip_id": tag})
         return (tmp_path / "clip.mp4").read_bytes()
 
-    store = MemoryStore(now=lambda: LONG_AGO)
+    store = MemoryStore(clock=lambda: LONG_AGO)
     commit(store, CIRCLE, mp4(CIRCLE.clip_id))
     commit(store, SQUARE, mp4(CIRCLE.clip_id))
     commit(store, HEART, b"video")
