@@ -41,7 +41,7 @@ def test_committed_clips_without_an_mp4_are_counted_as_damaged_and_not_rendered(
     plan = make_plan(manifest, set(ids[:3]), set(), {ids[0], ids[2], "of another manifest"})
     assert (plan.num_done, plan.num_damaged, plan.num_pending) == (1, 2, 1)
     assert [spec.clip_id for spec in plan.pending()] == ids[3:]
-    assert plan_text(plan).splitlines()[1:3] == [
+    assert [*plan_lines(plan)][1:3] == [
         "  done 1, damaged 2, quarantined 0, to render 1",
         (
             "  damaged: 2 clips with a record and without an MP4; "
