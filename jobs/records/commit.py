@@ -34,7 +34,7 @@ LATENTS = "application/octet-stream"
 # unreferenced MP4.
 COMMIT_WITHIN_S = 3600.0
 MAX_UPLOADS = 3  # again, of an MP4 that other programs remove although a record names it
-# Not set by anybody, and on Linux it goes on while the machine sleeps.
+# It is never set, and on Linux it goes on while the machine sleeps.
 UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 R = TypeVar("R")
 

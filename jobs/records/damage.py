@@ -58,7 +58,7 @@ def find_damaged(store: Store) -> Iterator[str]:
         try:
             record = reader.read_as(record_key(clip.clip_id), ClipRecord.from_json)
         except (ObjectMissingError, RecordError, UnreadableError):
-            return None  # nobody knows what it names
+            return None  # it may name any of the MP4s
         found = {(stored.key, stored.num_bytes) for stored in clip.of_kind("clip")}
         if (record.key, record.num_bytes) in found or is_intact(store, record):
             return None

@@ -81,7 +81,7 @@ class Lease:
                 this machine neither takes a live lease nor keeps a dead one alive.
 
         Raises:
-            LeaseHeldError: when another driver holds the output, or there is no higher number.
+            LeaseHeldError: when another driver holds the output, or no higher number exists.
             StoreError: when the store refuses or does not answer.
         """
         now = now or store.now

@@ -4,7 +4,7 @@ The real `upload_clip`, `commit_record` and `write_quarantine` run one store ope
 an order that Hypothesis draws. Several attempts at the same clips take part, some with the same
 bytes and some with others; drivers that resume from a listing; a driver that quarantines clips; and
 the real search for garbage, with its removal. Each of them may crash, get no answer or a false one,
-or go on hours later; somebody sets the clocks of the machines, and not the store's. After every
+or go on hours later; the clocks of the machines are set wrong, and not the store's. After every
 step the test checks the promises of the records.
 
 In a second kind of world, another program removes MP4s that no record names, however young. Then a
@@ -61,7 +61,7 @@ IN_FLIGHT_S = (
 
 
 CLOCK_ERROR_S = 2 * 24 * 3600.0
-MAX_OPERATIONS = 16  # of a program that nothing disturbs
+MAX_OPERATIONS = 16  # a program that nothing disturbs needs fewer
 
 RECORD_KEYS = {clip_id: record_key(clip_id) for clip_id in CLIPS}
 NOTHING = MemoryObject(b"", 0.0)
@@ -121,8 +121,8 @@ class Protocol:
     believes: tuple[str, ...] = ()  # keys for which a false answer is taken at its word
     spared_s: float = SPARED_S
     looks_twice: bool = True  # before an MP4 is removed
-    ages_by_machine: bool = False  # of garbage, by a clock that somebody sets
-    uploads_by_machine: bool = False  # the age of an upload, by the same clock
+    ages_by_machine: bool = False  # garbage ages by a clock that is set wrong
+    uploads_by_machine: bool = False  # an upload ages by the same clock
 
 
 @dataclass
@@ -269,7 +269,7 @@ class World:
 
     Args:
         has_strangers: another program removes MP4s that no record names.
-        clock_s: the store's clock; nobody sets it.
+        clock_s: the store's clock, which is never set.
         error_s: the error of the clocks of all machines.
     """
 
@@ -306,7 +306,7 @@ class World:
         return self.clock_s + self.error_s
 
     def uptime(self) -> float:
-        return self.clock_s - 1e6  # it begins anywhere, and nobody sets it
+        return self.clock_s - 1e6  # it begins anywhere and is never set
 
     # programs
 
@@ -547,7 +547,7 @@ def play(schedule: bytes, protocol: Protocol, cast: Cast, *, has_strangers: bool
         world.set_clocks,
     )
     if has_strangers:  # few take part, so that the schedules reach what is rare
-        writers = [world.writers[(CLIPS[0], number)] for number in range(RESUMED)]
+        writers = [world.writers[(CLIPS[0], number)] for number in range(RESUMED)] * 3
         others = (world.deliver, world.meddle, world.meddle, *others[1:3], others[5])
     for byte in schedule:
         fate, who = divmod(byte, len(writers) + len(others))
@@ -776,7 +776,6 @@ PLANTED = {
 }
 PLANTED_AMONG_STRANGERS = {
     "no look follows the record": (Protocol(commit=commit_without_a_look), LEFT_WHOLE),
-    "a record that is there is replaced": (Protocol(commit=commit_over_another), UNCHANGED),
 }
 
 

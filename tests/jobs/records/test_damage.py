@@ -71,7 +71,7 @@ def test_clips_without_a_record_are_not_damaged(store: Store) -> None:
 
 
 def test_a_record_that_cannot_be_read_is_not_called_damaged(store: Store) -> None:
-    """Another version may have written it, and nobody knows what it names."""
+    """Another version may have written it, and what it names is not known."""
     upload_clip(store, CLIP_ID, b"video")
     store.put(record_key(CLIP_ID), b'{"schema_version": 99}', JSON)
     assert not list(find_damaged(store))

@@ -264,7 +264,7 @@ class PartlyUnreadableStore(MemoryStore):
     """A store that raises an error for one object."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(now=lambda: LONG_AGO)
+        super().__init__(clock=lambda: LONG_AGO)
         self.error = error
         self.broken = ""
 
@@ -308,7 +308,7 @@ def test_a_store_that_lists_out_of_order_is_refused() -> None:
         def entries(self, prefix: str) -> Iterator[StoredObject]:
             return reversed(list(super().entries(prefix)))
 
-    store = UnorderedStore(now=lambda: LONG_AGO)
+    store = UnorderedStore(clock=lambda: LONG_AGO)
     commit(store, CIRCLE)
     commit(store, SQUARE)
     with pytest.raises(StoreRefusedError, match="does not list its keys in order"):
