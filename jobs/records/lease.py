@@ -77,8 +77,7 @@ class Lease:
             duration_s: seconds until the lease expires without a renewal.
             is_takeover: take the output from the live driver that holds it now, too; a third
                 driver that takes it meanwhile keeps it.
-            now: the clock by which leases expire; the store's if None, so that a wrong clock of
-                this machine neither takes a live lease nor keeps a dead one alive.
+            now: the clock by which leases expire; the store's if None.
 
         Raises:
             LeaseHeldError: when another driver holds the output, or no higher number exists.
@@ -101,8 +100,7 @@ class Lease:
                     lease._remove_lower()
                 return lease
         raise LeaseHeldError(
-            f"other drivers took {store.uri} {MAX_RACES} times in a row; find out which drivers "
-            "are at work on it"
+            f"other drivers took {store.uri} {MAX_RACES} times in a row; find out which they are"
         )
 
     def renew(self) -> None:
