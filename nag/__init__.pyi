@@ -3,6 +3,7 @@
 from nag.attention.text_concat import NegativeText as NegativeText
 from nag.coverage import Coverage as Coverage
 from nag.errors import AlreadyInstalledError as AlreadyInstalledError
+from nag.errors import ForeignCallError as ForeignCallError
 from nag.errors import InstallationError as InstallationError
 from nag.errors import NagCoverageError as NagCoverageError
 from nag.errors import NagError as NagError
@@ -19,11 +20,13 @@ from nag.formulas.normalized_attention_guidance import (
 )
 from nag.formulas.value_sign_flip import value_sign_flip as value_sign_flip
 from nag.installation.installation import InstalledGuidance as InstalledGuidance
-from nag.installation.installation import encode_negative_prompt as encode_negative_prompt
 from nag.installation.installation import guide as guide
 from nag.installation.installation import install as install
+from nag.installation.negative_prompt import NegativePrompt as NegativePrompt
+from nag.installation.negative_prompt import encode_negative_prompt as encode_negative_prompt
 from nag.params import GuidanceParams as GuidanceParams
 from nag.params import NagParams as NagParams
 from nag.params import NasaParams as NasaParams
 from nag.params import VsfParams as VsfParams
+from nag.params import steps_from_noise as steps_from_noise
 from nag.pipeline import VideoPipeline as VideoPipeline

@@ -37,6 +37,10 @@ class UnnamedCallError(NagError):
     """The pipeline does not name its transformer's calls, so the unconditional one is unknown."""
 
 
+class ForeignCallError(NagError):
+    """A call of the guided transformer was not made by the pipeline that guidance is on."""
+
+
 class InstallationError(NagError):
     """Base of the reasons why guidance cannot be installed on a pipeline."""
 

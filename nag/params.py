@@ -6,7 +6,7 @@ rivals. All have `is_active` and `is_active_at`. The formulas are in `nag/formul
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from nag.errors import NagParameterError
 
@@ -23,7 +23,7 @@ class NagParams:
             features.
         nag_start: fraction of the denoising steps after which guidance begins, 0 to 1.
         nag_end: fraction of the denoising steps after which guidance ends, above `nag_start`, at
-            most 1.
+            most 1. The author's code compares noise levels instead: `steps_from_noise` converts.
         nag_norm: norm that `nag_tau` bounds: "l1" as in the paper, or "l2" as in the author's Flux
             code.
 
@@ -143,6 +143,58 @@ class NasaParams:
 
 
 GuidanceParams = NagParams | VsfParams | NasaParams
+
+
+class NagStrengths(TypedDict, total=False):
+    """The fields of `NagParams` as keyword arguments."""
+
+    nag_scale: float
+    nag_tau: float
+    nag_alpha: float
+    nag_start: float
+    nag_end: float
+    nag_norm: Literal["l1", "l2"]
+
+
+def chosen_params(params: GuidanceParams | None, strengths: NagStrengths) -> GuidanceParams:
+    """Return `params`, or `NagParams` of the strengths.
+
+    Raises:
+        NagParameterError: both are given, a strength is unknown, or its value is out of range.
+    """
+    if params is not None and strengths:
+        raise NagParameterError.of(f"give params or {', '.join(strengths)}, not both", *strengths)
+    if unknown := set(strengths) - NagStrengths.__annotations__.keys():
+        raise NagParameterError.of(
+            f"unknown strength {', '.join(sorted(unknown))}; known are "
+            f"{', '.join(NagStrengths.__annotations__)}, and VsfParams and NasaParams as params",
+            *sorted(unknown),
+        )
+    return NagParams(**strengths) if params is None else params
+
+
+def steps_from_noise(noise_fraction: float, flow_shift: float) -> float:
+    """Return the `nag_end` that the author's code would call `noise_fraction`.
+
+    The author ends guidance when the timestep falls below `(1 - nag_end) * 1000`, this library
+    after a share of the steps. A shifted schedule spends most of its steps at high noise: with
+    `flow_shift` 5 and 25 steps, the author's 0.25 guides 16 steps, a `nag_end` of 0.25 guides 7.
+
+    Args:
+        noise_fraction: `nag_end` in the author's code, above 0, at most 1.
+        flow_shift: shift of the flow schedule, above 0; 1 leaves it unshifted.
+
+    Source: the flow schedule, sigma = shift s / (1 + (shift - 1) s), solved for the share s.
+
+    Raises:
+        NagParameterError: a value is out of range.
+    """
+    if not 0 < noise_fraction <= 1:
+        raise NagParameterError(f"noise_fraction must be above 0, at most 1, got {noise_fraction}")
+    if not 0 < flow_shift < math.inf:
+        raise NagParameterError(f"flow_shift must be finite and above 0, got {flow_shift}")
+    noise = 1 - noise_fraction
+    return 1 - noise / (flow_shift - (flow_shift - 1) * noise)
 
 
 def _require_finite(name: str, value: float) -> None:

@@ -143,6 +143,7 @@ def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
         )
         with (
             guided,
+            pipeline.progress_bar(total=1),  # inside it, calls count as the pipeline's own
             pipeline.transformer.cache_context("cond" if forward.num_rows == 1 else "cond_uncond"),
         ):
             yield

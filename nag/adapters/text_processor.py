@@ -16,17 +16,32 @@ class NagTextProcessor:
     """Base of the processors that replace diffusers' own in the text cross-attentions.
 
     Args:
+        stock: the processor that it replaces. It keeps the settings, so that it can return.
         text_concat: layout of the text and the guidance method, one for each transformer.
         block: name of the attention in the pipeline, such as `transformer.blocks.0.attn2`.
     """
 
-    # Class attributes, since diffusers sets both on every processor that it finds.
-    _attention_backend: Any = None
-    _parallel_config: Any = None
-
-    def __init__(self, text_concat: TextConcat, block: str) -> None:
+    def __init__(self, stock: Any, text_concat: TextConcat, block: str) -> None:
+        self.stock = stock
         self.text_concat = text_concat
         self.block = block
+
+    # Diffusers reads and sets both on every processor that it finds.
+    @property
+    def _attention_backend(self) -> Any:
+        return self.stock._attention_backend
+
+    @_attention_backend.setter
+    def _attention_backend(self, backend: Any) -> None:
+        self.stock._attention_backend = backend
+
+    @property
+    def _parallel_config(self) -> Any:
+        return self.stock._parallel_config
+
+    @_parallel_config.setter
+    def _parallel_config(self, config: Any) -> None:
+        self.stock._parallel_config = config
 
     def _refuse_text(self, length: int) -> NagTextError:
         """Return the error for a text that bypassed the hook, or was cut by a parallel plan."""

@@ -14,8 +14,10 @@ from nag.adapters.text_processor import NagTextProcessor, split_heads
 class NagWanAttnProcessor(NagTextProcessor):
     """Replaces diffusers' `WanAttnProcessor` in a cross-attention.
 
-    It differs in two places. The text may hold both prompts. The image tokens of image-to-video
-    are found by subtracting the text's real length, where the stock processor assumes 512 tokens.
+    While a clip is guided, it differs in two places. The text may hold both prompts. The image
+    tokens of image-to-video are found by subtracting the text's real length. The stock processor
+    assumes 512 tokens of text, so with another `max_sequence_length` it takes image tokens for
+    text; an image-to-video clip without guidance is left to it, and stays as it was.
     """
 
     def __call__(
@@ -30,6 +32,8 @@ class NagWanAttnProcessor(NagTextProcessor):
             raise NotImplementedError(
                 "Wan's text cross-attention takes neither mask nor rotary embedding, got one"
             )
+        if attn.add_k_proj is not None and not self.text_concat.is_guiding:
+            return self.stock(attn, hidden_states, encoder_hidden_states)
         layout = self.text_concat.layout
         image_length = encoder_hidden_states.shape[1] - layout.length
         if not layout.length or image_length < 0 or (image_length and attn.add_k_proj is None):

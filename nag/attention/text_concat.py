@@ -48,10 +48,13 @@ class NegativeText:
     Args:
         embeds: text embeddings, (B or 1, L, D).
         attention_mask: (B or 1, L), nonzero where a token is text; None for a model without masks.
+        has_default_length: True if L is the pipeline's default of `max_sequence_length`, so that
+            only a call with that default takes this text.
     """
 
     embeds: torch.Tensor
     attention_mask: torch.Tensor | None = None
+    has_default_length: bool = False
 
     def token_mask(self) -> torch.Tensor:
         """Return True for each token that is text, (B or 1, L) bool.
@@ -69,14 +72,16 @@ class NegativeText:
     def fit(self, text_BLD: torch.Tensor, num_unguided_rows: int) -> "NegativeText":
         """Return the negative prompt with one row for each row of a call.
 
-        Unguided rows get the first row as a filler, which the processors do not read.
+        Unguided rows get the first row as a filler, which the processors do not read. Several
+        videos of one prompt (`num_videos_per_prompt`) share the row of that prompt.
 
         Args:
             text_BLD: text of the call.
             num_unguided_rows: leading rows without guidance.
 
         Raises:
-            NagTextError: the embeddings or the mask have the wrong shape.
+            NagTextError: the embeddings or the mask have the wrong shape, or another number of
+                tokens than the prompt though both should have the pipeline's default.
         """
         num_guided_rows = text_BLD.shape[0] - num_unguided_rows
         embeds, mask = self.embeds, self.attention_mask
@@ -91,13 +96,20 @@ class NegativeText:
                 f"the negative prompt's mask must be {tuple(embeds.shape[:2])}, "
                 f"got {tuple(mask.shape)}"
             )
-        if embeds.shape[0] not in (1, num_guided_rows):
+        if self.has_default_length and embeds.shape[1] != text_BLD.shape[1]:
+            raise NagTextError(
+                f"the negative prompt has {embeds.shape[1]} tokens, the pipeline's default, and "
+                f"the prompt has {text_BLD.shape[1]}: give guide() the max_sequence_length of the "
+                "call"
+            )
+        num_videos, rest = divmod(num_guided_rows, embeds.shape[0] or num_guided_rows + 1)
+        is_shared = embeds.shape[0] == 1
+        if rest or not (is_shared or _repeats(text_BLD[num_unguided_rows:], num_videos)):
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[0]} rows and the call guides "
-                f"{num_guided_rows}: give 1 row, or as many as the call guides"
+                f"{num_guided_rows}: give 1 row, or one for each prompt"
             )
-        is_shared = embeds.shape[0] == 1
-        rows = [0] * num_unguided_rows + [0 if is_shared else row for row in range(num_guided_rows)]
+        rows = [0] * num_unguided_rows + [row // num_videos for row in range(num_guided_rows)]
         index = torch.tensor(rows, device=embeds.device)
         return NegativeText(
             embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device)
@@ -118,6 +130,14 @@ class NegativeText:
         return torch.cat([mask_BL, self.attention_mask.to(mask_BL.dtype)], dim=1)
 
 
+def _repeats(text_BLD: torch.Tensor, times: int) -> bool:
+    """Return True if the text holds each of its rows so many times, one after another."""
+    if times == 1:
+        return True
+    groups = text_BLD.unflatten(0, (-1, times))
+    return bool((groups == groups[:, :1]).all())
+
+
 class TextConcat:
     """The layout of the text in the call under way, and the method that guides it.
 
@@ -126,6 +146,7 @@ class TextConcat:
 
     def __init__(self) -> None:
         self.layout = TextLayout(0)
+        self.is_guiding = False  # the clip under way is guided, if not in this call
         self.negative_mask: torch.Tensor | None = None  # (B, N) while a call is guided
         self._methods = build_methods()
         self.use(UNGUIDED)

@@ -6,9 +6,14 @@ It decides which modules count as text cross-attentions, and which processor rep
 from typing import Any
 
 import torch
-from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
+from diffusers import (
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoAttnProcessor
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
+from diffusers.utils.torch_utils import is_compiled_module
 
 from nag.adapters.ltx import NagLTXVideoAttnProcessor
 from nag.adapters.wan import NagWanAttnProcessor
@@ -20,22 +25,31 @@ PROCESSORS: dict[type, type[NagWanAttnProcessor] | type[NagLTXVideoAttnProcessor
     WanAttnProcessor: NagWanAttnProcessor,
     LTXVideoAttnProcessor: NagLTXVideoAttnProcessor,
 }
-_TRANSFORMERS = (WanTransformer3DModel, LTXVideoTransformer3DModel)
+_TRANSFORMERS = (WanTransformer3DModel, WanVACETransformer3DModel, LTXVideoTransformer3DModel)
 
 
 def find_transformers(pipeline: Any) -> dict[str, Any]:
     """Return the pipeline's transformers by name: one, or two in Wan 2.2.
 
+    A transformer that `torch.compile` wraps is returned without its wrapper, which calls it.
+
     Raises:
         UnsupportedPipelineError: a transformer is not Wan's or LTX-Video's, or there is none.
     """
     parts = {name: getattr(pipeline, name, None) for name in ("transformer", "transformer_2")}
-    parts = {name: part for name, part in parts.items() if part is not None}
+    parts = {
+        name: part._orig_mod if is_compiled_module(part) else part
+        for name, part in parts.items()
+        if part is not None
+    }
     if not parts or not all(isinstance(part, _TRANSFORMERS) for part in parts.values()):
-        kinds = ", ".join(type(part).__name__ for part in parts.values()) or "none"
+        unet = getattr(pipeline, "unet", None)
+        kinds = [type(part).__name__ for part in (*parts.values(), unet) if part is not None]
         raise UnsupportedPipelineError(
             f"{type(pipeline).__name__} must have Wan or LTX-Video transformers "
-            f"({', '.join(kind.__name__ for kind in _TRANSFORMERS)}), got {kinds}"
+            f"({', '.join(kind.__name__ for kind in _TRANSFORMERS)}), "
+            f"got {', '.join(kinds) or 'none'}"
+            f"{'; a UNet cannot be guided' if unet is not None else ''}"
         )
     return parts
 

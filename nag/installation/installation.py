@@ -2,30 +2,30 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from inspect import signature
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
+from weakref import WeakValueDictionary
 
 import torch
-from diffusers import LTXVideoTransformer3DModel
-from diffusers.hooks import HookRegistry
 
+from nag.attention.denoising_calls import DenoisingCalls, GuiderCalls, PipelineCalls
 from nag.attention.negative_prompt_hook import NegativePromptHook
-from nag.attention.text_concat import NegativeText, TextConcat
+from nag.attention.text_concat import TextConcat
 from nag.coverage import Coverage
-from nag.errors import AlreadyInstalledError, UnsupportedProcessorError
+from nag.errors import AlreadyInstalledError, NagCoverageError, UnsupportedProcessorError
 from nag.installation.coverage import (
     PROCESSORS,
     count_coverage,
     find_text_attentions,
     find_transformers,
-    is_guided,
     prove_coverage,
 )
-from nag.params import GuidanceParams, NagParams
+from nag.installation.negative_prompt import NegativePrompt, encode_negative_prompt
+from nag.params import GuidanceParams, NagStrengths, chosen_params
 from nag.pipeline import VideoPipeline
 
-_HOOK_NAME = "negative_prompt"
+# By the id of the transformer, whose hook keeps the guidance alive and no longer.
+_INSTALLED: "WeakValueDictionary[int, InstalledGuidance]" = WeakValueDictionary()
 
 
 class InstalledGuidance:
@@ -37,23 +37,30 @@ class InstalledGuidance:
     def __init__(self, pipeline: VideoPipeline) -> None:
         self._pipeline = pipeline
         self._transformers = find_transformers(pipeline)
-        self._replaced: list[tuple[Any, Any]] = []
+        self._processors: list[tuple[Any, Any]] = []  # each text attention with its new processor
         self._hooks: list[NegativePromptHook] = []
+        self._calls: DenoisingCalls | None = None
         for transformer in self._transformers.values():
-            registry = HookRegistry.check_if_exists_or_initialize(transformer)
-            if registry.get_hook(_HOOK_NAME) is not None:
+            if id(transformer) in _INSTALLED:
                 raise AlreadyInstalledError(
-                    "guidance is installed on this pipeline already; call its remove() first"
+                    "guidance is installed on this transformer already, by this or another "
+                    "pipeline; call its remove() first"
                 )
         try:
+            self._calls = calls = (
+                GuiderCalls(pipeline, self._check_if_guiding)
+                if hasattr(pipeline, "guider")
+                else PipelineCalls(pipeline, self._check_if_guiding)
+            )
             for component, transformer in self._transformers.items():
-                self._install(component, transformer)
+                self._install(component, transformer, calls)
             self.check_coverage()
         except BaseException:
             self.remove()
             raise
 
-    def _install(self, component: str, transformer: torch.nn.Module) -> None:
+    def _install(self, component: str, transformer: torch.nn.Module, calls: DenoisingCalls) -> None:
+        _INSTALLED[id(transformer)] = self
         text_concat = TextConcat()
         for name, attention in find_text_attentions(transformer):
             stock, block = attention.processor, f"{component}.{name}"
@@ -63,19 +70,26 @@ class InstalledGuidance:
                     f"{block} has the processor {type(stock).__name__}, which guidance cannot "
                     "replace; restore the stock one or remove the other extension first"
                 )
-            processor = processor_class(text_concat, block)
-            _move_settings(stock, processor)
+            processor = processor_class(stock, text_concat, block)
             attention.set_processor(processor)
-            self._replaced.append((attention, stock))
-        hook = NegativePromptHook(text_concat, self._pipeline, component)
-        registry = HookRegistry.check_if_exists_or_initialize(transformer)
-        registry.register_hook(hook, _HOOK_NAME)
-        self._hooks.append(hook)
+            self._processors.append((attention, processor))
+        self._hooks.append(
+            NegativePromptHook(transformer, text_concat, calls, component, self._check_processors)
+        )
 
     @property
     def coverage(self) -> Coverage:
         """The coverage now, counted on the modules themselves."""
         return count_coverage(self._transformers)
+
+    def belongs_to(self, pipeline: VideoPipeline) -> bool:
+        """Return True if this guidance was installed on this pipeline."""
+        return self._pipeline is pipeline
+
+    @property
+    def is_guiding(self) -> bool:
+        """True inside `guide`."""
+        return any(hook.negative is not None for hook in self._hooks)
 
     def check_coverage(self) -> Coverage:
         """Prove that every text cross-attention is guided.
@@ -83,14 +97,29 @@ class InstalledGuidance:
         Raises:
             NagCoverageError: a processor or a transformer was replaced after `install`.
         """
-        return prove_coverage(self._pipeline, self._transformers)
+        coverage = prove_coverage(self._pipeline, self._transformers)
+        self._check_processors()
+        return coverage
+
+    def _check_processors(self) -> None:
+        for attention, processor in self._processors:
+            if attention.processor is not processor:
+                raise NagCoverageError(
+                    f"the processor of {processor.block} was replaced after guidance was "
+                    "installed; install guidance after every other extension"
+                )
+
+    def _check_if_guiding(self) -> None:
+        if self.is_guiding:
+            self.check_coverage()
 
     @contextmanager
     def guide(
         self,
-        negative_prompt: str | NegativeText,
+        negative_prompt: NegativePrompt,
         params: GuidanceParams | None = None,
         max_sequence_length: int | None = None,
+        **strengths: Unpack[NagStrengths],
     ) -> Generator[None]:
         """Guide every call of the pipeline inside the `with`.
 
@@ -98,30 +127,32 @@ class InstalledGuidance:
         bit for bit. An inner `guide` replaces the outer one until it is left.
 
         Args:
-            negative_prompt: text, which the pipeline's own encoder embeds, or embeddings: one row,
-                or as many as the pipeline renders at once. It may be longer or shorter than the
-                prompt, and differ from the negative prompt of classifier-free guidance.
+            negative_prompt: a text, which the pipeline's own encoder embeds, or a list with one
+                text for each prompt of the call, or embeddings: one row, or one for each prompt.
+                It may differ from the negative prompt of classifier-free guidance.
             params: `NagParams`, `VsfParams` or `NasaParams`, which choose the method; default
                 `NagParams()`. They may change from clip to clip: a compiled model has one graph
                 for each method, whatever the strength.
             max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's
                 default.
+            strengths: fields of `NagParams`, in place of `params`: `nag_scale=9`.
 
         Raises:
-            NagCoverageError: a processor or a transformer was replaced after `install`.
-            NagParameterError: `params` belong to no method.
-            NagTextError: the embeddings do not fit the call; raised inside the pipeline's call.
+            NagCoverageError: a processor or a transformer was replaced after `install`; also raised
+                inside the pipeline's call.
+            NagParameterError: `params` belong to no method, or `strengths` are given too.
+            NagTextError: the negative prompt is neither text nor embeddings, or does not fit the call;
+                the latter is raised inside the pipeline's call.
             UnnamedCallError: the unconditional call is unknown; raised inside the pipeline's call.
+            ForeignCallError: another pipeline uses the transformer; raised inside its call.
         """
+        chosen = chosen_params(params, strengths)
         self.check_coverage()
-        if isinstance(negative_prompt, str):
-            negative_prompt = encode_negative_prompt(
-                self._pipeline, negative_prompt, max_sequence_length
-            )
+        negative = encode_negative_prompt(self._pipeline, negative_prompt, max_sequence_length)
         outer = [(hook, hook.negative, hook.params) for hook in self._hooks]
         try:
             for hook in self._hooks:
-                hook.set(negative_prompt, NagParams() if params is None else params)
+                hook.set(negative, chosen)
             yield
         finally:
             for hook, outer_negative, outer_params in outer:
@@ -129,15 +160,19 @@ class InstalledGuidance:
 
     def remove(self) -> None:
         """Restore every processor and remove the hooks. A second call does nothing."""
-        for attention, stock in self._replaced:
-            if is_guided(attention):
-                _move_settings(attention.processor, stock)
-                attention.set_processor(stock)
-        self._replaced.clear()
-        for transformer in self._transformers.values():
-            registry = HookRegistry.check_if_exists_or_initialize(transformer)
-            registry.remove_hook(_HOOK_NAME, recurse=False)
+        for attention, processor in self._processors:
+            if attention.processor is processor:
+                attention.set_processor(processor.stock)
+        self._processors.clear()
+        for hook in self._hooks:
+            hook.remove()
         self._hooks.clear()
+        if self._calls is not None:
+            self._calls.remove()
+            self._calls = None
+        for transformer in self._transformers.values():
+            if _INSTALLED.get(id(transformer)) is self:
+                del _INSTALLED[id(transformer)]
 
     def __enter__(self) -> Self:
         return self
@@ -152,7 +187,7 @@ class InstalledGuidance:
 
 
 def install(pipeline: VideoPipeline) -> InstalledGuidance:
-    """Install guidance on all transformers of a stock diffusers Wan or LTX-Video pipeline.
+    """Install guidance on all transformers of a diffusers Wan or LTX-Video pipeline.
 
     Raises:
         UnsupportedPipelineError: the pipeline has a transformer of an unknown class, or none.
@@ -166,47 +201,31 @@ def install(pipeline: VideoPipeline) -> InstalledGuidance:
 @contextmanager
 def guide(
     pipeline: VideoPipeline,
-    negative_prompt: str | NegativeText,
+    negative_prompt: NegativePrompt,
     params: GuidanceParams | None = None,
     max_sequence_length: int | None = None,
+    **strengths: Unpack[NagStrengths],
 ) -> Generator[InstalledGuidance]:
     """Install guidance, guide every call inside the `with`, and remove it at the end.
 
+    Inside another `guide` of the same pipeline, this one replaces the outer one until it is left.
+
     Args:
-        pipeline: stock diffusers Wan or LTX-Video pipeline.
-        negative_prompt: text or embeddings, as `InstalledGuidance.guide` takes them.
+        pipeline: stock or modular diffusers pipeline for Wan or LTX-Video.
+        negative_prompt: text, texts or embeddings, as `InstalledGuidance.guide` takes them.
         params: `NagParams`, `VsfParams` or `NasaParams`; default `NagParams()`.
         max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's
             default.
+        strengths: fields of `NagParams`, in place of `params`: `nag_scale=9`.
     """
+    (transformer, *_) = find_transformers(pipeline).values()
+    outer = _INSTALLED.get(id(transformer))
+    if outer is not None and outer.belongs_to(pipeline):
+        with outer.guide(negative_prompt, params, max_sequence_length, **strengths):
+            yield outer
+        return
     with (
         install(pipeline) as installed,
-        installed.guide(negative_prompt, params, max_sequence_length),
+        installed.guide(negative_prompt, params, max_sequence_length, **strengths),
     ):
         yield installed
-
-
-@torch.no_grad()
-def encode_negative_prompt(
-    pipeline: VideoPipeline, negative_prompt: str, max_sequence_length: int | None = None
-) -> NegativeText:
-    """Return the text's embeddings, made as the pipeline makes those of its prompt."""
-    (transformer, *_) = find_transformers(pipeline).values()
-    length = (
-        max_sequence_length
-        or signature(type(pipeline).__call__).parameters["max_sequence_length"].default
-    )
-    encoded = pipeline.encode_prompt(
-        negative_prompt,
-        do_classifier_free_guidance=False,
-        max_sequence_length=length,
-        device=pipeline._execution_device,
-    )
-    has_mask = isinstance(transformer, LTXVideoTransformer3DModel)
-    return NegativeText(encoded[0], encoded[1] if has_mask else None)
-
-
-def _move_settings(source: Any, target: Any) -> None:
-    """Copy the settings of `set_attention_backend` and `enable_parallelism` to a processor."""
-    target._attention_backend = source._attention_backend
-    target._parallel_config = source._parallel_config

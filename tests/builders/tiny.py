@@ -14,6 +14,8 @@ from diffusers import (
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
 from transformers import (
     CLIPImageProcessorPil,
@@ -111,6 +113,36 @@ def wan_pipeline(two_transformers: bool = False, num_heads: int = 2) -> WanPipel
         transformer=wan_transformer(0, num_heads=num_heads),
         transformer_2=wan_transformer(7, num_heads=num_heads) if two_transformers else None,
         boundary_ratio=0.7 if two_transformers else None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def wan_vace_pipeline() -> WanVACEPipeline:
+    """Build Wan 2.1 VACE's layout: its first block has a second lane for the control video."""
+    torch.manual_seed(0)
+    transformer = WanVACETransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=HEAD_DIM,
+        in_channels=8,
+        out_channels=8,
+        text_dim=TEXT_DIM,
+        freq_dim=32,
+        ffn_dim=48,
+        num_layers=2,
+        cross_attn_norm=True,
+        rope_max_seq_len=32,
+        vace_layers=[0],
+        vace_in_channels=2 * 8 + 64,
+    ).eval()
+    stock = wan_pipeline()
+    pipeline = WanVACEPipeline(
+        tokenizer=stock.tokenizer,
+        text_encoder=stock.text_encoder,
+        vae=stock.vae,
+        scheduler=stock.scheduler,
+        transformer=transformer,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

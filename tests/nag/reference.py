@@ -107,7 +107,8 @@ def _by_hand(transformer: Any, guidance: Guidance, stack: ExitStack) -> None:
             num_guided += 1
 
     stack.callback(transformer.register_forward_pre_hook(note_call, with_kwargs=True).remove)
-    for block in transformer.transformer_blocks if is_ltx else transformer.blocks:
+    blocks = [*transformer.transformer_blocks] if is_ltx else [*transformer.blocks]
+    for block in (*blocks, *getattr(transformer, "vace_blocks", ())):
         attention = block.attn2
         attention.forward = _Attention(attention, call, guidance)
         stack.callback(delattr, attention, "forward")

@@ -1,5 +1,7 @@
 """Guidance is installed, covers the whole model, and is removed again."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 
 from nag import (
     AlreadyInstalledError,
+    ForeignCallError,
     InstallationError,
     NagCoverageError,
     NagError,
@@ -55,7 +58,7 @@ PIPELINES: list[Callable[[], Any]] = [
 
 
 def with_parts(**transformers: Any) -> Any:
-    return SimpleNamespace(**transformers)
+    return SimpleNamespace(progress_bar=None, **transformers)
 
 
 def transformers_of(pipeline: Any) -> list[Any]:
@@ -145,7 +148,7 @@ def test_a_second_install_is_refused_and_the_first_still_guides(build: Callable[
     pipeline = build()
     with install(pipeline) as nag:
         before = state(pipeline)
-        with pytest.raises(AlreadyInstalledError, match="installed on this pipeline already"):
+        with pytest.raises(AlreadyInstalledError, match="installed on this transformer already"):
             install(pipeline)
         assert state(pipeline) == before
         nag.check_coverage()
@@ -227,7 +230,8 @@ def test_a_pipeline_of_another_family_is_refused_and_its_transformer_named() -> 
         up_block_types=("UpBlock2D",),
     )
     with pytest.raises(
-        UnsupportedPipelineError, match=r"DDPMPipeline must have Wan or LTX-Video.* got none"
+        UnsupportedPipelineError,
+        match=r"DDPMPipeline must have Wan or LTX-Video.* got UNet2DModel; a UNet cannot be guided",
     ):
         install(DDPMPipeline(unet, DDPMScheduler()))  # pyright: ignore[reportArgumentType]
     dit = DiTTransformer2DModel(
@@ -244,7 +248,7 @@ def test_a_pipeline_of_another_family_is_refused_and_its_transformer_named() -> 
 def test_each_reason_for_a_refusal_has_an_error_class_of_its_own() -> None:
     reasons = {AlreadyInstalledError, UnsupportedPipelineError, UnsupportedProcessorError}
     assert {*InstallationError.__subclasses__()} == reasons
-    others = (InstallationError, NagCoverageError, UnnamedCallError)
+    others = (InstallationError, NagCoverageError, UnnamedCallError, ForeignCallError)
     assert all(kind.__bases__ == (NagError,) for kind in others)
 
 
@@ -331,6 +335,55 @@ def test_model_offloading_that_unwraps_forward_after_a_clip_leaves_guidance_on()
         assert torch.equal(render(pipeline, PROMPT), plain)
         remove_hook_from_module(pipeline.transformer, recurse=True)
         assert torch.equal(render(pipeline, PROMPT), plain)
+
+
+def test_offloading_that_is_taken_off_before_guidance_leaves_a_working_pipeline() -> None:
+    for pipeline in (tiny.wan_pipeline(), tiny.ltx_pipeline()):
+        plain = render(pipeline, PROMPT)
+        add_hook_to_module(pipeline.transformer, AccelerateHook())
+        nag = install(pipeline)
+        render(pipeline, PROMPT)
+        pipeline.remove_all_hooks()
+        assert torch.equal(render(pipeline, PROMPT), plain)
+        nag.remove()
+        assert torch.equal(render(pipeline, PROMPT), plain)
+
+
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_a_pipeline_whose_transformer_is_compiled_is_guided(build: Callable[[], Any]) -> None:
+    pipeline = build()
+    plain, stock = render(pipeline, PROMPT), pipeline.transformer
+    with install(pipeline) as nag, nag.guide(NEGATIVE, STRONG):
+        guided = render(pipeline, PROMPT)
+    pipeline.transformer = torch.compile(stock, backend="eager")
+    with install(pipeline) as nag:
+        assert str(nag.coverage) == "2 of 2"
+        with nag.guide(NEGATIVE, STRONG):
+            assert largest_difference(render(pipeline, PROMPT), guided) < 2e-5
+    assert largest_difference(render(pipeline, PROMPT), plain) < 2e-5
+    pipeline.transformer = stock
+    with install(pipeline) as nag, nag.guide(NEGATIVE, STRONG):
+        pipeline.transformer = torch.compile(stock, backend="eager")
+        assert largest_difference(render(pipeline, PROMPT), guided) < 2e-5
+
+
+def test_guidance_that_nobody_removes_does_not_keep_the_model_alive() -> None:
+    pipeline = tiny.wan_pipeline()
+    install(pipeline)
+    transformer = weakref.ref(pipeline.transformer)
+    del pipeline
+    gc.collect()
+    assert transformer() is None
+
+
+def test_the_bar_of_another_extension_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline: Any = tiny.wan_pipeline()
+    theirs = pipeline.progress_bar
+    monkeypatch.setattr(pipeline, "progress_bar", theirs, raising=False)
+    nag = install(pipeline)
+    assert pipeline.progress_bar != theirs
+    nag.remove()
+    assert vars(pipeline)["progress_bar"] == theirs
 
 
 @pytest.mark.parametrize("is_theirs_first", [True, False])

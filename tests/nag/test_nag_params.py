@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag import NagError, NagParameterError, NagParams, NasaParams, VsfParams
+from nag import (
+    NagError,
+    NagParameterError,
+    NagParams,
+    NasaParams,
+    VsfParams,
+    steps_from_noise,
+)
 
 SOURCE = Path(__file__).parents[2] / "nag"
 
@@ -215,3 +222,32 @@ def test_dir_lists_every_public_name_before_it_is_used() -> None:
         "assert set(nag.__all__) <= set(dir(nag)); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("flow_shift", [1.0, 3.0, 5.0, 8.0])
+@pytest.mark.parametrize("noise_fraction", [0.1, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("num_steps", [4, 7, 25])
+def test_the_end_by_noise_guides_the_steps_that_the_authors_code_guides(
+    flow_shift: float, noise_fraction: float, num_steps: int
+) -> None:
+    shares = [1 - step / num_steps for step in range(num_steps)]
+    noise = [flow_shift * share / (1 + (flow_shift - 1) * share) for share in shares]
+    limit = 1 - noise_fraction
+    if any(abs(level - limit) < 1e-6 for level in noise):
+        return  # the two codes differ at equality
+    params = NagParams(nag_end=steps_from_noise(noise_fraction, flow_shift))
+    guided = [params.is_active_at(step, num_steps) for step in range(num_steps)]
+    assert guided == [level >= limit for level in noise]
+
+
+def test_the_end_by_noise_at_the_authors_setting() -> None:
+    def num_guided(nag_end: float) -> int:
+        return sum(NagParams(nag_end=nag_end).is_active_at(step, 25) for step in range(25))
+
+    assert num_guided(steps_from_noise(0.25, 5.0)) == 16
+    assert num_guided(0.25) == 7
+    assert steps_from_noise(1.0, 5.0) == 1
+    assert steps_from_noise(0.3, 1.0) == pytest.approx(0.3)
+    for arguments in ((0.0, 5.0), (1.1, 5.0), (0.5, 0.0), (0.5, float("inf"))):
+        with pytest.raises(NagParameterError):
+            steps_from_noise(*arguments)

@@ -277,9 +277,9 @@ def test_one_with_statement_guides_by_text_with_any_method(
 ) -> None:
     pipeline, prompt = build(), text(1, 12, 1)
     unguided = render(pipeline, prompt)
-    with guide(pipeline, "blurry", params):
+    with guide(pipeline, "blurry", params, max_sequence_length=40):
         guided = render(pipeline, prompt)
-    negative = encode_negative_prompt(pipeline, "blurry")
+    negative = encode_negative_prompt(pipeline, "blurry", 40)
     assert torch.equal(guided, ours(Case(build, prompt, negative), params, pipeline))
     assert largest_difference(guided, unguided) > FAR
     assert torch.equal(render(pipeline, prompt), unguided)

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import WanVideoToVideoPipeline
+from diffusers import WanPipeline
 
 from nag import (
+    AlreadyInstalledError,
+    NagParameterError,
     NagParams,
     NagTextError,
     NegativeText,
-    UnnamedCallError,
     encode_negative_prompt,
     guide,
     install,
@@ -84,33 +85,6 @@ def test_a_masked_negative_is_refused_where_the_model_takes_no_mask() -> None:
     assert "the prompt has none" in message
 
 
-def test_an_unconditional_call_without_a_name_is_refused_instead_of_guided() -> None:
-    parts = tiny.wan_pipeline()
-    pipeline: Any = WanVideoToVideoPipeline(
-        tokenizer=parts.tokenizer,
-        text_encoder=parts.text_encoder,
-        vae=parts.vae,
-        scheduler=parts.scheduler,
-        transformer=parts.transformer,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    call: dict[str, Any] = {
-        "prompt_embeds": text(1, 12, 1),
-        "negative_prompt_embeds": text(1, 12, 3),
-        "latents": torch.randn(1, 8, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
-        "height": 32,
-        "width": 32,
-        "num_inference_steps": 2,
-        "output_type": "latent",
-    }
-    plain = pipeline(**call, guidance_scale=1.0).frames
-    with install(pipeline) as nag, nag.guide(NegativeText(text(1, 7, 2)), STRONG):
-        assert largest_difference(pipeline(**call, guidance_scale=1.0).frames, plain) > FAR
-        with pytest.raises(UnnamedCallError, match="cannot tell the unconditional one"):
-            pipeline(**call, guidance_scale=3.0)
-    pipeline(**call, guidance_scale=3.0)
-
-
 def test_an_inner_guide_replaces_the_outer_one_until_it_is_left() -> None:
     pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
     plain = render(pipeline, prompt)
@@ -175,12 +149,15 @@ def test_text_that_is_cut_on_its_way_to_the_processors_is_refused(build: Any) ->
 
 
 def test_a_positional_text_gets_the_negative_prompt_too() -> None:
-    driver: Any = SimpleNamespace(transformer=tiny.wan_transformer())
+    driver: Any = SimpleNamespace(progress_bar=None, transformer=tiny.wan_transformer())
     arguments = (torch.ones(1, 8, 1, 2, 2), torch.tensor([900.0]), text(1, 12, 1))
     names = ("hidden_states", "timestep", "encoder_hidden_states")
     with torch.no_grad(), install(driver) as nag:
         plain = driver.transformer(*arguments).sample
-        with nag.guide(NegativeText(text(1, 7, 2)), STRONG):
+        with (
+            nag.guide(NegativeText(text(1, 7, 2)), STRONG),
+            driver.transformer.cache_context("cond"),
+        ):
             by_position = driver.transformer(*arguments).sample
             by_name = driver.transformer(**dict(zip(names, arguments, strict=True))).sample
     assert torch.equal(by_position, by_name)
@@ -247,3 +224,95 @@ def test_one_with_statement_guides_with_a_text_and_takes_everything_off(build: A
                 assert torch.equal(clip(), guided)
     assert not torch.equal(guided, plain)
     assert torch.equal(clip(), plain)
+
+
+def clip_of(pipeline: Any, prompts: list[str], **arguments: Any) -> torch.Tensor:
+    call: dict[str, Any] = {
+        "prompt": prompts,
+        "height": 32,
+        "width": 32,
+        "num_frames": 5,
+        "num_inference_steps": 1,
+        "guidance_scale": 1.0,
+        "output_type": "latent",
+        "generator": torch.Generator().manual_seed(0),
+    }
+    return pipeline(**call | arguments).frames
+
+
+@pytest.mark.parametrize("build", [tiny.wan_pipeline, tiny.ltx_pipeline])
+def test_each_prompt_has_its_negative_prompt_also_with_several_videos_of_each(build: Any) -> None:
+    pipeline = build()
+    negatives, prompts = ["ugly", "blurry"], ["a cat", "a dog"]
+    shape = clip_of(pipeline, prompts[:1])
+    latents = [torch.randn_like(shape) for _ in range(2)]
+    with guide(pipeline, negatives, STRONG):
+        four = clip_of(
+            pipeline, prompts, num_videos_per_prompt=2, latents=torch.cat([*latents, *latents])
+        )
+    for row, (prompt, negative) in enumerate(zip(prompts, negatives, strict=True)):
+        for video in range(2):
+            with guide(pipeline, negative, STRONG):
+                alone = clip_of(pipeline, [prompt], latents=latents[video])
+            assert largest_difference(four[2 * row + video : 2 * row + video + 1], alone) < 2e-5
+
+
+def test_two_negative_prompts_for_four_prompts_are_refused() -> None:
+    message = refused(tiny.wan_pipeline(), NegativeText(text(2, 7, 2)), text(4, 12, 1))
+    assert "2 rows and the call guides 4" in message
+
+
+@pytest.mark.parametrize(("build", "default"), [(tiny.wan_pipeline, 512), (tiny.ltx_pipeline, 128)])
+def test_a_token_limit_that_guide_was_not_given_is_noticed(build: Any, default: int) -> None:
+    pipeline = build()
+    with guide(pipeline, "ugly", STRONG):
+        clip_of(pipeline, ["a cat"])
+        with pytest.raises(NagTextError, match=rf"has {default} tokens.*prompt has 40: give guide"):
+            clip_of(pipeline, ["a cat"], max_sequence_length=40)
+    with guide(pipeline, "ugly", STRONG, max_sequence_length=40):
+        clip_of(pipeline, ["a cat"], max_sequence_length=40)
+        clip_of(pipeline, ["a cat"])  # both lengths were chosen
+
+
+@pytest.mark.parametrize("negative", [None, 7, [], ["ugly", 3], torch.zeros(1, 7, 16)])
+def test_a_negative_prompt_that_is_no_text_is_refused(negative: Any) -> None:
+    remedy = ".*wrap embeddings in NegativeText" if torch.is_tensor(negative) else ""
+    with (
+        pytest.raises(NagTextError, match=f"must be a text or a list of texts, got .*{remedy}"),
+        guide(tiny.wan_pipeline(), negative, STRONG),
+    ):
+        pass
+
+
+def test_strengths_are_given_as_arguments_too() -> None:
+    pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
+    negative = NegativeText(text(1, 7, 2))
+    with guide(pipeline, negative, NagParams(nag_scale=7, nag_alpha=0.5)):
+        expected = render(pipeline, prompt)
+    with guide(pipeline, negative, nag_scale=7, nag_alpha=0.5):
+        assert torch.equal(render(pipeline, prompt), expected)
+    with install(pipeline) as nag, nag.guide(negative, nag_scale=7, nag_alpha=0.5):
+        assert torch.equal(render(pipeline, prompt), expected)
+    for arguments, message in (
+        ({"params": STRONG, "nag_scale": 7}, "give params or nag_scale, not both"),
+        ({"nag_scael": 7}, "unknown strength nag_scael; known are nag_scale"),
+        ({"nag_scale": 0.5}, "nag_scale must be at least 1"),
+    ):
+        call: dict[str, Any] = arguments
+        with pytest.raises(NagParameterError, match=message), guide(pipeline, negative, **call):
+            pass
+
+
+def test_guide_inside_guide_replaces_it_until_it_is_left() -> None:
+    pipeline, prompt = tiny.wan_pipeline(), text(1, 12, 1)
+    plain = render(pipeline, prompt)
+    with guide(pipeline, NegativeText(text(1, 9, 5)), nag_scale=4):
+        outer = render(pipeline, prompt)
+        with guide(pipeline, NegativeText(text(1, 7, 2)), STRONG):
+            inner = render(pipeline, prompt)
+        assert torch.equal(render(pipeline, prompt), outer)
+        other: Any = WanPipeline(**pipeline.components)
+        with pytest.raises(AlreadyInstalledError), guide(other, NegativeText(text(1, 7, 2))):
+            pass
+    assert torch.equal(render(pipeline, prompt), plain)
+    assert len({tensor.sum().item() for tensor in (plain, outer, inner)}) == 3

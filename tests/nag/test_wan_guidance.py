@@ -258,13 +258,14 @@ def test_the_step_range_counts_only_the_steps_that_are_taken(
 ) -> None:
     """Video to video takes only the last steps of its schedule."""
     seen: list[int] = []
-    ask = NegativePromptHook._is_guided_call
+    ask = NegativePromptHook._guided_rows
 
-    def remember(hook: NegativePromptHook) -> bool:
-        seen.append(int(ask(hook)))
-        return bool(seen[-1])
+    def remember(hook: NegativePromptHook) -> Any:
+        rows = ask(hook)
+        seen.append(int(rows == "all"))
+        return rows
 
-    monkeypatch.setattr(NegativePromptHook, "_is_guided_call", remember)
+    monkeypatch.setattr(NegativePromptHook, "_guided_rows", remember)
     wan: Any = tiny.wan_pipeline()
     pipeline = WanVideoToVideoPipeline(
         wan.tokenizer, wan.text_encoder, wan.transformer, wan.vae, wan.scheduler
@@ -346,25 +347,31 @@ def image_to_video_call(
 
 @pytest.mark.parametrize("num_image_tokens", [257, 514, 1])
 @pytest.mark.parametrize("num_text_tokens", IMAGE_TO_VIDEO_TEXT)
-@pytest.mark.parametrize("is_guided", [True, False])
 def test_image_tokens_are_attended_unguided_however_many(
-    num_image_tokens: int, num_text_tokens: int, is_guided: bool
+    num_image_tokens: int, num_text_tokens: int
 ) -> None:
-    driver: Any = SimpleNamespace(transformer=tiny.wan_transformer(image_dim=20, in_channels=20))
-    params = STRONG if is_guided else NagParams(nag_scale=1)
-    with install(driver) as nag, nag.guide(NegativeText(NEGATIVE), params):
-        ours = image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)
-    guidance = Guidance(
-        NEGATIVE, scale=params.nag_scale, tau=params.nag_tau, alpha=params.nag_alpha
+    driver: Any = SimpleNamespace(
+        progress_bar=None, transformer=tiny.wan_transformer(image_dim=20, in_channels=20)
     )
-    with cross_attention_by_hand(driver, guidance):
+    plain = image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)
+    with install(driver) as nag:
+        with nag.guide(NegativeText(NEGATIVE), STRONG):
+            ours = image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)
+        # The stock processor takes the last 512 tokens for text, however long the text is.
+        unguided = [image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)]
+        with nag.guide(NegativeText(NEGATIVE), NagParams(nag_scale=1)):
+            unguided.append(
+                image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)
+            )
+    assert all(torch.equal(one, plain) for one in unguided)
+    with cross_attention_by_hand(driver, Guidance(NEGATIVE, scale=9, tau=2.5, alpha=0.5)):
         truth = image_to_video_call(driver.transformer, num_image_tokens, num_text_tokens)
     assert largest_difference(ours, truth) < CLOSE
 
 
 def test_first_and_last_frame_tokens_come_in_pairs_of_rows_and_are_both_attended() -> None:
     transformer = tiny.wan_transformer(image_dim=20, in_channels=20, pos_embed_seq_len=514)
-    driver: Any = SimpleNamespace(transformer=transformer)
+    driver: Any = SimpleNamespace(progress_bar=None, transformer=transformer)
 
     def call() -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
@@ -470,3 +477,22 @@ def test_half_precision_pipelines_are_guided_and_finite(
     assert torch.isfinite(guided).all()
     assert largest_difference(guided, full) < 0.2
     assert largest_difference(guided, render(pipeline, prompt, **arguments)) > FAR
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
+def test_vace_is_the_reference_in_both_of_its_lanes(guidance_scale: float) -> None:
+    arguments: dict[str, Any] = {
+        "guidance_scale": guidance_scale,
+        "negative_prompt_embeds": UNCONDITIONAL,
+        "latents": torch.randn(1, 8, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
+        "generator": None,
+    }
+    pipeline = tiny.wan_vace_pipeline()
+    plain = render(pipeline, PROMPT, **arguments)
+    with install(pipeline) as nag:
+        assert str(nag.coverage) == "3 of 3"
+        with nag.guide(NegativeText(NEGATIVE), STRONG):
+            ours = render(pipeline, PROMPT, **arguments)
+    truth = hand_render(pipeline, PROMPT, NEGATIVE, **arguments)
+    assert largest_difference(ours, truth) < 4 * CLOSE
+    assert largest_difference(ours, plain) > FAR

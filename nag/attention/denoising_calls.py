@@ -1,0 +1,247 @@
+"""The transformer's calls in a denoising loop: which rows are guided, and which step is under way.
+
+A pipeline calls its transformer once or twice a step, and classifier-free guidance adds calls that
+must stay unguided. Most pipelines name their calls (`cache_context`). The others are observed:
+a stock pipeline between the start and the end of its progress bar, a modular one by its guider.
+A call that a pipeline did not make, such as that of a second pipeline on the same transformer, is
+refused unless its name tells enough.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+from diffusers import WanVideoToVideoPipeline
+
+from nag.errors import ForeignCallError, UnnamedCallError
+
+GuidedRows = Literal["all", "none", "second half"]
+
+# The names that diffusers' pipelines and guiders give to calls of the transformer.
+GUIDED_ROWS: dict[str | None, GuidedRows] = {
+    "cond": "all",
+    "pred_cond": "all",
+    "uncond": "none",
+    "pred_uncond": "none",
+}
+BATCHED_CALL = "cond_uncond"  # one row for each clip, or with its unconditional half before it
+PERTURBED_PASSES = "pred_cond_"  # such as pred_cond_skip: conditional, with another model
+# They call the transformer twice a step without names: for the prompt, then unconditionally.
+PROMPT_FIRST = (WanVideoToVideoPipeline,)
+_OBSERVED_METHODS = ("prepare_inputs_from_block_state", "prepare_models", "cleanup_models")
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """The position in the denoising loop: step `index`, from 0, of `count`."""
+
+    index: int
+    count: int
+
+
+class DenoisingCalls(Protocol):
+    """The calls that one pipeline makes of its transformers."""
+
+    def guided_rows(self, name: str | None) -> GuidedRows:
+        """Return the rows of the call under way that are guided.
+
+        Args:
+            name: name of the call; None without one.
+
+        Raises:
+            ForeignCallError: the pipeline does not make this call, and its name tells too little.
+            UnnamedCallError: the unconditional call is unknown.
+        """
+        ...
+
+    def step(self) -> DenoisingStep:
+        """Return the step of the call under way.
+
+        Raises:
+            ForeignCallError: the pipeline does not make this call.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Take off whatever observes the pipeline."""
+        ...
+
+
+class PipelineCalls:
+    """The calls of a stock pipeline, from the start to the end of its progress bar.
+
+    Args:
+        pipeline: the pipeline; `progress_bar` is replaced on it until `remove`.
+        check: called at the start of each denoising loop and after its last step; it may raise.
+    """
+
+    def __init__(self, pipeline: Any, check: Callable[[], None]) -> None:
+        self._pipeline = pipeline
+        self._check = check
+        self._is_denoising = False
+        self._num_calls = 0
+        self._replaced = vars(pipeline).get("progress_bar")  # another extension's
+        self._progress_bar = pipeline.progress_bar
+        pipeline.progress_bar = self._observed_bar
+
+    def guided_rows(self, name: str | None) -> GuidedRows:
+        if name in GUIDED_ROWS:
+            return GUIDED_ROWS[name]
+        self._refuse_foreign_call()
+        self._num_calls += 1
+        if not self._pipeline.do_classifier_free_guidance:
+            return "all"
+        if name == BATCHED_CALL:
+            return "second half"
+        if name is None and type(self._pipeline) in PROMPT_FIRST:
+            return "all" if self._num_calls % 2 else "none"
+        raise UnnamedCallError(
+            f"{type(self._pipeline).__name__} calls its transformer "
+            f"{'without a name' if name is None else f'by the name {name!r}'} (cache_context), so "
+            "guidance cannot tell the unconditional call; switch classifier-free guidance off with "
+            "guidance_scale=1"
+        )
+
+    def step(self) -> DenoisingStep:
+        self._refuse_foreign_call()
+        scheduler, count = self._pipeline.scheduler, self._pipeline.num_timesteps
+        # A pipeline may enter the schedule late, as video to video does by its strength.
+        num_skipped = len(scheduler.timesteps) - count
+        index = 0 if scheduler.step_index is None else scheduler.step_index - num_skipped
+        return DenoisingStep(index, count)
+
+    def remove(self) -> None:
+        if vars(self._pipeline).get("progress_bar") != self._observed_bar:
+            return  # another extension has replaced it since
+        if self._replaced is None:
+            del self._pipeline.progress_bar
+        else:
+            self._pipeline.progress_bar = self._replaced
+
+    def _refuse_foreign_call(self) -> None:
+        if not self._is_denoising:
+            raise ForeignCallError(
+                "the transformer was called outside the denoising loop of the "
+                f"{type(self._pipeline).__name__} that guidance was installed on; install it on "
+                "the pipeline that renders, or name the call by "
+                "`with transformer.cache_context('cond')`"
+            )
+
+    def _observed_bar(self, *args: Any, **kwargs: Any) -> "_ObservedBar":
+        return _ObservedBar(self._progress_bar(*args, **kwargs), self._begin, self._end)
+
+    def _begin(self) -> None:
+        self._check()
+        self._is_denoising, self._num_calls = True, 0
+
+    def _end(self, *, is_whole: bool) -> None:
+        self._is_denoising = False
+        if is_whole:
+            self._check()
+
+
+class _ObservedBar:
+    """A progress bar, as a context manager or an iterator, that tells when its loop runs."""
+
+    def __init__(self, bar: Any, begin: Callable[[], None], end: Callable[..., None]) -> None:
+        self._bar, self._begin, self._end = bar, begin, end
+
+    def __enter__(self) -> Self:
+        self._begin()
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._end(is_whole=kind is None)
+        finally:
+            self._bar.__exit__(kind, error, traceback)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._begin()
+        is_whole = False
+        try:
+            yield from self._bar
+            is_whole = True
+        finally:
+            self._end(is_whole=is_whole)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bar, name)
+
+
+class GuiderCalls:
+    """The calls of a modular pipeline, whose guiders name the pass that each call belongs to.
+
+    Args:
+        pipeline: modular pipeline. Three methods of its guiders are replaced until `remove`: the
+            one that names the passes of a step, and the two that bracket each call.
+        check: called before each call; it may raise.
+    """
+
+    def __init__(self, pipeline: Any, check: Callable[[], None]) -> None:
+        self._check = check
+        self._guider: Any = None  # makes the call under way
+        self._passes: list[str] = []  # the step's, in the order of their calls
+        guiders = [getattr(pipeline, name, None) for name in ("guider", "guider_2")]
+        self._guiders = [guider for guider in guiders if guider is not None]
+        for guider in self._guiders:
+            self._observe(guider)
+
+    def guided_rows(self, name: str | None) -> GuidedRows:
+        del name  # Wan's blocks name no call, and the guider names each
+        index = self._state()["count_prepared"] - 1
+        name = self._passes[index] if index < len(self._passes) else None
+        if name in GUIDED_ROWS:
+            return GUIDED_ROWS[name]
+        if name is not None and name.startswith(PERTURBED_PASSES):
+            return "all"
+        raise UnnamedCallError(
+            f"{type(self._guider).__name__} makes a pass of the unknown name {name!r}, so guidance "
+            "cannot tell whether it is unconditional; use another guider"
+        )
+
+    def step(self) -> DenoisingStep:
+        state = self._state()
+        return DenoisingStep(state["step"], state["num_inference_steps"])
+
+    def remove(self) -> None:
+        for guider in self._guiders:
+            for method in _OBSERVED_METHODS:
+                delattr(guider, method)
+        self._guiders.clear()
+
+    def _state(self) -> dict[str, Any]:
+        if self._guider is None:
+            raise ForeignCallError(
+                "the transformer was called without the guider of the modular pipeline that "
+                "guidance was installed on; install it on the pipeline that renders, and again "
+                "after an update of its guider"
+            )
+        return self._guider.get_state()
+
+    def _observe(self, guider: Any) -> None:
+        inputs, prepare, cleanup = (getattr(guider, method) for method in _OBSERVED_METHODS)
+
+        def prepare_inputs_from_block_state(*args: Any, **kwargs: Any) -> Any:
+            passes = inputs(*args, **kwargs)
+            self._passes = [getattr(one, guider._identifier_key) for one in passes]
+            return passes
+
+        def prepare_models(denoiser: Any) -> None:
+            self._check()
+            prepare(denoiser)
+            self._guider = guider
+
+        def cleanup_models(denoiser: Any) -> None:
+            self._guider = None
+            cleanup(denoiser)
+
+        guider.prepare_inputs_from_block_state = prepare_inputs_from_block_state
+        guider.prepare_models, guider.cleanup_models = prepare_models, cleanup_models

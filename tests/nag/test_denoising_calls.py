@@ -1,0 +1,356 @@
+"""Each call of a transformer is guided or not as its pipeline means it; other calls are refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    ClassifierFreeGuidance,
+    LTXConditionPipeline,
+    LTXImageToVideoPipeline,
+    LTXPipeline,
+    SkipLayerGuidance,
+    WanPipeline,
+    WanVideoToVideoPipeline,
+)
+from diffusers.modular_pipelines.ltx.modular_blocks_ltx import LTXBlocks
+from diffusers.modular_pipelines.wan.modular_blocks_wan import WanBlocks
+
+from nag import (
+    ForeignCallError,
+    NagCoverageError,
+    NagParams,
+    NegativeText,
+    UnnamedCallError,
+    encode_negative_prompt,
+    guide,
+    install,
+)
+from nag.attention.denoising_calls import PipelineCalls
+from tests.builders import tiny
+from tests.nag.reference import (
+    Guidance,
+    cross_attention_by_hand,
+    largest_difference,
+    render,
+    text,
+)
+
+CLOSE, FAR = 2e-5, 2e-2
+STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
+PROMPT, NEGATIVE, UNCONDITIONAL = text(1, 12, 1), text(1, 7, 2), text(1, 12, 3)
+
+
+def by_hand(pipeline: Any, unconditional: torch.Tensor | None = None) -> Any:
+    return cross_attention_by_hand(
+        pipeline,
+        Guidance(NEGATIVE, scale=9, tau=2.5, alpha=0.5, unconditional=unconditional),
+    )
+
+
+# --- video to video: two calls a step without names
+
+
+class OtherOrder(WanVideoToVideoPipeline):
+    """A subclass, which may call the transformer in any order."""
+
+
+def video_to_video(kind: type[WanVideoToVideoPipeline] = WanVideoToVideoPipeline) -> Any:
+    wan: Any = tiny.wan_pipeline()
+    pipeline = kind(wan.tokenizer, wan.text_encoder, wan.transformer, wan.vae, wan.scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def from_latents(pipeline: Any, **arguments: Any) -> torch.Tensor:
+    call: dict[str, Any] = {
+        "prompt_embeds": PROMPT,
+        "negative_prompt_embeds": UNCONDITIONAL,
+        "latents": torch.randn(1, 8, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
+        "height": 32,
+        "width": 32,
+        "num_inference_steps": 2,
+        "output_type": "latent",
+    }
+    return pipeline(**call | arguments).frames
+
+
+def test_video_to_video_at_its_default_guidance_guides_the_prompt_alone() -> None:
+    pipeline = video_to_video()
+    plain = from_latents(pipeline)
+    with guide(pipeline, NegativeText(NEGATIVE), STRONG):
+        ours = from_latents(pipeline)
+        with pytest.raises(RuntimeError):  # a clip that fails in the middle of a step
+            from_latents(pipeline, negative_prompt_embeds=text(1, 12, 3)[..., :-1])
+        assert torch.equal(from_latents(pipeline), ours)
+        assert largest_difference(from_latents(pipeline, guidance_scale=1.0), plain) > FAR
+    with by_hand(pipeline, UNCONDITIONAL):
+        assert largest_difference(from_latents(pipeline), ours) < 4 * CLOSE
+    assert largest_difference(ours, plain) > FAR
+
+
+def test_a_text_that_is_prompt_and_unconditional_text_at_once_is_guided_once_a_step() -> None:
+    same = {"negative_prompt_embeds": PROMPT}
+    named, unnamed = tiny.wan_pipeline(), video_to_video()
+    latents = torch.randn(1, 8, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    with guide(named, NegativeText(NEGATIVE), STRONG):
+        expected = render(named, PROMPT, guidance_scale=5.0, latents=latents.clone(), **same)
+    with guide(unnamed, NegativeText(NEGATIVE), STRONG):
+        ours = from_latents(
+            unnamed, num_inference_steps=2, strength=1.0, latents=latents.clone(), **same
+        )
+    assert largest_difference(ours, expected) < CLOSE
+
+
+def test_calls_without_a_name_in_an_unknown_order_are_refused() -> None:
+    pipeline = video_to_video(OtherOrder)
+    with guide(pipeline, NegativeText(NEGATIVE), STRONG):
+        from_latents(pipeline, guidance_scale=1.0)
+        with pytest.raises(UnnamedCallError, match=r"OtherOrder calls .* without a name"):
+            from_latents(pipeline)
+    from_latents(pipeline)
+
+
+# --- modular pipelines: the guider names the passes
+
+
+def modular(build: Callable[[], Any], blocks: Any, guider: Any) -> Any:
+    stock = build()
+    pipeline = blocks().init_pipeline()
+    parts = {
+        name: getattr(stock, name)
+        for name in ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
+    }
+    pipeline.update_components(**parts, guider=guider)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+MODULAR = [(tiny.wan_pipeline, WanBlocks, 512), (tiny.ltx_pipeline, LTXBlocks, 128)]
+
+
+def modular_clip(pipeline: Any, **arguments: Any) -> torch.Tensor:
+    call: dict[str, Any] = {
+        "prompt": "a red cat",
+        "negative_prompt": "a dog",
+        "height": 32,
+        "width": 32,
+        "num_frames": 5,
+        "num_inference_steps": 2,
+        "generator": torch.Generator().manual_seed(0),
+        "output_type": "pt",
+        "output": "videos",
+    }
+    return torch.stack(list(pipeline(**call | arguments)))
+
+
+def stock_clip(pipeline: Any, guidance_scale: float) -> torch.Tensor:
+    return pipeline(
+        prompt="a red cat",
+        negative_prompt="a dog",
+        height=32,
+        width=32,
+        num_frames=5,
+        num_inference_steps=2,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).frames
+
+
+@pytest.mark.parametrize(("build", "blocks", "_length"), MODULAR)
+def test_a_modular_pipeline_gives_the_clip_of_the_stock_one(
+    build: Any, blocks: Any, _length: int
+) -> None:
+    stock, pipeline = build(), modular(build, blocks, ClassifierFreeGuidance(guidance_scale=4.0))
+    plain = modular_clip(pipeline)
+    with guide(stock, "blurry", STRONG):
+        expected = stock_clip(stock, 4.0)
+    with guide(pipeline, "blurry", STRONG):
+        guided = modular_clip(pipeline)
+    assert largest_difference(guided, expected) < CLOSE
+    assert largest_difference(guided, plain) > 1e-3
+    assert torch.equal(modular_clip(pipeline), plain)
+    assert not {"prepare_models", "cleanup_models"} & vars(pipeline.guider).keys()
+
+
+def test_a_perturbed_pass_of_the_prompt_is_guided_as_the_prompt_is() -> None:
+    """Without classifier-free guidance the perturbed pass comes second."""
+    guider = SkipLayerGuidance(
+        guidance_scale=1.0, skip_layer_guidance_layers=[0], skip_layer_guidance_scale=2.0,
+        skip_layer_guidance_start=0.0, skip_layer_guidance_stop=1.0,
+    )  # fmt: skip
+    pipeline = modular(tiny.wan_pipeline, WanBlocks, guider)
+    rows: list[str] = []
+    with install(pipeline) as installed, installed.guide("blurry", STRONG):
+        calls: Any = installed._calls
+        ask = calls.guided_rows
+        calls.guided_rows = lambda name: rows.append(ask(name)) or rows[-1]
+        modular_clip(pipeline)
+    assert rows == ["all"] * 3  # this guider perturbs one of the two steps
+
+
+@pytest.mark.parametrize(("build", "blocks", "length"), MODULAR)
+def test_a_modular_pipeline_encodes_the_negative_prompt_as_the_stock_one(
+    build: Any, blocks: Any, length: int
+) -> None:
+    stock, pipeline = build(), modular(build, blocks, ClassifierFreeGuidance())
+    for asked in (None, 40):
+        ours = encode_negative_prompt(pipeline, "ugly", asked)
+        expected = encode_negative_prompt(stock, "ugly", asked)
+        assert ours.embeds.shape[1] == (asked or length)
+        assert torch.equal(ours.embeds, expected.embeds)
+        assert (ours.attention_mask is None) == (expected.attention_mask is None)
+
+
+@pytest.mark.parametrize(("build", "blocks", "_length"), MODULAR)
+def test_the_step_range_of_a_modular_pipeline_is_that_of_the_stock_one(
+    build: Any, blocks: Any, _length: int
+) -> None:
+    first_half = NagParams(nag_scale=9, nag_alpha=0.5, nag_end=0.5)
+    stock, pipeline = build(), modular(build, blocks, ClassifierFreeGuidance(guidance_scale=4.0))
+    with guide(stock, "blurry", first_half):
+        expected = stock_clip(stock, 4.0)
+    with guide(pipeline, "blurry", first_half):
+        assert largest_difference(modular_clip(pipeline), expected) < CLOSE
+
+
+def test_a_guider_replaced_after_install_is_noticed() -> None:
+    pipeline = modular(tiny.wan_pipeline, WanBlocks, ClassifierFreeGuidance())
+    with guide(pipeline, "blurry", STRONG):
+        pipeline.update_components(guider=ClassifierFreeGuidance())
+        with pytest.raises(ForeignCallError, match="again after an update of its guider"):
+            modular_clip(pipeline)
+
+
+# --- another pipeline on the same transformer
+
+
+def second(pipeline: Any) -> Any:
+    other = type(pipeline)(**pipeline.components)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+def test_a_second_pipeline_on_the_transformer_never_takes_the_state_of_the_first() -> None:
+    pipeline = tiny.ltx_pipeline()
+    other = second(pipeline)
+    both: dict[str, Any] = {
+        "negative_prompt_embeds": UNCONDITIONAL,
+        "negative_prompt_attention_mask": torch.ones(1, 12, dtype=torch.bool),
+        "guidance_scale": 4.0,
+    }
+    plain = render(other, PROMPT, **both)
+    with install(pipeline) as nag:
+        render(pipeline, PROMPT)  # without classifier-free guidance
+        with nag.guide(NegativeText(NEGATIVE), STRONG):
+            with pytest.raises(ForeignCallError, match="LTXPipeline that guidance was installed"):
+                render(other, PROMPT, **both)
+            guided = render(pipeline, PROMPT, **both)
+        assert torch.equal(render(other, PROMPT, **both), plain)
+    with guide(other, NegativeText(NEGATIVE), STRONG):
+        assert torch.equal(render(other, PROMPT, **both), guided)
+
+
+def test_a_second_pipeline_that_names_its_calls_is_guided_as_it_should_be() -> None:
+    pipeline, cfg = tiny.wan_pipeline(), {"negative_prompt_embeds": UNCONDITIONAL}
+    other = WanPipeline.from_pipe(pipeline)
+    other.set_progress_bar_config(disable=True)
+    with guide(other, NegativeText(NEGATIVE), STRONG):
+        expected = render(other, PROMPT, guidance_scale=4.0, **cfg)
+    with install(pipeline) as nag:
+        render(pipeline, PROMPT)
+        with nag.guide(NegativeText(NEGATIVE), STRONG):
+            assert torch.equal(render(other, PROMPT, guidance_scale=4.0, **cfg), expected)
+        with (
+            nag.guide(NegativeText(NEGATIVE), NagParams(nag_end=0.5)),
+            pytest.raises(ForeignCallError),  # its step is unknown
+        ):
+            render(other, PROMPT)
+
+
+def test_a_clip_that_failed_leaves_no_loop_open() -> None:
+    pipeline = tiny.ltx_pipeline()
+    other = second(pipeline)
+    with guide(pipeline, NegativeText(NEGATIVE), STRONG):
+        with pytest.raises(ZeroDivisionError):
+            render(pipeline, PROMPT, callback_on_step_end=lambda *_: 1 // 0)
+        with pytest.raises(ForeignCallError):
+            render(other, PROMPT)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize(
+    "kind", [LTXPipeline, LTXImageToVideoPipeline, LTXConditionPipeline, WanPipeline]
+)
+def test_the_loop_of_each_pipeline_is_inside_its_progress_bar(kind: Any) -> None:
+    build = tiny.wan_pipeline if kind is WanPipeline else tiny.ltx_pipeline
+    stock = build()
+    pipeline = kind(**stock.components)
+    pipeline.set_progress_bar_config(disable=True)
+    seen: list[bool] = []
+    calls = PipelineCalls(pipeline, lambda: None)
+    pipeline.transformer.register_forward_pre_hook(lambda *_: seen.append(calls._is_denoising))
+    arguments: dict[str, Any] = {}
+    if kind is LTXImageToVideoPipeline:
+        arguments["image"] = torch.zeros(1, 3, 32, 32)
+    render(pipeline, PROMPT, **arguments)
+    calls.remove()
+    assert seen == [True, True]
+    assert not calls._is_denoising
+    assert "progress_bar" not in vars(pipeline)
+
+
+# --- a model that changes inside the `with`
+
+
+def replace_all(pipeline: Any) -> None:
+    pipeline.transformer.set_attn_processor(type(pipeline.transformer.blocks[0].attn1.processor)())
+
+
+def replace_one(pipeline: Any) -> None:
+    attention = pipeline.transformer.blocks[1].attn2
+    attention.set_processor(type(pipeline.transformer.blocks[0].attn1.processor)())
+
+
+def replace_by_another_guided(pipeline: Any) -> None:
+    attention = pipeline.transformer.blocks[1].attn2
+    attention.set_processor(type(attention.processor)(attention.processor.stock, None, "other"))
+
+
+def replace_transformer(pipeline: Any) -> None:
+    pipeline.transformer = tiny.wan_transformer(3)
+
+
+CHANGES = [replace_all, replace_one, replace_by_another_guided, replace_transformer]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("is_in_the_loop", [False, True])
+def test_a_model_that_changes_while_it_is_guided_is_noticed(
+    change: Callable[[Any], None], is_in_the_loop: bool
+) -> None:
+    pipeline = tiny.wan_pipeline()
+
+    def at_step_end(_pipeline: Any, _step: int, _time: Any, tensors: Any) -> Any:
+        change(pipeline)
+        return tensors
+
+    with guide(pipeline, NegativeText(NEGATIVE), STRONG):
+        render(pipeline, PROMPT)
+        arguments: dict[str, Any] = {}
+        if is_in_the_loop:
+            arguments["callback_on_step_end"] = at_step_end
+        else:
+            change(pipeline)
+        with pytest.raises(NagCoverageError, match=r"only \d of 2|replaced after guidance"):
+            render(pipeline, PROMPT, **arguments)
+
+
+def test_a_model_that_changes_while_it_is_not_guided_renders_plainly() -> None:
+    pipeline = tiny.wan_pipeline()
+    plain = render(pipeline, PROMPT)
+    with install(pipeline):
+        replace_all(pipeline)
+        assert torch.equal(render(pipeline, PROMPT), plain)
