@@ -141,8 +141,8 @@ class InstalledGuidance:
             NagCoverageError: a processor or a transformer was replaced after `install`; also raised
                 inside the pipeline's call.
             NagParameterError: `params` belong to no method, or `strengths` are given too.
-            NagTextError: the negative prompt is neither text nor embeddings, or does not fit the call;
-                the latter is raised inside the pipeline's call.
+            NagTextError: the negative prompt is neither text nor embeddings; raised inside the
+                pipeline's call if it does not fit the call.
             UnnamedCallError: the unconditional call is unknown; raised inside the pipeline's call.
             ForeignCallError: another pipeline uses the transformer; raised inside its call.
         """

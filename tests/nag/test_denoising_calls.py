@@ -255,7 +255,7 @@ def test_a_second_pipeline_on_the_transformer_never_takes_the_state_of_the_first
 
 def test_a_second_pipeline_that_names_its_calls_is_guided_as_it_should_be() -> None:
     pipeline, cfg = tiny.wan_pipeline(), {"negative_prompt_embeds": UNCONDITIONAL}
-    other = WanPipeline.from_pipe(pipeline)
+    other: Any = WanPipeline.from_pipe(pipeline)
     other.set_progress_bar_config(disable=True)
     with guide(other, NegativeText(NEGATIVE), STRONG):
         expected = render(other, PROMPT, guidance_scale=4.0, **cfg)

@@ -276,7 +276,7 @@ def test_a_token_limit_that_guide_was_not_given_is_noticed(build: Any, default: 
 
 @pytest.mark.parametrize("negative", [None, 7, [], ["ugly", 3], torch.zeros(1, 7, 16)])
 def test_a_negative_prompt_that_is_no_text_is_refused(negative: Any) -> None:
-    remedy = ".*wrap embeddings in NegativeText" if torch.is_tensor(negative) else ""
+    remedy = ".*wrap embeddings in NegativeText" if isinstance(negative, torch.Tensor) else ""
     with (
         pytest.raises(NagTextError, match=f"must be a text or a list of texts, got .*{remedy}"),
         guide(tiny.wan_pipeline(), negative, STRONG),
