@@ -19,6 +19,7 @@ from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
 from jobs.records.damage import find_damaged, without_mp4
 from jobs.records.keys import PREFIXES
 from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease_record import refuse_if_leased
 from jobs.records.run_status import RunSummary
 from jobs.run.documents import OpenedManifest
 from jobs.signals import handled_signals
@@ -112,6 +113,8 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
 
     run = Run(new_run_id(), opened, context.loader or DiffusersLoader(), context.console)
     lease_s, is_takeover = opened.config.store.lease_s, options.takeover
+    if not is_takeover:
+        refuse_if_leased(opened.store)  # before a cluster is started in vain
     with connected():
         machines = cluster_machines()
         check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)

@@ -28,8 +28,11 @@ from jobs.cluster.reach import (
     reach,
     start_remedy,
 )
+from jobs.config import StoreConfig
 from jobs.ending import REFUSED, STOPPED
 from jobs.errors import NoClusterError
+from jobs.records.lease import Lease
+from jobs.store.store import open_store
 
 HOST = "127.0.0.1"
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
@@ -221,3 +224,14 @@ def test_render_without_its_cluster_is_refused_at_once_and_takes_no_lease(tmp_pa
         errors,
     )
     assert not (tmp_path / "out" / "lease").exists()
+
+
+def test_an_output_that_is_leased_is_refused_before_ray_is_reached(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "out").as_uri(), StoreConfig())
+    Lease.take(store, "other", 600.0)
+    (port,) = free_ports(1)
+    with render(tmp_path, RAY_ADDRESS=f"{HOST}:{port}") as driver:
+        _, errors = driver.communicate(timeout=60)
+    assert driver.returncode == REFUSED
+    assert "is leased by another driver: run other" in errors
+    assert "Ray" not in errors
