@@ -72,6 +72,7 @@ class Watched:
 
 def test_a_log_gets_the_first_and_the_last_clip_and_a_line_every_ten_seconds() -> None:
     watched = Watched(50)
+    watched.tally.worker_ready()
     for number in range(50):
         watched.observer.clip_done(done(number))
     lines = watched.lines
@@ -111,12 +112,25 @@ def test_seconds_are_added_up_by_stage() -> None:
 
 def test_the_rest_is_estimated_by_the_pace_since_the_first_clip() -> None:
     tally = RunTally(5, 0.0)
+    tally.worker_ready()
     assert tally.left_s(50.0) is None
     tally.clip_done(done(0), 100.0)
     assert tally.left_s(101.0) is None
     tally.clip_done(done(1), 110.0)
     assert tally.left_s(110.0) == 30.0
     assert tally.elapsed_s(110.0) == 110.0
+
+
+def test_a_run_without_a_worker_has_no_estimate() -> None:
+    tally = RunTally(3, 0.0)
+    tally.worker_ready()
+    for number in range(2):
+        tally.clip_done(done(number), 10.0 + number)
+    assert tally.left_s(11.0) == 1.0
+    tally.worker_stopped("host:1", is_ready=True, is_lost=True)
+    assert tally.left_s(11.0) is None
+    tally.clip_done(done(2), 12.0)
+    assert tally.left_s(12.0) == 0.0
 
 
 def test_a_terminal_gets_a_bar_and_no_lines_for_clips() -> None:
