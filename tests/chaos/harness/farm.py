@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -23,9 +24,11 @@ from infra.local.ray_cluster import LocalRay
 from infra.local.ray_node import LocalNode
 from infra.local.s3_server import LocalS3
 from jobs.config import StoreConfig
+from jobs.records.keys import PREFIXES
+from jobs.store.s3_store import S3Store
 from jobs.store.store import Store, open_store
-from jobs.store.uri import S3Location
 from tests.chaos.harness.audit import count_writes, enable_versions
+from tests.chaos.harness.share import Share
 from tests.chaos.harness.workload import Workload, write_models
 
 REPOSITORY = Path(__file__).parents[3]
@@ -138,17 +141,27 @@ class Farm:
             if os.geteuid() == 0:
                 self._disks.enter_context(small_disk(node.temporary))
 
-    def store(self, prefix: str) -> Store:
-        """Return the store of an output, past the proxy."""
-        return open_store(
-            f"s3://{BUCKET}/{prefix}", StoreConfig(endpoint_url=self.server.endpoint_url)
-        )
+    @cached_property
+    def share(self) -> Share:
+        """A share that all nodes see. Needs root."""
+        return self._disks.enter_context(Share(self.folder))
 
-    def writes(self, prefix: str) -> dict[str, int]:
-        return count_writes(self.server.endpoint_url, S3Location(BUCKET, prefix))
+    def output(self, prefix: str, *, is_on_share: bool = False) -> str:
+        """Return the URI of an output, on S3 or on the share."""
+        return (self.share.path / prefix).as_uri() if is_on_share else f"s3://{BUCKET}/{prefix}"
+
+    def store(self, output: str) -> Store:
+        """Return the store of an output, past the proxy."""
+        return open_store(output, StoreConfig(endpoint_url=self.server.endpoint_url))
+
+    def writes(self, store: Store) -> dict[str, int]:
+        """Return how often each record was written; a folder does not remember more than once."""
+        if isinstance(store, S3Store):
+            return count_writes(self.server.endpoint_url, store.location)
+        return dict.fromkeys(store.keys(PREFIXES["record"]), 1)
 
     def start_driver(
-        self, workload: Workload, manifest: Path, prefix: str, options: Sequence[str]
+        self, workload: Workload, manifest: Path, output: str, options: Sequence[str]
     ) -> Driver:
         """Start the real driver on a manifest, with the loader of the workload's family."""
         command = [
@@ -164,7 +177,7 @@ class Farm:
                 str(manifest),
                 f"--models={self.models}",
                 f"--model={workload.model}",
-                f"--output=s3://{BUCKET}/{prefix}",
+                f"--output={output}",
             ),
             *(*SETTINGS, f"store.endpoint_url={self.proxy.endpoint_url}", *options),
         ]

@@ -73,7 +73,7 @@ def _noop(_run: ScenarioRun) -> None:
 
 def commits_per_s(farm: Farm, prefix: str) -> float:
     """Return the rate from the first commit of an output to that of nine clips in ten."""
-    store = farm.store(prefix)
+    store = farm.store(farm.output(prefix))
     moments = sorted(
         datetime.fromisoformat(read_record(store, clip_id).committed_at).timestamp()
         for clip_id in committed_ids(store)

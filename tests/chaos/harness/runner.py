@@ -32,22 +32,23 @@ class ScenarioRun:
     """A run of a scenario, as the injection of faults sees it.
 
     Args:
-        prefix: prefix of the run's output in the bucket.
+        output: URI of the run's output, which ends in the name of the run.
         random: source of every random moment and choice of the scenario.
         exit_codes: exit codes of the drivers, in the order of their ends.
     """
 
     farm: Farm
     workload: Workload
-    prefix: str
+    output: str
     settings: tuple[str, ...]
     random: random.Random
     drivers: list[Driver] = field(default_factory=list[Driver])
     exit_codes: list[int] = field(default_factory=list[int])
 
     def __post_init__(self) -> None:
-        self.store = self.farm.store(self.prefix)
-        self.manifest = self.workload.write(self.farm.folder / f"{self.prefix}.jsonl")
+        self.store = self.farm.store(self.output)
+        name = self.output.rpartition("/")[2]
+        self.manifest = self.workload.write(self.farm.folder / f"{name}.jsonl")
 
     @property
     def driver(self) -> Driver:
@@ -60,7 +61,7 @@ class ScenarioRun:
 
     def start_driver(self, *options: str) -> Driver:
         driver = self.farm.start_driver(
-            self.workload, self.manifest, self.prefix, (*self.settings, *options)
+            self.workload, self.manifest, self.output, (*self.settings, *options)
         )
         self.drivers.append(driver)
         return driver
@@ -121,6 +122,7 @@ class Scenario:
         exit_codes: expected exit codes of all drivers, in the order of their ends; None takes any.
         settings: run settings in addition to those of the farm.
         needs_root: True if a file system is mounted.
+        is_on_share: True for an output in a folder of the farm's share; False for one on S3.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Scenario:
     exit_codes: tuple[int, ...] | None = (EXIT_OK,)
     settings: tuple[str, ...] = ()
     needs_root: bool = False
+    is_on_share: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,8 @@ def run_scenario(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Ou
     farm.restore_nodes()
     prefix = f"{scenario.name}-{turn}"
     rng = random.Random(f"{seed} {prefix}")
-    run = ScenarioRun(farm, scenario.workload, prefix, scenario.settings, rng)
+    output = farm.output(prefix, is_on_share=scenario.is_on_share)
+    run = ScenarioRun(farm, scenario.workload, output, scenario.settings, rng)
     problems: list[str] = []
     num_injected, started = 0, time.monotonic()
     try:
@@ -179,7 +183,7 @@ def run_scenario(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Ou
     problems += check_drivers(scenario, run.exit_codes, num_injected)
     catalog = ModelCatalog(farm.models)
     specs = list(open_manifest(run.manifest, catalog, model=scenario.workload.model).specs())
-    found = audit(run.store, specs, farm.writes(prefix), farm.orphans())
+    found = audit(run.store, specs, farm.writes(run.store), farm.orphans())
     quarantined = quarantined_ids(run.store) - committed_ids(run.store)
     problems += check_quarantine(
         {spec.name for spec in specs if spec.clip_id in quarantined}, {spec.name for spec in specs}

@@ -9,6 +9,7 @@ import signal
 from infra.local.faulty_proxy import Faults
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 from tests.chaos.harness.faults import (
+    Inject,
     count_poison,
     disturb_store,
     drain_nodes,
@@ -25,6 +26,7 @@ from tests.chaos.harness.faults import (
 from tests.chaos.harness.head_faults import kill_head, restart_head
 from tests.chaos.harness.removal_faults import collect_garbage_by_a_wrong_clock, remove_unnamed_mp4s
 from tests.chaos.harness.runner import Scenario, inject_nothing
+from tests.chaos.harness.share_faults import lose_share, unmount_share
 from tests.chaos.harness.workload import Workload
 
 FEW, MANY = Workload(24), Workload(60)
@@ -215,6 +217,7 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             FEW,
             disturb_store(Faults(lose_answer_every_nth=4)),
         ),
+        *share_faults(is_short=is_short),
         Scenario(
             "gc-wrong-clock",
             "gc by a clock 2 days ahead, between upload and record",
@@ -229,6 +232,38 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
         ),
         Scenario(
             "disks-full", "every node's disk full for 8 s", FEW, fill_disks(8.0, 3), needs_root=True
+        ),
+    )
+
+
+def share_faults(*, is_short: bool) -> tuple[Scenario, ...]:
+    """Return the scenarios with an output in a folder, on a share that can be unmounted."""
+    resumes = 1 if is_short else 4
+
+    def on_share(name: str, fault: str, inject: Inject, *codes: int) -> Scenario:
+        settings = ("retry.max_outage_s=8",) if name == "share-lost" else ()
+        return Scenario(name, fault, MANY, inject, codes, settings, True, True)
+
+    return (
+        on_share(
+            "share-away",
+            f"a share unmounted for {SHORT_OUTAGE_S:g} s",
+            unmount_share(SHORT_OUTAGE_S, 3),
+            EXIT_OK,
+        ),
+        on_share(
+            "share-lost",
+            "a share unmounted for good, then resumed",
+            lose_share(3),
+            EXIT_STOPPED,
+            EXIT_OK,
+        ),
+        on_share(
+            "share-driver-killed",
+            "kill -9 of the driver of a folder",
+            kill_driver(resumes),
+            *([KILLED] * resumes),
+            EXIT_OK,
         ),
     )
 
