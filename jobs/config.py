@@ -11,7 +11,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from jobs.errors import ConfigError
-from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides
+from pipelines.catalog.config_files import (
+    INVALID,
+    one_line,
+    read_file,
+    read_overrides,
+    schema,
+)
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
 # libx264's presets, fastest first
@@ -230,7 +236,7 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
         ConfigError: a file is missing or not YAML, a key is unknown, a value has the wrong type or
             range.
     """
-    layers = [OmegaConf.structured(RunConfig)]
+    layers = [schema(RunConfig)]
     for path in (PACKAGED_CONFIGS / "base.yaml", *([profile] if profile else [])):
         try:
             layers.append(read_file(path))

@@ -21,7 +21,7 @@ from jobs.group.rank_group import RankGroup
 from jobs.group.rank_state import RankState
 from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
-from jobs.worker.setup import LoadedWorker, WorkerSetup
+from jobs.worker.setup import LoadedWorker, WorkerSetup, without_garbage_collection
 from pipelines.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ class RayRankLauncher:
         return RayFollower(self._start(REMOTE_FOLLOWER, rank))
 
     def open_rendezvous(self) -> "RendezvousPoint":
-        from pipelines.context_parallel.process_group import RendezvousPoint
+        with without_garbage_collection():
+            from pipelines.context_parallel.process_group import RendezvousPoint
 
         return RendezvousPoint(ray.util.get_node_ip_address())
 

@@ -1,4 +1,7 @@
-"""The promises of a store, and the choice between S3 and a folder."""
+"""The promises of a store, and the choice between S3 and a folder.
+
+Only a process that uses S3 imports boto3, which takes a third of a second.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,9 +11,6 @@ from typing import Protocol
 from jobs.config import StoreConfig
 from jobs.errors import RefusedError
 from jobs.store.folder_store import FolderStore
-from jobs.store.s3_connection import connect
-from jobs.store.s3_errors import s3_errors
-from jobs.store.s3_store import S3Store
 from jobs.store.uri import S3Location, StoredObject, parse_object_uri, parse_output_uri
 
 
@@ -95,7 +95,11 @@ def open_store(uri: str, config: StoreConfig) -> Store:
         StoreRefusedError: boto3 cannot make a client of the configuration or the environment.
     """
     location = parse_output_uri(uri)
-    return S3Store(location, config) if isinstance(location, S3Location) else FolderStore(location)
+    if not isinstance(location, S3Location):
+        return FolderStore(location)
+    from jobs.store.s3_store import S3Store
+
+    return S3Store(location, config)
 
 
 def open_existing(uri: str, config: StoreConfig) -> Store:
@@ -120,6 +124,9 @@ def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
         RefusedError: the object is larger than `max_bytes`.
         ObjectMissingError: no object lies there.
     """
+    from jobs.store.s3_connection import connect
+    from jobs.store.s3_errors import s3_errors
+
     bucket, key = parse_object_uri(uri)
     with s3_errors("read", uri):
         stream = connect(config).client.get_object(Bucket=bucket, Key=key)["Body"]

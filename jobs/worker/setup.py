@@ -3,6 +3,9 @@
 Decides nothing. Loads without torch.
 """
 
+import gc
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +42,22 @@ class ModelLoader(Protocol):
         ...
 
 
+@contextmanager
+def without_garbage_collection() -> Generator[None]:
+    """Pause garbage collection during imports, and hide what they made from it afterwards.
+
+    It finds nothing there. It took a fifth of the 9 s in which torch and diffusers are imported.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.freeze()
+            gc.enable()
+
+
 @dataclass(frozen=True)
 class DiffusersLoader:
     """Verifies a model's weights on the worker's machine and loads them with diffusers."""
@@ -46,7 +65,8 @@ class DiffusersLoader:
     def load_model(
         self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
     ) -> LoadedModel:
-        from pipelines.families import registry  # imports torch, which the driver does not need
+        with without_garbage_collection():
+            from pipelines.families import registry  # imports torch, which no driver needs
 
         verify_weights(config, weights)
         model = registry.load_model(config, weights, num_threads)
@@ -55,7 +75,8 @@ class DiffusersLoader:
     def load_denoiser(
         self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
     ) -> VideoModel:
-        from pipelines.families import registry
+        with without_garbage_collection():
+            from pipelines.families import registry
 
         verify_weights(config, weights)
         return registry.load_denoiser(config, weights, num_threads)

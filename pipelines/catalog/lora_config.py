@@ -7,6 +7,7 @@ from typing import Literal, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from pipelines.catalog.config_files import schema
 from pipelines.catalog.sources import check_source
 from pipelines.errors import ModelConfigError
 
@@ -63,8 +64,5 @@ def read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:
         raise ModelConfigError(
             f"loras must be a list of LoRAs, each with a name and a source, not {entries!r}"
         )
-    loras = [
-        OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LoraConfig), entry))
-        for entry in entries
-    ]
+    loras = [OmegaConf.to_object(OmegaConf.merge(schema(LoraConfig), entry)) for entry in entries]
     return {"loras": tuple(cast("list[LoraConfig]", loras))}

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.config_files import INVALID, one_line, read_file
+from pipelines.catalog.config_files import INVALID, one_line, read_file, schema
 from pipelines.catalog.lora_config import LoraConfig, read_loras
 from pipelines.catalog.sources import check_source
 from pipelines.errors import ModelConfigError, RequestError
@@ -205,7 +205,7 @@ def load_model_config(path: Path) -> ModelConfig:
     try:
         loaded = read_file(path)
         merged = OmegaConf.merge(
-            OmegaConf.structured(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)
+            schema(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)
         )
         config = OmegaConf.to_object(merged)
         if merged.name != path.stem:
