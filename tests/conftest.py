@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from infra.local.ray_cluster import LocalRay, write_token
+from infra.local.ray_cluster import NO_METRICS, LocalRay, write_token
 from infra.local.s3_server import LocalS3
 from infra.local.weed import Identity
 
@@ -77,6 +77,7 @@ def ray_cluster(s3_server: LocalS3, tmp_path_factory: pytest.TempPathFactory) ->
     """One cluster of two CPUs for the whole run, whose workers reach the S3 server."""
     environment = {
         **s3_server.environment(),
+        **NO_METRICS,
         # Ray kills a stopped job after 3 s. On a busy machine a driver needs more to end in order.
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
         "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),  # the workers' spool is there

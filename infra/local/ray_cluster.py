@@ -25,6 +25,9 @@ from infra.local.local_process import HOST, LocalProcess, free_ports
 from infra.local.ray_node import IS_UP, NO_LOG_MONITOR, LocalNode
 
 STOP_WAIT_S = 5.0
+NO_AUTOSCALER = "--no-monitor"  # nothing here grows or shrinks by itself
+# For a cluster without an operator: its agents and workers collect figures all the time.
+NO_METRICS = {"RAY_enable_metrics_collection": "0"}
 
 
 class LocalRayError(Exception):
@@ -106,7 +109,7 @@ class LocalRay:
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
         self._agent_url = f"http://{HOST}:{agent_port}"
         command = [
-            *(ray_command(), "start", "--head", "--block", NO_LOG_MONITOR),
+            *(ray_command(), "start", "--head", "--block", NO_LOG_MONITOR, NO_AUTOSCALER),
             f"--include-dashboard={str(self._has_dashboard).lower()}",
             *(f"--port={port}", f"--node-ip-address={HOST}", f"--dashboard-host={HOST}"),
             *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),

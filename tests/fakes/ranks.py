@@ -11,13 +11,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
+from jobs.worker.setup import without_garbage_collection
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
 from tests.fakes.model import FakeModel, is_first
+
+with without_garbage_collection():  # each rank imports them in a process of its own
+    import torch
+    import torch.distributed as dist
 
 MAX_SLOW_STEPS = 1200
 FAULT_AFTER_S = 1.2  # the leader has sent a heartbeat with the clip by then

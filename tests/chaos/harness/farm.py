@@ -20,7 +20,7 @@ import psutil
 from infra.local.control_service import KEPT
 from infra.local.faulty_proxy import FaultyProxy
 from infra.local.local_process import LocalProcess
-from infra.local.ray_cluster import LocalRay
+from infra.local.ray_cluster import NO_METRICS, LocalRay
 from infra.local.ray_node import LocalNode
 from infra.local.s3_server import LocalS3
 from jobs.config import StoreConfig
@@ -109,9 +109,8 @@ class Farm:
             parts.enter_context(environment(self.server.environment()))  # for boto3 in this process
             enable_versions(self.server.endpoint_url, BUCKET)
             self.proxy = parts.enter_context(FaultyProxy(self.server.endpoint_url, self._seed))
-            self.cluster = parts.enter_context(
-                LocalRay(0, {**self.server.environment(), **KEPT}, has_dashboard=False)
-            )
+            variables = {**self.server.environment(), **KEPT, **NO_METRICS}
+            self.cluster = parts.enter_context(LocalRay(0, variables, has_dashboard=False))
             self.models = write_models(self.folder / "models")
             parts.push(self._disks)
             self.restore_nodes()
