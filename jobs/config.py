@@ -11,13 +11,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from jobs.errors import ConfigError
-from pipelines.catalog.config_files import (
-    INVALID,
-    one_line,
-    read_file,
-    read_overrides,
-    schema,
-)
+from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
 # libx264's presets, fastest first

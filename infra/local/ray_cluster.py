@@ -27,7 +27,7 @@ from infra.local.ray_node import IS_UP, NO_LOG_MONITOR, LocalNode
 STOP_WAIT_S = 5.0
 NO_AUTOSCALER = "--no-monitor"  # nothing here grows or shrinks by itself
 # For a cluster without an operator: its agents and workers collect figures all the time.
-NO_METRICS = {"RAY_enable_metrics_collection": "0"}
+NO_METRICS = {"RAY_enable_metrics_collection": "0", "REPORTER_UPDATE_INTERVAL_MS": "600000"}
 
 
 class LocalRayError(Exception):

@@ -5,9 +5,11 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from pipelines.attention.exact_attention import exact_attention
+from tests.builders.operators import counted_operators
 
 B, H, L, T, K = 2, 3, 37, 23, 8  # batch, heads, queries, keys, channels
 ONE_ROW_BYTES = B * H * T * 4
+KERNEL = "aten::_scaled_dot_product_attention_math"
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -23,11 +25,6 @@ def formula(
 ) -> torch.Tensor:
     scores = query.double() @ key.double().transpose(-1, -2) / K**0.5
     return (scores if mask is None else scores + mask).softmax(-1) @ value.double()
-
-
-def num_kernels(profiler: torch.profiler.profile) -> int:
-    counts = {event.key: event.count for event in profiler.key_averages()}
-    return counts.get("aten::_scaled_dot_product_attention_math", 0)
 
 
 @pytest.mark.parametrize("max_scores_bytes", [1, ONE_ROW_BYTES * 10, ONE_ROW_BYTES * L])
@@ -52,11 +49,11 @@ def test_exact_attention_is_the_formula(
 @pytest.mark.parametrize(("num_rows", "expected"), [(10, 4), (L, 1)])
 def test_no_slice_holds_more_scores_than_allowed(num_rows: int, expected: int) -> None:
     with (
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+        counted_operators() as counts,
         exact_attention(ONE_ROW_BYTES * num_rows),
     ):
         scaled_dot_product_attention(*tensors())
-    assert num_kernels(profiler) == expected
+    assert counts[KERNEL] == expected
 
 
 def test_a_causal_mask_is_kept() -> None:
@@ -79,6 +76,7 @@ def test_half_precision_is_summed_in_float32() -> None:
 def test_exact_attention_ends_with_its_block_also_after_an_error() -> None:
     with pytest.raises(RuntimeError, match="in the middle"), exact_attention():
         raise RuntimeError("in the middle")
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+    with counted_operators() as counts:
         scaled_dot_product_attention(*tensors())
-    assert num_kernels(profiler) == 0
+    assert counts
+    assert counts[KERNEL] == 0

@@ -21,13 +21,7 @@ import torch
 from torch import distributed
 
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "tests.fakes.rank_cases",
-        "tests.pipelines.context_parallel.accelerated_ranks",
-        "tests.pipelines.context_parallel.cases",
-    ]
-)
+FORKS.set_forkserver_preload(["tests.pipelines.context_parallel.preloaded"])
 NUM_PROCESSES = 4
 EXCHANGE_TIMEOUT = timedelta(seconds=120)  # for a collective on a busy machine
 END_S = 5.0  # for processes to end after their pipes are closed
@@ -142,6 +136,7 @@ def _join_and_run(
                 world_size=num_ranks,
                 timeout=EXCHANGE_TIMEOUT,
             )
+            distributed.barrier()  # a rank that fails at once would leave while others still join
             result = work(*args)
     # Whatever the work raises must reach the test, which raises it there; `pytest.raises` in the
     # work fails with an error that is no `Exception`.

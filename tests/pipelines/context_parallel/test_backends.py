@@ -23,6 +23,7 @@ from pipelines.context_parallel.backends import (
     SHARDABLE_BACKENDS,
     backends_for,
 )
+from tests.builders.operators import counted_operators
 
 Attention = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 B, H, L, T, K = 2, 3, 37, 23, 8  # batch, heads, queries, keys, channels
@@ -111,13 +112,12 @@ def test_two_parts_of_the_keys_add_up_to_the_whole() -> None:
 def test_exact_attention_computes_the_ring_in_slices() -> None:
     query, key, value = tensors(torch.float32)
     with (
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler,
+        counted_operators() as counts,
         exact_attention(1),
     ):
         output, lse = attention_with_lse(query, key, value)
     expected_output, expected_lse = plain_attention_with_lse(query, key, value)
     assert (output - expected_output).abs().max() < 1e-6
     assert (lse - expected_lse).abs().max() < 1e-6
-    counts = {event.key: event.count for event in profiler.key_averages()}
     assert not [name for name in counts if "flash" in name]
     assert counts["aten::logsumexp"] >= L  # one call a query

@@ -19,6 +19,7 @@ from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.video_model import VideoModel
 from tests.builders import tiny
+from tests.builders.operators import counted_operators
 
 REQUEST = GenerationRequest(
     "a circle",
@@ -267,10 +268,9 @@ def test_exact_attention_runs_no_fused_kernel_and_gives_the_same_clip(
     embeddings = model.encode_text(REQUEST)
 
     def denoise() -> tuple[torch.Tensor, set[str]]:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        with counted_operators() as counts:
             latents = model.denoise(REQUEST, embeddings, lambda _step: None)
-        names = {event.key for event in profiler.key_averages()}
-        return latents, {name for name in names if name.startswith("aten::_scaled_dot_product")}
+        return latents, {name for name in counts if name.startswith("aten::_scaled_dot_product")}
 
     plain, plain_kernels = denoise()
     with model.exact_attention():
