@@ -12,7 +12,8 @@ and says the same.
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 MAX_LINE = 4_000  # characters
@@ -82,9 +83,24 @@ class PlainLogRecord(logging.LogRecord):
         return plain_line(super().getMessage())
 
 
+@dataclass(frozen=True)
+class PlainRecordFactory:
+    """Makes the records of all logs; Ray has a factory of its own, which stays below this one."""
+
+    inner: Callable[..., logging.LogRecord]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self.inner(*args, **kwargs)
+        if type(record) is logging.LogRecord:
+            record.__class__ = PlainLogRecord
+        return record
+
+
 def escape_logs() -> None:
     """Make the messages of all loggers of this process safe to print."""
-    logging.setLogRecordFactory(PlainLogRecord)
+    inner = logging.getLogRecordFactory()
+    if not isinstance(inner, PlainRecordFactory):
+        logging.setLogRecordFactory(PlainRecordFactory(inner))
 
 
 def _escape(found: re.Match[str]) -> str:

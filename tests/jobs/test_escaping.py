@@ -7,6 +7,7 @@ import logging
 import re
 import unicodedata
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from jobs.escaping import (
     MAX_LINE,
-    PlainLogRecord,
+    escape_logs,
     json_text,
     plain_block,
     plain_document,
@@ -135,9 +136,23 @@ def test_each_line_of_a_run_is_escaped() -> None:
     assert "in flight: " in printed.getvalue()
 
 
-def test_a_log_of_any_library_is_safe() -> None:
-    record = PlainLogRecord("lib", logging.WARNING, "f", 1, "skip %s", ("a\x1b[2J\nb",), None)
+def test_the_log_of_any_library_is_safe_and_keeps_what_another_factory_added() -> None:
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **kwargs)
+        record.added = 7
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        for _ in range(2):
+            escape_logs()
+        record = logging.getLogger("lib").makeRecord(
+            "lib", logging.WARNING, "f", 1, "skip %s", ("a\x1b[2J\nb",), None
+        )
+    finally:
+        logging.setLogRecordFactory(logging.LogRecord)
     assert record.getMessage() == "skip a\\u001b[2J\\u000ab"
+    assert vars(record)["added"] == 7
 
 
 def test_a_deeply_nested_value_is_shown() -> None:
