@@ -192,13 +192,13 @@ class Farm:
         )
 
     def collect_garbage(
-        self, prefix: str, clock_error_s: float
+        self, output: str, clock_error_s: float
     ) -> subprocess.CompletedProcess[str]:
         """Run `nagfarm gc --delete` on an output, past the proxy, by a wrong clock."""
         return subprocess.run(
             [
                 *(sys.executable, "-m", "tests.chaos.harness.driver", "clock", str(clock_error_s)),
-                *("gc", f"s3://{BUCKET}/{prefix}", "--delete"),
+                *("gc", output, "--delete"),
                 f"store.endpoint_url={self.server.endpoint_url}",
             ],
             cwd=REPOSITORY,

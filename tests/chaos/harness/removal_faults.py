@@ -24,7 +24,7 @@ def collect_garbage_by_a_wrong_clock(times: int) -> Callable[[ScenarioRun], int]
         for injected in range(times):
             if not run.wait_for_commits(run.num_committed + 2):
                 return injected
-            ended = run.farm.collect_garbage(run.prefix, CLOCK_ERROR_S)
+            ended = run.farm.collect_garbage(run.output, CLOCK_ERROR_S)
             if ended.returncode != EXIT_REFUSED:
                 raise ScenarioError(f"gc ended with {ended.returncode}: {ended.stdout[-2000:]}")
         return times
