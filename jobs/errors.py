@@ -136,3 +136,11 @@ class TooManyFailuresError(JobError):
 
 class StoppedError(JobError):
     """The run was asked to stop."""
+
+
+class OutputError(StoppedError):
+    """The output of a command, which is its result, cannot be written."""
+
+
+class SideThreadError(JobError):
+    """A thread that the driver relies on has died of an exception: the run stops."""

@@ -10,8 +10,15 @@ from types import FrameType
 def handled_signals(
     numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
 ) -> Generator[None]:
-    """Install a handler for some signals, and restore the earlier handlers at the end."""
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    """Install a handler for some signals, and restore the earlier handlers at the end.
+
+    SIGHUP stays ignored if the process was started so, as by `nohup`.
+    """
+    previous = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -187,4 +187,5 @@ and reports the clips rendered so far.
 """,
     options=BenchArguments,
     run=run,
+    is_run=True,
 )

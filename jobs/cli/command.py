@@ -6,7 +6,7 @@ exit codes, and the options that several commands share.
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from jobs.config import RunConfig, load_config
 from jobs.ending import REFUSED, STOPPED
+from jobs.guarded_output import DroppedOutput
 from jobs.run.console import print_json, print_plain
 from jobs.store.store import Store, open_existing
 
@@ -31,10 +32,12 @@ class Context:
     Args:
         console: the terminal or pipe that gets the output.
         loader: loads the models of the workers.
+        dropped: the output of this process that could not be written.
     """
 
     console: Console
     loader: "ModelLoader | None" = None
+    dropped: DroppedOutput = field(default_factory=DroppedOutput)
 
     def say(self, text: str) -> None:
         """Print one line. A line feed in it is escaped: several lines are several calls."""
@@ -56,7 +59,7 @@ class Options:
     @classmethod
     def read(cls, namespace: argparse.Namespace) -> Self:
         """Make the options from parsed arguments; lists become tuples."""
-        values = {field.name: getattr(namespace, field.name) for field in fields(cls)}
+        values = {one.name: getattr(namespace, one.name) for one in fields(cls)}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
@@ -133,6 +136,8 @@ class Command(Generic[OptionsT]):
         epilog: the text below the arguments: concepts and examples.
         options: the class that adds the arguments and holds their values.
         run: the function that does the work and returns the exit code.
+        is_run: True if the command renders, so that its output is the log of a run and not its
+            result.
     """
 
     name: str
@@ -140,6 +145,7 @@ class Command(Generic[OptionsT]):
     epilog: str
     options: type[OptionsT]
     run: Callable[[OptionsT, Context], int]
+    is_run: bool = False
 
     def add_to(self, commands: Any) -> None:
         """Add a parser for this command.

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.wording import megabytes
-from jobs.errors import LeaseLostError, RefusedError, StoppedError, StoreError
+from jobs.errors import (
+    LeaseLostError,
+    RefusedError,
+    SideThreadError,
+    StoppedError,
+    StoreError,
+)
 from jobs.records.garbage import (
     REASONS,
     Garbage,
@@ -91,14 +97,9 @@ def run(options: GcOptions, context: Context) -> int:
 
 def _remove(store: Store, keeper: LeaseKeeper, garbage: list[Garbage], older_than_s: float) -> str:
     """Remove garbage while the lease is held, and return the report."""
-
-    def stop_if_lost() -> None:
-        if keeper.lost is not None:
-            raise LeaseLostError(keeper.lost)
-
     try:
-        removed = remove_garbage(store, garbage, older_than_s, stop_if_lost)
-    except (LeaseLostError, StoreError) as error:
+        removed = remove_garbage(store, garbage, older_than_s, keeper.check)
+    except (LeaseLostError, SideThreadError, StoreError) as error:
         raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
     objects, size = counted(removed.num_removed, "object"), megabytes(removed.num_bytes)
     spared = (

@@ -17,8 +17,9 @@ from rich.console import Console
 from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
 from jobs.cli.command import EXIT_REFUSED, EXIT_STOPPED, Command, Context
 from jobs.ending import ended_by_signals, stop_reason
-from jobs.errors import JobError, StoppedError
+from jobs.errors import JobError, OutputError, StoppedError
 from jobs.escaping import escape_logs, plain_block, plain_line
+from jobs.guarded_output import guard_output
 from jobs.redaction import redact
 from nag.errors import NagError
 from pipelines.errors import PipelineError
@@ -59,15 +60,22 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
     Args:
         loader: loads the models of the workers; None loads diffusers' pipelines.
     """
+    dropped = guard_output()
     sys.excepthook = _print_redacted
     threading.excepthook = lambda args: _print_redacted(
         args.exc_type, args.exc_value, args.exc_traceback
     )
     escape_logs()
     namespace = parse_arguments(arguments)
+    command = COMMANDS[namespace.command]
+    dropped.is_log = command.is_run
     try:
         with ended_by_signals(2):
-            return COMMANDS[namespace.command](namespace, Context(Console(), loader))
+            return command(namespace, Context(Console(), loader, dropped))
+    except OutputError as error:
+        if not isinstance(error.__cause__, BrokenPipeError):  # a reader such as `head` has enough
+            _print_error(f"stopped: {error}")
+        return EXIT_STOPPED
     except StoppedError as error:
         _print_error(f"stopped: {error}")
         return EXIT_STOPPED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
@@ -27,6 +27,9 @@ from jobs.store.store import Store
 from jobs.text import counted
 from nag.errors import NagError
 from pipelines.errors import PipelineError
+
+if TYPE_CHECKING:
+    from jobs.run.run import Run
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
     from jobs.run.run import Run, new_run_id
     from jobs.worker.setup import DiffusersLoader
 
-    run = Run(new_run_id(), opened, context.loader or DiffusersLoader(), context.console)
+    loader = context.loader or DiffusersLoader()
+    run = Run(new_run_id(), opened, loader, context.console, context.dropped)
     lease_s, is_takeover = opened.config.store.lease_s, options.takeover
     if not is_takeover:
         refuse_if_leased(opened.store)  # before a cluster is started in vain
@@ -120,11 +124,12 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
         check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)
         with (
             _stop_on_signals(run.request_stop),
-            LeaseKeeper(
+            _kept(
                 Lease.take(opened.store, run.run_id, lease_s, is_takeover=is_takeover),
-                run.write_status,
+                run.write_documents,
+                context,
             ) as keeper,
-            ClusterWatch(lambda reason: _end_held(keeper, reason)) as watch,
+            ClusterWatch(lambda reason: _end_held(run, keeper, reason)) as watch,
         ):
             if options.retry_quarantined:
                 _lift_quarantine(opened.store, opened.plan)
@@ -133,10 +138,25 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
             return run.render(keeper, watch)
 
 
-def _end_held(keeper: LeaseKeeper, reason: str) -> NoReturn:
+def _end_held(run: "Run", keeper: LeaseKeeper, reason: str) -> NoReturn:
     """Release the output and end the process, whose main thread waits for a lost cluster."""
+    run.mark_stopped()
     keeper.release()
     end_process(f"stopped: {reason}", EXIT_STOPPED)
+
+
+@contextmanager
+def _kept(
+    lease: Lease, write_documents: Callable[[], None], context: Context
+) -> Generator[LeaseKeeper]:
+    """Keep a lease, and say so if the store did not take the last documents of the run."""
+    keeper = LeaseKeeper(lease, write_documents)
+    try:
+        with keeper:
+            yield keeper
+    finally:
+        if keeper.trouble is not None:
+            context.say(f"the last status of this run could not be written: {keeper.trouble}")
 
 
 def _lift_quarantine(store: Store, plan: Plan) -> None:
@@ -169,20 +189,21 @@ def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context)
 
 @contextmanager
 def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
-    """Stop the run in bounded time on SIGTERM or Ctrl-C; a second signal ends it at once.
+    """Stop the run in bounded time on a signal; a second signal ends it at once.
 
-    `ray job stop` and a spot notice send SIGTERM.
+    `ray job stop` and a spot notice send SIGTERM, Ctrl-C sends SIGINT, and a terminal that goes
+    away sends SIGHUP.
     """
     asked: list[str] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:
         reason = stop_reason(number)
+        request_stop(reason)
         if asked:
             raise StoppedError(reason)
         asked.append(reason)
-        request_stop(reason)
 
-    with handled_signals((signal.SIGTERM, signal.SIGINT), stop):
+    with handled_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), stop):
         yield
 
 
@@ -196,11 +217,12 @@ examples:
   nagfarm render spring.yaml --retry-quarantined    try clips again that failed repeatedly
   nagfarm render spring.yaml --repair               render again what a record names and is gone
 
-A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM
-and Ctrl-C stop a run in bounded time, a second signal at once. One driver at a time writes to an
-output.
+A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM,
+SIGHUP and Ctrl-C stop a run in bounded time, a second signal at once. Under nohup, SIGHUP is
+ignored. One driver at a time writes to an output.
 
 {MANIFEST_HELP}""",
     options=RenderOptions,
     run=render,
+    is_run=True,
 )

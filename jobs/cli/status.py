@@ -101,6 +101,9 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
         f"  rate         {rate}, after {duration(run.elapsed_s)}",
     ]
+    if run.num_log_bytes_dropped:
+        dropped = counted(run.num_log_bytes_dropped, "byte")
+        lines.append(f"  log          {dropped} could not be written: {run.log_trouble}")
     if run.in_flight:
         lines += ["", "in flight:" if is_at_work else "in flight at the last heartbeat:"]
         rows = map(_clip_row, run.in_flight[:MAX_CLIPS])

@@ -18,6 +18,9 @@ from typing import Self
 import ray._private.state
 import ray.exceptions
 
+from jobs.errors import ClusterLostError
+from jobs.side_thread import SideThread
+
 RAY_LIMIT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # after it, Ray ends its processes
 RAY_LIMIT_S = 60.0  # its default
 LATE, LOST, HELD = 0.25, 0.75, 0.9  # shares of that limit: say so, stop the run, end the process
@@ -80,8 +83,8 @@ class ClusterWatch:
         self._news: list[str] = []
         self._is_over = threading.Event()
         self._threads = [
-            threading.Thread(target=target, name=f"cluster-{target.__name__}", daemon=True)
-            for target in (self._ask, self._judge)
+            SideThread("cluster-asking", self._ask),
+            SideThread("cluster-judging", self._judge),
         ]
         self.draining: frozenset[str] = frozenset()  # nodes that go, such as after a spot notice
         self.lost: str | None = None  # why the cluster counts as lost
@@ -93,6 +96,18 @@ class ClusterWatch:
 
     def __exit__(self, *_: object) -> None:
         self._is_over.set()  # no thread is awaited: Ray may hold one
+
+    def check(self) -> None:
+        """Raise if the run has no cluster any more; the driver calls it in its loop.
+
+        Raises:
+            ClusterLostError: the cluster is lost.
+            SideThreadError: a thread has died.
+        """
+        for thread in self._threads:
+            thread.check()
+        if self.lost is not None:
+            raise ClusterLostError(self.lost)
 
     def news(self) -> list[str]:
         """Return what has changed about the cluster's health since the last call."""

@@ -1,6 +1,7 @@
 """The connection to the Ray cluster, its nodes and their resources."""
 
 import contextlib
+import logging
 import signal
 from collections.abc import Generator
 from types import FrameType
@@ -77,7 +78,7 @@ def _connect() -> None:
     late = f"no Ray cluster: Ray did not answer within {CONNECT_S:g} s; look at its logs"
     try:
         with ended_after(CONNECT_S, late, REFUSED):
-            ray.init(log_to_driver=False)
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)
     # Ray raises Exception itself, and what the system calls of a start raise.
     except Exception as error:
         if address is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from jobs.escaping import escape_logs
+from jobs.guarded_output import guard_output
 from jobs.types import ClipOutcome, ClipSpec, WorkerHeartbeat
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.setup import LoadedWorker, WorkerSetup
@@ -31,12 +32,13 @@ class RenderActor:
 
 
 def prepare_process(drain: Callable[[], None]) -> None:
-    """Make the process's logs safe to print, and let SIGTERM drain it.
+    """Make the process's logs safe to print and dispensable, and let SIGTERM drain it.
 
     Ray's own handler of SIGTERM would end the process in the middle of a clip. Ray calls an actor's
     constructor in the process's main thread, as `signal.signal` requires.
     """
     escape_logs()
+    guard_output(is_log=True)
     signal.signal(signal.SIGTERM, lambda _number, _frame: drain())
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jobs.manifest.field_values import RowValueError, at, check_field, check_value, parse_cell
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS
 from jobs.manifest.lines import (
+    FileWatch,
     Hasher,
     ManifestFile,
     SourceLocation,
@@ -38,12 +39,16 @@ class FlatFile:
     """The rows of a JSONL or CSV file, read again on every pass.
 
     Args:
-        digest: SHA-256 of the file when it was opened.
+        watch: the content of the file when it was opened.
     """
 
     path: ManifestFile
-    digest: str
+    watch: FileWatch
     reader: Reader
+
+    @property
+    def digest(self) -> str:
+        return self.watch.sha256
 
     def rows(self) -> Iterator[Row]:
         """Stream the rows.
@@ -64,10 +69,11 @@ def open_flat_file(path: ManifestFile, reader: Reader) -> FlatFile:
     with open_manifest_file(path) as stream:
         try:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            num_bytes = stream.tell()
         except OSError as error:
             location = SourceLocation(str(path), 1)
             raise location.refuse(f"cannot be read: {error.strerror}") from error
-    return FlatFile(path, digest, reader)
+    return FlatFile(path, FileWatch(path, num_bytes, digest), reader)
 
 
 def read_jsonl(path: ManifestFile, hasher: Hasher) -> Iterator[Row]:

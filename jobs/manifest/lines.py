@@ -1,20 +1,22 @@
-"""Text files with line numbers: opened, decoded and split into lines within limits.
+"""Text files with line numbers: opened, decoded, split into lines within limits, and watched.
 
 Every error cites the file and the line. `csv_jsonl`, `yaml_tree` and `axes` interpret the
 lines.
 """
 
+import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from jobs.errors import ManifestError
 from pipelines.regular_files import open_regular_file
 
 MAX_LINE_BYTES = 1024 * 1024
+DIGEST_STEP_BYTES = 1024 * 1024
 _BOM = "\ufeff"
 
 
@@ -96,6 +98,54 @@ class S3File:
 
 
 ManifestFile = Path | S3File
+
+
+class FileWatch:
+    """The content that a file had when it was read, to notice that it was rewritten since.
+
+    Args:
+        num_bytes: length of the content. Lines appended later change nothing of it.
+        sha256: digest of the content, in hexadecimal.
+    """
+
+    def __init__(self, path: ManifestFile, num_bytes: int, sha256: str) -> None:
+        self.sha256 = sha256
+        self._path = path
+        self._num_bytes = num_bytes
+        self._checked: tuple[int, ...] | None = None
+
+    def check(self) -> None:
+        """Raise ManifestError if the file begins with another content now.
+
+        Costs a look at the file's time and size, unless these have changed. A file that cannot be
+        looked at now, such as one that was removed, does not count as rewritten.
+        """
+        if isinstance(self._path, S3File):
+            return  # it is held in memory
+        try:
+            now = self._path.stat()
+            state = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+            if state == self._checked:
+                return
+            with open_manifest_file(self._path) as stream:
+                digest = digest_of(stream, self._num_bytes)
+        except OSError:
+            return
+        if digest != self.sha256:
+            raise SourceLocation(str(self._path), 1).refuse(
+                "the file was rewritten after it was opened; run it again to render what it "
+                "holds now"
+            )
+        self._checked = state
+
+
+def digest_of(stream: BinaryIO, num_bytes: int) -> str:
+    """Return the SHA-256 of the next `num_bytes` of a file, or of all until its end."""
+    hasher = hashlib.sha256()
+    while num_bytes and (part := stream.read(min(num_bytes, DIGEST_STEP_BYTES))):
+        hasher.update(part)
+        num_bytes -= len(part)
+    return hasher.hexdigest()
 
 
 def open_manifest_file(path: ManifestFile) -> BufferedReader | BytesIO:

@@ -71,6 +71,10 @@ class Manifest:
     _source: FlatFile | YamlFile
     _catalog: Catalog
 
+    def check_unchanged(self) -> None:
+        """Raise ManifestError if the file was rewritten since; appended lines do not count."""
+        self._source.watch.check()
+
     def specs(self) -> Iterator[ClipSpec]:
         """Yield every clip once, in the manifest's order.
 

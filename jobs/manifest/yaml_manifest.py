@@ -7,7 +7,7 @@ from functools import partial
 
 from jobs.manifest.axes import Grid
 from jobs.manifest.field_values import Unquoted
-from jobs.manifest.lines import ManifestFile, SourceLocation, decode, read_bytes
+from jobs.manifest.lines import FileWatch, ManifestFile, SourceLocation, decode, read_bytes
 from jobs.manifest.rows import Given, Row
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_axes import AxesReader
@@ -24,6 +24,8 @@ class YamlFile:
     """A YAML manifest, held in memory; only the rows of its grid are computed one by one.
 
     Args:
+        digest: SHA-256 of the file and of the files that its axes name.
+        watch: the content of the file when it was read.
         defaults: values of the fields that a clip may leave out, the top-level model among them.
         clips: further clips, beside those of the grid.
     """
@@ -31,6 +33,7 @@ class YamlFile:
     name: Given | None
     output: str | None
     digest: str
+    watch: FileWatch
     defaults: dict[str, Given]
     grid: Grid | None
     clips: tuple[Row, ...]
@@ -59,11 +62,13 @@ def open_yaml_file(path: ManifestFile, read_s3: ReadS3 | None) -> YamlFile:
         if key not in KEYS:
             raise fields.location(line).refuse(unknown("key", key, KEYS))
     hasher = hashlib.sha256(content)
+    watch = FileWatch(path, len(content), hasher.hexdigest())
     name, output = _text(keys, "name", fields), _text(keys, "output", fields)
     defaults = _defaults(keys, fields)
     grid = _grid(keys, AxesReader(fields, path.parent, hasher, read_s3))
     clips = tuple(_clips(keys, fields))
-    return YamlFile(name, output and output.value, hasher.hexdigest(), defaults, grid, clips)
+    digest = hasher.hexdigest()
+    return YamlFile(name, output and output.value, digest, watch, defaults, grid, clips)
 
 
 def _text(keys: YamlMapping, key: str, fields: YamlFields) -> Given | None:

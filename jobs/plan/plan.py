@@ -4,6 +4,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from jobs.errors import ManifestError
 from jobs.manifest.manifest import Manifest
 from jobs.types import ClipSpec
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
@@ -75,11 +76,17 @@ class Plan:
         """Stream the clips to be rendered, in the manifest's order, from a further walk over it.
 
         Raises:
-            ManifestError: the manifest's file changed since the plan was made.
+            ManifestError: the manifest's file was rewritten since the plan was made, or, at the
+                end, it has changed in another way.
         """
-        for spec in self._manifest.specs():
-            if spec.clip_id not in self._committed and spec.clip_id not in self._quarantined:
-                yield spec
+        try:
+            for spec in self._manifest.specs():
+                if spec.clip_id not in self._committed and spec.clip_id not in self._quarantined:
+                    self._manifest.check_unchanged()
+                    yield spec
+        except ManifestError:  # a row of the new content may be wrong: that is not the reason
+            self._manifest.check_unchanged()
+            raise
 
 
 def make_plan(

@@ -45,6 +45,7 @@ from jobs.records.lease_record import (
     refuse_if_last,
 )
 from jobs.records.schema import utc_iso
+from jobs.side_thread import SideThread
 from jobs.store.store import Store
 
 RENEWALS = 3  # in one duration, so that two may fail before the lease expires
@@ -158,33 +159,43 @@ class Lease:
 class LeaseKeeper:
     """A thread that renews a lease inside a `with` block and releases it at the end of the block.
 
-    An error of the store does not lose the lease: the thread tries again at its next tick.
+    An error of the store does not lose the lease: the thread tries again at its next tick. All that
+    it writes at the end is written in the thread too, so that neither a signal nor a store that
+    does not answer keeps the driver from ending.
 
     Args:
-        on_tick: called at the start and after each renewal, in the keeper's thread.
+        on_tick: called at the start, after each renewal and before the release, in the keeper's
+            thread.
     """
 
     def __init__(self, lease: Lease, on_tick: Callable[[], None] | None = None) -> None:
         self.lease = lease
+        self.end_s = lease.duration_s  # the longest that the end of the block may take
         self._on_tick = on_tick
         self._lost: str | None = None
         self._trouble: str | None = None
         self._is_over = threading.Event()
-        self._is_released = False
-        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._thread = SideThread("lease", self._run)
 
     @property
-    def lost(self) -> str | None:
-        """The reason why the lease is lost; None while it is held.
-
-        The driver reads it in its loop and raises LeaseLostError.
-        """
-        return self._lost
+    def is_lost(self) -> bool:
+        return self._lost is not None
 
     @property
     def trouble(self) -> str | None:
         """The store's error at the last turn; None if there was none."""
         return self._trouble
+
+    def check(self) -> None:
+        """Raise if the lease is kept no longer; the driver calls it in its loop.
+
+        Raises:
+            LeaseLostError: another driver has taken the output.
+            SideThreadError: the thread has died.
+        """
+        self._thread.check()
+        if self._lost is not None:
+            raise LeaseLostError(self._lost)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -200,14 +211,10 @@ class LeaseKeeper:
 
     def release(self) -> None:
         """Release the lease before the end of the block. May be called again."""
-        if self._is_released:
-            return
         self._is_over.set()
-        self._thread.join(self.lease.duration_s)
-        # A renewal that still hangs would undo the release; without a release the lease expires.
-        if self._lost is None and not self._thread.is_alive():
-            self._is_released = True
-            self._trouble = self._trouble_of(self.lease.release)
+        self._thread.join(self.end_s)
+        if self._thread.is_alive():
+            self._trouble = f"the store did not answer within {self.end_s:g} s"
 
     def tick(self) -> None:
         """Renew once, unless the lease is lost, and call `on_tick`."""
@@ -221,6 +228,10 @@ class LeaseKeeper:
             except LeaseLostError as error:
                 self._lost = str(error)
 
+    def _release(self) -> None:
+        if self._lost is None:
+            self.lease.release()
+
     def _trouble_of(self, action: Callable[[], None] | None) -> str | None:
         try:
             if action is not None:
@@ -230,13 +241,11 @@ class LeaseKeeper:
         return None
 
     def _run(self) -> None:
-        try:
-            self._trouble = self._trouble_of(self._on_tick)
-            while not self._is_over.wait(self.lease.duration_s / RENEWALS):
-                self.tick()
-        finally:
-            if not self._is_over.is_set():
-                self._lost = "the thread that renews the lease has died; see its traceback"
+        self._trouble = self._trouble_of(self._on_tick)
+        while not self._is_over.wait(self.lease.duration_s / RENEWALS):
+            self.tick()
+        trouble = self._trouble_of(self._on_tick)
+        self._trouble = self._trouble_of(self._release) or trouble
 
 
 def new_record(run_id: str, now: float, duration_s: float) -> LeaseRecord:

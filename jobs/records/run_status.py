@@ -86,6 +86,8 @@ class RunStatus(RunCounts):
         num_done_before: clips that were committed before this run.
         clips_per_hour: None before the first clip is committed.
         eta_s: None until the run has a pace.
+        num_log_bytes_dropped: bytes of the driver's stdout and stderr that could not be written.
+        log_trouble: the reason why the last of them could not be written; None if there are none.
     """
 
     state: RunState
@@ -98,13 +100,15 @@ class RunStatus(RunCounts):
     eta_s: float | None
     in_flight: tuple[ClipInFlight, ...]
     last_failures: tuple[FailureSeen, ...]
+    num_log_bytes_dropped: int
+    log_trouble: str | None
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)
         check_time("updated_at", self.updated_at)
         for name in (
             "num_clips", "num_done_before", "num_committed", "num_quarantined", "num_failures",
-            "num_workers", "num_workers_lost",
+            "num_workers", "num_workers_lost", "num_log_bytes_dropped",
         ):  # fmt: skip
             check_at_least(name, getattr(self, name), 0)
         if self.elapsed_s < 0:

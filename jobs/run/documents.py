@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jobs.config import RunConfig
+from jobs.guarded_output import DroppedOutput
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import Plan
@@ -33,11 +34,13 @@ class RunDocuments:
         run_id: the run.
         opened: the manifest and all that the run works with.
         tally: the counts of the run so far.
+        dropped: the driver's own output that could not be written.
     """
 
     run_id: str
     opened: OpenedManifest
     tally: RunTally
+    dropped: DroppedOutput
 
     def run(self, started_at: str, nodes: Sequence[Any]) -> dict[str, Any]:
         """Return run.json: the manifest, settings, models, versions and machines of the run."""
@@ -81,6 +84,8 @@ class RunDocuments:
             eta_s=tally.left_s(now),
             in_flight=tally.in_flight.clips(now),
             last_failures=tuple(tally.last_failures),
+            num_log_bytes_dropped=self.dropped.num_bytes,
+            log_trouble=self.dropped.reason,
         )
 
     def summary(self, last: RunStatus) -> RunSummary:

@@ -13,6 +13,7 @@ from jobs.records.commit import write_failure, write_quarantine
 from jobs.records.keys import record_key
 from jobs.records.schema import FailureRecord, QuarantineRecord, utc_iso
 from jobs.schedule.retry import Decision, Quarantine
+from jobs.side_thread import SideThread
 from jobs.store.store import Store
 from jobs.types import ClipFailed
 
@@ -35,9 +36,9 @@ class FailureWriter:
         self._changed = threading.Condition()
         self._is_closing = False
         self._is_abandoned = False
-        self._thread = threading.Thread(target=self._run, name="failure-writer", daemon=True)
-        self._thread.start()
         self.refused: StoreError | None = None  # why the store refused a write for good
+        self._thread = SideThread("failure-writer", self._write_all)
+        self._thread.start()
 
     def add(self, failed: ClipFailed, decision: Decision) -> None:
         """Queue a failure and return at once.
@@ -47,6 +48,17 @@ class FailureWriter:
         with self._changed:
             self._waiting.append((failed, decision, utc_iso(time.time())))
             self._changed.notify()
+
+    def check(self) -> None:
+        """Raise if failures are written no longer; the driver calls it in its loop.
+
+        Raises:
+            StoreError: the store refused a write for good.
+            SideThreadError: the thread has died.
+        """
+        self._thread.check()
+        if self.refused is not None:
+            raise self.refused
 
     def close(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> int:
         """Wait until all failures are written.
@@ -72,17 +84,6 @@ class FailureWriter:
             self._is_abandoned = True
             self._changed.notify()
             return len(self._waiting)
-
-    def _run(self) -> None:
-        is_over = False
-        try:
-            self._write_all()
-            is_over = True
-        finally:
-            if not is_over:
-                self.refused = StoreError(
-                    "the thread that writes failures has died; its traceback is above in the log"
-                )
 
     def _write_all(self) -> None:
         while True:

@@ -2,14 +2,16 @@
 
 import secrets
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 
 from rich.console import Console
 
 from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_machines, cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.errors import ClusterLostError, LeaseLostError, StoreError
+from jobs.errors import ManifestError, StoppedError
+from jobs.guarded_output import DroppedOutput
 from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
@@ -22,9 +24,11 @@ from jobs.run.failure_writer import FailureWriter
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.text import counted
+from jobs.types import ClipSpec
 from jobs.worker.setup import ModelLoader, WorkerSetup
 
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
+END_S = 2.0  # at least so long for the last status, if the store answers
 
 
 def new_run_id() -> str:
@@ -41,26 +45,42 @@ class Run:
         opened: the manifest, its plan, and all that the run works with.
         loader: loads the models of the workers.
         console: gets the progress.
+        dropped: the driver's own output that could not be written.
     """
 
     run_id: str
     opened: OpenedManifest
     loader: ModelLoader
     console: Console
+    dropped: DroppedOutput
     _dispatcher: Dispatcher | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
+    _num_stop_requests: int = field(default=0, init=False)
+    _manifest_error: ManifestError | None = field(default=None, init=False)
     _status: RunStatus | None = field(default=None, init=False)
+    _summary: RunSummary | None = field(default=None, init=False)
 
     def request_stop(self, reason: str) -> None:
-        """End the run soon, in bounded time. Safe in a signal handler."""
+        """End the run soon, in bounded time; at once if called again. Safe in a signal handler."""
         self._stop_reason = reason
+        self._num_stop_requests += 1
         if self._dispatcher is not None:
             self._dispatcher.request_stop(reason)
 
-    def write_status(self) -> None:
-        """Write the latest status; called in the thread that keeps the lease."""
+    def mark_stopped(self) -> None:
+        """Let the last status be that of a stopped run, from a thread, if Ray holds this one."""
+        if self._status is not None:
+            self._status = replace(self._status, state="stopped")
+
+    def write_documents(self) -> None:
+        """Write the latest status and, once there is one, the summary.
+
+        The thread that keeps the lease calls it, at the end of the run for the last time.
+        """
         if self._status is not None:
             write_status(self.opened.store, self._status)
+        if self._summary is not None:
+            write_run(self.opened.store, self.run_id, SUMMARY_FILE, asdict(self._summary))
 
     def render(self, keeper: LeaseKeeper, watch: ClusterWatch) -> RunSummary:
         """Render everything that is pending, while this process is connected to a cluster.
@@ -73,7 +93,7 @@ class Run:
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
         tally = RunTally(plan.num_pending, started)
-        documents = RunDocuments(self.run_id, self.opened, tally)
+        documents = RunDocuments(self.run_id, self.opened, tally, self.dropped)
         write_run(
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )
@@ -84,12 +104,9 @@ class Run:
             self._update_status(documents, "draining" if self._stop_reason else "rendering")
             for message in watch.news():
                 report.say(message)
-            if watch.lost is not None:
-                raise ClusterLostError(watch.lost)
-            if keeper.lost is not None:
-                raise LeaseLostError(keeper.lost)
-            if writer.refused is not None:
-                raise writer.refused
+            watch.check()
+            keeper.check()
+            writer.check()
 
         observer = RunObserver(tally, report, writer.add, update_or_end)
         is_finished = False
@@ -99,8 +116,10 @@ class Run:
                     self._render_kind(kind, num_pending, observer, watch)
             is_finished = True
         finally:
-            summary = self._close(documents, writer, keeper, is_finished=is_finished)
-        return summary
+            last = self._update_status(documents, "finished" if is_finished else "stopped")
+            self._summary = documents.summary(last)
+            self._close(writer, keeper, is_finished=is_finished)
+        return self._summary
 
     def _render_kind(
         self, kind: WorkerKind, num_pending: int, observer: RunObserver, watch: ClusterWatch
@@ -131,34 +150,35 @@ class Run:
         )
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
-        self._dispatcher.run(spec for spec in opened.plan.pending() if kind.renders(spec))
+        self._dispatcher.run(self._planned(kind))
+        if self._manifest_error is not None:
+            raise StoppedError(str(self._manifest_error))
 
-    def _close(
-        self,
-        documents: RunDocuments,
-        writer: FailureWriter,
-        keeper: LeaseKeeper,
-        *,
-        is_finished: bool,
-    ) -> RunSummary:
-        """Write the last failures and the summary in bounded time. No commit depends on them."""
-        is_urgent = self._stop_reason is not None or keeper.lost is not None
-        wait_s = self.opened.config.workers.drain_s if is_urgent else FINISH_WAIT_S
-        was_stopped = self._stop_reason
+    def _planned(self, kind: WorkerKind) -> Iterator[ClipSpec]:
+        """Yield the clips of a kind; a manifest that changed ends the run as a request does."""
+        try:
+            yield from filter(kind.renders, self.opened.plan.pending())
+        except ManifestError as error:
+            self._manifest_error = error
+            self.request_stop(str(error))
+
+    def _close(self, writer: FailureWriter, keeper: LeaseKeeper, *, is_finished: bool) -> None:
+        """Write the last failures in bounded time. No commit depends on them.
+
+        A run that was stopped ends soon; one that has finished waits for an outage of the store.
+        """
+        workers, retry = self.opened.config.workers, self.opened.config.retry
+        num_requests = self._num_stop_requests
+        if not is_finished:
+            keeper.end_s = max(workers.drain_s, END_S)
+        wait_s = min(FINISH_WAIT_S, retry.max_outage_s) if is_finished else workers.drain_s
         num_unwritten = writer.close(
-            wait_s, lambda: self._stop_reason != was_stopped or keeper.lost is not None
+            0.0 if num_requests > 1 else wait_s,
+            lambda: self._num_stop_requests > num_requests or keeper.is_lost,
         )
         if num_unwritten:
-            reason = str(writer.refused or "the store accepts no writes now")
+            reason = writer.refused or "the store accepts no writes now"
             self._say(f"{counted(num_unwritten, 'failure')} could not be written: {reason}")
-        last = self._update_status(documents, "finished" if is_finished else "stopped")
-        summary = documents.summary(last)
-        try:
-            write_run(self.opened.store, self.run_id, SUMMARY_FILE, asdict(summary))
-            self.write_status()
-        except StoreError as error:
-            self._say(f"the summary of this run could not be written: {error}")
-        return summary
 
     def _update_status(self, documents: RunDocuments, state: RunState) -> RunStatus:
         self._status = documents.status(state, time.monotonic(), utc_iso(time.time()))

@@ -43,6 +43,8 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         eta_s=7200.0,
         in_flight=(ClipInFlight(CLIP_ID, "spring-31", "host-a:12", "denoise", 3, 8, 12.5),),
         last_failures=(),
+        num_log_bytes_dropped=0,
+        log_trouble=None,
     )
 
 

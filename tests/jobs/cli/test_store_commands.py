@@ -13,7 +13,7 @@ from jobs.cli.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
 from jobs.cli.gc import age_s
 from jobs.cli.main import main
 from jobs.config import StoreConfig
-from jobs.errors import StoreUnavailableError
+from jobs.errors import LeaseLostError, StoreUnavailableError
 from jobs.records.commit import (
     commit_record,
     quarantined_ids,
@@ -297,7 +297,10 @@ def test_gc_reports_that_it_was_stopped_by_an_outage(
 def test_gc_that_loses_its_lease_removes_nothing_more(
     store: Store, littered: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LeaseKeeper, "lost", "another driver has taken this output")
+    def lose(_keeper: LeaseKeeper) -> None:
+        raise LeaseLostError("another driver has taken this output")
+
+    monkeypatch.setattr(LeaseKeeper, "check", lose)
     message = called(capsys, "gc", store.uri, "--delete", code=EXIT_STOPPED)
     assert "not all was removed: another driver has taken this output" in message
     assert store.exists(littered)

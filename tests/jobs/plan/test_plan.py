@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,3 +133,76 @@ def test_a_large_product_is_planned_in_the_memory_of_its_digests(write: Write) -
     )
     assert num_clips == 160_000
     assert num_bytes < bytes_of_digests(num_clips) + 2_000_000
+
+
+# a manifest that changes during a run
+
+
+SIX_ROWS = jsonl({"prompt": f"clip {number}"} for number in range(6))
+YAML = "axes: {prompt: [one, two, three, four, five, six]}\n"
+
+
+def taken_while_changing(path: Path, catalog: FakeCatalog, change: Callable[[], object]) -> int:
+    """Take three clips, change the file, and return how many clips there are in all."""
+    pending = make_plan(open_manifest(path, catalog, model="tiny"), set(), set()).pending()
+    for _ in range(3):
+        next(pending)
+    change()
+    return 3 + len(list(pending))
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", SIX_ROWS), ("a.yaml", YAML)])
+@pytest.mark.parametrize(
+    "new",
+    [
+        "",
+        jsonl([{"prompt": "another"}] * 9),
+        "{ not even a row",
+        SIX_ROWS.replace("clip", "Clip"),  # of the same size
+    ],
+)
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_rewritten_manifest_gives_no_further_clip(
+    write: Write, catalog: FakeCatalog, name: str, content: str, new: str, is_replaced: bool
+) -> None:
+    path = write(name, content)
+
+    def rewrite() -> None:
+        if is_replaced:
+            write("new", new).rename(path)
+        else:
+            write(name, new)
+
+    with pytest.raises(ManifestError, match=r"a\.\w+:1: the file was rewritten after"):
+        taken_while_changing(path, catalog, rewrite)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", SIX_ROWS), ("a.yaml", YAML)])
+@pytest.mark.parametrize("change", ["touched", "written again", "replaced by a copy", "removed"])
+def test_a_manifest_with_the_same_content_is_not_rewritten(
+    write: Write, catalog: FakeCatalog, name: str, content: str, change: str
+) -> None:
+    path = write(name, content)
+    changes: dict[str, Callable[[], object]] = {
+        "touched": lambda: os.utime(path, (1, 1)),
+        "written again": lambda: write(name, content),
+        "replaced by a copy": lambda: write("new", content).rename(path),
+        "removed": path.unlink,
+    }
+    assert taken_while_changing(path, catalog, changes[change]) == 6
+
+
+def test_rows_appended_meanwhile_are_rendered_and_the_change_is_named_at_the_end(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    path = write("a.jsonl", SIX_ROWS)
+    pending = make_plan(open_manifest(path, catalog, model="tiny"), set(), set()).pending()
+    first = next(pending)
+    write("a.jsonl", SIX_ROWS + jsonl([{"prompt": "appended"}]))
+    taken = [first, *(next(pending) for _ in range(6))]
+    assert [spec.request.prompt for spec in taken] == [
+        *(f"clip {number}" for number in range(6)),
+        "appended",
+    ]
+    with pytest.raises(ManifestError, match="changed after it was opened; plan it again"):
+        next(pending)

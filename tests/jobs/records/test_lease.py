@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from jobs.config import StoreConfig
-from jobs.errors import LeaseHeldError, LeaseLostError, RecordError, StoreUnavailableError
+from jobs.errors import (
+    LeaseHeldError,
+    LeaseLostError,
+    RecordError,
+    SideThreadError,
+    StoppedError,
+    StoreUnavailableError,
+)
 from jobs.records.keys import LAST_EPOCH, lease_key
 from jobs.records.lease import Lease, LeaseKeeper
 from jobs.records.lease_record import LeaseRecord, current_lease, refuse_if_leased
@@ -321,7 +328,7 @@ def test_the_keeper_renews_by_itself_and_releases_at_the_end(store: Store) -> No
 
     with LeaseKeeper(lease, on_tick) as keeper:
         assert renewed.wait(DEADLINE_S)
-        assert keeper.lost is None
+        keeper.check()
     found = current_lease(store)
     assert found is not None
     assert found.is_released
@@ -332,8 +339,8 @@ def test_the_keeper_remembers_a_loss_and_writes_no_more(folder: Store, clock: Cl
     keeper = LeaseKeeper(take(folder, "one", clock))
     other = take(folder, "two", clock, is_takeover=True)
     keeper.tick()
-    assert keeper.lost is not None
-    assert "another driver has taken this output: run two" in keeper.lost
+    with pytest.raises(LeaseLostError, match="another driver has taken this output: run two"):
+        keeper.check()
     other.renew()
     keeper.tick()
     assert leases(folder) == [lease_key(2)], "a loser writes no more"
@@ -342,7 +349,7 @@ def test_the_keeper_remembers_a_loss_and_writes_no_more(folder: Store, clock: Cl
 def test_a_loss_is_seen_by_the_driver_while_the_keeper_runs(folder: Store) -> None:
     seen = threading.Event()
     keeper = LeaseKeeper(
-        Lease.take(folder, "one", 0.3), lambda: seen.set() if keeper.lost else None
+        Lease.take(folder, "one", 0.3), lambda: seen.set() if keeper.is_lost else None
     )
     with keeper:
         Lease.take(folder, "two", DURATION_S, is_takeover=True)
@@ -359,7 +366,7 @@ def test_a_store_error_does_not_lose_the_lease(
     monkeypatch.setattr(TroubledStore, "is_down", True)
     clock.time_s += 2 * DURATION_S
     keeper.tick()
-    assert keeper.lost is None
+    keeper.check()
     assert keeper.trouble == "no answer from the endpoint"
     monkeypatch.setattr(TroubledStore, "is_down", False)
     keeper.tick()
@@ -391,17 +398,68 @@ def test_a_store_that_is_down_at_the_end_breaks_nothing(
     assert take(troubled, "two", lambda: clock() + DURATION_S).epoch == 2
 
 
-def test_a_dead_thread_of_the_lease_keeper_counts_as_a_lost_lease(
-    folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit])
+def test_the_death_of_the_keepers_thread_is_seen_by_the_driver(
+    folder: Store,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[BaseException],
 ) -> None:
     def on_tick() -> None:
-        raise ZeroDivisionError
+        raise kind("in the thread")
 
-    tracebacks: list[threading.ExceptHookArgs] = []
-    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
-    keeper = LeaseKeeper(take(folder, "one", clock), on_tick)
-    with keeper:
+    tracebacks: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: tracebacks.append(args.exc_type))
+    with LeaseKeeper(take(folder, "one", clock), on_tick) as keeper:
         keeper._thread.join(DEADLINE_S)
-        assert keeper.lost is not None
-        assert "has died" in keeper.lost
-    assert [hook.exc_type for hook in tracebacks] == [ZeroDivisionError]
+        with pytest.raises(
+            SideThreadError, match=f"the lease thread died: {kind.__name__}: in the thread"
+        ):
+            keeper.check()
+    assert tracebacks == [kind]
+
+
+def test_a_store_that_does_not_answer_at_the_end_delays_it_by_a_bounded_time(
+    folder: Store, clock: Clock
+) -> None:
+    is_stuck, may_answer = threading.Event(), threading.Event()
+
+    def on_tick() -> None:
+        is_stuck.set()
+        may_answer.wait(DEADLINE_S)
+
+    started = time.monotonic()
+    with LeaseKeeper(take(folder, "one", clock), on_tick) as keeper:
+        assert is_stuck.wait(DEADLINE_S)
+        keeper.end_s = 0.1
+    assert time.monotonic() - started < DEADLINE_S / 2
+    assert keeper.trouble == "the store did not answer within 0.1 s"
+    may_answer.set()
+    keeper._thread.join(DEADLINE_S)
+    found = current_lease(folder)
+    assert found is not None
+    assert found.is_released, "the thread goes on while the driver ends"
+
+
+def test_a_signal_during_the_end_does_not_keep_the_last_status_from_the_store(
+    folder: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C raises in the driver's thread wherever that is, here while it waits."""
+    written = threading.Event()
+
+    def interrupted(timeout: float | None = None) -> None:
+        raise StoppedError("by SIGINT")
+
+    keeper = LeaseKeeper(take(folder, "one", clock), written.set)
+    join = keeper._thread.join
+    monkeypatch.setattr(keeper._thread, "join", interrupted)
+    keeper.__enter__()
+    assert written.wait(DEADLINE_S)
+    written.clear()
+    with pytest.raises(StoppedError):
+        keeper.__exit__(None, None, None)
+    join(DEADLINE_S)
+    assert written.is_set()
+    found = current_lease(folder)
+    assert found is not None
+    assert found.is_released

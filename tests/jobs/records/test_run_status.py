@@ -36,6 +36,8 @@ STATUS = RunStatus(
             failed_at="2026-01-31T12:09:00.000Z",
         ),
     ),
+    num_log_bytes_dropped=0,
+    log_trouble=None,
 )
 
 

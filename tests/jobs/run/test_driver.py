@@ -1,0 +1,195 @@
+"""The driver as a process: its log is lost, it gets signals, its manifest is rewritten."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from infra.local.ray_cluster import LocalRay
+from jobs.cli.command import EXIT_OK, EXIT_STOPPED
+from jobs.cli.main import main
+from jobs.cli.output_status import OutputStatus, read_output_status
+from jobs.config import StoreConfig
+from jobs.run.failure_writer import FailureWriter
+from jobs.run.run import Run
+from jobs.store.store import open_store
+from tests.builders.manifests import jsonl
+from tests.fakes.model import FakeLoader
+
+pytestmark = pytest.mark.cluster
+
+REPOSITORY = Path(__file__).parents[3]
+DEADLINE_S = 120.0
+DRIVER = """
+import sys
+from jobs.cli.main import main
+from tests.fakes.model import FakeLoader
+sys.exit(main(loader=FakeLoader()))
+"""
+
+
+@dataclass
+class Drivers:
+    """Starts drivers on one output, whose clips wait until `gate` exists."""
+
+    cluster: LocalRay
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list["subprocess.Popen[str]"])
+
+    def __post_init__(self) -> None:
+        self.gate = self.folder / "gate"
+        self.manifest = self.folder / "spring.jsonl"
+        self.output = self.folder / "out"
+        self.write_manifest("first")
+
+    def write_manifest(self, word: str) -> None:
+        rows = [{"prompt": f"wait {word} {number} {self.gate}"} for number in range(6)]
+        self.manifest.write_text(jsonl(rows))
+
+    def arguments(self, *settings: str) -> list[str]:
+        return [
+            *("render", str(self.manifest), "--model=shapes-wan"),
+            *(f"--output={self.output.as_uri()}", "workers.count=1", *settings),
+        ]
+
+    def start(
+        self,
+        *settings: str,
+        wrapper: Sequence[str] = (),
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
+        driver = subprocess.Popen(
+            [*wrapper, sys.executable, "-c", DRIVER, *self.arguments(*settings)],
+            cwd=REPOSITORY,
+            env={**os.environ, "RAY_ADDRESS": self.cluster.address},
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+        )
+        self.started.append(driver)
+        return driver
+
+    def status(self) -> OutputStatus:
+        return read_output_status(open_store(self.output.as_uri(), StoreConfig()))
+
+    def wait_for_clip(self, driver: subprocess.Popen[str]) -> None:
+        """Wait until the driver's status shows a clip in flight."""
+        deadline = time.monotonic() + DEADLINE_S
+        while (run := self.status().run) is None or not run.in_flight:
+            assert driver.poll() is None, driver.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def drivers(ray_cluster: LocalRay, tmp_path: Path) -> Iterator[Drivers]:
+    found = Drivers(ray_cluster, tmp_path)
+    yield found
+    for driver in found.started:
+        driver.kill()
+        driver.communicate()
+
+
+def test_a_run_goes_on_without_its_log_and_its_status_says_so(drivers: Drivers) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    drivers.gate.touch()
+    with Path("/dev/full").open("w") as full:
+        driver = drivers.start(stdout=full.fileno(), stderr=write)
+    os.close(write)
+    assert driver.wait(DEADLINE_S) == EXIT_OK
+    status = drivers.status()
+    assert status.num_committed == 6
+    assert status.run is not None
+    assert status.run.state == "finished"
+    assert status.run.num_log_bytes_dropped > len("worker is ready on fake")
+    assert status.run.log_trouble == "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "drain_s"),
+    [((signal.SIGHUP,), 0.5), ((signal.SIGINT, signal.SIGINT), 600), ((signal.SIGTERM,), 0.5)],
+)
+def test_a_signal_stops_the_run_and_its_status_tells_the_truth(
+    drivers: Drivers, numbers: tuple[signal.Signals, ...], drain_s: float
+) -> None:
+    driver = drivers.start(
+        f"workers.drain_s={drain_s}",
+        "store.lease_s=3",  # so that the status is written every second
+        wrapper=["env", "--default-signal=HUP"],  # the tests may run under nohup
+    )
+    drivers.wait_for_clip(driver)
+    driver.send_signal(numbers[0])
+    for number in numbers[1:]:
+        deadline = time.monotonic() + DEADLINE_S
+        while (run := drivers.status().run) is None or run.state != "draining":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        driver.send_signal(number)
+    _, errors = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == EXIT_STOPPED, errors
+    assert f"nagfarm: stopped: by {numbers[0].name}; run it again to go on" in errors
+    status = drivers.status()
+    assert status.run is not None
+    assert status.run.state == "stopped"
+    assert status.lease is not None
+    assert status.lease.is_released
+
+
+def test_a_run_under_nohup_outlives_its_terminal(drivers: Drivers) -> None:
+    driver = drivers.start(wrapper=["nohup"])
+    drivers.wait_for_clip(driver)
+    driver.send_signal(signal.SIGHUP)
+    drivers.gate.touch()
+    _, errors = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == EXIT_OK, errors
+    assert drivers.status().num_committed == 6
+
+
+def test_a_run_whose_manifest_is_rewritten_finishes_what_is_in_flight_and_stops(
+    drivers: Drivers,
+) -> None:
+    driver = drivers.start("workers.drain_s=60", "workers.spool_clips=1")
+    drivers.wait_for_clip(driver)
+    drivers.write_manifest("second")
+    drivers.gate.touch()
+    _, errors = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == EXIT_STOPPED, errors
+    assert "stopped: " in errors
+    assert "spring.jsonl:1: the file was rewritten after it was opened; run it again" in errors
+    status = drivers.status()
+    assert 0 < status.num_committed < 6
+    assert status.run is not None
+    assert (status.run.state, status.run.in_flight) == ("stopped", ())
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "thread"),
+    [(Run, "write_documents", "lease"), (FailureWriter, "_write", "failure-writer")],
+)
+def test_a_run_does_not_outlive_a_thread_that_it_relies_on(
+    drivers: Drivers,
+    owner: type,
+    method: str,
+    thread: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("in a thread")
+
+    monkeypatch.setenv("RAY_ADDRESS", drivers.cluster.address)
+    monkeypatch.setattr(owner, method, fail)
+    rows = [{"prompt": "error"}, {"prompt": f"wait {drivers.gate}"}]  # the gate never opens
+    drivers.manifest.write_text(jsonl(rows))
+    assert main(drivers.arguments("workers.count=2"), loader=FakeLoader()) == EXIT_STOPPED
+    errors = capsys.readouterr().err
+    assert f"stopped: the {thread} thread died: ZeroDivisionError: in a thread" in errors
+    assert errors.count("Traceback") == 1
