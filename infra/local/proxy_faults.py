@@ -27,6 +27,7 @@ class Faults:
             reset.
         every_nth_answers_503: each nth request is answered `503 SlowDown` and does not reach the
             server.
+        every_nth_put_answers_503: each nth PUT is answered the same, as by a full server.
         gateway_every_nth: each nth request is answered by a gateway before the server: with a plain
             404, a 403 without a body and a redirect, in turn.
         error_share: share of requests, 0 to 1, drawn at random; half of them are answered 503, half
@@ -42,6 +43,7 @@ class Faults:
 
     is_down: bool = False
     every_nth_answers_503: int = 0
+    every_nth_put_answers_503: int = 0
     gateway_every_nth: int = 0
     error_share: float = 0.0
     delay_s: float = 0.0
@@ -104,6 +106,7 @@ class FaultDraw:
         if self._random.random() < self.faults.error_share:
             return self._random.choice((Fate.SLOW_DOWN, Fate.RESET))
         to_put = {
+            Fate.SLOW_DOWN: self.faults.every_nth_put_answers_503,
             Fate.LIE: self.faults.lie_on_put_every_nth,
             Fate.LOSE_ANSWER: self.faults.lose_answer_every_nth,
         }

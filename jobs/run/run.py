@@ -169,16 +169,15 @@ class Run:
         """
         workers, retry = self.opened.config.workers, self.opened.config.retry
         num_requests = self._num_stop_requests
-        if not is_finished:
-            keeper.end_s = max(workers.drain_s, END_S)
         wait_s = min(FINISH_WAIT_S, retry.max_outage_s) if is_finished else workers.drain_s
         num_unwritten = writer.close(
             0.0 if num_requests > 1 else wait_s,
             lambda: self._num_stop_requests > num_requests or keeper.is_lost,
         )
         if num_unwritten:
-            reason = writer.refused or "the store accepts no writes now"
-            self._say(f"{counted(num_unwritten, 'failure')} could not be written: {reason}")
+            self._say(f"{counted(num_unwritten, 'failure')} could not be written to the store")
+        if self._num_stop_requests or not is_finished:
+            keeper.end_s = max(workers.drain_s, END_S)
 
     def _update_status(self, documents: RunDocuments, state: RunState) -> RunStatus:
         self._status = documents.status(state, time.monotonic(), utc_iso(time.time()))

@@ -128,6 +128,10 @@ def test_every_third_is_the_third_the_sixth_and_so_on() -> None:
     assert [index + 1 for index, fate in enumerate(dealt) if fate is Fate.SLOW_DOWN] == [3, 6]
 
 
+def test_a_full_server_takes_no_put() -> None:
+    assert fates(Faults(every_nth_put_answers_503=1), 2) == [Fate.SLOW_DOWN] * 2
+
+
 def test_counting_begins_anew_when_the_faults_change() -> None:
     draw = FaultDraw(0)
     draw.change(Faults(lie_on_put_every_nth=2))
@@ -147,9 +151,11 @@ def test_faults_with_the_same_n_all_happen() -> None:
     assert {*Fate} - {Fate.RESET} == {*fates(faults, 100)}
 
 
-def test_only_a_put_is_lied_to_and_only_its_answer_is_lost() -> None:
+def test_only_a_put_is_lied_to_or_refused_and_only_its_answer_is_lost() -> None:
     draw = FaultDraw(0)
-    draw.change(Faults(lie_on_put_every_nth=1, lose_answer_every_nth=1))
+    draw.change(
+        Faults(lie_on_put_every_nth=1, lose_answer_every_nth=1, every_nth_put_answers_503=1)
+    )
     assert draw.fate_of(is_put=False, has_body=True) is Fate.FORWARD
 
 

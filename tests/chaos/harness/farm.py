@@ -82,6 +82,20 @@ class Driver(LocalProcess):
         self._process.wait()
 
 
+class PipedDriver(Driver):
+    """A driver whose log goes through a pipe to a reader, which may end before it."""
+
+    def __init__(
+        self, command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path
+    ) -> None:
+        pipe = log.with_suffix(".pipe")
+        os.mkfifo(pipe)
+        with log.open("ab") as file:
+            self.reader = subprocess.Popen(["/bin/cat", str(pipe)], stdout=file)
+        super().__init__(command, pipe, environment, folder)
+        self._log = log
+
+
 class Farm:
     """The servers and nodes of the farm, running between `start` and `stop` or inside a `with`.
 
@@ -112,6 +126,10 @@ class Farm:
             variables = {**self.server.environment(), **KEPT, **NO_METRICS}
             self.cluster = parts.enter_context(LocalRay(0, variables, has_dashboard=False))
             self.models = write_models(self.folder / "models")
+            self.logs = self.folder / "logs"
+            self.logs.mkdir(exist_ok=True)
+            if os.geteuid() == 0:
+                parts.enter_context(small_disk(self.logs))
             parts.push(self._disks)
             self.restore_nodes()
             self._parts = parts.pop_all()
@@ -160,11 +178,18 @@ class Farm:
         return dict.fromkeys(store.keys(PREFIXES["record"]), 1)
 
     def start_driver(
-        self, workload: Workload, manifest: Path, output: str, options: Sequence[str]
+        self,
+        workload: Workload,
+        manifest: Path,
+        output: str,
+        options: Sequence[str],
+        kind: type[Driver] = Driver,
     ) -> Driver:
         """Start the real driver on a manifest, with the loader of the workload's family."""
         command = [
             *(
+                "/usr/bin/env",
+                "--default-signal=HUP",  # the suite itself may run under nohup
                 sys.executable,
                 "-m",
                 "tests.chaos.harness.driver",
@@ -180,9 +205,9 @@ class Farm:
             ),
             *(*SETTINGS, f"store.endpoint_url={self.proxy.endpoint_url}", *options),
         ]
-        return Driver(
+        return kind(
             command,
-            manifest.with_suffix(".log"),
+            self.logs / f"{manifest.stem}.log",
             {
                 **self.cluster.environment(),
                 "RAY_ADDRESS": self.cluster.address,

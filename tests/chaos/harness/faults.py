@@ -118,14 +118,14 @@ def kill_driver(times: int) -> Inject:
     return inject
 
 
-def terminate_driver(times: int) -> Inject:
-    """Send SIGTERM to the driver while it renders, and start the next one, `times` times."""
+def terminate_driver(times: int, number: signal.Signals = signal.SIGTERM) -> Inject:
+    """Ask the driver to stop while it renders, and start the next one, `times` times."""
 
     def inject(run: ScenarioRun) -> int:
         for injected in range(times):
             if not at_random_moment(run, 2):
                 return injected
-            resume_after(run, signal.SIGTERM)
+            resume_after(run, number)
         return times
 
     return inject
@@ -189,8 +189,8 @@ def fill_disks(seconds: float, commits: int) -> Inject:
 
 
 def fill(path: Path) -> None:
-    """Write a file until the disk is full."""
-    with path.open("wb", buffering=0) as file:
+    """Write to the end of a file until the disk is full."""
+    with path.open("ab", buffering=0) as file:
         while True:
             try:
                 file.write(bytes(FILL_BYTES))

@@ -34,6 +34,7 @@ class ScenarioRun:
     Args:
         output: URI of the run's output, which ends in the name of the run.
         random: source of every random moment and choice of the scenario.
+        kind: class of the drivers.
         exit_codes: exit codes of the drivers, in the order of their ends.
     """
 
@@ -42,6 +43,7 @@ class ScenarioRun:
     output: str
     settings: tuple[str, ...]
     random: random.Random
+    kind: type[Driver] = Driver
     drivers: list[Driver] = field(default_factory=list[Driver])
     exit_codes: list[int] = field(default_factory=list[int])
 
@@ -61,7 +63,7 @@ class ScenarioRun:
 
     def start_driver(self, *options: str) -> Driver:
         driver = self.farm.start_driver(
-            self.workload, self.manifest, self.output, (*self.settings, *options)
+            self.workload, self.manifest, self.output, (*self.settings, *options), self.kind
         )
         self.drivers.append(driver)
         return driver
@@ -123,6 +125,7 @@ class Scenario:
         settings: run settings in addition to those of the farm.
         needs_root: True if a file system is mounted.
         is_on_share: True for an output in a folder of the farm's share; False for one on S3.
+        driver: class of the drivers.
     """
 
     name: str
@@ -133,6 +136,7 @@ class Scenario:
     settings: tuple[str, ...] = ()
     needs_root: bool = False
     is_on_share: bool = False
+    driver: type[Driver] = Driver
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def run_scenario(scenario: Scenario, farm: Farm, seed: int, turn: int = 0) -> Ou
     prefix = f"{scenario.name}-{turn}"
     rng = random.Random(f"{seed} {prefix}")
     output = farm.output(prefix, is_on_share=scenario.is_on_share)
-    run = ScenarioRun(farm, scenario.workload, output, scenario.settings, rng)
+    run = ScenarioRun(farm, scenario.workload, output, scenario.settings, rng, scenario.driver)
     problems: list[str] = []
     num_injected, started = 0, time.monotonic()
     try:

@@ -8,6 +8,7 @@ import signal
 
 from infra.local.faulty_proxy import Faults
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
+from tests.chaos.harness.farm import PipedDriver
 from tests.chaos.harness.faults import (
     Inject,
     count_poison,
@@ -24,6 +25,12 @@ from tests.chaos.harness.faults import (
     terminate_driver,
 )
 from tests.chaos.harness.head_faults import kill_head, restart_head
+from tests.chaos.harness.output_faults import (
+    MAX_OUTAGE_S,
+    end_log_reader,
+    fill_log_disk,
+    fill_output,
+)
 from tests.chaos.harness.removal_faults import collect_garbage_by_a_wrong_clock, remove_unnamed_mp4s
 from tests.chaos.harness.runner import Scenario, inject_nothing
 from tests.chaos.harness.share_faults import lose_share, unmount_share
@@ -123,6 +130,27 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             start_rival_driver,
             (EXIT_OK, EXIT_OK),
             ("store.lease_s=3000",),  # the first driver renews only after a third of it
+        ),
+        Scenario(
+            "driver-hung-up",
+            "the driver's terminal goes away, then resumed",
+            SLOW,
+            terminate_driver(1, signal.SIGHUP),
+            (EXIT_STOPPED, EXIT_OK),
+        ),
+        Scenario(
+            "log-disk-full",
+            "the disk of the driver's log is full",
+            SLOW,
+            fill_log_disk,
+            needs_root=True,
+        ),
+        Scenario(
+            "log-reader-gone",
+            "the reader of the driver's log ends",
+            SLOW,
+            end_log_reader,
+            driver=PipedDriver,
         ),
         Scenario(
             "driver-asleep",
@@ -229,6 +257,14 @@ def store_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             "another program removes MP4s between upload and record",
             FEWEST,
             remove_unnamed_mp4s,
+        ),
+        Scenario(
+            "output-full",
+            f"a full output, with retry.max_outage_s={MAX_OUTAGE_S:g}, then resumed",
+            SLOW,
+            fill_output,
+            (EXIT_STOPPED, EXIT_OK),
+            (f"retry.max_outage_s={MAX_OUTAGE_S:g}",),
         ),
         Scenario(
             "disks-full", "every node's disk full for 8 s", FEW, fill_disks(8.0, 3), needs_root=True
