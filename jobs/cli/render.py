@@ -200,11 +200,14 @@ def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
         reason = stop_reason(number)
         request_stop(reason)
         if asked:
-            raise StoppedError(reason)
+            raise KeyboardInterrupt  # Ray's calls let nothing else through
         asked.append(reason)
 
     with handled_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), stop):
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise StoppedError(asked[0]) from error
 
 
 COMMAND = Command(
