@@ -11,7 +11,7 @@ import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from jobs.errors import OutputError
 
@@ -50,7 +50,7 @@ class GuardedFile(io.FileIO):
     def _is_log(self) -> bool:
         return self._dropped.is_log or self.fileno() == STDERR
 
-    def write(self, data: "bytes | bytearray | memoryview", /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def write(self, data: Any, /) -> int:
         left = memoryview(data).cast("B")
         num_bytes = len(left)
         try:

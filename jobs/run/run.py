@@ -10,7 +10,7 @@ from rich.console import Console
 from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_machines, cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.errors import ManifestError, StoppedError
+from jobs.errors import JobError, ManifestError, StoppedError
 from jobs.guarded_output import DroppedOutput
 from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
 from jobs.records.commit import write_run
@@ -116,9 +116,13 @@ class Run:
                     self._render_kind(kind, num_pending, observer, watch)
             is_finished = True
         finally:
-            last = self._update_status(documents, "finished" if is_finished else "stopped")
-            self._summary = documents.summary(last)
+            self._summary = self._end(documents, "finished" if is_finished else "stopped")
             self._close(writer, keeper, is_finished=is_finished)
+        try:
+            writer.check()
+        except JobError:
+            self._summary = self._end(documents, "stopped")
+            raise
         return self._summary
 
     def _render_kind(
@@ -178,6 +182,9 @@ class Run:
             self._say(f"{counted(num_unwritten, 'failure')} could not be written to the store")
         if self._num_stop_requests or not is_finished:
             keeper.end_s = max(workers.drain_s, END_S)
+
+    def _end(self, documents: RunDocuments, state: RunState) -> RunSummary:
+        return documents.summary(self._update_status(documents, state))
 
     def _update_status(self, documents: RunDocuments, state: RunState) -> RunStatus:
         self._status = documents.status(state, time.monotonic(), utc_iso(time.time()))

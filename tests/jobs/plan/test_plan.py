@@ -158,7 +158,7 @@ def taken_while_changing(path: Path, catalog: FakeCatalog, change: Callable[[], 
         "",
         jsonl([{"prompt": "another"}] * 9),
         "{ not even a row",
-        SIX_ROWS.replace("clip", "Clip"),  # of the same size
+        SIX_ROWS.replace("clip", "Clip"),  # the size is the same
     ],
 )
 @pytest.mark.parametrize("is_replaced", [True, False])
