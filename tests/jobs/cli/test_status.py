@@ -123,6 +123,15 @@ def test_durations_are_in_the_largest_unit_that_they_fill_twice(seconds: float, 
     assert duration(seconds) == text
 
 
+def test_a_log_that_could_not_be_written_is_named() -> None:
+    lost = dataclasses.replace(
+        status_of(), num_log_bytes_dropped=1234, log_trouble="No space left on device"
+    )
+    line = "  log          1,234 bytes could not be written: No space left on device"
+    assert line in run_lines(lost, lease_of(), AT_S)
+    assert not [one for one in run_lines(status_of(), lease_of(), AT_S) if "  log " in one]
+
+
 # the whole text
 
 

@@ -98,7 +98,9 @@ def run_status() -> RunStatus:
     failed = FailureSeen(
         **fields_of(Failure, failure_of(CLIP_ID)), failed_at=status_of().updated_at
     )
-    return dataclasses.replace(status_of(), last_failures=(failed,))
+    return dataclasses.replace(
+        status_of(), last_failures=(failed,), num_log_bytes_dropped=1, log_trouble="full"
+    )
 
 
 # Each kind of record, an example, the key at which a stranger puts it, and the commands that read

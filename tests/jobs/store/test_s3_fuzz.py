@@ -127,7 +127,7 @@ class Farm:
         try:
             for one in pending:
                 keeper.tick()
-                if keeper.lost is not None or not self._is_rendered(worker, one):
+                if keeper.is_lost or not self._is_rendered(worker, one):
                     return
             write_failure(store, failure_of(BAD_ID))
             write_quarantine(store, quarantine_of(BAD_ID))
