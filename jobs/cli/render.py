@@ -1,7 +1,6 @@
 """`nagfarm render`: render the clips of a manifest that are not in the output yet."""
 
 import argparse
-import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import damaged_text, plan_lines
-from jobs.ending import end_process, stop_reason
+from jobs.ending import STOP_SIGNALS, end_process, stop_reason
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
@@ -203,7 +202,7 @@ def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
             raise KeyboardInterrupt  # Ray's calls let nothing else through
         asked.append(reason)
 
-    with handled_signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), stop):
+    with handled_signals(STOP_SIGNALS, stop):
         try:
             yield
         except KeyboardInterrupt as error:
