@@ -76,7 +76,7 @@ UNRENEWED_CREDENTIALS = (
 CONNECTION_ERRORS = (
     aws.ConnectionError, aws.HTTPClientError, aws.IncompleteReadError, aws.FlexibleChecksumError,
     aws.ResponseStreamingError,
-    OSError,  # of the program that hands out credentials, or of a socket
+    OSError,  # a socket's, or that of a program that hands out credentials
     urllib3.exceptions.HTTPError,  # botocore lets it through if the body of a refusal breaks off
 )  # fmt: skip
 # Botocore raises Python's own errors at an answer that it did not foresee: an element that is
