@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jobs.run.run import Run
 
 
+HELD_END_S = 3.0  # Ray itself ends the process some seconds later
+
+
 @dataclass(frozen=True)
 class RenderOptions(ManifestOptions):
     """The options of `nagfarm render`."""
@@ -140,6 +143,7 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
 def _end_held(run: "Run", keeper: LeaseKeeper, reason: str) -> NoReturn:
     """Release the output and end the process, whose main thread waits for a lost cluster."""
     run.mark_stopped()
+    keeper.end_s = HELD_END_S
     keeper.release()
     end_process(f"stopped: {reason}", EXIT_STOPPED)
 

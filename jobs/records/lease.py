@@ -48,6 +48,8 @@ from jobs.records.schema import utc_iso
 from jobs.side_thread import SideThread
 from jobs.store.store import Store
 
+# The lease of a driver that was asked to stop and may be killed: `ray job stop` waits only for 3 s.
+SHORT_S = 6.0
 RENEWALS = 3  # in one duration, so that two may fail before the lease expires
 MAX_RACES = 10  # lost in a row before a driver stops trying; another driver wins each of them
 Clock = Callable[[], float]
@@ -175,6 +177,7 @@ class LeaseKeeper:
         self._lost: str | None = None
         self._trouble: str | None = None
         self._is_over = threading.Event()
+        self._woken = threading.Event()
         self._thread = SideThread("lease", self._run)
 
     @property
@@ -209,9 +212,19 @@ class LeaseKeeper:
     ) -> None:
         self.release()
 
+    def shorten(self) -> None:
+        """Let the lease expire within `SHORT_S` of the last renewal, as this process may be killed.
+
+        The thread renews it as before, only more often. May be called again.
+        """
+        if self.lease.duration_s > SHORT_S:
+            self.lease = replace(self.lease, duration_s=SHORT_S)
+            self._woken.set()
+
     def release(self) -> None:
         """Release the lease before the end of the block. May be called again."""
         self._is_over.set()
+        self._woken.set()
         self._thread.join(self.end_s)
         if self._thread.is_alive():
             self._trouble = f"the store did not answer within {self.end_s:g} s"
@@ -242,8 +255,11 @@ class LeaseKeeper:
 
     def _run(self) -> None:
         self._trouble = self._trouble_of(self._on_tick)
-        while not self._is_over.wait(self.lease.duration_s / RENEWALS):
-            self.tick()
+        while not self._is_over.is_set():
+            if self._woken.wait(self.lease.duration_s / RENEWALS):
+                self._woken.clear()
+            if not self._is_over.is_set():
+                self.tick()
         trouble = self._trouble_of(self._on_tick)
         self._trouble = self._trouble_of(self._release) or trouble
 

@@ -102,6 +102,8 @@ class Run:
 
         def update_or_end() -> None:
             self._update_status(documents, "draining" if self._stop_reason else "rendering")
+            if self._stop_reason is not None:
+                keeper.shorten()
             for message in watch.news():
                 report.say(message)
             watch.check()

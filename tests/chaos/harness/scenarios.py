@@ -39,6 +39,7 @@ from tests.chaos.harness.workload import Workload
 FEW, MANY = Workload(24), Workload(60)
 FEWEST = Workload(12)  # for the short form
 SLOW = Workload(40, step_s=0.15)  # takes longer than a driver's start
+SLOWEST = Workload(40, step_s=0.6)  # takes longer than a run waits for Ray's control service
 SHAPES = Workload(8, num_steps=8, family="shapes")
 KILLED = -signal.SIGKILL
 SHORT_SCENARIOS = (
@@ -91,7 +92,7 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
         Scenario(
             "head-killed",
             "kill -9 of Ray's control service, then resumed",
-            SLOW,
+            SLOWEST,
             kill_head(3),
             (EXIT_STOPPED, EXIT_OK),
         ),

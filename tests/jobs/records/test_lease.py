@@ -20,7 +20,7 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.records.keys import LAST_EPOCH, lease_key
-from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease import SHORT_S, Lease, LeaseKeeper
 from jobs.records.lease_record import LeaseRecord, current_lease, refuse_if_leased
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
@@ -333,6 +333,23 @@ def test_the_keeper_renews_by_itself_and_releases_at_the_end(store: Store) -> No
     assert found is not None
     assert found.is_released
     assert Lease.take(store, "two", DURATION_S).epoch == 2
+
+
+def test_a_driver_that_may_be_killed_keeps_its_lease_in_short_steps(folder: Store) -> None:
+    seen = threading.Semaphore(0)
+    with LeaseKeeper(Lease.take(folder, "one", 3000.0), seen.release) as keeper:
+        assert seen.acquire(timeout=DEADLINE_S)  # the thread runs, and waits for 1000 s
+        keeper.shorten()
+        keeper.shorten()
+        assert seen.acquire(timeout=DEADLINE_S)
+        found = current_lease(folder)
+        assert found is not None
+        assert found.is_alive(folder.now())
+        assert not found.is_alive(folder.now() + SHORT_S)
+        assert seen.acquire(timeout=DEADLINE_S), "it is renewed more often, too"
+    found = current_lease(folder)
+    assert found is not None
+    assert found.is_released
 
 
 def test_the_keeper_remembers_a_loss_and_writes_no_more(folder: Store, clock: Clock) -> None:
