@@ -16,6 +16,7 @@ from jobs.cli.command import EXIT_OK, EXIT_STOPPED
 from jobs.cli.main import main
 from jobs.cli.output_status import OutputStatus, read_output_status
 from jobs.config import StoreConfig
+from jobs.records.lease import SHORT_S
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.run import Run
 from jobs.store.store import open_store
@@ -141,6 +142,26 @@ def test_a_signal_stops_the_run_and_its_status_tells_the_truth(
     assert status.run.state == "stopped"
     assert status.lease is not None
     assert status.lease.is_released
+
+
+def test_a_run_that_is_killed_while_it_drains_holds_up_the_next_one_only_for_seconds(
+    drivers: Drivers,
+) -> None:
+    store = open_store(drivers.output.as_uri(), StoreConfig())
+    driver = drivers.start("workers.drain_s=600", "store.lease_s=30")
+    drivers.wait_for_clip(driver)
+    driver.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + DEADLINE_S
+    while (lease := drivers.status().lease) is None or lease.is_alive(store.now() + SHORT_S):
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    driver.kill()
+    driver.wait()
+    lease = drivers.status().lease
+    assert lease is not None
+    assert not lease.is_released
+    assert not lease.is_alive(store.now() + SHORT_S)
 
 
 def test_a_run_under_nohup_outlives_its_terminal(drivers: Drivers) -> None:
