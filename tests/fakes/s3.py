@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 from urllib3.response import HTTPResponse
 
-from jobs.store import s3_store, store
+from jobs.store import s3_connection, s3_store
 from jobs.store.s3_connection import connect
 
 ENDPOINT = "http://s3.invalid:9"
@@ -208,7 +208,7 @@ def in_process(server: FakeS3, monkeypatch: pytest.MonkeyPatch) -> Generator[Fak
         patch.setattr(URLLib3Session, "send", send)
         for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": ENDPOINT}).items():
             patch.setenv(name, value)
-        for module in (s3_store, store):
+        for module in (s3_store, s3_connection):
             patch.setattr(module, "connect", _one_client)
         yield server
     assert not server.bugs
