@@ -172,6 +172,7 @@ def test_a_run_under_nohup_outlives_its_terminal(drivers: Drivers) -> None:
     _, errors = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == EXIT_OK, errors
     assert drivers.status().num_committed == 6
+    assert "INFO" not in errors, "Ray's own lines are not for users"
 
 
 def test_a_run_whose_manifest_is_rewritten_finishes_what_is_in_flight_and_stops(
