@@ -122,7 +122,7 @@ def test_no_object_and_no_line_holds_a_secret_of_an_error(
     assert failure.traceback.count(MASK) >= 3  # in the error, in its cause and in that one's note
     assert "in denoise" in failure.traceback
     told = [*objects(tmp_path), printed.encode(), pickle.dumps(outcome)]
-    assert len(told) == 5
+    assert len(told) == 6  # three records, the root's mark, the console and the outcome
     for content in told:
         assert b"planted" not in content.lower()
 
