@@ -1,0 +1,1 @@
+"""Measurements of the models and of the farm, one command each."""

@@ -1,0 +1,168 @@
+"""`python -m benchmarks.variety PREFIX` measures how negative prompts narrow what a model shows.
+
+One prompt leaves the colour open, and the negative prompt names one colour. The same seeds are
+rendered without guidance and at each strength, and the exact judge reads the colours. Guidance
+that works removes one colour; guidance that collapses leaves a single one of the others.
+"""
+
+import argparse
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.sources import model_paths
+from pipelines.families.registry import load_model
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from pipelines.shapes.judge import Verdict, judge
+from pipelines.shapes.world import COLOURS, FPS, NUM_FRAMES, SIZE_PX
+
+PROMPT, NEGATIVE = "a circle moving right", "green"
+MODELS = {"shapes-wan-4step": 4, "shapes-wan": 25}  # with the number of steps
+STRONG = NagParams(nag_scale=9, nag_alpha=0.5)
+# The fields of a request that differ from those without guidance, by the setting's name.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "none": {"method": "none"},
+    "nag, scale 9, alpha 0.5": {"nag": STRONG},
+    "nag, scale 3, alpha 0.5": {"nag": replace(STRONG, nag_scale=3)},
+    "nag, scale 9, alpha 0.25": {"nag": replace(STRONG, nag_alpha=0.25)},
+    "nag, scale 9, alpha 0.125": {"nag": replace(STRONG, nag_alpha=0.125)},
+    "nag, scale 9, alpha 0.5, first half": {"nag": replace(STRONG, nag_end=0.5)},
+    "nag, scale 9, alpha 0.5, first quarter": {"nag": replace(STRONG, nag_end=0.25)},
+    "nag, scale 9, alpha 0.5, tau 1.5": {"nag": replace(STRONG, nag_tau=1.5)},
+    "vsf, scale 1": {"method": "vsf", "vsf": VsfParams(vsf_scale=1)},
+    "nasa, scale 0.3": {"method": "nasa", "nasa": NasaParams(nasa_scale=0.3)},
+    "cfg, scale 2": {"method": "cfg", "guidance_scale": 2.0},
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The colours that the clips of one setting show.
+
+    Args:
+        colours: number of clips by colour; a colour that cannot be read counts as "unread".
+        num_clean: clips that are members of the Shapes world.
+    """
+
+    model: str
+    setting: str
+    colours: dict[str, int]
+    num_clean: int
+
+    @property
+    def num_clips(self) -> int:
+        return sum(self.colours.values())
+
+    @property
+    def largest(self) -> tuple[str, int]:
+        """The colour that most clips show, with their number."""
+        return max(self.colours.items(), key=lambda pair: pair[1])
+
+    @property
+    def num_colours(self) -> int:
+        """The number of different colours that were read."""
+        return len(self.colours.keys() - {"unread"})
+
+
+def request_of(name: str, seed: int, num_steps: int, fields: dict[str, Any]) -> GenerationRequest:
+    fields = dict(fields)
+    flow_shift = load_model_config(model_paths()[name]).scheduler.flow_shift
+    sampling = SamplingParams(num_steps, fields.pop("guidance_scale", 1.0), flow_shift, seed)
+    shape = VideoShape(NUM_FRAMES, SIZE_PX, SIZE_PX)
+    return GenerationRequest(
+        PROMPT, NEGATIVE, shape, FPS, sampling, **{"nag": NagParams()} | fields
+    )
+
+
+def verdicts(name: str, requests: list[GenerationRequest]) -> Iterator[Verdict]:
+    """Render the requests with one of the packaged models, and judge the clips."""
+    path = model_paths()[name]
+    config = load_model_config(path)
+    model = load_model(config, inspect_model(config, path), num_threads=1)
+    for request in requests:
+        latents = model.denoise(request, model.encode_text(request), lambda _step: None)
+        yield judge(model.decode(request, latents).frames)
+    model.close()
+
+
+def measure(name: str, num_steps: int, num_clips: int) -> list[Found]:
+    cases = [(setting, seed) for setting in SETTINGS for seed in range(num_clips)]
+    requests = [request_of(name, seed, num_steps, SETTINGS[setting]) for setting, seed in cases]
+    clips = track(verdicts(name, requests), f"rendering with {name}", total=len(requests))
+    seen: dict[str, list[Verdict]] = {setting: [] for setting in SETTINGS}
+    for (setting, _seed), verdict in zip(cases, clips, strict=True):
+        seen[setting].append(verdict)
+    return [
+        Found(
+            name,
+            setting,
+            dict(Counter(one.colour or "unread" for one in found).most_common()),
+            sum(one.is_clean for one in found),
+        )
+        for setting, found in seen.items()
+    ]
+
+
+def page(results: list[Found], num_clips: int) -> str:
+    """Return the measured page as Markdown."""
+    head = ("model", "guidance", f"`{NEGATIVE}`", "largest colour", "colours", "clean")
+    rows = [head, ("---", "---", "---:", "---", "---:", "---:")]
+    for one in results:
+        colour, count = one.largest
+        rows.append(
+            (
+                one.model,
+                one.setting,
+                f"{one.colours.get(NEGATIVE, 0)} of {one.num_clips}",
+                f"{colour}, {count}",
+                f"{one.num_colours} of {len(COLOURS)}",
+                f"{one.num_clean}",
+            )
+        )
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""\
+# Variety under a negative prompt
+
+`python -m benchmarks.variety docs/measurements/variety` renders `{PROMPT}` with the
+negative prompt `{NEGATIVE}` and the seeds 0 to {num_clips - 1}. The prompt leaves the colour open,
+and the judge of the Shapes world reads it. The numbers are in variety.json.
+
+{table}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("prefix", type=Path, help="writes PREFIX.md and PREFIX.json")
+    parser.add_argument("--clips", type=int, default=24, help="clips of each setting (default 24)")
+    parser.add_argument("--tiny", action="store_true", help="one clip of each, in one step")
+    options = parser.parse_args()
+    num_clips = 1 if options.tiny else options.clips
+    results = [
+        found
+        for name, num_steps in MODELS.items()
+        for found in measure(name, 1 if options.tiny else num_steps, num_clips)
+    ]
+    document = {
+        "prompt": PROMPT,
+        "negative_prompt": NEGATIVE,
+        "versions": {name: version(name) for name in ("torch", "diffusers")},
+        "platform": platform.platform(),
+        "results": [asdict(one) for one in results],
+    }
+    options.prefix.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
+    options.prefix.with_suffix(".md").write_text(page(results, num_clips))
+
+
+if __name__ == "__main__":
+    main()
