@@ -41,8 +41,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "nag, scale 9, alpha 0.5, tau 1.5": {"nag": replace(STRONG, nag_tau=1.5)},
     "vsf, scale 1": {"method": "vsf", "vsf": VsfParams(vsf_scale=1)},
     "nasa, scale 0.3": {"method": "nasa", "nasa": NasaParams(nasa_scale=0.3)},
-    "cfg, scale 2": {"method": "cfg", "guidance_scale": 2.0},
+    "cfg, scale 2": {"guidance_scale": 2.0},
 }
+REPLACED = ("method", "nag", "vsf", "nasa")
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,17 @@ class Found:
 
 
 def request_of(name: str, seed: int, num_steps: int, fields: dict[str, Any]) -> GenerationRequest:
-    fields = dict(fields)
     flow_shift = load_model_config(model_paths()[name]).scheduler.flow_shift
-    sampling = SamplingParams(num_steps, fields.pop("guidance_scale", 1.0), flow_shift, seed)
-    shape = VideoShape(NUM_FRAMES, SIZE_PX, SIZE_PX)
-    return GenerationRequest(
-        PROMPT, NEGATIVE, shape, FPS, sampling, **{"nag": NagParams()} | fields
+    plain = GenerationRequest(
+        PROMPT,
+        NEGATIVE,
+        VideoShape(NUM_FRAMES, SIZE_PX, SIZE_PX),
+        FPS,
+        SamplingParams(num_steps, fields.get("guidance_scale", 1.0), flow_shift, seed),
+        NagParams(),
+        "cfg" if "guidance_scale" in fields else "nag",
     )
+    return replace(plain, **{name: value for name, value in fields.items() if name in REPLACED})
 
 
 def verdicts(name: str, requests: list[GenerationRequest]) -> Iterator[Verdict]:

@@ -167,13 +167,11 @@ def unrenewed_credentials(error: aws.BotoCoreError) -> str:
 
 def tls_reason(error: aws.SSLError) -> str:
     """Return OpenSSL's own word for a failed handshake, such as CERTIFICATE_VERIFY_FAILED."""
-    reason: BaseException | None = error.kwargs.get("error")
-    while reason is not None:
-        if isinstance(reason, ssl.SSLError) and isinstance(reason.reason, str):
+    reason = error.kwargs.get("error")
+    while isinstance(reason, BaseException):
+        if isinstance(reason, ssl.SSLError) and reason.reason:
             return reason.reason
         reason = getattr(reason, "reason", None) or reason.__cause__ or reason.__context__
-        if not isinstance(reason, BaseException):
-            break
     return type(error).__name__
 
 
@@ -193,8 +191,9 @@ def target_of(location: str) -> str:
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return ""
-    is_server = parts.scheme in ("http", "https") and parts.hostname
-    return f" to {parts.scheme}://{parts.hostname[:255]}{port}" if is_server else ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
+    return f" to {parts.scheme}://{parts.hostname[:255]}{port}"
 
 
 def code_of(error: aws.ClientError) -> str:

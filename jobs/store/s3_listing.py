@@ -64,11 +64,16 @@ def _date(page: Mapping[str, Any]) -> float | None:
 
 def _stored(entry: Mapping[str, Any], prefix: str, where: str) -> StoredObject:
     key, size, modified = (entry.get(name) for name in ("Key", "Size", "LastModified"))
-    is_whole = isinstance(key, str) and isinstance(size, int) and isinstance(modified, datetime)
-    if not is_whole or not key.startswith(prefix) or size < 0:
-        raise strange_answer(
-            "list",
-            where,
-            "an entry of the listing lacks its key, size or time, or is not below the prefix",
-        )
-    return StoredObject(key, size, modified.timestamp())
+    if (
+        isinstance(key, str)
+        and isinstance(size, int)
+        and isinstance(modified, datetime)
+        and key.startswith(prefix)
+        and size >= 0
+    ):
+        return StoredObject(key, size, modified.timestamp())
+    raise strange_answer(
+        "list",
+        where,
+        "an entry of the listing lacks its key, size or time, or is not below the prefix",
+    )

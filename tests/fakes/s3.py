@@ -236,7 +236,7 @@ def served(server: FakeS3) -> Generator[str]:
 
         do_PUT = do_DELETE = do_HEAD = do_GET  # noqa: N815 the names are http.server's
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *_: object) -> None:  # noqa: A002 the base's name
             pass
 
         def handle_expect_100(self) -> bool:

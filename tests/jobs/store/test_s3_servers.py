@@ -8,7 +8,7 @@ import sys
 import sysconfig
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -61,7 +61,7 @@ def rclone(folder: Path, port: int) -> list[str]:
 @contextmanager
 def serving(
     command: Callable[[Path, int], list[str]], folder: Path, patch: pytest.MonkeyPatch
-) -> Iterator[None]:
+) -> Generator[None]:
     """Run a server with the bucket `renders`, and set the variables with which boto3 finds it."""
     (port,) = free_ports(1)
     for name, value in {
