@@ -23,7 +23,8 @@ from jobs.records.garbage import (
     remove_garbage,
 )
 from jobs.records.keys import KeyKind
-from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease import Lease
+from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.store.store import Store
 from jobs.text import counted, duration

@@ -17,7 +17,8 @@ from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
 from jobs.records.damage import find_damaged, without_mp4
 from jobs.records.keys import PREFIXES
-from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease import Lease
+from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.records.run_status import RunSummary
 from jobs.run.documents import OpenedManifest

@@ -15,7 +15,7 @@ from jobs.guarded_output import DroppedOutput
 from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
-from jobs.records.lease import LeaseKeeper
+from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.run_status import RunState, RunStatus, RunSummary, write_status
 from jobs.records.schema import utc_iso
 from jobs.run.console import ConsoleReport, print_plain

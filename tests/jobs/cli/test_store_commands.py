@@ -23,7 +23,8 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease import Lease
+from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import current_lease
 from jobs.records.run_status import RunStatus, write_status
 from jobs.store.folder_store import FolderStore

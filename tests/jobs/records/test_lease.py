@@ -20,7 +20,8 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.records.keys import LAST_EPOCH, lease_key
-from jobs.records.lease import SHORT_S, Lease, LeaseKeeper
+from jobs.records.lease import Lease
+from jobs.records.lease_keeper import SHORT_S, LeaseKeeper
 from jobs.records.lease_record import LeaseRecord, current_lease, refuse_if_leased
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store

@@ -16,7 +16,7 @@ from jobs.cli.command import EXIT_OK, EXIT_STOPPED
 from jobs.cli.main import main
 from jobs.cli.output_status import OutputStatus, read_output_status
 from jobs.config import StoreConfig
-from jobs.records.lease import SHORT_S
+from jobs.records.lease_keeper import SHORT_S
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.run import Run
 from jobs.store.store import open_store

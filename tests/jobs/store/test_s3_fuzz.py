@@ -26,7 +26,8 @@ from jobs.records.commit import (
     write_run,
 )
 from jobs.records.keys import RUN_FILE, latents_key
-from jobs.records.lease import Lease, LeaseKeeper
+from jobs.records.lease import Lease
+from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.run_status import write_status
 from jobs.records.schema import ClipRecord
 from jobs.schedule.retry import Stop, Wait, decide
