@@ -563,7 +563,7 @@ def play(schedule: bytes, protocol: Protocol, cast: Cast, *, has_strangers: bool
     return world
 
 
-@settings(max_examples=6_000, deadline=None)
+@settings(max_examples=10_000, deadline=None)
 @given(schedule=SCHEDULES)
 def test_the_commit_keeps_its_promises_in_any_order_of_steps(schedule: bytes) -> None:
     play(schedule, Protocol(), CAST)
