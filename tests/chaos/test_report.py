@@ -1,9 +1,20 @@
 """The chaos suite's table and the page that holds it."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from tests.chaos.harness.__main__ import write_row
 from tests.chaos.harness.audit import Audit
-from tests.chaos.harness.report import BEGIN, END, in_words, put_between_markers, table
+from tests.chaos.harness.report import (
+    BEGIN,
+    END,
+    as_numbers,
+    in_words,
+    put_between_markers,
+    read_outcomes,
+    table,
+    write_numbers,
+)
 from tests.chaos.harness.runner import Outcome
 
 PAGES = Path(__file__).parents[2] / "docs" / "measurements"
@@ -45,6 +56,26 @@ def test_only_the_text_between_the_markers_is_replaced(tmp_path: Path) -> None:
         "# Chaos\n\nby people\n\n<!-- begin faults -->\nnew\n<!-- end faults -->\n\nalso by people"
     )
     assert text.endswith("<!-- begin soak -->\nlong\n<!-- end soak -->\n")
+
+
+def test_outcomes_come_back_from_the_raw_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "chaos.json"
+    assert read_outcomes(path) == {}
+    one, other = outcome(lost=("clip-1",)), outcome("stop")
+    write_numbers(path, "faults", {"outcomes": [as_numbers(one, 20.0), as_numbers(other, 7.5)]})
+    assert read_outcomes(path) == {"kill": (one, 20.0), "stop": (other, 7.5)}
+
+
+def test_a_row_is_renewed_and_the_others_stay(tmp_path: Path) -> None:
+    report = tmp_path / "chaos"
+    for name in ("store-down", "actors-killed"):
+        write_row(report, replace(outcome(name), fault=name), 20.0, 0)
+    write_row(report, replace(outcome("store-down"), fault="store-down", num_injected=9), 20.0, 0)
+    rows = report.with_suffix(".md").read_text().splitlines()[5:-1]
+    assert [row.split(" | ")[:2] for row in rows] == [
+        ["| actors-killed", "4"],
+        ["| store-down", "9"],
+    ]
 
 
 def test_a_missing_page_is_created(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from pathlib import Path
 from infra.local.local_process import stop_signal_as_interrupt
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_cost import measure_fault_cost
-from tests.chaos.harness.report import as_numbers, put_between_markers, table, write_numbers
+from tests.chaos.harness.report import (
+    as_numbers,
+    put_between_markers,
+    read_outcomes,
+    table,
+    write_numbers,
+)
 from tests.chaos.harness.runner import Outcome, Scenario, run_scenario
 from tests.chaos.harness.scenarios import all_scenarios, fault_free
 from tests.chaos.harness.soak import soak
@@ -69,6 +75,7 @@ def main() -> int:
 
 
 def run_all(folder: Path, scenarios: list[Scenario], seed: int, report: Path | None) -> int:
+    """Run scenarios, and renew their rows in the report after each; other rows stay."""
     outcomes: list[Outcome] = []
     bases: dict[str, Outcome] = {}  # by the name of the fault-free scenario
     with Farm(folder, seed) as farm:
@@ -77,23 +84,29 @@ def run_all(folder: Path, scenarios: list[Scenario], seed: int, report: Path | N
             if base.name not in bases:
                 bases[base.name] = print_outcome(run_scenario(base, farm, seed))
             outcomes.append(print_outcome(run_scenario(scenario, farm, seed)))
-    base_s = {
-        scenario.name: bases[fault_free(scenario.workload).name].wall_s for scenario in scenarios
-    }
-    if report is not None:
-        put_between_markers(report.with_suffix(".md"), "faults", table(outcomes, base_s))
-        numbers = [as_numbers(outcome, base_s[outcome.name]) for outcome in outcomes]
-        write_numbers(
-            report.with_suffix(".json"),
-            "faults",
-            {"machine": machine(), "seed": seed, "outcomes": numbers},
-        )
+            if report is not None:
+                write_row(report, outcomes[-1], bases[base.name].wall_s, seed)
     num_bad = sum(not outcome.is_clean for outcome in (*outcomes, *bases.values()))
     print(
         f"{len(outcomes)} scenarios; {num_bad} of them and of their fault-free runs "
         "did not end as expected"
     )
     return 1 if num_bad else 0
+
+
+def write_row(report: Path, outcome: Outcome, base_s: float, seed: int) -> None:
+    """Renew the row of one scenario in the page and in the raw numbers."""
+    rows = {**read_outcomes(report.with_suffix(".json")), outcome.name: (outcome, base_s)}
+    known = [scenario.name for scenario in all_scenarios(is_short=False)]
+    names = sorted(rows, key=lambda name: known.index(name) if name in known else len(known))
+    text = table([rows[name][0] for name in names], {name: rows[name][1] for name in names})
+    put_between_markers(report.with_suffix(".md"), "faults", text)
+    numbers = [as_numbers(*rows[name]) for name in names]
+    write_numbers(
+        report.with_suffix(".json"),
+        "faults",
+        {"machine": machine(), "seed": seed, "outcomes": numbers},
+    )
 
 
 def print_outcome(outcome: Outcome) -> Outcome:

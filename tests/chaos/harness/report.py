@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.harness.audit import Audit
 from tests.chaos.harness.runner import Outcome
 
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
@@ -89,3 +90,20 @@ def write_numbers(path: Path, name: str, numbers: Any) -> None:
 
 def as_numbers(outcome: Outcome, base_s: float) -> dict[str, Any]:
     return {**asdict(outcome), "base_s": base_s}
+
+
+def read_outcomes(path: Path) -> dict[str, tuple[Outcome, float]]:
+    """Return the outcome of each scenario in the raw numbers, with the seconds without faults."""
+    if not path.exists():
+        return {}
+    found: dict[str, tuple[Outcome, float]] = {}
+    for numbers in json.loads(path.read_text())["faults"]["outcomes"]:
+        base_s = numbers.pop("base_s")
+        audit = Audit(**{name: _frozen(value) for name, value in numbers.pop("audit").items()})
+        fields = {name: _frozen(value) for name, value in numbers.items()}
+        found[fields["name"]] = Outcome(audit=audit, **fields), base_s
+    return found
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
