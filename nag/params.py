@@ -23,7 +23,8 @@ class NagParams:
             features.
         nag_start: fraction of the denoising steps after which guidance begins, 0 to 1.
         nag_end: fraction of the denoising steps after which guidance ends, above `nag_start`, at
-            most 1. The author's code compares noise levels instead: `steps_from_noise` converts.
+            most 1. The author's code compares noise levels instead;
+            `nag.steps_from_noise` converts.
         nag_norm: norm that `nag_tau` bounds: "l1" as in the paper, or "l2" as in the author's Flux
             code.
 
