@@ -5,7 +5,7 @@ schema.
 """
 
 import json
-import math
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
@@ -90,7 +90,9 @@ def to_dataclass(cls: type[T], document: Any, where: str = "") -> T:
             f"{where or 'the record'} has unknown fields: {', '.join(map(repr, unknown))}"
         )
     values = {
-        name: convert(hint, given[name], f"{where}.{name}".removeprefix("."))
+        name: value
+        if is_plain(hint, value := given[name])
+        else convert(hint, value, f"{where}.{name}".removeprefix("."))
         for name, hint in hints.items()
     }
     try:
@@ -106,10 +108,21 @@ def field_types(cls: type[Any]) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(cls)}
 
 
+@cache
+def parts_of(hint: Any) -> tuple[Any, tuple[Any, ...], bool]:
+    """Return the origin and the arguments of an annotation, and True if it is a dataclass."""
+    return get_origin(hint), get_args(hint), is_dataclass(hint)
+
+
+def is_plain(hint: Any, value: Any) -> bool:
+    """Return True for a value that already has its type. A float may still be infinite."""
+    return type(value) is hint and hint is not float
+
+
 def convert(hint: Any, value: Any, where: str) -> Any:
     """Convert a JSON value to the type of a field's annotation."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
+    origin, arguments, is_record = parts_of(hint)
+    if is_record:
         return to_dataclass(cast("type[Any]", hint), value, where)
     if origin in (Union, types.UnionType):  # the schemas use only `X | None`
         return (
@@ -125,12 +138,11 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Mapping and isinstance(value, dict):
         pairs = cast("dict[str, Any]", value)
         return {key: convert(arguments[1], entry, f"{where}.{key}") for key, entry in pairs.items()}
-    is_one = (
-        value in arguments if origin is Literal and isinstance(value, str) else type(value) is hint
-    )
-    if is_one and not (isinstance(value, float) and not math.isfinite(value)):
+    is_literal = origin is Literal and isinstance(value, str) and value in arguments
+    if is_literal or is_plain(hint, value):
         return value
-    if hint is float and type(value) is int:  # other programs write 8.0 as 8
+    # Other programs write 8.0 as 8; a JSON number can be beyond the largest float.
+    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
         return float(value)
     expected = (
         " or ".join(map(repr, arguments))

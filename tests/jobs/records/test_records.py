@@ -185,6 +185,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (change("request.vsf.vsf_scale", -1), r"request\.vsf: vsf_scale"),
         (change("parallel.ulysses", 0), r"parallel: parallel\.ulysses must be at least 1, not 0"),
+        (change("request.fps", 10**400), r"request\.fps must be float, not 1000"),
         (change("parallel.ring", "2"), r"parallel\.ring must be int, not '2'"),
         (change("parallel.across_hosts", 1), r"parallel\.across_hosts must be bool, not 1"),
         (change("parallel", None), "parallel must be an object"),
