@@ -142,7 +142,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if is_literal or is_plain(hint, value):
         return value
     # Other programs write 8.0 as 8; a JSON number can be beyond the largest float.
-    if hint is float and type(value) in (int, float) and abs(value) <= sys.float_info.max:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float and is_number and abs(value) <= sys.float_info.max:
         return float(value)
     expected = (
         " or ".join(map(repr, arguments))
