@@ -119,6 +119,11 @@ def is_plain(hint: Any, value: Any) -> bool:
     return type(value) is hint and hint is not float
 
 
+def is_finite(value: Any) -> bool:
+    """Return True for a number that a float can hold; a whole number in JSON can be larger."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
 def convert(hint: Any, value: Any, where: str) -> Any:
     """Convert a JSON value to the type of a field's annotation."""
     origin, arguments, is_record = parts_of(hint)
@@ -141,9 +146,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     is_literal = origin is Literal and isinstance(value, str) and value in arguments
     if is_literal or is_plain(hint, value):
         return value
-    # Other programs write 8.0 as 8; a JSON number can be beyond the largest float.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and is_number and abs(value) <= sys.float_info.max:
+    if hint is float and is_finite(value):  # other programs write 8.0 as 8
         return float(value)
     expected = (
         " or ".join(map(repr, arguments))
