@@ -37,6 +37,7 @@ from tests.chaos.harness.share_faults import lose_share, unmount_share
 from tests.chaos.harness.workload import Workload
 
 FEW, MANY = Workload(24), Workload(60)
+LASTING = Workload(120)  # outlasts ten drivers, each of which dies after a few clips
 FEWEST = Workload(12)  # for the short form
 SLOW = Workload(40, step_s=0.15)  # takes longer than a driver's start
 SLOWEST = Workload(40, step_s=0.6)  # takes longer than a run waits for Ray's control service
@@ -106,7 +107,7 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
         Scenario(
             "driver-killed",
             "kill -9 of the driver, then resumed",
-            few if is_short else MANY,
+            few if is_short else LASTING,
             kill_driver(resumes),
             (*([KILLED] * resumes), EXIT_OK),
         ),
