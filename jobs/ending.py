@@ -12,9 +12,21 @@ import threading
 from collections.abc import Generator
 from typing import NoReturn
 
+from jobs.guarded_output import STDERR, is_writable
+
 REFUSED, STOPPED = 2, 4  # exit codes, as of all commands
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WRITE_S = 0.3
 GRACE_S = 1.5  # after the last signal, for an end in good order
+
+
+def is_request(number: int, *, is_first: bool) -> bool:
+    """Return True if a signal asks this process to stop, or to stop at once.
+
+    SIGHUP asks only once: a shell and the kernel both send it when a terminal is closed, and a
+    service manager sends it after SIGTERM.
+    """
+    return number in STOP_SIGNALS and (is_first or number != signal.SIGHUP)
 
 
 def stop_reason(number: int) -> str:
@@ -30,7 +42,8 @@ def end_process(message: str, exit_code: int) -> NoReturn:
     """
     # not through sys.stderr, whose lock the held thread may hold
     with contextlib.suppress(OSError):
-        os.write(2, f"nagfarm: {message}\n".encode())
+        if is_writable(STDERR, WRITE_S):  # the reader of a pipe may have stopped reading
+            os.write(STDERR, f"nagfarm: {message}\n".encode())
     os._exit(exit_code)
 
 
@@ -71,10 +84,11 @@ def ended_by_signals(count: int) -> Generator[None]:
 
 def _end_on_signals(reading: int, count: int, is_over: threading.Event) -> None:
     """Read the numbers of signals until the pipe is closed."""
+    num_counted = 0
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         while number := pipe.read(1):
-            count -= number[0] in STOP_SIGNALS
-            if count <= 0:
+            num_counted += is_request(number[0], is_first=num_counted == 0)
+            if num_counted >= count:
                 break
         else:
             return

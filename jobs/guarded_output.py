@@ -43,8 +43,6 @@ class GuardedFile(io.FileIO):
         super().__init__(descriptor, "w", closefd=False)
         self._dropped = dropped
         self._is_stuck = False
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLOUT)
 
     @property
     def _is_log(self) -> bool:
@@ -68,10 +66,17 @@ class GuardedFile(io.FileIO):
     def _wait(self) -> None:
         """Wait for the reader. A log does not wait again for one that did not read in time."""
         patience_s = 0.0 if self._is_stuck else PATIENCE_S
-        is_ready = bool(self._poll.poll(patience_s * 1000 if self._is_log else None))
+        is_ready = is_writable(self.fileno(), patience_s if self._is_log else None)
         self._is_stuck = not is_ready
         if not is_ready:
             raise TimeoutError(None, "the reader of the output does not read")
+
+
+def is_writable(descriptor: int, patience_s: float | None) -> bool:
+    """Return True as soon as a descriptor takes output; None waits for ever."""
+    poll = select.poll()  # one for each call, since threads may not share one
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(None if patience_s is None else patience_s * 1000))
 
 
 def guard_output(*, is_log: bool = False) -> DroppedOutput:

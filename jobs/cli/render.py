@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import damaged_text, plan_lines
-from jobs.ending import STOP_SIGNALS, end_process, stop_reason
+from jobs.ending import STOP_SIGNALS, end_process, is_request, stop_reason
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
@@ -203,7 +203,7 @@ def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
     def stop(number: int, _frame: FrameType | None) -> None:
         reason = stop_reason(number)
         request_stop(reason)
-        if asked:
+        if asked and is_request(number, is_first=False):
             raise KeyboardInterrupt  # Ray's calls let nothing else through
         asked.append(reason)
 

@@ -122,7 +122,8 @@ def commit_record(
         if (other := _other_record(store, record.clip_id, content)) is not None:
             if is_intact(store, other):
                 return False
-            if is_own := other.key != clip.key:
+            described = (other.key, other.num_bytes, other.sha256)
+            if is_own := described != (clip.key, clip.num_bytes, clip.sha256):
                 store.put(key, content, JSON)
     _keep_mp4(store, clip)
     return is_own

@@ -114,11 +114,13 @@ class LeaseKeeper:
         return None
 
     def _run(self) -> None:
-        self._trouble = self._trouble_of(self._on_tick)
-        while not self._is_over.is_set():
-            if self._woken.wait(self.lease.duration_s / RENEWALS):
-                self._woken.clear()
-            if not self._is_over.is_set():
-                self.tick()
-        trouble = self._trouble_of(self._on_tick)
-        self._trouble = self._trouble_of(self._release) or trouble
+        try:
+            self._trouble = self._trouble_of(self._on_tick)
+            while not self._is_over.is_set():
+                if self._woken.wait(self.lease.duration_s / RENEWALS):
+                    self._woken.clear()
+                if not self._is_over.is_set():
+                    self.tick()
+            self._trouble = self._trouble_of(self._on_tick)
+        finally:  # also if this thread dies, so that the next driver need not wait
+            self._trouble = self._trouble_of(self._release) or self._trouble

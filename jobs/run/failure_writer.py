@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from jobs.errors import StoreError, StoreUnavailableError
 from jobs.records.commit import write_failure, write_quarantine
-from jobs.records.keys import record_key
+from jobs.records.damage import is_committed
 from jobs.records.schema import FailureRecord, QuarantineRecord, utc_iso
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.side_thread import SideThread
@@ -107,7 +107,7 @@ class FailureWriter:
     def _write(self, failed: ClipFailed, decision: Decision, failed_at: str) -> None:
         write_failure(self._store, FailureRecord.of(failed, self._run_id, failed_at))
         # a worker may die after its commit and before its answer
-        if isinstance(decision, Quarantine) and not self._store.exists(record_key(failed.clip_id)):
+        if isinstance(decision, Quarantine) and not is_committed(self._store, failed.clip_id):
             write_quarantine(
                 self._store, QuarantineRecord.of(failed, self._run_id, decision.reason, failed_at)
             )

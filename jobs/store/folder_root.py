@@ -95,7 +95,8 @@ class FolderRoot:
     def _open(self) -> int:
         try:
             return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        # The folder below a mount is often closed to all, against writes by mistake.
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             if self._is_known:
                 raise self._lost() from error
             raise

@@ -26,10 +26,8 @@ GUIDED_ROWS: dict[str | None, GuidedRows] = {
     "pred_uncond": "none",
 }
 BATCHED_CALL = "cond_uncond"  # one row for each clip, or with its unconditional half before it
-PERTURBED_PASSES = "pred_cond_"  # such as pred_cond_skip: conditional, with another model
 # They call the transformer twice a step without names: for the prompt, then unconditionally.
 PROMPT_FIRST = (WanVideoToVideoPipeline,)
-_OBSERVED_METHODS = ("prepare_inputs_from_block_state", "prepare_models", "cleanup_models")
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,9 @@ class PipelineCalls:
         if name in GUIDED_ROWS:
             return GUIDED_ROWS[name]
         self._refuse_foreign_call()
-        self._num_calls += 1
         if not self._pipeline.do_classifier_free_guidance:
             return "all"
+        self._num_calls += 1
         if name == BATCHED_CALL:
             return "second half"
         if name is None and type(self._pipeline) in PROMPT_FIRST:
@@ -108,16 +106,13 @@ class PipelineCalls:
         scheduler, count = self._pipeline.scheduler, self._pipeline.num_timesteps
         # A pipeline may enter the schedule late, as video to video does by its strength.
         num_skipped = len(scheduler.timesteps) - count
-        index = 0 if scheduler.step_index is None else scheduler.step_index - num_skipped
-        return DenoisingStep(index, count)
+        index = scheduler.step_index
+        if index is None:  # the first step that is taken, which need not be the first of all
+            index = scheduler.index_for_timestep(self._pipeline.current_timestep)
+        return DenoisingStep(index - num_skipped, count)
 
     def remove(self) -> None:
-        if vars(self._pipeline).get("progress_bar") != self._observed_bar:
-            return  # another extension has replaced it since
-        if self._replaced is None:
-            del self._pipeline.progress_bar
-        else:
-            self._pipeline.progress_bar = self._replaced
+        restore(self._pipeline, "progress_bar", self._observed_bar, self._replaced)
 
     def _refuse_foreign_call(self) -> None:
         if not self._is_denoising:
@@ -176,72 +171,15 @@ class _ObservedBar:
         return getattr(self._bar, name)
 
 
-class GuiderCalls:
-    """The calls of a modular pipeline, whose guiders name the pass that each call belongs to.
+def restore(owner: Any, name: str, ours: Any, earlier: Any) -> None:
+    """Take an attribute of ours off an object, unless another extension has replaced it since.
 
     Args:
-        pipeline: modular pipeline. Three methods of its guiders are replaced until `remove`: the
-            one that names the passes of a step, and the two that bracket each call.
-        check: called before each call; it may raise.
+        earlier: the object's own attribute of this name before; None without one.
     """
-
-    def __init__(self, pipeline: Any, check: Callable[[], None]) -> None:
-        self._check = check
-        self._guider: Any = None  # makes the call under way
-        self._passes: list[str] = []  # the step's, in the order of their calls
-        guiders = [getattr(pipeline, name, None) for name in ("guider", "guider_2")]
-        self._guiders = [guider for guider in guiders if guider is not None]
-        for guider in self._guiders:
-            self._observe(guider)
-
-    def guided_rows(self, name: str | None) -> GuidedRows:
-        del name  # Wan's blocks name no call, and the guider names each
-        index = self._state()["count_prepared"] - 1
-        name = self._passes[index] if index < len(self._passes) else None
-        if name in GUIDED_ROWS:
-            return GUIDED_ROWS[name]
-        if name is not None and name.startswith(PERTURBED_PASSES):
-            return "all"
-        raise UnnamedCallError(
-            f"{type(self._guider).__name__} makes a pass of the unknown name {name!r}, so guidance "
-            "cannot tell whether it is unconditional; use another guider"
-        )
-
-    def step(self) -> DenoisingStep:
-        state = self._state()
-        return DenoisingStep(state["step"], state["num_inference_steps"])
-
-    def remove(self) -> None:
-        for guider in self._guiders:
-            for method in _OBSERVED_METHODS:
-                delattr(guider, method)
-        self._guiders.clear()
-
-    def _state(self) -> dict[str, Any]:
-        if self._guider is None:
-            raise ForeignCallError(
-                "the transformer was called without the guider of the modular pipeline that "
-                "guidance was installed on; install it on the pipeline that renders, and again "
-                "after an update of its guider"
-            )
-        return self._guider.get_state()
-
-    def _observe(self, guider: Any) -> None:
-        inputs, prepare, cleanup = (getattr(guider, method) for method in _OBSERVED_METHODS)
-
-        def prepare_inputs_from_block_state(*args: Any, **kwargs: Any) -> Any:
-            passes = inputs(*args, **kwargs)
-            self._passes = [getattr(one, guider._identifier_key) for one in passes]
-            return passes
-
-        def prepare_models(denoiser: Any) -> None:
-            self._check()
-            prepare(denoiser)
-            self._guider = guider
-
-        def cleanup_models(denoiser: Any) -> None:
-            self._guider = None
-            cleanup(denoiser)
-
-        guider.prepare_inputs_from_block_state = prepare_inputs_from_block_state
-        guider.prepare_models, guider.cleanup_models = prepare_models, cleanup_models
+    if vars(owner).get(name) != ours:
+        return
+    if earlier is None:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, earlier)

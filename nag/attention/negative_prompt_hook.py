@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
+from nag.attention.denoising_calls import DenoisingCalls, GuidedRows, restore
 from nag.attention.text_concat import UNGUIDED, NegativeText, TextConcat, TextLayout
 from nag.errors import NagTextError
 from nag.params import GuidanceParams, NagParams
@@ -49,6 +49,7 @@ class NegativePromptHook:
         self._transformer: Any = transformer
         self._signature = inspect.signature(transformer.forward)
         self._name: str | None = None
+        self._replaced = vars(transformer).get("cache_context")  # another extension's
         self._cache_context = self._transformer.cache_context
         self._transformer.cache_context = self._named
         self._handles = [
@@ -66,7 +67,7 @@ class NegativePromptHook:
         """Take the hook off the transformer."""
         for handle in self._handles:
             handle.remove()
-        del self._transformer.cache_context
+        restore(self._transformer, "cache_context", self._named, self._replaced)
 
     @contextmanager
     def _named(self, name: str, **kwargs: Any) -> Generator[None]:
@@ -116,9 +117,10 @@ class NegativePromptHook:
 
     def _guided_rows(self) -> GuidedRows:
         """Return the guided rows of the call under way: by its pass, and by its step."""
-        rows, params = self._calls.guided_rows(self._name), self.params
-        if rows == "none" or not params.is_active:
+        params = self.params
+        if not params.is_active:
             return "none"
+        rows = self._calls.guided_rows(self._name)
         # Without a range all steps are the same, so the step is not asked for.
         if not isinstance(params, NagParams) or (params.nag_start, params.nag_end) == (0, 1):
             return rows

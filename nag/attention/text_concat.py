@@ -99,8 +99,8 @@ class NegativeText:
         if self.has_default_length and embeds.shape[1] != text_BLD.shape[1]:
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[1]} tokens, the pipeline's default, and "
-                f"the prompt has {text_BLD.shape[1]}: give guide() the max_sequence_length of the "
-                "call"
+                f"the prompt has {text_BLD.shape[1]}: give guide() the max_sequence_length "
+                f"{text_BLD.shape[1]}, also where it encodes the negative prompt beforehand"
             )
         num_videos, rest = divmod(num_guided_rows, embeds.shape[0] or num_guided_rows + 1)
         is_shared = embeds.shape[0] == 1

@@ -8,7 +8,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
-from nag.attention.denoising_calls import DenoisingCalls, GuiderCalls, PipelineCalls
+from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
+from nag.attention.guider_calls import GuiderCalls
 from nag.attention.negative_prompt_hook import NegativePromptHook
 from nag.attention.text_concat import TextConcat
 from nag.coverage import Coverage

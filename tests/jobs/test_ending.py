@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import pytest
 
-from jobs.ending import REFUSED, STOPPED
+from jobs.ending import REFUSED, STOP_SIGNALS, STOPPED, is_request
 
 # a mutex that is locked twice holds its thread in C for ever, where Python runs no handler
 HEAD = """
@@ -67,6 +67,30 @@ def test_a_process_that_ends_by_itself_after_the_signals_keeps_its_exit_code() -
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=WAIT_S)
     assert (process.returncode, errors) == (5, "")
+
+
+def test_a_closed_terminal_asks_once_however_often_it_is_said() -> None:
+    first = [number for number in STOP_SIGNALS if is_request(number, is_first=True)]
+    again = [number for number in STOP_SIGNALS if is_request(number, is_first=False)]
+    assert first == list(STOP_SIGNALS)
+    assert set(first) - set(again) == {signal.SIGHUP}
+    assert not is_request(signal.SIGUSR1, is_first=True)
+
+
+def test_a_reader_that_stopped_reading_does_not_hold_up_the_end() -> None:
+    code = """
+import os
+read, write = os.pipe()
+os.dup2(write, 2)
+os.set_blocking(2, False)
+try:
+    while True: os.write(2, bytes(4096))
+except BlockingIOError:
+    os.set_blocking(2, True)
+with ended_after(0.2, "late", 2): hold()
+"""
+    with started(code) as process:
+        assert process.wait(WAIT_S) == REFUSED
 
 
 def test_other_signals_end_nothing() -> None:

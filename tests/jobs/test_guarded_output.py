@@ -80,6 +80,23 @@ def test_a_reader_that_does_not_read_is_waited_for_only_once() -> None:
     assert text.endswith(" the reader of the output does not read")
 
 
+def test_threads_may_write_at_once(tmp_path: Path) -> None:
+    script = """
+import sys, threading
+from jobs.guarded_output import guard_output
+guard_output(is_log=True)
+def write():
+    for _ in range(2000):
+        sys.stderr.write("x")
+threads = [threading.Thread(target=write) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([sys.executable, "-c", script], stderr=log, check=True)
+    assert (tmp_path / "log").read_text() == 8000 * "x"
+
+
 def test_all_that_a_slow_reader_reads_arrives() -> None:
     read, write = os.pipe()
     received: list[bytes] = []

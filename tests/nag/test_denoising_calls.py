@@ -1,6 +1,7 @@
 """Each call of a transformer is guided or not as its pipeline means it; other calls are refused."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from diffusers import (
     LTXImageToVideoPipeline,
     LTXPipeline,
     SkipLayerGuidance,
+    SmoothedEnergyGuidance,
     WanPipeline,
     WanVideoToVideoPipeline,
 )
@@ -21,6 +23,7 @@ from nag import (
     ForeignCallError,
     NagCoverageError,
     NagParams,
+    NagTextError,
     NegativeText,
     UnnamedCallError,
     encode_negative_prompt,
@@ -28,6 +31,7 @@ from nag import (
     install,
 )
 from nag.attention.denoising_calls import PipelineCalls
+from nag.attention.guider_calls import GuiderCalls
 from tests.builders import tiny
 from tests.nag.reference import (
     Guidance,
@@ -103,6 +107,28 @@ def test_a_text_that_is_prompt_and_unconditional_text_at_once_is_guided_once_a_s
     assert largest_difference(ours, expected) < CLOSE
 
 
+def test_guidance_that_is_switched_off_for_a_step_does_not_confuse_the_calls() -> None:
+    pipeline = video_to_video()
+
+    def toggle(_pipeline: Any, step: int, _time: Any, tensors: Any) -> Any:
+        pipeline._guidance_scale = 5.0 if step else 1.0  # off in the second step alone
+        return tensors
+
+    arguments: dict[str, Any] = {"num_inference_steps": 3, "strength": 1.0}
+    with by_hand(pipeline, UNCONDITIONAL):
+        expected = from_latents(pipeline, callback_on_step_end=toggle, **arguments)
+    with guide(pipeline, NegativeText(NEGATIVE), STRONG):
+        ours = from_latents(pipeline, callback_on_step_end=toggle, **arguments)
+    assert largest_difference(ours, expected) < 4 * CLOSE
+
+
+def test_without_strength_no_call_is_refused() -> None:
+    pipeline = video_to_video(OtherOrder)
+    plain = from_latents(pipeline)
+    with guide(pipeline, NegativeText(NEGATIVE), nag_scale=1):
+        assert torch.equal(from_latents(pipeline), plain)
+
+
 def test_calls_without_a_name_in_an_unknown_order_are_refused() -> None:
     pipeline = video_to_video(OtherOrder)
     with guide(pipeline, NegativeText(NEGATIVE), STRONG):
@@ -172,7 +198,7 @@ def test_a_modular_pipeline_gives_the_clip_of_the_stock_one(
     assert largest_difference(guided, expected) < CLOSE
     assert largest_difference(guided, plain) > 1e-3
     assert torch.equal(modular_clip(pipeline), plain)
-    assert not {"prepare_models", "cleanup_models"} & vars(pipeline.guider).keys()
+    assert not {"prepare_models", "prepare_inputs_from_block_state"} & vars(pipeline.guider).keys()
 
 
 def test_a_perturbed_pass_of_the_prompt_is_guided_as_the_prompt_is() -> None:
@@ -222,6 +248,44 @@ def test_a_guider_replaced_after_install_is_noticed() -> None:
         pipeline.update_components(guider=ClassifierFreeGuidance())
         with pytest.raises(ForeignCallError, match="again after an update of its guider"):
             modular_clip(pipeline)
+
+
+def test_a_guider_that_does_not_count_its_calls_is_followed_all_the_same() -> None:
+    """SmoothedEnergyGuidance never counts, so its own count names no pass."""
+    guider = SmoothedEnergyGuidance(guidance_scale=4.0, seg_guidance_layers=[0])
+    pipeline = modular(tiny.wan_pipeline, WanBlocks, guider)
+    rows: list[str] = []
+    with install(pipeline) as installed, installed.guide("blurry", STRONG):
+        calls: Any = installed._calls
+        ask = calls.guided_rows
+        calls.guided_rows = lambda name: rows.append(ask(name)) or rows[-1]
+        modular_clip(pipeline)
+    assert rows[:2] == ["all", "none"]
+    assert rows.count("none") == 2
+
+
+def test_a_modular_clip_that_failed_leaves_no_call_open() -> None:
+    pipeline = modular(tiny.ltx_pipeline, LTXBlocks, ClassifierFreeGuidance(guidance_scale=4.0))
+    stock = tiny.ltx_pipeline()
+    other: Any = LTXPipeline(**{**stock.components, "transformer": pipeline.transformer})
+    other.set_progress_bar_config(disable=True)
+    with guide(pipeline, "blurry", STRONG):
+        with pytest.raises(NagTextError):
+            modular_clip(pipeline, max_sequence_length=40)
+        with pytest.raises(ForeignCallError):
+            render(other, PROMPT)
+
+
+def test_one_guider_in_two_places_is_observed_once_and_restored() -> None:
+    guider = ClassifierFreeGuidance(guidance_scale=4.0)
+    pipeline = modular(tiny.wan_pipeline, WanBlocks, guider)
+    before = dict(vars(guider))
+    calls = GuiderCalls(SimpleNamespace(guider=guider, guider_2=guider), lambda: None)
+    with guide(pipeline, "blurry", STRONG):
+        modular_clip(pipeline)
+    assert vars(guider).keys() != before.keys()
+    calls.remove()
+    assert vars(guider).keys() == before.keys()
 
 
 # --- another pipeline on the same transformer

@@ -147,6 +147,23 @@ def test_a_folder_that_is_removed_while_it_is_written_to_is_an_outage(
             store.put("clips/a/b", b"x", TEXT)
 
 
+def test_a_closed_folder_below_a_share_is_an_outage_and_has_no_clock(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def fail(*arguments: Any, **folder: Any) -> int:
+        if not folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(*arguments, **folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.store.folder_root.os.open", fail)
+        for act in (*operations(store), store.now):
+            with pytest.raises(StoreUnavailableError, match="not the folder any more"):
+                act()
+
+
 @pytest.mark.parametrize(
     "name",
     ["EIO", "ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ETIMEDOUT", "EROFS"],

@@ -1,0 +1,104 @@
+"""The transformer's calls in a modular pipeline, whose guiders name the pass of each.
+
+A guider prepares the passes of a step, then the model for each call. Both are observed, so that a
+call that no observed guider has prepared is known as foreign, also after a clip that failed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from nag.attention.denoising_calls import GUIDED_ROWS, DenoisingStep, GuidedRows, restore
+from nag.errors import ForeignCallError, UnnamedCallError
+
+PERTURBED_PASSES = "pred_cond_"  # such as pred_cond_skip: conditional, with another model
+
+
+class GuiderCalls:
+    """The calls of a modular pipeline, whose guiders name the pass that each call belongs to.
+
+    Args:
+        pipeline: modular pipeline; its guiders are observed until `remove`.
+        check: called before each call; it may raise.
+    """
+
+    def __init__(self, pipeline: Any, check: Callable[[], None]) -> None:
+        self._check = check
+        self._guider: Any = None  # makes the call under way; taken by `guided_rows`
+        self._passes: list[str] = []  # the step's, in the order of their calls
+        self._num_calls = 0  # in this step
+        self._step: DenoisingStep | None = None
+        found = (getattr(pipeline, name, None) for name in ("guider", "guider_2"))
+        guiders = {id(guider): guider for guider in found if guider is not None}
+        self._observed = [_ObservedGuider(guider, self) for guider in guiders.values()]
+
+    def guided_rows(self, name: str | None) -> GuidedRows:
+        del name  # Wan's blocks name no call, and the guider names each
+        guider, self._guider = self._guider, None
+        if guider is None:
+            raise ForeignCallError(
+                "the transformer was called without the guider of the modular pipeline that "
+                "guidance was installed on; install it on the pipeline that renders, and again "
+                "after an update of its guider"
+            )
+        state = guider.get_state()
+        self._step = DenoisingStep(state["step"], state["num_inference_steps"])
+        name = self._passes[self._num_calls - 1] if self._num_calls <= len(self._passes) else None
+        if name in GUIDED_ROWS:
+            return GUIDED_ROWS[name]
+        if name is not None and name.startswith(PERTURBED_PASSES):
+            return "all"
+        raise UnnamedCallError(
+            f"{type(guider).__name__} makes a pass of the unknown name {name!r}, so guidance "
+            "cannot tell whether it is unconditional; use another guider"
+        )
+
+    def step(self) -> DenoisingStep:
+        assert self._step is not None, "asked after `guided_rows`"
+        return self._step
+
+    def remove(self) -> None:
+        for observed in self._observed:
+            observed.remove()
+        self._observed.clear()
+
+    def begin_step(self, passes: list[str]) -> None:
+        """Note the passes of the step that begins."""
+        self._guider, self._passes, self._num_calls = None, passes, 0
+
+    def begin_call(self, guider: Any) -> None:
+        """Note that a guider makes the next call."""
+        self._check()
+        self._guider = guider
+        self._num_calls += 1
+
+
+class _ObservedGuider:
+    """A guider that tells which passes a step has, and when it makes a call.
+
+    Two of its methods are replaced until `remove`.
+    """
+
+    def __init__(self, guider: Any, calls: GuiderCalls) -> None:
+        self._guider, self._calls = guider, calls
+        self._own = dict(vars(guider))  # with methods that other extensions have replaced
+        self._inputs = guider.prepare_inputs_from_block_state
+        self._prepare = guider.prepare_models
+        guider.prepare_inputs_from_block_state = self._inputs_of_step
+        guider.prepare_models = self._before_call
+
+    def remove(self) -> None:
+        replaced = {
+            "prepare_inputs_from_block_state": self._inputs_of_step,
+            "prepare_models": self._before_call,
+        }
+        for name, ours in replaced.items():
+            restore(self._guider, name, ours, self._own.get(name))
+
+    def _inputs_of_step(self, *args: Any, **kwargs: Any) -> Any:
+        passes = self._inputs(*args, **kwargs)
+        self._calls.begin_step([getattr(one, self._guider._identifier_key) for one in passes])
+        return passes
+
+    def _before_call(self, denoiser: Any) -> None:
+        self._calls.begin_call(self._guider)
+        self._prepare(denoiser)
