@@ -1,13 +1,14 @@
 """Damaged clips: a record without its MP4 is found, and no whole clip is called damaged."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
-from jobs.records.commit import commit_record, committed_ids, upload_clip
+from jobs.records.commit import commit_record, committed_ids, read_record, upload_clip
 from jobs.records.damage import find_damaged, is_committed, without_mp4
 from jobs.records.keys import clip_key, record_key
 from jobs.store.store import Store, open_store
@@ -60,6 +61,16 @@ def test_a_record_without_its_mp4_is_found(
     assert without_mp4(store, committed_ids(store)) == ({CLIP_ID} if is_listed else set())
     assert not is_committed(store, CLIP_ID)
     assert is_committed(store, OTHER_ID)
+
+
+def test_a_record_with_another_size_of_the_same_mp4_is_replaced(store: Store) -> None:
+    clip = upload_clip(store, CLIP_ID, b"video")
+    record = record_of(store, b"video", CLIP_ID)
+    store.put(record_key(CLIP_ID), replace(record, num_bytes=6).to_json(), JSON)
+    assert list(find_damaged(store)) == [CLIP_ID]
+    assert commit_record(store, clip, record)
+    assert list(find_damaged(store)) == []
+    assert read_record(store, CLIP_ID) == record
 
 
 def test_clips_without_a_record_are_not_damaged(store: Store) -> None:

@@ -72,6 +72,19 @@ def test_a_clip_that_was_committed_in_the_meantime_is_not_quarantined(tmp_path: 
     assert not quarantined_ids(store)
 
 
+def test_a_committed_clip_whose_mp4_is_gone_is_quarantined_if_its_repair_fails(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    clip = upload_clip(store, ONE.clip_id, BODY)
+    commit_record(store, clip, record_of(store, BODY, ONE.clip_id))
+    store.delete(clip.key)
+    writer = FailureWriter(store, "run-1")
+    writer.add(failed(1), Quarantine("enough"))
+    assert writer.close(30) == 0
+    assert quarantined_ids(store) == {ONE.clip_id}
+
+
 def test_the_driver_does_not_wait_during_an_outage_and_no_failure_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
