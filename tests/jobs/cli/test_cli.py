@@ -16,24 +16,13 @@ from jobs.records.commit import write_quarantine
 from jobs.store.store import open_store
 from tests.builders import tiny
 from tests.builders.records import quarantine_of
+from tests.builders.weights import YAML
 from tests.jobs.manifest.test_malformed_manifests import CASES
 
 ONE_CLIP = "name: spring\nmodel: tiny\nclips: [{prompt: a circle, num_inference_steps: 1}]\n"
-MODEL = """\
-family: wan
-source: {source}
-grid: {{num_frames: 4, height: 16, width: 16}}
-sampling:
-  num_inference_steps: 2
-  guidance_scale: 1.0
-  num_frames: 5
-  height: 32
-  width: 32
-  fps: 8
-dtype: float32
-device: cpu
-max_sequence_length: 16
-scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
+MODEL = f"""\
+{YAML}max_sequence_length: 16
+scheduler: {{{{name: UniPCMultistepScheduler, flow_shift: 3.0}}}}
 """
 
 
