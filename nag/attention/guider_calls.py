@@ -42,13 +42,14 @@ class GuiderCalls:
             )
         state = guider.get_state()
         self._step = DenoisingStep(state["step"], state["num_inference_steps"])
-        name = self._passes[self._num_calls - 1] if self._num_calls <= len(self._passes) else None
-        if name in GUIDED_ROWS:
-            return GUIDED_ROWS[name]
-        if name is not None and name.startswith(PERTURBED_PASSES):
+        index = self._num_calls - 1
+        this_pass = self._passes[index] if index < len(self._passes) else None
+        if this_pass in GUIDED_ROWS:
+            return GUIDED_ROWS[this_pass]
+        if this_pass is not None and this_pass.startswith(PERTURBED_PASSES):
             return "all"
         raise UnnamedCallError(
-            f"{type(guider).__name__} makes a pass of the unknown name {name!r}, so guidance "
+            f"{type(guider).__name__} makes a pass of the unknown name {this_pass!r}, so guidance "
             "cannot tell whether it is unconditional; use another guider"
         )
 
