@@ -72,8 +72,12 @@ class ProcessGroup:
     def join(cls, rendezvous: Rendezvous, device: torch.device) -> Self:
         """Wait for the other ranks and form the process group with them.
 
+        It returns when all ranks are connected: a rank that leaves at once then takes nothing from
+        the ranks that still connect.
+
         Raises:
             torch.distributed.DistError: the rendezvous point or another rank did not come in time.
+            RuntimeError: another rank was lost while the ranks connected.
         """
         if rendezvous.parallel.across_hosts:
             listen_towards(rendezvous.host, rendezvous.port)
@@ -90,7 +94,13 @@ class ProcessGroup:
             world_size=rendezvous.parallel.degree,
             timeout=timedelta(seconds=rendezvous.timeout_s),
         )
-        return cls(device)
+        process_group = cls(device)
+        try:
+            dist.all_reduce(torch.zeros(1))  # on the CPU, so by gloo
+        except BaseException:
+            process_group.leave()
+            raise
+        return process_group
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
