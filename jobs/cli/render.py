@@ -180,6 +180,11 @@ def _summary_text(summary: RunSummary) -> str:
 
 def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context) -> int:
     """Name the clips that are not there after this run, and return the exit code."""
+    if opened.manifest.has_grown():
+        context.say(
+            f"{opened.manifest.path} has more rows than when it was opened; run it again to render "
+            "these"
+        )
     if opened.plan.num_damaged:
         context.say(damaged_text(opened.plan.num_damaged))
     if num_quarantined:

@@ -31,12 +31,15 @@ MAX_RECORD_CHARACTERS = 4 * 1024 * 1024
 CSV_COLUMNS = (*FIELDS, *PARALLEL_FIELDS)
 _MAPPINGS = {GUIDANCE: "method", PARALLEL: "ulysses"}  # with one field of each as an example
 
-Reader = Callable[[ManifestFile, Hasher], Iterator[Row]]
+Lines = Iterator[tuple[int, str]]  # each with its number, from 1, and its line end
+Reader = Callable[[ManifestFile, Lines], Iterator[Row]]
 
 
 @dataclass(frozen=True)
 class FlatFile:
-    """The rows of a JSONL or CSV file, read again on every pass.
+    """The rows that a JSONL or CSV file had when it was opened, read again on every pass.
+
+    Rows that are appended later are left for the next run.
 
     Args:
         watch: the content of the file when it was opened.
@@ -54,14 +57,21 @@ class FlatFile:
         """Stream the rows.
 
         Raises:
-            ManifestError: a row is wrong, or, at the end, the file changed after it was opened.
+            ManifestError: a row is wrong, or, at the end, the file was rewritten since.
         """
         hasher = hashlib.sha256()
-        yield from self.reader(self.path, hasher)
+        yield from self.reader(self.path, self._lines(hasher))
         if hasher.hexdigest() != self.digest:
             raise SourceLocation(str(self.path), 1).refuse(
                 "the file changed after it was opened; plan it again"
             )
+
+    def _lines(self, hasher: Hasher) -> Lines:
+        """Yield the lines; leave out half a line at the end, which was being written."""
+        for number, line in read_lines(self.path, hasher, self.watch.num_bytes):
+            if not line.endswith("\n") and self.watch.is_half_a_line():
+                return
+            yield number, line
 
 
 def open_flat_file(path: ManifestFile, reader: Reader) -> FlatFile:
@@ -76,9 +86,9 @@ def open_flat_file(path: ManifestFile, reader: Reader) -> FlatFile:
     return FlatFile(path, FileWatch(path, num_bytes, digest), reader)
 
 
-def read_jsonl(path: ManifestFile, hasher: Hasher) -> Iterator[Row]:
+def read_jsonl(path: ManifestFile, lines: Lines) -> Iterator[Row]:
     """Yield a row for each line, which holds one JSON object. Skip blank lines."""
-    for number, line in read_lines(path, hasher):
+    for number, line in lines:
         if not line.strip():
             continue
         location = SourceLocation(str(path), number)
@@ -87,12 +97,12 @@ def read_jsonl(path: ManifestFile, hasher: Hasher) -> Iterator[Row]:
         yield Row(values, location)
 
 
-def read_csv(path: ManifestFile, hasher: Hasher) -> Iterator[Row]:
+def read_csv(path: ManifestFile, lines: Lines) -> Iterator[Row]:
     """Yield a row for each CSV record; the first record names the fields.
 
     An empty cell is a field that the row does not give.
     """
-    feed = _CsvFeed(path, read_lines(path, hasher))
+    feed = _CsvFeed(path, lines)
     first = feed.next_record()
     if first is None:
         return
@@ -119,8 +129,9 @@ def _decoded(line: str) -> object:
     except RecursionError as error:
         raise RowValueError("expected a flat JSON object, this one is nested too deeply") from error
     except json.JSONDecodeError as error:
+        is_last = "" if line.endswith("\n") else "; is the file still being written?"
         raise RowValueError(
-            f"expected a JSON object: {error.msg} at column {error.colno}"
+            f"expected a JSON object: {error.msg} at column {error.colno}{is_last}"
         ) from error
     except RowValueError:
         raise
@@ -179,7 +190,7 @@ class _CsvFeed:
     So the feed knows the line on which each record begins, and stops a record that has no end.
     """
 
-    def __init__(self, path: ManifestFile, lines: Iterator[tuple[int, str]]) -> None:
+    def __init__(self, path: ManifestFile, lines: Lines) -> None:
         self._record_location = SourceLocation(str(path), 1)
         self._lines = lines
         self._line_number = 0

@@ -17,6 +17,7 @@ from pipelines.regular_files import open_regular_file
 
 MAX_LINE_BYTES = 1024 * 1024
 DIGEST_STEP_BYTES = 1024 * 1024
+ADDED_BYTES = 4096  # enough of the appended lines to see more than blanks
 _BOM = "\ufeff"
 
 
@@ -110,8 +111,8 @@ class FileWatch:
 
     def __init__(self, path: ManifestFile, num_bytes: int, sha256: str) -> None:
         self.sha256 = sha256
+        self.num_bytes = num_bytes
         self._path = path
-        self._num_bytes = num_bytes
         self._checked: tuple[int, ...] | None = None
 
     def check(self) -> None:
@@ -128,7 +129,7 @@ class FileWatch:
             if state == self._checked:
                 return
             with open_manifest_file(self._path) as stream:
-                digest = digest_of(stream, self._num_bytes)
+                digest = digest_of(stream, self.num_bytes)
         except OSError:
             return
         if digest != self.sha256:
@@ -137,6 +138,30 @@ class FileWatch:
                 "holds now"
             )
         self._checked = state
+
+    def has_grown(self) -> bool:
+        """Return True if the file has more lines now than when it was read, and is else the same.
+
+        Raises nothing: a file that was rewritten or cannot be looked at has not grown.
+        """
+        try:
+            self.check()
+        except ManifestError:
+            return False
+        return bool(self._added().strip())
+
+    def is_half_a_line(self) -> bool:
+        """Return True if the last line that was read, which has no line end, goes on by now."""
+        return self._added()[:1] not in (b"", b"\n", b"\r")
+
+    def _added(self) -> bytes:
+        """Return the first bytes behind those that were read, if there are any now."""
+        try:
+            with open_manifest_file(self._path) as stream:
+                stream.seek(self.num_bytes)
+                return stream.read(ADDED_BYTES)
+        except (OSError, ManifestError):
+            return b""
 
 
 def digest_of(stream: BinaryIO, num_bytes: int) -> str:
@@ -186,15 +211,19 @@ def read_bytes(path: ManifestFile, max_bytes: int, remedy: str) -> bytes:
     return content
 
 
-def read_lines(path: ManifestFile, hasher: Hasher) -> Iterator[tuple[int, str]]:
-    """Yield each line of a file with its number, from 1, and its line end; hash all bytes."""
-    number = 0
+def read_lines(path: ManifestFile, hasher: Hasher, num_bytes: int) -> Iterator[tuple[int, str]]:
+    """Yield each line of a file with its number, from 1, and its line end; hash all bytes.
+
+    Args:
+        num_bytes: length of the part that is read; what was appended later is not.
+    """
+    number, num_left = 0, num_bytes
     with open_manifest_file(path) as stream:
         while True:
             number += 1
             location = SourceLocation(str(path), number)
             try:
-                content = stream.readline(MAX_LINE_BYTES + 1)
+                content = stream.readline(min(MAX_LINE_BYTES + 1, num_left))
             except OSError as error:
                 raise location.refuse(f"cannot be read: {error.strerror}") from error
             if not content:
@@ -202,6 +231,7 @@ def read_lines(path: ManifestFile, hasher: Hasher) -> Iterator[tuple[int, str]]:
             if len(content) > MAX_LINE_BYTES:
                 raise location.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             hasher.update(content)
+            num_left -= len(content)
             yield number, decode(content, location)
 
 

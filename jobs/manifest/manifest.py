@@ -11,7 +11,7 @@ walk holds one 16-byte digest for each clip and one for each given name (`digest
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,12 +45,21 @@ class Catalog(Protocol):
     def get(self, name: str, /) -> CatalogedModel: ...
 
 
-@dataclass(frozen=True)
-class RepeatedRow:
-    """A row without a name of its own that asks for the clip of an earlier row."""
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One row, and the clip that it asks for.
 
-    clip_id: str
+    Args:
+        index: number of the row, from 0.
+        is_named: True if the row gives the name of the clip.
+        is_repeat: True if an earlier row asks for the same clip.
+    """
+
+    index: int
+    spec: ClipSpec
     location: SourceLocation
+    is_named: bool
+    is_repeat: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +84,20 @@ class Manifest:
         """Raise ManifestError if the file was rewritten since; appended lines do not count."""
         self._source.watch.check()
 
+    def has_grown(self) -> bool:
+        """Return True if lines were appended since; they are not part of this manifest."""
+        return self._source.watch.has_grown()
+
     def specs(self) -> Iterator[ClipSpec]:
-        """Yield every clip once, in the manifest's order.
+        """Yield every clip once, in the manifest's order, under the name of its first row.
 
         Raises:
             ManifestError: at the first row that is wrong.
         """
-        return (row for row in self.rows() if isinstance(row, ClipSpec))
+        return (row.spec for row in self.rows() if not row.is_repeat)
 
-    def rows(self) -> Iterator[ClipSpec | RepeatedRow]:
-        """Yield every row, as the clip that it asks for or as a repeat of an earlier row.
-
-        A clip has the name of the first row that asks for it. Rows without a name may repeat the
-        clip. A later row that gives it a name is refused, since one of the two names would be lost.
+    def rows(self) -> Iterator[ManifestRow]:
+        """Yield every row. Several rows may ask for one clip, under several names.
 
         Raises:
             ManifestError: at the first row that is wrong; at the end if the manifest has no row.
@@ -97,20 +107,12 @@ class Manifest:
         for index, (row, spec) in enumerate(self._resolved_rows()):
             is_named = "name" in row.values
             if is_named and not names.add(_name_digest(spec.name)):
-                first = self._location_of_first(lambda one: one.name, spec.name, before=index)
+                first = self._location_of_first(spec.name, before=index)
                 raise row.location_of("name").refuse(
                     f"the name {spec.name!r} is taken by the clip at {first}"
                 )
-            if clips.add(bytes.fromhex(spec.clip_id)):
-                yield spec
-                continue
-            if is_named:
-                first = self._location_of_first(lambda one: one.clip_id, spec.clip_id, before=index)
-                raise row.location_of("name").refuse(
-                    f"the clip {spec.name!r} is the same as the one at {first}; "
-                    "one clip has one name"
-                )
-            yield RepeatedRow(spec.clip_id, row.location)
+            is_repeat = not clips.add(bytes.fromhex(spec.clip_id))
+            yield ManifestRow(index, spec, row.location, is_named, is_repeat)
         if index < 0:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
@@ -159,15 +161,13 @@ class Manifest:
                 return self.defaults[field].location
         return row.location
 
-    def _location_of_first(
-        self, key: Callable[[ClipSpec], str], value: str, before: int
-    ) -> SourceLocation:
-        """Return the line of the first row with this value, from a further walk.
+    def _location_of_first(self, name: str, before: int) -> SourceLocation:
+        """Return the line that gives a name first, from a further walk.
 
         Lines are not held, to save memory.
         """
         for index, (row, spec) in enumerate(self._resolved_rows()):
-            if index < before and key(spec) == value:
+            if index < before and spec.name == name:
                 return row.location_of("name")
         raise ManifestError(f"{self.path}:1: the file changed after it was opened; plan it again")
 

@@ -110,20 +110,20 @@ def make_plan(
     counts_by_key: dict[_BucketKey, _Counts] = {}
     for row in manifest.rows():
         num_rows += 1
-        if not isinstance(row, ClipSpec):
+        if row.is_repeat:
             num_repeats += 1
             continue
-        request = row.request
+        spec, request = row.spec, row.spec.request
         steps = request.sampling.num_inference_steps
-        key = _BucketKey(row.model.name, request.shape, steps, row.parallel)
+        key = _BucketKey(spec.model.name, request.shape, steps, spec.parallel)
         counts = counts_by_key.setdefault(key, _Counts(request.method))
         counts.num_clips += 1
-        if row.clip_id in committed:
-            if row.clip_id in damaged:
+        if spec.clip_id in committed:
+            if spec.clip_id in damaged:
                 num_damaged += 1
             else:
                 num_done += 1
-        elif row.clip_id in quarantined:
+        elif spec.clip_id in quarantined:
             num_quarantined += 1
         else:
             counts.num_pending += 1

@@ -382,11 +382,6 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "the same name twice":
         (HEAD + "clips:\n  - prompt: a\n    name: x\n  - prompt: b\n    name: x\n", 7,
          "taken by the clip at manifest.yaml:5"),
-    "the same clip under two names":
-        (HEAD + "clips:\n  - {prompt: a, name: x}\n  - {prompt: a, name: y}\n", 5,
-         "same as the one at manifest.yaml:4"),
-    "a name for a clip of the axes": (AXES + "  prompt: [a]\nclips:\n  - {prompt: a, name: y}\n", 6,
-        "same as the one at manifest.yaml:3"),
 }  # fmt: skip
 
 JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
@@ -434,8 +429,6 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "unknown model": ('{"prompt": "a", "model": "coarze"}\n', 1, "did you mean 'coarse'?"),
     "same name": ('{"prompt": "a", "name": "x"}\n\n{"prompt": "b", "name": "x"}\n', 3,
         "taken by the clip at manifest.jsonl:1"),
-    "same clip": ('{"prompt": "a", "name": "x"}\n{"prompt": "a", "name": "y"}\n', 2,
-        "same as the one at manifest.jsonl:1"),
     "unknown method": ('{"prompt": "a", "method": "cfg+nga"}\n', 1, "did you mean 'cfg+nag'?"),
     "guidance is a word":
         ('{"prompt": "a", "guidance": "nag"}\n', 1, "guidance must be an object, such as"),
@@ -485,13 +478,6 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "heads that cannot be shared":
         ('{"prompt": "a"}\n\n{"prompt": "a", "parallel": {"ulysses": 8}}\n', 3,
          "cannot be shared by 8 ranks: ulysses 1, 2 or 4 can at this size"),
-    "the same clip in a group": (
-        '{"prompt": "a", "name": "x"}\n{"prompt": "a", "name": "y", "parallel": {"ulysses": 2}}\n',
-        2,
-        "same as the one at manifest.jsonl:1",
-    ),
-    "named too late": ('{"prompt": "a"}\n{"prompt": "a", "name": "y"}\n', 2,
-        "same as the one at manifest.jsonl:1"),
 }  # fmt: skip
 
 CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from jobs.errors import ManifestError
 from jobs.manifest.combine import parse_combination
 from jobs.manifest.digests import DigestSet
-from jobs.manifest.manifest import Manifest, RepeatedRow, open_manifest
+from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.types import ClipSpec
 from nag.params import VsfParams
 from pipelines.catalog.model_config import ModelConfig
@@ -153,9 +153,8 @@ def test_rows_that_repeat_are_one_clip(write: Write, catalog: FakeCatalog) -> No
         '{"prompt": "a", "fps": 8}\n{"prompt": "b"}\n{"prompt": "a", "fps": 8.0, "seed": 0}\n',
     )
     rows = list(open_manifest(path, catalog, model="tiny").rows())
-    assert [type(row) for row in rows] == [ClipSpec, ClipSpec, RepeatedRow]
-    assert rows[2].clip_id == rows[0].clip_id
-    assert isinstance(rows[2], RepeatedRow)
+    assert [row.is_repeat for row in rows] == [False, False, True]
+    assert rows[2].spec.clip_id == rows[0].spec.clip_id
     assert str(rows[2].location) == f"{path}:3"
 
 
@@ -164,6 +163,19 @@ def test_a_row_without_a_name_may_repeat_one_with_a_name(
 ) -> None:
     path = write("a.jsonl", '{"prompt": "a", "name": "x"}\n{"prompt": "a"}\n')
     assert [spec.name for spec in open_manifest(path, catalog, model="tiny").specs()] == ["x"]
+
+
+def test_one_clip_may_have_several_names(write: Write, catalog: FakeCatalog) -> None:
+    path = write(
+        "a.jsonl",
+        '{"prompt": "a"}\n'
+        + "".join(f'{{"prompt": "a", "name": "{name}"}}\n' for name in ("x", "y")),
+    )
+    rows = list(open_manifest(path, catalog, model="tiny").rows())
+    assert [(row.spec.name, row.is_named, row.is_repeat) for row in rows] == [
+        ("a-000000", False, False), ("x", True, True), ("y", True, True)
+    ]  # fmt: skip
+    assert len({row.spec.clip_id for row in rows}) == 1
 
 
 def test_a_clip_id_does_not_depend_on_name_and_position(write: Write, catalog: FakeCatalog) -> None:
@@ -430,7 +442,7 @@ def test_a_guidance_scale_of_1_is_the_default_of_a_method_without_cfg(
     rows = [{"prompt": "a", "method": "nag"}, {"prompt": "a", "method": "nag", "guidance_scale": 1}]
     path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
     found = open_manifest(path, catalog, model="strong").rows()
-    assert [type(row) for row in found] == [ClipSpec, RepeatedRow]
+    assert [row.is_repeat for row in found] == [False, True]
 
 
 def test_rows_are_computed_one_by_one(write: Write, catalog: FakeCatalog) -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
-from jobs.manifest.manifest import Catalog, RepeatedRow, open_manifest
+from jobs.manifest.manifest import Catalog, open_manifest
 from jobs.plan.plan import make_plan
-from jobs.types import ClipSpec, ModelIdentity
+from jobs.types import ModelIdentity
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelFolderError
@@ -116,13 +116,10 @@ def test_rows_that_differ_in_their_devices_alone_are_one_clip_rendered_as_the_fi
         '{"prompt": "a", "parallel": {"ulysses": 2}}\n'
     )
     manifest = open_manifest(write("a.jsonl", rows + '{"prompt": "b"}\n'), catalog, model="tiny")
-    first, second, third, fourth = manifest.rows()
-    assert isinstance(first, ClipSpec)
-    assert isinstance(second, ClipSpec)
-    assert [first.parallel, second.parallel] == [ONE_DEVICE, ParallelConfig(2)]
-    assert isinstance(third, RepeatedRow)
-    assert isinstance(fourth, RepeatedRow)
-    assert [third.clip_id, fourth.clip_id] == [first.clip_id, second.clip_id]
+    first, second, *repeats = manifest.rows()
+    assert [first.spec.parallel, second.spec.parallel] == [ONE_DEVICE, ParallelConfig(2)]
+    assert [row.spec.clip_id for row in repeats] == [first.spec.clip_id, second.spec.clip_id]
+    assert all(row.is_repeat for row in repeats)
     plan = make_plan(manifest, set(), set())
     assert (plan.num_rows, plan.num_repeats, plan.num_clips) == (4, 2, 2)
     assert [pending.parallel for pending in plan.pending()] == [ONE_DEVICE, ParallelConfig(2)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import ManifestError
-from jobs.manifest.manifest import open_manifest
+from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.plan.plan import PlanBucket, make_plan
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import VideoShape
@@ -76,7 +76,7 @@ def test_clips_for_other_devices_are_in_other_buckets(grouped: Path, catalog: Fa
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from jobs.manifest.manifest import open_manifest
+from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.plan.plan import make_plan
 from tests.fakes.catalog import FakeCatalog
 
@@ -139,12 +139,19 @@ def test_a_large_product_is_planned_in_the_memory_of_its_digests(write: Write) -
 
 
 SIX_ROWS = jsonl({"prompt": f"clip {number}"} for number in range(6))
+SIX_CELLS = "prompt\n" + "".join(f"clip {number}\n" for number in range(6))
 YAML = "axes: {prompt: [one, two, three, four, five, six]}\n"
 
 
-def taken_while_changing(path: Path, catalog: FakeCatalog, change: Callable[[], object]) -> int:
+def taken_while_changing(
+    path: Path,
+    catalog: FakeCatalog,
+    change: Callable[[], object],
+    manifest: Manifest | None = None,
+) -> int:
     """Take three clips, change the file, and return how many clips there are in all."""
-    pending = make_plan(open_manifest(path, catalog, model="tiny"), set(), set()).pending()
+    manifest = manifest or open_manifest(path, catalog, model="tiny")
+    pending = make_plan(manifest, set(), set()).pending()
     for _ in range(3):
         next(pending)
     change()
@@ -192,17 +199,39 @@ def test_a_manifest_with_the_same_content_is_not_rewritten(
     assert taken_while_changing(path, catalog, changes[change]) == 6
 
 
-def test_rows_appended_meanwhile_are_rendered_and_the_change_is_named_at_the_end(
+@pytest.mark.parametrize(
+    ("name", "content", "added"),
+    [
+        ("a.jsonl", SIX_ROWS, jsonl([{"prompt": "appended"}])),
+        ("a.jsonl", SIX_ROWS.rstrip("\n"), "\n" + jsonl([{"prompt": "appended"}])),
+        ("a.jsonl", SIX_ROWS, '{"prompt": "half'),
+        ("a.csv", SIX_CELLS, "appended\n"),
+        ("a.yaml", YAML, "clips: [{prompt: appended}]\n"),
+    ],
+)
+def test_rows_appended_meanwhile_are_left_for_the_next_run(
+    write: Write, catalog: FakeCatalog, name: str, content: str, added: str
+) -> None:
+    path = write(name, content)
+    manifest = open_manifest(path, catalog, model="tiny")
+    assert not manifest.has_grown()
+    write(name, content + added)  # between the opening and the first pass, too
+    assert make_plan(manifest, set(), set()).num_pending == 6
+    assert taken_while_changing(path, catalog, lambda: None, manifest) == 6
+    assert manifest.has_grown()
+
+
+def test_half_a_row_at_the_end_of_a_growing_file_is_left_for_the_next_run(
     write: Write, catalog: FakeCatalog
 ) -> None:
-    path = write("a.jsonl", SIX_ROWS)
-    pending = make_plan(open_manifest(path, catalog, model="tiny"), set(), set()).pending()
-    first = next(pending)
-    write("a.jsonl", SIX_ROWS + jsonl([{"prompt": "appended"}]))
-    taken = [first, *(next(pending) for _ in range(6))]
-    assert [spec.request.prompt for spec in taken] == [
-        *(f"clip {number}" for number in range(6)),
-        "appended",
-    ]
-    with pytest.raises(ManifestError, match="changed after it was opened; plan it again"):
-        next(pending)
+    path = write("a.csv", SIX_CELLS + "sev")
+    assert taken_while_changing(path, catalog, lambda: write("a.csv", SIX_CELLS + "seven\n")) == 6
+    assert make_plan(open_manifest(path, catalog, model="tiny"), (), ()).num_clips == 7
+
+
+def test_half_a_row_that_cannot_be_read_is_refused_with_its_likely_cause(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    path = write("a.jsonl", SIX_ROWS + '{"prompt": "hal')
+    with pytest.raises(ManifestError, match=r"a\.jsonl:7: .*is the file still being written\?"):
+        make_plan(open_manifest(path, catalog, model="tiny"), set(), set())

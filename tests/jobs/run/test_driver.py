@@ -192,6 +192,21 @@ def test_a_run_whose_manifest_is_rewritten_finishes_what_is_in_flight_and_stops(
     assert (status.run.state, status.run.in_flight) == ("stopped", ())
 
 
+def test_a_run_leaves_the_rows_that_are_appended_for_the_next_one(drivers: Drivers) -> None:
+    driver = drivers.start()
+    drivers.wait_for_clip(driver)
+    with drivers.manifest.open("a") as file:
+        file.write(jsonl([{"prompt": "appended"}]))
+    drivers.gate.touch()
+    printed, errors = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == EXIT_OK, errors
+    assert drivers.status().num_committed == 6
+    assert f"{drivers.manifest} has more rows than when it was opened; run it again" in printed
+    printed, errors = drivers.start().communicate(timeout=DEADLINE_S)
+    assert "committed 1 clip in" in printed, errors
+    assert "has more rows" not in printed
+
+
 @pytest.mark.parametrize(
     ("owner", "method", "thread"),
     [(Run, "write_documents", "lease"), (FailureWriter, "_write", "failure-writer")],
