@@ -185,7 +185,14 @@ class ClipFailed(FailedAttempt):
     group_error: type[GroupError] | None = None
 
 
-ClipOutcome = ClipDone | ClipFailed
+@dataclass(frozen=True)
+class ClipReturned:
+    """The answer of a worker from which a clip was recalled before its device began with it."""
+
+    clip_id: str
+
+
+ClipOutcome = ClipDone | ClipFailed | ClipReturned
 
 
 @dataclass(frozen=True)

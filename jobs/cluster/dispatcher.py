@@ -23,7 +23,15 @@ from jobs.redaction import redact
 from jobs.schedule import events as ev
 from jobs.schedule.retry import Decision
 from jobs.schedule.schedule import Schedule
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
+from jobs.types import (
+    ClipDone,
+    ClipFailed,
+    ClipOutcome,
+    ClipReturned,
+    ClipSpec,
+    LostRank,
+    WorkerHeartbeat,
+)
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 
 WAIT_S = 0.5  # the longest pause between two turns of the loop
@@ -41,6 +49,8 @@ class Observer(Protocol):
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
 
     def clip_started(self, label: str, attempt: ev.Attempt) -> None: ...
+
+    def clip_returned(self, clip_id: str) -> None: ...
 
     def clip_done(self, done: ClipDone) -> None: ...
 
@@ -135,6 +145,8 @@ class Dispatcher:
                     waiting.extend(self._schedule.handle(planned, time.monotonic()))
                 case ev.StartClip(worker, attempt):
                     self._start_clip(self._workers[worker], attempt)
+                case ev.RecallClip(worker, clip_id):
+                    self._workers[worker].handle.actor.recall.remote(clip_id)
                 case ev.ReportFailure(failed, decision):
                     self._observer.clip_failed(failed, decision)
                 case ev.Halt(error):
@@ -244,3 +256,6 @@ class Dispatcher:
                 return ev.ClipEnded(worker, answer)
             case ClipFailed():
                 return ev.ClipEnded(worker, answer)
+            case ClipReturned(clip_id):
+                self._observer.clip_returned(clip_id)
+                return ev.ClipReturned(worker, clip_id)

@@ -85,6 +85,10 @@ class LeaderActor(RankActor):
     def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
         return self._leader.render(spec, attempt, uses_exact_attention)
 
+    @ray.method(concurrency_group="control")
+    def recall(self, clip_id: str) -> None:
+        self._leader.recall(clip_id)
+
     @ray.method(concurrency_group="forming")
     def finish(self, wait_s: float) -> None:
         self._leader.finish(wait_s)
@@ -115,6 +119,10 @@ class GroupActor:
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> WorkerHeartbeat | LostRank:
         return self._group.heartbeat()
+
+    @ray.method(concurrency_group="control")
+    def recall(self, clip_id: str) -> None:
+        self._group.recall(clip_id)
 
     @ray.method(concurrency_group="ping")
     def ping(self) -> bool:

@@ -88,6 +88,9 @@ class RayLeader(RayRank):
     ) -> RayAnswer[ClipOutcome]:
         return RayAnswer(self._actor.render.remote(spec, attempt, uses_exact_attention))
 
+    def recall(self, clip_id: str) -> None:
+        self._actor.recall.remote(clip_id)
+
     def finish(self, wait_s: float) -> RayAnswer[None]:
         return RayAnswer(self._actor.finish.remote(wait_s))
 

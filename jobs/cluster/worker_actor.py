@@ -27,6 +27,10 @@ class RenderActor:
     def heartbeat(self) -> WorkerHeartbeat:
         return self._worker.heartbeat()
 
+    @ray.method(concurrency_group="control")
+    def recall(self, clip_id: str) -> None:
+        self._worker.recall(clip_id)
+
     def render(self, spec: ClipSpec, attempt: int, uses_exact_attention: bool) -> ClipOutcome:
         return self._worker.render(spec, attempt, uses_exact_attention=uses_exact_attention)
 

@@ -197,6 +197,10 @@ class Leader(Rank):
                 self._num_renders -= 1
                 self._renders.notify_all()
 
+    def recall(self, clip_id: str) -> None:
+        """Have `render` hand a clip back. See `ClipWorker.recall`."""
+        self._worker.recall(clip_id)
+
     def heartbeat(self) -> WorkerHeartbeat:
         return self._worker.heartbeat()
 

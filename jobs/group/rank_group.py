@@ -95,6 +95,12 @@ class RankGroup:
             return LostRank(outcome.message, is_preempted=True)
         return outcome
 
+    def recall(self, clip_id: str) -> None:
+        """Have `render` hand a clip back, unless it has begun or the group forms."""
+        with self._changes:
+            if not self._is_forming:
+                self._generations.ranks.leader.recall(clip_id)
+
     def heartbeat(self) -> WorkerHeartbeat | LostRank:
         """Return the merged heartbeat once every rank has sent one or missed its deadline."""
         with self._changes:

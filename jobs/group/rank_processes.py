@@ -95,6 +95,10 @@ class LeaderProcess(RankProcess, Protocol):
         """Render one clip with all ranks and commit it."""
         ...
 
+    def recall(self, clip_id: str) -> None:
+        """Have `render` hand a clip back, unless the device has begun with it; do not wait."""
+        ...
+
     def finish(self, wait_s: float) -> Answer[None]:
         """Wait up to `wait_s` seconds until the leader renders and uploads nothing."""
         ...

@@ -62,6 +62,9 @@ class RunObserver:
     def clip_started(self, label: str, attempt: Attempt) -> None:
         self._tally.clip_started(label, attempt, self._monotonic())
 
+    def clip_returned(self, clip_id: str) -> None:
+        self._tally.in_flight.end(clip_id)
+
     def clip_done(self, done: ClipDone) -> None:
         now = self._monotonic()
         self._tally.clip_done(done, now)

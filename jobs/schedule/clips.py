@@ -61,6 +61,8 @@ class Clips:
     def assign(self, now: float, num_wanted: int) -> list[Command]:
         """Give waiting clips to open workers, and take one from the plan if there is still room.
 
+        At the end of the plan, recall clips from busy workers for those that have none.
+
         Args:
             num_wanted: number of workers that the pool should have.
         """
@@ -74,10 +76,26 @@ class Clips:
             commands.append(start)
         # retried clips that find no worker do not hold up the plan
         has_room = any(slots.has_room(number) for number in slots.open if number not in reserved)
-        if has_room and not (self._is_taking or self._is_plan_over):
+        if self._is_plan_over:
+            return commands + self._recall(slots)
+        if has_room and not self._is_taking:
             self._is_taking = True
             commands.append(ev.TakeClip())
         return commands
+
+    def _recall(self, slots: Slots) -> list[Command]:
+        recalls = slots.recalls()
+        for number, clip_id in recalls:
+            self._pool.loaded[number].recalled.add(clip_id)
+        return [ev.RecallClip(number, clip_id) for number, clip_id in recalls]
+
+    def returned(self, event: ev.ClipReturned, _now: float) -> list[Command]:
+        """Queue a recalled clip again; the attempt has not begun, so it keeps its number."""
+        worker = self._pool.find_loaded(event.worker)
+        attempt = worker.pop(event.clip_id) if worker is not None else None
+        if attempt is not None:
+            self._waiting.appendleft(attempt)
+        return []
 
     def _start_next(self, slots: Slots, reserved: set[int], now: float) -> ev.StartClip | None:
         for attempt in self._waiting:

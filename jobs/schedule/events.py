@@ -73,6 +73,14 @@ class ClipEnded:
 
 
 @dataclass(frozen=True)
+class ClipReturned:
+    """A worker has handed back a recalled clip without having begun it."""
+
+    worker: WorkerId
+    clip_id: str
+
+
+@dataclass(frozen=True)
 class WorkerLost:
     """A worker's process is gone, together with the clips that it had in flight.
 
@@ -110,6 +118,7 @@ Event = (
     | WorkerNotLoaded
     | HeartbeatReceived
     | ClipEnded
+    | ClipReturned
     | WorkerLost
     | NodesDraining
     | StopRequested
@@ -189,6 +198,14 @@ class StartClip:
 
 
 @dataclass(frozen=True)
+class RecallClip:
+    """Ask the worker for `ClipReturned`; if it has begun the clip, it goes on with it."""
+
+    worker: WorkerId
+    clip_id: str
+
+
+@dataclass(frozen=True)
 class ReportFailure:
     """Write the failed attempt to the store and, if the decision is `Quarantine`, that as well."""
 
@@ -203,4 +220,4 @@ class Halt:
     error: JobError
 
 
-Command = StartWorker | StopWorker | TakeClip | StartClip | ReportFailure | Halt
+Command = StartWorker | StopWorker | TakeClip | StartClip | RecallClip | ReportFailure | Halt

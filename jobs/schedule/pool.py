@@ -138,6 +138,27 @@ class Slots:
             self._candidates[key] = found
         return self._candidates[key]
 
+    def recalls(self) -> list[tuple[WorkerId, str]]:
+        """Return a clip to recall for each worker without one, with the worker that has it.
+
+        It is the last clip in the longest queue. An encoded clip stays on its node.
+        """
+        idle = [number for number in self.open if self._is_idle(number) and self.has_room(number)]
+        if not idle:
+            return []
+        queues: dict[WorkerId, list[str]] = {}
+        for number, worker in self._workers.items():
+            queued = [one.spec.clip_id for one in worker.queued if one.node is None]
+            queues[number] = [clip_id for clip_id in queued if clip_id not in worker.recalled]
+            del idle[: len(queued) - len(queues[number])]  # recalled ones are on their way
+        found: list[tuple[WorkerId, str]] = []
+        while len(found) < len(idle):
+            longest = max(queues, key=lambda number: len(queues[number]))
+            if not queues[longest]:
+                break
+            found.append((longest, queues[longest].pop()))
+        return found
+
     def has_room(self, number: WorkerId) -> bool:
         worker = self._workers[number]
         return not worker.has_suspect and len(worker.attempts) < self._room

@@ -77,6 +77,7 @@ class LoadedWorker:
         heard_at: moment of its last heartbeat or answer.
         attempts: attempts in flight, by clip_id.
         progress: progress in the last heartbeat, by clip_id.
+        recalled: ids of clips in flight that it was asked to hand back.
         timing_keys_done: timing keys of the clips that it has rendered.
         first_memory_bytes: host memory after its first clip, for comparison; None before.
     """
@@ -89,6 +90,7 @@ class LoadedWorker:
     state: Ready | Paused | Retiring = field(default_factory=Ready)
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     progress: dict[str, ClipProgress] = field(default_factory=dict[str, ClipProgress])
+    recalled: set[str] = field(default_factory=set[str])
     num_failures_in_a_row: int = 0
     num_done: int = 0
     timing_keys_done: set[TimingKey] = field(default_factory=set[TimingKey])
@@ -147,6 +149,11 @@ class LoadedWorker:
         self.attempts[attempt.spec.clip_id] = replace(attempt, started_at=now)
         self.progress.pop(attempt.spec.clip_id, None)
 
+    def pop(self, clip_id: str) -> Attempt | None:
+        """Remove an attempt that has ended, and return it; None if it is not in flight."""
+        self.recalled.discard(clip_id)
+        return self.attempts.pop(clip_id, None)
+
     def record_done(self) -> None:
         """Count a committed clip, and end the pause, since the store takes clips."""
         self.num_done += 1
@@ -165,6 +172,19 @@ class LoadedWorker:
             for clip_id in self.attempts
             if clip_id not in self.progress or self.progress[clip_id].stage != "upload"
         ]
+
+    @property
+    def queued(self) -> list[Attempt]:
+        """Return the clips that the device has not begun, by the last heartbeat, oldest first.
+
+        If no clip was being computed then, the device has begun the oldest one since.
+        """
+        queued = [
+            attempt
+            for clip_id, attempt in self.attempts.items()
+            if clip_id not in self.progress or self.progress[clip_id].stage in ("lookup", "queue")
+        ]
+        return queued if self.is_computing else queued[1:]
 
     @property
     def is_computing(self) -> bool:

@@ -46,6 +46,7 @@ class Schedule:
             ev.WorkerNotLoaded: self._workers.not_loaded,
             ev.HeartbeatReceived: self._workers.heartbeat,
             ev.ClipEnded: self._workers.clip_ended,
+            ev.ClipReturned: self._clips.returned,
             ev.WorkerLost: self._workers.lost,
             ev.NodesDraining: self._workers.nodes_draining,
             ev.StopRequested: self._request_stop,

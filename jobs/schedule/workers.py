@@ -173,7 +173,7 @@ class Workers:
         if worker is None:
             return []
         worker.heard_at = now
-        attempt = worker.attempts.pop(event.outcome.clip_id, None)
+        attempt = worker.pop(event.outcome.clip_id)
         if attempt is None:
             return []
         if isinstance(event.outcome, ClipDone):

@@ -12,7 +12,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
@@ -26,7 +26,16 @@ from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.redaction import redact
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec, StageTiming, WorkerHeartbeat
+from jobs.types import (
+    ClipDone,
+    ClipFailed,
+    ClipOutcome,
+    ClipReturned,
+    ClipSpec,
+    StageTiming,
+    WorkerHeartbeat,
+)
+from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.provenance import RecordBuilder, clip_metadata
 from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
@@ -53,7 +62,7 @@ class ClipWorker:
         self._wrap = wrap
         self._store = open_store(setup.output, setup.store)
         self._spool = Spool(setup.spool_folder, setup.output)
-        self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+        self._device = DeviceQueue()
         self._heartbeat = Heartbeat()
         self._model: VideoModel | None = None
         self._records: RecordBuilder | None = None
@@ -110,6 +119,10 @@ class ClipWorker:
         """Report in each heartbeat from now on that the worker ends. Safe in a signal handler."""
         self._heartbeat.drain()
 
+    def recall(self, clip_id: str) -> None:
+        """Have `render` hand a clip back, unless the device has begun with it."""
+        self._device.recall(clip_id)
+
     def render(
         self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False
     ) -> ClipOutcome:
@@ -127,16 +140,20 @@ class ClipWorker:
                     )
                     encoded = self._encode(spec, attempt, rendered, clock)
                 return self._commit(encoded, attempt, clock)
+            except ClipRecalledError:
+                return ClipReturned(spec.clip_id)
             # The one place where an error of a clip becomes a value: its class decides about a
             # retry, and its traceback goes into the failure's record.
             except Exception as error:  # noqa: BLE001
                 return self._failed(spec, attempt, error, clock)
+            finally:
+                self._device.forget(spec.clip_id)
 
     def close(self) -> None:
         if self._model is not None:
             self._device.submit(self._model.close).result()
             self._model = None
-        self._device.shutdown()
+        self._device.close()
 
     @property
     def _loaded(self) -> VideoModel:
@@ -170,7 +187,7 @@ class ClipWorker:
                 uses_exact_attention=uses_exact_attention,
             )
 
-        rendered = self._device.submit(render_on_device).result()
+        rendered = self._device.run(spec.clip_id, render_on_device)
         if isinstance(rendered, RefusedFrames):
             clock.enter("upload")
             with contextlib.suppress(StoreError):  # they serve inspection alone

@@ -138,6 +138,9 @@ class FakeRank:
         outcome: ClipOutcome = DONE
         return self._ask("render", outcome)
 
+    def recall(self, clip_id: str) -> None:
+        self.asked.append(f"recall {clip_id}")
+
     def kill(self) -> None:
         self.is_killed = True
 

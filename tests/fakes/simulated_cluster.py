@@ -70,6 +70,7 @@ class SimulatedWorker:
     has_reported_draining: bool = False
     clips: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     hanging: set[str] = field(default_factory=set[str])
+    recalled: set[str] = field(default_factory=set[str])
     closed_until: float = 0.0  # back-off after the store refused one of its clips
 
     def heartbeat(self) -> WorkerHeartbeat:
@@ -130,6 +131,11 @@ class SimulatedCluster:
             if not worker.is_ready:
                 yield ev.WorkerReady(number, f"host:{number}", worker.node)
         for number, worker in self.workers.items():
+            yield from (
+                ev.ClipReturned(number, clip_id)
+                for clip_id in worker.recalled
+                if not worker.is_frozen and clip_id not in worker.hanging
+            )
             for one in worker.clips.values():
                 if not worker.is_frozen and one.spec.clip_id not in worker.hanging:
                     yield ev.ClipEnded(
@@ -178,7 +184,12 @@ class SimulatedCluster:
         match event:
             case ev.WorkerReady(number):
                 self.workers[number].is_ready = True
+            case ev.ClipReturned(number, clip_id):
+                self.workers[number].recalled.remove(clip_id)
+                del self.workers[number].clips[clip_id]
+                self.tries[clip_id] -= 1
             case ev.ClipEnded(number, outcome):
+                self.workers[number].recalled.discard(outcome.clip_id)
                 del self.workers[number].clips[outcome.clip_id]
                 self._note(self.workers[number], outcome)
             case ev.NodesDraining(nodes):
@@ -238,6 +249,12 @@ class SimulatedCluster:
                     self._carry_out(self.schedule.handle(ev.Planned(taken), self.now))
                 case StartClip(number, attempt):
                     self._start(self.workers[number], attempt)
+                case ev.RecallClip(number, clip_id):
+                    worker = self.workers[number]
+                    assert clip_id in worker.clips, "recalled from a worker that does not have it"
+                    assert clip_id not in worker.recalled, "recalled twice"
+                    assert len(worker.clips) > 1, "the only clip of a worker is recalled"
+                    worker.recalled.add(clip_id)
                 case ev.ReportFailure(failed, decision):
                     self._report(failed, decision)
                 case ev.Halt():
@@ -363,6 +380,9 @@ class PlannedSchedule:
     def done(self, number: WorkerId, one: ClipSpec, memory_bytes: int = 1_000) -> list[Command]:
         done = ClipDone(one.clip_id, one.name, 1, (), memory_bytes=memory_bytes)
         return self.after(ev.ClipEnded(number, done))
+
+    def returns(self, number: WorkerId, one: ClipSpec) -> list[Command]:
+        return self.after(ev.ClipReturned(number, one.clip_id))
 
     def fails(
         self,

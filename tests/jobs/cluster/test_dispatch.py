@@ -40,6 +40,7 @@ class Notes:
     replaced: list[str] = field(default_factory=list[str])
     heartbeats: list[WorkerHeartbeat] = field(default_factory=list[WorkerHeartbeat])
     started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
+    returned: list[str] = field(default_factory=list[str])
     done: list[ClipDone] = field(default_factory=list[ClipDone])
     failed: list[tuple[ClipFailed, Decision]] = field(
         default_factory=list[tuple[ClipFailed, Decision]]
@@ -58,6 +59,9 @@ class Notes:
 
     def clip_started(self, label: str, attempt: Attempt) -> None:
         self.started.append((label, attempt))
+
+    def clip_returned(self, clip_id: str) -> None:
+        self.returned.append(clip_id)
 
     def tick(self) -> None:
         pass
@@ -96,6 +100,27 @@ def test_every_clip_is_committed_once_by_several_workers(
     assert len(set(notes.ready)) == 2
     assert not notes.failed
     assert not notes.lost
+
+
+def test_a_worker_that_is_ready_late_takes_over_a_clip_that_has_not_begun(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    """The first worker gets all three clips; they end once the other one has a clip, too."""
+    gate = tmp_path / "gate"
+
+    class Opening(Notes):
+        def clip_started(self, label: str, attempt: Attempt) -> None:
+            super().clip_started(label, attempt)
+            if len({label for label, _ in self.started}) == 2:
+                gate.touch()
+
+    notes, specs = Opening(), [spec(f"wait {gate}", seed) for seed in range(3)]
+    stall = StallPolicy(first_s=60, min_s=60)
+    Dispatcher(setup_for(tmp_path), replace(CONFIG, stall=stall), 2, 0, notes).run(iter(specs))
+    assert len(notes.done) == 3
+    assert not notes.failed
+    assert notes.returned
+    assert [attempt.number for _, attempt in notes.started] == [1] * (3 + len(notes.returned))
 
 
 def test_a_failing_clip_does_not_stop_the_others(ray_driver: LocalRay, tmp_path: Path) -> None:

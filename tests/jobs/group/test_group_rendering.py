@@ -177,3 +177,14 @@ def test_a_clip_whose_group_is_released_while_it_forms_again_is_not_rendered() -
         ranks.follower.answer(join=lost_meanwhile)
         assert isinstance(group.render(CLIP, 1, False), LostRank)
     assert ranks.leader.asked.count("render") == 1
+
+
+def test_a_recalled_clip_is_asked_back_from_the_leader_and_not_while_the_group_forms() -> None:
+    ranks = FakeLauncher()
+    group = formed(ranks)
+    group.recall(CLIP.clip_id)
+    assert ranks.leader.asked[-1] == f"recall {CLIP.clip_id}"
+    group._is_forming = True
+    num_asked = len(ranks.leader.asked)
+    group.recall(CLIP.clip_id)
+    assert len(ranks.leader.asked) == num_asked

@@ -20,7 +20,7 @@ from jobs.media.tags import read_metadata
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import latents_key
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipSpec
+from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipReturned, ClipSpec
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
@@ -352,3 +352,37 @@ def test_a_worker_that_does_not_see_the_drivers_store_fails_to_load(tmp_path: Pa
     setup = replace(setup_for(tmp_path), run_id="another-run")
     with pytest.raises(StoreRefusedError, match="a folder must be shared by all nodes"):
         ClipWorker(setup, "node-1").load()
+
+
+def test_a_clip_that_waits_for_the_device_can_be_recalled_and_one_that_has_begun_goes_on(
+    tmp_path: Path,
+) -> None:
+    worker, gate = worker_with(setup_for(tmp_path)), tmp_path / "gate"
+    Counting.num_rendered = 0
+    begun, queued = spec(f"wait {gate}"), spec("sunrise")
+
+    def stage_of(one: ClipSpec) -> str | None:
+        clips = worker.heartbeat().clips
+        return next((clip.stage for clip in clips if clip.clip_id == one.clip_id), None)
+
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(worker.render, begun, 1)
+        while stage_of(begun) != "denoise":
+            assert not first.done()
+        second = callers.submit(worker.render, queued, 1)
+        while stage_of(queued) != "queue":
+            assert not second.done()
+        for one in (begun, queued):
+            worker.recall(one.clip_id)
+        assert second.result(60) == ClipReturned(queued.clip_id)
+        gate.touch()
+        done(first.result(60))
+    assert Counting.num_rendered == 1
+    done(worker.render(queued, 1))
+
+
+def test_a_recall_that_comes_before_its_clip_is_obeyed_once(worker: ClipWorker) -> None:
+    one = spec("sunrise")
+    worker.recall(one.clip_id)
+    assert worker.render(one, 1) == ClipReturned(one.clip_id)
+    done(worker.render(one, 1))
