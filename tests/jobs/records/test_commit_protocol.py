@@ -15,6 +15,7 @@ operations that it has done, the next operation is done, and the one after that 
 look at its clock is journalled too.
 """
 
+import functools
 import hashlib
 import math
 import random
@@ -83,6 +84,15 @@ class PreparedRecord(ClipRecord):
         if "json" not in self.__dict__:
             self.__dict__["json"] = super().to_json()
         return self.__dict__["json"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _records_are_read_once() -> Iterator[None]:
+    """Each JSON is read once, for the same reason. A record that is read is never changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (ClipRecord, QuarantineRecord):
+            patch.setattr(kind, "from_json", functools.cache(kind.from_json))
+        yield
 
 
 def record_of(clip_id: str, number: int) -> ClipRecord:
