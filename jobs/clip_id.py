@@ -40,6 +40,14 @@ def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
     return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
 
 
+def stand_in_id(name: str) -> str:
+    """Return an id for a clip whose model is missing or broken, so that it has no id of its own.
+
+    It follows from the clip's name alone. So a later plan whose model is whole finds it again.
+    """
+    return hashlib.sha256(f"no model\0{name}".encode()).hexdigest()[:NUM_HEX_DIGITS]
+
+
 def _model(model: ModelIdentity) -> dict[str, Any]:
     document = _canonical(model)
     for name, default in _LATER_DEFAULTS.items():

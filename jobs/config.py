@@ -109,11 +109,11 @@ class RetryPolicy:
         max_failures_of_worker: failures in a row after which a worker is replaced.
         max_losses_of_node: workers lost with clips that then passed elsewhere, and no clip done on
             the node in between, after which it gets no new workers while other nodes can have them.
-        max_quarantined_share: share of a model's clips in quarantine above which the run stops; 1
-            never stops it.
+        max_quarantined_share: share of a model's clips in quarantine above which no more of them
+            are tried; 1 tries all.
         min_clips_to_stop: number of ended clips from which that share counts.
-        max_quarantined: number of a model's clips in quarantine above which the run stops; None
-            never stops it.
+        max_quarantined: number of a model's clips in quarantine above which no more of them are
+            tried; None tries all.
         back_off_s: seconds that a worker waits after the store refused its clip; doubled each time.
         max_back_off_s: upper bound of that wait, in seconds.
         max_outage_s: seconds of an outage of the store after which the run stops; clips that wait

@@ -126,12 +126,22 @@ class ClusterLostError(JobError):
     """The Ray cluster is gone, or has no node left: the run stops."""
 
 
-class NoWorkersError(JobError):
-    """No worker can be started, or none can load the model: the run stops."""
+class ModelFailedError(JobError):
+    """The clips of one model cannot go on. The run renders those of the other models first."""
 
 
-class TooManyFailuresError(JobError):
-    """Too large a share of the clips is quarantined: the run stops."""
+class NoWorkersError(ModelFailedError):
+    """No worker can be started for the model."""
+
+    failure_class = "worker"
+
+
+class ModelNotLoadedError(NoWorkersError):
+    """No worker can load the model."""
+
+
+class TooManyFailuresError(ModelFailedError):
+    """Too large a share of the model's clips is quarantined."""
 
 
 class StoppedError(JobError):

@@ -195,6 +195,19 @@ class ClipReturned:
 ClipOutcome = ClipDone | ClipFailed | ClipReturned
 
 
+@dataclass(frozen=True, kw_only=True)
+class BrokenClip(Failure):
+    """A clip that was never tried, since its model is missing or broken where the plan is made.
+
+    Args:
+        clip_id: id made of the name alone (`jobs.clip_id.stand_in_id`), since the clip's own id
+            needs the revision of the weights.
+        model: name of the model.
+    """
+
+    model: str
+
+
 @dataclass(frozen=True)
 class LostRank:
     """The answer of a group in place of a heartbeat or outcome when the rank that knows is gone.

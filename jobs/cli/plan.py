@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 
-from jobs.cli.command import EXIT_OK, Command, Context
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.wording import table_lines
 from jobs.plan.advice import advise_on_plan
-from jobs.plan.plan import Plan, PlanBucket
+from jobs.plan.plan import BrokenModel, Plan, PlanBucket
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
 from jobs.run.documents import OpenedManifest
 from jobs.text import counted
@@ -24,7 +24,7 @@ def run(options: ManifestOptions, context: Context) -> int:
     for line in plan_lines(opened.plan, advise_on_plan(opened.plan, opened.catalog)):
         context.say(line)
     context.say(f"  output {opened.store.uri}")
-    return EXIT_OK
+    return EXIT_QUARANTINE if opened.plan.broken else EXIT_OK
 
 
 def _check_against_cluster(opened: OpenedManifest) -> None:
@@ -44,12 +44,14 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
     counts = (
         f"done {plan.num_done:,}, {damaged}quarantined {plan.num_quarantined:,}, "
         f"to render {plan.num_pending:,}"
+        + (f", cannot be rendered {plan.num_broken:,}" if plan.num_broken else "")
     )
     lines = [
         f"{plan.name}: {counted(plan.num_clips, 'clip')}"
         + (f" ({rows}, {repeats})" if plan.num_repeats else ""),
         f"  {counts}",
         *([f"  {damaged_text(plan.num_damaged)}"] if plan.num_damaged else []),
+        *(f"  {_broken_text(model)}" for model in plan.broken),
         "",
     ]
     has_groups = any(bucket.parallel.degree > 1 for bucket in plan.buckets)
@@ -60,6 +62,14 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
         more = counted(len(plan.buckets) - MAX_PRINTED_BUCKETS, "more kind")
         lines.append(f"  and {more} of clip")
     return [*lines, *(f"  {line}" for line in advice)]
+
+
+def _broken_text(model: BrokenModel) -> str:
+    """Return the fault of a model, and the fate of its clips."""
+    if not model.num_clips:
+        return f"{model.message}; its clips are quarantined"
+    clips = counted(model.num_clips, "clip")
+    return f"{model.message}; render quarantines its {clips} and renders the rest"
 
 
 def damaged_text(num_damaged: int) -> str:
@@ -91,7 +101,8 @@ examples:
   nagfarm plan prompts.csv --model shapes-wan --output file:///tmp/spring
 
 Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
-groups of devices are also checked against the machines of that cluster.
+groups of devices are also checked against the machines of that cluster. A model that is missing or
+broken is named, and the command exits with 3, as render would; with 2 if no model can be used.
 
 {MANIFEST_HELP}""",
     options=ManifestOptions,

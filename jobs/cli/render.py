@@ -21,7 +21,8 @@ from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.records.run_status import RunSummary
-from jobs.run.documents import OpenedManifest
+from jobs.run.broken_models import quarantine_broken
+from jobs.run.documents import OpenedManifest, new_run_id
 from jobs.signals import handled_signals
 from jobs.store.store import Store
 from jobs.text import counted
@@ -79,9 +80,10 @@ def render(options: RenderOptions, context: Context) -> int:
     for line in plan_lines(opened.plan):
         context.say(line)
     if opened.plan.num_pending == 0:
+        _quarantine_broken(opened)
         done = f"{opened.plan.num_done:,} of {opened.plan.num_clips:,} clips"
         context.say(f"nothing to render: {done} are already in {opened.store.uri}")
-        return _report_rest(opened, opened.plan.num_quarantined, context)
+        return _report_rest(opened, opened.plan.num_quarantined + opened.plan.num_broken, context)
     opened.store.check_access()
     try:
         summary = _run(opened, options, context)
@@ -93,6 +95,15 @@ def render(options: RenderOptions, context: Context) -> int:
     context.say(f"clips and records are in {opened.store.uri}")
     num_quarantined = opened.plan.num_quarantined + summary.num_quarantined
     return _report_rest(opened, num_quarantined, context)
+
+
+def _quarantine_broken(opened: OpenedManifest) -> None:
+    """Quarantine the clips of broken models in a run that has nothing to render."""
+    if not (opened.plan.num_broken or opened.plan.mended):
+        return
+    refuse_if_leased(opened.store)
+    for _ in quarantine_broken(opened.store, opened.plan, new_run_id()):
+        pass
 
 
 def _with_more_clips(opened: OpenedManifest, options: RenderOptions) -> OpenedManifest:
@@ -107,14 +118,14 @@ def _with_more_clips(opened: OpenedManifest, options: RenderOptions) -> OpenedMa
     else:
         plan = make_plan(opened.manifest, committed, quarantined, without_mp4(store, committed))
     check_backends(plan, opened.catalog)
-    return replace(opened, plan=plan)
+    return replace(opened, plan=replace(plan, mended=opened.plan.mended))
 
 
 def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> RunSummary:
     """Render the plan on the cluster while this process holds the lease of the output."""
     from jobs.cluster.cluster_watch import ClusterWatch
     from jobs.cluster.connection import cluster_machines, connected
-    from jobs.run.run import Run, new_run_id
+    from jobs.run.run import Run
     from jobs.worker.setup import DiffusersLoader
 
     loader = context.loader or DiffusersLoader()

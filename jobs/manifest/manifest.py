@@ -11,11 +11,11 @@ walk holds one 16-byte digest for each clip and one for each given name (`digest
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobs.clip_id import clip_id
+from jobs.clip_id import clip_id, stand_in_id
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
 from jobs.manifest.digests import DIGEST_BYTES, DigestSet
@@ -28,11 +28,12 @@ from jobs.manifest.rows import (
     choose_parallel,
     make_request,
     model_defaults,
+    name_model,
 )
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.text import shown
-from jobs.types import ClipSpec
+from jobs.types import BrokenClip, ClipSpec
 from nag.errors import NagParameterError
 from pipelines.errors import PipelineError, RequestError
 
@@ -56,7 +57,7 @@ class ManifestRow:
     """
 
     index: int
-    spec: ClipSpec
+    spec: ClipSpec | BrokenClip
     location: SourceLocation
     is_named: bool
     is_repeat: bool
@@ -92,12 +93,18 @@ class Manifest:
         """Yield every clip once, in the manifest's order, under the name of its first row.
 
         Raises:
-            ManifestError: at the first row that is wrong.
+            ManifestError: at the first row that is wrong, or whose model is missing or broken.
         """
-        return (row.spec for row in self.rows() if not row.is_repeat)
+        for row in self.rows():
+            if isinstance(row.spec, BrokenClip):
+                raise ManifestError(row.spec.message)
+            if not row.is_repeat:
+                yield row.spec
 
     def rows(self) -> Iterator[ManifestRow]:
         """Yield every row. Several rows may ask for one clip, under several names.
+
+        A model that is missing or broken stops no other: its rows ask for a `BrokenClip` each.
 
         Raises:
             ManifestError: at the first row that is wrong; at the end if the manifest has no row.
@@ -118,13 +125,13 @@ class Manifest:
                 "expected at least one clip, there is none"
             )
 
-    def _resolved_rows(self) -> Iterator[tuple[Row, ClipSpec]]:
+    def _resolved_rows(self) -> Iterator[tuple[Row, ClipSpec | BrokenClip]]:
         defaults = {name: given.value for name, given in self.defaults.items()}
         models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
         for index, row in enumerate(self._source.rows()):
             try:
                 given = defaults | row.values
-                model_name = _model_name(given)
+                model_name = name_model(given)
                 if model_name not in models:
                     model = self._catalog.get(model_name)
                     models[model_name] = model, model_defaults(model.config)
@@ -137,10 +144,24 @@ class Manifest:
             except (RequestError, NagParameterError) as error:
                 location = self._location_at_fault(row, error.fields)
                 raise location.refuse(str(error)) from error
-            except (UnknownModelError, PipelineError) as error:
+            except UnknownModelError as error:
                 raise self._location_at_fault(row, ("model",)).refuse(str(error)) from error
+            except PipelineError as error:
+                yield row, self._broken(row, index, model_name, error)
+                continue
             name, identity = self._name_of(row, index), model.identity
             yield row, ClipSpec(clip_id(identity, request), name, identity, request, parallel)
+
+    def _broken(self, row: Row, index: int, model: str, error: PipelineError) -> BrokenClip:
+        name = self._name_of(row, index)
+        return BrokenClip(
+            clip_id=stand_in_id(name),
+            name=name,
+            failure_class="request",
+            error_type=type(error).__name__,
+            message=str(self._location_at_fault(row, ("model",)).refuse(str(error))),
+            model=model,
+        )
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"
@@ -221,12 +242,6 @@ def _check_run_name(name: str) -> None:
         check_name(name, MAX_RUN_NAME_CHARACTERS)
     except RowValueError as error:
         raise RowValueError(f"{error} (a manifest without a name takes the file's)") from error
-
-
-def _model_name(values: Mapping[str, Any]) -> str:
-    if "model" not in values:
-        raise RowValueError("model is missing: give one for all clips, or one in every row")
-    return values["model"]
 
 
 def _name_digest(name: str) -> bytes:

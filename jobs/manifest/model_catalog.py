@@ -1,7 +1,7 @@
 """The catalog of models: the configuration, weights and identity of each. Loads without torch.
 
 A model is looked up once, when a manifest first names it, since the fingerprint of a folder of
-weights takes time.
+weights takes time. A fault that is found then stands, too.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.sources import model_paths, resolve_source
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
+from pipelines.errors import PipelineError
 
 Inspect = Callable[[ModelConfig, Path], ModelWeights]
 
@@ -59,7 +60,7 @@ class ModelCatalog:
     def __init__(self, models_folder: Path | None = None, inspect: Inspect = inspect_model) -> None:
         self._models_folder = models_folder
         self._inspect = inspect
-        self._entries: dict[str, CatalogEntry] = {}
+        self._entries: dict[str, CatalogEntry | PipelineError] = {}
 
     @cached_property
     def _paths(self) -> dict[str, Path]:
@@ -82,8 +83,14 @@ class ModelCatalog:
                 f"{unknown('model', name, self.names())} (nagfarm models lists them)"
             )
         if name not in self._entries:
-            self._entries[name] = self._load(name)
-        return self._entries[name]
+            try:
+                self._entries[name] = self._load(name)
+            except PipelineError as error:
+                self._entries[name] = error
+        entry = self._entries[name]
+        if isinstance(entry, PipelineError):
+            raise entry.with_traceback(None)
+        return entry
 
     def config(self, name: str) -> ModelConfig:
         """Return the configuration of one model, which needs no weights on this machine."""

@@ -81,6 +81,13 @@ class CatalogedModel(Protocol):
     def geometry(self) -> ModelGeometry: ...
 
 
+def name_model(given: Mapping[str, Any]) -> str:
+    """Return the name of a row's model."""
+    if "model" not in given:
+        raise RowValueError("model is missing: give one for all clips, or one in every row")
+    return given["model"]
+
+
 def model_defaults(config: ModelConfig) -> dict[str, Any]:
     """Return the values of the fields that a manifest leaves out, by the YAML of its model."""
     sections = (config.sampling, config.scheduler, config.nag, config.vsf, config.nasa, config)

@@ -162,17 +162,18 @@ class QuarantineRecord(Failure):
         check_clip_id(self.clip_id)
         check_run_id(self.run_id)
         check_time("quarantined_at", self.quarantined_at)
-        check_at_least("num_attempts", self.num_attempts, 1)
+        check_at_least("num_attempts", self.num_attempts, 0)
 
     @classmethod
-    def of(cls, last: FailedAttempt, run_id: str, reason: str, quarantined_at: str) -> Self:
-        """Build the record from the last failure; its attempt gives the number of attempts."""
+    def of(cls, last: Failure, run_id: str, reason: str, quarantined_at: str) -> Self:
+        """Build the record from the last failed attempt, or from the reason why there was none."""
+        is_tried = isinstance(last, FailedAttempt)
         return cls(
             **fields_of(Failure, last),
             run_id=run_id,
             reason=reason,
-            num_attempts=last.attempt,
-            worker=last.worker,
+            num_attempts=last.attempt if is_tried else 0,
+            worker=last.worker if is_tried else "",
             quarantined_at=quarantined_at,
         )
 

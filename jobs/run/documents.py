@@ -1,5 +1,7 @@
 """The documents of a run: run.json, status.json, summary.json. Loads without torch or Ray."""
 
+import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +15,11 @@ from jobs.records.run_status import RunState, RunStatus, RunSummary
 from jobs.run.tally import RunTally
 from jobs.store.store import Store
 from jobs.worker.provenance import installed_versions
+
+
+def new_run_id() -> str:
+    """Return a unique id; ids sort by time."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """One run, from a plan to its summary: one pool of workers after another, each of one kind."""
 
-import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.console import Console
 from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_machines, cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.errors import JobError, ManifestError, StoppedError
+from jobs.errors import JobError, ManifestError, ModelFailedError, StoppedError
 from jobs.guarded_output import DroppedOutput
 from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
 from jobs.records.commit import write_run
@@ -18,6 +17,12 @@ from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.run_status import RunState, RunStatus, RunSummary, write_status
 from jobs.records.schema import utc_iso
+from jobs.run.broken_models import (
+    FailedKind,
+    quarantine_broken,
+    quarantine_kind,
+    split_failed,
+)
 from jobs.run.console import ConsoleReport, print_plain
 from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
@@ -29,11 +34,6 @@ from jobs.worker.setup import ModelLoader, WorkerSetup
 
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
 END_S = 2.0  # at least so long for the last status, if the store answers
-
-
-def new_run_id() -> str:
-    """Return a unique id; ids sort by time."""
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 @dataclass(eq=False)
@@ -86,19 +86,20 @@ class Run:
         """Render everything that is pending, while this process is connected to a cluster.
 
         Raises:
-            NoWorkersError: the cluster has no room, or the weights do not load.
+            ModelFailedError: a model's clips could not go on, and were left as they are.
             LeaseLostError: another driver has taken the output.
             ClusterLostError: the cluster is gone, or has no node left.
-            TooManyFailuresError, StoreError, StoppedError: see `Dispatcher.run`.
+            StoreError, StoppedError: see `Dispatcher.run`.
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
-        tally = RunTally(plan.num_pending, started)
+        num_clips = plan.num_pending + plan.num_broken
+        tally = RunTally(num_clips, started)
         documents = RunDocuments(self.run_id, self.opened, tally, self.dropped)
         write_run(
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )
         writer = FailureWriter(store, self.run_id)
-        report = ConsoleReport(self.console, plan.num_pending, started)
+        report = ConsoleReport(self.console, num_clips, started)
 
         def update_or_end() -> None:
             self._update_status(documents, "draining" if self._stop_reason else "rendering")
@@ -114,8 +115,9 @@ class Run:
         is_finished = False
         try:
             with report:
-                for kind, num_pending in pending_kinds(plan).items():
-                    self._render_kind(kind, num_pending, observer, watch)
+                self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
+                failed = self._render_kinds(observer, watch, tally)
+                self._give_up(failed, tally, update_or_end)
             is_finished = True
         finally:
             self._summary = self._end(documents, "finished" if is_finished else "stopped")
@@ -126,6 +128,47 @@ class Run:
             self._summary = self._end(documents, "stopped")
             raise
         return self._summary
+
+    def _render_kinds(
+        self, observer: RunObserver, watch: ClusterWatch, tally: RunTally
+    ) -> list[FailedKind]:
+        """Render one kind after another, and return those that could not go on."""
+        failed: list[FailedKind] = []
+        for kind, num_pending in pending_kinds(self.opened.plan).items():
+            num_before = tally.num_committed
+            try:
+                self._render_kind(kind, num_pending, observer, watch)
+            except ModelFailedError as error:
+                failed.append(FailedKind(kind, error, tally.num_committed - num_before))
+                self._say(f"stopped rendering with {kind.model}: {error}")
+            tally.pool_stopped()
+        return failed
+
+    def _give_up(
+        self, failed: Sequence[FailedKind], tally: RunTally, check: Callable[[], None]
+    ) -> None:
+        """Quarantine the clips of broken models; end the run if the clips of others are left."""
+        store, plan = self.opened.store, self.opened.plan
+        broken, stopped = split_failed(failed, plan, tally.num_committed)
+        for one in broken:
+            ids = quarantine_kind(store, plan, one, self.run_id, tally.quarantined)
+            num_clips = self._count(ids, tally, check)
+            self._say(f"quarantined {counted(num_clips, 'further clip')}: {one.reason}")
+        if stopped:
+            raise stopped[0].error
+
+    def _count(
+        self, quarantined: Iterator[bool], tally: RunTally, check: Callable[[], None]
+    ) -> int:
+        """Count the clips that are quarantined one by one, while nothing ends the run."""
+        num_clips = 0
+        for is_quarantined in quarantined:
+            num_clips += is_quarantined
+            tally.num_quarantined += is_quarantined
+            check()
+            if self._stop_reason is not None:
+                raise StoppedError(self._stop_reason)
+        return num_clips
 
     def _render_kind(
         self, kind: WorkerKind, num_pending: int, observer: RunObserver, watch: ClusterWatch

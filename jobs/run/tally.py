@@ -28,6 +28,7 @@ class RunTally:
         self.num_workers_lost = 0
         self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
         self.in_flight = InFlight()
+        self.quarantined: set[str] = set()  # clip ids
         self.last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
         self._started = started
         self._first_ended: float | None = None
@@ -60,6 +61,11 @@ class RunTally:
         self.num_workers_lost += is_lost
         self.in_flight.end_worker(label)
 
+    def pool_stopped(self) -> None:
+        """Forget the workers of a model, which all stop when its clips have ended."""
+        self.num_workers = 0
+        self.in_flight = InFlight()
+
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
         self.in_flight.update(heartbeat)
 
@@ -83,6 +89,7 @@ class RunTally:
         self._end_attempt(failed.clip_id, failed.timings)
         self.last_failures.append(FailureSeen.of(failed, failed_at))
         if isinstance(decision, Quarantine):
+            self.quarantined.add(failed.clip_id)
             self.num_quarantined += 1
             self._note_end(now)
 

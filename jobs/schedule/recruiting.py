@@ -4,7 +4,7 @@ Uses the schedule's clock alone. A node on which no model loads costs one worker
 store that is away costs only time. Loads without torch.
 """
 
-from jobs.errors import NoWorkersError
+from jobs.errors import ModelNotLoadedError
 from jobs.schedule.events import WorkerNotLoaded
 from jobs.schedule.outage import Outage
 
@@ -37,14 +37,14 @@ class Recruiting:
 
     def record_failure(
         self, failed: WorkerNotLoaded, num_left: int, now: float
-    ) -> NoWorkersError | None:
+    ) -> ModelNotLoadedError | None:
         """Record a failed model load. After MAX_LOAD_FAILURES in a row, lower num_wanted by one.
 
         Args:
             num_left: number of workers that are loaded or still loading.
 
         Returns:
-            The error that ends the run if no worker is left; None otherwise.
+            The error that ends the work on the model if no worker is left; None otherwise.
         """
         if failed.is_store:
             self._back_off_s = self._outage.next_back_off(self._back_off_s)
@@ -57,7 +57,7 @@ class Recruiting:
         # others wait for the store, and are started again after the back-off
         is_waiting = not self.is_open(now) and self.num_wanted > 1
         if not num_left and not is_waiting:
-            return NoWorkersError(f"no worker could be started: {failed.message}")
+            return ModelNotLoadedError(f"no worker could be started: {failed.message}")
         self.num_wanted -= 1
         self._num_failures = 0
         return None

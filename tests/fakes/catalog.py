@@ -7,8 +7,11 @@ from jobs.text import unknown
 from jobs.types import ModelIdentity
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.errors import ModelNotFoundError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GuidanceMethod
+
+ABSENT = ("absent", "hollow")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class FakeCatalog:
 
     `tiny` has a grid of 4k + 1 frames and sides that are multiples of 16. `coarse` has sides that
     are multiples of 32. `strong` uses classifier-free guidance by default. `grouped` renders on two
-    devices by default.
+    devices by default. The weights of `absent` and `hollow` are not on this machine.
     """
 
     def __init__(self) -> None:
@@ -35,6 +38,8 @@ class FakeCatalog:
         }
 
     def get(self, name: str, /) -> FakeCatalogedModel:
+        if name in ABSENT:
+            raise ModelNotFoundError(f"{name}: the model folder /weights does not exist")
         if name not in self.models:
             raise UnknownModelError(unknown("model", name, self.models))
         return self.models[name]

@@ -2,6 +2,7 @@
 
 The first word of a prompt decides. `error` raises, `memory` raises like a full device, `die` ends
 the process, `stop` freezes it. `once PATH` behind `die` or `stop`: only if PATH does not exist yet.
+`until PATH` behind `error`: until PATH exists.
 `wait PATH` waits until PATH exists. `nan` makes NaN latents, `nan unless exact` only without
 `exact_attention`. `unlit`, `flat`, `stuck` and `garbled` give black, grey, frozen and noisy frames,
 by words that no frame check takes for a wish of the prompt. All other prompts give a moving wave.
@@ -73,7 +74,7 @@ class FakeModel:
         for step in range(request.sampling.num_inference_steps):
             on_step(step)
         words = request.prompt.split()
-        if words[0] == "error":
+        if words[0] == "error" and not (words[1:2] == ["until"] and Path(words[-1]).exists()):
             raise FakeError("the model did not like it")
         if words[0] == "memory":
             run_out_of_memory()
@@ -157,6 +158,20 @@ class FakeLoader:
         self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
     ) -> FakeModel:
         return self.make()
+
+
+@dataclass(frozen=True)
+class UnloadableLoader(FakeLoader):
+    """A `FakeLoader` for which the weights of one model are broken."""
+
+    name: str = "a-unloadable"
+
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        if config.name == self.name:
+            raise ModelFolderError("the weights hold NaN")
+        return super().load_model(config, weights, num_threads)
 
 
 def fail_to_load() -> FakeModel:

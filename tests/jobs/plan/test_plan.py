@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.clip_id import stand_in_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Manifest, open_manifest
-from jobs.plan.plan import PlanBucket, make_plan
+from jobs.plan.plan import BrokenModel, PlanBucket, make_plan
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import VideoShape
 from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl
@@ -46,8 +47,43 @@ def test_a_bucket_holds_clips_that_take_equally_long(rows: Path, catalog: FakeCa
     assert plan.buckets == (
         PlanBucket("coarse", VideoShape(17, 64, 96), 8, num_clips=1, num_pending=1),
         PlanBucket("tiny", VideoShape(17, 64, 64), 4, num_clips=1, num_pending=1),
-        PlanBucket("tiny", VideoShape(17, 64, 64), 8, num_clips=2, num_pending=1),
+        PlanBucket("tiny", VideoShape(17, 64, 64), 8, num_clips=2, num_pending=1, num_done=1),
     )
+
+
+BROKEN_ROWS = (
+    {"prompt": "a", "model": "absent"},
+    {"prompt": "b"},
+    {"prompt": "c", "model": "absent", "name": "third"},
+    {"prompt": "d", "model": "hollow"},
+)
+
+
+def test_a_broken_model_stops_no_other_model(write: Write, catalog: FakeCatalog) -> None:
+    path = write("night.jsonl", jsonl(BROKEN_ROWS))
+    manifest = open_manifest(path, catalog, model="tiny")
+    plan = make_plan(manifest, set(), set())
+    assert (plan.num_clips, plan.num_pending, plan.num_broken) == (4, 1, 3)
+    assert [spec.request.prompt for spec in plan.pending()] == ["b"]
+    message = f"{path}:1: absent: the model folder /weights does not exist"
+    other = f"{path}:4: hollow: the model folder /weights does not exist"
+    assert plan.broken == (BrokenModel("absent", message, 2), BrokenModel("hollow", other, 1))
+    assert [clip.name for clip in plan.broken_clips()] == ["night-000000", "third", "night-000003"]
+    assert {clip.error_type for clip in plan.broken_clips()} == {"ModelNotFoundError"}
+
+    later = make_plan(manifest, set(), {stand_in_id("third"), stand_in_id("night-000001")})
+    assert (later.num_quarantined, later.num_pending, later.num_broken) == (1, 1, 2)
+    assert [clip.name for clip in later.broken_clips()] == ["night-000000", "night-000003"]
+    assert later.mended == {stand_in_id("night-000001")}, "its model is whole by now"
+
+
+def test_a_manifest_without_any_usable_model_is_refused(write: Write, catalog: FakeCatalog) -> None:
+    path = write("a.jsonl", jsonl(BROKEN_ROWS))
+    manifest = open_manifest(path, catalog, model="hollow")
+    with pytest.raises(ManifestError, match=r"a\.jsonl:1: absent: the model folder"):
+        make_plan(manifest, set(), set())
+    with pytest.raises(ManifestError, match=r"a\.jsonl:1: absent: the model folder"):
+        list(manifest.specs())
 
 
 def test_the_last_row_is_checked_before_anything_runs(write: Write, catalog: FakeCatalog) -> None:
