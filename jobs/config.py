@@ -4,13 +4,13 @@ No setting changes the pixels of a clip, so none is part of its id. How much its
 compressed is set here and written into its record. Loads without torch.
 """
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from jobs.errors import ConfigError
+from jobs.store_config import StoreConfig, check_at_least
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
@@ -170,41 +170,6 @@ class EncodingConfig:
 
 
 @dataclass(frozen=True)
-class StoreConfig:
-    """The connection to S3. Credentials come from the environment or the instance's role alone.
-
-    Args:
-        endpoint_url: URL of the S3 server; None takes AWS_ENDPOINT_URL, or else AWS itself.
-        max_attempts: tries of one request by botocore's adaptive retry. An endpoint that accepts
-            connections and never answers holds a request for that many times `read_timeout_s`.
-        lease_s: seconds for which a driver takes the lease of an output. It renews the lease in
-            time while it lives, and no other driver renders into that output.
-    """
-
-    endpoint_url: str | None = None
-    region: str | None = None
-    connect_timeout_s: float = 5.0
-    read_timeout_s: float = 60.0
-    max_attempts: int = 8
-    lease_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        url = self.endpoint_url
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"store.endpoint_url must begin with http:// or https://, got {url!r}"
-            )
-        if url is not None and "@" in url.partition("://")[2].partition("/")[0]:
-            raise ConfigError(
-                "store.endpoint_url holds a password; give credentials in the environment instead"
-            )
-        check_at_least("store", self, 1, "max_attempts")
-        if not (self.connect_timeout_s > 0 and self.read_timeout_s > 0):
-            raise ConfigError("store.connect_timeout_s and store.read_timeout_s must be above 0")
-        check_at_least("store", self, 3, "lease_s")
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """The settings of a run that do not change a pixel."""
 
@@ -213,14 +178,6 @@ class RunConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
-
-
-def check_at_least(section: str, config: object, least: float, *names: str) -> None:
-    """Raise ConfigError if a value of a section is below `least` or not finite; None may pass."""
-    for name in names:
-        value = getattr(config, name)
-        if value is not None and not (value >= least and math.isfinite(value)):
-            raise ConfigError(f"{section}.{name} must be at least {least}, got {value}")
 
 
 def load_config(profile: Path | None = None, overrides: list[str] | None = None) -> RunConfig:

@@ -24,16 +24,16 @@ def duration(seconds: float) -> str:
     return f"{left_s:.0f} s"
 
 
-def shown(value: object) -> str:
+def shown(value: object, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return `value` as Python writes it, cut to fit a message.
 
     Control characters and half surrogates are escaped.
     """
     try:
-        text = repr(value[: _MAX_SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+        text = repr(value[: max_characters + 1] if isinstance(value, str) else value)
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
+    return text if len(text) <= max_characters else f"{text[:max_characters]}..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

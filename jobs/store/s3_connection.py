@@ -34,6 +34,14 @@ CREDENTIAL_VARIABLES = {
     "secret_key": "AWS_SECRET_ACCESS_KEY",
     "token": "AWS_SESSION_TOKEN",
 }
+# boto3's names of the settings that every write carries
+NAMES_OF_WRITES = {
+    "server_side_encryption": "ServerSideEncryption",
+    "sse_kms_key_id": "SSEKMSKeyId",
+    "bucket_key_enabled": "BucketKeyEnabled",
+    "storage_class": "StorageClass",
+    "acl": "ACL",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,28 +73,46 @@ def connect(config: StoreConfig) -> Connection:
             endpoint, or credentials that should exist are not handed out or cannot be right.
     """
 
-    def client(addressing_style: str) -> Any:
+    def client(**of_s3: str) -> Any:
         settings = Config(
             connect_timeout=config.connect_timeout_s,
             read_timeout=config.read_timeout_s,
             retries={"mode": "adaptive", "total_max_attempts": config.max_attempts},
-            s3={"addressing_style": addressing_style},
+            s3=of_s3,
         )
         return session.client("s3", endpoint_url=config.endpoint_url, config=settings)
 
     with _configuration_errors():
         session = new_session(config.region)
-        found = client("auto")
+        found = client()
         endpoint = check_endpoint(found.meta.endpoint_url)
-        if not endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-            # a private endpoint has no host name for each bucket
-            found = client("path")
+        # the file of AWS_CONFIG_FILE, which boto3 has merged into the settings
+        style = config.addressing_style or (found.meta.config.s3 or {}).get("addressing_style")
+        if style is None and not endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+            style = "path"  # few private endpoints have a host name for each bucket
+        if style is not None:
+            found = client(addressing_style=style)
         credentials = session.get_credentials()
     check_credentials(credentials)
     # Nothing here sends this request. botocore does, to ask for a bucket's region, when an answer
     # is a redirect; if that answer is one too, it asks again until Python's stack is full.
     found.meta.events.register("before-call.s3.HeadBucket", _answer_without_region)
     return Connection(found, credentials)
+
+
+def sends_checksums(client: Any) -> bool:
+    """Return False if boto3 is configured to send a checksum only where S3 requires one."""
+    return client.meta.config.request_checksum_calculation != "when_required"
+
+
+def read_parameters(config: StoreConfig) -> dict[str, str]:
+    """Return the parameters that every request has in common."""
+    return {"RequestPayer": config.request_payer} if config.request_payer else {}
+
+
+def write_parameters(config: StoreConfig) -> dict[str, Any]:
+    """Return the parameters of every write."""
+    return {NAMES_OF_WRITES[name]: value for name, value in config.of_writes.items()}
 
 
 def new_session(region: str | None) -> boto3.Session:

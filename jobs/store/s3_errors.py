@@ -10,8 +10,8 @@ endpoint is another server. It is an outage, whatever its status: it proves noth
 import contextlib
 import re
 import ssl
-from collections.abc import Generator
-from typing import Literal
+from collections.abc import Generator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import botocore.exceptions as aws
@@ -26,8 +26,13 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-
-Verb = Literal["read", "write", "create", "list", "remove"]  # create: a conditional write
+from jobs.store.s3_remedies import (
+    PERMANENT_STATUSES,
+    WHEN_REQUIRED,
+    Verb,
+    remedy_for,
+    said,
+)
 
 CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,63}")
 CONDITION_FAILED = 412  # this status alone says enough; the commit then reads what lies there
@@ -42,32 +47,17 @@ PASSING_CODES = frozenset({
     "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling",
     "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "OperationAborted",
     "ConditionalRequestConflict", "TemporaryRedirect",
-    "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody",  # damaged on the way
 })  # fmt: skip
+# The body was damaged on its way, or the endpoint misreads the checksums of newer clients.
+DAMAGE_CODES = frozenset(
+    {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody"}
+)
 # The credentials were valid and have expired. A person or a service renews them, even at night.
 EXPIRED_CODES = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 )
 # The store refuses the sender, not the request.
 CREDENTIAL_CODES = EXPIRED_CODES | {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"}
-REMEDIES = {
-    "NoSuchBucket": "create the bucket or correct the output URI",
-    "InvalidBucketName": "correct the output URI",
-    "AccessDenied": (
-        "allow these credentials s3:ListBucket, s3:GetObject, s3:PutObject and s3:DeleteObject on "
-        "it"
-    ),
-    "AllAccessDisabled": "the account that owns the bucket is disabled",
-    "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID, which the endpoint does not know",
-    "SignatureDoesNotMatch": (
-        "correct AWS_SECRET_ACCESS_KEY, which does not belong to the access key"
-    ),
-    "InvalidToken": "renew AWS_SESSION_TOKEN, or unset it",
-    "RequestTimeTooSkewed": "set this machine's clock",
-    "PermanentRedirect": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
-    "AuthorizationHeaderMalformed": "set store.region or AWS_DEFAULT_REGION to the bucket's region",
-    "NotImplemented": "the endpoint lacks an operation that the commit needs; use another one",
-}
 # The source of credentials gives none just now: a role's service is down, or a sign-in has expired.
 UNRENEWED_CREDENTIALS = (
     aws.CredentialRetrievalError, aws.TokenRetrievalError, aws.UnauthorizedSSOTokenError,
@@ -109,8 +99,8 @@ def s3_errors(verb: Verb, where: str) -> Generator[None]:
         is_proxy = isinstance(error, aws.ProxyConnectionError)
         also = ", HTTPS_PROXY and HTTP_PROXY" if is_proxy else ""
         raise StoreUnavailableError(
-            f"{cannot}: no answer from the endpoint ({type(error).__name__}); check the network, "
-            f"store.endpoint_url and AWS_ENDPOINT_URL{also}"
+            f"{cannot}: no answer from the endpoint{host_of(error)} ({type(error).__name__}); "
+            f"check the network, store.endpoint_url and AWS_ENDPOINT_URL{also}"
         ) from error
     except UNREADABLE_ANSWERS as error:
         raise strange_answer(verb, where, f"boto3 cannot read it ({type(error).__name__})") from (
@@ -134,19 +124,41 @@ def store_error(error: aws.ClientError, verb: Verb, where: str) -> StoreError:
             f"{cannot}: the store answers {code}; renew the session's credentials, in the file or "
             "role that they come from"
         )
-    is_overload = status >= 500 or status == 429
-    if code in PASSING_CODES or (code and is_overload and code not in REMEDIES):
-        return StoreUnavailableError(
-            f"{cannot}: the store answers {code}, also after retries; try later"
-        )
-    is_unknown = code not in MISPLACED_CODES and 400 <= status < 500
-    if code in REMEDIES or (code and is_unknown):
-        remedy = REMEDIES.get(code, "see the store's documentation of this code")
-        return StoreRefusedError(f"{cannot}: the store answers {code}; {remedy}")
+    if passing := _passing(verb, code, status):
+        return StoreUnavailableError(f"{cannot}: the store answers {code}{passing}")
+    if refusal := _refusal(verb, code, error.response):
+        return StoreRefusedError(f"{cannot}: {refusal}")
     to = target_of(metadata.get("HTTPHeaders", {}).get("location", ""))
     about = f", a redirect{to}" if 300 <= status < 400 else ""
     why = f"{code} does not fit the request" if code else "it has no error code of S3"
     return strange_answer(verb, where, f"{status}{about}; {why}")
+
+
+def _passing(verb: Verb, code: str, status: int) -> str | None:
+    """Return the rest of the message for an answer that may pass; None for any other."""
+    if code in DAMAGE_CODES:
+        return (
+            ": the body was damaged on its way; if every write ends so, the endpoint or a proxy "
+            f"misreads checksums, which {WHEN_REQUIRED} leaves out"
+        )
+    is_overload = status == 429 or (status >= 500 and status not in PERMANENT_STATUSES)
+    if code in PASSING_CODES or (code and is_overload and remedy_for(verb, code, {}) is None):
+        return ", also after retries"
+    return None
+
+
+def _refusal(verb: Verb, code: str, answer: Mapping[str, Any]) -> str | None:
+    """Return the text for an answer that no retry changes; None for any other."""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    remedy = remedy_for(verb, code, answer)
+    is_refusal = 400 <= status < 500 or status in PERMANENT_STATUSES
+    if remedy or (code and code not in MISPLACED_CODES and is_refusal):
+        remedy = remedy or "see the store's documentation of this code"
+        its_message = "" if code in CREDENTIAL_CODES else said(answer)
+        return f"the store answers {code}; {remedy}{its_message}"
+    if not code and status in PERMANENT_STATUSES:
+        return f"the answer is {status} without a code of S3; {PERMANENT_STATUSES[status]}"
+    return None
 
 
 def missing_credentials(error: aws.BotoCoreError) -> str:
@@ -182,6 +194,12 @@ def strange_answer(verb: Verb, where: str, reason: str) -> StoreUnavailableError
         "given it; check that store.endpoint_url or AWS_ENDPOINT_URL is the address of an S3 "
         "endpoint, with the right https:// or http://"
     )
+
+
+def host_of(error: Exception) -> str:
+    """Return the server that gave no answer: with virtual addressing, the bucket is in its name."""
+    url = error.kwargs.get("endpoint_url") if isinstance(error, aws.BotoCoreError) else None
+    return target_of(url).removeprefix(" to") if isinstance(url, str) else ""
 
 
 def target_of(location: str) -> str:

@@ -9,7 +9,6 @@ and no message shows them.
 import base64
 import contextlib
 import hashlib
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,17 @@ from typing import IO, Any
 
 from jobs.config import StoreConfig
 from jobs.errors import (
-    CredentialsExpiredError,
-    ObjectExistsError,
     ObjectMissingError,
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.store.s3_connection import connect
+from jobs.store.s3_access import check_access
+from jobs.store.s3_connection import (
+    connect,
+    read_parameters,
+    sends_checksums,
+    write_parameters,
+)
 from jobs.store.s3_credentials import RotatingConnection
 from jobs.store.s3_errors import s3_errors
 from jobs.store.s3_listing import Page, read_page
@@ -85,13 +88,14 @@ class S3Store:
 
         The digest is sent along, so that the server refuses a body that was damaged on its way. AWS
         and SeaweedFS answer with one, so that the proof costs no request; elsewhere the object is
-        read back.
+        read back. An endpoint that takes no checksums gets none.
         """
         checksum = base64.b64encode(sha256).decode()
         wanted = {
             **self._address(key),
             "ContentType": content_type,
-            "ChecksumSHA256": checksum,
+            **({"ChecksumSHA256": checksum} if sends_checksums(self._connection.client) else {}),
+            **write_parameters(self.config),
             **condition,
         }
 
@@ -169,6 +173,7 @@ class S3Store:
         botocore's paginator is not used, so that credentials may change between pages.
         """
         wanted |= {"Bucket": self.location.bucket, "Prefix": prefix}
+        wanted |= read_parameters(self.config)
         with s3_errors("list", where):
             page = self._connection.send(lambda client: client.list_objects_v2(**wanted))
             return read_page(page, wanted, where)
@@ -189,36 +194,11 @@ class S3Store:
         return page.answered_at
 
     def check_access(self) -> None:
-        """Write, write again under the condition, read, list and remove.
-
-        Raises:
-            StoreRefusedError: one of these is not allowed, the credentials have expired, or the
-                endpoint ignores the condition.
-            StoreUnavailableError: no answer.
-        """
-        try:
-            self._check_access(f"{ACCESS_CHECK_PREFIX}{secrets.token_hex(8)}")
-        except CredentialsExpiredError as error:
-            # no work has begun for which waiting for new credentials would be worth it
-            raise StoreRefusedError(str(error)) from error
-
-    def _check_access(self, key: str) -> None:
-        self.put_if_absent(key, b"check", "text/plain")
-        try:
-            with contextlib.suppress(ObjectExistsError):
-                self.put_if_absent(key, b"again", "text/plain")
-            if self.get(key) != b"check":
-                raise StoreRefusedError(
-                    f"{self.uri}: the endpoint ignores If-None-Match, without which two workers "
-                    "could commit one clip; use an endpoint that has conditional writes"
-                )
-            if not self.exists(key):
-                raise StoreRefusedError(
-                    f"{self.uri}: the endpoint does not list an object that was written to it"
-                )
-        finally:
-            self.delete(key)
+        asked = [f"store.{name}={value}" for name, value in self.config.of_writes.items()]
+        bare = S3Store(self.location, self.config.with_bare_writes()) if asked else None
+        check_access(self, bare, " ".join(asked))
 
     def _address(self, key: str) -> dict[str, str]:
         prefix = f"{self.location.prefix}/" if self.location.prefix else ""
-        return {"Bucket": self.location.bucket, "Key": prefix + check_key(key)}
+        address = {"Bucket": self.location.bucket, "Key": prefix + check_key(key)}
+        return address | read_parameters(self.config)

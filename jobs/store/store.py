@@ -124,12 +124,13 @@ def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
         RefusedError: the object is larger than `max_bytes`.
         ObjectMissingError: no object lies there.
     """
-    from jobs.store.s3_connection import connect
+    from jobs.store.s3_connection import connect, read_parameters
     from jobs.store.s3_errors import s3_errors
 
     bucket, key = parse_object_uri(uri)
     with s3_errors("read", uri):
-        stream = connect(config).client.get_object(Bucket=bucket, Key=key)["Body"]
+        wanted = {"Bucket": bucket, "Key": key, **read_parameters(config)}
+        stream = connect(config).client.get_object(**wanted)["Body"]
         with contextlib.closing(stream):
             body = stream.read(max_bytes + 1)
     if len(body) > max_bytes:

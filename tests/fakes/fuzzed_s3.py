@@ -17,7 +17,8 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from jobs.store.s3_errors import EXPIRED_CODES, PASSING_CODES, REMEDIES
+from jobs.store.s3_errors import DAMAGE_CODES, EXPIRED_CODES, PASSING_CODES
+from jobs.store.s3_remedies import KNOWN_CODES
 from tests.fakes.s3 import Answer, FakeS3, Request, error
 
 PAGE = b"<!DOCTYPE html><html><body><h1>Sign in</h1><br></body></html>"
@@ -37,8 +38,9 @@ BODIES = (
 CODES = sorted(
     {"NoSuchKey", "PreconditionFailed", "NeverHeardOf"}
     | PASSING_CODES
+    | DAMAGE_CODES
     | EXPIRED_CODES
-    | set(REMEDIES)
+    | KNOWN_CODES
 )
 STATUSES = (
     *(404, 404, 404, 412, 412, 403, 403, 302, 302, 200, 200, 200),  # the more harmful, more often

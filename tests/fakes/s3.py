@@ -43,7 +43,11 @@ _one_client = functools.cache(connect)
 
 @dataclass(frozen=True)
 class Request:
-    """A request, with path-style addressing: `key` is empty for a bucket's own requests."""
+    """A request: `key` is empty for a bucket's own requests.
+
+    Args:
+        is_virtual: the bucket stood in the host's name, not in the path.
+    """
 
     method: str
     bucket: str
@@ -51,6 +55,7 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes = b""
+    is_virtual: bool = False
 
     @property
     def is_conditional(self) -> bool:
@@ -174,10 +179,15 @@ def iso(seconds: float) -> str:
 
 def request_of(method: str, target: str, headers: Any, body: bytes) -> Request:
     parts = urlsplit(target)
-    bucket, _, key = parts.path.removeprefix("/").partition("/")
+    path, host = parts.path.removeprefix("/"), parts.hostname or ""
+    is_virtual = host.endswith(f".{urlsplit(ENDPOINT).hostname}")
+    bucket, _, key = (host.partition(".")[0], "", path) if is_virtual else path.partition("/")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    lower = {name.lower(): str(value) for name, value in headers.items()}
-    return Request(method, bucket, unquote(key), query, lower, body)
+    lower = {
+        name.lower(): value.decode() if isinstance(value, bytes) else str(value)
+        for name, value in headers.items()
+    }
+    return Request(method, bucket, unquote(key), query, lower, body, is_virtual)
 
 
 def bytes_of(body: Any) -> bytes:
@@ -187,10 +197,13 @@ def bytes_of(body: Any) -> bytes:
 
 
 @contextmanager
-def in_process(server: FakeS3, monkeypatch: pytest.MonkeyPatch) -> Generator[FakeS3]:
+def in_process(
+    server: FakeS3, monkeypatch: pytest.MonkeyPatch, **variables: str
+) -> Generator[FakeS3]:
     """Answer every request of botocore in this process, until the end of the block.
 
-    All stores share one client, which takes longer to make than fifty requests.
+    All stores share one client, which takes longer to make than fifty requests; with `variables`
+    of the environment, each makes its own.
     """
 
     def send(_session: URLLib3Session, prepared: Any) -> AWSResponse:
@@ -206,9 +219,9 @@ def in_process(server: FakeS3, monkeypatch: pytest.MonkeyPatch) -> Generator[Fak
 
     with monkeypatch.context() as patch:
         patch.setattr(URLLib3Session, "send", send)
-        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": ENDPOINT}).items():
+        for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": ENDPOINT} | variables).items():
             patch.setenv(name, value)
-        for module in (s3_store, s3_connection):
+        for module in () if variables else (s3_store, s3_connection):
             patch.setattr(module, "connect", _one_client)
         yield server
     assert not server.bugs
