@@ -18,10 +18,10 @@ class LoraConfig:
 
     Args:
         name: name of the adapter, unique in the model; changes no pixel.
-        source: hub id, folder, or `package:NAME`, as for a model.
+        source: hub id, folder, or `package:NAME`, as for a model; or a .safetensors file.
         weight: factor of its change, finite and not 0; a negative one reverses the change.
-        weight_name: file in the folder; None for `pytorch_lora_weights.safetensors`, or the only
-            .safetensors file.
+        weight_name: file in the folder or in a folder inside it; None for
+            `pytorch_lora_weights.safetensors`, or the only .safetensors file.
         revision: commit or tag on the hub.
         component: transformer that it changes, such as `transformer_2` for Wan 2.2's low noise;
             "all" changes each transformer of the model.
@@ -44,13 +44,27 @@ class LoraConfig:
             raise ModelConfigError(
                 f"the weight of the LoRA {self.name} must be finite and not 0, not {self.weight}"
             )
-        if self.weight_name is not None and not re.fullmatch(
-            r"[\w-][\w. -]*\.safetensors", self.weight_name
-        ):
-            raise ModelConfigError(
-                f"weight_name of the LoRA {self.name} must be a .safetensors file of its folder, "
-                f"not {self.weight_name}"
-            )
+        if self.weight_name is not None:
+            if self.is_file:
+                raise ModelConfigError(
+                    f"the source of the LoRA {self.name} is a file: leave weight_name out"
+                )
+            parts = self.weight_name.split("/")
+            if not (
+                self.weight_name.endswith(".safetensors")
+                and self.weight_name.isprintable()
+                and all(part.strip(".") for part in parts)
+            ):
+                raise ModelConfigError(
+                    f"weight_name of the LoRA {self.name} must be a .safetensors file of its "
+                    f"folder, such as fast.safetensors or high/fast.safetensors, not "
+                    f"{self.weight_name}"
+                )
+
+    @property
+    def is_file(self) -> bool:
+        """Return True if the source names a file, not a folder."""
+        return self.source.endswith(".safetensors")
 
 
 def read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:

@@ -1,197 +1,246 @@
-"""Prove by the names and shapes of its entries that a file is a LoRA of a model.
+"""Decide by the header of a file whether it is, as a whole, a LoRA of a model, and what it changes.
 
-Diffusers skips entries that it cannot use, with a warning at most; here each entry must have its
-place, or the file is refused. Only diffusers' converter knows the names in the layout of the
-model's first publisher: for these, `pipelines.families.lora_adapters` proves the rest when they are
-loaded. Loads without torch.
+Plan, `doctor` and the worker ask the same function, so that a worker refuses no file that a plan
+accepted. Each entry must have its place in the model, of its size: diffusers skips what it cannot
+use, with a warning at most. Loads without torch.
 """
 
-import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TypeAlias
 
-from pipelines.catalog.weight_files import SafetensorsHeader, read_header
+from pipelines.catalog.lora_names import (
+    PEFT_PREFIX,
+    Family,
+    ModuleNames,
+    Part,
+    other_method,
+    parse_name,
+)
+from pipelines.catalog.lora_settings import LoraSettings, config_settings, metadata_settings
+from pipelines.catalog.safetensors_file import FLOAT_BYTES, SafetensorsHeader, read_header
 from pipelines.errors import ModelFolderError
 
 Shape: TypeAlias = tuple[int, ...]
 # Component -> name of a weight -> its shape.
 TransformerShapes: TypeAlias = Mapping[str, Mapping[str, Shape]]
 
-
-@dataclass(frozen=True)
-class KeyLayout:
-    """The names of a LoRA's entries.
-
-    Args:
-        prefix: start of each name.
-        down: endings of the matrix that reads the input.
-        up: endings of the matrix that writes the output.
-        others: endings of further entries.
-        has_model_names: True if the part between is the module's name in diffusers' transformer.
-    """
-
-    prefix: str
-    down: tuple[str, ...]
-    up: tuple[str, ...]
-    others: tuple[str, ...]
-    has_model_names: bool
-
-
-_DIFFUSERS = KeyLayout(
-    "transformer.", ("lora_A.weight",), ("lora_B.weight",), ("lora_B.bias",), has_model_names=True
-)
-KEY_LAYOUTS: dict[str, tuple[KeyLayout, ...]] = {
-    "wan": (
-        _DIFFUSERS,
-        KeyLayout(  # Wan's own repository: CausVid, lightx2v
-            "diffusion_model.",
-            ("lora_A.weight", "lora_down.weight"),
-            ("lora_B.weight", "lora_up.weight"),
-            ("alpha", "diff", "diff_b"),
-            has_model_names=False,
-        ),
-        KeyLayout(  # musubi
-            "lora_unet_",
-            ("lora_down.weight",),
-            ("lora_up.weight",),
-            ("alpha",),
-            has_model_names=False,
-        ),
-    ),
-    "ltx": (
-        _DIFFUSERS,
-        KeyLayout(
-            "diffusion_model.",
-            ("lora_A.weight",),
-            ("lora_B.weight",),
-            ("lora_B.bias",),
-            has_model_names=True,
-        ),
-    ),
-}
-# The settings saved by PEFT that a plain LoRA may have. Any other must be unset: it can change the
-# model's own weights, bring further layers or import a module.
-PLAIN_SETTINGS = frozenset({
-    "r", "lora_alpha", "lora_dropout", "lora_bias", "rank_pattern", "alpha_pattern",
-    "target_modules", "use_rslora",
-    "peft_version", "base_model_name_or_path", "revision", "task_type", "inference_mode",
-    "auto_mapping",
-    "megatron_core", "qalora_group_size",  # have an effect only with refused settings
-})  # fmt: skip
-FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none",),
-    "init_lora_weights": (True, "gaussian"),
-}
+FLOATS = frozenset({*FLOAT_BYTES, "F8_E4M3", "F8_E5M2"})
+_WHOLE: frozenset[Part] = frozenset({"bias", "diff", "diff_b"})
 _FETCH_AGAIN = "the file is damaged or not a plain LoRA: fetch it again, or use another"
 _TAKE_OUT = "take it out of this model's loras"
 
 
-def check_lora(
-    title: str,
-    path: Path,
-    family: Literal["wan", "ltx"],
-    targets: Mapping[str, Mapping[str, Shape]],
-) -> None:
-    """Refuse a file that is not, as a whole, a LoRA of the transformers in `targets`.
+@dataclass(frozen=True)
+class Matrices:
+    """The change of a module's weight, `scale * up @ down`, by the names of the entries."""
+
+    down: str
+    up: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The change of one parameter, which the file holds whole: `scale * entry`."""
+
+    entry: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class LoraLayers:
+    """All that a LoRA changes: matrices by module, differences by parameter, named by diffusers."""
+
+    matrices: Mapping[str, Matrices]
+    differences: Mapping[str, Difference]
+
+
+@dataclass
+class _Module:
+    """The entries of one module by their part, and its name in the file."""
+
+    name_in_file: str
+    entries: dict[Part, str] = field(default_factory=dict[Part, str])
+
+
+def read_lora(
+    title: str, path: Path, family: Family, targets: TransformerShapes
+) -> dict[str, LoraLayers]:
+    """Return a LoRA's change of each transformer in `targets`.
 
     Raises:
-        ModelFolderError: an entry is foreign, or the LoRA was made for another model.
+        ModelNotFoundError: the file is a git-lfs pointer.
+        ModelFolderError: the file is broken, an entry is foreign, or the LoRA was made for another
+            model.
     """
     header = read_header(path)
-    _check_settings(path, header)
-    layouts = KEY_LAYOUTS[family]
-    layout = next(
-        (one for one in layouts if any(key.startswith(one.prefix) for key in header.shapes)),
-        layouts[0],
-    )
-    endings = (*layout.down, *layout.up, *layout.others)
-    modules: dict[str, dict[str, Shape]] = {}
-    foreign: list[str] = []
-    for key, shape in header.shapes.items():
-        ending = next((ending for ending in endings if key.endswith(f".{ending}")), None)
-        if ending is None or not key.startswith(layout.prefix):
-            foreign.append(key)
-        else:
-            modules.setdefault(key[len(layout.prefix) : -len(ending) - 1], {})[ending] = shape
-    if foreign:
-        raise ModelFolderError(
-            f"{title}: {path} is not a LoRA for {family}: its entries must be named "
-            f"{layout.prefix}MODULE.{' or '.join(endings)}, not {shown(foreign)}"
-        )
-    ranks = [_check_matrices(title, module, parts, layout) for module, parts in modules.items()]
-    if not any(ranks):
-        raise ModelFolderError(
-            f"{title}: {path} holds no LoRA, only {shown(sorted(header.shapes))}"
-        )
-    if layout.has_model_names:
-        for component, shapes in targets.items():
-            _check_modules(title, component, modules, shapes, layout)
+    if _is_of_peft(header):
+        settings = config_settings(title, path)
+    else:
+        settings = metadata_settings(title, header)
+    reader = _Reader(title, header, family, settings)
+    return {component: reader.layers(component, shapes) for component, shapes in targets.items()}
 
 
-def _check_settings(path: Path, header: SafetensorsHeader) -> None:
-    try:
-        saved: Any = json.loads(header.metadata.get("lora_adapter_metadata") or "{}")
-        settings = [(str(key).removeprefix("transformer."), value) for key, value in saved.items()]
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: its lora_adapter_metadata is not a JSON object") from error
-    for key, value in settings:
-        is_allowed = (
-            value in FIXED_SETTINGS[key]
-            if key in FIXED_SETTINGS and value
-            else key in PLAIN_SETTINGS
-        )
-        if value and not is_allowed:
+def is_saved_by_peft(path: Path) -> bool:
+    """Return True if the file beside it that PEFT writes decides the scale of a LoRA."""
+    return _is_of_peft(read_header(path))
+
+
+def _is_of_peft(header: SafetensorsHeader) -> bool:
+    return any(name.startswith(PEFT_PREFIX) for name in header.entries)
+
+
+class _Reader:
+    """The header of one LoRA's file, read for one transformer after another."""
+
+    def __init__(
+        self, title: str, header: SafetensorsHeader, family: Family, settings: LoraSettings | None
+    ) -> None:
+        self._title = title
+        self._header = header
+        self._family: Family = family
+        self._settings = settings
+        for name, entry in header.entries.items():
+            if entry.dtype not in FLOATS and not name.endswith(".alpha"):
+                raise ModelFolderError(
+                    f"{title}: {header.path} holds {name} as {entry.dtype}; a LoRA's numbers must "
+                    f"be one of {', '.join(sorted(FLOATS))}"
+                )
+
+    def layers(self, component: str, shapes: Mapping[str, Shape]) -> LoraLayers:
+        matrices: dict[str, Matrices] = {}
+        differences: dict[str, Difference] = {}
+        for name, module in self._modules(component, shapes).items():
+            entries = module.entries
+            scale = self._scale(name, module)
+            if "down" in entries:
+                shape = (self._shape(entries["up"])[0], *self._shape(entries["down"])[1:])
+                self._check_shape(component, f"{name}.weight", shape, shapes)
+                matrices[name] = Matrices(entries["down"], entries["up"], scale)
+            for part in _WHOLE.intersection(entries):
+                parameter = _parameter(name, part, shapes)
+                self._check_shape(component, parameter, self._shape(entries[part]), shapes)
+                if parameter in differences:
+                    raise self._twice(entries[part])
+                differences[parameter] = Difference(entries[part], scale if part == "bias" else 1.0)
+        if not matrices:
             raise ModelFolderError(
-                f"{path} is not a plain LoRA: its lora_adapter_metadata sets {key} to {value!r}; "
-                "only LoRAs without this setting can be used"
+                f"{self._title}: {self._header.path} holds no LoRA, only "
+                f"{shown(sorted(self._header.entries))}"
+            )
+        changes = [(one.up, one.scale) for one in matrices.values()]
+        changes += [(one.entry, one.scale) for one in differences.values()]
+        if all(scale == 0 or self._header.is_zero(entry) for entry, scale in changes):
+            raise ModelFolderError(
+                f"{self._title} changes nothing: {self._header.path} holds zeros only"
+            )
+        return LoraLayers(matrices, differences)
+
+    def _modules(self, component: str, shapes: Mapping[str, Shape]) -> dict[str, _Module]:
+        """Return the entries of each module, by diffusers' name of the module."""
+        names = ModuleNames(self._family, shapes)
+        modules: dict[str, _Module] = {}
+        absent: dict[str, _Module] = {}
+        for entry in self._header.entries:
+            parsed = parse_name(entry)
+            if parsed is None:
+                raise self._foreign(entry)
+            name = names.find(parsed.module)
+            if name is None:
+                module = absent.setdefault(parsed.module, _Module(parsed.module))
+            else:
+                module = modules.setdefault(name, _Module(parsed.module))
+            if parsed.part in module.entries:
+                raise self._twice(entry)
+            module.entries[parsed.part] = entry
+        if wrong := [name for name, module in absent.items() if not self._is_zero(module)]:
+            raise ModelFolderError(
+                f"{self._title} was made for another model: {component} has no {shown(wrong)}; "
+                f"{_TAKE_OUT}"
+            )
+        return modules
+
+    def _is_zero(self, module: _Module) -> bool:
+        """Return True if a module's entries change nothing, whatever the module is."""
+        changing = [
+            entry for part, entry in module.entries.items() if part not in ("down", "alpha")
+        ]
+        return bool(changing) and all(map(self._header.is_zero, changing))
+
+    def _scale(self, name: str, module: _Module) -> float:
+        """Return the factor of a module's matrices, and of the bias that belongs to them."""
+        entries = module.entries
+        if "down" not in entries and "up" not in entries and "bias" not in entries:
+            return 1.0
+        if "down" not in entries or "up" not in entries:
+            raise ModelFolderError(
+                f"{self._title}: one of the two matrices of {name} is missing; {_FETCH_AGAIN}"
+            )
+        down, up = self._shape(entries["down"]), self._shape(entries["up"])
+        if len(down) < 2 or len(up) != len(down) or down[0] != up[1] or {*up[2:]} - {1}:
+            raise ModelFolderError(
+                f"{self._title}: the matrices of {name} are of unequal rank: {up} after {down}; "
+                f"{_FETCH_AGAIN}"
+            )
+        rank = down[0]
+        if rank == 0:
+            raise ModelFolderError(f"{self._title}: the matrices of {name} are empty")
+        if "alpha" not in entries:
+            names = (module.name_in_file, name)
+            return self._settings.scale(names, rank) if self._settings else 1.0
+        if self._settings:
+            raise ModelFolderError(
+                f"{self._settings.place} and {entries['alpha']} both set a scale; take one of them "
+                "out of the file"
+            )
+        alpha = self._header.number(entries["alpha"])
+        if alpha is None or not math.isfinite(alpha):
+            raise ModelFolderError(
+                f"{self._title}: {entries['alpha']} must be one finite number; {_FETCH_AGAIN}"
+            )
+        return alpha / rank
+
+    def _check_shape(
+        self, component: str, parameter: str, shape: Shape, shapes: Mapping[str, Shape]
+    ) -> None:
+        expected = shapes.get(parameter)
+        if shape != expected:
+            found = "has no" if expected is None else f"has the shape {expected}, not {shape}, for"
+            raise ModelFolderError(
+                f"{self._title} was made for another model: {component} {found} {parameter}; "
+                f"{_TAKE_OUT}"
             )
 
+    def _shape(self, entry: str) -> Shape:
+        return self._header.entries[entry].shape
 
-def _check_matrices(title: str, module: str, parts: Mapping[str, Shape], layout: KeyLayout) -> int:
-    """Return the rank of one module's matrices; 0 for a module with only a bias."""
-    down = next((parts[ending] for ending in layout.down if ending in parts), None)
-    up = next((parts[ending] for ending in layout.up if ending in parts), None)
-    if down is None and up is None:
-        return 0
-    if down is None or up is None:
-        raise ModelFolderError(
-            f"{title}: one of the two matrices of {module} is missing; {_FETCH_AGAIN}"
-        )
-    if len(down) < 2 or len(up) < 2 or down[0] != up[1]:
-        raise ModelFolderError(
-            f"{title}: the matrices of {module} are of unequal rank: {up} after {down}; "
-            f"{_FETCH_AGAIN}"
-        )
-    return down[0]
-
-
-def _check_modules(
-    title: str,
-    component: str,
-    modules: Mapping[str, Mapping[str, Shape]],
-    shapes: Mapping[str, Shape],
-    layout: KeyLayout,
-) -> None:
-    """Check that each module exists and has the LoRA's size, where a layout names modules."""
-    if absent := [module for module in modules if f"{module}.weight" not in shapes]:
-        raise ModelFolderError(
-            f"{title} was made for another model: {component} has no {shown(absent)}; {_TAKE_OUT}"
-        )
-    for module, parts in modules.items():
-        weight = shapes[f"{module}.weight"]
-        changed = (
-            (parts[layout.up[0]][0], *parts[layout.down[0]][1:])
-            if layout.up[0] in parts
-            else weight
-        )
-        if changed != weight:
-            raise ModelFolderError(
-                f"{title} was made for another model: {component}'s {module} is {weight}, "
-                f"not {changed}; {_TAKE_OUT}"
+    def _foreign(self, entry: str) -> ModelFolderError:
+        if method := other_method(entry):
+            return ModelFolderError(
+                f"{self._title}: {self._header.path} is a {method}, not a plain LoRA (it holds "
+                f"{entry}); only LoRAs can be used"
             )
+        return ModelFolderError(
+            f"{self._title}: {self._header.path} is not a LoRA: its entries must be named "
+            f"MODULE.lora_A.weight, MODULE.lora_B.weight or as in docs/how-to/loras.md, not {entry}"
+        )
+
+    def _twice(self, entry: str) -> ModelFolderError:
+        return ModelFolderError(
+            f"{self._title}: {self._header.path} changes the same module twice, a second time by "
+            f"{entry}; {_FETCH_AGAIN}"
+        )
+
+
+def _parameter(module: str, part: Part, shapes: Mapping[str, Shape]) -> str:
+    """Return the parameter that an entry which is no matrix changes."""
+    if part in ("bias", "diff_b"):
+        return f"{module}.bias"
+    return f"{module}.weight" if f"{module}.weight" in shapes else module
 
 
 def shown(names: list[str]) -> str:

@@ -1,13 +1,20 @@
 """Find the files of a model's LoRAs, and prove that they were made for this model.
 
-It decides which file of a folder is the LoRA, and its revision. Loads without torch.
+It decides which file is the LoRA, and its revision. Loads without torch.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.lora_entries import TransformerShapes, check_lora
+from pipelines.catalog.lora_entries import (
+    LoraLayers,
+    TransformerShapes,
+    is_saved_by_peft,
+    read_lora,
+    shown,
+)
+from pipelines.catalog.lora_settings import CONFIG_NAME
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import file_digest, hub_folder
@@ -59,11 +66,32 @@ def verify_loras(
         title = lora_title(config, lora)
         if not weights.path.exists():
             raise ModelNotFoundError(f"{title}: {weights.path} does not exist on this machine")
-        check_lora(title, weights.path, config.family, _targets(title, lora, transformers))
-        if not weights.revision.endswith(found := file_digest(weights.path)):
+        lora_layers(config, lora, weights.path, transformers)
+        if not weights.revision.endswith(found := _digest(weights.path)):
             raise ModelFolderError(
                 f"{title}: {weights.path} holds {found} here, not {weights.revision}"
             )
+
+
+def lora_layers(
+    config: ModelConfig, lora: LoraConfig, path: Path, transformers: TransformerShapes
+) -> dict[str, LoraLayers]:
+    """Return what a LoRA's file changes in each transformer that the YAML gives it to.
+
+    Raises:
+        ModelNotFoundError, ModelFolderError: as `read_lora`; or the model has no such transformer.
+    """
+    title = lora_title(config, lora)
+    if lora.component == "all":
+        targets = transformers
+    elif lora.component in transformers:
+        targets = {lora.component: transformers[lora.component]}
+    else:
+        raise ModelFolderError(
+            f"{title} is for {lora.component}, and the model has {' and '.join(transformers)}; "
+            "correct its component"
+        )
+    return read_lora(title, path, config.family, targets)
 
 
 def lora_title(config: ModelConfig, lora: LoraConfig) -> str:
@@ -74,41 +102,55 @@ def lora_title(config: ModelConfig, lora: LoraConfig) -> str:
 def _inspect_lora(
     config: ModelConfig, lora: LoraConfig, config_path: Path, transformers: TransformerShapes
 ) -> LoraWeights:
-    title = lora_title(config, lora)
+    path, commit = _find(lora_title(config, lora), lora, config_path)
+    lora_layers(config, lora, path, transformers)
+    return LoraWeights(path, f"{commit}{_digest(path)}")
+
+
+def _find(title: str, lora: LoraConfig, config_path: Path) -> tuple[Path, str]:
+    """Return a LoRA's file, and for a file of the hub the start of its revision."""
     source = resolve_source(lora.source, config_path)
-    if isinstance(source, Path):
-        if not source.is_dir():
-            raise ModelNotFoundError(f"{title}: the folder {source} does not exist")
-        folder, commit = source, ""
-    else:
+    if isinstance(source, str):
         folder = hub_folder(title, source, lora.revision, lora.weight_name)
-        commit = f"{folder.name}/"
-    path = folder / (lora.weight_name or _only_weight_name(title, folder))
+        return folder / (lora.weight_name or _only_weight_name(title, folder)), f"{folder.name}/"
+    if lora.is_file and not source.is_dir():
+        if not source.exists():
+            parts = lora.source.split("/")
+            raise ModelNotFoundError(
+                f"{title}: the file {source} does not exist"
+                + (
+                    f"; a file of the hub is written source: {parts[0]}/{parts[1]}, "
+                    f"weight_name: {'/'.join(parts[2:])}"
+                    if len(parts) > 2 and parts[0].strip(".~")
+                    else ""
+                )
+            )
+        return source, ""
+    if not source.is_dir():
+        raise ModelNotFoundError(f"{title}: the folder {source} does not exist")
+    path = source / (lora.weight_name or _only_weight_name(title, source))
     if not path.exists():
         raise ModelNotFoundError(f"{title}: {path} does not exist")
-    check_lora(title, path, config.family, _targets(title, lora, transformers))
-    return LoraWeights(path, f"{commit}{file_digest(path)}")
+    return path, ""
 
 
 def _only_weight_name(title: str, folder: Path) -> str:
     names = sorted(path.name for path in folder.glob("*.safetensors"))
     if DEFAULT_WEIGHT_NAME in names:
         return DEFAULT_WEIGHT_NAME
-    if len(names) != 1:
-        raise ModelFolderError(
-            f"{title}: {folder} holds {', '.join(names)}; say in weight_name which file is meant"
-            if names
-            else f"{title}: {folder} holds no .safetensors file, which a LoRA must be"
-        )
-    return names[0]
+    if len(names) == 1:
+        return names[0]
+    names = names or sorted(
+        path.relative_to(folder).as_posix() for path in folder.glob("*/*.safetensors")
+    )
+    raise ModelFolderError(
+        f"{title}: {folder} holds {shown(names)}; say in weight_name which file is meant"
+        if names
+        else f"{title}: {folder} holds no .safetensors file, which a LoRA must be"
+    )
 
 
-def _targets(title: str, lora: LoraConfig, transformers: TransformerShapes) -> TransformerShapes:
-    if lora.component == "all":
-        return transformers
-    if lora.component not in transformers:
-        raise ModelFolderError(
-            f"{title} is for {lora.component}, and the model has {' and '.join(transformers)}; "
-            "correct its component"
-        )
-    return {lora.component: transformers[lora.component]}
+def _digest(path: Path) -> str:
+    """Return the digest of a LoRA's file, and of PEFT's settings beside it if they count."""
+    files = [path, path.parent / CONFIG_NAME] if is_saved_by_peft(path) else [path]
+    return "+".join(map(file_digest, files))

@@ -13,14 +13,9 @@ from typing import Any, Literal
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras, verify_loras
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.safetensors_file import LFS_POINTER, read_header, refuse_pointer
 from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import (
-    LOCAL_REVISION,
-    hub_folder,
-    read_header,
-    read_json,
-    weight_files,
-)
+from pipelines.catalog.weight_files import LOCAL_REVISION, hub_folder, read_json, weight_files
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.regular_files import open_regular_file, refuse_special
 
@@ -71,6 +66,11 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
     """
     source = resolve_source(config.source, config_path)
     if isinstance(source, Path):
+        if source.is_file():
+            raise ModelNotFoundError(
+                f"{config.name}: {source} is a file; a model is a folder as diffusers saves it, "
+                "with model_index.json"
+            )
         if not source.is_dir():
             raise ModelNotFoundError(f"{config.name}: the model folder {source} does not exist")
         folder = source
@@ -88,6 +88,7 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
     """Refuse a folder that is not a complete diffusers pipeline of the family, in safetensors.
 
     Raises:
+        ModelNotFoundError: a file is a git-lfs pointer.
         ModelFolderError: a part is missing, broken, unsafe, or of another class.
     """
     index = read_json(folder / "model_index.json")
@@ -122,15 +123,19 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
 def _check_component(folder: Path, component: str) -> None:
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.parent}: the folder {component!r} is missing")
+    has_weights = component in COMPONENTS_WITH_WEIGHTS
     for path in sorted(folder.iterdir()):
         _check_kind(path)
+        if not has_weights and path.is_file():
+            with open_regular_file(path) as file:
+                refuse_pointer(path, file.peek(len(LFS_POINTER)))
         is_config = path.suffix == ".json" and path.name not in VOCABULARIES
         if is_config and "auto_map" in read_json(path):
             raise ModelFolderError(
                 f"{path} asks for code of its own (auto_map), which is never run; use a model "
                 "whose classes are in diffusers and transformers"
             )
-    if component not in COMPONENTS_WITH_WEIGHTS:
+    if not has_weights:
         return
     read_json(folder / "config.json")
     for shard in weight_files(folder):

@@ -35,7 +35,9 @@ def check_source(source: str) -> None:
 
 
 def resolve_source(source: str, path: Path) -> str | Path:
-    """Return the place of the weights: an absolute folder, or the hub id unchanged.
+    """Return the place of the weights: an absolute path, or the hub id unchanged.
+
+    A path begins with `.`, `/` or `~`, or ends in `.safetensors`.
 
     Args:
         source: the `source` of a model or a LoRA.
@@ -46,10 +48,10 @@ def resolve_source(source: str, path: Path) -> str | Path:
     """
     if source.startswith("package:"):
         return PACKAGED_WEIGHTS / source.removeprefix("package:")
-    if source.startswith((".", "/", "~")):
+    if source.startswith((".", "/", "~")) or source.endswith(".safetensors"):
         try:
             return (path.parent / Path(source).expanduser()).resolve()
         # An unknown ~user, a null byte, a name that is too long.
         except (RuntimeError, ValueError, OSError) as error:
-            raise ModelConfigError(f"{path}: source {source!r} is not a folder: {error}") from error
+            raise ModelConfigError(f"{path}: source {source!r} is not a path: {error}") from error
     return source

@@ -19,7 +19,7 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.families.acceleration import Acceleration
 from pipelines.families.device import TorchDevice
-from pipelines.families.lora_adapters import load_loras
+from pipelines.families.lora_adapters import LoraAdapters
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import OnStep
@@ -99,7 +99,7 @@ class DiffusersModel(ABC):
             **({} if has_text else {"text_encoder": None, "tokenizer": None}),
         ).to(device)
         pipeline.set_progress_bar_config(disable=True)
-        load_loras(pipeline, config, weights.loras)
+        LoraAdapters(pipeline, config, weights.loras)
         return cls(config, pipeline, device)
 
     @property

@@ -1,11 +1,11 @@
-"""LoRAs of a loaded diffusers pipeline, with a proof that no entry of them was left out.
+"""The LoRAs of a loaded diffusers pipeline, and the weights that they have.
 
-Diffusers converts and loads them; for an entry that fits nothing it warns at most. A LoRA counts
-as loaded if every entry of its file is in an adapter or holds zeros only, and no adapter holds
-anything else.
+`pipelines.catalog.lora_entries` decides what each file changes. Matrices become adapters of
+diffusers; a change that a file holds whole, such as a bias, is added to its parameter.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,123 +13,151 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.lora_entries import shown
-from pipelines.catalog.loras import LoraWeights, lora_title
+from pipelines.catalog.lora_entries import LoraLayers, shown
+from pipelines.catalog.loras import LoraWeights, lora_layers, lora_title
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelFolderError
 
-_PREFIX = "transformer."  # diffusers' converters give it to all names, for each transformer
+Tensors = dict[str, torch.Tensor]
 
 
-def load_loras(pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...]) -> None:
-    """Load LoRAs that `pipelines.catalog.model_folder.inspect_model` accepted, with their weights.
+class LoraAdapters:
+    """The LoRAs that a model's YAML names, on a pipeline of diffusers."""
 
-    Unfused LoRAs are adapters of the pipeline under their names. Fused LoRAs are added to its
-    weights and leave no adapter. A model with two transformers gets a LoRA in both unless its YAML
-    names one.
+    def __init__(self, pipeline: Any, config: ModelConfig, loras: tuple[LoraWeights, ...]) -> None:
+        """Load LoRAs that `pipelines.catalog.model_folder.inspect_model` accepted, all switched on.
 
-    Raises:
-        ModelFolderError: a LoRA, or a part of it, does not fit the model.
-    """
-    if not config.loras:
-        return
-    for lora, weights in zip(config.loras, loras, strict=True):
-        _load_lora(pipeline, lora, weights, lora_title(config, lora))
-    names = [lora.name for lora in config.loras]
-    pipeline.set_adapters(names, [lora.weight for lora in config.loras])
-    components = _components(pipeline, "all")
-    for component in components:
-        # A LoRA that was saved with dropout is loaded in training mode.
-        getattr(pipeline, component).eval()
-    if config.fuse_loras:
+        A model with two transformers gets a LoRA in both unless its YAML names one. Fused LoRAs
+        are added to the weights and leave no adapter.
+
+        Raises:
+            ModelFolderError: a LoRA, or a part of it, does not fit the model.
+        """
+        self._pipeline = pipeline
+        self._config = config
+        self._transformers: dict[str, Any] = transformers_of(pipeline)
+        # Adapters put modules in the place of others; the parameters stay the same objects.
+        self._parameters = {
+            component: dict(transformer.named_parameters())
+            for component, transformer in self._transformers.items()
+        }
+        # Component, parameter -> its own values, and the change of each LoRA.
+        self._own: dict[tuple[str, str], torch.Tensor] = {}
+        self._changes: dict[tuple[str, str], Tensors] = {}
+        for lora, weights in zip(config.loras, loras, strict=True):
+            self._load(lora, weights)
+        if config.loras:
+            self.set_weights({lora.name: lora.weight for lora in config.loras})
+            if config.fuse_loras:
+                self._fuse()
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Give LoRAs their weights, by name; a LoRA that is not named, or has the weight 0, is off.
+
+        Not for fused LoRAs.
+        """
+        names = [lora.name for lora in self._config.loras if weights.get(lora.name)]
+        if names:
+            self._pipeline.enable_lora()
+            self._pipeline.set_adapters(
+                [adapter_name(name) for name in names], [weights[name] for name in names]
+            )
+        else:
+            self._pipeline.disable_lora()
+        for (component, parameter), changes in self._changes.items():
+            value = self._own[component, parameter].float()
+            for name in names:
+                if name in changes:
+                    value = value + weights[name] * changes[name]
+            self._parameters[component][parameter].data.copy_(value)
+
+    def _load(self, lora: LoraConfig, weights: LoraWeights) -> None:
+        title = lora_title(self._config, lora)
+        shapes = {
+            component: {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+            for component, parameters in self._parameters.items()
+        }
+        layers = lora_layers(self._config, lora, weights.path, shapes)
         try:
-            pipeline.fuse_lora(components=components, adapter_names=names, safe_fusing=True)
-        except ValueError as error:
-            raise ModelFolderError(f"{config.name}: its LoRAs cannot be fused: {error}") from error
-        pipeline.unload_lora_weights()
+            saved = load_file(weights.path)
+        except (OSError, SafetensorError) as error:
+            raise ModelFolderError(f"{title}: {weights.path} cannot be read: {error}") from error
+        for component, changed in layers.items():
+            adapter = _adapter(changed, saved)
+            try:
+                with warnings.catch_warnings():
+                    # A second LoRA is intended.
+                    warnings.filterwarnings("ignore", "Already found a `peft_config`")
+                    self._transformers[component].load_lora_adapter(
+                        adapter,
+                        prefix=None,
+                        adapter_name=adapter_name(lora.name),
+                        low_cpu_mem_usage=True,
+                    )
+            except (ValueError, RuntimeError, KeyError, TypeError) as error:
+                raise ModelFolderError(
+                    f"{title}: {weights.path} does not fit the model: {error}"
+                ) from error
+            _prove_loaded(f"{title}: {component}", self._transformers[component], lora, adapter)
+            self._add_changes(component, lora, changed, saved)
 
+    def _add_changes(
+        self, component: str, lora: LoraConfig, changed: LoraLayers, saved: Tensors
+    ) -> None:
+        for name, difference in changed.differences.items():
+            parameter = self._parameters[component][name].data
+            self._own.setdefault((component, name), parameter.clone())
+            self._changes.setdefault((component, name), {})[lora.name] = (
+                saved[difference.entry].to(parameter.device, torch.float32) * difference.scale
+            )
 
-def _components(pipeline: Any, component: str) -> list[str]:
-    return list(transformers_of(pipeline)) if component == "all" else [component]
-
-
-def _load_lora(pipeline: Any, lora: LoraConfig, weights: LoraWeights, title: str) -> None:
-    if hasattr(torch.nn.ModuleDict, lora.name):
-        raise ModelFolderError(
-            f"{title}: torch has another use for the name {lora.name}; choose another"
-        )
-    try:
-        saved = load_file(weights.path)
-        converted: dict[str, torch.Tensor] = pipeline.lora_state_dict(dict(saved))
-        with warnings.catch_warnings():
-            # A second LoRA is intended.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
-            for component in _components(pipeline, lora.component):
-                pipeline.load_lora_weights(
-                    weights.path.parent,
-                    weight_name=weights.path.name,
-                    adapter_name=lora.name,
-                    use_safetensors=True,
-                    local_files_only=True,
-                    **({"low_cpu_mem_usage": False} if _has_biases_in_part(converted) else {}),
-                    **({"load_into_transformer_2": True} if component == "transformer_2" else {}),
+    def _fuse(self) -> None:
+        names = [adapter_name(lora.name) for lora in self._config.loras]
+        for component, parameter in self._changes:
+            if not self._parameters[component][parameter].isfinite().all():
+                raise ModelFolderError(
+                    f"{self._config.name}: its LoRAs cannot be fused: {component}'s {parameter} "
+                    "would be infinite"
                 )
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError, SafetensorError) as error:
-        raise ModelFolderError(
-            f"{title}: {weights.path} does not fit the model: {error}"
-        ) from error
-    _refuse_left_out(title, saved, converted)
-    for component in _components(pipeline, lora.component):
-        _prove_loaded(f"{title}: {component}", getattr(pipeline, component), lora.name, converted)
+        try:
+            self._pipeline.fuse_lora(
+                components=list(self._transformers), adapter_names=names, safe_fusing=True
+            )
+        except ValueError as error:
+            raise ModelFolderError(
+                f"{self._config.name}: its LoRAs cannot be fused: {error}"
+            ) from error
+        self._pipeline.unload_lora_weights()
+        self._own.clear()
+        self._changes.clear()
 
 
-def _has_biases_in_part(converted: dict[str, torch.Tensor]) -> bool:
-    """Return True if some but not all layers of a LoRA have a bias.
-
-    PEFT gives a bias to all layers or to none. Biases that the file lacks would then stay on the
-    meta device, without memory, instead of being zero.
-    """
-    num_biases = sum(key.endswith(".lora_B.bias") for key in converted)
-    return 0 < num_biases < sum(key.endswith(".lora_B.weight") for key in converted)
+def adapter_name(lora: str) -> str:
+    """Return the name of a LoRA's adapter: torch has a use of its own for names such as `half`."""
+    return f"lora-{lora}"
 
 
-def _refuse_left_out(
-    title: str, saved: dict[str, torch.Tensor], converted: dict[str, torch.Tensor]
-) -> None:
-    """Refuse entries that diffusers ignores.
-
-    In Wan's own layout, diffusers ignores each entry that is neither low-rank nor the bias of a
-    layer that has a LoRA.
-    """
-    kept = {id(tensor) for tensor in converted.values()}
-    differences = {
-        key: tensor for key, tensor in saved.items() if key.endswith((".diff", ".diff_b"))
-    }
-    left_out = [
-        key for key, tensor in differences.items() if id(tensor) not in kept and tensor.any()
-    ]
-    if left_out:
-        raise ModelFolderError(
-            f"{title} changes weights that diffusers cannot change by a LoRA: {shown(left_out)}; "
-            "remove these entries"
-        )
+def _adapter(layers: LoraLayers, saved: Tensors) -> Tensors:
+    """Return the matrices of a LoRA as diffusers names them, with their scale in them."""
+    adapter: Tensors = {}
+    for module, matrices in layers.matrices.items():
+        down, up = saved[matrices.down], saved[matrices.up]
+        if matrices.scale != 1:
+            # Both matrices take a part of a small scale, so that neither underflows in float16.
+            scale_down, scale_up = matrices.scale, 1.0
+            while 0 < scale_down * 2 < scale_up:
+                scale_down, scale_up = scale_down * 2, scale_up / 2
+            down, up = down.float() * scale_down, up.float() * scale_up
+        adapter[f"{module}.lora_A.weight"] = down
+        adapter[f"{module}.lora_B.weight"] = up
+    return adapter
 
 
-def _prove_loaded(
-    title: str, transformer: Any, name: str, converted: dict[str, torch.Tensor]
-) -> None:
-    loaded: dict[str, torch.Tensor] = {}
-    for key, parameter in transformer.named_parameters():
-        matrix, _, part = key.rpartition(f".{name}.")
-        if matrix.endswith((".lora_A", ".lora_B")):
-            loaded[f"{matrix}.{part}"] = parameter
-    if unused := [key for key in converted if key.removeprefix(_PREFIX) not in loaded]:
-        raise ModelFolderError(f"{title} has no layer for {shown(unused)}")
-    invented = [
-        key for key, tensor in loaded.items() if _PREFIX + key not in converted and tensor.any()
-    ]
-    if invented:
-        raise ModelFolderError(f"{title} needs {shown(invented)}, which the LoRA does not have")
-    if not any(tensor.any() for key, tensor in loaded.items() if ".lora_B." in key):
-        raise ModelFolderError(f"{title} is unchanged: the LoRA holds zeros only")
+def _prove_loaded(title: str, transformer: Any, lora: LoraConfig, adapter: Tensors) -> None:
+    """Raise an error for a matrix without a layer; diffusers warns at most."""
+    name = adapter_name(lora.name)
+    loaded = {key for key, _ in transformer.named_parameters() if f".{name}." in key}
+    expected = {key.replace(".weight", f".{name}.weight"): key for key in adapter}
+    if left_out := [key for full_name, key in expected.items() if full_name not in loaded]:
+        raise ModelFolderError(f"{title} has no layer for {shown(left_out)}")

@@ -54,16 +54,20 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def write_lora(folder: Path, name: str = "lora.safetensors") -> Path:
+def write_lora(
+    folder: Path,
+    name: str = "lora.safetensors",
+    down: str = f"transformer.{MODULE}.lora_A.weight",
+    up: str = f"transformer.{MODULE}.lora_B.weight",
+    width: int = 1,
+) -> Path:
     """Write a LoRA of that model into a folder, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    end = 4 * width
     header = {
-        f"transformer.{MODULE}.lora_A.weight": {
-            "dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4],
-        },
-        f"transformer.{MODULE}.lora_B.weight": {
-            "dtype": "F32", "shape": [2, 1], "data_offsets": [4, 12],
-        },
-    }  # fmt: skip
-    (folder / name).write_bytes(safetensors(json.dumps(header).encode(), 12))
+        down: {"dtype": "F32", "shape": [1, width], "data_offsets": [0, end]},
+        up: {"dtype": "F32", "shape": [2, 1], "data_offsets": [end, end + 8]},
+    }
+    content = safetensors(json.dumps(header).encode(), 0) + b"\1" * (end + 8)
+    (folder / name).write_bytes(content)
     return folder

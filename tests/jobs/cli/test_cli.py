@@ -14,7 +14,7 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import write_quarantine
 from jobs.store.store import open_store
-from tests.builders import tiny
+from tests.builders import tiny, weights
 from tests.builders.records import quarantine_of
 from tests.builders.weights import YAML
 from tests.jobs.manifest.test_malformed_manifests import CASES
@@ -319,6 +319,37 @@ def test_doctor_prints_the_failed_checks(
     assert "ok    weights: shapes-wan: here and complete" in printed
     assert "FAIL  store" in printed
     assert main(["doctor", "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+
+
+def test_doctor_and_plan_refuse_a_lora_that_a_worker_could_not_load(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One function decides for all three, by the header of the file."""
+    folder, output = tmp_path / "models", (tmp_path / "out").as_uri()
+    weights.write_model(folder / "weights")
+    of_musubi = "lora_unet_blocks_0_self_attn_q.lora_{}.weight"
+    weights.write_lora(folder, "fits.safetensors", of_musubi.format("down"), of_musubi.format("up"))
+    weights.write_lora(folder, "wide.safetensors", width=3)
+    weights.write_lora(folder, "norm.safetensors", up="transformer.blocks.0.norm1.diff")
+    wide = "wide: LoRA style was made for another model: transformer has the shape (2, 1), not "
+    said = {
+        "fits": "fits: here and complete",
+        "wide": wide + "(2, 3), for blocks.0.attn1.to_q.weight; take it out of this model's loras",
+        "norm": "norm: LoRA style was made for another model: transformer has no transformer",
+    }
+    for name in said:
+        lora = f"loras: [{{name: style, source: ./{name}.safetensors}}]\n"
+        (folder / f"{name}.yaml").write_text(YAML.format(source="./weights") + lora)
+    assert main(["doctor", "--models", str(folder)]) == EXIT_REFUSED
+    printed = capsys.readouterr().out
+    for name, text in said.items():
+        assert f"{'ok  ' if name == 'fits' else 'FAIL'}  weights: {text}" in printed
+    for name, text in said.items():
+        manifest = tmp_path / f"{name}.yaml"
+        manifest.write_text(ONE_CLIP.replace("tiny", name))
+        main(["plan", str(manifest), "--models", str(folder), "--output", output])
+        captured = capsys.readouterr()
+        assert (text in captured.out + captured.err) == (name != "fits")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["plan", "--help"]])

@@ -208,6 +208,14 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
             "must be a .safetensors file of its folder",
         ),
         (
+            "loras: [{name: a, source: ./a, weight_name: a//b.safetensors}]",
+            "such as fast.safetensors or high/fast.safetensors, not a//b.safetensors",
+        ),
+        (
+            "loras: [{name: a, source: ./a.safetensors, weight_name: b.safetensors}]",
+            "the source of the LoRA a is a file: leave weight_name out",
+        ),
+        (
             "loras: [{name: a, source: ./a, weight_name: b.bin}]",
             "must be a .safetensors file of its folder",
         ),
@@ -334,5 +342,5 @@ def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/weights", "./we\0ights"])
 def test_a_source_that_is_not_a_path_is_one_named_error(tmp_path: Path, source: str) -> None:
     config = replace(load_model_config(write(tmp_path, GOOD)), source=source)
-    with pytest.raises(ModelConfigError, match="is not a folder"):
+    with pytest.raises(ModelConfigError, match="is not a path"):
         resolve_source(config.source, tmp_path / "mine.yaml")

@@ -1,7 +1,6 @@
 """A model's LoRAs, on real pipelines at tiny size: found, refused, loaded, fused, rendered."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,7 @@ from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeG
 from pipelines.catalog.model_folder import inspect_model, verify_weights
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.families.diffusers_model import DiffusersModel
-from pipelines.families.lora_adapters import load_loras
+from pipelines.families.lora_adapters import LoraAdapters
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
@@ -61,38 +60,13 @@ def lora(maker: str, seed: int) -> Tensors:
     return tensors
 
 
-def wan_original(tensors: Tensors, alpha: float | None = None) -> Tensors:
-    """The same LoRA as Wan's own repository names it, as the LoRAs of CausVid and lightx2v are."""
-    names = {
-        ".attn1.": ".self_attn.",
-        ".attn2.": ".cross_attn.",
-        ".to_out.0.": ".o.",
-        "transformer.": "diffusion_model.",
-    }
-    names |= {
-        ".to_q.": ".q.",
-        ".to_k.": ".k.",
-        ".to_v.": ".v.",
-        "lora_A": "lora_down",
-        "lora_B": "lora_up",
-    }
-    renamed: Tensors = {}
-    for key, tensor in tensors.items():
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)  # noqa: PLW2901 one name after the other
-        renamed[key] = tensor
-        if alpha is not None and "lora_down" in key:
-            renamed[key.replace("lora_down.weight", "alpha")] = torch.tensor(alpha)
-    return renamed
-
-
 def write(
     folder: Path,
     tensors: Tensors,
     name: str = DEFAULT_WEIGHT_NAME,
     metadata: dict[str, Any] | None = None,
 ) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     settings = {f"transformer.{key}": value for key, value in (metadata or {}).items()}
     save_file(
         tensors,
@@ -238,7 +212,7 @@ def test_a_lora_may_belong_to_one_of_two_transformers(saved: Path) -> None:
     )
     family = load(folder, model("wan2.2", high, low))
     adapters = family.pipeline.get_list_adapters()
-    assert adapters == {"transformer": ["style"], "transformer_2": ["speed"]}
+    assert adapters == {"transformer": ["lora-style"], "transformer_2": ["lora-speed"]}
     fused = load(folder, model("wan2.2", high, low, fuse=True))
     assert distance(latents(fused), latents(family)) < 1e-4
     assert distance(latents(family), latents(load(folder, model("wan2.2", STYLE, SPEED)))) > 1e-3
@@ -247,57 +221,6 @@ def test_a_lora_may_belong_to_one_of_two_transformers(saved: Path) -> None:
         match="speed is for transformer_2, and the model has transformer; correct its component",
     ):
         inspect_model(model("wan", low), saved / "wan" / "mine.yaml")
-
-
-@pytest.mark.parametrize("alpha", [None, 1.0])
-def test_a_lora_with_the_names_of_wans_own_repository_does_the_same(
-    wan: Path, alpha: float | None
-) -> None:
-    write(wan / "original", wan_original(lora("wan", 1), alpha))
-    expected = load(wan, model("wan", replace(STYLE, weight=1.0 if alpha is None else alpha / 2)))
-    found = load(wan, model("wan", LoraConfig("original", "./original")))
-    assert distance(latents(found), latents(expected)) < 1e-5
-
-
-def test_a_lora_with_musubis_names_does_the_same(wan: Path) -> None:
-    diffusers, musubi = lora("wan", 1), dict[str, torch.Tensor]()
-    for name, module in tiny.wan_transformer().named_modules():
-        if name.endswith(("ffn.net.0.proj", "ffn.net.2")):
-            diffusers[f"transformer.{name}.lora_A.weight"] = torch.ones(2, module.in_features)
-            diffusers[f"transformer.{name}.lora_B.weight"] = torch.full(
-                (module.out_features, 2), 0.02
-            )
-    for key, tensor in wan_original(diffusers, alpha=2.0).items():
-        match = re.fullmatch(r"diffusion_model\.(.*)\.(lora_.*|alpha)", key)
-        assert match is not None
-        module, ending = match.groups()
-        module = (
-            module.replace("ffn.net.0.proj", "ffn.0")
-            .replace("ffn.net.2", "ffn.2")
-            .replace(".", "_")
-        )
-        musubi[f"lora_unet_{module}.{ending}"] = tensor
-    write(wan / "style", diffusers)
-    write(wan / "musubi", musubi)
-    found = load(wan, model("wan", LoraConfig("musubi", "./musubi")))
-    assert distance(latents(found), latents(load(wan, model("wan", STYLE)))) < 1e-5
-
-
-def test_biases_of_wans_own_layout_are_loaded_and_what_diffusers_leaves_out_must_be_zero(
-    wan: Path,
-) -> None:
-    tensors = wan_original(lora("wan", 1))
-    tensors["diffusion_model.blocks.0.cross_attn.k.diff_b"] = torch.full((24,), 0.3)
-    tensors["diffusion_model.blocks.0.norm3.diff"] = torch.zeros(24)
-    write(wan / "original", tensors)
-    config = model("wan", LoraConfig("original", "./original"))
-    assert distance(latents(load(wan, config)), latents(load(wan, model("wan", STYLE)))) > 1e-4
-    tensors["diffusion_model.blocks.0.norm3.diff"] += 0.1
-    write(wan / "original", tensors)
-    with pytest.raises(
-        ModelFolderError, match=r"cannot change by a LoRA: diffusion_model\.blocks\.0\.norm3\.diff;"
-    ):
-        load(wan, config)
 
 
 def test_a_lora_saved_with_dropout_draws_nothing(wan: Path) -> None:
@@ -314,6 +237,78 @@ def test_a_lora_saved_with_dropout_draws_nothing(wan: Path) -> None:
     )
     family = load(wan, model("wan", STYLE))
     assert np.array_equal(latents(family), latents(family))
+
+
+def test_a_file_in_a_folder_inside_the_folder_is_named_with_it(wan: Path) -> None:
+    for folder in ("high noise", "low"):
+        write(wan / "style" / folder, lora("wan", 2), "model.safetensors")
+    (wan / "style" / DEFAULT_WEIGHT_NAME).unlink()
+    with pytest.raises(
+        ModelFolderError, match=r"holds high noise/model\.safetensors, low/model\.safetensors; say"
+    ):
+        inspect_model(model("wan", STYLE), wan / "mine.yaml")
+    named = model("wan", replace(STYLE, weight_name="high noise/model.safetensors"))
+    family = load(wan, named)
+    assert np.array_equal(
+        latents(family), latents(load(wan, model("wan", replace(SPEED, weight=1.0))))
+    )
+
+
+@pytest.mark.parametrize("source", ["./style/fast.safetensors", "style/fast.safetensors"])
+def test_a_lora_may_be_given_as_a_file(wan: Path, source: str) -> None:
+    write(wan / "style", lora("wan", 2), "fast.safetensors")
+    config = model("wan", replace(STYLE, source=source))
+    weights = inspect_model(config, wan / "mine.yaml")
+    folder = model("wan", replace(STYLE, source="./style", weight_name="fast.safetensors"))
+    assert weights == inspect_model(folder, wan / "mine.yaml")
+    verify_weights(config, weights)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "./style/no.safetensors",
+            r"LoRA style: the file .*/style/no\.safetensors does not exist$",
+        ),
+        (
+            "Org/Style/high/fast.safetensors",
+            r"a file of the hub is written source: Org/Style, weight_name: high/fast\.safetensors",
+        ),
+        ("style", r"neither a hub id \(owner/name\) nor a folder; .* begins with \./"),
+        ("https://huggingface.co/Org/Style", r"neither a hub id \(owner/name\) nor a folder"),
+    ],
+)
+def test_a_source_that_is_not_found_says_how_to_write_it(
+    wan: Path, source: str, message: str
+) -> None:
+    with pytest.raises(ModelNotFoundError, match=message):
+        inspect_model(model("wan", replace(STYLE, source=source)), wan / "mine.yaml")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 1234\n".format("ab" * 32)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"style/{DEFAULT_WEIGHT_NAME}",
+        "weights/transformer/diffusion_pytorch_model.safetensors",
+        "weights/text_encoder/model.safetensors",
+        "weights/text_encoder/config.json",
+        "weights/tokenizer/tokenizer.json",
+        "weights/model_index.json",
+    ],
+)
+def test_a_git_lfs_pointer_is_named_as_one(wan: Path, name: str) -> None:
+    config = model("wan", STYLE)
+    weights = inspect_model(config, wan / "mine.yaml")
+    (wan / name).write_text(LFS)
+    message = rf"{name} is a git-lfs pointer, not the file itself: run .*git lfs pull"
+    with pytest.raises(ModelNotFoundError, match=message):
+        inspect_model(config, wan / "mine.yaml")
+    with pytest.raises(ModelNotFoundError, match=message):
+        verify_weights(config, weights)
 
 
 def test_the_only_file_of_a_folder_needs_no_name(wan: Path) -> None:
@@ -354,8 +349,8 @@ def with_settings(**settings: object) -> Callable[[Path], None]:
     return lambda path: write(path.parent, lora("wan", 1), metadata=settings)
 
 
-def put(key: str, *shape: int) -> Callable[[Path], None]:
-    return changed(lambda tensors: tensors.update({key: torch.zeros(shape)}))
+def put(key: str, *shape: int, value: float = 0.0) -> Callable[[Path], None]:
+    return changed(lambda tensors: tensors.update({key: torch.full(shape, value)}))
 
 
 @pytest.mark.parametrize(
@@ -366,51 +361,19 @@ def put(key: str, *shape: int) -> Callable[[Path], None]:
         (absent, r"style holds no \.safetensors file, which a LoRA must be"),
         (
             put("transformer.proj_out.weight", 2, 2),
-            "is not a LoRA for wan: .* not transformer.proj_out.weight",
+            "mine: LoRA style: .* is not a LoRA: .* not transformer.proj_out.weight",
         ),
         (
-            put("text_encoder.x.lora_A.weight", 2, 2),
-            "is not a LoRA for wan: .* not text_encoder.x.lora_A.weight",
-        ),
-        (
-            put("transformer.blocks.0.attn1.to_q.dora_scale", 24),
-            "is not a LoRA for wan: .*dora_scale",
-        ),
-        (
-            put("transformer.blocks.7.attn1.to_q.lora_A.weight", 2, 24),
-            "one of the two matrices of .* is missing",
-        ),
-        (
-            changed(lambda tensors: tensors.pop(f"{TO_Q}B.weight")),
-            "one of the two matrices of .*to_q is missing; .* fetch it again, or use another",
-        ),
-        (
-            put(f"{TO_Q}B.weight", 24, 3),
-            r"unequal rank: \(24, 3\) after \(2, 24\); .* fetch it again",
-        ),
-        (
-            put(f"{TO_Q}B.weight", 28, 2),
-            r"another model: transformer's .* is \(24, 24\), not \(28, 24\); take it out",
-        ),
-        (
-            changed(
-                lambda tensors: tensors.update(
-                    {key.replace("s.1.", "s.7."): tensors.pop(key) for key in [*tensors]}
-                )
-            ),
-            "made for another model: transformer has no blocks.7.attn1.to_.*; take it out of",
+            put("text_encoder.x.lora_B.weight", 2, 2, value=1.0),
+            "made for another model: transformer has no text_encoder.x; take it out of",
         ),
         (
             lambda path: write(path.parent, lora("ltx", 1)),
-            "made for another model: transformer has no transformer_block",
-        ),
-        (
-            lambda path: save_file({"diffusion_model.blocks.0.norm3.diff": torch.ones(4)}, path),
-            "holds no LoRA, only diffusion_model.blocks.0.norm3.diff",
+            "made for another model: transformer has no transformer.transformer_blocks",
         ),
         (
             with_settings(use_dora=True),
-            "not a plain LoRA: its lora_adapter_metadata sets use_dora to True; only LoRAs without",
+            "sets use_dora to True: it is not a plain LoRA; only LoRAs without this setting",
         ),
         (
             lambda path: save_file(
@@ -433,47 +396,25 @@ def test_a_file_that_is_not_a_lora_of_the_model_is_refused_before_anything_runs(
         inspect_model(model("wan", STYLE), wan / "mine.yaml")
 
 
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        (
-            {key: torch.zeros_like(value) for key, value in lora("wan", 1).items()},
-            "holds zeros only",
-        ),
-        (
-            {
-                key.replace("blocks.1", "blocks.7"): value
-                for key, value in wan_original(lora("wan", 1)).items()
-            },
-            "blocks.7",
-        ),
-        (
-            {
-                key: value[:, :20] if "lora_down" in key else value
-                for key, value in wan_original(lora("wan", 1)).items()
-            },
-            "does not fit the model",
-        ),
-    ],
-)
-def test_a_fault_that_only_loading_shows_is_one_named_error(
-    wan: Path, tensors: Tensors, message: str
-) -> None:
-    write(wan / "style", {key: value.contiguous() for key, value in tensors.items()})
-    with pytest.raises(ModelFolderError, match=message):
-        load(wan, model("wan", STYLE))
-
-
-def test_a_name_that_torch_needs_itself_is_refused(saved: Path) -> None:
-    with pytest.raises(ModelFolderError, match="torch has another use for the name half"):
-        load(saved / "wan", model("wan", replace(STYLE, name="half")))
+@pytest.mark.parametrize("name", ["half", "lora", "a", "-", "_"])
+def test_a_lora_may_have_a_name_that_torch_or_peft_uses(saved: Path, name: str) -> None:
+    named = load(saved / "wan", model("wan", replace(STYLE, name=name)))
+    assert np.array_equal(latents(named), latents(load(saved / "wan", model("wan", STYLE))))
 
 
 def test_weights_that_become_infinite_are_not_fused(wan: Path) -> None:
     write(wan / "style", {key: value * float("inf") for key, value in lora("wan", 1).items()})
     config = model("wan", STYLE, fuse=True)
     with pytest.raises(ModelFolderError, match="cannot be fused"):
-        load_loras(tiny.wan_pipeline(), config, inspect_model(config, wan / "mine.yaml").loras)
+        LoraAdapters(tiny.wan_pipeline(), config, inspect_model(config, wan / "mine.yaml").loras)
+
+
+def test_biases_that_become_infinite_are_not_fused(wan: Path) -> None:
+    tensors = lora("wan", 1) | {"diffusion_model.head.head.diff_b": torch.full((32,), torch.inf)}
+    write(wan / "style", tensors)
+    config = model("wan", STYLE, fuse=True)
+    with pytest.raises(ModelFolderError, match="cannot be fused: transformer's proj_out.bias"):
+        LoraAdapters(tiny.wan_pipeline(), config, inspect_model(config, wan / "mine.yaml").loras)
 
 
 def test_a_lora_that_is_another_one_on_the_workers_machine_is_refused(wan: Path) -> None:

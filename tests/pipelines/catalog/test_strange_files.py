@@ -18,7 +18,8 @@ from jobs.errors import ConfigError, ManifestError
 from jobs.manifest.manifest import open_manifest
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import check_folder, inspect_model
-from pipelines.catalog.weight_files import MAX_JSON_BYTES, read_header, read_json
+from pipelines.catalog.safetensors_file import MAX_JSON_BYTES, read_header
+from pipelines.catalog.weight_files import read_json
 from pipelines.errors import ModelConfigError, ModelFolderError, PipelineError
 from pipelines.regular_files import open_regular_file, read_bounded
 from tests.builders import weights
@@ -204,6 +205,10 @@ HOSTILE: dict[str, bytes] = {
         f"an end at {end}": ('{"a": ' + ENTRY % ("[2]", end) + "}").encode()
         for end in ("1e999", "NaN", "-1", "null", "true", "8.0", "[]", '"8"', "9" * 4299)
     },
+    "a tensor of many dimensions": (
+        '{"a": ' + ENTRY % (f"[{','.join(['9' * 18] * 20_000)}]", 8) + "}"
+    ).encode(),
+    "a tensor larger than its shape": ('{"a": ' + ENTRY % ("[1]", 8) + "}").encode(),
     "a tensor twice": (
         '{"a": ' + ENTRY % ("[2]", 8) + ', "a": ' + ENTRY % ("[9]", 8) + "}"
     ).encode(),
