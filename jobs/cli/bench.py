@@ -129,6 +129,8 @@ class BenchArguments(ConfigOptions):
             output=self.output or (self.report / "clips").resolve().as_uri(),
             model=None,
             models=models,
+            only=(),
+            limit=None,
             profile=self.profile,
             settings=self.settings,
             retry_quarantined=self.retry_quarantined,

@@ -5,8 +5,9 @@
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from jobs.cli.command import ConfigOptions, add_models_argument
 from jobs.config import StoreConfig
@@ -16,9 +17,11 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import fields_help
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
+from jobs.manifest.walk.selection import Selection
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import without_mp4
+from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
@@ -58,6 +61,12 @@ class ManifestOptions(ConfigOptions):
     output: str | None
     model: str | None
     models: Path | None
+    only: tuple[str, ...]
+    limit: int | None
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.only, self.limit)
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -71,7 +80,29 @@ class ManifestOptions(ConfigOptions):
         )
         parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)
+        parser.add_argument(
+            "--only",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="NAME",
+            help="only the clips with these names or ids; give it behind MANIFEST",
+        )
+        parser.add_argument(
+            "--limit",
+            type=int,
+            metavar="N",
+            help="only the first N clips of the manifest, whether they are rendered or not",
+        )
         super().add_arguments(parser)
+
+    @classmethod
+    def read(cls, namespace: argparse.Namespace) -> Self:
+        """Make the options; a word with `=` behind `--only` is a setting."""
+        words: list[str] = namespace.only
+        namespace.only = [word for word in words if "=" not in word]
+        namespace.settings = [*namespace.settings, *(word for word in words if "=" in word)]
+        return super().read(namespace)
 
 
 def open_for_run(options: ManifestOptions) -> OpenedManifest:
@@ -88,13 +119,16 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
         output=options.output,
         model=options.model,
+        selection=options.selection,
     )
     if manifest.output is None:
         raise ManifestError(
             f"{options.manifest}: no output; give --output or, in a YAML manifest, output:"
         )
     store = open_store(manifest.output, config.store)
-    make_plan(manifest, (), ())  # every row is checked before the first request to the store
+    # every row is checked before the first request to the store
+    if make_plan(manifest, (), ()).num_random:
+        manifest = replace(manifest, salt=keep_salt(store))
     committed = committed_ids(store)
     damaged = without_mp4(store, committed)
     plan = make_plan(manifest, committed, quarantined_ids(store), damaged)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.wording import table_lines
+from jobs.manifest.walk.selection import ALL
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.plan import BrokenModel, Plan, PlanBucket
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
@@ -48,8 +49,10 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
     )
     lines = [
         f"{plan.name}: {counted(plan.num_clips, 'clip')}"
-        + (f" ({rows}, {repeats})" if plan.num_repeats else ""),
+        + (f" ({rows}, {repeats})" if plan.num_repeats else "")
+        + (f", chosen by {plan.selection}" if plan.selection != ALL else ""),
         f"  {counts}",
+        *([f"  {_random_text(plan.num_random)}"] if plan.num_random else []),
         *([f"  {damaged_text(plan.num_damaged)}"] if plan.num_damaged else []),
         *(f"  {_broken_text(model)}" for model in plan.broken),
         "",
@@ -80,6 +83,10 @@ def damaged_text(num_damaged: int) -> str:
     )
 
 
+def _random_text(num_rows: int) -> str:
+    return f"random seeds of {counted(num_rows, 'row')}, drawn once for this output"
+
+
 def _cells(bucket: PlanBucket, *, has_groups: bool) -> tuple[str, ...]:
     return (
         bucket.model,
@@ -99,10 +106,13 @@ COMMAND = Command(
 examples:
   nagfarm plan spring.yaml
   nagfarm plan prompts.csv --model shapes-wan --output file:///tmp/spring
+  nagfarm plan spring.yaml --limit 10               of the first ten clips
 
 Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
 groups of devices are also checked against the machines of that cluster. A model that is missing or
 broken is named, and the command exits with 3, as render would; with 2 if no model can be used.
+Nothing is written, except for the draw of the first manifest with `seed: random`, which the output
+keeps.
 
 {MANIFEST_HELP}""",
     options=ManifestOptions,

@@ -237,6 +237,8 @@ COMMAND = Command(
 examples:
   nagfarm render spring.yaml
   nagfarm render spring.yaml workers.count=2 --profile cluster.yaml
+  nagfarm render spring.yaml --limit 10             the first ten clips, as a trial
+  nagfarm render spring.yaml --only hero spring-000004
   nagfarm render spring.yaml --retry-quarantined    try clips again that failed repeatedly
   nagfarm render spring.yaml --repair               render again what a record names and is gone
 

@@ -1,8 +1,7 @@
 """`nagfarm verify`: check an output against its records and its manifest."""
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.cli.command import (
@@ -24,7 +23,7 @@ from jobs.cli.verify_report import (
     progress_bar,
 )
 from jobs.errors import RecordError, RefusedError
-from jobs.manifest.manifest import open_manifest
+from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
 from jobs.records.audit import AuditParams, audit_output
@@ -33,8 +32,8 @@ from jobs.records.findings import KINDS, Finding
 from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
 from jobs.records.listing import has_run
+from jobs.records.salt import read_salt
 from jobs.store.store import Store, read_object
-from jobs.types import ClipSpec
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def run(options: VerifyOptions, context: Context) -> int:
             and --older-than is below an hour.
     """
     older_than_s = age_s(options.older_than)
-    planned = None if options.manifest is None else _planned(options, options.manifest)
+    manifest = None if options.manifest is None else _manifest(options, options.manifest)
     store = options.store()
     if not has_run(store):
         raise RefusedError(
@@ -94,6 +93,7 @@ def run(options: VerifyOptions, context: Context) -> int:
             f"--older-than {options.older_than}: expected at least 1h while a run is under way, "
             f"{run_at_work}; its uploads have that long to be committed"
         )
+    planned = manifest and replace(manifest, salt=read_salt(store) or b"").specs()
     params = AuditParams(now - older_than_s, decodes=options.decode)
     report = (
         JsonReport(context, decodes=options.decode)
@@ -115,16 +115,15 @@ def run(options: VerifyOptions, context: Context) -> int:
     return EXIT_FINDINGS if totals.num_findings else EXIT_OK
 
 
-def _planned(options: VerifyOptions, written: str) -> Iterator[ClipSpec]:
+def _manifest(options: VerifyOptions, written: str) -> Manifest:
     config = options.config()
-    manifest = open_manifest(
+    return open_manifest(
         manifest_file(written, config.store),
         ModelCatalog(options.models),
         lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
         output=options.uri,
         model=options.model,
     )
-    return manifest.specs()
 
 
 def _find_run(store: Store, now: float) -> tuple[str | None, list[Finding]]:

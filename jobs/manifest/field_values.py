@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS, FieldType
+from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS, WORDS, FieldType
 from jobs.manifest.lines import SourceLocation
 from jobs.text import shown, unknown
 
@@ -73,6 +73,8 @@ def check_value(name: str, value: object) -> Any:
     field = _ALL_FIELDS[name]
     if value is None and field.is_nullable:
         return None
+    if isinstance(value, str) and value in WORDS.get(name, ()):
+        return value
     if field.value_type == "text" and isinstance(value, str):
         if field.choices and value not in field.choices:
             raise RowValueError(unknown(name, value, field.choices))
@@ -87,7 +89,7 @@ def check_value(name: str, value: object) -> Any:
     if field.value_type == "yes/no" and (word := _yes_no_word(value)) in _YES_NO:
         return _YES_NO[word]
     came = _described(value, field.value_type)
-    raise RowValueError(f"{name} must be {_EXPECTED[field.value_type]}, not {came}")
+    raise RowValueError(f"{name} must be {_expected(name)}, not {came}")
 
 
 def parse_cell(name: str, text: str) -> Any:
@@ -102,7 +104,14 @@ def parse_cell(name: str, text: str) -> Any:
         return _YES_NO[word]
     if expected == "text":
         return check_value(name, text)
-    raise RowValueError(f"{name} must be {_EXPECTED[expected]}, not {shown(text)}")
+    if word in WORDS.get(name, ()):
+        return word
+    raise RowValueError(f"{name} must be {_expected(name)}, not {shown(text)}")
+
+
+def _expected(name: str) -> str:
+    """Return the values that a field may have, in words."""
+    return " or ".join((_EXPECTED[_ALL_FIELDS[name].value_type], *WORDS.get(name, ())))
 
 
 def check_name(name: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:

@@ -79,6 +79,8 @@ REQUEST_PARTS: dict[str, type[Any]] = {
     for name, hint in get_type_hints(GenerationRequest).items()
     if isinstance(hint, type) and is_dataclass(hint)
 }
+RANDOM = "random"  # in the place of a seed: the plan draws one
+WORDS = {"seed": (RANDOM,)}  # in the place of a field's value
 GUIDANCE = "guidance"  # the mapping of the fields below, in YAML and JSONL
 GUIDANCE_FIELDS = tuple(
     name

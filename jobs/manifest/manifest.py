@@ -16,21 +16,25 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.clip_id import clip_id, stand_in_id
+from jobs.digests import DIGEST_BYTES, DigestSet
 from jobs.errors import ManifestError, UnknownModelError
 from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
-from jobs.manifest.digests import DIGEST_BYTES, DigestSet
 from jobs.manifest.field_values import RowValueError, at, check_name
+from jobs.manifest.fields import RANDOM
 from jobs.manifest.lines import ManifestFile, SourceLocation
 from jobs.manifest.rows import (
     CatalogedModel,
     Given,
     Row,
     choose_parallel,
+    draw_seed,
     make_request,
     model_defaults,
     name_model,
 )
 from jobs.manifest.values_file import ReadS3
+from jobs.manifest.walk.random_seeds import RandomSeeds
+from jobs.manifest.walk.selection import ALL, ManifestRow, Selection
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.text import shown
 from jobs.types import BrokenClip, ClipSpec
@@ -46,23 +50,6 @@ class Catalog(Protocol):
     def get(self, name: str, /) -> CatalogedModel: ...
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
-    """One row, and the clip that it asks for.
-
-    Args:
-        index: number of the row, from 0.
-        is_named: True if the row gives the name of the clip.
-        is_repeat: True if an earlier row asks for the same clip.
-    """
-
-    index: int
-    spec: ClipSpec | BrokenClip
-    location: SourceLocation
-    is_named: bool
-    is_repeat: bool
-
-
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """The clips of one manifest.
@@ -71,6 +58,8 @@ class Manifest:
         digest: SHA-256 of the manifest's bytes, followed by the SHA-256 of each file that an axis
             names.
         defaults: values of the fields that a row may leave out.
+        selection: the rows that the methods yield.
+        salt: random bytes of the output, from which random seeds follow.
     """
 
     name: str
@@ -80,6 +69,8 @@ class Manifest:
     defaults: dict[str, Given]
     _source: FlatFile | YamlFile
     _catalog: Catalog
+    selection: Selection = ALL
+    salt: bytes = b""
 
     def check_unchanged(self) -> None:
         """Raise ManifestError if the file was rewritten since; appended lines do not count."""
@@ -102,24 +93,30 @@ class Manifest:
                 yield row.spec
 
     def rows(self) -> Iterator[ManifestRow]:
-        """Yield every row. Several rows may ask for one clip, under several names.
+        """Yield the rows of the selection. Several rows may ask for one clip, under several names.
 
         A model that is missing or broken stops no other: its rows ask for a `BrokenClip` each.
 
         Raises:
             ManifestError: at the first row that is wrong; at the end if the manifest has no row.
+            RefusedError: at the end if the selection names a clip that is not there.
         """
+        return self.selection.of(self._all_rows, str(self.path))
+
+    def _all_rows(self) -> Iterator[ManifestRow]:
         clips, names = DigestSet(), DigestSet()
+        random_by_default = self.defaults["seed"].value if "seed" in self.defaults else None
         index = -1
         for index, (row, spec) in enumerate(self._resolved_rows()):
             is_named = "name" in row.values
+            is_random = row.values.get("seed", random_by_default) == RANDOM
             if is_named and not names.add(_name_digest(spec.name)):
                 first = self._location_of_first(spec.name, before=index)
                 raise row.location_of("name").refuse(
                     f"the name {spec.name!r} is taken by the clip at {first}"
                 )
             is_repeat = not clips.add(bytes.fromhex(spec.clip_id))
-            yield ManifestRow(index, spec, row.location, is_named, is_repeat)
+            yield ManifestRow(index, spec, is_named, is_random, is_repeat)
         if index < 0:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
@@ -128,6 +125,7 @@ class Manifest:
     def _resolved_rows(self) -> Iterator[tuple[Row, ClipSpec | BrokenClip]]:
         defaults = {name: given.value for name, given in self.defaults.items()}
         models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
+        seeds = RandomSeeds(self.salt)
         for index, row in enumerate(self._source.rows()):
             try:
                 given = defaults | row.values
@@ -136,6 +134,8 @@ class Manifest:
                     model = self._catalog.get(model_name)
                     models[model_name] = model, model_defaults(model.config)
                 model, fallback = models[model_name]
+                if given.get("seed") == RANDOM:
+                    given["seed"] = draw_seed(seeds, given, model, fallback)
                 request = make_request(given, fallback)
                 model.config.check_request(request)
                 parallel = choose_parallel(given, model, request)
@@ -200,6 +200,7 @@ def open_manifest(
     *,
     output: str | None = None,
     model: str | None = None,
+    selection: Selection = ALL,
 ) -> Manifest:
     """Open a manifest by its suffix: .yaml or .yml with axes, .jsonl or .csv with one clip a row.
 
@@ -211,6 +212,7 @@ def open_manifest(
         read_s3: reads the object at an `s3://` URI; without it such an axis is refused.
         output: URI for the clips, instead of the manifest's own.
         model: model of rows that name none, instead of the manifest's own.
+        selection: the part of the rows that is wanted.
 
     Raises:
         ManifestError: the file cannot be read, or a part that belongs to no single row is wrong.
@@ -234,7 +236,7 @@ def open_manifest(
         defaults = defaults | {"model": Given(model, start)}
     with at(name.location):
         _check_run_name(name.value)
-    return Manifest(name.value, output, path, source.digest, defaults, source, catalog)
+    return Manifest(name.value, output, path, source.digest, defaults, source, catalog, selection)
 
 
 def _check_run_name(name: str) -> None:

@@ -20,6 +20,7 @@ from jobs.manifest.fields import (
     GUIDANCE_FIELDS,
     PARALLEL,
     PARALLEL_FIELDS,
+    WORDS,
     FieldType,
     RowField,
 )
@@ -130,7 +131,8 @@ def _section(section: str) -> Iterable[RowField]:
 
 def _type_text(field: RowField) -> str:
     choices = ", ".join(f"`{choice}`" for choice in field.choices)
-    return (choices or field.value_type) + (" or null" if field.is_nullable else "")
+    words = "".join(f" or `{word}`" for word in WORDS.get(field.name, ()))
+    return (choices or field.value_type) + words + (" or null" if field.is_nullable else "")
 
 
 def _default_text(field: RowField) -> str:
@@ -149,6 +151,8 @@ def _value(field: RowField) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [json_type, "null"] if field.is_nullable else json_type}
     if field.choices:
         schema["enum"] = list(field.choices)
+    if words := WORDS.get(field.name):
+        schema = {"anyOf": [schema, {"enum": list(words)}]}
     if field.name == "name":
         schema |= {"pattern": f"^{NAME_PATTERN}$", "maxLength": MAX_NAME_CHARACTERS}
     return schema | {"description": describe(field)}

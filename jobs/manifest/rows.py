@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Protocol
 
+from jobs.clip_id import clip_id
 from jobs.manifest.field_values import RowValueError, check_value
 from jobs.manifest.fields import (
     FIELDS,
@@ -23,6 +24,7 @@ from jobs.manifest.fields import (
     RowLabels,
 )
 from jobs.manifest.lines import SourceLocation
+from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.text import shown, unknown
 from jobs.types import ModelIdentity
 from pipelines.catalog.model_config import ModelConfig
@@ -123,6 +125,18 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
         for part, build in _BUILDERS.items()
     }
     return GenerationRequest(**{name: values[name] for name in _PLAIN_FIELDS}, **parts)
+
+
+def draw_seed(
+    seeds: RandomSeeds,
+    given: Mapping[str, Any],
+    model: CatalogedModel,
+    defaults: Mapping[str, Any],
+) -> int:
+    """Return the seed of a row that asks for a random one."""
+    if "name" in given:
+        return seeds.of_name(given["name"])
+    return seeds.of_content(clip_id(model.identity, make_request({**given, "seed": 0}, defaults)))
 
 
 def check_guidance_field(name: str, others: Container[str]) -> None:

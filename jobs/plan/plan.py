@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jobs.clip_id import stand_in_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Manifest
+from jobs.manifest.walk.selection import Selection
 from jobs.types import BrokenClip, ClipSpec
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GuidanceMethod, VideoShape
@@ -95,6 +96,7 @@ class Plan:
     since it has a record.
 
     Args:
+        num_random: rows that ask for a random seed.
         num_damaged: clips that have a record, but no MP4.
         buckets: clips that take equally long, sorted by model, shape, steps and devices.
         broken: models that are missing or broken here, in the manifest's order. A run quarantines
@@ -105,6 +107,7 @@ class Plan:
     name: str
     num_rows: int
     num_repeats: int
+    num_random: int
     num_clips: int
     num_done: int
     num_damaged: int
@@ -121,6 +124,11 @@ class Plan:
     def num_broken(self) -> int:
         """Return the number of clips that a run is to quarantine, since their model is broken."""
         return sum(model.num_clips for model in self.broken)
+
+    @property
+    def selection(self) -> Selection:
+        """The part of the manifest that this plan is about."""
+        return self._manifest.selection
 
     def pending(self) -> Iterator[ClipSpec]:
         """Stream the clips to be rendered, in the manifest's order, from a further walk over it.
@@ -167,10 +175,11 @@ def make_plan(
         ManifestError: a row is wrong, or no model of the manifest can be used.
     """
     broken, mended = _Broken(quarantined), set[str]()
-    num_rows = num_repeats = num_done = num_damaged = num_quarantined = 0
+    num_rows = num_repeats = num_random = num_done = num_damaged = num_quarantined = 0
     counts_by_key: dict[_BucketKey, _Counts] = {}
     for row in manifest.rows():
         num_rows += 1
+        num_random += row.is_random
         if isinstance(row.spec, BrokenClip):
             num_quarantined += broken.add(row.spec)
             continue
@@ -202,6 +211,7 @@ def make_plan(
         name=manifest.name,
         num_rows=num_rows,
         num_repeats=num_repeats,
+        num_random=num_random,
         num_clips=num_clips,
         num_done=num_done,
         num_damaged=num_damaged,

@@ -10,20 +10,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.errors import RecordError
+from jobs.manifest.field_values import MAX_NAME_CHARACTERS, NAME_PATTERN
 from jobs.store.store import Store
 from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
 
 KeyKind = Literal[
-    "clip", "record", "failure", "latents", "quarantine", "run file", "lease", "access check"
-]
+    "clip", "record", "name", "failure", "latents", "quarantine", "run file", "lease", "salt",
+    "access check",
+]  # fmt: skip
+SALT_KEY = "random-seeds.json"
 PREFIXES: dict[KeyKind, str] = {
     "clip": "clips/",
     "record": "records/",
+    "name": "names/",
     "failure": "failures/",
     "latents": "failures/",
     "quarantine": "quarantine/",
     "run file": "runs/",
     "lease": "lease/",
+    "salt": SALT_KEY,
     "access check": ACCESS_CHECK_PREFIX,
 }
 RUN_FILE = "run.json"  # the first file of a run: its manifest, configuration, models and machines
@@ -43,11 +48,13 @@ _ATTEMPT = rf"failures/{_CLIP}/{_RUN}-(?P<attempt>[1-9][0-9]*)"
 _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
     "clip": re.compile(rf"clips/{_CLIP}/[0-9a-f]{{{DIGEST_DIGITS}}}\.mp4"),
     "record": re.compile(rf"records/{_CLIP}\.json"),
+    "name": re.compile(rf"names/{_CLIP}/(?P<name>{NAME_PATTERN})\.json"),
     "failure": re.compile(rf"{_ATTEMPT}\.json"),
     "latents": re.compile(rf"{_ATTEMPT}\.safetensors"),
     "quarantine": re.compile(rf"quarantine/{_CLIP}\.json"),
     "run file": re.compile(rf"runs/{_RUN}/(?P<filename>.+)"),
     "lease": re.compile(rf"lease/(?P<epoch>(?!0{{{EPOCH_DIGITS}}})[0-9]{{{EPOCH_DIGITS}}})\.json"),
+    "salt": re.compile(re.escape(SALT_KEY)),
     "access check": re.compile(rf"{ACCESS_CHECK_PREFIX}[0-9a-f]+"),
 }
 
@@ -57,6 +64,7 @@ class ParsedKey:
     """A key and its parts. A part that keys of this kind do not have is empty or 0.
 
     Args:
+        name: further name of the clip.
         filename: path within the run's folder, such as run.json.
         attempt: number of the failed attempt, from 1.
         epoch: number of the lease, from 1.
@@ -65,6 +73,7 @@ class ParsedKey:
     key: str
     kind: KeyKind
     clip_id: str = ""
+    name: str = ""
     run_id: str = ""
     filename: str = ""
     attempt: int = 0
@@ -80,6 +89,7 @@ def parse_key(key: str) -> ParsedKey | None:
                 key,
                 kind,
                 clip_id=parts.get("clip_id", ""),
+                name=parts.get("name", ""),
                 run_id=parts.get("run_id", ""),
                 filename=parts.get("filename", ""),
                 attempt=int(parts.get("attempt", 0)),
@@ -94,7 +104,7 @@ def list_objects(
     """Yield the objects of one kind, page by page, in no promised order; skip foreign objects.
 
     Args:
-        clip_id: the clip whose MP4s, failures or latents are listed; every clip's if empty.
+        clip_id: the clip whose MP4s, names, failures or latents are listed; every clip's if empty.
     """
     within = f"{PREFIXES[kind]}{check_clip_id(clip_id)}/" if clip_id else PREFIXES[kind]
     for stored in store.entries(within):
@@ -117,6 +127,13 @@ def clip_key(clip_id: str, sha256: str) -> str:
 
 def record_key(clip_id: str) -> str:
     return f"records/{check_clip_id(clip_id)}.json"
+
+
+def name_key(clip_id: str, name: str) -> str:
+    """Return the key of a further name of a clip. Raises RecordError for a name of another form."""
+    if not re.fullmatch(NAME_PATTERN, name) or len(name) > MAX_NAME_CHARACTERS:
+        raise RecordError(f"{name!r} cannot be the name of a clip")
+    return f"names/{check_clip_id(clip_id)}/{name}.json"
 
 
 def failure_key(clip_id: str, run_id: str, attempt: int) -> str:

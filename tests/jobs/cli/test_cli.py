@@ -217,6 +217,41 @@ def test_plan_counts_the_clips_to_render(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "printed"),
+    [
+        (["--limit", "2"], "spring: 2 clips, chosen by --limit 2"),
+        (["--only", "spring-000004", "x", "workers.count=1"], "spring: 2 clips, chosen by --only"),
+        (["--only", "x", "--only", "spring-000000", "--limit=1"], "spring: 1 clip, chosen by"),
+    ],
+)
+def test_plan_is_about_a_part_of_the_manifest(
+    options: list[str], printed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(
+        "name: spring\nmodel: shapes-wan\naxes: {prompt: [a, b], seed: {range: [0, 3]}}\n"
+        "clips: [{prompt: c, name: x}]\n"
+    )
+    output = ["--output", (tmp_path / "out").as_uri()]
+    assert main(["plan", str(path), *output, *options]) == EXIT_OK
+    assert printed in capsys.readouterr().out
+    message = refused(capsys, "plan", str(path), *output, "--only", "x", "spring-00004")
+    assert "'spring-00004'; did you mean 'spring-000004'?" in message
+
+
+def test_plan_draws_random_seeds_once_for_an_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text("model: shapes-wan\naxes: {prompt: [a], seed: [random, random]}\n")
+    output = (tmp_path / "out").as_uri()
+    for _ in range(2):
+        assert main(["plan", str(path), "--output", output]) == EXIT_OK
+        assert "random seeds of 2 rows, drawn once for this output" in capsys.readouterr().out
+        assert list(open_store(output, StoreConfig()).keys("")) == ["random-seeds.json"]
+
+
 GROUPED = """\
 name: spring
 model: shapes-wan

@@ -74,13 +74,13 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "exponent": (HEAD + "defaults: {fps: 1e1}\n", 3,
         "not the text '1e1': write it without quotes and without an exponent"),
     "float for an int":
-        (HEAD + "defaults: {seed: 1.0}\n", 3, "seed must be a whole number, not the number 1.0"),
+        (HEAD + "defaults: {seed: 1.0}\n", 3, "whole number or random, not the number 1.0"),
     "bool for an int": (HEAD + "defaults: {seed: true}\n", 3, "which YAML reads as a yes/no value"),
     "octal": (HEAD + "defaults: {seed: 017}\n", 3,
         "017, which YAML reads as a number that is not plain decimal"),
     "base 60": (HEAD + "defaults: {seed: 1:30}\n", 3, "write a plain decimal number"),
     "endless base 60": (HEAD + f"defaults: {{seed: {'1:1' * 100_000}}}\n", 3,
-        "seed must be a whole number, not the text"),
+        "seed must be a whole number or random, not the text"),
     "underscore": (HEAD + "defaults: {seed: 1_000}\n", 3, "not plain decimal"),
     "not a number":
         (HEAD + "defaults: {fps: .nan}\n", 3, "fps must be a finite number, not the number nan"),
@@ -88,9 +88,9 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         (HEAD + "defaults: {fps: .inf}\n", 3, "fps must be a finite number, not the number inf"),
     "huge int": (HEAD + f"defaults: {{seed: {'9' * 900}}}\n", 3, "not a number of 2990 bits"),
     "huger int": (HEAD + f"defaults: {{seed: {'9' * 9000}}}\n", 3,
-        "seed must be a whole number, not the text '999"),
+        "seed must be a whole number or random, not the text '999"),
     "null": (HEAD + "defaults:\n  seed:\n", 4,
-        "seed must be a whole number, not null; leave the field out"),
+        "seed must be a whole number or random, not null; leave the field out"),
     "no for a prompt": (AXES + "  prompt:\n    - a\n    - no\n", 6,
         "which YAML reads as a yes/no value: put it in quotes"),
     "on for a prompt":
@@ -102,7 +102,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "list for a prompt": (HEAD + "clips:\n  - prompt: [a]\n", 4,
         "a list; several values of one field go under axes"),
     "mapping for a seed": (HEAD + "clips:\n- prompt: a\n  seed: {a: 1}\n", 5,
-        "seed must be a whole number, not a mapping"),
+        "seed must be a whole number or random, not a mapping"),
     "unknown default": (HEAD + "defaults:\n  seed: 1\n  hieght: 64\n", 5,
         "unknown field 'hieght'; did you mean 'height'?"),
     "defaults are a list": (HEAD + "defaults: [1]\n", 3, "defaults must be a mapping"),
@@ -490,16 +490,16 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "empty column": ("prompt,\na,\n", 1, "unknown column ''"),
     "extra cells": ("prompt,seed\na,1\nb,2,3\n", 3, "expected 2 cells, as in the header, got 3"),
     "too few cells": ("prompt,seed\na\n", 2, "expected 2 cells, as in the header, got 1"),
-    "not a number": ("prompt,seed\na,one\n", 2, "seed must be a whole number, not 'one'"),
-    "float for an int": ("prompt,seed\na,1.0\n", 2, "seed must be a whole number, not '1.0'"),
-    "other digits": ("prompt,seed\na,\u0663\n", 2, "seed must be a whole number"),
-    "huge int": (f"prompt,seed\na,{'9' * 9000}\n", 2, "seed must be a whole number"),
+    "not a number": ("prompt,seed\na,one\n", 2, "seed must be a whole number or random, not 'one'"),
+    "float for an int": ("prompt,seed\na,1.0\n", 2, "whole number or random, not '1.0'"),
+    "other digits": ("prompt,seed\na,\u0663\n", 2, "seed must be a whole number or random"),
+    "huge int": (f"prompt,seed\na,{'9' * 9000}\n", 2, "seed must be a whole number or random"),
     "large int": (f"prompt,seed\na,{'9' * 19}\n", 2, "seed must be at most 9223372036854775807"),
     "nan": ("prompt,fps\na,nan\n", 2, "fps must be a finite number, not 'nan'"),
     "overflow": ("prompt,fps\na,1e999\n", 2, "fps must be a finite number, not the number inf"),
     "NUL": ("prompt\na\nb\0\n", 3, "the line holds a NUL character"),
     "after a cell of many lines":
-        ('prompt,seed\n"a\nb\nc",1\n"d\n\ne",x\n', 5, "seed must be a whole number, not 'x'"),
+        ('prompt,seed\n"a\nb\nc",1\n"d\n\ne",x\n', 5, "whole number or random, not 'x'"),
     "open quote": ('prompt\na\n"b\nc\nd\n', 3, "expected comma-separated cells"),
     "text after a quote": ('prompt\n"a"b\n', 2, "expected comma-separated cells"),
     "field too large": (f"prompt\n{'a' * 140_000}\n", 2, "field larger than field limit"),
@@ -655,7 +655,7 @@ def test_an_error_in_a_file_of_numbers_cites_that_file(write: Write, catalog: Fa
     message = refusal(
         write("manifest.yaml", AXES + "  prompt: [a]\n  seed: {file: seeds.txt}\n"), catalog
     )
-    assert message == f"{seeds}:4: seed must be a whole number, not 'three'"
+    assert message == f"{seeds}:4: seed must be a whole number or random, not 'three'"
 
 
 def test_a_missing_file_of_prompts_is_refused(

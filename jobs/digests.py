@@ -31,6 +31,9 @@ class DigestSet:
         self._num_digests += 1
         return True
 
+    def __contains__(self, digest: bytes) -> bool:
+        return self._table.startswith(digest, self._offset_of(digest))
+
     def _offset_of(self, digest: bytes) -> int:
         """Return the offset of `digest`, or of the free slot where it belongs."""
         table = self._table
