@@ -1,7 +1,7 @@
-"""`python -m jobs` is `nagfarm`, for `ray job submit`."""
+"""`python -m jobs` is `nagfarm`, in a checkout that is not installed."""
 
 import sys
 
-from jobs.cli.main import main
+from nagfarm import main
 
 sys.exit(main())

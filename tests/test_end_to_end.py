@@ -1,11 +1,13 @@
 """A run as users start it: `ray job submit` of a Shapes manifest, on real Ray and real S3.
 
-One run loses a worker to `kill -9`. An independent S3 client, rclone, checks the output.
+The working_dir has packages named like ours, and Ray puts it first on the path of driver and
+workers. One run loses a worker to `kill -9`. An independent S3 client, rclone, checks the output.
 """
 
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -33,6 +35,7 @@ from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import DiffusersLoader, WorkerSetup
+from tests.builders.foreign import write_foreign_packages, write_program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
 
@@ -46,27 +49,29 @@ def store(s3_environment: LocalS3) -> Store:
     return open_store(OUTPUT, StoreConfig())
 
 
+@pytest.fixture(scope="module")
+def working_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a user: the example, and packages of the user."""
+    folder = tmp_path_factory.mktemp("user") / "work"
+    shutil.copytree(REPOSITORY / "examples", folder)
+    write_foreign_packages(folder)
+    write_program(folder.parent)
+    return folder
+
+
 def submit(
-    cluster: LocalRay, output: str = OUTPUT, submission_id: str | None = None
+    cluster: LocalRay, working_dir: Path, output: str = OUTPUT, submission_id: str | None = None
 ) -> "subprocess.Popen[str]":
     name = [f"--submission-id={submission_id}"] if submission_id else []
     command = [
-        *(
-            ray_command(),
-            "job",
-            "submit",
-            f"--address={cluster.dashboard_url}",
-            *name,
-            "--working-dir=examples",
-            "--",
-        ),
-        *("python", "-m", "jobs", "render", "shapes.yaml", "--output", output),
+        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}", *name),
+        *("--working-dir=.", "--"),
+        *(str(working_dir.parent / "nagfarm"), "render", "shapes.yaml", "--output", output),
     ]
-    environment = cluster.environment()
     return subprocess.Popen(
         command,
-        cwd=REPOSITORY,
-        env=environment,
+        cwd=working_dir,
+        env=cluster.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -96,9 +101,9 @@ def rclone(server: LocalS3, *arguments: str) -> str:
 
 
 def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
-    ray_cluster: LocalRay, s3_server: LocalS3, store: Store, tmp_path: Path
+    ray_cluster: LocalRay, s3_server: LocalS3, store: Store, working_dir: Path, tmp_path: Path
 ) -> None:
-    job = submit(ray_cluster)
+    job = submit(ray_cluster, working_dir)
     deadline = time.monotonic() + DEADLINE_S
     while not committed_ids(store):
         assert job.poll() is None, job.communicate()[0]
@@ -134,7 +139,7 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
     draw_contact_sheet(sheet, tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
-    again = submit(ray_cluster)
+    again = submit(ray_cluster, working_dir)
     log, _ = again.communicate(timeout=DEADLINE_S)
     assert again.returncode == 0, log
     assert "nothing to render: 24 of 24 clips are already in" in log
@@ -144,11 +149,11 @@ def test_a_killed_worker_costs_no_clip_and_a_second_run_renders_nothing(
 
 
 def test_a_stopped_run_ends_in_order_before_ray_kills_it(
-    ray_cluster: LocalRay, s3_environment: LocalS3
+    ray_cluster: LocalRay, s3_environment: LocalS3, working_dir: Path
 ) -> None:
     """Ray kills after a wait; a released lease proves that the driver ended before."""
     store = open_store(f"{OUTPUT}-stopped", StoreConfig())
-    job = submit(ray_cluster, store.uri, "stopped")
+    job = submit(ray_cluster, working_dir, store.uri, "stopped")
     deadline = time.monotonic() + DEADLINE_S
     while not committed_ids(store):
         assert job.poll() is None, job.communicate()[0]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.foreign import write_foreign_packages
+
 REPOSITORY = Path(__file__).parents[1]
 MANIFEST = "name: spring\nmodel: shapes-wan\nclips: [{prompt: a circle}]\n"
 
@@ -74,9 +76,10 @@ def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None
     names = {
         path.name
         for path in installed.iterdir()
-        if path.is_dir() and not path.name.endswith(".dist-info")
+        if path.is_dir() and not path.name.endswith((".dist-info", "__pycache__"))
     }
     assert names == {"nag", "pipelines", "jobs", "configs", "bin"}
+    assert [path.name for path in installed.glob("*.py")] == ["nagfarm.py"]
 
 
 def test_the_wheel_is_typed_and_lists_the_public_names_of_nag(
@@ -106,16 +109,11 @@ def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Pat
     )
     for place in run(sys.executable, "-c", where, cwd=tmp_path, PYTHONPATH=str(installed)).split():
         assert Path(place).is_relative_to(installed)
-    command = (
-        sys.executable,
-        "-m",
-        "jobs",
-        "plan",
-        "spring.yaml",
-        "--output",
-        (tmp_path / "out").as_uri(),
-    )
-    assert "spring: 1 clip" in run(*command, cwd=tmp_path, PYTHONPATH=str(installed))
+    program = installed / "bin" / "nagfarm"
+    command = (program, "plan", "spring.yaml", "--output", (tmp_path / "out").as_uri())
+    write_foreign_packages(tmp_path)
+    path = f"{tmp_path}{os.pathsep}{installed}"  # as a job of Ray has it
+    assert "spring: 1 clip" in run(*command, cwd=tmp_path, PYTHONPATH=path)
 
 
 def test_an_installed_wheel_loads_the_shapes_model(imported: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
+from jobs.cli.main import COMMANDS, EPILOG
 from jobs.cli.manifest import MANIFEST_HELP
 from jobs.manifest.fields import FIELDS, PARALLEL_FIELDS
 from jobs.manifest.manifest import open_manifest
@@ -80,3 +81,20 @@ def test_the_manifest_of_the_help_plans(tmp_path: Path) -> None:
     assert (
         len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 2 * 4 * 2
     )
+
+
+def pages() -> dict[str, str]:
+    """Return every page of the manual, and the help of every command."""
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("nag/*.md")]
+    texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
+    return texts | {"help": EPILOG} | {name: one.epilog for name, one in COMMANDS.items()}
+
+
+def test_a_job_is_submitted_with_the_token_and_by_the_name_of_the_program() -> None:
+    submits = re.compile(r"^.*ray job submit +-.*$", re.MULTILINE)
+    lines = [line for page in pages().values() for line in submits.findall(page)]
+    assert len(lines) >= 3
+    for line in lines:
+        assert re.search(r"RAY_AUTH_MODE=token ray job submit .*-- nagfarm render", line), line
+    old = re.compile(r"python3? -m jobs(?!\.)")  # a folder `jobs` of the user would run
+    assert [name for name, page in pages().items() if old.search(page)] == []

@@ -66,25 +66,11 @@ def main() -> int:
 def submit(cluster: LocalRay) -> int:
     """Run `ray job submit` and show its log."""
     command = [
-        *(
-            ray_command(),
-            "job",
-            "submit",
-            f"--address={cluster.dashboard_url}",
-            f"--working-dir={MANIFEST.parent}",
-        ),
-        *(
-            "--",
-            "python",
-            "-m",
-            "jobs",
-            "render",
-            MANIFEST.name,
-            "--output",
-            f"s3://{BUCKET}/shapes",
-        ),
+        *(ray_command(), "job", "submit", f"--address={cluster.dashboard_url}"),
+        *(f"--working-dir={MANIFEST.parent}", "--"),
+        *("nagfarm", "render", MANIFEST.name, "--output", f"s3://{BUCKET}/shapes"),
     ]
-    print(f"$ ray {' '.join(command[1:])}", flush=True)
+    print(f"$ RAY_AUTH_MODE=token ray {' '.join(command[1:])}", flush=True)
     return subprocess.run(command, env=cluster.environment(), check=False).returncode
 
 

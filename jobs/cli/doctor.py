@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.decode_check import decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.store.store import open_store
+from jobs.text import shown
 from jobs.worker.provenance import VERSIONED_PACKAGES
+from nagfarm import foreign_packages
 from pipelines.errors import ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0
@@ -62,7 +65,7 @@ def run(options: DoctorOptions, context: Context) -> int:
 
 
 def run_checks(config: RunConfig, catalog: ModelCatalog, output: str | None) -> list[Check]:
-    checks = [*_packages(), _ffmpeg(), _decoder(), _devices(), _ray(), *_weights(catalog)]
+    checks = [*_packages(), _ffmpeg(), _decoder(), _devices(), *_ray(), *_weights(catalog)]
     if output is not None:
         checks.append(_store(config, output))
     return checks
@@ -76,7 +79,11 @@ def _packages() -> list[Check]:
     except importlib.metadata.PackageNotFoundError as error:
         message = f"{error.name} is not installed; pip install nagfarm"
         return [Check("packages", is_ok=False, message=message)]
-    return [Check("packages", is_ok=True, message=found)]
+    notes = [
+        Check("packages", None, f"{shown(place, 300)} is not nagfarm's, which uses its own {name}")
+        for name, place in foreign_packages().items()
+    ]
+    return [Check("packages", is_ok=True, message=found), *notes]
 
 
 def _ffmpeg() -> Check:
@@ -106,7 +113,18 @@ def _devices() -> Check:
     return Check("GPUs", is_ok=True, message=", ".join(names))
 
 
-def _ray() -> Check:
+def _ray() -> list[Check]:
+    """Look for the cluster that a run would join, and for the right to submit jobs to one."""
+    from jobs.cluster.job_access import job_access
+
+    given = os.environ.get("RAY_ADDRESS", "")
+    url = given if given.startswith(("http://", "https://")) else None
+    access = job_access(url)
+    jobs = Check("jobs of Ray" if url else "Ray's token", access.is_ok, access.message)
+    return [jobs] if url else [_cluster(), jobs]
+
+
+def _cluster() -> Check:
     """Look for the cluster that a run would join, without starting one."""
     from jobs.cluster.reach import check_start, existing_cluster, reach
 
@@ -161,8 +179,9 @@ examples:
   nagfarm doctor
   nagfarm doctor --output s3://renders/spring       also write, read and list there
 
-Prints a line for each check: ok; note, for a limit of this machine such as no GPU; FAIL, with the
-remedy. Exits with 2 if a check fails.
+With RAY_ADDRESS=http://HEAD:8265, as for `ray job submit`, asks whether jobs are taken there from
+this shell. Prints a line for each check: ok; note, for a limit of this machine such as no GPU;
+FAIL, with the remedy. Exits with 2 if a check fails.
 """,
     options=DoctorOptions,
     run=run,

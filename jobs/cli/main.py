@@ -39,7 +39,7 @@ examples:
   nagfarm plan spring.yaml                          check the manifest; render nothing
   nagfarm render spring.yaml                        render it; run it again to resume
   nagfarm render prompts.csv --model shapes-wan --output file:///tmp/spring
-  ray job submit --working-dir . -- python -m jobs render spring.yaml
+  RAY_AUTH_MODE=token ray job submit --working-dir . -- nagfarm render spring.yaml
   nagfarm bench negatives --quick                   measure negative prompts, in a few minutes
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
   nagfarm verify s3://renders/spring                check every committed clip against its record

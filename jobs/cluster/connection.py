@@ -19,9 +19,12 @@ from jobs.ending import (
     ended_by_signals,
     stop_reason,
 )
-from jobs.errors import ClusterLostError, NoClusterError, StoppedError
+from jobs.errors import ClusterLostError, NoClusterError, RefusedError, StoppedError
 from jobs.signals import handled_signals
+from jobs.text import shown
+from nagfarm import claim_packages, foreign_packages
 
+HOOK_MODULE = claim_packages.__module__
 CONNECT_S = 180.0  # a local cluster has taken 60 s on a busy machine
 
 
@@ -75,16 +78,34 @@ def _connect() -> None:
         check_start()
     else:
         reach(address)
+    environment = _own_packages()
     late = f"no Ray cluster: Ray did not answer within {CONNECT_S:g} s; look at its logs"
     try:
         with ended_after(CONNECT_S, late, REFUSED):
-            ray.init(log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
     # Ray raises Exception itself, and what the system calls of a start raise.
     except Exception as error:
         if address is not None:
             raise address.refusal(first_line(error.__cause__ or error)) from error
         text = f"Ray did not start on this machine: {first_line(error)}; {start_remedy()}"
         raise NoClusterError(text) from error
+
+
+def _own_packages() -> dict[str, str] | None:
+    """Return the environment in which workers find nagfarm's packages in spite of others.
+
+    Ray puts the driver's folder, or the job's `working_dir`, first on the path of every worker. The
+    hook costs each worker a process of its own, so it is left out where nothing is in the way.
+
+    Raises:
+        RefusedError: a module `nagfarm` is in the way, too, and the hook would not be found.
+    """
+    foreign = foreign_packages()
+    if not foreign.keys() - {HOOK_MODULE}:
+        return None
+    if place := foreign.get(HOOK_MODULE):
+        raise RefusedError(f"{shown(place, 500)} hides nagfarm from its workers: rename it")
+    return {"worker_process_setup_hook": f"{HOOK_MODULE}.{claim_packages.__name__}"}
 
 
 def cluster_machines() -> list[dict[str, float]]:

@@ -129,11 +129,11 @@ def test_the_file_of_an_earlier_ray_start_is_named(
 def test_doctor_names_a_cluster_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     (port,) = free_ports(1)
     monkeypatch.setenv("RAY_ADDRESS", f"{HOST}:{port}")
-    check = doctor._ray()
+    check, _ = doctor._ray()
     assert check.is_ok is False
     assert "Connection refused; correct or unset RAY_ADDRESS" in check.message
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert doctor._ray().is_ok is None
+    assert doctor._ray()[0].is_ok is None
 
 
 def test_docstrings_that_are_removed_keep_ray_from_starting(

@@ -13,6 +13,7 @@ import pytest
 from psutil import CONN_LISTEN, Process
 
 from infra.local.ray_cluster import LocalRay, ray_command
+from jobs.cli import doctor
 
 pytestmark = pytest.mark.cluster
 
@@ -78,6 +79,70 @@ def test_ray_job_submit_without_the_token_is_refused(ray_cluster: LocalRay) -> N
     )
     assert finished.returncode != 0
     assert "Missing authentication token" in finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "token", "is_ok", "message"),
+    [
+        ("token", "own", True, "takes jobs from this shell"),
+        (None, "own", False, "asks for a token: put RAY_AUTH_MODE=token before `ray job submit`"),
+        (None, None, False, "or export it, and put the cluster's token into RAY_AUTH_TOKEN"),
+        ("token", "0" * 64, False, "has another token"),
+        ("token", None, False, "RAY_AUTH_MODE=token, and no token is here; `ray get-auth-token"),
+    ],
+)
+def test_doctor_says_whether_jobs_are_taken_from_this_shell(
+    ray_cluster: LocalRay,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    mode: str | None,
+    token: str | None,
+    is_ok: bool,
+    message: str,
+) -> None:
+    """The token lies where `ray start` looks for it, in the user's home folder."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.dashboard_url)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    if token is not None:
+        (tmp_path / ".ray").mkdir()
+        own = ray_cluster.token_path.read_text()
+        (tmp_path / ".ray" / "auth_token").write_text(own if token == "own" else token)
+    (check,) = doctor._ray()
+    assert (check.is_ok, message in check.message) == (is_ok, True), check
+
+
+def test_ray_job_submit_shows_its_token_only_in_the_mode_of_the_docs(
+    ray_cluster: LocalRay, tmp_path: Path
+) -> None:
+    """A bare cluster: the token is in the home folder, as after `ray get-auth-token --generate`."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(ray_cluster.token_path.read_text())
+    kept = {
+        name: value
+        for name, value in ray_cluster.environment().items()
+        if not name.startswith("RAY_A")
+    }
+    command = [
+        ray_command(),
+        "job",
+        "submit",
+        f"--address={ray_cluster.dashboard_url}",
+        "--no-wait",
+    ]
+    codes = [
+        subprocess.run(
+            [*command, "--", "true"],
+            env=kept | {"HOME": str(tmp_path)} | mode, capture_output=True, check=False,
+        ).returncode
+        for mode in ({}, {"RAY_AUTH_MODE": "token"})
+    ]  # fmt: skip
+    assert codes[0] != 0
+    assert codes[1] == 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,61 @@
+"""The program `nagfarm`, and the right of its packages to their names.
+
+Its packages have common names: a folder `jobs`, or a file `jobs.py`, may lie where a user works.
+Python looks there first if it runs with `-m` or PYTHONPATH, and Ray puts that folder first in every
+worker. Whoever imports this module gets nagfarm's packages by those names, the user's by no other.
+Loads nothing else, so that no name is looked up before.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = ("nag", "pipelines", "jobs", "configs")
+
+
+class OwnPackages(MetaPathFinder):
+    """Finds the packages beside this file, and nothing else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        is_own = path is None and fullname in PACKAGES
+        return PathFinder.find_spec(fullname, [str(ROOT)]) if is_own else None
+
+
+def claim_packages() -> None:
+    """Let this process find nagfarm's packages beside this file. May be called again."""
+    if not any(isinstance(finder, OwnPackages) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OwnPackages())
+
+
+def foreign_packages() -> dict[str, str]:
+    """Return what Python would find by our names, in this folder and on the path: name and place.
+
+    The names are those of the packages and of this module.
+    """
+    found = dict[str, str]()
+    for name in (*PACKAGES, Path(__file__).stem):
+        spec = PathFinder.find_spec(name, ["", *sys.path])
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        place = next((one for one in places if one), None)
+        if place is not None and not Path(place).resolve().is_relative_to(ROOT):
+            found[name] = place
+    return found
+
+
+def main() -> int:
+    """Run one command, and return its exit code."""
+    from jobs.cli.main import main as run
+
+    return run()
+
+
+claim_packages()
+
+if __name__ == "__main__":
+    sys.exit(main())
