@@ -1,23 +1,68 @@
-"""The end of a process whose main thread may be held: one line on standard error, and an exit code.
+"""The end of a process: its exit code, and the signals that stop it.
 
 Ray's own code can hold the main thread for minutes. Meanwhile no exception and no signal handler of
-Python runs there, so a thread ends the process. It cleans up nothing: a local cluster of Ray
-notices the end of its driver by itself. Loads without torch and Ray.
+Python runs there, so a thread ends the process, with one line on standard error. It cleans up
+nothing: a local cluster of Ray notices the end of its driver by itself. Loads without torch and
+Ray.
 """
 
 import contextlib
+import enum
 import os
 import signal
 import threading
-from collections.abc import Generator
-from typing import NoReturn
+import time
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import NoReturn, Self
 
+from jobs.errors import (
+    ClusterUnreachableError,
+    LeaseHeldError,
+    StoppedError,
+    StoreUnavailableError,
+)
 from jobs.guarded_output import STDERR, is_writable
+from jobs.signals import handled_signals
+from jobs.text import log_time
 
-REFUSED, STOPPED = 2, 4  # exit codes, as of all commands
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WRITE_S = 0.3
 GRACE_S = 1.5  # after the last signal, for an end in good order
+
+
+class ExitCode(enum.IntEnum):
+    """The exit codes of all commands, each with its meaning for people.
+
+    1 is Python's own, after an exception that no code expected. The last two are EX_UNAVAILABLE and
+    EX_TEMPFAIL of sysexits.h, which other programs use in this sense too.
+    """
+
+    meaning: str
+
+    OK = 0, "all clips are committed, or the command has done its work"
+    REFUSED = 2, "refused before anything ran: the input, a setting or a right is wrong"
+    UNFINISHED = 3, "finished with clips in quarantine or damaged; verify: with findings"
+    STOPPED = 4, "stopped before the end; run it again to go on"
+    UNAVAILABLE = 69, "refused: the store or the Ray cluster does not answer; try again later"
+    BUSY = 75, "refused: another driver holds the output; try again later, or render --wait"
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    @classmethod
+    def of_refusal(cls, error: Exception) -> "ExitCode":
+        """Return the code for an error that came before anything ran."""
+        match error:
+            case LeaseHeldError():
+                return cls.BUSY
+            case StoreUnavailableError() | ClusterUnreachableError():
+                return cls.UNAVAILABLE
+            case _:
+                return cls.REFUSED
 
 
 def is_request(number: int, *, is_first: bool) -> bool:
@@ -34,21 +79,62 @@ def stop_reason(number: int) -> str:
     return f"by {signal.Signals(number).name}; run it again to go on"
 
 
-def end_process(message: str, exit_code: int) -> NoReturn:
+@contextlib.contextmanager
+def stopped_by_signals() -> Generator[None]:
+    """Raise StoppedError out of the block at the first signal that asks this process to stop."""
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt  # Ray and boto3 catch and retry what is an Exception
+
+    with handled_signals(STOP_SIGNALS, interrupt):
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            number = received[0] if received else signal.SIGINT
+            raise StoppedError(stop_reason(number)) from error
+
+
+@contextlib.contextmanager
+def drained_by_signals(request_stop: Callable[[str], None]) -> Generator[None]:
+    """Call `request_stop` with the reason at each stop signal; a second one ends the block at once.
+
+    `ray job stop` and a spot notice send SIGTERM, Ctrl-C sends SIGINT, and a terminal that goes
+    away sends SIGHUP.
+    """
+    asked: list[str] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        reason = stop_reason(number)
+        request_stop(reason)
+        if asked and is_request(number, is_first=False):
+            raise KeyboardInterrupt  # Ray's calls let nothing else through
+        asked.append(reason)
+
+    with handled_signals(STOP_SIGNALS, stop):
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            raise StoppedError(asked[0]) from error
+
+
+def end_process(message: str, exit_code: ExitCode) -> NoReturn:
     """Print one line and end the process at once, whatever its threads do.
 
     Args:
         message: text of our own, without secrets and without names from users.
     """
+    stamp = f"{log_time(time.time())} " if exit_code == ExitCode.STOPPED else ""
     # not through sys.stderr, whose lock the held thread may hold
     with contextlib.suppress(OSError):
         if is_writable(STDERR, WRITE_S):  # the reader of a pipe may have stopped reading
-            os.write(STDERR, f"nagfarm: {message}\n".encode())
+            os.write(STDERR, f"{stamp}nagfarm: {message}\n".encode())
     os._exit(exit_code)
 
 
 @contextlib.contextmanager
-def ended_after(seconds: float, message: str, exit_code: int) -> Generator[None]:
+def ended_after(seconds: float, message: str, exit_code: ExitCode) -> Generator[None]:
     """End the process if the block still runs after some seconds."""
     timer = threading.Timer(seconds, end_process, (message, exit_code))
     timer.daemon = True
@@ -93,4 +179,4 @@ def _end_on_signals(reading: int, count: int, is_over: threading.Event) -> None:
         else:
             return
     if not is_over.wait(GRACE_S):
-        end_process(f"stopped: {stop_reason(number[0])}", STOPPED)
+        end_process(f"stopped: {stop_reason(number[0])}", ExitCode.STOPPED)

@@ -43,12 +43,20 @@ class NoClusterError(RefusedError):
     """Ray cannot be reached or started."""
 
 
+class ClusterUnreachableError(NoClusterError):
+    """An existing Ray cluster does not answer."""
+
+
 class PlacementError(RefusedError):
     """The cluster has too few devices for a group of the requested size."""
 
 
 class LeaseHeldError(RefusedError):
-    """Another driver holds the lease of this output."""
+    """Another driver holds the lease of this output, until it ends or its lease expires."""
+
+
+class LeaseUnusableError(RefusedError):
+    """The lease of this output cannot be read or be followed by another, and never expires."""
 
 
 class LeaseLostError(JobError):

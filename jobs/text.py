@@ -4,6 +4,7 @@ Error messages and the commands share it.
 """
 
 import difflib
+import time
 from collections.abc import Iterable
 
 _MAX_SHOWN_CHARACTERS = 60
@@ -22,6 +23,11 @@ def duration(seconds: float) -> str:
         if left_s >= 2 * size_s:
             return f"{left_s / size_s:.0f} {unit}"
     return f"{left_s:.0f} s"
+
+
+def log_time(seconds: float) -> str:
+    """Return a moment in UTC, to the second, as a run's log shows it: 2026-01-31T12:00:00Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def shown(value: object, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:

@@ -136,6 +136,7 @@ class BenchArguments(ConfigOptions):
             retry_quarantined=self.retry_quarantined,
             repair=False,
             takeover=False,
+            wait=False,
         )
 
 

@@ -1,7 +1,7 @@
 """The pattern of a command: arguments, typed options, and the function that runs them.
 
 A module of this folder that is named like a command holds one `COMMAND`. This module decides the
-exit codes, and the options that several commands share.
+options that several commands share.
 """
 
 import argparse
@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from rich.console import Console
 
 from jobs.config import RunConfig, load_config
-from jobs.ending import REFUSED, STOPPED
+from jobs.ending import ExitCode
 from jobs.guarded_output import DroppedOutput
-from jobs.run.console import print_json, print_plain
+from jobs.run.console import print_json, print_log, print_plain
 from jobs.store.store import Store, open_existing
 
 if TYPE_CHECKING:
     from jobs.worker.setup import ModelLoader
 
-EXIT_OK, EXIT_REFUSED, EXIT_QUARANTINE, EXIT_STOPPED = 0, REFUSED, 3, STOPPED
-EXIT_FINDINGS = 3  # `verify` has findings
+EXIT_OK, EXIT_REFUSED, EXIT_STOPPED = ExitCode.OK, ExitCode.REFUSED, ExitCode.STOPPED
+EXIT_QUARANTINE = EXIT_FINDINGS = ExitCode.UNFINISHED
+OUTPUT_HELP = "s3://bucket/prefix, file:///folder or a folder such as ./out"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,14 @@ class Context:
     dropped: DroppedOutput = field(default_factory=DroppedOutput)
 
     def say(self, text: str) -> None:
-        """Print one line. A line feed in it is escaped: several lines are several calls."""
-        print_plain(self.console, text)
+        """Print one line, with the time if it is one of a run's log.
+
+        A line feed in it is escaped: several lines are several calls.
+        """
+        if self.dropped.is_log:
+            print_log(self.console, text)
+        else:
+            print_plain(self.console, text)
 
     def say_json(self, text: str) -> None:
         """Print a JSON document or a part of it."""
@@ -101,7 +108,7 @@ class OutputOptions(ConfigOptions):
         parser.add_argument(
             "uri",
             metavar="URI",
-            help="the output of a run: s3://bucket/prefix or file:///folder",
+            help=f"the output of a run: {OUTPUT_HELP}",
         )
         super().add_arguments(parser)
 

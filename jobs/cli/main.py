@@ -1,26 +1,29 @@
 """`nagfarm`: read the command line, run one command, and return its exit code.
 
-Exit codes: 0 all committed; 2 refused before anything ran; 3 finished, with clips in quarantine;
-4 stopped. Answers without torch; the commands that need a cluster import Ray.
+Answers without torch; the commands that need a cluster import Ray.
 """
 
 import argparse
 import signal
 import sys
+import textwrap
 import threading
+import time
 import traceback
+from importlib import metadata
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
 from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
-from jobs.cli.command import EXIT_REFUSED, EXIT_STOPPED, Command, Context
-from jobs.ending import ended_by_signals, stop_reason
+from jobs.cli.command import Command, Context
+from jobs.ending import ExitCode, ended_by_signals, stop_reason
 from jobs.errors import JobError, OutputError, StoppedError
 from jobs.escaping import escape_logs, plain_block, plain_line
 from jobs.guarded_output import guard_output
 from jobs.redaction import redact
+from jobs.text import log_time
 from nag.errors import NagError
 from pipelines.errors import PipelineError
 
@@ -34,11 +37,15 @@ COMMANDS: dict[str, Command[Any]] = {
 DESCRIPTION = (
     "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
 )
-EPILOG = """\
+EXIT_CODES = "\n".join(
+    textwrap.fill(f"{code:<4}{code.meaning}", 98, initial_indent="  ", subsequent_indent=" " * 6)
+    for code in ExitCode
+)
+EPILOG = f"""\
 examples:
   nagfarm plan spring.yaml                          check the manifest; render nothing
   nagfarm render spring.yaml                        render it; run it again to resume
-  nagfarm render prompts.csv --model shapes-wan --output file:///tmp/spring
+  nagfarm render prompts.csv --model shapes-wan --output ./spring
   RAY_AUTH_MODE=token ray job submit --working-dir . -- nagfarm render spring.yaml
   nagfarm bench negatives --quick                   measure negative prompts, in a few minutes
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
@@ -49,8 +56,7 @@ examples:
   nagfarm doctor --output s3://renders/spring       what is missing on this machine
 
 exit codes:
-  0 all committed, 2 refused before anything ran, 3 finished with clips in quarantine or, of verify,
-  with findings, 4 stopped
+{EXIT_CODES}
 """
 
 
@@ -75,16 +81,24 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):  # a reader such as `head` has enough
             _print_error(f"stopped: {error}")
-        return EXIT_STOPPED
+        return ExitCode.STOPPED
     except StoppedError as error:
-        _print_error(f"stopped: {error}")
-        return EXIT_STOPPED
+        _print_error(f"stopped: {error}", is_log=command.is_run)
+        return ExitCode.STOPPED
     except KeyboardInterrupt:  # before a run handles signals itself
-        _print_error(f"stopped: {stop_reason(signal.SIGINT)}")
-        return EXIT_STOPPED
+        _print_error(f"stopped: {stop_reason(signal.SIGINT)}", is_log=command.is_run)
+        return ExitCode.STOPPED
     except (JobError, PipelineError, NagError) as error:
         _print_error(str(error))
-        return EXIT_REFUSED
+        return ExitCode.of_refusal(error)
+
+
+class _PrintVersion(argparse.Action):
+    """Prints the installed version, which takes some milliseconds to find."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"nagfarm {metadata.version('nagfarm')}")
+        parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,6 +115,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action=_PrintVersion, nargs=0, help="print the version and exit"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
@@ -121,5 +138,6 @@ def _print_redacted(
     sys.stderr.write(plain_block(redact("".join(traceback.format_exception(error)))))
 
 
-def _print_error(text: str) -> None:
-    print(plain_line(f"nagfarm: {redact(text)}"), file=sys.stderr)
+def _print_error(text: str, *, is_log: bool = False) -> None:
+    stamp = f"{log_time(time.time())} " if is_log else ""
+    print(plain_line(f"{stamp}nagfarm: {redact(text)}"), file=sys.stderr)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from jobs.cli.command import ConfigOptions, add_models_argument
+from jobs.cli.command import OUTPUT_HELP, ConfigOptions, add_models_argument
 from jobs.config import StoreConfig
 from jobs.errors import ManifestError
 from jobs.manifest.lines import ManifestFile, S3File
@@ -32,7 +32,7 @@ a manifest (.yaml with axes; .jsonl or .csv with one clip a row), a file or s3:/
 
   name: spring
   model: shapes-wan
-  output: s3://renders/spring
+  output: ./spring                            # or s3://bucket/prefix
   defaults: {num_inference_steps: 8}
   axes:
     prompt: [a circle moving right, a square moving up]
@@ -76,7 +76,7 @@ class ManifestOptions(ConfigOptions):
         parser.add_argument(
             "--output",
             metavar="URI",
-            help="s3://bucket/prefix or file:///folder; wins over the manifest",
+            help=f"{OUTPUT_HELP}; wins over the manifest",
         )
         parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)

@@ -105,7 +105,7 @@ COMMAND = Command(
     epilog=f"""\
 examples:
   nagfarm plan spring.yaml
-  nagfarm plan prompts.csv --model shapes-wan --output file:///tmp/spring
+  nagfarm plan prompts.csv --model shapes-wan --output ./spring
   nagfarm plan spring.yaml --limit 10               of the first ten clips
 
 Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,

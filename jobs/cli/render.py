@@ -4,14 +4,14 @@ import argparse
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import damaged_text, plan_lines
-from jobs.ending import STOP_SIGNALS, end_process, is_request, stop_reason
-from jobs.errors import JobError, RefusedError, StoppedError
+from jobs.cli.wording import summary_text
+from jobs.ending import drained_by_signals, end_process, stopped_by_signals
+from jobs.errors import ClusterLostError, JobError, LeaseHeldError, RefusedError, StoppedError
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
@@ -19,11 +19,10 @@ from jobs.records.damage import find_damaged, without_mp4
 from jobs.records.keys import PREFIXES
 from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
-from jobs.records.lease_record import refuse_if_leased
+from jobs.records.lease_record import refuse_if_leased, wait_until_free
 from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
 from jobs.run.documents import OpenedManifest, new_run_id
-from jobs.signals import handled_signals
 from jobs.store.store import Store
 from jobs.text import counted
 from nag.errors import NagError
@@ -43,6 +42,7 @@ class RenderOptions(ManifestOptions):
     retry_quarantined: bool
     repair: bool
     takeover: bool
+    wait: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -54,10 +54,16 @@ class RenderOptions(ManifestOptions):
             help="also render the committed clips of the manifest whose MP4 is missing or has "
             "another size than its record; reads every record",
         )
-        parser.add_argument(
+        held = parser.add_mutually_exclusive_group()
+        held.add_argument(
             "--takeover",
             action="store_true",
             help="take the output from a dead driver before its lease expires",
+        )
+        held.add_argument(
+            "--wait",
+            action="store_true",
+            help="wait while another driver holds the output, instead of exit code 75",
         )
 
 
@@ -76,7 +82,26 @@ def render(options: RenderOptions, context: Context) -> int:
         RefusedError: refused before anything ran, as by `open_for_run`.
         StoppedError: the run began and could not go on.
     """
+    while True:
+        opened = _open(options, context)
+        try:
+            return _render(opened, options, context)
+        except LeaseHeldError:  # another driver that waited, too, was faster
+            if not options.wait:
+                raise
+
+
+def _open(options: RenderOptions, context: Context) -> OpenedManifest:
+    """Open the manifest; with --wait, plan again what other drivers left when they ended."""
     opened = _with_more_clips(open_for_run(options), options)
+    if options.wait:
+        with stopped_by_signals():
+            if wait_until_free(opened.store, context.say):
+                return _with_more_clips(open_for_run(options), options)
+    return opened
+
+
+def _render(opened: OpenedManifest, options: RenderOptions, context: Context) -> int:
     for line in plan_lines(opened.plan):
         context.say(line)
     if opened.plan.num_pending == 0:
@@ -91,8 +116,10 @@ def render(options: RenderOptions, context: Context) -> int:
         raise
     except (JobError, PipelineError, NagError) as error:
         raise StoppedError(str(error)) from error
-    context.say(_summary_text(summary))
-    context.say(f"clips and records are in {opened.store.uri}")
+    context.say(summary_text(summary))
+    has_clips = summary.num_committed > 0
+    what = "clips and records are in" if has_clips else "no clip was committed to"
+    context.say(f"{what} {opened.store.uri}")
     num_quarantined = opened.plan.num_quarantined + summary.num_quarantined
     return _report_rest(opened, num_quarantined, context)
 
@@ -137,7 +164,7 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
         machines = cluster_machines()
         check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)
         with (
-            _stop_on_signals(run.request_stop),
+            drained_by_signals(run.request_stop),
             _kept(
                 Lease.take(opened.store, run.run_id, lease_s, is_takeover=is_takeover),
                 run.write_documents,
@@ -154,7 +181,7 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
 
 def _end_held(run: "Run", keeper: LeaseKeeper, reason: str) -> NoReturn:
     """Release the output and end the process, whose main thread waits for a lost cluster."""
-    run.mark_stopped()
+    run.mark_stopped(ClusterLostError(reason))
     keeper.end_s = HELD_END_S
     keeper.release()
     end_process(f"stopped: {reason}", EXIT_STOPPED)
@@ -181,14 +208,6 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
             lift_quarantine(store, spec.clip_id)
 
 
-def _summary_text(summary: RunSummary) -> str:
-    work_s = {stage: time_s for stage, time_s in summary.stage_totals_s.items() if stage != "queue"}
-    total_s = sum(work_s.values())
-    shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())
-    clips = counted(summary.num_committed, "clip")
-    return f"committed {clips} in {summary.wall_s:.1f} s; {shares or 'no work done'}"
-
-
 def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context) -> int:
     """Name the clips that are not there after this run, and return the exit code."""
     if opened.manifest.has_grown():
@@ -207,29 +226,6 @@ def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context)
     return EXIT_QUARANTINE if num_quarantined or opened.plan.num_damaged else EXIT_OK
 
 
-@contextmanager
-def _stop_on_signals(request_stop: Callable[[str], None]) -> Generator[None]:
-    """Stop the run in bounded time on a signal; a second signal ends it at once.
-
-    `ray job stop` and a spot notice send SIGTERM, Ctrl-C sends SIGINT, and a terminal that goes
-    away sends SIGHUP.
-    """
-    asked: list[str] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        reason = stop_reason(number)
-        request_stop(reason)
-        if asked and is_request(number, is_first=False):
-            raise KeyboardInterrupt  # Ray's calls let nothing else through
-        asked.append(reason)
-
-    with handled_signals(STOP_SIGNALS, stop):
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            raise StoppedError(asked[0]) from error
-
-
 COMMAND = Command(
     name="render",
     summary="render what is missing, with progress; run it again to resume",
@@ -241,10 +237,12 @@ examples:
   nagfarm render spring.yaml --only hero spring-000004
   nagfarm render spring.yaml --retry-quarantined    try clips again that failed repeatedly
   nagfarm render spring.yaml --repair               render again what a record names and is gone
+  nagfarm render spring.yaml --wait                 wait for another driver of the same output
 
 A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM,
 SIGHUP and Ctrl-C stop a run in bounded time, a second signal at once. Under nohup, SIGHUP is
-ignored. One driver at a time writes to an output.
+ignored. One driver at a time writes to an output: a second one is refused, or waits with --wait.
+Each line of the log begins with the date and the time in UTC.
 
 {MANIFEST_HELP}""",
     options=RenderOptions,

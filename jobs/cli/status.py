@@ -118,8 +118,9 @@ def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str
     """Return the state of a run in words: at work, ended, dead, or replaced by another driver."""
     age_s = now - seconds_of(run.updated_at)
     age = f"{duration(age_s)} ago"
+    reason = f": {run.stop.message}" if run.stop else ""
     if run.state not in AT_WORK:
-        return f"{run.state} {age}"
+        return f"{run.state} {age}{reason}"
     if is_active(run, lease, now):
         if lease is not None and age_s > seconds_of(lease.expires_at) - seconds_of(
             lease.renewed_at
@@ -128,18 +129,19 @@ def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str
                 f"{run.state}, last status {age}, although its driver is alive: "
                 "the clips shown here are stale"
             )
-        return f"{run.state}, last heartbeat {age}"
+        return f"{run.state}, last heartbeat {age}{reason}"
     if lease is not None and lease.run_id != run.run_id:
         return (
             f"{run.state} at its last heartbeat, {age}; another driver has taken this output since"
         )
     if lease is not None and lease.is_released:
         ended_s = now - seconds_of(lease.renewed_at)
-        return f"its driver ended {duration(ended_s)} ago without a final status"
+        return f"its driver ended {duration(ended_s)} ago without a final status{reason}"
     last_seen = max(run.updated_at, lease.renewed_at) if lease is not None else run.updated_at
+    asked = f"; it had been asked to stop{reason}" if run.stop else ""
     return (
         f"last heartbeat {duration(now - seconds_of(last_seen))} ago: the driver is dead or cannot "
-        "reach the store; render resumes the run"
+        f"reach the store; render resumes the run{asked}"
     )
 
 

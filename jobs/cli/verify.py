@@ -155,8 +155,8 @@ findings:
 {_KINDS_HELP}
 
 exit codes:
-  0 no finding, 3 findings, 2 refused: a wrong option, the store does not answer, or no run has
-  written to the output
+  0 no finding, 3 findings, 2 refused: a wrong option, or no run has written to the output,
+  69 the store does not answer
 """,
     options=VerifyOptions,
     run=run,

@@ -8,6 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.escaping import plain_line
+from jobs.records.run_status import RunSummary
+from jobs.text import counted
 
 MAX_MESSAGE = 200  # characters
 MAX_CELL = 1000  # characters; every row of a table is as wide as its longest cell
@@ -22,6 +24,15 @@ def first_line(message: str) -> str:
     """Return the first line of a message, cut to 200 characters."""
     line = message.strip().partition("\n")[0]
     return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
+
+
+def summary_text(summary: RunSummary) -> str:
+    """Return the result of a run, with the share of each stage in the work."""
+    work_s = {stage: time_s for stage, time_s in summary.stage_totals_s.items() if stage != "queue"}
+    total_s = sum(work_s.values())
+    shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())
+    clips = counted(summary.num_committed, "clip")
+    return f"committed {clips} in {summary.wall_s:.1f} s; {shares or 'no work done'}"
 
 
 def table_lines(

@@ -4,23 +4,20 @@ import contextlib
 import logging
 import signal
 from collections.abc import Generator
-from types import FrameType
 
 import ray
 
 from jobs.cluster.ray_errors import first_line
 from jobs.cluster.reach import check_start, existing_cluster, reach, start_remedy
 from jobs.ending import (
-    REFUSED,
-    STOP_SIGNALS,
-    STOPPED,
+    ExitCode,
     end_process,
     ended_after,
     ended_by_signals,
     stop_reason,
+    stopped_by_signals,
 )
 from jobs.errors import ClusterLostError, NoClusterError, RefusedError, StoppedError
-from jobs.signals import handled_signals
 from jobs.text import shown
 from nagfarm import claim_packages, foreign_packages
 
@@ -46,7 +43,7 @@ def connected() -> Generator[None]:
         yield
     except ClusterLostError as error:
         # All else is done. An exit in good order waits for the cluster, and then crashes.
-        end_process(f"stopped: {error}", STOPPED)
+        end_process(f"stopped: {error}", ExitCode.STOPPED)
     except BaseException:
         ray.shutdown()
         raise
@@ -54,22 +51,15 @@ def connected() -> Generator[None]:
 
 
 def _connect_or_stop() -> None:
-    received: list[int] = []
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt  # Ray catches and retries what is an Exception
-
-    with ended_by_signals(1), handled_signals(STOP_SIGNALS, interrupt):
+    with ended_by_signals(1), stopped_by_signals():
         try:
             _connect()
-        except NoClusterError:
+        except (NoClusterError, KeyboardInterrupt):
             ray.shutdown()
             raise
-        except (KeyboardInterrupt, SystemExit) as error:  # Ray's own handler of SIGTERM exits
+        except SystemExit as error:  # Ray's own handler of SIGTERM exits
             ray.shutdown()
-            number = received[0] if received else signal.SIGTERM
-            raise StoppedError(stop_reason(number)) from error
+            raise StoppedError(stop_reason(signal.SIGTERM)) from error
 
 
 def _connect() -> None:
@@ -81,7 +71,7 @@ def _connect() -> None:
     environment = _own_packages()
     late = f"no Ray cluster: Ray did not answer within {CONNECT_S:g} s; look at its logs"
     try:
-        with ended_after(CONNECT_S, late, REFUSED):
+        with ended_after(CONNECT_S, late, ExitCode.UNAVAILABLE):
             ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)
     # Ray raises Exception itself, and what the system calls of a start raise.
     except Exception as error:

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import socket
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import ray._common.utils
 import ray._private.services
 
-from jobs.errors import NoClusterError
+from jobs.errors import ClusterUnreachableError, NoClusterError
 
 REACH_S = 10.0  # for the port to accept, and again for it to answer
 # The first words of a gRPC client (RFC 9113): the preface and an empty frame of settings. A server
@@ -24,6 +25,7 @@ REACH_S = 10.0  # for the port to accept, and again for it to answer
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 FRAME_HEADER_BYTES = 9
 SETTINGS_TYPE = 4
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 MIN_FREE_BYTES = 2**30  # sessions have taken some hundred MB
 MIN_OPEN_FILES = 1024  # the usual limit; with 60 Ray ends this process without an exception
 
@@ -43,9 +45,9 @@ class ClusterAddress:
     origin: str
     remedy: str
 
-    def refusal(self, reason: object) -> NoClusterError:
+    def refusal(self, reason: object) -> ClusterUnreachableError:
         """Return the error for a cluster that cannot be joined."""
-        return NoClusterError(
+        return ClusterUnreachableError(
             f"no Ray cluster at {self}, the address in {self.origin}: {reason}; {self.remedy}"
         )
 
@@ -88,7 +90,8 @@ def reach(address: ClusterAddress, wait_s: float = REACH_S) -> None:
     """Check that a control service answers there, in bounded time.
 
     Raises:
-        NoClusterError: the port accepts no connection, or the service behind it does not answer.
+        ClusterUnreachableError: the port accepts no connection, or the service behind it does not
+            answer.
     """
     try:
         with socket.create_connection((address.host, address.port), timeout=wait_s) as connection:
@@ -121,6 +124,35 @@ def check_start() -> None:
             f"Ray needs at least {MIN_OPEN_FILES} open files, and this shell allows {files}; "
             "raise `ulimit -n`"
         )
+    check_token()
+
+
+def check_token() -> None:
+    """Refuse a home folder in which Ray can neither read its token nor make one.
+
+    Raises:
+        NoClusterError: Ray would start with a token, has none, and cannot make one.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode != "token" or any(os.environ.get(name) for name in TOKEN_VARIABLES):
+        return
+    remedy = "set HOME to a folder of this user, or RAY_AUTH_TOKEN_PATH to the file of a token"
+    try:
+        token = Path.home() / ".ray" / "auth_token"
+    except RuntimeError as error:
+        raise NoClusterError(
+            f"Ray keeps its token in the home folder, and this user has none; {remedy}"
+        ) from error
+    try:
+        if token.exists():
+            token.read_bytes()
+        else:  # as Ray does
+            token.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=token.parent).close()
+    except OSError as error:
+        raise NoClusterError(
+            f"Ray keeps its token in {token}, which cannot be used: {error.strerror}; {remedy}"
+        ) from error
 
 
 def start_remedy() -> str:

@@ -77,7 +77,8 @@ class Lease:
             now: the clock by which leases expire; the store's if None.
 
         Raises:
-            LeaseHeldError: when another driver holds the output, or no higher number exists.
+            LeaseHeldError: when another driver holds the output.
+            LeaseUnusableError: when its lease cannot be read, or no higher number exists.
             StoreError: when the store refuses or does not answer.
         """
         now = now or store.now

@@ -1,20 +1,31 @@
-"""The object of a lease in the store, and the refusal of a driver that finds another's lease.
+"""The object of a lease in the store, and the refusal or the wait of a driver that finds another's.
 
-Decides when a lease is alive and how a driver is refused. `lease` takes and keeps leases.
+Decides when a lease is alive, how a driver is refused, and how long it waits. `lease` takes and
+keeps leases.
 """
 
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from jobs.errors import LeaseHeldError, ObjectMissingError, RecordError, StoreError
+from jobs.errors import (
+    LeaseHeldError,
+    LeaseUnusableError,
+    ObjectMissingError,
+    RecordError,
+    StoreError,
+)
 from jobs.records.commit import read_as
 from jobs.records.keys import LAST_EPOCH, check_run_id, lease_key, list_keys
 from jobs.records.schema import check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.store.store import Store
+from jobs.text import duration
 
+MIN_WAIT_S, MAX_WAIT_S = 0.5, 5.0  # between two looks of a driver that waits for a lease
 MAX_LOOKS = 10  # at a lease that is listed and gone when it is read; each time a driver replaced it
 
 
@@ -58,38 +69,87 @@ class LeaseRecord:
 
 
 def refuse_if_leased(store: Store) -> None:
-    """Raise LeaseHeldError if another driver holds the output, or if its lease cannot be read."""
+    """Raise LeaseHeldError if another driver holds the output.
+
+    Raises:
+        LeaseUnusableError: the lease cannot be read, or no higher number exists.
+    """
     if highest := max(epochs(store), default=0):
         refuse_if_last(store, highest)
         refuse_if_alive(store, highest, store.now())
 
 
 def refuse_if_alive(store: Store, epoch: int, now: float) -> None:
-    """Raise LeaseHeldError if the highest lease of an output is alive or cannot be read."""
-    try:
-        holder = read_lease(store, epoch)
-    except ObjectMissingError:
-        return  # a higher lease was written in between; a driver that takes the output finds it
-    except RecordError as error:
-        raise LeaseHeldError(
-            f"another driver may hold {store.uri}, whose lease cannot be read: {error}; "
-            "if no driver is at work there, take the output with render --takeover"
-        ) from error
-    if holder.is_alive(now):
+    """Raise LeaseHeldError if the highest lease of an output is alive.
+
+    Raises:
+        LeaseUnusableError: the lease cannot be read.
+    """
+    if holder := live_lease(store, epoch, now):
         raise LeaseHeldError(
             f"{store.uri} is leased by another driver: {holder}; the lease expires at "
-            f"{holder.expires_at} unless that driver renews it; if that driver is dead, take the "
-            "output at once with render --takeover"
+            f"{holder.expires_at} unless that driver renews it; wait with render --wait or, if "
+            "that driver is dead, take the output at once with render --takeover"
         )
 
 
 def refuse_if_last(store: Store, epoch: int) -> None:
-    """Raise LeaseHeldError if no higher number exists. No driver ever reaches the last one."""
+    """Raise LeaseUnusableError if no higher number exists. No driver ever reaches the last one."""
     if epoch >= LAST_EPOCH:
-        raise LeaseHeldError(
+        raise LeaseUnusableError(
             f"{store.uri_of(lease_key(epoch))} has the last number that a lease can have; no "
             "driver counts that far, so another program wrote it: remove that object"
         )
+
+
+def wait_until_free(
+    store: Store, say: Callable[[str], None], pause: Callable[[float], None] = time.sleep
+) -> bool:
+    """Wait until no live driver holds the output; return True if one did.
+
+    Args:
+        say: prints a line for each driver that is waited for.
+
+    Raises:
+        LeaseUnusableError: the lease cannot be read, or no higher number exists.
+        StoreError: the store refuses or does not answer.
+    """
+    named: str | None = None
+    while highest := max(epochs(store), default=0):
+        refuse_if_last(store, highest)
+        now = store.now()
+        holder = live_lease(store, highest, now)
+        if holder is None:
+            break
+        left_s = seconds_of(holder.expires_at) - now
+        if holder.run_id != named:
+            named = holder.run_id
+            say(
+                f"waiting for {store.uri}, which another driver holds: {holder}; it is free when "
+                f"that driver ends or, if it is dead, in {duration(left_s)}"
+            )
+        pause(min(max(left_s, MIN_WAIT_S), MAX_WAIT_S))
+    return named is not None
+
+
+def live_lease(store: Store, epoch: int, now: float) -> LeaseRecord | None:
+    """Return the highest lease of an output if it is alive.
+
+    Raises:
+        LeaseUnusableError: it cannot be read.
+    """
+    try:
+        holder = read_lease(store, epoch)
+    except ObjectMissingError:
+        return (
+            None  # a higher lease was written in between; a driver that takes the output finds it
+        )
+    except RecordError as error:
+        raise LeaseUnusableError(
+            f"another driver may hold {store.uri}, whose lease cannot be read: {error}; "
+            "if no driver is at work there, take the output with render --takeover"
+        ) from error
+    return holder if holder.is_alive(now) else None
 
 
 def current_lease(store: Store) -> LeaseRecord | None:

@@ -8,15 +8,18 @@ status and `nagfarm status` shows it.
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from jobs.errors import RecordError
+from jobs.errors import JobError, RecordError
 from jobs.records.commit import JSON, read_as
 from jobs.records.keys import STATUS_FILE, check_clip_id, check_run_id, run_key
 from jobs.records.schema import check_at_least, check_time
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
+from jobs.redaction import redact
 from jobs.store.store import Store
 from jobs.types import ClipFailed, Failure, Stage, fields_of
+from nag.errors import NagError
+from pipelines.errors import PipelineError
 
-MAX_MESSAGE = 1000  # characters of a failure's message in the status
+MAX_MESSAGE = 1000  # characters of the message of a failure or a stop in the status
 RunState = Literal["rendering", "draining", "finished", "stopped"]
 
 
@@ -58,15 +61,38 @@ class FailureSeen(Failure):
         return replace(seen, message=failed.message[:MAX_MESSAGE])
 
 
+@dataclass(frozen=True)
+class RunStop:
+    """The reason why a run was stopped.
+
+    Args:
+        error_type: class of the error, by which programs tell the reasons apart.
+        message: the reason for people.
+    """
+
+    error_type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """Build the reason from the error that ended the run, expected or not."""
+        name = type(error).__name__
+        is_expected = isinstance(error, JobError | PipelineError | NagError)
+        message = str(error) if is_expected else f"unexpected {name}: {error}"
+        return cls(name, redact(message)[:MAX_MESSAGE])
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunCounts:
-    """The counts of one run that its status and its summary share.
+    """The counts of one run that its status and its summary share, and the reason for its end.
 
     Args:
         num_committed: clips whose record is in the store since this run.
         num_quarantined: clips that this run quarantined.
         num_failures: failed attempts, with those of clips that a later attempt committed.
         num_workers_lost: workers that failed.
+        stop: the reason why the run drains or was stopped; None while it renders, and if it has
+            finished.
     """
 
     run_id: str
@@ -74,6 +100,7 @@ class RunCounts:
     num_quarantined: int
     num_failures: int
     num_workers_lost: int
+    stop: RunStop | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +174,7 @@ class RunSummary(RunCounts):
             num_quarantined=last.num_quarantined,
             num_failures=last.num_failures,
             num_workers_lost=last.num_workers_lost,
+            stop=last.stop,
             is_finished=last.state == "finished",
             wall_s=last.elapsed_s,
             stage_totals_s=stage_totals_s,

@@ -1,5 +1,6 @@
 """The console of a run: a bar on a terminal, plain lines in a log."""
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from rich.progress import (
 from jobs.escaping import plain_document, plain_line
 from jobs.run.in_flight import in_flight_line
 from jobs.run.tally import RunTally
-from jobs.text import counted, duration
+from jobs.text import counted, duration, log_time
 
 LOG_EVERY_S = 10.0
 IN_FLIGHT_EVERY_S = 60.0
@@ -25,6 +26,11 @@ IN_FLIGHT_EVERY_S = 60.0
 def print_plain(console: Console, text: str) -> None:
     """Print one line, which may hold text from strangers: no part of it can begin another line."""
     console.out(plain_line(text), highlight=False)
+
+
+def print_log(console: Console, text: str) -> None:
+    """Print one line of a run's log, with the date and the time of day in UTC before it."""
+    print_plain(console, f"{log_time(time.time())} {text}".rstrip())
 
 
 def print_json(console: Console, text: str) -> None:
@@ -72,7 +78,7 @@ class ConsoleReport:
         self._bar.stop()
 
     def say(self, line: str) -> None:
-        print_plain(self._console, line)
+        print_log(self._console, line)
 
     def clip_ended(self, tally: RunTally, now: float) -> None:
         """Advance the bar, or print a line if one is due."""

@@ -11,7 +11,7 @@ from jobs.guarded_output import DroppedOutput
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import Plan
-from jobs.records.run_status import RunState, RunStatus, RunSummary
+from jobs.records.run_status import RunState, RunStatus, RunStop, RunSummary
 from jobs.run.tally import RunTally
 from jobs.store.store import Store
 from jobs.worker.provenance import installed_versions
@@ -66,12 +66,15 @@ class RunDocuments:
             "nodes": nodes,
         }
 
-    def status(self, state: RunState, now: float, updated_at: str) -> RunStatus:
+    def status(
+        self, state: RunState, now: float, updated_at: str, stop: RunStop | None = None
+    ) -> RunStatus:
         """Return status.json.
 
         Args:
             now: seconds of the tally's clock.
             updated_at: the wall-clock time in ISO 8601.
+            stop: the reason of a run that drains or was stopped.
         """
         tally, elapsed_s = self.tally, self.tally.elapsed_s(now)
         is_measured = tally.num_committed > 0
@@ -86,6 +89,7 @@ class RunDocuments:
             num_failures=tally.num_failures,
             num_workers=tally.num_workers,
             num_workers_lost=tally.num_workers_lost,
+            stop=stop,
             elapsed_s=elapsed_s,
             clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,
             eta_s=tally.left_s(now),

@@ -15,7 +15,7 @@ from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, res
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease_keeper import LeaseKeeper
-from jobs.records.run_status import RunState, RunStatus, RunSummary, write_status
+from jobs.records.run_status import RunState, RunStatus, RunStop, RunSummary, write_status
 from jobs.records.schema import utc_iso
 from jobs.run.broken_models import (
     FailedKind,
@@ -23,7 +23,7 @@ from jobs.run.broken_models import (
     quarantine_kind,
     split_failed,
 )
-from jobs.run.console import ConsoleReport, print_plain
+from jobs.run.console import ConsoleReport, print_log
 from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.observer import RunObserver
@@ -67,10 +67,10 @@ class Run:
         if self._dispatcher is not None:
             self._dispatcher.request_stop(reason)
 
-    def mark_stopped(self) -> None:
+    def mark_stopped(self, error: JobError) -> None:
         """Let the last status be that of a stopped run, from a thread, if Ray holds this one."""
         if self._status is not None:
-            self._status = replace(self._status, state="stopped")
+            self._status = replace(self._status, state="stopped", stop=RunStop.of(error))
 
     def write_documents(self) -> None:
         """Write the latest status and, once there is one, the summary.
@@ -102,8 +102,10 @@ class Run:
         report = ConsoleReport(self.console, num_clips, started)
 
         def update_or_end() -> None:
-            self._update_status(documents, "draining" if self._stop_reason else "rendering")
-            if self._stop_reason is not None:
+            if self._stop_reason is None:
+                self._update_status(documents, "rendering")
+            else:
+                self._update_status(documents, "draining", StoppedError(self._stop_reason))
                 keeper.shorten()
             for message in watch.news():
                 report.say(message)
@@ -112,20 +114,21 @@ class Run:
             writer.check()
 
         observer = RunObserver(tally, report, writer.add, update_or_end)
-        is_finished = False
         try:
             with report:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
                 failed = self._render_kinds(observer, watch, tally)
                 self._give_up(failed, tally, update_or_end)
-            is_finished = True
-        finally:
-            self._summary = self._end(documents, "finished" if is_finished else "stopped")
-            self._close(writer, keeper, is_finished=is_finished)
+        except BaseException as error:
+            self._summary = self._end(documents, error)
+            self._close(writer, keeper, is_finished=False)
+            raise
+        self._summary = self._end(documents)
+        self._close(writer, keeper, is_finished=True)
         try:
             writer.check()
-        except JobError:
-            self._summary = self._end(documents, "stopped")
+        except JobError as error:
+            self._summary = self._end(documents, error)
             raise
         return self._summary
 
@@ -228,12 +231,19 @@ class Run:
         if self._num_stop_requests or not is_finished:
             keeper.end_s = max(workers.drain_s, END_S)
 
-    def _end(self, documents: RunDocuments, state: RunState) -> RunSummary:
-        return documents.summary(self._update_status(documents, state))
+    def _end(self, documents: RunDocuments, error: BaseException | None = None) -> RunSummary:
+        """Set the last status, with the error that ended a stopped run, and return the summary."""
+        if isinstance(error, KeyboardInterrupt) and self._stop_reason is not None:
+            error = StoppedError(self._stop_reason)  # a second signal, after a request to stop
+        state = "finished" if error is None else "stopped"
+        return documents.summary(self._update_status(documents, state, error))
 
-    def _update_status(self, documents: RunDocuments, state: RunState) -> RunStatus:
-        self._status = documents.status(state, time.monotonic(), utc_iso(time.time()))
+    def _update_status(
+        self, documents: RunDocuments, state: RunState, error: BaseException | None = None
+    ) -> RunStatus:
+        stop = None if error is None else RunStop.of(error)
+        self._status = documents.status(state, time.monotonic(), utc_iso(time.time()), stop)
         return self._status
 
     def _say(self, text: str) -> None:
-        print_plain(self.console, text)
+        print_log(self.console, text)

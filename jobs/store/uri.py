@@ -1,15 +1,17 @@
 """The form of an output URI and of a key in a store.
 
-Decides by the text alone and uses no network. An output is `s3://bucket/prefix` or
-`file:///folder`.
+Uses no network. An output is `s3://bucket/prefix`, `file:///folder` or a plain folder; the URI of a
+plain one is `file:///` with its absolute path.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from jobs.errors import OutputUriError, StoreRefusedError
+from jobs.store.plain_folder import absolute_folder, is_plain_folder
 
 MAX_KEY_BYTES = 1024  # S3's limit, prefix included
 ACCESS_CHECK_PREFIX = "access-check-"  # a check of the store writes and removes such a key
@@ -61,29 +63,36 @@ def parse_output_uri(uri: str) -> S3Location | FolderLocation:
     """Parse an output URI strictly.
 
     Raises:
-        OutputUriError: the URI differs from `s3://bucket`, `s3://bucket/prefix` and
-            `file:///folder`; the message names the form that was expected.
+        OutputUriError: the URI differs from `s3://bucket`, `s3://bucket/prefix`, `file:///folder`
+            and a plain folder; the message names the form that was expected.
     """
+    if is_plain_folder(uri):
+        refuse_control_characters(uri, uri)
+        return _folder(uri, absolute_folder(uri).parts[1:])
     scheme, rest = split_scheme(uri)
     if scheme == "s3":
         bucket, _, prefix = rest.partition("/")
         return S3Location(check_bucket(uri, bucket), check_prefix(uri, prefix))
     if not rest.startswith("/"):
         raise OutputUriError(
-            f"{uri!r} names a host or a relative folder; expected three slashes, file:///folder"
+            f"{uri!r} names a host or a relative folder; expected three slashes, file:///folder, "
+            "or the folder alone, such as ./out"
         )
     decoded = unquote(rest, errors="strict") if is_percent_encoded(uri, rest) else rest
     refuse_control_characters(uri, decoded)
     segments = decoded.strip("/").split("/")
-    if segments == [""]:
-        raise OutputUriError(
-            f"{uri!r} is the root of the file system; expected a folder, file:///folder"
-        )
-    if {"", ".", ".."} & set(segments):
+    if {"", ".", ".."} & set(segments) and segments != [""]:
         raise OutputUriError(
             f"{uri!r} holds an empty, '.' or '..' segment; expected a plain path, file:///folder"
         )
-    return FolderLocation(Path("/", *segments))
+    return _folder(uri, segments)
+
+
+def _folder(uri: str, segments: Sequence[str]) -> FolderLocation:
+    path = Path("/", *segments)
+    if path == Path("/"):
+        raise OutputUriError(f"{uri!r} is the root of the file system; expected a folder in it")
+    return FolderLocation(path)
 
 
 def parse_object_uri(uri: str) -> tuple[str, str]:
@@ -114,7 +123,8 @@ def split_scheme(uri: str) -> tuple[str, str]:
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in ("s3", "file"):
         raise OutputUriError(
-            f"{uri!r} does not name a store; expected s3://bucket/prefix or file:///folder"
+            f"{uri!r} does not name a store; expected s3://bucket/prefix, file:///folder or a "
+            "folder such as ./out"
         )
     if found := sorted(set(rest) & set("?#\\")):
         raise OutputUriError(

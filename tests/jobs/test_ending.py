@@ -1,6 +1,7 @@
 """The end of a process whose main thread is held: by signals, and by a deadline."""
 
 import contextlib
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Generator
 
 import pytest
 
-from jobs.ending import REFUSED, STOP_SIGNALS, STOPPED, is_request
+from jobs.ending import STOP_SIGNALS, ExitCode, is_request
 
 # a mutex that is locked twice holds its thread in C for ever, where Python runs no handler
 HEAD = """
@@ -57,8 +58,10 @@ def test_the_second_signal_ends_a_process_whose_main_thread_is_held(
         sent = time.monotonic()
         _, errors = process.communicate(timeout=WAIT_S)
         assert time.monotonic() - sent < 4  # 1.5 s on an idle machine
-    assert process.returncode == STOPPED
-    assert errors == f"nagfarm: stopped: by {numbers[1].name}; run it again to go on\n"
+    assert process.returncode == ExitCode.STOPPED
+    time_of_day, _, line = errors.partition(" ")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", time_of_day)
+    assert line == f"nagfarm: stopped: by {numbers[1].name}; run it again to go on\n"
 
 
 def test_a_process_that_ends_by_itself_after_the_signals_keeps_its_exit_code() -> None:
@@ -87,10 +90,10 @@ try:
     while True: os.write(2, bytes(4096))
 except BlockingIOError:
     os.set_blocking(2, True)
-with ended_after(0.2, "late", 2): hold()
+with ended_after(0.2, "late", 69): hold()
 """
     with started(code) as process:
-        assert process.wait(WAIT_S) == REFUSED
+        assert process.wait(WAIT_S) == ExitCode.UNAVAILABLE
 
 
 def test_other_signals_end_nothing() -> None:
@@ -101,12 +104,12 @@ def test_other_signals_end_nothing() -> None:
 
 
 def test_a_held_process_ends_at_its_deadline_with_one_line() -> None:
-    with started(f"with ended_after(0.5, 'Ray is late', {REFUSED}): hold()") as process:
+    with started("with ended_after(0.5, 'Ray is late', 69): hold()") as process:
         _, errors = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, errors) == (REFUSED, "nagfarm: Ray is late\n")
+    assert (process.returncode, errors) == (ExitCode.UNAVAILABLE, "nagfarm: Ray is late\n")
 
 
 def test_a_block_that_ends_in_time_is_not_ended() -> None:
-    code = "with ended_after(0.5, 'late', 2): ready()\narrived.wait(1)"
+    code = "with ended_after(0.5, 'late', 69): ready()\narrived.wait(1)"
     with started(code) as process:
         assert process.wait(WAIT_S) == 0

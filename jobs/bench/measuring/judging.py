@@ -24,7 +24,7 @@ from jobs.config import EncodingConfig
 from jobs.media.decode_check import decode_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import read_record
-from jobs.run.console import print_plain
+from jobs.run.console import print_log
 from jobs.store.store import Store
 from jobs.text import counted
 from pipelines.request import VideoFrames
@@ -84,7 +84,7 @@ def judge_all(
     if not missing:
         return
     clips = counted(len(missing), "clip")
-    print_plain(console, f"{what} {clips}, {num_processes} at a time")
+    print_log(console, f"{what} {clips}, {num_processes} at a time")
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

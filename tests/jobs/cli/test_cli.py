@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,8 @@ def test_render_refuses_a_malformed_manifest_and_changes_nothing(
     ("output", "message"),
     [
         ("", "output"),
-        ("renders/spring", "s3://"),
-        ("/tmp/spring", "s3://"),
+        ("s3//renders/spring", "s3://"),
+        ("C:/spring", "s3://"),
         ("http://renders/spring", "s3://"),
         ("s3://", "bucket"),
         ("s3://UPPER_case/x", "bucket"),
@@ -395,6 +396,13 @@ def test_the_help_names_the_program_and_the_manifest(arguments: list[str]) -> No
     )
     assert "nagfarm" in finished.stdout
     assert "manifest" in finished.stdout
+
+
+def test_the_version_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == EXIT_OK
+    assert capsys.readouterr().out == f"nagfarm {metadata.version('nagfarm')}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

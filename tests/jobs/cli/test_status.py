@@ -15,7 +15,7 @@ from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key
 from jobs.records.lease import Lease
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
-from jobs.records.run_status import ClipInFlight, RunState, RunStatus, write_status
+from jobs.records.run_status import ClipInFlight, RunState, RunStatus, RunStop, write_status
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
@@ -38,6 +38,7 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         num_failures=3,
         num_workers=2,
         num_workers_lost=1,
+        stop=None,
         elapsed_s=600.0,
         clips_per_hour=120.0,
         eta_s=7200.0,
@@ -106,6 +107,27 @@ def test_a_run_that_ended_is_never_called_dead(state: RunState) -> None:
         run_state_text(status_of(state), lease_of(is_released=True), AT_S + 86_400 * 3)
         == f"{state} 3 days ago"
     )
+
+
+BY_SIGNAL = RunStop("StoppedError", "by SIGTERM; run it again to go on")
+
+
+@pytest.mark.parametrize(
+    ("state", "lease", "expected"),
+    [
+        ("stopped", None, f"stopped 5 s ago: {BY_SIGNAL.message}"),
+        ("draining", lease_of(), f"draining, last heartbeat 5 s ago: {BY_SIGNAL.message}"),
+        ("draining", lease_of(is_released=True),
+         f"its driver ended 5 s ago without a final status: {BY_SIGNAL.message}"),
+        ("draining", lease_of(renewed_s=AT_S - 600),
+         f"last heartbeat 5 s ago: {IS_DEAD}; it had been asked to stop: {BY_SIGNAL.message}"),
+    ],
+)  # fmt: skip
+def test_a_run_that_was_stopped_says_why(
+    state: RunState, lease: LeaseRecord | None, expected: str
+) -> None:
+    run = dataclasses.replace(status_of(state), stop=BY_SIGNAL)
+    assert run_state_text(run, lease, AT_S + 5) == expected
 
 
 def test_a_heartbeat_from_a_clock_that_is_ahead_has_an_age_of_0_s() -> None:

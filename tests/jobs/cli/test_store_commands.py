@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from jobs.cli.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
 from jobs.cli.gc import age_s
 from jobs.cli.main import main
 from jobs.config import StoreConfig
+from jobs.ending import ExitCode
 from jobs.errors import LeaseLostError, StoreUnavailableError
 from jobs.records.commit import (
     commit_record,
@@ -99,7 +101,16 @@ def test_status_as_json_without_a_run_is_refused(
 
 @pytest.mark.parametrize("command", ["status", "retry", "gc"])
 def test_a_bad_uri_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected s3://" in called(capsys, command, "renders/spring", code=EXIT_REFUSED)
+    assert "expected s3://" in called(capsys, command, "s3:/renders/spring", code=EXIT_REFUSED)
+
+
+@pytest.mark.parametrize("command", ["status", "retry", "gc"])
+def test_the_output_may_be_a_plain_folder(
+    command: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert store.uri in called(capsys, command, "./store")
 
 
 @pytest.mark.parametrize("command", ["status", "retry", "gc"])
@@ -145,15 +156,30 @@ def test_a_dry_retry_changes_nothing(
     assert quarantined_ids(quarantined) == set(IDS)
 
 
+def test_retry_takes_names_and_ids(quarantined: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lifted the quarantine of 2 clips of 3" in called(
+        capsys, "retry", quarantined.uri, "spring-02", IDS[0], IDS[0]
+    )
+    assert quarantined_ids(quarantined) == {IDS[1]}
+
+
 @pytest.mark.parametrize(
-    ("clip_id", "message"),
-    [("f" * 32, "is not quarantined in file:"), ("spring-01", "expected a clip's id of 32")],
+    ("word", "message"),
+    [
+        ("f" * 32, f"no clip with the name or id {'f' * 32!r} is quarantined in file:"),
+        ("spring-1", "did you mean 'spring-01'?; nothing was lifted"),
+        ("autumn", "no clip with the name or id 'autumn' is quarantined in file:"),
+        ("twin", f"have the name 'twin'; expected one of their ids: {'a' * 32}, {'b' * 32};"),
+    ],
 )
-def test_retry_of_a_clip_that_is_not_quarantined_is_refused_and_lifts_nothing(
-    clip_id: str, message: str, quarantined: Store, capsys: pytest.CaptureFixture[str]
+def test_retry_of_a_clip_that_is_not_clearly_named_is_refused_and_lifts_nothing(
+    word: str, message: str, quarantined: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert message in called(capsys, "retry", quarantined.uri, IDS[0], clip_id, code=EXIT_REFUSED)
-    assert quarantined_ids(quarantined) == set(IDS)
+    for clip_id in ("a" * 32, "b" * 32):
+        write_quarantine(quarantined, replace(quarantine_of(clip_id), name="twin"))
+    before = quarantined_ids(quarantined)
+    assert message in called(capsys, "retry", quarantined.uri, IDS[0], word, code=EXIT_REFUSED)
+    assert quarantined_ids(quarantined) == before
 
 
 def test_retry_warns_that_a_run_under_way_does_not_try_the_clips(
@@ -241,7 +267,7 @@ def test_gc_is_refused_while_a_driver_is_at_work(
     option: list[str], store: Store, littered: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Lease.take(store, RUN_ID, 60)
-    message = called(capsys, "gc", store.uri, *option, code=EXIT_REFUSED)
+    message = called(capsys, "gc", store.uri, *option, code=ExitCode.BUSY)
     assert f"is leased by another driver: run {RUN_ID} on {socket.gethostname()}" in message
     assert store.exists(littered)
 

@@ -25,6 +25,7 @@ from jobs.cli.command import EXIT_STOPPED, Command, Options
 from jobs.cli.doctor import Check
 from jobs.cli.main import COMMANDS, main
 from jobs.config import RunConfig, StoreConfig
+from jobs.ending import ExitCode
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.manifest.csv_jsonl import CSV_COLUMNS
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
@@ -75,7 +76,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
             assert unsafe_characters(text) == set(), (arguments, text)
             assert not any(line.lstrip().startswith(FORGED) for line in text.splitlines())
             assert all(len(line) < 100_000 for line in text.splitlines())
-        assert code in {0, 2, 3, 4}
+        assert code in set(ExitCode)
         if "--json" in arguments and captured.out:
             json.loads(captured.out)
         return captured.out + captured.err

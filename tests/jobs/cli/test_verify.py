@@ -10,6 +10,7 @@ import pytest
 from jobs.cli.command import EXIT_FINDINGS
 from jobs.cli.main import main
 from jobs.config import StoreConfig
+from jobs.ending import ExitCode
 from jobs.errors import StoreUnavailableError
 from jobs.records.keys import (
     RUN_FILE,
@@ -198,7 +199,8 @@ def test_a_lease_that_cannot_be_read_is_a_finding(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "expected s3://bucket/prefix or file:///folder"),
+        (["http://nowhere"], "expected s3://bucket/prefix, file:///folder or a folder"),
+        (["nowhere"], "nowhere is not a folder on this machine"),
         (["file:///tmp/x", "--older-than", "soon"], "--older-than"),
         (["file:///tmp/x", "--manifest", "/no/such.yaml"], "such.yaml"),
     ],
@@ -210,14 +212,14 @@ def test_a_wrong_option_is_refused_with_2(
     assert message in capsys.readouterr().err
 
 
-def test_a_store_that_does_not_answer_ends_with_2(
+def test_a_store_that_does_not_answer_ends_with_69(
     store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise StoreUnavailableError("no answer from the endpoint")
 
     monkeypatch.setattr("jobs.store.folder_store.FolderStore.entries", refuse)
-    assert main(["verify", store.uri]) == 2
+    assert main(["verify", store.uri]) == ExitCode.UNAVAILABLE
     assert "no answer from the endpoint" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,12 +30,16 @@ from jobs.cluster.reach import (
     start_remedy,
 )
 from jobs.config import StoreConfig
-from jobs.ending import REFUSED, STOPPED
+from jobs.ending import ExitCode
 from jobs.errors import NoClusterError
 from jobs.records.lease import Lease
 from jobs.store.store import open_store
 
 HOST = "127.0.0.1"
+EXAMPLES = Path(__file__).parents[3] / "examples"
+STOPPED_LINE = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ nagfarm: stopped: by SIGINT; run it again to go on"
+)
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 
@@ -154,15 +159,47 @@ def test_limits_of_the_shell_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         check_start()
 
 
+@pytest.mark.parametrize(
+    ("home", "reason"),
+    [("file", "Not a directory"), ("file/below", "Not a directory"), ("odd", "Is a directory")],
+)
+def test_a_home_in_which_ray_can_keep_no_token_is_refused_before_ray_starts(
+    home: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "odd" / ".ray" / "auth_token").mkdir(parents=True)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    with pytest.raises(NoClusterError, match=f"{reason}; set HOME to a folder of this user"):
+        check_start()
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert "set HOME" in doctor._ray().message
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    check_start()
+
+
+def test_a_home_with_a_token_or_with_room_for_one_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "new"))
+    check_start()
+    assert list((tmp_path / "new" / ".ray").iterdir()) == [], "Ray makes the token itself"
+    (tmp_path / "new" / ".ray" / "auth_token").write_text("a token")
+    check_start()
+
+
 @contextlib.contextmanager
-def render(tmp_path: Path, **variables: str) -> "Generator[subprocess.Popen[str]]":
+def render(tmp_path: Path, *options: str, **variables: str) -> "Generator[subprocess.Popen[str]]":
     manifest = tmp_path / "spring.csv"
     manifest.write_text("prompt,seed\na red circle moving right,1\n")
     output = (tmp_path / "out").as_uri()
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "jobs", "render", str(manifest)),
-            *("--model=shapes-wan", f"--output={output}"),
+            *("--model=shapes-wan", f"--output={output}", *options),
         ],
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
@@ -199,8 +236,8 @@ def test_a_control_service_that_says_no_more_after_its_greeting_is_left_at_the_f
             _, errors = driver.communicate(timeout=60)
             assert time.monotonic() - sent < 4  # 2 s on an idle machine
         server.shutdown(socket.SHUT_RDWR)
-    assert driver.returncode == STOPPED
-    assert errors.splitlines()[-1] == "nagfarm: stopped: by SIGINT; run it again to go on"
+    assert driver.returncode == ExitCode.STOPPED
+    assert STOPPED_LINE.fullmatch(errors.splitlines()[-1])
     assert not (tmp_path / "out" / "lease").exists()
 
 
@@ -213,15 +250,15 @@ def test_ctrl_c_ends_a_command_with_one_line_and_no_traceback(tmp_path: Path) ->
         assert is_reached.wait(60)
         driver.send_signal(signal.SIGINT)
         _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == STOPPED
-    assert errors == "nagfarm: stopped: by SIGINT; run it again to go on\n"
+    assert driver.returncode == ExitCode.STOPPED
+    assert STOPPED_LINE.fullmatch(errors.removesuffix("\n"))
 
 
 def test_render_without_its_cluster_is_refused_at_once_and_takes_no_lease(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     with render(tmp_path, RAY_ADDRESS=f"{HOST}:{port}") as driver:
         _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == REFUSED
+    assert driver.returncode == ExitCode.UNAVAILABLE
     assert re.fullmatch(
         rf"nagfarm: no Ray cluster at \S+:{port}, the address in RAY_ADDRESS: Connection refused; "
         "correct or unset RAY_ADDRESS\n",
@@ -230,12 +267,27 @@ def test_render_without_its_cluster_is_refused_at_once_and_takes_no_lease(tmp_pa
     assert not (tmp_path / "out" / "lease").exists()
 
 
+def test_render_that_waits_says_for_whom_and_ends_by_a_signal(tmp_path: Path) -> None:
+    store = open_store((tmp_path / "out").as_uri(), StoreConfig())
+    Lease.take(store, "other", 600.0)
+    with render(tmp_path, "--wait") as driver:
+        assert driver.stdout is not None
+        line = driver.stdout.readline()
+        driver.send_signal(signal.SIGTERM)
+        rest, errors = driver.communicate(timeout=60)
+    assert f"waiting for {store.uri}, which another driver holds: run other on " in line
+    assert "it is free when that driver ends or, if it is dead, in 10 min" in line
+    assert rest == "", "one line, and no plan that may be out of date"
+    assert driver.returncode == ExitCode.STOPPED
+    assert errors.endswith(" nagfarm: stopped: by SIGTERM; run it again to go on\n")
+
+
 def test_an_output_that_is_leased_is_refused_before_ray_is_reached(tmp_path: Path) -> None:
     store = open_store((tmp_path / "out").as_uri(), StoreConfig())
     Lease.take(store, "other", 600.0)
     (port,) = free_ports(1)
     with render(tmp_path, RAY_ADDRESS=f"{HOST}:{port}") as driver:
         _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == REFUSED
+    assert driver.returncode == ExitCode.BUSY
     assert "is leased by another driver: run other" in errors
     assert "Ray" not in errors

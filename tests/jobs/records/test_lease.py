@@ -14,6 +14,7 @@ from jobs.config import StoreConfig
 from jobs.errors import (
     LeaseHeldError,
     LeaseLostError,
+    LeaseUnusableError,
     RecordError,
     SideThreadError,
     StoppedError,
@@ -22,10 +23,17 @@ from jobs.errors import (
 from jobs.records.keys import LAST_EPOCH, lease_key
 from jobs.records.lease import Lease
 from jobs.records.lease_keeper import SHORT_S, LeaseKeeper
-from jobs.records.lease_record import LeaseRecord, current_lease, refuse_if_leased
+from jobs.records.lease_record import (
+    MAX_WAIT_S,
+    LeaseRecord,
+    current_lease,
+    refuse_if_leased,
+    wait_until_free,
+)
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation
+from tests.fakes.store import MemoryStore
 
 DURATION_S = 60.0
 DEADLINE_S = 20.0
@@ -108,7 +116,8 @@ def test_a_second_driver_is_refused_with_the_owner_and_the_expiry(
     assert str(caught.value) == (
         f"{store.uri} is leased by another driver: run one on {owner.host} (process {owner.pid}), "
         "since 2026-01-31T12:00:00.000Z; the lease expires at 2026-01-31T12:01:00.000Z unless that "
-        "driver renews it; if that driver is dead, take the output at once with render --takeover"
+        "driver renews it; wait with render --wait or, if that driver is dead, take the output at "
+        "once with render --takeover"
     )
     assert leases(store) == [lease_key(1)]
 
@@ -209,7 +218,7 @@ def test_a_renewal_removes_lower_numbers_that_a_crash_left(store: Store, clock: 
 def test_an_output_whose_lease_cannot_be_read_is_not_free(folder: Store, clock: Clock) -> None:
     folder.put(lease_key(7), b"{}", TEXT)
     with pytest.raises(
-        LeaseHeldError, match=r"whose lease cannot be read: .* lacks run_id.*--takeover"
+        LeaseUnusableError, match=r"whose lease cannot be read: .* lacks run_id.*--takeover"
     ):
         take(folder, "one", clock)
     assert take(folder, "one", clock, is_takeover=True).epoch == 8
@@ -228,6 +237,90 @@ def test_a_free_or_expired_output_is_not_refused(folder: Store, clock: Clock) ->
         refuse_if_leased(folder)
     take(folder, "two", clock, is_takeover=True)  # expired long ago
     refuse_if_leased(folder)
+
+
+# waiting
+
+
+class Waiting:
+    """A driver that waits, a clock that its pauses advance, and other drivers that act meanwhile.
+
+    Args:
+        actions: calls to make once the clock has advanced by so many seconds.
+    """
+
+    def __init__(self, clock: Clock, actions: dict[float, Callable[[], object]]) -> None:
+        self.clock = clock
+        self.started_s = clock.time_s
+        self.actions = dict(actions)
+        self.lines: list[str] = []
+
+    @property
+    def waited_s(self) -> float:
+        return self.clock.time_s - self.started_s
+
+    def pause(self, seconds: float) -> None:
+        assert 0 < seconds <= MAX_WAIT_S
+        self.clock.time_s += seconds
+        for moment_s in [moment_s for moment_s in self.actions if moment_s <= self.waited_s]:
+            self.actions.pop(moment_s)()
+
+
+def test_a_free_output_is_not_waited_for(clock: Clock) -> None:
+    store, waiting = MemoryStore(clock), Waiting(clock, {})
+    assert not wait_until_free(store, waiting.lines.append, waiting.pause)
+    take(store, "one", clock).release()
+    assert not wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert (waiting.waited_s, waiting.lines) == (0.0, [])
+
+
+def test_a_driver_that_died_is_waited_for_until_its_lease_expires(clock: Clock) -> None:
+    store = MemoryStore(clock)
+    owner = take(store, "one", clock).taken.owner
+    clock.time_s += 2
+    waiting = Waiting(clock, {})
+    assert wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert DURATION_S - 2 <= waiting.waited_s < DURATION_S
+    (line,) = waiting.lines
+    assert line == (
+        f"waiting for {store.uri}, which another driver holds: run one on {owner.host} (process "
+        f"{owner.pid}), since 2026-01-31T12:00:00.000Z; it is free when that driver ends or, if it "
+        "is dead, in 58 s"
+    )
+    assert take(store, "two", clock).epoch == 2
+
+
+def test_a_driver_at_work_is_waited_for_until_it_ends_and_named_once(clock: Clock) -> None:
+    store = MemoryStore(clock)
+    lease = take(store, "one", clock)
+    renewals = dict.fromkeys((20.0, 40.0, 60.0, 80.0), lease.renew)
+    waiting = Waiting(clock, {**renewals, 90.0: lease.release})
+    assert wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert 90 <= waiting.waited_s <= 90 + MAX_WAIT_S
+    assert len(waiting.lines) == 1
+
+
+def test_each_driver_that_is_waited_for_is_named(clock: Clock) -> None:
+    store = MemoryStore(clock)
+    lease = take(store, "one", clock)
+
+    def replace_driver() -> None:
+        lease.release()
+        take(store, "two", clock)
+
+    waiting = Waiting(clock, {7.0: replace_driver})
+    assert wait_until_free(store, waiting.lines.append, waiting.pause)
+    first, second = waiting.lines
+    assert "holds: run one on" in first
+    assert "holds: run two on" in second
+
+
+@pytest.mark.parametrize("epoch", [7, LAST_EPOCH])
+def test_a_lease_that_never_expires_is_refused_and_not_waited_for(epoch: int, clock: Clock) -> None:
+    store, waiting = MemoryStore(clock), Waiting(clock, {})
+    store.put(lease_key(epoch), b"{}", TEXT)
+    with pytest.raises(LeaseUnusableError):
+        wait_until_free(store, waiting.lines.append, waiting.pause)
 
 
 def test_an_unknown_field_in_a_lease_is_refused(folder: Store, clock: Clock) -> None:
@@ -270,10 +363,10 @@ def test_the_last_number_lets_no_driver_in_and_its_removal_lets_one_in(
     before = leases(store)
     for is_takeover in (False, True):
         with pytest.raises(
-            LeaseHeldError, match=r"lease/9999999999\.json has the last .*: remove that object$"
+            LeaseUnusableError, match=r"lease/9999999999\.json has the last .*: remove that object$"
         ):
             take(store, "two", clock, is_takeover=is_takeover)
-    with pytest.raises(LeaseHeldError, match="remove that object"):
+    with pytest.raises(LeaseUnusableError, match="remove that object"):
         refuse_if_leased(store)
     assert leases(store) == before
     store.delete(lease_key(LAST_EPOCH))
@@ -290,7 +383,7 @@ def test_beside_the_last_but_one_number_only_one_driver_holds_the_output(
     holder = take(folder, "one", clock, is_takeover=True)
     assert holder.epoch == LAST_EPOCH
     for is_takeover in (False, True):
-        with pytest.raises(LeaseHeldError, match="remove that object"):
+        with pytest.raises(LeaseUnusableError, match="remove that object"):
             take(folder, "two", clock, is_takeover=is_takeover)
     holder.renew()
 

@@ -4,10 +4,19 @@ from pathlib import Path
 import pytest
 
 from jobs.config import StoreConfig
-from jobs.errors import ObjectMissingError, RecordError
+from jobs.errors import ObjectMissingError, RecordError, TooManyFailuresError
 from jobs.records.keys import STATUS_FILE
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
-from jobs.records.run_status import ClipInFlight, FailureSeen, RunStatus, read_status, write_status
+from jobs.records.run_status import (
+    MAX_MESSAGE,
+    ClipInFlight,
+    FailureSeen,
+    RunStatus,
+    RunStop,
+    RunSummary,
+    read_status,
+    write_status,
+)
 from jobs.store.store import Store, open_store
 
 CLIP_ID = "0123456789abcdef" * 2
@@ -22,6 +31,7 @@ STATUS = RunStatus(
     num_failures=3,
     num_workers=2,
     num_workers_lost=1,
+    stop=None,
     elapsed_s=600.0,
     clips_per_hour=120.0,
     eta_s=2070.0,
@@ -90,7 +100,9 @@ def test_an_unknown_state_of_a_run_is_refused(store: Store) -> None:
         read_status(store, STATUS.run_id)
 
 
-@pytest.mark.parametrize("kind", [RunStatus, ClipInFlight, FailureSeen, LeaseRecord, LeaseOwner])
+@pytest.mark.parametrize(
+    "kind", [RunStatus, RunStop, RunSummary, ClipInFlight, FailureSeen, LeaseRecord, LeaseOwner]
+)
 def test_every_field_is_documented(kind: type) -> None:
     text = (
         Path(__file__)
@@ -99,3 +111,21 @@ def test_every_field_is_documented(kind: type) -> None:
         .read_text(encoding="utf-8")
     )
     assert not {field.name for field in dataclasses.fields(kind) if f"`{field.name}`" not in text}
+
+
+def test_a_stop_names_its_error_and_hides_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret-key")
+    expected = RunStop.of(TooManyFailuresError("3 of 4 clips"))
+    assert expected == RunStop("TooManyFailuresError", "3 of 4 clips")
+    unexpected = RunStop.of(ZeroDivisionError("by planted-secret-key" + "x" * 10_000))
+    assert unexpected.message.startswith("unexpected ZeroDivisionError: by ")
+    assert "planted" not in unexpected.message
+    assert len(unexpected.message) == MAX_MESSAGE
+
+
+def test_a_stopped_run_and_its_summary_say_why(store: Store) -> None:
+    stop = RunStop("StoppedError", "by SIGTERM; run it again to go on")
+    last = dataclasses.replace(STATUS, state="stopped", stop=stop)
+    write_status(store, last)
+    assert read_status(store, STATUS.run_id).stop == stop
+    assert RunSummary.of(last, {}).stop == stop

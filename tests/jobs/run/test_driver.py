@@ -1,5 +1,6 @@
 """The driver as a process: its log is lost, it gets signals, its manifest is rewritten."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from jobs.cli.main import main
 from jobs.cli.output_status import OutputStatus, read_output_status
 from jobs.config import StoreConfig
 from jobs.records.lease_keeper import SHORT_S
+from jobs.records.run_status import RunStop
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.run import Run
 from jobs.store.store import open_store
@@ -136,12 +138,32 @@ def test_a_signal_stops_the_run_and_its_status_tells_the_truth(
         driver.send_signal(number)
     _, errors = driver.communicate(timeout=DEADLINE_S)
     assert driver.returncode == EXIT_STOPPED, errors
-    assert f"nagfarm: stopped: by {numbers[0].name}; run it again to go on" in errors
+    reason = f"by {numbers[0].name}; run it again to go on"
+    assert f"nagfarm: stopped: {reason}" in errors
     status = drivers.status()
     assert status.run is not None
     assert status.run.state == "stopped"
+    assert status.run.stop == RunStop("StoppedError", reason)
+    (summary,) = drivers.output.glob("runs/*/summary.json")
+    assert json.loads(summary.read_text())["stop"]["message"] == reason
     assert status.lease is not None
     assert status.lease.is_released
+
+
+def test_a_run_that_waits_for_a_dead_driver_takes_its_output_and_renders_the_rest(
+    drivers: Drivers,
+) -> None:
+    dead = drivers.start("store.lease_s=6", "workers.spool_clips=1")
+    drivers.wait_for_clip(dead)
+    dead.kill()
+    dead.wait()
+    drivers.gate.touch()
+    waiting = drivers.start("--wait")
+    printed, errors = waiting.communicate(timeout=DEADLINE_S)
+    assert waiting.returncode == EXIT_OK, errors
+    assert printed.count("waiting for") == 1
+    assert f"waiting for {drivers.output.as_uri()}, which another driver holds: run " in printed
+    assert drivers.status().num_committed == 6
 
 
 def test_a_run_that_is_killed_while_it_drains_holds_up_the_next_one_only_for_seconds(
@@ -190,6 +212,8 @@ def test_a_run_whose_manifest_is_rewritten_finishes_what_is_in_flight_and_stops(
     assert 0 < status.num_committed < 6
     assert status.run is not None
     assert (status.run.state, status.run.in_flight) == ("stopped", ())
+    assert status.run.stop is not None
+    assert "the file was rewritten after it was opened" in status.run.stop.message
 
 
 def test_a_run_leaves_the_rows_that_are_appended_for_the_next_one(drivers: Drivers) -> None:
@@ -228,4 +252,9 @@ def test_a_run_does_not_outlive_a_thread_that_it_relies_on(
     assert main(drivers.arguments(), loader=FakeLoader()) == EXIT_STOPPED
     errors = capsys.readouterr().err
     assert f"stopped: the {thread} thread died: ZeroDivisionError: in a thread" in errors
+    if thread != "lease":  # the lease thread itself writes the status
+        run = drivers.status().run
+        assert run is not None
+        assert run.stop is not None
+        assert run.stop.error_type == "SideThreadError"
     assert errors.count("Traceback") == 1

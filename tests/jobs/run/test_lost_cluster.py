@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from jobs.cli.command import EXIT_STOPPED
+from jobs.cli.output_status import read_output_status
 from jobs.cluster.cluster_watch import RAY_LIMIT
 from jobs.config import StoreConfig
 from jobs.records.lease_record import current_lease
@@ -85,7 +86,13 @@ def test_a_run_whose_cluster_dies_ends_with_the_reason_and_releases_its_output(
     assert f"nagfarm: stopped: {reason}" in printed
     assert "Traceback" not in printed
     assert took_s < 60
-    lease = current_lease(open_store((tmp_path / "out").as_uri(), StoreConfig()))
+    store = open_store((tmp_path / "out").as_uri(), StoreConfig())
+    run = read_output_status(store).run
+    assert run is not None
+    assert run.stop is not None
+    assert run.stop.error_type == "ClusterLostError"
+    assert reason in run.stop.message
+    lease = current_lease(store)
     assert lease is None or lease.is_released
     # Ray's agents end by themselves, minutes later.
     renderers = [child for child, text in children.items() if "ray::RenderActor" in text]

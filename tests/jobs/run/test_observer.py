@@ -2,9 +2,11 @@
 
 import io
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import pytest
 from rich.console import Console
 
 from jobs.run.console import ConsoleReport
@@ -13,7 +15,10 @@ from jobs.run.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerHeartbeat
+from tests.builders.records import AT_S
 from tests.builders.specs import spec
+
+STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (?P<text>.*)")
 
 
 def done(number: int) -> ClipDone:
@@ -67,7 +72,9 @@ class Watched:
 
     @property
     def lines(self) -> list[str]:
-        return self.file.getvalue().splitlines()
+        """The lines without their times."""
+        split = [STAMPED.fullmatch(line) for line in self.file.getvalue().splitlines()]
+        return [found["text"] for found in split if found is not None]
 
 
 def test_a_log_gets_the_first_and_the_last_clip_and_a_line_every_ten_seconds() -> None:
@@ -82,6 +89,19 @@ def test_a_log_gets_the_first_and_the_last_clip_and_a_line_every_ten_seconds() -
     )
     assert lines[-1] == "50 of 50 clips, 0 quarantined, 50 s elapsed"
     assert 5 <= len(lines) <= 8
+
+
+def test_each_line_begins_with_the_date_and_the_time_in_utc(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: AT_S + 3_661.9)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    watched = Watched(1)
+    watched.observer.worker_ready("host:1", "cpu")
+    monkeypatch.undo()
+    time.tzset()
+    assert watched.file.getvalue() == "2026-01-31T13:01:01Z worker host:1 is ready on cpu\n"
 
 
 def test_failures_are_logged_at_once_and_passed_on() -> None:

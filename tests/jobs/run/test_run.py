@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tests.fakes.model import FakeLoader
 pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[3]
+STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 ROWS: list[dict[str, object]] = [
     {"prompt": "sunrise", "seed": seed, "num_inference_steps": 1} for seed in range(3)
 ]
@@ -63,6 +65,8 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     printed = capsys.readouterr().out
     assert "3 of 3 clips, 0 quarantined" in printed
     assert "committed 3 clips in" in printed
+    assert f"Z clips and records are in {(tmp_path / 'out').as_uri()}" in printed
+    assert [line for line in printed.splitlines() if not STAMPED.match(line)] == []
     assert len(committed_ids(opened(tmp_path / "out"))) == 3
     (run_folder,) = (tmp_path / "out" / "runs").iterdir()
     document = json.loads((run_folder / "run.json").read_text())
@@ -134,6 +138,9 @@ def test_a_failing_clip_is_quarantined_with_its_traceback_and_can_be_tried_again
 
     assert render(path, out, "--retry-quarantined") == EXIT_QUARANTINE
     assert len(read_failures(opened(out), clip_id)) == 2
+    printed = capsys.readouterr().out
+    assert f"no clip was committed to {out.as_uri()}" in printed
+    assert "clips and records are in" not in printed
 
 
 def test_a_run_renders_only_the_clips_that_an_earlier_run_left(

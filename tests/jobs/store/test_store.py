@@ -463,15 +463,72 @@ def test_an_output_uri_is_parsed(uri: str, canonical: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("out", "work/out"),
+        ("./out", "work/out"),
+        ("./out/", "work/out"),
+        ("a/./b", "work/a/b"),
+        (".", "work"),
+        ("..", ""),
+        ("../out", "out"),
+        ("link/out", "work/link/out"),
+        ("~/out", "home/out"),
+        ("./~/out", "work/~/out"),
+        ("{absolute}/my out", "my out"),
+        ("{absolute}//out//", "out"),
+        ("./a:b?c#d", "work/a:b?c#d"),
+        ("./50%20", "work/50%20"),
+        ("renders/spring", "work/renders/spring"),
+    ],
+)
+def test_an_output_may_be_a_plain_folder(
+    written: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    store = open_store(written.format(absolute=tmp_path), FAST)
+    assert store.uri == (tmp_path / path).as_uri()
+    assert open_store(store.uri, FAST).uri == store.uri, "as a worker reads it"
+
+
+def test_a_relative_folder_is_refused_in_a_job_whose_folder_is_rays_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    for written in ("./out", "out", "."):
+        with pytest.raises(OutputUriError, match="works in a copy that Ray removes"):
+            open_store(written, FAST)
+    assert open_store(str(tmp_path), FAST).uri == tmp_path.as_uri()
+
+
+def test_a_working_folder_that_is_gone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OutputUriError, match="write the whole path"):
+        open_store("./out", FAST)
+
+
+@pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("", "expected s3://bucket/prefix or file:///folder"),
-        ("renders", "expected s3://bucket/prefix or file:///folder"),
-        ("/data/out", "expected s3://bucket/prefix or file:///folder"),
-        ("S3://renders", "expected s3://bucket/prefix or file:///folder"),
-        ("gs://renders/x", "expected s3://bucket/prefix or file:///folder"),
-        ("https://renders.s3.amazonaws.com/x", "expected s3://bucket/prefix or file:///folder"),
-        ("s3:/renders", "expected s3://bucket/prefix or file:///folder"),
+        ("", "expected s3://bucket/prefix, file:///folder or a folder such as ./out"),
+        ("C:/out", "does not name a store"),
+        ("s3//renders/x", "empty segment"),
+        ("a/../../etc", "'..' behind a name"),
+        ("~nobody-at-all/out", "write the whole path"),
+        ("./a\nb", "control character"),
+        ("/", "root of the file system"),
+        ("/.", "root of the file system"),
+        ("S3://renders", "expected s3://bucket/prefix, file:///folder"),
+        ("gs://renders/x", "expected s3://bucket/prefix, file:///folder"),
+        ("https://renders.s3.amazonaws.com/x", "expected s3://bucket/prefix, file:///folder"),
+        ("s3:/renders", "expected s3://bucket/prefix, file:///folder"),
         ("s3://", "names no bucket"),
         ("s3:///prefix", "names no bucket"),
         ("s3://Renders/x", "cannot be a bucket's name"),
