@@ -18,6 +18,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
 from infra.local.local_process import free_ports
 from jobs.cli import doctor
@@ -189,6 +190,20 @@ def test_a_home_with_a_token_or_with_room_for_one_is_taken(
     assert list((tmp_path / "new" / ".ray").iterdir()) == [], "Ray makes the token itself"
     (tmp_path / "new" / ".ray" / "auth_token").write_text("a token")
     check_start()
+
+
+def test_the_examples_list_what_a_job_need_not_copy(tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "job")
+    (tmp_path / "job" / "out").mkdir()
+    for name in ("out/status.json", "clip.mp4", "style.safetensors", "prompts.txt"):
+        (tmp_path / "job" / name).write_bytes(b"")
+    excludes = get_excludes_from_ignore_files(tmp_path / "job", include_gitignore=True)
+    kept = {
+        path.name
+        for path in (tmp_path / "job").rglob("*")
+        if path.is_file() and not any(leaves_out(path) for leaves_out in excludes)
+    }
+    assert kept == {"shapes.yaml", "prompts.txt", ".rayignore"}
 
 
 @contextlib.contextmanager
