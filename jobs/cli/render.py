@@ -117,8 +117,7 @@ def _render(opened: OpenedManifest, options: RenderOptions, context: Context) ->
     except (JobError, PipelineError, NagError) as error:
         raise StoppedError(str(error)) from error
     context.say(summary_text(summary))
-    has_clips = summary.num_committed > 0
-    what = "clips and records are in" if has_clips else "no clip was committed to"
+    what = "clips and records are in" if summary.num_committed else "no clip was committed to"
     context.say(f"{what} {opened.store.uri}")
     num_quarantined = opened.plan.num_quarantined + summary.num_quarantined
     return _report_rest(opened, num_quarantined, context)
