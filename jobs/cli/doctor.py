@@ -137,8 +137,8 @@ def _cluster() -> Check:
         reach(address)
     except NoClusterError as error:
         return Check("Ray", is_ok=False, message=str(error))
-    # `ray` itself may be missing from the PATH
-    command = [sys.executable, "-m", "ray.scripts.scripts", "status"]
+    # `ray` itself may be missing from the PATH, and with -P no `ray.py` of the user's is run for it
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "status"]
     try:
         finished = subprocess.run(
             command, capture_output=True, timeout=RAY_STATUS_TIMEOUT_S, check=False

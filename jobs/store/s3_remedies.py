@@ -12,6 +12,7 @@ from jobs.text import shown
 Verb = Literal["read", "write", "create", "list", "remove"]  # create: a conditional write
 
 MAX_SAID_CHARACTERS = 300
+WRITES: tuple[Verb, ...] = ("write", "create")
 WRITE_SETTINGS = (
     "store.server_side_encryption, store.sse_kms_key_id, store.storage_class and store.acl"
 )
@@ -76,7 +77,7 @@ REMEDIES_OF_VERB: dict[tuple[Verb, str], str] = {
     ("write", "EntityTooLarge"): "it is larger than the endpoint takes at once; raise its limit",
     **{
         (verb, code): remedy
-        for verb in ("write", "create")
+        for verb in WRITES
         for code, remedy in {
             "AccessControlListNotSupported": (
                 "the bucket has ACLs disabled: unset store.acl, and grant access by its policy"

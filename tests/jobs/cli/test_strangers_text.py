@@ -351,8 +351,10 @@ REFUSED = {"render": ("--output", "s3:refused"), "bench": ("--attribute", "refus
 def test_no_argument_is_repeated_unescaped(
     name: str, run: Run, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for check in ("_devices", "_ray"):  # torch is not imported and no process started
-        monkeypatch.setattr(doctor, check, lambda: Check("a", is_ok=True, message=UNSAFE_PATH))
+    unsafe = Check("a", is_ok=True, message=UNSAFE_PATH)
+    # torch is not imported and no process started
+    monkeypatch.setattr(doctor, "_devices", lambda: unsafe)
+    monkeypatch.setattr(doctor, "_ray", lambda: [unsafe])
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
     given = {"manifest": str(tmp_path / "a.jsonl"), "uri": "file:///nowhere", "kind": "negatives"}
     actions = [one for one in parsers()[name]._actions if one.nargs != 0]
