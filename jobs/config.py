@@ -171,13 +171,18 @@ class EncodingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of a run that do not change a pixel."""
+    """The settings of a run that do not change a pixel.
+
+    Args:
+        extra_columns: columns or fields of a manifest that become notes in a clip's record.
+    """
 
     workers: WorkerConfig = field(default_factory=WorkerConfig)
     stall: StallPolicy = field(default_factory=StallPolicy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    extra_columns: tuple[str, ...] = ()
 
 
 def load_config(profile: Path | None = None, overrides: list[str] | None = None) -> RunConfig:

@@ -1,6 +1,7 @@
 """The values that flow through a batch. Loads without torch."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from jobs.errors import FailureClass
@@ -69,6 +70,7 @@ class ClipSpec:
 
     Args:
         clip_id: hash of everything that decides the clip's pixels, and so not of `parallel`.
+        meta: notes of the manifest's row, which the record carries.
     """
 
     clip_id: str
@@ -76,6 +78,7 @@ class ClipSpec:
     model: ModelIdentity
     request: GenerationRequest
     parallel: ParallelConfig = ONE_DEVICE
+    meta: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
 
 @dataclass(frozen=True)
@@ -222,4 +225,4 @@ class LostRank:
 
 def fields_of(cls: type[Failure], value: Failure) -> dict[str, Any]:
     """Return the fields of `value` that `cls`, its class or a base class of it, has."""
-    return {field.name: getattr(value, field.name) for field in fields(cls)}
+    return {one.name: getattr(value, one.name) for one in fields(cls)}

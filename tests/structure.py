@@ -31,9 +31,9 @@ ORDER = {
         "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
-        "", "manifest/walk", "manifest", "plan", "media", "store", "records", "schedule",
-        "worker", "group", "cluster", "run", "bench/design", "bench/measuring", "bench/reporting", "bench",
-        "cli",
+        "", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store", "records",
+        "schedule", "worker", "group", "cluster", "run", "bench/design", "bench/measuring",
+        "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.

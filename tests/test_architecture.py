@@ -31,8 +31,9 @@ ONLY_IN = {
 }
 # Every module of these folders loads without torch and Ray.
 LIGHT = (
-    "pipelines/catalog", "pipelines/cost", "pipelines/frame_checks", "jobs", "jobs/manifest",
-    "jobs/manifest/walk", "jobs/plan", "jobs/media", "jobs/store", "jobs/records", "jobs/schedule",
+    "pipelines/catalog", "pipelines/cost", "pipelines/frame_checks", "jobs", "jobs/manifest/tables",
+    "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
+    "jobs/schedule",
     "jobs/worker", "jobs/cli",
 )  # fmt: skip
 

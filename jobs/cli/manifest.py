@@ -28,7 +28,8 @@ from jobs.text import shown
 from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
 
 MANIFEST_HELP = """\
-a manifest (.yaml with axes; .jsonl or .csv with one clip a row), a file or s3://bucket/key:
+a manifest: .yaml with axes; .jsonl, .ndjson, .csv or .tsv with one clip a row; .txt with one prompt
+a line. A file or s3://bucket/key:
 
   name: spring
   model: shapes-wan
@@ -42,6 +43,9 @@ a manifest (.yaml with axes; .jsonl or .csv with one clip a row), a file or s3:/
   combine: prompt * negative_prompt * seed * guidance
 
 {fields}
+
+meta is a mapping of notes for the record, in CSV columns meta.NAME; extra_columns=[NAME] carries a
+column of another name.
 
 guidance is a mapping; guidance_scale is for the methods cfg and cfg+nag alone.
 
@@ -120,6 +124,7 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         output=options.output,
         model=options.model,
         selection=options.selection,
+        extra_columns=config.extra_columns,
     )
     if manifest.output is None:
         raise ManifestError(

@@ -123,6 +123,7 @@ def _manifest(options: VerifyOptions, written: str) -> Manifest:
         lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
         output=options.uri,
         model=options.model,
+        extra_columns=config.extra_columns,
     )
 
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from jobs.errors import RowValueError
 from jobs.manifest.combine import Combination
-from jobs.manifest.field_values import RowValueError, at, check_value, parse_cell
-from jobs.manifest.fields import FIELDS, GUIDANCE
-from jobs.manifest.lines import LineTable, SourceLocation
+from jobs.manifest.field_values import at, check_value, parse_cell
+from jobs.manifest.fields import FIELDS, GUIDANCE, is_column
+from jobs.manifest.lines import SourceLocation
 from jobs.manifest.rows import Given, Row
+from jobs.manifest.tables.dialect import check_list_line
+from jobs.manifest.tables.encoding import LineTable
 from jobs.text import shown
 
 MAX_GRID_CLIPS = 10_000_000
@@ -77,8 +80,11 @@ class FileAxis:
         return len(self.table)
 
     def value(self, index: int) -> Any:
+        text = self.table[index]
         with at(self.location(index)):
-            return parse_cell(self.field, self.table[index])
+            if FIELDS[self.field].value_type == "text":
+                check_list_line(text, None if index else is_column)
+            return parse_cell(self.field, text)
 
     def location(self, index: int) -> SourceLocation:
         return SourceLocation(self.file, self.table.line_number(index))

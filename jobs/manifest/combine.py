@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jobs.manifest.rows import RowValueError
+from jobs.errors import RowValueError
 from jobs.text import shown, unknown
 
 MAX_EXPRESSION_CHARACTERS = 1000

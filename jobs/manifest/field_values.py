@@ -7,20 +7,21 @@ their numbers are read from text. The dataclasses that hold the values check ran
 
 import math
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.errors import RowValueError
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS, WORDS, FieldType
 from jobs.manifest.lines import SourceLocation
+from jobs.manifest.tables import cells
+from jobs.manifest.tables.meta import CARRY, META
 from jobs.text import shown, unknown
 
 MAX_NAME_CHARACTERS = 128
 NAME_PATTERN = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _MAX_INTEGER = 2**63 - 1
-_INTEGER_CELL = re.compile(r"[+-]?[0-9]{1,19}")
-_NUMBER_CELL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _YES_NO = {"true": True, "false": False}
 _ALL_FIELDS = FIELDS | PARALLEL_FIELDS
 _EXPECTED: dict[FieldType, str] = {
@@ -30,10 +31,6 @@ _EXPECTED: dict[FieldType, str] = {
     "yes/no": "true or false",
 }
 _REMEDY: dict[FieldType, str] = {"text": 'put it in quotes (")', "yes/no": "write true or false"}
-
-
-class RowValueError(ValueError):
-    """A row holds a field or a value that it must not. `at` makes it a ManifestError."""
 
 
 @contextmanager
@@ -62,13 +59,22 @@ def check_field(name: str) -> None:
     if name in PARALLEL_FIELDS:
         raise RowValueError(f"{name} is a field of {PARALLEL}: write {PARALLEL}: {{{name}: ...}}")
     if name not in FIELDS:
-        raise RowValueError(unknown("field", name, (*FIELDS, GUIDANCE, PARALLEL)))
+        known = (*FIELDS, GUIDANCE, PARALLEL, META)
+        raise RowValueError(f"{unknown('field', name, known)} ({CARRY})")
+
+
+def check_extra_columns(names: Iterable[str]) -> None:
+    """Refuse an extra column that is a field of a row."""
+    for name in names:
+        if name in (*_ALL_FIELDS, GUIDANCE, PARALLEL, META):
+            raise RowValueError(f"extra_columns names {name}, which is a field of a clip")
 
 
 def check_value(name: str, value: object) -> Any:
     """Return the value of field `name`, which must have the field's type already.
 
-    An int is accepted for a float. Null is accepted for a nullable field alone.
+    An int is accepted for a float, and 17.0 for 17, since JSON and pandas make no difference. Null
+    is accepted for a nullable field alone.
     """
     field = _ALL_FIELDS[name]
     if value is None and field.is_nullable:
@@ -79,8 +85,8 @@ def check_value(name: str, value: object) -> Any:
         if field.choices and value not in field.choices:
             raise RowValueError(unknown(name, value, field.choices))
         return check_name(value) if name == "name" else value
-    if field.value_type == "whole number" and type(value) is int:
-        return _bounded(name, value)
+    if field.value_type == "whole number" and (whole := _whole(value)) is not None:
+        return _bounded(name, whole)
     if field.value_type == "number" and type(value) in (int, float):
         assert isinstance(value, int | float)
         number = float(_bounded(name, value)) if isinstance(value, int) else value
@@ -96,17 +102,21 @@ def parse_cell(name: str, text: str) -> Any:
     """Return the value of field `name` from text without a type: a CSV cell or a line of a file."""
     expected = _ALL_FIELDS[name].value_type
     word = text.strip()
-    if expected == "whole number" and _INTEGER_CELL.fullmatch(word):
-        return check_value(name, int(word))
-    if expected == "number" and _NUMBER_CELL.fullmatch(word):
-        return check_value(name, float(word))
-    if expected == "yes/no" and word in _YES_NO:
-        return _YES_NO[word]
-    if expected == "text":
-        return check_value(name, text)
+    value: Any = None
+    match expected:
+        case "text":
+            return check_value(name, text)
+        case "whole number":
+            value = cells.whole_number(word)
+        case "number":
+            value = cells.number(word)
+        case "yes/no":
+            value = _YES_NO.get(word.lower())
+    if value is not None:
+        return check_value(name, value)
     if word in WORDS.get(name, ()):
         return word
-    raise RowValueError(f"{name} must be {_expected(name)}, not {shown(text)}")
+    raise RowValueError(f"{name} must be {_expected(name)}, not {shown(text)}{cells.remedy(word)}")
 
 
 def _expected(name: str) -> str:
@@ -133,6 +143,12 @@ def _bounded(name: str, value: int) -> int:
     return value
 
 
+def _whole(value: object) -> int | None:
+    if isinstance(value, float) and value.is_integer() and abs(value) <= cells.MAX_EXACT:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _yes_no_word(value: object) -> str:
     match value:
         case Unquoted(text):
@@ -155,14 +171,16 @@ def _described(value: object, expected: FieldType) -> str:
             came = f"the yes/no value {str(value).lower()}: {quote_it}"
         case int() | float():
             came = f"the number {shown(value)}" + (f": {quote_it}" if expected == "text" else "")
-        case str() if expected == "number" and _NUMBER_CELL.fullmatch(value):
+        case str() if expected == "number" and cells.number(value) is not None:
             # YAML reads 1e3 as text
             came = f"the text {shown(value)}: write it without quotes and without an exponent"
         case str():
-            is_quoted = value in _YES_NO if expected == "yes/no" else _INTEGER_CELL.fullmatch(value)
+            is_quoted = value in _YES_NO if expected == "yes/no" else cells.whole_number(value)
             came = f"the text {shown(value)}" + (": remove the quotes" if is_quoted else "")
         case list():
             came = "a list; several values of one field go under axes"
+            came += ", and a text that begins with [ in quotes" if expected == "text" else ""
         case _:
             came = "a mapping"
+            came += "; put a text that holds ': ' in quotes" if expected == "text" else ""
     return came

@@ -91,3 +91,15 @@ PARALLEL = (
     "parallel"  # the mapping of the fields below, in YAML and JSONL; one value, a ParallelConfig
 )
 PARALLEL_FIELDS = {field.name: field for field in _fields_of(ParallelConfig)}
+# Texts in which everything may be meant, as it is in a prompt.
+FREE_TEXTS = frozenset(
+    name
+    for name, field in FIELDS.items()
+    if field.value_type == "text" and not field.choices and field.owner is GenerationRequest
+)
+CSV_COLUMNS = (*FIELDS, *PARALLEL_FIELDS)  # besides the notes, `jobs.manifest.tables.meta`
+
+
+def is_column(name: str) -> bool:
+    """Return True for a column of CSV that holds a field."""
+    return name in CSV_COLUMNS

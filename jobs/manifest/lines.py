@@ -1,11 +1,10 @@
 """Text files with line numbers: opened, decoded, split into lines within limits, and watched.
 
-Every error cites the file and the line. `csv_jsonl`, `yaml_tree` and `axes` interpret the
+Every error cites the file and the line. `flat_file`, `yaml_tree` and `axes` interpret the
 lines.
 """
 
 import hashlib
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
@@ -13,12 +12,13 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from jobs.errors import ManifestError
+from jobs.manifest.tables.encoding import BOM, UTF_8, detect_encoding, encoding_of, read_line
 from pipelines.regular_files import open_regular_file
 
 MAX_LINE_BYTES = 1024 * 1024
 DIGEST_STEP_BYTES = 1024 * 1024
+Lines = Iterator[tuple[int, str]]  # each with its number, from 1, and its line end
 ADDED_BYTES = 4096  # enough of the appended lines to see more than blanks
-_BOM = "\ufeff"
 
 
 class Hasher(Protocol):
@@ -40,38 +40,6 @@ class SourceLocation:
     def refuse(self, message: str) -> ManifestError:
         """Return the error that cites this line; the caller raises it."""
         return ManifestError(f"{self}: {message}")
-
-
-class LineTable:
-    """The lines of a text that are not blank, held as one block of bytes and two numbers a line."""
-
-    def __init__(self, text: str) -> None:
-        self._data = text.encode()
-        self._starts = array("Q")
-        self._numbers = array("Q")
-        start, number = 0, 0
-        while start < len(self._data):
-            number += 1
-            end = self._end_of(start)
-            if self._data[start:end].strip():
-                self._starts.append(start)
-                self._numbers.append(number)
-            start = end + 1
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, index: int) -> str:
-        start = self._starts[index]
-        return self._data[start : self._end_of(start)].decode().removesuffix("\r")
-
-    def line_number(self, index: int) -> int:
-        """Return the line number in the file, from 1, of entry `index`."""
-        return self._numbers[index]
-
-    def _end_of(self, start: int) -> int:
-        end = self._data.find(b"\n", start)
-        return len(self._data) if end < 0 else end
 
 
 @dataclass(frozen=True)
@@ -211,19 +179,20 @@ def read_bytes(path: ManifestFile, max_bytes: int, remedy: str) -> bytes:
     return content
 
 
-def read_lines(path: ManifestFile, hasher: Hasher, num_bytes: int) -> Iterator[tuple[int, str]]:
+def read_lines(path: ManifestFile, hasher: Hasher, num_bytes: int) -> Lines:
     """Yield each line of a file with its number, from 1, and its line end; hash all bytes.
 
     Args:
         num_bytes: length of the part that is read; what was appended later is not.
     """
-    number, num_left = 0, num_bytes
+    number, num_left, encoding = 0, num_bytes, ""
     with open_manifest_file(path) as stream:
         while True:
             number += 1
             location = SourceLocation(str(path), number)
             try:
-                content = stream.readline(min(MAX_LINE_BYTES + 1, num_left))
+                encoding = encoding or detect_encoding(stream)
+                content = read_line(stream, encoding, min(MAX_LINE_BYTES + 1, num_left))
             except OSError as error:
                 raise location.refuse(f"cannot be read: {error.strerror}") from error
             if not content:
@@ -232,22 +201,24 @@ def read_lines(path: ManifestFile, hasher: Hasher, num_bytes: int) -> Iterator[t
                 raise location.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             hasher.update(content)
             num_left -= len(content)
-            yield number, decode(content, location)
+            yield number, decode(content, location, encoding)
 
 
-def decode(content: bytes, location: SourceLocation) -> str:
-    """Return UTF-8 as text, without a byte order mark.
+def decode(content: bytes, location: SourceLocation, encoding: str | None = None) -> str:
+    """Return bytes as text, without a byte order mark.
 
     Args:
         location: line on which `content` begins.
+        encoding: encoding of the file; None takes the one that the byte order mark names.
     """
+    encoding = encoding or encoding_of(content)
     try:
-        text = content.decode("utf-8")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = location.line + content.count(b"\n", 0, error.start)
-        here = SourceLocation(location.file, line)
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise here.refuse("expected UTF-8, this is UTF-16; save the file as UTF-8") from error
+        line = location.line + content.count("\n".encode(encoding), 0, error.start)
         byte = content[error.start]
-        raise here.refuse(f"expected UTF-8, got the byte 0x{byte:02X}") from error
-    return text.removeprefix(_BOM) if location.line == 1 else text
+        remedy = "; save it as UTF-8 (Excel: CSV UTF-8)" if encoding == UTF_8 else ""
+        raise SourceLocation(location.file, line).refuse(
+            f"expected {encoding}, got the byte 0x{byte:02X}{remedy}"
+        ) from error
+    return text.removeprefix(BOM) if location.line == 1 else text

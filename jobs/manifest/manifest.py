@@ -1,26 +1,26 @@
-"""A manifest: a YAML, JSONL or CSV file that lists or spans the clips of a run.
+"""A manifest: a YAML, JSONL, table or list of prompts with the clips of a run.
 
 The value of a field comes from the row, or else from the axes, the manifest's defaults, or the
 model's YAML.
 
 Rows are streamed and can be walked again; a million rows are never held. To find duplicates, a
-walk holds one 16-byte digest for each clip and one for each given name (`digests`). `csv_jsonl` and
+walk holds one 16-byte digest for each clip and one for each given name. `flat_file` and
 `yaml_manifest` read the file. This module makes each row a `ClipSpec`, and each error a
 `ManifestError` with file and line. Loads without torch.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.clip_id import clip_id, stand_in_id
 from jobs.digests import DIGEST_BYTES, DigestSet
-from jobs.errors import ManifestError, UnknownModelError
-from jobs.manifest.csv_jsonl import FlatFile, open_flat_file, read_csv, read_jsonl
-from jobs.manifest.field_values import RowValueError, at, check_name
+from jobs.errors import ManifestError, RowValueError, UnknownModelError
+from jobs.manifest.field_values import at, check_extra_columns, check_name
 from jobs.manifest.fields import RANDOM
+from jobs.manifest.flat_file import FlatFile, open_flat_file
 from jobs.manifest.lines import ManifestFile, SourceLocation
 from jobs.manifest.rows import (
     CatalogedModel,
@@ -32,11 +32,11 @@ from jobs.manifest.rows import (
     model_defaults,
     name_model,
 )
+from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.manifest.walk.selection import ALL, ManifestRow, Selection
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
-from jobs.text import shown
 from jobs.types import BrokenClip, ClipSpec
 from nag.errors import NagParameterError
 from pipelines.errors import PipelineError, RequestError
@@ -150,7 +150,8 @@ class Manifest:
                 yield row, self._broken(row, index, model_name, error)
                 continue
             name, identity = self._name_of(row, index), model.identity
-            yield row, ClipSpec(clip_id(identity, request), name, identity, request, parallel)
+            meta = given.get(META, {})
+            yield row, ClipSpec(clip_id(identity, request), name, identity, request, parallel, meta)
 
     def _broken(self, row: Row, index: int, model: str, error: PipelineError) -> BrokenClip:
         name = self._name_of(row, index)
@@ -201,8 +202,9 @@ def open_manifest(
     output: str | None = None,
     model: str | None = None,
     selection: Selection = ALL,
+    extra_columns: Collection[str] = (),
 ) -> Manifest:
-    """Open a manifest by its suffix: .yaml or .yml with axes, .jsonl or .csv with one clip a row.
+    """Open a manifest by its suffix: .yaml or .yml with axes, the others with one clip a row.
 
     A YAML manifest is read at once; `Manifest.specs` reads the rows of the others.
 
@@ -213,6 +215,7 @@ def open_manifest(
         output: URI for the clips, instead of the manifest's own.
         model: model of rows that name none, instead of the manifest's own.
         selection: the part of the rows that is wanted.
+        extra_columns: columns and fields that become notes of a clip, besides `meta`.
 
     Raises:
         ManifestError: the file cannot be read, or a part that belongs to no single row is wrong.
@@ -220,18 +223,14 @@ def open_manifest(
     start = SourceLocation(str(path), 1)
     name, defaults = Given(path.stem, start), dict[str, Given]()
     source: FlatFile | YamlFile
+    with at(start):
+        check_extra_columns(extra_columns)
     match path.suffix.lower():
         case ".yaml" | ".yml":
-            source = open_yaml_file(path, read_s3)
+            source = open_yaml_file(path, read_s3, extra_columns)
             name, defaults, output = source.name or name, source.defaults, output or source.output
-        case ".jsonl":
-            source = open_flat_file(path, read_jsonl)
-        case ".csv":
-            source = open_flat_file(path, read_csv)
-        case suffix:
-            raise start.refuse(
-                f"expected a manifest in .yaml, .yml, .jsonl or .csv, not {shown(suffix)}"
-            )
+        case _:
+            source = open_flat_file(path, extra_columns)
     if model is not None:
         defaults = defaults | {"model": Given(model, start)}
     with at(name.location):

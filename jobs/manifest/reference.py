@@ -25,11 +25,13 @@ from jobs.manifest.fields import (
     RowField,
 )
 from jobs.manifest.rows import FIXED_DEFAULTS
+from jobs.manifest.tables.meta import META, PREFIX
 from jobs.text import unknown
 from pipelines.parallel_config import ParallelConfig
 
 SCHEMA_FILE = "manifest.schema.json"
 PAGE_FILE = "manifest.md"
+NOTE = "note"  # a value of `meta`
 _TABLE = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n     +.*)*)", re.MULTILINE)
 _JSON_TYPES: dict[FieldType, str] = {
@@ -85,7 +87,8 @@ def json_schema() -> dict[str, Any]:
     axes = {name: _axis(name, field.value_type) for name, field in FIELDS.items() if name != "name"}
     for mapping in (GUIDANCE, PARALLEL):
         axes[mapping] = {"type": "array", "minItems": 1, "items": _reference(mapping)}
-    defaults = {name: _reference(name) for name in (*FIELDS, GUIDANCE, PARALLEL) if name != "name"}
+    fields = (*FIELDS, GUIDANCE, PARALLEL, META)
+    defaults = {name: _reference(name) for name in fields if name != "name"}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nagfarm manifest",
@@ -94,16 +97,18 @@ def json_schema() -> dict[str, Any]:
                 "name": text,
                 "model": text,
                 "output": text,
-                "defaults": _closed(defaults),
+                "defaults": _with_notes(defaults),
                 "axes": _closed(axes),
                 "combine": text,
                 "clips": {"type": "array", "items": _reference("clip")},
             }
         ),
         "$defs": {
-            "clip": _closed({name: _reference(name) for name in (*FIELDS, GUIDANCE, PARALLEL)}),
+            "clip": _with_notes({name: _reference(name) for name in fields}),
             GUIDANCE: _closed({name: _reference(name) for name in GUIDANCE_FIELDS}),
             PARALLEL: _closed({name: _value(one) for name, one in PARALLEL_FIELDS.items()}),
+            META: {"type": "object", "additionalProperties": _reference(NOTE)},
+            NOTE: {"type": ["string", "number", "boolean", "null"]},
             **{name: _value(field) for name, field in FIELDS.items()},
         },
     }
@@ -171,6 +176,11 @@ def _axis(name: str, value_type: FieldType) -> dict[str, Any]:
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _with_notes(properties: dict[str, Any]) -> dict[str, Any]:
+    pattern = f"^{re.escape(PREFIX)}"
+    return _closed(properties) | {"patternProperties": {pattern: _reference(NOTE)}}
 
 
 def _reference(name: str) -> dict[str, str]:

@@ -13,7 +13,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from jobs.clip_id import clip_id
-from jobs.manifest.field_values import RowValueError, check_value
+from jobs.errors import RowValueError
+from jobs.manifest.field_values import check_value
 from jobs.manifest.fields import (
     FIELDS,
     GUIDANCE,

@@ -19,12 +19,16 @@ from jobs.manifest.axes import (
 from jobs.manifest.combine import parse_combination, product_of_all
 from jobs.manifest.field_values import at, check_field
 from jobs.manifest.fields import GUIDANCE, PARALLEL
-from jobs.manifest.lines import Hasher, LineTable, SourceLocation, decode
+from jobs.manifest.lines import Hasher, SourceLocation, decode
 from jobs.manifest.rows import Given
+from jobs.manifest.tables.encoding import LineTable
+from jobs.manifest.tables.meta import META, meta_name
 from jobs.manifest.values_file import ReadS3, read_values_file
 from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar
 from jobs.text import shown, unknown
+
+NOT_LISTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,8 @@ class AxesReader:
             return self._guidance_axis(node, block.entries)
         if name == PARALLEL:
             return self._parallel_axis(node)
-        if name == "name":
-            raise key_location.refuse("name belongs to one clip and cannot be an axis")
+        if name in ("name", META) or meta_name(name, self.fields.extra_columns) is not None:
+            raise key_location.refuse(f"{name} belongs to one clip and cannot be an axis")
         with at(key_location):
             check_field(name)
         return self._axis_of_field(name, node)
@@ -126,6 +130,11 @@ class AxesReader:
         location = self.fields.location(node.line)
         if not (isinstance(node, YamlScalar) and isinstance(node.value, str) and node.value):
             raise location.refuse("file must be a path or an s3:// URI")
+        if node.value.lower().endswith(NOT_LISTS):
+            raise location.refuse(
+                f"file {shown(node.value)} is a table or a document by its name; an axis takes a "
+                "file with one value a line, such as prompts.txt"
+            )
         file, content = read_values_file(node.value, self.folder, self.read_s3, location)
         self.hasher.update(hashlib.sha256(content).digest())
         table = LineTable(decode(content, SourceLocation(file, 1)))

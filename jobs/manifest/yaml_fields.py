@@ -1,14 +1,17 @@
 """The fields of a row in a YAML manifest: checked values from tree nodes, each with its line."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.manifest.field_values import at, check_field, check_value
-from jobs.manifest.fields import GUIDANCE, PARALLEL
+from jobs.errors import RowValueError
+from jobs.manifest.field_values import Unquoted, at, check_field, check_value
+from jobs.manifest.fields import FREE_TEXTS, GUIDANCE, PARALLEL
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.rows import Given, check_guidance_field, check_parallel_field, make_parallel
+from jobs.manifest.tables.meta import META, meta_name, split_meta
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar
+from jobs.text import shown
 
 NODE_KINDS: dict[type[YamlNode], str] = {
     YamlScalar: "a single value",
@@ -19,9 +22,14 @@ NODE_KINDS: dict[type[YamlNode], str] = {
 
 @dataclass(frozen=True)
 class YamlFields:
-    """A reader of the fields in one file. Each error cites the line at fault."""
+    """A reader of the fields in one file. Each error cites the line at fault.
+
+    Args:
+        extra_columns: fields of a clip that become notes, besides `meta`.
+    """
 
     file: str
+    extra_columns: Collection[str] = ()
 
     def location(self, line: int) -> SourceLocation:
         return SourceLocation(self.file, line)
@@ -40,11 +48,21 @@ class YamlFields:
         given: dict[str, Given] = {}
         if GUIDANCE in mapping.entries:
             given = self.guidance(mapping.entries[GUIDANCE], others)
+        notes: dict[str, YamlNode] = {}
         for name, node in others.items():
-            with at(self.location(mapping.key_lines[name])):
-                if name != PARALLEL:
-                    check_field(name)
-            given[name] = self.parallel(node) if name == PARALLEL else self.value(name, node)
+            if name == META or meta_name(name, self.extra_columns) is not None:
+                notes[name] = node
+            elif name == PARALLEL:
+                given[name] = self.parallel(node)
+            else:
+                with at(self.location(mapping.key_lines[name])):
+                    _check_field(name, node)
+                given[name] = self.value(name, node)
+        if notes:
+            location = self.location(next(mapping.key_lines[name] for name in notes))
+            with at(location):
+                document = {name: _plain(name, node) for name, node in notes.items()}
+                given[META] = Given(split_meta(document, self.extra_columns)[1], location)
         return given
 
     def guidance(self, node: YamlNode, others: Container[str]) -> dict[str, Given]:
@@ -65,6 +83,8 @@ class YamlFields:
         location = self.location(node.line)
         value: Any = node.value if isinstance(node, YamlScalar) else _empty(node)
         with at(location):
+            if name in FREE_TEXTS:
+                _refuse_comment(name, node)
             return Given(check_value(name, value), location)
 
     def _check_keys(self, mapping: YamlMapping, check: Callable[[str], None]) -> None:
@@ -76,3 +96,35 @@ class YamlFields:
 def _empty(node: YamlList | YamlMapping) -> list[Any] | dict[str, Any]:
     """Return a container of the node's kind, to be refused as the value of a field."""
     return [] if isinstance(node, YamlList) else {}
+
+
+def _check_field(name: str, node: YamlNode) -> None:
+    try:
+        check_field(name)
+    except RowValueError as error:
+        if isinstance(node, YamlScalar) and node.value is None:
+            raise RowValueError(f"{error}; put a text that holds ',' in quotes") from error
+        raise
+
+
+def _refuse_comment(name: str, node: YamlNode) -> None:
+    """Refuse a comment behind a text without quotes, since it may be the rest of the text."""
+    if not (isinstance(node, YamlScalar) and node.comment):
+        return
+    came = "" if node.value is None else f"{shown(node.value)} and "
+    raise RowValueError(
+        f"{name} is {came}a comment, {shown(node.comment)}; put the text in quotes, or the comment "
+        "on a line of its own"
+    )
+
+
+def _plain(name: str, node: YamlNode) -> Any:
+    """Return a note, or a mapping of notes, without line numbers; of a list an empty one."""
+    match node:
+        case YamlMapping():
+            return {key: _plain(f"{name}.{key}", entry) for key, entry in node.entries.items()}
+        case YamlScalar(value):
+            _refuse_comment(name, node)
+            return value.text if isinstance(value, Unquoted) else value
+        case YamlList():
+            return []

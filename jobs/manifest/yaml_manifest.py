@@ -1,7 +1,7 @@
 """The YAML manifest: its keys, its defaults and its further clips. `yaml_axes` reads the axes."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -45,7 +45,9 @@ class YamlFile:
         yield from self.clips
 
 
-def open_yaml_file(path: ManifestFile, read_s3: ReadS3 | None) -> YamlFile:
+def open_yaml_file(
+    path: ManifestFile, read_s3: ReadS3 | None, extra_columns: Collection[str] = ()
+) -> YamlFile:
     """Read a YAML manifest and the files that its axes name.
 
     Raises:
@@ -56,7 +58,7 @@ def open_yaml_file(path: ManifestFile, read_s3: ReadS3 | None) -> YamlFile:
     root = parse_yaml(decode(content, start), str(path))
     if root is None:
         raise start.refuse("expected a manifest, the file is empty")
-    fields = YamlFields(str(path))
+    fields = YamlFields(str(path), extra_columns)
     keys = fields.mapping(root, "a manifest")
     for key, line in keys.key_lines.items():
         if key not in KEYS:

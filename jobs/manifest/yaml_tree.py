@@ -7,7 +7,8 @@ patterns that take gigabytes for a long word, so all of its methods would have t
 
 Words have the meaning of YAML 1.1, with one exception. A word with a surprising meaning (`no` is a
 yes/no value, `017` is fifteen, `1:30` is ninety) becomes an `Unquoted`, which fits no field, and
-the error message advises to quote it.
+the error message advises to quote it. A comment behind a word without quotes stays with the word,
+because `a cat #2` may be meant as one text.
 """
 
 import re
@@ -18,6 +19,7 @@ import yaml
 from yaml.reader import Reader
 from yaml.resolver import Resolver
 
+from jobs.errors import ManifestError
 from jobs.manifest.field_values import Unquoted
 from jobs.manifest.lines import SourceLocation
 from jobs.text import shown
@@ -30,6 +32,9 @@ _RESOLVER = Resolver()
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 # A longer word is text, since PyYAML's patterns take gigabytes for megabytes of 1:1:1.
 _MAX_WORD_CHARACTERS = 1000
+_COMMENT = re.compile(r"[ \t]*(#[^\r\n]*)")
+_SECOND_COLON = re.compile(r":[ \t]+[^\s\"'\[{|>#][^\"',\[\]{}#]*:(\s|$)")
+_FIRST_SIGN = re.compile(r"\s*(?:-[ \t]+)*+(?:[\w.-]+[ \t]*:[ \t]+)?+([%@`*&!|>\[\]{}\"',?:-])")
 _READINGS = {
     "bool": "a yes/no value",
     "timestamp": "a date",
@@ -42,10 +47,15 @@ _READINGS = {
 
 @dataclass(slots=True)
 class YamlScalar:
-    """A word or a text. `value` is a str, int, float, None or `Unquoted`."""
+    """A word or a text. `value` is a str, int, float, None or `Unquoted`.
+
+    Args:
+        comment: comment behind a word without quotes, on its line; empty if there is none.
+    """
 
     value: Any
     line: int
+    comment: str = ""
 
 
 @dataclass(slots=True)
@@ -76,15 +86,12 @@ def parse_yaml(text: str, file: str) -> YamlNode | None:
         raise location.refuse(
             f"YAML may not hold the control character U+{ord(unprintable.group()):04X}"
         )
-    builder = _Builder(file)
+    builder = _Builder(file, text)
     try:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise SourceLocation(file, mark.line + 1 if mark else 1).refuse(
-            f"is not YAML: {error.problem}"
-        ) from error
+        raise _refusal(text, file, error) from error
     except (yaml.YAMLError, ValueError) as error:
         raise SourceLocation(file, 1).refuse(
             f"is not YAML: {str(error).splitlines()[0]}"
@@ -95,9 +102,10 @@ def parse_yaml(text: str, file: str) -> YamlNode | None:
 class _Builder:
     """A tree under construction, event by event."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, text: str) -> None:
         self.root: YamlNode | None = None
         self._file = file
+        self._text = text
         self._open: list[YamlList | YamlMapping] = []
         self._keys: list[str | None] = []  # the key that awaits its value, or None
         self._num_documents = 0
@@ -107,7 +115,9 @@ class _Builder:
         location = SourceLocation(self._file, event.start_mark.line + 1)
         match event:
             case yaml.AliasEvent():
-                raise location.refuse("aliases (*name) are refused; write the value out")
+                raise location.refuse(
+                    "aliases (*name) are refused; write the value out, or quote a text with '*'"
+                )
             case yaml.ScalarEvent():
                 self._check_node(event, location)
                 self._take_scalar(event, location)
@@ -156,7 +166,10 @@ class _Builder:
 
     def _take_scalar(self, event: yaml.ScalarEvent, location: SourceLocation) -> None:
         if not (self._open and isinstance(self._open[-1], YamlMapping) and self._keys[-1] is None):
-            self._attach(YamlScalar(_value(event.value, is_plain=event.implicit[0]), location.line))
+            is_plain = event.implicit[0]
+            comment = _COMMENT.match(self._text, event.end_mark.index) if is_plain else None
+            value = _value(event.value, is_plain=is_plain)
+            self._attach(YamlScalar(value, location.line, comment[1] if comment else ""))
             return
         mapping, key = self._open[-1], event.value
         if key in mapping.key_lines:
@@ -194,3 +207,29 @@ def _value(text: str, *, is_plain: bool) -> Any:
     if kind == "float" and ":" not in text and "_" not in text:
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return Unquoted(text, _READINGS[kind])
+
+
+def _refusal(text: str, file: str, error: yaml.MarkedYAMLError) -> ManifestError:
+    """Return the error for a text that is not YAML, with advice if quotes may be missing."""
+    mark, begun = error.problem_mark or error.context_mark, error.context_mark
+    context = ""
+    if mark and begun and begun.line != mark.line:
+        context = f" {error.context}, which begins on line {begun.line + 1}"
+    return SourceLocation(file, mark.line + 1 if mark else 1).refuse(
+        f"is not YAML: {error.problem}{context}{_advice(text, error)}"
+    )
+
+
+def _advice(text: str, error: yaml.MarkedYAMLError) -> str:
+    lines = text.splitlines()
+    for mark in (error.problem_mark, error.context_mark):
+        line = lines[mark.line][:_MAX_WORD_CHARACTERS] if mark and mark.line < len(lines) else ""
+        if _SECOND_COLON.search(line):
+            return "; put a text that holds ': ' in quotes, such as prompt: \"a: b\""
+        sign = line[mark.column : mark.column + 1] if mark else ""
+        if not (sign and sign in "%@`"):
+            found = _FIRST_SIGN.match(line)
+            sign = found[1] if found else ""
+        if sign:
+            return f"; if a text is to begin with {sign}, put all of it in quotes"
+    return ""

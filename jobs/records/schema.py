@@ -52,6 +52,7 @@ class ClipRecord:
 
     clip_id: str
     name: str
+    meta: Mapping[str, str]
     model: ModelIdentity
     request: GenerationRequest
     parallel: ParallelConfig

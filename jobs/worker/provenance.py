@@ -61,6 +61,7 @@ class RecordBuilder:
         return ClipRecord(
             clip_id=spec.clip_id,
             name=spec.name,
+            meta=spec.meta,
             model=spec.model,
             request=spec.request,
             parallel=self.setup.parallel,

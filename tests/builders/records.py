@@ -31,6 +31,7 @@ def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
     return ClipRecord(
         clip_id=clip_id,
         name=f"spring-{clip_id[-2:]}",
+        meta={},
         model=MODEL,
         request=spec("circle").request,
         parallel=ONE_DEVICE,

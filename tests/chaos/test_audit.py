@@ -69,6 +69,7 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
     record = ClipRecord(
         clip_id=spec.clip_id,
         name=spec.name,
+        meta=spec.meta,
         model=spec.model,
         request=spec.request,
         parallel=ONE_DEVICE,

@@ -23,7 +23,9 @@ OBJECTS = {
     "plans/leaves.yaml": YAML.replace("prompts.txt", "../other/prompts.txt"),
     "plans/absent.yaml": YAML.replace("prompts.txt", "none.txt"),
     "plans/large.csv": "prompt\n" + "a circle moving right\n" * 10,
-    "plans/spring.txt": YAML,
+    "plans/spring.md": YAML,
+    "plans/prompts.ndjson": '{"prompt": "a circle moving right", "seed": 3.0}\n',
+    "plans/sheet.tsv": "\ufeffsep=\t\nprompt\tseed\tshot\na circle moving right\t3\tx\n",
 }
 MODEL = ("--model", "shapes-wan", "--output", "s3://renders/out")
 
@@ -44,6 +46,9 @@ def server(no_aws_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterato
         (("s3://renders/plans/spring.yaml",), "spring: 2 clips"),
         (("s3://renders/plans/rows.jsonl", *MODEL), "rows: 2 clips"),
         (("s3://renders/plans/rows.csv", *MODEL), "rows: 1 clip"),
+        (("s3://renders/plans/prompts.txt", *MODEL), "prompts: 2 clips"),
+        (("s3://renders/plans/prompts.ndjson", *MODEL), "prompts: 1 clip"),
+        (("s3://renders/plans/sheet.tsv", *MODEL, "extra_columns=[shot]"), "sheet: 1 clip"),
     ],
 )
 def test_a_manifest_in_s3_is_planned(
@@ -61,7 +66,8 @@ def test_a_manifest_in_s3_is_planned(
         ("s3://renders/plans/leaves.yaml", "holds an empty, '.' or '..' segment"),
         ("s3://renders/plans/absent.yaml", "s3://renders/plans/none.txt does not exist"),
         ("s3://renders/plans/none.yaml", "s3://renders/plans/none.yaml does not exist"),
-        ("s3://renders/plans/spring.txt", "expected a manifest in .yaml, .yml, .jsonl or .csv"),
+        ("s3://renders/plans/spring.md", "expected a manifest in .yaml, .yml, .jsonl, .ndjson"),
+        ("s3://renders/plans/sheet.tsv", "name it meta.NAME or set extra_columns=[NAME]"),
         ("s3://renders", "does not name an object; expected s3://bucket/key"),
         ("s3://renders/plans/", "does not name an object; expected s3://bucket/key"),
         ("https://example.org/spring.yaml", "nothing is read from 'https://', so copy"),

@@ -27,8 +27,7 @@ from jobs.cli.main import COMMANDS, main
 from jobs.config import RunConfig, StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import JobError, RefusedError, StoppedError
-from jobs.manifest.csv_jsonl import CSV_COLUMNS
-from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
+from jobs.manifest.fields import CSV_COLUMNS, FIELDS, GUIDANCE, PARALLEL
 from jobs.records.keys import (
     failure_key,
     lease_key,
@@ -221,7 +220,8 @@ def manifests() -> Iterator[tuple[str, str]]:
     cell = '"' + UNSAFE.replace("\ud800", "") + '"'
     yield from (("a.csv", f"prompt,{name}\na,{cell}\n") for name in FIELDS if name != "prompt")
     yield from (("a.csv", f"prompt\n{cell}\n"), ("a.csv", f"prompt,{cell}\na,b\n"))
-    for name in ("a.yaml", "a.jsonl", "a.csv"):
+    yield from (("a.csv", f"prompt,meta.a\na,{cell}\n"), ("a.csv", f"prompt,meta.{UNSAFE}\na,b\n"))
+    for name in ("a.yaml", "a.jsonl", "a.csv", "a.txt"):
         yield name, f"{UNSAFE}\n".replace("\ud800", "")
         yield name, f'{{"{UNSAFE}": 1}}\n'.replace("\ud800", "")
         yield name, f'{{"{"x" * MANY}": 1}}\n'

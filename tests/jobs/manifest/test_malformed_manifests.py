@@ -65,7 +65,8 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "escaped control character":
         (HEAD + 'clips:\n  - prompt: "a\\u0007b"\n', 4, "U+0007 at position 2"),
     "bad UTF-8": (HEAD.encode() + b"# gr\xfcn\n", 3, "expected UTF-8, got the byte 0xFC"),
-    "UTF-16": (HEAD.encode("utf-16"), 1, "this is UTF-16"),
+    "UTF-16": (HEAD.encode("utf-16"), 1, "expected at least one clip"),
+    "half of UTF-16": (HEAD.encode("utf-16")[:-1], 2, "expected UTF-16-LE, got the byte"),
     "NUL": (HEAD + "clips: [{prompt: a\0}]\n", 3, "control character U+0000"),
     "text for a number": (HEAD + 'defaults:\n  num_frames: "17"\n', 4,
         "num_frames must be a whole number, not the text"),
@@ -74,7 +75,7 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "exponent": (HEAD + "defaults: {fps: 1e1}\n", 3,
         "not the text '1e1': write it without quotes and without an exponent"),
     "float for an int":
-        (HEAD + "defaults: {seed: 1.0}\n", 3, "whole number or random, not the number 1.0"),
+        (HEAD + "defaults: {seed: 1.5}\n", 3, "whole number or random, not the number 1.5"),
     "bool for an int": (HEAD + "defaults: {seed: true}\n", 3, "which YAML reads as a yes/no value"),
     "octal": (HEAD + "defaults: {seed: 017}\n", 3,
         "017, which YAML reads as a number that is not plain decimal"),
@@ -286,8 +287,8 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
         "parallel.ulysses must be at least 1, not 0"),
     "parallel with ranks below none":
         (HEAD + "defaults: {parallel: {ring: -2}}\n", 3, "parallel.ring must be at least 1"),
-    "parallel with half a rank": (HEAD + "defaults:\n  parallel:\n    ulysses: 2.0\n", 5,
-        "ulysses must be a whole number, not the number 2.0"),
+    "parallel with half a rank": (HEAD + "defaults:\n  parallel:\n    ulysses: 2.5\n", 5,
+        "ulysses must be a whole number, not the number 2.5"),
     "parallel with a quoted number":
         (HEAD + 'defaults: {parallel: {ring: "2"}}\n', 3, "remove the quotes"),
     "parallel with nothing":
@@ -419,7 +420,7 @@ JSONL_CASES: dict[str, tuple[str | bytes, int, str]] = {
         ('{"prompt": "a", "name": "\\ud800"}\n', 1, "name must be 1 to 128"),
     "control character": ('{"prompt": "a\\u001b[31m"}\n', 1, "U+001B at position 2"),
     "bad UTF-8": (b'{"prompt": "a"}\n{"prompt": "\xff"}\n', 2, "expected UTF-8, got the byte 0xFF"),
-    "UTF-16": ('{"prompt": "a"}\n'.encode("utf-16"), 1, "this is UTF-16"),
+    "UTF-16": ('{"prompt": "a"}\n{}'.encode("utf-16"), 2, "prompt is missing"),
     "second byte order mark": ('{"prompt": "a"}\n\ufeff{"prompt": "b"}\n', 2,
         "expected a JSON object: Expecting value at column 1"),
     "long line": ('{"prompt": "a"}\n{"prompt": "%s"}\n' % ("b" * 1_100_000), 2,
@@ -487,11 +488,11 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "blank header": ("\nprompt\na\n", 1, "the first row must name the fields, it is blank"),
     "unknown column": ("prompt,sede\na,1\n", 1, "unknown column 'sede'; did you mean 'seed'?"),
     "duplicate column": ("prompt,seed,prompt\na,1,b\n", 1, "the column 'prompt' is there twice"),
-    "empty column": ("prompt,\na,\n", 1, "unknown column ''"),
+    "column without a name": ("prompt,\na,\n,b\n", 3, "expected 1 cell, as in the header"),
     "extra cells": ("prompt,seed\na,1\nb,2,3\n", 3, "expected 2 cells, as in the header, got 3"),
     "too few cells": ("prompt,seed\na\n", 2, "expected 2 cells, as in the header, got 1"),
     "not a number": ("prompt,seed\na,one\n", 2, "seed must be a whole number or random, not 'one'"),
-    "float for an int": ("prompt,seed\na,1.0\n", 2, "whole number or random, not '1.0'"),
+    "float for an int": ("prompt,seed\na,1.5\n", 2, "whole number or random, not '1.5'"),
     "other digits": ("prompt,seed\na,\u0663\n", 2, "seed must be a whole number or random"),
     "huge int": (f"prompt,seed\na,{'9' * 9000}\n", 2, "seed must be a whole number or random"),
     "large int": (f"prompt,seed\na,{'9' * 19}\n", 2, "seed must be at most 9223372036854775807"),
@@ -500,12 +501,12 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "NUL": ("prompt\na\nb\0\n", 3, "the line holds a NUL character"),
     "after a cell of many lines":
         ('prompt,seed\n"a\nb\nc",1\n"d\n\ne",x\n', 5, "whole number or random, not 'x'"),
-    "open quote": ('prompt\na\n"b\nc\nd\n', 3, "expected comma-separated cells"),
-    "text after a quote": ('prompt\n"a"b\n', 2, "expected comma-separated cells"),
+    "open quote": ('prompt\na\n"b\nc\nd\n', 3, "expected cells with ',' between them"),
+    "text after a quote": ('prompt\n"a"b\n', 2, "expected cells with ',' between them"),
     "field too large": (f"prompt\n{'a' * 140_000}\n", 2, "field larger than field limit"),
     "long line": (f"prompt\n{'a,' * 600_000}\n", 2, "longer than 1,048,576 bytes"),
     "endless row": ('prompt\n"\n' + '","\n' * 1_100_000, 2, "is a quote left open?"),
-    "old Mac line ends": ("prompt\ra\rb\r", 1, "new-line character"),
+    "old Mac line ends": ("prompt\ra\rb\r", 1, "lines end in CR, as on old Macs"),
     "bad UTF-8": (b"prompt\na\nb\xe9\n", 3, "expected UTF-8, got the byte 0xE9"),
     "empty prompt": ("prompt,seed\na,1\n,2\n", 3, "prompt is missing"),
     "bad name": ("prompt,name\na,a b\n", 2, "name must be 1 to 128 letters"),
@@ -522,7 +523,7 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "a misspelt column of parallel":
         ("prompt,ulisses\na,2\n", 1, "unknown column 'ulisses'; did you mean 'ulysses'?"),
     "parallel column twice": ("prompt,ring,ring\na,2,2\n", 1, "the column 'ring' is there twice"),
-    "half a rank": ("prompt,ulysses\na,2\nb,2.0\n", 3, "ulysses must be a whole number, not '2.0'"),
+    "half a rank": ("prompt,ulysses\na,2\nb,2.5\n", 3, "ulysses must be a whole number, not '2.5'"),
     "no rank": ("prompt,ulysses\na,\nb,0\n", 3, "parallel.ulysses must be at least 1, not 0"),
     "another yes":
         ("prompt,ring,across_hosts\na,2,yes\n", 2, "across_hosts must be true or false, not 'yes'"),
@@ -598,10 +599,11 @@ def test_an_impossible_path_is_refused(name: str, tmp_path: Path, catalog: FakeC
     assert refusal(tmp_path / name, catalog).startswith(f"{tmp_path / name}:1: ")
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "a.json", "a.yaml.gz"])
+@pytest.mark.parametrize("name", ["a.md", "a", "a.json", "a.yaml.gz"])
 def test_another_suffix_is_refused(name: str, write: Write, catalog: FakeCatalog) -> None:
-    assert "expected a manifest in .yaml, .yml, .jsonl or .csv, not" in refusal(
-        write(name, "{}"), catalog
+    assert (
+        "expected a manifest in .yaml, .yml, .jsonl, .ndjson, .csv, .tsv or .txt, not"
+        in refusal(write(name, "{}"), catalog)
     )
 
 
@@ -745,7 +747,7 @@ keyed = st.dictionaries(
 )
 
 
-@given(st.binary(max_size=400), st.sampled_from(["yaml", "jsonl", "csv"]))
+@given(st.binary(max_size=400), st.sampled_from(["yaml", "jsonl", "csv", "txt"]))
 def test_random_bytes_are_refused_or_read(
     scratch: Path, catalog: FakeCatalog, content: bytes, suffix: str
 ) -> None:
@@ -755,8 +757,8 @@ def test_random_bytes_are_refused_or_read(
 
 
 @given(
-    st.text(alphabet="-?:,[]{}#&*!|>'\"%@` \n\tab1.~<=\\ux\u2028\ufeff\x85", max_size=60),
-    st.sampled_from(["yaml", "csv"]),
+    st.text(alphabet="-?:,;[]{}#&*!|>'\"%@` \n\tab1.~<=\\ux\u2028\ufeff\x85", max_size=60),
+    st.sampled_from(["yaml", "csv", "tsv", "txt"]),
 )
 def test_random_syntax_is_refused_or_read(
     scratch: Path, catalog: FakeCatalog, content: str, suffix: str

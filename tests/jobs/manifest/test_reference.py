@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import ManifestError
-from jobs.manifest import csv_jsonl, lines, values_file, yaml_manifest, yaml_tree
+from jobs.manifest import csv_table, lines, values_file, yaml_manifest, yaml_tree
 from jobs.manifest.axes import MAX_GRID_CLIPS
 from jobs.manifest.combine import MAX_EXPRESSION_CHARACTERS
 from jobs.manifest.fields import FIELDS, GUIDANCE_FIELDS, PARALLEL_FIELDS, RowField, RowLabels
@@ -92,7 +92,7 @@ def test_the_page_states_the_limits_of_the_reader() -> None:
         f"at most {yaml_manifest.MAX_YAML_BYTES // mebibytes} MiB and a million values",
         f"more than {yaml_tree.MAX_DEPTH} levels",
         f"lines up to {lines.MAX_LINE_BYTES // mebibytes} MiB",
-        f"rows up to {csv_jsonl.MAX_RECORD_CHARACTERS // mebibytes} million characters",
+        f"rows up to {csv_table.MAX_RECORD_CHARACTERS // mebibytes} million characters",
         f"at most {values_file.MAX_VALUES_FILE_BYTES // mebibytes} MiB large",
         f"At most {MAX_EXPRESSION_CHARACTERS:,} characters, 20 parentheses",
         f"{MAX_GRID_CLIPS:,} clips",

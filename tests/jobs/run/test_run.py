@@ -60,14 +60,17 @@ def opened(folder: Path) -> Store:
 def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path, ROWS)
-    assert render(path, tmp_path / "out", "workers.count=2") == EXIT_OK
+    path = write(tmp_path, [{**row, "meta": {"take": 2}, "shot": "x"} for row in ROWS])
+    carry = "extra_columns=[shot]"
+    assert render(path, tmp_path / "out", "workers.count=2", carry) == EXIT_OK
     printed = capsys.readouterr().out
     assert "3 of 3 clips, 0 quarantined" in printed
     assert "committed 3 clips in" in printed
     assert f"Z clips and records are in {(tmp_path / 'out').as_uri()}" in printed
     assert [line for line in printed.splitlines() if not STAMPED.match(line)] == []
-    assert len(committed_ids(opened(tmp_path / "out"))) == 3
+    store = opened(tmp_path / "out")
+    notes = [read_record(store, one).meta for one in committed_ids(store)]
+    assert notes == [{"shot": "x", "take": "2"}] * 3
     (run_folder,) = (tmp_path / "out" / "runs").iterdir()
     document = json.loads((run_folder / "run.json").read_text())
     assert document["config"]["workers"]["count"] == 2
@@ -79,7 +82,7 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     assert (summary["num_committed"], summary["num_quarantined"]) == (3, 0)
     assert {"denoise", "encode", "upload"} <= set(summary["stage_totals_s"])
 
-    assert render(path, tmp_path / "out") == EXIT_OK
+    assert render(path, tmp_path / "out", carry) == EXIT_OK
     assert "nothing to render: 3 of 3 clips are already in" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
 

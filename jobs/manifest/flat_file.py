@@ -1,0 +1,180 @@
+"""Manifests with one clip a line, streamed: JSONL, and a list of prompts; `csv_table` has tables.
+
+A flat file has no header section: the run takes the name of the file, and the caller gives the
+output and the default model.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jobs.errors import RowValueError
+from jobs.manifest.csv_table import read_table
+from jobs.manifest.field_values import at, check_field, check_value
+from jobs.manifest.fields import PARALLEL, is_column
+from jobs.manifest.lines import (
+    FileWatch,
+    Hasher,
+    Lines,
+    ManifestFile,
+    S3File,
+    SourceLocation,
+    open_manifest_file,
+    read_lines,
+)
+from jobs.manifest.rows import Row, read_parallel, with_guidance_fields
+from jobs.manifest.tables.dialect import check_list_line
+from jobs.manifest.tables.meta import META, split_meta
+from jobs.text import shown
+
+Reader = Callable[[ManifestFile, Lines], Iterator[Row]]
+
+
+@dataclass(frozen=True)
+class FlatFile:
+    """The rows that a flat file had when it was opened, read again on every pass.
+
+    Rows that are appended later are left for the next run.
+
+    Args:
+        watch: the content of the file when it was opened.
+    """
+
+    path: ManifestFile
+    watch: FileWatch
+    reader: Reader
+
+    @property
+    def digest(self) -> str:
+        return self.watch.sha256
+
+    def rows(self) -> Iterator[Row]:
+        """Stream the rows.
+
+        Raises:
+            ManifestError: a row is wrong, or, at the end, the file was rewritten since.
+        """
+        hasher = hashlib.sha256()
+        yield from self.reader(self.path, self._lines(hasher))
+        if hasher.hexdigest() != self.digest:
+            raise SourceLocation(str(self.path), 1).refuse(
+                "the file changed after it was opened; plan it again"
+            )
+
+    def _lines(self, hasher: Hasher) -> Lines:
+        """Yield the lines; leave out half a line at the end, which was being written."""
+        for number, line in read_lines(self.path, hasher, self.watch.num_bytes):
+            if not line.endswith("\n") and self.watch.is_half_a_line():
+                return
+            yield number, line
+
+
+def open_flat_file(path: ManifestFile, extra_columns: Collection[str] = ()) -> FlatFile:
+    """Open a flat file and take its digest, to notice a change between two passes.
+
+    Raises:
+        ManifestError: the suffix is unknown, or the file cannot be read.
+    """
+    reader = _reader_of(path, extra_columns)
+    with open_manifest_file(path) as stream:
+        try:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            # a BytesIO is digested without being read
+            num_bytes = len(path.content) if isinstance(path, S3File) else stream.tell()
+        except OSError as error:
+            location = SourceLocation(str(path), 1)
+            raise location.refuse(f"cannot be read: {error.strerror}") from error
+    return FlatFile(path, FileWatch(path, num_bytes, digest), reader)
+
+
+def _reader_of(path: ManifestFile, extra_columns: Collection[str]) -> Reader:
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return partial(read_jsonl, extra_columns=extra_columns)
+        case ".csv":
+            return partial(read_table, separator=",", extra_columns=extra_columns)
+        case ".tsv":
+            return partial(read_table, separator="\t", extra_columns=extra_columns)
+        case ".txt":
+            return read_prompts
+        case suffix:
+            raise SourceLocation(str(path), 1).refuse(
+                "expected a manifest in .yaml, .yml, .jsonl, .ndjson, .csv, .tsv or .txt, "
+                f"not {shown(suffix)}"
+            )
+
+
+def read_jsonl(
+    path: ManifestFile, lines: Lines, extra_columns: Collection[str] = ()
+) -> Iterator[Row]:
+    """Yield a row for each line, which holds one JSON object. Skip blank lines."""
+    for number, line in lines:
+        if not line.strip():
+            continue
+        location = SourceLocation(str(path), number)
+        with at(location):
+            values = _object_values(_decoded(line), extra_columns)
+        yield Row(values, location)
+
+
+def read_prompts(path: ManifestFile, lines: Lines) -> Iterator[Row]:
+    """Yield a row for each line, which is a prompt. Skip blank lines."""
+    is_first = True
+    for number, line in lines:
+        prompt = line.rstrip("\r\n")
+        if not prompt.strip():
+            continue
+        location = SourceLocation(str(path), number)
+        with at(location):
+            check_list_line(prompt, is_column if is_first else None)
+        is_first = False
+        yield Row({"prompt": prompt}, location)
+
+
+def _decoded(line: str) -> object:
+    try:
+        return _DECODE(line)
+    except RecursionError as error:
+        raise RowValueError("expected a flat JSON object, this one is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        is_last = "" if line.endswith("\n") else "; is the file still being written?"
+        raise RowValueError(
+            f"expected a JSON object: {error.msg} at column {error.colno}{is_last}"
+        ) from error
+    except RowValueError:
+        raise
+    except ValueError as error:  # int() refuses more than 4,300 digits
+        raise RowValueError(f"expected a JSON object: {error}") from error
+
+
+def _object_values(document: object, extra_columns: Collection[str]) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise RowValueError(
+            f'expected a JSON object, such as {{"prompt": "a red circle"}}, not {shown(document)}'
+        )
+    others, notes = split_meta(with_guidance_fields(document), extra_columns)
+    given: dict[str, Any] = {META: notes} if notes else {}
+    if PARALLEL in others:
+        given[PARALLEL] = read_parallel(others.pop(PARALLEL))
+    for name in others:
+        check_field(name)
+    return given | {name: check_value(name, value) for name, value in others.items()}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in document:
+            raise RowValueError(f"the field {shown(name)} is given twice")
+        document[name] = value
+    return document
+
+
+def _refuse_constant(word: str) -> None:
+    raise RowValueError(f"{word} is not a number that JSON knows, nor a value of any field")
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant).decode

@@ -1,0 +1,1 @@
+"""The texts of a table: its encoding, its separator, its cells and its columns of notes."""
