@@ -116,7 +116,7 @@ REFUSED: dict[str, tuple[str, str | bytes, int, str]] = {
     "two decimal marks": (
         "a.csv", "prompt;fps\na;12,5\nb;12.5\n", 3, "'.' and one on line 2 has ','"
     ),
-    "a fraction for a whole number": ("a.csv", "prompt;seed\na;1,5\n", 2, "a whole number, not"),
+    "a fraction for a whole number": ("a.csv", "prompt;seed\na;1,5\n", 2, "a whole number or"),
     "digits that a float may have lost": (
         "a.csv", "prompt,seed\na,9007199254740992.0\n", 2, "may have lost digits"
     ),
