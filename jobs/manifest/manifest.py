@@ -127,8 +127,8 @@ class Manifest:
         models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
         seeds = RandomSeeds(self.salt)
         for index, row in enumerate(self._source.rows()):
+            given = defaults | row.values
             try:
-                given = defaults | row.values
                 model_name = name_model(given)
                 if model_name not in models:
                     model = self._catalog.get(model_name)
@@ -147,7 +147,7 @@ class Manifest:
             except UnknownModelError as error:
                 raise self._location_at_fault(row, ("model",)).refuse(str(error)) from error
             except PipelineError as error:
-                yield row, self._broken(row, index, model_name, error)
+                yield row, self._broken(row, index, given["model"], error)
                 continue
             name, identity = self._name_of(row, index), model.identity
             meta = given.get(META, {})

@@ -6,7 +6,7 @@ A clip that still waits there can be recalled, so that a worker without a clip r
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from jobs.errors import JobError
 
@@ -24,7 +24,7 @@ class DeviceQueue:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         self._lock = threading.Lock()
-        self._waiting: dict[str, Future[object]] = {}  # by clip_id
+        self._waiting: dict[str, Future[Any]] = {}  # by clip_id
         self._recalled: set[str] = set()
 
     def submit(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

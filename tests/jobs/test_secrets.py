@@ -31,7 +31,7 @@ from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipFailed
+from jobs.types import ClipDone, ClipFailed, ClipOutcome
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.setup import ModelLoader
 from pipelines.request import GenerationRequest, TextEmbeddings
@@ -78,7 +78,7 @@ def loading(error: Exception) -> ModelLoader:
     return FakeLoader(Failing)
 
 
-def render(folder: Path, loader: ModelLoader) -> ClipDone | ClipFailed:
+def render(folder: Path, loader: ModelLoader) -> ClipOutcome:
     worker = ClipWorker(replace(setup_for(folder), loader=loader), "node-1")
     worker.load()
     outcome = worker.render(spec("sunrise"), 1)

@@ -15,7 +15,7 @@ from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Catalog, open_manifest
 from jobs.plan.plan import make_plan
-from jobs.types import ModelIdentity
+from jobs.types import ClipSpec, ModelIdentity
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelFolderError
@@ -117,6 +117,8 @@ def test_rows_that_differ_in_their_devices_alone_are_one_clip_rendered_as_the_fi
     )
     manifest = open_manifest(write("a.jsonl", rows + '{"prompt": "b"}\n'), catalog, model="tiny")
     first, second, *repeats = manifest.rows()
+    assert isinstance(first.spec, ClipSpec)
+    assert isinstance(second.spec, ClipSpec)
     assert [first.spec.parallel, second.spec.parallel] == [ONE_DEVICE, ParallelConfig(2)]
     assert [row.spec.clip_id for row in repeats] == [first.spec.clip_id, second.spec.clip_id]
     assert all(row.is_repeat for row in repeats)

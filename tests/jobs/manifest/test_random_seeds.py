@@ -21,7 +21,7 @@ R = {"seed": "random"}
 
 def seeds(path: Path, catalog: FakeCatalog, salt: bytes = b"salt") -> list[int]:
     manifest = replace(open_manifest(path, catalog, model="tiny"), salt=salt)
-    return [row.spec.request.sampling.seed for row in manifest.rows()]
+    return [spec.request.sampling.seed for spec in manifest.specs()]
 
 
 @pytest.mark.parametrize(

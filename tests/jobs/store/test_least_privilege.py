@@ -179,6 +179,7 @@ def render(store: Store, folder: Path, seed: int) -> list[ClipDone]:
         if isinstance(outcome, ClipFailed):
             assert outcome.failure_class == "store"
             raise StoreRefusedError(outcome.message)
+        assert isinstance(outcome, ClipDone)
         done.append(outcome)
     return done
 

@@ -157,6 +157,7 @@ class Farm:
             outcome = worker.render(one, attempt)
             if isinstance(outcome, ClipDone):
                 return True
+            assert isinstance(outcome, ClipFailed)
             assert_is_the_stores(outcome)
             if isinstance(decide([outcome], RetryPolicy()), Stop):
                 return False

@@ -122,7 +122,7 @@ def test_what_diffusers_loads_is_loaded_with_the_same_weights(
     path = save(tmp_path, LAYOUTS[layout].entries("wan", layers, alpha))
     pipeline = tiny.wan_pipeline()
     before = {name: value.clone() for name, value in pipeline.transformer.state_dict().items()}
-    pipeline.load_lora_weights(path.parent, weight_name=path.name)
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
     after = pipeline.transformer.state_dict()
@@ -279,7 +279,7 @@ def test_the_scale_of_saved_settings_is_that_of_diffusers(tmp_path: Path) -> Non
     }
     assert_equal(changes("wan", path), expected, 1e-5)
     pipeline = tiny.wan_pipeline()
-    pipeline.load_lora_weights(path.parent, weight_name=path.name)
+    pipeline.load_lora_weights(str(path.parent), weight_name=path.name)
     for name, change in expected.items():
         layer = pipeline.transformer.get_submodule(name.removesuffix(".weight"))
         assert torch.allclose(layer.get_delta_weight("default_0").double(), change, atol=1e-5)
