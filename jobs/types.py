@@ -19,7 +19,8 @@ class LoraIdentity:
 
     Args:
         source: hub id, name of packaged weights, or name of a folder; never a machine's path.
-        revision: digest of its file; for a LoRA from the hub with the commit before it.
+        revision: digest of its file; for a LoRA from the hub with the commit before it, for one
+            saved by PEFT with the digest of its settings behind it.
         weight: factor of its change.
         component: the transformer that it changes, or "all".
     """

@@ -237,7 +237,7 @@ class _Reader:
 
 
 def _parameter(module: str, part: Part, shapes: Mapping[str, Shape]) -> str:
-    """Return the parameter that an entry which is no matrix changes."""
+    """Return the parameter that an entry changes as a whole."""
     if part in ("bias", "diff_b"):
         return f"{module}.bias"
     return f"{module}.weight" if f"{module}.weight" in shapes else module

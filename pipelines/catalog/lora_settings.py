@@ -34,7 +34,7 @@ FIXED_SETTINGS: dict[str, tuple[object, ...]] = {
     "init_lora_weights": (True, "gaussian"),
 }
 MAX_VALUE = 2**31
-PEFT_DEFAULT = 8  # of `r` and of `lora_alpha`, in PEFT 0.21
+PEFT_DEFAULT = 8  # PEFT 0.21 uses it for `r` and `lora_alpha`
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LoraSettings:
     """The saved settings that decide the scale of a LoRA's matrices.
 
     Args:
-        place: where they are saved, for messages.
+        place: LoRA and place of the settings, for messages.
         rank: rank of all modules but those in `ranks`.
         alpha: alpha of all modules but those in `alphas`.
         is_rank_stabilized: True to divide alpha by the square root of the rank.

@@ -81,7 +81,7 @@ def published(family: str, module: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of trainer names entries: prefix, module, and the endings of the matrices."""
+    """The names that one kind of trainer writes: prefix, module, and endings of the matrices."""
 
     prefix: str
     down: str = "lora_A.weight"

@@ -441,17 +441,13 @@ def hub_cache(folder: Path, commit: str) -> Path:
     return snapshot
 
 
+@pytest.mark.parametrize("name", ["fast.safetensors", "dir/high_noise_model.safetensors"])
 def test_a_lora_of_the_hub_is_its_commit_and_its_file(
-    wan: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wan: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    config = model(
-        "wan", LoraConfig("style", "Org/Style", weight_name="fast.safetensors", revision="main")
-    )
-    remedy = (
-        r"mine: LoRA style: .*fetch it with: "
-        r"hf download Org/Style fast\.safetensors --revision main"
-    )
+    config = model("wan", LoraConfig("style", "Org/Style", weight_name=name, revision="main"))
+    remedy = rf"mine: LoRA style: .*fetch it with: hf download Org/Style {name} --revision main"
     with pytest.raises(ModelNotFoundError, match=remedy):
         inspect_model(config, wan / "mine.yaml")
     commit = "c0ffee" * 6 + "c0ff"
@@ -459,10 +455,25 @@ def test_a_lora_of_the_hub_is_its_commit_and_its_file(
     write(snapshot, lora("wan", 1), "slow.safetensors")
     with pytest.raises(ModelNotFoundError, match=remedy):
         inspect_model(config, wan / "mine.yaml")
-    write(snapshot, lora("wan", 1), "fast.safetensors")
+    write((snapshot / name).parent, lora("wan", 1), Path(name).name)
     weights = inspect_model(config, wan / "mine.yaml")
+    assert weights.loras[0].path == snapshot / name
     assert weights.loras[0].revision.startswith(f"{commit}/sha256:")
     verify_weights(config, weights)
+
+
+def test_settings_of_peft_are_part_of_the_revision(wan: Path) -> None:
+    tensors = {key.replace("transformer.", "base_model.model."): value
+               for key, value in lora("wan", 1).items()}  # fmt: skip
+    write(wan / "style", tensors)
+    config, settings = model("wan", STYLE), wan / "style" / "adapter_config.json"
+    settings.write_text('{"r": 2, "lora_alpha": 2}')
+    weights = inspect_model(config, wan / "mine.yaml")
+    verify_weights(config, weights)
+    settings.write_text('{"r": 2, "lora_alpha": 4}')
+    assert inspect_model(config, wan / "mine.yaml") != weights
+    with pytest.raises(ModelFolderError, match=r"holds sha256:\w+\+sha256:\w+ here, not sha256"):
+        verify_weights(config, weights)
 
 
 def test_a_missing_folder_is_a_named_error(wan: Path) -> None:
