@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,16 +150,18 @@ def _cluster() -> Check:
 
 
 def _weights(catalog: ModelCatalog) -> list[Check]:
-    def check(name: str, get: Callable[[str], object]) -> Check:
+    from pipelines.families.weight_shapes import check_weight_shapes
+
+    def check(name: str) -> Check:
         try:
-            get(name)
+            check_weight_shapes(catalog.get(name).weights.folder)
         except ModelNotFoundError as error:
             return Check("weights", is_ok=None, message=str(error))
         except PipelineError as error:
             return Check("weights", is_ok=False, message=str(error))
         return Check("weights", is_ok=True, message=f"{name}: here and complete")
 
-    return [check(name, catalog.get) for name in catalog.names()]
+    return [check(name) for name in catalog.names()]
 
 
 def _store(config: RunConfig, output: str) -> Check:

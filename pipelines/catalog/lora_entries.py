@@ -21,6 +21,7 @@ from pipelines.catalog.lora_names import (
 )
 from pipelines.catalog.lora_settings import LoraSettings, config_settings, metadata_settings
 from pipelines.catalog.safetensors_file import FLOAT_BYTES, SafetensorsHeader, read_header
+from pipelines.catalog.weight_files import shown
 from pipelines.errors import ModelFolderError
 
 Shape: TypeAlias = tuple[int, ...]
@@ -241,8 +242,3 @@ def _parameter(module: str, part: Part, shapes: Mapping[str, Shape]) -> str:
     if part in ("bias", "diff_b"):
         return f"{module}.bias"
     return f"{module}.weight" if f"{module}.weight" in shapes else module
-
-
-def shown(names: list[str]) -> str:
-    """Return the first three names, and the number of the others."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

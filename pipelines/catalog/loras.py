@@ -12,12 +12,11 @@ from pipelines.catalog.lora_entries import (
     TransformerShapes,
     is_saved_by_peft,
     read_lora,
-    shown,
 )
 from pipelines.catalog.lora_settings import CONFIG_NAME
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import file_digest, hub_folder
+from pipelines.catalog.weight_files import file_digest, hub_folder, shown
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 DEFAULT_WEIGHT_NAME = "pytorch_lora_weights.safetensors"  # as diffusers saves them

@@ -122,3 +122,8 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file as a revision is written; it takes about 1 s for a gigabyte."""
     with open_regular_file(path) as file:
         return f"{LOCAL_REVISION}{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
+
+
+def shown(names: list[str]) -> str:
+    """Return the first three names, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

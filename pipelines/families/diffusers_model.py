@@ -20,6 +20,7 @@ from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.families.acceleration import Acceleration
 from pipelines.families.device import TorchDevice
 from pipelines.families.lora_adapters import LoraAdapters
+from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import OnStep
@@ -87,6 +88,7 @@ class DiffusersModel(ABC):
             weights: the model's folder and LoRAs.
             has_text: True to load the text encoder, False for a rank that receives embeddings.
         """
+        check_weight_shapes(weights.folder)
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)

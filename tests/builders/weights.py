@@ -60,14 +60,15 @@ def write_lora(
     down: str = f"transformer.{MODULE}.lora_A.weight",
     up: str = f"transformer.{MODULE}.lora_B.weight",
     width: int = 1,
+    height: int = 2,
 ) -> Path:
     """Write a LoRA of that model into a folder, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     end = 4 * width
     header = {
         down: {"dtype": "F32", "shape": [1, width], "data_offsets": [0, end]},
-        up: {"dtype": "F32", "shape": [2, 1], "data_offsets": [end, end + 8]},
+        up: {"dtype": "F32", "shape": [height, 1], "data_offsets": [end, end + 4 * height]},
     }
-    content = safetensors(json.dumps(header).encode(), 0) + b"\1" * (end + 8)
+    content = safetensors(json.dumps(header).encode(), 0) + b"\1" * (end + 4 * height)
     (folder / name).write_bytes(content)
     return folder

@@ -1,5 +1,6 @@
 """The command line: a refusal is one plain message and exit code 2, and changes nothing."""
 
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -358,24 +359,24 @@ def test_doctor_prints_the_failed_checks(
 
 
 def test_doctor_and_plan_refuse_a_lora_that_a_worker_could_not_load(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One function decides for all three, by the header of the file."""
     folder, output = tmp_path / "models", (tmp_path / "out").as_uri()
-    weights.write_model(folder / "weights")
     of_musubi = "lora_unet_blocks_0_self_attn_q.lora_{}.weight"
-    weights.write_lora(folder, "fits.safetensors", of_musubi.format("down"), of_musubi.format("up"))
-    weights.write_lora(folder, "wide.safetensors", width=3)
+    names = {"down": of_musubi.format("down"), "up": of_musubi.format("up")}
+    weights.write_lora(folder, "fits.safetensors", **names, width=24, height=24)
+    weights.write_lora(folder, "wide.safetensors", **names, width=28, height=24)
     weights.write_lora(folder, "norm.safetensors", up="transformer.blocks.0.norm1.diff")
-    wide = "wide: LoRA style was made for another model: transformer has the shape (2, 1), not "
+    other = "LoRA style was made for another model: transformer has"
     said = {
         "fits": "fits: here and complete",
-        "wide": wide + "(2, 3), for blocks.0.attn1.to_q.weight; take it out of this model's loras",
-        "norm": "norm: LoRA style was made for another model: transformer has no transformer",
+        "wide": f"wide: {other} the shape (24, 24), not (24, 28), for blocks.0.attn1.to_q.weight",
+        "norm": f"norm: {other} no transformer.blocks.0.norm1",
     }
     for name in said:
         lora = f"loras: [{{name: style, source: ./{name}.safetensors}}]\n"
-        (folder / f"{name}.yaml").write_text(YAML.format(source="./weights") + lora)
+        (folder / f"{name}.yaml").write_text(YAML.format(source=models / "weights") + lora)
     assert main(["doctor", "--models", str(folder)]) == EXIT_REFUSED
     printed = capsys.readouterr().out
     for name, text in said.items():
@@ -386,6 +387,17 @@ def test_doctor_and_plan_refuse_a_lora_that_a_worker_could_not_load(
         main(["plan", str(manifest), "--models", str(folder), "--output", output])
         captured = capsys.readouterr()
         assert (text in captured.out + captured.err) == (name != "fits")
+
+
+def test_doctor_refuses_weights_that_do_not_fit_their_config(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(models / "weights", tmp_path / "weights")
+    (tmp_path / "mine.yaml").write_text(MODEL.format(source="./weights"))
+    config = tmp_path / "weights" / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"num_layers": 2', '"num_layers": 3'))
+    assert main(["doctor", "--models", str(tmp_path)]) == EXIT_REFUSED
+    assert "transformer lacks blocks.2." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["plan", "--help"]])

@@ -1,6 +1,7 @@
 """Model folders: real ones at tiny size, and broken and unsafe ones, which are refused."""
 
 import json
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import fingerprint, inspect_model, verify_weights
 from pipelines.errors import ModelFolderError, ModelNotFoundError
+from pipelines.families.registry import load_model
+from pipelines.families.weight_shapes import check_weight_shapes
 from tests.builders import tiny
 
 CONFIG = ModelConfig(
@@ -234,3 +237,45 @@ def test_a_source_that_is_neither_a_hub_id_nor_a_folder_is_refused(tmp_path: Pat
 
     with pytest.raises(ModelNotFoundError, match="neither a hub id"):
         inspect_model(replace(CONFIG, source="a/b/c"), tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("fault", ["missing", "of another shape"])
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("transformer/diffusion_pytorch_model", "blocks.1.attn2.to_k.weight"),
+        ("vae/diffusion_pytorch_model", "decoder.conv_in.weight"),
+        ("text_encoder/model", "encoder.block.0.layer.0.SelfAttention.k.weight"),
+    ],
+)
+def test_weights_that_do_not_fit_their_config_are_refused_before_they_are_loaded(
+    folder: Path, name: str, weight: str, fault: str
+) -> None:
+    """Transformers gives a missing weight of the text encoder random values."""
+    path = folder / f"{name}.safetensors"
+    tensors = load_file(path)
+    if fault == "missing":
+        del tensors[weight]
+    else:
+        tensors[weight] = torch.zeros(3, 3)
+    save_file(tensors, path, {"format": "pt"})
+    weights = inspect_model(CONFIG, folder.parent / "mine.yaml")
+    found = re.escape(weight)
+    message = f"lacks {found}, which" if fault == "missing" else rf"{found} has the shape \(3, 3\)"
+    with pytest.raises(ModelFolderError, match=message):
+        load_model(CONFIG, weights, 1)
+
+
+def test_a_config_that_no_model_can_be_built_from_is_one_named_error(folder: Path) -> None:
+    change_json(folder / "transformer" / "config.json", lambda content: content.update(ffn_dim="a"))
+    with pytest.raises(ModelFolderError, match=r"no WanTransformer3DModel can be built from"):
+        check_weight_shapes(folder)
+
+
+def test_a_parameter_of_several_names_is_found_under_any(folder: Path) -> None:
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    check_weight_shapes(folder)
+    tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
+    save_file(tensors, path, {"format": "pt"})
+    check_weight_shapes(folder)

@@ -1,0 +1,76 @@
+"""Prove that the weights of a folder are those that its configs ask for, before they are loaded.
+
+A component is built on torch's meta device, which takes no memory, and compared with the headers of
+its files. Transformers gives random values to a weight that a file lacks, and only logs it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from pipelines.catalog.model_folder import COMPONENTS_WITH_WEIGHTS
+from pipelines.catalog.safetensors_file import read_header
+from pipelines.catalog.weight_files import read_json, shown, weight_files
+from pipelines.errors import ModelFolderError
+
+
+def check_weight_shapes(folder: Path) -> None:
+    """Refuse a folder, already accepted by `check_folder`, in which a weight is missing or unlike.
+
+    Raises:
+        ModelFolderError: a weight is missing or has another shape than its component's.
+    """
+    index = read_json(folder / "model_index.json")
+    for component in COMPONENTS_WITH_WEIGHTS:
+        if index.get(component) not in (None, [None, None]):
+            _check_component(folder / component, *index[component])
+
+
+def _check_component(folder: Path, library: str, class_name: str) -> None:
+    found = {
+        name: shape
+        for path in weight_files(folder)
+        for name, shape in read_header(path).shapes.items()
+    }
+    names: dict[int, list[str]] = {}
+    parameters: dict[int, torch.nn.Parameter] = {}
+    # A parameter may have several names, such as the embedding of T5; a file holds it once.
+    for name, parameter in _build(folder, library, class_name).named_parameters(
+        remove_duplicate=False
+    ):
+        names.setdefault(id(parameter), []).append(name)
+        parameters[id(parameter)] = parameter
+    missing: list[str] = []
+    for key, parameter in parameters.items():
+        shape = tuple(parameter.shape)
+        shapes = [found[name] for name in names[key] if name in found]
+        if not shapes:
+            missing.append(names[key][0])
+        elif shape not in shapes:
+            raise ModelFolderError(
+                f"{folder}: {names[key][0]} has the shape {shapes[0]}, and config.json asks for "
+                f"{shape}: the files belong to different models; fetch the folder again"
+            )
+    if missing:
+        raise ModelFolderError(
+            f"{folder} lacks {shown(missing)}, which config.json asks for; fetch the folder again"
+        )
+
+
+def _build(folder: Path, library: str, class_name: str) -> Any:
+    """Return a component without memory for its weights."""
+    model_class = getattr(diffusers if library == "diffusers" else transformers, class_name)
+    try:
+        with torch.device("meta"):
+            if library == "diffusers":
+                return model_class.from_config(model_class.load_config(folder))
+            model = model_class(model_class.config_class.from_pretrained(folder))
+            model.tie_weights()
+            return model
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError) as error:
+        raise ModelFolderError(
+            f"{folder}: no {class_name} can be built from its config.json: {error}"
+        ) from error
