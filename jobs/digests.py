@@ -5,8 +5,15 @@ A Python set of `bytes` takes over 100 bytes for each entry, and a set of 128-bi
 quarters of its slots, so that a laptop can plan ten million clips.
 """
 
+import hashlib
+
 DIGEST_BYTES = 16
 _FREE = bytes(DIGEST_BYTES)  # marks a free slot; a digest equals it with probability 2**-128
+
+
+def digest_of(text: str) -> bytes:
+    """Return a digest of a text, as the set takes it."""
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 class DigestSet:

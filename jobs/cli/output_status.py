@@ -13,6 +13,7 @@ from jobs.records.commit import committed_ids, quarantined_ids, read_as
 from jobs.records.damage import without_mp4
 from jobs.records.keys import PREFIXES, RUN_FILE, STATUS_FILE, list_objects, parse_key, run_key
 from jobs.records.lease_record import LeaseRecord, current_lease, seconds_of
+from jobs.records.names import count_names
 from jobs.records.run_status import RunStatus, read_status
 from jobs.records.schema import FailureRecord
 from jobs.store.store import Store
@@ -29,6 +30,7 @@ class OutputStatus:
 
     Args:
         num_damaged: committed clips without an MP4.
+        num_names: further names of committed clips.
         run_id: the newest run; None if there never was one.
         run: the status that this run wrote last; None if there is none or it cannot be read.
         run_written_at: time of that status by the store's clock, in seconds since the epoch; the
@@ -39,6 +41,7 @@ class OutputStatus:
     uri: str
     num_committed: int
     num_damaged: int
+    num_names: int
     num_quarantined: int
     num_failures: int
     run_id: str | None
@@ -79,6 +82,7 @@ def read_output_status(store: Store) -> OutputStatus:
         uri=store.uri,
         num_committed=len(committed),
         num_damaged=len(without_mp4(store, committed)),
+        num_names=count_names(store),
         num_quarantined=len(quarantined_ids(store)),
         num_failures=len(failures),
         run_id=run_id,

@@ -1,15 +1,21 @@
 """`nagfarm plan`: check a manifest and print what a run would render."""
 
+import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.wording import table_lines
 from jobs.manifest.walk.selection import ALL
 from jobs.plan.advice import advise_on_plan
-from jobs.plan.plan import BrokenModel, Plan, PlanBucket
+from jobs.plan.broken import BrokenModel
+from jobs.plan.plan import Plan, PlanBucket
+from jobs.plan.rows_table import write_rows
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
+from jobs.records.names import mp4_keys
 from jobs.run.documents import OpenedManifest
 from jobs.text import counted
 
@@ -17,7 +23,25 @@ MAX_PRINTED_BUCKETS = 20
 NUMBERS = ("frames", "steps", "clips", "to render")
 
 
-def run(options: ManifestOptions, context: Context) -> int:
+@dataclass(frozen=True)
+class PlanOptions(ManifestOptions):
+    """The options of `nagfarm plan`."""
+
+    rows: Path | None
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--rows",
+            type=Path,
+            metavar="FILE",
+            help="write every row to a CSV: row (from 0), name, clip_id, state, and the key of "
+            "the MP4 if the clip is done",
+        )
+
+
+def run(options: PlanOptions, context: Context) -> int:
     opened = open_for_run(options)
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     if has_groups and os.environ.get("RAY_ADDRESS"):
@@ -25,6 +49,9 @@ def run(options: ManifestOptions, context: Context) -> int:
     for line in plan_lines(opened.plan, advise_on_plan(opened.plan, opened.catalog)):
         context.say(line)
     context.say(f"  output {opened.store.uri}")
+    if options.rows is not None:
+        write_rows(opened.plan, mp4_keys(opened.store), options.rows)
+        context.say(f"  {counted(opened.plan.num_rows, 'row')} in {options.rows}")
     return EXIT_QUARANTINE if opened.plan.broken else EXIT_OK
 
 
@@ -107,6 +134,7 @@ examples:
   nagfarm plan spring.yaml
   nagfarm plan prompts.csv --model shapes-wan --output ./spring
   nagfarm plan spring.yaml --limit 10               of the first ten clips
+  nagfarm plan spring.yaml --rows rows.csv          each row with its clip's id, state and MP4
 
 Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
 groups of devices are also checked against the machines of that cluster. A model that is missing or
@@ -115,6 +143,6 @@ Nothing is written, except for the draw of the first manifest with `seed: random
 keeps.
 
 {MANIFEST_HELP}""",
-    options=ManifestOptions,
+    options=PlanOptions,
     run=run,
 )

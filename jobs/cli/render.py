@@ -22,6 +22,7 @@ from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased, wait_until_free
 from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
+from jobs.run.closing import close_run
 from jobs.run.documents import OpenedManifest, new_run_id
 from jobs.store.store import Store
 from jobs.text import counted
@@ -209,11 +210,8 @@ def _lift_quarantine(store: Store, plan: Plan) -> None:
 
 def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context) -> int:
     """Name the clips that are not there after this run, and return the exit code."""
-    if opened.manifest.has_grown():
-        context.say(
-            f"{opened.manifest.path} has more rows than when it was opened; run it again to render "
-            "these"
-        )
+    for line in close_run(opened):
+        context.say(line)
     if opened.plan.num_damaged:
         context.say(damaged_text(opened.plan.num_damaged))
     if num_quarantined:

@@ -62,6 +62,7 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
         output.uri,
         f"  committed    {counted(output.num_committed, 'clip')}",
         *([f"  {damaged_text(output.num_damaged)}"] if output.num_damaged else []),
+        *([_names_line(output.num_names)] if output.num_names else []),
         f"  quarantined  {counted(output.num_quarantined, 'clip')}{remedy}",
         f"  failures     {counted(output.num_failures, 'attempt')}",
         f"  lease        {lease_text(output.lease, now)}",
@@ -79,6 +80,10 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
         rows = [_failure_row(failure) for failure in output.last_failures]
         lines += [f"  {line}" for line in table_lines((), rows)]
     return [*lines, *(f"cannot be read: {one}" for one in output.trouble)]
+
+
+def _names_line(num_names: int) -> str:
+    return f"  names        {counted(num_names, 'further name')} of committed clips"
 
 
 def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str]:

@@ -108,10 +108,7 @@ class FileWatch:
         self._checked = state
 
     def has_grown(self) -> bool:
-        """Return True if the file has more lines now than when it was read, and is else the same.
-
-        Raises nothing: a file that was rewritten or cannot be looked at has not grown.
-        """
+        """Return True if lines were appended and the rest of the file is the same."""
         try:
             self.check()
         except ManifestError:

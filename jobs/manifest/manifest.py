@@ -9,14 +9,13 @@ walk holds one 16-byte digest for each clip and one for each given name. `flat_f
 `ManifestError` with file and line. Loads without torch.
 """
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from jobs.clip_id import clip_id, stand_in_id
-from jobs.digests import DIGEST_BYTES, DigestSet
+from jobs.digests import DigestSet, digest_of
 from jobs.errors import ManifestError, RowValueError, UnknownModelError
 from jobs.manifest.field_values import at, check_extra_columns, check_name
 from jobs.manifest.fields import RANDOM
@@ -110,7 +109,7 @@ class Manifest:
         for index, (row, spec) in enumerate(self._resolved_rows()):
             is_named = "name" in row.values
             is_random = row.values.get("seed", random_by_default) == RANDOM
-            if is_named and not names.add(_name_digest(spec.name)):
+            if is_named and not names.add(digest_of(spec.name)):
                 first = self._location_of_first(spec.name, before=index)
                 raise row.location_of("name").refuse(
                     f"the name {spec.name!r} is taken by the clip at {first}"
@@ -243,7 +242,3 @@ def _check_run_name(name: str) -> None:
         check_name(name, MAX_RUN_NAME_CHARACTERS)
     except RowValueError as error:
         raise RowValueError(f"{error} (a manifest without a name takes the file's)") from error
-
-
-def _name_digest(name: str) -> bytes:
-    return hashlib.blake2b(name.encode(), digest_size=DIGEST_BYTES).digest()

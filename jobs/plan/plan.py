@@ -3,88 +3,14 @@
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from jobs.clip_id import stand_in_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Manifest
-from jobs.manifest.walk.selection import Selection
+from jobs.manifest.walk.selection import ManifestRow, Selection
+from jobs.plan.broken import BrokenModel, BrokenModels
+from jobs.plan.buckets import BucketCounts, ClipState, PlanBucket
 from jobs.types import BrokenClip, ClipSpec
-from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
-from pipelines.request import GuidanceMethod, VideoShape
-
-
-class _BucketKey(NamedTuple):
-    """The values that the clips of one bucket share."""
-
-    model: str
-    shape: VideoShape
-    num_inference_steps: int
-    parallel: ParallelConfig
-
-
-@dataclass
-class _Counts:
-    """The counts of one bucket while a plan is made. `method` is that of its first clip."""
-
-    method: GuidanceMethod
-    num_clips: int = 0
-    num_done: int = 0
-    num_pending: int = 0
-
-
-class _Broken:
-    """The models that are found broken while a plan is made, with their clips."""
-
-    def __init__(self, quarantined: Container[str]) -> None:
-        self.messages: dict[str, str] = {}
-        self._quarantined = quarantined
-        self._num_clips: Counter[str] = Counter()
-
-    def add(self, clip: BrokenClip) -> bool:
-        """Take in a clip; return True if it is quarantined already."""
-        self.messages.setdefault(clip.model, clip.message)
-        is_quarantined = clip.clip_id in self._quarantined
-        self._num_clips[clip.model] += not is_quarantined
-        return is_quarantined
-
-    def models(self) -> "tuple[BrokenModel, ...]":
-        return tuple(
-            BrokenModel(name, message, self._num_clips[name])
-            for name, message in self.messages.items()
-        )
-
-
-@dataclass(frozen=True)
-class BrokenModel:
-    """A model that is missing or broken here.
-
-    Args:
-        message: fault of the model, and the first line of the manifest that asks for it.
-        num_clips: clips of the model that are not quarantined yet.
-    """
-
-    name: str
-    message: str
-    num_clips: int
-
-
-@dataclass(frozen=True)
-class PlanBucket:
-    """Clips that take equally long: one model, shape, number of steps and group of devices.
-
-    Args:
-        method: guidance method of the first of these clips; it does not divide clips into buckets.
-    """
-
-    model: str
-    shape: VideoShape
-    num_inference_steps: int
-    num_clips: int
-    num_pending: int
-    parallel: ParallelConfig = ONE_DEVICE
-    num_done: int = 0
-    method: GuidanceMethod = field(default="none", compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +24,7 @@ class Plan:
     Args:
         num_random: rows that ask for a random seed.
         num_damaged: clips that have a record, but no MP4.
+        num_other_names: rows with a name whose clip may have a record under another name.
         buckets: clips that take equally long, sorted by model, shape, steps and devices.
         broken: models that are missing or broken here, in the manifest's order. A run quarantines
             their clips under stand-in ids and renders the rest.
@@ -113,12 +40,14 @@ class Plan:
     num_damaged: int
     num_quarantined: int
     num_pending: int
+    num_other_names: int
     buckets: tuple[PlanBucket, ...]
     broken: tuple[BrokenModel, ...]
     mended: frozenset[str]
     _manifest: Manifest = field(repr=False)
     _committed: Container[str] = field(repr=False)
     _quarantined: Container[str] = field(repr=False)
+    _damaged: Container[str] = field(repr=False)
 
     @property
     def num_broken(self) -> int:
@@ -143,15 +72,29 @@ class Plan:
         """Stream the clips of broken models that are not quarantined yet, as `pending` does."""
         return (clip for clip in self._left() if isinstance(clip, BrokenClip))
 
+    def rows(self) -> Iterator[tuple[ManifestRow, ClipState]]:
+        """Stream every row and the state of its clip, from a further walk over the manifest."""
+        for row in self._manifest.rows():
+            yield row, self._state(row.spec)
+
+    def other_names(self) -> Iterator[tuple[str, str]]:
+        """Stream the clip and the name of each row whose clip may be known by another name.
+
+        A clip that was pending gets the name of its first row.
+        """
+        for row, state in self.rows():
+            if _may_be_another_name(row, state):
+                yield row.spec.clip_id, row.spec.name
+
+    def _state(self, clip: ClipSpec | BrokenClip) -> ClipState:
+        return _state_of(clip, self._committed, self._quarantined, self._damaged)
+
     def _left(self) -> Iterator[ClipSpec | BrokenClip]:
         try:
             for row in self._manifest.rows():
-                clip = row.spec
-                if row.is_repeat:
-                    continue
-                if clip.clip_id not in self._committed and clip.clip_id not in self._quarantined:
+                if not row.is_repeat and self._state(row.spec) in ("pending", "broken"):
                     self._manifest.check_unchanged()
-                    yield clip
+                    yield row.spec
         except ManifestError:  # a row of the new content may be wrong: that is not the reason
             self._manifest.check_unchanged()
             raise
@@ -174,75 +117,62 @@ def make_plan(
     Raises:
         ManifestError: a row is wrong, or no model of the manifest can be used.
     """
-    broken, mended = _Broken(quarantined), set[str]()
-    num_rows = num_repeats = num_random = num_done = num_damaged = num_quarantined = 0
-    counts_by_key: dict[_BucketKey, _Counts] = {}
+    broken, mended = BrokenModels(quarantined), set[str]()
+    num_rows = num_repeats = num_random = num_other_names = 0
+    num_clips = Counter[ClipState]()
+    buckets = BucketCounts()
     for row in manifest.rows():
         num_rows += 1
         num_random += row.is_random
+        state = _state_of(row.spec, committed, quarantined, damaged)
+        num_other_names += _may_be_another_name(row, state)
         if isinstance(row.spec, BrokenClip):
-            num_quarantined += broken.add(row.spec)
+            num_clips[state] += 1
+            broken.add(row.spec)
             continue
         if row.is_repeat:
             num_repeats += 1
             continue
-        spec, request = row.spec, row.spec.request
+        spec = row.spec
         if quarantined and (stand_in := stand_in_id(spec.name)) in quarantined:
             mended.add(stand_in)
-        steps = request.sampling.num_inference_steps
-        key = _BucketKey(spec.model.name, request.shape, steps, spec.parallel)
-        counts = counts_by_key.setdefault(key, _Counts(request.method))
-        counts.num_clips += 1
-        if spec.clip_id in committed:
-            if spec.clip_id in damaged:
-                num_damaged += 1
-            else:
-                num_done += 1
-                counts.num_done += 1
-        elif spec.clip_id in quarantined:
-            num_quarantined += 1
-        else:
-            counts.num_pending += 1
-    if broken.messages and not counts_by_key:
+        buckets.add(spec, state)
+        num_clips[state] += 1
+    if broken.messages and not buckets:
         raise ManifestError(next(iter(broken.messages.values())))
-    num_clips, models = num_rows - num_repeats, broken.models()
-    num_broken = sum(model.num_clips for model in models)
     return Plan(
         name=manifest.name,
         num_rows=num_rows,
         num_repeats=num_repeats,
         num_random=num_random,
-        num_clips=num_clips,
-        num_done=num_done,
-        num_damaged=num_damaged,
-        num_quarantined=num_quarantined,
-        num_pending=num_clips - num_done - num_damaged - num_quarantined - num_broken,
-        buckets=tuple(
-            _bucket(key, counts_by_key[key]) for key in sorted(counts_by_key, key=_order)
-        ),
-        broken=models,
+        num_clips=num_clips.total(),
+        num_done=num_clips["done"],
+        num_damaged=num_clips["damaged"],
+        num_quarantined=num_clips["quarantined"],
+        num_pending=num_clips["pending"],
+        num_other_names=num_other_names,
+        buckets=buckets.sorted(),
+        broken=broken.models(),
         mended=frozenset(mended),
         _manifest=manifest,
         _committed=committed,
         _quarantined=quarantined,
+        _damaged=damaged,
     )
 
 
-def _bucket(key: _BucketKey, counts: _Counts) -> PlanBucket:
-    return PlanBucket(
-        key.model,
-        key.shape,
-        key.num_inference_steps,
-        counts.num_clips,
-        counts.num_pending,
-        key.parallel,
-        counts.num_done,
-        counts.method,
-    )
+def _state_of(
+    clip: ClipSpec | BrokenClip,
+    committed: Container[str],
+    quarantined: Container[str],
+    damaged: Container[str],
+) -> ClipState:
+    if clip.clip_id in committed:
+        return "damaged" if clip.clip_id in damaged else "done"
+    if clip.clip_id in quarantined:
+        return "quarantined"
+    return "broken" if isinstance(clip, BrokenClip) else "pending"
 
 
-def _order(key: _BucketKey) -> tuple[object, ...]:
-    shape, parallel = key.shape, key.parallel
-    size = (shape.num_frames, shape.height, shape.width)
-    devices = (parallel.degree, parallel.ulysses, parallel.across_hosts)
-    return key.model, size, key.num_inference_steps, devices
+def _may_be_another_name(row: ManifestRow, state: ClipState) -> bool:
+    return row.is_named and (row.is_repeat or state in ("done", "damaged"))

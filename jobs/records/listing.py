@@ -1,6 +1,6 @@
 """The objects of one clip after another, merged from the listings of an output.
 
-A store lists keys in order, so that four listings and the sorted clips of a manifest can be merged
+A store lists keys in order, so that five listings and the sorted clips of a manifest can be merged
 clip by clip. Memory holds one page of each listing, however many clips an output has.
 """
 
@@ -15,7 +15,7 @@ from jobs.records.keys import PREFIXES, KeyKind, parse_key
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
-LISTED: tuple[KeyKind, ...] = ("record", "clip", "quarantine", "failure")
+LISTED: tuple[KeyKind, ...] = ("record", "clip", "name", "quarantine", "failure")
 WRITTEN_BY_RUNS: tuple[KeyKind, ...] = ("run file", *LISTED)  # the run's own file first
 
 

@@ -10,7 +10,7 @@ that. So it keeps its seed when other rows are inserted, moved or removed. Loads
 
 import hashlib
 
-from jobs.digests import DIGEST_BYTES, DigestSet
+from jobs.digests import DigestSet, digest_of
 
 # Every reader of JSON takes such a number, also one that stores it as a double.
 SEED_BITS = 53
@@ -44,21 +44,17 @@ class RandomSeeds:
 
     def _next_number(self, clip_id: str) -> int:
         """Return the first number that this content has not had yet, by bisection."""
-        if self._seen.add(_digest(clip_id, 0)):
+        if self._seen.add(digest_of(f"{clip_id} 0")):
             return 0
         free = 1
-        while _digest(clip_id, free) in self._seen:
+        while digest_of(f"{clip_id} {free}") in self._seen:
             free *= 2
         taken = free // 2
         while free - taken > 1:
             middle = (free + taken) // 2
-            if _digest(clip_id, middle) in self._seen:
+            if digest_of(f"{clip_id} {middle}") in self._seen:
                 taken = middle
             else:
                 free = middle
-        self._seen.add(_digest(clip_id, free))
+        self._seen.add(digest_of(f"{clip_id} {free}"))
         return free
-
-
-def _digest(clip_id: str, number: int) -> bytes:
-    return hashlib.blake2b(f"{clip_id} {number}".encode(), digest_size=DIGEST_BYTES).digest()

@@ -9,7 +9,8 @@ import pytest
 from jobs.clip_id import stand_in_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Manifest, open_manifest
-from jobs.plan.plan import BrokenModel, PlanBucket, make_plan
+from jobs.plan.broken import BrokenModel
+from jobs.plan.plan import PlanBucket, make_plan
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import VideoShape
 from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl

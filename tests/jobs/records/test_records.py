@@ -27,6 +27,7 @@ from jobs.records.commit import (
     write_run,
 )
 from jobs.records.keys import clip_key, failure_key, record_key, run_key
+from jobs.records.names import NameRecord
 from jobs.records.schema import (
     SCHEMA_VERSION,
     ClipRecord,
@@ -280,6 +281,7 @@ def test_every_field_is_documented() -> None:
     documented = (
         *(
             ClipRecord,
+            NameRecord,
             FailureRecord,
             QuarantineRecord,
             ModelIdentity,
@@ -315,7 +317,7 @@ def test_the_schema_version_is_documented_wherever_it_stands() -> None:
     )
     assert (
         re.findall(r"`schema_version` (?:is|\| integer \|) (\d+)", text)
-        == [str(SCHEMA_VERSION)] * 4
+        == [str(SCHEMA_VERSION)] * 5
     )
 
 
