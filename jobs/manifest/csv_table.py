@@ -128,8 +128,9 @@ class _Columns:
         field = _ALL_FIELDS[name]
         if name in FREE_TEXTS:
             refuse_placeholder(name, cell)
-        value = parse_cell(name, cell)
-        if field.value_type in ("number", "whole number"):
+        is_number = field.value_type == "number"
+        value = parse_cell(name, self._decimal_mark.with_point(cell) if is_number else cell)
+        if is_number or field.value_type == "whole number":
             self._decimal_mark.check(cell.strip(), line)
         return value
 

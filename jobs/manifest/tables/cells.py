@@ -1,8 +1,9 @@
 """The numbers in the cells of a table, as spreadsheets and pandas write them.
 
 pandas writes the whole numbers of a column with gaps as `17.0`; a spreadsheet may write a decimal
-comma, `4,5`. Both are read. A number with two readings is refused: `1,125` may be a thousand, and
-a whole number of more than 53 bits that went through a float has lost digits.
+comma, `4,5`. Both are read. A number with two readings is refused: `1,125` may be a thousand, as
+long as no `4,5` stands above it, and a whole number of more than 53 bits that went through a float
+has lost digits.
 """
 
 import re
@@ -72,6 +73,10 @@ class DecimalMark:
 
     mark: str = ""
     line: int = 0
+
+    def with_point(self, text: str) -> str:
+        """Return a number with a decimal point, if earlier ones show that its comma is decimal."""
+        return text.replace(",", ".") if self.mark == "," and "." not in text else text
 
     def check(self, word: str, line: int) -> None:
         """Take in the number `word` on a line.

@@ -19,7 +19,7 @@ from tests.fakes.catalog import FakeCatalog
 Write = Callable[[str, str | bytes], Path]
 
 PROMPTS = ["a cat; a dog, running", 'a "red" cat\nin the rain', "grün"]
-# Written by pandas 3.1: whole numbers are floats, since the second row leaves them out.
+# In the form in which pandas 3.1 writes a table: whole numbers are floats, since the second row leaves them out.
 PANDAS = (
     "prompt,negative_prompt,seed,fps,num_frames,meta.take\n"
     '"a cat; a dog, running",red,3.0,8.0,17,1.0\n'
@@ -38,7 +38,14 @@ PANDAS_QUOTED = (  # to_csv(index=False, quoting=csv.QUOTE_ALL)
     '"a ""red"" cat\nin the rain","","","","",""\n'
     '"grün","","9007199254740991.0","12.5","21","2.5"\n'
 )
-# A spreadsheet with a German locale: a mark, CR LF, empty columns and rows behind the last one.
+LIBREOFFICE_GERMAN = (  # in the form in which LibreOffice 7.4 writes a table
+    "prompt;negative_prompt;seed;fps;num_frames;nag_scale;meta.take\n"
+    '"a cat; a dog, running";red;3;8;17;4,5;1,0\n'
+    '"a ""red"" cat\nin the rain";;;;;;\n'
+    ";;;;;;\n"
+    "grün;;9007199254740991;12,5;21;1,125;2,5\n"
+)
+# Excel with a German locale: a mark, CR LF, empty columns and rows behind the last one.
 SPREADSHEET_GERMAN = (
     "\ufeffprompt;negative_prompt;seed;fps;num_frames;meta.take;;\r\n"
     '"a cat; a dog, running";red;3;8;17;1.0;;\r\n'
@@ -60,6 +67,11 @@ TABLES = {
     "tabs.tsv": PANDAS.replace('"a cat; a dog, running"', "a cat; a dog. running")
     .replace(",", "\t")
     .replace("dog.", "dog,"),
+    "libreoffice.csv": LIBREOFFICE_GERMAN,
+    "libreoffice.tsv": LIBREOFFICE_GERMAN.replace("cat; a", "cat: a")
+    .replace(";", "\t")
+    .replace("cat: a", "cat; a")
+    .encode("utf-16"),
     "sheet.csv": SPREADSHEET_GERMAN,
     "named.csv": "sep=;\r\n" + SPREADSHEET_GERMAN.removeprefix("\ufeff"),
     "named_and_marked.csv": "\ufeffsep=;\r\n" + SPREADSHEET_GERMAN.removeprefix("\ufeff"),
@@ -78,6 +90,13 @@ def refusal(path: Path, catalog: FakeCatalog, extra_columns: Collection[str] = (
     with pytest.raises(ManifestError) as caught:
         read(path, catalog, extra_columns)
     return str(caught.value).removeprefix(f"{path}:")
+
+
+def test_a_comma_is_decimal_below_one_that_cannot_separate_thousands(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    specs = read(write("a.csv", LIBREOFFICE_GERMAN), catalog)
+    assert [spec.request.nag.nag_scale for spec in specs] == [4.5, 9, 1.125]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -113,6 +132,12 @@ REFUSED: dict[str, tuple[str, str | bytes, int, str]] = {
         "a.csv", "prompt;nag_scale\na;1,125\n", 2, "it may be thousands or a fraction"
     ),
     "a whole number with thousands": ("a.csv", "prompt;seed\na;1.000\n", 2, "it may be thousands"),
+    "thousands or a fraction above the first decimal comma": (
+        "a.csv", "prompt;nag_scale\na;1,125\nb;4,5\n", 2, "it may be thousands or a fraction"
+    ),
+    "thousands in a German table": (
+        "a.csv", "prompt;fps;seed\na;12,5;1.234\n", 2, "it may be thousands or a fraction"
+    ),
     "two decimal marks": (
         "a.csv", "prompt;fps\na;12,5\nb;12.5\n", 3, "'.' and one on line 2 has ','"
     ),
