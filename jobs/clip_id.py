@@ -11,11 +11,12 @@ coarse serves the wrong clip.
 
 import hashlib
 import json
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from jobs.types import ModelIdentity
+from jobs.types import BrokenClip, LoraIdentity, ModelIdentity
 from pipelines.request import GenerationRequest
 
 CLIP_ID_SCHEMA = 2  # raise it when the same values begin to give other pixels
@@ -36,8 +37,24 @@ _ENCODE = json.JSONEncoder(
 
 def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
     """Return 32 hex digits of the SHA-256 of the canonical JSON of `model` and `request`."""
-    document = {"schema": CLIP_ID_SCHEMA, "model": _model(model), "request": _canonical(request)}
+    of_request = _canonical(replace(request, loras=None))
+    del of_request["loras"]  # names, for LoRAs that are part of `model`
+    document = {"schema": CLIP_ID_SCHEMA, "model": _model(model), "request": of_request}
     return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
+
+
+def identify(
+    model: ModelIdentity, loras: Mapping[str, LoraIdentity], request: GenerationRequest
+) -> ModelIdentity:
+    """Return the identity of a model with the LoRAs that a request chooses.
+
+    Args:
+        loras: every LoRA of the model, by name.
+    """
+    if request.loras is None:
+        return model
+    chosen = (replace(loras[one.name], weight=one.weight) for one in request.loras)
+    return replace(model, loras=tuple(chosen))
 
 
 def stand_in_id(name: str) -> str:
@@ -46,6 +63,18 @@ def stand_in_id(name: str) -> str:
     It follows from the clip's name alone. So a later plan whose model is whole finds it again.
     """
     return hashlib.sha256(f"no model\0{name}".encode()).hexdigest()[:NUM_HEX_DIGITS]
+
+
+def broken_clip(name: str, model: str, error: Exception, message: str) -> BrokenClip:
+    """Return the clip of a row whose model is missing or broken, under its stand-in id."""
+    return BrokenClip(
+        clip_id=stand_in_id(name),
+        name=name,
+        failure_class="request",
+        error_type=type(error).__name__,
+        message=message,
+        model=model,
+    )
 
 
 def _model(model: ModelIdentity) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
+from pipelines.lora_choice import LoraChoice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,6 +108,8 @@ class GenerationRequest:
         negative_prompt: description of what the clip must not show, at most 20,000 characters.
         fps: frames per second of the MP4, 1 to 240.
         method: guidance method, which decides how the negative prompt is used.
+        loras: LoRAs of the model's YAML that are on, with their weights (`style=0.8 detail`, a list
+            or a mapping; `none` for no LoRA); null for those that the YAML switches on.
 
     Raises:
         RequestError: a value is outside its range, or two values contradict each other.
@@ -121,6 +124,7 @@ class GenerationRequest:
     method: GuidanceMethod = "nag"
     vsf: VsfParams = field(default_factory=VsfParams)
     nasa: NasaParams = field(default_factory=NasaParams)
+    loras: tuple[LoraChoice, ...] | None = None
 
     @property
     def has_cfg(self) -> bool:
@@ -199,12 +203,7 @@ def check_range(name: str, value: float, least: int, most: int) -> None:
 
 
 def check_text(name: str, text: str) -> None:
-    """Refuse a text that is unsafe in a tokenizer, a log line or an MP4 tag.
-
-    Raises:
-        RequestError: the text is too long, or holds half of a surrogate pair or a control character
-            other than tab and newline.
-    """
+    """Refuse a text that is unsafe in a tokenizer, a log line or an MP4 tag, with RequestError."""
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise RequestError.of(
             f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed",

@@ -148,7 +148,7 @@ def make_range(field: str, bounds: list[int]) -> range:
     Raises:
         RowValueError: the field takes text, or the range holds no number or too many.
     """
-    if FIELDS[field].value_type == "text":
+    if FIELDS[field].value_type in ("text", "LoRAs"):
         raise RowValueError(f"{field} is text; a range is for fields that are numbers")
     if len(bounds) not in (2, 3):
         raise RowValueError(

@@ -18,6 +18,7 @@ from jobs.manifest.lines import SourceLocation
 from jobs.manifest.tables import cells
 from jobs.manifest.tables.meta import CARRY, META
 from jobs.text import shown, unknown
+from pipelines.lora_choice import WrittenChoice, read_choice
 
 MAX_NAME_CHARACTERS = 128
 NAME_PATTERN = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
@@ -29,6 +30,7 @@ _EXPECTED: dict[FieldType, str] = {
     "whole number": "a whole number",
     "number": "a finite number",
     "yes/no": "true or false",
+    "LoRAs": "names of LoRAs",
 }
 _REMEDY: dict[FieldType, str] = {"text": 'put it in quotes (")', "yes/no": "write true or false"}
 
@@ -77,10 +79,11 @@ def check_value(name: str, value: object) -> Any:
     is accepted for a nullable field alone.
     """
     field = _ALL_FIELDS[name]
-    if value is None and field.is_nullable:
-        return None
-    if isinstance(value, str) and value in WORDS.get(name, ()):
+    is_word = isinstance(value, str) and value in WORDS.get(name, ())
+    if is_word or (value is None and field.is_nullable):
         return value
+    if field.value_type == "LoRAs":
+        return _read_loras(name, value)
     if field.value_type == "text" and isinstance(value, str):
         if field.choices and value not in field.choices:
             raise RowValueError(unknown(name, value, field.choices))
@@ -104,7 +107,7 @@ def parse_cell(name: str, text: str) -> Any:
     word = text.strip()
     value: Any = None
     match expected:
-        case "text":
+        case "text" | "LoRAs":
             return check_value(name, text)
         case "whole number":
             value = cells.whole_number(word)
@@ -132,6 +135,14 @@ def check_name(name: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
             f"not beginning with '.', not {shown(name)}"
         )
     return name
+
+
+def _read_loras(name: str, value: object) -> WrittenChoice:
+    try:
+        return read_choice(value)
+    except ValueError as error:
+        came = f"; got {shown(value)}" if isinstance(value, str) else ""
+        raise RowValueError(f"{name} {error}{came}") from error
 
 
 def _bounded(name: str, value: int) -> int:

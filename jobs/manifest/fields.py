@@ -11,15 +11,17 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nag.params import GuidanceParams
+from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
 
-FieldType = Literal["text", "whole number", "number", "yes/no"]
+FieldType = Literal["text", "whole number", "number", "yes/no", "LoRAs"]
 _TYPES: dict[Any, FieldType] = {
     str: "text",
     int: "whole number",
     float: "number",
     bool: "yes/no",
+    tuple[LoraChoice, ...]: "LoRAs",
 }
 
 
@@ -48,10 +50,12 @@ class RowLabels:
         model: name of the model (`nagfarm models` lists them).
         name: name of the clip, unique in the manifest: 1 to 128 letters, digits, `.`, `_` or `-`,
             not beginning with `.`.
+        lora_weight: weight of each LoRA for which `loras` gives none, finite; 0 leaves it out.
     """
 
     model: str
     name: str
+    lora_weight: float | None
 
 
 def _fields_of(owner: type[Any]) -> Iterator[RowField]:

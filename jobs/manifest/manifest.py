@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jobs.clip_id import clip_id, stand_in_id
+from jobs.clip_id import broken_clip, clip_id, identify
 from jobs.digests import DigestSet, digest_of
 from jobs.errors import ManifestError, RowValueError, UnknownModelError
 from jobs.manifest.field_values import at, check_extra_columns, check_name
@@ -30,6 +30,7 @@ from jobs.manifest.rows import (
     make_request,
     model_defaults,
     name_model,
+    with_loras,
 )
 from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
@@ -133,6 +134,7 @@ class Manifest:
                     model = self._catalog.get(model_name)
                     models[model_name] = model, model_defaults(model.config)
                 model, fallback = models[model_name]
+                given = with_loras(given, model)
                 if given.get("seed") == RANDOM:
                     given["seed"] = draw_seed(seeds, given, model, fallback)
                 request = make_request(given, fallback)
@@ -146,22 +148,12 @@ class Manifest:
             except UnknownModelError as error:
                 raise self._location_at_fault(row, ("model",)).refuse(str(error)) from error
             except PipelineError as error:
-                yield row, self._broken(row, index, given["model"], error)
+                message = str(self._location_at_fault(row, ("model",)).refuse(str(error)))
+                yield row, broken_clip(self._name_of(row, index), given["model"], error, message)
                 continue
-            name, identity = self._name_of(row, index), model.identity
-            meta = given.get(META, {})
+            name, meta = self._name_of(row, index), given.get(META, {})
+            identity = identify(model.identity, model.loras, request)
             yield row, ClipSpec(clip_id(identity, request), name, identity, request, parallel, meta)
-
-    def _broken(self, row: Row, index: int, model: str, error: PipelineError) -> BrokenClip:
-        name = self._name_of(row, index)
-        return BrokenClip(
-            clip_id=stand_in_id(name),
-            name=name,
-            failure_class="request",
-            error_type=type(error).__name__,
-            message=str(self._location_at_fault(row, ("model",)).refuse(str(error))),
-            model=model,
-        )
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"

@@ -4,8 +4,8 @@ A model is looked up once, when a manifest first names it, since the fingerprint
 weights takes time. A fault that is found then stands, too.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -27,12 +27,15 @@ class CatalogEntry:
     """One model.
 
     Args:
+        identity: the model with the LoRAs that are on by default.
         weights: folder on this machine, which is not part of the identity.
+        loras: every LoRA of the model's YAML, by name.
     """
 
     config: ModelConfig
     identity: ModelIdentity
     weights: ModelWeights
+    loras: Mapping[str, LoraIdentity] = field(default_factory=dict[str, LoraIdentity])
 
     @property
     def geometry(self) -> ModelGeometry:
@@ -100,6 +103,15 @@ class ModelCatalog:
         path = self._paths[name]
         config = load_model_config(path)
         weights = self._inspect(config, path)
+        loras = {
+            lora.name: LoraIdentity(
+                _public_source(lora, path, found.path.parent),
+                found.revision,
+                lora.weight,
+                lora.component,
+            )
+            for lora, found in zip(config.loras, weights.loras, strict=True)
+        }
         identity = ModelIdentity(
             name=name,
             source=_public_source(config, path, weights.folder),
@@ -110,21 +122,13 @@ class ModelCatalog:
             max_sequence_length=config.max_sequence_length,
             decode_timestep=config.decode_timestep,
             decode_noise_scale=config.decode_noise_scale,
-            loras=tuple(
-                LoraIdentity(
-                    _public_source(lora, path, found.path.parent),
-                    found.revision,
-                    lora.weight,
-                    lora.component,
-                )
-                for lora, found in zip(config.loras, weights.loras, strict=True)
-            ),
+            loras=tuple(loras[lora.name] for lora in config.loras if lora.by_default),
             fuse_loras=config.fuse_loras,
             first_block_cache=config.first_block_cache,
             compile=config.compile,
             vae_tiling=config.vae_tiling,
         )
-        return CatalogEntry(config, identity, weights)
+        return CatalogEntry(config, identity, weights, loras)
 
 
 def _public_source(config: ModelConfig | LoraConfig, config_path: Path, folder: Path) -> str:

@@ -39,6 +39,7 @@ _JSON_TYPES: dict[FieldType, str] = {
     "whole number": "integer",
     "number": "number",
     "yes/no": "boolean",
+    "LoRAs": "string",
 }
 
 
@@ -141,19 +142,24 @@ def _type_text(field: RowField) -> str:
 
 
 def _default_text(field: RowField) -> str:
-    if field.name in FIXED_DEFAULTS:
+    if FIXED_DEFAULTS.get(field.name) is not None:
         return f"`{json.dumps(FIXED_DEFAULTS[field.name])}`"
     if field.owner is ParallelConfig:
         (default,) = (one.default for one in fields(field.owner) if one.name == field.name)
         assert default is not MISSING
         return f"`{json.dumps(default)}`"
     special = {"prompt": "required", "model": "`--model`", "name": "`<manifest>-<row>`"}
+    special |= {"loras": "the model's", "lora_weight": "each LoRA's"}
     return special.get(field.name, "the model's")
 
 
 def _value(field: RowField) -> dict[str, Any]:
     json_type = _JSON_TYPES[field.value_type]
     schema: dict[str, Any] = {"type": [json_type, "null"] if field.is_nullable else json_type}
+    if field.value_type == "LoRAs":
+        weights = {"type": "object", "additionalProperties": {"type": ["number", "null"]}}
+        words = {"type": "array", "items": {"type": "string"}}
+        schema = {"anyOf": [schema | {"minLength": 1}, words, weights]}
     if field.choices:
         schema["enum"] = list(field.choices)
     if words := WORDS.get(field.name):
@@ -171,7 +177,7 @@ def _axis(name: str, value_type: FieldType) -> dict[str, Any]:
         _closed({"file": {"type": "string"}}) | {"required": ["file"]},
         _closed({"range": bounds}) | {"required": ["range"]},
     ]
-    return {"anyOf": options[:2] if value_type == "text" else options}
+    return {"anyOf": options[:2] if value_type in ("text", "LoRAs") else options}
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Protocol
 
-from jobs.clip_id import clip_id
+from jobs.clip_id import clip_id, identify
 from jobs.errors import RowValueError
 from jobs.manifest.field_values import check_value
 from jobs.manifest.fields import (
@@ -27,7 +27,8 @@ from jobs.manifest.fields import (
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.text import shown, unknown
-from jobs.types import ModelIdentity
+from jobs.types import LoraIdentity, ModelIdentity
+from pipelines.catalog.lora_config import choose_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.divisibility import check_parallel
 from pipelines.context_parallel.geometry import ModelGeometry
@@ -36,7 +37,7 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest
 
 # The defaults of fields that a model's YAML does not have.
-FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0}
+FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0, "loras": None}
 _PLAIN_FIELDS = tuple(name for name, one in FIELDS.items() if one.owner is GenerationRequest)
 _PART_FIELDS = {
     part: tuple(one.name for one in fields(owner)) for part, owner in REQUEST_PARTS.items()
@@ -81,6 +82,11 @@ class CatalogedModel(Protocol):
     def identity(self) -> ModelIdentity: ...
 
     @property
+    def loras(self) -> Mapping[str, LoraIdentity]:
+        """Return every LoRA of the model's YAML, by name."""
+        ...
+
+    @property
     def geometry(self) -> ModelGeometry: ...
 
 
@@ -100,7 +106,7 @@ def model_defaults(config: ModelConfig) -> dict[str, Any]:
         for name, one in FIELDS.items()
         if one.owner is not RowLabels and hasattr(section, name)
     }
-    return FIXED_DEFAULTS | from_model
+    return from_model | FIXED_DEFAULTS
 
 
 def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationRequest:
@@ -137,7 +143,8 @@ def draw_seed(
     """Return the seed of a row that asks for a random one."""
     if "name" in given:
         return seeds.of_name(given["name"])
-    return seeds.of_content(clip_id(model.identity, make_request({**given, "seed": 0}, defaults)))
+    request = make_request({**given, "seed": 0}, defaults)
+    return seeds.of_content(clip_id(identify(model.identity, model.loras, request), request))
 
 
 def check_guidance_field(name: str, others: Container[str]) -> None:
@@ -205,6 +212,18 @@ def with_parallel(values: dict[str, Any]) -> dict[str, Any]:
         return values
     others = {name: value for name, value in values.items() if name not in given}
     return others | {PARALLEL: make_parallel(given)}
+
+
+def with_loras(given: dict[str, Any], model: CatalogedModel) -> dict[str, Any]:
+    """Return the values of a row with the LoRAs that it chooses among those of its model.
+
+    Raises:
+        RequestError: the model has no such LoRA.
+    """
+    written, weight = given.get("loras"), given.get("lora_weight")
+    if written is None and weight is None:
+        return given
+    return {**given, "loras": choose_loras(model.config.loras, written, weight)}
 
 
 def choose_parallel(

@@ -81,7 +81,7 @@ class YamlFields:
 
     def value(self, name: str, node: YamlNode) -> Given:
         location = self.location(node.line)
-        value: Any = node.value if isinstance(node, YamlScalar) else _empty(node)
+        value: Any = _value_of(node)
         with at(location):
             if name in FREE_TEXTS:
                 _refuse_comment(name, node)
@@ -93,9 +93,15 @@ class YamlFields:
                 check(name)
 
 
-def _empty(node: YamlList | YamlMapping) -> list[Any] | dict[str, Any]:
-    """Return a container of the node's kind, to be refused as the value of a field."""
-    return [] if isinstance(node, YamlList) else {}
+def _value_of(node: YamlNode) -> Any:
+    """Return the value of a field without line numbers; most refuse a list and a mapping."""
+    match node:
+        case YamlScalar(value):
+            return value
+        case YamlList(items=items):
+            return [_value_of(item) for item in items]
+        case YamlMapping(entries=entries):
+            return {key: _value_of(entry) for key, entry in entries.items()}
 
 
 def _check_field(name: str, node: YamlNode) -> None:

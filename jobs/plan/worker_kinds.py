@@ -5,7 +5,7 @@ machines, not the free ones. `group_capacity` counts the groups that fit.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.config import WorkerConfig
@@ -15,8 +15,10 @@ from jobs.plan.group_capacity import RankResources, check_group_fits, count_grou
 from jobs.plan.plan import Plan
 from jobs.text import counted
 from jobs.types import ClipSpec
+from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 
+MAX_GROUPED_CHOICES = 64  # each takes a walk over the manifest
 Machines = Sequence[Mapping[str, float]]  # all resources of each machine, in Ray's words
 
 
@@ -38,6 +40,32 @@ def pending_kinds(plan: Plan) -> dict[WorkerKind, int]:
         if bucket.num_pending:
             found[WorkerKind(bucket.model, bucket.parallel)] += bucket.num_pending
     return dict(found)
+
+
+def pending_clips(plan: Plan, kind: WorkerKind, catalog: Catalog) -> Iterator[ClipSpec]:
+    """Stream the pending clips of a kind, in an order in which its workers seldom switch LoRAs.
+
+    That is the manifest's order, unless a switch is slow since the LoRAs are fused. Then clips with
+    equal LoRAs come one after the other, each choice from a walk of its own over the manifest.
+
+    Raises:
+        ManifestError: as `Plan.pending`.
+    """
+
+    def of_kind() -> Iterator[ClipSpec]:
+        return filter(kind.renders, plan.pending())
+
+    choices = dict[tuple[LoraChoice, ...] | None, None]()
+    if catalog.get(kind.model).config.fuse_loras:
+        for spec in of_kind():
+            choices.setdefault(spec.request.loras)
+            if len(choices) > MAX_GROUPED_CHOICES:
+                break
+    if not 2 <= len(choices) <= MAX_GROUPED_CHOICES:
+        yield from of_kind()
+        return
+    for choice in choices:
+        yield from (spec for spec in of_kind() if spec.request.loras == choice)
 
 
 def reserved_by(

@@ -11,7 +11,13 @@ from jobs.cluster.connection import cluster_machines, cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
 from jobs.errors import JobError, ManifestError, ModelFailedError, StoppedError
 from jobs.guarded_output import DroppedOutput
-from jobs.plan.worker_kinds import WorkerKind, count_workers, pending_kinds, reserved_by
+from jobs.plan.worker_kinds import (
+    WorkerKind,
+    count_workers,
+    pending_clips,
+    pending_kinds,
+    reserved_by,
+)
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease_keeper import LeaseKeeper
@@ -209,7 +215,7 @@ class Run:
     def _planned(self, kind: WorkerKind) -> Iterator[ClipSpec]:
         """Yield the clips of a kind; a manifest that changed ends the run as a request does."""
         try:
-            yield from filter(kind.renders, self.opened.plan.pending())
+            yield from pending_clips(self.opened.plan, kind, self.opened.catalog)
         except ManifestError as error:
             self._manifest_error = error
             self.request_stop(str(error))

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -9,7 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from pipelines.catalog.config_files import schema
 from pipelines.catalog.sources import check_source
-from pipelines.errors import ModelConfigError
+from pipelines.errors import ModelConfigError, RequestError
+from pipelines.lora_choice import NO_LORAS, LoraChoice, WrittenChoice
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class LoraConfig:
         revision: commit or tag on the hub.
         component: transformer that it changes, such as `transformer_2` for Wan 2.2's low noise;
             "all" changes each transformer of the model.
+        by_default: True if it is on for rows that choose no LoRAs.
     """
 
     name: str
@@ -33,11 +36,13 @@ class LoraConfig:
     weight_name: str | None = None
     revision: str | None = None
     component: Literal["all", "transformer", "transformer_2"] = "all"
+    by_default: bool = True
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or self.name == NO_LORAS:
             raise ModelConfigError(
-                f"a LoRA's name is made of letters, digits, _ and -, not {self.name!r}"
+                f"a LoRA's name is made of letters, digits, _ and -, and is not {NO_LORAS}; "
+                f"got {self.name!r}"
             )
         check_source(self.source)
         if not math.isfinite(self.weight) or self.weight == 0:
@@ -65,6 +70,50 @@ class LoraConfig:
     def is_file(self) -> bool:
         """Return True if the source names a file, not a folder."""
         return self.source.endswith(".safetensors")
+
+
+def default_choice(loras: Sequence[LoraConfig]) -> tuple[LoraChoice, ...]:
+    """Return the LoRAs that are on for rows that choose none."""
+    return tuple(LoraChoice(lora.name, lora.weight) for lora in loras if lora.by_default)
+
+
+def choose_loras(
+    loras: Sequence[LoraConfig], written: WrittenChoice | None, weight: float | None
+) -> tuple[LoraChoice, ...] | None:
+    """Return the LoRAs that a row chooses, in the model's order; None for the model's own choice.
+
+    The order in which a row names them decides nothing, and neither does one with the weight 0.
+
+    Args:
+        loras: LoRAs of the model's YAML.
+        written: choice of the row; None for the LoRAs that are on by default.
+        weight: weight of the LoRAs for which `written` gives none; None for that of the YAML.
+
+    Raises:
+        RequestError: the model has no such LoRA.
+    """
+    if written is None and weight is None:
+        return None
+    declared = [lora.name for lora in loras]
+    if not declared:
+        field = "loras" if written is not None else "lora_weight"
+        raise RequestError.of(f"the model declares no LoRAs: leave {field} out", field, "model")
+    if written is None:
+        written = tuple((lora.name, None) for lora in loras if lora.by_default)
+    weights = dict(written)
+    for name in weights:
+        if name not in declared:
+            raise RequestError.of(
+                f"the model declares no LoRA {name[:40]!r}; it has {', '.join(declared)}", "loras"
+            )
+    chosen: list[LoraChoice] = []
+    for lora in loras:
+        if lora.name in weights:
+            own = weights[lora.name]
+            given = own if own is not None else weight
+            chosen.append(LoraChoice(lora.name, lora.weight if given is None else given))
+    found = tuple(choice for choice in chosen if choice.weight)
+    return None if found == default_choice(loras) else found
 
 
 def read_loras(loaded: DictConfig) -> dict[str, tuple[LoraConfig, ...]]:

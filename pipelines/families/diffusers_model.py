@@ -17,9 +17,10 @@ from pipelines.attention.exact_attention import exact_attention
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.sharding import ShardedPipeline
+from pipelines.errors import RequestError
 from pipelines.families.acceleration import Acceleration
+from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.device import TorchDevice
-from pipelines.families.lora_adapters import LoraAdapters
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
@@ -60,8 +61,18 @@ class DiffusersModel(ABC):
 
     pipeline_class: ClassVar[Any]
 
-    def __init__(self, config: ModelConfig, pipeline: Any, device: torch.device) -> None:
-        """Take over a pipeline that is loaded already; `load` loads one from a folder."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        pipeline: Any,
+        device: torch.device,
+        loras: ChosenLoras | None = None,
+    ) -> None:
+        """Take over a pipeline that is loaded already; `load` loads one from a folder.
+
+        Args:
+            loras: LoRAs of the pipeline; without them no clip can choose any.
+        """
         self.config = config
         self.torch_device = device
         self.device = TorchDevice(device)
@@ -72,6 +83,7 @@ class DiffusersModel(ABC):
             else type(pipeline.scheduler)
         )
         self._scheduler_config = dict(pipeline.scheduler.config)
+        self._loras = loras
         self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
         self._embed = cache_texts(self._encode)
@@ -101,8 +113,7 @@ class DiffusersModel(ABC):
             **({} if has_text else {"text_encoder": None, "tokenizer": None}),
         ).to(device)
         pipeline.set_progress_bar_config(disable=True)
-        LoraAdapters(pipeline, config, weights.loras)
-        return cls(config, pipeline, device)
+        return cls(config, pipeline, device, ChosenLoras(pipeline, config, weights))
 
     @property
     def nag_coverage(self) -> nag.Coverage:
@@ -130,6 +141,10 @@ class DiffusersModel(ABC):
             on_step(step_index)
             return {}
 
+        if self._loras is not None:
+            self._loras.choose(request.loras)
+        elif request.loras:
+            raise RequestError.of("this pipeline was loaded without LoRAs", "loras")
         self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
         with self._acceleration.clip(), self._guidance(request, embeddings):
             return self.pipeline(
@@ -176,7 +191,7 @@ class DiffusersModel(ABC):
         self.unshard()
         self._nag.remove()
         self._acceleration.remove()
-        del self.pipeline, self._embed
+        del self.pipeline, self._embed, self._loras
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -1,10 +1,12 @@
 """A catalog of models without YAMLs and weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
-from jobs.types import ModelIdentity
+from jobs.types import LoraIdentity, ModelIdentity
+from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelNotFoundError
@@ -12,6 +14,11 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GuidanceMethod
 
 ABSENT = ("absent", "hollow")
+LORAS = (
+    LoraConfig("fast", "Org/Fast"),
+    LoraConfig("style", "Org/Style", weight=0.6),
+    LoraConfig("detail", "Org/Detail", by_default=False),
+)
 
 
 @dataclass(frozen=True)
@@ -19,14 +26,16 @@ class FakeCatalogedModel:
     config: ModelConfig
     identity: ModelIdentity
     geometry: ModelGeometry
+    loras: Mapping[str, LoraIdentity]
 
 
 class FakeCatalog:
-    """Four models with 12 heads each; a clip of 64x64x17 has 5 x 4 x 4 = 80 tokens in `tiny`.
+    """Models with 12 heads each; a clip of 64x64x17 has 5 x 4 x 4 = 80 tokens in `tiny`.
 
     `tiny` has a grid of 4k + 1 frames and sides that are multiples of 16. `coarse` has sides that
     are multiples of 32. `strong` uses classifier-free guidance by default. `grouped` renders on two
-    devices by default. The weights of `absent` and `hollow` are not on this machine.
+    devices by default. `styled` has three LoRAs, of which `detail` is off by default; `fused`
+    fuses them. The weights of `absent` and `hollow` are not on this machine.
     """
 
     def __init__(self) -> None:
@@ -35,6 +44,8 @@ class FakeCatalog:
             "coarse": _model("coarse", 32),
             "strong": _model("strong", 16, "cfg+nag", 5.0),
             "grouped": _model("grouped", 16, parallel=ParallelConfig(2)),
+            "styled": _model("styled", 16, loras=LORAS),
+            "fused": _model("fused", 16, loras=LORAS, fuse_loras=True),
         }
 
     def get(self, name: str, /) -> FakeCatalogedModel:
@@ -51,6 +62,8 @@ def _model(
     method: GuidanceMethod = "nag",
     guidance_scale: float = 1.0,
     parallel: ParallelConfig = ONE_DEVICE,
+    loras: tuple[LoraConfig, ...] = (),
+    fuse_loras: bool = False,
 ) -> FakeCatalogedModel:
     config = ModelConfig(
         name=name,
@@ -68,8 +81,21 @@ def _model(
         scheduler=SchedulerConfig(name="UniPCMultistepScheduler", flow_shift=3.0),
         method=method,
         parallel=parallel,
+        loras=loras,
+        fuse_loras=fuse_loras,
     )
-    identity = ModelIdentity(name, config.source, "r1", "float32", "UniPCMultistepScheduler")
-    return FakeCatalogedModel(
-        config, identity, ModelGeometry("wan", 2, 12, 8, 64, 512, 4, step, step)
+    identities = {
+        lora.name: LoraIdentity(lora.source, f"r-{lora.name}", lora.weight, lora.component)
+        for lora in loras
+    }
+    identity = ModelIdentity(
+        name,
+        config.source,
+        "r1",
+        "float32",
+        "UniPCMultistepScheduler",
+        loras=tuple(identities[lora.name] for lora in loras if lora.by_default),
+        fuse_loras=fuse_loras,
     )
+    geometry = ModelGeometry("wan", 2, 12, 8, 64, 512, 4, step, step)
+    return FakeCatalogedModel(config, identity, geometry, identities)

@@ -142,7 +142,8 @@ def test_a_field_that_was_added_later_has_a_default() -> None:
     assert all(field.default is not MISSING for field in later)
 
 
-@pytest.mark.parametrize("path", leaves(REQUEST))
+# The names of LoRAs stand for files, which are a part of the model's identity.
+@pytest.mark.parametrize("path", sorted(set(leaves(REQUEST)) - {"loras"}))
 def test_every_field_of_the_request_changes_the_id(path: str) -> None:
     other = replaced(REQUEST, path, changed(leaves(REQUEST)[path]))
     assert clip_id(MODEL, other) != clip_id(MODEL, REQUEST)

@@ -1,7 +1,7 @@
 """The number of devices that a row asks for, in every format."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import Catalog, open_manifest
 from jobs.plan.plan import make_plan
-from jobs.types import ClipSpec, ModelIdentity
+from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelFolderError
@@ -157,6 +157,7 @@ class BrokenModel:
 
     config: ModelConfig
     identity: ModelIdentity
+    loras: Mapping[str, LoraIdentity]
 
     @property
     def geometry(self) -> ModelGeometry:
@@ -166,7 +167,7 @@ class BrokenModel:
 class BrokenCatalog:
     def get(self, name: str, /) -> BrokenModel:
         model = FakeCatalog().get(name)
-        return BrokenModel(model.config, model.identity)
+        return BrokenModel(model.config, model.identity, model.loras)
 
 
 def test_the_geometry_is_read_only_for_a_group(write: Write) -> None:

@@ -171,6 +171,7 @@ ONE_OF_EACH_TYPE: dict[str, list[Any]] = {
     "whole number": ["17", 1.5, True, None, [1], {}],
     "number": ["1.5", True, [1], {}],
     "yes/no": ["true", 1, None, [True], {}],
+    "LoRAs": [3, True, "", [1], {"style": "0.8"}],
 }
 GOOD_VALUES: dict[str, Any] = {
     "prompt": "a",
@@ -187,7 +188,9 @@ GOOD_VALUES: dict[str, Any] = {
     "nag_end": 0.9,
     "guidance_scale": 1,
     "flow_shift": None,
+    "loras": {"style": 0.5},
 }
+WITH_LORAS = {name: {"model": "styled"} for name in ("loras", "lora_weight")}
 
 
 @pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
@@ -195,7 +198,7 @@ def test_the_schema_and_the_reader_agree_on_the_type_of_each_field(
     field: RowField, tmp_path: Path, catalog: FakeCatalog
 ) -> None:
     good = GOOD_VALUES.get(field.name, 2)
-    row = {"prompt": "a", field.name: good}
+    row = {"prompt": "a", field.name: good} | WITH_LORAS.get(field.name, {})
     assert is_read(row, tmp_path / "a.jsonl", catalog)
     assert is_valid(row, CLIP_SCHEMA)
     for bad in ONE_OF_EACH_TYPE[field.value_type]:

@@ -12,13 +12,16 @@ from jobs.manifest.manifest import open_manifest
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import (
+    MAX_GROUPED_CHOICES,
     WorkerKind,
     check_capacity,
     count_workers,
+    pending_clips,
     pending_kinds,
     reserved_by,
 )
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from tests.builders.manifests import jsonl
 from tests.fakes.catalog import FakeCatalog
 
 PAIR, FOUR = ParallelConfig(ulysses=2), ParallelConfig(ulysses=4)
@@ -100,3 +103,29 @@ def test_only_a_group_that_does_not_fit_is_refused(plan: Plan, catalog: FakeCata
     check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
     with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
         check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])
+
+
+@pytest.mark.parametrize(
+    ("model", "num_choices", "order"),
+    [
+        ("styled", 2, "abcd"),
+        ("fused", 2, "acbd"),  # a switch takes as long as to read the weights again
+        ("fused", MAX_GROUPED_CHOICES + 1, "abcd"),
+    ],
+)
+def test_clips_with_equal_loras_come_together_where_a_switch_is_slow(
+    model: str,
+    num_choices: int,
+    order: str,
+    write: Callable[[str, str | bytes], Path],
+    catalog: FakeCatalog,
+) -> None:
+    rows: list[dict[str, object]] = [
+        {"prompt": prompt, "loras": f"style={1 + index % 2}"} for index, prompt in enumerate("abcd")
+    ]
+    rows += [{"prompt": "e", "loras": f"style={3 + index}"} for index in range(num_choices - 2)]
+    manifest = open_manifest(write("a.jsonl", jsonl(rows)), catalog, model=model)
+    plan = make_plan(manifest, set(), set())
+    clips = list(pending_clips(plan, WorkerKind(model, ONE_DEVICE), catalog))
+    assert "".join(spec.request.prompt for spec in clips[:4]) == order
+    assert len({spec.clip_id for spec in clips}) == len(clips) == plan.num_pending

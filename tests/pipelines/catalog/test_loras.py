@@ -15,14 +15,16 @@ from safetensors.torch import load_file, save_file
 from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
 from nag import NagParams
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.lora_config import LoraConfig, default_choice
 from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model, verify_weights
-from pipelines.errors import ModelFolderError, ModelNotFoundError
+from pipelines.errors import ModelFolderError, ModelNotFoundError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.lora_adapters import LoraAdapters
 from pipelines.families.registry import load_model
+from pipelines.families.wan import WanModel
+from pipelines.lora_choice import LoraChoice
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
 
@@ -144,6 +146,71 @@ def test_loras_of_the_yaml_are_those_that_diffusers_loads_by_hand(
     stock = type(ours)(config, pipeline, torch.device("cpu"))
     assert np.array_equal(latents(ours, request_), latents(stock, request_))
     assert distance(latents(ours, request_), latents(load(folder, config), request_)) > 1e-3
+
+
+OFF = LoraConfig("off", "./speed", by_default=False)
+SWITCHES: list[tuple[LoraChoice, ...] | None] = [
+    None,
+    (LoraChoice("style", 0.5),),
+    (),
+    (LoraChoice("speed", -0.5), LoraChoice("off", 2.0)),
+    (LoraChoice("style", 1.0), LoraChoice("speed", 0.3)),
+    None,
+]
+
+
+def only(
+    config: ModelConfig, choice: tuple[LoraChoice, ...] | None, *, fuse: bool = False
+) -> ModelConfig:
+    """Return a model that has only the chosen LoRAs, with the chosen weights."""
+    declared = {lora.name: lora for lora in config.loras}
+    if choice is None:
+        choice = default_choice(config.loras)
+    loras = tuple(replace(declared[one.name], weight=one.weight, by_default=True) for one in choice)
+    return replace(config, loras=loras, fuse_loras=fuse and bool(loras))
+
+
+@pytest.mark.parametrize("fuse", [False, True], ids=["adapters", "fused"])
+@pytest.mark.parametrize("maker", list(MAKERS))
+def test_loras_of_a_clip_are_switched_without_a_trace_of_those_before(
+    saved: Path, maker: str, fuse: bool
+) -> None:
+    """In bfloat16, where subtracting a fused LoRA again would leave its rounding."""
+    config = replace(model(maker, STYLE, SPEED, OFF, fuse=fuse), dtype="bfloat16")
+    family = load(saved / maker, config)
+    for choice in SWITCHES:
+        found = latents(family, replace(GUIDED, loras=choice))
+        fresh = load(saved / maker, only(config, choice, fuse=fuse))
+        assert np.array_equal(found, latents(fresh, GUIDED)), choice
+    assert family.nag_coverage == load(saved / maker, model(maker)).nag_coverage
+
+
+def test_a_lora_of_one_transformer_is_switched_off_there(saved: Path) -> None:
+    folder = saved / "wan2.2"
+    high, low = replace(STYLE, component="transformer"), replace(SPEED, component="transformer_2")
+    config = model("wan2.2", high, low)
+    family = load(folder, config)
+    for name in ("style", "speed", "style"):
+        choice = (LoraChoice(name, 0.7),)
+        found = latents(family, replace(PLAIN, loras=choice))
+        assert np.array_equal(found, latents(load(folder, only(config, choice))))
+
+
+def test_a_switch_that_fails_leaves_a_model_that_can_switch_again(wan: Path) -> None:
+    config = model("wan", STYLE, SPEED, fuse=True)
+    family = load(wan, config)
+    (wan / "speed" / DEFAULT_WEIGHT_NAME).rename(wan / "speed" / "moved")
+    with pytest.raises(ModelFolderError, match="speed"):
+        latents(family, replace(PLAIN, loras=(LoraChoice("speed", 1.0),)))
+    choice = (LoraChoice("style", 1.0),)
+    found = latents(family, replace(PLAIN, loras=choice))
+    assert np.array_equal(found, latents(load(wan, only(config, choice, fuse=True))))
+
+
+def test_a_pipeline_without_loras_refuses_a_choice() -> None:
+    by_hand = WanModel(model("wan"), tiny.wan_pipeline(), torch.device("cpu"))
+    with pytest.raises(RequestError, match="loaded without LoRAs"):
+        latents(by_hand, replace(PLAIN, loras=(LoraChoice("style", 1.0),)))
 
 
 def test_nag_acts_on_a_model_with_loras(saved: Path) -> None:
