@@ -126,6 +126,10 @@ def _find(title: str, lora: LoraConfig, config_path: Path) -> tuple[Path, str]:
             )
         return source, ""
     if not source.is_dir():
+        if source.exists():
+            raise ModelFolderError(
+                f"{title}: {source} must be a .safetensors file, or a folder that holds one"
+            )
         raise ModelNotFoundError(f"{title}: the folder {source} does not exist")
     path = source / (lora.weight_name or _only_weight_name(title, source))
     if not path.exists():

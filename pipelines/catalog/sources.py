@@ -28,8 +28,28 @@ def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
+_HUB_ADDRESS = re.compile(
+    r"https?://(www\.)?huggingface\.co/(?P<id>[^/]+/[^/?#]+)"
+    r"(/(resolve|blob|tree)/(?P<revision>[^/?#]+)(/(?P<file>[^?#]+))?)?"
+)
+
+
 def check_source(source: str) -> None:
-    """Refuse a `package:` source that could lead out of the package, with ModelConfigError."""
+    """Refuse an address, and a `package:` source that could lead out of the package.
+
+    Raises:
+        ModelConfigError: the source is one of these.
+    """
+    if "://" in source:
+        match = _HUB_ADDRESS.match(source)
+        keys = {"source": "id", "revision": "revision", "weight_name": "file"}
+        written = ", ".join(
+            f"{key}: {match[group]}" for key, group in keys.items() if match and match[group]
+        )
+        raise ModelConfigError(
+            f"source must be a hub id, a folder or a file, not the address {source}"
+            + (f"; write {written}" if written else "")
+        )
     if source.startswith("package:") and not re.fullmatch(r"package:[a-z0-9][a-z0-9._-]*", source):
         raise ModelConfigError(f"a packaged model is package:NAME, not {source!r}")
 

@@ -221,6 +221,11 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
         ),
         ("loras: [{name: a, source: ./a, component: vae}]", "component"),
         ("loras: [{name: a, source: 'package:../a'}]", "package:NAME"),
+        (
+            "loras: [{name: a, source: 'https://huggingface.co/Org/A/resolve/v1/b/c.safetensors'}]",
+            "not the address https.*; write source: Org/A, revision: v1, weight_name: b/c.safete",
+        ),
+        ("loras: [{name: a, source: 'https://civitai.com/a'}]", "not the address https://civit"),
         ("loras: [{name: a, source: '${oc.env:HOME}'}]", "interpolations are refused"),
         ("fuse_loras: true", "needs loras"),
     ],

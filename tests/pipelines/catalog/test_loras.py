@@ -343,7 +343,7 @@ def test_a_lora_may_be_given_as_a_file(wan: Path, source: str) -> None:
             r"a file of the hub is written source: Org/Style, weight_name: high/fast\.safetensors",
         ),
         ("style", r"neither a hub id \(owner/name\) nor a folder; .* begins with \./"),
-        ("https://huggingface.co/Org/Style", r"neither a hub id \(owner/name\) nor a folder"),
+        ("Org/Sty le", r"neither a hub id \(owner/name\) nor a folder"),
     ],
 )
 def test_a_source_that_is_not_found_says_how_to_write_it(
@@ -351,6 +351,15 @@ def test_a_source_that_is_not_found_says_how_to_write_it(
 ) -> None:
     with pytest.raises(ModelNotFoundError, match=message):
         inspect_model(model("wan", replace(STYLE, source=source)), wan / "mine.yaml")
+
+
+def test_a_lora_that_is_a_pickle_is_refused_as_one_file(wan: Path) -> None:
+    pickled(wan / "style.pt")
+    config = model("wan", replace(STYLE, source="./style.pt"))
+    with pytest.raises(
+        ModelFolderError, match=r"style\.pt must be a \.safetensors file, or a fold"
+    ):
+        inspect_model(config, wan / "mine.yaml")
 
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 1234\n".format("ab" * 32)
