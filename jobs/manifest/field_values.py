@@ -178,6 +178,7 @@ def _described(value: object, expected: FieldType) -> str:
             came = f"{shown(text)[1:-1]}, which YAML reads as {reading}: {quote_it}"
         case None:
             came = "null; leave the field out for its default"
+            came += ", or put the word in quotes" if expected == "text" else ""
         case bool():
             came = f"the yes/no value {str(value).lower()}: {quote_it}"
         case int() | float():

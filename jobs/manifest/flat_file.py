@@ -103,7 +103,7 @@ def _reader_of(path: ManifestFile, extra_columns: Collection[str]) -> Reader:
         case suffix:
             raise SourceLocation(str(path), 1).refuse(
                 "expected a manifest in .yaml, .yml, .jsonl, .ndjson, .csv, .tsv or .txt, "
-                f"not {shown(suffix)}"
+                f"not {shown(suffix)}; save a spreadsheet as CSV UTF-8"
             )
 
 

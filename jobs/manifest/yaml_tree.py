@@ -230,6 +230,8 @@ def _advice(text: str, error: yaml.MarkedYAMLError) -> str:
         if not (sign and sign in "%@`"):
             found = _FIRST_SIGN.match(line)
             sign = found[1] if found else ""
+        if sign == '"' and "\\" in line:
+            return "; in double quotes a backslash is written twice; in single quotes once"
         if sign:
             return f"; if a text is to begin with {sign}, put all of it in quotes"
     return ""

@@ -19,7 +19,7 @@ from tests.fakes.catalog import FakeCatalog
 Write = Callable[[str, str | bytes], Path]
 
 PROMPTS = ["a cat; a dog, running", 'a "red" cat\nin the rain', "grün"]
-# In the form in which pandas 3.1 writes a table: whole numbers are floats, since the second row leaves them out.
+# As pandas 3.1 writes a table: whole numbers are floats, since the second row leaves them out.
 PANDAS = (
     "prompt,negative_prompt,seed,fps,num_frames,meta.take\n"
     '"a cat; a dog, running",red,3.0,8.0,17,1.0\n'
@@ -299,6 +299,7 @@ UNQUOTED: dict[str, tuple[str, int, str]] = {
     "brackets alone": ("axes:\n  prompt:\n  - [wide]\n", 3, "begins with [ in quotes"),
     "a brace": ("clips:\n- prompt: {a} b\n", 2, "begin with {, put all of it in quotes"),
     "a quote": ('clips:\n- prompt: "a" b\n', 2, 'begin with ", put all of it in quotes'),
+    "a backslash": ('clips:\n- prompt: "50\\% off"\n', 2, "a backslash is written twice"),
     "an apostrophe":
         ("clips:\n- prompt: 'tis a\n", 3, "begins on line 2; if a text is to begin with '"),
     "greater than": ("clips:\n- prompt: > 5 cats\n", 2, "begin with >, put all of it in quotes"),
