@@ -77,14 +77,14 @@ class Plan:
         for row in self._manifest.rows():
             yield row, self._state(row.spec)
 
-    def other_names(self) -> Iterator[tuple[str, str]]:
-        """Stream the clip and the name of each row whose clip may be known by another name.
+    def other_names(self) -> Iterator[ClipSpec]:
+        """Stream the clip of each row whose clip may be known by another name.
 
         A clip that was pending gets the name of its first row.
         """
         for row, state in self.rows():
-            if _may_be_another_name(row, state):
-                yield row.spec.clip_id, row.spec.name
+            if _may_be_another_name(row, state) and isinstance(row.spec, ClipSpec):
+                yield row.spec
 
     def _state(self, clip: ClipSpec | BrokenClip) -> ClipState:
         return _state_of(clip, self._committed, self._quarantined, self._damaged)

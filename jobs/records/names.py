@@ -6,7 +6,7 @@ Its key says all, so that a listing is enough to read the index.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,16 +18,18 @@ from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
 from jobs.records.schema import SCHEMA_VERSION, ClipRecord, utc_iso
 from jobs.records.strict_json import dump, from_dataclass
 from jobs.store.store import Store
+from jobs.types import ClipSpec
 
 NUM_THREADS = 8  # below the ten connections that boto3 keeps open
 
 
 @dataclass(frozen=True)
 class NameRecord:
-    """A further name of a committed clip."""
+    """A further name of a committed clip, and the notes of the row that gave it."""
 
     clip_id: str
     name: str
+    meta: Mapping[str, str]
     recorded_at: str
     schema_version: int = SCHEMA_VERSION
 
@@ -40,7 +42,7 @@ def count_names(store: Store) -> int:
     return sum(1 for _ in list_keys(store, "name"))
 
 
-def record_names(store: Store, wanted: Iterable[tuple[str, str]]) -> int:
+def record_names(store: Store, wanted: Iterable[ClipSpec]) -> int:
     """Write names to the index, unless they are there or in the record of their clip.
 
     Each write is conditional like the commit, so that a name is never replaced, and several drivers
@@ -48,7 +50,7 @@ def record_names(store: Store, wanted: Iterable[tuple[str, str]]) -> int:
     record for each name that the index does not have.
 
     Args:
-        wanted: id of a clip and name; each pair once is enough.
+        wanted: clips under their names; each pair once is enough.
 
     Returns:
         The number of names that were written.
@@ -61,8 +63,8 @@ def record_names(store: Store, wanted: Iterable[tuple[str, str]]) -> int:
         seen.add(_digest(parsed.clip_id, parsed.name))
     reader = ObjectReader(store)
 
-    def record(pair: tuple[str, str]) -> bool:
-        clip_id, name = pair
+    def record(clip: ClipSpec) -> bool:
+        clip_id, name = clip.clip_id, clip.name
         try:
             found = reader.read_as(record_key(clip_id), ClipRecord.from_json)
         except (ObjectMissingError, RecordError, UnreadableError):
@@ -70,12 +72,12 @@ def record_names(store: Store, wanted: Iterable[tuple[str, str]]) -> int:
         if found.name == name:
             return False
         with suppress(ObjectExistsError):  # another driver was faster
-            content = NameRecord(clip_id, name, utc_iso(time.time())).to_json()
+            content = NameRecord(clip_id, name, clip.meta, utc_iso(time.time())).to_json()
             store.put_if_absent(name_key(clip_id, name), content, JSON)
             return True
         return False
 
-    new = (pair for pair in wanted if seen.add(_digest(*pair)))
+    new = (clip for clip in wanted if seen.add(_digest(clip.clip_id, clip.name)))
     return sum(in_parallel(record, new, NUM_THREADS))
 
 

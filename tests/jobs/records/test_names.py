@@ -10,7 +10,8 @@ from jobs.errors import RecordError
 from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import upload_clip
 from jobs.records.keys import list_keys, name_key, record_key
-from jobs.records.names import count_names, mp4_keys, record_names
+from jobs.records.names import NameRecord, count_names, mp4_keys, record_names
+from jobs.records.strict_json import load, to_dataclass
 from tests.builders.records import commit
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
@@ -35,17 +36,17 @@ def test_further_names_of_committed_clips_are_recorded_and_no_others() -> None:
     store = MemoryStore()
     commit(store, CIRCLE)
     wanted = [
-        (CIRCLE.clip_id, "hero"),  # the name in the record
-        (CIRCLE.clip_id, "second"),
-        (CIRCLE.clip_id, "Third.one-"),
-        (CIRCLE.clip_id, "second"),
-        (SQUARE.clip_id, "not-committed"),
+        CIRCLE,  # the name in the record
+        replace(CIRCLE, name="second", meta={"shot": "12"}),
+        replace(CIRCLE, name="Third.one-"),
+        replace(CIRCLE, name="second"),
+        replace(SQUARE, name="not-committed"),
     ]
     assert record_names(store, wanted) == 2
     assert index(store) == [(CIRCLE.clip_id, "Third.one-"), (CIRCLE.clip_id, "second")]
     assert count_names(store) == 2
     found = store.get(name_key(CIRCLE.clip_id, "second"))
-    assert b'"name": "second"' in found
+    assert to_dataclass(NameRecord, load(found)).meta == {"shot": "12"}
     assert record_names(store, wanted) == 0
     assert store.get(name_key(CIRCLE.clip_id, "second")) == found
     assert not any(clip.findings for clip in audit_output(store, AuditParams(store.now())))
@@ -54,7 +55,7 @@ def test_further_names_of_committed_clips_are_recorded_and_no_others() -> None:
 def test_a_name_in_the_index_costs_no_reading() -> None:
     store = CountingStore()
     commit(store, CIRCLE)
-    wanted = [(CIRCLE.clip_id, f"name-{number}") for number in range(5)]
+    wanted = [replace(CIRCLE, name=f"name-{number}") for number in range(5)]
     assert record_names(store, wanted) == 5
     assert store.num_read == 5
     assert record_names(store, wanted) == 0
@@ -64,7 +65,7 @@ def test_a_name_in_the_index_costs_no_reading() -> None:
 def test_among_several_drivers_each_name_is_written_once() -> None:
     store = MemoryStore()
     commit(store, CIRCLE)
-    wanted = [(CIRCLE.clip_id, f"name-{number}") for number in range(20)]
+    wanted = [replace(CIRCLE, name=f"name-{number}") for number in range(20)]
     with ThreadPoolExecutor(4) as threads:
         written = list(threads.map(lambda _: record_names(store, wanted), range(4)))
     assert sum(written) == 20
@@ -75,7 +76,7 @@ def test_a_clip_with_an_unreadable_record_gets_no_name() -> None:
     store = MemoryStore()
     commit(store, CIRCLE)
     store.put(record_key(CIRCLE.clip_id), b"{", "application/json")
-    assert record_names(store, [(CIRCLE.clip_id, "second")]) == 0
+    assert record_names(store, [replace(CIRCLE, name="second")]) == 0
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../x", "a b", "a\n", "x" * 129])
