@@ -9,9 +9,20 @@ from pathlib import Path
 import pytest
 
 from infra.local.s3_server import LocalS3
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
+from jobs.cli.command import EXIT_OK, EXIT_REFUSED, Command, Options
 from jobs.cli.main import COMMANDS, main
 from jobs.config import StoreConfig
+from jobs.ending import ExitCode
+from jobs.errors import (
+    ClusterUnreachableError,
+    JobError,
+    LeaseHeldError,
+    LeaseUnusableError,
+    ManifestError,
+    StoppedError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import write_quarantine
@@ -408,6 +419,39 @@ def test_the_help_names_the_program_and_the_manifest(arguments: list[str]) -> No
     )
     assert "nagfarm" in finished.stdout
     assert "manifest" in finished.stdout
+
+
+def test_the_manual_and_the_help_have_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "how-to" / "operating.md").read_text()
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for code in ExitCode:
+        assert f"| {code} | {code.meaning}" in manual.replace("`", "")
+        assert f" {code} {code.meaning}" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ManifestError("m.yaml:1: wrong"), 2),
+        (StoreRefusedError("AccessDenied"), 2),
+        (StoreUnavailableError("no answer"), 69),
+        (ClusterUnreachableError("no Ray cluster"), 69),
+        (LeaseHeldError("another driver"), 75),
+        (LeaseUnusableError("cannot be read"), 2),
+        (StoppedError("by SIGTERM"), 4),
+    ],
+)
+def test_the_exit_code_tells_whether_another_try_helps(
+    error: JobError, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_options: Options, _context: object) -> int:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "models", Command("models", "", "", Options, fail))
+    assert main(["models"]) == code
+    assert str(error) in capsys.readouterr().err
 
 
 def test_the_version_is_printed_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:

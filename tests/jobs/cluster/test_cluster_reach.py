@@ -18,6 +18,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
 
 from infra.local.local_process import free_ports
@@ -34,6 +35,7 @@ from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import NoClusterError
 from jobs.records.lease import Lease
+from jobs.store.plain_folder import RAY_JOB
 from jobs.store.store import open_store
 
 HOST = "127.0.0.1"
@@ -175,7 +177,7 @@ def test_a_home_in_which_ray_can_keep_no_token_is_refused_before_ray_starts(
     with pytest.raises(NoClusterError, match=f"{reason}; set HOME to a folder of this user"):
         check_start()
     monkeypatch.setenv("RAY_ADDRESS", "local")
-    assert "set HOME" in doctor._ray().message
+    assert "set HOME" in doctor._cluster().message
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     check_start()
 
@@ -190,6 +192,10 @@ def test_a_home_with_a_token_or_with_room_for_one_is_taken(
     assert list((tmp_path / "new" / ".ray").iterdir()) == [], "Ray makes the token itself"
     (tmp_path / "new" / ".ray" / "auth_token").write_text("a token")
     check_start()
+
+
+def test_a_job_is_known_by_rays_own_variable() -> None:
+    assert RAY_JOB == RAY_JOB_CONFIG_JSON_ENV_VAR
 
 
 def test_the_examples_list_what_a_job_need_not_copy(tmp_path: Path) -> None:

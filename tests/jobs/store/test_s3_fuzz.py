@@ -17,6 +17,7 @@ from botocore.retries.adaptive import ClientRateLimiter
 
 from jobs.cli.main import main
 from jobs.config import RetryPolicy, StoreConfig
+from jobs.ending import ExitCode
 from jobs.errors import JobError, StoreError
 from jobs.records.commit import (
     committed_ids,
@@ -238,7 +239,7 @@ def fuzz(
             for command in COMMANDS:
                 code = main([*command, "store.max_attempts=1"])
                 said = capsys.readouterr()
-                assert code in (0, 2, 3, 4), server.last_changes
+                assert code in set(ExitCode), server.last_changes
                 assert "Traceback" not in said.err + said.out, server.last_changes
                 assert re.fullmatch(r"[\t\n\x20-\x7e\x80-\U0010ffff]*", said.err + said.out)
                 assert not server.harm, server.last_changes
@@ -268,7 +269,9 @@ def test_gc_removes_nothing_that_a_record_names_if_listings_turn_empty(
             asked.clear()
             codes.append(main(["gc", OUTPUT, "--delete", "store.max_attempts=1"]))
             assert not made.server.harm, first
-    assert {2, 4} <= set(codes), "refused before the removal, stopped in it"
+    assert {ExitCode.UNAVAILABLE, ExitCode.STOPPED} <= set(codes), (
+        "refused before the removal, stopped in it"
+    )
 
 
 def test_random_answers_cost_no_clip_and_give_no_traceback(
