@@ -110,7 +110,12 @@ class OutputOptions(ConfigOptions):
             metavar="URI",
             help=f"the output of a run: {OUTPUT_HELP}",
         )
+        cls.add_positionals(parser)
         super().add_arguments(parser)
+
+    @classmethod
+    def add_positionals(cls, parser: argparse.ArgumentParser) -> None:
+        """Add arguments that stand between the output and the settings."""
 
     def store(self) -> Store:
         """Return the store of the output.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from jobs.cli import bench, doctor, gc, models, plan, render, retry, status, verify
+from jobs.cli import bench, doctor, export, gc, models, plan, render, retry, status, verify
 from jobs.cli.command import Command, Context
 from jobs.ending import ExitCode, ended_by_signals, stop_reason
 from jobs.errors import JobError, OutputError, StoppedError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, Command[Any]] = {
     module.COMMAND.name: module.COMMAND
-    for module in (plan, render, bench, status, verify, retry, gc, models, doctor)
+    for module in (plan, render, bench, status, verify, export, retry, gc, models, doctor)
 }
 DESCRIPTION = (
     "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
@@ -50,6 +50,7 @@ examples:
   nagfarm bench negatives --quick                   measure negative prompts, in a few minutes
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
   nagfarm verify s3://renders/spring                check every committed clip against its record
+  nagfarm export s3://renders/spring ./clips        copy the clips under their names
   nagfarm retry s3://renders/spring                 try quarantined clips again in the next run
   nagfarm gc s3://renders/spring                    list what nothing needs; --delete removes it
   nagfarm models                                    the models, and whether their weights are here

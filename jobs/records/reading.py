@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from jobs.records.strict_json import whole_document
@@ -43,17 +43,24 @@ class ObjectReader:
             OSError: the file cannot be written.
             ObjectMissingError, UnreadableError, StoreError: as `_read`.
         """
+        with contextlib.nullcontext() if copy is None else copy.open("wb") as file:
+            return self.digest_into(key, max_bytes, file)
+
+    def digest_into(self, key: str, max_bytes: int, file: IO[bytes] | None) -> tuple[int, str]:
+        """Return size and SHA-256 as `digest`; the bytes replace the content of an open file."""
 
         def consume(pieces: Iterator[bytes]) -> tuple[int, str]:
             sha256, num_bytes = hashlib.sha256(), 0
-            with contextlib.nullcontext() if copy is None else copy.open("wb") as file:
-                for piece in pieces:
-                    sha256.update(piece)
-                    num_bytes += len(piece)
-                    if file is not None:
-                        file.write(piece)
-                    if num_bytes > max_bytes:
-                        break
+            if file is not None:
+                file.seek(0)
+                file.truncate()
+            for piece in pieces:
+                sha256.update(piece)
+                num_bytes += len(piece)
+                if file is not None:
+                    file.write(piece)
+                if num_bytes > max_bytes:
+                    break
             return num_bytes, sha256.hexdigest()
 
         return self._read(key, consume)

@@ -1,0 +1,1 @@
+"""Committed clips as files on this machine, under their names."""
