@@ -7,6 +7,9 @@ requests tell what works beside it, and the message says so.
 
 import contextlib
 import secrets
+from collections.abc import Callable
+
+from botocore.exceptions import ClientError
 
 from jobs.errors import (
     CredentialsExpiredError,
@@ -16,6 +19,7 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from jobs.store.s3_errors import DAMAGE_CODES, code_of
 from jobs.store.store import Store
 from jobs.store.uri import ACCESS_CHECK_PREFIX
 
@@ -83,27 +87,33 @@ def _use(store: Store, key: str) -> None:
 def _with_its_cause(
     store: Store, bare: Store | None, asked: str, key: str, error: StoreError
 ) -> StoreError:
-    """Return the error of the first write, with the cause that other requests show."""
-    is_refusal = isinstance(error, StoreRefusedError)  # else each request may take minutes
-    if is_refusal and _takes(store, key):
+    """Return the error of the first write, with the cause that other requests show.
+
+    An "internal error" is judged, too: some endpoints answer so what they never do.
+    """
+    if not isinstance(error.__cause__, ClientError):  # no answer came, after minutes perhaps
+        return error
+    if _allows(store.put, store, key) and not _allows(store.put_if_absent, store, key):
         return StoreRefusedError(
             f"{store.uri}: the endpoint, or the bucket's policy, allows no conditional write "
             "(If-None-Match) and allows the same write without it; two workers could commit one "
             f"clip there; {USE_ANOTHER} ({error})"
         )
-    if bare is not None and _takes(bare, key):
+    if bare is not None and _allows(bare.put, bare, key):
         return StoreRefusedError(
             f"{store.uri}: a write with {asked} is refused, and the same write without is allowed; "
             f"correct or unset it ({error})"
         )
-    if is_refusal and _lists(store, key):
+    if code_of(error.__cause__) in DAMAGE_CODES:
+        return StoreRefusedError(str(error))  # five bytes were damaged twice
+    if isinstance(error, StoreRefusedError) and _lists(store, key):
         return StoreRefusedError(f"{error}; listing is allowed there, so only writing is not")
     return error
 
 
-def _takes(store: Store, key: str) -> bool:
+def _allows(write: Callable[[str, bytes, str], None], store: Store, key: str) -> bool:
     try:
-        store.put(key, BODY, TEXT)
+        write(key, BODY, TEXT)
     except StoreError:
         return False
     with contextlib.suppress(StoreError):

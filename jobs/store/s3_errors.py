@@ -3,7 +3,8 @@
 Every answer and every error of botocore becomes one of the store's errors: an outage, which may
 pass; one that newer credentials would cure; or a refusal with its remedy. S3 explains a refusal by
 a code in XML. An answer without one was not S3's: a proxy or a gateway on the way gave it, or the
-endpoint is another server. It is an outage, whatever its status: it proves nothing about an object.
+endpoint is another server. It proves nothing about an object, and is an outage unless its status is
+one of a request that the server never takes. `s3_remedies` has the likely causes of refusals,
 `s3_store` sends the requests; `s3_credentials` has the credentials that sign them.
 """
 

@@ -20,7 +20,7 @@ from infra.local.weed import weed_command
 from jobs.cli.command import EXIT_REFUSED
 from jobs.cli.main import main
 from jobs.config import StoreConfig, load_config
-from jobs.errors import ConfigError, StoreError, StoreRefusedError
+from jobs.errors import ConfigError, StoreError, StoreRefusedError, StoreUnavailableError
 from jobs.records.commit import commit_record, upload_clip
 from jobs.store.s3_connection import connect
 from jobs.store.s3_remedies import KNOWN_CODES
@@ -290,6 +290,9 @@ RULES: dict[str, tuple[Rule, tuple[str, ...], str]] = {
     "conditional writes are denied": (
         denying("AccessDenied", verb("create")), (), NO_CONDITIONS,
     ),
+    "conditional writes fail inside": (
+        denying("InternalError", verb("create"), 500), (), NO_CONDITIONS,
+    ),
     "every condition fails": (
         lambda request: Answer(412) if request.verb == "create" else None, (),
         "as if an object lay there, and none does",
@@ -408,11 +411,21 @@ def test_a_policy_that_wants_the_condition_of_every_write_is_named_before_a_run(
     assert not server.objects, "the check leaves nothing"
 
 
+def test_an_overload_that_passes_is_not_taken_for_a_missing_feature(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = RuledS3()
+    server.rule = lambda _: error(503, "SlowDown") if len(server.seen) == 1 else None
+    with in_process(server, monkeypatch), pytest.raises(StoreUnavailableError, match="SlowDown"):
+        open_store(OUTPUT, ONCE).check_access()
+    assert not server.objects
+
+
 def test_damage_that_stays_names_the_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = denying("XAmzContentSHA256Mismatch", verb("write", "create"), 400)
     with (
         in_process(RuledS3(rule=rule), monkeypatch),
-        pytest.raises(StoreError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
+        pytest.raises(StoreRefusedError, match="AWS_REQUEST_CHECKSUM_CALCULATION=when_required"),
     ):
         open_store(OUTPUT, ONCE).check_access()
 
