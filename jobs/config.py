@@ -25,10 +25,14 @@ class WorkerConfig:
     """The number of workers, the resources of each, and its replacement without a fault.
 
     Args:
-        count: number of workers; None takes as many as the cluster has devices: GPUs, or on CPU
-            its cores over `num_cpus`.
+        count: number of workers; None follows the cluster: one for each device that its nodes
+            have, also those that join during the run: GPUs, or on CPU its cores over `num_cpus`.
         num_cpus: cores that an actor on CPU reserves; also the number of its torch threads.
-        load_timeout_s: seconds that an actor may take to load its model.
+        load_timeout_s: seconds that an actor may take to load its model, from when it has its
+            devices; to wait for devices that other jobs hold takes no part of it.
+        wait_for_resources_s: seconds that a run without a worker waits for a cluster that has no
+            node for one, such as a cluster that starts from zero nodes; None waits without end. A
+            cluster that the run starts itself is not waited for.
         spool_clips: finished clips that may wait for encode and upload while the next one denoises.
         spool_folder: folder on each node in which encoded clips wait for the store. None takes the
             user's cache; name a folder on a local disk if the home folder is small or on a network.
@@ -44,6 +48,7 @@ class WorkerConfig:
     count: int | None = None
     num_cpus: int = 1
     load_timeout_s: float = 1800.0
+    wait_for_resources_s: float | None = 1800.0
     spool_clips: int = 2
     spool_folder: str | None = None
     recycle_after_clips: int | None = 1000
@@ -53,7 +58,7 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         check_at_least("workers", self, 1, "count", "num_cpus", "spool_clips")
         check_at_least("workers", self, 1, "recycle_after_clips", "recycle_growth_bytes")
-        check_at_least("workers", self, 0, "drain_s")
+        check_at_least("workers", self, 0, "drain_s", "wait_for_resources_s")
         check_at_least("workers", self, 1, "load_timeout_s")
 
 

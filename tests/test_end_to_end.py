@@ -22,11 +22,14 @@ from rich.console import Console
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3
 from jobs.cluster.dispatcher import Dispatcher
+from jobs.cluster.joined_cluster import ClusterView
 from jobs.config import EncodingConfig, RunConfig, StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
 from jobs.media.decode_check import decode_mp4
+from jobs.plan.demand import Demand
+from jobs.plan.group_capacity import RankResources
 from jobs.records.commit import committed_ids, quarantined_ids, read_record, write_run
 from jobs.records.keys import RUN_FILE
 from jobs.records.lease_record import current_lease
@@ -35,6 +38,7 @@ from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import DiffusersLoader, WorkerSetup
+from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.foreign import write_foreign_packages, write_program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.models, pytest.mark.timeout(900)]
@@ -216,7 +220,8 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
         )
         report = ConsoleReport(Console(quiet=True), len(specs), 0.0)
         observer = RunObserver(RunTally(len(specs), 0.0), report, lambda *_: None)
-        Dispatcher(setup, RunConfig(), num_workers, 0, observer).run(iter(ordered))
+        demand = Demand(ONE_DEVICE, RankResources(1), len(specs), num_workers)
+        Dispatcher(setup, RunConfig(), demand, observer, ClusterView).run(iter(ordered))
         store = open_store(output, StoreConfig())
         digests.append(
             {clip_id: read_record(store, clip_id).sha256 for clip_id in committed_ids(store)}

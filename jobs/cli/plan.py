@@ -56,10 +56,11 @@ def run(options: PlanOptions, context: Context) -> int:
 
 
 def _check_against_cluster(opened: OpenedManifest) -> None:
-    from jobs.cluster.connection import cluster_machines, connected
+    from jobs.cluster.connection import connected
 
-    with connected():
-        check_capacity(opened.plan, opened.catalog, opened.config.workers, cluster_machines())
+    with connected() as cluster:
+        workers, machines = opened.config.workers, cluster.look().machines()
+        check_capacity(opened.plan, opened.catalog, workers, machines, may_grow=cluster.may_grow)
 
 
 def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:

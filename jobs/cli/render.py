@@ -151,7 +151,7 @@ def _with_more_clips(opened: OpenedManifest, options: RenderOptions) -> OpenedMa
 def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> RunSummary:
     """Render the plan on the cluster while this process holds the lease of the output."""
     from jobs.cluster.cluster_watch import ClusterWatch
-    from jobs.cluster.connection import cluster_machines, connected
+    from jobs.cluster.connection import connected
     from jobs.run.run import Run
     from jobs.worker.setup import DiffusersLoader
 
@@ -160,9 +160,10 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
     lease_s, is_takeover = opened.config.store.lease_s, options.takeover
     if not is_takeover:
         refuse_if_leased(opened.store)  # before a cluster is started in vain
-    with connected():
-        machines = cluster_machines()
-        check_capacity(opened.plan, opened.catalog, opened.config.workers, machines)
+    with connected() as cluster:
+        first = cluster.look()
+        workers, machines, may_grow = opened.config.workers, first.machines(), cluster.may_grow
+        check_capacity(opened.plan, opened.catalog, workers, machines, may_grow=may_grow)
         with (
             drained_by_signals(run.request_stop),
             _kept(
@@ -170,11 +171,13 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
                 run.write_documents,
                 context,
             ) as keeper,
-            ClusterWatch(lambda reason: _end_held(run, keeper, reason)) as watch,
+            ClusterWatch(
+                lambda reason: _end_held(run, keeper, reason), cluster.look, first
+            ) as watch,
         ):
             if options.retry_quarantined:
                 _lift_quarantine(opened.store, opened.plan)
-            nodes = counted(len(machines), "node")
+            nodes = counted(len(first.nodes), "node")
             context.say(f"run {run.run_id} on {nodes}, to {opened.store.uri}")
             return run.render(keeper, watch)
 

@@ -104,6 +104,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         f"  run          {run.run_id}: {run_state_text(run, lease, now)}",
         f"  planned      {before}; since: {since}",
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
+        *([f"  waiting      for {run.waiting_for}"] if run.waiting_for else []),
         f"  rate         {rate}, after {duration(run.elapsed_s)}",
     ]
     if run.num_log_bytes_dropped:

@@ -1,4 +1,4 @@
-"""The watch on the cluster during a run: whether it answers, has a node left, and drains others.
+"""The watch on the cluster during a run: whether it answers, and which nodes it has and drains.
 
 Ray's calls wait until the cluster's control service answers, also in the main thread, and after a
 minute without it Ray ends this process without a word. So one thread asks and may wait for ever,
@@ -12,12 +12,11 @@ nothing: workers render on, and Ray reconnects. Seen with ray 2.60.
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
 
-import ray._private.state
 import ray.exceptions
 
+from jobs.cluster.joined_cluster import ClusterView
 from jobs.errors import ClusterLostError
 from jobs.side_thread import SideThread
 
@@ -29,24 +28,6 @@ TURN_S = 0.5  # between two judgements
 NO_ANSWER = "the control service of the Ray cluster has not answered"
 NO_NODE = "no node of the Ray cluster has been alive"
 REFUSES = "the Ray cluster has answered with errors"
-
-
-@dataclass(frozen=True)
-class ClusterView:
-    """One answer of the cluster: how many of its nodes are alive, and the ids that it drains."""
-
-    num_alive: int
-    draining: frozenset[str]
-
-
-def look_at_cluster() -> ClusterView:
-    """Ask the cluster, and wait until it answers.
-
-    Ray has no public call for draining nodes, and `ray.nodes` would connect anew after the end.
-    """
-    state = ray._private.state.state
-    num_alive = sum(bool(node["Alive"]) for node in state.node_table())
-    return ClusterView(num_alive, frozenset(state.get_draining_nodes()))
 
 
 def ray_limit_s() -> float:
@@ -61,6 +42,7 @@ class ClusterWatch:
         end_held: ends the process if the block still runs long after the cluster was lost; gets the
             reason.
         look: asks the cluster; it may wait for ever.
+        first: an answer from before.
         limit_s: Ray's limit, of which the watch takes shares.
         ask_s, turn_s: seconds between two questions, and between two judgements.
     """
@@ -68,7 +50,8 @@ class ClusterWatch:
     def __init__(
         self,
         end_held: Callable[[str], None],
-        look: Callable[[], ClusterView] = look_at_cluster,
+        look: Callable[[], ClusterView],
+        first: ClusterView,
         limit_s: float | None = None,
         ask_s: float = ASK_S,
         turn_s: float = TURN_S,
@@ -86,7 +69,7 @@ class ClusterWatch:
             SideThread("cluster-asking", self._ask),
             SideThread("cluster-judging", self._judge),
         ]
-        self.draining: frozenset[str] = frozenset()  # nodes that go, such as after a spot notice
+        self.view = first  # the latest answer
         self.lost: str | None = None  # why the cluster counts as lost
 
     def __enter__(self) -> Self:
@@ -121,9 +104,9 @@ class ClusterWatch:
             except ray.exceptions.RayError:
                 self._trouble = REFUSES
             else:
-                self.draining = view.draining
-                self._trouble = NO_ANSWER if view.num_alive else NO_NODE
-                self._num_good += view.num_alive > 0
+                self.view = view
+                self._trouble = NO_ANSWER if view.nodes else NO_NODE
+                self._num_good += len(view.nodes) > 0
             if self._is_over.wait(self._ask_s):
                 return
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import ray
 
+from jobs.cluster.joined_cluster import JoinedCluster
 from jobs.cluster.ray_errors import first_line
 from jobs.cluster.reach import check_start, existing_cluster, reach, start_remedy
 from jobs.ending import (
@@ -26,7 +27,7 @@ CONNECT_S = 180.0  # a local cluster has taken 60 s on a busy machine
 
 
 @contextlib.contextmanager
-def connected() -> Generator[None]:
+def connected() -> Generator[JoinedCluster]:
     """Connect this process to a cluster for the length of the block.
 
     It is the cluster of RAY_ADDRESS, or one that is started on this machine. Hold no lease while
@@ -38,9 +39,9 @@ def connected() -> Generator[None]:
         NoClusterError: Ray does not answer or does not start.
         StoppedError: a signal asked this process to stop while it connected.
     """
-    _connect_or_stop()
+    may_grow = _connect_or_stop()
     try:
-        yield
+        yield JoinedCluster.of_driver(may_grow=may_grow)
     except ClusterLostError as error:
         # All else is done. An exit in good order waits for the cluster, and then crashes.
         end_process(f"stopped: {error}", ExitCode.STOPPED)
@@ -50,10 +51,10 @@ def connected() -> Generator[None]:
     ray.shutdown()
 
 
-def _connect_or_stop() -> None:
+def _connect_or_stop() -> bool:
     with ended_by_signals(1), stopped_by_signals():
         try:
-            _connect()
+            return _connect()
         except (NoClusterError, KeyboardInterrupt):
             ray.shutdown()
             raise
@@ -62,7 +63,8 @@ def _connect_or_stop() -> None:
             raise StoppedError(stop_reason(signal.SIGTERM)) from error
 
 
-def _connect() -> None:
+def _connect() -> bool:
+    """Connect, and return True if the cluster was there before."""
     address = existing_cluster()
     if address is None:
         check_start()
@@ -79,6 +81,7 @@ def _connect() -> None:
             raise address.refusal(first_line(error.__cause__ or error)) from error
         text = f"Ray did not start on this machine: {first_line(error)}; {start_remedy()}"
         raise NoClusterError(text) from error
+    return address is not None
 
 
 def _own_packages() -> dict[str, str] | None:
@@ -96,15 +99,6 @@ def _own_packages() -> dict[str, str] | None:
     if place := foreign.get(HOOK_MODULE):
         raise RefusedError(f"{shown(place, 500)} hides nagfarm from its workers: rename it")
     return {"worker_process_setup_hook": f"{HOOK_MODULE}.{claim_packages.__name__}"}
-
-
-def cluster_machines() -> list[dict[str, float]]:
-    """Return the total resources of each node that is alive, by Ray's names."""
-    return [
-        {name: float(amount) for name, amount in node["Resources"].items()}
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
 
 
 def cluster_nodes() -> list[dict[str, object]]:

@@ -9,19 +9,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import ray.exceptions
 
+from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.launcher import launcher_for
+from jobs.cluster.observer import Observer
 from jobs.cluster.ray_errors import is_preempted, load_failure, loss_reason
 from jobs.cluster.worker_states import GoneWorker, LoadingWorker, RunningWorker, WorkerState
 from jobs.config import RunConfig
 from jobs.errors import ClusterLostError
+from jobs.plan.demand import Demand
 from jobs.redaction import redact
 from jobs.schedule import events as ev
-from jobs.schedule.retry import Decision
 from jobs.schedule.schedule import Schedule
 from jobs.types import (
     ClipDone,
@@ -35,33 +37,7 @@ from jobs.types import (
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 
 WAIT_S = 0.5  # the longest pause between two turns of the loop
-
-
-class Observer(Protocol):
-    """Receives the events of a run as they happen, in the thread of the loop."""
-
-    def worker_ready(self, label: str, device: str) -> None: ...
-
-    def worker_stopped(
-        self, label: str, message: str, *, is_ready: bool, is_lost: bool
-    ) -> None: ...
-
-    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
-
-    def clip_started(self, label: str, attempt: ev.Attempt) -> None: ...
-
-    def clip_returned(self, clip_id: str) -> None: ...
-
-    def clip_done(self, done: ClipDone) -> None: ...
-
-    def clip_failed(self, failed: ClipFailed, decision: Decision) -> None: ...
-
-    def tick(self) -> None:
-        """Do what is due at the end of each turn of the loop, so at least every `WAIT_S` seconds.
-
-        An error that it raises ends the run.
-        """
-        ...
+SETTLE_S = 5.0  # for a place that is free, and for a process that ends and leaves its place
 
 
 class Dispatcher:
@@ -70,30 +46,29 @@ class Dispatcher:
     Args:
         setup: the setup of each worker.
         config: the settings of the run.
-        num_workers: the number of workers to keep.
-        num_gpus: GPUs that each actor, or each rank of a group, reserves; 0 renders on the CPU.
+        demand: the workers that the run wants.
         observer: receives the events.
-        draining: returns the nodes that the cluster will take away, without waiting for it.
+        look: returns the latest view of the cluster, without waiting for it.
     """
 
     def __init__(
         self,
         setup: WorkerSetup,
         config: RunConfig,
-        num_workers: int,
-        num_gpus: int,
+        demand: Demand,
         observer: Observer,
-        draining: Callable[[], frozenset[str]] = frozenset,
+        look: Callable[[], ClusterView],
     ) -> None:
         self._setup = setup
         self._config = config
-        self._launcher = launcher_for(setup, config, num_gpus)
+        self._demand = demand
+        self._launcher = launcher_for(setup, config, demand.reserved.num_gpus)
         self._observer = observer
-        self._schedule = Schedule(config, num_workers)
+        self._schedule = Schedule(config, demand.num_wanted(look().machines()))
         self._workers: dict[ev.WorkerId, WorkerState] = {}
         self._stop_reason: str | None = None
         self._pause = threading.Event()  # never set
-        self._draining = draining
+        self._look = look
 
     def request_stop(self, reason: str) -> None:
         """End the run soon; clips in flight have `workers.drain_s` to finish.
@@ -117,6 +92,7 @@ class Dispatcher:
             while not self._schedule.is_finished:
                 for event in self._wait():
                     self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
+                self._observer.workers_waiting(self._waiting())
                 self._observer.tick()
         except ClusterLostError:
             raise  # a call to stop a worker would wait for the cluster
@@ -137,7 +113,9 @@ class Dispatcher:
             command = waiting.popleft()
             match command:
                 case ev.StartWorker(worker, cordoned):
-                    self._workers[worker] = LoadingWorker(self._launcher.start(cordoned))
+                    self._workers[worker] = LoadingWorker(
+                        self._launcher.start(cordoned), time.monotonic(), cordoned
+                    )
                 case ev.StopWorker(worker, message, is_lost, may_return):
                     self._stop_worker(worker, message, is_lost=is_lost, may_return=may_return)
                 case ev.TakeClip():
@@ -187,7 +165,7 @@ class Dispatcher:
             if isinstance(state, RunningWorker):
                 event = self._answered(worker, state, reference)
             else:
-                event = self._loaded(worker, state)
+                event = self._loaded(worker, state, reference)
             if isinstance(event, ev.WorkerLost):
                 lost.append(event)
             else:
@@ -195,8 +173,26 @@ class Dispatcher:
         yield from lost
         if self._stop_reason is not None:
             yield ev.StopRequested(self._stop_reason)
-        yield ev.NodesDraining(self._draining())
+        view = self._look()
+        yield ev.NodesDraining(view.draining)
+        machines = view.machines()
+        yield ev.RoomSeen(self._demand.num_wanted(machines), self._demand.lacking(machines))
         yield ev.Tick()
+
+    def _waiting(self) -> str | None:
+        """Return the devices for which workers wait, and who has them; None if no worker waits."""
+        without_place = [
+            state
+            for state in self._workers.values()
+            if isinstance(state, LoadingWorker) and not state.is_placed
+        ]
+        latest_s = time.monotonic() - SETTLE_S
+        waiting = [state for state in without_place if state.asked_s <= latest_s]
+        if not waiting:
+            return None
+        cordoned = frozenset[str]().union(*(state.cordoned for state in waiting))
+        num_placed = len(self._workers) - len(without_place)
+        return self._demand.waiting(len(waiting), num_placed, self._look().machines(cordoned))
 
     def _ready(self, references: list[Any]) -> list[Any]:
         """Wait up to `WAIT_S` seconds for an answer and return all that are there."""
@@ -216,8 +212,12 @@ class Dispatcher:
                 state.heartbeat = state.handle.actor.heartbeat.remote()
                 state.heartbeat_due_s = now + self._config.stall.heartbeat_interval_s
 
-    def _loaded(self, worker: ev.WorkerId, state: WorkerState) -> ev.Event:
+    def _loaded(self, worker: ev.WorkerId, state: WorkerState, reference: Any) -> ev.Event:
+        """Return the event of a worker that has its devices, or that has loaded or cannot."""
         handle = state.handle
+        if isinstance(state, LoadingWorker) and reference == handle.placed:
+            state.is_placed = True
+            return ev.WorkerPlaced(worker)
         try:
             loaded: LoadedWorker = ray.get(handle.load)
         except ray.exceptions.RayError as error:

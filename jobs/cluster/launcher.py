@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import ray
 import ray.exceptions
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from jobs.cluster.rank_actors import REMOTE_GROUP_ACTOR
 from jobs.cluster.worker_actor import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
 from jobs.worker.setup import WorkerSetup
+from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 
 PING_S = 5.0  # the dispatch loop stands still meanwhile
 
@@ -27,13 +28,15 @@ class WorkerHandle:
     Args:
         actor: Ray's handle.
         load: the reference of the call that loads the model.
-        placement: the placement group of a group of ranks.
+        placement: the placement group with its devices.
+        placed: the reference of Ray's word that it has them.
         nodes: the nodes on which it runs; empty until it has loaded.
     """
 
     actor: Any
     load: Any
-    placement: Any = None
+    placement: Any
+    placed: Any
     nodes: frozenset[str] = frozenset()
 
 
@@ -74,16 +77,17 @@ class ActorLauncher:
         self._num_gpus = num_gpus
 
     def start(self, cordoned: frozenset[str]) -> WorkerHandle:
+        placement = place(self._workers.num_cpus, self._num_gpus, cordoned)
         actor = REMOTE_RENDER_ACTOR.options(
             num_cpus=self._workers.num_cpus,
             num_gpus=self._num_gpus,
             max_concurrency=self._workers.spool_clips + 1,
-            label_selector=selector_without(cordoned),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(placement, 0),
         ).remote(self._setup)
-        return WorkerHandle(actor, actor.load.remote())
+        return WorkerHandle(actor, actor.load.remote(), placement, placement.ready())
 
     def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
-        ray.kill(handle.actor)  # after 5 s the raylet kills a process that does not answer
+        release(handle)
 
     def close(self) -> None:
         pass
@@ -110,20 +114,13 @@ class GroupLauncher:
                 return kept
             release(kept)
         workers, parallel = self._config.workers, self._setup.parallel
-        bundle = {"CPU": float(workers.num_cpus)} | (
-            {"GPU": float(self._num_gpus)} if self._num_gpus else {}
-        )
-        placement = placement_group(
-            [bundle] * parallel.degree,
-            strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
-            bundle_label_selector=[selector_without(cordoned) or {}] * parallel.degree,
-        )
+        placement = place(workers.num_cpus, self._num_gpus, cordoned, parallel)
         actor = REMOTE_GROUP_ACTOR.options(
             num_cpus=0,
             max_concurrency=workers.spool_clips + 1,
             scheduling_strategy=PlacementGroupSchedulingStrategy(placement, 0),
         ).remote(self._setup, self._config, self._num_gpus)
-        return WorkerHandle(actor, actor.load.remote(), placement)
+        return WorkerHandle(actor, actor.load.remote(), placement, placement.ready())
 
     def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
         if may_return and handle.nodes:
@@ -136,9 +133,30 @@ class GroupLauncher:
             release(self._kept.pop())
 
 
+def place(
+    num_cpus: int,
+    num_gpus: int,
+    cordoned: frozenset[str],
+    parallel: ParallelConfig = ONE_DEVICE,
+) -> PlacementGroup:
+    """Ask the cluster for the devices of a worker; it may have to wait for them.
+
+    A placement group tells, unlike an actor, whether a worker waits or starts.
+
+    Args:
+        num_cpus, num_gpus: resources of each rank.
+    """
+    bundle = {"CPU": float(num_cpus)} | ({"GPU": float(num_gpus)} if num_gpus else {})
+    return placement_group(
+        [bundle] * parallel.degree,
+        strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
+        bundle_label_selector=[selector_without(cordoned)] * parallel.degree,
+    )
+
+
 def release(handle: WorkerHandle) -> None:
-    """End a group's processes: its ranks belong to its actor and its placement group."""
-    ray.kill(handle.actor)
+    """End a worker's processes: the ranks of a group belong to its actor and placement group."""
+    ray.kill(handle.actor)  # after 5 s the raylet kills a process that does not answer
     remove_placement_group(handle.placement)
 
 
@@ -154,6 +172,6 @@ def has_answered_ping(actor: Any) -> bool:
         return False
 
 
-def selector_without(nodes: frozenset[str]) -> dict[str, str] | None:
+def selector_without(nodes: frozenset[str]) -> dict[str, str]:
     """Return a label selector that matches all nodes but these."""
-    return {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"} if nodes else None
+    return {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"} if nodes else {}

@@ -9,19 +9,28 @@ from typing import Any
 from jobs.cluster.launcher import WorkerHandle
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LoadingWorker:
-    """A worker that has not loaded its model yet."""
+    """A worker that has not loaded its model yet.
+
+    Args:
+        asked_s: the time at which it was asked for, by a monotonic clock.
+        cordoned: the nodes on which it will not be placed.
+        is_placed: True once it has its devices.
+    """
 
     handle: WorkerHandle
+    asked_s: float
+    cordoned: frozenset[str]
+    is_placed: bool = False
 
     @property
     def label(self) -> str:
-        return "a worker that was loading"
+        return f"a worker that {'was loading' if self.is_placed else 'waited for a place'}"
 
     @property
     def awaited(self) -> list[Any]:
-        return [self.handle.load]
+        return [*([] if self.is_placed else [self.handle.placed]), self.handle.load]
 
 
 @dataclass(eq=False)

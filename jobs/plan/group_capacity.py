@@ -11,6 +11,8 @@ from jobs.errors import PlacementError
 from jobs.text import counted
 from pipelines.parallel_config import ParallelConfig
 
+Machines = Sequence[Mapping[str, float]]  # all resources of each machine, in Ray's words
+
 
 @dataclass(frozen=True)
 class RankResources:
@@ -35,10 +37,8 @@ class RankResources:
         return min(by_cpu, int(machine.get("GPU", 0) // self.num_gpus)) if self.num_gpus else by_cpu
 
 
-def count_groups(
-    machines: Sequence[Mapping[str, float]], parallel: ParallelConfig, rank: RankResources
-) -> int:
-    """Return the number of groups that fit at once.
+def count_groups(machines: Machines, parallel: ParallelConfig, rank: RankResources) -> int:
+    """Return the number of groups, or of single workers, that fit at once.
 
     All ranks of a group are on one machine, unless the group may span several.
     """
@@ -48,9 +48,7 @@ def count_groups(
     return sum(count // parallel.degree for count in ranks)
 
 
-def check_group_fits(
-    machines: Sequence[Mapping[str, float]], parallel: ParallelConfig, rank: RankResources
-) -> None:
+def check_group_fits(machines: Machines, parallel: ParallelConfig, rank: RankResources) -> None:
     """Refuse a group that does not fit into the cluster, however long it waits.
 
     Raises:

@@ -1,25 +1,23 @@
 """The kinds of worker that a plan needs, the resources and the number of each. Loads without torch.
 
 A run gives the whole cluster to one kind after the other. So counts use all resources of the
-machines, not the free ones. `group_capacity` counts the groups that fit.
+machines, not the free ones. `demand` says how many workers a run wants of a kind.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.config import WorkerConfig
-from jobs.errors import NoWorkersError
 from jobs.manifest.manifest import Catalog
-from jobs.plan.group_capacity import RankResources, check_group_fits, count_groups
+from jobs.plan.demand import Demand
+from jobs.plan.group_capacity import Machines, RankResources, check_group_fits
 from jobs.plan.plan import Plan
-from jobs.text import counted
 from jobs.types import ClipSpec
 from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 
 MAX_GROUPED_CHOICES = 64  # each takes a walk over the manifest
-Machines = Sequence[Mapping[str, float]]  # all resources of each machine, in Ray's words
 
 
 @dataclass(frozen=True)
@@ -79,40 +77,31 @@ def reserved_by(
     )
 
 
-def count_workers(
-    parallel: ParallelConfig,
-    reserved: RankResources,
-    config: WorkerConfig,
-    machines: Machines,
-    num_clips: int,
-) -> int:
-    """Return the number of workers to keep, at most the number of clips.
+def demand_of(
+    kind: WorkerKind, catalog: Catalog, config: WorkerConfig, machines: Machines, num_clips: int
+) -> Demand:
+    """Return the workers of a kind that a run wants.
 
-    Without `config.count` there is one worker for each device, or one for each group that fits.
-
-    Raises:
-        NoWorkersError: not a single worker on one device fits into the cluster.
+    Args:
+        num_clips: pending clips of the kind.
     """
-    if parallel.degree > 1:
-        num_groups = count_groups(machines, parallel, reserved)
-        return max(1, min(config.count or num_groups, num_groups, num_clips))
-    total: Counter[str] = Counter()
-    for machine in machines:
-        total.update(machine)
-    by_device = total["GPU"] if reserved.num_gpus else total["CPU"] // reserved.num_cpus
-    wanted = int(by_device) if config.count is None else config.count
-    if wanted < 1:
-        device = "GPU" if reserved.num_gpus else counted(reserved.num_cpus, "CPU")
-        raise NoWorkersError(f"the cluster has no {device} for a worker; it has {dict(total)}")
-    return min(wanted, num_clips)
+    reserved = reserved_by(kind, catalog, config, machines)
+    return Demand(kind.parallel, reserved, num_clips, config.count, config.wait_for_resources_s)
 
 
-def check_capacity(plan: Plan, catalog: Catalog, config: WorkerConfig, machines: Machines) -> None:
+def check_capacity(
+    plan: Plan, catalog: Catalog, config: WorkerConfig, machines: Machines, *, may_grow: bool
+) -> None:
     """Refuse a plan with a group that does not fit into the cluster.
+
+    Args:
+        may_grow: True if the run waits for a cluster that has no node for even one rank.
 
     Raises:
         PlacementError: a group has more ranks than fit.
     """
     for kind in pending_kinds(plan):
-        if kind.parallel.degree > 1:
-            check_group_fits(machines, kind.parallel, reserved_by(kind, catalog, config, machines))
+        reserved = reserved_by(kind, catalog, config, machines)
+        is_empty = not any(reserved.fit_into(machine) for machine in machines)
+        if kind.parallel.degree > 1 and not (may_grow and is_empty):
+            check_group_fits(machines, kind.parallel, reserved)

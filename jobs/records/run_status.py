@@ -113,6 +113,7 @@ class RunStatus(RunCounts):
         num_done_before: clips that were committed before this run.
         clips_per_hour: None before the first clip is committed.
         eta_s: None until the run has a pace.
+        waiting_for: the devices for which workers wait, and who has them; None if no worker waits.
         num_log_bytes_dropped: bytes of the driver's stdout and stderr that could not be written.
         log_trouble: the reason why the last of them could not be written; None if there are none.
     """
@@ -125,6 +126,7 @@ class RunStatus(RunCounts):
     elapsed_s: float
     clips_per_hour: float | None
     eta_s: float | None
+    waiting_for: str | None
     in_flight: tuple[ClipInFlight, ...]
     last_failures: tuple[FailureSeen, ...]
     num_log_bytes_dropped: int

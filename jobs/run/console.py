@@ -98,4 +98,5 @@ class ConsoleReport:
         """Print the clips in flight if a minute has passed."""
         if now - self._last_in_flight >= IN_FLIGHT_EVERY_S:
             self._last_in_flight = now
-            self.say(in_flight_line(tally.in_flight.clips(now)))
+            waiting = f"; waiting for {tally.waiting_for}" if tally.waiting_for else ""
+            self.say(in_flight_line(tally.in_flight.clips(now)) + waiting)

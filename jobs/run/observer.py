@@ -48,6 +48,11 @@ class RunObserver:
         self._on_tick = on_tick
         self._monotonic = monotonic
 
+    def workers_waiting(self, devices: str | None) -> None:
+        if devices is not None and devices != self._tally.waiting_for:
+            self._report.say(f"waiting for {devices}")
+        self._tally.waiting_for = devices
+
     def worker_ready(self, label: str, device: str) -> None:
         self._tally.worker_ready()
         self._report.say(f"worker {label} is ready on {device}")

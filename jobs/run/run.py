@@ -7,17 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 from rich.console import Console
 
 from jobs.cluster.cluster_watch import ClusterWatch
-from jobs.cluster.connection import cluster_machines, cluster_nodes
+from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
 from jobs.errors import JobError, ManifestError, ModelFailedError, StoppedError
 from jobs.guarded_output import DroppedOutput
-from jobs.plan.worker_kinds import (
-    WorkerKind,
-    count_workers,
-    pending_clips,
-    pending_kinds,
-    reserved_by,
-)
+from jobs.plan.worker_kinds import WorkerKind, demand_of, pending_clips, pending_kinds
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease_keeper import LeaseKeeper
@@ -182,9 +176,15 @@ class Run:
     def _render_kind(
         self, kind: WorkerKind, num_pending: int, observer: RunObserver, watch: ClusterWatch
     ) -> None:
-        opened, workers, machines = self.opened, self.opened.config.workers, cluster_machines()
+        opened, view, config = self.opened, watch.view, self.opened.config
+        if not view.may_grow:
+            config = replace(config, workers=replace(config.workers, wait_for_resources_s=0.0))
+        workers, machines = config.workers, view.machines()
+        demand = replace(
+            demand_of(kind, opened.catalog, workers, machines, num_pending),
+            held_by_driver=view.held_by_driver,
+        )
         entry = opened.catalog.get(kind.model)
-        reserved = reserved_by(kind, opened.catalog, workers, machines)
         setup = WorkerSetup(
             model=entry.config,
             weights=entry.weights,
@@ -197,15 +197,7 @@ class Run:
             loader=self.loader,
             parallel=kind.parallel,
         )
-        num_workers = count_workers(kind.parallel, reserved, workers, machines, num_pending)
-        self._dispatcher = Dispatcher(
-            setup,
-            opened.config,
-            num_workers,
-            reserved.num_gpus,
-            observer,
-            lambda: watch.draining,
-        )
+        self._dispatcher = Dispatcher(setup, config, demand, observer, lambda: watch.view)
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
         self._dispatcher.run(self._planned(kind))

@@ -28,6 +28,7 @@ class RunTally:
         self.num_workers_lost = 0
         self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
         self.in_flight = InFlight()
+        self.waiting_for: str | None = None  # devices, and who has them
         self.quarantined: set[str] = set()  # clip ids
         self.last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
         self._started = started
@@ -64,6 +65,7 @@ class RunTally:
     def pool_stopped(self) -> None:
         """Forget the workers of a model, which all stop when its clips have ended."""
         self.num_workers = 0
+        self.waiting_for = None
         self.in_flight = InFlight()
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:

@@ -21,6 +21,26 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class RoomSeen:
+    """The cluster's room for workers, as it is now.
+
+    Args:
+        num_wanted: number of workers to keep.
+        lacking: the resources that no node has; None if at least one worker fits.
+    """
+
+    num_wanted: int
+    lacking: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkerPlaced:
+    """A worker has got its devices and begins to load its model."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True)
 class WorkerReady:
     """A worker has loaded its model.
 
@@ -46,7 +66,7 @@ class WorkerNotLoaded:
         is_final: True if another try would fail in the same way.
         is_store: True if the store did not answer, so the worker is not at fault.
         is_charged: True if the failure counts towards the end of the run; False if the node was
-            preempted or has no room for the worker.
+            preempted.
     """
 
     worker: WorkerId
@@ -114,6 +134,8 @@ class Tick:
 
 Event = (
     Planned
+    | RoomSeen
+    | WorkerPlaced
     | WorkerReady
     | WorkerNotLoaded
     | HeartbeatReceived
@@ -128,7 +150,7 @@ Event = (
 
 @dataclass(frozen=True)
 class StartWorker:
-    """Start a worker; it answers with `WorkerReady` or `WorkerNotLoaded`.
+    """Start a worker; it answers with `WorkerPlaced`, then `WorkerReady` or `WorkerNotLoaded`.
 
     Args:
         cordoned: nodes on which the worker must not run.

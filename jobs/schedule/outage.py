@@ -19,19 +19,23 @@ class Outage:
         """Return the next back-off: double, clamped to [back_off_s, max_back_off_s]."""
         return min(max(2 * back_off_s, self._policy.back_off_s), self._policy.max_back_off_s)
 
-    def record_refusal(self, now: float, message: str) -> StoreUnavailableError | None:
+    def record_refusal(
+        self, now: float, message: str, *, is_computing: bool
+    ) -> StoreUnavailableError | None:
         """Record that a clip could not be committed, or a model not be read.
 
         Args:
             message: the latest refusal, which may also be a full disk.
+            is_computing: True if a clip is being computed, which will be spooled.
 
         Returns:
-            The error that ends the run, once the outage has lasted too long; None before.
+            The error that ends the run, once the outage has lasted too long and no clip is
+            computed any more; None before.
         """
         if self._since is None:
             self._since = now
         outage_s = now - self._since
-        if outage_s <= self._policy.max_outage_s:
+        if is_computing or outage_s <= self._policy.max_outage_s:
             return None
         return StoreUnavailableError(
             f"no clip could be committed for {outage_s:.0f} s, last refusal: {message}; "

@@ -7,7 +7,7 @@ which node an encoded clip must go. Loads without torch.
 from collections.abc import Iterable
 
 from jobs.schedule.events import Attempt, WorkerId
-from jobs.schedule.pooled_worker import LoadedWorker, Loading, PooledWorker, Retiring
+from jobs.schedule.pooled_worker import LoadedWorker, PooledWorker, Retiring
 
 
 class Pool:
@@ -15,7 +15,7 @@ class Pool:
 
     Args:
         room: number of clips that one worker holds at once.
-        patience_s: seconds that an encoded clip waits for a worker that loads on its node.
+        patience_s: seconds that an encoded clip waits for a worker that may load on its node.
     """
 
     def __init__(self, room: int, patience_s: float) -> None:
@@ -45,6 +45,11 @@ class Pool:
         )
 
     @property
+    def is_computing(self) -> bool:
+        """Return True if a worker was computing a clip at its last heartbeat."""
+        return any(worker.is_computing for worker in self.loaded.values())
+
+    @property
     def nodes(self) -> set[str]:
         """Return the nodes of the workers that are not retiring."""
         return {
@@ -62,7 +67,7 @@ class Pool:
         """
         since = now - self._patience_s
         is_filling = len(self.workers) < num_wanted or any(
-            isinstance(worker, Loading) and worker.asked_at >= since
+            not isinstance(worker, LoadedWorker) and worker.asked_at >= since
             for worker in self.workers.values()
         )
         return Slots(self.loaded, self._room, now, is_filling=is_filling)

@@ -1,7 +1,7 @@
 """The states of one worker in the pool, and the clips that it has in flight.
 
-A worker is `Loading`, and then a `LoadedWorker` whose state is `Ready`, `Paused` or `Retiring`.
-Loads without torch.
+A worker is `Waiting` for a place, then `Loading`, and then a `LoadedWorker` whose state is `Ready`,
+`Paused` or `Retiring`. Loads without torch.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,8 +16,24 @@ from jobs.types import ClipProgress
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A worker that waits for its devices, which other jobs may hold.
+
+    Args:
+        cordoned: nodes on which it will not be placed.
+    """
+
+    asked_at: float
+    cordoned: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Loading:
-    """A worker that loads its model; it has no clips and no known node yet."""
+    """A worker that has its devices and loads its model; it has no clips and no known node yet.
+
+    Args:
+        asked_at: moment at which it had its devices.
+    """
 
     asked_at: float
 
@@ -231,4 +247,4 @@ class LoadedWorker:
         return clip_id in self.progress and self.progress[clip_id].stage in COMPUTE_STAGES
 
 
-PooledWorker = Loading | LoadedWorker
+PooledWorker = Waiting | Loading | LoadedWorker

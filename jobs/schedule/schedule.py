@@ -43,7 +43,9 @@ class Schedule:
         self._handlers: dict[type[Event], Callable[[Any, float], list[Command]]] = {
             ev.Planned: self._clips.planned,
             ev.WorkerReady: self._workers.ready,
-            ev.WorkerNotLoaded: self._workers.not_loaded,
+            ev.RoomSeen: self._workers.recruiting.room_seen,
+            ev.WorkerPlaced: self._workers.recruiting.placed,
+            ev.WorkerNotLoaded: self._workers.recruiting.not_loaded,
             ev.HeartbeatReceived: self._workers.heartbeat,
             ev.ClipEnded: self._workers.clip_ended,
             ev.ClipReturned: self._clips.returned,
@@ -109,5 +111,6 @@ class Schedule:
         """Return starts of workers that are missing, then of clips on workers that have room."""
         if self.is_finished or self._stop_order:
             return []
-        commands = self._workers.recruit(self._now)
-        return commands + self._clips.assign(self._now, self._workers.num_wanted)
+        recruiting = self._workers.recruiting
+        commands = recruiting.recruit(self._now)
+        return commands + self._clips.assign(self._now, recruiting.num_wanted)

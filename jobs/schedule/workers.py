@@ -1,7 +1,7 @@
-"""The workers of a run: loading, heartbeats, back-off, recycling, draining, loss, replacement.
+"""The workers of a run: heartbeats, back-off, recycling, draining, loss, replacement.
 
-The worker half of the schedule. Hands the clips of a lost worker back to `Clips`. Loads without
-torch.
+The worker half of the schedule. `recruiting` starts them. Hands the clips of a lost worker back to
+`Clips`. Loads without torch.
 """
 
 from dataclasses import replace
@@ -12,10 +12,10 @@ from jobs.schedule import events as ev
 from jobs.schedule.attribution import NodeAttribution
 from jobs.schedule.clips import Clips
 from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, timing_key
-from jobs.schedule.events import Attempt, Command, WorkerId
+from jobs.schedule.events import Attempt, Command
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
-from jobs.schedule.pooled_worker import LoadedWorker, Loading, Loss, Retiring
+from jobs.schedule.pooled_worker import LoadedWorker, Loading, Loss, Retiring, Waiting
 from jobs.schedule.recruiting import Recruiting
 from jobs.types import ClipDone, ClipFailed
 
@@ -38,24 +38,18 @@ class Workers:
         self._config = config
         self._pool = pool
         self._clips = clips
-        self._next_worker: WorkerId = 0
         self._deadlines = Deadlines(config.stall)
         self._outage = Outage(config.retry)
-        self._recruiting = Recruiting(num_workers, self._outage)
         self._attribution = NodeAttribution(config.retry.max_losses_of_node)
+        self.recruiting = Recruiting(
+            config.workers, num_workers, pool, self._outage, self._attribution
+        )
         self._draining_nodes = frozenset[str]()
-
-    @property
-    def num_wanted(self) -> int:
-        """Return the number of workers that the pool should have."""
-        return self._recruiting.num_wanted
 
     def exclude_gap(self, gap_s: float) -> None:
         """Leave time in which the driver itself slept out of all durations."""
-        for number, worker in self._pool.workers.items():
-            if isinstance(worker, Loading):
-                self._pool.workers[number] = Loading(worker.asked_at + gap_s)
-                continue
+        self.recruiting.exclude_gap(gap_s)
+        for worker in self._pool.loaded.values():
             worker.heard_at += gap_s
             for clip_id, attempt in worker.attempts.items():
                 worker.attempts[clip_id] = replace(attempt, started_at=attempt.started_at + gap_s)
@@ -63,39 +57,18 @@ class Workers:
 
     # the life of a worker
 
-    def recruit(self, now: float) -> list[Command]:
-        """Start workers until there are as many as wanted."""
-        commands: list[Command] = []
-        while len(self._pool.workers) < self.num_wanted and self._recruiting.is_open(now):
-            self._pool.workers[self._next_worker] = Loading(asked_at=now)
-            cordoned = self._attribution.cordoned(self._pool.nodes)
-            commands.append(ev.StartWorker(self._next_worker, cordoned))
-            self._next_worker += 1
-        return commands
-
     def ready(self, event: ev.WorkerReady, now: float) -> list[Command]:
         """Take a worker that has loaded its model into use."""
         loading = self._pool.workers.get(event.worker)
-        if isinstance(loading, Loading):
+        if isinstance(loading, Waiting | Loading):
             self._pool.workers[event.worker] = LoadedWorker(
                 event.worker, event.label, event.node, event.others, heard_at=now
             )
-            self._recruiting.record_loaded()
+            self.recruiting.record_loaded()
             self._outage.record_answer(loading.asked_at)
             self._drain_nodes()
             self._clips.learn_spool(event.node, event.spooled)
         return []
-
-    def not_loaded(self, event: ev.WorkerNotLoaded, now: float) -> list[Command]:
-        """Stop a worker that failed to load; halt the run if none can load."""
-        if not isinstance(self._pool.workers.get(event.worker), Loading):
-            return []
-        del self._pool.workers[event.worker]
-        commands: list[Command] = [ev.StopWorker(event.worker, event.message)]
-        if event.is_store:
-            commands += self._record_refusal(event.message, now)
-        error = self._recruiting.record_failure(event, len(self._pool.workers), now)
-        return commands if error is None else [*commands, ev.Halt(error)]
 
     def heartbeat(self, event: ev.HeartbeatReceived, now: float) -> list[Command]:
         """Take in a worker's progress; replace the worker if one of its clips has stalled."""
@@ -130,7 +103,7 @@ class Workers:
         worker = self._pool.workers.get(event.worker)
         if worker is None:
             return []
-        if isinstance(worker, Loading):
+        if not isinstance(worker, LoadedWorker):
             del self._pool.workers[event.worker]
             return [ev.StopWorker(event.worker, event.message, may_return=True)]
         is_charged = not (event.is_preempted or worker.is_draining)
@@ -138,17 +111,10 @@ class Workers:
 
     def check_deadlines(self, _event: ev.Tick, now: float) -> list[Command]:
         """Stop the workers that load for too long or send no heartbeats."""
-        commands: list[Command] = []
-        load_timeout_s = self._config.workers.load_timeout_s
+        commands = self.recruiting.check_deadlines(now)
         heartbeat_timeout_s = self._config.stall.heartbeat_timeout_s
-        for number, worker in list(self._pool.workers.items()):
-            if isinstance(worker, Loading):
-                if now - worker.asked_at > load_timeout_s:
-                    message = f"not ready within {load_timeout_s:g} s (workers.load_timeout_s)"
-                    is_charged = not self._pool.loaded
-                    event = ev.WorkerNotLoaded(number, message, is_charged=is_charged)
-                    commands += self.not_loaded(event, now)
-            elif (silent_s := now - worker.heard_at) > heartbeat_timeout_s:
+        for worker in list(self._pool.loaded.values()):
+            if (silent_s := now - worker.heard_at) > heartbeat_timeout_s:
                 message = (
                     f"stalled: no heartbeat for {silent_s:.0f} s, the deadline is "
                     f"{heartbeat_timeout_s:g} s (stall.heartbeat_timeout_s)"
@@ -243,6 +209,6 @@ class Workers:
 
     def _record_refusal(self, message: str, now: float) -> list[Command]:
         """Halt the run after too long an outage, unless a clip is computed: it will be spooled."""
-        error = self._outage.record_refusal(now, message)
-        is_computing = any(worker.is_computing for worker in self._pool.loaded.values())
-        return [] if error is None or is_computing else [ev.Halt(error)]
+        is_computing = self._pool.is_computing
+        error = self._outage.record_refusal(now, message, is_computing=is_computing)
+        return [] if error is None else [ev.Halt(error)]

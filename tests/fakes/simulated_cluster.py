@@ -64,6 +64,7 @@ class SimulatedWorker:
     """One worker of the simulated cluster."""
 
     node: str
+    is_placed: bool = False
     is_ready: bool = False
     is_frozen: bool = False
     is_draining: bool = False
@@ -128,6 +129,8 @@ class SimulatedCluster:
 
     def _good_events(self) -> Iterator[Event]:
         for number, worker in self.workers.items():
+            if not worker.is_placed:
+                yield ev.WorkerPlaced(number)
             if not worker.is_ready:
                 yield ev.WorkerReady(number, f"host:{number}", worker.node)
         for number, worker in self.workers.items():
@@ -163,6 +166,8 @@ class SimulatedCluster:
                     number, failure(one.spec, one.number, number, "store", may_pass=False)
                 )
         yield ev.NodesDraining(frozenset([NODES[1]]))
+        yield ev.RoomSeen(1)
+        yield ev.RoomSeen(1, "a worker needs 1 GPU")
         yield ev.StopRequested("by SIGTERM")
 
     def _let_happen(self, event: Event | HiddenFault) -> None:
@@ -182,8 +187,10 @@ class SimulatedCluster:
 
     def _learn(self, event: Event) -> None:
         match event:
+            case ev.WorkerPlaced(number):
+                self.workers[number].is_placed = True
             case ev.WorkerReady(number):
-                self.workers[number].is_ready = True
+                self.workers[number].is_placed = self.workers[number].is_ready = True
             case ev.ClipReturned(number, clip_id):
                 self.workers[number].recalled.remove(clip_id)
                 del self.workers[number].clips[clip_id]

@@ -42,6 +42,7 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         elapsed_s=600.0,
         clips_per_hour=120.0,
         eta_s=7200.0,
+        waiting_for=None,
         in_flight=(ClipInFlight(CLIP_ID, "spring-31", "host-a:12", "denoise", 3, 8, 12.5),),
         last_failures=(),
         num_log_bytes_dropped=0,
@@ -192,6 +193,13 @@ def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Sto
         "  clip       id                                worker     at                    for",
         f"  spring-31  {CLIP_ID}  host-a:12  denoise, step 4 of 8  12 s",
     ]
+
+
+def test_a_run_whose_workers_wait_says_for_what(store: Store) -> None:
+    waiting = dataclasses.replace(status_of(), waiting_for="2 devices, held by other jobs")
+    write_run(store, RUN_ID, "run.json", {})
+    write_status_at(store, waiting)
+    assert "\n  waiting      for 2 devices, held by other jobs\n" in shown(store, AT_S + 10)
 
 
 def test_committed_clips_without_an_mp4_are_counted_as_damaged_with_the_remedy(

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import ray.exceptions
 
-from jobs.cluster.cluster_watch import ClusterView, ClusterWatch
+from jobs.cluster.cluster_watch import ClusterWatch
+from jobs.cluster.joined_cluster import ClusterView
 
-HEALTHY, EMPTY = ClusterView(2, frozenset({"going"})), ClusterView(0, frozenset())
+HEALTHY = ClusterView({"going": {"CPU": 4.0}, "stays": {"CPU": 2.0}}, frozenset({"going"}))
+EMPTY = ClusterView()
 WAIT_S = 20.0
 
 
@@ -22,7 +24,7 @@ class Ended(threading.Event):
 
 
 def watch(look: Callable[[], ClusterView], ended: Ended) -> ClusterWatch:
-    return ClusterWatch(ended, look, limit_s=1.0, ask_s=0.02, turn_s=0.05)
+    return ClusterWatch(ended, look, EMPTY, limit_s=1.0, ask_s=0.02, turn_s=0.05)
 
 
 def test_a_cluster_that_does_not_answer_is_said_then_lost_and_then_the_process_is_ended() -> None:
@@ -76,7 +78,7 @@ def test_a_cluster_that_comes_back_is_not_lost() -> None:
             news += watched.news()
             if news:
                 is_said.set()
-        assert watched.draining == {"going"}
+        assert watched.view.machines() == [{"CPU": 2.0}]
         assert watched.lost is None
         assert not ended.wait(1.5)  # longer than the limit
     assert news[1] == "the Ray cluster answers again"

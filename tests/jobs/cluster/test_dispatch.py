@@ -11,22 +11,27 @@ import pytest
 import ray
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cluster.connection import cluster_machines, cluster_nodes
+from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
+from jobs.cluster.joined_cluster import ClusterView, JoinedCluster
 from jobs.cluster.launcher import ActorLauncher
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
+from jobs.plan.demand import Demand
+from jobs.plan.group_capacity import RankResources
 from jobs.records.commit import committed_ids, read_record
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 from jobs.worker.setup import WorkerSetup
+from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import setup_for, spec
 from tests.fakes.model import FakeLoader, fail_to_load
 
 pytestmark = pytest.mark.cluster
 
+CPU = RankResources(num_cpus=1)
 CONFIG = RunConfig(workers=WorkerConfig(count=2, num_cpus=1), retry=RetryPolicy())
 
 
@@ -35,6 +40,7 @@ class Notes:
     """An observer that keeps all events."""
 
     gate: Path | None = None  # appears when two workers are ready
+    waiting: list[str | None] = field(default_factory=list[str | None])
     ready: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
     replaced: list[str] = field(default_factory=list[str])
@@ -45,6 +51,9 @@ class Notes:
     failed: list[tuple[ClipFailed, Decision]] = field(
         default_factory=list[tuple[ClipFailed, Decision]]
     )
+
+    def workers_waiting(self, devices: str | None) -> None:
+        self.waiting.append(devices)
 
     def worker_ready(self, label: str, device: str) -> None:
         self.ready.append(label)
@@ -77,8 +86,16 @@ def dispatch(
     setup: WorkerSetup, specs: list[ClipSpec], config: RunConfig = CONFIG, gate: Path | None = None
 ) -> Notes:
     notes = Notes(gate)
-    Dispatcher(setup, config, 2, 0, notes).run(iter(specs))
+    dispatcher(setup, config, 2, notes).run(iter(specs))
     return notes
+
+
+def dispatcher(
+    setup: WorkerSetup, config: RunConfig, num_workers: int, notes: "Notes"
+) -> Dispatcher:
+    """Return a dispatcher for a number of workers, on a cluster of which nothing is known."""
+    demand = Demand(setup.parallel, RankResources(config.workers.num_cpus), 1_000, num_workers)
+    return Dispatcher(setup, config, demand, notes, ClusterView)
 
 
 def committed(folder: Path) -> set[str]:
@@ -116,7 +133,7 @@ def test_a_worker_that_is_ready_late_takes_over_a_clip_that_has_not_begun(
 
     notes, specs = Opening(), [spec(f"wait {gate}", seed) for seed in range(3)]
     stall = StallPolicy(first_s=60, min_s=60)
-    Dispatcher(setup_for(tmp_path), replace(CONFIG, stall=stall), 2, 0, notes).run(iter(specs))
+    dispatcher(setup_for(tmp_path), replace(CONFIG, stall=stall), 2, notes).run(iter(specs))
     assert len(notes.done) == 3
     assert not notes.failed
     assert notes.returned
@@ -170,7 +187,7 @@ def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(
             ahead.append(seed - len(notes.done))
             yield spec("sunrise", seed)
 
-    Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, notes).run(specs())
+    dispatcher(setup_for(tmp_path), CONFIG, 2, notes).run(specs())
     room = 2 * (CONFIG.workers.spool_clips + 1)
     assert max(ahead) <= room
 
@@ -183,28 +200,26 @@ def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: P
         dispatch(replace(setup_for(tmp_path), loader=FakeLoader(fail_to_load)), [spec("sunrise")])
 
 
-@pytest.mark.slow
-def test_workers_without_room_do_not_stop_the_workers_that_have_room(
+def test_workers_without_a_place_are_not_charged_and_those_that_have_one_go_on(
     ray_driver: LocalRay, tmp_path: Path
 ) -> None:
-    """Four workers are wanted and two have room: the run goes on without the pending ones."""
-    config = replace(CONFIG, workers=WorkerConfig(count=4, num_cpus=1, load_timeout_s=25))
+    """Four workers are wanted and two have a place; the clips end once the run says so."""
     gate = tmp_path / "gate"
-    specs = [spec(f"wait {gate}", seed) for seed in range(12)]
 
     class Opening(Notes):
-        def worker_stopped(
-            self, label: str, message: str, *, is_ready: bool, is_lost: bool
-        ) -> None:
-            super().worker_stopped(label, message, is_ready=is_ready, is_lost=is_lost)
-            if len(self.lost) == 2:
+        def workers_waiting(self, devices: str | None) -> None:
+            super().workers_waiting(devices)
+            if devices is not None and len(self.ready) == 2:
                 gate.touch()
 
-    notes = Opening()
-    Dispatcher(setup_for(tmp_path), config, 4, 0, notes).run(iter(specs))
+    notes, setup, demand = Opening(), setup_for(tmp_path), Demand(ONE_DEVICE, CPU, 12, 4)
+    cluster = JoinedCluster(True, "", {})
+    Dispatcher(setup, CONFIG, demand, notes, cluster.look).run(
+        spec(f"wait {gate}", seed) for seed in range(12)
+    )
     assert len(notes.done) == 12
-    assert len(notes.lost) >= 2
-    assert all("not ready within 25 s" in message for message in notes.lost)
+    assert not notes.lost
+    assert "2 devices more than the cluster has for 2 workers" in notes.waiting
 
 
 def test_a_store_that_takes_nothing_stops_the_run_and_quarantines_no_clip(
@@ -213,7 +228,7 @@ def test_a_store_that_takes_nothing_stops_the_run_and_quarantines_no_clip(
     (tmp_path / "clips").write_text("in the way")
     notes = Notes()
     with pytest.raises(StoreRefusedError):
-        Dispatcher(setup_for(tmp_path), CONFIG, 2, 0, notes).run(iter([spec("sunrise")]))
+        dispatcher(setup_for(tmp_path), CONFIG, 2, notes).run(iter([spec("sunrise")]))
     assert not any(isinstance(decision, Quarantine) for _, decision in notes.failed)
 
 
@@ -239,7 +254,7 @@ def test_a_worker_sends_heartbeats_while_it_computes(ray_driver: LocalRay, tmp_p
                 gate.touch()
 
     notes = Opening()
-    Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter([one]))
+    dispatcher(setup_for(tmp_path), IMPATIENT, 1, notes).run(iter([one]))
     assert [done.clip_id for done in notes.done] == [one.clip_id]
     assert all(heartbeat.memory_bytes > 0 for heartbeat in notes.heartbeats)
     assert notes.done[0].memory_bytes > 0
@@ -304,7 +319,7 @@ def test_a_worker_that_gets_sigterm_finishes_its_clips_and_is_replaced(
                 gate.touch()
 
     notes = Asking()
-    Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes).run(iter(specs))
+    dispatcher(setup_for(tmp_path), IMPATIENT, 1, notes).run(iter(specs))
     assert len(notes.done) == 6
     assert not notes.failed
     assert not notes.lost
@@ -318,7 +333,7 @@ def test_a_worker_is_replaced_after_its_share_of_clips(
 ) -> None:
     config = replace(CONFIG, workers=replace(CONFIG.workers, recycle_after_clips=4))
     notes = Notes()
-    Dispatcher(setup_for(tmp_path), config, 1, 0, notes).run(
+    dispatcher(setup_for(tmp_path), config, 1, notes).run(
         spec("sunrise", seed) for seed in range(9)
     )
     assert len(notes.done) == 9
@@ -342,7 +357,7 @@ def test_a_run_that_must_stop_finishes_what_is_nearly_done_and_leaves_the_rest(
                 self.dispatcher.request_stop("by the test")
 
     notes = Stopping()
-    notes.dispatcher = Dispatcher(setup_for(tmp_path), IMPATIENT, 1, 0, notes)
+    notes.dispatcher = dispatcher(setup_for(tmp_path), IMPATIENT, 1, notes)
     with pytest.raises(StoppedError, match="by the test"):
         notes.dispatcher.run(iter([never, spec("sunrise")]))
     assert not notes.failed
@@ -361,8 +376,8 @@ def test_a_worker_does_not_start_on_a_cordoned_node(ray_driver: LocalRay, tmp_pa
         launcher.stop(handle, may_return=False)
 
 
-def test_the_connection_returns_the_clusters_resources_and_nodes(ray_driver: LocalRay) -> None:
-    (machine,) = cluster_machines()
-    assert machine["CPU"] == 2
-    (node,) = cluster_nodes()
-    assert node["node_id"]
+def test_a_view_of_the_cluster_leaves_out_what_the_driver_holds(ray_driver: LocalRay) -> None:
+    (node,) = (str(node["node_id"]) for node in cluster_nodes())
+    view = JoinedCluster(True, node, {"CPU": 1.5}).look()
+    assert [machine["CPU"] for machine in view.machines()] == [0.5]
+    assert view.machines(frozenset({node})) == []

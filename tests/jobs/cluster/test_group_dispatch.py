@@ -13,7 +13,6 @@ import pytest
 import ray
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cluster.dispatcher import Dispatcher
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import FailureClass
 from jobs.records.commit import read_record
@@ -25,7 +24,7 @@ from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import setup_for, spec
 from tests.fakes.model import FakeLoader
 from tests.fakes.ranks import FakeRankModel
-from tests.jobs.cluster.test_dispatch import Notes, committed, is_alive
+from tests.jobs.cluster.test_dispatch import Notes, committed, dispatcher, is_alive
 
 pytestmark = [
     pytest.mark.cluster,
@@ -118,7 +117,7 @@ def faulty_run(
     notes = Diary()
     ray.init(address=ray_cluster.address, log_to_driver=False, configure_logging=False)
     try:
-        Dispatcher(pair_for(folder), CONFIG, 1, 0, notes).run(iter(clips.values()))
+        dispatcher(pair_for(folder), CONFIG, 1, notes).run(iter(clips.values()))
         yield FaultyRun(folder, notes, clips)
     finally:
         ray.shutdown()

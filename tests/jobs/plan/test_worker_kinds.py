@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config import WorkerConfig
-from jobs.errors import NoWorkersError, PlacementError
+from jobs.errors import PlacementError
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
@@ -15,7 +15,6 @@ from jobs.plan.worker_kinds import (
     MAX_GROUPED_CHOICES,
     WorkerKind,
     check_capacity,
-    count_workers,
     pending_clips,
     pending_kinds,
     reserved_by,
@@ -25,8 +24,6 @@ from tests.builders.manifests import jsonl
 from tests.fakes.catalog import FakeCatalog
 
 PAIR, FOUR = ParallelConfig(ulysses=2), ParallelConfig(ulysses=4)
-CPU = RankResources(num_cpus=1)
-GPU = RankResources(num_cpus=1, num_gpus=1)
 ROWS = [
     {"prompt": "a"},
     {"prompt": "b", "parallel": {"ulysses": 4}},
@@ -52,43 +49,6 @@ def test_a_kind_is_a_model_and_a_group_and_counts_its_pending_clips(plan: Plan) 
 
 
 @pytest.mark.parametrize(
-    ("machines", "reserved", "count", "num_clips", "expected"),
-    [
-        ([{"CPU": 8.0}], CPU, None, 100, 8),
-        ([{"CPU": 5.0}, {"CPU": 3.0}], RankResources(num_cpus=2), None, 100, 4),
-        ([{"CPU": 8.0}], CPU, None, 3, 3),
-        ([{"CPU": 8.0}], CPU, 2, 100, 2),
-        ([{"CPU": 64.0, "GPU": 4.0}, {"CPU": 8.0}], GPU, None, 100, 4),
-    ],
-)
-def test_there_is_a_worker_for_each_device(
-    machines: list[dict[str, float]],
-    reserved: RankResources,
-    count: int | None,
-    num_clips: int,
-    expected: int,
-) -> None:
-    assert (
-        count_workers(ONE_DEVICE, reserved, WorkerConfig(count=count), machines, num_clips)
-        == expected
-    )
-
-
-@pytest.mark.parametrize(
-    ("count", "num_clips", "expected"),
-    [(None, 100, 3), (2, 100, 2), (9, 100, 3), (None, 1, 1)],
-)
-def test_there_are_as_many_groups_as_fit(count: int | None, num_clips: int, expected: int) -> None:
-    machines = [{"CPU": 5.0}, {"CPU": 3.0}]
-    assert count_workers(PAIR, CPU, WorkerConfig(count=count), machines, num_clips) == expected
-
-
-def test_a_cluster_without_a_gpu_is_refused_for_a_model_that_needs_one() -> None:
-    with pytest.raises(NoWorkersError, match="the cluster has no GPU"):
-        count_workers(ONE_DEVICE, GPU, WorkerConfig(), [{"CPU": 8.0}], 5)
-
-
-@pytest.mark.parametrize(
     ("machines", "num_gpus"), [([{"CPU": 8.0}], 0), ([{"CPU": 8.0}, {"GPU": 2.0}], 1)]
 )
 def test_a_model_takes_gpus_if_the_cluster_has_any(
@@ -99,10 +59,20 @@ def test_a_model_takes_gpus_if_the_cluster_has_any(
     ) == RankResources(3, num_gpus)
 
 
-def test_only_a_group_that_does_not_fit_is_refused(plan: Plan, catalog: FakeCatalog) -> None:
-    check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 4.0}])
+@pytest.mark.parametrize(("may_grow", "cpus"), [(False, 0.0), (True, 3.0), (False, 3.0)])
+def test_only_a_group_that_does_not_fit_is_refused(
+    plan: Plan, catalog: FakeCatalog, may_grow: bool, cpus: float
+) -> None:
+    config = WorkerConfig()
+    check_capacity(plan, catalog, config, [{"CPU": 2.0}, {"CPU": 4.0}], may_grow=may_grow)
     with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
-        check_capacity(plan, catalog, WorkerConfig(), [{"CPU": 2.0}, {"CPU": 3.0}])
+        check_capacity(plan, catalog, config, [{"CPU": cpus}, {"CPU": cpus}], may_grow=may_grow)
+
+
+def test_a_group_is_not_refused_while_a_cluster_that_may_grow_has_no_room_at_all(
+    plan: Plan, catalog: FakeCatalog
+) -> None:
+    check_capacity(plan, catalog, WorkerConfig(), [], may_grow=True)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ STATUS = RunStatus(
     elapsed_s=600.0,
     clips_per_hour=120.0,
     eta_s=2070.0,
+    waiting_for="2 devices, held by other jobs",
     in_flight=(ClipInFlight(CLIP_ID, "spring-31", "node-a/0", "denoise", 3, 8, 12.5),),
     last_failures=(
         FailureSeen(

@@ -198,3 +198,17 @@ def test_a_worker_that_is_recycled_is_not_counted_as_lost() -> None:
     )
     assert watched.tally.num_workers_lost == 0
     assert watched.file.getvalue().endswith("replaced worker host:1: recycled after 5 clips\n")
+
+
+def test_the_log_says_once_for_which_devices_workers_wait_and_again_with_the_clips_in_flight() -> (
+    None
+):
+    watched = Watched(2, step_s=70.0)
+    for devices in ("2 devices, held by other jobs", "2 devices, held by other jobs"):
+        watched.observer.workers_waiting(devices)
+    assert watched.lines == ["waiting for 2 devices, held by other jobs"]
+    watched.observer.tick()
+    assert watched.lines[-1] == "in flight: nothing; waiting for 2 devices, held by other jobs"
+    watched.observer.workers_waiting(None)
+    watched.observer.tick()
+    assert watched.lines[-1] == "in flight: nothing"

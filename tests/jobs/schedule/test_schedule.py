@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from jobs.config import RetryPolicy, WorkerConfig
 from jobs.errors import (
+    ModelNotLoadedError,
     NoWorkersError,
     StoppedError,
     StoreRefusedError,
@@ -22,6 +23,7 @@ from jobs.schedule.events import (
     HeartbeatReceived,
     NodesDraining,
     ReportFailure,
+    RoomSeen,
     StartWorker,
     StopRequested,
     StopWorker,
@@ -29,6 +31,7 @@ from jobs.schedule.events import (
     Tick,
     WorkerLost,
     WorkerNotLoaded,
+    WorkerPlaced,
     WorkerReady,
 )
 from jobs.schedule.retry import Quarantine, Retry, Wait
@@ -224,7 +227,7 @@ def test_a_node_whose_clips_pass_elsewhere_is_cordoned() -> None:
     )
     farm = PlannedSchedule(config, num_workers=2)
     running = deque(farm.ready(0, "good"))
-    bad = 1
+    bad, anew = 1, list[StartWorker]()
     for losses in (1, 2):
         farm.ready(bad, "bad")
         (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
@@ -233,11 +236,12 @@ def test_a_node_whose_clips_pass_elsewhere_is_cordoned() -> None:
         while suspects < 3:  # each on the good node, one at a time, where it passes
             start = running.popleft()
             suspects += start.attempt.is_suspect
-            running.extend(started(farm.done(0, start.attempt.spec)))
+            commands = farm.done(0, start.attempt.spec)
+            running.extend(started(commands))
+            anew += of_type(commands, StartWorker)
         bad = asked.worker
         assert losses == len(farm.schedule._workers._attribution._losses["bad"])
-    farm.ready(bad, "bad")
-    (asked,) = of_type(farm.after(WorkerLost(bad, "killed")), StartWorker)
+    (asked,) = anew  # in place of the one that waited for any node
     assert asked.cordoned == {"bad"}
 
 
@@ -669,14 +673,88 @@ def test_a_store_that_hangs_for_too_long_ends_the_run() -> None:
 # loading
 
 
-def test_workers_that_find_no_room_are_started_again_while_another_works() -> None:
+def test_workers_without_a_place_wait_without_end_and_are_not_charged() -> None:
     farm = PlannedSchedule(num_workers=4)
     farm.ready(0)
-    asked: list[StartWorker] = []
-    for _ in range(70):
+    for _ in range(400):
         farm.after(HeartbeatReceived(0, heartbeat()))
-        asked += of_type(farm.after(Tick(), later_s=9), StartWorker)
-    assert len(asked) == 6, "three at a time, every 300 s"
+        assert farm.after(Tick(), later_s=9) == []
+    assert len(farm.schedule._pool.workers) == 4
+
+
+def test_a_worker_has_its_time_to_load_from_when_it_has_its_devices() -> None:
+    farm = PlannedSchedule()
+    for _ in range(400):
+        farm.after(Tick(), later_s=9)
+    farm.after(WorkerPlaced(0))
+    for _ in range(33):
+        assert not of_type(farm.after(Tick(), later_s=9), StopWorker)
+    (stop,) = of_type(farm.after(Tick(), later_s=9), StopWorker)
+    assert stop.message == "not ready within 300 s (workers.load_timeout_s)"
+
+
+def test_workers_that_load_for_too_long_end_the_run() -> None:
+    farm, commands = PlannedSchedule(), list[Command]()
+    for worker in range(3):
+        farm.after(WorkerPlaced(worker))
+        while not of_type(commands := farm.after(Tick(), later_s=9), StopWorker):
+            pass
+    (halt,) = of_type(commands, Halt)
+    assert isinstance(halt.error, ModelNotLoadedError)
+
+
+def test_nodes_that_join_get_workers_and_nodes_that_leave_take_none_from_the_number() -> None:
+    farm = PlannedSchedule(num_workers=1)
+    assert of_type(farm.after(RoomSeen(3)), StartWorker) == [StartWorker(1), StartWorker(2)]
+    assert farm.after(RoomSeen(2)) == []
+    assert farm.after(RoomSeen(3)) == []
+    assert len(of_type(farm.after(RoomSeen(4)), StartWorker)) == 1
+
+
+def test_a_node_that_joins_gets_a_worker_although_another_one_loads_none() -> None:
+    farm = PlannedSchedule(num_workers=2)
+    farm.ready(0)
+    farm.after(WorkerNotLoaded(1, "the weights are broken", is_final=True))
+    assert farm.after(RoomSeen(2)) == []
+    assert len(of_type(farm.after(RoomSeen(3)), StartWorker)) == 1
+
+
+@pytest.mark.parametrize(("wait_s", "num_ticks"), [(100.0, 13), (0.0, 1)])
+def test_a_cluster_without_a_node_for_a_worker_is_waited_for(wait_s: float, num_ticks: int) -> None:
+    workers = replace(CONFIG.workers, wait_for_resources_s=wait_s)
+    farm, commands = PlannedSchedule(replace(CONFIG, workers=workers)), list[Command]()
+    for _ in range(num_ticks):
+        assert not commands
+        commands = farm.after(RoomSeen(1, "a worker needs 1 GPU"), later_s=9)
+    (halt,) = of_type(commands, Halt)
+    assert isinstance(halt.error, NoWorkersError)
+    assert str(halt.error).startswith("no room for a worker")
+    assert str(halt.error).endswith(": a worker needs 1 GPU")
+
+
+@pytest.mark.parametrize("has_place", [True, False])
+def test_a_cluster_that_gets_a_node_or_lost_one_under_a_worker_does_not_end_the_run(
+    has_place: bool,
+) -> None:
+    workers = replace(CONFIG.workers, wait_for_resources_s=20)
+    farm = PlannedSchedule(replace(CONFIG, workers=workers))
+    if has_place:
+        farm.after(WorkerPlaced(0))
+    for turn in range(20):
+        lacking = "a worker needs 1 GPU" if has_place or turn % 2 else None
+        assert not of_type(farm.after(RoomSeen(1, lacking), later_s=9), Halt)
+
+
+def test_a_worker_that_waits_is_asked_for_anew_when_other_nodes_are_cordoned() -> None:
+    farm = PlannedSchedule(num_workers=2)
+    farm.ready(0, "node-a")
+    farm.schedule._workers._attribution.attribute(0, {"node-b"})
+    for worker in (97, 98, 99):
+        farm.schedule._workers._attribution.attribute(worker, {"node-b"})
+    commands = farm.after(Tick())
+    assert [(stop.worker, stop.is_lost) for stop in of_type(commands, StopWorker)] == [(1, False)]
+    assert of_type(commands, StartWorker) == [StartWorker(2, frozenset({"node-b"}))]
+    assert not farm.after(Tick())
 
 
 def test_a_node_on_which_no_worker_loads_does_not_end_the_run_while_others_still_load() -> None:

@@ -14,6 +14,7 @@ import jobs.schedule.clips
 from jobs.schedule.clips import Clips
 from jobs.schedule.pool import Slots
 from jobs.schedule.pooled_worker import LoadedWorker
+from jobs.schedule.recruiting import Recruiting
 from jobs.schedule.retry import decide
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.workers import Workers
@@ -70,8 +71,19 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
         "isinstance(worker.state, Retiring) and not worker.attempts",
         "isinstance(worker.state, Retiring)",
     ),
+    "a clip that was handed back is forgotten": (
+        Clips,
+        "self._waiting.appendleft(attempt)",
+        "pass",
+    ),
+    "the only clip of a worker is recalled": (
+        LoadedWorker,
+        "queued if self.is_computing else queued[1:]",
+        "queued",
+    ),
+    "a clip is recalled twice": (Clips, "self._pool.loaded[number].recalled.add(clip_id)", "pass"),
     "one worker too many": (
-        Workers,
+        Recruiting,
         "len(self._pool.workers) < self.num_wanted",
         "len(self._pool.workers) <= self.num_wanted",
     ),

@@ -1,0 +1,85 @@
+"""The cluster that this process has joined, and a look at it: its nodes, and those that it drains.
+
+The resources that Ray reserves for the driver itself are left out: no worker can have them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import ray
+import ray._private.state
+from ray.experimental.internal_kv import _internal_kv_get
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set for the driver of a submitted job
+RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus"}
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """One answer of the cluster.
+
+    Args:
+        nodes: all resources of each node that is alive, by its id.
+        draining: ids of the nodes that the cluster drains.
+        held_by_driver: resources that Ray reserves for this driver; the nodes are without them.
+        may_grow: False for a cluster that this process has started: it gets no nodes.
+    """
+
+    nodes: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    draining: frozenset[str] = frozenset()
+    held_by_driver: Mapping[str, float] = field(default_factory=dict[str, float])
+    may_grow: bool = True
+
+    def machines(self, cordoned: frozenset[str] = frozenset()) -> list[Mapping[str, float]]:
+        """Return the resources of each node on which a worker may start."""
+        closed = self.draining | cordoned
+        return [resources for node, resources in self.nodes.items() if node not in closed]
+
+
+@dataclass(frozen=True)
+class JoinedCluster:
+    """The cluster of this process.
+
+    Args:
+        may_grow: see `ClusterView`.
+        driver_node: id of the driver's node.
+        held_by_driver: see `ClusterView`.
+    """
+
+    may_grow: bool
+    driver_node: str
+    held_by_driver: Mapping[str, float]
+
+    @classmethod
+    def of_driver(cls, *, may_grow: bool) -> "JoinedCluster":
+        """Return the cluster to which this process is connected."""
+        node = ray.get_runtime_context().get_node_id()
+        return cls(may_grow, node, driver_resources())
+
+    def look(self) -> ClusterView:
+        """Ask the cluster, and wait until it answers.
+
+        Ray has no public call for draining nodes, and `ray.nodes` would connect anew after the end.
+        """
+        state = ray._private.state.state
+        nodes = {
+            node["NodeID"]: {name: float(amount) for name, amount in node["Resources"].items()}
+            for node in state.node_table()
+            if node["Alive"]
+        }
+        for name, amount in self.held_by_driver.items():
+            if self.driver_node in nodes and name in nodes[self.driver_node]:
+                nodes[self.driver_node][name] -= amount
+        draining = frozenset(state.get_draining_nodes())
+        return ClusterView(nodes, draining, self.held_by_driver, self.may_grow)
+
+
+def driver_resources() -> dict[str, float]:
+    """Return the resources that `ray job submit` reserves for this driver."""
+    metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {}
+    job = metadata.get("job_submission_id")
+    found = _internal_kv_get(f"_ray_internal_job_info_{job}", namespace="job") if job else None
+    info = json.loads(found or "{}")
+    return {name: float(info[key]) for name, key in RESOURCES.items() if info.get(key)}

@@ -1,0 +1,38 @@
+"""The protocol by which the dispatch loop reports the events of a run."""
+
+from typing import Protocol
+
+from jobs.schedule.events import Attempt
+from jobs.schedule.retry import Decision
+from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
+
+
+class Observer(Protocol):
+    """Receives the events of a run as they happen, in the thread of the loop."""
+
+    def workers_waiting(self, devices: str | None) -> None:
+        """Note the devices that workers wait for, and who has them; None if no worker waits."""
+        ...
+
+    def worker_ready(self, label: str, device: str) -> None: ...
+
+    def worker_stopped(
+        self, label: str, message: str, *, is_ready: bool, is_lost: bool
+    ) -> None: ...
+
+    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
+
+    def clip_started(self, label: str, attempt: Attempt) -> None: ...
+
+    def clip_returned(self, clip_id: str) -> None: ...
+
+    def clip_done(self, done: ClipDone) -> None: ...
+
+    def clip_failed(self, failed: ClipFailed, decision: Decision) -> None: ...
+
+    def tick(self) -> None:
+        """Do what is due at the end of each turn of the loop, so at least every half second.
+
+        An error that it raises ends the run.
+        """
+        ...

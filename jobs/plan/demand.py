@@ -1,0 +1,98 @@
+"""The workers that a run wants of one kind, the room for them in the cluster, and what is missing.
+
+Pure: callers pass the machines, as the cluster has them now. Loads without torch.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jobs.plan.group_capacity import Machines, RankResources, count_groups
+from jobs.text import counted
+from pipelines.parallel_config import ParallelConfig
+
+SETTING = "workers.wait_for_resources_s"
+ENTRYPOINT = {"CPU": "--entrypoint-num-cpus", "GPU": "--entrypoint-num-gpus"}  # Ray's options
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The wanted workers of one kind.
+
+    Args:
+        parallel: devices of one worker.
+        reserved: resources of each single worker, or of each rank of a group.
+        num_clips: clips to render; more workers than that would have nothing to do.
+        count: number of workers; None follows the cluster.
+        wait_s: seconds that the run waits for a cluster without room; None waits without end.
+        held_by_driver: resources that the run's own driver holds; the machines are without them.
+    """
+
+    parallel: ParallelConfig
+    reserved: RankResources
+    num_clips: int
+    count: int | None = None
+    wait_s: float | None = None
+    held_by_driver: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def room(self, machines: Machines) -> int:
+        """Return the number of workers that fit, whatever other jobs hold."""
+        return count_groups(machines, self.parallel, self.reserved)
+
+    def num_wanted(self, machines: Machines) -> int:
+        """Return the number of workers to keep: at least one, so that a cluster may grow for it."""
+        return min(self.count or max(1, self.room(machines)), self.num_clips)
+
+    def lacking(self, machines: Machines) -> str | None:
+        """Return the resources that a worker needs and no node has; None if one worker fits."""
+        if self.room(machines):
+            return None
+        is_group, across = self.parallel.degree > 1, self.parallel.across_hosts
+        need = str(self.reserved)
+        if is_group:
+            need = f"{self.parallel.degree} times {need}" + ("" if across else " on one node")
+        if not machines:
+            return f"a worker needs {need}, the cluster has no node for it"
+        total = Counter[str]()
+        for machine in machines:
+            total.update(machine)
+        names = ("GPU", "CPU") if self.reserved.num_gpus else ("CPU",)
+        has = " and ".join(counted(int(total[name]), name) for name in names)
+        verb = "has" if len(machines) == 1 else "have"
+        nodes = f"the cluster's {counted(len(machines), 'node')} {verb} {has}"
+        return f"a worker needs {need}, {nodes}{self._driver_text()}"
+
+    def _driver_text(self) -> str:
+        held = {name: amount for name, amount in self.held_by_driver.items() if amount}
+        if not held:
+            return ""
+        amounts = " and ".join(
+            f"{amount:g} {name}{'' if amount == 1 else 's'}" for name, amount in held.items()
+        )
+        options = " ".join(ENTRYPOINT[name] for name in held)
+        return f" besides the {amounts} of this run's own driver (ray job submit {options})"
+
+    def waiting(self, num_waiting: int, num_placed: int, machines: Machines) -> str:
+        """Return the devices that workers wait for, and who has them.
+
+        Args:
+            num_waiting: number of workers without a place.
+            num_placed: number of workers that have their devices.
+        """
+        lacking = self.lacking(machines)
+        if lacking is not None:
+            end = f"; the run stops after {self.wait_s:g} s ({SETTING})" if self.wait_s else ""
+            return f"{self._devices(num_waiting)}: {lacking}{end}"
+        room = self.room(machines)
+        num_held = max(0, min(num_waiting, room - num_placed))
+        parts = [f"{self._devices(num_held)}, held by other jobs"] if num_held else []
+        if num_waiting > num_held:
+            missing = self._devices(num_waiting - num_held)
+            parts.append(f"{missing} more than the cluster has for {counted(room, 'worker')}")
+        return ", and ".join(parts)
+
+    def _devices(self, num_workers: int) -> str:
+        devices = counted(num_workers * self.parallel.degree, "device")
+        if self.parallel.degree == 1:
+            return devices
+        return f"{devices} for {counted(num_workers, 'group')} of {self.parallel.degree}"
