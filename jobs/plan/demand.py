@@ -88,7 +88,8 @@ class Demand:
         parts = [f"{self._devices(num_held)}, held by other jobs"] if num_held else []
         if num_waiting > num_held:
             missing = self._devices(num_waiting - num_held)
-            parts.append(f"{missing} more than the cluster has for {counted(room, 'worker')}")
+            has = f"it has room for {counted(room, 'worker')}"
+            parts.append(f"{missing} that the cluster does not have: {has}")
         return ", and ".join(parts)
 
     def _devices(self, num_workers: int) -> str:

@@ -219,7 +219,7 @@ def test_workers_without_a_place_are_not_charged_and_those_that_have_one_go_on(
     )
     assert len(notes.done) == 12
     assert not notes.lost
-    assert "2 devices more than the cluster has for 2 workers" in notes.waiting
+    assert "2 devices that the cluster does not have: it has room for 2 workers" in notes.waiting
 
 
 def test_a_store_that_takes_nothing_stops_the_run_and_quarantines_no_clip(

@@ -90,7 +90,10 @@ FOUR_CPUS = [{"CPU": 4.0}]
             Demand(ONE_DEVICE, CPU, 9, 6),
             3,
             3,
-            "1 device, held by other jobs, and 2 devices more than the cluster has for 4 workers",
+            (
+                "1 device, held by other jobs, and 2 devices that the cluster does not have: "
+                "it has room for 4 workers"
+            ),
         ),
         (
             Demand(ONE_DEVICE, RankResources(5), 9, wait_s=1800.0),
