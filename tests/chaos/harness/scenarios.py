@@ -7,7 +7,8 @@ import os
 import signal
 
 from infra.local.faulty_proxy import Faults
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
+from jobs.ending import ExitCode
 from tests.chaos.harness.farm import PipedDriver
 from tests.chaos.harness.faults import (
     Inject,
@@ -123,7 +124,7 @@ def process_faults(*, is_short: bool) -> tuple[Scenario, ...]:
             "a second driver on the output",
             SLOW,
             start_second_driver,
-            (EXIT_REFUSED, EXIT_OK),
+            (ExitCode.BUSY, EXIT_OK),
         ),
         Scenario(
             "rival-drivers",
