@@ -1,5 +1,6 @@
 """Exported clips: every name a file, nothing replaced, no link followed, nothing outside."""
 
+import errno
 import json
 import os
 import secrets
@@ -215,6 +216,36 @@ def test_what_a_killed_export_left_is_removed_a_day_later(folder: Path) -> None:
     with TargetFolder(folder) as target:
         target.remove_abandoned()
     assert list(files(folder)) == [young.name, "mine.partial"]
+
+
+def test_a_file_system_without_hard_links_will_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = MemoryStore()
+    commit(store, HERO, b"video")
+    folder.mkdir()
+    (folder / "hero.mp4").write_bytes(b"another file")
+    for outcome in ("copied", "there"):
+        assert [one.outcome for one in export(store, folder)] == [outcome]
+        assert files(folder) == {
+            "hero.mp4": b"another file",
+            f"hero-{HERO.clip_id}.mp4": b"video",
+        }
+
+
+def test_records_are_read_little_by_little(folder: Path) -> None:
+    store = CountingStore()
+    for number in range(200):
+        commit(store, spec("clip", number))
+    with TargetFolder(folder) as target:
+        results = export_clips(store, target, ExportParams())
+        next(results)
+        assert store.num_mp4s < 60
+        assert sum(1 for _ in results) == 199
 
 
 @pytest.fixture
