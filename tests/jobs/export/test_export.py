@@ -62,7 +62,7 @@ def test_each_name_of_each_clip_is_a_file(folder: Path) -> None:
     store = CountingStore()
     commit(store, HERO, b"hero's video")
     commit(store, SQUARE, b"square's video")
-    record_names(store, [(HERO.clip_id, "second-name")])
+    record_names(store, [replace(HERO, name="second-name")])
     found = export(store, folder)
     assert {one.outcome for one in found} == {"copied"}
     assert files(folder) == {
@@ -269,7 +269,7 @@ def test_clips_are_copied_from_s3(s3_environment: LocalS3, folder: Path) -> None
     store = open_store(f"s3://renders/export-{secrets.token_hex(4)}", StoreConfig())
     commit(store, HERO, b"hero's video")
     commit(store, SQUARE, b"square's video")
-    record_names(store, [(SQUARE.clip_id, "second-name")])
+    record_names(store, [replace(SQUARE, name="second-name")])
     for outcome in ("copied", "there"):
         assert [one.outcome for one in export(store, folder, has_records=True)] == [outcome] * 3
         assert list(files(folder)) == [

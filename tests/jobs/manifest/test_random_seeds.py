@@ -92,7 +92,7 @@ def test_random_belongs_to_seed_alone(write: Write, catalog: FakeCatalog) -> Non
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))
-def test_rows_of_equal_content_are_numbered_without_a_gap(contents: list[str]) -> None:
+def test_rows_of_equal_content_get_other_seeds_whatever_stands_between(contents: list[str]) -> None:
     seeds = RandomSeeds(b"salt")
     in_turn = [(content, seeds.of_content(content)) for content in contents]
     for content in "abc":
