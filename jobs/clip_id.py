@@ -1,25 +1,32 @@
 """The id of a clip. Loads without torch.
 
-An id is a hash of everything that decides the pixels: the model's identity and the whole request.
-It never depends on the clip's name, its row in a manifest, a worker or a clock.
+An id is a hash of everything that decides the pixels, and of nothing else: the model's identity,
+and of the request what the model gets. Clips with equal pixels so have one id:
 
-Every value counts as it is written. A `nag_tau` that has no effect because `nag_scale` is 1 or the
-negative prompt is empty still makes another id. The model decides which values have an effect, and
-that may change with the model. An id that is too fine costs one more render; an id that is too
-coarse serves the wrong clip.
+- A text counts by its tokens, which are all that the text encoder reads of it. So `text` is not in
+  an id: the tokens are those after a cut.
+- Of the guidance, the parameters and the text count that act on the attention or on the
+  unconditional pass. With `none`, or a `nag_scale` of 1, or a blank negative prompt, there are
+  none. A range of steps counts by the steps that it holds.
+
+Every other value counts as it is written, also one that a model may ignore. An id that is too fine
+costs one more render; an id that is too coarse serves the wrong clip. So it never depends on the
+clip's name, its row in a manifest, a worker or a clock.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, get_args, get_type_hints
 
 from jobs.types import BrokenClip, LoraIdentity, ModelIdentity
+from nag.params import GuidanceParams, NagParams
 from pipelines.request import GenerationRequest
+from pipelines.texts import RequestTokens
 
-CLIP_ID_SCHEMA = 2  # raise it when the same values begin to give other pixels
+CLIP_ID_SCHEMA = 3  # raise it when the same values begin to give other pixels
 NUM_HEX_DIGITS = 32
 
 # Fields of `ModelIdentity` that were added after the first clips had ids. Their defaults stand for
@@ -34,12 +41,22 @@ _ENCODE = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
 ).encode
 
+# Fields of a request that count by the texts, the parameters and the LoRAs that the model gets.
+_RESOLVED_FIELDS = frozenset(
+    {"prompt", "negative_prompt", "method", "nag", "vsf", "nasa", "text", "loras"}
+)
 
-def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
-    """Return 32 hex digits of the SHA-256 of the canonical JSON of `model` and `request`."""
-    of_request = _canonical(replace(request, loras=None))
-    del of_request["loras"]  # names, for LoRAs that are part of `model`
-    document = {"schema": CLIP_ID_SCHEMA, "model": _model(model), "request": of_request}
+
+def clip_id(model: ModelIdentity, request: GenerationRequest, tokens: RequestTokens) -> str:
+    """Return 32 hex digits of the SHA-256 of the canonical JSON of all that decides the pixels."""
+    texts = (tokens.prompt, tokens.negative_prompt, tokens.unconditional)
+    document = {
+        "schema": CLIP_ID_SCHEMA,
+        "model": _model(model),
+        "request": _canonical(request, without=_RESOLVED_FIELDS),
+        "guidance": _guidance(request.attention_params, request.sampling.num_inference_steps),
+        "texts": [text and text.digest for text in texts],
+    }
     return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
 
 
@@ -77,6 +94,19 @@ def broken_clip(name: str, model: str, error: Exception, message: str) -> Broken
     )
 
 
+@lru_cache(maxsize=1024)
+def _guidance(params: GuidanceParams | None, num_steps: int) -> dict[str, Any] | None:
+    """Return the parameters that act on the attention; a range ends where its steps end."""
+    if params is None:
+        return None
+    if isinstance(params, NagParams):
+        active = [step for step in range(num_steps) if params.is_active_at(step, num_steps)]
+        params = replace(
+            params, nag_start=active[0] / num_steps, nag_end=(active[-1] + 1) / num_steps
+        )
+    return _canonical(params)
+
+
 def _model(model: ModelIdentity) -> dict[str, Any]:
     document = _canonical(model)
     for name, default in _LATER_DEFAULTS.items():
@@ -85,10 +115,12 @@ def _model(model: ModelIdentity) -> dict[str, Any]:
     return document
 
 
-def _canonical(value: Any) -> dict[str, Any]:
+def _canonical(value: Any, without: Container[str] = ()) -> dict[str, Any]:
     """Return a dataclass as nested dictionaries, so that every field counts, also later ones."""
     document: dict[str, Any] = {}
     for name, is_float in _fields(type(value)):
+        if name in without:
+            continue
         entry = getattr(value, name)
         if is_float and entry is not None:
             entry = float(entry) + 0.0  # 8 is 8.0, and -0.0 + 0.0 is 0.0

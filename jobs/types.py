@@ -8,9 +8,12 @@ from jobs.errors import FailureClass
 from pipelines.errors import GroupError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest
+from pipelines.texts import RequestTokens, Tokens
 
 # In "lookup", which is never timed, a worker asks the store for an existing record of the clip.
 Stage = Literal["lookup", "queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]
+
+UNREAD = RequestTokens(Tokens(0, ""))  # until a tokenizer reads the texts
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class ClipSpec:
     Args:
         clip_id: hash of everything that decides the clip's pixels, and so not of `parallel`.
         meta: notes of the manifest's row, which the record carries.
+        tokens: tokens that the model reads of the texts.
     """
 
     clip_id: str
@@ -80,6 +84,13 @@ class ClipSpec:
     request: GenerationRequest
     parallel: ParallelConfig = ONE_DEVICE
     meta: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    tokens: RequestTokens = UNREAD
+
+    @property
+    def is_text_cut(self) -> bool:
+        """True if a text has more tokens than the model reads."""
+        found = self.tokens.by_field().values()
+        return any(one.count > self.model.max_sequence_length for one in found)
 
 
 @dataclass(frozen=True)

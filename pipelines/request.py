@@ -8,24 +8,22 @@ docs/reference/manifest.md.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
 from pipelines.lora_choice import LoraChoice
+from pipelines.texts import LongText, check_text
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-MAX_PROMPT_CHARACTERS = 20_000
 MAX_SEED = 2**63 - 1
 MAX_FRAMES, MAX_SIDE_PX = 10_000, 8192
 GuidanceMethod = Literal["none", "cfg", "nag", "vsf", "nasa", "cfg+nag"]
 CFG_METHODS: tuple[GuidanceMethod, ...] = ("cfg", "cfg+nag")  # the others run the model once a step
-_CONTROL_CHARACTER = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -110,6 +108,8 @@ class GenerationRequest:
         method: guidance method, which decides how the negative prompt is used.
         loras: LoRAs of the model's YAML that are on, with their weights (`style=0.8 detail`, a list
             or a mapping; `none` for no LoRA); null for those that the YAML switches on.
+        text: treatment of a prompt or negative prompt with more tokens than the model reads:
+            `refuse` it, or `truncate` it.
 
     Raises:
         RequestError: a value is outside its range, or two values contradict each other.
@@ -125,6 +125,7 @@ class GenerationRequest:
     vsf: VsfParams = field(default_factory=VsfParams)
     nasa: NasaParams = field(default_factory=NasaParams)
     loras: tuple[LoraChoice, ...] | None = None
+    text: LongText = "refuse"
 
     @property
     def has_cfg(self) -> bool:
@@ -200,21 +201,6 @@ def check_range(name: str, value: float, least: int, most: int) -> None:
     """Raise RequestError if the value of a field is outside its range or not a number."""
     if not least <= value <= most:
         raise RequestError.of(f"{name} must be between {least} and {most:,}, not {value}", name)
-
-
-def check_text(name: str, text: str) -> None:
-    """Refuse a text that is unsafe in a tokenizer, a log line or an MP4 tag, with RequestError."""
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise RequestError.of(
-            f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed",
-            name,
-        )
-    if found := _CONTROL_CHARACTER.search(text):
-        raise RequestError.of(
-            f"{name} holds the control character U+{ord(found[0]):04X} "
-            f"at position {found.start() + 1}",
-            name,
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -185,7 +185,7 @@ def test_the_command_line_answers_without_torch_and_ray() -> None:
         "try:\n    main(['--help'])\n"
         "except SystemExit:\n    pass\n"
         "code = main(['plan', 'examples/shapes.yaml', '--output', 'file:///nowhere/at/all'])\n"
-        "libraries = ('torch', 'ray', 'diffusers', 'transformers')\n"
+        "libraries = ('torch', 'ray', 'diffusers')\n"
         "heavy = [name for name in libraries if name in sys.modules]\n"
         "sys.exit(f'{code} {heavy}' if code or heavy else 0)\n"
     )

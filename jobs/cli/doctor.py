@@ -16,14 +16,17 @@ from jobs.cli.command import (
     Context,
     add_models_argument,
 )
+from jobs.cli.manifest import open_written
 from jobs.config import RunConfig
 from jobs.errors import CheckError, JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.decode_check import decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
+from jobs.plan.plan import make_plan
 from jobs.store.store import open_store
-from jobs.text import shown
+from jobs.text import counted, shown
 from jobs.worker.provenance import VERSIONED_PACKAGES
+from nag.errors import NagError
 from nagfarm import foreign_packages
 from pipelines.errors import ModelNotFoundError, PipelineError
 
@@ -35,6 +38,8 @@ class DoctorOptions(ConfigOptions):
     """The options of `nagfarm doctor`."""
 
     output: str | None
+    manifest: str | None
+    model: str | None
     models: Path | None
 
     @classmethod
@@ -42,6 +47,10 @@ class DoctorOptions(ConfigOptions):
         parser.add_argument(
             "--output", metavar="URI", help="also check that clips can be written there"
         )
+        parser.add_argument(
+            "--manifest", metavar="FILE", help="also check every row of this manifest"
+        )
+        parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)
         super().add_arguments(parser)
 
@@ -56,17 +65,20 @@ class Check:
 
 
 def run(options: DoctorOptions, context: Context) -> int:
-    checks = run_checks(options.config(), ModelCatalog(options.models), options.output)
+    checks = run_checks(options)
     for check in checks:
         mark = {True: "ok  ", False: "FAIL", None: "note"}[check.is_ok]
         context.say(f"{mark}  {check.name}: {check.message}")
     return EXIT_OK if all(check.is_ok is not False for check in checks) else EXIT_REFUSED
 
 
-def run_checks(config: RunConfig, catalog: ModelCatalog, output: str | None) -> list[Check]:
+def run_checks(options: DoctorOptions) -> list[Check]:
+    config, catalog = options.config(), ModelCatalog(options.models)
     checks = [*_packages(), _ffmpeg(), _decoder(), _devices(), *_ray(), *_weights(catalog)]
-    if output is not None:
-        checks.append(_store(config, output))
+    if options.manifest is not None:
+        checks.append(_manifest(options.manifest, options.model, config, catalog))
+    if options.output is not None:
+        checks.append(_store(config, options.output))
     return checks
 
 
@@ -154,7 +166,9 @@ def _weights(catalog: ModelCatalog) -> list[Check]:
 
     def check(name: str) -> Check:
         try:
-            check_weight_shapes(catalog.get(name).weights.folder)
+            model = catalog.get(name)
+            model.tokenizer.read(())
+            check_weight_shapes(model.weights.folder)
         except ModelNotFoundError as error:
             return Check("weights", is_ok=None, message=str(error))
         except PipelineError as error:
@@ -162,6 +176,15 @@ def _weights(catalog: ModelCatalog) -> list[Check]:
         return Check("weights", is_ok=True, message=f"{name}: here and complete")
 
     return [check(name) for name in catalog.names()]
+
+
+def _manifest(written: str, model: str | None, config: RunConfig, catalog: ModelCatalog) -> Check:
+    try:
+        plan = make_plan(open_written(written, catalog, config, model=model), (), ())
+    except (JobError, PipelineError, NagError) as error:
+        return Check("manifest", is_ok=False, message=str(error))
+    clips = counted(plan.num_clips, "clip")
+    return Check("manifest", is_ok=True, message=f"every row of {written} is right: {clips}")
 
 
 def _store(config: RunConfig, output: str) -> Check:
@@ -179,6 +202,7 @@ COMMAND = Command(
 examples:
   nagfarm doctor
   nagfarm doctor --output s3://renders/spring       also write, read and list there
+  nagfarm doctor --manifest spring.yaml             also check its rows, as plan does
 
 With RAY_ADDRESS=http://HEAD:8265, as for `ray job submit`, asks whether jobs are taken there from
 this shell. Prints a line for each check: ok; note, for a limit of this machine such as no GPU;

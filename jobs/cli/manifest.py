@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from jobs.cli.command import OUTPUT_HELP, ConfigOptions, add_models_argument
-from jobs.config import StoreConfig
+from jobs.config import RunConfig, StoreConfig
 from jobs.errors import ManifestError
 from jobs.manifest.lines import ManifestFile, S3File
-from jobs.manifest.manifest import open_manifest
+from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import fields_help
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
-from jobs.manifest.walk.selection import Selection
+from jobs.manifest.walk.selection import ALL, Selection
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import without_mp4
@@ -117,14 +117,13 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
     """
     config = options.config()
     catalog = ModelCatalog(options.models)
-    manifest = open_manifest(
-        manifest_file(options.manifest, config.store),
+    manifest = open_written(
+        options.manifest,
         catalog,
-        lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
+        config,
         output=options.output,
         model=options.model,
         selection=options.selection,
-        extra_columns=config.extra_columns,
     )
     if manifest.output is None:
         raise ManifestError(
@@ -139,6 +138,31 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
     plan = make_plan(manifest, committed, quarantined_ids(store), damaged)
     check_backends(plan, catalog)
     return OpenedManifest(config, catalog, manifest, store, plan)
+
+
+def open_written(
+    written: str,
+    catalog: ModelCatalog,
+    config: RunConfig,
+    *,
+    output: str | None = None,
+    model: str | None = None,
+    selection: Selection = ALL,
+) -> Manifest:
+    """Open the manifest that the command line names, as `open_manifest` does.
+
+    Raises:
+        RefusedError, StoreError: it cannot be read, or a part that belongs to no row is wrong.
+    """
+    return open_manifest(
+        manifest_file(written, config.store),
+        catalog,
+        lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
+        output=output,
+        model=model,
+        selection=selection,
+        extra_columns=config.extra_columns,
+    )
 
 
 def manifest_file(written: str, config: StoreConfig) -> ManifestFile:

@@ -68,7 +68,7 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
 
     The table has a column for devices if some clip needs a group of them.
     """
-    rows, repeats = counted(plan.num_rows, "row"), counted(plan.num_repeats, "repeat")
+    rows = f"{counted(plan.num_rows, 'row')}, {plan.num_repeats:,} pixel-equal to an earlier one"
     damaged = f"damaged {plan.num_damaged:,}, " if plan.num_damaged else ""
     counts = (
         f"done {plan.num_done:,}, {damaged}quarantined {plan.num_quarantined:,}, "
@@ -77,12 +77,13 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
     )
     lines = [
         f"{plan.name}: {counted(plan.num_clips, 'clip')}"
-        + (f" ({rows}, {repeats})" if plan.num_repeats else "")
+        + (f" ({rows})" if plan.num_repeats else "")
         + (f", chosen by {plan.selection}" if plan.selection != ALL else ""),
         f"  {counts}",
         *([f"  {_random_text(plan.num_random)}"] if plan.num_random else []),
         *([f"  {damaged_text(plan.num_damaged)}"] if plan.num_damaged else []),
         *(f"  {_broken_text(model)}" for model in plan.broken),
+        *([f"  {cut_text(plan.num_cut)}"] if plan.num_cut else []),
         "",
     ]
     has_groups = any(bucket.parallel.degree > 1 for bucket in plan.buckets)
@@ -113,6 +114,14 @@ def damaged_text(num_damaged: int) -> str:
 
 def _random_text(num_rows: int) -> str:
     return f"random seeds of {counted(num_rows, 'row')}, drawn once for this output"
+
+
+def cut_text(num_cut: int) -> str:
+    """Return the meaning of cut texts."""
+    return (
+        f"cut: {counted(num_cut, 'clip')} with a text of more tokens than the model reads; its end "
+        "has no effect (text: truncate)"
+    )
 
 
 def _cells(bucket: PlanBucket, *, has_groups: bool) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.cli.gc import age_s
-from jobs.cli.manifest import manifest_file
+from jobs.cli.manifest import open_written
 from jobs.cli.verify_report import (
     ID_DIGITS_SHOWN,
     JsonReport,
@@ -23,9 +23,8 @@ from jobs.cli.verify_report import (
     progress_bar,
 )
 from jobs.errors import RecordError, RefusedError
-from jobs.manifest.manifest import Manifest, open_manifest
+from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
 from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import COMMIT_WITHIN_S
 from jobs.records.findings import KINDS, Finding
@@ -33,7 +32,7 @@ from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
 from jobs.records.listing import has_run
 from jobs.records.salt import read_salt
-from jobs.store.store import Store, read_object
+from jobs.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -117,13 +116,12 @@ def run(options: VerifyOptions, context: Context) -> int:
 
 def _manifest(options: VerifyOptions, written: str) -> Manifest:
     config = options.config()
-    return open_manifest(
-        manifest_file(written, config.store),
+    return open_written(
+        written,
         ModelCatalog(options.models),
-        lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
+        config,
         output=options.uri,
         model=options.model,
-        extra_columns=config.extra_columns,
     )
 
 

@@ -21,6 +21,7 @@ from jobs.text import shown, unknown
 from pipelines.lora_choice import WrittenChoice, read_choice
 
 MAX_NAME_CHARACTERS = 128
+MAX_RUN_NAME_CHARACTERS = 100  # leaves room for the index in a clip's name
 NAME_PATTERN = "[A-Za-z0-9_-][A-Za-z0-9._-]*"
 _MAX_INTEGER = 2**63 - 1
 _YES_NO = {"true": True, "false": False}
@@ -143,6 +144,14 @@ def _read_loras(name: str, value: object) -> WrittenChoice:
     except ValueError as error:
         came = f"; got {shown(value)}" if isinstance(value, str) else ""
         raise RowValueError(f"{name} {error}{came}") from error
+
+
+def check_run_name(name: str) -> None:
+    """Refuse a name of a manifest that its clips could not begin with."""
+    try:
+        check_name(name, MAX_RUN_NAME_CHARACTERS)
+    except RowValueError as error:
+        raise RowValueError(f"{error} (a manifest without a name takes the file's)") from error
 
 
 def _bounded(name: str, value: int) -> int:

@@ -12,21 +12,21 @@ walk holds one 16-byte digest for each clip and one for each given name. `flat_f
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from jobs.clip_id import broken_clip, clip_id, identify
+from jobs.clip_id import broken_clip, identify
 from jobs.digests import DigestSet, digest_of
 from jobs.errors import ManifestError, RowValueError, UnknownModelError
-from jobs.manifest.field_values import at, check_extra_columns, check_name
+from jobs.manifest.field_values import at, check_extra_columns, check_run_name
 from jobs.manifest.fields import RANDOM
 from jobs.manifest.flat_file import FlatFile, open_flat_file
 from jobs.manifest.lines import ManifestFile, SourceLocation
 from jobs.manifest.rows import (
+    Catalog,
     CatalogedModel,
     Given,
     Row,
     choose_parallel,
-    draw_seed,
     make_request,
     model_defaults,
     name_model,
@@ -34,20 +34,13 @@ from jobs.manifest.rows import (
 )
 from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
+from jobs.manifest.walk.identifying import BATCH_CLIPS, Identifier, in_batches
 from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.manifest.walk.selection import ALL, ManifestRow, Selection
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.types import BrokenClip, ClipSpec
 from nag.errors import NagParameterError
 from pipelines.errors import PipelineError, RequestError
-
-MAX_RUN_NAME_CHARACTERS = 100  # leaves room for the index in a clip's name
-
-
-class Catalog(Protocol):
-    """The part of `jobs.manifest.model_catalog.ModelCatalog` that a manifest needs."""
-
-    def get(self, name: str, /) -> CatalogedModel: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,51 +85,70 @@ class Manifest:
             if not row.is_repeat:
                 yield row.spec
 
-    def rows(self) -> Iterator[ManifestRow]:
+    def rows(self, num_ahead: int = BATCH_CLIPS) -> Iterator[ManifestRow]:
         """Yield the rows of the selection. Several rows may ask for one clip, under several names.
 
         A model that is missing or broken stops no other: its rows ask for a `BrokenClip` each.
+
+        Args:
+            num_ahead: rows that are read ahead, since many texts are tokenized faster together.
 
         Raises:
             ManifestError: at the first row that is wrong; at the end if the manifest has no row.
             RefusedError: at the end if the selection names a clip that is not there.
         """
-        return self.selection.of(self._all_rows, str(self.path))
+        return self.selection.of(lambda: self._all_rows(num_ahead), str(self.path))
 
-    def _all_rows(self) -> Iterator[ManifestRow]:
+    def _all_rows(self, num_ahead: int) -> Iterator[ManifestRow]:
         clips, names = DigestSet(), DigestSet()
-        random_by_default = self.defaults["seed"].value if "seed" in self.defaults else None
         index = -1
-        for index, (row, spec) in enumerate(self._resolved_rows()):
+        for index, (row, spec) in enumerate(self._identified_rows(num_ahead)):
             is_named = "name" in row.values
-            is_random = row.values.get("seed", random_by_default) == RANDOM
             if is_named and not names.add(digest_of(spec.name)):
                 first = self._location_of_first(spec.name, before=index)
                 raise row.location_of("name").refuse(
                     f"the name {spec.name!r} is taken by the clip at {first}"
                 )
             is_repeat = not clips.add(bytes.fromhex(spec.clip_id))
-            yield ManifestRow(index, spec, is_named, is_random, is_repeat)
+            yield ManifestRow(index, spec, is_named, self._is_random(row), is_repeat)
         if index < 0:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
             )
 
+    def _identified_rows(self, num_ahead: int) -> Iterator[tuple[Row, ClipSpec | BrokenClip]]:
+        """Yield each row with its clip, which now has an id."""
+        identifier = Identifier(self._catalog.get, RandomSeeds(self.salt))
+        for batch in in_batches(self._resolved_rows(), num_ahead):
+            identifier.read_texts(spec for _, spec in batch)
+            for row, spec in batch:
+                is_random, is_named = self._is_random(row), "name" in row.values
+                try:
+                    found = identifier.identified(spec, is_random=is_random, is_named=is_named)
+                except RequestError as error:
+                    raise self._location_at_fault(row, error.fields).refuse(str(error)) from error
+                yield row, found
+
+    def _is_random(self, row: Row) -> bool:
+        default = self.defaults["seed"].value if "seed" in self.defaults else None
+        return row.values.get("seed", default) == RANDOM
+
     def _resolved_rows(self) -> Iterator[tuple[Row, ClipSpec | BrokenClip]]:
+        """Yield each row with its clip, which has no id yet."""
         defaults = {name: given.value for name, given in self.defaults.items()}
         models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
-        seeds = RandomSeeds(self.salt)
         for index, row in enumerate(self._source.rows()):
             given = defaults | row.values
             try:
                 model_name = name_model(given)
                 if model_name not in models:
                     model = self._catalog.get(model_name)
+                    model.tokenizer.read(())  # a broken one is a fault of the model
                     models[model_name] = model, model_defaults(model.config)
                 model, fallback = models[model_name]
                 given = with_loras(given, model)
                 if given.get("seed") == RANDOM:
-                    given["seed"] = draw_seed(seeds, given, model, fallback)
+                    given["seed"] = 0  # until it is drawn
                 request = make_request(given, fallback)
                 model.config.check_request(request)
                 parallel = choose_parallel(given, model, request)
@@ -153,7 +165,7 @@ class Manifest:
                 continue
             name, meta = self._name_of(row, index), given.get(META, {})
             identity = identify(model.identity, model.loras, request)
-            yield row, ClipSpec(clip_id(identity, request), name, identity, request, parallel, meta)
+            yield row, ClipSpec("", name, identity, request, parallel, meta)
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"
@@ -175,10 +187,7 @@ class Manifest:
         return row.location
 
     def _location_of_first(self, name: str, before: int) -> SourceLocation:
-        """Return the line that gives a name first, from a further walk.
-
-        Lines are not held, to save memory.
-        """
+        """Return the line that gives a name first, from a further walk: lines are not held."""
         for index, (row, spec) in enumerate(self._resolved_rows()):
             if index < before and spec.name == name:
                 return row.location_of("name")
@@ -225,12 +234,5 @@ def open_manifest(
     if model is not None:
         defaults = defaults | {"model": Given(model, start)}
     with at(name.location):
-        _check_run_name(name.value)
+        check_run_name(name.value)
     return Manifest(name.value, output, path, source.digest, defaults, source, catalog, selection)
-
-
-def _check_run_name(name: str) -> None:
-    try:
-        check_name(name, MAX_RUN_NAME_CHARACTERS)
-    except RowValueError as error:
-        raise RowValueError(f"{error} (a manifest without a name takes the file's)") from error

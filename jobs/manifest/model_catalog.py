@@ -16,6 +16,7 @@ from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.sources import model_paths, resolve_source
+from pipelines.catalog.tokenizer import Tokenizer, load_tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 from pipelines.errors import PipelineError
 
@@ -51,6 +52,24 @@ class CatalogEntry:
     @cached_property
     def _geometry(self) -> ModelGeometry:
         return read_geometry(self.weights.folder, self.config)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer, which is loaded when a manifest's first text is read.
+
+        Raises:
+            ModelFolderError: its files cannot be loaded.
+        """
+        if isinstance(self._tokenizer, PipelineError):
+            raise self._tokenizer.with_traceback(None)
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer | PipelineError:
+        try:
+            return load_tokenizer(self.weights.folder, self.config)
+        except PipelineError as error:
+            return error
 
 
 class ModelCatalog:

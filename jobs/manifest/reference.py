@@ -27,12 +27,14 @@ from jobs.manifest.fields import (
 from jobs.manifest.rows import FIXED_DEFAULTS
 from jobs.manifest.tables.meta import META, PREFIX
 from jobs.text import unknown
+from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.sources import model_paths
 from pipelines.parallel_config import ParallelConfig
 
 SCHEMA_FILE = "manifest.schema.json"
 PAGE_FILE = "manifest.md"
 NOTE = "note"  # a value of `meta`
-_TABLE = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- (?:fields|tokens): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ENTRY = re.compile(r"^    (\w+): (.*(?:\n     +.*)*)", re.MULTILINE)
 _JSON_TYPES: dict[FieldType, str] = {
     "text": "string",
@@ -59,6 +61,14 @@ def fields_table(section: str) -> str:
         f"| `{field.name}` | {_type_text(field)} | {_default_text(field)} | {describe(field)} |"
         for field in _section(section)
     )
+    return "\n".join((*head, *rows))
+
+
+def limits_table() -> str:
+    """Return a Markdown table of the tokens that each model reads of a text."""
+    head = ("| model | tokens of a text |", "|---|---|")
+    configs = (load_model_config(path) for _, path in sorted(model_paths().items()))
+    rows = (f"| `{config.name}` | {config.max_sequence_length} |" for config in configs)
     return "\n".join((*head, *rows))
 
 
@@ -121,8 +131,12 @@ def schema_text() -> str:
 
 
 def with_tables(page: str) -> str:
-    """Return a Markdown page with its tables of fields made anew."""
-    return _TABLE.sub(lambda found: f"{found[1]}{fields_table(found[2])}\n{found[3]}", page)
+    """Return a Markdown page with its tables made anew."""
+
+    def table(section: str) -> str:
+        return limits_table() if section == "limits" else fields_table(section)
+
+    return _TABLE.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", page)
 
 
 def _section(section: str) -> Iterable[RowField]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Protocol
 
-from jobs.clip_id import clip_id, identify
 from jobs.errors import RowValueError
 from jobs.manifest.field_values import check_value
 from jobs.manifest.fields import (
@@ -25,11 +24,11 @@ from jobs.manifest.fields import (
     RowLabels,
 )
 from jobs.manifest.lines import SourceLocation
-from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.text import shown, unknown
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.lora_config import choose_loras
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.context_parallel.divisibility import check_parallel
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelConfigError, RequestError
@@ -37,7 +36,7 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest
 
 # The defaults of fields that a model's YAML does not have.
-FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0, "loras": None}
+FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0, "text": "refuse", "loras": None}
 _PLAIN_FIELDS = tuple(name for name, one in FIELDS.items() if one.owner is GenerationRequest)
 _PART_FIELDS = {
     part: tuple(one.name for one in fields(owner)) for part, owner in REQUEST_PARTS.items()
@@ -89,6 +88,15 @@ class CatalogedModel(Protocol):
     @property
     def geometry(self) -> ModelGeometry: ...
 
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+
+class Catalog(Protocol):
+    """The part of `jobs.manifest.model_catalog.ModelCatalog` that a manifest needs."""
+
+    def get(self, name: str, /) -> CatalogedModel: ...
+
 
 def name_model(given: Mapping[str, Any]) -> str:
     """Return the name of a row's model."""
@@ -132,19 +140,6 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
         for part, build in _BUILDERS.items()
     }
     return GenerationRequest(**{name: values[name] for name in _PLAIN_FIELDS}, **parts)
-
-
-def draw_seed(
-    seeds: RandomSeeds,
-    given: Mapping[str, Any],
-    model: CatalogedModel,
-    defaults: Mapping[str, Any],
-) -> int:
-    """Return the seed of a row that asks for a random one."""
-    if "name" in given:
-        return seeds.of_name(given["name"])
-    request = make_request({**given, "seed": 0}, defaults)
-    return seeds.of_content(clip_id(identify(model.identity, model.loras, request), request))
 
 
 def check_guidance_field(name: str, others: Container[str]) -> None:

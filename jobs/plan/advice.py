@@ -3,7 +3,7 @@
 Chooses the clips of a plan that get advice; `pipelines.cost.advice` words it. Loads without torch.
 """
 
-from jobs.manifest.manifest import Catalog
+from jobs.manifest.rows import Catalog
 from jobs.plan.plan import Plan, PlanBucket
 from jobs.text import counted
 from pipelines.cost.advice import ADVICE_FOOTNOTE, advise

@@ -25,6 +25,7 @@ class Plan:
         num_random: rows that ask for a random seed.
         num_damaged: clips that have a record, but no MP4.
         num_other_names: rows with a name whose clip may have a record under another name.
+        num_cut: clips with a text beyond the limit of the model.
         buckets: clips that take equally long, sorted by model, shape, steps and devices.
         broken: models that are missing or broken here, in the manifest's order. A run quarantines
             their clips under stand-in ids and renders the rest.
@@ -41,6 +42,7 @@ class Plan:
     num_quarantined: int
     num_pending: int
     num_other_names: int
+    num_cut: int
     buckets: tuple[PlanBucket, ...]
     broken: tuple[BrokenModel, ...]
     mended: frozenset[str]
@@ -91,7 +93,7 @@ class Plan:
 
     def _left(self) -> Iterator[ClipSpec | BrokenClip]:
         try:
-            for row in self._manifest.rows():
+            for row in self._manifest.rows(num_ahead=1):  # a run asks for the next one much later
                 if not row.is_repeat and self._state(row.spec) in ("pending", "broken"):
                     self._manifest.check_unchanged()
                     yield row.spec
@@ -118,7 +120,7 @@ def make_plan(
         ManifestError: a row is wrong, or no model of the manifest can be used.
     """
     broken, mended = BrokenModels(quarantined), set[str]()
-    num_rows = num_repeats = num_random = num_other_names = 0
+    num_rows = num_repeats = num_random = num_cut = num_other_names = 0
     num_clips = Counter[ClipState]()
     buckets = BucketCounts()
     for row in manifest.rows():
@@ -130,14 +132,14 @@ def make_plan(
             num_clips[state] += 1
             broken.add(row.spec)
             continue
-        if row.is_repeat:
-            num_repeats += 1
-            continue
         spec = row.spec
         if quarantined and (stand_in := stand_in_id(spec.name)) in quarantined:
             mended.add(stand_in)
-        buckets.add(spec, state)
-        num_clips[state] += 1
+        num_repeats += row.is_repeat
+        if not row.is_repeat:
+            buckets.add(spec, state)
+            num_clips[state] += 1
+            num_cut += spec.is_text_cut
     if broken.messages and not buckets:
         raise ManifestError(next(iter(broken.messages.values())))
     return Plan(
@@ -153,6 +155,7 @@ def make_plan(
         num_other_names=num_other_names,
         buckets=buckets.sorted(),
         broken=broken.models(),
+        num_cut=num_cut,
         mended=frozenset(mended),
         _manifest=manifest,
         _committed=committed,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.config import WorkerConfig
-from jobs.manifest.manifest import Catalog
+from jobs.manifest.rows import Catalog
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import Machines, RankResources, check_group_fits
 from jobs.plan.plan import Plan

@@ -50,9 +50,9 @@ def find_contradictions(clip_id: str, record: ClipRecord) -> Iterator[str]:
     where = record_key(clip_id)
     if record.clip_id != clip_id:
         yield f"{where} describes another clip, {record.clip_id}"
-    described = clip_id_of(record.model, record.request)
+    described = clip_id_of(record.model, record.request, record.tokens)
     if described != clip_id:
-        yield f"{where}: its model and request are those of clip {described}"
+        yield f"{where}: its model, request and tokens are those of clip {described}"
     shape = record.request.shape
     requested = (shape.num_frames, shape.width, shape.height, record.request.fps)
     if (record.num_frames, record.width, record.height, record.fps) != requested:

@@ -17,6 +17,7 @@ from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.types import FailedAttempt, Failure, ModelIdentity, StageTiming, fields_of
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
+from pipelines.texts import RequestTokens
 
 SCHEMA_VERSION = 1  # release 0.1; any change of the fields or of their meaning raises it
 
@@ -55,6 +56,7 @@ class ClipRecord:
     meta: Mapping[str, str]
     model: ModelIdentity
     request: GenerationRequest
+    tokens: RequestTokens
     parallel: ParallelConfig
     run_id: str
     attempt: int

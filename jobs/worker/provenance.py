@@ -64,6 +64,7 @@ class RecordBuilder:
             meta=spec.meta,
             model=spec.model,
             request=spec.request,
+            tokens=spec.tokens,
             parallel=self.setup.parallel,
             run_id=self.setup.run_id,
             attempt=attempt,

@@ -24,6 +24,7 @@ from pipelines.families.device import TorchDevice
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
 
 _SCHEDULERS = {
@@ -121,15 +122,11 @@ class DiffusersModel(ABC):
         return self._nag.coverage
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        embeds, mask = self._embed(request.prompt)
-        negative = (
-            self._embed(request.negative_prompt) if request.attention_params else (None, None)
+        prompt, negative, unconditional = (
+            (None, None) if text is None else self._embed(text) for text in EncodedTexts.of(request)
         )
-        unconditional_text = request.unconditional_prompt
-        unconditional = (
-            (None, None) if unconditional_text is None else self._embed(unconditional_text)
-        )
-        return TextEmbeddings(embeds, mask, *negative, *unconditional)
+        assert prompt[0] is not None
+        return TextEmbeddings(prompt[0], prompt[1], *negative, *unconditional)
 
     @torch.no_grad()
     def denoise(

@@ -34,6 +34,7 @@ def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
         meta={},
         model=MODEL,
         request=spec("circle").request,
+        tokens=spec("circle").tokens,
         parallel=ONE_DEVICE,
         run_id=RUN_ID,
         attempt=1,
@@ -62,6 +63,7 @@ def commit(store: Store, of: ClipSpec, body: bytes = b"video") -> ClipRecord:
     """Commit `body` as the MP4 of a clip of `specs.spec`, long ago, and return its record."""
     clip = upload_clip(store, of.clip_id, body, now=lambda: LONG_AGO)
     record = replace(record_of(store, body, of.clip_id), name=of.name, request=of.request)
+    record = replace(record, tokens=of.tokens)
     assert commit_record(store, clip, record, now=lambda: LONG_AGO)
     return record
 

@@ -13,6 +13,7 @@ from nag.params import NagParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from pipelines.texts import RequestTokens, Tokens
 from tests.fakes.model import FakeLoader
 
 MODEL = ModelIdentity("fake", "package:fake", "r1", "float32", "saved")
@@ -30,9 +31,9 @@ def spec(prompt: str, seed: int = 0) -> ClipSpec:
     request = GenerationRequest(
         prompt, "", VideoShape(5, 32, 32), 8.0, SamplingParams(2, 1.0, None, seed), NagParams()
     )
-    return ClipSpec(
-        clip_id(MODEL, request), f"{prompt.split(maxsplit=1)[0]}-{seed}", MODEL, request
-    )
+    tokens = RequestTokens.of(request, lambda text: Tokens(len(text), text))
+    name = f"{prompt.split(maxsplit=1)[0]}-{seed}"
+    return ClipSpec(clip_id(MODEL, request, tokens), name, MODEL, request, tokens=tokens)
 
 
 def setup_for(folder: Path) -> WorkerSetup:

@@ -1,6 +1,6 @@
 """A catalog of models without YAMLs and weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from jobs.errors import UnknownModelError
@@ -8,10 +8,28 @@ from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelNotFoundError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GuidanceMethod
+from pipelines.texts import Tokens
+
+
+@dataclass(frozen=True)
+class FakeTokenizer:
+    """A token for each word."""
+
+    max_tokens: int
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Nothing is kept."""
+
+    def tokens(self, text: str) -> Tokens:
+        words = text.split()
+        is_cut = len(words) > self.max_tokens
+        return Tokens(len(words), " ".join(words[: self.max_tokens]) if is_cut else text)
+
 
 ABSENT = ("absent", "hollow")
 LORAS = (
@@ -27,6 +45,7 @@ class FakeCatalogedModel:
     identity: ModelIdentity
     geometry: ModelGeometry
     loras: Mapping[str, LoraIdentity]
+    tokenizer: Tokenizer
 
 
 class FakeCatalog:
@@ -98,4 +117,6 @@ def _model(
         fuse_loras=fuse_loras,
     )
     geometry = ModelGeometry("wan", 2, 12, 8, 64, 512, 4, step, step)
-    return FakeCatalogedModel(config, identity, geometry, identities)
+    return FakeCatalogedModel(
+        config, identity, geometry, identities, FakeTokenizer(config.max_sequence_length)
+    )

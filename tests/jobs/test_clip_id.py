@@ -1,12 +1,13 @@
 import re
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, astuple, fields, is_dataclass, replace
 from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from jobs.clip_id import LATER_FIELDS, clip_id
+from jobs.clip_id import LATER_FIELDS
+from jobs.clip_id import clip_id as clip_id_by_tokens
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.request import (
@@ -16,6 +17,7 @@ from pipelines.request import (
     SamplingParams,
     VideoShape,
 )
+from pipelines.texts import RequestTokens, Tokens
 
 LORA = LoraIdentity("Org/Style", "c0ffee/sha256:00", 1.0, "all")
 MODEL = ModelIdentity("tiny", "package:tiny", "r1", "float32", "UniPCMultistepScheduler")
@@ -24,14 +26,23 @@ REQUEST = GenerationRequest(
     negative_prompt="blue",
     shape=VideoShape(17, 64, 96),
     fps=8.0,
-    sampling=SamplingParams(num_inference_steps=8, guidance_scale=2.0, flow_shift=3.0, seed=7),
+    sampling=SamplingParams(num_inference_steps=20, guidance_scale=2.0, flow_shift=3.0, seed=7),
     nag=NagParams(nag_scale=9.0, nag_tau=2.5, nag_alpha=0.25, nag_start=0.1, nag_end=0.9),
     method="cfg+nag",
     vsf=VsfParams(vsf_scale=2.0, vsf_bias=0.3),
     nasa=NasaParams(nasa_scale=0.4),
 )
+UNGUIDED = replace(REQUEST.sampling, guidance_scale=1.0)
+BY_METHOD: dict[GuidanceMethod, GenerationRequest] = {
+    "cfg+nag": REQUEST,
+    "cfg": replace(REQUEST, method="cfg"),
+    "nag": replace(REQUEST, method="nag", sampling=UNGUIDED),
+    "vsf": replace(REQUEST, method="vsf", sampling=UNGUIDED),
+    "nasa": replace(REQUEST, method="nasa", sampling=UNGUIDED),
+    "none": replace(REQUEST, method="none", sampling=UNGUIDED),
+}
 METHODS: tuple[GuidanceMethod, ...] = get_args(GuidanceMethod)
-OTHER_CHOICES = {"cfg+nag": "cfg", "l1": "l2"}
+OTHER_CHOICES = {"cfg+nag": "cfg", "l1": "l2", "refuse": "truncate"}
 
 texts = st.text(
     st.characters(min_codepoint=32, exclude_categories=["Cc", "Cs"]), min_size=1, max_size=30
@@ -73,6 +84,7 @@ def requests_with(method: GuidanceMethod) -> st.SearchStrategy[GenerationRequest
         method=st.just(method),
         vsf=st.builds(VsfParams, vsf_scale=st.floats(0, 10), vsf_bias=st.floats(0, 5)),
         nasa=st.builds(NasaParams, nasa_scale=st.floats(0, 10)),
+        text=st.sampled_from(["refuse", "truncate"]),
     )
 
 
@@ -123,8 +135,28 @@ def changed(leaf: Any) -> Any:
             return leaf + 0.05
 
 
+def clip_id(model: ModelIdentity, request: GenerationRequest) -> str:
+    """Return the id of a clip whose tokenizer makes other tokens of every other text."""
+    tokens = RequestTokens.of(request, lambda text: Tokens(len(text), text))
+    return clip_id_by_tokens(model, request, tokens)
+
+
+def effects(request: GenerationRequest) -> tuple[object, ...]:
+    """Return all that the model gets of a request: its texts, and the guidance of each step."""
+    num_steps, params = request.sampling.num_inference_steps, request.attention_params
+    of_step = [
+        repr(replace(params, nag_start=0, nag_end=1) if isinstance(params, NagParams) else params)
+        if params and params.is_active_at(step, num_steps)
+        else None
+        for step in range(num_steps)
+    ]
+    negative_prompt = request.negative_prompt if any(of_step) else None
+    texts = request.prompt, negative_prompt, request.unconditional_prompt
+    return texts, of_step, request.shape, request.fps, astuple(request.sampling)
+
+
 def test_an_id_is_32_hex_digits_and_never_changes() -> None:
-    assert clip_id(MODEL, REQUEST) == "6b56d5f2ac9fadb32dcb232a5445cf85"
+    assert clip_id(MODEL, REQUEST) == "9688c95e75fdd8a46eb09d76078cdeb0"
 
 
 def test_an_id_made_before_a_field_was_added_is_unchanged() -> None:
@@ -133,7 +165,7 @@ def test_an_id_made_before_a_field_was_added_is_unchanged() -> None:
     model = ModelIdentity(
         "a", "Org/A", "c0ffee", "bfloat16", "saved", "bfloat16", 128, 0.05, 0.025, loras, True
     )
-    assert clip_id(model, REQUEST) == "678f8c6dca1cb39c90133eb19efbb456"
+    assert clip_id(model, REQUEST) == "adedf0332020a38a67ad7991101bdf02"
 
 
 def test_a_field_that_was_added_later_has_a_default() -> None:
@@ -143,10 +175,66 @@ def test_a_field_that_was_added_later_has_a_default() -> None:
 
 
 # The names of LoRAs stand for files, which are a part of the model's identity.
-@pytest.mark.parametrize("path", sorted(set(leaves(REQUEST)) - {"loras"}))
-def test_every_field_of_the_request_changes_the_id(path: str) -> None:
-    other = replaced(REQUEST, path, changed(leaves(REQUEST)[path]))
-    assert clip_id(MODEL, other) != clip_id(MODEL, REQUEST)
+@pytest.mark.parametrize("path", sorted(leaves(REQUEST).keys() - {"text", "loras"}))
+def test_every_field_of_the_request_that_has_an_effect_changes_the_id(path: str) -> None:
+    method = path.partition(".")[0]
+    request = BY_METHOD[method if method in ("vsf", "nasa") else "cfg+nag"]
+    other = replaced(request, path, changed(leaves(request)[path]))
+    assert clip_id(MODEL, other) != clip_id(MODEL, request)
+
+
+PARAMS = ("nag.nag_scale", "nag.nag_norm", "vsf.vsf_scale", "vsf.vsf_bias", "nasa.nasa_scale")
+UNUSED: dict[GuidanceMethod, set[str]] = {
+    "none": {"negative_prompt", *PARAMS},
+    "cfg": {*PARAMS},
+    "nag": {"vsf.vsf_scale", "vsf.vsf_bias", "nasa.nasa_scale"},
+    "vsf": {"nag.nag_scale", "nag.nag_norm", "nasa.nasa_scale"},
+    "nasa": {"nag.nag_scale", "nag.nag_norm", "vsf.vsf_scale", "vsf.vsf_bias"},
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [(method, path) for method, paths in UNUSED.items() for path in sorted({"text", *paths})],
+)
+def test_a_value_without_an_effect_is_not_in_the_id(method: GuidanceMethod, path: str) -> None:
+    request = BY_METHOD[method]
+    other = replaced(request, path, changed(leaves(request)[path]))
+    assert clip_id(MODEL, other) == clip_id(MODEL, request)
+
+
+WITHOUT_NAG = ({"nag": NagParams(nag_scale=1)}, {"nag": NagParams(nag_alpha=0)})
+
+
+@pytest.mark.parametrize("change", [*WITHOUT_NAG, {"negative_prompt": " \n"}])
+def test_guidance_without_an_effect_makes_the_clip_of_the_method_without_it(
+    change: dict[str, Any],
+) -> None:
+    for with_nag, without in (("nag", "none"), ("cfg+nag", "cfg")):
+        request = replace(BY_METHOD[with_nag], **change)
+        other = replace(BY_METHOD[without], **change)
+        assert clip_id(MODEL, request) == clip_id(MODEL, other)
+        assert clip_id(MODEL, request) != clip_id(MODEL, BY_METHOD[with_nag])
+
+
+def test_two_ranges_that_hold_the_same_steps_are_the_same_clip() -> None:
+    four = replace(REQUEST, sampling=replace(REQUEST.sampling, num_inference_steps=4))
+    ids = [
+        clip_id(MODEL, replace(four, nag=NagParams(nag_start=start, nag_end=end)))
+        for start, end in ((0.0, 0.3), (0.0, 0.5), (0.0, 0.51), (0.2, 0.5), (0.0, 1.0))
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 4
+
+
+def test_texts_of_equal_tokens_are_the_same_clip() -> None:
+    def by_words(request: GenerationRequest) -> str:
+        tokens = RequestTokens.of(request, lambda text: Tokens(len(text), " ".join(text.split())))
+        return clip_id_by_tokens(MODEL, request, tokens)
+
+    doubled = replace(REQUEST, prompt="a  red circle ", negative_prompt=" blue")
+    assert by_words(doubled) == by_words(REQUEST)
+    assert by_words(replace(REQUEST, prompt="a redcircle")) != by_words(REQUEST)
 
 
 @pytest.mark.parametrize("path", leaves(MODEL))
@@ -217,23 +305,24 @@ def test_equal_values_give_equal_ids(model: ModelIdentity, request: GenerationRe
 
 
 @given(models, requests, models, requests)
-def test_unequal_values_give_unequal_ids(
+def test_unequal_models_or_effects_give_unequal_ids(
     model: ModelIdentity,
     request: GenerationRequest,
     other_model: ModelIdentity,
     other_request: GenerationRequest,
 ) -> None:
-    assume((model, request) != (other_model, other_request))
+    assume((model, effects(request)) != (other_model, effects(other_request)))
     assert clip_id(model, request) != clip_id(other_model, other_request)
 
 
 @given(requests, st.sampled_from(sorted(leaves(REQUEST))), st.data())
-def test_one_field_alone_makes_another_clip(
+def test_one_field_alone_makes_another_clip_exactly_if_it_has_an_effect(
     request: GenerationRequest, path: str, data: st.DataObject
 ) -> None:
     methods: list[GuidanceMethod] = [
         method for method in METHODS if (method in CFG_METHODS) == request.has_cfg
     ]  # its guidance_scale fits
     leaf = leaves(data.draw(st.sampled_from(methods).flatmap(requests_with)))[path]
-    assume(leaf != leaves(request)[path])
-    assert clip_id(MODEL, replaced(request, path, leaf)) != clip_id(MODEL, request)
+    other = replaced(request, path, leaf)
+    is_equal = clip_id(MODEL, other) == clip_id(MODEL, request)
+    assert is_equal == (effects(other) == effects(request))

@@ -28,6 +28,7 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import write_quarantine
 from jobs.store.store import open_store
 from tests.builders import tiny, weights
+from tests.builders.manifests import jsonl
 from tests.builders.records import quarantine_of
 from tests.builders.weights import YAML
 from tests.jobs.manifest.test_malformed_manifests import CASES
@@ -263,6 +264,41 @@ def test_plan_draws_random_seeds_once_for_an_output(
         assert main(["plan", str(path), "--output", output]) == EXIT_OK
         assert "random seeds of 2 rows, drawn once for this output" in capsys.readouterr().out
         assert list(open_store(output, StoreConfig()).keys("")) == ["random-seeds.json"]
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_a_text_beyond_the_limit_is_refused_by_plan_render_and_doctor(
+    field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = tmp_path / "spring.jsonl", (tmp_path / "out").as_uri()
+    rows = [{"prompt": "a"}, {"prompt": "b", field: "red " * 48}]
+    path.write_text(jsonl(rows))
+    expected = f"{path}:2: {field} must have at most 48 tokens for shapes-wan, not 49: shorten it"
+    for command in ("plan", "render"):
+        options = ["--model", "shapes-wan", "--output", output]
+        assert expected in refused(capsys, command, str(path), *options)
+    options = ["--manifest", str(path), "--model", "shapes-wan"]
+    assert main(["doctor", *options]) == EXIT_REFUSED
+    assert f"FAIL  manifest: {expected}" in capsys.readouterr().out
+    assert sorted(tmp_path.iterdir()) == [path]
+    path.write_text(jsonl([row | {"text": "truncate"} for row in rows]))
+    assert main(["doctor", *options]) == EXIT_OK
+    assert f"ok    manifest: every row of {path} is right: 2 clips" in capsys.readouterr().out
+
+
+def test_plan_counts_pixel_equal_rows_and_cut_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "spring.yaml"
+    path.write_text(
+        "name: spring\nmodel: shapes-wan\ndefaults: {method: none, text: truncate}\n"
+        f"axes: {{prompt: [a circle, {'red ' * 48}], negative_prompt: ['', red, blue, green]}}\n"
+    )
+    assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "spring: 2 clips (8 rows, 6 pixel-equal to an earlier one)" in printed
+    assert "to render 2" in printed
+    assert "cut: 1 clip with a text of more tokens than the model reads" in printed
 
 
 GROUPED = """\

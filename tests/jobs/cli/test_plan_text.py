@@ -23,7 +23,7 @@ def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
     manifest = open_manifest(rows, catalog, model="tiny")
     plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
     assert plan_lines(plan) == [
-        "night: 4 clips (5 rows, 1 repeat)",
+        "night: 4 clips (5 rows, 1 pixel-equal to an earlier one)",
         "  done 1, quarantined 0, to render 3",
         "",
         "  model   size   frames  steps  clips  to render",

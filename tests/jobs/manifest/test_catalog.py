@@ -149,7 +149,7 @@ def test_a_broken_model_config_is_refused(models: Path) -> None:
 
 def test_missing_weights_are_an_error_at_the_manifests_line(models: Path) -> None:
     path = models / "run.jsonl"
-    path.write_text('{"prompt": "a", "model": "hub"}\n{"prompt": "a", "model": "mine"}\n')
+    path.write_text('\n{"prompt": "a", "model": "mine"}\n')
     manifest = open_manifest(path, ModelCatalog(models, FakeInspector(missing="mine")))
     with pytest.raises(RefusedError, match=r"run\.jsonl:2: .*mine\.yaml: no weights"):
         list(manifest.specs())

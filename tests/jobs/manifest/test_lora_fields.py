@@ -92,7 +92,9 @@ def test_the_id_follows_the_files_and_the_weights(write: Write, catalog: FakeCat
     default, _, style, *_ = specs
     assert [lora.revision for lora in default.model.loras] == ["r-fast", "r-style"]
     assert [(lora.revision, lora.weight) for lora in style.model.loras] == [("r-style", 0.6)]
-    assert style.clip_id == clip_id(style.model, default.request), "a name decides no pixel"
+    assert style.clip_id == clip_id(style.model, default.request, default.tokens), (
+        "a name decides no pixel"
+    )
 
 
 @pytest.mark.parametrize(

@@ -386,7 +386,7 @@ def test_guidance_as_a_mapping_means_its_fields_in_every_format(
 def test_guidance_as_an_axis_combines_with_the_others(write: Write, catalog: FakeCatalog) -> None:
     text = """
 model: strong
-defaults: {nag_alpha: 0.4}
+defaults: {nag_alpha: 0.4, negative_prompt: red}
 axes:
   guidance: [{}, {method: none}, {method: cfg, guidance_scale: 7}, {method: nag, nag_alpha: 0.5}]
   seed: [1, 2]
@@ -425,11 +425,9 @@ clips:
 def test_a_method_without_cfg_ignores_the_models_guidance_scale(
     write: Write, catalog: FakeCatalog
 ) -> None:
-    rows = [
-        {"prompt": "a"},
-        *({"prompt": "a", "method": method} for method in ("cfg", "none", "nag", "vsf", "nasa")),
-    ]
-    path = write("a.jsonl", "\n".join(json.dumps(row) for row in rows))
+    methods = ("cfg", "none", "nag", "vsf", "nasa")
+    rows = [{"negative_prompt": "b"}, *({"negative_prompt": "b", "method": one} for one in methods)]
+    path = write("a.jsonl", "\n".join(json.dumps({"prompt": "a", **row}) for row in rows))
     requests = [spec.request for spec in open_manifest(path, catalog, model="strong").specs()]
     scales = [request.sampling.guidance_scale for request in requests]
     assert scales == [5.0, 5.0, 1.0, 1.0, 1.0, 1.0]

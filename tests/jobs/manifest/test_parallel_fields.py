@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
-from jobs.manifest.manifest import Catalog, open_manifest
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.rows import Catalog
 from jobs.plan.plan import make_plan
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelFolderError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
@@ -134,8 +136,8 @@ def test_the_devices_of_a_clip_are_not_in_its_id(
     alone = spec("circle")
     grouped = replace(alone, parallel=ParallelConfig(ulysses + 1, ring, across_hosts))
     assert (
-        clip_id(grouped.model, grouped.request)
-        == clip_id(alone.model, alone.request)
+        clip_id(grouped.model, grouped.request, grouped.tokens)
+        == clip_id(alone.model, alone.request, alone.tokens)
         == alone.clip_id
     )
 
@@ -158,6 +160,7 @@ class BrokenModel:
     config: ModelConfig
     identity: ModelIdentity
     loras: Mapping[str, LoraIdentity]
+    tokenizer: Tokenizer
 
     @property
     def geometry(self) -> ModelGeometry:
@@ -167,7 +170,7 @@ class BrokenModel:
 class BrokenCatalog:
     def get(self, name: str, /) -> BrokenModel:
         model = FakeCatalog().get(name)
-        return BrokenModel(model.config, model.identity, model.loras)
+        return BrokenModel(model.config, model.identity, model.loras, model.tokenizer)
 
 
 def test_the_geometry_is_read_only_for_a_group(write: Write) -> None:

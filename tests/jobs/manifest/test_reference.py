@@ -16,8 +16,9 @@ from jobs.errors import ManifestError
 from jobs.manifest import csv_table, lines, values_file, yaml_manifest, yaml_tree
 from jobs.manifest.axes import MAX_GRID_CLIPS
 from jobs.manifest.combine import MAX_EXPRESSION_CHARACTERS
+from jobs.manifest.field_values import MAX_RUN_NAME_CHARACTERS
 from jobs.manifest.fields import FIELDS, GUIDANCE_FIELDS, PARALLEL_FIELDS, RowField, RowLabels
-from jobs.manifest.manifest import MAX_RUN_NAME_CHARACTERS, open_manifest
+from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import (
     PAGE_FILE,
@@ -189,6 +190,7 @@ GOOD_VALUES: dict[str, Any] = {
     "guidance_scale": 1,
     "flow_shift": None,
     "loras": {"style": 0.5},
+    "text": "truncate",
 }
 WITH_LORAS = {name: {"model": "styled"} for name in ("loras", "lora_weight")}
 

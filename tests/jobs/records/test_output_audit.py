@@ -23,6 +23,7 @@ from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec
 from pipelines.request import VideoFrames
+from pipelines.texts import Tokens
 from tests.builders.records import (
     LONG_AGO,
     RUN_ID,
@@ -118,8 +119,13 @@ def another_clips_record(store: MemoryStore, record: ClipRecord) -> None:
     store.put(record_key(record.clip_id), other.to_json(), JSON)
 
 
-def another_prompt(store: MemoryStore, record: ClipRecord) -> None:
-    request = replace(record.request, prompt="a triangle")
+def other_tokens(store: MemoryStore, record: ClipRecord) -> None:
+    tokens = replace(record.tokens, prompt=Tokens(2, "a triangle"))
+    store.put(record_key(record.clip_id), replace(record, tokens=tokens).to_json(), JSON)
+
+
+def another_seed(store: MemoryStore, record: ClipRecord) -> None:
+    request = replace(record.request, sampling=replace(record.request.sampling, seed=99))
     store.put(record_key(record.clip_id), replace(record, request=request).to_json(), JSON)
 
 
@@ -180,7 +186,8 @@ PLANTS: dict[Plant, tuple[FindingKind, str]] = {
     half_a_record: ("unreadable", f"records/{CIRCLE.clip_id}.json: "),
     bytes_for_a_record: ("unreadable", f"records/{CIRCLE.clip_id}.json: "),
     another_clips_record: ("mismatched", f"describes another clip, {OTHER_ID}"),
-    another_prompt: ("mismatched", "its model and request are those of clip"),
+    other_tokens: ("mismatched", "its model, request and tokens are those of clip"),
+    another_seed: ("mismatched", "its model, request and tokens are those of clip"),
     another_size: ("mismatched", "frames, size or rate differ from its request"),
     half_a_quarantine: ("unreadable", f"quarantine/{HEART.clip_id}.json: "),
     another_clips_quarantine: ("mismatched", f"describes another clip, {OTHER_ID}"),

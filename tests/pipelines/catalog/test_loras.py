@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.types import UNREAD
 from nag import NagParams
 from pipelines.catalog.lora_config import LoraConfig, default_choice
 from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
@@ -238,7 +239,7 @@ def test_weights_and_each_lora_change_the_clip_and_its_id(saved: Path, tmp_path:
         config = model("wan", *loras)
         entry = ModelCatalog(_yaml_folder(tmp_path / str(index), folder, config)).get("mine")
         assert str(tmp_path) not in repr(entry.identity)
-        ids.add(clip_id(entry.identity, PLAIN))
+        ids.add(clip_id(entry.identity, PLAIN, UNREAD))
     assert len(ids) == len(variants)
 
 

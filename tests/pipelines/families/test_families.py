@@ -11,15 +11,19 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 import nag
+from jobs.clip_id import clip_id
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.tokenizer import digest_of, load_tokenizer
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from pipelines.texts import RequestTokens
 from pipelines.video_model import VideoModel
 from tests.builders import tiny
 from tests.builders.operators import counted_operators
+from tests.builders.specs import MODEL
 
 REQUEST = GenerationRequest(
     "a circle",
@@ -148,6 +152,55 @@ def test_a_clip_is_the_same_alone_after_another_and_in_another_order(
 def test_a_clip_is_the_same_from_weights_loaded_again(model: DiffusersModel) -> None:
     again = load(model.config.name, Path(model.config.source))
     assert np.array_equal(render(again, REQUEST), render(model, REQUEST))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a red circle", " two  words \n", "a </s> b <pad>", "caf\u00e9 &amp;lt; “é”", "a b " * 40, ""],
+)
+def test_a_plan_reads_the_tokens_that_the_text_encoder_gets(
+    model: DiffusersModel, text: str
+) -> None:
+    got: list[torch.Tensor] = []
+    with model.pipeline.text_encoder.register_forward_pre_hook(
+        lambda _encoder, arguments: got.append(arguments[0][0])
+    ):
+        model._encode(text)
+    tokens = load_tokenizer(Path(model.config.source), model.config).tokens(text)
+    num_read = min(tokens.count, model.config.max_sequence_length)
+    assert tokens.digest == digest_of(got[0][:num_read].tolist())
+    assert not got[0][num_read:].any()  # padding
+
+
+LONG = "a circle " * 8
+PIXEL_EQUAL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "none": (
+        {"method": "none", "negative_prompt": "blue", "nag": NagParams(5)},
+        {"method": "none"},
+    ),
+    "nag": ({"vsf": VsfParams(2), "prompt": " a  square"}, {"prompt": "a square"}),
+    "a range": (
+        {"nag": NagParams(11, nag_start=0.1, nag_end=0.6)},
+        {"nag": NagParams(11, nag_start=0.3, nag_end=0.66)},
+    ),
+    "a cut text": (
+        {"prompt": f"{LONG} red", "text": "truncate"},
+        {"prompt": f"{LONG} blue", "text": "truncate"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PIXEL_EQUAL)
+def test_requests_with_one_id_give_equal_pixels(model: DiffusersModel, case: str) -> None:
+    tokenizer = load_tokenizer(Path(model.config.source), model.config)
+    one, other = (replace(REQUEST, **change) for change in PIXEL_EQUAL[case])
+    ids = {
+        clip_id(MODEL, request, RequestTokens.of(request, tokenizer.tokens))
+        for request in (one, other, REQUEST)
+    }
+    assert len(ids) == 2
+    assert np.array_equal(render(model, one), render(model, other))
+    assert not np.array_equal(render(model, one), render(model, REQUEST))
 
 
 def test_the_seed_the_prompt_and_the_negative_prompt_each_change_the_clip(

@@ -6,6 +6,7 @@ import pytest
 
 from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.types import UNREAD
 from nag.params import NagParams
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import ModelWeights
@@ -84,7 +85,7 @@ def test_limits_decide_no_id(tmp_path: Path) -> None:
         entry = ModelCatalog(tmp_path, lambda _config, _path: ModelWeights(tmp_path, "r1")).get(
             "mine"
         )
-        found.add(clip_id(entry.identity, request))
+        found.add(clip_id(entry.identity, request, UNREAD))
     assert len(found) == 1
 
 

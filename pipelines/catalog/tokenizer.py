@@ -1,0 +1,138 @@
+"""The tokens that a model's text encoder reads of a text, and the limit on their number.
+
+A text goes the road that it goes in the model's pipeline: cleaned as the family's pipeline cleans
+it, then cut into tokens by the class that the pipeline loads, with its files. No other reading of
+these files is sure to give the same tokens. Loads without torch, and transformers with the first
+tokenizer: that takes 2 s.
+"""
+
+import hashlib
+import html
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.weight_files import read_json
+from pipelines.errors import ModelFolderError
+from pipelines.texts import Tokens
+
+MAX_VOCABULARY_BYTES = 32_000_000  # a file; UMT5's has 17 MB, and to parse it takes 0.4 GB
+MAX_KEPT = 2**17  # texts whose tokens are kept, at most 25 MB
+DIGEST_BYTES = 16
+
+
+class Tokenizer(Protocol):
+    """The part of `ModelTokenizer` that a plan needs."""
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Tokenize many texts together, which is faster than one at a time."""
+        ...
+
+    def tokens(self, text: str) -> Tokens:
+        """Return the tokens of one text."""
+        ...
+
+
+class ModelTokenizer:
+    """The tokenizer of one model, which keeps the tokens of the texts that it has seen last.
+
+    Args:
+        tokenizer: tokenizer of transformers.
+        clean: cleaning of the family's pipeline.
+        max_tokens: number of tokens that the model reads of a text.
+    """
+
+    def __init__(self, tokenizer: Any, clean: Callable[[str], str], max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._tokenizer = tokenizer
+        self._clean = clean
+        self._kept: dict[bytes, Tokens] = {}
+
+    def read(self, texts: Iterable[str]) -> None:
+        missing = {key: text for text in texts if (key := _key(text)) not in self._kept}
+        if not missing:
+            return
+        if len(self._kept) + len(missing) > MAX_KEPT:
+            self._kept.clear()
+        self._kept.update(zip(missing, self._tokenize(list(missing.values())), strict=True))
+
+    def tokens(self, text: str) -> Tokens:
+        key = _key(text)
+        if key not in self._kept:
+            self.read([text])
+        return self._kept[key]
+
+    def _tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        cleaned = [self._clean(text) for text in texts]
+        whole = self._ids(cleaned)
+        cut = self._ids(
+            [text for text, ids in zip(cleaned, whole, strict=True) if len(ids) > self._max_tokens],
+            truncation=True,
+            max_length=self._max_tokens,
+        )
+        read = iter(cut)
+        return [
+            Tokens(len(ids), digest_of(ids if len(ids) <= self._max_tokens else next(read)))
+            for ids in whole
+        ]
+
+    def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
+        """Return the tokens as the pipelines make them, but for the padding behind them."""
+        if not texts:
+            return []
+        return self._tokenizer(
+            texts, return_attention_mask=False, verbose=False, **options
+        ).input_ids
+
+
+def digest_of(ids: Sequence[int]) -> str:
+    """Return the digest of a sequence of tokens."""
+    content = " ".join(map(str, ids)).encode()
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def load_tokenizer(folder: Path, config: ModelConfig) -> ModelTokenizer:
+    """Load the tokenizer of a model whose folder was inspected.
+
+    Raises:
+        ModelFolderError: a file is too large, or transformers cannot load them.
+    """
+    import transformers
+
+    files = folder / "tokenizer"
+    name = read_json(folder / "model_index.json")["tokenizer"][1]
+    for path in sorted(files.glob("*")):
+        if path.is_file() and path.stat().st_size > MAX_VOCABULARY_BYTES:
+            raise ModelFolderError(f"{path} is larger than {MAX_VOCABULARY_BYTES:,} bytes")
+    try:
+        tokenizer = getattr(transformers, name).from_pretrained(files, local_files_only=True)
+    except Exception as error:  # tokenizers raises Exception itself
+        raise ModelFolderError(f"{files} cannot be loaded: {error}") from error
+    return ModelTokenizer(tokenizer, CLEANINGS[config.family], config.max_sequence_length)
+
+
+def clean_for_wan(text: str) -> str:
+    """Clean a text as `prompt_clean` of diffusers' Wan pipelines does, which loads torch.
+
+    Source: diffusers 0.42, pipelines/wan/pipeline_wan.py.
+    """
+    import ftfy
+
+    unescaped = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return re.sub(r"\s+", " ", unescaped.strip()).strip()
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+CLEANINGS: dict[Literal["wan", "ltx"], Callable[[str], str]] = {
+    "wan": clean_for_wan,
+    "ltx": _unchanged,
+}
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
