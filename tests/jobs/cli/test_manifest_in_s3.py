@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
+from jobs.cli.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
 from tests.fakes.s3 import FakeS3, Stored, in_process
 
@@ -24,6 +24,7 @@ OBJECTS = {
     "plans/absent.yaml": YAML.replace("prompts.txt", "none.txt"),
     "plans/large.csv": "prompt\n" + "a circle moving right\n" * 10,
     "plans/spring.md": YAML,
+    "out/runs/20260131-120000-abcdef/run.json": "{}",  # the output of a run
     "plans/prompts.ndjson": '{"prompt": "a circle moving right", "seed": 3.0}\n',
     "plans/sheet.tsv": "\ufeffsep=\t\nprompt\tseed\tshot\na circle moving right\t3\tx\n",
 }
@@ -100,3 +101,8 @@ def test_verify_takes_a_manifest_in_s3(capsys: pytest.CaptureFixture[str]) -> No
     assert "s3://renders/plans/none.yaml does not exist" in capsys.readouterr().err
     assert main([*command, "ftp://renders/none.yaml"]) == EXIT_REFUSED
     assert "nothing is read from 'ftp://'" in capsys.readouterr().err
+    table = [*command, "s3://renders/plans/sheet.tsv", "--model", "shapes-wan"]
+    assert main(table) == EXIT_REFUSED
+    assert "unknown column 'shot'" in capsys.readouterr().err
+    assert main([*table, "extra_columns=[shot]"]) == EXIT_FINDINGS
+    assert "sheet-000000" in capsys.readouterr().out

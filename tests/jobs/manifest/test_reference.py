@@ -155,6 +155,8 @@ rows = st.fixed_dictionaries(
         "guidance": st.dictionaries(st.sampled_from(GUIDANCE_FIELDS), values | choices) | values,
         "parallel": st.dictionaries(st.sampled_from([*PARALLEL_FIELDS]), values) | values,
         "sede": values,
+        "meta": st.dictionaries(st.sampled_from(["a", ""]), values) | values,
+        "meta.b": values,
     },
 )
 
