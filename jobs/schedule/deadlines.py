@@ -9,6 +9,7 @@ from collections import defaultdict, deque
 from jobs.config import StallPolicy
 from jobs.schedule.events import Attempt
 from jobs.types import ClipProgress, Stage, StageTiming
+from pipelines.lora_choice import LoraChoice
 from pipelines.request import VideoShape
 
 COMPUTE_STAGES: frozenset[Stage] = frozenset({"text", "denoise", "decode", "encode", "check"})
@@ -18,11 +19,17 @@ MAX_SAMPLES = 101  # clips with one timing key from which a deadline is learnt
 
 # Clips with the same shape, guidance method and attention (exact or not) take equally long.
 TimingKey = tuple[VideoShape, str, bool]
+# A worker may compile for another choice of LoRAs, or read weights for it, once.
+PreparationKey = tuple[TimingKey, tuple[LoraChoice, ...] | None]
 
 
 def timing_key(attempt: Attempt) -> TimingKey:
     request = attempt.spec.request
     return request.shape, request.method, attempt.uses_exact_attention
+
+
+def preparation_key(attempt: Attempt) -> PreparationKey:
+    return timing_key(attempt), attempt.spec.request.loras
 
 
 class Deadlines:
@@ -47,8 +54,8 @@ class Deadlines:
         """Return the longest allowed duration of a stage, or of one of its steps, in seconds.
 
         Args:
-            is_first: True if the worker has not yet rendered a clip with this timing key, so that
-                it may compile and read weights from disk.
+            is_first: True if the worker has not yet rendered a clip with this preparation key, so
+                that it may compile and read weights from disk.
         """
         if stage in STORE_STAGES:
             return self._policy.store_s

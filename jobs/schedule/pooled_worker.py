@@ -8,7 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from jobs.config import WorkerConfig
 from jobs.errors import FailureClass
-from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, TimingKey, timing_key
+from jobs.schedule.deadlines import (
+    COMPUTE_STAGES,
+    Deadlines,
+    PreparationKey,
+    preparation_key,
+)
 from jobs.schedule.events import Attempt, WorkerId
 from jobs.schedule.outage import Outage
 from jobs.text import counted
@@ -94,7 +99,7 @@ class LoadedWorker:
         attempts: attempts in flight, by clip_id.
         progress: progress in the last heartbeat, by clip_id.
         recalled: ids of clips in flight that it was asked to hand back.
-        timing_keys_done: timing keys of the clips that it has rendered.
+        prepared_for: preparation keys of the clips that it has rendered.
         first_memory_bytes: host memory after its first clip, for comparison; None before.
     """
 
@@ -109,7 +114,7 @@ class LoadedWorker:
     recalled: set[str] = field(default_factory=set[str])
     num_failures_in_a_row: int = 0
     num_done: int = 0
-    timing_keys_done: set[TimingKey] = field(default_factory=set[TimingKey])
+    prepared_for: set[PreparationKey] = field(default_factory=set[PreparationKey])
     first_memory_bytes: int | None = None
 
     @property
@@ -217,7 +222,7 @@ class LoadedWorker:
             clip_id: deadlines.stall_message(
                 attempt,
                 self.progress[clip_id],
-                is_first=timing_key(attempt) not in self.timing_keys_done,
+                is_first=preparation_key(attempt) not in self.prepared_for,
             )
             for clip_id, attempt in self.attempts.items()
             if clip_id in self.progress

@@ -11,7 +11,7 @@ from jobs.errors import FailureClass
 from jobs.schedule import events as ev
 from jobs.schedule.attribution import NodeAttribution
 from jobs.schedule.clips import Clips
-from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, timing_key
+from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, preparation_key
 from jobs.schedule.events import Attempt, Command
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
@@ -155,7 +155,7 @@ class Workers:
         self._outage.record_answer(now)
         self._deadlines.learn(attempt, done.timings)
         if any(timing.stage == "denoise" for timing in done.timings):
-            worker.timing_keys_done.add(timing_key(attempt))
+            worker.prepared_for.add(preparation_key(attempt))
         self._attribution.record_done(attempt, worker.nodes)
         worker.consider_recycling(self._config.workers, done.memory_bytes)
 

@@ -363,10 +363,14 @@ class PlannedSchedule:
     """A schedule with its plan: it answers `TakeClip` at once, and its clock moves on request."""
 
     def __init__(
-        self, config: RunConfig = CONFIG, num_workers: int = 1, num_clips: int = len(SPECS)
+        self,
+        config: RunConfig = CONFIG,
+        num_workers: int = 1,
+        num_clips: int = len(SPECS),
+        specs: Sequence[ClipSpec] = SPECS,
     ) -> None:
         self.schedule, self.now = Schedule(config, num_workers), 0.0
-        self._plan = iter(SPECS[:num_clips])
+        self._plan = iter(specs[:num_clips])
         self.schedule.start(self.now)
 
     def after(self, event: Event, later_s: float = 0.0) -> list[Command]:

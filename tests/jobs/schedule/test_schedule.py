@@ -36,6 +36,7 @@ from jobs.schedule.events import (
 )
 from jobs.schedule.retry import Quarantine, Retry, Wait
 from jobs.types import ClipDone, ClipProgress, Stage, StageTiming, WorkerHeartbeat
+from pipelines.lora_choice import LoraChoice
 from tests.fakes.simulated_cluster import (
     CONFIG,
     NODES,
@@ -340,6 +341,18 @@ def test_the_first_clip_of_a_worker_has_time_to_compile_although_deadlines_were_
     assert of_type(
         farm.after(HeartbeatReceived(1, heartbeat(progress(cold, "denoise", 101, 0)))), StopWorker
     )
+
+
+def test_a_clip_with_other_loras_has_time_to_compile_although_deadlines_were_learnt() -> None:
+    other = replace(SPECS[1].request, loras=(LoraChoice("style", 0.5),))
+    farm = PlannedSchedule(specs=(SPECS[0], replace(SPECS[1], request=other), *SPECS[2:]))
+    done, styled, plain = (start.attempt.spec for start in farm.ready(0))
+    timings = (StageTiming("denoise", 0.0, 1.0, 0),)
+    farm.after(ClipEnded(0, ClipDone(done.clip_id, done.name, 1, timings)))
+    within = heartbeat(progress(styled, "denoise", 99, 0), progress(plain, "denoise", 59, 0))
+    assert not of_type(farm.after(HeartbeatReceived(0, within)), StopWorker)
+    beyond = heartbeat(progress(plain, "denoise", 61, 0))
+    assert of_type(farm.after(HeartbeatReceived(0, beyond)), StopWorker)
 
 
 def test_a_worker_that_only_uploaded_a_spooled_clip_still_has_time_to_compile() -> None:

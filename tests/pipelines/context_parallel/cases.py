@@ -32,6 +32,7 @@ from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.errors import ShardingError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
+from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import (
     CFG_METHODS,
@@ -325,7 +326,11 @@ def shapes_model(name: str) -> DiffusersModel:
 
 
 def render_shapes(
-    name: str, method: GuidanceMethod, parallel: ParallelConfig | None, num_steps: int = 3
+    name: str,
+    method: GuidanceMethod,
+    parallel: ParallelConfig | None,
+    num_steps: int = 3,
+    loras: tuple[LoraChoice, ...] | None = None,
 ) -> np.ndarray:
     """Return the latents of a Shapes model that is loaded by its family."""
     family = shapes_model(name)
@@ -340,6 +345,7 @@ def render_shapes(
         method,
         VsfParams(1.7, 0.2),
         NasaParams(0.8),
+        loras,
     )
     embeddings = family.encode_text(request)
     if parallel:

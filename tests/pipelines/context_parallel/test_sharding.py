@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines.attention.exact_attention import exact_attention
+from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GuidanceMethod
 from tests.pipelines.context_parallel import cases
@@ -127,6 +128,20 @@ def test_a_trained_model_renders_the_same_clip(
             )
         else:
             assert difference(latents, expected) < 3 * by_another_kernel < 2e-5
+
+
+@pytest.mark.models
+def test_every_rank_switches_to_the_loras_of_a_clip(ranks: Ranks) -> None:
+    """The LoRA is fused, so that each rank reads its weights again."""
+    choices: list[tuple[LoraChoice, ...] | None] = [(), (LoraChoice("few-step", 0.5),), None]
+    rendered: list[np.ndarray] = []
+    for choice in choices:
+        call = ("shapes-wan-4step", "nag", ParallelConfig(2), 2, choice)
+        expected = shapes_alone("shapes-wan-4step", "nag", None, 2, choice)
+        for latents in ranks.run(render_shapes, *call, num_ranks=2):
+            assert np.array_equal(latents, expected), choice
+        rendered.append(expected)
+    assert min(difference(one, rendered[-1]) for one in rendered[:-1]) > 0.01
 
 
 @pytest.mark.models
