@@ -349,9 +349,9 @@ def test_a_clip_with_other_loras_has_time_to_compile_although_deadlines_were_lea
     done, styled, plain = (start.attempt.spec for start in farm.ready(0))
     timings = (StageTiming("denoise", 0.0, 1.0, 0),)
     farm.after(ClipEnded(0, ClipDone(done.clip_id, done.name, 1, timings)))
-    within = heartbeat(progress(styled, "denoise", 99, 0), progress(plain, "denoise", 59, 0))
+    within = heartbeat(progress(styled, "denoise", 99, 0), progress(plain, "denoise", 29, 0))
     assert not of_type(farm.after(HeartbeatReceived(0, within)), StopWorker)
-    beyond = heartbeat(progress(plain, "denoise", 61, 0))
+    beyond = heartbeat(progress(plain, "denoise", 31, 0))
     assert of_type(farm.after(HeartbeatReceived(0, beyond)), StopWorker)
 
 
