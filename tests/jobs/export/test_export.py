@@ -94,6 +94,7 @@ def test_two_clips_of_one_name_get_two_files(folder: Path, names: tuple[str, str
     )
     for one in specs:
         commit(store, one, one.clip_id.encode())  # size and time are the same
+        export(store, folder)
     first, second = specs
     expected = {
         f"{first.name}.mp4": first.clip_id.encode(),
