@@ -42,7 +42,13 @@ def write(folder: Path, models: dict[str, str]) -> Path:
     """Write a manifest with three clips of each model, whose prompt is given."""
     path = folder / "night.jsonl"
     rows = [
-        {"prompt": prompt, "seed": seed, "model": name, "num_inference_steps": 1}
+        {
+            "prompt": prompt,
+            "seed": seed,
+            "model": name,
+            "num_inference_steps": 1,
+            "text": "truncate",
+        }
         for seed in range(3)
         for name, prompt in models.items()
     ]
