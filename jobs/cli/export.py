@@ -103,9 +103,7 @@ def run(options: ExportOptions, context: Context) -> int:
 
 
 def _folder(written: str) -> Path:
-    """Return the folder that the command line names, as a path or a `file:` URI."""
-    if "://" not in written:
-        return Path(written)
+    """Return the folder that the command line names, in one of the forms of an output."""
     location = parse_output_uri(written)
     if not isinstance(location, FolderLocation):
         raise RefusedError(
