@@ -32,7 +32,6 @@ from pipelines.errors import PipelineError
 if TYPE_CHECKING:
     from jobs.run.run import Run
 
-
 HELD_END_S = 3.0  # Ray itself ends the process some seconds later
 
 
