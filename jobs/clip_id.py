@@ -107,6 +107,7 @@ def _guidance(params: GuidanceParams | None, num_steps: int) -> dict[str, Any] |
     return _canonical(params)
 
 
+@lru_cache(maxsize=1024)
 def _model(model: ModelIdentity) -> dict[str, Any]:
     document = _canonical(model)
     for name, default in _LATER_DEFAULTS.items():

@@ -7,6 +7,7 @@ from functools import partial
 
 from jobs.manifest.axes import Grid
 from jobs.manifest.field_values import Unquoted
+from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
 from jobs.manifest.lines import FileWatch, ManifestFile, SourceLocation, decode, read_bytes
 from jobs.manifest.rows import Given, Row
 from jobs.manifest.values_file import ReadS3
@@ -62,7 +63,9 @@ def open_yaml_file(
     keys = fields.mapping(root, "a manifest")
     for key, line in keys.key_lines.items():
         if key not in KEYS:
-            raise fields.location(line).refuse(unknown("key", key, KEYS))
+            remedy = f"{key} is a field of a clip: write it under defaults"
+            message = remedy if key in (*FIELDS, GUIDANCE, PARALLEL) else unknown("key", key, KEYS)
+            raise fields.location(line).refuse(message)
     hasher = hashlib.sha256(content)
     watch = FileWatch(path, len(content), hasher.hexdigest())
     name, output = _text(keys, "name", fields), _text(keys, "output", fields)

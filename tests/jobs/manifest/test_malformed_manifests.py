@@ -34,6 +34,8 @@ YAML_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "just text": ("\nhello\n", 2, "a manifest must be a mapping (key: value), not a single value"),
     "unknown top-level key":
         (HEAD + "axis:\n  prompt: [a]\n", 3, "unknown key 'axis'; did you mean 'axes'?"),
+    "a field in the place of a key": (
+        HEAD + "text: truncate\n", 3, "text is a field of a clip: write it under defaults"),
     "unknown far-off key": (HEAD + "qqqq: 1\n", 3, "unknown key 'qqqq'; known are name, model"),
     "duplicate key": (HEAD + "name: again\n", 3, "the key 'name' is given twice, first on line 1"),
     "duplicate axis":
