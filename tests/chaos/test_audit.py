@@ -1,6 +1,7 @@
 """The audit finds every violation that is planted in a folder store, and passes a good store."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
         meta=spec.meta,
         model=spec.model,
         request=spec.request,
+        tokens=spec.tokens,
         parallel=ONE_DEVICE,
         run_id="run",
         attempt=1,
@@ -192,9 +194,10 @@ def another_clips_record(store: Store, spec: ClipSpec, folder: Path, record: Cli
     store.put(record_key(spec.clip_id), text, "application/json")
 
 
-def another_prompt(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
-    text = record.to_json().replace(spec.request.prompt.encode(), b"something else")
-    store.put(record_key(spec.clip_id), text, "application/json")
+def another_seed(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
+    sampling = replace(spec.request.sampling, seed=99)
+    other = replace(record, request=replace(spec.request, sampling=sampling))
+    store.put(record_key(spec.clip_id), other.to_json(), "application/json")
 
 
 def half_a_record(store: Store, spec: ClipSpec, folder: Path, record: ClipRecord) -> None:
@@ -217,7 +220,7 @@ PLANTS: dict[Plant, str] = {
     half_a_clip: "is not the requested clip",
     no_clip: "is missing and a record names it",
     another_clips_record: "describes another clip",
-    another_prompt: "its model and request are those of clip",
+    another_seed: "its model, request and tokens are those of clip",
     half_a_record: "not valid JSON",
     a_stranger: "not in the plan",
     no_reason: "gives no reason",
