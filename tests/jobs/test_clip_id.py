@@ -210,7 +210,9 @@ WITHOUT_NAG = ({"nag": NagParams(nag_scale=1)}, {"nag": NagParams(nag_alpha=0)})
 def test_guidance_without_an_effect_makes_the_clip_of_the_method_without_it(
     change: dict[str, Any],
 ) -> None:
-    for with_nag, without in (("nag", "none"), ("cfg+nag", "cfg")):
+    pairs: tuple[tuple[GuidanceMethod, GuidanceMethod], ...]
+    pairs = (("nag", "none"), ("cfg+nag", "cfg"))
+    for with_nag, without in pairs:
         request = replace(BY_METHOD[with_nag], **change)
         other = replace(BY_METHOD[without], **change)
         assert clip_id(MODEL, request) == clip_id(MODEL, other)

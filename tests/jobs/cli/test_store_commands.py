@@ -58,7 +58,7 @@ def quarantined(store: Store) -> Store:
     return store
 
 
-def called(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = EXIT_OK) -> str:
+def called(capsys: pytest.CaptureFixture[str], *arguments: str, code: ExitCode = EXIT_OK) -> str:
     """Run a command and return its output, or its error if `code` is not 0."""
     assert main(list(arguments)) == code
     captured = capsys.readouterr()

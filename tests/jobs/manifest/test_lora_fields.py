@@ -56,7 +56,7 @@ def test_a_row_chooses_loras_and_weights(
 
 def test_csv_and_files_of_values_have_the_text(write: Write, catalog: FakeCatalog) -> None:
     text = "prompt,loras,lora_weight\na,style=.5,\na,none,\na,,\na,style detail,0.25\n"
-    chosen = [(LoraChoice("style", 0.5),), (), None]
+    chosen: list[tuple[LoraChoice, ...] | None] = [(LoraChoice("style", 0.5),), (), None]
     chosen.append((LoraChoice("style", 0.25), LoraChoice("detail", 0.25)))
     assert loras(read(write("a.csv", text), catalog)) == chosen
     write("choices.txt", "style=.5\nnone\n")

@@ -380,7 +380,8 @@ def tables(draw: st.DrawFn) -> tuple[list[dict[str, Any]], bytes]:
     stream = io.StringIO(newline="")
     end = draw(st.sampled_from(["\n", "\r\n"]))
     quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC]))
-    writer = csv.writer(stream, delimiter=separator, lineterminator=end, quoting=quoting)
+    style: Any = {"delimiter": separator, "lineterminator": end, "quoting": quoting}
+    writer = csv.writer(stream, **style)
     num_empty = draw(st.integers(0, 2))
     writer.writerow([*columns, *[""] * num_empty])
     for row in rows:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_clips_with_equal_loras_come_together_where_a_switch_is_slow(
     write: Callable[[str, str | bytes], Path],
     catalog: FakeCatalog,
 ) -> None:
-    rows: list[dict[str, object]] = [
+    rows: list[dict[str, Any]] = [
         {"prompt": prompt, "loras": f"style={1 + index % 2}"} for index, prompt in enumerate("abcd")
     ]
     rows += [{"prompt": "e", "loras": f"style={3 + index}"} for index in range(num_choices - 2)]
