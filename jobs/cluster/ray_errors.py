@@ -21,7 +21,10 @@ def first_line(error: BaseException) -> str:
 
 def last_line(error: BaseException) -> str:
     """Return the last line of the error's text; of a traceback it is the error itself."""
-    return str(error).rstrip().splitlines()[-1].strip()
+    return next(
+        (line.strip() for line in reversed(str(error).splitlines()) if line.strip()),
+        type(error).__name__,
+    )
 
 
 def rank_error(error: ray.exceptions.RayError, who: str = "a rank") -> Exception:

@@ -124,13 +124,12 @@ class _Exporter:
     def copy(self, task: _Task | Exported) -> Exported:
         if isinstance(task, Exported):
             return task
-        record, time_ns = task.record, _time_ns(task.record)
         for stem in (task.names.own, task.names.with_id):
-            found = self._folder.find(
-                f"{stem}.mp4", record.num_bytes, record.sha256, time_ns, checks=self._params.checks
-            )
-            if found == "same":
+            if self._is_there(task, stem):
                 return self._with_record(task, stem, "there", 0)
+        return self._fetch(task, task.record)
+
+    def _fetch(self, task: _Task, record: ClipRecord) -> Exported:
         with self._folder.partial_file() as (partial, file):
             try:
                 size, sha256 = self._reader.digest_into(record.key, record.num_bytes, file)
@@ -139,26 +138,37 @@ class _Exporter:
             if (size, sha256) != (record.num_bytes, record.sha256):
                 return self._failed(task, f"{record.key} has other bytes than its record says")
             for stem in task.names.to_take:
-                if self._folder.publish(partial, file, f"{stem}.mp4", time_ns):
+                if self._folder.publish(partial, file, f"{stem}.mp4", _time_ns(record)):
                     return self._with_record(task, stem, "copied", size)
+                if self._is_there(task, stem):  # another export was faster
+                    return self._with_record(task, stem, "there", size)
         return self._failed(task, f"{task.names.with_id}.mp4 is another file")
 
+    def _is_there(self, task: _Task, stem: str) -> bool:
+        record, checks = task.record, self._params.checks
+        time_ns = _time_ns(record)
+        found = self._folder.find(
+            f"{stem}.mp4", record.num_bytes, record.sha256, time_ns, checks=checks
+        )
+        return found == "same"
+
     def _with_record(self, task: _Task, stem: str, outcome: Outcome, num_bytes: int) -> Exported:
-        message = "" if stem == task.name else f"{task.name} is {stem}.mp4"
+        remarks = [] if stem == task.name else [f"{task.name} is {stem}.mp4"]
         if self._params.has_records:
             with self._folder.partial_file() as (partial, file):
                 file.write(task.content)
                 name = f"{stem}.json"
                 if not self._folder.publish(partial, file, name, _time_ns(task.record)):
-                    message += self._other_record(task, name)
+                    remarks += self._other_record(task, name)
+        message = "; ".join(remarks)
         return Exported(task.record.clip_id, task.name, outcome, f"{stem}.mp4", num_bytes, message)
 
-    def _other_record(self, task: _Task, name: str) -> str:
+    def _other_record(self, task: _Task, name: str) -> list[str]:
         """Return a remark if the file in the record's place is not the record."""
         content = task.content
         sha256 = hashlib.sha256(content).hexdigest()
         found = self._folder.find(name, len(content), sha256, 0, checks=True)
-        return "" if found == "same" else f"; {name} is another file, and stays"
+        return [] if found == "same" else [f"{name} is another file, and stays"]
 
     def _failed(self, task: _Task, message: str) -> Exported:
         return Exported(task.record.clip_id, task.name, "failed", message=message)

@@ -72,8 +72,11 @@ class TargetFolder:
         if status.st_mtime_ns == time_ns and not checks:
             return "same"
         hasher = hashlib.sha256()
-        for piece in read_file(self._folder, name):
-            hasher.update(piece)
+        try:
+            for piece in read_file(self._folder, name):
+                hasher.update(piece)
+        except PermissionError:  # someone else's
+            return "other"
         return "same" if hasher.hexdigest() == sha256 else "other"
 
     @contextlib.contextmanager

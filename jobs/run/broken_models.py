@@ -53,22 +53,18 @@ def split_failed(
 ) -> tuple[list[FailedKind], list[FailedKind]]:
     """Return the kinds whose clips are to be quarantined, and those whose clips stay as they are.
 
+    A run that commits nothing shows nothing about the cluster. Then a kind counts as broken only if
+    an earlier run rendered clips, all of them of kinds that have not failed now.
+
     Args:
         num_committed: clips that the whole run has committed.
     """
-    quarantined = [
-        one
-        for one in failed
-        if one.is_broken and (num_committed or _has_done_clips(plan, other_than=one.kind))
-    ]
+    rendered = {
+        WorkerKind(bucket.model, bucket.parallel) for bucket in plan.buckets if bucket.num_done
+    }
+    can_judge = num_committed or (rendered and rendered.isdisjoint(one.kind for one in failed))
+    quarantined = [one for one in failed if one.is_broken and can_judge]
     return quarantined, [one for one in failed if one not in quarantined]
-
-
-def _has_done_clips(plan: Plan, other_than: WorkerKind) -> bool:
-    return any(
-        bucket.num_done and WorkerKind(bucket.model, bucket.parallel) != other_than
-        for bucket in plan.buckets
-    )
 
 
 def quarantine_kind(

@@ -3,7 +3,7 @@
 import pytest
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
-from jobs.cluster.ray_errors import load_failure, rank_error
+from jobs.cluster.ray_errors import first_line, last_line, load_failure, rank_error
 from jobs.errors import StoreRefusedError
 from jobs.failures import classify
 from pipelines.errors import RankLostError, RankPreemptedError
@@ -45,6 +45,11 @@ def test_a_rank_that_could_not_be_started_gives_the_reason_and_is_not_retried() 
     cause = rank_error(ActorDiedError(RayTaskError("__init__", text, refused)))
     assert classify(cause) == ("code", False)
     assert str(cause) == f"a rank could not be started: jobs.errors.StoreRefusedError: {refused}"
+
+
+@pytest.mark.parametrize("text", ["", " \n "])
+def test_an_error_without_text_is_shown_by_its_class(text: str) -> None:
+    assert (first_line(OSError(text)), last_line(OSError(text))) == ("OSError", "OSError")
 
 
 def test_an_error_that_cannot_be_unpickled_is_not_mistaken_for_a_lost_rank() -> None:

@@ -128,6 +128,44 @@ def test_another_file_stays_and_the_clip_gets_a_name_with_its_id(folder: Path) -
     assert files(folder) == {"hero.mp4": b"VIDEO", f"hero-{HERO.clip_id}.mp4": b"video"}
 
 
+def test_two_exports_at_once_make_one_file(folder: Path) -> None:
+    class OtherExport(MemoryStore):
+        """A store in which another export copies a clip while this one reads it."""
+
+        def chunks(self, key: str) -> Iterator[bytes]:
+            yield from super().chunks(key)
+            if key.endswith(".mp4"):
+                (folder / "hero.mp4").write_bytes(b"video")
+
+    store = OtherExport()
+    commit(store, HERO, b"video")
+    assert [one.outcome for one in export(store, folder)] == ["there"]
+    assert files(folder) == {"hero.mp4": b"video"}
+
+
+def test_a_file_that_may_not_be_read_is_another_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("jobs.export.target_folder.read_file", refuse)
+    store = MemoryStore()
+    commit(store, HERO, b"video")
+    folder.mkdir()
+    (folder / "hero.mp4").write_bytes(b"VIDEO")
+    assert [one.file for one in export(store, folder)] == [f"hero-{HERO.clip_id}.mp4"]
+
+
+def test_a_file_in_the_place_of_a_record_stays_with_a_remark(folder: Path) -> None:
+    store = MemoryStore()
+    commit(store, HERO)
+    folder.mkdir()
+    (folder / "hero.json").write_text("{}")
+    (one,) = export(store, folder, has_records=True)
+    assert one.message == "hero.json is another file, and stays"
+
+
 def test_a_file_that_was_copied_by_other_means_is_read_and_kept(folder: Path) -> None:
     store = CountingStore()
     commit(store, HERO, b"video")
