@@ -7,7 +7,7 @@ compressed is set here and written into its record. Loads without torch.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from jobs.errors import ConfigError
 from jobs.store_config import StoreConfig, check_at_least
@@ -206,8 +206,19 @@ def load_config(profile: Path | None = None, overrides: list[str] | None = None)
             raise ConfigError(f"cannot read the configuration {path}: {reason}") from error
     try:
         layers.append(read_overrides(overrides or []))
+        for layer in layers[1:]:
+            _check_extra_columns(layer)
         config = OmegaConf.to_object(OmegaConf.merge(*layers))
     except INVALID as error:
         raise ConfigError(f"configuration: {one_line(error)}") from error
     assert isinstance(config, RunConfig)
     return config
+
+
+def _check_extra_columns(layer: DictConfig) -> None:
+    names = layer.get("extra_columns", ())
+    if not isinstance(names, ListConfig | tuple):
+        example = names if names not in ("", None) else "NAME"
+        raise ConfigError(
+            f"configuration: extra_columns must be a list, such as extra_columns=[{example}]"
+        )

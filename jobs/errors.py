@@ -27,6 +27,10 @@ class ManifestError(RefusedError):
     """The manifest is unreadable or a row is wrong. The message begins with file and line."""
 
 
+class UnfinishedRowError(ManifestError):
+    """The text ends within a row, perhaps since it is still being written."""
+
+
 class RowValueError(ValueError):
     """A row holds a field or a value that it must not; a ManifestError adds file and line."""
 

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from jobs.errors import RowValueError
+from jobs.errors import RowValueError, UnfinishedRowError
 from jobs.manifest.field_values import at, parse_cell
 from jobs.manifest.fields import (
     CSV_COLUMNS,
@@ -31,7 +31,7 @@ from jobs.text import counted, unknown
 
 # Limits a row over many lines, since an open quote would swallow the file.
 MAX_RECORD_CHARACTERS = 4 * 1024 * 1024
-_MAPPINGS = {GUIDANCE: "method", PARALLEL: "ulysses"}  # with one field of each as an example
+_MAPPINGS = {GUIDANCE: "method", PARALLEL: "ulysses", META: "meta.shot"}  # each with an example
 _ALL_FIELDS = FIELDS | PARALLEL_FIELDS
 
 
@@ -169,6 +169,7 @@ class _CsvFeed:
         self._lines = lines
         self._line_number = num_lines_read
         self._num_characters = 0
+        self._is_at_end = False
         lines_of_text = iter(partial(self._next_line), None)
         self._reader = csv.reader(lines_of_text, delimiter=separator, strict=True)
 
@@ -182,12 +183,16 @@ class _CsvFeed:
         except StopIteration:
             return None
         except csv.Error as error:
+            if self._is_at_end:
+                message = "the row ends inside a cell in quotes; is a quote left open?"
+                raise UnfinishedRowError(f"{location}: {message}") from error
             name = SEPARATORS[self.separator]
             raise location.refuse(f"expected cells with {name} between them: {error}") from error
 
     def _next_line(self) -> str | None:
         entry = next(self._lines, None)
         if entry is None:
+            self._is_at_end = True
             return None
         self._line_number, line = entry
         is_first_of_record = self._num_characters == 0

@@ -119,6 +119,10 @@ class FileWatch:
         """Return True if the last line that was read, which has no line end, goes on by now."""
         return self._added()[:1] not in (b"", b"\n", b"\r")
 
+    def goes_on(self) -> bool:
+        """Return True if anything stands behind what was read by now."""
+        return bool(self._added())
+
     def _added(self) -> bytes:
         """Return the first bytes behind those that were read, if there are any now."""
         try:

@@ -24,7 +24,7 @@ from jobs.manifest.rows import Given
 from jobs.manifest.tables.encoding import LineTable
 from jobs.manifest.tables.meta import META, meta_name
 from jobs.manifest.values_file import ReadS3, read_values_file
-from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields
+from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar
 from jobs.text import shown, unknown
 
@@ -130,6 +130,8 @@ class AxesReader:
         location = self.fields.location(node.line)
         if not (isinstance(node, YamlScalar) and isinstance(node.value, str) and node.value):
             raise location.refuse("file must be a path or an s3:// URI")
+        with at(location):
+            refuse_comment("file", node, if_close=True)
         if node.value.lower().endswith(NOT_LISTS):
             raise location.refuse(
                 f"file {shown(node.value)} is a table or a document by its name; an axis takes a "

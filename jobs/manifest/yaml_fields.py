@@ -84,7 +84,9 @@ class YamlFields:
         value: Any = _value_of(node)
         with at(location):
             if name in FREE_TEXTS:
-                _refuse_comment(name, node)
+                refuse_comment(name, node)
+            elif name == "name":
+                refuse_comment(name, node, if_close=True)
             return Given(check_value(name, value), location)
 
     def _check_keys(self, mapping: YamlMapping, check: Callable[[str], None]) -> None:
@@ -113,9 +115,15 @@ def _check_field(name: str, node: YamlNode) -> None:
         raise
 
 
-def _refuse_comment(name: str, node: YamlNode) -> None:
-    """Refuse a comment behind a text without quotes, since it may be the rest of the text."""
+def refuse_comment(name: str, node: YamlNode, if_close: bool = False) -> None:
+    """Refuse a comment behind a text without quotes, since it may be the rest of the text.
+
+    Args:
+        if_close: refuse only a comment without a blank behind its `#`, as in `take #1`.
+    """
     if not (isinstance(node, YamlScalar) and node.comment):
+        return
+    if if_close and not node.comment[1:2].strip("# \t"):
         return
     came = "" if node.value is None else f"{shown(node.value)} and "
     raise RowValueError(
@@ -130,7 +138,7 @@ def _plain(name: str, node: YamlNode) -> Any:
         case YamlMapping():
             return {key: _plain(f"{name}.{key}", entry) for key, entry in node.entries.items()}
         case YamlScalar(value):
-            _refuse_comment(name, node)
+            refuse_comment(name, node)
             return value.text if isinstance(value, Unquoted) else value
         case YamlList():
             return []

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from jobs.manifest.axes import Grid
-from jobs.manifest.field_values import Unquoted
+from jobs.manifest.field_values import Unquoted, at
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
 from jobs.manifest.lines import FileWatch, ManifestFile, SourceLocation, decode, read_bytes
 from jobs.manifest.rows import Given, Row
+from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.yaml_axes import AxesReader
-from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields
+from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlScalar, parse_yaml
 from jobs.text import shown, unknown
 
@@ -64,7 +65,8 @@ def open_yaml_file(
     for key, line in keys.key_lines.items():
         if key not in KEYS:
             remedy = f"{key} is a field of a clip: write it under defaults"
-            message = remedy if key in (*FIELDS, GUIDANCE, PARALLEL) else unknown("key", key, KEYS)
+            is_field = key in (*FIELDS, GUIDANCE, PARALLEL, META)
+            message = remedy if is_field else unknown("key", key, KEYS)
             raise fields.location(line).refuse(message)
     hasher = hashlib.sha256(content)
     watch = FileWatch(path, len(content), hasher.hexdigest())
@@ -83,6 +85,9 @@ def _text(keys: YamlMapping, key: str, fields: YamlFields) -> Given | None:
         return None
     location = fields.location(node.line)
     if isinstance(node, YamlScalar) and isinstance(node.value, str) and node.value:
+        if key in ("name", "output"):
+            with at(location):
+                refuse_comment(key, node, if_close=True)
         return Given(node.value, location)
     came = NODE_KINDS[type(node)]
     if isinstance(node, YamlScalar):

@@ -33,7 +33,9 @@ _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 # A longer word is text, since PyYAML's patterns take gigabytes for megabytes of 1:1:1.
 _MAX_WORD_CHARACTERS = 1000
 _COMMENT = re.compile(r"[ \t]*(#[^\r\n]*)")
-_SECOND_COLON = re.compile(r":[ \t]+[^\s\"'\[{|>#][^\"',\[\]{}#]*:(\s|$)")
+# A colon in a text without quotes, in a mapping in braces too. A comment may hold one.
+_SECOND_COLON = re.compile(r":[ \t]+[^\s\"'\[{|>#]((?!\s#)[^,\[\]{}])*:(\s|$)")
+_COMMENT_BEHIND = re.compile(r"\S[ \t]+#")
 _FIRST_SIGN = re.compile(r"\s*(?:-[ \t]+)*+(?:[\w.-]+[ \t]*:[ \t]+)?+([%@`*&!|>\[\]{}\"',?:-])")
 _READINGS = {
     "bool": "a yes/no value",
@@ -224,14 +226,32 @@ def _advice(text: str, error: yaml.MarkedYAMLError) -> str:
     lines = text.splitlines()
     for mark in (error.problem_mark, error.context_mark):
         line = lines[mark.line][:_MAX_WORD_CHARACTERS] if mark and mark.line < len(lines) else ""
-        if _SECOND_COLON.search(line):
-            return "; put a text that holds ': ' in quotes, such as prompt: \"a: b\""
-        sign = line[mark.column : mark.column + 1] if mark else ""
-        if not (sign and sign in "%@`"):
-            found = _FIRST_SIGN.match(line)
-            sign = found[1] if found else ""
-        if sign == '"' and "\\" in line:
-            return "; in double quotes a backslash is written twice; in single quotes once"
-        if sign:
-            return f"; if a text is to begin with {sign}, put all of it in quotes"
+        if mark and (advice := _advice_on(line, mark.column)):
+            return f"; {advice}"
     return ""
+
+
+def _advice_on(line: str, column: int) -> str:
+    """Return advice on a line that is not YAML; empty if there is none."""
+    sign = line[column : column + 1]
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "indent with spaces, not with tabs"
+    if _SECOND_COLON.search(line) or (sign == ":" and ": " in line[:column]):
+        return "put a text that holds ': ' in quotes, such as prompt: \"a: b\""
+    if sign == ":":
+        return "mend the indentation, or put a text that holds ': ' in quotes"
+    if not (sign and sign in "%@`"):
+        found = _FIRST_SIGN.match(line)
+        sign = found[1] if found else ""
+    return _advice_on_sign(line, sign)
+
+
+def _advice_on_sign(line: str, sign: str) -> str:
+    """Return advice on a text that begins with a sign; empty if there is none."""
+    if sign == '"' and "\\" in line:
+        return "in double quotes a backslash is written twice; in single quotes once"
+    if sign in ("'", '"'):
+        return f"a text that begins with {sign} ends at the next one: use the other kind of quotes"
+    if _COMMENT_BEHIND.search(line):
+        return "' #' begins a comment: put a text that holds it in quotes"
+    return f"if a text is to begin with {sign}, put all of it in quotes" if sign else ""

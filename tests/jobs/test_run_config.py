@@ -60,6 +60,7 @@ def test_a_profile_that_cannot_be_read_is_one_named_error(
         ("workers.count=two", "could not be converted to Integer"),
         ("workers.cuont=2", "Key 'cuont' not in 'WorkerConfig'"),
         ("stall.first_s=" + "1" * 400, "must be below"),
+        ("extra_columns=shot", r"must be a list, such as extra_columns=\[shot\]"),
         ("workers.spool_folder=${oc.env:HOME}", "interpolations are refused"),
     ],
 )

@@ -503,7 +503,7 @@ CSV_CASES: dict[str, tuple[str | bytes, int, str]] = {
     "NUL": ("prompt\na\nb\0\n", 3, "the line holds a NUL character"),
     "after a cell of many lines":
         ('prompt,seed\n"a\nb\nc",1\n"d\n\ne",x\n', 5, "whole number or random, not 'x'"),
-    "open quote": ('prompt\na\n"b\nc\nd\n', 3, "expected cells with ',' between them"),
+    "open quote": ('prompt\na\n"b\nc\nd\n', 3, "is a quote left open?"),
     "text after a quote": ('prompt\n"a"b\n', 2, "expected cells with ',' between them"),
     "field too large": (f"prompt\n{'a' * 140_000}\n", 2, "field larger than field limit"),
     "long line": (f"prompt\n{'a,' * 600_000}\n", 2, "longer than 1,048,576 bytes"),

@@ -99,6 +99,18 @@ def test_a_comma_is_decimal_below_one_that_cannot_separate_thousands(
     assert [spec.request.nag.nag_scale for spec in specs] == [4.5, 9, 1.125]
 
 
+@pytest.mark.parametrize("half", ['"b', '"b\n', '"b\nc', '"b\nc\n'])
+def test_a_row_that_is_cut_inside_its_quotes_is_left_for_the_next_run(
+    half: str, write: Write, catalog: FakeCatalog
+) -> None:
+    path = write("a.csv", "prompt,seed\na,1\n" + half)
+    manifest = open_manifest(path, catalog, model="tiny")
+    with path.open("a") as file:
+        file.write('d",2\n')
+    assert [spec.request.prompt for spec in manifest.specs()] == ["a"]
+    assert len(read(path, catalog)) == 2
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_read_as_its_writer_meant_it(
     name: str, write: Write, catalog: FakeCatalog
@@ -120,6 +132,8 @@ REFUSED: dict[str, tuple[str, str | bytes, int, str]] = {
     "the header of another separator": (
         "a.csv", "sep=;\nprompt,seed\na,3\n", 2, "';' separates columns here"
     ),
+    "an open quote": ("a.csv", 'prompt,seed\na,1\n"b,2\nc,3\n', 3, "is a quote left open?"),
+    "notes as one column": ("a.csv", "prompt,meta\na,b\n", 1, "columns, such as meta.shot"),
     "a separator that tables do not have": ("a.csv", "sep=:\nprompt\n", 1, "sep= must name one of"),
     "two separators in the header": ("a.csv", "prompt,x;seed\na,3\n", 1, "',' or ';' between"),
     "rows of another separator": ("a.csv", "prompt,seed\na;3\n", 2, "got 1; ',' separates cells"),
@@ -278,6 +292,22 @@ UNQUOTED: dict[str, tuple[str, int, str]] = {
     "a colon in an axis": ("axes:\n  prompt:\n  - a: b\n", 3, "holds ': ' in quotes"),
     "a colon in brackets": ("axes:\n  prompt: [a: b, c]\n", 2, "holds ': ' in quotes"),
     "a colon at the end": ("axes:\n  prompt:\n  - a cat:\n", 3, "holds ': ' in quotes"),
+    "a colon behind a comma": ("clips:\n- prompt: a cat, far: b\n", 2, "holds ': ' in quotes"),
+    "a colon behind an apostrophe":
+        ("clips:\n- {prompt: it's a cat: b}\n", 2, "put a text that holds ': ' in quotes"),
+    "a colon on a second line":
+        ("clips:\n- prompt: a cat,\n    far: b\n", 3, "mend the indentation, or put a text"),
+    "a tab": ("clips:\n\t- prompt: a\n", 2, "indent with spaces, not with tabs"),
+    "a number sign in a clip's name":
+        ("clips:\n- prompt: a\n  name: take #1\n", 3, "name is 'take' and a comment, '#1'"),
+    "a number sign in the name": ("name: take #1\nclips: []\n", 1, "name is 'take' and a comment"),
+    "a number sign in the output": ("output: ./take #1\n", 1, "output is './take' and a comment"),
+    "a number sign in the name of a file":
+        ("axes:\n  prompt:\n    file: head #1.txt\n", 3, "file is 'head' and a comment"),
+    "a number sign in braces":
+        ("clips:\n- {prompt: a #1}\n", 3, "begins on line 2; ' #' begins a comment"),
+    "a number sign between two lines":
+        ("clips:\n- prompt: a #1\n    b\n", 3, "begins on line 2; ' #' begins a comment"),
     "a number sign": ("clips:\n- prompt: a cat #2\n", 2, "prompt is 'a cat' and a comment, '#2'"),
     "a number sign in an axis":
         ("axes:\n  negative_prompt:\n  - a\n  - b # c\n", 4, "'b' and a comment, '# c'"),
@@ -298,10 +328,12 @@ UNQUOTED: dict[str, tuple[str, int, str]] = {
     "a bracket": ("clips:\n- prompt: [wide] a\n", 2, "begin with [, put all of it in quotes"),
     "brackets alone": ("axes:\n  prompt:\n  - [wide]\n", 3, "begins with [ in quotes"),
     "a brace": ("clips:\n- prompt: {a} b\n", 2, "begin with {, put all of it in quotes"),
-    "a quote": ('clips:\n- prompt: "a" b\n', 2, 'begin with ", put all of it in quotes'),
+    "a quote": ('clips:\n- prompt: "a" b\n', 2, "use the other kind of quotes"),
+    "an apostrophe in single quotes":
+        ("clips:\n- prompt: 'it's a cat'\n", 2, "use the other kind of quotes"),
     "a backslash": ('clips:\n- prompt: "50\\% off"\n', 2, "a backslash is written twice"),
     "an apostrophe":
-        ("clips:\n- prompt: 'tis a\n", 3, "begins on line 2; if a text is to begin with '"),
+        ("clips:\n- prompt: 'tis a\n", 3, "line 2; a text that begins with ' ends at the next one"),
     "greater than": ("clips:\n- prompt: > 5 cats\n", 2, "begin with >, put all of it in quotes"),
     "a bar": ("clips:\n- prompt: | a\n", 2, "begin with |, put all of it in quotes"),
     "a dash": ("clips:\n- prompt: - a\n", 2, "begin with -, put all of it in quotes"),
@@ -334,8 +366,8 @@ def test_a_text_that_is_something_else_without_quotes_is_refused_with_advice(
 
 def test_a_comment_may_stand_behind_what_it_cannot_cut(write: Write, catalog: FakeCatalog) -> None:
     text = (
-        "model: tiny # the model\nclips: # all\n- prompt: 'a #1' # quoted\n  seed: 3 # a number\n"
-        "  # a line\n  negative_prompt: a#1\n- {prompt: b} # a mapping\n"
+        "model: tiny #1\nname: a # the name\nclips: # all\n- prompt: 'a #1' # quoted\n"
+        "  seed: 3 # a number\n  # a line\n  negative_prompt: a#1\n- {prompt: b} # a mapping\n"
     )
     one, other = (spec.request for spec in read(write("a.yaml", text), catalog))
     assert (one.prompt, one.negative_prompt, one.sampling.seed) == ("a #1", "a#1", 3)
