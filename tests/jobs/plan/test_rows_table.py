@@ -36,7 +36,7 @@ def test_each_row_has_its_name_the_state_of_its_clip_and_the_key_of_the_mp4(
     a, b, c, d = (spec.clip_id for spec in manifest.specs())
     plan = make_plan(manifest, {a, c}, {b}, {c})
     path = tmp_path / "rows.csv"
-    path.write_text("an older file")
+    path.write_text("row,name,clip_id,state,key\n0,older,0,done,\n")
     write_rows(plan, {a: f"clips/{a}/0.mp4", d: "clips/not-committed.mp4"}, path)
     with path.open(newline="") as file:
         assert list(csv.reader(file)) == [
@@ -51,6 +51,19 @@ def test_each_row_has_its_name_the_state_of_its_clip_and_the_key_of_the_mp4(
     assert plan.num_other_names == 2
     other_names = [(clip.clip_id, clip.name) for clip in plan.other_names()]
     assert other_names == [(a, "again"), (c, "third")]
+
+
+def test_a_file_that_holds_something_else_stays(
+    manifest_file: Path, tmp_path: Path, catalog: FakeCatalog
+) -> None:
+    plan = make_plan(open_manifest(manifest_file, catalog, model="tiny"), (), ())
+    content, empty = manifest_file.read_bytes(), tmp_path / "empty.csv"
+    with pytest.raises(RefusedError, match="holds something else than rows of a plan"):
+        write_rows(plan, {}, manifest_file)
+    assert manifest_file.read_bytes() == content
+    empty.touch()
+    write_rows(plan, {}, empty)
+    assert len(empty.read_text().splitlines()) == 6
 
 
 def test_a_file_that_cannot_be_written_is_refused_and_leaves_nothing(

@@ -1,4 +1,4 @@
-"""Which models of a run count as broken, and which may have failed by the cluster's fault."""
+"""The split of failed models: those that are broken, and those that the cluster may have failed."""
 
 import json
 from collections.abc import Callable
