@@ -52,7 +52,7 @@ def test_the_example_of_nag_alone_runs_on_stock_pipelines(
 
 def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
     (manifest,) = blocks("yaml")
-    assert yaml.safe_load(manifest)["output"] == "s3://renders/spring"
+    assert yaml.safe_load(manifest)["output"] == "./spring"
     (tmp_path / "spring.yaml").write_text(manifest)
     assert (
         len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4 * 2
