@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 
 from nag.attention.text_attention import TextAttention
+from nag.formulas.fused_guidance import fused_guidance
 from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
-from nag.formulas.normalized_attention_guidance import normalized_attention_guidance
 from nag.formulas.value_sign_flip import value_sign_flip
 from nag.params import NagParams, NasaParams, VsfParams
 
@@ -43,7 +43,7 @@ class NagMethod:
         self.nag_norm = params.nag_norm  # each norm has a graph of its own
 
     def guide(self, text: TextAttention) -> torch.Tensor:
-        return normalized_attention_guidance(
+        return fused_guidance(
             text.positive(),
             text.negative(),
             self.nag_scale,
