@@ -13,22 +13,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import LTXPipeline, LTXVideoTransformer3DModel, WanPipeline, WanTransformer3DModel
 from torch import distributed
 from torch.testing._internal.distributed.fake_pg import FakeProcessGroup, FakeStore
 from torch.utils.flop_counter import FlopCounterMode
 
 import nag
 from benchmarks.parallel_cost.counting import CollectiveCounter
+from benchmarks.real_sizes import TEXT_CHANNELS, build_pipeline
 from nag.params import NagParams
-from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.cost.operations import Forward
 from pipelines.parallel_config import ParallelConfig
 
 _META = torch.device("meta")
 _FAKE_GROUP: Any = FakeProcessGroup  # the stubs of torch lack its constructor
-_TEXT_CHANNELS = 4096
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
 
     The process must not be in a process group yet.
     """
-    pipeline = _pipeline(forward.geometry)
+    pipeline = build_pipeline(forward.geometry, _META)
     with (
         _missing_peers(pipeline, parallel),
         _guidance(pipeline, forward),
@@ -79,27 +77,6 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
     )
 
 
-def _pipeline(geometry: ModelGeometry) -> Any:
-    """Build a stock pipeline that holds only a transformer; open settings are as published."""
-    sizes: dict[str, Any] = {
-        "num_layers": geometry.num_layers,
-        "num_attention_heads": geometry.num_heads,
-        "attention_head_dim": geometry.head_dim,
-    }
-    nothing: Any = None
-    with _META:
-        if geometry.family == "wan":
-            wan = WanTransformer3DModel(**sizes, ffn_dim=geometry.ffn_dim)
-            return WanPipeline(nothing, nothing, nothing, nothing, transformer=_in_bfloat16(wan))
-        ltx = LTXVideoTransformer3DModel(**sizes, cross_attention_dim=geometry.width)
-        return LTXPipeline(nothing, nothing, nothing, nothing, transformer=_in_bfloat16(ltx))
-
-
-def _in_bfloat16(transformer: Any) -> Any:
-    """Convert to bfloat16 without the warning of `ModelMixin.to`; it changes no count."""
-    return torch.nn.Module.to(transformer, torch.bfloat16)
-
-
 def _arguments(forward: Forward) -> dict[str, torch.Tensor | int]:
     geometry, shape, rows = forward.geometry, forward.shape, forward.num_rows
     frames = (shape.num_frames - 1) // geometry.frames_per_token + 1
@@ -107,7 +84,7 @@ def _arguments(forward: Forward) -> dict[str, torch.Tensor | int]:
         shape.height // geometry.height_per_token,
         shape.width // geometry.width_per_token,
     )
-    text = _empty(rows, geometry.num_text_tokens, _TEXT_CHANNELS)
+    text = _empty(rows, geometry.num_text_tokens, TEXT_CHANNELS)
     timestep = _empty(rows)
     if geometry.family == "wan":
         latents = _empty(rows, 16, frames, 2 * height, 2 * width)
@@ -134,7 +111,7 @@ def _guidance(pipeline: Any, forward: Forward) -> Generator[None]:
     mask = None if forward.geometry.family == "wan" else _empty(1, forward.geometry.num_text_tokens)
     with nag.install(pipeline) as installed:
         negative = nag.NegativeText(
-            _empty(1, forward.geometry.num_text_tokens, _TEXT_CHANNELS), mask
+            _empty(1, forward.geometry.num_text_tokens, TEXT_CHANNELS), mask
         )
         guided: AbstractContextManager[None] = (
             installed.guide(negative, NagParams(nag_scale=5))

@@ -1,0 +1,1 @@
+"""What guidance costs on one GPU, at the sizes that people render."""

@@ -1,0 +1,72 @@
+"""The benchmark of guidance on a GPU, in its tiny form on a CPU."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu.steps import Speed, StepTimes, Variant, floor
+from benchmarks.real_sizes import build_pipeline
+from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.cost.published import LTX_2B, WAN_1_3B
+
+
+def run(prefix: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu", str(prefix), *arguments])
+    command.main()
+
+
+def test_each_case_is_measured_once_and_a_second_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path / "gpu", monkeypatch, "--tiny", "--only", "832x480x17")
+    first = json.loads((tmp_path / "gpu.json").read_text())["cases"]
+    assert list(first) == ["Wan 1.3B, 832x480x17"]
+    (case,) = first.values()
+    assert {variant: len(steps) for variant, steps in case["steps_s"].items()} == dict.fromkeys(
+        ("none", "nag", "cfg"), 6
+    )
+    run(tmp_path / "gpu", monkeypatch, "--tiny", "--only", "17", "LTX 2B, 768x512x121")
+    cases = json.loads((tmp_path / "gpu.json").read_text())["cases"]
+    assert cases["Wan 1.3B, 832x480x17"] == case
+    page = (tmp_path / "gpu.md").read_text()
+    assert page.count("\n| ") == 2 + len(cases) == 5
+    assert "cpu, torch" in page
+
+
+def test_without_a_gpu_and_on_another_card_nothing_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="--tiny tries the benchmark on a CPU"):
+        run(tmp_path / "gpu", monkeypatch)
+    (tmp_path / "gpu.json").write_text('{"machine": {"device": "H100"}, "cases": {}}')
+    with pytest.raises(SystemExit, match="was measured on H100; choose another PREFIX"):
+        run(tmp_path / "gpu", monkeypatch, "--tiny")
+
+
+def test_the_floor_counts_the_second_attention_and_one_pass_over_three_tensors() -> None:
+    case = command.CASES[0]
+    times: dict[Variant, StepTimes] = {"none": StepTimes([0.6])}
+    moved_bytes = 3 * 30 * 32_760 * 1536 * 2
+    attention = 30 * 4 * 32_760 * 512 * 1536
+    keys_and_values = 30 * 4 * 512 * 1536**2
+    assert floor(case, times, Speed(7e14, 4e12)) == pytest.approx(
+        1 + ((attention + keys_and_values) / 7e14 + moved_bytes / 4e12) / 0.6
+    )
+
+
+@pytest.mark.parametrize("geometry", [WAN_1_3B, LTX_2B])
+def test_weights_have_the_dtypes_that_diffusers_gives_them_on_loading(
+    geometry: ModelGeometry, tmp_path: Path
+) -> None:
+    small = replace(geometry, num_layers=1, num_heads=2, head_dim=12, ffn_dim=32)
+    built = build_pipeline(small, torch.device("cpu")).transformer
+    built.save_pretrained(tmp_path)
+    loaded = type(built).from_pretrained(tmp_path, torch_dtype=torch.bfloat16)
+    assert {name: each.dtype for name, each in built.state_dict().items()} == {
+        name: each.dtype for name, each in loaded.state_dict().items()
+    }
