@@ -48,7 +48,7 @@ def build_pipeline(
     transformer.eval().requires_grad_(requires_grad=False)
     nothing: Any = None
     if geometry.family == "wan":
-        steps = UniPCMultistepScheduler(
+        steps: Any = UniPCMultistepScheduler(
             use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
         )
         return WanPipeline(nothing, nothing, nothing, steps, transformer=transformer)

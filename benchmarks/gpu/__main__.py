@@ -39,9 +39,9 @@ class Machine:
     """Where the times hold."""
 
     device: str
-    torch: str
-    diffusers: str
-    cuda: str | None
+    torch_version: str
+    diffusers_version: str
+    cuda_version: str | None
     speed: Speed
 
     @classmethod
@@ -93,8 +93,8 @@ guidance, with NAG and with classifier-free guidance, in turn in one process. We
 random. The floor is the ratio if the operations and bytes that NAG adds, as counted, ran at the
 device's best speed: that of a large matrix product and of a copy in memory.
 
-{machine["device"]}, torch {machine["torch"]} with CUDA {machine["cuda"]}, diffusers
-{machine["diffusers"]}, bfloat16, {speed["operations_per_s"] / 1e12:,.0f} TFLOP/s,
+{machine["device"]}, torch {machine["torch_version"]} with CUDA {machine["cuda_version"]}, diffusers
+{machine["diffusers_version"]}, bfloat16, {speed["operations_per_s"] / 1e12:,.0f} TFLOP/s,
 {speed["bytes_per_s"] / 1e9:,.0f} GB/s. The numbers are in gpu.json.
 
 {table}
