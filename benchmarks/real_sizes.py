@@ -20,7 +20,7 @@ from diffusers import (
 
 from pipelines.context_parallel.geometry import ModelGeometry
 
-TEXT_CHANNELS = 4096  # of the text encoders of Wan and LTX
+TEXT_CHANNELS = 4096  # the text encoders of Wan and LTX
 
 
 def build_pipeline(
@@ -29,7 +29,7 @@ def build_pipeline(
     """Return a pipeline whose transformer has this geometry; open settings are as published.
 
     Args:
-        device: where the weights are made; on "meta" they take no memory.
+        device: the weights are made on it; on "meta" they take no memory.
         dtype: dtype of the weights, but for those that diffusers keeps in float32 on loading.
     """
     sizes: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""What guidance costs on one GPU, at the sizes that people render."""
+"""The cost of guidance on one GPU, at the sizes that people render."""

@@ -36,7 +36,7 @@ MATRIX_SIZE = 16 * 1024
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the times hold."""
+    """The machine and the versions for which the times hold."""
 
     device: str
     torch_version: str

@@ -44,7 +44,7 @@ class Case:
 
 @dataclass
 class StepTimes:
-    """What was measured of one variant.
+    """The measurements of one variant.
 
     Args:
         steps_s: seconds of each step.
@@ -76,7 +76,7 @@ def measure(
 
 @dataclass(frozen=True)
 class Speed:
-    """What the device reaches at best.
+    """The best speeds of a device.
 
     Args:
         operations_per_s: floating-point operations of a large matrix product in a second.

@@ -72,7 +72,7 @@ def guidance_op(
     norm: Literal["l1", "l2"] = "l1" if nag_norm == "l1" else "l2"
     guide = implementation_on(positive_BLD.device)
     guided = guide(positive_BLD, negative_BLD, nag_scale, nag_tau, nag_alpha, norm)
-    return guided.contiguous()  # as the compiler is told; the kernel's result is so already
+    return guided.contiguous()  # as `register_fake` says; the kernel's result is so already
 
 
 @guidance_op.register_fake
@@ -96,7 +96,7 @@ def first_that_works(
 
     Args:
         makers: functions that return an implementation, by its name, the fastest first.
-        device: where it is tried on one small input.
+        device: each is tried there on one small input.
     """
     for name, make in makers.items():
         try:
