@@ -165,12 +165,17 @@ class Run:
     ) -> int:
         """Count the clips that are quarantined one by one, while nothing ends the run."""
         num_clips = 0
-        for is_quarantined in quarantined:
-            num_clips += is_quarantined
-            tally.num_quarantined += is_quarantined
-            check()
-            if self._stop_reason is not None:
-                raise StoppedError(self._stop_reason)
+        try:
+            for is_quarantined in quarantined:
+                num_clips += is_quarantined
+                tally.num_quarantined += is_quarantined
+                check()
+                if self._stop_reason is not None:
+                    raise StoppedError(self._stop_reason)
+        except (
+            ManifestError
+        ) as error:  # it changed meanwhile; a refusal would mean that nothing ran
+            raise StoppedError(str(error)) from error
         return num_clips
 
     def _render_kind(

@@ -174,5 +174,19 @@ class UnloadableLoader(FakeLoader):
         return super().load_model(config, weights, num_threads)
 
 
+@dataclass(frozen=True)
+class RewritingLoader(UnloadableLoader):
+    """A loader beside which a user rewrites the manifest."""
+
+    manifest: Path = Path()
+
+    def load_model(
+        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+    ) -> LoadedModel:
+        if config.name == self.name:
+            self.manifest.write_text('{"prompt": "other"}\n')
+        return super().load_model(config, weights, num_threads)
+
+
 def fail_to_load() -> FakeModel:
     raise ModelFolderError("the weights are broken")

@@ -18,7 +18,7 @@ from jobs.records.schema import QuarantineRecord
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import ModelLoader
 from pipelines.catalog.sources import PACKAGED_CONFIGS
-from tests.fakes.model import FakeLoader, UnloadableLoader
+from tests.fakes.model import FakeLoader, RewritingLoader, UnloadableLoader
 
 pytestmark = pytest.mark.cluster
 
@@ -112,6 +112,22 @@ def test_broken_models_are_quarantined_with_the_reason_and_the_rest_is_rendered(
     assert render(path, models, mended, "--retry-quarantined") == EXIT_OK
     assert len(committed_ids(store)) == 12
     assert not quarantined_ids(store)
+
+
+def test_a_manifest_that_is_rewritten_before_its_broken_clips_are_quarantined_stops_the_run(
+    ray_cluster: LocalRay,
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
+    (models / "z-unloadable.yaml").write_text(YAML)
+    path, store = write(tmp_path, {"m-whole": "sun", "z-unloadable": "sun"}), output(tmp_path)
+    assert render(path, models, RewritingLoader(name="z-unloadable", manifest=path)) == EXIT_STOPPED
+    assert "stopped: " in (errors := capsys.readouterr().err)
+    assert "the file was rewritten after it was opened" in errors
+    assert (len(committed_ids(store)), quarantined_ids(store)) == (3, set())
 
 
 def test_a_run_in_which_no_model_works_stops_and_quarantines_nothing(
