@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 NO_LORAS = "none"  # so no LoRA may have this name
+NAME_PATTERN = "[A-Za-z0-9_-]+"
 FORMS = "such as 'style=0.8 detail', [style, detail] or {style: 0.8, detail: 1}"
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Names in the order in which they are written, each with its weight if one is given.
@@ -60,8 +61,11 @@ def _read_word(word: object) -> tuple[str, float | None]:
 
 
 def _name(name: object) -> str:
-    if not isinstance(name, str) or not name or name == NO_LORAS:
+    if name == NO_LORAS:
         raise ValueError(f"must be names of LoRAs, {FORMS}; '{NO_LORAS}' stands alone")
+    if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+        came = f", not {name[:40]!r}" if isinstance(name, str) else ""
+        raise ValueError(f"must be names of LoRAs{came}, {FORMS}")
     return name
 
 

@@ -221,6 +221,10 @@ class FolderStore:
                     f"cannot write {where} now: a folder on the way was removed meanwhile"
                 ) from error
             raise ObjectMissingError(f"{where} does not exist") from error
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreRefusedError(
+                f"cannot {doing} {where}: a file is in the place of a folder; correct the output"
+            ) from error
         except NoHardLinksError as error:
             raise StoreRefusedError(
                 f"{self.uri} is on a file system without hard links ({error.strerror}), which the "

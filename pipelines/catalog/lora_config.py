@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from pipelines.catalog.config_files import schema
 from pipelines.catalog.sources import check_source
 from pipelines.errors import ModelConfigError, RequestError
-from pipelines.lora_choice import NO_LORAS, LoraChoice, WrittenChoice
+from pipelines.lora_choice import NAME_PATTERN, NO_LORAS, LoraChoice, WrittenChoice
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LoraConfig:
     by_default: bool = True
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", self.name) or self.name == NO_LORAS:
+        if not re.fullmatch(NAME_PATTERN, self.name) or self.name == NO_LORAS:
             raise ModelConfigError(
                 f"a LoRA's name is made of letters, digits, _ and -, and is not {NO_LORAS}; "
                 f"got {self.name!r}"

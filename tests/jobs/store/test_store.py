@@ -289,10 +289,11 @@ def test_a_link_does_not_lead_out_of_a_folder(folder: Store, tmp_path: Path, ins
     assert [entry.name for entry in outside.iterdir()] == ["a"]
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["store", "store/below"])
+def test_a_folder_that_is_a_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "store").write_bytes(b"")
-    with pytest.raises(StoreRefusedError, match="cannot write"):
-        open_store((tmp_path / "store").as_uri(), FAST).check_access()
+    with pytest.raises(StoreRefusedError, match="a file is in the place of a folder"):
+        open_store((tmp_path / name).as_uri(), FAST).check_access()
 
 
 def test_a_folder_with_blanks_and_other_letters_is_found_again(tmp_path: Path) -> None:
