@@ -10,31 +10,27 @@ import contextlib
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
-from jobs.escaping import MAX_BLOCK, shortened
-from jobs.failures import classify
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, upload_clip, write_latents
 from jobs.records.damage import is_committed
 from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
-from jobs.redaction import redact
 from jobs.store.store import open_store
 from jobs.types import (
     ClipDone,
-    ClipFailed,
     ClipOutcome,
     ClipReturned,
     ClipSpec,
     StageTiming,
     WorkerHeartbeat,
 )
+from jobs.worker.clip_failure import failed_clip
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.provenance import RecordBuilder, clip_metadata
@@ -42,8 +38,8 @@ from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
 from jobs.worker.timing import StageClock
-from pipelines.errors import FrameCheckError, GroupError
-from pipelines.video_model import PeakMemory, VideoModel
+from pipelines.errors import FrameCheckError
+from pipelines.video_model import VideoModel
 
 T = TypeVar("T")
 REMAINS_S = 3600.0  # after that time a file that a worker was writing is surely abandoned
@@ -145,7 +141,10 @@ class ClipWorker:
             # The one place where an error of a clip becomes a value: its class decides about a
             # retry, and its traceback goes into the failure's record.
             except Exception as error:  # noqa: BLE001
-                return self._failed(spec, attempt, error, clock)
+                is_spooled = self._spool.holds(spec.clip_id)
+                return failed_clip(
+                    spec, attempt, error, clock.timings, self._loaded.device, is_spooled=is_spooled
+                )
             finally:
                 self._device.forget(spec.clip_id)
 
@@ -228,35 +227,6 @@ class ClipWorker:
             was_already_committed=not is_own,
             memory_bytes=memory_bytes(),
         )
-
-    def _failed(
-        self, spec: ClipSpec, attempt: int, error: Exception, clock: StageClock
-    ) -> ClipFailed:
-        failure_class, may_pass = classify(error)
-        message = str(error) or type(error).__name__
-        if failure_class == "memory" and (peak := self._peak_memory()):
-            message += f" (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
-        return ClipFailed(
-            clip_id=spec.clip_id,
-            name=spec.name,
-            attempt=attempt,
-            failure_class=failure_class,
-            may_pass_on_retry=may_pass,
-            error_type=type(error).__name__,
-            message=shortened(redact(message)),
-            traceback=shortened(redact("".join(traceback.format_exception(error))), MAX_BLOCK),
-            worker=f"{socket.gethostname()}:{os.getpid()}",
-            timings=clock.timings,
-            is_spooled=self._spool.holds(spec.clip_id),
-            group_error=type(error) if isinstance(error, GroupError) else None,
-        )
-
-    def _peak_memory(self) -> PeakMemory | None:
-        """Return the peak memory, or None from a device that does not answer any more."""
-        try:
-            return self._loaded.device.peak_memory()
-        except RuntimeError:
-            return None
 
 
 def raw_bytes(spec: ClipSpec) -> int:
