@@ -52,9 +52,9 @@ def read_choice(value: object) -> WrittenChoice:
 
 
 def _read_word(word: object) -> tuple[str, float | None]:
-    name, separator, text = word.partition("=") if isinstance(word, str) else ("", "", "")
-    if not separator:
-        return _name(name), None
+    if not isinstance(word, str) or "=" not in word:
+        return _name(word), None
+    name, _, text = word.partition("=")
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"must be names of LoRAs with a weight such as 0.8, not {text[:40]!r}")
     return _name(name), _weight(name, float(text))
