@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import ray
 
-from jobs.cluster.joined_cluster import JoinedCluster
+from jobs.cluster.joined_cluster import JoinedCluster, job_config
 from jobs.cluster.ray_errors import first_line
 from jobs.cluster.reach import check_start, existing_cluster, reach, start_remedy
 from jobs.ending import (
@@ -22,6 +22,7 @@ from jobs.errors import ClusterLostError, NoClusterError, RefusedError, StoppedE
 from jobs.text import shown
 from nagfarm import claim_packages, foreign_packages
 
+HOOK = "worker_process_setup_hook"
 HOOK_MODULE = claim_packages.__module__
 CONNECT_S = 180.0  # a local cluster has taken 60 s on a busy machine
 
@@ -91,14 +92,21 @@ def _own_packages() -> dict[str, str] | None:
     hook costs each worker a process of its own, so it is left out where nothing is in the way.
 
     Raises:
-        RefusedError: a module `nagfarm` is in the way, too, and the hook would not be found.
+        RefusedError: a module `nagfarm` is in the way, too, and the hook would not be found; or the
+            job has a hook of its own, and Ray takes one.
     """
     foreign = foreign_packages()
-    if not foreign.keys() - {HOOK_MODULE}:
+    if not (hiding := sorted(foreign.keys() - {HOOK_MODULE})):
         return None
     if place := foreign.get(HOOK_MODULE):
         raise RefusedError(f"{shown(place, 500)} hides nagfarm from its workers: rename it")
-    return {"worker_process_setup_hook": f"{HOOK_MODULE}.{claim_packages.__name__}"}
+    if HOOK in job_config("runtime_env"):
+        place = shown(foreign[hiding[0]], 500)
+        raise RefusedError(
+            f"{place} hides nagfarm's packages from its workers, which find them by a {HOOK}, and "
+            "the job's runtime_env has one, too: rename the first, or remove the second"
+        )
+    return {HOOK: f"{HOOK_MODULE}.{claim_packages.__name__}"}
 
 
 def cluster_nodes() -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import ray
 import ray._private.state
@@ -76,10 +77,14 @@ class JoinedCluster:
         return ClusterView(nodes, draining, self.held_by_driver, self.may_grow)
 
 
+def job_config(part: str) -> Mapping[str, Any]:
+    """Return a part of what `ray job submit` tells this driver; empty for a driver of its own."""
+    return json.loads(os.environ.get(JOB_CONFIG, "{}")).get(part) or {}
+
+
 def driver_resources() -> dict[str, float]:
     """Return the resources that `ray job submit` reserves for this driver."""
-    metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {}
-    job = metadata.get("job_submission_id")
+    job = job_config("metadata").get("job_submission_id")
     found = _internal_kv_get(f"_ray_internal_job_info_{job}", namespace="job") if job else None
     info = json.loads(found or "{}")
     return {name: float(info[key]) for name, key in RESOURCES.items() if info.get(key)}

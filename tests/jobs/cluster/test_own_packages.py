@@ -64,6 +64,19 @@ def test_a_module_that_hides_the_hook_is_refused_with_its_place(
         _own_packages()
 
 
+def test_a_job_with_a_hook_of_its_own_is_refused_only_if_ours_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = {"runtime_env": {"worker_process_setup_hook": "theirs.hook"}, "metadata": {}}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
+    assert _own_packages() is None
+    write_foreign_packages(tmp_path)
+    importlib.invalidate_caches()
+    with pytest.raises(RefusedError, match=r"__init__\.py' hides nagfarm's packages .* rename the"):
+        _own_packages()
+
+
 @pytest.mark.parametrize("way", ["program", "python -m nagfarm", "PYTHONPATH"])
 def test_a_command_runs_where_packages_of_a_user_lie(tmp_path: Path, way: str) -> None:
     folder = tmp_path / "mine"
