@@ -25,7 +25,12 @@ from jobs.manifest.fields import (
 from jobs.manifest.lines import Lines, ManifestFile, SourceLocation
 from jobs.manifest.rows import Row, with_parallel
 from jobs.manifest.tables.cells import DecimalMark, refuse_placeholder
-from jobs.manifest.tables.dialect import SEPARATORS, header_separator, named_separator
+from jobs.manifest.tables.dialect import (
+    SEPARATORS,
+    check_quotes,
+    header_separator,
+    named_separator,
+)
 from jobs.manifest.tables.meta import CARRY, META, make_meta, meta_name
 from jobs.text import counted, unknown
 
@@ -169,6 +174,7 @@ class _CsvFeed:
         self._lines = lines
         self._line_number = num_lines_read
         self._num_characters = 0
+        self._record_lines: list[str] = []
         self._is_at_end = False
         lines_of_text = iter(partial(self._next_line), None)
         self._reader = csv.reader(lines_of_text, delimiter=separator, strict=True)
@@ -178,8 +184,9 @@ class _CsvFeed:
         location = SourceLocation(self._record_location.file, self._line_number + 1)
         self._record_location = location
         self._num_characters = 0
+        self._record_lines.clear()
         try:
-            return location, next(self._reader)
+            cells = next(self._reader)
         except StopIteration:
             return None
         except csv.Error as error:
@@ -188,6 +195,9 @@ class _CsvFeed:
                 raise UnfinishedRowError(f"{location}: {message}") from error
             name = SEPARATORS[self.separator]
             raise location.refuse(f"expected cells with {name} between them: {error}") from error
+        with at(location):
+            check_quotes(cells, self._record_lines, self.separator)
+        return location, cells
 
     def _next_line(self) -> str | None:
         entry = next(self._lines, None)
@@ -197,6 +207,7 @@ class _CsvFeed:
         self._line_number, line = entry
         is_first_of_record = self._num_characters == 0
         self._num_characters += len(line)
+        self._record_lines.append(line)
         if self._num_characters > MAX_RECORD_CHARACTERS:
             raise self._record_location.refuse(
                 f"a row is longer than {MAX_RECORD_CHARACTERS:,} characters; is a quote left open?"

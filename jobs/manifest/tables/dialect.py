@@ -6,12 +6,14 @@ prompt with semicolons in it is not taken apart.
 """
 
 import csv
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from jobs.errors import RowValueError
 
 SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
+_KEY = re.compile(r"[ \t]*(?:-[ \t]+)?(\w+):(?:\s|$)")
 _NAMED = re.compile(r'"?sep=(.?)"?\r?\n?', re.IGNORECASE)
 
 
@@ -58,6 +60,29 @@ def split_line(line: str, separator: str) -> list[str]:
         return []
 
 
+def check_quotes(cells: Sequence[str], lines: Iterable[str], separator: str) -> None:
+    """Refuse a record that would have other texts if blanks before a quote did not count.
+
+    Args:
+        cells: cells of the record.
+        lines: the lines that it was read from.
+
+    Raises:
+        RowValueError: a cell is `a, "b"`, whose quotes would be a part of its text.
+    """
+    stripped = [cell.lstrip(" ") for cell in cells]
+    if not any(
+        text[:1] == '"' and text != cell for text, cell in zip(stripped, cells, strict=True)
+    ):
+        return
+    without_blanks = next(csv.reader(lines, delimiter=separator, skipinitialspace=True), [])
+    if [cell.lstrip(" ") for cell in without_blanks] != stripped:
+        raise RowValueError(
+            'a blank stands before a quote ("), which would make the quotes a part of the text; '
+            "remove the blank"
+        )
+
+
 def check_list_line(line: str, is_known: Callable[[str], bool] | None = None) -> None:
     """Refuse a line that may be meant as another thing than one text of a list of texts.
 
@@ -72,14 +97,36 @@ def check_list_line(line: str, is_known: Callable[[str], bool] | None = None) ->
             "the line begins with '#', and a list of texts has no comments; remove the line, or "
             "write the text in YAML, JSONL or CSV if it is meant"
         )
+    if "\r" in line:
+        raise RowValueError("lines end in CR, as on old Macs; save the file with LF or CR LF")
     if "\t" in line:
         raise RowValueError(
             "the line holds a tab, as a row of a table does; name a table .tsv, with the names of "
             "its fields in the first line, or replace the tab by a space"
         )
-    cells = split_line(line, header_separator(line, is_known, ",")) if is_known else []
-    if is_known and cells and all(map(is_known, cells)):
+    if is_known is None:
+        return
+    if _is_object(line):
+        raise RowValueError(
+            "the line is a JSON object; name a file of them .jsonl, or remove the line from a list "
+            "of texts"
+        )
+    key = _KEY.match(line)
+    if key and is_known(key[1]):
+        raise RowValueError(
+            f"the line begins with the field {key[1]}, as in YAML; name a manifest in YAML .yaml, "
+            "or write the text alone"
+        )
+    cells = split_line(line, header_separator(line, is_known, ","))
+    if cells and all(map(is_known, cells)):
         raise RowValueError(
             "the line names fields, as the header of a table does; name a table .csv or .tsv, or "
             "remove the line from a list of texts"
         )
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

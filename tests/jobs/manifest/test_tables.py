@@ -189,6 +189,15 @@ REFUSED: dict[str, tuple[str, str | bytes, int, str]] = {
     "a comment in a list": ("a.txt", "a\n # night 2\n", 2, "a list of texts has no comments"),
     "a table as a list": ("a.txt", "\nprompt;seed\na;3\n", 2, "as the header of a table does"),
     "one column as a list": ("a.txt", "prompt\na\n", 1, "as the header of a table does"),
+    "lines of an old Mac in a list": ("a.txt", b"a cat\ra dog\r", 1, "lines end in CR"),
+    "JSONL as a list": ("a.txt", '{"prompt": "a"}\n', 1, "name a file of them .jsonl"),
+    "YAML as a list": ("a.txt", "model: tiny\nclips: []\n", 1, "begins with the field model"),
+    "a field before each text": ("a.txt", "prompt: a\n", 1, "write the text alone"),
+    "a blank before a quote":
+        ("a.csv", 'prompt,negative_prompt\n"a", "b"\n', 2, "remove the blank"),
+    "a blank before a quoted separator":
+        ("a.csv", 'prompt,seed\na,1\n "b, c",2\n', 3, "remove the blank"),
+    "a blank before a quoted field": ("a.csv", 'prompt, "seed"\na,1\n', 1, "remove the blank"),
     "tabs in a list": ("a.txt", "a cat\t3\n", 1, "name a table .tsv"),
     "no prompt in a list": ("a.txt", "\n \n", 1, "expected at least one clip"),
 }  # fmt: skip
@@ -215,6 +224,11 @@ def test_the_only_column_may_hold_what_separates_other_tables(
     ):
         (spec,) = read(write(name, text), catalog)
         assert spec.request.prompt == text.splitlines()[-1]
+
+
+def test_blanks_and_quotes_inside_of_quotes_are_text(write: Write, catalog: FakeCatalog) -> None:
+    (spec,) = read(write("a.csv", 'prompt,seed\n" ""a"", ""b\nc""",3\n'), catalog)
+    assert spec.request.prompt == ' "a", "b\nc"'
 
 
 def test_a_list_has_a_prompt_a_line(write: Write, catalog: FakeCatalog) -> None:
