@@ -421,6 +421,18 @@ def test_an_overload_that_passes_is_not_taken_for_a_missing_feature(
     assert not server.objects
 
 
+def test_an_overload_is_not_taken_for_a_missing_feature_where_nothing_may_be_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = RuledS3()
+    may_not_remove = denying("AccessDenied", verb("remove"))
+    server.rule = lambda request: (
+        error(503, "SlowDown") if len(server.seen) == 1 else may_not_remove(request)
+    )
+    with in_process(server, monkeypatch), pytest.raises(StoreUnavailableError, match="SlowDown"):
+        open_store(OUTPUT, ONCE).check_access()
+
+
 def test_damage_that_stays_names_the_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = denying("XAmzContentSHA256Mismatch", verb("write", "create"), 400)
     with (
