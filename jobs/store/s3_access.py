@@ -114,7 +114,7 @@ def _with_its_cause(
 def _allows(write: Callable[[str, bytes, str], None], store: Store, key: str) -> bool:
     try:
         write(key, BODY, TEXT)
-    except ObjectExistsError:  # of an earlier write that could not be removed
+    except ObjectExistsError:  # an earlier write, which could not be removed
         return True
     except StoreError:
         return False
