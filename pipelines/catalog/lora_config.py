@@ -100,6 +100,12 @@ def choose_loras(
         raise RequestError.of(f"the model declares no LoRAs: leave {field} out", field, "model")
     if written is None:
         written = tuple((lora.name, None) for lora in loras if lora.by_default)
+        if not written:
+            raise RequestError.of(
+                "lora_weight would have no effect: the model has no LoRA that is on by default; "
+                f"choose some with loras, of {', '.join(declared)}, or write loras: {NO_LORAS}",
+                "lora_weight",
+            )
     weights = dict(written)
     for name in weights:
         if name not in declared:

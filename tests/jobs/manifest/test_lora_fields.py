@@ -11,6 +11,8 @@ from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import open_manifest
 from jobs.types import ClipSpec
+from pipelines.catalog.lora_config import LoraConfig, choose_loras
+from pipelines.errors import RequestError
 from pipelines.lora_choice import LoraChoice
 from tests.fakes.catalog import FakeCatalog
 
@@ -126,3 +128,11 @@ def test_a_wrong_choice_is_refused_with_file_and_line(
     path = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(ManifestError, match=rf"a\.jsonl:2: .*{message}"):
         read(path, catalog)
+
+
+def test_a_weight_without_a_lora_to_weigh_is_refused() -> None:
+    declared = (LoraConfig("style", "./style", by_default=False),)
+    with pytest.raises(RequestError, match="lora_weight would have no effect: .*, of style, or"):
+        choose_loras(declared, None, 0.5)
+    assert choose_loras(declared, (), 0.5) is None  # `loras: none` says so itself
+    assert choose_loras(declared, (("style", None),), 0.5) == (LoraChoice("style", 0.5),)
