@@ -181,17 +181,19 @@ class Dispatcher:
 
     def _waiting(self) -> str | None:
         """Return the devices for which workers wait, and who has them; None if no worker waits."""
-        without_place = [
+        latest_s = time.monotonic() - SETTLE_S
+        waiting = [
             state
             for state in self._workers.values()
-            if isinstance(state, LoadingWorker) and not state.is_placed
+            if isinstance(state, LoadingWorker)
+            and not state.is_placed
+            and state.asked_s <= latest_s
         ]
-        latest_s = time.monotonic() - SETTLE_S
-        waiting = [state for state in without_place if state.asked_s <= latest_s]
         if not waiting:
             return None
         cordoned = frozenset[str]().union(*(state.cordoned for state in waiting))
-        num_placed = len(self._workers) - len(without_place)
+        # one that was asked for just now is to take the place of a worker that has just ended
+        num_placed = len(self._workers) - len(waiting)
         return self._demand.waiting(len(waiting), num_placed, self._look().machines(cordoned))
 
     def _ready(self, references: list[Any]) -> list[Any]:
