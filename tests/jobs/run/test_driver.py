@@ -52,7 +52,8 @@ class Drivers:
         self.write_manifest("first")
 
     def write_manifest(self, word: str) -> None:
-        rows = [{"prompt": f"wait {word} {number} {self.gate}"} for number in range(6)]
+        prompts = [f"wait {word} {number} {self.gate}" for number in range(6)]
+        rows = [{"prompt": prompt, "text": "truncate"} for prompt in prompts]
         self.manifest.write_text(jsonl(rows))
 
     def arguments(self, *settings: str) -> list[str]:

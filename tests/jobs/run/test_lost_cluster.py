@@ -32,7 +32,9 @@ RAY_LIMIT_S = 12  # Ray's minute, shorter: the run ends after 9 s
 @contextlib.contextmanager
 def started_driver(folder: Path) -> "Generator[subprocess.Popen[str]]":
     """Start a run of one clip that never ends, on a Ray cluster of its own."""
-    manifest = write(folder, [{"prompt": f"wait {folder / 'never'}", "num_inference_steps": 1}])
+    prompt = f"wait {folder / 'never'}"
+    row = {"prompt": prompt, "text": "truncate", "num_inference_steps": 1}
+    manifest = write(folder, [row])
     with subprocess.Popen(
         [
             *(sys.executable, "-c", DRIVER, "render", str(manifest), "--model", "shapes-wan"),
