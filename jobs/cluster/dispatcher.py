@@ -175,8 +175,9 @@ class Dispatcher:
             yield ev.StopRequested(self._stop_reason)
         view = self._look()
         yield ev.NodesDraining(view.draining)
-        machines = view.machines()
-        yield ev.RoomSeen(self._demand.num_wanted(machines), self._demand.lacking(machines))
+        if view.nodes:  # without a node, the watch on the cluster ends the run
+            machines = view.machines()
+            yield ev.RoomSeen(self._demand.num_wanted(machines), self._demand.lacking(machines))
         yield ev.Tick()
 
     def _waiting(self) -> str | None:
