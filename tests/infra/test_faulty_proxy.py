@@ -248,7 +248,7 @@ def test_a_server_that_is_not_there_shows_as_a_reset() -> None:
 def test_everything_that_the_commit_needs_passes_without_faults(proxy: FaultyProxy) -> None:
     store_at(uuid.uuid4().hex, ONCE).check_access()
     counts = proxy.counts
-    assert counts.pop("requests") == 5  # two writes, a read, a listing, a removal
+    assert counts.pop("requests") == 6  # three writes, a read, a listing, a removal
     assert set(counts.values()) == {0}
 
 

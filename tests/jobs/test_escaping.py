@@ -171,6 +171,7 @@ def test_nothing_in_the_batch_prints_past_the_escaping() -> None:
         if isinstance(node, ast.Call) and PRINTING.search(ast.unparse(node.func))
     ]
     assert sorted(found) == [
+        "jobs/cli/main.py: print",  # the version
         "jobs/cli/main.py: print",  # a `plain_line`
         "jobs/cli/main.py: sys.stderr.write",  # a `plain_block`
         "jobs/cli/wording.py: console.print",  # draws a table of escaped cells

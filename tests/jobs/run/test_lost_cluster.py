@@ -33,7 +33,7 @@ RAY_LIMIT_S = 12  # Ray's minute, shorter: the run ends after 9 s
 def started_driver(folder: Path) -> "Generator[subprocess.Popen[str]]":
     """Start a run of one clip that never ends, on a Ray cluster of its own."""
     prompt = f"wait {folder / 'never'}"
-    row = {"prompt": prompt, "text": "truncate", "num_inference_steps": 1}
+    row: dict[str, object] = {"prompt": prompt, "text": "truncate", "num_inference_steps": 1}
     manifest = write(folder, [row])
     with subprocess.Popen(
         [
