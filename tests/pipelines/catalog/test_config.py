@@ -195,7 +195,10 @@ def test_loras_are_read_in_their_order(tmp_path: Path) -> None:
         ("loras: [./a]", "each with a name and a source, not \\['./a'\\]"),
         ("loras: {name: a, source: ./a}", "loras must be a list"),
         ("loras: null", "loras must be a list"),
-        ("loras: [{name: a.b, source: ./a}]", "letters, digits, _ and -, and is not none; got 'a.b'"),
+        (
+            "loras: [{name: a.b, source: ./a}]",
+            "letters, digits, _ and -, and is not none; got 'a.b'",
+        ),
         ("loras: [{name: a, source: ./a}, {name: a, source: ./b}]", "two LoRAs are called a"),
         ("loras: [{name: a, source: ./a, weight: 0}]", "finite and not 0, not 0.0"),
         ("loras: [{name: a, source: ./a, weight: .inf}]", "finite and not 0, not inf"),
