@@ -199,17 +199,12 @@ def test_by_the_stores_clock_no_live_lease_is_taken_without_a_takeover(schedule:
 class WithoutSecondLook(Lease):
     """Holds what it has written, though it may have slept in between."""
 
-    def _is_created(self) -> bool:
-        return super()._is_created() and self._forget()
-
-    def _forget(self) -> bool:
-        object.__setattr__(self, "is_new", True)
-        return True
+    def _write(self, record: LeaseRecord) -> None:
+        super()._write(record)
+        object.__setattr__(self, "is_new", record is self.taken)  # and not a renewal
 
     def _highest_above(self) -> int:
-        if self.__dict__.pop("is_new", False):
-            return 0
-        return super()._highest_above()
+        return 0 if self.__dict__["is_new"] else super()._highest_above()
 
 
 class WithoutTheCondition(Lease):
