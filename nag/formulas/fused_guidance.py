@@ -16,7 +16,7 @@ from nag.formulas.normalized_attention_guidance import normalized_attention_guid
 _log = logging.getLogger(__name__)
 
 PLAIN_DEVICES = frozenset({"cpu", "meta"})  # plain torch is as fast there, or nothing is computed
-
+KERNEL_DTYPES = frozenset({torch.bfloat16, torch.float16, torch.float32})
 
 Guidance = Callable[
     [
@@ -52,7 +52,7 @@ def fused_guidance(
         return normalized_attention_guidance(*arguments)
     if torch.compiler.is_compiling():
         return guidance_op(*arguments)
-    return implementation_on(positive_BLD.device)(*arguments)
+    return implementation_on(positive_BLD.device, positive_BLD.dtype)(*arguments)
 
 
 @torch.library.custom_op("nagfarm::normalized_attention_guidance", mutates_args=())
@@ -70,7 +70,7 @@ def guidance_op(
     that the compiler fuses.
     """
     norm: Literal["l1", "l2"] = "l1" if nag_norm == "l1" else "l2"
-    guide = implementation_on(positive_BLD.device)
+    guide = implementation_on(positive_BLD.device, positive_BLD.dtype)
     guided = guide(positive_BLD, negative_BLD, nag_scale, nag_tau, nag_alpha, norm)
     return guided.contiguous()  # as `register_fake` says; the kernel's result is so already
 
@@ -81,27 +81,28 @@ def _(positive_BLD: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 @functools.cache
-def implementation_on(device: torch.device) -> Guidance:
-    """Return the implementation for a device. The first call compiles, which takes seconds."""
+def implementation_on(device: torch.device, dtype: torch.dtype) -> Guidance:
+    """Return the implementation for a device and dtype. The first call compiles, for seconds."""
     makers: dict[str, Callable[[], Guidance]] = {"a compiled function": _compiled}
-    if device.type == "cuda":
+    if device.type == "cuda" and dtype in KERNEL_DTYPES:
         makers = {"a Triton kernel": _kernel, **makers}
-    return first_that_works(makers, device)
+    return first_that_works(makers, device, dtype)
 
 
 def first_that_works(
-    makers: Mapping[str, Callable[[], Guidance]], device: torch.device
+    makers: Mapping[str, Callable[[], Guidance]], device: torch.device, dtype: torch.dtype
 ) -> Guidance:
     """Return the first implementation that runs on the device and agrees with plain torch there.
 
     Args:
         makers: functions that return an implementation, by its name, the fastest first.
         device: each is tried there on one small input.
+        dtype: dtype of that input.
     """
     for name, make in makers.items():
         try:
             guide = make()
-            _check(guide, device)
+            _check(guide, device, dtype)
         # Compilers fail with errors of any kind: no C compiler, no driver, an old Triton.
         except Exception as error:  # noqa: BLE001
             _log.warning(
@@ -115,10 +116,12 @@ def first_that_works(
     return normalized_attention_guidance
 
 
-def _check(guide: Guidance, device: torch.device) -> None:
+def _check(guide: Guidance, device: torch.device, dtype: torch.dtype) -> None:
     """Raise an error if the implementation fails or differs from plain torch."""
     generator = torch.Generator().manual_seed(0)
-    positive, negative = (torch.randn(1, 3, 48, generator=generator).to(device) for _ in range(2))
+    positive, negative = (
+        torch.randn(1, 3, 48, generator=generator).to(device, dtype) for _ in range(2)
+    )
     strengths = (torch.tensor(9.0), torch.tensor(2.5), torch.tensor(0.25))
     torch.testing.assert_close(
         guide(positive, negative, *strengths, "l1"),
@@ -127,24 +130,9 @@ def _check(guide: Guidance, device: torch.device) -> None:
 
 
 def _kernel() -> Guidance:
-    from nag.formulas.guidance_kernel import DTYPES, guide_rows
+    from nag.formulas.guidance_kernel import guide_rows
 
-    def guide(
-        positive_BLD: torch.Tensor,
-        negative_BLD: torch.Tensor,
-        nag_scale: torch.Tensor,
-        nag_tau: torch.Tensor,
-        nag_alpha: torch.Tensor,
-        nag_norm: Literal["l1", "l2"],
-    ) -> torch.Tensor:
-        if positive_BLD.dtype not in DTYPES:
-            return normalized_attention_guidance(
-                positive_BLD, negative_BLD, nag_scale, nag_tau, nag_alpha, nag_norm
-            )
-        strengths = (nag_scale.item(), nag_tau.item(), nag_alpha.item())
-        return guide_rows(positive_BLD, negative_BLD, *strengths, is_l1=nag_norm == "l1")
-
-    return guide
+    return guide_rows
 
 
 def _compiled() -> Guidance:

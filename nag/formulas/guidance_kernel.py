@@ -11,13 +11,12 @@ Import it only where Triton is installed.
 # ruff: noqa: ANN001
 # pyright: reportMissingParameterType=false
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _CHANNELS_A_WARP = 512  # 16 float32 values of each row a thread
 _MAX_WARPS = 16
 
@@ -27,21 +26,15 @@ jit = cast(Any, triton).jit
 def guide_rows(
     positive_BLD: torch.Tensor,
     negative_BLD: torch.Tensor,
-    nag_scale: float,
-    nag_tau: float,
-    nag_alpha: float,
-    *,
-    is_l1: bool,
+    nag_scale: float | torch.Tensor,
+    nag_tau: float | torch.Tensor,
+    nag_alpha: float | torch.Tensor,
+    nag_norm: Literal["l1", "l2"],
 ) -> torch.Tensor:
     """Return the guided rows, (B, L, D), contiguous.
 
-    Args:
-        positive_BLD: attention output for the prompt, in one of `DTYPES`.
-        negative_BLD: output for the negative prompt, in the same dtype.
-        nag_scale: see `normalized_attention_guidance`, as the next two.
-        nag_tau: see there.
-        nag_alpha: see there.
-        is_l1: True for the L1 norm, False for L2.
+    The arguments are those of `normalized_attention_guidance`; no dtype is wider than float32, and
+    strengths that are tensors lie on the CPU, so that reading one waits for no device.
     """
     num_channels = positive_BLD.shape[-1]
     positive, negative = (
@@ -62,11 +55,11 @@ def guide_rows(
             negative.stride(0),
             negative.stride(1),
             num_channels,
-            nag_scale,
-            nag_tau,
-            nag_alpha,
+            float(nag_scale),
+            float(nag_tau),
+            float(nag_alpha),
             torch.finfo(torch.float32).tiny,
-            IS_L1=is_l1,
+            IS_L1=nag_norm == "l1",
             BLOCK=block,
             num_warps=num_warps_for(block),
             # Multiplications and additions round one by one, as in torch; memory takes the time.
@@ -111,8 +104,10 @@ def _guide_row(
     else:
         positive_norm = tl.sqrt_rn(tl.sum(positive * positive, axis=0))
         guided_norm = tl.sqrt_rn(tl.sum(guided * guided, axis=0))
-    shrink = tl.div_rn(nag_tau * positive_norm, tl.maximum(guided_norm, smallest_norm))
-    guided = guided * tl.minimum(shrink, 1.0)
+    # As in torch, NaN is the larger and the smaller of any two, so it reaches the whole row.
+    guided_norm = tl.maximum(guided_norm, smallest_norm, propagate_nan=tl.PropagateNan.ALL)
+    shrink = tl.div_rn(nag_tau * positive_norm, guided_norm)
+    guided = guided * tl.minimum(shrink, 1.0, propagate_nan=tl.PropagateNan.ALL)
     result = nag_alpha * guided + (1.0 - nag_alpha) * positive
     tl.store(
         result_ptr + row * num_channels + channel,

@@ -10,11 +10,11 @@ def serve(connection: Connection) -> None:
 
     while True:
         try:
-            positive, negative, strengths, is_l1 = connection.recv()
+            arguments = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(guide_rows(positive, negative, *strengths, is_l1=is_l1))
+            connection.send(guide_rows(*arguments))
         # Whatever the kernel raises must reach the test, which fails with this traceback.
         except Exception:  # noqa: BLE001
             connection.send(traceback.format_exc())

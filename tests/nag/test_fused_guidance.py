@@ -39,9 +39,9 @@ class InterpretedKernel:
         self._connection = connection
 
     def __call__(
-        self, positive: torch.Tensor, negative: torch.Tensor, *strengths: float, is_l1: bool = True
+        self, positive: torch.Tensor, negative: torch.Tensor, *strengths: float, norm: str = "l1"
     ) -> torch.Tensor:
-        self._connection.send((positive, negative, strengths, is_l1))
+        self._connection.send((positive, negative, *strengths, norm))
         assert self._connection.poll(CHILD_WAIT_S)
         result = self._connection.recv()
         assert isinstance(result, torch.Tensor), result
@@ -70,7 +70,7 @@ def test_the_kernel_agrees_with_float64(
 ) -> None:
     positive, negative = outputs(2, 3, channels)
     positive[0, 1] = negative[0, 1] = 0
-    guided = kernel(positive, negative, 9.0, 2.5, 0.25, is_l1=norm == "l1")
+    guided = kernel(positive, negative, 9.0, 2.5, 0.25, norm=norm)
     exact = normalized_attention_guidance(positive.double(), negative.double(), 9, 2.5, 0.25, norm)
     torch.testing.assert_close(guided.double(), exact.double(), rtol=2e-6, atol=2e-6)
     assert torch.equal(guided[0, 1], torch.zeros(channels))
@@ -82,7 +82,7 @@ def test_the_kernel_rounds_only_its_result(
 ) -> None:
     """Within one rounding of the dtype. The interpreter cuts off where a GPU rounds."""
     positive, negative = outputs(1, 4, 96, dtype=dtype)
-    guided = kernel(positive, negative, 9.0, 2.5, 0.25, is_l1=True)
+    guided = kernel(positive, negative, 9.0, 2.5, 0.25)
     assert guided.dtype == dtype
     torch.testing.assert_close(
         guided.float(),
@@ -94,9 +94,7 @@ def test_the_kernel_rounds_only_its_result(
 
 def test_rows_may_lie_anywhere_in_memory(kernel: InterpretedKernel) -> None:
     positive, negative = outputs(2, 6, 64)
-    guided = kernel(
-        positive.transpose(1, 2), negative[:1].transpose(1, 2), 9.0, 2.5, 0.25, is_l1=True
-    )
+    guided = kernel(positive.transpose(1, 2), negative[:1].transpose(1, 2), 9.0, 2.5, 0.25)
     torch.testing.assert_close(
         guided,
         normalized_attention_guidance(
@@ -104,17 +102,26 @@ def test_rows_may_lie_anywhere_in_memory(kernel: InterpretedKernel) -> None:
         ),
     )
     assert guided.is_contiguous()
-    assert kernel(positive[:0], negative[:0], 9.0, 2.5, 0.25, is_l1=True).shape == (
+    assert kernel(positive[:0], negative[:0], 9.0, 2.5, 0.25).shape == (
         0,
         6,
         64,
     )
 
 
+def test_nan_reaches_its_whole_row_and_no_other(kernel: InterpretedKernel) -> None:
+    positive, negative = outputs(1, 3, 40)
+    negative[0, 1, 7] = torch.nan
+    guided = kernel(positive, negative, 9.0, 2.5, 0.25)
+    assert guided.isnan().all(-1).tolist() == [[False, True, False]]
+    plain = normalized_attention_guidance(positive, negative, 9, 2.5, 0.25)
+    assert torch.equal(guided.isnan(), plain.isnan())
+
+
 def test_the_kernel_changes_no_bit_where_guidance_does_nothing(kernel: InterpretedKernel) -> None:
     positive, negative = outputs(1, 4, 96)
     for scale, alpha in ((1.0, 1.0), (9.0, 0.0)):
-        guided = kernel(positive, negative, scale, 2.5, alpha, is_l1=True)
+        guided = kernel(positive, negative, scale, 2.5, alpha)
         assert torch.equal(guided, positive)
 
 
@@ -175,19 +182,22 @@ def test_the_first_implementation_that_agrees_is_taken(caplog: pytest.LogCapture
         return lambda positive, _n, _s, _t, _a, _norm: positive * 1.01
 
     makers = {"a Triton kernel": missing, "a compiled function": wrong}
-    chosen = fused_guidance.first_that_works(makers, CPU)
+    chosen = fused_guidance.first_that_works(makers, CPU, torch.float32)
     assert chosen is normalized_attention_guidance
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert "a Triton kernel does not work there: No module named 'triton'" in caplog.text
     right = functools.partial(normalized_attention_guidance)
-    assert fused_guidance.first_that_works({**makers, "right": lambda: right}, CPU) is right
+    assert (
+        fused_guidance.first_that_works({**makers, "right": lambda: right}, CPU, torch.float32)
+        is right
+    )
 
 
 def test_a_call_that_needs_gradients_and_a_cpu_take_plain_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(device: torch.device) -> fused_guidance.Guidance:
-        raise AssertionError(f"nothing is chosen for {device}")
+    def refuse(device: torch.device, dtype: torch.dtype) -> fused_guidance.Guidance:
+        raise AssertionError(f"nothing is chosen for {device}, {dtype}")
 
     monkeypatch.setattr(fused_guidance, "implementation_on", refuse)
     positive, negative = outputs(1, 3, 40)
@@ -205,7 +215,7 @@ def test_a_call_that_needs_gradients_and_a_cpu_take_plain_torch(
 def _cpu_like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_guidance, "PLAIN_DEVICES", frozenset[str]())
     monkeypatch.setattr(
-        fused_guidance, "implementation_on", lambda _: normalized_attention_guidance
+        fused_guidance, "implementation_on", lambda *_: normalized_attention_guidance
     )
 
 
