@@ -1,21 +1,20 @@
-"""`python -m benchmarks.gpu PREFIX` measures what guidance costs a step on this machine's GPU.
+"""`python -m benchmarks.gpu` measures what guidance costs a step on this machine's GPU.
 
 The models have random weights of the published sizes, which it makes itself; nothing is downloaded.
-Each case is written as soon as it is measured, and a second call goes on with the missing ones.
 """
 
-import argparse
+import functools
 import gc
-import json
 import sys
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
+from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.gpu.steps import Case, Speed, Variant, floor, measure
+from benchmarks.report import Cases, Figure, markdown_table
 from pipelines.cost.published import LTX_2B, WAN_1_3B, WAN_14B
 from pipelines.request import VideoShape
 
@@ -32,27 +31,17 @@ CASES = (
     Case("Wan 14B, 832x480x81, compiled", WAN_14B, LONG, TWO, is_compiled=True, num_steps=3),
 )
 MATRIX_SIZE = 16 * 1024
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine and the versions for which the times hold."""
-
-    device: str
-    torch_version: str
-    diffusers_version: str
-    cuda_version: str | None
-    speed: Speed
-
-    @classmethod
-    def look(cls, device: torch.device, dtype: torch.dtype, size: int) -> Self:
-        return cls(
-            torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            version("torch"),
-            version("diffusers"),
-            torch.version.cuda,
-            Speed.measure(device, dtype, size),
-        )
+# Largest promised ratios of a step with NAG to one without, by the case's name.
+GOALS = {
+    "Wan 1.3B, 832x480x81": 1.01,
+    "Wan 1.3B, 832x480x81, compiled": 1.01,
+    "Wan 1.3B, 832x480x17": 1.025,
+    "LTX 2B, 768x512x121": 1.025,
+    "Wan 14B, 832x480x81": 1.01,
+    "Wan 14B, 832x480x81, compiled": 1.01,
+}
+MOST_ADDED_MEMORY = 1.02
+MARGIN = 0.01  # as much as NAG may add to a step in the longest case
 
 
 def tiny(case: Case) -> Case:
@@ -63,83 +52,81 @@ def tiny(case: Case) -> Case:
     return replace(case, geometry=geometry, shape=VideoShape(9, 64, 64), num_steps=3)
 
 
-def page(document: dict[str, Any]) -> str:
-    """Return the measured page as Markdown."""
-    machine, speed = document["machine"], document["machine"]["speed"]
-    rows = [
-        ("case", "none, s", "nag, s", "nag / none", "floor", "cfg / none", "nag, peak memory"),
-        ("---", "---:", "---:", "---:", "---:", "---:", "---:"),
-    ]
-    for name, case in document["cases"].items():
+def cases(options: Options) -> dict[str, Measure]:
+    if not (options.tiny or torch.cuda.is_available()):
+        sys.exit("no CUDA device is to be had here; --tiny tries the benchmark on a CPU")
+    chosen = {case.name: tiny(case) if options.tiny else case for case in CASES}
+    return {
+        name: functools.partial(measure_case, case, options.tiny) for name, case in chosen.items()
+    }
+
+
+def measure_case(case: Case, is_tiny: bool) -> dict[str, Any]:
+    """Return seconds, memory and floor of one case, and the device's speed, as JSON."""
+    device = torch.device("cpu" if is_tiny else "cuda")
+    dtype = torch.float32 if is_tiny else torch.bfloat16
+    speed = device_speed(device, dtype, 64 if is_tiny else MATRIX_SIZE)
+    times = measure(case, device, dtype, lambda line: print(line, file=sys.stderr, flush=True))
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return {
+        "median_s": {variant: found.median_s for variant, found in times.items()},
+        "steps_s": {variant: found.steps_s for variant, found in times.items()},
+        "peak_bytes": {variant: found.peak_bytes for variant, found in times.items()},
+        "floor": floor(case, times, speed),
+        "speed": asdict(speed),
+    }
+
+
+device_speed = functools.cache(Speed.measure)
+
+
+def figures(cases: Cases) -> Iterable[Figure]:
+    for name, case in cases.items():
+        seconds, peaks = case["median_s"], case["peak_bytes"]
+        ratio = seconds["nag"] / seconds["none"]
+        yield Figure(f"nag / none, {name}", ratio, case["floor"], GOALS.get(name), margin=MARGIN)
+        if peaks["none"]:
+            memory = peaks["nag"] / peaks["none"]
+            yield Figure(f"peak memory, {name}", memory, 1.0, MOST_ADDED_MEMORY, margin=MARGIN)
+
+
+def body(cases: Cases) -> str:
+    """Return the page's text and its table of seconds."""
+    rows: list[tuple[str, ...]] = []
+    for name, case in cases.items():
         seconds = case["median_s"]
-        peaks = case["peak_bytes"]
         rows.append(
             (
                 name,
                 f"{seconds['none']:.4f}",
                 f"{seconds['nag']:.4f}",
-                f"{seconds['nag'] / seconds['none']:.3f}",
-                f"{case['floor']:.3f}",
                 f"{seconds['cfg'] / seconds['none']:.2f}" if "cfg" in seconds else "",
-                f"{peaks['nag'] / peaks['none'] - 1:+.1%}" if peaks["none"] else "",
+                f"{case['speed']['operations_per_s'] / 1e12:,.0f}",
+                f"{case['speed']['bytes_per_s'] / 1e9:,.0f}",
             )
         )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    head = ("case", "none, s", "nag, s", "cfg / none", "TFLOP/s", "GB/s")
     return f"""\
-# The cost of guidance on a GPU
+A denoise step of each case, without guidance, with NAG and with classifier-free guidance, in turn
+in one process, in bfloat16. Weights and text are random. The floor of a ratio is the one if the
+operations and bytes that NAG adds, as counted, ran at the device's best speed: that of a large
+matrix product and of a copy in memory, in the last two columns.
 
-`python -m benchmarks.gpu docs/measurements/gpu` measures a denoise step of each case, without
-guidance, with NAG and with classifier-free guidance, in turn in one process. Weights and text are
-random. The floor is the ratio if the operations and bytes that NAG adds, as counted, ran at the
-device's best speed: that of a large matrix product and of a copy in memory.
-
-{machine["device"]}, torch {machine["torch_version"]} with CUDA {machine["cuda_version"]}, diffusers
-{machine["diffusers_version"]}, bfloat16, {speed["operations_per_s"] / 1e12:,.0f} TFLOP/s,
-{speed["bytes_per_s"] / 1e9:,.0f} GB/s. The numbers are in gpu.json.
-
-{table}
-"""
+{markdown_table(head, rows)}"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("prefix", type=Path, help="writes PREFIX.json and PREFIX.md")
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases whose name has this text")
-    parser.add_argument("--tiny", action="store_true", help="tiny models, on the CPU")
-    options = parser.parse_args()
-    if not (options.tiny or torch.cuda.is_available()):
-        sys.exit("no CUDA device is to be had here; --tiny tries the benchmark on a CPU")
-    device = torch.device("cpu" if options.tiny else "cuda")
-    path = options.prefix.with_suffix(".json")
-    document: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"cases": {}}
-    dtype = torch.float32 if options.tiny else torch.bfloat16
-    machine = Machine.look(device, dtype, 64 if options.tiny else MATRIX_SIZE)
-    if document.get("machine", asdict(machine))["device"] != machine.device:
-        sys.exit(f"{path} was measured on {document['machine']['device']}; choose another PREFIX")
-    document["machine"] = asdict(machine)
-    for case in CASES:
-        if case.name in document["cases"]:
-            continue
-        if options.only and not any(text in case.name for text in options.only):
-            continue
-        small = tiny(case) if options.tiny else case
-        times = measure(small, device, dtype, print)
-        document["cases"][case.name] = {
-            "median_s": {variant: found.median_s for variant, found in times.items()},
-            "steps_s": {variant: found.steps_s for variant, found in times.items()},
-            "peak_bytes": {variant: found.peak_bytes for variant, found in times.items()},
-            "floor": floor(small, times, machine.speed),
-        }
-        path.write_text(json.dumps(document, indent=2) + "\n")
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-    text = page(document)
-    options.prefix.with_suffix(".md").write_text(text)
-    print(text)
-
+BENCHMARK = Benchmark(
+    name="gpu",
+    title="The cost of guidance on a GPU",
+    about=__doc__ or "",
+    libraries=("torch", "diffusers"),
+    cases=cases,
+    figures=figures,
+    body=body,
+    uses_gpu=lambda options: not options.tiny,
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

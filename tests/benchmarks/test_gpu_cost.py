@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.command import main
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu.steps import Speed, StepTimes, Variant, floor
 from benchmarks.real_sizes import build_pipeline
@@ -14,38 +15,30 @@ from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.cost.published import LTX_2B, WAN_1_3B
 
 
-def run(prefix: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr("sys.argv", ["gpu", str(prefix), *arguments])
-    command.main()
+def run(prefix: Path, *arguments: str) -> None:
+    main(command.BENCHMARK, [str(prefix), *arguments])
 
 
-def test_each_case_is_measured_once_and_a_second_call_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(tmp_path / "gpu", monkeypatch, "--tiny", "--only", "832x480x17")
+def test_each_case_is_measured_once_and_a_second_call_goes_on(tmp_path: Path) -> None:
+    run(tmp_path / "gpu", "--tiny", "--only", "832x480x17")
     first = json.loads((tmp_path / "gpu.json").read_text())["cases"]
     assert list(first) == ["Wan 1.3B, 832x480x17"]
     (case,) = first.values()
     assert {variant: len(steps) for variant, steps in case["steps_s"].items()} == dict.fromkeys(
         ("none", "nag", "cfg"), 6
     )
-    run(tmp_path / "gpu", monkeypatch, "--tiny", "--only", "17", "LTX 2B, 768x512x121")
-    cases = json.loads((tmp_path / "gpu.json").read_text())["cases"]
-    assert cases["Wan 1.3B, 832x480x17"] == case
-    page = (tmp_path / "gpu.md").read_text()
-    assert page.count("\n| ") == 2 + len(cases) == 5
-    assert "cpu, torch" in page
+    run(tmp_path / "gpu", "--tiny", "--only", "17", "LTX 2B, 768x512x121")
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    assert document["cases"]["Wan 1.3B, 832x480x17"] == case
+    assert document["command"] == "python -m benchmarks.gpu --tiny"
+    assert list(document["figures"]) == [f"nag / none, {name}" for name in document["cases"]]
+    assert len(document["cases"]) == 3
 
 
-def test_without_a_gpu_and_on_another_card_nothing_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_gpu_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="--tiny tries the benchmark on a CPU"):
-        run(tmp_path / "gpu", monkeypatch)
-    (tmp_path / "gpu.json").write_text('{"machine": {"device": "H100"}, "cases": {}}')
-    with pytest.raises(SystemExit, match="was measured on H100; choose another PREFIX"):
-        run(tmp_path / "gpu", monkeypatch, "--tiny")
+        run(tmp_path / "gpu")
 
 
 def test_the_floor_counts_the_second_attention_and_one_pass_over_three_tensors() -> None:
