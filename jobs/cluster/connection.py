@@ -72,7 +72,8 @@ def _connect() -> bool:
     else:
         reach(address)
     environment = _own_packages()
-    late = f"no Ray cluster: Ray did not answer within {CONNECT_S:g} s; look at its logs"
+    remedy = start_remedy() if address is None else "look at the logs of its head"
+    late = f"no Ray cluster: Ray did not answer within {CONNECT_S:g} s; {remedy}"
     try:
         with ended_after(CONNECT_S, late, ExitCode.UNAVAILABLE):
             ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=environment)

@@ -28,6 +28,8 @@ SETTINGS_TYPE = 4
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 MIN_FREE_BYTES = 2**30  # sessions have taken some hundred MB
 MIN_OPEN_FILES = 1024  # the usual limit; with 60 Ray ends this process without an exception
+SHARED_MEMORY = Path("/dev", "shm")  # without it Ray takes a folder on the disk
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def check_start() -> None:
     """Refuse to start a cluster on this machine where Ray is known to fail late or without a word.
 
     Raises:
-        NoClusterError: a limit or a variable of this process keeps Ray's processes from starting.
+        NoClusterError: a limit or a variable of this process, or this machine's network or shared
+            memory, keeps Ray's processes from starting.
     """
     level = os.environ.get("PYTHONOPTIMIZE", "")
     if level.isdigit() and int(level) > 1:
@@ -124,7 +127,26 @@ def check_start() -> None:
             f"Ray needs at least {MIN_OPEN_FILES} open files, and this shell allows {files}; "
             "raise `ulimit -n`"
         )
+    if SHARED_MEMORY.is_dir() and not os.access(SHARED_MEMORY, os.W_OK):
+        raise NoClusterError(
+            f"Ray keeps its objects in {SHARED_MEMORY}, which cannot be written; in a container, "
+            "give it room with --shm-size or a memory volume"
+        )
+    _check_loopback()
     check_token()
+
+
+def _check_loopback() -> None:
+    """Connect to a free port of this machine, as Ray's processes do with each other."""
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=REACH_S).close()
+    except OSError as error:
+        raise NoClusterError(
+            f"Ray's processes talk to each other over {LOOPBACK}, and no connection to it is made "
+            f"here: {error.strerror or error}; bring the loopback interface up (`ip link set lo "
+            "up`), or free local ports"
+        ) from error
 
 
 def check_token() -> None:

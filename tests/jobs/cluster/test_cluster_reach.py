@@ -39,7 +39,8 @@ from jobs.store.plain_folder import RAY_JOB
 from jobs.store.store import open_store
 
 HOST = "127.0.0.1"
-EXAMPLES = Path(__file__).parents[3] / "examples"
+ROOT = Path(__file__).parents[3]
+EXAMPLES = ROOT / "examples"
 STOPPED_LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ nagfarm: stopped: by SIGINT; run it again to go on"
 )
@@ -160,6 +161,31 @@ def test_limits_of_the_shell_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "address space to 4 GiB" in start_remedy()
     with pytest.raises(NoClusterError, match="allows 60; raise `ulimit -n`"):
         check_start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces of network and mounts")
+@pytest.mark.parametrize(
+    ("namespace", "fault", "message"),
+    [
+        ("--net", "true", "no connection to it is made here: Network is unreachable; bring the"),
+        ("--mount", "mount -t tmpfs -o ro none /dev/shm", "cannot be written; in a container,"),
+    ],
+)
+def test_a_machine_without_loopback_or_shared_memory_is_refused_before_ray_starts(
+    namespace: str, fault: str, message: str, tmp_path: Path
+) -> None:
+    code = "from jobs.cluster.reach import check_start; check_start()"
+    shell = ["sh", "-c", f'{fault} && exec "$@"', "sh"]
+    ended = subprocess.run(
+        ["unshare", namespace, *shell, sys.executable, "-c", code],
+        env={**os.environ, "HOME": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "NoClusterError" in ended.stderr
+    assert message in ended.stderr
 
 
 @pytest.mark.parametrize(
