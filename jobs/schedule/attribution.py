@@ -39,7 +39,7 @@ class NodeAttribution:
         Args:
             nodes: nodes on which the run's workers are.
         """
-        faulty = {
+        faulty = frozenset(
             node for node, workers in self._losses.items() if len(workers) >= self._max_losses
-        }
-        return frozenset(faulty) if nodes - faulty else frozenset()
+        )
+        return faulty if faulty and nodes - faulty else frozenset()

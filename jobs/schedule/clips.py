@@ -10,9 +10,10 @@ from jobs.config import RetryPolicy
 from jobs.errors import StoreRefusedError, TooManyFailuresError
 from jobs.schedule import events as ev
 from jobs.schedule.events import Attempt, Command
-from jobs.schedule.pool import Pool, Slots
+from jobs.schedule.pool import Pool
 from jobs.schedule.pooled_worker import LoadedWorker, Loss
 from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
+from jobs.schedule.slots import Slots
 from jobs.types import ClipFailed
 
 
@@ -68,17 +69,16 @@ class Clips:
         """
         commands: list[Command] = []
         while True:
-            slots = self._pool.slots(now, num_wanted)
+            slots = Slots(self._pool, now, num_wanted)
             reserved = slots.reserved_for_suspects(self._waiting)
             start = self._start_next(slots, reserved, now)
             if start is None:
                 break
             commands.append(start)
-        # retried clips that find no worker do not hold up the plan
-        has_room = any(slots.has_room(number) for number in slots.open if number not in reserved)
         if self._is_plan_over:
             return commands + self._recall(slots)
-        if has_room and not self._is_taking:
+        # retried clips that find no worker do not hold up the plan
+        if slots.has_room(reserved) and not self._is_taking:
             self._is_taking = True
             commands.append(ev.TakeClip())
         return commands
@@ -86,7 +86,7 @@ class Clips:
     def _recall(self, slots: Slots) -> list[Command]:
         recalls = slots.recalls()
         for number, clip_id in recalls:
-            self._pool.loaded[number].recalled.add(clip_id)
+            self._pool.change(number).recalled.add(clip_id)
         return [ev.RecallClip(number, clip_id) for number, clip_id in recalls]
 
     def returned(self, event: ev.ClipReturned, _now: float) -> list[Command]:
@@ -98,11 +98,11 @@ class Clips:
         return []
 
     def _start_next(self, slots: Slots, reserved: set[int], now: float) -> ev.StartClip | None:
-        for attempt in self._waiting:
+        for index, attempt in enumerate(self._waiting):
             number = slots.choose(attempt, reserved)
             if number is not None:
-                self._waiting.remove(attempt)
-                self._pool.loaded[number].take(attempt, now)
+                del self._waiting[index]
+                self._pool.change(number).take(attempt, now)
                 return ev.StartClip(number, attempt)
         return None
 

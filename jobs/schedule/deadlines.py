@@ -40,15 +40,19 @@ class Deadlines:
 
     def __init__(self, policy: StallPolicy) -> None:
         self._policy = policy
+        self.least_s = min(policy.min_s, policy.store_s)  # no stage and no step has less time
         self._slowest_s: defaultdict[tuple[TimingKey, Stage], deque[float]] = defaultdict(
             lambda: deque(maxlen=MAX_SAMPLES)
         )
 
     def learn(self, attempt: Attempt, timings: tuple[StageTiming, ...]) -> None:
         """Add the durations measured in a finished clip."""
-        for stage in COMPUTE_STAGES.intersection(timing.stage for timing in timings):
-            slowest_s = max(timing.duration_s for timing in timings if timing.stage == stage)
-            self._slowest_s[timing_key(attempt), stage].append(slowest_s)
+        slowest_s: dict[Stage, float] = {}
+        for timing in timings:
+            slowest_s[timing.stage] = max(timing.duration_s, slowest_s.get(timing.stage, 0.0))
+        key = timing_key(attempt)
+        for stage in slowest_s.keys() & COMPUTE_STAGES:
+            self._slowest_s[key, stage].append(slowest_s[stage])
 
     def limit_s(self, attempt: Attempt, stage: Stage, *, is_first: bool) -> float:
         """Return the longest allowed duration of a stage, or of one of its steps, in seconds.

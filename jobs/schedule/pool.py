@@ -1,17 +1,83 @@
-"""The workers of a run, and the slots that they have for clips at one moment.
+"""The workers of a run, kept in the order in which they get clips.
 
-Decides which worker takes an attempt: which are open, which are reserved for a suspect, and to
-which node an encoded clip must go. Loads without torch.
+An event changes few workers, and only those are sorted in anew, so that an event costs as much with
+a thousand workers as with ten. `slots` chooses among them. Loads without torch.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from heapq import heappop, heappush
 
-from jobs.schedule.events import Attempt, WorkerId
-from jobs.schedule.pooled_worker import LoadedWorker, PooledWorker, Retiring
+from jobs.schedule.events import WorkerId
+from jobs.schedule.pooled_worker import (
+    LoadedWorker,
+    Loading,
+    Paused,
+    PooledWorker,
+    Ready,
+    Retiring,
+    Waiting,
+)
+
+Order = tuple[int, WorkerId]  # number of clips that a loss could be charged to, number of worker
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A loaded worker as it was when it was sorted in.
+
+    Args:
+        is_open: True if it takes clips.
+        opens_at: moment at which it will take clips again; None if it is not paused.
+        has_room: True if it has room for a further clip.
+        is_retired: True if it is retiring and has no clips in flight any more.
+        nodes: its nodes; none if it is retiring.
+        queue: clips that may be recalled from it, oldest first.
+        num_returning: recalled clips that its device has not begun.
+    """
+
+    order: Order
+    is_open: bool
+    opens_at: float | None
+    has_room: bool
+    is_busy: bool
+    is_retired: bool
+    nodes: frozenset[str]
+    queue: tuple[str, ...]
+    num_returning: int
+
+
+def standing_of(worker: LoadedWorker, room: int, *, is_open: bool) -> Standing:
+    """Return the present standing of a worker.
+
+    Args:
+        room: number of clips that one worker holds at once.
+    """
+    state = worker.state
+    is_retiring = isinstance(state, Retiring)
+    # an encoded clip stays on its node
+    queued = [one.spec.clip_id for one in worker.queued if one.node is None]
+    queue = tuple(clip_id for clip_id in queued if clip_id not in worker.recalled)
+    return Standing(
+        order=(len(worker.attributable), worker.number),
+        is_open=is_open,
+        opens_at=state.until if isinstance(state, Paused) else None,
+        has_room=worker.has_room(room),
+        is_busy=bool(worker.attempts),
+        is_retired=is_retiring and not worker.attempts,
+        nodes=frozenset() if is_retiring else worker.nodes,
+        queue=queue,
+        num_returning=len(queued) - len(queue),
+    )
 
 
 class Pool:
     """The workers by their number.
+
+    A loaded worker is changed only through `change` and `find_loaded`, and in the same event: the
+    pool looks at it once more before its next answer.
 
     Args:
         room: number of clips that one worker holds at once.
@@ -22,27 +88,53 @@ class Pool:
         self._room = room
         self._patience_s = patience_s
         self.workers: dict[WorkerId, PooledWorker] = {}
+        self.coming: dict[WorkerId, Waiting | Loading] = {}
+        self.loaded: dict[WorkerId, LoadedWorker] = {}
+        self._changed: set[WorkerId] = set()
+        self._standings: dict[WorkerId, Standing] = {}
+        self._open: list[Order] = []
+        self._roomy: list[Order] = []
+        self._busy: set[WorkerId] = set()
+        self._retired: set[WorkerId] = set()
+        self._queues: dict[WorkerId, tuple[str, ...]] = {}
+        self._num_returning = 0
+        self._nodes: Counter[str] = Counter()
+        self._leader_nodes: Counter[str] = Counter()
+        self._pauses: list[tuple[float, WorkerId]] = []  # a heap; some may be over
 
-    @property
-    def loaded(self) -> dict[WorkerId, LoadedWorker]:
-        """Return the workers that have loaded their model."""
-        return {
-            number: worker
-            for number, worker in self.workers.items()
-            if isinstance(worker, LoadedWorker)
-        }
+    def put(self, number: WorkerId, worker: PooledWorker) -> None:
+        """Add a worker, or replace it by its next state."""
+        self.workers[number] = worker
+        if isinstance(worker, LoadedWorker):
+            self.coming.pop(number, None)
+            self.loaded[number] = worker
+            self._leader_nodes[worker.node] += 1
+            self._changed.add(number)
+        else:
+            self.coming[number] = worker
+
+    def remove(self, number: WorkerId) -> None:
+        del self.workers[number]
+        self.coming.pop(number, None)
+        worker = self.loaded.pop(number, None)
+        if worker is not None:
+            _subtract(self._leader_nodes, {worker.node})
+            self._changed.add(number)
 
     def find_loaded(self, number: WorkerId) -> LoadedWorker | None:
-        """Return a loaded worker, or None if it loads or was already replaced."""
-        worker = self.workers.get(number)
-        return worker if isinstance(worker, LoadedWorker) else None
+        """Return a loaded worker to change it, or None if it loads or was already replaced."""
+        return self.change(number) if number in self.loaded else None
+
+    def change(self, number: WorkerId) -> LoadedWorker:
+        """Return a loaded worker to change it."""
+        self._changed.add(number)
+        return self.loaded[number]
 
     @property
     def is_busy(self) -> bool:
         """Return True if any clip is in flight."""
-        return any(
-            isinstance(worker, LoadedWorker) and worker.attempts for worker in self.workers.values()
-        )
+        self._refresh()
+        return bool(self._busy)
 
     @property
     def is_computing(self) -> bool:
@@ -50,124 +142,104 @@ class Pool:
         return any(worker.is_computing for worker in self.loaded.values())
 
     @property
-    def nodes(self) -> set[str]:
-        """Return the nodes of the workers that are not retiring."""
-        return {
-            node
-            for worker in self.loaded.values()
-            if not isinstance(worker.state, Retiring)
-            for node in worker.nodes
-        }
+    def retired(self) -> list[WorkerId]:
+        """Return the workers that are retiring and have no clips in flight any more."""
+        self._refresh()
+        return sorted(self._retired)
 
-    def slots(self, now: float, num_wanted: int) -> "Slots":
-        """Return the slots that are free now; they do not follow later changes of the pool.
+    @property
+    def nodes(self) -> AbstractSet[str]:
+        """Return the nodes of the workers that are not retiring."""
+        self._refresh()
+        return self._nodes.keys()
+
+    @property
+    def leader_nodes(self) -> AbstractSet[str]:
+        """Return the nodes on which loaded workers encode their clips."""
+        return self._leader_nodes.keys()
+
+    def is_filling(self, now: float, num_wanted: int) -> bool:
+        """Return True if further workers are expected soon.
 
         Args:
             num_wanted: number of workers that the pool should have.
         """
         since = now - self._patience_s
-        is_filling = len(self.workers) < num_wanted or any(
-            not isinstance(worker, LoadedWorker) and worker.asked_at >= since
-            for worker in self.workers.values()
+        return len(self.workers) < num_wanted or any(
+            worker.asked_at >= since for worker in self.coming.values()
         )
-        return Slots(self.loaded, self._room, now, is_filling=is_filling)
 
+    def open(self, now: float) -> tuple[list[Order], list[Order]]:
+        """Return the open workers, and those of them that have room, the least busy first.
 
-class Slots:
-    """The open workers at one moment, and the choice of one for each attempt.
-
-    Args:
-        workers: loaded workers by their number.
-        room: number of clips that one worker holds at once.
-        is_filling: True if further workers are expected soon.
-    """
-
-    def __init__(
-        self, workers: dict[WorkerId, LoadedWorker], room: int, now: float, *, is_filling: bool
-    ) -> None:
-        self._workers = workers
-        self._room = room
-        self._is_filling = is_filling
-        self._num_attributable = {
-            number: len(worker.attributable)
-            for number, worker in workers.items()
-            if worker.is_open(now)
-        }
-        # the least busy worker first
-        self.open = sorted(
-            self._num_attributable, key=lambda number: (self._num_attributable[number], number)
-        )
-        self._ready_nodes = {worker.node for worker in workers.values()}
-        self._candidates: dict[tuple[str | None, frozenset[str]], list[WorkerId]] = {}
-
-    def reserved_for_suspects(self, waiting: Iterable[Attempt]) -> set[WorkerId]:
-        """Return the busy workers that get no clips, so that each suspect finds one to itself."""
-        reserved: set[WorkerId] = set()
-        for attempt in waiting:
-            if len(reserved) == len(self.open):
-                break
-            if attempt.is_suspect:
-                free = [number for number in self.candidates(attempt) if number not in reserved]
-                if free and not self._is_idle(free[0]):
-                    reserved.add(free[0])
-        return reserved
-
-    def choose(self, attempt: Attempt, reserved: set[WorkerId]) -> WorkerId | None:
-        """Return the worker that takes an attempt now, or None if the attempt has to wait.
-
-        A suspect gets a worker to itself: if it kills that one too, no other clip is charged.
+        The lists follow later changes of the pool.
         """
-        for number in self.candidates(attempt):
-            is_fit = self._is_idle(number) if attempt.is_suspect else number not in reserved
-            if is_fit and self.has_room(number):
-                return number
-        return None
+        self._refresh()
+        while self._pauses and self._pauses[0][0] <= now:
+            _, number = heappop(self._pauses)
+            worker = self.loaded.get(number)
+            if worker is not None and worker.is_open(now):
+                self._sort_in(number, standing_of(worker, self._room, is_open=True))
+        return self._open, self._roomy
 
-    def candidates(self, attempt: Attempt) -> list[WorkerId]:
-        """Return the open workers that may take an attempt, the least busy first.
+    def queues(self) -> tuple[dict[WorkerId, tuple[str, ...]], int]:
+        """Return the clips that may be recalled, oldest first, of each worker that has any.
 
-        They are, in order of preference: (1) those on the node that holds its encoded file, as
-        long as a worker is or may soon be there; (2) those on nodes where no worker died with
-        the clip, which shows whether the clip or the node is at fault; (3) all.
+        The number behind them is that of recalled clips which are on their way back.
         """
-        key = attempt.node, frozenset(node for _, node in attempt.losses)
-        if key not in self._candidates:
-            if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):
-                found = [
-                    number for number in self.open if self._workers[number].node == attempt.node
-                ]
-            else:
-                found = [
-                    number for number in self.open if not self._workers[number].nodes & key[1]
-                ] or self.open
-            self._candidates[key] = found
-        return self._candidates[key]
+        self._refresh()
+        return self._queues, self._num_returning
 
-    def recalls(self) -> list[tuple[WorkerId, str]]:
-        """Return a clip to recall for each worker without one, with the worker that has it.
+    def _refresh(self) -> None:
+        """Sort in the workers that may have changed."""
+        for number in self._changed:
+            worker = self.loaded.get(number)
+            is_ready = worker is not None and isinstance(worker.state, Ready)
+            self._sort_in(number, worker and standing_of(worker, self._room, is_open=is_ready))
+        self._changed.clear()
 
-        It is the last clip in the longest queue. An encoded clip stays on its node.
-        """
-        idle = [number for number in self.open if self._is_idle(number) and self.has_room(number)]
-        if not idle:
-            return []
-        queues: dict[WorkerId, list[str]] = {}
-        for number, worker in self._workers.items():
-            queued = [one.spec.clip_id for one in worker.queued if one.node is None]
-            queues[number] = [clip_id for clip_id in queued if clip_id not in worker.recalled]
-            del idle[: len(queued) - len(queues[number])]  # recalled ones are on their way
-        found: list[tuple[WorkerId, str]] = []
-        while len(found) < len(idle):
-            longest = max(queues, key=lambda number: len(queues[number]))
-            if not queues[longest]:
-                break
-            found.append((longest, queues[longest].pop()))
-        return found
+    def _sort_in(self, number: WorkerId, new: Standing | None) -> None:
+        old = self._standings.get(number)
+        if new == old:
+            return
+        if old is not None:
+            self._take_out(number, old)
+        if new is not None:
+            self._put_in(number, new)
 
-    def has_room(self, number: WorkerId) -> bool:
-        worker = self._workers[number]
-        return not worker.has_suspect and len(worker.attempts) < self._room
+    def _take_out(self, number: WorkerId, old: Standing) -> None:
+        del self._standings[number]
+        if old.is_open:
+            del self._open[bisect_left(self._open, old.order)]
+            if old.has_room:
+                del self._roomy[bisect_left(self._roomy, old.order)]
+        self._busy.discard(number)
+        self._retired.discard(number)
+        _subtract(self._nodes, old.nodes)
+        self._queues.pop(number, None)
+        self._num_returning -= old.num_returning
 
-    def _is_idle(self, number: WorkerId) -> bool:
-        """Return True if no clip of the worker could be charged with its loss."""
-        return not self._num_attributable[number]
+    def _put_in(self, number: WorkerId, new: Standing) -> None:
+        self._standings[number] = new
+        if new.is_open:
+            insort(self._open, new.order)
+            if new.has_room:
+                insort(self._roomy, new.order)
+        elif new.opens_at is not None:
+            heappush(self._pauses, (new.opens_at, number))
+        if new.is_busy:
+            self._busy.add(number)
+        if new.is_retired:
+            self._retired.add(number)
+        self._nodes.update(new.nodes)
+        if new.queue:
+            self._queues[number] = new.queue
+        self._num_returning += new.num_returning
+
+
+def _subtract(counter: Counter[str], nodes: AbstractSet[str]) -> None:
+    """Count one less of each, and forget those of which none is left."""
+    for node in nodes:
+        counter[node] -= 1
+        if not counter[node]:
+            del counter[node]

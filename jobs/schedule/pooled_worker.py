@@ -5,6 +5,7 @@ A worker is `Waiting` for a place, then `Loading`, and then a `LoadedWorker` who
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from jobs.config import WorkerConfig
 from jobs.errors import FailureClass
@@ -117,7 +118,7 @@ class LoadedWorker:
     prepared_for: set[PreparationKey] = field(default_factory=set[PreparationKey])
     first_memory_bytes: int | None = None
 
-    @property
+    @cached_property
     def nodes(self) -> frozenset[str]:
         """Return all nodes that the worker needs."""
         return self.others | {self.node}
@@ -212,9 +213,14 @@ class LoadedWorker:
         """Return True if a clip was being computed at the last heartbeat."""
         return any(self._is_computing(clip_id) for clip_id in self.attempts)
 
-    @property
-    def has_suspect(self) -> bool:
-        return any(self.attempts[clip_id].is_suspect for clip_id in self.attributable)
+    def has_room(self, room: int) -> bool:
+        """Return True if the worker has room for a further clip; a suspect has it to itself.
+
+        Args:
+            room: number of clips that one worker holds at once.
+        """
+        has_suspect = any(self.attempts[clip_id].is_suspect for clip_id in self.attributable)
+        return not has_suspect and len(self.attempts) < room
 
     def stalls(self, deadlines: Deadlines) -> dict[str, str]:
         """Return a failure message for each stalled clip, by clip_id."""
@@ -225,7 +231,7 @@ class LoadedWorker:
                 is_first=preparation_key(attempt) not in self.prepared_for,
             )
             for clip_id, attempt in self.attempts.items()
-            if clip_id in self.progress
+            if clip_id in self.progress and self.progress[clip_id].age_s > deadlines.least_s
         }
         return {clip_id: message for clip_id, message in messages.items() if message is not None}
 

@@ -15,7 +15,7 @@ from jobs.schedule.attribution import NodeAttribution
 from jobs.schedule.events import Command, WorkerId
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
-from jobs.schedule.pooled_worker import LoadedWorker, Loading, Waiting
+from jobs.schedule.pooled_worker import Loading, Waiting
 
 MAX_LOAD_FAILURES = 3  # in a row, before `num_wanted` is lowered
 
@@ -43,6 +43,7 @@ class Recruiting:
         self._pool = pool
         self._outage = outage
         self._attribution = attribution
+        self._cordoned = frozenset[str]()  # as for all workers that wait for a place
         self._next_worker: WorkerId = 0
         self._most_wanted = num_wanted  # without regard to failures
         self._num_failures = 0
@@ -52,10 +53,8 @@ class Recruiting:
 
     def exclude_gap(self, gap_s: float) -> None:
         """Leave `gap_s` seconds in which the driver slept out of all durations."""
-        for number, worker in self._pool.workers.items():
-            if not isinstance(worker, LoadedWorker):
-                asked_at = worker.asked_at + gap_s
-                self._pool.workers[number] = replace(worker, asked_at=asked_at)
+        for number, worker in list(self._pool.coming.items()):
+            self._pool.put(number, replace(worker, asked_at=worker.asked_at + gap_s))
         if self._lacking_since is not None:
             self._lacking_since += gap_s
 
@@ -66,13 +65,15 @@ class Recruiting:
         """
         commands: list[Command] = []
         cordoned = self._attribution.cordoned(self._pool.nodes)
-        for number, worker in list(self._pool.workers.items()):
-            if isinstance(worker, Waiting) and worker.cordoned != cordoned:
-                del self._pool.workers[number]
-                message = "asked for anew, since other nodes are cordoned"
-                commands.append(ev.StopWorker(number, message, is_lost=False))
+        if cordoned != self._cordoned:
+            self._cordoned = cordoned
+            for number, worker in list(self._pool.coming.items()):
+                if isinstance(worker, Waiting) and worker.cordoned != cordoned:
+                    self._pool.remove(number)
+                    message = "asked for anew, since other nodes are cordoned"
+                    commands.append(ev.StopWorker(number, message, is_lost=False))
         while len(self._pool.workers) < self.num_wanted and now >= self._not_before:
-            self._pool.workers[self._next_worker] = Waiting(now, cordoned)
+            self._pool.put(self._next_worker, Waiting(now, cordoned))
             commands.append(ev.StartWorker(self._next_worker, cordoned))
             self._next_worker += 1
         return commands
@@ -84,7 +85,9 @@ class Recruiting:
         """
         self.num_wanted += max(0, event.num_wanted - self._most_wanted)
         self._most_wanted = max(event.num_wanted, self._most_wanted)
-        has_place = any(not isinstance(one, Waiting) for one in self._pool.workers.values())
+        has_place = bool(self._pool.loaded) or any(
+            isinstance(one, Loading) for one in self._pool.coming.values()
+        )
         if event.lacking is None or has_place:
             self._lacking_since = None
             return []
@@ -98,8 +101,8 @@ class Recruiting:
 
     def placed(self, event: ev.WorkerPlaced, now: float) -> list[Command]:
         """Start the deadline of a worker that has got its devices."""
-        if isinstance(self._pool.workers.get(event.worker), Waiting):
-            self._pool.workers[event.worker] = Loading(now)
+        if isinstance(self._pool.coming.get(event.worker), Waiting):
+            self._pool.put(event.worker, Loading(now))
         return []
 
     def record_loaded(self) -> None:
@@ -109,9 +112,9 @@ class Recruiting:
 
     def not_loaded(self, event: ev.WorkerNotLoaded, now: float) -> list[Command]:
         """Stop a worker that failed to load; halt the run if none can load."""
-        if not isinstance(self._pool.workers.get(event.worker), Waiting | Loading):
+        if event.worker not in self._pool.coming:
             return []
-        del self._pool.workers[event.worker]
+        self._pool.remove(event.worker)
         commands: list[Command] = [ev.StopWorker(event.worker, event.message)]
         if event.is_store:
             self._back_off_s = self._outage.next_back_off(self._back_off_s)
@@ -128,7 +131,7 @@ class Recruiting:
         message = f"not ready within {limit_s:g} s (workers.load_timeout_s)"
         return [
             command
-            for number, worker in list(self._pool.workers.items())
+            for number, worker in list(self._pool.coming.items())
             if isinstance(worker, Loading) and now - worker.asked_at > limit_s
             for command in self.not_loaded(ev.WorkerNotLoaded(number, message), now)
         ]

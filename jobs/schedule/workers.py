@@ -15,7 +15,7 @@ from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, preparation_key
 from jobs.schedule.events import Attempt, Command
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
-from jobs.schedule.pooled_worker import LoadedWorker, Loading, Loss, Retiring, Waiting
+from jobs.schedule.pooled_worker import LoadedWorker, Loss, Retiring
 from jobs.schedule.recruiting import Recruiting
 from jobs.types import ClipDone, ClipFailed
 
@@ -45,6 +45,7 @@ class Workers:
             config.workers, num_workers, pool, self._outage, self._attribution
         )
         self._draining_nodes = frozenset[str]()
+        self._heard_since = 0.0  # no worker's last heartbeat or answer is older
 
     def exclude_gap(self, gap_s: float) -> None:
         """Leave time in which the driver itself slept out of all durations."""
@@ -59,11 +60,10 @@ class Workers:
 
     def ready(self, event: ev.WorkerReady, now: float) -> list[Command]:
         """Take a worker that has loaded its model into use."""
-        loading = self._pool.workers.get(event.worker)
-        if isinstance(loading, Waiting | Loading):
-            self._pool.workers[event.worker] = LoadedWorker(
-                event.worker, event.label, event.node, event.others, heard_at=now
-            )
+        loading = self._pool.coming.get(event.worker)
+        if loading is not None:
+            worker = LoadedWorker(event.worker, event.label, event.node, event.others, heard_at=now)
+            self._pool.put(event.worker, worker)
             self.recruiting.record_loaded()
             self._outage.record_answer(loading.asked_at)
             self._drain_nodes()
@@ -100,12 +100,12 @@ class Workers:
 
     def lost(self, event: ev.WorkerLost, _now: float) -> list[Command]:
         """Replace a worker whose process is gone."""
-        worker = self._pool.workers.get(event.worker)
+        if event.worker in self._pool.coming:
+            self._pool.remove(event.worker)
+            return [ev.StopWorker(event.worker, event.message, may_return=True)]
+        worker = self._pool.find_loaded(event.worker)
         if worker is None:
             return []
-        if not isinstance(worker, LoadedWorker):
-            del self._pool.workers[event.worker]
-            return [ev.StopWorker(event.worker, event.message, may_return=True)]
         is_charged = not (event.is_preempted or worker.is_draining)
         return self._lose(worker, worker.lost(event.message) if is_charged else Loss(event.message))
 
@@ -113,7 +113,10 @@ class Workers:
         """Stop the workers that load for too long or send no heartbeats."""
         commands = self.recruiting.check_deadlines(now)
         heartbeat_timeout_s = self._config.stall.heartbeat_timeout_s
-        for worker in list(self._pool.loaded.values()):
+        if now - self._heard_since <= heartbeat_timeout_s:
+            return commands
+        self._heard_since = min((one.heard_at for one in self._pool.loaded.values()), default=now)
+        for _, worker in sorted(self._pool.loaded.items()):
             if (silent_s := now - worker.heard_at) > heartbeat_timeout_s:
                 message = (
                     f"stalled: no heartbeat for {silent_s:.0f} s, the deadline is "
@@ -125,10 +128,11 @@ class Workers:
     def stop_retired(self) -> list[Command]:
         """Stop the retiring workers that have no clips in flight any more."""
         commands: list[Command] = []
-        for number, worker in self._pool.loaded.items():
-            if isinstance(worker.state, Retiring) and not worker.attempts:
-                del self._pool.workers[number]
-                commands.append(ev.StopWorker(number, worker.state.reason, is_lost=False))
+        for number in self._pool.retired:
+            state = self._pool.loaded[number].state
+            assert isinstance(state, Retiring), "only retiring workers are retired"
+            self._pool.remove(number)
+            commands.append(ev.StopWorker(number, state.reason, is_lost=False))
         return commands
 
     # the clips of a worker
@@ -188,15 +192,17 @@ class Workers:
         Args:
             is_spent: True if none of its processes may serve in another worker.
         """
-        del self._pool.workers[worker.number]
+        self._pool.remove(worker.number)
         may_return = not (is_spent or worker.is_draining)
         stop = ev.StopWorker(worker.number, loss.message, may_return=may_return)
         return [stop, *self._clips.take_back(worker, loss)]
 
     def _drain_nodes(self) -> None:
-        for worker in self._pool.loaded.values():
+        if not self._draining_nodes:
+            return
+        for number, worker in self._pool.loaded.items():
             if worker.nodes & self._draining_nodes:
-                worker.drain("its node is being drained")
+                self._pool.change(number).drain("its node is being drained")
 
     # the store
 

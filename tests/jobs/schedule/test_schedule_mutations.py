@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 import jobs.schedule.clips
+import jobs.schedule.pool
 from jobs.schedule.clips import Clips
-from jobs.schedule.pool import Slots
+from jobs.schedule.pool import Pool, standing_of
 from jobs.schedule.pooled_worker import LoadedWorker
 from jobs.schedule.recruiting import Recruiting
 from jobs.schedule.retry import decide
 from jobs.schedule.schedule import Schedule
+from jobs.schedule.slots import Slots
 from jobs.schedule.workers import Workers
 from tests.fakes.simulated_cluster import SPECS, SimulatedCluster
 
@@ -50,7 +52,7 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
     ),
     "a clip in flight is not noted": (
         Clips,
-        "self._pool.loaded[number].take(attempt, now)",
+        "self._pool.change(number).take(attempt, now)",
         "pass",
     ),
     "a run goes on after its end": (Schedule, "if isinstance(command, ev.Halt):", "if False:"),
@@ -67,9 +69,9 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
     ),
     "a draining worker gets more clips": (Workers, "if heartbeat.is_draining:", "if False:"),
     "a worker is replaced while it has clips in flight": (
-        Workers,
-        "isinstance(worker.state, Retiring) and not worker.attempts",
-        "isinstance(worker.state, Retiring)",
+        standing_of,
+        "is_retired=is_retiring and not worker.attempts",
+        "is_retired=is_retiring",
     ),
     "a clip that was handed back is forgotten": (
         Clips,
@@ -81,7 +83,7 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
         "queued if self.is_computing else queued[1:]",
         "queued",
     ),
-    "a clip is recalled twice": (Clips, "self._pool.loaded[number].recalled.add(clip_id)", "pass"),
+    "a clip is recalled twice": (Clips, "self._pool.change(number).recalled.add(clip_id)", "pass"),
     "one worker too many": (
         Recruiting,
         "len(self._pool.workers) < self.num_wanted",
@@ -92,19 +94,29 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
         "isinstance(self.state, Paused) and self.state.until <= now",
         "isinstance(self.state, Paused)",
     ),
+    "a worker that has changed keeps its place": (
+        Pool,
+        "self._changed.add(number)\n        return self.loaded[number]",
+        "return self.loaded[number]",
+    ),
+    "a worker never takes clips again after a back-off": (
+        Pool,
+        "self._pauses and self._pauses[0][0] <= now",
+        "False",
+    ),
     "a suspect shares its worker": (
         Slots,
-        "self._is_idle(number) if attempt.is_suspect else",
-        "",
+        "attempt.is_suspect and not _is_idle(order)",
+        "False",
     ),
     "an encoded clip is rendered on another node": (
         Slots,
-        "if attempt.node is not None and (attempt.node in self._ready_nodes or self._is_filling):",
+        "if node is not None and (node in self._pool.leader_nodes or self._is_filling):",
         "if False:",
     ),
     "a worker holds more clips than it has room for": (
-        Slots,
-        "len(worker.attempts) < self._room",
+        LoadedWorker,
+        "len(self.attempts) < room",
         "True",
     ),
     "a clip is quarantined because the store refused it": (
@@ -126,7 +138,7 @@ MISTAKES: dict[str, tuple[Any, str, str]] = {
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, target: Any, right: str, wrong: str) -> None:
-    """Give a class, or a function that `clips` uses, the code of itself with one mistake."""
+    """Give a class, or a function that one module uses, the code of itself with one mistake."""
     name: str = target.__name__
     source = inspect.getsource(target)
     assert source.count(right) == 1, (
@@ -135,7 +147,8 @@ def plant(monkeypatch: pytest.MonkeyPatch, target: Any, right: str, wrong: str) 
     namespace = dict(vars(inspect.getmodule(target)))
     exec(compile(source.replace(right, wrong), f"<{name} with a mistake>", "exec"), namespace)
     if not inspect.isclass(target):
-        monkeypatch.setattr(jobs.schedule.clips, name, namespace[name])
+        user = jobs.schedule.clips if target is decide else jobs.schedule.pool
+        monkeypatch.setattr(user, name, namespace[name])
         return
     # methods only: objects must stay instances of the original class
     for attribute, value in vars(namespace[name]).items():
