@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -178,17 +179,18 @@ class Result:
     def page(self, title: str, body: str) -> str:
         """Return the Markdown page around a benchmark's own text and tables."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
+        table = figures_table(self.figures.values()) if self.figures else ""
+        origin = (
+            f"`{self.command}` writes this page and {self.name}.json. Measured on {self.date}: "
+            f"{self.machine}; {versions}."
+        )
         return f"""\
 # {title}
 
-`{self.command}` writes this page and {self.name}.json. Measured on {self.date}: {self.machine};
-{versions}. Ratios compare values of one run.
+{textwrap.fill(origin, 100, break_long_words=False, break_on_hyphens=False)}
 
 {body.strip()}
-
-## Figures
-
-{figures_table(self.figures.values())}"""
+""" + (f"\n## Figures\n\nRatios compare values of one run.\n\n{table}" if table else "")
 
 
 def _known(fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.variety PREFIX` measures how negative prompts narrow what a model shows.
+"""`python -m benchmarks.variety` measures how negative prompts narrow what a model shows.
 
 One prompt leaves the colour open, and the negative prompt names one colour. The same seeds are
 rendered without guidance and at each strength, and the exact judge reads the colours. Guidance
@@ -6,17 +6,16 @@ that works removes one colour; guidance that collapses leaves a single one of th
 """
 
 import argparse
-import json
-import platform
+import functools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.progress import track
 
+from benchmarks.command import Benchmark, Measure, Options, main
+from benchmarks.report import Cases, markdown_table
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
@@ -55,8 +54,6 @@ class Found:
         num_clean: clips that are members of the Shapes world.
     """
 
-    model: str
-    setting: str
     colours: dict[str, int]
     num_clean: int
 
@@ -100,74 +97,71 @@ def verdicts(name: str, requests: list[GenerationRequest]) -> Iterator[Verdict]:
     model.close()
 
 
-def measure(name: str, num_steps: int, num_clips: int) -> list[Found]:
-    cases = [(setting, seed) for setting in SETTINGS for seed in range(num_clips)]
-    requests = [request_of(name, seed, num_steps, SETTINGS[setting]) for setting, seed in cases]
+def measure(name: str, num_steps: int, num_clips: int) -> dict[str, dict[str, Any]]:
+    """Return colours and clean clips of each setting of one model, as JSON."""
+    wanted = [(setting, seed) for setting in SETTINGS for seed in range(num_clips)]
+    requests = [request_of(name, seed, num_steps, SETTINGS[setting]) for setting, seed in wanted]
     clips = track(verdicts(name, requests), f"rendering with {name}", total=len(requests))
     seen: dict[str, list[Verdict]] = {setting: [] for setting in SETTINGS}
-    for (setting, _seed), verdict in zip(cases, clips, strict=True):
+    for (setting, _seed), verdict in zip(wanted, clips, strict=True):
         seen[setting].append(verdict)
-    return [
-        Found(
-            name,
-            setting,
-            dict(Counter(one.colour or "unread" for one in found).most_common()),
-            sum(one.is_clean for one in found),
-        )
+    return {
+        setting: {
+            "colours": dict(Counter(one.colour or "unread" for one in found).most_common()),
+            "num_clean": sum(one.is_clean for one in found),
+        }
         for setting, found in seen.items()
-    ]
-
-
-def page(results: list[Found], num_clips: int) -> str:
-    """Return the measured page as Markdown."""
-    head = ("model", "guidance", f"`{NEGATIVE}`", "largest colour", "colours", "clean")
-    rows = [head, ("---", "---", "---:", "---", "---:", "---:")]
-    for one in results:
-        colour, count = one.largest
-        rows.append(
-            (
-                one.model,
-                one.setting,
-                f"{one.colours.get(NEGATIVE, 0)} of {one.num_clips}",
-                f"{colour}, {count}",
-                f"{one.num_colours} of {len(COLOURS)}",
-                f"{one.num_clean}",
-            )
-        )
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""\
-# Variety under a negative prompt
-
-`python -m benchmarks.variety docs/measurements/variety` renders `{PROMPT}` with the
-negative prompt `{NEGATIVE}` and the seeds 0 to {num_clips - 1}. The prompt leaves the colour open,
-and the judge of the Shapes world reads it. The numbers are in variety.json.
-
-{table}
-"""
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("prefix", type=Path, help="writes PREFIX.md and PREFIX.json")
-    parser.add_argument("--clips", type=int, default=24, help="clips of each setting (default 24)")
-    parser.add_argument("--tiny", action="store_true", help="one clip of each, in one step")
-    options = parser.parse_args()
-    num_clips = 1 if options.tiny else options.clips
-    results = [
-        found
-        for name, num_steps in MODELS.items()
-        for found in measure(name, 1 if options.tiny else num_steps, num_clips)
-    ]
-    document = {
-        "prompt": PROMPT,
-        "negative_prompt": NEGATIVE,
-        "versions": {name: version(name) for name in ("torch", "diffusers")},
-        "platform": platform.platform(),
-        "results": [asdict(one) for one in results],
     }
-    options.prefix.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    options.prefix.with_suffix(".md").write_text(page(results, num_clips))
 
+
+def cases(options: Options) -> dict[str, Measure]:
+    num_clips = 1 if options.tiny else options.clips
+    return {
+        name: functools.partial(measure, name, 1 if options.tiny else num_steps, num_clips)
+        for name, num_steps in MODELS.items()
+    }
+
+
+def body(cases: Cases) -> str:
+    """Return the page's text and table."""
+    rows: list[tuple[str, ...]] = []
+    num_clips = 0
+    for model, settings in cases.items():
+        for setting, fields in settings.items():
+            found = Found(**fields)
+            num_clips = found.num_clips
+            colour, count = found.largest
+            rows.append(
+                (
+                    f"{model}: {setting}",
+                    f"{found.colours.get(NEGATIVE, 0)} of {num_clips}",
+                    f"{colour}, {count}",
+                    f"{found.num_colours} of {len(COLOURS)}",
+                    f"{found.num_clean}",
+                )
+            )
+    head = ("model and guidance", f"`{NEGATIVE}`", "largest colour", "colours", "clean")
+    return f"""\
+Each model renders `{PROMPT}` with the negative prompt `{NEGATIVE}` and the seeds 0 to
+{num_clips - 1}. The prompt leaves the colour open, and the judge of the Shapes world reads it.
+
+{markdown_table(head, rows)}"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clips", type=int, default=24, help="clips of each setting (default 24)")
+
+
+BENCHMARK = Benchmark(
+    name="variety",
+    title="Variety under a negative prompt",
+    about=__doc__ or "",
+    libraries=("torch", "diffusers"),
+    cases=cases,
+    figures=lambda _cases: (),
+    body=body,
+    add_options=add_options,
+)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)
