@@ -110,6 +110,7 @@ def test_a_text_is_tokenized_once_until_too_many_are_kept(
 
 @given(
     st.text(max_size=60)
+    | st.text(st.characters(max_codepoint=127), max_size=30)
     | st.lists(
         st.sampled_from(
             ["&amp;", "&lt;", "&#0;", "é", "e\u0301", "“", "ﬁ", "\r\n", "\x85", " ", "a"]
