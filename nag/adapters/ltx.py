@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from nag.adapters.text_processor import NagTextProcessor, split_heads
+from nag.attention.kept_projections import KeyValue
 
 
 class NagLTXVideoAttnProcessor(NagTextProcessor):
@@ -31,11 +32,13 @@ class NagLTXVideoAttnProcessor(NagTextProcessor):
         if attention_mask is not None:  # (B, 1, T), additive, to (B, H, 1, T)
             per_head = attn.prepare_attention_mask(attention_mask, text_length, batch_size)
             attention_mask = per_head.view(batch_size, attn.heads, -1, text_length)
+        key_BTHK, value_BTHK = self._key_value(attn, encoder_hidden_states, hidden_states.shape[1])
+        query_BLHK = split_heads(attn, attn.norm_q(attn.to_q(hidden_states)))
         output_BLD = self.text_concat.guide(
-            self._attend,
-            split_heads(attn, attn.norm_q(attn.to_q(hidden_states))),
-            split_heads(attn, attn.norm_k(attn.to_k(encoder_hidden_states))),
-            split_heads(attn, attn.to_v(encoder_hidden_states)),
-            attention_mask,
+            self._attend, query_BLHK, key_BTHK, value_BTHK, attention_mask
         )
         return attn.to_out[1](attn.to_out[0](output_BLD))
+
+    def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
+        key_BTD = attn.norm_k(attn.to_k(text_BTD))
+        return split_heads(attn, key_BTD), split_heads(attn, attn.to_v(text_BTD))

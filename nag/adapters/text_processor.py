@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
+from nag.attention.kept_projections import KeyValue, project
 from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
 
@@ -49,6 +50,20 @@ class NagTextProcessor:
             f"{self.block}: the text must reach the transformer by a call of it and stay whole: "
             f"expected {self.text_concat.layout.length} tokens, got {length}"
         )
+
+    def _key_value(self, attn: Any, text_BTD: torch.Tensor, num_video_tokens: int) -> KeyValue:
+        """Return the text's keys and values, each (B, T, H, K), kept or made anew."""
+        return project(
+            self.text_concat.projections,
+            self,
+            num_video_tokens,
+            text_BTD,
+            lambda text: self._project(attn, text),
+        )
+
+    def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
+        """Make the text's keys and values with the attention's own layers."""
+        raise NotImplementedError
 
     def _attend(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nag.adapters.text_processor import NagTextProcessor, split_heads
+from nag.attention.kept_projections import KeyValue
 
 
 class NagWanAttnProcessor(NagTextProcessor):
@@ -39,23 +40,24 @@ class NagWanAttnProcessor(NagTextProcessor):
         if not layout.length or image_length < 0 or (image_length and attn.add_k_proj is None):
             raise self._refuse_text(encoder_hidden_states.shape[1])
         query_BLHK = split_heads(attn, attn.norm_q(attn.to_q(hidden_states)))
-        key_BTHK, value_BTHK = _text_key_value(attn, encoder_hidden_states[:, image_length:])
+        key_BTHK, value_BTHK = self._key_value(
+            attn, encoder_hidden_states[:, image_length:], hidden_states.shape[1]
+        )
         output_BLD = self.text_concat.guide(self._attend, query_BLHK, key_BTHK, value_BTHK)
         if image_length:  # image-to-video: added after guidance, unguided
             key_BIHK, value_BIHK = _image_key_value(attn, encoder_hidden_states[:, :image_length])
             output_BLD = output_BLD + self._attend(query_BLHK, key_BIHK, value_BIHK)
         return attn.to_out[1](attn.to_out[0](output_BLD))
 
+    def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
+        if attn.fused_projections:
+            key, value = attn.to_kv(text_BTD).chunk(2, dim=-1)
+        else:
+            key, value = attn.to_k(text_BTD), attn.to_v(text_BTD)
+        return split_heads(attn, attn.norm_k(key)), split_heads(attn, value)
 
-def _text_key_value(attn: Any, text_BTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    if attn.fused_projections:
-        key, value = attn.to_kv(text_BTD).chunk(2, dim=-1)
-    else:
-        key, value = attn.to_k(text_BTD), attn.to_v(text_BTD)
-    return split_heads(attn, attn.norm_k(key)), split_heads(attn, value)
 
-
-def _image_key_value(attn: Any, image_BID: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _image_key_value(attn: Any, image_BID: torch.Tensor) -> KeyValue:
     if attn.fused_projections:
         key, value = attn.to_added_kv(image_BID).chunk(2, dim=-1)
     else:

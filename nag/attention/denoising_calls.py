@@ -72,11 +72,13 @@ class PipelineCalls:
     Args:
         pipeline: the pipeline; `progress_bar` is replaced on it until `remove`.
         check: called at the start of each denoising loop and after its last step; it may raise.
+        ended: called at the end of each denoising loop, also of one that failed.
     """
 
-    def __init__(self, pipeline: Any, check: Callable[[], None]) -> None:
+    def __init__(self, pipeline: Any, check: Callable[[], None], ended: Callable[[], None]) -> None:
         self._pipeline = pipeline
         self._check = check
+        self._ended = ended
         self._is_denoising = False
         self._num_calls = 0
         self._replaced = vars(pipeline).get("progress_bar")  # another extension's
@@ -132,6 +134,7 @@ class PipelineCalls:
 
     def _end(self, *, is_whole: bool) -> None:
         self._is_denoising = False
+        self._ended()
         if is_whole:
             self._check()
 

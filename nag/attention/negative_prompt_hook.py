@@ -1,7 +1,7 @@
 """The hook that appends the negative prompt to the text of each guided call of a transformer.
 
-It decides by the calls of the pipeline and by the step range which calls are guided. Projected text
-is never kept after a call, so a LoRA change cannot leave stale text behind.
+It decides by the calls of the pipeline and by the step range which calls are guided. Inside `guide`
+it has the keys and values of the text kept (`kept_projections`).
 """
 
 import inspect
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nag.attention.denoising_calls import DenoisingCalls, GuidedRows, restore
+from nag.attention.kept_projections import KeptProjections
 from nag.attention.text_concat import UNGUIDED, NegativeText, TextConcat, TextLayout
 from nag.errors import NagTextError
 from nag.params import GuidanceParams, NagParams
@@ -27,6 +28,7 @@ class NegativePromptHook:
     Args:
         transformer: hooked until `remove`.
         text_concat: layout and method, which the transformer's processors read.
+        projections: the transformer's keys and values of text.
         calls: the calls of the pipeline, by which it knows the guided ones.
         component: name of the transformer in the pipeline, for error messages.
         check: called before each call while guidance is on; it may raise.
@@ -36,6 +38,7 @@ class NegativePromptHook:
         self,
         transformer: torch.nn.Module,
         text_concat: TextConcat,
+        projections: KeptProjections,
         calls: DenoisingCalls,
         component: str,
         check: Callable[[], None],
@@ -43,6 +46,7 @@ class NegativePromptHook:
         self.negative: NegativeText | None = None
         self.params: GuidanceParams = UNGUIDED
         self._text_concat = text_concat
+        self._projections = projections
         self._calls = calls
         self._component = component
         self._check = check
@@ -62,9 +66,15 @@ class NegativePromptHook:
         self._text_concat.use(params)
         self._text_concat.is_guiding = negative is not None and params.is_active
         self.negative, self.params = negative, params
+        self._projections.forget()
+
+    def end_loop(self) -> None:
+        """Release what was kept for the denoising loop that has ended."""
+        self._projections.forget()
 
     def remove(self) -> None:
         """Take the hook off the transformer."""
+        self._projections.forget()
         for handle in self._handles:
             handle.remove()
         restore(self._transformer, "cache_context", self._named, self._replaced)
@@ -90,6 +100,7 @@ class NegativePromptHook:
         self._check()
         guided_rows = self._guided_rows()
         if guided_rows == "none":
+            self._text_concat.projections = self._projections.of((text_BLD,), None)
             return args, kwargs
         num_unguided_rows = text_BLD.shape[0] // 2 if guided_rows == "second half" else 0
         mask_BL = call.arguments.get("encoder_attention_mask")
@@ -107,6 +118,9 @@ class NegativePromptHook:
             text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows
         )
         self._text_concat.negative_mask = negative.token_mask()
+        self._text_concat.projections = self._projections.of(
+            (text_BLD, self.negative.embeds), num_unguided_rows
+        )
         call.arguments["encoder_hidden_states"] = torch.cat([text_BLD, negative.embeds], dim=1)
         return (), dict(call.arguments)
 
@@ -114,6 +128,7 @@ class NegativePromptHook:
         """Clear the layout, so that the processors refuse a call that bypasses the hooks."""
         self._text_concat.layout = TextLayout(0)
         self._text_concat.negative_mask = None
+        self._text_concat.projections = None
 
     def _guided_rows(self) -> GuidedRows:
         """Return the guided rows of the call under way: by its pass, and by its step."""

@@ -9,10 +9,12 @@ Shapes: B batch, L text tokens, D text channels, H heads, K channels a head, T t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
 
+from nag.attention.kept_projections import KeyValue
 from nag.attention.methods import build_methods
 from nag.attention.text_attention import Attend, TextAttention
 from nag.errors import NagParameterError, NagTextError
@@ -148,6 +150,7 @@ class TextConcat:
         self.layout = TextLayout(0)
         self.is_guiding = False  # the clip under way is guided, if not in this call
         self.negative_mask: torch.Tensor | None = None  # (B, N) while a call is guided
+        self.projections: dict[Any, KeyValue] | None = None  # kept of the call's text, if any are
         self._methods = build_methods()
         self.use(UNGUIDED)
 

@@ -10,6 +10,7 @@ import torch
 
 from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
+from nag.attention.kept_projections import KeptProjections
 from nag.attention.negative_prompt_hook import NegativePromptHook
 from nag.attention.text_concat import TextConcat
 from nag.coverage import Coverage
@@ -51,7 +52,7 @@ class InstalledGuidance:
             self._calls = calls = (
                 GuiderCalls(pipeline, self._check_if_guiding)
                 if hasattr(pipeline, "guider")
-                else PipelineCalls(pipeline, self._check_if_guiding)
+                else PipelineCalls(pipeline, self._check_if_guiding, self._end_loop)
             )
             for component, transformer in self._transformers.items():
                 self._install(component, transformer, calls)
@@ -63,7 +64,8 @@ class InstalledGuidance:
     def _install(self, component: str, transformer: torch.nn.Module, calls: DenoisingCalls) -> None:
         _INSTALLED[id(transformer)] = self
         text_concat = TextConcat()
-        for name, attention in find_text_attentions(transformer):
+        attentions = find_text_attentions(transformer)
+        for name, attention in attentions:
             stock, block = attention.processor, f"{component}.{name}"
             processor_class = PROCESSORS.get(type(stock))
             if processor_class is None:
@@ -74,8 +76,10 @@ class InstalledGuidance:
             processor = processor_class(stock, text_concat, block)
             attention.set_processor(processor)
             self._processors.append((attention, processor))
+        projections = KeptProjections(transformer, (attention for _, attention in attentions))
+        check = self._check_processors
         self._hooks.append(
-            NegativePromptHook(transformer, text_concat, calls, component, self._check_processors)
+            NegativePromptHook(transformer, text_concat, projections, calls, component, check)
         )
 
     @property
@@ -109,6 +113,10 @@ class InstalledGuidance:
                     f"the processor of {processor.block} was replaced after guidance was "
                     "installed; install guidance after every other extension"
                 )
+
+    def _end_loop(self) -> None:
+        for hook in self._hooks:
+            hook.end_loop()
 
     def _check_if_guiding(self) -> None:
         if self.is_guiding:

@@ -354,7 +354,7 @@ def test_the_loop_of_each_pipeline_is_inside_its_progress_bar(kind: Any) -> None
     pipeline = kind(**stock.components)
     pipeline.set_progress_bar_config(disable=True)
     seen: list[bool] = []
-    calls = PipelineCalls(pipeline, lambda: None)
+    calls = PipelineCalls(pipeline, lambda: None, lambda: None)
     pipeline.transformer.register_forward_pre_hook(lambda *_: seen.append(calls._is_denoising))
     arguments: dict[str, Any] = {}
     if kind is LTXImageToVideoPipeline:
