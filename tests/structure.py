@@ -32,7 +32,7 @@ ORDER = {
     ),
     "jobs": (
         "", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store", "records",
-        "export", "schedule", "worker", "group", "cluster", "run", "bench/design",
+        "export", "schedule", "simulation", "worker", "group", "cluster", "run", "bench/design",
         "bench/measuring", "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip

@@ -1,10 +1,14 @@
-"""`nagfarm plan`: check a manifest and print what a run would render."""
+"""`nagfarm plan`: check a manifest, print what a run would render, and simulate the run."""
 
 import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
@@ -17,6 +21,12 @@ from jobs.plan.rows_table import write_rows
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
 from jobs.records.names import mp4_keys
 from jobs.run.documents import OpenedManifest
+from jobs.simulation.conditions import Conditions, Timings
+from jobs.simulation.options import SimulationOptions, add_simulation_arguments
+from jobs.simulation.outcome import Outcome
+from jobs.simulation.planned import simulate_plan, timings_of_plan
+from jobs.simulation.report import COST, HEADERS, cells, remarks
+from jobs.store.store import open_existing
 from jobs.text import counted
 
 MAX_PRINTED_BUCKETS = 20
@@ -24,14 +34,14 @@ NUMBERS = ("frames", "steps", "clips", "to render")
 
 
 @dataclass(frozen=True)
-class PlanOptions(ManifestOptions):
+class PlanOptions(ManifestOptions, SimulationOptions):
     """The options of `nagfarm plan`."""
 
     rows: Path | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        super().add_arguments(parser)
+        ManifestOptions.add_arguments(parser)
         parser.add_argument(
             "--rows",
             type=Path,
@@ -39,9 +49,11 @@ class PlanOptions(ManifestOptions):
             help="write every row to a CSV: row (from 0), name, clip_id, state, and the key of "
             "the MP4 if the clip is done",
         )
+        add_simulation_arguments(parser)
 
 
 def run(options: PlanOptions, context: Context) -> int:
+    conditions = options.conditions()
     opened = open_for_run(options)
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     if has_groups and os.environ.get("RAY_ADDRESS"):
@@ -52,7 +64,45 @@ def run(options: PlanOptions, context: Context) -> int:
     if options.rows is not None:
         write_rows(opened.plan, mp4_keys(opened.store), options.rows)
         context.say(f"  {counted(opened.plan.num_rows, 'row')} in {options.rows}")
+    if conditions:
+        _simulate(opened, options, conditions, context)
     return EXIT_QUARANTINE if opened.plan.broken else EXIT_OK
+
+
+def _simulate(
+    opened: OpenedManifest,
+    options: PlanOptions,
+    conditions: Sequence[Conditions],
+    context: Context,
+) -> None:
+    """Print the outcome of the plan's run for each number of devices."""
+    plan, catalog, config = opened.plan, opened.catalog, opened.config
+    source = open_existing(options.timings, config.store) if options.timings else opened.store
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading records", total=None)
+        timings = timings_of_plan(plan, catalog, source, lambda: progress.advance(task))
+        progress.update(task, visible=False)
+        outcomes: list[Outcome] = []
+        for farm in conditions:
+            task = progress.add_task(
+                f"{counted(farm.num_devices, 'device')}", total=plan.num_pending
+            )
+            outcomes.append(
+                simulate_plan(plan, catalog, config, timings, farm, partial(progress.advance, task))
+            )
+    context.say("")
+    for line in simulation_lines(outcomes, timings, options.price):
+        context.say(f"  {line}")
+
+
+def simulation_lines(
+    outcomes: Sequence[Outcome], timings: Timings, price: float | None
+) -> list[str]:
+    """Return the sources of the times, and a table with a row for each number of devices."""
+    headers = HEADERS if price is None else (*HEADERS, COST)
+    rows = [cells(outcome, price) for outcome in outcomes]
+    table = table_lines(headers, rows, [name for name in headers if name != "bottleneck"])
+    return [*timings.sources, "", *table, *remarks(outcomes)]
 
 
 def _check_against_cluster(opened: OpenedManifest) -> None:
@@ -145,6 +195,7 @@ examples:
   nagfarm plan prompts.csv --model shapes-wan --output ./spring
   nagfarm plan spring.yaml --limit 10               of the first ten clips
   nagfarm plan spring.yaml --rows rows.csv          each row with its clip's id, state and MP4
+  nagfarm plan spring.yaml --simulate 8,64,512      how long the run would take
 
 Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
 groups of devices are also checked against the machines of that cluster. A model that is missing or

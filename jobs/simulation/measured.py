@@ -1,0 +1,177 @@
+"""The times of clips and of workers' starts, as the records of an output hold them.
+
+Decides how much of a record is the device's time. A clip's stages there leave out what the device
+does between two clips, so that its time is taken from its first step to the first step of the next
+clip, where that one was waiting for the device. Loads without torch.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice, pairwise
+
+from jobs.errors import ObjectMissingError, RecordError
+from jobs.records.keys import RUN_FILE, list_keys, run_key
+from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.schema import ClipRecord
+from jobs.records.strict_json import load
+from jobs.simulation.conditions import ClipKind, ClipTimes
+from jobs.store.store import Store
+from jobs.types import Stage
+
+MAX_RECORDS = 5_000  # ids are random, so that the first ones are a fair choice
+NUM_THREADS = 8
+DEVICE_STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
+HOST_STAGES: tuple[Stage, ...] = ("encode", "check")
+MAX_WAIT_S = 120.0  # a worker that began to load later had waited for devices of other jobs
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times in the records of an output.
+
+    Args:
+        clips: times of the clips of each kind.
+        starts_s: seconds from the start of a run until a worker took clips, by model.
+        num_records: number of records that were read.
+    """
+
+    clips: dict[ClipKind, list[ClipTimes]]
+    starts_s: dict[str, list[float]]
+    num_records: int
+
+
+def read_measured(store: Store, models: Iterable[str], read_one: Callable[[], None]) -> Measured:
+    """Read the records of some models.
+
+    Args:
+        read_one: called after each record, for a progress bar.
+
+    Raises:
+        StoreError: the store does not answer, or refuses to list or read.
+    """
+    reader, wanted = ObjectReader(store), set(models)
+
+    def read(key: str) -> ClipRecord | None:
+        try:
+            return reader.read_as(key, ClipRecord.from_json)
+        except (ObjectMissingError, RecordError, UnreadableError):
+            return None
+
+    keys = (parsed.key for parsed in islice(list_keys(store, "record"), MAX_RECORDS))
+    records: list[ClipRecord] = []
+    for record in in_parallel(read, keys, NUM_THREADS):
+        read_one()
+        if record is not None and record.model.name in wanted:
+            records.append(record)
+    run_ids = {record.run_id for record in records}
+    began_s = {run_id: began for run_id in run_ids if (began := _began_s(reader, run_id))}
+    return Measured(clip_times(records), start_times(records, began_s), len(records))
+
+
+def _began_s(reader: ObjectReader, run_id: str) -> float | None:
+    """Return the moment at which a run began; None if its run.json does not say so."""
+    try:
+        document = reader.read_as(run_key(run_id, RUN_FILE), load)
+        return datetime.fromisoformat(str(document["started_at"])).timestamp()
+    except (ObjectMissingError, RecordError, UnreadableError, KeyError, ValueError):
+        return None
+
+
+def kind_of(record: ClipRecord) -> ClipKind:
+    request = record.request
+    steps = request.sampling.num_inference_steps
+    return ClipKind(record.model.name, request.shape, steps, record.parallel)
+
+
+def clip_times(records: Sequence[ClipRecord]) -> dict[ClipKind, list[ClipTimes]]:
+    """Return the times of the clips of each kind."""
+    by_worker: defaultdict[tuple[str, str, int], list[ClipRecord]] = defaultdict(list)
+    for record in records:
+        by_worker[record.run_id, record.worker.host, record.worker.pid].append(record)
+    found: defaultdict[ClipKind, list[tuple[ClipRecord, float | None]]] = defaultdict(list)
+    for rendered in by_worker.values():
+        rendered.sort(key=_first_step_s)
+        for one, following in pairwise(rendered):
+            found[kind_of(one)].append((one, _period_s(one, following)))
+        found[kind_of(rendered[-1])].append((rendered[-1], None))
+    return {kind: _times_of(clips) for kind, clips in found.items()}
+
+
+def _times_of(clips: list[tuple[ClipRecord, float | None]]) -> list[ClipTimes]:
+    """Return the times of clips of one kind.
+
+    Args:
+        clips: each with the seconds until the device began the next one, if that is known.
+    """
+    between = [period_s - _seconds(one, *DEVICE_STAGES) for one, period_s in clips if period_s]
+    usual_s = statistics.median(between) if between else 0.0
+    return [
+        ClipTimes(
+            device_s=period_s or max(0.0, _seconds(one, *DEVICE_STAGES) + usual_s),
+            host_s=_seconds(one, *HOST_STAGES),
+            upload_s=_seconds(one, "upload"),
+            num_bytes=one.num_bytes,
+        )
+        for one, period_s in clips
+    ]
+
+
+def _period_s(one: ClipRecord, following: ClipRecord) -> float | None:
+    """Return the seconds between the first steps of two clips of one worker.
+
+    None if the second one was not waiting when the first one left the device, or if there may have
+    been another clip between them.
+    """
+    period_s = _first_step_s(following) - _first_step_s(one)
+    own_s = _seconds(one, *DEVICE_STAGES)
+    waited_since_s = min(
+        (timing.started_at for timing in following.timings if timing.stage == "queue"),
+        default=float("inf"),
+    )
+    was_waiting = waited_since_s <= _first_step_s(one) + own_s
+    return period_s if was_waiting and 0 < period_s < 2 * own_s else None
+
+
+def _first_step_s(record: ClipRecord) -> float:
+    return min(
+        (timing.started_at for timing in record.timings if timing.stage == "denoise"), default=0.0
+    )
+
+
+def _seconds(record: ClipRecord, *stages: Stage) -> float:
+    return sum(timing.duration_s for timing in record.timings if timing.stage in stages)
+
+
+def start_times(records: Sequence[ClipRecord], began_s: dict[str, float]) -> dict[str, list[float]]:
+    """Return the seconds from asking for a worker until it took clips, by model.
+
+    The time before a worker's load, in which its process starts, is known of the workers that a run
+    starts with. Others are taken to need as long.
+
+    Args:
+        began_s: moment at which each run began, as far as it is known.
+    """
+    loads = [
+        (record, timing)
+        for record in records
+        for timing in record.timings
+        if timing.stage == "load"
+    ]
+    first_s: dict[str, float] = {}  # first step of each run
+    for record in records:
+        first_s[record.run_id] = min(
+            _first_step_s(record), first_s.get(record.run_id, float("inf"))
+        )
+    before_s: defaultdict[str, list[float]] = defaultdict(list)
+    for record, load_timing in loads:
+        if record.run_id in began_s and load_timing.started_at < first_s[record.run_id]:
+            before = load_timing.started_at - began_s[record.run_id]
+            before_s[record.run_id].append(min(max(before, 0.0), MAX_WAIT_S))
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for record, load_timing in loads:
+        usual_s = statistics.median(before_s[record.run_id] or [0.0])
+        found[record.model.name].append(usual_s + load_timing.duration_s)
+    return dict(found)

@@ -1,0 +1,89 @@
+"""The simulation of a plan: the kinds of worker that a run of it would have, and their clips.
+
+Decides the order of the clips, as a run does. Loads without torch.
+"""
+
+import statistics
+from collections.abc import Callable
+
+from jobs.config import RunConfig
+from jobs.errors import RefusedError
+from jobs.manifest.rows import Catalog
+from jobs.plan.buckets import PlanBucket
+from jobs.plan.plan import Plan
+from jobs.plan.worker_kinds import WorkerKind, check_capacity, demand_of, pending_kinds
+from jobs.simulation.conditions import ClipKind, Conditions, Timings
+from jobs.simulation.farm import Farm
+from jobs.simulation.measured import read_measured
+from jobs.simulation.outcome import Outcome
+from jobs.simulation.predicted import timings_of
+from jobs.simulation.simulate import SimulatedKind, simulate
+from jobs.store.store import Store
+
+
+def timings_of_plan(
+    plan: Plan, catalog: Catalog, store: Store, read_one: Callable[[], None] = lambda: None
+) -> Timings:
+    """Return the times of the pending clips of a plan.
+
+    Args:
+        store: output whose records tell the times.
+        read_one: called after each record, for a progress bar.
+
+    Raises:
+        RefusedError: the times of some clips are unknown, or nothing is left to render.
+        StoreError: the store does not answer.
+    """
+    buckets = _pending(plan)
+    if not buckets:
+        raise RefusedError("--simulate: nothing is left to render")
+    measured = read_measured(store, {bucket.model for bucket in buckets}, read_one)
+    return timings_of(buckets, measured, catalog, store.uri)
+
+
+def simulate_plan(
+    plan: Plan,
+    catalog: Catalog,
+    config: RunConfig,
+    timings: Timings,
+    conditions: Conditions,
+    clip_ended: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Simulate a run of a plan.
+
+    Args:
+        clip_ended: called after each clip, for a progress bar.
+
+    Raises:
+        PlacementError: a group has more ranks than the devices can hold.
+    """
+    farm = Farm(conditions)
+    machines = farm.machines(config.workers.num_cpus)
+    check_capacity(plan, catalog, config.workers, machines, may_grow=False)
+    kinds = [
+        SimulatedKind(
+            kind,
+            demand_of(kind, catalog, config.workers, machines, num_clips).num_wanted(machines),
+            _clips_of(kind, plan, timings),
+        )
+        for kind, num_clips in pending_kinds(plan).items()
+    ]
+    return simulate(kinds, timings, farm, config, clip_ended)
+
+
+def _clips_of(kind: WorkerKind, plan: Plan, timings: Timings) -> list[tuple[ClipKind, int]]:
+    """Return the clips of a kind of worker, the longest first."""
+    found = [
+        (ClipKind.of(bucket), bucket.num_pending)
+        for bucket in _pending(plan)
+        if (bucket.model, bucket.parallel) == (kind.model, kind.parallel)
+    ]
+
+    def mean_s(clips: tuple[ClipKind, int]) -> float:
+        return statistics.fmean(times.device_s for times in timings.clips[clips[0]])
+
+    return sorted(found, key=mean_s, reverse=True)
+
+
+def _pending(plan: Plan) -> list[PlanBucket]:
+    return [bucket for bucket in plan.buckets if bucket.num_pending]
