@@ -1,8 +1,8 @@
 """The workers of one kind in virtual time: they carry out the commands of a real schedule.
 
 Stands where `jobs.cluster.dispatcher` stands in a run. A heartbeat changes a decision only at the
-end of a plan, when clips are recalled, and before a loss, so that others are left out. Loads
-without torch.
+end of a plan, when clips are recalled, and before a loss, so that others are left out, as are those
+without news. Loads without torch.
 """
 
 from collections import deque
@@ -198,7 +198,7 @@ class SimulatedPool:
         if self.is_over:
             return
         for worker in list(self._workers.values()):
-            if worker.is_ready and not worker.is_gone:
+            if worker.is_ready and worker.has_news and not worker.is_gone:
                 self._handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
         self._handle(ev.Tick())
         self._clock.after(self._interval_s, self._send_heartbeats)
@@ -209,12 +209,12 @@ class SimulatedPool:
         worker, clip_id = self._workers[number], attempt.spec.clip_id
         clip = HeldClip(attempt, self._times[clip_id])
         if self._spooled.get(clip_id) == worker.node:
-            clip.stage = "upload"
+            clip.stage = "upload"  # it never was in the device's queue
             worker.take(clip)
             self._rendering.upload(worker, clip)
-            return
-        worker.take(clip)
-        self._rendering.begin_next(worker)
+        else:
+            worker.take(clip)
+            self._rendering.begin_next(worker)
 
     def _end_clip(self, worker: SimulatedWorker, clip: HeldClip) -> None:
         if worker.is_gone:

@@ -44,7 +44,8 @@ class Rendering:
             return
         self._end_idleness(worker)
         clip = worker.computing = worker.queue.popleft()
-        clip.stage, worker.computing_since = "denoise", self._clock.now
+        worker.computing_since = self._clock.now
+        worker.enter(clip, "denoise")
         device_s, draw = clip.times.device_s, self._farm.random.random
         failures = self._farm.conditions.failures
         if failures and draw() < failures:
@@ -69,7 +70,7 @@ class Rendering:
             return
         self._farm.busy_s += len(worker.nodes) * clip.times.device_s
         worker.computing = None
-        clip.stage = "encode"
+        worker.enter(clip, "encode")
         self._clock.after(clip.times.host_s, self.upload, worker, clip)
         self.begin_next(worker)
 
@@ -77,7 +78,7 @@ class Rendering:
         """Upload a clip that is encoded."""
         if worker.is_gone:
             return
-        clip.stage = "upload"
+        worker.enter(clip, "upload")
         moment_s = self._farm.upload(clip.times.num_bytes, clip.times.upload_s)
         self._clock.at(moment_s, self._answer, worker, clip)
 

@@ -29,6 +29,7 @@ class SimulatedWorker:
         nodes: node of each of its devices.
         idle_since: moment since which its device computes nothing; None while it computes.
         idle_for: the reason of that.
+        has_news: True if its next heartbeat differs from its last one.
     """
 
     number: WorkerId
@@ -37,6 +38,7 @@ class SimulatedWorker:
     idle_for: Loss = "start"
     is_ready: bool = False
     is_gone: bool = False
+    has_news: bool = True
     computing: HeldClip | None = None
     computing_since: float = 0.0
     queue: deque[HeldClip] = field(default_factory=deque[HeldClip])
@@ -49,8 +51,14 @@ class SimulatedWorker:
     def take(self, clip: HeldClip) -> None:
         clip_id = clip.attempt.spec.clip_id
         self.held[clip_id] = clip
+        self.has_news = True
         if clip.stage == "queue":
             self.queue.append(clip)
+
+    def enter(self, clip: HeldClip, stage: Stage) -> None:
+        """Let a clip begin its next stage."""
+        clip.stage = stage
+        self.has_news = True
 
     def hand_back(self, clip_id: str) -> bool:
         """Remove a clip from the queue; return False if the device has begun it."""
@@ -74,6 +82,7 @@ class SimulatedWorker:
 
     def heartbeat(self) -> WorkerHeartbeat:
         """Return the progress of its clips; none of them has stalled."""
+        self.has_news = False
         return WorkerHeartbeat(
             tuple(
                 ClipProgress(clip_id, clip.stage, None, 0.0) for clip_id, clip in self.held.items()

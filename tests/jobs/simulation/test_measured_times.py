@@ -1,0 +1,226 @@
+"""The times of clips from records, and from counted operations where no record exists."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.config import RunConfig, StoreConfig
+from jobs.errors import PlacementError, RefusedError
+from jobs.manifest.manifest import open_manifest
+from jobs.plan.plan import Plan, make_plan
+from jobs.records.commit import write_run
+from jobs.records.keys import RUN_FILE, record_key
+from jobs.records.schema import ClipRecord, WorkerIdentity, utc_iso
+from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions
+from jobs.simulation.measured import Measured, clip_times, read_measured, start_times
+from jobs.simulation.planned import simulate_plan, timings_of_plan
+from jobs.simulation.predicted import START_S, timings_of
+from jobs.store.store import Store, open_store
+from jobs.types import StageTiming
+from pipelines.cost.prediction import H100, NVLINK_H100, Work, predict
+from pipelines.parallel_config import ONE_DEVICE
+from pipelines.request import VideoShape
+from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl
+from tests.builders.records import RUN_ID, record_of
+from tests.fakes.catalog import FakeCatalog
+
+Write = Callable[[str, str | bytes], Path]
+BEGAN_S = 1_000_000.0
+BODY = b"video"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store((tmp_path / "out").as_uri(), StoreConfig())
+
+
+def rendered(
+    store: Store,
+    number: int,
+    begin_s: float,
+    *,
+    waits: bool = True,
+    pid: int = 7,
+    load_s: float | None = None,
+) -> ClipRecord:
+    """Return the record of a clip: 1 s of text, two steps of 4 s, 2 s of decoding.
+
+    Args:
+        begin_s: moment at which the device begins it, in seconds of the run.
+        waits: True if it had waited for the device since the start of the run.
+    """
+    at = BEGAN_S + begin_s
+    timings = [
+        *([StageTiming("load", at - load_s, load_s)] if load_s is not None else []),
+        StageTiming("queue", BEGAN_S if waits else at, begin_s if waits else 0.0),
+        StageTiming("text", at, 1.0),
+        StageTiming("denoise", at + 1, 4.0, 0),
+        StageTiming("denoise", at + 5, 4.0, 1),
+        StageTiming("decode", at + 9, 2.0),
+        StageTiming("encode", at + 11, 3.0),
+        StageTiming("check", at + 14, 1.0),
+        StageTiming("upload", at + 15, 0.5),
+    ]
+    worker = WorkerIdentity("host-a", "node-a", "cpu", pid)
+    record = record_of(store, BODY, f"{number:032x}")
+    return replace(record, worker=worker, timings=tuple(timings))
+
+
+def kept(store: Store, *records: ClipRecord) -> Store:
+    write_run(store, RUN_ID, RUN_FILE, {"started_at": utc_iso(BEGAN_S)})
+    for record in records:
+        store.put(record_key(record.clip_id), record.to_json(), "application/json")
+    return store
+
+
+def test_the_device_has_a_clip_until_it_begins_the_next_one_that_waited(store: Store) -> None:
+    """Between the first and the second clip the device did something else for 0.6 s."""
+    records = [rendered(store, 1, 20.0), rendered(store, 2, 31.6), rendered(store, 3, 43.2)]
+    (times,) = clip_times(records).values()
+    assert [one.device_s for one in times] == pytest.approx([11.6, 11.6, 11.6])
+    assert times[0] == ClipTimes(pytest.approx(11.6), 4.0, 0.5, len(BODY))
+
+
+@pytest.mark.parametrize(("begin_s", "waits"), [(90.0, False), (90.0, True)])
+def test_a_pause_in_which_the_device_had_nothing_is_not_the_clips_time(
+    store: Store, begin_s: float, waits: bool
+) -> None:
+    """Neither is the time of another clip between two whose records were read."""
+    (times,) = clip_times(
+        [rendered(store, 1, 20.0), rendered(store, 2, begin_s, waits=waits)]
+    ).values()
+    assert [one.device_s for one in times] == [11.0, 11.0]
+
+
+def test_clips_of_two_workers_do_not_follow_each_other(store: Store) -> None:
+    records = [rendered(store, 1, 20.0), rendered(store, 2, 33.0, pid=8)]
+    (times,) = clip_times(records).values()
+    assert [one.device_s for one in times] == [11.0, 11.0]
+
+
+def test_a_workers_start_is_its_process_and_its_load(store: Store) -> None:
+    """A replacement starts as quickly as the first workers, and a wait for devices is left out."""
+    records = [
+        rendered(store, 1, 25.0, load_s=20.0),  # its load begins at 5 s
+        rendered(store, 2, 27.0, load_s=20.0, pid=8),  # at 7 s
+        rendered(store, 3, 500.0, load_s=30.0, pid=9),  # of a worker that was started later
+    ]
+    found = start_times(records, {RUN_ID: BEGAN_S})
+    assert found == {records[0].model.name: pytest.approx([26.0, 26.0, 36.0])}
+    late = [rendered(store, 1, 5_020.0, load_s=20.0)]
+    assert start_times(late, {RUN_ID: BEGAN_S})[late[0].model.name] == [140.0]
+    assert start_times(late, {}) == {late[0].model.name: [20.0]}
+
+
+def test_records_of_other_models_and_damaged_ones_are_left_out(store: Store) -> None:
+    whole = rendered(store, 1, 20.0, load_s=10.0)
+    other = rendered(store, 2, 40.0)
+    other = replace(other, model=replace(other.model, name="other"))
+    kept(store, whole, other)
+    store.put(record_key(f"{3:032x}"), b"{", "application/json")
+    num_read: list[int] = []
+    measured = read_measured(store, [whole.model.name], lambda: num_read.append(1))
+    assert (measured.num_records, len(num_read)) == (1, 3)
+    assert measured.starts_s == {whole.model.name: [20.0]}
+    request = whole.request
+    kind = ClipKind(whole.model.name, request.shape, 2, ONE_DEVICE)
+    assert measured.clips == {kind: [ClipTimes(11.0, 4.0, 0.5, len(BODY))]}
+
+
+def plan_of(write: Write, catalog: FakeCatalog, rows: tuple[dict[str, object], ...]) -> Plan:
+    return make_plan(open_manifest(write("a.jsonl", jsonl(rows)), catalog, model="tiny"), (), ())
+
+
+NOTHING = Measured({}, {}, 0)
+
+
+def test_clips_without_a_record_are_predicted_and_the_plan_says_so(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    plan = plan_of(write, catalog, MIXED_ROWS)
+    timings = timings_of(plan.buckets, NOTHING, catalog, "file:///out")
+    bucket = plan.buckets[0]
+    work = Work(
+        catalog.get(bucket.model).geometry, bucket.shape, bucket.num_inference_steps, bucket.method
+    )
+    (times,) = timings.clips[ClipKind.of(bucket)]
+    assert times.device_s == predict(work, ONE_DEVICE, H100, NVLINK_H100).total_s
+    assert times.host_s == times.upload_s == 0.0
+    assert timings.starts_s == {"coarse": [START_S], "tiny": [START_S]}
+    assert "predicted for H100s" in timings.sources[0]
+    assert timings.sources[1:] == (
+        "a worker of coarse starts in 60 s (assumed)",
+        "a worker of tiny starts in 60 s (assumed)",
+    )
+
+
+def test_clips_of_another_size_are_scaled_from_the_most_similar_records(
+    write: Write, catalog: FakeCatalog
+) -> None:
+    plan = plan_of(write, catalog, ({"prompt": "a"}, {"prompt": "b", "num_inference_steps": 4}))
+    shape = VideoShape(17, 64, 64)
+    eight, forty = (ClipKind("tiny", shape, steps, ONE_DEVICE) for steps in (8, 40))
+    measured = Measured(
+        {eight: [ClipTimes(8.0, 2.0, 1.0, 100)], forty: [ClipTimes(99.0)]}, {"tiny": [12.0]}, 2
+    )
+    timings = timings_of(plan.buckets, measured, catalog, "file:///out")
+    (half,) = timings.clips[ClipKind("tiny", shape, 4, ONE_DEVICE)]
+    # text and decoding do not become shorter with fewer steps
+    assert 4.0 < half.device_s < 6.0
+    assert half[1:] == (2.0, 1.0, 100)
+    assert timings.clips[eight] == [ClipTimes(8.0, 2.0, 1.0, 100)]
+    assert timings.sources == (
+        "times of 1 kind of clip: 2 records of file:///out",
+        "times of 1 kind of clip: scaled from records of another size by the counted operations",
+        "a worker of tiny starts in 12 s (median of the records)",
+    )
+
+
+def test_a_plan_is_simulated_from_its_records(
+    write: Write, catalog: FakeCatalog, store: Store
+) -> None:
+    """Two clips of 8 steps and one of 4 on two devices; the long ones come first."""
+    record = rendered(store, 1, 20.0, load_s=10.0)
+    shape = VideoShape(17, 64, 64)
+    sampling = replace(record.request.sampling, num_inference_steps=8)
+    request = replace(record.request, shape=shape, sampling=sampling)
+    record = replace(record, request=request, model=replace(record.model, name="tiny"))
+    kept(store, record)
+    rows: tuple[dict[str, object], ...] = (
+        {"prompt": "a"}, {"prompt": "b", "num_inference_steps": 4}, {"prompt": "c"},
+    )  # fmt: skip
+    plan = plan_of(write, catalog, rows)
+    timings = timings_of_plan(plan, catalog, store)
+    short_s = timings.clips[ClipKind("tiny", shape, 4, ONE_DEVICE)][0].device_s
+    assert short_s < 11
+    outcome = simulate_plan(plan, catalog, RunConfig(), timings, Conditions(2, driver_s=0.0))
+    assert outcome.num_done == 3
+    assert outcome.wall_s == pytest.approx(20 + 11 + short_s + 4.5, abs=0.1)
+
+
+def test_a_plan_that_is_done_or_a_group_without_a_place_is_refused(
+    write: Write, catalog: FakeCatalog, store: Store
+) -> None:
+    manifest = open_manifest(write("a.jsonl", jsonl(GROUPED_ROWS)), catalog, model="tiny")
+    done = make_plan(manifest, {spec.clip_id for spec in manifest.specs()}, ())
+    with pytest.raises(RefusedError, match="nothing is left to render"):
+        timings_of_plan(done, catalog, store)
+    plan = make_plan(manifest, (), ())
+    timings = timings_of(plan.buckets, NOTHING, catalog, "file:///out")
+    with pytest.raises(PlacementError, match="no place for a group of 4 ranks"):
+        simulate_plan(plan, catalog, RunConfig(), timings, Conditions(3))
+    assert simulate_plan(plan, catalog, RunConfig(), timings, Conditions(8)).num_done == 5
+
+
+def test_a_model_for_the_cpu_is_not_predicted(write: Write) -> None:
+    from jobs.manifest.model_catalog import ModelCatalog
+
+    rows = [{"prompt": "a red circle", "num_inference_steps": 2}]
+    path = write("a.jsonl", "".join(json.dumps(row) for row in rows))
+    packaged = ModelCatalog()
+    plan = make_plan(open_manifest(path, packaged, model="shapes-wan"), (), ())
+    with pytest.raises(RefusedError, match="render a few of them first"):
+        timings_of(plan.buckets, NOTHING, packaged, "file:///out")
