@@ -2,11 +2,13 @@
 
 A stand-in without weights renders on a real Ray cluster of this machine, on 1 to 8 workers, clips
 of mixed length; in one run a worker is killed. Then the run is simulated, with the times of its own
-records, and with the clips' times of the run on two workers.
+records, and with the clips' times of the run on two workers. Last, large farms are simulated, for the cost of a simulation
+itself.
 """
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,11 +27,16 @@ from jobs.config import RunConfig, StoreConfig, load_config
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import Plan, make_plan
+from jobs.plan.worker_kinds import WorkerKind
 from jobs.records.commit import committed_ids, read_record
 from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions, Timings
+from jobs.simulation.farm import Farm
 from jobs.simulation.measured import read_measured
 from jobs.simulation.planned import simulate_plan
+from jobs.simulation.simulate import SimulatedKind, simulate
 from jobs.store.store import Store, open_store
+from pipelines.parallel_config import ONE_DEVICE
+from pipelines.request import VideoShape
 from tests.chaos.harness.workload import STAND_IN_SHAPE, write_models
 
 MODEL = "stand-in"
@@ -37,6 +44,7 @@ STEPS = (4, 8, 16, 32)  # denoise steps of the clips, in turn
 KILL_AT = 0.5  # share of the time that the clips need on their workers
 WAIT_S = 600.0
 REFERENCE = "2 workers"
+FARMS = {"64 devices": (64, 20_000), "4,096 devices": (4096, 200_000)}  # and clips
 SETTINGS = ("workers.spool_folder=spool", "encoding.preset=ultrafast")
 
 
@@ -65,7 +73,8 @@ def cases_of(options: argparse.Namespace) -> Mapping[str, Measure]:
     }
     if options.tiny:
         return plain
-    return plain | {"4 workers, one killed": partial(measure, size, 4, is_killed=True)}
+    farms = {name: partial(simulate_farm, *farm) for name, farm in FARMS.items()}
+    return plain | {"4 workers, one killed": partial(measure, size, 4, is_killed=True)} | farms
 
 
 def name_of(num_workers: int) -> str:
@@ -197,17 +206,43 @@ def opened(folder: Path, size: Size, num_workers: int) -> tuple[Plan, ModelCatal
     return plan, catalog, load_config(None, [*SETTINGS])
 
 
+def simulate_farm(num_devices: int, num_clips: int) -> dict[str, Any]:
+    """Simulate a farm with faults, and return the processor's time for it and the memory."""
+    kind = ClipKind(MODEL, VideoShape(81, 480, 832), 8, ONE_DEVICE)
+    times = [ClipTimes(60.0 + second, 4.0, 1.0, 10**6) for second in range(10)]
+    worker_kind = SimulatedKind(WorkerKind(MODEL, ONE_DEVICE), num_devices, [(kind, num_clips)])
+    farm = Farm(Conditions(num_devices, failures=0.001, preemptions=0.01))
+    begin_s = time.process_time()
+    outcome = simulate([worker_kind], Timings({kind: times}, {MODEL: [60.0]}), farm, RunConfig())
+    cpu_s = time.process_time() - begin_s
+    return {
+        "num_done": outcome.num_done,
+        "num_workers_lost": outcome.num_workers_lost,
+        "cpu_s_per_clip": cpu_s / num_clips,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
 def figures_of(cases: Cases) -> Iterable[Figure]:
-    for name, case in cases.items():
+    if cases.keys() >= FARMS.keys():
+        small, large = (cases[name]["cpu_s_per_clip"] for name in FARMS)
+        name = "processor's time for a clip, 4,096 devices / 64 devices"
+        yield Figure(name, large / small, goal=2.0, margin=0.5)
+    for name, case in runs_of(cases).items():
         ratio = predict_s(case, case) / case["measured_s"]
         yield Figure(f"deviation of the prediction, {name}", abs(ratio - 1), goal=0.05)
 
 
+def runs_of(cases: Cases) -> Cases:
+    """Return the cases that were rendered."""
+    return {name: case for name, case in cases.items() if name not in FARMS}
+
+
 def body_of(cases: Cases) -> str:
-    """Return the table of predicted and measured wall times."""
+    """Return the tables of predicted and measured wall times, and of simulated farms."""
     reference = cases.get(REFERENCE)
     rows: list[tuple[str, ...]] = []
-    for name, case in cases.items():
+    for name, case in runs_of(cases).items():
         own_s = predict_s(case, case)
         other = f"{predict_s(case, reference) / case['measured_s']:.3f}" if reference else ""
         num_clips = sum(len(times) for times in case["clips"].values())
@@ -228,6 +263,28 @@ A stand-in renders clips of {", ".join(map(str, STEPS))} denoise steps in turn. 
 goes from the start of the run to its last commit. The prediction draws the clips' times and the
 starts of the workers from the records of the same run; the last column draws the clips' times from
 the run on two workers.
+
+{markdown_table(head, rows)}
+{farms_text(cases)}"""
+
+
+def farms_text(cases: Cases) -> str:
+    rows = [
+        (
+            name,
+            f"{num_clips:,}",
+            f"{case['num_workers_lost']:,}",
+            f"{case['cpu_s_per_clip'] * 1e6:.0f}",
+            f"{case['peak_memory_mb']:.0f}",
+        )
+        for name, (_, num_clips) in FARMS.items()
+        if (case := cases.get(name)) is not None
+    ]
+    if not rows:
+        return ""
+    head = ("farm", "clips", "workers lost", "microseconds of a core for a clip", "memory, MB")
+    return f"""\
+Larger farms, with failures and preemptions; the memory is that of the whole program:
 
 {markdown_table(head, rows)}"""
 

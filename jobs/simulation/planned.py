@@ -1,9 +1,8 @@
 """The simulation of a plan: the kinds of worker that a run of it would have, and their clips.
 
-Decides the order of the clips, as a run does. Loads without torch.
+Decides how many workers of each kind the simulated devices hold. Loads without torch.
 """
 
-import statistics
 from collections.abc import Callable
 
 from jobs.config import RunConfig
@@ -64,25 +63,20 @@ def simulate_plan(
         SimulatedKind(
             kind,
             demand_of(kind, catalog, config.workers, machines, num_clips).num_wanted(machines),
-            _clips_of(kind, plan, timings),
+            _clips_of(kind, plan),
         )
         for kind, num_clips in pending_kinds(plan).items()
     ]
     return simulate(kinds, timings, farm, config, clip_ended)
 
 
-def _clips_of(kind: WorkerKind, plan: Plan, timings: Timings) -> list[tuple[ClipKind, int]]:
-    """Return the clips of a kind of worker, the longest first."""
-    found = [
+def _clips_of(kind: WorkerKind, plan: Plan) -> list[tuple[ClipKind, int]]:
+    """Return the number of clips of each kind that a kind of worker renders."""
+    return [
         (ClipKind.of(bucket), bucket.num_pending)
         for bucket in _pending(plan)
         if (bucket.model, bucket.parallel) == (kind.model, kind.parallel)
     ]
-
-    def mean_s(clips: tuple[ClipKind, int]) -> float:
-        return statistics.fmean(times.device_s for times in timings.clips[clips[0]])
-
-    return sorted(found, key=mean_s, reverse=True)
 
 
 def _pending(plan: Plan) -> list[PlanBucket]:

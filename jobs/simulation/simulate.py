@@ -4,6 +4,7 @@ Mirrors `jobs.run.run`. Loads without torch.
 """
 
 import gc
+import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ class SimulatedKind:
 
     Args:
         num_workers: number of workers that the run wants, which fit into the farm.
-        clips: number of clips of each kind, in the order of the run.
+        clips: number of clips of each kind, which the manifest mixes.
     """
 
     kind: WorkerKind
@@ -99,13 +100,21 @@ def _run_kind(
 def _clips(
     kind: SimulatedKind, timings: Timings, farm: Farm
 ) -> Iterator[tuple[ClipSpec, ClipTimes]]:
-    """Yield the clips of a kind of worker, each with times that were measured together."""
-    number = 0
-    for clip_kind, num_clips in kind.clips:
-        spec, times = spec_of(clip_kind), timings.clips[clip_kind]
-        for _ in range(num_clips):
-            number += 1
-            yield replace(spec, clip_id=f"{number:032x}"), farm.random.choice(times)
+    """Yield the clips of a kind of worker, mixed, each with times that were measured together."""
+    turns = heapq.merge(
+        *(_turns(clip_kind, num_clips) for clip_kind, num_clips in kind.clips),
+        key=lambda turn: turn[0],
+    )
+    specs = {clip_kind: spec_of(clip_kind) for clip_kind, _ in kind.clips}
+    for number, (_, clip_kind) in enumerate(turns):
+        clip_id = f"{number:032x}"
+        times = farm.random.choice(timings.clips[clip_kind])
+        yield replace(specs[clip_kind], clip_id=clip_id), times
+
+
+def _turns(kind: ClipKind, num_clips: int) -> Iterator[tuple[float, ClipKind]]:
+    """Spread the clips of a kind evenly over a manifest, of which the order is not known."""
+    return (((index + 0.5) / num_clips, kind) for index in range(num_clips))
 
 
 def spec_of(kind: ClipKind) -> ClipSpec:

@@ -182,7 +182,7 @@ def test_clips_of_another_size_are_scaled_from_the_most_similar_records(
 def test_a_plan_is_simulated_from_its_records(
     write: Write, catalog: FakeCatalog, store: Store
 ) -> None:
-    """Two clips of 8 steps and one of 4 on two devices; the long ones come first."""
+    """Two clips of 8 steps and one of 4 on two devices."""
     record = rendered(store, 1, 20.0, load_s=10.0)
     shape = VideoShape(17, 64, 64)
     sampling = replace(record.request.sampling, num_inference_steps=8)
