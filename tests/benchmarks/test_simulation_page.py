@@ -1,6 +1,18 @@
 """The page of simulated runs beside real ones, from a measured case. The run itself needs Ray."""
 
-from benchmarks.simulation import REFERENCE, body_of, figures_of
+from pathlib import Path
+
+import pytest
+
+from benchmarks.command import main
+from benchmarks.report import Result
+from benchmarks.simulation.__main__ import (
+    BENCHMARK,
+    REFERENCE,
+    body_of,
+    figures_of,
+    predict_s,
+)
 
 CASE = {
     "size": {"step_s": 0.25, "num_clips": 4, "workers": [2]},
@@ -27,3 +39,14 @@ def test_the_page_has_a_row_for_each_run() -> None:
     text = body_of({"1 worker": CASE | {"num_workers": 1}, REFERENCE: CASE})
     assert "| 1 worker | 8 | 20.0 |" in text
     assert "| 2 workers | 8 | 20.0 | 20.0 | 1.000 | 1.000 |" in text
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_the_tiny_form_renders_on_a_real_cluster_and_writes_the_page(tmp_path: Path) -> None:
+    main(BENCHMARK, [str(tmp_path / "simulation"), "--tiny"])
+    result = Result.read(tmp_path / "simulation.json")
+    (case,) = result.cases.values()
+    assert sum(len(times) for times in case["clips"].values()) == 8
+    assert 0.5 < predict_s(case, case) / case["measured_s"] < 1.5
+    assert "| 2 workers | 8 |" in (tmp_path / "simulation.md").read_text()

@@ -106,7 +106,7 @@ def test_a_workers_start_is_its_process_and_its_load(store: Store) -> None:
     records = [
         rendered(store, 1, 25.0, load_s=20.0),  # its load begins at 5 s
         rendered(store, 2, 27.0, load_s=20.0, pid=8),  # at 7 s
-        rendered(store, 3, 500.0, load_s=30.0, pid=9),  # of a worker that was started later
+        rendered(store, 3, 500.0, load_s=30.0, pid=9),  # a worker that was started later
     ]
     found = start_times(records, {RUN_ID: BEGAN_S})
     assert found == {records[0].model.name: pytest.approx([26.0, 26.0, 36.0])}

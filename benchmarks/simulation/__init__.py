@@ -1,0 +1,1 @@
+"""Simulated runs beside real ones, and the cost of a simulation."""
