@@ -4,27 +4,47 @@ Decides how long a request waits behind others. Loads without torch.
 """
 
 import random
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping
 
 from jobs.simulation.clock import VirtualClock
 from jobs.simulation.conditions import DEVICES_PER_MACHINE, Conditions
 from jobs.simulation.outcome import Loss
+from jobs.simulation.worker import SimulatedWorker
 from pipelines.parallel_config import ParallelConfig
 
 REQUESTS_PER_CLIP = 4  # is there a record? the MP4, the record, and a look at the MP4
 
 
 class Queue:
-    """A part of the farm that serves one request after another, each for some seconds."""
+    """A part of the farm that serves one worker after another, each for some seconds."""
 
-    def __init__(self) -> None:
-        self._free_at = 0.0
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self._waiting: deque[tuple[SimulatedWorker, float, Callable[[], None]]] = deque()
+        self._is_busy = False
 
-    def serve(self, now: float, for_s: float) -> float:
-        """Return the moment at which a request that comes now has been served."""
-        self._free_at = max(now, self._free_at) + for_s
-        return self._free_at
+    def serve(self, worker: SimulatedWorker, for_s: float, then: Callable[[], None]) -> None:
+        """Serve a worker in its turn, for some seconds; one that is gone by then is left out.
+
+        Args:
+            then: called when it has been served.
+        """
+        self._waiting.append((worker, for_s, then))
+        if not self._is_busy:
+            self._next()
+
+    def _next(self) -> None:
+        self._is_busy = False
+        while self._waiting and not self._is_busy:
+            worker, for_s, then = self._waiting.popleft()
+            if not worker.is_gone:
+                self._is_busy = True
+                self._clock.after(for_s, self._end, then)
+
+    def _end(self, then: Callable[[], None]) -> None:
+        self._next()
+        then()
 
 
 class Farm:
@@ -34,7 +54,7 @@ class Farm:
         self.conditions = conditions
         self.clock = VirtualClock()
         self.random = random.Random(conditions.seed)
-        self.driver, self._store = Queue(), Queue()
+        self.driver, self.store = Queue(self.clock), Queue(self.clock)
         self.busy_s = 0.0
         self.lost_s: defaultdict[Loss, float] = defaultdict(float)
         self._free = [list(range(size)) for size in self._sizes()]
@@ -73,15 +93,14 @@ class Farm:
             free = self._free[int(node.removeprefix(NODE))]
             free.append(len(free))
 
-    def upload(self, num_bytes: int, upload_s: float) -> float:
-        """Return the moment at which the store has taken a clip whose upload begins now."""
-        limits, now = self.conditions, self.clock.now
-        for_s = 0.0
-        if limits.store_requests_per_s is not None:
-            for_s = REQUESTS_PER_CLIP / limits.store_requests_per_s
-        if limits.store_bytes_per_s is not None:
-            for_s = max(for_s, num_bytes / limits.store_bytes_per_s)
-        return max(now + upload_s, self._store.serve(now, for_s) if for_s else now)
+    def store_s(self, num_bytes: int) -> float:
+        """Return the seconds for which a clip takes the whole of a store with limits; 0 without."""
+        limits = self.conditions
+        requests, rate = limits.store_requests_per_s, limits.store_bytes_per_s
+        return max(
+            0.0 if requests is None else REQUESTS_PER_CLIP / requests,
+            0.0 if rate is None else num_bytes / rate,
+        )
 
 
 NODE = "machine-"

@@ -22,6 +22,7 @@ from jobs.types import ClipDone, ClipSpec
 
 ANSWER_S = 0.05  # a recalled clip comes back
 NEVER_S = 1e12
+MAX_LOST_IN_A_ROW = 100  # for each device; with so many faults a run does not end
 LOST = "the simulated worker was killed"
 
 
@@ -64,6 +65,7 @@ class SimulatedPool:
         self._workers: dict[ev.WorkerId, SimulatedWorker] = {}
         self._unplaced: dict[ev.WorkerId, frozenset[str]] = {}
         self._is_plan_over = False
+        self._num_lost_in_a_row = 0
         self.num_done = self.num_quarantined = self.num_workers_lost = 0
         self.halt: str | None = None
 
@@ -105,18 +107,16 @@ class SimulatedPool:
                     self._unplaced[number] = cordoned
                     self._place_workers()
                 case ev.StopWorker(number, _, is_lost):
-                    self.num_workers_lost += is_lost
-                    self._stop_worker(number)
+                    self._stop_worker(number, is_lost=is_lost)
                 case ev.RecallClip(number, clip_id):
                     self._clock.after(ANSWER_S, self._recall, self._workers[number], clip_id)
-                case ev.ReportFailure(failed, decision):
-                    if isinstance(decision, Quarantine):
-                        self.num_quarantined += 1
-                        del self._times[failed.clip_id]
-                        self._clip_ended()
+                case ev.ReportFailure(failed, Quarantine()):
+                    self._quarantine(failed.clip_id)
                 case ev.Halt(error):
                     self.halt = str(error)
                     return
+                case _:  # a failure that is tried again
+                    pass
 
     def _planned(self) -> ev.Planned:
         spec, times = next(self._clips, (None, None))
@@ -159,10 +159,16 @@ class SimulatedPool:
             )
         )
 
-    def _stop_worker(self, number: ev.WorkerId) -> None:
+    def _stop_worker(self, number: ev.WorkerId, *, is_lost: bool) -> None:
         self._unplaced.pop(number, None)
         if number in self._workers:
             self._stop(self._workers[number])
+        if not is_lost:
+            return
+        self.num_workers_lost += 1
+        self._num_lost_in_a_row += 1
+        if self._num_lost_in_a_row > MAX_LOST_IN_A_ROW * self._farm.conditions.num_devices:
+            self.halt = f"{self._num_lost_in_a_row:,} workers were lost in a row, and no clip done"
 
     def _stop(self, worker: SimulatedWorker) -> None:
         """End a worker and free its devices."""
@@ -223,8 +229,14 @@ class SimulatedPool:
         del worker.held[spec.clip_id], self._times[spec.clip_id]
         self._spooled.pop(spec.clip_id, None)
         self.num_done += 1
+        self._num_lost_in_a_row = 0
         done = ClipDone(spec.clip_id, spec.name, clip.attempt.number, ())
         self._handle(ev.ClipEnded(worker.number, done))
+        self._clip_ended()
+
+    def _quarantine(self, clip_id: str) -> None:
+        self.num_quarantined += 1
+        del self._times[clip_id]
         self._clip_ended()
 
     def _recall(self, worker: SimulatedWorker, clip_id: str) -> None:

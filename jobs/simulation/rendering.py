@@ -79,11 +79,18 @@ class Rendering:
         if worker.is_gone:
             return
         worker.enter(clip, "upload")
-        moment_s = self._farm.upload(clip.times.num_bytes, clip.times.upload_s)
-        self._clock.at(moment_s, self._answer, worker, clip)
+        if not (store_s := self._farm.store_s(clip.times.num_bytes)):
+            self._clock.after(clip.times.upload_s, self._answer, worker, clip)
+            return
+        at_least_s = self._clock.now + clip.times.upload_s
+
+        def taken() -> None:
+            self._clock.at(max(at_least_s, self._clock.now), self._answer, worker, clip)
+
+        self._farm.store.serve(worker, store_s, taken)
 
     def _answer(self, worker: SimulatedWorker, clip: HeldClip) -> None:
         """Let the answer of a worker wait until the driver has time for it."""
-        if not worker.is_gone:
-            moment_s = self._farm.driver.serve(self._clock.now, self._farm.conditions.driver_s)
-            self._clock.at(moment_s, self._end_clip, worker, clip)
+        clip.is_answered = True
+        driver_s = self._farm.conditions.driver_s
+        self._farm.driver.serve(worker, driver_s, lambda: self._end_clip(worker, clip))

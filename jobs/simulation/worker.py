@@ -3,7 +3,7 @@
 Decides why an idle device is idle. Mirrors `jobs.worker.clip_worker`. Loads without torch.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from jobs.schedule.events import Attempt, WorkerId
@@ -14,11 +14,23 @@ from jobs.types import ClipProgress, Stage, WorkerHeartbeat
 
 @dataclass(eq=False, slots=True)
 class HeldClip:
-    """A clip that a worker holds, and the stage that it is in."""
+    """A clip that a worker holds, and the stage that it is in.
+
+    Args:
+        is_answered: True if it is committed, and the driver does not know it yet.
+    """
 
     attempt: Attempt
     times: ClipTimes
     stage: Stage = "queue"
+    is_answered: bool = False
+
+    @property
+    def waits_for(self) -> Loss:
+        """The part of the farm for which a clip waits that has left the device."""
+        if self.is_answered:
+            return "driver"
+        return "store" if self.stage == "upload" else "encoding"
 
 
 @dataclass(eq=False, slots=True)
@@ -76,8 +88,8 @@ class SimulatedWorker:
             room: number of clips that the worker may hold at once.
         """
         if len(self.held) >= room:
-            is_at_store = any(clip.stage == "upload" for clip in self.held.values())
-            return "store" if is_at_store else "encoding"
+            found = Counter(clip.waits_for for clip in self.held.values())
+            return found.most_common(1)[0][0]
         return "end" if is_plan_over else "driver"
 
     def heartbeat(self) -> WorkerHeartbeat:

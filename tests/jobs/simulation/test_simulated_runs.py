@@ -109,6 +109,21 @@ def test_a_run_that_would_stop_says_why() -> None:
     assert outcome.num_done + outcome.num_quarantined < 100
 
 
+def test_a_run_that_never_ends_is_cut_off() -> None:
+    """Each worker is preempted long before its first clip is done."""
+    outcome = run(farm_of(2, preemptions=500.0), Clips([(ClipTimes(600), 10)]))
+    assert outcome.halt == "201 workers were lost in a row, and no clip done"
+    assert outcome.num_done == 0
+
+
+def test_the_store_takes_no_time_for_workers_that_are_gone() -> None:
+    """Clips wait for the store for longer than most devices live."""
+    farm = farm_of(10, preemptions=10.0, store_requests_per_s=0.2)
+    outcome = run(farm, Clips([(ClipTimes(60), 60)]))
+    assert outcome.num_done == 60
+    assert outcome.bottleneck == "store"
+
+
 @pytest.mark.parametrize(
     ("changes", "times", "least_s", "bottleneck"),
     [
@@ -147,13 +162,13 @@ def test_a_group_takes_its_devices_and_two_models_come_one_after_the_other() -> 
     four, eight = ParallelConfig(ulysses=4), ParallelConfig(ulysses=8)
     groups = Clips([(ClipTimes(60), 4)], four, "wide")
     outcome = run(farm_of(8), groups)
-    assert outcome.wall_s == pytest.approx(START_S + 2 * 60)
+    assert outcome.wall_s == pytest.approx(START_S + 2 * 60, abs=0.2)
     assert outcome.busy_s == 8 * 120
     whole = Clips([(ClipTimes(60), 2)], eight, "whole")
     both = run(farm_of(8), groups, whole)
     assert both.num_done == 6
     assert both.busy_s == pytest.approx(8 * 120 + 8 * 120)
-    assert both.wall_s == pytest.approx(2 * (START_S + 120))
+    assert both.wall_s == pytest.approx(2 * (START_S + 120), abs=0.2)
 
 
 def test_what_no_farm_can_have_is_refused() -> None:
