@@ -92,7 +92,7 @@ def _simulate(
             )
     context.say("")
     for line in simulation_lines(outcomes, timings, options.price):
-        context.say(f"  {line}")
+        context.say(f"  {line}".rstrip())
 
 
 def simulation_lines(

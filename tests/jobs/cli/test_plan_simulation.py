@@ -65,7 +65,7 @@ def test_the_table_has_a_row_for_each_number_of_devices(
         "  devices  wall time  busy  clips an hour  bottleneck  cost",
         "        1   60.2 min  100%            100  devices     2.51",
         "       10    6.2 min   97%            973  devices     2.57",
-        "      100     46.0 s   78%          7,826  start       3.19",
+        "      100     46.5 s   77%          7,742  start       3.23",
     ]
 
 
