@@ -4,18 +4,19 @@
 """
 
 import argparse
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 from jobs.errors import RefusedError
 from jobs.simulation.conditions import MAX_DEVICES, Conditions
 from jobs.text import shown
 
 SIMULATION_HELP = """\
-With --simulate the run is played through in virtual time, for each number of devices, on the code
-that decides in a real run. The table shows its wall time, the share of the devices' time in which
-they compute (busy), the cost, and the bottleneck: devices, start (of workers), encoding, store,
-driver, or end (no clip was left for a device). Times are drawn from the records of earlier runs; a
-model without records gets predicted ones.
+With --simulate the run is played through in virtual time, for each number of devices, on the
+code that decides in a real run. The table shows its wall time, the share of the devices' time in
+which they compute (busy), the cost, and the bottleneck: devices, start (of workers), encoding,
+store, driver, or end (no clip was left for a device). Times are drawn from the records of
+earlier runs; a model without records gets predicted ones.
 """
 
 
@@ -38,7 +39,10 @@ class SimulationOptions:
             RefusedError: an option is outside its range.
         """
         if self.simulate is None:
+            self._check_alone()
             return []
+        if self.price is not None and not 0 <= self.price < math.inf:
+            raise RefusedError(f"--price: expected a number of at least 0, got {self.price:g}")
         megabytes = self.store_megabytes
         return [
             Conditions(
@@ -50,6 +54,13 @@ class SimulationOptions:
             )
             for num_devices in numbers_of_devices(self.simulate)
         ]
+
+    def _check_alone(self) -> None:
+        """Refuse an option that has no effect, since nothing is simulated."""
+        for one in fields(SimulationOptions):
+            if getattr(self, one.name) not in (None, 0.0):
+                option = f"--{one.name.replace('_', '-')}"
+                raise RefusedError(f"{option} needs --simulate, such as --simulate 8,64,512")
 
 
 def add_simulation_arguments(parser: argparse.ArgumentParser) -> None:

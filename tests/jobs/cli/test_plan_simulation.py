@@ -85,6 +85,9 @@ def test_faults_and_limits_have_a_line_or_a_word(
     [
         (("--simulate", "0"), "--simulate: expected 1 to 4,096 devices, got 0"),
         (("--simulate", "many"), "expected numbers of devices, such as 8,64,512, got 'many'"),
+        (("--price", "2.50"), "--price needs --simulate, such as --simulate 8,64,512"),
+        (("--store-requests", "5"), "--store-requests needs --simulate"),
+        (("--simulate", "8", "--price", "-1"), "--price: expected a number of at least 0, got -1"),
         (("--simulate", "8", "--failures", "2"), "--failures: expected a share"),
         (("--simulate", "8"), "render a few of them first (--limit 10)"),
         (("--simulate", "8", "--timings", "./absent"), "absent"),
