@@ -1,6 +1,5 @@
 """The times of clips from records, and from counted operations where no record exists."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -215,12 +214,11 @@ def test_a_plan_that_is_done_or_a_group_without_a_place_is_refused(
     assert simulate_plan(plan, catalog, RunConfig(), timings, Conditions(8)).num_done == 5
 
 
-def test_a_model_for_the_cpu_is_not_predicted(write: Write) -> None:
-    from jobs.manifest.model_catalog import ModelCatalog
-
-    rows = [{"prompt": "a red circle", "num_inference_steps": 2}]
-    path = write("a.jsonl", "".join(json.dumps(row) for row in rows))
-    packaged = ModelCatalog()
-    plan = make_plan(open_manifest(path, packaged, model="shapes-wan"), (), ())
-    with pytest.raises(RefusedError, match="render a few of them first"):
-        timings_of(plan.buckets, NOTHING, packaged, "file:///out")
+@pytest.mark.parametrize("changes", [{"device": "cpu"}, {"dtype": "float32"}])
+def test_a_model_for_the_cpu_is_not_predicted(write: Write, changes: dict[str, str]) -> None:
+    catalog = FakeCatalog()
+    tiny = catalog.models["tiny"]
+    catalog.models["tiny"] = replace(tiny, config=replace(tiny.config, **changes))
+    plan = plan_of(write, catalog, ({"prompt": "a"},))
+    with pytest.raises(RefusedError, match="has no record of tiny.*render a few of them first"):
+        timings_of(plan.buckets, NOTHING, catalog, "file:///out")
