@@ -1,19 +1,17 @@
 """The dispatch loop: it carries out a schedule's commands on Ray and returns the events to it.
 
-A thin loop around `ray.wait`. The schedule decides what is to be done, and a worker how a clip is
+A thin loop around `Answers`. The schedule decides what is to be done, and a worker how a clip is
 rendered. The loop takes a clip from the plan only when a worker has room for it, so a million clips
-need no memory.
+need no memory. An answer costs the same with any number of workers; all that grows with them is
+done once a turn.
 """
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
 
-import ray
-import ray.exceptions
-
+from jobs.cluster.answers import Answer, Answers
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.launcher import launcher_for
 from jobs.cluster.observer import Observer
@@ -36,7 +34,8 @@ from jobs.types import (
 )
 from jobs.worker.setup import LoadedWorker, WorkerSetup
 
-WAIT_S = 0.5  # the longest pause between two turns of the loop
+WAIT_S = 0.5  # the longest turn of the loop, in which no answer comes
+TURN_S = 0.1  # the rest of a turn after its first answer
 SETTLE_S = 5.0  # for a place that is free, and for a process that ends and leaves its place
 
 
@@ -66,8 +65,9 @@ class Dispatcher:
         self._observer = observer
         self._schedule = Schedule(config, demand.num_wanted(look().machines()))
         self._workers: dict[ev.WorkerId, WorkerState] = {}
+        self._answers = Answers()
+        self._heartbeats_due: list[tuple[float, ev.WorkerId]] = []  # a heap
         self._stop_reason: str | None = None
-        self._pause = threading.Event()  # never set
         self._look = look
 
     def request_stop(self, reason: str) -> None:
@@ -90,7 +90,7 @@ class Dispatcher:
         try:
             self._carry_out(self._schedule.start(time.monotonic()), specs)
             while not self._schedule.is_finished:
-                for event in self._wait():
+                for event in self._turn():
                     self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
                 self._observer.workers_waiting(self._waiting())
                 self._observer.tick()
@@ -113,22 +113,26 @@ class Dispatcher:
             command = waiting.popleft()
             match command:
                 case ev.StartWorker(worker, cordoned):
-                    self._workers[worker] = LoadingWorker(
-                        self._launcher.start(cordoned), time.monotonic(), cordoned
-                    )
+                    self._start_worker(worker, cordoned)
                 case ev.StopWorker(worker, message, is_lost, may_return):
                     self._stop_worker(worker, message, is_lost=is_lost, may_return=may_return)
                 case ev.TakeClip():
                     planned = ev.Planned(next(specs, None))
                     waiting.extend(self._schedule.handle(planned, time.monotonic()))
                 case ev.StartClip(worker, attempt):
-                    self._start_clip(self._workers[worker], attempt)
+                    self._start_clip(worker, attempt)
                 case ev.RecallClip(worker, clip_id):
                     self._workers[worker].handle.actor.recall.remote(clip_id)
                 case ev.ReportFailure(failed, decision):
                     self._observer.clip_failed(failed, decision)
                 case ev.Halt(error):
                     raise error
+
+    def _start_worker(self, worker: ev.WorkerId, cordoned: frozenset[str]) -> None:
+        handle = self._launcher.start(cordoned)
+        self._workers[worker] = LoadingWorker(handle, time.monotonic(), cordoned)
+        self._answers.expect(worker, "placed", handle.placed)
+        self._answers.expect(worker, "loaded", handle.load)
 
     def _stop_worker(
         self, worker: ev.WorkerId, message: str, *, is_lost: bool, may_return: bool
@@ -139,38 +143,24 @@ class Dispatcher:
         is_ready = not isinstance(state, LoadingWorker)
         self._observer.worker_stopped(state.label, message, is_ready=is_ready, is_lost=is_lost)
 
-    def _start_clip(self, state: WorkerState, attempt: ev.Attempt) -> None:
+    def _start_clip(self, worker: ev.WorkerId, attempt: ev.Attempt) -> None:
+        state = self._workers[worker]
         # The loss of a gone worker is the schedule's next event and fails this clip too.
         if isinstance(state, RunningWorker):
             reference = state.handle.actor.render.remote(
                 attempt.spec, attempt.number, attempt.uses_exact_attention
             )
-            state.clips.append(reference)
+            self._answers.expect(worker, "clip", reference)
         self._observer.clip_started(state.label, attempt)
 
-    def _wait(self) -> Iterator[ev.Event]:
-        """Yield the events of at most `WAIT_S` seconds, a `Tick` last."""
+    def _turn(self) -> Iterator[ev.Event]:
+        """Yield the events of at most `WAIT_S` seconds as they come, a `Tick` last."""
         self._ask_for_heartbeats()
-        owners = {
-            reference: (worker, state)
-            for worker, state in self._workers.items()
-            for reference in state.awaited
-        }
-        # Yielded last, so that clips that ended before their worker died are not attributed to it.
-        lost: list[ev.WorkerLost] = []
-        for reference in self._ready(list(owners)):
-            worker, state = owners[reference]
-            if worker not in self._workers:  # an event of another reference has stopped it
-                continue
-            if isinstance(state, RunningWorker):
-                event = self._answered(worker, state, reference)
-            else:
-                event = self._loaded(worker, state, reference)
-            if isinstance(event, ev.WorkerLost):
-                lost.append(event)
-            else:
-                yield event
-        yield from lost
+        end_s = time.monotonic() + WAIT_S
+        while not self._schedule.is_finished and (left_s := end_s - time.monotonic()) > 0:
+            if answers := self._answers.wait(left_s):
+                end_s = min(end_s, time.monotonic() + TURN_S)
+                yield from self._events(answers)
         if self._stop_reason is not None:
             yield ev.StopRequested(self._stop_reason)
         view = self._look()
@@ -197,53 +187,66 @@ class Dispatcher:
         num_placed = len(self._workers) - len(waiting)
         return self._demand.waiting(len(waiting), num_placed, self._look().machines(cordoned))
 
-    def _ready(self, references: list[Any]) -> list[Any]:
-        """Wait up to `WAIT_S` seconds for an answer and return all that are there."""
-        if not references:  # every worker is idle, and no heartbeat is due
-            self._pause.wait(WAIT_S)
-            return []
-        ray.wait(references, num_returns=1, timeout=WAIT_S)
-        ready, _ = ray.wait(references, num_returns=len(references), timeout=0)
-        return ready
-
     def _ask_for_heartbeats(self) -> None:
         now = time.monotonic()
-        for state in self._workers.values():
-            if not isinstance(state, RunningWorker) or state.heartbeat is not None:
-                continue
-            if now >= state.heartbeat_due_s:
-                state.heartbeat = state.handle.actor.heartbeat.remote()
-                state.heartbeat_due_s = now + self._config.stall.heartbeat_interval_s
+        while self._heartbeats_due and self._heartbeats_due[0][0] <= now:
+            _, worker = heappop(self._heartbeats_due)
+            state = self._workers.get(worker)
+            if isinstance(state, RunningWorker):
+                state.heartbeat_asked_s = now
+                self._answers.expect(worker, "heartbeat", state.handle.actor.heartbeat.remote())
 
-    def _loaded(self, worker: ev.WorkerId, state: WorkerState, reference: Any) -> ev.Event:
+    def _events(self, answers: Iterable[Answer]) -> Iterator[ev.Event]:
+        """Yield the events of answers that came together.
+
+        Losses come last, so that clips that ended before their worker died are not attributed to
+        it.
+        """
+        lost: list[ev.WorkerLost] = []
+        for answer in answers:
+            state = self._workers.get(answer.worker)  # an earlier event may have stopped it
+            match state:
+                case LoadingWorker():
+                    event = self._loaded(state, answer)
+                case RunningWorker():
+                    event = self._answered(state, answer)
+                case _:
+                    continue
+            if isinstance(event, ev.WorkerLost):
+                lost.append(event)
+            elif event is not None:
+                yield event
+        yield from lost
+
+    def _loaded(self, state: LoadingWorker, answer: Answer) -> ev.Event:
         """Return the event of a worker that has its devices, or that has loaded or cannot."""
-        handle = state.handle
-        if isinstance(state, LoadingWorker) and reference == handle.placed:
+        worker = answer.worker
+        if answer.call == "placed":
             state.is_placed = True
             return ev.WorkerPlaced(worker)
-        try:
-            loaded: LoadedWorker = ray.get(handle.load)
-        except ray.exceptions.RayError as error:
-            return load_failure(worker, self._setup.model.name, error)
-        handle.nodes = loaded.nodes
-        self._workers[worker] = RunningWorker(handle, loaded.label)
+        if answer.error is not None:
+            return load_failure(worker, self._setup.model.name, answer.error)
+        loaded: LoadedWorker = answer.value
+        state.handle.nodes = loaded.nodes
+        self._workers[worker] = RunningWorker(state.handle, loaded.label)
+        heappush(self._heartbeats_due, (time.monotonic(), worker))
         node = loaded.identity.node_id
         self._observer.worker_ready(loaded.label, loaded.identity.device)
         return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
 
-    def _answered(self, worker: ev.WorkerId, state: RunningWorker, reference: Any) -> ev.Event:
+    def _answered(self, state: RunningWorker, answer: Answer) -> ev.Event | None:
         """Return the event of a `heartbeat` call or of a `render` call that has an answer."""
-        try:
-            answer: Any = ray.get(reference)
+        worker, error = answer.worker, answer.error
+        if answer.call == "placed":  # Ray's word came after the worker's own
+            return None
         # The process died, or broke: a clip's own failure comes back as a value.
-        except ray.exceptions.RayError as error:
+        if error is not None:
             self._workers[worker] = GoneWorker(state.handle, state.label)
             return ev.WorkerLost(worker, loss_reason(error), is_preempted=is_preempted(error))
-        if reference == state.heartbeat:
-            state.heartbeat = None
-        else:
-            state.clips.remove(reference)
-        return self._event_of(worker, answer)
+        if answer.call == "heartbeat":
+            due_s = state.heartbeat_asked_s + self._config.stall.heartbeat_interval_s
+            heappush(self._heartbeats_due, (due_s, worker))
+        return self._event_of(worker, answer.value)
 
     def _event_of(
         self, worker: ev.WorkerId, answer: WorkerHeartbeat | ClipOutcome | LostRank

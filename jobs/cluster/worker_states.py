@@ -1,10 +1,6 @@
-"""The states of a worker in the dispatch loop: loading, then running, then perhaps gone.
+"""The states of a worker in the dispatch loop: loading, then running, then perhaps gone."""
 
-Each state names the references of Ray's calls whose answers the loop waits for. Decides nothing.
-"""
-
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from jobs.cluster.launcher import WorkerHandle
 
@@ -28,10 +24,6 @@ class LoadingWorker:
     def label(self) -> str:
         return f"a worker that {'was loading' if self.is_placed else 'waited for a place'}"
 
-    @property
-    def awaited(self) -> list[Any]:
-        return [*([] if self.is_placed else [self.handle.placed]), self.handle.load]
-
 
 @dataclass(eq=False)
 class RunningWorker:
@@ -39,20 +31,12 @@ class RunningWorker:
 
     Args:
         label: the worker's name in messages.
-        clips: the references of its `render` calls.
-        heartbeat: the reference of the `heartbeat` call whose answer has not come yet.
-        heartbeat_due_s: the time of the next `heartbeat` call, by a monotonic clock.
+        heartbeat_asked_s: the time of the last `heartbeat` call, by a monotonic clock.
     """
 
     handle: WorkerHandle
     label: str
-    clips: list[Any] = field(default_factory=list[Any])
-    heartbeat: Any = None
-    heartbeat_due_s: float = 0.0
-
-    @property
-    def awaited(self) -> list[Any]:
-        return [*self.clips, *([self.heartbeat] if self.heartbeat is not None else [])]
+    heartbeat_asked_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +45,6 @@ class GoneWorker:
 
     handle: WorkerHandle
     label: str
-
-    @property
-    def awaited(self) -> list[Any]:
-        return []
 
 
 WorkerState = LoadingWorker | RunningWorker | GoneWorker

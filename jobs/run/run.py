@@ -33,6 +33,7 @@ from jobs.types import ClipSpec
 from jobs.worker.setup import ModelLoader, WorkerSetup
 
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
+STATUS_EVERY_S = 1.0  # it takes a look at each clip in flight, and is written more seldom
 END_S = 2.0  # at least so long for the last status, if the store answers
 
 
@@ -58,6 +59,7 @@ class Run:
     _num_stop_requests: int = field(default=0, init=False)
     _manifest_error: ManifestError | None = field(default=None, init=False)
     _status: RunStatus | None = field(default=None, init=False)
+    _status_due_s: float = field(default=0.0, init=False)
     _summary: RunSummary | None = field(default=None, init=False)
 
     def request_stop(self, reason: str) -> None:
@@ -103,7 +105,8 @@ class Run:
 
         def update_or_end() -> None:
             if self._stop_reason is None:
-                self._update_status(documents, "rendering")
+                if time.monotonic() >= self._status_due_s:
+                    self._update_status(documents, "rendering")
             else:
                 self._update_status(documents, "draining", StoppedError(self._stop_reason))
                 keeper.shorten()
@@ -244,6 +247,7 @@ class Run:
     def _update_status(
         self, documents: RunDocuments, state: RunState, error: BaseException | None = None
     ) -> RunStatus:
+        self._status_due_s = time.monotonic() + STATUS_EVERY_S
         stop = None if error is None else RunStop.of(error)
         self._status = documents.status(state, time.monotonic(), utc_iso(time.time()), stop)
         return self._status

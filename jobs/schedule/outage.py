@@ -15,6 +15,11 @@ class Outage:
         self._policy = policy
         self._since: float | None = None
 
+    @property
+    def is_on(self) -> bool:
+        """Return True from a refusal until an answer shows that the store works again."""
+        return self._since is not None
+
     def next_back_off(self, back_off_s: float) -> float:
         """Return the next back-off: double, clamped to [back_off_s, max_back_off_s]."""
         return min(max(2 * back_off_s, self._policy.back_off_s), self._policy.max_back_off_s)

@@ -219,8 +219,9 @@ class LoadedWorker:
         Args:
             room: number of clips that one worker holds at once.
         """
-        has_suspect = any(self.attempts[clip_id].is_suspect for clip_id in self.attributable)
-        return not has_suspect and len(self.attempts) < room
+        return len(self.attempts) < room and not any(
+            self.attempts[clip_id].is_suspect for clip_id in self.attributable
+        )
 
     def stalls(self, deadlines: Deadlines) -> dict[str, str]:
         """Return a failure message for each stalled clip, by clip_id."""

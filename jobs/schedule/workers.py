@@ -208,6 +208,8 @@ class Workers:
 
     def _learn_answers(self, worker: LoadedWorker) -> None:
         """End the outage if a clip is past its lookup, so that the store has answered since."""
+        if not self._outage.is_on:
+            return
         for clip_id, attempt in worker.attempts.items():
             progress = worker.progress.get(clip_id)
             if progress is not None and progress.stage in COMPUTE_STAGES | {"queue"}:
