@@ -22,8 +22,8 @@ class Answer:
 
     Args:
         call: the call that it answers; "placed" is Ray's word that the worker has its devices.
-        value: what the call returned; None if it failed.
-        error: why it failed: the process died, or broke.
+        value: result of the call; None if it failed.
+        error: reason for which it failed: the process died, or broke.
     """
 
     worker: WorkerId
