@@ -24,7 +24,7 @@ from benchmarks.report import ROOT
 from infra.local.ray_cluster import NO_METRICS, LocalRay
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
-SAMPLE_S = 0.5
+SAMPLE_S = 1.0  # to look at all processes takes a share of a core
 STARTS_AT_ONCE = 4  # worker processes; more would only share the cores
 DEVICE_STAGES = ("text", "denoise", "decode")
 SETTINGS = ("encoding.preset=ultrafast", "workers.num_cpus=1")
