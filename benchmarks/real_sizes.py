@@ -38,7 +38,7 @@ def build_pipeline(
         "attention_head_dim": geometry.head_dim,
     }
     transformer: Any
-    with device, _default_dtype(dtype), torch.random.fork_rng([]):
+    with device, default_dtype(dtype), torch.random.fork_rng([]):
         torch.manual_seed(0)
         if geometry.family == "wan":
             transformer = WanTransformer3DModel(**sizes, ffn_dim=geometry.ffn_dim)
@@ -64,7 +64,7 @@ def _keep_in_float32(transformer: Any) -> None:
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Generator[None]:
+def default_dtype(dtype: torch.dtype) -> Generator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
