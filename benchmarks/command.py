@@ -64,8 +64,12 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
     missing = [name for name in wanted if name not in result.cases]
     _say(f"{len(missing)} of {len(wanted)} cases to measure; the others are in {path}")
     prefix.parent.mkdir(parents=True, exist_ok=True)
+    first_s = time.monotonic()
     for number, name in enumerate(missing, start=1):
         begin_s = time.monotonic()
+        if options.minutes is not None and begin_s - first_s > 60 * options.minutes:
+            _say(f"{len(missing) - number + 1} cases are left; call this again")
+            break
         _say(f"{number} of {len(missing)}: {name}")
         result = _with_case(benchmark, result, list(cases), name, cases[name]())
         result.write(path)
@@ -93,6 +97,7 @@ def _parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> tuple[Optio
     )
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="cases whose name has this text")
     parser.add_argument("--again", action="store_true", help="measure cases that are there, too")
+    parser.add_argument("--minutes", type=float, help="begin no further case after so many minutes")
     shared = set(vars(parser.parse_args([])))
     parser.add_argument(
         "--tiny", action="store_true", help="try the benchmark with tiny sizes, in seconds"

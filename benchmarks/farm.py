@@ -14,10 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.baselines.sides import run_farm, run_plain, run_ray_data
+from benchmarks.baselines.sides import has_ray_data, run_farm, run_plain, run_ray_data
 from benchmarks.baselines.workload import DEVICE_STAGES, STAGES, Workload
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.report import Cases, Figure, markdown_table
+from infra.local.local_process import stop_signal_as_interrupt
+from infra.local.ray_cluster import LocalRay
+from infra.local.s3_server import LocalS3
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.request import VideoShape
 
@@ -37,10 +40,10 @@ STEPS_BETWEEN = (
 )
 SCALED = ModelGeometry(
     family="wan",
-    num_layers=8,
-    num_heads=8,
+    num_layers=6,
+    num_heads=16,
     head_dim=64,
-    ffn_dim=2048,
+    ffn_dim=4096,
     num_text_tokens=64,
     frames_per_token=4,
     height_per_token=16,
@@ -64,7 +67,7 @@ class Size:
 
 
 TWO_SECONDS = Size(
-    "2 s clips", "scaled", VideoShape(17, 128, 128), 12, {PLAIN_CFG: 2.2, RAY_CFG: 1.1}
+    "2 s clips", "scaled", VideoShape(17, 64, 64), 12, {PLAIN_CFG: 2.2, RAY_CFG: 1.1}
 )
 NATIVE = Size("native clips", "shapes-wan-4step", VideoShape(17, 64, 64), 36, {PLAIN: 1.0})
 SIZES = (TWO_SECONDS, NATIVE)
@@ -73,12 +76,13 @@ NUM_STEPS = 4
 
 def cases(options: Options) -> dict[str, Measure]:
     num_workers = 1 if options.tiny else len(os.sched_getaffinity(0))
+    sides = SIDES if has_ray_data() else [side for side in SIDES if side not in {RAY_CFG, RAY_NAG}]
     return {
         f"{size.name}, {side}": functools.partial(
             measure, small(size) if options.tiny else size, side, num_workers
         )
         for size in SIZES
-        for side in SIDES
+        for side in sides
     }
 
 
@@ -117,9 +121,6 @@ def start_servers() -> str:
 
     The variables of this process lead to both. They end with it.
     """
-    from infra.local.ray_cluster import LocalRay
-    from infra.local.s3_server import LocalS3
-
     server = LocalS3(BUCKET)
     server.start()
     os.environ.update(server.environment())
@@ -262,4 +263,5 @@ BENCHMARK = Benchmark(
 )
 
 if __name__ == "__main__":
-    main(BENCHMARK)
+    with stop_signal_as_interrupt():  # so that the servers end
+        main(BENCHMARK)

@@ -22,7 +22,7 @@ from pipelines.context_parallel.geometry import ModelGeometry
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,"
 SPECIAL = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0, "▁": -2.0}
 SMALL_TEXT = {"d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-SMALL_VAE = {"base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+SMALL_VAE = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 
 
 @dataclass(frozen=True)

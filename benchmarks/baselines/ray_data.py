@@ -12,11 +12,6 @@ from typing import Any
 
 from benchmarks.baselines.workload import Clip, ClipTimes, Script, write_times
 
-MISSING = (
-    "Ray Data needs pyarrow and pandas: pip install -c constraints.txt 'ray[data]', "
-    "or the extra `bench` or `dev`"
-)
-
 
 class RenderRow:
     """The class of `map_batches`; a batch is one clip."""
@@ -35,11 +30,8 @@ class RenderRow:
 
 def main(script_path: Path, times_path: Path, num_actors: int) -> None:
     import ray
+    import ray.data
 
-    try:
-        import ray.data
-    except ImportError as error:
-        sys.exit(f"{MISSING} ({error})")
     script = Script.read(script_path)
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False)

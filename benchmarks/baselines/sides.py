@@ -3,6 +3,7 @@
 A side begins when its program is started, so that its imports and the load of the model count.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -32,7 +33,19 @@ from jobs.records.schema import ClipRecord
 from jobs.store.store import open_store
 
 LAST_LINES = 20
+NO_RAY_DATA = (
+    "Ray Data is left out, since it needs pyarrow and pandas: "
+    "pip install -c constraints.txt 'ray[data]'"
+)
 ONE_SCRIPT = "the script"  # in place of a process id, for a process a prompt
+
+
+def has_ray_data() -> bool:
+    """Return True if the packages of Ray Data are there; say so on stderr if they are not."""
+    is_there = all(importlib.util.find_spec(name) for name in ("pyarrow", "pandas"))
+    if not is_there:
+        print(NO_RAY_DATA, file=sys.stderr, flush=True)
+    return is_there
 
 
 def run_farm(

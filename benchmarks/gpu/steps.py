@@ -102,17 +102,17 @@ def floor(case: Case, times: dict[Variant, StepTimes], speed: Speed) -> float:
     reads two attention outputs and writes one. An eager step of a short clip may be faster: its
     text's keys and values are kept from the step before.
     """
-    plain, guided = (
-        sum(
-            operations(forward).total
-            for forward in forwards_of_step(case.geometry, case.shape, method)
-        )
-        for method in ("none", "nag")
-    )
+    plain, guided = step_operations(case), step_operations(case, "nag")
     tokens, width = case.geometry.num_tokens(case.shape), case.geometry.width
     moved_bytes = 3 * case.geometry.num_layers * tokens * width * 2
     added_s = (guided - plain) / speed.operations_per_s + moved_bytes / speed.bytes_per_s
     return 1 + added_s / times["none"].median_s
+
+
+def step_operations(case: Case, variant: Variant = "none") -> int:
+    """Return the floating-point operations of one step, as counted."""
+    forwards = forwards_of_step(case.geometry, case.shape, variant)
+    return sum(operations(forward).total for forward in forwards)
 
 
 def _median_s(device: torch.device, action: Callable[[], object]) -> float:

@@ -19,7 +19,7 @@ from benchmarks.parallel_cost.tables import (
 )
 from jobs.bench.reporting.plots import require_matplotlib
 from jobs.bench.reporting.tables import markdown_table
-from pipelines.cost.advice import ADVICE_FOOTNOTE, LONG_S, advise
+from pipelines.cost.advice import LONG_S, advice_footnote, advise
 from pipelines.cost.operations import Forward, exchanges, operations, weight_bytes
 from pipelines.cost.prediction import (
     A100,
@@ -116,7 +116,7 @@ def report_text() -> str:
         for cut in (ParallelConfig(ulysses=4), ONE_DEVICE)
         for line in advise(name, example, cut)
     ]
-    advice = "\n".join([*lines, ADVICE_FOOTNOTE])
+    advice = "\n".join([*lines, advice_footnote])
     sizes = "\n".join(_size_text(name, work) for name, work in SIZES.items())
     return f"""\
 {INTRODUCTION}{links}

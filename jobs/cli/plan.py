@@ -19,6 +19,7 @@ from jobs.plan.broken import BrokenModel
 from jobs.plan.plan import Plan, PlanBucket
 from jobs.plan.rows_table import write_rows
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
+from jobs.records.listing import device_used
 from jobs.records.names import mp4_keys
 from jobs.run.documents import OpenedManifest
 from jobs.simulation.conditions import Conditions, Timings
@@ -58,7 +59,8 @@ def run(options: PlanOptions, context: Context) -> int:
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     if has_groups and os.environ.get("RAY_ADDRESS"):
         _check_against_cluster(opened)
-    for line in plan_lines(opened.plan, advise_on_plan(opened.plan, opened.catalog)):
+    advice = advise_on_plan(opened.plan, opened.catalog, lambda: device_used(opened.store))
+    for line in plan_lines(opened.plan, advice):
         context.say(line)
     context.say(f"  output {opened.store.uri}")
     if options.rows is not None:

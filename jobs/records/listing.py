@@ -4,14 +4,16 @@ A store lists keys in order, so that five listings and the sorted clips of a man
 clip by clip. Memory holds one page of each listing, however many clips an output has.
 """
 
+import contextlib
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from jobs.errors import StoreRefusedError
-from jobs.records.keys import PREFIXES, KeyKind, parse_key
+from jobs.errors import ObjectMissingError, RecordError, StoreRefusedError
+from jobs.records.commit import read_record
+from jobs.records.keys import PREFIXES, KeyKind, list_keys, parse_key
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
@@ -47,6 +49,14 @@ class ClipObjects:
 def has_run(store: Store) -> bool:
     """Return True if a run has written to the output; a lease or an access check is not enough."""
     return any(True for kind in WRITTEN_BY_RUNS for _ in store.keys(PREFIXES[kind]))
+
+
+def device_used(store: Store) -> str | None:
+    """Return the device of the first committed clip whose record can be read; None without one."""
+    for parsed in list_keys(store, "record"):
+        with contextlib.suppress(ObjectMissingError, RecordError):
+            return read_record(store, parsed.clip_id).worker.device
+    return None
 
 
 def list_clips(store: Store, planned: Iterable[tuple[str, str]] = ()) -> Iterator[ClipObjects]:

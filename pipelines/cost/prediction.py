@@ -1,10 +1,10 @@
 """The predicted time of a clip on one device and on a group, from its counts. Loads without torch.
 
-Decides the assumptions on devices and interconnects, and derives the speed-up of a group and the
-bandwidth below which it has none. `operations` counts work and traffic. A prediction is a bound: it
-assumes that every operation runs equally fast, on however few tokens, and that no rank waits for a
-slower one. Left out is the work that a group does once per clip: it broadcasts the text and
-compares the latents.
+Decides the speeds of cards and interconnects, assumed or measured, and derives the speed-up of a
+group and the bandwidth below which it has none. `operations` counts work and traffic. A prediction
+is a bound: it assumes that every operation runs equally fast, on however few tokens, and that no
+rank waits for a slower one. Left out is the work that a group does once per clip: it broadcasts the
+text and compares the latents.
 
 One clip on a group of n is compared with one worker for latency, and with n workers for throughput.
 n workers finish n clips in the time of one; the group finishes one clip in no less than an n-th of
@@ -12,6 +12,7 @@ it. So, if a clip fits on one device, n workers are at least as fast as a group 
 bandwidth: the group finishes as many clips an hour as they do, times its speed-up, over n.
 """
 
+import re
 from dataclasses import dataclass
 
 from pipelines.context_parallel.geometry import ModelGeometry
@@ -25,12 +26,16 @@ class Device:
     """The speed of a transformer on a device.
 
     Args:
+        name: the card's word in the name that torch gives the device, such as "H100".
         flops_per_s: speed over all operations of a forward, in bfloat16 through diffusers; not the
             peak.
+        measured_by: the committed JSON that `python -m benchmarks.gpu` wrote on it; None for a
+            speed that was assumed.
     """
 
     name: str
     flops_per_s: float
+    measured_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ class Interconnect:
 H100 = Device("H100", 345e12)
 A100 = Device("A100", H100.flops_per_s * 312 / 989)  # ratio of the two peaks, dense bfloat16
 H800 = Device("H800", H100.flops_per_s)  # an H100 with a slower NVLink
+# `python -m benchmarks.gpu.card` prints the row of a card from its measurement; put it in front,
+# because the first row of a name counts.
+CARDS = (H100, A100, H800)
+# for a device that is unknown, or not in the table
+DEFAULT_CARD = next(card for card in CARDS if card.name == H100.name)
 
 START_S = 20e-6  # a collective among GPUs of one machine: launch and synchronisation
 NVLINK_H100 = Interconnect("NVLink, H100", 450e9, START_S)
@@ -66,6 +76,14 @@ INTERCONNECTS = (NVLINK_H100, PCIE_5, PCIE_4, ETHERNET_100)
 # The leader alone does text and decoding. They take 3 % of a clip of many steps [claim of others]:
 # with the 100 forwards of 50 steps under classifier-free guidance, three forwards of one device.
 ALONE_FORWARDS = 3
+
+
+def card_of(device_name: str | None) -> Device:
+    """Return the card of a device, by the name that torch gives it; None if it is unknown."""
+    for card in CARDS:
+        if re.search(rf"\b{re.escape(card.name)}\b", device_name or ""):
+            return card
+    return DEFAULT_CARD
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,12 @@ import torch
 
 from benchmarks.command import main
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu.steps import Speed, StepTimes, Variant, floor
+from benchmarks.gpu import card
+from benchmarks.gpu.steps import Speed, StepTimes, Variant, floor, step_operations
 from benchmarks.real_sizes import build_pipeline
+from benchmarks.report import ROOT, Result
 from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.cost.prediction import CARDS, Device, card_of
 from pipelines.cost.published import LTX_2B, WAN_1_3B
 
 
@@ -19,7 +22,9 @@ def run(prefix: Path, *arguments: str) -> None:
     main(command.BENCHMARK, [str(prefix), *arguments])
 
 
-def test_each_case_is_measured_once_and_a_second_call_goes_on(tmp_path: Path) -> None:
+def test_each_case_is_measured_once_and_a_second_call_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tmp_path / "gpu", "--tiny", "--only", "832x480x17")
     first = json.loads((tmp_path / "gpu.json").read_text())["cases"]
     assert list(first) == ["Wan 1.3B, 832x480x17"]
@@ -33,6 +38,42 @@ def test_each_case_is_measured_once_and_a_second_call_goes_on(tmp_path: Path) ->
     assert document["command"] == "python -m benchmarks.gpu --tiny"
     assert list(document["figures"]) == [f"nag / none, {name}" for name in document["cases"]]
     assert len(document["cases"]) == 3
+    run(tmp_path / "gpu", "--tiny", "--minutes", "-1")
+    assert "9 cases are left; call this again" in capsys.readouterr().err
+    card.main([str(tmp_path / "gpu.json")])
+    assert capsys.readouterr().out.startswith('Device("cpu", ')
+
+
+def test_the_speed_of_a_card_is_that_of_its_longest_uncompiled_step() -> None:
+    small, large = (
+        {"step_operations": step_operations(case), "median_s": {"none": 2.0}}
+        for case in (command.CASES[1], command.CASES[0])
+    )
+    cases = {"Wan, short": small, "Wan, long": large, "Wan, compiled": {**large, "median_s": {}}}
+    machine = "one NVIDIA H200 NVL, 16 CPU cores (Intel), 128 GiB memory, Linux"
+    result = Result("gpu", [], machine, {}, "", {**cases, "farm": {}}, {})
+    found = card.card_in(result, "docs/measurements/gpu.json")
+    speed = pytest.approx(large["step_operations"] / 2, rel=0.01)
+    assert (found.name, found.flops_per_s) == ("H200", speed)
+    with pytest.raises(ValueError, match="no uncompiled case of a step yet"):
+        card.card_in(Result("gpu", [], machine, {}, "", {"farm": {}}, {}), "gpu.json")
+
+
+@pytest.mark.parametrize("device", [card for card in CARDS if card.measured_by])
+def test_a_measured_card_has_the_speed_of_its_committed_measurement(device: Device) -> None:
+    assert device.measured_by is not None
+    assert card.card_in(Result.read(ROOT / device.measured_by), device.measured_by) == device
+
+
+def test_cards_are_found_by_the_names_that_torch_gives_devices() -> None:
+    names = {
+        "NVIDIA H100 80GB HBM3": "H100",
+        "NVIDIA A100-SXM4-80GB": "A100",
+        "NVIDIA H800": "H800",
+        "NVIDIA GH100 480GB": "H100",  # as every unknown card
+        "cpu": "H100",
+    }
+    assert {name: card_of(name).name for name in names} == names
 
 
 def test_without_a_gpu_nothing_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

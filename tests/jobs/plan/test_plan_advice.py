@@ -11,7 +11,9 @@ from jobs.cli.main import main
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.advice import MAX_ADVICE, advise_on_plan
 from jobs.plan.plan import Plan, make_plan
-from pipelines.cost.advice import ADVICE_FOOTNOTE
+from pipelines.cost import prediction
+from pipelines.cost.advice import advice_footnote
+from pipelines.cost.prediction import Device
 from pipelines.cost.published import WAN_14B
 from tests.builders import tiny
 from tests.fakes.catalog import FakeCatalog
@@ -45,7 +47,7 @@ def test_a_group_and_a_long_clip_have_a_line_each(write: Write, large: FakeCatal
     single, group, footnote = advise_on_plan(plan_of(MANIFEST, write, large), large)
     assert single.startswith("tiny 1280x720x81, 25 steps: 9 minutes a clip on one device")
     assert group.startswith("tiny 1280x720x81, 25 steps: ulysses 4 sends")
-    assert footnote == ADVICE_FOOTNOTE
+    assert footnote == advice_footnote()
 
 
 def test_the_guidance_of_the_manifest_decides_how_long_a_clip_is(
@@ -56,6 +58,23 @@ def test_the_guidance_of_the_manifest_decides_how_long_a_clip_is(
     )
     single, _, _ = advise_on_plan(plan_of(guided, write, large), large)
     assert "17 minutes a clip on one device" in single
+
+
+def test_advice_is_for_the_card_that_rendered_the_first_clips(
+    write: Write, large: FakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = Device("H200", 690e12, "docs/measurements/gpu.json")
+    monkeypatch.setattr(prediction, "CARDS", (*prediction.CARDS, fast))
+    plan = plan_of(MANIFEST, write, large)
+    for device in (None, "NVIDIA H100 80GB HBM3", "NVIDIA GH200 480GB"):
+        single, _, footnote = advise_on_plan(plan, large, lambda name=device: name)
+        assert "9 minutes a clip" in single
+        assert footnote.startswith("predicted for H100s at 345 TFLOP/s, not measured: ")
+    single, _, footnote = advise_on_plan(plan, large, lambda: "NVIDIA H200")
+    assert "4 minutes a clip" in single
+    assert footnote.startswith(
+        "predicted for H200s at 690 TFLOP/s, measured by docs/measurements/gpu.json: "
+    )
 
 
 def test_clips_that_are_done_get_no_advice(write: Write, large: FakeCatalog) -> None:
@@ -78,7 +97,7 @@ def test_advice_on_many_kinds_of_clip_is_cut_and_the_rest_counted(
         f"- {{prompt: a, num_inference_steps: {steps}}}\n" for steps in range(30, 33 + MAX_ADVICE)
     )
     lines = advise_on_plan(plan_of(MANIFEST + rows, write, large), large)
-    assert lines[MAX_ADVICE:] == ["and 5 more kinds of clip", ADVICE_FOOTNOTE]
+    assert lines[MAX_ADVICE:] == ["and 5 more kinds of clip", advice_footnote()]
 
 
 def test_plan_prints_advice_for_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +121,7 @@ def test_plan_prints_advice_for_a_group(tmp_path: Path, capsys: pytest.CaptureFi
     )
     printed = capsys.readouterr().out
     assert "  tiny 1280x720x81, 1000 steps: ulysses 2 sends " in printed
-    assert f"  {ADVICE_FOOTNOTE}\n" in printed
+    assert f"  {advice_footnote()}\n" in printed
 
 
 def test_a_plan_of_shapes_models_has_no_advice(
@@ -114,4 +133,4 @@ def test_a_plan_of_shapes_models_has_no_advice(
         "clips: [{prompt: a circle}, {prompt: a, parallel: {ulysses: 2}}]\n"
     )
     assert main(["plan", str(path), "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
-    assert ADVICE_FOOTNOTE not in capsys.readouterr().out
+    assert advice_footnote() not in capsys.readouterr().out
