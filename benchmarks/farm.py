@@ -67,7 +67,7 @@ class Size:
 
 
 TWO_SECONDS = Size(
-    "2 s clips", "scaled", VideoShape(17, 64, 64), 12, {PLAIN_CFG: 2.2, RAY_CFG: 1.1}
+    "2 s clips", "scaled", VideoShape(17, 64, 64), 12, {PLAIN_CFG: 2.2, RAY_CFG: 1.1, RAY_NAG: 1.1}
 )
 NATIVE = Size("native clips", "shapes-wan-4step", VideoShape(17, 64, 64), 36, {PLAIN: 1.0})
 SIZES = (TWO_SECONDS, NATIVE)

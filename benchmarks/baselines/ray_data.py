@@ -38,7 +38,7 @@ def main(script_path: Path, times_path: Path, num_actors: int) -> None:
     else:
         ray.init(log_to_driver=False, include_dashboard=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    device = {"num_gpus": 1} if script.device == "cuda" else {"num_cpus": 1}
+    device: dict[str, Any] = {"num_gpus": 1} if script.device == "cuda" else {"num_cpus": 1}
     dataset = ray.data.from_items(
         [asdict(clip) for clip in script.clips], override_num_blocks=len(script.clips)
     ).map_batches(

@@ -4,6 +4,7 @@ The pipeline is stock. Its text encoding and its decoder are wrapped only to tim
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -108,11 +109,20 @@ class PlainRenderer:
 def _uploader(output: str) -> Callable[[Path], None]:
     """Return a function that puts a file into the output."""
     parts = urlsplit(output)
-    if parts.scheme != "s3":
-        Path(output).mkdir(parents=True, exist_ok=True)
-        return lambda path: Path(output, path.name).write_bytes(path.read_bytes()) and None
-    import boto3
+    if parts.scheme == "s3":
+        import boto3
 
-    client: Any = boto3.client("s3")
-    prefix = parts.path.strip("/")
-    return lambda path: client.upload_file(str(path), parts.netloc, f"{prefix}/{path.name}")
+        client: Any = boto3.client("s3")
+        prefix = parts.path.strip("/")
+
+        def upload(path: Path) -> None:
+            client.upload_file(str(path), parts.netloc, f"{prefix}/{path.name}")
+
+        return upload
+    folder = Path(parts.path)  # of a file:// URI, or a plain path
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def copy(path: Path) -> None:
+        shutil.copyfile(path, folder / path.name)
+
+    return copy

@@ -8,7 +8,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -85,7 +85,7 @@ class Script:
         folder: the model's weights.
         lora: a LoRA to fuse into them, if any.
         nag: fields of `NagParams`.
-        output: `s3://bucket/prefix`, or a folder.
+        output: `s3://bucket/prefix`, `file:///folder` or a folder.
     """
 
     folder: str
@@ -162,7 +162,7 @@ class StageWatch:
         wait: waits for the device.
     """
 
-    wait: Any
+    wait: Callable[[], None]
     started_at: float = field(default_factory=time.time)
     stages_s: dict[str, float] = field(default_factory=dict[str, float])
     _last_s: float = field(default_factory=time.monotonic)

@@ -116,7 +116,7 @@ def report_text() -> str:
         for cut in (ParallelConfig(ulysses=4), ONE_DEVICE)
         for line in advise(name, example, cut)
     ]
-    advice = "\n".join([*lines, advice_footnote])
+    advice = "\n".join([*lines, advice_footnote()])
     sizes = "\n".join(_size_text(name, work) for name, work in SIZES.items())
     return f"""\
 {INTRODUCTION}{links}

@@ -94,7 +94,8 @@ def test_the_plain_scripts_pass_count_and_stages_are_as_told(
 
     monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
     monkeypatch.setattr(plain, "PlainRenderer", lambda script: renderers[script.guidance])
-    for method, expected in (("none", 2), ("nag", 2), ("cfg", 4)):
+    num_passes: dict[Guidance, int] = {"none": 2, "nag": 2, "cfg": 4}
+    for method, expected in num_passes.items():
         script = Script.of(SHAPES, method, str(tmp_path), "cpu")
         script.write(tmp_path / "script.json")
         assert Script.read(tmp_path / "script.json") == script
