@@ -71,7 +71,7 @@ def write_wan_yaml(
 
     Args:
         source: folder of its weights below `models`.
-        dtypes: of the transformer and text encoder, and of the autoencoder.
+        dtypes: dtype of the transformer and text encoder, and dtype of the autoencoder.
     """
     one = sizes.geometry
     grid = f"num_frames: {one.frames_per_token}, height: {one.height_per_token}"

@@ -119,7 +119,7 @@ def _uploader(output: str) -> Callable[[Path], None]:
             client.upload_file(str(path), parts.netloc, f"{prefix}/{path.name}")
 
         return upload
-    folder = Path(parts.path)  # of a file:// URI, or a plain path
+    folder = Path(parts.path)  # a plain path too
     folder.mkdir(parents=True, exist_ok=True)
 
     def copy(path: Path) -> None:

@@ -22,7 +22,7 @@ def card_in(result: Result, path: str) -> Device:
     """Return the card of a result of `benchmarks.gpu`.
 
     Args:
-        path: of its JSON, below the repository.
+        path: path of its JSON, below the repository.
 
     Raises:
         ValueError: the result has no uncompiled case of a step.
