@@ -45,7 +45,7 @@ class KeptProjections:
             texts: the tensors that the text is made of.
             layout: the way in which they are put together.
         """
-        if torch.compiler.is_compiling():  # of the whole transformer
+        if torch.compiler.is_compiling():  # the whole transformer is compiled, with its hook
             return {}
         weights = self._weights()
         if weights is None or not all(text is None or _is_dated(text) for text in texts):
@@ -71,23 +71,22 @@ class KeptProjections:
         for part in self._parts():
             if not _is_plain(part):
                 return None
-            for weight in (*part._parameters.values(), *part._buffers.values()):
-                if weight is not None:
-                    if not _is_dated(weight):
-                        return None
-                    found.append((id(weight), weight.data_ptr(), weight._version))
+            for weight in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+                if not _is_dated(weight):
+                    return None
+                found.append((id(weight), weight.data_ptr(), weight._version))
         return tuple(found)
 
     def _parts(self) -> Iterator[torch.nn.Module]:
         """Yield the modules from the text to its keys and values, as they are now."""
         for name in EMBEDDINGS:
-            embedding = self._transformer._modules.get(name)
+            embedding = getattr(self._transformer, name, None)
             if embedding is not None:
                 yield from embedding.modules()
         for attention in self._attentions:
             yield attention
             for name in PROJECTIONS:
-                projection = attention._modules.get(name)
+                projection = getattr(attention, name, None)
                 if projection is not None:
                     yield projection
 
@@ -113,7 +112,7 @@ def project(
     A compiled block makes them always: it would need a graph more for each state of `kept`.
 
     Args:
-        kept: those of the call's text, by attention; None if none may be kept.
+        kept: keys and values of the call's text, by attention; None outside `guide`.
         attention: the attention that they belong to.
         text: (B, T, D).
         make: the projections of the attention.

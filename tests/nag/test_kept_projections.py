@@ -24,7 +24,7 @@ from tests.nag.test_lora import load, second_adapter
 PROMPT, NEGATIVE, UNCONDITIONAL = text(1, 12, 1), text(1, 7, 2), text(1, 12, 3)
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)
 STEPS = 3
-NUM_ATTENTIONS = 2  # of a tiny transformer
+NUM_ATTENTIONS = 2  # a tiny transformer has two
 BUILDS = [tiny.wan_pipeline, tiny.ltx_pipeline]
 
 Change = Callable[[Any], object]
