@@ -1,13 +1,14 @@
 """The workers of one kind in virtual time: they carry out the commands of a real schedule.
 
 Stands where `jobs.cluster.dispatcher` stands in a run. A heartbeat changes a decision only at the
-end of a plan, when clips are recalled, and before a loss, so that others are left out, as are those
-without news. Loads without torch.
+end of a plan, when clips are recalled, before a loss, and of a worker with a suspect, so that
+others are left out, as are those without news. Loads without torch.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from jobs.config import RunConfig
 from jobs.plan.worker_kinds import WorkerKind
@@ -55,7 +56,7 @@ class SimulatedPool:
             farm,
             config.workers.spool_clips + 1,
             is_plan_over=lambda: self._is_plan_over,
-            die=lambda worker: self._lose(worker, is_preempted=False),
+            die=partial(self._lose, is_preempted=False),
             end_clip=self._end_clip,
         )
         self._interval_s = config.stall.heartbeat_interval_s
@@ -142,7 +143,7 @@ class SimulatedPool:
             self._clock.after(self._draw_start_s(), self._be_ready, worker)
             if (rate := self._farm.conditions.preemptions * len(nodes)) > 0:
                 wait_s = self._farm.random.expovariate(rate / 3600)
-                self._clock.after(wait_s, self._preempt, worker)
+                self._clock.after(wait_s, partial(self._lose, worker, is_preempted=True))
 
     def _be_ready(self, worker: SimulatedWorker) -> None:
         if worker.is_gone:
@@ -185,9 +186,6 @@ class SimulatedPool:
             longest = min(computing, key=lambda worker: worker.computing_since)
             self._lose(longest, is_preempted=False)
 
-    def _preempt(self, worker: SimulatedWorker) -> None:
-        self._lose(worker, is_preempted=True)
-
     def _lose(self, worker: SimulatedWorker, *, is_preempted: bool) -> None:
         """Let a worker die with the clips that it holds."""
         if worker.is_gone:
@@ -204,10 +202,20 @@ class SimulatedPool:
         if self.is_over:
             return
         for worker in list(self._workers.values()):
-            if worker.is_ready and worker.has_news and not worker.is_gone:
-                self._handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
+            self._report(worker)
         self._handle(ev.Tick())
         self._clock.after(self._interval_s, self._send_heartbeats)
+
+    def _report(self, worker: SimulatedWorker) -> None:
+        if worker.is_ready and worker.has_news and not worker.is_gone:
+            self._handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
+
+    def _report_suspect(self, worker: SimulatedWorker) -> None:
+        """Let a worker report, as long as it renders a suspect alone and others wait for it."""
+        self._report(worker)
+        self._handle(ev.Tick())
+        if worker.has_suspect and not worker.is_gone:
+            self._clock.after(self._interval_s, self._report_suspect, worker)
 
     # the clips of a worker
 
@@ -221,6 +229,8 @@ class SimulatedPool:
         else:
             worker.take(clip)
             self._rendering.begin_next(worker)
+        if attempt.is_suspect:
+            self._clock.after(self._interval_s, self._report_suspect, worker)
 
     def _end_clip(self, worker: SimulatedWorker, clip: HeldClip) -> None:
         if worker.is_gone:

@@ -60,6 +60,11 @@ class SimulatedWorker:
     def node(self) -> str:
         return self.nodes[0]
 
+    @property
+    def has_suspect(self) -> bool:
+        """Return True if it renders a clip that may have killed a worker."""
+        return any(clip.attempt.is_suspect for clip in self.held.values())
+
     def take(self, clip: HeldClip) -> None:
         clip_id = clip.attempt.spec.clip_id
         self.held[clip_id] = clip

@@ -91,6 +91,16 @@ def test_a_clip_that_was_encoded_is_not_rendered_again_on_its_machine() -> None:
     assert outcome.num_done == 2
 
 
+def test_a_worker_that_only_uploads_a_suspect_takes_further_clips() -> None:
+    """The schedule learns it from a heartbeat.
+
+    The worker dies with its first clip at 50 s, and the next one renders that clip alone, from 80 s
+    to 140 s. No clip waits for its upload.
+    """
+    outcome = run(farm_of(1, losses_s=(50.0,)), Clips.of(60, 60, 60, upload_s=200))
+    assert outcome.wall_s == pytest.approx(80 + 3 * 60 + 200, abs=11)
+
+
 def test_preemptions_quarantine_nothing_and_failures_may() -> None:
     clips = Clips([(ClipTimes(600), 30)])
     preempted = run(farm_of(4, preemptions=6.0), clips)
