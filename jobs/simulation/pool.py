@@ -149,16 +149,9 @@ class SimulatedPool:
         if worker.is_gone:
             return
         worker.is_ready = True
+        label, others = f"worker {worker.number}", frozenset(worker.nodes) - {worker.node}
         here = frozenset(one for one, node in self._spooled.items() if node == worker.node)
-        self._handle(
-            ev.WorkerReady(
-                worker.number,
-                f"worker {worker.number}",
-                worker.node,
-                here,
-                frozenset(worker.nodes) - {worker.node},
-            )
-        )
+        self._handle(ev.WorkerReady(worker.number, label, worker.node, here, others))
 
     def _stop_worker(self, number: ev.WorkerId, *, is_lost: bool) -> None:
         self._unplaced.pop(number, None)
