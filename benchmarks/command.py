@@ -35,7 +35,7 @@ class Benchmark:
         figures: the figures of the cases measured so far.
         body: the page's own text and tables for the cases measured so far.
         add_options: adds the benchmark's own options, which must be `--name VALUE` or flags.
-        uses_gpu: whether a run with these options measures this machine's GPU.
+        uses_gpu: returns True if a run with these options measures this machine's GPU.
     """
 
     name: str

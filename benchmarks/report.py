@@ -44,7 +44,7 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
+        """Return True if the goal is met; None without one."""
         if self.goal is None:
             return None
         return self.value >= self.goal if self.is_higher_better else self.value <= self.goal
@@ -181,7 +181,7 @@ class Result:
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         table = figures_table(self.figures.values()) if self.figures else ""
         origin = (
-            f"`{self.command}` writes this page and {self.name}.json. Measured on {self.date}: "
+            f"`{self.command}` writes this page and the JSON beside it. Measured on {self.date}: "
             f"{self.machine}; {versions}."
         )
         return f"""\

@@ -32,7 +32,9 @@ NUM_HEX_DIGITS = 32
 # Fields of `ModelIdentity` that were added after the first clips had ids. Their defaults stand for
 # the behaviour before them. A field with its default is left out of the id, so that old clips keep
 # their ids and are not rendered again. Every further field belongs here.
-LATER_FIELDS = frozenset({"first_block_cache", "compile", "vae_tiling"})
+LATER_FIELDS = frozenset(
+    {"first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile"}
+)
 _LATER_DEFAULTS = {
     field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS
 }

@@ -50,6 +50,9 @@ class ModelIdentity:
         first_block_cache: threshold of the cache that skips blocks; None without it.
         compile: True if the transformers' blocks are compiled, which rounds differently.
         vae_tiling: True if large frames are decoded in tiles.
+        vae_memory_format: torch's memory format of the autoencoder's convolutions, which may round
+            differently.
+        vae_compile: True if the autoencoder's decoder is compiled, which rounds differently.
     """
 
     name: str
@@ -66,6 +69,8 @@ class ModelIdentity:
     first_block_cache: float | None = None
     compile: bool = False
     vae_tiling: bool = False
+    vae_memory_format: str = "contiguous_format"
+    vae_compile: bool = False
 
 
 @dataclass(frozen=True)

@@ -146,6 +146,8 @@ class ModelCatalog:
             first_block_cache=config.first_block_cache,
             compile=config.compile,
             vae_tiling=config.vae_tiling,
+            vae_memory_format=config.vae_memory_format,
+            vae_compile=config.vae_compile,
         )
         return CatalogEntry(config, identity, weights, loras)
 

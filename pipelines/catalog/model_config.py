@@ -96,6 +96,10 @@ class ModelConfig:
         compile: compile the transformers' blocks at the first use of a size; equal but for
             rounding.
         vae_tiling: decode large frames in overlapping tiles, which takes less memory and more time.
+        vae_memory_format: torch's memory format of the autoencoder's convolutions. GPUs may compute
+            some faster with `channels_last_3d`; equal but for rounding.
+        vae_compile: compile the autoencoder's decoder at the first use of a size; equal but for
+            rounding.
         frame_checks: limits beyond which a rendered clip fails.
         parallel: default number of devices for one clip.
     """
@@ -123,6 +127,8 @@ class ModelConfig:
     first_block_cache: float | None = None
     compile: bool = False
     vae_tiling: bool = False
+    vae_memory_format: Literal["contiguous_format", "channels_last_3d"] = "contiguous_format"
+    vae_compile: bool = False
     frame_checks: FrameLimits = field(default_factory=FrameLimits)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 

@@ -1,4 +1,4 @@
-"""Compiled blocks, the first block cache and VAE tiles: a faster or smaller pipeline on one device.
+"""A faster or smaller pipeline on one device: compiled parts, the first block cache, VAE tiles.
 
 This module decides the order: LoRAs first, then these, then guidance, context parallelism last.
 `block_cache` has the decision of the cache.
@@ -8,11 +8,12 @@ together with its hooks; the cache's hook cannot be compiled, and those of conte
 not be.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 from torch._dynamo import config as dynamo_config
 
 from pipelines.attention.block_cache import enable_block_cache, repeated_blocks
@@ -47,20 +48,29 @@ class Acceleration:
         if config.vae_tiling:
             _check_tiles(self._vae)
             self._vae.enable_tiling()
+        if config.vae_memory_format == "channels_last_3d":
+            _set_memory_format(self._vae, torch.channels_last, torch.channels_last_3d)
+        if config.vae_compile:
+            self._vae.decoder.forward = _compiled(self._vae.decoder.forward)
 
     @contextmanager
     def clip(self) -> Generator[None]:
         """Denoise one clip in the context. Its cache begins empty, however the last clip ended."""
-        with dynamo_config.patch(_LIMITS) if self._config.compile else nullcontext():
+        with _limits(self._config.compile):
             self._clear_caches()
             try:
                 yield
             finally:  # diffusers does it only for clips that end without an error
                 self._clear_caches()
 
+    def decoding(self) -> AbstractContextManager[Any]:
+        """Decode one clip in the context."""
+        return _limits(self._config.vae_compile)
+
     def eager(self) -> AbstractContextManager[Any]:
         """Run nothing compiled while the context is open."""
-        return torch.compiler.set_stance("force_eager") if self._config.compile else nullcontext()
+        is_compiled = self._config.compile or self._config.vae_compile
+        return torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
 
     def remove(self) -> None:
         """Take everything off. Call it after context parallelism, whose hooks are above these."""
@@ -72,6 +82,10 @@ class Acceleration:
                     del block.forward
         if self._config.vae_tiling:
             self._vae.disable_tiling()
+        if self._config.vae_memory_format == "channels_last_3d":
+            _set_memory_format(self._vae, torch.contiguous_format, torch.contiguous_format)
+        if self._config.vae_compile:
+            del self._vae.decoder.forward
 
     def _clear_caches(self) -> None:
         if self._config.first_block_cache is not None:
@@ -86,7 +100,25 @@ def _compile_blocks(transformer: Any) -> None:
     at the second size. That graph can round differently: a clip would depend on the clips before.
     """
     for block in repeated_blocks(transformer):
-        block.forward = torch.compile(block.forward, fullgraph=True, dynamic=False)
+        block.forward = _compiled(block.forward)
+
+
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(forward, fullgraph=True, dynamic=False)
+
+
+def _limits(is_compiled: bool) -> AbstractContextManager[Any]:
+    return dynamo_config.patch(_LIMITS) if is_compiled else nullcontext()
+
+
+def _set_memory_format(
+    vae: Any, of_images: torch.memory_format, of_videos: torch.memory_format
+) -> None:
+    """Set the memory format of each convolution's weights; its output takes the format of these."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            wanted = of_videos if isinstance(module, nn.Conv3d) else of_images
+            module.weight.data = module.weight.data.contiguous(memory_format=wanted)
 
 
 def _check_tiles(vae: Any) -> None:

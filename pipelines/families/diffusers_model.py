@@ -159,7 +159,8 @@ class DiffusersModel(ABC):
 
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
-        return VideoFrames(self._decode(request, latents), request.fps)
+        with self._acceleration.decoding():
+            return VideoFrames(self._decode(request, latents), request.fps)
 
     def shard(self, config: ParallelConfig) -> None:
         """Shard `denoise` over the ranks of the default process group.

@@ -96,6 +96,8 @@ models = st.builds(
     first_block_cache=st.none() | st.floats(0, 1, exclude_min=True),
     compile=st.booleans(),
     vae_tiling=st.booleans(),
+    vae_memory_format=st.sampled_from(["contiguous_format", "channels_last_3d"]),
+    vae_compile=st.booleans(),
 )
 
 

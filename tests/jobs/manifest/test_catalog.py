@@ -96,9 +96,18 @@ def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
 def test_the_acceleration_of_a_model_is_part_of_its_identity(models: Path) -> None:
     path = models / "hub.yaml"
     plain = ModelCatalog(models, FakeInspector()).get("hub").identity
-    path.write_text(f"{path.read_text()}first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n")
+    keys = "first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n"
+    of_vae = "vae_memory_format: channels_last_3d\nvae_compile: true\n"
+    path.write_text(path.read_text() + keys + of_vae)
     accelerated = ModelCatalog(models, FakeInspector()).get("hub").identity
-    assert accelerated == replace(plain, first_block_cache=0.08, compile=True, vae_tiling=True)
+    assert accelerated == replace(
+        plain,
+        first_block_cache=0.08,
+        compile=True,
+        vae_tiling=True,
+        vae_memory_format="channels_last_3d",
+        vae_compile=True,
+    )
 
 
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:

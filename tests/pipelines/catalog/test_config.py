@@ -240,12 +240,21 @@ def test_a_wrong_lora_is_one_named_error(tmp_path: Path, text: str, message: str
 
 def test_keys_of_acceleration_are_read_and_off_by_default(tmp_path: Path) -> None:
     text = "first_block_cache: 0.08\ncompile: true\nvae_tiling: true\n"
+    text += "vae_memory_format: channels_last_3d\nvae_compile: true\n"
     config, plain = (
         load_model_config(write(tmp_path, GOOD + more))
         for more in (text, "first_block_cache: null\n")
     )
     assert (config.first_block_cache, config.compile, config.vae_tiling) == (0.08, True, True)
+    assert (config.vae_memory_format, config.vae_compile) == ("channels_last_3d", True)
     assert (plain.first_block_cache, plain.compile, plain.vae_tiling) == (None, False, False)
+    assert (plain.vae_memory_format, plain.vae_compile) == ("contiguous_format", False)
+
+
+@pytest.mark.parametrize("value", ["channels_last", "true", "[]", "null", "1"])
+def test_a_memory_format_that_torch_lacks_for_videos_is_refused(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ModelConfigError, match=r"mine\.yaml: .*vae_memory_format"):
+        load_model_config(write(tmp_path, f"{GOOD}vae_memory_format: {value}\n"))
 
 
 @pytest.mark.parametrize("threshold", ["0", "-0.1", "1", "8", ".inf", ".nan"])
@@ -261,6 +270,8 @@ def test_a_cache_threshold_outside_0_to_1_is_refused(tmp_path: Path, threshold: 
         ("first_block_cache: {}", "first_block_cache"),
         ("compile: {}", "compile"),
         ("vae_tiling: {}", "vae_tiling"),
+        ("vae_memory_format: {}", "vae_memory_format"),
+        ("vae_compile: {}", "vae_compile"),
         ("parallel: {{ulysses: {}}}", "parallel.ulysses"),
         ("parallel: {}", "parallel"),
         ("nag: {{nag_scale: {}}}", "nag.nag_scale"),
@@ -278,7 +289,13 @@ def test_a_whole_number_that_no_key_takes_is_refused_with_its_key(
         load_model_config(write(tmp_path, f"{GOOD}{text.format(digits)}\n"))
 
 
-@pytest.mark.parametrize("key", ["first_block_cache", "compile", "vae_tiling", "parallel", "dtype"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
+        "parallel", "dtype",
+    ],
+)  # fmt: skip
 def test_a_value_of_question_marks_is_refused(tmp_path: Path, key: str) -> None:
     with pytest.raises(
         ModelConfigError, match=rf"mine\.yaml: {key} is '\?\?\?', .* leave it out for its default"

@@ -1,4 +1,4 @@
-"""The first block cache, compiled blocks and VAE tiles, on tiny real classes and one device."""
+"""The first block cache, compiled blocks and the autoencoder, on tiny classes."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
+from torch import nn
 from torch._dynamo import config as dynamo_config
 from torch._dynamo.utils import counters
 
@@ -237,11 +238,15 @@ def _safely(model: DiffusersModel) -> torch.Tensor:
 VAES = {"wan2.1": tiny.wan_vae, "wan2.2": tiny.wan_vae, "ltx": tiny.ltx_vae}
 
 
-def tiled_model(name: str) -> DiffusersModel:
-    """Build a model with tiles, and with an autoencoder of its own for them."""
+def decoding_model(name: str, **asked: Any) -> DiffusersModel:
+    """Build a model with an autoencoder of its own and settings for it."""
     pipeline = tiny.PIPELINES[name]()
     pipeline.vae = VAES[name]()
-    return tiny_model(name, pipeline, vae_tiling=True)
+    return tiny_model(name, pipeline, **asked)
+
+
+def tiled_model(name: str) -> DiffusersModel:
+    return decoding_model(name, vae_tiling=True)
 
 
 @pytest.mark.parametrize("name", tiny.PIPELINES)
@@ -300,3 +305,50 @@ def test_a_clip_decoded_in_tiles_is_close_to_one_decoded_whole(name: str, least_
     error = float(((frames.astype(np.float32) - tiled) ** 2).mean())
     assert error > 0
     assert 10 * np.log10(255**2 / error) >= least_dB
+
+
+# the memory format of the autoencoder, and its compiled decoder
+
+
+@pytest.mark.parametrize("name", ["wan2.1", "ltx"])
+def test_channels_last_is_set_on_each_convolution_and_taken_off_at_the_end(name: str) -> None:
+    plain, changed = tiny_model(name), decoding_model(name, vae_memory_format="channels_last_3d")
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    weights = [
+        one.weight
+        for one in changed.pipeline.vae.modules()
+        if isinstance(one, nn.Conv2d | nn.Conv3d)
+    ]
+    assert weights
+    assert all(one.is_contiguous(memory_format=formats[one.dim()]) for one in weights)
+    latents = denoise(plain, NAG)
+    frames = plain.decode(NAG, latents).frames.astype(int)
+    assert abs(changed.decode(NAG, latents).frames - frames).max() <= 1
+    changed.close()
+    assert all(one.is_contiguous() for one in weights)
+
+
+@pytest.mark.usefixtures("_fresh_dynamo")
+@pytest.mark.parametrize("name", [pytest.param("wan2.1", marks=pytest.mark.slow), "ltx"])
+def test_a_compiled_decoder_makes_the_same_clip_and_each_graph_is_for_one_size(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wan decodes the first two latent frames and the others by a graph each."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = tiny_model(name), decoding_model(name, vae_compile=True)
+    wider = replace(NAG, shape=VideoShape(9, 32, 64))
+    clips = [(one, denoise(plain, one)) for one in (NAG, wider)]
+    with dynamo_config.patch(recompile_limit=1, accumulated_recompile_limit=1):
+        for request, latents in clips:
+            frames = plain.decode(request, latents).frames
+            assert (compiled.decode(request, latents).frames == frames).all()
+    num_graphs = counters["stats"]["unique_graphs"]
+    assert num_graphs == (6 if name == "wan2.1" else 2)
+    with dynamo_config.patch(error_on_recompile=True):
+        compiled.decode(*clips[0])
+    longer = replace(NAG, shape=VideoShape(17, 32, 32))
+    with compiled.exact_attention():
+        compiled.decode(longer, denoise(plain, longer))
+    assert counters["stats"]["unique_graphs"] == num_graphs
+    compiled.close()
+    assert "forward" not in vars(compiled._acceleration._vae.decoder)

@@ -1,0 +1,310 @@
+"""`python -m benchmarks.decode` measures the settings of a model's autoencoder: time and pixels.
+
+On a CPU the Shapes models decode clips that they denoised in four steps. With `--device cuda`
+autoencoders of the published sizes with random weights decode noise. Each setting is measured in
+turn with the plain autoencoder, in float32, on the same latents.
+"""
+
+import argparse
+import functools
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
+
+from benchmarks.command import Benchmark, Measure, Options, main
+from benchmarks.real_sizes import build_pipeline
+from benchmarks.report import Cases, Figure, markdown_table
+from pipelines.catalog.model_config import (
+    ModelConfig,
+    SamplingDefaults,
+    ShapeGrid,
+    load_model_config,
+)
+from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.sources import model_paths
+from pipelines.cost.published import LTX_2B, WAN_1_3B
+from pipelines.families.diffusers_model import DiffusersModel
+from pipelines.families.registry import FAMILIES, load_model
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
+from pipelines.shapes.measuring.rendering import make_tasks
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bfloat16": {"vae_dtype": "bfloat16"},
+    "channels_last_3d": {"vae_memory_format": "channels_last_3d"},
+    "compiled": {"vae_compile": True},
+    "tiled": {"vae_tiling": True},
+    "bfloat16, channels_last_3d": {
+        "vae_dtype": "bfloat16", "vae_memory_format": "channels_last_3d",
+    },
+    "bfloat16, compiled": {"vae_dtype": "bfloat16", "vae_compile": True},
+}  # fmt: skip
+SHAPES_MODELS = ("shapes-wan-4step", "shapes-ltx-4step")
+SHAPES_TILE_PX, SHAPES_STRIDE_PX = 48, 32  # diffusers' own tiles are larger than these clips
+REAL_SIZES = {"wan": VideoShape(49, 480, 832), "ltx": VideoShape(121, 512, 768)}
+LATENTS = {"wan": (16, 4, 8), "ltx": (128, 8, 32)}  # channels, frames and pixels of one latent
+TINY_SHAPE = VideoShape(9, 64, 64)
+TINY_CASES = (
+    "shapes-wan-4step: tiled",
+    "wan of real size: bfloat16, channels_last_3d",
+    "ltx of real size: bfloat16, channels_last_3d",
+)
+SEED = 113
+MARGIN = 0.15
+
+
+@dataclass(frozen=True)
+class Material:
+    """One model without and with a setting, and the latents that both decode."""
+
+    plain: DiffusersModel
+    changed: DiffusersModel
+    clips: list[tuple[GenerationRequest, torch.Tensor]]
+
+
+def shapes_material(name: str, fields: dict[str, Any], num_clips: int) -> Material:
+    """Load a Shapes model twice, and denoise clips with it."""
+    path = model_paths()[name]
+    config = replace(load_model_config(path), device="cpu")
+    weights = inspect_model(config, path)
+    plain, changed = (
+        load_model(replace(config, **changes), weights, num_threads=1) for changes in ({}, fields)
+    )
+    assert isinstance(plain, DiffusersModel)
+    assert isinstance(changed, DiffusersModel)
+    if fields.get("vae_tiling"):
+        strides = {f"tile_sample_stride_{side}": SHAPES_STRIDE_PX for side in ("height", "width")}
+        changed.pipeline.vae.enable_tiling(SHAPES_TILE_PX, SHAPES_TILE_PX, **strides)
+    sampling = config.sampling
+    clips: list[tuple[GenerationRequest, torch.Tensor]] = []
+    for task in make_tasks(num_clips, SEED):
+        request = GenerationRequest(
+            task.prompt,
+            "",
+            VideoShape(sampling.num_frames, sampling.height, sampling.width),
+            sampling.fps,
+            SamplingParams(4, 1.0, config.scheduler.flow_shift, task.seed),
+            config.nag,
+            "none",
+        )
+        latents = plain.denoise(request, plain.encode_text(request), lambda _step: None)
+        clips.append((request, latents))
+    return Material(plain, changed, clips)
+
+
+def real_material(
+    family: str, fields: dict[str, Any], num_clips: int, device: torch.device, is_tiny: bool
+) -> Material:
+    """Build an autoencoder of published size twice with the same random weights."""
+    shape = TINY_SHAPE if is_tiny else REAL_SIZES[family]
+    config = ModelConfig(
+        name=family,
+        family="wan" if family == "wan" else "ltx",
+        source="package:random",
+        grid=ShapeGrid(1, 1, 1),
+        sampling=SamplingDefaults(1, 1.0, shape.num_frames, shape.height, shape.width, 16.0),
+    )
+    plain, changed = (
+        _random_model(replace(config, **changes), device, is_tiny) for changes in ({}, fields)
+    )
+    channels, per_latent, ratio = LATENTS[family]
+    frames = (shape.num_frames - 1) // per_latent + 1
+    sizes = (channels, frames, shape.height // ratio, shape.width // ratio)
+    clips: list[tuple[GenerationRequest, torch.Tensor]] = []
+    for seed in range(num_clips):
+        sampling = SamplingParams(1, 1.0, None, seed)
+        request = GenerationRequest("noise", "", shape, 16.0, sampling, config.nag, "none")
+        generator = torch.Generator().manual_seed(seed)
+        latents = torch.randn((1, *sizes), generator=generator)
+        if family == "ltx":
+            latents = latents.flatten(2).transpose(1, 2)  # packed, as LTX's transformer leaves them
+        clips.append((request, latents.to(device)))
+    return Material(plain, changed, clips)
+
+
+def _random_model(config: ModelConfig, device: torch.device, is_tiny: bool) -> DiffusersModel:
+    geometry = replace(
+        WAN_1_3B if config.family == "wan" else LTX_2B,
+        num_layers=1, num_heads=2, head_dim=12, ffn_dim=32,
+    )  # fmt: skip
+    pipeline = build_pipeline(geometry, device)
+    with device, torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        vae: Any = _wan_vae(is_tiny) if config.family == "wan" else _ltx_vae(is_tiny)
+    vae.eval().requires_grad_(requires_grad=False)
+    torch.nn.Module.to(vae, getattr(torch, config.vae_dtype))
+    pipeline = type(pipeline)(**pipeline.components | {"vae": vae})
+    return FAMILIES[config.family](config, pipeline, device)
+
+
+def _wan_vae(is_tiny: bool) -> AutoencoderKLWan:
+    return AutoencoderKLWan(**({"base_dim": 8, "num_res_blocks": 1} if is_tiny else {}))
+
+
+def _ltx_vae(is_tiny: bool) -> AutoencoderKLLTXVideo:
+    """Return the autoencoder of LTX-Video 0.9.5, whose decoder also finishes the denoising."""
+    widths = (4, 8, 16, 32, 64) if is_tiny else (128, 256, 512, 1024, 2048)
+    depths = (1, 1, 1, 1) if is_tiny else (5, 5, 5, 5)
+    return AutoencoderKLLTXVideo(
+        latent_channels=128,
+        block_out_channels=widths,
+        down_block_types=("LTXVideo095DownBlock3D",) * 4,
+        decoder_block_out_channels=widths[1:4],
+        layers_per_block=(*depths[:4], depths[0]),
+        decoder_layers_per_block=depths,
+        spatio_temporal_scaling=(True,) * 4,
+        decoder_spatio_temporal_scaling=(True,) * 3,
+        decoder_inject_noise=(False,) * 4,
+        downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+        upsample_residual=(True,) * 3,
+        upsample_factor=(2,) * 3,
+        timestep_conditioning=True,
+        spatial_compression_ratio=32,
+        temporal_compression_ratio=8,
+    )
+
+
+def measure(material: Material) -> dict[str, Any]:
+    """Return seconds, memory and PSNR of the decoder without and with the setting, as JSON."""
+    models = {"plain": material.plain, "changed": material.changed}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    peak_bytes = dict.fromkeys(models, 0)
+    psnr_db: list[float] = []
+    for number, (request, latents) in enumerate([material.clips[0], *material.clips]):
+        frames: dict[str, np.ndarray] = {}
+        for name, model in models.items():
+            begin_s = _now_s(latents.device)
+            frames[name] = model.decode(request, latents).frames
+            if number:  # the first call warms caches and compiles
+                seconds[name].append(_now_s(latents.device) - begin_s)
+                peak_bytes[name] = max(peak_bytes[name], _peak_bytes(latents.device))
+        if number:
+            psnr_db.append(psnr(frames["plain"], frames["changed"]))
+    for model in models.values():
+        model.close()
+    pairs = zip(seconds["changed"], seconds["plain"], strict=True)
+    return {
+        "seconds": {name: statistics.median(found) for name, found in seconds.items()},
+        "time_to_plain": statistics.median(one / plain for one, plain in pairs),
+        "peak_bytes": peak_bytes,
+        "psnr_db": {"mean": statistics.fmean(psnr_db), "least": min(psnr_db)},
+        "num_clips": len(material.clips),
+    }
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the ratio of signal to noise in dB; at most 99, which equal frames have."""
+    error = float(((one.astype(np.float32) - other) ** 2).mean())
+    return min(99.0, float(10 * np.log10(255**2 / error)) if error else 99.0)
+
+
+def _now_s(device: torch.device) -> float:
+    """Return processor time on a CPU, where other programs run too, and wall time on a GPU."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Return the most memory that tensors held since the last call; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    found = torch.cuda.max_memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return found
+
+
+def measure_shapes(name: str, setting: str, options: Options) -> dict[str, Any]:
+    return measure(shapes_material(name, SETTINGS[setting], 1 if options.tiny else options.clips))
+
+
+def measure_real(family: str, setting: str, options: Options) -> dict[str, Any]:
+    device = torch.device(options.device)
+    num_clips = 1 if options.tiny else 5
+    return measure(real_material(family, SETTINGS[setting], num_clips, device, options.tiny))
+
+
+def cases(options: Options) -> dict[str, Measure]:
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no CUDA device is to be had here; leave --device out")
+    shapes = {
+        f"{name}: {setting}": functools.partial(measure_shapes, name, setting, options)
+        for name in SHAPES_MODELS
+        for setting in SETTINGS
+    }
+    real = {
+        f"{family} of real size: {setting}": functools.partial(
+            measure_real, family, setting, options
+        )
+        for family in REAL_SIZES
+        for setting in SETTINGS
+    }
+    if options.tiny:
+        return {name: case for name, case in (shapes | real).items() if name in TINY_CASES}
+    return shapes if options.device == "cpu" else real
+
+
+def figures(cases: Cases) -> Iterable[Figure]:
+    for name, case in cases.items():
+        yield Figure(f"time / plain, {name}", case["time_to_plain"], margin=MARGIN)
+        yield Figure(
+            f"PSNR, least, {name}",
+            case["psnr_db"]["least"],
+            unit="dB",
+            is_higher_better=True,
+            margin=MARGIN,
+        )
+
+
+def body(cases: Cases) -> str:
+    """Return the page's text and table."""
+    rows: list[tuple[str, ...]] = []
+    for name, case in cases.items():
+        peaks = case["peak_bytes"]
+        rows.append(
+            (
+                name,
+                f"{case['time_to_plain']:.2f}",
+                f"{peaks['changed'] / peaks['plain']:.2f}" if peaks["plain"] else "",
+                f"{case['psnr_db']['mean']:.1f}",
+                f"{case['psnr_db']['least']:.1f}",
+            )
+        )
+    head = ("autoencoder: setting", "time", "peak memory", "PSNR, mean, dB", "PSNR, least, dB")
+    return f"""\
+The decoder with each setting, beside the same decoder in float32 without any, on the same latents:
+time and memory as shares of the plain decoder's, and the PSNR to its frames, 99 dB if they are
+equal. On a CPU the time is processor time of one thread, the models are the Shapes models and
+their tiles are {SHAPES_TILE_PX} pixels wide. On a GPU the autoencoders have the published sizes and
+random weights: there the time counts, and the PSNR says little about real clips.
+
+{markdown_table(head, rows)}"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--clips", type=int, default=8, help="clips of a Shapes model (default 8)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda measures real sizes"
+    )
+
+
+BENCHMARK = Benchmark(
+    name="decode",
+    title="Decoding",
+    about=__doc__ or "",
+    libraries=("torch", "diffusers"),
+    cases=cases,
+    figures=figures,
+    body=body,
+    add_options=add_options,
+    uses_gpu=lambda options: options.device == "cuda",
+)
+
+if __name__ == "__main__":
+    main(BENCHMARK)
