@@ -153,7 +153,7 @@ def figures(cases: Cases) -> Iterable[Figure]:
             if farm is None or side == FARM:
                 continue
             yield Figure(
-                f"{size.name}, nagfarm / {side}",
+                f"pace, {size.name}, nagfarm / {side}",
                 other["seconds_a_clip"] / farm["seconds_a_clip"],
                 other["seconds_a_clip"] / device_s(farm),
                 size.goals.get(side),
@@ -198,9 +198,10 @@ autoencoder, {TWO_SECONDS.shape}; the native ones from `shapes-wan-4step`, {NATI
   the same Ray cluster; the body of the plain loop. `nag` is the plain loop inside `nag.guide`, so
   it needs this project's library.
 
-All upload to one local S3 server. The pace is steady: it begins when each worker has finished a
-clip. `with start` counts from the start of the program. Busy share: text, denoise and decode over a
-worker's time from its first clip to its last. Memory: the sum of the rendering processes' peaks.
+All upload to one local S3 server, and each encodes by its own defaults. The pace is steady: it
+begins when each worker has finished a clip. `with start` counts from the start of the program. Busy
+share: text, denoise and decode over a worker's time from its first clip to its last. Memory: the
+sum of the rendering processes' peaks.
 """
 
 
@@ -233,8 +234,9 @@ def _stage_table(sides: Mapping[str, Mapping[str, Any]]) -> str:
         rows.append((name, f"{side['num_workers']}", *cells, f"{interval_s:.3f}", f"{idle_s:.3f}"))
     head = ("seconds of a clip", "workers", *STAGES, "clip to clip", "device without work")
     return f"""\
-The seconds of a clip in one worker. `clip to clip` is the time from one clip to the next of a
-worker; in the farm encode, check and upload go on beside the next clip, in the others between.
+The seconds of a clip in one worker, but for its first clip. `clip to clip` is the time from one
+clip to the next of a worker; in the farm encode, check and upload go on beside the next clip, in
+the others between.
 
 {markdown_table(head, rows)}"""
 
@@ -247,7 +249,8 @@ def _factors(sides: Mapping[str, Mapping[str, Any]]) -> str:
     whole = sides[PLAIN_CFG]["seconds_a_clip"] / sides[FARM]["seconds_a_clip"]
     rows.append(("together: nagfarm / plain script, cfg", f"{whole:.3f}"))
     return f"""\
-The gap between the plain script with guidance and the farm, as factors:
+The gap between the plain script with guidance and the farm, as factors. Here the encoder and the
+checks take the cores on which the workers render; beside a GPU they would not.
 
 {markdown_table(("from -> to", "pace"), rows)}"""
 

@@ -188,13 +188,17 @@ def read_times(path: Path) -> list[ClipTimes]:
 def summarize(launched_at: float, num_workers: int, clips: Sequence[ClipTimes]) -> dict[str, Any]:
     """Return the figures of one side as JSON.
 
-    The steady pace begins when each worker has finished a clip. Busy share is the device stages'
+    The steady pace begins when each worker has finished a clip; the stages are means over the clips
+    after each worker's first, in which it warms up. Busy share is the device stages'
     time over the time from the worker's first begin on the device to its last clip's end there,
     or, for a process a prompt, over all of it.
     """
     if len(clips) <= num_workers:
         raise ValueError(f"{num_workers} workers need more than {len(clips)} clips")
     ends = sorted(clip.done_at for clip in clips)
+    in_order = sorted(clips, key=lambda clip: clip.started_at)
+    first = {clip.worker: clip for clip in reversed(in_order)}.values()
+    warm = [clip for clip in clips if clip not in first]
     steady_s = (ends[-1] - ends[num_workers - 1]) / (len(clips) - num_workers)
     return {
         "num_clips": len(clips),
@@ -209,7 +213,7 @@ def summarize(launched_at: float, num_workers: int, clips: Sequence[ClipTimes]) 
             for worker in {clip.worker for clip in clips}
         ),
         "stages_s": {
-            stage: statistics.mean(clip.stages_s[stage] for clip in clips)
+            stage: statistics.mean(clip.stages_s[stage] for clip in warm)
             for stage in STAGES
             if stage in clips[0].stages_s
         },

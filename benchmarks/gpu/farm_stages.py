@@ -114,7 +114,7 @@ def stage_figures(sides: Mapping[str, Mapping[str, Any]]) -> Iterable[Figure]:
     for name, side in sides.items():
         if FARM in sides and name not in {FARM, FARM_BFLOAT16}:
             ratio = side["seconds_a_clip"] / sides[FARM]["seconds_a_clip"]
-            yield Figure(f"{FARM} / {name}", ratio, is_higher_better=True, margin=MARGIN)
+            yield Figure(f"pace, {FARM} / {name}", ratio, is_higher_better=True, margin=MARGIN)
 
 
 def stage_text(sides: Mapping[str, Mapping[str, Any]]) -> str:
@@ -139,9 +139,10 @@ def stage_text(sides: Mapping[str, Mapping[str, Any]]) -> str:
 ## Whole clips
 
 Wan 1.3B's size, {SHAPE}, {NUM_STEPS} steps, random weights, one device, output to a folder, each
-side a program of its own. In the farm (NAG), encode, check and upload go on beside the next clip;
-the other sides do them between two clips, and check nothing. Busy share: text, denoise and decode
-over the time from the first clip to the last on the device. Memory: the device's. Load of a worker:
+side a program of its own, without its first clip. In the farm (NAG), encode, check and upload go on
+beside the next clip; the other sides do them between two clips, and check nothing. Busy share:
+text, denoise and decode over the time from the first clip to the last on the device. Memory: the
+device's. Load of a worker:
 {load or "not measured"}.
 
 {markdown_table(head, rows)}"""

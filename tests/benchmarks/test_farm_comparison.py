@@ -42,13 +42,14 @@ def times(worker: str, started_at: float, device_s: float, rest_s: float = 1.0) 
 def test_the_steady_pace_leaves_out_the_start_and_each_workers_first_clip() -> None:
     clips = [times("a", 20 + 4 * n, 2) for n in range(4)]  # 1 s of 4 without work
     clips += [times("b", 21 + 4 * n, 3) for n in range(4)]
+    clips[0] = times("a", 20, 2, rest_s=1.5)
     found = summarize(10, 2, clips)
-    assert found["first_clip_s"] == 13
+    assert found["first_clip_s"] == 13.5
     assert found["seconds_a_clip"] == (37 - 25) / 6
     assert found["clips_per_hour_with_start"] == pytest.approx(3600 * 8 / 27)
     assert found["busy_share"] == pytest.approx((8 + 12) / (14 + 15))
     assert found["peak_memory_bytes"] == 10
-    assert found["stages_s"]["denoise"] == 2.5
+    assert (found["stages_s"]["denoise"], found["stages_s"]["encode"]) == (2.5, 1.0)
     with pytest.raises(ValueError, match="2 workers need more than 2 clips"):
         summarize(10, 2, clips[:2])
 
