@@ -97,7 +97,7 @@ def clip_metadata(spec: ClipSpec) -> dict[str, str]:
         "comment": dump(
             {"model": from_dataclass(spec.model), "request": from_dataclass(spec.request)}
         ).decode(),
-        "nagfarm_version": metadata.version("nagfarm"),
+        "nagfarm_version": installed_versions()["nagfarm"],
     }
 
 
