@@ -7,6 +7,7 @@ the records.
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from pipelines.catalog.sources import PACKAGED_CONFIGS
 
 SAMPLE_S = 1.0  # to look at all processes takes a share of a core
 STARTS_AT_ONCE = 4  # worker processes; more would only share the cores
+TURNS = "turns.json"
 DEVICE_STAGES = ("text", "denoise", "decode")
 SETTINGS = ("encoding.preset=ultrafast", "workers.num_cpus=1")
 
@@ -90,7 +92,8 @@ def measure(case: FarmCase) -> dict[str, Any]:
     try:
         with LocalRay(case.num_workers, environment, has_dashboard=False) as cluster:
             samples = _run(case, folder, cluster)
-        return figures_of(case, samples, list(_records(folder / "out")))
+        turns = json.loads((folder / TURNS).read_text())
+        return figures_of(case, samples, list(_records(folder / "out")), turns)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -101,6 +104,7 @@ def _run(case: FarmCase, folder: Path, cluster: LocalRay) -> list[Sample]:
     shutil.copy(PACKAGED_CONFIGS / "models" / "shapes-wan.yaml", folder / "models" / "sleeper.yaml")
     command = [
         *(sys.executable, "-m", "benchmarks.dispatch.stand_in", str(case.clip_s), case.work),
+        str(folder / TURNS),
         *("render", str(folder / "rows.jsonl"), "--models", str(folder / "models")),
         *("--model", "sleeper", "--output", (folder / "out").as_uri()),
         *(f"workers.count={case.num_workers}", *SETTINGS),
@@ -129,12 +133,18 @@ def _records(output: Path) -> Iterable[dict[str, Any]]:
 
 
 def figures_of(
-    case: FarmCase, samples: list[Sample], records: list[dict[str, Any]]
+    case: FarmCase,
+    samples: list[Sample],
+    records: list[dict[str, Any]],
+    turns: list[tuple[float, float]],
 ) -> dict[str, Any]:
     """Return what the records and the samples of a run show.
 
     A device is busy in the stages that it computes, but for their gaps; its share counts from its
     first clip to its last.
+
+    Args:
+        turns: when the loop got answers, and how long it worked on them.
     """
     stages: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
     ends: list[float] = []
@@ -155,6 +165,7 @@ def figures_of(
     first, last = window[0], window[-1]
     num_clips = sum(first.at_s <= end <= last.at_s for end in ends)
     wall_s = last.at_s - first.at_s
+    turns_ms = sorted(1e3 * for_s for at_s, for_s in turns if first.at_s <= at_s <= last.at_s)
     return {
         **asdict(case),
         "num_clips": len(records),
@@ -164,6 +175,8 @@ def figures_of(
         "busy_share": sum(busy) / len(busy),
         "least_busy_share": min(busy),
         "driver_ms": 1e3 * (last.driver_s - first.driver_s) / num_clips,
+        "turn_ms": statistics.mean(turns_ms),
+        "longest_turn_ms": turns_ms[-1],
         "workers_ms": 1e3 * (last.workers_s - first.workers_s) / num_clips,
         "ray_ms": 1e3 * (last.ray_s - first.ray_s) / num_clips,
         "driver_share_of_core": (last.driver_s - first.driver_s) / wall_s,

@@ -1,13 +1,16 @@
 """A video model that sleeps instead of computing, and nagfarm's driver with it.
 
-`python -m benchmarks.dispatch.stand_in CLIP_S WORK render ...` is nagfarm with workers whose clips
-take CLIP_S seconds. All around the model is real, but with WORK "light" a worker encodes and checks
-its first clip only: 64 workers on two cores could not encode a clip every two seconds.
+`python -m benchmarks.dispatch.stand_in CLIP_S WORK TURNS render ...` is nagfarm with workers whose
+clips take CLIP_S seconds, and writes the turns of the dispatch loop to the file TURNS. All around
+the model is real, but with WORK "light" a worker encodes and checks its first clip only: 64 workers
+on two cores could not encode a clip every two seconds.
 """
 
 import contextlib
+import json
 import sys
 import time
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jobs.cli.main import main
+from jobs.cluster.answers import Answer, Answers
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
@@ -110,6 +114,27 @@ def encode_once() -> None:
                     setattr(module, name, stand_in)
 
 
+@contextlib.contextmanager
+def noted_turns(path: Path) -> Generator[None]:
+    """Write when the loop got answers, and the seconds until it waited for the next ones."""
+    wait, turns = Answers.wait, list[list[float]]()
+
+    def noted(answers: Answers, timeout_s: float) -> list[Answer]:
+        if turns and len(turns[-1]) == 1:
+            turns[-1].append(time.time() - turns[-1][0])
+        found = wait(answers, timeout_s)
+        if found:
+            turns.append([time.time()])
+        return found
+
+    Answers.wait = noted
+    try:
+        yield
+    finally:
+        Answers.wait = wait
+        path.write_text(json.dumps([turn for turn in turns if len(turn) == 2]))
+
+
 def _shape_of(video: VideoFrames) -> tuple[Any, float]:
     from pipelines.request import VideoShape
 
@@ -118,8 +143,10 @@ def _shape_of(video: VideoFrames) -> tuple[Any, float]:
 
 
 if __name__ == "__main__":
-    clip_s, work, *arguments = sys.argv[1:]
+    clip_s, work, turns, *arguments = sys.argv[1:]
     assert work in ("full", "light")
     from benchmarks.dispatch.stand_in import SleepingLoader as Loader  # not that of __main__
 
-    sys.exit(main(arguments, loader=Loader(float(clip_s), work)))
+    with noted_turns(Path(turns)):
+        code = main(arguments, loader=Loader(float(clip_s), work))
+    sys.exit(code)

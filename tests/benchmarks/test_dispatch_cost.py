@@ -60,13 +60,15 @@ def test_cpu_is_counted_while_every_worker_has_a_clip_and_queued_clips_are_not_b
     records = [record(1, 100.0 + 2 * turn) for turn in range(5)]
     records += [record(2, 103.0 + 2 * turn) for turn in range(4)]
     samples = [Sample(95.0 + at, 0.5 * at, 2.0 * at, 0.1 * at) for at in range(20)]
-    found = farm_run.figures_of(FarmCase(2, 5, 2.0, "full"), samples, records)
+    turns = [(98.0, 9.0), (104.0, 0.001), (105.0, 0.003)]
+    found = farm_run.figures_of(FarmCase(2, 5, 2.0, "full"), samples, records, turns)
     assert found["busy_share"] == pytest.approx((9.0 / 9.8 + 7.2 / 7.8) / 2)
     assert found["least_busy_share"] == pytest.approx(9.0 / 9.8)
     # from 103 to 109, in which five clips end
     assert (found["window_s"], found["clips_in_window"]) == (6.0, 5)
     assert found["driver_ms"] == pytest.approx(600)
     assert found["cores_used"] == pytest.approx(2.6)
+    assert (found["turn_ms"], found["longest_turn_ms"]) == pytest.approx((2.0, 3.0))
 
 
 def test_the_tiny_form_writes_the_costs_of_the_schedule(tmp_path: Path) -> None:
