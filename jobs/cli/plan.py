@@ -80,7 +80,8 @@ def _simulate(
     """Print the outcome of the plan's run for each number of devices."""
     plan, catalog, config = opened.plan, opened.catalog, opened.config
     source = open_existing(options.timings, config.store) if options.timings else opened.store
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("reading records", total=None)
         timings = timings_of_plan(plan, catalog, source, lambda: progress.advance(task))
         progress.update(task, visible=False)

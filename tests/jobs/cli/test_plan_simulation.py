@@ -56,7 +56,9 @@ def test_the_table_has_a_row_for_each_number_of_devices(
 ) -> None:
     options = ("--simulate", "1,10,100", "--price", "2.50", "--timings", output)
     assert plan(manifest, f"{output}-new", *options) == EXIT_OK
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    assert printed.err == ""  # the bar is for a terminal
+    lines = printed.out.splitlines()
     begin = next(index for index, line in enumerate(lines) if "times of" in line)
     assert lines[begin:] == [
         f"  times of 1 kind of clip: 1 record of {output}",
