@@ -25,7 +25,7 @@ MAX_RECORDS = 5_000  # ids are random, so that the first ones are a fair choice
 NUM_THREADS = 8
 DEVICE_STAGES: tuple[Stage, ...] = ("text", "denoise", "decode")
 HOST_STAGES: tuple[Stage, ...] = ("encode", "check")
-MAX_WAIT_S = 120.0  # a worker that began to load later had waited for devices of other jobs
+MAX_WAIT_S = 120.0  # longer waits were for devices of other jobs, or for clips
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _seconds(record: ClipRecord, *stages: Stage) -> float:
 
 
 def start_times(records: Sequence[ClipRecord], began_s: dict[str, float]) -> dict[str, list[float]]:
-    """Return the seconds from asking for a worker until it took clips, by model.
+    """Return the seconds from asking for a worker until its device began a clip, by model.
 
     The time before a worker's load, in which its process starts, is known of the workers that a run
     starts with. Others are taken to need as long.
@@ -154,24 +154,36 @@ def start_times(records: Sequence[ClipRecord], began_s: dict[str, float]) -> dic
     Args:
         began_s: moment at which each run began, as far as it is known.
     """
+    first_s: dict[str, float] = {}  # first step of each run
+    for record in records:
+        first_s[record.run_id] = min(
+            _first_step_s(record), first_s.get(record.run_id, float("inf"))
+        )
     loads = [
         (record, timing)
         for record in records
         for timing in record.timings
         if timing.stage == "load"
     ]
-    first_s: dict[str, float] = {}  # first step of each run
-    for record in records:
-        first_s[record.run_id] = min(
-            _first_step_s(record), first_s.get(record.run_id, float("inf"))
-        )
     before_s: defaultdict[str, list[float]] = defaultdict(list)
     for record, load_timing in loads:
         if record.run_id in began_s and load_timing.started_at < first_s[record.run_id]:
             before = load_timing.started_at - began_s[record.run_id]
-            before_s[record.run_id].append(min(max(before, 0.0), MAX_WAIT_S))
+            before_s[record.run_id].append(_bounded(before))
     found: defaultdict[str, list[float]] = defaultdict(list)
     for record, load_timing in loads:
         usual_s = statistics.median(before_s[record.run_id] or [0.0])
-        found[record.model.name].append(usual_s + load_timing.duration_s)
+        after_s = _begin_s(record) - load_timing.started_at - load_timing.duration_s
+        found[record.model.name].append(usual_s + load_timing.duration_s + _bounded(after_s))
     return dict(found)
+
+
+def _bounded(wait_s: float) -> float:
+    return min(max(wait_s, 0.0), MAX_WAIT_S)
+
+
+def _begin_s(record: ClipRecord) -> float:
+    """Return the moment at which the device began a clip."""
+    return min(
+        (one.started_at for one in record.timings if one.stage in DEVICE_STAGES), default=0.0
+    )

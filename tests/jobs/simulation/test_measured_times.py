@@ -44,16 +44,18 @@ def rendered(
     waits: bool = True,
     pid: int = 7,
     load_s: float | None = None,
+    after_s: float = 0.0,
 ) -> ClipRecord:
     """Return the record of a clip: 1 s of text, two steps of 4 s, 2 s of decoding.
 
     Args:
         begin_s: moment at which the device begins it, in seconds of the run.
+        after_s: seconds between the load and the clip.
         waits: True if it had waited for the device since the start of the run.
     """
     at = BEGAN_S + begin_s
     timings = [
-        *([StageTiming("load", at - load_s, load_s)] if load_s is not None else []),
+        *([StageTiming("load", at - after_s - load_s, load_s)] if load_s is not None else []),
         StageTiming("queue", BEGAN_S if waits else at, begin_s if waits else 0.0),
         StageTiming("text", at, 1.0),
         StageTiming("denoise", at + 1, 4.0, 0),
@@ -100,7 +102,9 @@ def test_clips_of_two_workers_do_not_follow_each_other(store: Store) -> None:
     assert [one.device_s for one in times] == [11.0, 11.0]
 
 
-def test_a_workers_start_is_its_process_and_its_load(store: Store) -> None:
+def test_a_workers_start_is_its_process_its_load_and_the_way_of_its_first_clip(
+    store: Store,
+) -> None:
     """A replacement starts as quickly as the first workers, and a wait for devices is left out."""
     records = [
         rendered(store, 1, 25.0, load_s=20.0),  # its load begins at 5 s
@@ -109,6 +113,8 @@ def test_a_workers_start_is_its_process_and_its_load(store: Store) -> None:
     ]
     found = start_times(records, {RUN_ID: BEGAN_S})
     assert found == {records[0].model.name: pytest.approx([26.0, 26.0, 36.0])}
+    slow = [rendered(store, 1, 28.0, load_s=20.0, after_s=3.0)]
+    assert start_times(slow, {RUN_ID: BEGAN_S}) == {slow[0].model.name: [28.0]}
     late = [rendered(store, 1, 5_020.0, load_s=20.0)]
     assert start_times(late, {RUN_ID: BEGAN_S})[late[0].model.name] == [140.0]
     assert start_times(late, {}) == {late[0].model.name: [20.0]}
