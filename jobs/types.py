@@ -6,12 +6,17 @@ from typing import Any, Literal
 
 from jobs.errors import FailureClass
 from pipelines.errors import GroupError
+from pipelines.load_progress import NOT_LOADING, LoadPosition
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest
 from pipelines.texts import RequestTokens, Tokens
 
 # In "lookup", which is never timed, a worker asks the store for an existing record of the clip.
-Stage = Literal["lookup", "queue", "load", "text", "denoise", "decode", "encode", "check", "upload"]
+# "load" is timed whole, and each of its parts beside it, some of which overlap.
+Stage = Literal[
+    "lookup", "queue", "load", "load_import", "load_verify", "load_shapes", "load_read",
+    "load_install", "text", "denoise", "decode", "encode", "check", "upload",
+]  # fmt: skip
 
 UNREAD = RequestTokens(Tokens(0, ""))  # until a tokenizer reads the texts
 
@@ -136,11 +141,13 @@ class WorkerHeartbeat:
         clips: all clips of the worker, with those that wait for the device.
         memory_bytes: host memory in use by the process.
         is_draining: True if the worker was asked to end and takes no more clips.
+        load: the position of a worker that loads its model.
     """
 
     clips: tuple[ClipProgress, ...]
     memory_bytes: int
     is_draining: bool = False
+    load: LoadPosition = NOT_LOADING
 
 
 @dataclass(frozen=True)

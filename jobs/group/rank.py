@@ -24,6 +24,7 @@ from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.heartbeat import Heartbeat
 from jobs.worker.setup import WorkerSetup
 from pipelines.errors import GroupBrokenError, RankSilentError
+from pipelines.load_progress import LoadProgress
 from pipelines.request import GenerationRequest
 from pipelines.video_model import VideoModel
 
@@ -115,7 +116,8 @@ class Follower(Rank):
         self._setup = setup
         self._node_id = node_id
         self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        self._heartbeat = Heartbeat()
+        self._load_progress = LoadProgress()
+        self._heartbeat = Heartbeat(self._load_progress)
 
     def load(self) -> WorkerIdentity:
         self._on_device(self._load).result()
@@ -142,7 +144,10 @@ class Follower(Rank):
 
     def _load(self) -> None:
         setup = self._setup
-        self._attach(setup.loader.load_denoiser(setup.model, setup.weights, setup.num_threads))
+        model = setup.loader.load_denoiser(
+            setup.model, setup.weights, setup.num_threads, self._load_progress
+        )
+        self._attach(model)
 
 
 class Leader(Rank):

@@ -37,8 +37,9 @@ from jobs.worker.provenance import RecordBuilder, clip_metadata
 from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
-from jobs.worker.timing import StageClock
+from jobs.worker.timing import StageClock, load_timings
 from pipelines.errors import FrameCheckError
+from pipelines.load_progress import LoadProgress
 from pipelines.video_model import VideoModel
 
 T = TypeVar("T")
@@ -59,10 +60,11 @@ class ClipWorker:
         self._store = open_store(setup.output, setup.store)
         self._spool = Spool(setup.spool_folder, setup.output)
         self._device = DeviceQueue()
-        self._heartbeat = Heartbeat()
+        self._load_progress = LoadProgress()
+        self._heartbeat = Heartbeat(self._load_progress)
         self._model: VideoModel | None = None
         self._records: RecordBuilder | None = None
-        self._load_timing: StageTiming | None = None
+        self._load_timings: tuple[StageTiming, ...] = ()
         self._node_id = node_id
 
     def load(self) -> WorkerIdentity:
@@ -85,12 +87,17 @@ class ClipWorker:
         self._spool.check_room(0)
         self._spool.remove_remains(started_at - REMAINS_S)
         loaded = self._device.submit(
-            setup.loader.load_model, setup.model, setup.weights, setup.num_threads
+            setup.loader.load_model,
+            setup.model,
+            setup.weights,
+            setup.num_threads,
+            self._load_progress,
         ).result()
         self._model = self._wrap(loaded.model) if self._wrap else loaded.model
         coverage = NagCoverage(loaded.coverage.guided, loaded.coverage.total)
         self._records = RecordBuilder(setup, self.identity, coverage, self._store.uri_of)
-        self._load_timing = StageTiming("load", started_at, time.monotonic() - start)
+        whole = StageTiming("load", started_at, time.monotonic() - start)
+        self._load_timings = load_timings(whole, self._load_progress.timings)
         return self.identity
 
     @property
@@ -175,9 +182,8 @@ class ClipWorker:
 
         def render_on_device() -> RenderedClip | RefusedFrames:
             clock.end()
-            if self._load_timing is not None:
-                clock.add(self._load_timing)
-                self._load_timing = None
+            clock.add(*self._load_timings)
+            self._load_timings = ()
             return render_frames(
                 self._loaded,
                 spec.request,

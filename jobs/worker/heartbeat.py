@@ -11,14 +11,20 @@ from pathlib import Path
 
 from jobs.types import WorkerHeartbeat
 from jobs.worker.timing import StageClock
+from pipelines.load_progress import LoadProgress
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Heartbeat:
-    """The position of each clip of one worker."""
+    """The position of each clip of one worker, and of its load.
 
-    def __init__(self) -> None:
+    Args:
+        load: the progress of the model's loading.
+    """
+
+    def __init__(self, load: LoadProgress) -> None:
+        self._load = load
         self._lock = threading.Lock()
         self._clocks: dict[str, StageClock] = {}
         self._is_draining = False
@@ -43,7 +49,7 @@ class Heartbeat:
         with self._lock:
             clocks = dict(self._clocks)
         progress = tuple(clock.progress(clip_id) for clip_id, clock in clocks.items())
-        return WorkerHeartbeat(progress, memory_bytes(), self._is_draining)
+        return WorkerHeartbeat(progress, memory_bytes(), self._is_draining, self._load.position)
 
 
 def memory_bytes() -> int:

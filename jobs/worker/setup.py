@@ -5,6 +5,7 @@ Decides nothing. Loads without torch.
 
 import gc
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,9 @@ from typing import Protocol
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.records.schema import WorkerIdentity
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights, verify_weights
+from pipelines.catalog.model_folder import ModelWeights, read_ahead, verify_weights
+from pipelines.families import registry
+from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.video_model import LoadedModel, VideoModel
 
@@ -21,7 +24,12 @@ class ModelLoader(Protocol):
     """Loads a model in a worker's process. It is sent to each worker, so it must be picklable."""
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
         """Load the whole model.
 
@@ -29,6 +37,7 @@ class ModelLoader(Protocol):
             config: the model.
             weights: the folder of its weights.
             num_threads: torch's threads in the calling thread, which is the one that renders.
+            progress: receives the parts of the load.
 
         Raises:
             PipelineError: the weights are missing, changed or broken on this machine.
@@ -36,7 +45,12 @@ class ModelLoader(Protocol):
         ...
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> VideoModel:
         """Load the model without its text encoder, for a rank that only denoises."""
         ...
@@ -63,23 +77,45 @@ class DiffusersLoader:
     """Verifies a model's weights on the worker's machine and loads them with diffusers."""
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
-        with without_garbage_collection():
-            from pipelines.families import registry  # imports torch, which no driver needs
-
-        verify_weights(config, weights)
-        model = registry.load_model(config, weights, num_threads)
+        _prepare(config, weights, progress)
+        model = registry.load_model(config, weights, num_threads, progress)
         return LoadedModel(model, model.nag_coverage)
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> VideoModel:
-        with without_garbage_collection():
-            from pipelines.families import registry
+        _prepare(config, weights, progress)
+        return registry.load_denoiser(config, weights, num_threads, progress)
 
-        verify_weights(config, weights)
-        return registry.load_denoiser(config, weights, num_threads)
+
+def _prepare(config: ModelConfig, weights: ModelWeights, progress: LoadProgress) -> None:
+    """Verify the weights and read them ahead, while this thread imports what their family needs.
+
+    Python's lock, which an import holds, is free while a file is hashed or read.
+    """
+
+    def verify() -> None:
+        with progress.part("verify"):
+            verify_weights(config, weights, progress)
+            read_ahead(weights)  # a file with a known digest was not read yet
+
+    with ThreadPoolExecutor(1, thread_name_prefix="verify") as beside:
+        verified = beside.submit(verify)
+        with without_garbage_collection():
+            registry.import_family(config, progress)
+        verified.result()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ done and not when the work was queued on it.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.types import ClipProgress, Stage, StageTiming
+from pipelines.load_progress import LOAD_PARTS, LoadPart, PartTiming
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,34 @@ class _Position:
 
 def _noop() -> None:
     pass
+
+
+_PART_STAGES: dict[LoadPart, Stage] = {
+    "import": "load_import",
+    "verify": "load_verify",
+    "shapes": "load_shapes",
+    "read": "load_read",
+    "install": "load_install",
+}
+
+
+def load_timings(whole: StageTiming, parts: Sequence[PartTiming]) -> tuple[StageTiming, ...]:
+    """Return the timing of a load, and one of each of its parts behind it.
+
+    Args:
+        whole: the whole load.
+        parts: its parts as `LoadProgress` measured them, one for each imported library.
+    """
+    of_part = {part: [timing for timing in parts if timing.part == part] for part in LOAD_PARTS}
+    return whole, *(
+        StageTiming(
+            _PART_STAGES[part],
+            min(timing.started_at for timing in timings),
+            sum(timing.duration_s for timing in timings),
+        )
+        for part, timings in of_part.items()
+        if timings
+    )
 
 
 class StageClock:
@@ -103,9 +132,9 @@ class StageClock:
 
         return end_step
 
-    def add(self, timing: StageTiming) -> None:
-        """Add a stage that another clock measured."""
-        self._timings.append(timing)
+    def add(self, *timings: StageTiming) -> None:
+        """Add stages that another clock measured."""
+        self._timings += timings
 
     def _enter(self, stage: Stage, step: int | None, now_s: float) -> None:
         self._position = _Position(stage, step, self._wall(), now_s)

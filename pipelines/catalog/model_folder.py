@@ -5,11 +5,14 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 """
 
 import hashlib
+import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.catalog.file_digests import sha256_of_all
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras, verify_loras
 from pipelines.catalog.model_config import ModelConfig
@@ -17,6 +20,7 @@ from pipelines.catalog.safetensors_file import LFS_POINTER, read_header, refuse_
 from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import LOCAL_REVISION, hub_folder, read_json, weight_files
 from pipelines.errors import ModelFolderError, ModelNotFoundError
+from pipelines.load_progress import LoadProgress
 from pipelines.regular_files import open_regular_file, refuse_special
 
 PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
@@ -48,12 +52,15 @@ class ModelWeights:
     loras: tuple[LoraWeights, ...] = ()
 
 
-def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
+def inspect_model(
+    config: ModelConfig, config_path: Path, progress: LoadProgress | None = None
+) -> ModelWeights:
     """Check the weights that a model's YAML names.
 
     Args:
         config: model to check.
         config_path: path of its YAML; relative folders are relative to it.
+        progress: receives the bytes to hash, and those that are hashed.
 
     Returns:
         The folder, its revision (the hub's commit, or the fingerprint of a local folder), and the
@@ -79,7 +86,9 @@ def inspect_model(config: ModelConfig, config_path: Path) -> ModelWeights:
     check_folder(folder, config.family)
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
     revision = (
-        f"{LOCAL_REVISION}{fingerprint(folder)[:32]}" if isinstance(source, Path) else folder.name
+        f"{LOCAL_REVISION}{fingerprint(folder, progress)[:32]}"
+        if isinstance(source, Path)
+        else folder.name
     )
     return ModelWeights(folder, revision, loras)
 
@@ -168,22 +177,38 @@ def transformer_shapes(folder: Path) -> TransformerShapes:
     }
 
 
-def fingerprint(folder: Path) -> str:
-    """Return the SHA-256 of the names and content of a pipeline's files: about 1 s a gigabyte."""
+def fingerprint(folder: Path, progress: LoadProgress | None = None) -> str:
+    """Return the SHA-256 of the names and content of a pipeline's files.
+
+    Args:
+        folder: an accepted folder.
+        progress: receives the bytes to hash, and those that are hashed.
+    """
+    progress = progress or LoadProgress()
     digest = hashlib.sha256()
     files = [folder / "model_index.json"]
     for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
         files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
-    for path in files:
+    sizes = [path.stat().st_size for path in files]
+    progress.expect(sum(sizes))
+    for path, size, content in zip(
+        files, sizes, sha256_of_all(files, progress.advance), strict=True
+    ):
         name = path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape")
-        digest.update(name + f"\0{path.stat().st_size}\0".encode())
-        with open_regular_file(path) as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(name + f"\0{size}\0".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
-def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
+def verify_weights(
+    config: ModelConfig, weights: ModelWeights, progress: LoadProgress | None = None
+) -> None:
     """Prove, on the machine that loads them, that the weights are those that were inspected.
+
+    Args:
+        config: the model.
+        weights: the folder and LoRAs that were inspected.
+        progress: receives the bytes to hash, and those that are hashed.
 
     Raises:
         ModelNotFoundError: the folder does not exist on this machine.
@@ -196,7 +221,9 @@ def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
     check_folder(weights.folder, config.family)
     is_local = weights.revision.startswith(LOCAL_REVISION)
     found = (
-        f"{LOCAL_REVISION}{fingerprint(weights.folder)[:32]}" if is_local else weights.folder.name
+        f"{LOCAL_REVISION}{fingerprint(weights.folder, progress)[:32]}"
+        if is_local
+        else weights.folder.name
     )
     if found != weights.revision:
         raise ModelFolderError(
@@ -204,3 +231,12 @@ def verify_weights(config: ModelConfig, weights: ModelWeights) -> None:
         )
     if config.loras:
         verify_loras(config, weights.loras, transformer_shapes(weights.folder))
+
+
+def read_ahead(weights: ModelWeights) -> None:
+    """Ask the system to read accepted weights from the disk now, since they are loaded soon."""
+    folders = [weights.folder / name for name in COMPONENTS_WITH_WEIGHTS]
+    files = [path for folder in folders if folder.is_dir() for path in weight_files(folder)]
+    for path in [*files, *(lora.path for lora in weights.loras)]:
+        with suppress(OSError), open_regular_file(path) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

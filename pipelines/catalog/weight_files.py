@@ -4,15 +4,15 @@ Loads without torch. `model_folder` decides what a model's folder must hold, `lo
 LoRA's file must hold, `safetensors_file` reads the headers.
 """
 
-import hashlib
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
+from pipelines.catalog.file_digests import sha256_of_all
 from pipelines.catalog.safetensors_file import MAX_JSON_BYTES, refuse_pointer
 from pipelines.errors import ModelFolderError, ModelNotFoundError
-from pipelines.regular_files import open_regular_file, read_bounded
+from pipelines.regular_files import read_bounded
 
 LOCAL_REVISION = "sha256:"  # begins the revision of files that do not come from a hub
 
@@ -119,9 +119,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file as a revision is written; it takes about 1 s for a gigabyte."""
-    with open_regular_file(path) as file:
-        return f"{LOCAL_REVISION}{hashlib.file_digest(file, 'sha256').hexdigest()[:32]}"
+    """Return the SHA-256 of a file as a revision is written."""
+    return f"{LOCAL_REVISION}{sha256_of_all([path])[0].hex()[:32]}"
 
 
 def shown(names: list[str]) -> str:

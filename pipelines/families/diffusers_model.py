@@ -22,6 +22,7 @@ from pipelines.families.acceleration import Acceleration
 from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.device import TorchDevice
 from pipelines.families.weight_shapes import check_weight_shapes
+from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.texts import EncodedTexts
@@ -92,29 +93,38 @@ class DiffusersModel(ABC):
 
     @classmethod
     def load(
-        cls, config: ModelConfig, weights: ModelWeights, *, has_text: bool = True
+        cls,
+        config: ModelConfig,
+        weights: ModelWeights,
+        progress: LoadProgress,
+        *,
+        has_text: bool = True,
     ) -> "DiffusersModel":
         """Load safetensors that `pipelines.catalog.model_folder.inspect_model` accepted.
 
         Args:
             config: the model.
             weights: the model's folder and LoRAs.
+            progress: receives the parts of the load.
             has_text: True to load the text encoder, False for a rank that receives embeddings.
         """
-        check_weight_shapes(weights.folder)
+        with progress.part("shapes"):
+            check_weight_shapes(weights.folder)
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)
         dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
-        pipeline = cls.pipeline_class.from_pretrained(
-            weights.folder,
-            dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
-            use_safetensors=True,
-            local_files_only=True,
-            **({} if has_text else {"text_encoder": None, "tokenizer": None}),
-        ).to(device)
+        with progress.part("read"):
+            pipeline = cls.pipeline_class.from_pretrained(
+                weights.folder,
+                dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
+                use_safetensors=True,
+                local_files_only=True,
+                **({} if has_text else {"text_encoder": None, "tokenizer": None}),
+            ).to(device)
         pipeline.set_progress_bar_config(disable=True)
-        return cls(config, pipeline, device, ChosenLoras(pipeline, config, weights))
+        with progress.part("install"):
+            return cls(config, pipeline, device, ChosenLoras(pipeline, config, weights))
 
     @property
     def nag_coverage(self) -> nag.Coverage:

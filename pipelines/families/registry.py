@@ -1,17 +1,55 @@
-"""The class that drives each family, and the functions that load a model."""
+"""The class that drives each family, and the functions that load a model.
 
-import torch
+Decides what a process imports for a model: the classes of its family alone, and PEFT only for
+LoRAs. Loads without torch.
+"""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.families.diffusers_model import DiffusersModel
-from pipelines.families.ltx import LTXModel
-from pipelines.families.wan import WanModel
+from pipelines.load_progress import LoadProgress
 
-FAMILIES: dict[str, type[DiffusersModel]] = {"wan": WanModel, "ltx": LTXModel}
+if TYPE_CHECKING:
+    from pipelines.families.diffusers_model import DiffusersModel
 
 
-def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> DiffusersModel:
+def family_class(family: Literal["wan", "ltx"]) -> "type[DiffusersModel]":
+    """Import and return the class that drives a family."""
+    if family == "wan":
+        from pipelines.families.wan import WanModel
+
+        return WanModel
+    from pipelines.families.ltx import LTXModel
+
+    return LTXModel
+
+
+def import_family(config: ModelConfig, progress: LoadProgress) -> None:
+    """Import all that a model needs, one library after the other, in a process of its own.
+
+    A process that has imported diffusers for a model without LoRAs can load none with LoRAs.
+    """
+    with progress.part("import", "torch"):
+        import torch  # noqa: F401
+    with progress.part("import", "transformers"):
+        import transformers  # noqa: F401
+    with _hidden("peft", is_hidden=not config.loras):
+        with progress.part("import", "diffusers"):
+            import diffusers  # noqa: F401
+        with progress.part("import", f"{config.family} pipeline"):
+            family_class(config.family)
+
+
+def load_model(
+    config: ModelConfig,
+    weights: ModelWeights,
+    num_threads: int,
+    progress: LoadProgress | None = None,
+) -> "DiffusersModel":
     """Load a model whose folder was inspected.
 
     Args:
@@ -19,12 +57,48 @@ def load_model(config: ModelConfig, weights: ModelWeights, num_threads: int) -> 
         weights: the folder of its weights.
         num_threads: torch's threads in the calling thread, which must be the one that renders. The
             same number on every worker of a machine makes a clip the same on each.
+        progress: receives the parts of the load.
     """
-    torch.set_num_threads(num_threads)
-    return FAMILIES[config.family].load(config, weights)
+    return _load(config, weights, num_threads, progress, has_text=True)
 
 
-def load_denoiser(config: ModelConfig, weights: ModelWeights, num_threads: int) -> DiffusersModel:
+def load_denoiser(
+    config: ModelConfig,
+    weights: ModelWeights,
+    num_threads: int,
+    progress: LoadProgress | None = None,
+) -> "DiffusersModel":
     """Load a model without its text encoder, for the ranks that receive embeddings."""
+    return _load(config, weights, num_threads, progress, has_text=False)
+
+
+def _load(
+    config: ModelConfig,
+    weights: ModelWeights,
+    num_threads: int,
+    progress: LoadProgress | None,
+    *,
+    has_text: bool,
+) -> "DiffusersModel":
+    import torch
+
     torch.set_num_threads(num_threads)
-    return FAMILIES[config.family].load(config, weights, has_text=False)
+    model = family_class(config.family)
+    return model.load(config, weights, progress or LoadProgress(), has_text=has_text)
+
+
+@contextmanager
+def _hidden(module: str, *, is_hidden: bool) -> Generator[None]:
+    """Let an optional library seem to be missing, unless it is imported already.
+
+    Python takes None in `sys.modules` for a module that does not exist. Diffusers imports PEFT
+    wherever it finds it, which takes a tenth of the time of all imports.
+    """
+    if not is_hidden or module in sys.modules or "diffusers" in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules[module]

@@ -25,6 +25,7 @@ from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelFolderError
+from pipelines.load_progress import LoadProgress
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep, PeakMemory
 from tests.fakes.latents import fake_embeddings, fake_latents, run_out_of_memory, stored_latents
@@ -150,12 +151,23 @@ class FakeLoader:
     make: Callable[[], FakeModel] = FakeModel
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
-        return LoadedModel(self.make(), Coverage(2, 2))
+        with progress.part("read"):
+            return LoadedModel(self.make(), Coverage(2, 2))
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> FakeModel:
         return self.make()
 
@@ -167,11 +179,16 @@ class UnloadableLoader(FakeLoader):
     name: str = "a-unloadable"
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
         if config.name == self.name:
             raise ModelFolderError("the weights hold NaN")
-        return super().load_model(config, weights, num_threads)
+        return super().load_model(config, weights, num_threads, progress)
 
 
 @dataclass(frozen=True)
@@ -181,11 +198,16 @@ class RewritingLoader(UnloadableLoader):
     manifest: Path = Path()
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
         if config.name == self.name:
             self.manifest.write_text('{"prompt": "other"}\n')
-        return super().load_model(config, weights, num_threads)
+        return super().load_model(config, weights, num_threads, progress)
 
 
 def fail_to_load() -> FakeModel:

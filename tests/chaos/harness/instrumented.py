@@ -14,6 +14,7 @@ from pipelines.catalog.model_folder import ModelWeights, verify_weights
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.ltx import LTXModel
 from pipelines.families.wan import WanModel
+from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import LoadedModel, OnStep, VideoModel
@@ -61,23 +62,39 @@ class InstrumentedLoader:
     notes: Path
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
-        model = self._load(config, weights, num_threads, has_text=True)
+        model = self._load(config, weights, num_threads, progress, has_text=True)
         return LoadedModel(model, model.nag_coverage)
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> VideoModel:
-        return self._load(config, weights, num_threads, has_text=False)
+        return self._load(config, weights, num_threads, progress, has_text=False)
 
     def _load(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, *, has_text: bool
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        *,
+        has_text: bool,
     ) -> InstrumentedModel:
-        verify_weights(config, weights)
+        verify_weights(config, weights, progress)
         torch.set_num_threads(num_threads)
         family = {"wan": InstrumentedWan, "ltx": InstrumentedLTX}[config.family]
-        model = family.load(config, weights, has_text=has_text)
+        model = family.load(config, weights, progress, has_text=has_text)
         assert isinstance(model, InstrumentedModel)
         model.notes = self.notes
         return model

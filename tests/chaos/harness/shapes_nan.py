@@ -11,6 +11,7 @@ import torch
 from jobs.worker.setup import DiffusersLoader
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.load_progress import LoadProgress
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import DeviceMonitor, LoadedModel, OnStep, VideoModel
 
@@ -55,12 +56,22 @@ class ShapesNanLoader(DiffusersLoader):
     """A `DiffusersLoader` whose models give NaN for some seeds."""
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
-        loaded = super().load_model(config, weights, num_threads)
+        loaded = super().load_model(config, weights, num_threads, progress)
         return replace(loaded, model=ShapesNanModel(loaded.model))
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> VideoModel:
-        return ShapesNanModel(super().load_denoiser(config, weights, num_threads))
+        return ShapesNanModel(super().load_denoiser(config, weights, num_threads, progress))

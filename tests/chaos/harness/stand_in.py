@@ -25,6 +25,7 @@ import psutil
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.load_progress import LoadProgress
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep
 from tests.fakes.latents import fake_embeddings, fake_latents, run_out_of_memory, stored_latents
@@ -142,11 +143,23 @@ class StandInLoader:
     step_s: float
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
-        return LoadedModel(self.load_denoiser(config, weights, num_threads), Coverage(1, 1))
+        return LoadedModel(
+            self.load_denoiser(config, weights, num_threads, progress), Coverage(1, 1)
+        )
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> StandInModel:
         return StandInModel(self.step_s)

@@ -6,6 +6,7 @@ import pytest
 from jobs.types import ClipProgress
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.timing import StageClock
+from pipelines.load_progress import LoadProgress
 
 
 def clock_by(now: list[float]) -> StageClock:
@@ -15,7 +16,7 @@ def clock_by(now: list[float]) -> StageClock:
 
 def test_a_heartbeat_has_the_last_stage_of_each_clip_and_its_age() -> None:
     now = [100.0]
-    heartbeat, a, b = Heartbeat(), clock_by(now), clock_by(now)
+    heartbeat, a, b = Heartbeat(LoadProgress()), clock_by(now), clock_by(now)
     with heartbeat.clip("a", a), heartbeat.clip("b", b):
         end_step = a.steps()
         now[0] = 103.0
@@ -29,7 +30,7 @@ def test_a_heartbeat_has_the_last_stage_of_each_clip_and_its_age() -> None:
 
 
 def test_a_clip_whose_attempt_ended_is_not_in_the_heartbeat() -> None:
-    heartbeat = Heartbeat()
+    heartbeat = Heartbeat(LoadProgress())
     with heartbeat.clip("a", StageClock()):
         assert [clip.stage for clip in heartbeat.read().clips] == ["lookup"]
     assert not heartbeat.read().clips
@@ -39,7 +40,7 @@ def test_a_clip_whose_attempt_ended_is_not_in_the_heartbeat() -> None:
 
 
 def test_a_draining_worker_reports_it_in_its_heartbeat() -> None:
-    heartbeat = Heartbeat()
+    heartbeat = Heartbeat(LoadProgress())
     assert not heartbeat.read().is_draining
     heartbeat.drain()
     assert heartbeat.read().is_draining

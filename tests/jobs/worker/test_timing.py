@@ -2,7 +2,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.worker.timing import StageClock
+from jobs.types import StageTiming
+from jobs.worker.timing import StageClock, load_timings
+from pipelines.load_progress import PartTiming
 
 
 def clock_at(*times: float) -> StageClock:
@@ -59,3 +61,20 @@ def test_the_device_is_waited_for_before_the_clock_is_read() -> None:
     with clock.measure("encode"):
         told.append("work")
     assert told == ["clock", "work", "clock"]
+
+
+def test_the_parts_of_a_load_stand_behind_it_with_all_imports_as_one() -> None:
+    whole = StageTiming("load", 10.0, 9.0)
+    parts = (
+        PartTiming("import", "torch", 10.0, 2.0),
+        PartTiming("verify", "", 10.5, 4.0),
+        PartTiming("import", "diffusers", 12.0, 3.0),
+        PartTiming("read", "", 15.0, 1.0),
+    )
+    assert load_timings(whole, parts) == (
+        whole,
+        StageTiming("load_import", 10.0, 5.0),
+        StageTiming("load_verify", 10.5, 4.0),
+        StageTiming("load_read", 15.0, 1.0),
+    )
+    assert load_timings(whole, ()) == (whole,)

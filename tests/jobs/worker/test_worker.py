@@ -26,9 +26,12 @@ from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import SpooledClip
 from jobs.worker.timing import StageClock
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
+from pipelines.load_progress import LoadPosition, LoadProgress
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
-from pipelines.video_model import OnStep
+from pipelines.video_model import LoadedModel, OnStep
 from tests.builders.specs import setup_for, spec
 from tests.fakes.model import FakeLoader, FakeModel
 
@@ -88,8 +91,9 @@ def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loa
     worker: ClipWorker,
 ) -> None:
     first, second = done(worker.render(spec("one"), 1)), done(worker.render(spec("two"), 1))
-    stages = ["queue", "load", "text", "denoise", "denoise", "decode", "encode", "check", "upload"]
-    assert [timing.stage for timing in first.timings] == stages
+    loading = ["load", "load_read"]
+    stages = [*loading, "text", "denoise", "denoise", "decode", "encode", "check", "upload"]
+    assert [timing.stage for timing in first.timings] == ["queue", *stages]
     assert [timing.step for timing in first.timings if timing.stage == "denoise"] == [0, 1]
     assert "load" not in [timing.stage for timing in second.timings]
 
@@ -113,10 +117,8 @@ def test_a_failing_clip_is_a_value_with_its_traceback_and_the_next_one_is_render
     )
     assert "the model did not like it" in outcome.message
     assert "model.py" in outcome.traceback
-    assert [timing.stage for timing in outcome.timings if timing.stage != "queue"][:2] == [
-        "load",
-        "text",
-    ]
+    stages = [timing.stage for timing in outcome.timings if timing.stage != "queue"]
+    assert stages[:3] == ["load", "load_read", "text"]
     done(worker.render(spec("sunrise"), 1))
 
 
@@ -386,3 +388,39 @@ def test_a_recall_that_comes_before_its_clip_is_obeyed_once(worker: ClipWorker) 
     worker.recall(one.clip_id)
     assert worker.render(one, 1) == ClipReturned(one.clip_id)
     done(worker.render(one, 1))
+
+
+def test_a_heartbeat_shows_how_far_the_loading_is(tmp_path: Path) -> None:
+    is_loading, may_go_on = threading.Event(), threading.Event()
+
+    class VerifyingLoader(FakeLoader):
+        def load_model(
+            self,
+            config: ModelConfig,
+            weights: ModelWeights,
+            num_threads: int,
+            progress: LoadProgress,
+            /,
+        ) -> LoadedModel:
+            progress.expect(10)
+            progress.advance(4)
+            with progress.part("verify"), progress.part("import", "torch"):
+                is_loading.set()
+                assert may_go_on.wait(30)
+            return super().load_model(config, weights, num_threads, progress)
+
+    worker = ClipWorker(replace(setup_for(tmp_path), loader=VerifyingLoader()), "node-1")
+    assert worker.heartbeat().load == LoadPosition()
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(worker.load)
+        assert is_loading.wait(30)
+        try:
+            assert worker.heartbeat().load == LoadPosition(("import", "verify"), 0.4)
+        finally:
+            may_go_on.set()
+        loading.result()
+    assert not worker.heartbeat().load.parts
+    timings = done(worker.render(spec("sunrise"), 1)).timings
+    stages = {timing.stage: timing.duration_s for timing in timings}
+    assert {"load_verify", "load_import", "load_read"} < stages.keys()
+    assert stages["load"] >= stages["load_verify"]
