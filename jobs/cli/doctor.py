@@ -17,17 +17,21 @@ from jobs.cli.command import (
     add_models_argument,
 )
 from jobs.cli.manifest import open_written
+from jobs.cli.wording import table_lines
 from jobs.config import RunConfig
 from jobs.errors import CheckError, JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.decode_check import decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.plan.plan import make_plan
+from jobs.run.hashing_bar import inspect_with_bar
 from jobs.store.store import open_store
 from jobs.text import counted, shown
 from jobs.worker.provenance import VERSIONED_PACKAGES
+from jobs.worker.start_timing import time_start
 from nag.errors import NagError
 from nagfarm import foreign_packages
+from pipelines.catalog.sources import model_paths
 from pipelines.errors import ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0
@@ -41,6 +45,7 @@ class DoctorOptions(ConfigOptions):
     manifest: str | None
     model: str | None
     models: Path | None
+    timing: str | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -52,6 +57,12 @@ class DoctorOptions(ConfigOptions):
         )
         parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)
+        parser.add_argument(
+            "--timing",
+            metavar="NAME",
+            help="check nothing, but load this model in a fresh process, as a worker does, and "
+            "print where its seconds go",
+        )
         super().add_arguments(parser)
 
 
@@ -65,6 +76,8 @@ class Check:
 
 
 def run(options: DoctorOptions, context: Context) -> int:
+    if options.timing is not None:
+        return _print_timing(options, options.timing, context)
     checks = run_checks(options)
     for check in checks:
         mark = {True: "ok  ", False: "FAIL", None: "note"}[check.is_ok]
@@ -72,8 +85,20 @@ def run(options: DoctorOptions, context: Context) -> int:
     return EXIT_OK if all(check.is_ok is not False for check in checks) else EXIT_REFUSED
 
 
+def _print_timing(options: DoctorOptions, name: str, context: Context) -> int:
+    weights = ModelCatalog(options.models, inspect_with_bar).get(name).weights
+    timing = time_start(
+        model_paths(options.models)[name], weights, options.config().workers.num_cpus
+    )
+    context.say(f"the start of {name} in a fresh process; {', '.join(timing.libraries)} imported")
+    rows = [(part, f"{seconds:,.2f}") for part, seconds in timing.rows()]
+    for line in table_lines(("part", "seconds"), rows, ("seconds",)):
+        context.say(f"  {line}")
+    return EXIT_OK
+
+
 def run_checks(options: DoctorOptions) -> list[Check]:
-    config, catalog = options.config(), ModelCatalog(options.models)
+    config, catalog = options.config(), ModelCatalog(options.models, inspect_with_bar)
     checks = [*_packages(), _ffmpeg(), _decoder(), _devices(), *_ray(), *_weights(catalog)]
     if options.manifest is not None:
         checks.append(_manifest(options.manifest, options.model, config, catalog))
@@ -203,6 +228,7 @@ examples:
   nagfarm doctor
   nagfarm doctor --output s3://renders/spring       also write, read and list there
   nagfarm doctor --manifest spring.yaml             also check its rows, as plan does
+  nagfarm doctor --timing wan2.1-t2v-14b            where the seconds of a worker's start go
 
 With RAY_ADDRESS=http://HEAD:8265, as for `ray job submit`, asks whether jobs are taken there from
 this shell. Prints a line for each check: ok; note, for a limit of this machine such as no GPU;

@@ -23,6 +23,7 @@ from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import without_mp4
 from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
+from jobs.run.hashing_bar import inspect_with_bar
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
 from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
@@ -116,7 +117,7 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         JobError, PipelineError, NagError: a row, setting, model or output is refused.
     """
     config = options.config()
-    catalog = ModelCatalog(options.models)
+    catalog = ModelCatalog(options.models, inspect_with_bar)
     manifest = open_written(
         options.manifest,
         catalog,

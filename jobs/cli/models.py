@@ -7,6 +7,7 @@ from pathlib import Path
 from jobs.cli.command import EXIT_OK, Command, Context, Options, add_models_argument
 from jobs.cli.wording import table_lines
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.run.hashing_bar import inspect_with_bar
 from pipelines.errors import ModelNotFoundError, PipelineError
 
 
@@ -22,7 +23,7 @@ class ModelsOptions(Options):
 
 
 def run(options: ModelsOptions, context: Context) -> int:
-    catalog = ModelCatalog(options.models)
+    catalog = ModelCatalog(options.models, inspect_with_bar)
     rows: list[tuple[str, str, str]] = []
     missing: list[str] = []
     for name in catalog.names():

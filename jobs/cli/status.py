@@ -14,6 +14,7 @@ from jobs.records.run_status import ClipInFlight, RunStatus
 from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
 from jobs.run.in_flight import stage_text
+from jobs.run.loads import loading_text
 from jobs.text import counted, duration
 
 MAX_CLIPS = 20  # in flight, in the table
@@ -105,6 +106,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         f"  planned      {before}; since: {since}",
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
         *([f"  waiting      for {run.waiting_for}"] if run.waiting_for else []),
+        *([f"  loading      {loading_text(run.loading)}"] if run.loading else []),
         f"  rate         {rate}, after {duration(run.elapsed_s)}",
     ]
     if run.num_log_bytes_dropped:

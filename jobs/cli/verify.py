@@ -32,6 +32,7 @@ from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
 from jobs.records.listing import has_run
 from jobs.records.salt import read_salt
+from jobs.run.hashing_bar import inspect_with_bar
 from jobs.store.store import Store
 
 
@@ -118,7 +119,7 @@ def _manifest(options: VerifyOptions, written: str) -> Manifest:
     config = options.config()
     return open_written(
         written,
-        ModelCatalog(options.models),
+        ModelCatalog(options.models, inspect_with_bar),
         config,
         output=options.uri,
         model=options.model,

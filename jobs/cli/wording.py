@@ -28,7 +28,11 @@ def first_line(message: str) -> str:
 
 def summary_text(summary: RunSummary) -> str:
     """Return the result of a run, with the share of each stage in the work."""
-    work_s = {stage: time_s for stage, time_s in summary.stage_totals_s.items() if stage != "queue"}
+    work_s = {
+        stage: time_s
+        for stage, time_s in summary.stage_totals_s.items()
+        if stage != "queue" and not stage.startswith("load_")  # they are parts of "load"
+    }
     total_s = sum(work_s.values())
     shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())
     clips = counted(summary.num_committed, "clip")

@@ -33,6 +33,7 @@ from jobs.types import (
     WorkerHeartbeat,
 )
 from jobs.worker.setup import LoadedWorker, WorkerSetup
+from pipelines.load_progress import LoadPosition
 
 WAIT_S = 0.5  # the longest turn of the loop, in which no answer comes
 TURN_S = 0.1  # the rest of a turn after its first answer
@@ -93,6 +94,7 @@ class Dispatcher:
                 for event in self._turn():
                     self._carry_out(self._schedule.handle(event, time.monotonic()), specs)
                 self._observer.workers_waiting(self._waiting())
+                self._observer.workers_loading(self._loading())
                 self._observer.tick()
         except ClusterLostError:
             raise  # a call to stop a worker would wait for the cluster
@@ -187,12 +189,20 @@ class Dispatcher:
         num_placed = len(self._workers) - len(waiting)
         return self._demand.waiting(len(waiting), num_placed, self._look().machines(cordoned))
 
+    def _loading(self) -> list[LoadPosition]:
+        """Return the positions of the workers that load."""
+        return [
+            state.position
+            for state in self._workers.values()
+            if isinstance(state, LoadingWorker) and state.is_placed
+        ]
+
     def _ask_for_heartbeats(self) -> None:
         now = time.monotonic()
         while self._heartbeats_due and self._heartbeats_due[0][0] <= now:
             _, worker = heappop(self._heartbeats_due)
             state = self._workers.get(worker)
-            if isinstance(state, RunningWorker):
+            if isinstance(state, LoadingWorker | RunningWorker):
                 state.heartbeat_asked_s = now
                 self._answers.expect(worker, "heartbeat", state.handle.actor.heartbeat.remote())
 
@@ -218,18 +228,25 @@ class Dispatcher:
                 yield event
         yield from lost
 
-    def _loaded(self, state: LoadingWorker, answer: Answer) -> ev.Event:
+    def _loaded(self, state: LoadingWorker, answer: Answer) -> ev.Event | None:
         """Return the event of a worker that has its devices, or that has loaded or cannot."""
         worker = answer.worker
         if answer.call == "placed":
             state.is_placed = True
+            heappush(self._heartbeats_due, (time.monotonic(), worker))
             return ev.WorkerPlaced(worker)
+        if answer.call == "heartbeat":
+            if isinstance(answer.value, WorkerHeartbeat):  # else the answer of `load` says why
+                state.position = answer.value.load
+                self._plan_heartbeat(state, worker)
+            return None
         if answer.error is not None:
             return load_failure(worker, self._setup.model.name, answer.error)
         loaded: LoadedWorker = answer.value
         state.handle.nodes = loaded.nodes
-        self._workers[worker] = RunningWorker(state.handle, loaded.label)
-        heappush(self._heartbeats_due, (time.monotonic(), worker))
+        self._workers[worker] = RunningWorker(state.handle, loaded.label, state.heartbeat_asked_s)
+        if not state.is_placed:  # Ray's word comes after the worker's own
+            heappush(self._heartbeats_due, (time.monotonic(), worker))
         node = loaded.identity.node_id
         self._observer.worker_ready(loaded.label, loaded.identity.device)
         return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
@@ -244,9 +261,12 @@ class Dispatcher:
             self._workers[worker] = GoneWorker(state.handle, state.label)
             return ev.WorkerLost(worker, loss_reason(error), is_preempted=is_preempted(error))
         if answer.call == "heartbeat":
-            due_s = state.heartbeat_asked_s + self._config.stall.heartbeat_interval_s
-            heappush(self._heartbeats_due, (due_s, worker))
+            self._plan_heartbeat(state, worker)
         return self._event_of(worker, answer.value)
+
+    def _plan_heartbeat(self, state: LoadingWorker | RunningWorker, worker: ev.WorkerId) -> None:
+        due_s = state.heartbeat_asked_s + self._config.stall.heartbeat_interval_s
+        heappush(self._heartbeats_due, (due_s, worker))
 
     def _event_of(
         self, worker: ev.WorkerId, answer: WorkerHeartbeat | ClipOutcome | LostRank

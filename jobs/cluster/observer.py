@@ -1,10 +1,12 @@
 """The protocol by which the dispatch loop reports the events of a run."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision
 from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
+from pipelines.load_progress import LoadPosition
 
 
 class Observer(Protocol):
@@ -12,6 +14,10 @@ class Observer(Protocol):
 
     def workers_waiting(self, devices: str | None) -> None:
         """Note the devices that workers wait for, and who has them; None if no worker waits."""
+        ...
+
+    def workers_loading(self, positions: Sequence[LoadPosition]) -> None:
+        """Note how far each worker that loads its model is; empty if none loads."""
         ...
 
     def worker_ready(self, label: str, device: str) -> None: ...

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from jobs.cluster.launcher import WorkerHandle
+from pipelines.load_progress import NOT_LOADING, LoadPosition
 
 
 @dataclass(eq=False)
@@ -12,13 +13,17 @@ class LoadingWorker:
     Args:
         asked_s: the time at which it was asked for, by a monotonic clock.
         cordoned: the nodes on which it will not be placed.
-        is_placed: True once it has its devices.
+        is_placed: True once it has its devices; from then on it is asked for heartbeats.
+        heartbeat_asked_s: the time of the last `heartbeat` call.
+        position: the position of its load at the last heartbeat.
     """
 
     handle: WorkerHandle
     asked_s: float
     cordoned: frozenset[str]
     is_placed: bool = False
+    heartbeat_asked_s: float = 0.0
+    position: LoadPosition = NOT_LOADING
 
     @property
     def label(self) -> str:

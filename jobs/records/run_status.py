@@ -18,6 +18,7 @@ from jobs.store.store import Store
 from jobs.types import ClipFailed, Failure, Stage, fields_of
 from nag.errors import NagError
 from pipelines.errors import PipelineError
+from pipelines.load_progress import LoadPart
 
 MAX_MESSAGE = 1000  # characters of the message of a failure or a stop in the status
 RunState = Literal["rendering", "draining", "finished", "stopped"]
@@ -43,6 +44,23 @@ class ClipInFlight:
 
     def __post_init__(self) -> None:
         check_clip_id(self.clip_id)
+
+
+@dataclass(frozen=True)
+class LoadingWorkers:
+    """Workers that load their model and are at the same parts of that.
+
+    Args:
+        parts: parts under way, two at most at once; empty while the process starts.
+        verified: the least share of the weights that one of them has verified, from 0 to 1.
+    """
+
+    parts: tuple[LoadPart, ...]
+    num_workers: int
+    verified: float
+
+    def __post_init__(self) -> None:
+        check_at_least("num_workers", self.num_workers, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +132,7 @@ class RunStatus(RunCounts):
         clips_per_hour: None before the first clip is committed.
         eta_s: None until the run has a pace.
         waiting_for: the devices for which workers wait, and who has them; None if no worker waits.
+        loading: the workers that have their devices and load their model.
         num_log_bytes_dropped: bytes of the driver's stdout and stderr that could not be written.
         log_trouble: the reason why the last of them could not be written; None if there are none.
     """
@@ -127,6 +146,7 @@ class RunStatus(RunCounts):
     clips_per_hour: float | None
     eta_s: float | None
     waiting_for: str | None
+    loading: tuple[LoadingWorkers, ...]
     in_flight: tuple[ClipInFlight, ...]
     last_failures: tuple[FailureSeen, ...]
     num_log_bytes_dropped: int

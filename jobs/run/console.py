@@ -16,6 +16,7 @@ from rich.progress import (
 
 from jobs.escaping import plain_document, plain_line
 from jobs.run.in_flight import in_flight_line
+from jobs.run.loads import loading_text
 from jobs.run.tally import RunTally
 from jobs.text import counted, duration, log_time
 
@@ -53,6 +54,7 @@ class ConsoleReport:
     def __init__(self, console: Console, num_clips: int, started: float) -> None:
         self._console = console
         self._last_in_flight = started
+        self._last_loading = started
         self._last_line = float("-inf")
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -95,7 +97,14 @@ class ConsoleReport:
         )
 
     def tick(self, tally: RunTally, now: float) -> None:
-        """Print the clips in flight if a minute has passed."""
+        """Show the loads until a worker is ready; print clips in flight if a minute has passed."""
+        is_loading = bool(tally.loading) and not tally.num_workers
+        loading = f"loading: {loading_text(tally.loading)}" if is_loading else ""
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=loading or "rendering")
+        elif loading and now - self._last_loading >= LOG_EVERY_S:
+            self._last_loading = now
+            self.say(loading)
         if now - self._last_in_flight >= IN_FLIGHT_EVERY_S:
             self._last_in_flight = now
             waiting = f"; waiting for {tally.waiting_for}" if tally.waiting_for else ""

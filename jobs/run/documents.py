@@ -94,6 +94,7 @@ class RunDocuments:
             clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,
             eta_s=tally.left_s(now),
             waiting_for=tally.waiting_for if state == "rendering" else None,
+            loading=tally.loading if state == "rendering" else (),
             in_flight=tally.in_flight.clips(now),
             last_failures=tuple(tally.last_failures),
             num_log_bytes_dropped=self.dropped.num_bytes,

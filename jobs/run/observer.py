@@ -1,14 +1,16 @@
 """The observer of a run: passes each event of the dispatcher to the tally and the console."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jobs.records.schema import utc_iso
 from jobs.run.console import ConsoleReport
+from jobs.run.loads import loads_at
 from jobs.run.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry, Stop, Wait
 from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
+from pipelines.load_progress import LoadPosition
 
 MAX_CAUSE = 300  # characters of an error in a log line
 CONSEQUENCES = {
@@ -52,6 +54,9 @@ class RunObserver:
         if devices is not None and devices != self._tally.waiting_for:
             self._report.say(f"waiting for {devices}")
         self._tally.waiting_for = devices
+
+    def workers_loading(self, positions: Sequence[LoadPosition]) -> None:
+        self._tally.loading = loads_at(positions)
 
     def worker_ready(self, label: str, device: str) -> None:
         self._tally.worker_ready()

@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 
-from jobs.records.run_status import FailureSeen
+from jobs.records.run_status import FailureSeen, LoadingWorkers
 from jobs.run.in_flight import InFlight
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine
@@ -29,6 +29,7 @@ class RunTally:
         self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
         self.in_flight = InFlight()
         self.waiting_for: str | None = None  # devices, and who has them
+        self.loading: tuple[LoadingWorkers, ...] = ()
         self.quarantined: set[str] = set()  # clip ids
         self.last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
         self._started = started
@@ -66,6 +67,7 @@ class RunTally:
         """Forget the workers of a model, which all stop when its clips have ended."""
         self.num_workers = 0
         self.waiting_for = None
+        self.loading = ()
         self.in_flight = InFlight()
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:

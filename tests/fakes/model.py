@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -170,6 +171,32 @@ class FakeLoader:
         /,
     ) -> FakeModel:
         return self.make()
+
+
+@dataclass(frozen=True)
+class LateLoader(FakeLoader):
+    """A `FakeLoader` that loads for one worker, and for the others never ends half way.
+
+    Args:
+        first: a path that does not exist yet.
+    """
+
+    first: Path = Path()
+
+    def load_model(
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
+    ) -> LoadedModel:
+        progress.expect(2)
+        progress.advance(1)
+        with progress.part("verify"):
+            if not is_first(self.first):
+                threading.Event().wait()
+        return super().load_model(config, weights, num_threads, progress)
 
 
 @dataclass(frozen=True)

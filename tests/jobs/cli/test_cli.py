@@ -537,3 +537,30 @@ def test_models_prints_the_command_for_a_missing_lora(
         "styled: LoRA style: Someone/Style-1 is not in this machine's Hugging Face cache" in found
     )
     assert "hf download Someone/Style-1" in found
+
+
+def test_doctor_shows_where_the_seconds_of_a_workers_start_go(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In a fresh process, which imports no PEFT for a model without LoRAs."""
+    assert main(["doctor", "--timing", "shapes-wan"]) == EXIT_OK
+    headline, _, *rows = capsys.readouterr().out.splitlines()
+    assert headline.startswith("the start of shapes-wan in a fresh process; torch, diffusers, ")
+    assert "peft" not in headline
+    seconds = {
+        part.strip(): float(time_s) for part, time_s in (row.rsplit(None, 1) for row in rows)
+    }
+    assert [part for part in seconds if part.startswith("import")] == [
+        "import torch",
+        "import transformers",
+        "import diffusers",
+        "import wan pipeline",
+    ]
+    beside = seconds.pop("verify weights, beside the imports")
+    assert 0 <= beside <= seconds["whole start"]
+    del seconds["its CPU seconds"]
+    assert sum(seconds.values()) == pytest.approx(2 * seconds["whole start"], abs=0.1)
+
+
+def test_doctor_times_no_unknown_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown model" in refused(capsys, "doctor", "--timing", "shapes-won")

@@ -15,7 +15,14 @@ from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key
 from jobs.records.lease import Lease
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
-from jobs.records.run_status import ClipInFlight, RunState, RunStatus, RunStop, write_status
+from jobs.records.run_status import (
+    ClipInFlight,
+    LoadingWorkers,
+    RunState,
+    RunStatus,
+    RunStop,
+    write_status,
+)
 from jobs.records.schema import utc_iso
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
@@ -43,6 +50,7 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         clips_per_hour=120.0,
         eta_s=7200.0,
         waiting_for=None,
+        loading=(),
         in_flight=(ClipInFlight(CLIP_ID, "spring-31", "host-a:12", "denoise", 3, 8, 12.5),),
         last_failures=(),
         num_log_bytes_dropped=0,
@@ -200,6 +208,14 @@ def test_a_run_whose_workers_wait_says_for_what(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     write_status_at(store, waiting)
     assert "\n  waiting      for 2 devices, held by other jobs\n" in shown(store, AT_S + 10)
+
+
+def test_a_run_whose_workers_load_says_how_far_they_are(store: Store) -> None:
+    loading = (LoadingWorkers(("import", "verify"), 7, 0.4), LoadingWorkers((), 1, 0.0))
+    write_run(store, RUN_ID, "run.json", {})
+    write_status_at(store, dataclasses.replace(status_of(), loading=loading))
+    line = "7 workers (importing libraries; verifying weights, 40 %), 1 worker (starting)"
+    assert f"\n  loading      {line}\n" in shown(store, AT_S + 10)
 
 
 def test_committed_clips_without_an_mp4_are_counted_as_damaged_with_the_remedy(

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 from jobs.worker.setup import WorkerSetup
+from pipelines.load_progress import LoadPosition
 from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import setup_for, spec
-from tests.fakes.model import FakeLoader, fail_to_load
+from tests.fakes.model import FakeLoader, LateLoader, fail_to_load
 
 pytestmark = pytest.mark.cluster
 
@@ -40,6 +41,7 @@ class Notes:
     """An observer that keeps all events."""
 
     gate: Path | None = None  # appears when two workers are ready
+    loading: list[LoadPosition] = field(default_factory=list[LoadPosition])
     waiting: list[str | None] = field(default_factory=list[str | None])
     ready: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
@@ -54,6 +56,9 @@ class Notes:
 
     def workers_waiting(self, devices: str | None) -> None:
         self.waiting.append(devices)
+
+    def workers_loading(self, positions: Sequence[LoadPosition]) -> None:
+        self.loading += positions
 
     def worker_ready(self, label: str, device: str) -> None:
         self.ready.append(label)
@@ -190,6 +195,27 @@ def test_clips_are_taken_from_the_plan_only_when_a_worker_has_room(
     dispatcher(setup_for(tmp_path), CONFIG, 2, notes).run(specs())
     room = 2 * (CONFIG.workers.spool_clips + 1)
     assert max(ahead) <= room
+
+
+def test_the_first_clip_waits_for_one_worker_and_the_others_show_how_far_they_are(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    """The clip ends once the other worker has reported its loading, which never ends."""
+    gate = tmp_path / "gate"
+
+    class Opening(Notes):
+        def workers_loading(self, positions: Sequence[LoadPosition]) -> None:
+            super().workers_loading(positions)
+            if LoadPosition(("verify",), 0.5) in positions and self.ready:
+                gate.touch()
+
+    notes, loader = Opening(), LateLoader(first=tmp_path / "first")
+    setup = replace(setup_for(tmp_path), loader=loader)
+    one = spec(f"wait {gate}")
+    dispatcher(setup, IMPATIENT, 2, notes).run(iter([one]))
+    assert [done.clip_id for done in notes.done] == [one.clip_id]
+    assert len(notes.ready) == 1
+    assert not notes.lost
 
 
 def test_weights_that_do_not_load_stop_the_run(ray_driver: LocalRay, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from jobs.records.run_status import (
     MAX_MESSAGE,
     ClipInFlight,
     FailureSeen,
+    LoadingWorkers,
     RunStatus,
     RunStop,
     RunSummary,
@@ -36,6 +37,7 @@ STATUS = RunStatus(
     clips_per_hour=120.0,
     eta_s=2070.0,
     waiting_for="2 devices, held by other jobs",
+    loading=(LoadingWorkers(("import", "verify"), 7, 0.4),),
     in_flight=(ClipInFlight(CLIP_ID, "spring-31", "node-a/0", "denoise", 3, 8, 12.5),),
     last_failures=(
         FailureSeen(

@@ -4,17 +4,20 @@ import io
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from rich.console import Console
 
+from jobs.records.run_status import LoadingWorkers
 from jobs.run.console import ConsoleReport
+from jobs.run.loads import loads_at
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerHeartbeat
+from pipelines.load_progress import LoadPosition
 from tests.builders.records import AT_S
 from tests.builders.specs import spec
 
@@ -212,3 +215,35 @@ def test_the_log_says_once_for_which_devices_workers_wait_and_again_with_the_cli
     watched.observer.workers_waiting(None)
     watched.observer.tick()
     assert watched.lines[-1] == "in flight: nothing"
+
+
+def test_the_log_says_how_far_the_loading_is_until_a_worker_is_ready() -> None:
+    watched = Watched(2, step_s=6.0)
+    position = LoadPosition(("verify",), 0.4)
+    for _ in range(4):  # after 6, 12, 18 and 24 s
+        watched.observer.workers_loading([position, replace(position, verified=0.6)])
+        watched.observer.tick()
+    assert watched.lines == 2 * ["loading: 2 workers (verifying weights, 40 %)"]
+    watched.observer.worker_ready("host:1", "cpu")
+    for _ in range(4):
+        watched.observer.workers_loading([position])
+        watched.observer.tick()
+    assert watched.lines[2:] == ["worker host:1 is ready on cpu"]
+    assert watched.tally.loading == (LoadingWorkers(("verify",), 1, 0.4),)
+
+
+def test_a_terminal_shows_how_far_the_loading_is_beside_its_bar() -> None:
+    watched = Watched(2, is_terminal=True)
+    with watched.report:
+        watched.observer.workers_loading([LoadPosition(("read",), 1.0)])
+        watched.observer.tick()
+    assert "loading: 1 worker (reading weights)" in watched.file.getvalue()
+
+
+def test_workers_at_the_same_parts_are_counted_together() -> None:
+    positions = [LoadPosition(("import",), share / 10) for share in range(1, 4)]
+    assert loads_at([LoadPosition(), *positions]) == (
+        LoadingWorkers(("import",), 3, 0.1),
+        LoadingWorkers((), 1, 0.0),
+    )
+    assert loads_at([]) == ()
