@@ -238,7 +238,7 @@ class Dispatcher:
         if answer.call == "heartbeat":
             if isinstance(answer.value, WorkerHeartbeat):  # else the answer of `load` says why
                 state.position = answer.value.load
-                self._plan_heartbeat(state, worker)
+            self._plan_heartbeat(state, worker)
             return None
         if answer.error is not None:
             return load_failure(worker, self._setup.model.name, answer.error)
