@@ -120,6 +120,7 @@ class DiffusersModel(ABC):
                 dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
                 use_safetensors=True,
                 local_files_only=True,
+                device_map=device.type,  # each weight goes there as it is read
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
             ).to(device)
         pipeline.set_progress_bar_config(disable=True)

@@ -5,10 +5,12 @@ import re
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
@@ -65,8 +67,6 @@ def test_both_transformers_of_a_folder_are_checked(tmp_path: Path) -> None:
 
 def test_an_ltx_folder_is_accepted_for_ltx_alone(tmp_path: Path) -> None:
     tiny.ltx_pipeline().save_pretrained(tmp_path / "wan")
-    from dataclasses import replace
-
     assert inspect_model(replace(CONFIG, family="ltx"), tmp_path / "mine.yaml")
     with pytest.raises(ModelFolderError, match="is for 'LTXPipeline', not 'WanPipeline'"):
         inspect(tmp_path / "wan")
@@ -222,8 +222,6 @@ def test_a_missing_folder_is_a_named_error(tmp_path: Path) -> None:
 def test_the_error_for_a_missing_hub_model_names_the_download_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     config = replace(CONFIG, source="Wan-AI/Wan2.1-T2V-1.3B-Diffusers", revision="main")
     with pytest.raises(
@@ -233,8 +231,6 @@ def test_the_error_for_a_missing_hub_model_names_the_download_command(
 
 
 def test_a_source_that_is_neither_a_hub_id_nor_a_folder_is_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     with pytest.raises(ModelNotFoundError, match="neither a hub id"):
         inspect_model(replace(CONFIG, source="a/b/c"), tmp_path / "mine.yaml")
 
@@ -279,3 +275,20 @@ def test_a_parameter_of_several_names_is_found_under_any(folder: Path) -> None:
     tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
     save_file(tensors, path, {"format": "pt"})
     check_weight_shapes(folder)
+
+
+def test_weights_read_straight_onto_the_device_are_those_of_the_usual_road(folder: Path) -> None:
+    config = replace(CONFIG, dtype="bfloat16", device="cpu")
+    loaded = load_model(config, inspect_model(config, folder.parent / "mine.yaml"), 1).pipeline
+    dtypes = {"transformer": torch.bfloat16, "text_encoder": torch.bfloat16}
+    usual = WanPipeline.from_pretrained(folder, dtype={**dtypes, "default": torch.float32})
+    for name in ("transformer", "text_encoder", "vae"):
+        component = getattr(loaded, name)
+        found, expected = component.state_dict(), getattr(usual, name).state_dict()
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert found[key].dtype == value.dtype, key
+            assert torch.equal(found[key], value), key
+        assert not any(hasattr(module, "_hf_hook") for module in component.modules())
+    dtypes_found = {value.dtype for value in loaded.transformer.parameters()}
+    assert dtypes_found == {torch.bfloat16, torch.float32}  # some are kept in float32
