@@ -23,6 +23,7 @@ from jobs.cluster.answers import Answer, Answers
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.load_progress import LoadProgress
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep
 from tests.fakes.latents import fake_embeddings, fake_latents
@@ -78,14 +79,25 @@ class SleepingLoader:
     work: Work
 
     def load_model(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> LoadedModel:
         if self.work == "light":
             encode_once()
-        return LoadedModel(self.load_denoiser(config, weights, num_threads), Coverage(1, 1))
+        model = self.load_denoiser(config, weights, num_threads, progress)
+        return LoadedModel(model, Coverage(1, 1))
 
     def load_denoiser(
-        self, config: ModelConfig, weights: ModelWeights, num_threads: int, /
+        self,
+        config: ModelConfig,
+        weights: ModelWeights,
+        num_threads: int,
+        progress: LoadProgress,
+        /,
     ) -> SleepingModel:
         return SleepingModel(self.clip_s)
 
