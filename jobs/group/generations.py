@@ -1,7 +1,7 @@
 """The generations of a group: which ranks are kept, which are replaced, and how all join again.
 
 Decides when a rank is replaced, and how long each step may take. Not safe for threads: `RankGroup`
-calls it under its lock. Knows nothing of Ray.
+calls it under its lock, but for `load_position`. Knows nothing of Ray.
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,8 @@ from jobs.group.rank_processes import (
 from jobs.group.rank_state import Detached, Joined
 from jobs.records.schema import WorkerIdentity
 from jobs.worker.setup import LoadedWorker
+from pipelines.errors import GroupError
+from pipelines.load_progress import NOT_LOADING, LoadPosition
 from pipelines.parallel_config import ParallelConfig
 
 if TYPE_CHECKING:
@@ -92,6 +94,18 @@ class Generations:
         if self._started is None:
             raise RuntimeError("the group has no ranks; call load first")
         return self._started
+
+    def load_position(self) -> LoadPosition:
+        """Return the position of the leader while the first generation loads, from any thread.
+
+        The other ranks import and read as much, but for the text encoder.
+        """
+        ranks = self._started
+        if ranks is None or self._number:
+            return NOT_LOADING
+        answer = ranks.leader.heartbeat()
+        heartbeats, _ = collect([answer], self._deadlines.answer_s, GroupError)
+        return heartbeats[0].load if heartbeats else NOT_LOADING
 
     def form_first(self) -> LoadedWorker:
         """Open the rendezvous, start all ranks, load their models and have them join.

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from jobs.group.rank_answers import cause_among
 from jobs.types import ClipProgress, LostRank, WorkerHeartbeat
 from pipelines.errors import GroupError, RankPreemptedError, RankSilentError
+from pipelines.load_progress import NOT_LOADING, LoadPosition
 
 
 class GroupHeartbeats:
@@ -41,9 +42,13 @@ class GroupHeartbeats:
         """Forget since when a rank has been missing."""
         self._failing_since_s = None
 
-    def while_forming(self) -> WorkerHeartbeat:
-        """Return the heartbeat of a group that forms a generation: uploads alone go on."""
-        return WorkerHeartbeat(self._uploading, 0, self.is_draining)
+    def while_forming(self, load: LoadPosition = NOT_LOADING) -> WorkerHeartbeat:
+        """Return the heartbeat of a group that forms a generation: uploads alone go on.
+
+        Args:
+            load: the position of a first generation that loads.
+        """
+        return WorkerHeartbeat(self._uploading, 0, self.is_draining, load)
 
     def merge(
         self,

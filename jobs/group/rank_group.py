@@ -104,9 +104,9 @@ class RankGroup:
     def heartbeat(self) -> WorkerHeartbeat | LostRank:
         """Return the merged heartbeat once every rank has sent one or missed its deadline."""
         with self._changes:
-            if self._is_forming:
-                return self._heartbeats.while_forming()
-            ranks = self._generations.ranks
+            ranks = None if self._is_forming else self._generations.ranks
+        if ranks is None:
+            return self._heartbeats.while_forming(self._generations.load_position())
         heartbeats, failures = collect(
             [rank.heartbeat() for rank in ranks.all], self._deadlines.heartbeat_s, GroupError
         )

@@ -1,11 +1,28 @@
 """The heartbeat of a group, with fake ranks: how it is merged, and when it reports a lost rank."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from jobs.group.generations import GroupDeadlines
+from jobs.group.rank_group import RankGroup
 from jobs.group.rank_state import Detached
+from jobs.records.schema import WorkerIdentity
 from jobs.types import ClipProgress, LostRank, WorkerHeartbeat
 from pipelines.errors import GroupBrokenError, RankLostError, RankPreemptedError, RankSilentError
-from tests.fakes.rank_processes import CLIP, DONE, UNUSABLE, FakeLauncher, failed_by, formed
+from pipelines.load_progress import NOT_LOADING, LoadPosition
+from tests.fakes.rank_processes import (
+    CLIP,
+    DONE,
+    PAIR,
+    UNUSABLE,
+    FakeLauncher,
+    FakeRank,
+    Late,
+    failed_by,
+    formed,
+)
 
 DENOISING = WorkerHeartbeat((ClipProgress(CLIP.clip_id, "denoise", 1, 0.1),), 100)
 IDLE = WorkerHeartbeat((), 100)
@@ -136,3 +153,37 @@ def test_a_heartbeat_reports_a_preempted_rank_before_a_stalled_one() -> None:
     ranks.leader.answer(heartbeat=RankSilentError("silent"))
     ranks.follower.answer(heartbeat=RankPreemptedError("taken away"))
     assert group.heartbeat() == LostRank("taken away", is_preempted=True)
+
+
+def test_a_group_that_loads_shows_how_far_its_leader_is() -> None:
+    position, identity, are_asked = LoadPosition(("read",), 1.0), Late(), threading.Event()
+
+    def prepare(rank: FakeRank) -> None:
+        if rank.index == 0:
+            heartbeats = [
+                RankSilentError("its process starts"),
+                WorkerHeartbeat((), 1, load=position),
+            ]
+            rank.answer(load=identity, heartbeat=heartbeats)
+        else:
+            are_asked.set()
+
+    group = RankGroup(
+        PAIR, FakeLauncher(prepare), GroupDeadlines(30.0, 0.05, 1.0, 0.05, 0.05, 30.0)
+    )
+    assert loading_of(group) == NOT_LOADING  # no rank was started yet
+    with ThreadPoolExecutor(1) as thread:
+        loaded = thread.submit(group.load)
+        assert are_asked.wait(30)
+        found = [loading_of(group)]
+        while len(found) < 2 or found[-1] == NOT_LOADING:
+            found.append(loading_of(group))
+        identity.future.set_result(WorkerIdentity("host", "node-0", "fake", 0))
+        loaded.result()
+    assert set(found) == {NOT_LOADING, position}
+
+
+def loading_of(group: RankGroup) -> LoadPosition:
+    heartbeat = group.heartbeat()
+    assert isinstance(heartbeat, WorkerHeartbeat)
+    return heartbeat.load
