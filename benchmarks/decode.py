@@ -179,7 +179,7 @@ def measure(material: Material) -> dict[str, Any]:
         frames: dict[str, np.ndarray] = {}
         for name, model in models.items():
             begin_s = _now_s(latents.device)
-            frames[name] = model.decode(request, latents).frames
+            frames[name] = model.decode(request, latents).result().frames
             if number:  # the first call warms caches and compiles
                 seconds[name].append(_now_s(latents.device) - begin_s)
                 peak_bytes[name] = max(peak_bytes[name], _peak_bytes(latents.device))

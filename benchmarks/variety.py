@@ -93,7 +93,7 @@ def verdicts(name: str, requests: list[GenerationRequest]) -> Iterator[Verdict]:
     model = load_model(config, inspect_model(config, path), num_threads=1)
     for request in requests:
         latents = model.denoise(request, model.encode_text(request), lambda _step: None)
-        yield judge(model.decode(request, latents).frames)
+        yield judge(model.decode(request, latents).result().frames)
     model.close()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from jobs.errors import FailureClass
+from pipelines.device_marks import DeviceTime
 from pipelines.errors import GroupError
 from pipelines.load_progress import NOT_LOADING, LoadPosition
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
@@ -155,6 +156,7 @@ class ClipDone:
     """A clip whose record is in the store.
 
     Args:
+        device_time: None if this attempt did not render the clip, but found it rendered.
         was_already_committed: True if the record of another attempt was there first and stands.
         memory_bytes: host memory in use by the worker's process at the end of the clip.
     """
@@ -163,6 +165,7 @@ class ClipDone:
     name: str
     attempt: int
     timings: tuple[StageTiming, ...]
+    device_time: DeviceTime | None = None
     was_already_committed: bool = False
     memory_bytes: int = 0
 

@@ -233,3 +233,7 @@ class VideoFrames:
 
     frames: np.ndarray
     fps: float
+
+    def result(self) -> VideoFrames:
+        """Return these frames, which are `PendingFrames` without a wait."""
+        return self

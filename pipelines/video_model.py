@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from pipelines.device_marks import DeviceMark
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ class PeakMemory:
 
 
 class DeviceMonitor(Protocol):
-    """The name, the memory and the clock of the device that renders."""
+    """The name, the memory, the clock and the results of the device that renders.
+
+    A device may have a queue: a call queues work and returns before it is done. `mark` and `fetch`
+    are queued too, so that the host never has to wait for the device between two clips.
+    """
 
     @property
     def name(self) -> str:
@@ -47,13 +52,36 @@ class DeviceMonitor(Protocol):
         """Return the most memory in use since `reset_peak_memory`."""
         ...
 
-    def synchronize(self) -> None:
-        """Wait until the device has finished all queued work, so that a clock read next is true."""
+    def mark(self) -> DeviceMark:
+        """Mark the end of the work that is queued now."""
+        ...
+
+    def fetch(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Queue the copy of a tensor to the host.
+
+        Returns:
+            The copy, which is whole once the device has passed a mark made after this call.
+        """
+        ...
+
+
+class PendingFrames(Protocol):
+    """The frames of a clip, which the device may not have finished."""
+
+    def result(self) -> VideoFrames:
+        """Wait for the frames, from any thread.
+
+        Raises:
+            FrameCheckError: they hold NaN or infinite values.
+        """
         ...
 
 
 class VideoModel(Protocol):
-    """A loaded model. Each stage of a clip is a call of its own, so that it is timed alone."""
+    """A loaded model. Each stage of a clip is a call of its own, so that it is timed alone.
+
+    The calls queue work on the device. Make them all in one thread.
+    """
 
     @property
     def device(self) -> DeviceMonitor:
@@ -74,7 +102,7 @@ class VideoModel(Protocol):
         """
         ...
 
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> PendingFrames:
         """Decode latents to 8-bit frames."""
         ...
 

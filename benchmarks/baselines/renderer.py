@@ -43,7 +43,7 @@ class PlainRenderer:
             self._pipeline.unload_lora_weights()
         self._upload = _uploader(script.output)
         self._installed = nag.install(self._pipeline) if script.guidance == "nag" else None
-        self._watch = StageWatch(self._device.synchronize)
+        self._watch = StageWatch(self._finish_work)
         self._time_stages()
 
     def frames(self, clip: Clip) -> Any:
@@ -65,7 +65,7 @@ class PlainRenderer:
 
     def render(self, clip: Clip) -> ClipTimes:
         """Render, export and upload one clip."""
-        watch = self._watch = StageWatch(self._device.synchronize)
+        watch = self._watch = StageWatch(self._finish_work)
         self._device.reset_peak_memory()
         frames = self.frames(clip)
         watch.end("decode")
@@ -83,6 +83,9 @@ class PlainRenderer:
             watch.started_at + sum(watch.stages_s.values()),
             self._device.peak_memory().num_bytes,
         )
+
+    def _finish_work(self) -> None:
+        self._device.mark().wait()
 
     def _guided(self, clip: Clip) -> AbstractContextManager[Any]:
         if self._installed is None:

@@ -105,6 +105,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         f"  run          {run.run_id}: {run_state_text(run, lease, now)}",
         f"  planned      {before}; since: {since}",
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
+        *([f"  devices      {run.busy_share:.1%} busy"] if run.busy_share is not None else []),
         *([f"  waiting      for {run.waiting_for}"] if run.waiting_for else []),
         *([f"  loading      {loading_text(run.loading)}"] if run.loading else []),
         f"  rate         {rate}, after {duration(run.elapsed_s)}",

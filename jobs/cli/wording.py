@@ -27,7 +27,7 @@ def first_line(message: str) -> str:
 
 
 def summary_text(summary: RunSummary) -> str:
-    """Return the result of a run, with the share of each stage in the work."""
+    """Return the result of a run: how busy the devices were, and each stage's share of the work."""
     work_s = {
         stage: time_s
         for stage, time_s in summary.stage_totals_s.items()
@@ -36,7 +36,8 @@ def summary_text(summary: RunSummary) -> str:
     total_s = sum(work_s.values())
     shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())
     clips = counted(summary.num_committed, "clip")
-    return f"committed {clips} in {summary.wall_s:.1f} s; {shares or 'no work done'}"
+    busy = f"; devices {summary.busy_share:.1%} busy" if summary.busy_share is not None else ""
+    return f"committed {clips} in {summary.wall_s:.1f} s{busy}; {shares or 'no work done'}"
 
 
 def table_lines(

@@ -109,6 +109,8 @@ class RunCounts:
         num_quarantined: clips that this run quarantined.
         num_failures: failed attempts, with those of clips that a later attempt committed.
         num_workers_lost: workers that failed.
+        busy_share: share of the time in which the workers' devices were busy, between the first and
+            the last clip of each worker; None before the first clip is rendered.
         stop: the reason why the run drains or was stopped; None while it renders, and if it has
             finished.
     """
@@ -118,6 +120,7 @@ class RunCounts:
     num_quarantined: int
     num_failures: int
     num_workers_lost: int
+    busy_share: float | None
     stop: RunStop | None
 
 
@@ -160,6 +163,8 @@ class RunStatus(RunCounts):
             "num_workers", "num_workers_lost", "num_log_bytes_dropped",
         ):  # fmt: skip
             check_at_least(name, getattr(self, name), 0)
+        if self.busy_share is not None and not 0 <= self.busy_share <= 1:
+            raise RecordError(f"busy_share must be 0 to 1, not {self.busy_share}")
         if self.elapsed_s < 0:
             raise RecordError(f"elapsed_s must be at least 0, not {self.elapsed_s}")
 
@@ -196,6 +201,7 @@ class RunSummary(RunCounts):
             num_quarantined=last.num_quarantined,
             num_failures=last.num_failures,
             num_workers_lost=last.num_workers_lost,
+            busy_share=last.busy_share,
             stop=last.stop,
             is_finished=last.state == "finished",
             wall_s=last.elapsed_s,

@@ -15,6 +15,7 @@ from jobs.errors import RecordError
 from jobs.records.keys import check_clip_id, check_run_id, clip_key
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.types import FailedAttempt, Failure, ModelIdentity, StageTiming, fields_of
+from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
 from pipelines.texts import RequestTokens
@@ -70,6 +71,7 @@ class ClipRecord:
     fps: float
     committed_at: str
     timings: tuple[StageTiming, ...]
+    device_time: DeviceTime
     encoding: EncodingConfig
     worker: WorkerIdentity
     peak_memory_bytes: int

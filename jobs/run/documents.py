@@ -89,6 +89,7 @@ class RunDocuments:
             num_failures=tally.num_failures,
             num_workers=tally.num_workers,
             num_workers_lost=tally.num_workers_lost,
+            busy_share=tally.device_time.busy_share,
             stop=stop,
             elapsed_s=elapsed_s,
             clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,

@@ -7,6 +7,7 @@ from jobs.run.in_flight import InFlight
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.types import ClipDone, ClipFailed, StageTiming, WorkerHeartbeat
+from pipelines.device_marks import DeviceTime
 
 NUM_LAST_FAILURES = 10
 
@@ -27,6 +28,7 @@ class RunTally:
         self.num_workers = 0
         self.num_workers_lost = 0
         self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
+        self.device_time = DeviceTime(0.0, 0.0)  # all workers together
         self.in_flight = InFlight()
         self.waiting_for: str | None = None  # devices, and who has them
         self.loading: tuple[LoadingWorkers, ...] = ()
@@ -78,6 +80,8 @@ class RunTally:
 
     def clip_done(self, done: ClipDone, now: float) -> None:
         self.num_committed += 1
+        if done.device_time is not None:
+            self.device_time += done.device_time
         self._end_attempt(done.clip_id, done.timings)
         self._note_end(now)
 

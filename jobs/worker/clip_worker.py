@@ -1,8 +1,9 @@
 """One worker: a loaded model that renders clips, one at a time, and commits each.
 
-Knows nothing of Ray. One thread owns the device; encoding, checking and upload run in the caller's
-thread, so that with several callers the next clip denoises while the last one is written. The
-number of callers bounds the frames in memory. An encoded clip stays in the spool until it is
+Knows nothing of Ray. One thread owns the device and queues the work of one clip after another. The
+checks of frames, encoding and upload run in the caller's thread, so that with several callers the
+next clip denoises while the last one is checked and written. The number of callers bounds the
+frames in memory. An encoded clip stays in the spool until it is
 committed, so an outage of the store costs no second rendering.
 """
 
@@ -34,9 +35,16 @@ from jobs.worker.clip_failure import failed_clip
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.provenance import RecordBuilder, clip_metadata
-from jobs.worker.rendering import RefusedFrames, RenderedClip, render_frames
+from jobs.worker.rendering import (
+    QueuedClip,
+    RefusedFrames,
+    RenderedClip,
+    check_clip,
+    queue_clip,
+)
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
+from jobs.worker.stage_marks import StageMarks
 from jobs.worker.timing import StageClock, load_timings
 from pipelines.errors import FrameCheckError
 from pipelines.load_progress import LoadProgress
@@ -130,7 +138,7 @@ class ClipWorker:
         self, spec: ClipSpec, attempt: int, *, uses_exact_attention: bool = False
     ) -> ClipOutcome:
         """Render and commit one clip. A failure of the clip is returned, never raised."""
-        clock = StageClock(self._loaded.device.synchronize)
+        clock = StageClock()
         with self._heartbeat.clip(spec.clip_id, clock):
             try:
                 if (done := self._find_committed(spec, attempt)) is not None:
@@ -138,10 +146,14 @@ class ClipWorker:
                 clock.enter("queue")
                 encoded = self._spool.find(spec)
                 if encoded is None:
-                    rendered = self._render(
-                        spec, attempt, clock, uses_exact_attention=uses_exact_attention
+                    encoded = self._encode(
+                        spec,
+                        attempt,
+                        self._render(
+                            spec, attempt, clock, uses_exact_attention=uses_exact_attention
+                        ),
+                        clock,
                     )
-                    encoded = self._encode(spec, attempt, rendered, clock)
                 return self._commit(encoded, attempt, clock)
             except ClipRecalledError:
                 return ClipReturned(spec.clip_id)
@@ -177,22 +189,23 @@ class ClipWorker:
     def _render(
         self, spec: ClipSpec, attempt: int, clock: StageClock, *, uses_exact_attention: bool
     ) -> RenderedClip:
-        """Render in the device's thread; the first clip's timings include the model's loading."""
-        self._spool.check_room(raw_bytes(spec))
+        """Render on the device and check the result in the caller's thread.
 
-        def render_on_device() -> RenderedClip | RefusedFrames:
-            clock.end()
-            clock.add(*self._load_timings)
+        The timings of the worker's first clip include the model's loading.
+        """
+        self._spool.check_room(raw_bytes(spec))
+        marks = StageMarks(self._loaded.device.mark)
+
+        def queue_work() -> QueuedClip:
+            marks.add(*self._load_timings)
             self._load_timings = ()
-            return render_frames(
-                self._loaded,
-                spec.request,
-                self._setup.model.frame_checks,
-                clock,
-                uses_exact_attention=uses_exact_attention,
+            return queue_clip(
+                self._loaded, spec.request, marks, uses_exact_attention=uses_exact_attention
             )
 
-        rendered = self._device.run(spec.clip_id, render_on_device)
+        queued = self._device.run(spec.clip_id, queue_work, marks, clock)
+        with clock.measure("check"):
+            rendered = check_clip(queued, spec.request, self._setup.model.frame_checks)
         if isinstance(rendered, RefusedFrames):
             clock.enter("upload")
             with contextlib.suppress(StoreError):  # they serve inspection alone
@@ -214,7 +227,7 @@ class ClipWorker:
             with clock.measure("check"):
                 check_mp4(path, spec.request.shape, spec.request.fps)
             body = path.read_bytes()
-            record = self._records.build(spec, attempt, rendered, body, clock.timings)
+            record = self._records.build(spec, attempt, rendered, body, clock)
             self._spool.keep(folder, record)
         return SpooledClip(record, body)
 
@@ -230,6 +243,7 @@ class ClipWorker:
             name=record.name,
             attempt=attempt,
             timings=clock.timings,
+            device_time=clock.device_time,
             was_already_committed=not is_own,
             memory_bytes=memory_bytes(),
         )

@@ -11,10 +11,11 @@ from importlib import metadata
 from jobs.records.keys import clip_key
 from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
 from jobs.records.strict_json import dump, from_dataclass
-from jobs.types import ClipSpec, StageTiming
+from jobs.types import ClipSpec
 from jobs.worker.heartbeat import memory_bytes
 from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
+from jobs.worker.timing import StageClock
 
 VERSIONED_PACKAGES = (
     "nagfarm",
@@ -47,14 +48,15 @@ class RecordBuilder:
         attempt: int,
         rendered: RenderedClip,
         body: bytes,
-        timings: tuple[StageTiming, ...],
+        clock: StageClock,
     ) -> ClipRecord:
         """Build the record of an encoded clip; `ClipRecord.committed` adds the upload to it.
 
         Args:
             body: the MP4.
-            timings: the stages before the upload.
+            clock: has the stages before the upload.
         """
+        assert clock.device_time is not None, "the device has rendered the clip"
         sha256 = hashlib.sha256(body).hexdigest()
         key = clip_key(spec.clip_id, sha256)
         shape = spec.request.shape
@@ -77,7 +79,8 @@ class RecordBuilder:
             height=shape.height,
             fps=spec.request.fps,
             committed_at=utc_iso(time.time()),
-            timings=timings,
+            timings=clock.timings,
+            device_time=clock.device_time,
             encoding=self.setup.encoding,
             worker=self.worker,
             peak_memory_bytes=rendered.peak_memory.num_bytes,

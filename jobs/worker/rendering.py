@@ -1,14 +1,33 @@
-"""One clip on the device: text, denoise, decode, and the frame checks of the result."""
+"""One clip on the device, and the checks of its latents and frames.
+
+The device's thread queues the work of all stages at once and goes on to the next clip. The caller's
+thread checks the results once the device has finished them, so that the device waits for no check.
+"""
 
 import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.worker.timing import StageClock
+from jobs.worker.stage_marks import StageMarks
 from pipelines.errors import FrameCheckError
+from pipelines.frame_checks.latents import FetchedLatents
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, VideoFrames
-from pipelines.video_model import PeakMemory, VideoModel
+from pipelines.video_model import PeakMemory, PendingFrames, VideoModel
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedClip:
+    """A clip whose stages are queued on the device.
+
+    Args:
+        peak_memory: the device memory that the clip needs, all of which is allocated by now.
+    """
+
+    latents: FetchedLatents
+    frames: PendingFrames
+    peak_memory: PeakMemory
+    attention: Literal["fused", "exact"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,29 +47,34 @@ class RenderedClip:
     attention: Literal["fused", "exact"]
 
 
-def render_frames(
-    model: VideoModel,
-    request: GenerationRequest,
-    limits: FrameLimits,
-    clock: StageClock,
-    *,
-    uses_exact_attention: bool,
-) -> RenderedClip | RefusedFrames:
-    """Render a clip; call it in the thread that owns the device."""
-    from pipelines.frame_checks.checks import check_frames, check_latents, save_latents
-
-    model.device.reset_peak_memory()
+def queue_clip(
+    model: VideoModel, request: GenerationRequest, marks: StageMarks, *, uses_exact_attention: bool
+) -> QueuedClip:
+    """Queue all stages of a clip; call it in the thread that owns the device."""
+    device = model.device
+    device.reset_peak_memory()
     with model.exact_attention() if uses_exact_attention else contextlib.nullcontext():
-        with clock.measure_device("text"):
+        with marks.stage("text"):
             embeddings = model.encode_text(request)
-        latents = model.denoise(request, embeddings, clock.steps())
+        latents = model.denoise(request, embeddings, marks.steps())
+    fetched = FetchedLatents.of(latents, device)
+    with marks.stage("decode"):
+        frames = model.decode(request, latents)
+    attention = "exact" if uses_exact_attention else "fused"
+    return QueuedClip(fetched, frames, device.peak_memory(), attention)
+
+
+def check_clip(
+    clip: QueuedClip, request: GenerationRequest, limits: FrameLimits
+) -> RenderedClip | RefusedFrames:
+    """Check a clip that the device has finished, in the caller's thread."""
+    from pipelines.frame_checks.checks import check_frames
+
     try:
-        check_latents(latents, limits)
-        with clock.measure_device("decode"):
-            video = model.decode(request, latents)
+        clip.latents.check(limits)
+        video = clip.frames.result()
         check_frames(video, request.prompt, limits)
     except FrameCheckError as error:
         # A value, because the traceback of an error would keep the frames in memory.
-        return RefusedFrames(str(error), save_latents(latents))
-    attention = "exact" if uses_exact_attention else "fused"
-    return RenderedClip(video, model.device.peak_memory(), attention)
+        return RefusedFrames(str(error), clip.latents.save())
+    return RenderedClip(video, clip.peak_memory, clip.attention)

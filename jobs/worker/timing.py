@@ -1,7 +1,6 @@
-"""The stage that a clip is in, and the timings of the stages behind it, taken where the work is.
+"""The stage that a clip is in, and the timings of the stages behind it.
 
-The clock and the device's synchronisation are passed in, so that a timing ends when the device is
-done and not when the work was queued on it.
+Stages of the host are timed by the host's clock where they run, stages of the device by its marks.
 """
 
 import time
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from jobs.types import ClipProgress, Stage, StageTiming
+from jobs.worker.stage_marks import StageBegun, StageMarks
+from pipelines.device_marks import DeviceMark, DeviceTime
 from pipelines.load_progress import LOAD_PARTS, LoadPart, PartTiming
 
 
@@ -27,10 +28,6 @@ class _Position:
     step: int | None
     started_at: float
     since_s: float
-
-
-def _noop() -> None:
-    pass
 
 
 _PART_STAGES: dict[LoadPart, Stage] = {
@@ -65,21 +62,19 @@ class StageClock:
     """The stages of one clip. It begins in "lookup".
 
     Args:
-        synchronize: waits for the device.
         monotonic: clock in seconds that never goes back, for durations.
         wall: clock in seconds since the epoch, for `started_at` only.
     """
 
     def __init__(
         self,
-        synchronize: Callable[[], None] = _noop,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._synchronize = synchronize
         self._monotonic = monotonic
         self._wall = wall
         self._timings: list[StageTiming] = []
+        self.device_time: DeviceTime | None = None  # until the device has rendered the clip
         self.enter("lookup")
 
     @property
@@ -93,52 +88,41 @@ class StageClock:
 
     def enter(self, stage: Stage) -> None:
         """Begin a stage."""
-        self._enter(stage, None, self._monotonic())
-
-    def end(self) -> None:
-        """Time the present stage."""
-        self._end(self._monotonic())
+        self._position = _Position(stage, None, self._wall(), self._monotonic())
 
     @contextmanager
     def measure(self, stage: Stage) -> Generator[None]:
-        """Time work of the host, without waiting for a device that may have begun the next clip.
-
-        A stage that raises an error is timed too.
-        """
+        """Time work of the host; a stage that raises an error is timed too."""
         self.enter(stage)
         try:
             yield
         finally:
-            self.end()
+            self._end(self._monotonic() - self._position.since_s)
 
-    @contextmanager
-    def measure_device(self, stage: Stage) -> Generator[None]:
-        """Time work of the device until the device has finished it."""
-        with self.measure(stage):
-            try:
-                yield
-            finally:
-                self._synchronize()
+    def follow(self, marks: StageMarks) -> None:
+        """Follow the clip over the device, from its end in the queue until the marks are closed."""
+        begun: DeviceMark | None = None
+        ended: DeviceMark | None = None
+        busy_s = 0.0
+        for event in marks:
+            if isinstance(event, StageTiming):
+                self._timings.append(event)
+                continue
+            now_s = event.mark.wait()
+            if isinstance(event, StageBegun):
+                begun = event.mark
+                started_at = self._wall() - (self._monotonic() - now_s)
+                self._position = _Position(event.stage, event.step, started_at, now_s)
+            elif begun is None:  # the host's queue
+                self._end(now_s - self._position.since_s)
+            else:
+                ended = event.mark
+                self._end(ended.seconds_since(begun))
+                busy_s += self._timings[-1].duration_s
+        if ended is not None and marks.idle_since is not None:
+            all_s = ended.seconds_since(marks.idle_since)
+            self.device_time = DeviceTime(busy_s, max(0.0, all_s - busy_s))
 
-    def steps(self) -> Callable[[int], None]:
-        """Return a function to call at the end of each denoise step; each call times that step."""
-        self._enter("denoise", 0, self._monotonic())
-
-        def end_step(step: int) -> None:
-            self._synchronize()
-            now_s = self._monotonic()
-            self._end(now_s)
-            self._enter("denoise", step + 1, now_s)
-
-        return end_step
-
-    def add(self, *timings: StageTiming) -> None:
-        """Add stages that another clock measured."""
-        self._timings += timings
-
-    def _enter(self, stage: Stage, step: int | None, now_s: float) -> None:
-        self._position = _Position(stage, step, self._wall(), now_s)
-
-    def _end(self, now_s: float) -> None:
+    def _end(self, duration_s: float) -> None:
         at = self._position
-        self.add(StageTiming(at.stage, at.started_at, now_s - at.since_s, at.step))
+        self._timings.append(StageTiming(at.stage, at.started_at, duration_s, at.step))

@@ -14,8 +14,8 @@ import torch
 from pipelines.context_parallel.rank_errors import first_cause, is_connection_error
 from pipelines.context_parallel.rank_part import OnFailure, RankPart
 from pipelines.errors import GroupBrokenError
-from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import DeviceMonitor, OnStep
+from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.video_model import DeviceMonitor, OnStep, PendingFrames
 
 ERRORS_WAIT_S = 10.0  # ranks that wait in a collective know within a second that another one failed
 
@@ -77,7 +77,7 @@ class ShardedModel:
         with _RaisingCause(self):
             return self._part.denoise(request, embeddings, on_step)
 
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> PendingFrames:
         return self._model.decode(request, latents)
 
     @contextmanager

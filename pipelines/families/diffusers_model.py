@@ -20,11 +20,12 @@ from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.errors import RequestError
 from pipelines.families.acceleration import Acceleration
 from pipelines.families.chosen_loras import ChosenLoras
+from pipelines.families.decode import FetchedFrames, fetch_frames
 from pipelines.families.device import TorchDevice
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ParallelConfig
-from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
 
@@ -154,6 +155,7 @@ class DiffusersModel(ABC):
         elif request.loras:
             raise RequestError.of("this pipeline was loaded without LoRAs", "loras")
         self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
+        noise = self._draw_noise(request)
         with self._acceleration.clip(), self._guidance(request, embeddings):
             return self.pipeline(
                 num_frames=request.shape.num_frames,
@@ -161,7 +163,7 @@ class DiffusersModel(ABC):
                 width=request.shape.width,
                 num_inference_steps=request.sampling.num_inference_steps,
                 guidance_scale=request.sampling.guidance_scale,
-                generator=torch.Generator("cpu").manual_seed(request.sampling.seed),
+                latents=noise,
                 output_type="latent",
                 callback_on_step_end=report_step,
                 max_sequence_length=self.config.max_sequence_length,
@@ -169,9 +171,9 @@ class DiffusersModel(ABC):
             ).frames
 
     @torch.no_grad()
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> FetchedFrames:
         with self._acceleration.decoding():
-            return VideoFrames(self._decode(request, latents), request.fps)
+            return fetch_frames(self._decode(request, latents), request.fps, self.device)
 
     def shard(self, config: ParallelConfig) -> None:
         """Shard `denoise` over the ranks of the default process group.
@@ -203,6 +205,24 @@ class DiffusersModel(ABC):
         del self.pipeline, self._embed, self._loras
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _draw_noise(self, request: GenerationRequest) -> torch.Tensor:
+        """Draw the latents that the pipeline begins with, as it does, from the request's seed.
+
+        The pipeline draws them itself once it has waited for the device, which then idles.
+        """
+        shape = request.shape
+        noise = self.pipeline.prepare_latents(
+            1,
+            self.pipeline.transformer.config.in_channels,
+            shape.height,
+            shape.width,
+            shape.num_frames,
+            torch.float32,
+            torch.device("cpu"),
+            torch.Generator("cpu").manual_seed(request.sampling.seed),
+        )
+        return self.device.send(noise)
 
     def _guidance(self, request: GenerationRequest, embeddings: TextEmbeddings) -> Any:
         params = request.attention_params
@@ -236,5 +256,5 @@ class DiffusersModel(ABC):
         """Return the arguments of this family's pipeline beyond those that all families take."""
 
     @abstractmethod
-    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> Any:
-        """Decode latents to frames, (T, H, W, 3) uint8."""
+    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
+        """Decode latents to one video, (1, 3, T, H, W), of values in -1..1."""

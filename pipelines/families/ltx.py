@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import LTXPipeline
 
-from pipelines.families.decode import to_uint8_frames
 from pipelines.families.diffusers_model import DiffusersModel, EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
@@ -45,7 +43,7 @@ class LTXModel(DiffusersModel):
             arguments["negative_prompt_attention_mask"] = embeddings.unconditional_attention_mask
         return arguments
 
-    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> np.ndarray:
+    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
         pipeline, vae, shape = self.pipeline, self.pipeline.vae, request.shape
         unpacked = pipeline._unpack_latents(
             latents,
@@ -61,10 +59,10 @@ class LTXModel(DiffusersModel):
         timestep = None
         if vae.config.timestep_conditioning:
             generator = torch.Generator("cpu").manual_seed(request.sampling.seed ^ DECODE_SEED_MASK)
-            noise = torch.randn(unpacked.shape, generator=generator).to(unpacked)
+            noise = self.device.send(torch.randn(unpacked.shape, generator=generator)).to(unpacked)
             scale = self.config.decode_noise_scale
             unpacked = (1 - scale) * unpacked + scale * noise
-            timestep = torch.tensor(
-                [self.config.decode_timestep], dtype=vae.dtype, device=unpacked.device
+            timestep = self.device.send(
+                torch.tensor([self.config.decode_timestep], dtype=vae.dtype)
             )
-        return to_uint8_frames(vae.decode(unpacked.to(vae.dtype), timestep, return_dict=False)[0])
+        return vae.decode(unpacked.to(vae.dtype), timestep, return_dict=False)[0]

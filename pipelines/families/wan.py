@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import WanPipeline
 
-from pipelines.families.decode import to_uint8_frames
 from pipelines.families.diffusers_model import DiffusersModel, EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
@@ -37,10 +35,10 @@ class WanModel(DiffusersModel):
         )
         return {"prompt_embeds": embeddings.prompt_embeds, **unconditional}
 
-    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> np.ndarray:
+    def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
         vae = self.pipeline.vae
         mean, std = (
-            torch.tensor(values, dtype=vae.dtype, device=latents.device).view(1, -1, 1, 1, 1)
+            self.device.send(torch.tensor(values, dtype=vae.dtype)).view(1, -1, 1, 1, 1)
             for values in (vae.config.latents_mean, vae.config.latents_std)
         )
-        return to_uint8_frames(vae.decode(latents.to(vae.dtype) * std + mean, return_dict=False)[0])
+        return vae.decode(latents.to(vae.dtype) * std + mean, return_dict=False)[0]

@@ -1,4 +1,4 @@
-"""The frame checks: they refuse NaN and exploded latents; black, flat, frozen and noisy frames.
+"""The frame checks: they refuse black, flat, frozen and noisy frames.
 
 They decide by plain statistics, and their limits belong to the model (`limits`). They look for
 broken renders, not for ugly ones: docs/explanation/frame-checks.md has the statistics of good clips
@@ -10,7 +10,6 @@ Shapes of arrays: T frames, H and W pixels, C = 3 channels.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,6 @@ from pipelines.errors import FrameCheckError
 from pipelines.frame_checks.limits import FrameLimits, asks_for
 from pipelines.request import VideoFrames
 
-if TYPE_CHECKING:
-    import torch
-
-DEFAULT_LIMITS = FrameLimits()
 # The most pixels measured in a frame. In larger frames every n-th row is measured, since only whole
 # rows keep neighbours.
 MAX_PIXELS = 2**16
@@ -56,29 +51,6 @@ class FrameStatistics:
     grain: float
     flicker: float | None
     saturation: float
-
-
-def check_latents(latents: "torch.Tensor", limits: FrameLimits = DEFAULT_LIMITS) -> None:
-    """Refuse latents that are not finite or have exploded; wait for the device once.
-
-    One value that is not finite makes the root mean square so. Exploded latents are found here
-    because autoencoders decode them to smooth blots, which the statistics of frames cannot tell
-    from a picture.
-
-    Raises:
-        FrameCheckError: values are NaN or infinite, or too large on the whole.
-    """
-    spread = math.sqrt(latents.double().square().mean())
-    if not math.isfinite(spread) and (num_bad := int((~latents.isfinite()).sum())):
-        raise FrameCheckError.of(
-            f"{num_bad:,} of {latents.numel():,} latent values are NaN or infinite", "NaN"
-        )
-    if limits.spread is not None and spread > limits.spread:
-        raise FrameCheckError.of(
-            f"the latents have exploded: their root mean square is {spread:.4g}, above the limit "
-            f"of {limits.spread:g} (frame_checks.spread)",
-            "spread",
-        )
 
 
 def check_frames(video: VideoFrames, prompt: str, limits: FrameLimits) -> None:
@@ -236,13 +208,3 @@ def _coarse(pixels_HWC: np.ndarray) -> np.ndarray:
             sizes, (1 - axis, 2)
         )
     return pixels_HWC
-
-
-def save_latents(latents: "torch.Tensor") -> bytes:
-    """Return the latents as a safetensors file.
-
-    `safetensors.torch.load(content)["latents"]` reads it.
-    """
-    from safetensors.torch import save
-
-    return save({"latents": latents.detach().cpu().contiguous()})

@@ -75,7 +75,7 @@ def test_a_plain_script_and_the_farm_render_the_same_clip(
         clip.prompt, clip.negative_prompt, SHAPES.shape, 8, sampling, config.nag, method
     )
     latents = model.denoise(request, model.encode_text(request), lambda _step: None)
-    own = model.decode(request, latents).frames.astype(float)
+    own = model.decode(request, latents).result().frames.astype(float)
     model.close()
     plain = np.asarray(renderers[method].frames(clip)) * 255
     assert own.std() > 5

@@ -16,6 +16,7 @@ from jobs.records.schema import (
 )
 from jobs.store.store import Store
 from jobs.types import ClipFailed, ClipSpec
+from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import MODEL, spec
 
@@ -48,6 +49,7 @@ def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
         fps=8.0,
         committed_at=utc_iso(AT_S),
         timings=(),
+        device_time=DeviceTime(2.0, 0.5),
         encoding=EncodingConfig(),
         worker=WorkerIdentity("host-a", "node-a", "cpu", 7),
         peak_memory_bytes=1_000_000,

@@ -19,6 +19,7 @@ from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, Worke
 from jobs.store.store import Store, open_store
 from jobs.store.uri import S3Location
 from jobs.types import ClipFailed, ClipSpec
+from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ONE_DEVICE
 from pipelines.request import VideoFrames
 from tests.chaos.harness.audit import Audit, audit, count_writes, enable_versions
@@ -87,6 +88,7 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
         fps=spec.request.fps,
         committed_at=AT,
         timings=(),
+        device_time=DeviceTime(1.0, 0.0),
         encoding=EncodingConfig(),
         worker=WorkerIdentity("host", "node", "stand-in", 1),
         peak_memory_bytes=0,

@@ -12,7 +12,8 @@ import torch
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from pipelines.errors import FrameCheckError
-from pipelines.frame_checks.checks import check_frames, check_latents
+from pipelines.frame_checks.checks import check_frames
+from pipelines.frame_checks.latents import check_latents
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest
 from pipelines.video_model import VideoModel

@@ -25,6 +25,7 @@ import numpy as np
 from nag import Coverage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.device_marks import DeviceMark, HostMark
 from pipelines.errors import ModelFolderError
 from pipelines.load_progress import LoadProgress
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
@@ -42,7 +43,7 @@ class FakeError(Exception):
 
 
 class FakeDevice:
-    """A device that counts 1234 bytes and is never behind."""
+    """A device that counts 1234 bytes and has no queue."""
 
     name = "fake"
 
@@ -52,8 +53,11 @@ class FakeDevice:
     def peak_memory(self) -> PeakMemory:
         return PeakMemory(1234, "device")
 
-    def synchronize(self) -> None:
-        pass
+    def mark(self) -> DeviceMark:
+        return HostMark.now()
+
+    def fetch(self, tensor: "torch.Tensor") -> "torch.Tensor":
+        return tensor
 
 
 class FakeModel:

@@ -65,7 +65,7 @@ class Setting:
         family = self.family
         embeddings = family.encode_text(request)
         latents, denoise_s = _timed(lambda: family.denoise(request, embeddings, lambda _step: None))
-        video, decode_s = _timed(lambda: family.decode(request, latents))
+        video, decode_s = _timed(lambda: family.decode(request, latents).result())
         self.denoise_s.append(denoise_s)
         self.decode_s.append(decode_s)
         self.frames.append(video.frames)

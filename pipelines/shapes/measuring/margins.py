@@ -19,12 +19,8 @@ from pipelines.catalog.model_folder import inspect_model
 from pipelines.catalog.sources import model_paths
 from pipelines.errors import FrameCheckError
 from pipelines.families.registry import load_model
-from pipelines.frame_checks.checks import (
-    FrameStatistics,
-    check_frames,
-    check_latents,
-    measure_frames,
-)
+from pipelines.frame_checks.checks import FrameStatistics, check_frames, measure_frames
+from pipelines.frame_checks.latents import check_latents
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
 from pipelines.shapes.measuring.rendering import make_tasks
@@ -91,7 +87,8 @@ def make_clips(family: VideoModel, config: ModelConfig, num_clips: int) -> list[
             config.method,
         )
         latents = family.denoise(request, family.encode_text(request), lambda _step: None)
-        clips.append(MadeClip("good", request, latents, family.decode(request, latents)))
+        video = family.decode(request, latents).result()
+        clips.append(MadeClip("good", request, latents, video))
     return clips
 
 
@@ -115,7 +112,10 @@ def spoil(family: VideoModel, clip: MadeClip) -> list[MadeClip]:
     return [
         MadeClip("one NaN latent", clip.request, latents_with_nan, None),
         MadeClip(
-            "latents times 100", clip.request, exploded, family.decode(clip.request, exploded)
+            "latents times 100",
+            clip.request,
+            exploded,
+            family.decode(clip.request, exploded).result(),
         ),
         *(
             MadeClip(name, clip.request, clip.latents, VideoFrames(frames, clip.video.fps))

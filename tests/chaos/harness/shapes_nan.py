@@ -12,8 +12,8 @@ from jobs.worker.setup import DiffusersLoader
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.load_progress import LoadProgress
-from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
-from pipelines.video_model import DeviceMonitor, LoadedModel, OnStep, VideoModel
+from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.video_model import DeviceMonitor, LoadedModel, OnStep, PendingFrames, VideoModel
 
 FIRST_NAN_SEED = 1000
 
@@ -41,7 +41,7 @@ class ShapesNanModel:
             else latents
         )
 
-    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+    def decode(self, request: GenerationRequest, latents: torch.Tensor) -> PendingFrames:
         return self.model.decode(request, latents)
 
     def exact_attention(self) -> AbstractContextManager[None]:

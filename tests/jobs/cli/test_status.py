@@ -45,6 +45,7 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         num_failures=3,
         num_workers=2,
         num_workers_lost=1,
+        busy_share=0.981,
         stop=None,
         elapsed_s=600.0,
         clips_per_hour=120.0,
@@ -195,6 +196,7 @@ def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Sto
             "since: 20 committed, 1 quarantined, 3 attempts failed"
         ),
         "  workers      2, 1 lost so far",
+        "  devices      98.1% busy",
         "  rate         120 clips an hour, about 2 h left, after 10 min",
         "",
         "in flight:",

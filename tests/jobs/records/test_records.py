@@ -41,6 +41,7 @@ from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import records as builders
@@ -295,6 +296,7 @@ def test_every_field_is_documented() -> None:
             VsfParams,
             NasaParams,
             StageTiming,
+            DeviceTime,
             EncodingConfig,
             WorkerIdentity,
             NagCoverage,

@@ -32,6 +32,7 @@ STATUS = RunStatus(
     num_failures=3,
     num_workers=2,
     num_workers_lost=1,
+    busy_share=0.981,
     stop=None,
     elapsed_s=600.0,
     clips_per_hour=120.0,

@@ -17,6 +17,7 @@ from jobs.run.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerHeartbeat
+from pipelines.device_marks import DeviceTime
 from pipelines.load_progress import LoadPosition
 from tests.builders.records import AT_S
 from tests.builders.specs import spec
@@ -131,6 +132,14 @@ def test_seconds_are_added_up_by_stage() -> None:
     tally.clip_done(done(0), 1.0)
     tally.clip_done(done(1), 2.0)
     assert tally.stage_totals_s == {"denoise": 4.0, "upload": 2.0}
+
+
+def test_the_busy_share_is_that_of_all_devices_together() -> None:
+    tally = RunTally(3, 0.0)
+    assert tally.device_time.busy_share is None
+    for number, device_time in enumerate([DeviceTime(6.0, 0.0), None, DeviceTime(3.0, 1.0)]):
+        tally.clip_done(replace(done(number), device_time=device_time), 1.0)
+    assert tally.device_time.busy_share == 0.9
 
 
 def test_the_rest_is_estimated_by_the_pace_since_the_first_clip() -> None:

@@ -5,7 +5,9 @@ import pytest
 
 from jobs.types import ClipProgress
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
+from jobs.worker.stage_marks import StageMarks
 from jobs.worker.timing import StageClock
+from pipelines.device_marks import HostMark
 from pipelines.load_progress import LoadProgress
 
 
@@ -18,10 +20,13 @@ def test_a_heartbeat_has_the_last_stage_of_each_clip_and_its_age() -> None:
     now = [100.0]
     heartbeat, a, b = Heartbeat(LoadProgress()), clock_by(now), clock_by(now)
     with heartbeat.clip("a", a), heartbeat.clip("b", b):
-        end_step = a.steps()
+        marks = StageMarks(lambda: HostMark(now[0]))
+        end_step = marks.steps()
         now[0] = 103.0
         b.enter("queue")
         end_step(0)
+        marks.close()
+        a.follow(marks)
         now[0] = 110.0
         assert heartbeat.read().clips == (
             ClipProgress("a", "denoise", 1, 7.0),

@@ -1,5 +1,6 @@
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,7 +31,7 @@ from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.load_progress import LoadPosition, LoadProgress
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
-from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep
 from tests.builders.specs import setup_for, spec
 from tests.fakes.model import FakeLoader, FakeModel
@@ -91,9 +92,10 @@ def test_every_stage_and_every_step_is_timed_and_the_first_clip_pays_for_the_loa
     worker: ClipWorker,
 ) -> None:
     first, second = done(worker.render(spec("one"), 1)), done(worker.render(spec("two"), 1))
-    loading = ["load", "load_read"]
-    stages = [*loading, "text", "denoise", "denoise", "decode", "encode", "check", "upload"]
-    assert [timing.stage for timing in first.timings] == ["queue", *stages]
+    loading = ["queue", "load", "load_read"]
+    on_device = ["text", "denoise", "denoise", "decode"]
+    on_host = ["check", "encode", "check", "upload"]  # frames are checked, and their MP4
+    assert [timing.stage for timing in first.timings] == loading + on_device + on_host
     assert [timing.step for timing in first.timings if timing.stage == "denoise"] == [0, 1]
     assert "load" not in [timing.stage for timing in second.timings]
 
@@ -169,6 +171,27 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
             callers.map(lambda prompt: worker.render(spec(prompt), 1), ["first", "second"])
         )
     assert all(isinstance(outcome, ClipDone) for outcome in outcomes)
+
+
+def test_the_frames_of_a_clip_are_freed_before_its_upload(tmp_path: Path) -> None:
+    made: list[weakref.ref[np.ndarray]] = []
+    kept: list[bool] = []
+
+    class Noting(FakeModel):
+        def decode(self, request: GenerationRequest, latents: torch.Tensor) -> VideoFrames:
+            video = super().decode(request, latents)
+            made.append(weakref.ref(video.frames))
+            return video
+
+    class Uploading(ClipWorker):
+        def _commit(self, spooled: SpooledClip, attempt: int, clock: StageClock) -> ClipDone:
+            kept.append(made[-1]() is not None)
+            return super()._commit(spooled, attempt, clock)
+
+    worker = Uploading(replace(setup_for(tmp_path), loader=FakeLoader(Noting)), "node-1")
+    worker.load()
+    done(worker.render(spec("sunrise"), 1))
+    assert kept == [False]
 
 
 def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:

@@ -277,7 +277,8 @@ def test_tiles_that_diffusers_would_put_together_wrongly_are_refused() -> None:
 def test_a_frame_no_larger_than_a_tile_is_decoded_as_without_tiles(name: str) -> None:
     plain, tiled = tiny_model(name), tiled_model(name)
     latents = denoise(plain, NAG)
-    assert (plain.decode(NAG, latents).frames == tiled.decode(NAG, latents).frames).all()
+    one, other = (model.decode(NAG, latents).result().frames for model in (plain, tiled))
+    assert (one == other).all()
 
 
 @pytest.mark.models
@@ -294,13 +295,13 @@ def test_a_clip_decoded_in_tiles_is_close_to_one_decoded_whole(name: str, least_
         CFG_AND_NAG, prompt="a red circle", shape=VideoShape(17, 64, 64), sampling=sampling
     )
     latents = denoise(model, whole)
-    frames = model.decode(whole, latents).frames
+    frames = model.decode(whole, latents).result().frames
     num_latents: list[int] = []
     vae.decoder.register_forward_pre_hook(
         lambda _module, args: num_latents.append(args[0].shape[-1])
     )
     vae.enable_tiling(48, 48, tile_sample_stride_height=32, tile_sample_stride_width=32)
-    tiled = model.decode(whole, latents).frames
+    tiled = model.decode(whole, latents).result().frames
     assert max(num_latents) * vae.spatial_compression_ratio == 48
     error = float(((frames.astype(np.float32) - tiled) ** 2).mean())
     assert error > 0
@@ -322,8 +323,8 @@ def test_channels_last_is_set_on_each_convolution_and_taken_off_at_the_end(name:
     assert weights
     assert all(one.is_contiguous(memory_format=formats[one.dim()]) for one in weights)
     latents = denoise(plain, NAG)
-    frames = plain.decode(NAG, latents).frames.astype(int)
-    assert abs(changed.decode(NAG, latents).frames - frames).max() <= 1
+    frames = plain.decode(NAG, latents).result().frames.astype(int)
+    assert abs(changed.decode(NAG, latents).result().frames - frames).max() <= 1
     changed.close()
     assert all(one.is_contiguous() for one in weights)
 
@@ -340,8 +341,8 @@ def test_a_compiled_decoder_makes_the_same_clip_and_each_graph_is_for_one_size(
     clips = [(one, denoise(plain, one)) for one in (NAG, wider)]
     with dynamo_config.patch(recompile_limit=1, accumulated_recompile_limit=1):
         for request, latents in clips:
-            frames = plain.decode(request, latents).frames
-            assert (compiled.decode(request, latents).frames == frames).all()
+            frames = plain.decode(request, latents).result().frames
+            assert (compiled.decode(request, latents).result().frames == frames).all()
     num_graphs = counters["stats"]["unique_graphs"]
     assert num_graphs == (6 if name == "wan2.1" else 2)
     with dynamo_config.patch(error_on_recompile=True):

@@ -81,7 +81,7 @@ def load(name: str, folder: Path, scheduler: Any = None) -> DiffusersModel:
 
 def render(model: VideoModel, request: GenerationRequest) -> np.ndarray:
     latents = model.denoise(request, model.encode_text(request), lambda _step: None)
-    return model.decode(request, latents).frames
+    return model.decode(request, latents).result().frames
 
 
 def render_by_hand(

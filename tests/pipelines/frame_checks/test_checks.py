@@ -10,7 +10,8 @@ import torch
 
 from nag.params import NagParams
 from pipelines.errors import FrameCheckError
-from pipelines.frame_checks.checks import check_frames, check_latents, measure_frames
+from pipelines.frame_checks.checks import check_frames, measure_frames
+from pipelines.frame_checks.latents import check_latents
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
 from tests.fakes.model import FakeModel
