@@ -35,13 +35,7 @@ from jobs.worker.clip_failure import failed_clip
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
 from jobs.worker.provenance import RecordBuilder, clip_metadata
-from jobs.worker.rendering import (
-    QueuedClip,
-    RefusedFrames,
-    RenderedClip,
-    check_clip,
-    queue_clip,
-)
+from jobs.worker.rendering import QueuedClip, RefusedFrames, RenderedClip, check_clip, queue_clip
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
 from jobs.worker.stage_marks import StageMarks
