@@ -35,9 +35,10 @@ class Rendering:
     def begin(self, one: ClipSpec) -> Future[ClipOutcome]:
         return self.callers.submit(self.worker.render, one, 1)
 
-    def position(self, one: ClipSpec) -> tuple[str, int | None]:
-        clips = {clip.clip_id: clip for clip in self.worker.heartbeat().clips}
-        return clips[one.clip_id].stage, clips[one.clip_id].step
+    def position(self, one: ClipSpec) -> tuple[str, int | None] | None:
+        clips = self.worker.heartbeat().clips
+        found = [(clip.stage, clip.step) for clip in clips if clip.clip_id == one.clip_id]
+        return found[0] if found else None
 
     def wait_for(self, one: ClipSpec, stage: str, step: int | None = None) -> None:
         while self.position(one) != (stage, step):
