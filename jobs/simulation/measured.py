@@ -1,8 +1,7 @@
 """The times of clips and of workers' starts, as the records of an output hold them.
 
-Decides how much of a record is the device's time. A clip's stages there leave out what the device
-does between two clips, so that its time is taken from its first step to the first step of the next
-clip, where that one was waiting for the device. Loads without torch.
+Decides how much of a device's idle time belongs to a clip: all of it if the clip waited for the
+device meanwhile, since then the device idles before every such clip. Loads without torch.
 """
 
 import statistics
@@ -10,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice, pairwise
+from itertools import islice
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.keys import RUN_FILE, list_keys, run_key
@@ -86,53 +85,33 @@ def kind_of(record: ClipRecord) -> ClipKind:
     return ClipKind(record.model.name, request.shape, steps, record.parallel)
 
 
-def clip_times(records: Sequence[ClipRecord]) -> dict[ClipKind, list[ClipTimes]]:
+def clip_times(records: Iterable[ClipRecord]) -> dict[ClipKind, list[ClipTimes]]:
     """Return the times of the clips of each kind."""
-    by_worker: defaultdict[tuple[str, str, int], list[ClipRecord]] = defaultdict(list)
+    found: defaultdict[ClipKind, list[ClipRecord]] = defaultdict(list)
     for record in records:
-        by_worker[record.run_id, record.worker.host, record.worker.pid].append(record)
-    found: defaultdict[ClipKind, list[tuple[ClipRecord, float | None]]] = defaultdict(list)
-    for rendered in by_worker.values():
-        rendered.sort(key=_first_step_s)
-        for one, following in pairwise(rendered):
-            found[kind_of(one)].append((one, _period_s(one, following)))
-        found[kind_of(rendered[-1])].append((rendered[-1], None))
-    return {kind: _times_of(clips) for kind, clips in found.items()}
+        found[kind_of(record)].append(record)
+    return {kind: _times_of(alike) for kind, alike in found.items()}
 
 
-def _times_of(clips: list[tuple[ClipRecord, float | None]]) -> list[ClipTimes]:
-    """Return the times of clips of one kind.
-
-    Args:
-        clips: each with the seconds until the device began the next one, if that is known.
-    """
-    between = [period_s - _seconds(one, *DEVICE_STAGES) for one, period_s in clips if period_s]
-    usual_s = statistics.median(between) if between else 0.0
+def _times_of(alike: list[ClipRecord]) -> list[ClipTimes]:
+    """Return the times of clips of one kind."""
+    waited = [one.device_time.idle_s for one in alike if _has_waited(one)]
+    usual_s = statistics.median(waited) if waited else 0.0
     return [
         ClipTimes(
-            device_s=period_s or max(0.0, _seconds(one, *DEVICE_STAGES) + usual_s),
+            device_s=one.device_time.busy_s
+            + (one.device_time.idle_s if _has_waited(one) else usual_s),
             host_s=_seconds(one, *HOST_STAGES),
             upload_s=_seconds(one, "upload"),
             num_bytes=one.num_bytes,
         )
-        for one, period_s in clips
+        for one in alike
     ]
 
 
-def _period_s(one: ClipRecord, following: ClipRecord) -> float | None:
-    """Return the seconds between the first steps of two clips of one worker.
-
-    None if the second one was not waiting when the first one left the device, or if there may have
-    been another clip between them.
-    """
-    period_s = _first_step_s(following) - _first_step_s(one)
-    own_s = _seconds(one, *DEVICE_STAGES)
-    waited_since_s = min(
-        (timing.started_at for timing in following.timings if timing.stage == "queue"),
-        default=float("inf"),
-    )
-    was_waiting = waited_since_s <= _first_step_s(one) + own_s
-    return period_s if was_waiting and 0 < period_s < 2 * own_s else None
+def _has_waited(record: ClipRecord) -> bool:
+    """Return True if the clip waited for the device for as long as the device was idle."""
+    return _seconds(record, "queue") >= record.device_time.idle_s
 
 
 def _first_step_s(record: ClipRecord) -> float:

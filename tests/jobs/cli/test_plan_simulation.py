@@ -12,6 +12,7 @@ from jobs.config import StoreConfig
 from jobs.records.keys import record_key
 from jobs.store.store import open_store
 from jobs.types import StageTiming
+from pipelines.device_marks import DeviceTime
 from tests.builders.records import record_of
 
 STEPS = 2
@@ -40,6 +41,7 @@ def output(tmp_path: Path) -> str:
         record,
         model=replace(record.model, name="shapes-wan"),
         request=replace(record.request, shape=shape, sampling=sampling),
+        device_time=DeviceTime(36.0, 0.0),
         timings=(StageTiming("denoise", 0.0, 36.0, 0), StageTiming("load", 0.0, 10.0)),
     )
     store.put(record_key(record.clip_id), record.to_json(), "application/json")
