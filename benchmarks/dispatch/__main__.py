@@ -34,7 +34,7 @@ SCHEDULES = {
     f"schedule, {num_workers:,} workers": ScheduleCase(num_workers, 10_000, CLIP_S)
     for num_workers in (64, 1_000, 4_096)
 }
-TINY_FARM = {"2 workers, light": FarmCase(2, 3, 0.5, "light")}
+TINY_FARM = {"2 workers, light": FarmCase(2, 10, 0.5, "light")}
 TINY_SCHEDULES = {
     f"schedule, {num_workers:,} workers": ScheduleCase(num_workers, 200, CLIP_S)
     for num_workers in (8, 100)

@@ -162,6 +162,10 @@ def figures_of(
         for one in stages.values()
     ]
     window = [one for one in samples if begin_s <= one.at_s <= end_s]
+    if len(window) < 2:
+        sys.exit(
+            f"only {end_s - begin_s:.1f} s in which every worker had clips: too short to measure"
+        )
     first, last = window[0], window[-1]
     num_clips = sum(first.at_s <= end <= last.at_s for end in ends)
     wall_s = last.at_s - first.at_s
