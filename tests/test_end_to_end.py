@@ -23,6 +23,7 @@ from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3
 from jobs.cluster.dispatcher import Dispatcher
 from jobs.cluster.joined_cluster import ClusterView
+from jobs.cluster.worker_pool import PoolPlan
 from jobs.config import EncodingConfig, RunConfig, StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -221,7 +222,8 @@ def test_a_clip_is_the_same_bit_for_bit_on_another_worker_and_in_another_order(
         report = ConsoleReport(Console(quiet=True), len(specs), 0.0)
         observer = RunObserver(RunTally(len(specs), 0.0), report, lambda *_: None)
         demand = Demand(ONE_DEVICE, RankResources(1), len(specs), num_workers)
-        Dispatcher(setup, RunConfig(), demand, observer, ClusterView).run(iter(ordered))
+        plan = PoolPlan(setup, lambda _, demand=demand: demand, iter(ordered))
+        assert not Dispatcher(RunConfig(), observer, ClusterView).run([plan])
         store = open_store(output, StoreConfig())
         digests.append(
             {clip_id: read_record(store, clip_id).sha256 for clip_id in committed_ids(store)}

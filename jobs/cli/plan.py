@@ -31,6 +31,7 @@ from jobs.store.store import open_existing
 from jobs.text import counted
 
 MAX_PRINTED_BUCKETS = 20
+ORDER_TEXT = "rendered in this order: groups of devices first, then models and sizes, longest first"
 NUMBERS = ("frames", "steps", "clips", "to render")
 
 
@@ -146,6 +147,8 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
     if len(plan.buckets) > MAX_PRINTED_BUCKETS:
         more = counted(len(plan.buckets) - MAX_PRINTED_BUCKETS, "more kind")
         lines.append(f"  and {more} of clip")
+    if len(plan.buckets) > 1:
+        lines.append(f"  {ORDER_TEXT}")
     return [*lines, *(f"  {line}" for line in advice)]
 
 

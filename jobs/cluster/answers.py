@@ -21,11 +21,13 @@ class Answer:
     """One answer of a worker.
 
     Args:
+        pool: number of the worker's pool.
         call: the call that it answers; "placed" is Ray's word that the worker has its devices.
         value: result of the call; None if it failed.
         error: reason for which it failed: the process died, or broke.
     """
 
+    pool: int
     worker: WorkerId
     call: Call
     value: Any
@@ -38,13 +40,13 @@ class Answers:
     def __init__(self) -> None:
         self._come: SimpleQueue[Answer] = SimpleQueue()
 
-    def expect(self, worker: WorkerId, call: Call, reference: Any) -> None:
+    def expect(self, pool: int, worker: WorkerId, call: Call, reference: Any) -> None:
         """Let the answer of a call come; `reference` is Ray's reference to it."""
 
         def note(answered: Future[Any]) -> None:
             error: Any = answered.exception()
             value = None if error is not None else answered.result()
-            self._come.put(Answer(worker, call, value, error))
+            self._come.put(Answer(pool, worker, call, value, error))
 
         reference.future().add_done_callback(note)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from jobs.errors import ModelFailedError
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision
 from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
@@ -25,6 +26,14 @@ class Observer(Protocol):
     def worker_stopped(
         self, label: str, message: str, *, is_ready: bool, is_lost: bool
     ) -> None: ...
+
+    def worker_released(self, label: str, *, is_ready: bool) -> None:
+        """Note the end of a worker since no clip is left for it."""
+        ...
+
+    def model_failed(self, model: str, error: ModelFailedError) -> None:
+        """Note that the clips of a model cannot go on, while those of others do."""
+        ...
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
 

@@ -14,9 +14,10 @@ from jobs.manifest.combine import Combination
 from jobs.manifest.field_values import at, check_value, parse_cell
 from jobs.manifest.fields import FIELDS, GUIDANCE, is_column
 from jobs.manifest.lines import SourceLocation
-from jobs.manifest.rows import Given, Row
+from jobs.manifest.rows import Given, NumberedRow, Row
 from jobs.manifest.tables.dialect import check_list_line
 from jobs.manifest.tables.encoding import LineTable
+from jobs.manifest.walk.selection import Wanted
 from jobs.text import shown
 
 MAX_GRID_CLIPS = 10_000_000
@@ -126,12 +127,14 @@ class Grid:
     combination: Combination
     location: SourceLocation
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self, wanted: Wanted) -> Iterator[NumberedRow]:
         for index in range(self.combination.length):
+            if not wanted[index]:
+                continue
             positions = self.combination.positions(index)
             values = {name: self.axes[name].value(position) for name, position in positions.items()}
             values |= values.pop(GUIDANCE, {})
-            yield Row(values, self.location, partial(self._location_of, positions))
+            yield index, Row(values, self.location, partial(self._location_of, positions))
 
     def _location_of(self, positions: Mapping[str, int], field: str) -> SourceLocation | None:
         if field in positions:

@@ -23,7 +23,7 @@ from jobs.manifest.fields import (
     is_column,
 )
 from jobs.manifest.lines import Lines, ManifestFile, SourceLocation
-from jobs.manifest.rows import Row, with_parallel
+from jobs.manifest.rows import NumberedRow, Row, with_parallel
 from jobs.manifest.tables.cells import DecimalMark, refuse_placeholder
 from jobs.manifest.tables.dialect import (
     SEPARATORS,
@@ -32,6 +32,7 @@ from jobs.manifest.tables.dialect import (
     named_separator,
 )
 from jobs.manifest.tables.meta import CARRY, META, make_meta, meta_name
+from jobs.manifest.walk.selection import Wanted
 from jobs.text import counted, unknown
 
 # Limits a row over many lines, since an open quote would swallow the file.
@@ -41,8 +42,12 @@ _ALL_FIELDS = FIELDS | PARALLEL_FIELDS
 
 
 def read_table(
-    path: ManifestFile, lines: Lines, separator: str, extra_columns: Collection[str] = ()
-) -> Iterator[Row]:
+    path: ManifestFile,
+    lines: Lines,
+    wanted: Wanted,
+    separator: str,
+    extra_columns: Collection[str] = (),
+) -> Iterator[NumberedRow]:
     """Yield a row for each record below the header.
 
     An empty cell is a field that the row does not give.
@@ -57,11 +62,15 @@ def read_table(
     location, header = first
     with at(location):
         columns = _Columns(header, feed.separator, extra_columns)
+    index = -1
     while (record := feed.next_record()) is not None:
         location, cells = record
-        if any(map(str.strip, cells)):
+        if not any(map(str.strip, cells)):
+            continue
+        index += 1
+        if wanted[index]:
             with at(location):
-                yield Row(columns.values(cells, location.line), location)
+                yield index, Row(columns.values(cells, location.line), location)
 
 
 def _open_feed(

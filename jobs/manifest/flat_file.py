@@ -25,12 +25,13 @@ from jobs.manifest.lines import (
     open_manifest_file,
     read_lines,
 )
-from jobs.manifest.rows import Row, read_parallel, with_guidance_fields
+from jobs.manifest.rows import NumberedRow, Row, read_parallel, with_guidance_fields
 from jobs.manifest.tables.dialect import check_list_line
 from jobs.manifest.tables.meta import META, split_meta
+from jobs.manifest.walk.selection import ALL_ROWS, Wanted
 from jobs.text import shown
 
-Reader = Callable[[ManifestFile, Lines], Iterator[Row]]
+Reader = Callable[[ManifestFile, Lines, Wanted], Iterator[NumberedRow]]
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,15 @@ class FlatFile:
     def digest(self) -> str:
         return self.watch.sha256
 
-    def rows(self) -> Iterator[Row]:
-        """Stream the rows.
+    def rows(self, wanted: Wanted = ALL_ROWS) -> Iterator[NumberedRow]:
+        """Stream the wanted rows with their numbers.
 
         Raises:
             ManifestError: a row is wrong, or, at the end, the file was rewritten since.
         """
         hasher = hashlib.sha256()
         try:
-            yield from self.reader(self.path, self._lines(hasher))
+            yield from self.reader(self.path, self._lines(hasher), wanted)
         except UnfinishedRowError:
             if not self.watch.goes_on():
                 raise
@@ -112,30 +113,36 @@ def _reader_of(path: ManifestFile, extra_columns: Collection[str]) -> Reader:
 
 
 def read_jsonl(
-    path: ManifestFile, lines: Lines, extra_columns: Collection[str] = ()
-) -> Iterator[Row]:
+    path: ManifestFile, lines: Lines, wanted: Wanted, extra_columns: Collection[str] = ()
+) -> Iterator[NumberedRow]:
     """Yield a row for each line, which holds one JSON object. Skip blank lines."""
+    index = -1
     for number, line in lines:
         if not line.strip():
+            continue
+        index += 1
+        if not wanted[index]:
             continue
         location = SourceLocation(str(path), number)
         with at(location):
             values = _object_values(_decoded(line), extra_columns)
-        yield Row(values, location)
+        yield index, Row(values, location)
 
 
-def read_prompts(path: ManifestFile, lines: Lines) -> Iterator[Row]:
+def read_prompts(path: ManifestFile, lines: Lines, wanted: Wanted) -> Iterator[NumberedRow]:
     """Yield a row for each line, which is a prompt. Skip blank lines."""
-    is_first = True
+    index = -1
     for number, line in lines:
         prompt = line.rstrip("\r\n")
         if not prompt.strip():
             continue
+        index += 1
+        if not wanted[index]:
+            continue
         location = SourceLocation(str(path), number)
         with at(location):
-            check_list_line(prompt, is_column if is_first else None)
-        is_first = False
-        yield Row({"prompt": prompt}, location)
+            check_list_line(prompt, is_column if index == 0 else None)
+        yield index, Row({"prompt": prompt}, location)
 
 
 def _decoded(line: str) -> object:

@@ -36,7 +36,14 @@ from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.walk.identifying import BATCH_CLIPS, Identifier, in_batches
 from jobs.manifest.walk.random_seeds import RandomSeeds
-from jobs.manifest.walk.selection import ALL, ManifestRow, Selection
+from jobs.manifest.walk.selection import (
+    ALL,
+    ALL_ROWS,
+    ManifestRow,
+    MarkedRows,
+    Selection,
+    Wanted,
+)
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.types import BrokenClip, ClipSpec
 from nag.errors import NagParameterError
@@ -65,6 +72,10 @@ class Manifest:
     selection: Selection = ALL
     salt: bytes = b""
 
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
     def check_unchanged(self) -> None:
         """Raise ManifestError if the file was rewritten since; appended lines do not count."""
         self._source.watch.check()
@@ -85,6 +96,22 @@ class Manifest:
             if not row.is_repeat:
                 yield row.spec
 
+    def marked_rows(self, marks: bytes, num_ahead: int = BATCH_CLIPS) -> Iterator[ManifestRow]:
+        """Yield the rows with a mark, and read no others.
+
+        A row counts as a repeat only if an earlier row with a mark asks for the same clip, and the
+        seeds of rows without a name are those of `rows` if all such rows with equal content have
+        marks.
+
+        Args:
+            marks: a byte for each row, from the first one on; 1 marks it.
+            num_ahead: as for `rows`.
+
+        Raises:
+            ManifestError: as `rows`, at a row with a mark.
+        """
+        return self._all_rows(num_ahead, MarkedRows(marks))
+
     def rows(self, num_ahead: int = BATCH_CLIPS) -> Iterator[ManifestRow]:
         """Yield the rows of the selection. Several rows may ask for one clip, under several names.
 
@@ -99,10 +126,10 @@ class Manifest:
         """
         return self.selection.of(lambda: self._all_rows(num_ahead), str(self.path))
 
-    def _all_rows(self, num_ahead: int) -> Iterator[ManifestRow]:
+    def _all_rows(self, num_ahead: int, wanted: Wanted = ALL_ROWS) -> Iterator[ManifestRow]:
         clips, names = DigestSet(), DigestSet()
         index = -1
-        for index, (row, spec) in enumerate(self._identified_rows(num_ahead)):
+        for index, row, spec in self._identified_rows(num_ahead, wanted):
             is_named = "name" in row.values
             if is_named and not names.add(digest_of(spec.name)):
                 first = self._location_of_first(spec.name, before=index)
@@ -111,33 +138,37 @@ class Manifest:
                 )
             is_repeat = not clips.add(bytes.fromhex(spec.clip_id))
             yield ManifestRow(index, spec, is_named, self._is_random(row), is_repeat)
-        if index < 0:
+        if index < 0 and wanted is ALL_ROWS:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
             )
 
-    def _identified_rows(self, num_ahead: int) -> Iterator[tuple[Row, ClipSpec | BrokenClip]]:
-        """Yield each row with its clip, which now has an id."""
+    def _identified_rows(
+        self, num_ahead: int, wanted: Wanted
+    ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip]]:
+        """Yield each wanted row with its number and its clip, which now has an id."""
         identifier = Identifier(self._catalog.get, RandomSeeds(self.salt))
-        for batch in in_batches(self._resolved_rows(), num_ahead):
-            identifier.read_texts(spec for _, spec in batch)
-            for row, spec in batch:
+        for batch in in_batches(self._resolved_rows(wanted), num_ahead):
+            identifier.read_texts(spec for _, _, spec in batch)
+            for index, row, spec in batch:
                 is_random, is_named = self._is_random(row), "name" in row.values
                 try:
                     found = identifier.identified(spec, is_random=is_random, is_named=is_named)
                 except RequestError as error:
                     raise self._location_at_fault(row, error.fields).refuse(str(error)) from error
-                yield row, found
+                yield index, row, found
 
     def _is_random(self, row: Row) -> bool:
         default = self.defaults["seed"].value if "seed" in self.defaults else None
         return row.values.get("seed", default) == RANDOM
 
-    def _resolved_rows(self) -> Iterator[tuple[Row, ClipSpec | BrokenClip]]:
-        """Yield each row with its clip, which has no id yet."""
+    def _resolved_rows(
+        self, wanted: Wanted = ALL_ROWS
+    ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip]]:
+        """Yield each wanted row with its number and its clip, which has no id yet."""
         defaults = {name: given.value for name, given in self.defaults.items()}
         models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
-        for index, row in enumerate(self._source.rows()):
+        for index, row in self._source.rows(wanted):
             given = defaults | row.values
             try:
                 model_name = name_model(given)
@@ -161,11 +192,14 @@ class Manifest:
                 raise self._location_at_fault(row, ("model",)).refuse(str(error)) from error
             except PipelineError as error:
                 message = str(self._location_at_fault(row, ("model",)).refuse(str(error)))
-                yield row, broken_clip(self._name_of(row, index), given["model"], error, message)
+                name = self._name_of(row, index)
+                yield index, row, broken_clip(name, given["model"], error, message)
                 continue
             name, meta = self._name_of(row, index), given.get(META, {})
             identity = identify(model.identity, model.loras, request)
-            yield row, ClipSpec("", name, identity, request, parallel, meta)
+            yield index, row, ClipSpec("", name, identity, request, parallel, meta)
+            if index == wanted.last:  # rows behind it, behind a limit, may even be wrong
+                return
 
     def _name_of(self, row: Row, index: int) -> str:
         own = f"{self.name}-{index:06d}"
@@ -188,7 +222,7 @@ class Manifest:
 
     def _location_of_first(self, name: str, before: int) -> SourceLocation:
         """Return the line that gives a name first, from a further walk: lines are not held."""
-        for index, (row, spec) in enumerate(self._resolved_rows()):
+        for index, row, spec in self._resolved_rows():
             if index < before and spec.name == name:
                 return row.location_of("name")
         raise ManifestError(f"{self.path}:1: the file changed after it was opened; plan it again")

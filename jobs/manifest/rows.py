@@ -71,6 +71,9 @@ class Row:
         return self.find_location(name) or self.location
 
 
+NumberedRow = tuple[int, Row]  # with the number of the row in the manifest, from 0
+
+
 class CatalogedModel(Protocol):
     """The part of a model of the catalog that a row needs."""
 

@@ -9,9 +9,10 @@ from jobs.manifest.axes import Grid
 from jobs.manifest.field_values import Unquoted, at
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
 from jobs.manifest.lines import FileWatch, ManifestFile, SourceLocation, decode, read_bytes
-from jobs.manifest.rows import Given, Row
+from jobs.manifest.rows import Given, NumberedRow, Row
 from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
+from jobs.manifest.walk.selection import ALL_ROWS, Wanted
 from jobs.manifest.yaml_axes import AxesReader
 from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlScalar, parse_yaml
@@ -40,11 +41,14 @@ class YamlFile:
     grid: Grid | None
     clips: tuple[Row, ...]
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows of the grid, then the further clips."""
+    def rows(self, wanted: Wanted = ALL_ROWS) -> Iterator[NumberedRow]:
+        """Yield the wanted rows with their numbers: those of the grid, then the further clips."""
+        num_rows = self.grid.combination.length if self.grid else 0
         if self.grid:
-            yield from self.grid.rows()
-        yield from self.clips
+            yield from self.grid.rows(wanted)
+        for index, row in enumerate(self.clips, num_rows):
+            if wanted[index]:
+                yield index, row
 
 
 def open_yaml_file(

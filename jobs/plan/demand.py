@@ -72,20 +72,51 @@ class Demand:
         options = " ".join(ENTRYPOINT[name] for name in held)
         return f" besides the {amounts} of this run's own driver (ray job submit {options})"
 
-    def waiting(self, num_waiting: int, num_placed: int, machines: Machines) -> str:
+    def left(self, machines: Machines, num_workers: int) -> Machines:
+        """Return the machines without the places of some workers of this kind.
+
+        It is not known which machines they are on: the first that have room are taken.
+        """
+        num_ranks, found = num_workers * self.parallel.degree, list[Mapping[str, float]]()
+        for machine in machines:
+            fitting = self.reserved.fit_into(machine)
+            if not self.parallel.across_hosts:
+                fitting -= fitting % self.parallel.degree
+            taken = max(0, min(fitting, num_ranks))
+            num_ranks -= taken
+            cpus = machine.get("CPU", 0.0) - taken * self.reserved.num_cpus
+            gpus = machine.get("GPU", 0.0) - taken * self.reserved.num_gpus
+            found.append({**machine, "CPU": cpus, "GPU": gpus})
+        return found
+
+    def waiting(
+        self,
+        num_waiting: int,
+        num_placed: int,
+        machines: Machines,
+        left: Machines | None = None,
+    ) -> str:
         """Return the devices that workers wait for, and who has them.
 
         Args:
             num_waiting: number of workers without a place.
             num_placed: number of workers that have their devices.
+            left: the machines without the places of the run's other kinds of worker.
         """
         lacking = self.lacking(machines)
         if lacking is not None:
             end = f"; the run stops after {self.wait_s:g} s ({SETTING})" if self.wait_s else ""
             return f"{self._devices(num_waiting)}: {lacking}{end}"
         room = self.room(machines)
-        num_held = max(0, min(num_waiting, room - num_placed))
-        parts = [f"{self._devices(num_held)}, held by other jobs"] if num_held else []
+        most = {
+            "held by other jobs": self.room(machines if left is None else left) - num_placed,
+            "held by other models of this run": room - num_placed,
+        }
+        parts, num_held = list[str](), 0
+        for holder, num_places in most.items():
+            num_more = max(0, min(num_waiting, num_places) - num_held)
+            num_held += num_more
+            parts += [f"{self._devices(num_more)}, {holder}"] if num_more else []
         if num_waiting > num_held:
             missing = self._devices(num_waiting - num_held)
             has = f"it has room for {counted(room, 'worker')}"

@@ -1,23 +1,24 @@
 """The kinds of worker that a plan needs, the resources and the number of each. Loads without torch.
 
-A run gives the whole cluster to one kind after the other. So counts use all resources of the
-machines, not the free ones. `demand` says how many workers a run wants of a kind.
+Kinds have the cluster one after the other, but for the end of each. So counts use all resources of
+the machines, not the free ones. `demand` says how many workers a run wants of a kind.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from jobs.config import WorkerConfig
 from jobs.manifest.rows import Catalog
+from jobs.plan.buckets import Part, PlanBucket
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import Machines, RankResources, check_group_fits
 from jobs.plan.plan import Plan
 from jobs.types import ClipSpec
-from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 
-MAX_GROUPED_CHOICES = 64  # each takes a walk over the manifest
+MAX_HELD_CLIPS = 4096  # so many of small parts are read in one walk, and held
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class WorkerKind:
     model: str
     parallel: ParallelConfig
 
-    def renders(self, spec: ClipSpec) -> bool:
-        return (spec.model.name, spec.parallel) == (self.model, self.parallel)
+    def has(self, bucket: PlanBucket) -> bool:
+        """Return True if its workers render the clips of a bucket."""
+        return bucket.kind == (self.model, self.parallel)
 
 
 def pending_kinds(plan: Plan) -> dict[WorkerKind, int]:
@@ -40,30 +42,47 @@ def pending_kinds(plan: Plan) -> dict[WorkerKind, int]:
     return dict(found)
 
 
-def pending_clips(plan: Plan, kind: WorkerKind, catalog: Catalog) -> Iterator[ClipSpec]:
-    """Stream the pending clips of a kind, in an order in which its workers seldom switch LoRAs.
+def pending_clips(plan: Plan, kind: WorkerKind) -> Iterator[ClipSpec]:
+    """Stream the pending clips of a kind bucket by bucket, as the plan has them in order.
 
-    That is the manifest's order, unless a switch is slow since the LoRAs are fused. Then clips with
-    equal LoRAs come one after the other, each choice from a walk of its own over the manifest.
+    Clips of a bucket come in the manifest's order. Where a switch of LoRAs is slow, since they are
+    fused, all clips with equal LoRAs come one after the other, and so do the buckets among them.
+
+    Each large bucket takes a walk over the manifest, and small ones share walks: two walks in
+    succession bring more than `MAX_HELD_CLIPS` clips, so many buckets take no more of them.
 
     Raises:
         ManifestError: as `Plan.pending`.
     """
+    for parts in _walks(pending_parts(plan, kind)):
+        if len(parts) == 1:
+            yield from (spec for _, spec in plan.pending_in(parts, are_held=False))
+            continue
+        held: dict[int, list[ClipSpec]] = {part.number: [] for part in parts}
+        for part, spec in plan.pending_in(parts, are_held=True):
+            held[part.number].append(spec)
+        for spec in chain.from_iterable(held.values()):
+            plan.check_unchanged()
+            yield spec
 
-    def of_kind() -> Iterator[ClipSpec]:
-        return filter(kind.renders, plan.pending())
 
-    choices = dict[tuple[LoraChoice, ...] | None, None]()
-    if catalog.get(kind.model).config.fuse_loras:
-        for spec in of_kind():
-            choices.setdefault(spec.request.loras)
-            if len(choices) > MAX_GROUPED_CHOICES:
-                break
-    if not 2 <= len(choices) <= MAX_GROUPED_CHOICES:
-        yield from of_kind()
-        return
-    for choice in choices:
-        yield from (spec for spec in of_kind() if spec.request.loras == choice)
+def pending_parts(plan: Plan, kind: WorkerKind) -> list[Part]:
+    """Return the parts of a kind that have pending clips, in the order of a run."""
+    parts = [part for part in plan.parts if part.num_pending and kind.has(part.bucket)]
+    return sorted(parts, key=lambda part: part.lora_choice)
+
+
+def _walks(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Yield parts that are read together: as many as may be held, or a larger one."""
+    walk, num_clips = list[Part](), 0
+    for part in parts:
+        if walk and num_clips + part.num_pending > MAX_HELD_CLIPS:
+            yield walk
+            walk, num_clips = [], 0
+        walk.append(part)
+        num_clips += part.num_pending
+    if walk:
+        yield walk
 
 
 def reserved_by(

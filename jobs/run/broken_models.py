@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jobs.errors import ModelFailedError, ModelNotLoadedError, TooManyFailuresError
 from jobs.plan.plan import Plan
-from jobs.plan.worker_kinds import WorkerKind
+from jobs.plan.worker_kinds import WorkerKind, pending_clips
 from jobs.records.commit import lift_quarantine, write_quarantine
 from jobs.records.damage import is_committed
 from jobs.records.reading import in_parallel
@@ -84,8 +84,8 @@ def quarantine_kind(
             error_type=type(error).__name__,
             message=str(error),
         )
-        for spec in plan.pending()
-        if failed.kind.renders(spec) and spec.clip_id not in ended
+        for spec in pending_clips(plan, failed.kind)
+        if spec.clip_id not in ended
     )
     return _quarantine(store, clips, lambda _: failed.reason, run_id)
 

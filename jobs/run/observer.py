@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from jobs.errors import ModelFailedError
 from jobs.records.schema import utc_iso
 from jobs.run.console import ConsoleReport
 from jobs.run.loads import loads_at
@@ -65,6 +66,12 @@ class RunObserver:
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
         self._tally.worker_stopped(label, is_ready=is_ready, is_lost=is_lost)
         self._report.say(f"{'lost' if is_lost else 'replaced'} worker {label}: {message}")
+
+    def worker_released(self, label: str, *, is_ready: bool) -> None:
+        self._tally.worker_stopped(label, is_ready=is_ready, is_lost=False)
+
+    def model_failed(self, model: str, error: ModelFailedError) -> None:
+        self._report.say(f"stopped rendering with {model}: {error}")
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
         self._tally.worker_heartbeat(heartbeat)

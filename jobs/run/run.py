@@ -1,4 +1,4 @@
-"""One run, from a plan to its summary: one pool of workers after another, each of one kind."""
+"""One run, from a plan to its summary: the kinds of worker that it hands to the dispatch loop."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,8 +9,12 @@ from rich.console import Console
 from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.errors import JobError, ManifestError, ModelFailedError, StoppedError
+from jobs.cluster.joined_cluster import ClusterView
+from jobs.cluster.worker_pool import PoolPlan
+from jobs.config import RunConfig
+from jobs.errors import JobError, ManifestError, StoppedError
 from jobs.guarded_output import DroppedOutput
+from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind, demand_of, pending_clips, pending_kinds
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
@@ -120,7 +124,7 @@ class Run:
         try:
             with report:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
-                failed = self._render_kinds(observer, watch, tally)
+                failed = self._render_kinds(observer, watch)
                 self._give_up(failed, tally, update_or_end)
         except BaseException as error:
             self._summary = self._end(documents, error)
@@ -135,20 +139,22 @@ class Run:
             raise
         return self._summary
 
-    def _render_kinds(
-        self, observer: RunObserver, watch: ClusterWatch, tally: RunTally
-    ) -> list[FailedKind]:
-        """Render one kind after another, and return those that could not go on."""
-        failed: list[FailedKind] = []
-        for kind, num_pending in pending_kinds(self.opened.plan).items():
-            num_before = tally.num_committed
-            try:
-                self._render_kind(kind, num_pending, observer, watch)
-            except ModelFailedError as error:
-                failed.append(FailedKind(kind, error, tally.num_committed - num_before))
-                self._say(f"stopped rendering with {kind.model}: {error}")
-            tally.pool_stopped()
-        return failed
+    def _render_kinds(self, observer: RunObserver, watch: ClusterWatch) -> list[FailedKind]:
+        """Render the clips of all kinds of worker, and return the kinds that could not go on."""
+        config = self.opened.config
+        if not watch.view.may_grow:
+            config = replace(config, workers=replace(config.workers, wait_for_resources_s=0.0))
+        plans = {
+            kind: self._pool_plan(kind, num_pending, config)
+            for kind, num_pending in pending_kinds(self.opened.plan).items()
+        }
+        self._dispatcher = Dispatcher(config, observer, lambda: watch.view)
+        if self._stop_reason is not None:
+            self._dispatcher.request_stop(self._stop_reason)
+        failed = self._dispatcher.run(plans.values())
+        if self._manifest_error is not None:
+            raise StoppedError(str(self._manifest_error))
+        return [FailedKind(one.kind, one.error, one.num_committed) for one in failed]
 
     def _give_up(
         self, failed: Sequence[FailedKind], tally: RunTally, check: Callable[[], None]
@@ -181,41 +187,33 @@ class Run:
             raise StoppedError(str(error)) from error
         return num_clips
 
-    def _render_kind(
-        self, kind: WorkerKind, num_pending: int, observer: RunObserver, watch: ClusterWatch
-    ) -> None:
-        opened, view, config = self.opened, watch.view, self.opened.config
-        if not view.may_grow:
-            config = replace(config, workers=replace(config.workers, wait_for_resources_s=0.0))
-        workers, machines = config.workers, view.machines()
-        demand = replace(
-            demand_of(kind, opened.catalog, workers, machines, num_pending),
-            held_by_driver=view.held_by_driver,
-        )
+    def _pool_plan(self, kind: WorkerKind, num_pending: int, config: RunConfig) -> PoolPlan:
+        opened = self.opened
         entry = opened.catalog.get(kind.model)
+
+        def demand(view: ClusterView) -> Demand:
+            machines, workers = view.machines(), config.workers
+            wanted = demand_of(kind, opened.catalog, workers, machines, num_pending)
+            return replace(wanted, held_by_driver=view.held_by_driver)
+
         setup = WorkerSetup(
             model=entry.config,
             weights=entry.weights,
             output=opened.store.uri,
             store=opened.config.store,
             encoding=opened.config.encoding,
-            spool_folder=workers.spool_folder,
+            spool_folder=config.workers.spool_folder,
             run_id=self.run_id,
-            num_threads=workers.num_cpus,
+            num_threads=config.workers.num_cpus,
             loader=self.loader,
             parallel=kind.parallel,
         )
-        self._dispatcher = Dispatcher(setup, config, demand, observer, lambda: watch.view)
-        if self._stop_reason is not None:
-            self._dispatcher.request_stop(self._stop_reason)
-        self._dispatcher.run(self._planned(kind))
-        if self._manifest_error is not None:
-            raise StoppedError(str(self._manifest_error))
+        return PoolPlan(setup, demand, self._planned(kind))
 
     def _planned(self, kind: WorkerKind) -> Iterator[ClipSpec]:
         """Yield the clips of a kind; a manifest that changed ends the run as a request does."""
         try:
-            yield from pending_clips(self.opened.plan, kind, self.opened.catalog)
+            yield from pending_clips(self.opened.plan, kind)
         except ManifestError as error:
             self._manifest_error = error
             self.request_stop(str(error))

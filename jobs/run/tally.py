@@ -65,13 +65,6 @@ class RunTally:
         self.num_workers_lost += is_lost
         self.in_flight.end_worker(label)
 
-    def pool_stopped(self) -> None:
-        """Forget the workers of a model, which all stop when its clips have ended."""
-        self.num_workers = 0
-        self.waiting_for = None
-        self.loading = ()
-        self.in_flight = InFlight()
-
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
         self.in_flight.update(heartbeat)
 

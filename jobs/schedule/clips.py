@@ -39,6 +39,25 @@ class Clips:
         """Return True if nothing is left to start and nothing is in flight."""
         return self._is_plan_over and not (self._waiting or self._pool.is_busy)
 
+    @property
+    def is_plan_over(self) -> bool:
+        """Return True if the plan has no further clip."""
+        return self._is_plan_over
+
+    @property
+    def num_useful_workers(self) -> int:
+        """Return the number of workers that the last clips can use, at the plan's end."""
+        return len(self._waiting) + self._pool.num_useful
+
+    @property
+    def nodes_in_use(self) -> set[str]:
+        """Return the nodes that hold an encoded clip which waits for a worker."""
+        return {attempt.node for attempt in self._waiting if attempt.node is not None}
+
+    @property
+    def num_done(self) -> int:
+        return self._num_done
+
     def planned(self, event: ev.Planned, _now: float) -> list[Command]:
         """Put the plan's next clip into the queue."""
         self._is_taking = False

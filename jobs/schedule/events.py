@@ -27,10 +27,12 @@ class RoomSeen:
     Args:
         num_wanted: number of workers to keep.
         lacking: the resources that no node has; None if at least one worker fits.
+        others_wait: True if workers of another kind would start in places that become free.
     """
 
     num_wanted: int
     lacking: str | None = None
+    others_wait: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,13 @@ class StopWorker:
 
 
 @dataclass(frozen=True)
+class ReleaseWorker:
+    """End a worker that has no clips, so that a worker of another kind gets its place."""
+
+    worker: WorkerId
+
+
+@dataclass(frozen=True)
 class TakeClip:
     """Answer with `Planned`, the next clip of the plan: a worker has room for it."""
 
@@ -242,4 +251,13 @@ class Halt:
     error: JobError
 
 
-Command = StartWorker | StopWorker | TakeClip | StartClip | RecallClip | ReportFailure | Halt
+Command = (
+    StartWorker
+    | StopWorker
+    | ReleaseWorker
+    | TakeClip
+    | StartClip
+    | RecallClip
+    | ReportFailure
+    | Halt
+)  # fmt: skip

@@ -6,6 +6,7 @@ a thousand workers as with ten. `slots` chooses among them. Loads without torch.
 
 from bisect import bisect_left, insort
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -82,11 +83,15 @@ class Pool:
     Args:
         room: number of clips that one worker holds at once.
         patience_s: seconds that an encoded clip waits for a worker that may load on its node.
+        is_computing_elsewhere: returns True if a worker of another kind computes a clip.
     """
 
-    def __init__(self, room: int, patience_s: float) -> None:
+    def __init__(
+        self, room: int, patience_s: float, is_computing_elsewhere: Callable[[], bool]
+    ) -> None:
         self._room = room
         self._patience_s = patience_s
+        self._is_computing_elsewhere = is_computing_elsewhere
         self.workers: dict[WorkerId, PooledWorker] = {}
         self.coming: dict[WorkerId, Waiting | Loading] = {}
         self.loaded: dict[WorkerId, LoadedWorker] = {}
@@ -140,6 +145,20 @@ class Pool:
     def is_computing(self) -> bool:
         """Return True if a worker was computing a clip at its last heartbeat."""
         return any(worker.is_computing for worker in self.loaded.values())
+
+    @property
+    def is_run_computing(self) -> bool:
+        """Return True if any worker of the run was computing a clip at its last heartbeat."""
+        return self.is_computing or self._is_computing_elsewhere()
+
+    @property
+    def num_useful(self) -> int:
+        """Return the number of workers that the clips in flight can use.
+
+        That is one for each worker that has clips, and one for each clip that it could hand on.
+        """
+        queues, num_returning = self.queues()
+        return len(self._busy) + sum(map(len, queues.values())) + num_returning
 
     @property
     def retired(self) -> list[WorkerId]:

@@ -15,7 +15,7 @@ from jobs.schedule.attribution import NodeAttribution
 from jobs.schedule.events import Command, WorkerId
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
-from jobs.schedule.pooled_worker import Loading, Waiting
+from jobs.schedule.pooled_worker import LoadedWorker, Loading, Waiting
 
 MAX_LOAD_FAILURES = 3  # in a row, before `num_wanted` is lowered
 
@@ -38,7 +38,8 @@ class Recruiting:
         outage: Outage,
         attribution: NodeAttribution,
     ) -> None:
-        self.num_wanted = num_wanted
+        self._num_wanted = num_wanted
+        self._most_useful: int | None = None  # once other kinds wait for places
         self._config = config
         self._pool = pool
         self._outage = outage
@@ -50,6 +51,43 @@ class Recruiting:
         self._not_before = 0.0  # back-off while the store lets no worker load
         self._back_off_s = 0.0
         self._lacking_since: float | None = None  # no node has room, and no worker has a place
+
+    @property
+    def num_wanted(self) -> int:
+        """Return the number of workers to keep."""
+        if self._most_useful is None:
+            return self._num_wanted
+        return min(self._num_wanted, self._most_useful)
+
+    def limit(self, most_useful: int) -> None:
+        """Keep no more workers than the last clips can use, since other kinds wait for places."""
+        self._most_useful = most_useful
+
+    def release(self, nodes_in_use: set[str]) -> list[Command]:
+        """End workers without clips that are more than wanted; those that have not loaded first.
+
+        Args:
+            nodes_in_use: nodes whose workers go last.
+        """
+        num_spare = len(self._pool.workers) - self.num_wanted
+        if num_spare <= 0:
+            return []
+
+        def order(number: WorkerId) -> tuple[bool, bool, bool, int]:
+            worker = self._pool.workers[number]
+            is_loaded = isinstance(worker, LoadedWorker)
+            is_in_use = is_loaded and worker.node in nodes_in_use
+            return not isinstance(worker, Waiting), is_loaded, is_in_use, -number
+
+        free = [
+            number
+            for number, worker in self._pool.workers.items()
+            if not (isinstance(worker, LoadedWorker) and worker.attempts)
+        ]
+        free.sort(key=order)
+        for number in free[:num_spare]:
+            self._pool.remove(number)
+        return [ev.ReleaseWorker(number) for number in free[:num_spare]]
 
     def exclude_gap(self, gap_s: float) -> None:
         """Leave `gap_s` seconds in which the driver slept out of all durations."""
@@ -83,7 +121,7 @@ class Recruiting:
 
         The number does not follow a cluster that shrinks: a node that left may be replaced.
         """
-        self.num_wanted += max(0, event.num_wanted - self._most_wanted)
+        self._num_wanted += max(0, event.num_wanted - self._most_wanted)
         self._most_wanted = max(event.num_wanted, self._most_wanted)
         has_place = bool(self._pool.loaded) or any(
             isinstance(one, Loading) for one in self._pool.coming.values()
@@ -119,7 +157,7 @@ class Recruiting:
         if event.is_store:
             self._back_off_s = self._outage.next_back_off(self._back_off_s)
             self._not_before = now + self._back_off_s
-            is_computing = self._pool.is_computing
+            is_computing = self._pool.is_run_computing
             error = self._outage.record_refusal(now, event.message, is_computing=is_computing)
         else:
             error = self._charge(event, now) if event.is_charged else None
@@ -146,9 +184,9 @@ class Recruiting:
         if not (failed.is_final or self._num_failures >= MAX_LOAD_FAILURES):
             return None
         # others wait for the store, and are started again after the back-off
-        is_waiting = now < self._not_before and self.num_wanted > 1
+        is_waiting = now < self._not_before and self._num_wanted > 1
         if not self._pool.workers and not is_waiting:
             return ModelNotLoadedError(f"no worker could be started: {failed.message}")
-        self.num_wanted -= 1
+        self._num_wanted -= 1
         self._num_failures = 0
         return None

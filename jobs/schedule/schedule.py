@@ -27,23 +27,33 @@ class StopOrder:
 
 
 class Schedule:
-    """The clips of one model on a pool of workers.
+    """The clips of one kind of worker, on a pool of them.
 
     Args:
         num_workers: number of workers to keep.
+        is_computing_elsewhere: returns True if a worker of another kind computes a clip.
     """
 
-    def __init__(self, config: RunConfig, num_workers: int) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        num_workers: int,
+        is_computing_elsewhere: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._config = config
         self._now = 0.0
         self._stop_order: StopOrder | None = None
-        self._pool = Pool(config.workers.spool_clips + 1, config.stall.first_s)
+        self._others_wait = False  # workers of other kinds, for places
+        self._is_yielding = False
+        self._pool = Pool(
+            config.workers.spool_clips + 1, config.stall.first_s, is_computing_elsewhere
+        )
         self._clips = Clips(config.retry, self._pool)
         self._workers = Workers(config, num_workers, self._pool, self._clips)
         self._handlers: dict[type[Event], Callable[[Any, float], list[Command]]] = {
             ev.Planned: self._clips.planned,
             ev.WorkerReady: self._workers.ready,
-            ev.RoomSeen: self._workers.recruiting.room_seen,
+            ev.RoomSeen: self._room_seen,
             ev.WorkerPlaced: self._workers.recruiting.placed,
             ev.WorkerNotLoaded: self._workers.recruiting.not_loaded,
             ev.HeartbeatReceived: self._workers.heartbeat,
@@ -59,6 +69,26 @@ class Schedule:
     def is_finished(self) -> bool:
         """Return True if nothing is left to start and nothing is in flight."""
         return self._clips.is_finished
+
+    @property
+    def is_computing(self) -> bool:
+        """Return True if a worker was computing a clip at its last heartbeat."""
+        return self._pool.is_computing
+
+    @property
+    def num_workers(self) -> int:
+        """Return the number of workers that hold a place or are to get one."""
+        return max(self._workers.recruiting.num_wanted, len(self._pool.workers))
+
+    @property
+    def has_more_clips(self) -> bool:
+        """Return True if the plan may have clips that no worker has got yet."""
+        return not self._clips.is_plan_over
+
+    @property
+    def num_done(self) -> int:
+        """Return the number of clips that were committed."""
+        return self._clips.num_done
 
     def start(self, now: float) -> list[Command]:
         """Return the first commands, before any event.
@@ -95,6 +125,10 @@ class Schedule:
             self._workers.exclude_gap(gap_s)
         self._now = now
 
+    def _room_seen(self, event: ev.RoomSeen, now: float) -> list[Command]:
+        self._others_wait = event.others_wait
+        return self._workers.recruiting.room_seen(event, now)
+
     def _request_stop(self, event: ev.StopRequested, now: float) -> list[Command]:
         if self._stop_order is None:
             self._stop_order = StopOrder(event.reason, now + self._config.workers.drain_s)
@@ -108,9 +142,23 @@ class Schedule:
         return [ev.Halt(StoppedError(order.reason))]
 
     def _next_commands(self) -> list[Command]:
-        """Return starts of workers that are missing, then of clips on workers that have room."""
+        """Return starts of workers that are missing, then of clips on workers that have room.
+
+        At the end of the plan, workers that no clip can use give their places to other kinds.
+        """
         if self.is_finished or self._stop_order:
             return []
         recruiting = self._workers.recruiting
+        self._limit_workers()
         commands = recruiting.recruit(self._now)
-        return commands + self._clips.assign(self._now, recruiting.num_wanted)
+        commands += self._clips.assign(self._now, recruiting.num_wanted)
+        if self._limit_workers():
+            commands += recruiting.release(self._clips.nodes_in_use)
+        return commands
+
+    def _limit_workers(self) -> bool:
+        """Keep only useful workers once others wait at the plan's end; return True from then on."""
+        self._is_yielding |= self._others_wait and self._clips.is_plan_over
+        if self._is_yielding:
+            self._workers.recruiting.limit(self._clips.num_useful_workers)
+        return self._is_yielding

@@ -217,6 +217,6 @@ class Workers:
 
     def _record_refusal(self, message: str, now: float) -> list[Command]:
         """Halt the run after too long an outage, unless a clip is computed: it will be spooled."""
-        is_computing = self._pool.is_computing
+        is_computing = self._pool.is_run_computing
         error = self._outage.record_refusal(now, message, is_computing=is_computing)
         return [] if error is None else [ev.Halt(error)]

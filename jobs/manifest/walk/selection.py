@@ -1,14 +1,57 @@
-"""The part of a manifest that a command asks for: the options `--only` and `--limit`."""
+"""The rows of a walk: those that it reads, and those that `--only` and `--limit` ask for."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Protocol
 
 from jobs.errors import RefusedError
 from jobs.text import nearest, shown
 from jobs.types import BrokenClip, ClipSpec
 
 MAX_COMPARED = 10_000  # names that are compared with a wrong one
+
+
+class Wanted(Protocol):
+    """The rows that a walk reads. All others are passed over before they are parsed.
+
+    Args:
+        last: number of the last wanted row; None for the last one of the manifest.
+    """
+
+    @property
+    def last(self) -> int | None: ...
+
+    def __getitem__(self, index: int, /) -> int:
+        """Return 1 if the row with this number, from 0, is wanted; 0 if not."""
+        ...
+
+
+class AllRows:
+    """Every row of a manifest."""
+
+    last: int | None = None
+
+    def __getitem__(self, index: int, /) -> int:
+        return 1
+
+
+class MarkedRows:
+    """The rows with a mark.
+
+    Args:
+        marks: a byte for each row from the first one on; 1 marks it.
+    """
+
+    def __init__(self, marks: bytes) -> None:
+        self._marks = marks
+        self.last: int | None = marks.rfind(1)
+
+    def __getitem__(self, index: int, /) -> int:
+        return self._marks[index] if index < len(self._marks) else 0
+
+
+ALL_ROWS = AllRows()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.plan import plan_lines
+from jobs.cli.plan import ORDER_TEXT, plan_lines
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.plan import make_plan
 from tests.builders.manifests import GROUPED_ROWS, MIXED_ROWS, jsonl
@@ -27,9 +27,10 @@ def test_a_plan_is_printed_as_a_table(rows: Path, catalog: FakeCatalog) -> None:
         "  done 1, quarantined 0, to render 3",
         "",
         "  model   size   frames  steps  clips  to render",
-        "  coarse  96x64      17      8      1          1",
-        "  tiny    64x64      17      4      1          1",
         "  tiny    64x64      17      8      2          1",
+        "  tiny    64x64      17      4      1          1",
+        "  coarse  96x64      17      8      1          1",
+        f"  {ORDER_TEXT}",
     ]
 
 
@@ -61,10 +62,11 @@ def test_the_plan_has_a_column_of_devices_if_any_clip_is_for_a_group(
     printed = plan_lines(make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set()))
     assert printed[3:] == [
         "  model  size   devices                          frames  steps  clips  to render",
-        "  tiny   64x64  ulysses 4                            13      8      1          1",
-        "  tiny   64x64  one device                           17      8      1          1",
-        "  tiny   64x64  ulysses 2 x ring 2 across hosts      17      8      1          1",
         "  tiny   64x64  ulysses 4                            17      8      2          2",
+        "  tiny   64x64  ulysses 4                            13      8      1          1",
+        "  tiny   64x64  ulysses 2 x ring 2 across hosts      17      8      1          1",
+        "  tiny   64x64  one device                           17      8      1          1",
+        f"  {ORDER_TEXT}",
     ]
 
 
@@ -80,5 +82,5 @@ def test_advice_stands_below_the_table(rows: Path, catalog: FakeCatalog) -> None
 def test_a_long_table_is_cut(write: Write, catalog: FakeCatalog) -> None:
     text = "name: a\nmodel: tiny\naxes: {prompt: [p], num_inference_steps: {range: [1, 31]}}"
     printed = plan_lines(make_plan(open_manifest(write("a.yaml", text), catalog), set(), set()))
-    assert printed[-1] == "  and 10 more kinds of clip"
-    assert len(printed) == 25
+    assert printed[-2:] == ["  and 10 more kinds of clip", f"  {ORDER_TEXT}"]
+    assert len(printed) == 26

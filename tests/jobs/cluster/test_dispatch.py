@@ -15,8 +15,9 @@ from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
 from jobs.cluster.joined_cluster import ClusterView, JoinedCluster
 from jobs.cluster.launcher import ActorLauncher
+from jobs.cluster.worker_pool import PoolPlan
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
-from jobs.errors import NoWorkersError, StoppedError, StoreRefusedError
+from jobs.errors import ModelFailedError, NoWorkersError, StoppedError, StoreRefusedError
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
 from jobs.records.commit import committed_ids, read_record
@@ -46,6 +47,7 @@ class Notes:
     ready: list[str] = field(default_factory=list[str])
     lost: list[str] = field(default_factory=list[str])
     replaced: list[str] = field(default_factory=list[str])
+    released: list[str] = field(default_factory=list[str])
     heartbeats: list[WorkerHeartbeat] = field(default_factory=list[WorkerHeartbeat])
     started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
     returned: list[str] = field(default_factory=list[str])
@@ -67,6 +69,12 @@ class Notes:
 
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
         (self.lost if is_lost else self.replaced).append(f"{label}: {message}")
+
+    def worker_released(self, label: str, *, is_ready: bool) -> None:
+        self.released.append(label)
+
+    def model_failed(self, model: str, error: ModelFailedError) -> None:
+        pass
 
     def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
         self.heartbeats.append(heartbeat)
@@ -95,12 +103,27 @@ def dispatch(
     return notes
 
 
-def dispatcher(
-    setup: WorkerSetup, config: RunConfig, num_workers: int, notes: "Notes"
-) -> Dispatcher:
+@dataclass
+class OneKind:
+    """A dispatcher with the clips of one kind of worker."""
+
+    dispatcher: Dispatcher
+    setup: WorkerSetup
+    demand: Demand
+
+    def request_stop(self, reason: str) -> None:
+        self.dispatcher.request_stop(reason)
+
+    def run(self, specs: Iterator[ClipSpec]) -> None:
+        """Render the clips, and raise the error with which the kind failed."""
+        for failed in self.dispatcher.run([PoolPlan(self.setup, lambda _: self.demand, specs)]):
+            raise failed.error
+
+
+def dispatcher(setup: WorkerSetup, config: RunConfig, num_workers: int, notes: "Notes") -> OneKind:
     """Return a dispatcher for a number of workers, on a cluster of which nothing is known."""
     demand = Demand(setup.parallel, RankResources(config.workers.num_cpus), 1_000, num_workers)
-    return Dispatcher(setup, config, demand, notes, ClusterView)
+    return OneKind(Dispatcher(config, notes, ClusterView), setup, demand)
 
 
 def committed(folder: Path) -> set[str]:
@@ -143,6 +166,29 @@ def test_a_worker_that_is_ready_late_takes_over_a_clip_that_has_not_begun(
     assert not notes.failed
     assert notes.returned
     assert [attempt.number for _, attempt in notes.started] == [1] * (3 + len(notes.returned))
+
+
+def test_a_device_that_is_free_at_the_end_of_one_kind_renders_the_next_meanwhile(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    """The last clip of the first kind ends only once a clip of the next kind has begun."""
+    gate, setup = tmp_path / "gate", setup_for(tmp_path)
+    first, later = [spec(f"wait {gate}"), spec("sunrise")], [spec("sunset"), spec("dawn")]
+
+    class Opening(Notes):
+        def clip_started(self, label: str, attempt: Attempt) -> None:
+            super().clip_started(label, attempt)
+            if attempt.spec in later:
+                gate.touch()
+
+    notes = Opening()
+    demand = Demand(ONE_DEVICE, CPU, 2, 2)
+    plans = [PoolPlan(setup, lambda _: demand, iter(specs)) for specs in (first, later)]
+    assert not Dispatcher(CONFIG, notes, ClusterView).run(plans)
+    assert committed(tmp_path) == {one.clip_id for one in (*first, *later)}
+    assert not notes.failed
+    assert not notes.lost
+    assert sorted(notes.released) == sorted(notes.ready), "each ready worker ends once"
 
 
 def test_a_failing_clip_does_not_stop_the_others(ray_driver: LocalRay, tmp_path: Path) -> None:
@@ -240,7 +286,7 @@ def test_workers_without_a_place_are_not_charged_and_those_that_have_one_go_on(
 
     notes, setup, demand = Opening(), setup_for(tmp_path), Demand(ONE_DEVICE, CPU, 12, 4)
     cluster = JoinedCluster(True, "", {})
-    Dispatcher(setup, CONFIG, demand, notes, cluster.look).run(
+    OneKind(Dispatcher(CONFIG, notes, cluster.look), setup, demand).run(
         spec(f"wait {gate}", seed) for seed in range(12)
     )
     assert len(notes.done) == 12
@@ -374,7 +420,7 @@ def test_a_run_that_must_stop_finishes_what_is_nearly_done_and_leaves_the_rest(
     never = spec(f"wait {tmp_path / 'never'}")
 
     class Stopping(Notes):
-        dispatcher: Dispatcher | None = None
+        dispatcher: OneKind | None = None
 
         def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
             if [

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
-from jobs.cluster.dispatcher import Dispatcher
+from jobs.cluster.answers import Answers
 from jobs.cluster.joined_cluster import ClusterView
+from jobs.cluster.worker_pool import PoolPlan, WorkerPool
 from jobs.cluster.worker_states import LoadingWorker, RunningWorker
 from jobs.config import RunConfig
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
+from jobs.schedule.schedule import Schedule
+from jobs.schedule.sharing import Share
 from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import setup_for
 
@@ -33,9 +36,11 @@ def test_a_place_that_has_just_become_free_is_not_held_by_other_jobs(
 ) -> None:
     demand = Demand(ONE_DEVICE, RankResources(1), 100, 3)
     view = ClusterView({"node": {"CPU": 2.0}})
-    dispatcher = Dispatcher(setup_for(tmp_path), RunConfig(), demand, NOBODY, lambda: view)
+    share = Share(demand, Schedule(RunConfig(), 3))
+    plan = PoolPlan(setup_for(tmp_path), lambda _: demand, iter(()))
+    pool = WorkerPool(0, plan, share, RunConfig(), NOBODY, Answers())
     running = [RunningWorker(NOBODY, "") for _ in range(num_running)]
     now = time.monotonic()
     waiting = [LoadingWorker(NOBODY, now - ago, frozenset()) for ago in asked_ago_s]
-    dispatcher._workers = dict(enumerate([*running, *waiting]))
-    assert dispatcher._waiting() == expected
+    pool.workers = dict(enumerate([*running, *waiting]))
+    assert pool.waiting(view, []) == expected

@@ -110,3 +110,13 @@ def test_workers_that_wait_are_told_with_who_has_their_devices(
     demand: Demand, num_waiting: int, num_placed: int, expected: str
 ) -> None:
     assert demand.waiting(num_waiting, num_placed, FOUR_CPUS) == expected
+
+
+def test_workers_that_wait_for_another_model_of_the_run_are_told_so() -> None:
+    """Of four places, another model of the run holds one."""
+    demand = Demand(ONE_DEVICE, CPU, 9, 6)
+    left = demand.left(FOUR_CPUS, 1)
+    assert demand.waiting(3, 2, FOUR_CPUS, left) == (
+        "1 device, held by other jobs, and 1 device, held by other models of this run, and "
+        "1 device that the cluster does not have: it has room for 4 workers"
+    )

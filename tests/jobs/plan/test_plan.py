@@ -46,9 +46,9 @@ def test_a_bucket_holds_clips_that_take_equally_long(rows: Path, catalog: FakeCa
     manifest = open_manifest(rows, catalog, model="tiny")
     plan = make_plan(manifest, {next(manifest.specs()).clip_id}, set())
     assert plan.buckets == (
-        PlanBucket("coarse", VideoShape(17, 64, 96), 8, num_clips=1, num_pending=1),
-        PlanBucket("tiny", VideoShape(17, 64, 64), 4, num_clips=1, num_pending=1),
         PlanBucket("tiny", VideoShape(17, 64, 64), 8, num_clips=2, num_pending=1, num_done=1),
+        PlanBucket("tiny", VideoShape(17, 64, 64), 4, num_clips=1, num_pending=1),
+        PlanBucket("coarse", VideoShape(17, 64, 96), 8, num_clips=1, num_pending=1),
     )
 
 
@@ -101,12 +101,12 @@ def grouped(write: Write) -> Path:
 def test_clips_for_other_devices_are_in_other_buckets(grouped: Path, catalog: FakeCatalog) -> None:
     plan = make_plan(open_manifest(grouped, catalog, model="tiny"), set(), set())
     assert plan.buckets == (
+        PlanBucket("tiny", VideoShape(17, 64, 64), 8, 2, 2, ParallelConfig(4)),
         PlanBucket("tiny", VideoShape(13, 64, 64), 8, 1, 1, ParallelConfig(4)),
-        PlanBucket("tiny", VideoShape(17, 64, 64), 8, 1, 1),
         PlanBucket(
             "tiny", VideoShape(17, 64, 64), 8, 1, 1, ParallelConfig(2, 2, across_hosts=True)
         ),
-        PlanBucket("tiny", VideoShape(17, 64, 64), 8, 2, 2, ParallelConfig(4)),
+        PlanBucket("tiny", VideoShape(17, 64, 64), 8, 1, 1),
     )
 
 

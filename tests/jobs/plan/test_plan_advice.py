@@ -44,7 +44,7 @@ def plan_of(text: str, write: Write, catalog: FakeCatalog, *, are_done: bool = F
 
 
 def test_a_group_and_a_long_clip_have_a_line_each(write: Write, large: FakeCatalog) -> None:
-    single, group, footnote = advise_on_plan(plan_of(MANIFEST, write, large), large)
+    group, single, footnote = advise_on_plan(plan_of(MANIFEST, write, large), large)
     assert single.startswith("tiny 1280x720x81, 25 steps: 9 minutes a clip on one device")
     assert group.startswith("tiny 1280x720x81, 25 steps: ulysses 4 sends")
     assert footnote == advice_footnote()
@@ -56,7 +56,7 @@ def test_the_guidance_of_the_manifest_decides_how_long_a_clip_is(
     guided = MANIFEST.replace(
         "{prompt: a square}", "{prompt: a square, guidance: {method: cfg, guidance_scale: 5}}"
     )
-    single, _, _ = advise_on_plan(plan_of(guided, write, large), large)
+    _, single, _ = advise_on_plan(plan_of(guided, write, large), large)
     assert "17 minutes a clip on one device" in single
 
 
@@ -67,10 +67,10 @@ def test_advice_is_for_the_card_that_rendered_the_first_clips(
     monkeypatch.setattr(prediction, "CARDS", (*prediction.CARDS, fast))
     plan = plan_of(MANIFEST, write, large)
     for device in (None, "NVIDIA H100 80GB HBM3", "NVIDIA GH200 480GB"):
-        single, _, footnote = advise_on_plan(plan, large, lambda name=device: name)
+        _, single, footnote = advise_on_plan(plan, large, lambda name=device: name)
         assert "9 minutes a clip" in single
         assert footnote.startswith("predicted for H100s at 345 TFLOP/s, not measured: ")
-    single, _, footnote = advise_on_plan(plan, large, lambda: "NVIDIA H200")
+    _, single, footnote = advise_on_plan(plan, large, lambda: "NVIDIA H200")
     assert "4 minutes a clip" in single
     assert footnote.startswith(
         "predicted for H200s at 690 TFLOP/s, measured by docs/measurements/gpu.json: "

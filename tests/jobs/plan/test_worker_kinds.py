@@ -1,26 +1,33 @@
 """The kinds of worker that a plan needs, and the number of each."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobs.config import WorkerConfig
-from jobs.errors import PlacementError
-from jobs.manifest.manifest import open_manifest
+from jobs.errors import ManifestError, PlacementError
+from jobs.manifest import flat_file
+from jobs.manifest.manifest import Manifest, open_manifest
+from jobs.manifest.walk.selection import ALL, Selection
+from jobs.plan.buckets import MAX_LORA_CHOICES, PlanBucket
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import (
-    MAX_GROUPED_CHOICES,
     WorkerKind,
     check_capacity,
     pending_clips,
     pending_kinds,
     reserved_by,
 )
+from jobs.types import ClipSpec
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
+from pipelines.texts import Tokens
 from tests.builders.manifests import jsonl
 from tests.fakes.catalog import FakeCatalog
 
@@ -44,9 +51,9 @@ def plan(write: Callable[[str, str | bytes], Path], catalog: FakeCatalog) -> Pla
 
 def test_a_kind_is_a_model_and_a_group_and_counts_its_pending_clips(plan: Plan) -> None:
     alone, group = WorkerKind("tiny", ONE_DEVICE), WorkerKind("tiny", FOUR)
-    assert pending_kinds(plan) == {alone: 2, group: 1}
-    assert [spec.request.prompt for spec in plan.pending() if alone.renders(spec)] == ["a", "d"]
-    assert [spec.request.prompt for spec in plan.pending() if group.renders(spec)] == ["b"]
+    assert list(pending_kinds(plan).items()) == [(group, 1), (alone, 2)]
+    assert [spec.request.prompt for spec in pending_clips(plan, alone)] == ["a", "d"]
+    assert [spec.request.prompt for spec in pending_clips(plan, group)] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,7 @@ def test_a_group_is_not_refused_while_a_cluster_that_may_grow_has_no_room_at_all
     [
         ("styled", 2, "abcd"),
         ("fused", 2, "acbd"),  # a switch takes as long as to read the weights again
-        ("fused", MAX_GROUPED_CHOICES + 1, "abcd"),
+        ("fused", MAX_LORA_CHOICES + 9, "acbd"),
     ],
 )
 def test_clips_with_equal_loras_come_together_where_a_switch_is_slow(
@@ -97,6 +104,193 @@ def test_clips_with_equal_loras_come_together_where_a_switch_is_slow(
     rows += [{"prompt": "e", "loras": f"style={3 + index}"} for index in range(num_choices - 2)]
     manifest = open_manifest(write("a.jsonl", jsonl(rows)), catalog, model=model)
     plan = make_plan(manifest, set(), set())
-    clips = list(pending_clips(plan, WorkerKind(model, ONE_DEVICE), catalog))
+    clips = list(pending_clips(plan, WorkerKind(model, ONE_DEVICE)))
     assert "".join(spec.request.prompt for spec in clips[:4]) == order
     assert len({spec.clip_id for spec in clips}) == len(clips) == plan.num_pending
+
+
+# the order of buckets, and their walks
+
+
+def planned(
+    write: Callable[[str, str | bytes], Path],
+    catalog: FakeCatalog,
+    rows: Iterable[dict[str, Any]],
+    selection: Selection = ALL,
+    done: Collection[str] = (),
+) -> Plan:
+    manifest = open_manifest(
+        write("night.jsonl", jsonl(rows)), catalog, model="tiny", selection=selection
+    )
+    return make_plan(replace(manifest, salt=b"salt"), done, set())
+
+
+def in_order(plan: Plan) -> list[ClipSpec]:
+    return [spec for kind in pending_kinds(plan) for spec in pending_clips(plan, kind)]
+
+
+def test_a_run_takes_groups_first_then_the_model_with_the_longest_clip_and_longest_sizes(
+    write: Callable[[str, str | bytes], Path], catalog: FakeCatalog
+) -> None:
+    """In `coarse`, an equal clip has a quarter of the tokens."""
+    rows: list[dict[str, Any]] = [
+        {"prompt": "short of tiny", "num_inference_steps": 2},
+        {"prompt": "coarse", "model": "coarse"},
+        {"prompt": "tiny"},
+        {"prompt": "large of tiny", "num_inference_steps": 2, "width": 512, "height": 512},
+        {"prompt": "group", "num_inference_steps": 2, "parallel": {"ulysses": 2}},
+        {"prompt": "tiny again"},
+        {"prompt": "coarse again", "model": "coarse"},
+    ]
+    plan = planned(write, catalog, rows)
+    assert [spec.request.prompt for spec in in_order(plan)] == [
+        *("group", "large of tiny", "tiny", "tiny again", "short of tiny"),
+        *("coarse", "coarse again"),
+    ]
+    kinds = [(bucket.model, bucket.parallel.degree) for bucket in plan.buckets]
+    assert kinds == [("tiny", 2), ("tiny", 1), ("tiny", 1), ("tiny", 1), ("coarse", 1)]
+
+
+FIELDS = st.fixed_dictionaries(
+    {
+        "prompt": st.sampled_from("ab"),
+        "num_inference_steps": st.integers(1, 3),
+        "seed": st.sampled_from([0, 1, "random"]),
+        "model": st.sampled_from(["tiny", "coarse", "fused", "absent"]),
+    },
+    optional={
+        "loras": st.sampled_from(["style=1", "style=2"]),
+        "parallel": st.sampled_from([{"ulysses": 2}, {}]),
+        "width": st.sampled_from([64, 128]),
+    },
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(FIELDS, min_size=1, max_size=30),
+    limit=st.none() | st.integers(1, 12),
+    num_done=st.integers(0, 3),
+    most_held=st.integers(0, 9),
+    data=st.data(),
+)
+def test_each_pending_clip_comes_once_with_its_name_and_seed_bucket_by_bucket(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[dict[str, Any]],
+    limit: int | None,
+    num_done: int,
+    most_held: int,
+    data: st.DataObject,
+) -> None:
+    """The walks of buckets find what a walk over all rows finds, with names, seeds and repeats."""
+
+    def usable(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: row[name] for name in row if name != "loras" or row["model"] == "fused"}
+
+    rows = [*map(usable, rows), {"prompt": "c", "model": "tiny"}]
+    for number in data.draw(st.sets(st.integers(0, len(rows) - 1), max_size=5)):
+        rows[number]["name"] = f"own-{number}"
+    path = tmp_path_factory.mktemp("rows") / "night.jsonl"
+    path.write_text(jsonl(rows))
+    manifest = replace(open_manifest(path, FakeCatalog()), salt=b"salt")
+    specs = [row.spec for row in manifest.rows() if isinstance(row.spec, ClipSpec)]
+    only = tuple(data.draw(st.sets(st.sampled_from([spec.name for spec in specs]), max_size=3)))
+    done = {spec.clip_id for spec in specs[:num_done]}
+    plan = make_plan(replace(manifest, selection=Selection(only, limit)), done, set())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jobs.plan.worker_kinds.MAX_HELD_CLIPS", most_held)
+        found = in_order(plan)
+    assert sorted(found, key=lambda spec: spec.name) == sorted(
+        plan.pending(), key=lambda spec: spec.name
+    )
+    places = {bucket: number for number, bucket in enumerate(plan.buckets)}
+    order = [
+        (list(pending_kinds(plan)).index(WorkerKind(spec.model.name, spec.parallel)), spec)
+        for spec in found
+    ]
+    assert [kind for kind, _ in order] == sorted(kind for kind, _ in order)
+    for kind in pending_kinds(plan):
+        of_kind = [bucket_of(plan, spec) for spec in pending_clips(plan, kind)]
+        if kind.model != "fused":
+            numbers = [places[bucket] for bucket in of_kind]
+            assert numbers == sorted(numbers)
+
+
+def bucket_of(plan: Plan, spec: ClipSpec) -> PlanBucket:
+    (found,) = (
+        bucket
+        for bucket in plan.buckets
+        if bucket.kind == (spec.model.name, spec.parallel)
+        and bucket.shape == spec.request.shape
+        and bucket.num_inference_steps == spec.request.sampling.num_inference_steps
+    )
+    return found
+
+
+@dataclass(frozen=True)
+class CountedTokenizer:
+    """Counts the texts that it tokenizes."""
+
+    counts: list[str]
+
+    def read(self, texts: Iterable[str]) -> None: ...
+
+    def tokens(self, text: str) -> Tokens:
+        self.counts.append(text)
+        return Tokens(1, text)
+
+
+def test_many_small_buckets_share_walks_and_rows_of_other_buckets_are_not_tokenized(
+    write: Callable[[str, str | bytes], Path],
+    catalog: FakeCatalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = list[str]()
+    tiny = catalog.models["tiny"]
+    monkeypatch.setitem(catalog.models, "tiny", replace(tiny, tokenizer=CountedTokenizer(texts)))
+    rows = [
+        {"prompt": f"{steps} {number}", "negative_prompt": "n", "num_inference_steps": steps}
+        for number in range(4)
+        for steps in range(1, 31)
+    ]
+    plan = planned(write, catalog, rows)
+    texts.clear()
+    monkeypatch.setattr("jobs.plan.worker_kinds.MAX_HELD_CLIPS", 40)
+    walks = list[object]()
+    with_walks = Manifest.marked_rows
+    monkeypatch.setattr(
+        Manifest, "marked_rows", lambda *args: [walks.append(args), with_walks(*args)][1]
+    )
+    clips = in_order(plan)
+    expected = [f"{steps} {number}" for steps in range(30, 0, -1) for number in range(4)]
+    assert [spec.request.prompt for spec in clips] == expected
+    assert len(walks) == 3
+    assert sum(text != "n" for text in texts) == 120
+
+
+def test_rows_of_other_buckets_are_not_even_parsed(
+    write: Callable[[str, str | bytes], Path],
+    catalog: FakeCatalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"prompt": f"{number}", "num_inference_steps": 1 + number % 5} for number in range(50)]
+    plan = planned(write, catalog, rows)
+    parsed = list[str]()
+    decode = flat_file._decoded
+    monkeypatch.setattr(flat_file, "_decoded", lambda line: [parsed.append(line), decode(line)][1])
+    monkeypatch.setattr("jobs.plan.worker_kinds.MAX_HELD_CLIPS", 0)
+    assert len(in_order(plan)) == 50
+    assert len(parsed) == 50
+
+
+def test_a_manifest_that_is_rewritten_gives_no_clip_that_was_held(
+    write: Callable[[str, str | bytes], Path], catalog: FakeCatalog
+) -> None:
+    rows = [{"prompt": f"{number}", "num_inference_steps": 1 + number % 5} for number in range(9)]
+    plan = planned(write, catalog, rows)
+    (kind,) = pending_kinds(plan)
+    clips = pending_clips(plan, kind)
+    next(clips)
+    write("night.jsonl", jsonl(rows[:1] * 99))
+    with pytest.raises(ManifestError, match="the file was rewritten"):
+        next(clips)
