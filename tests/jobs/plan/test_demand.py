@@ -113,7 +113,7 @@ def test_workers_that_wait_are_told_with_who_has_their_devices(
 
 
 def test_workers_that_wait_for_another_model_of_the_run_are_told_so() -> None:
-    """Of four places, another model of the run holds one."""
+    """Another model of the run holds one of four places."""
     demand = Demand(ONE_DEVICE, CPU, 9, 6)
     left = demand.left(FOUR_CPUS, 1)
     assert demand.waiting(3, 2, FOUR_CPUS, left) == (
