@@ -184,7 +184,7 @@ def test_a_device_that_is_free_at_the_end_of_one_kind_renders_the_next_meanwhile
     notes = Opening()
     demand = Demand(ONE_DEVICE, CPU, 2, 2)
     plans = [PoolPlan(setup, lambda _: demand, iter(specs)) for specs in (first, later)]
-    assert not Dispatcher(CONFIG, notes, ClusterView).run(plans)
+    assert not Dispatcher(CONFIG, notes, JoinedCluster(True, "", {}).look).run(plans)
     assert committed(tmp_path) == {one.clip_id for one in (*first, *later)}
     assert not notes.failed
     assert not notes.lost
