@@ -77,7 +77,7 @@ def upload_clip(
     uploaded_at = now()
     sha256 = hashlib.sha256(body).hexdigest()
     key = clip_key(clip_id, sha256)
-    store.put(key, body, MP4)
+    store.put(key, body, MP4, bytes.fromhex(sha256))
     return UploadedClip(clip_id, store.uri_of(key), key, sha256, len(body), uploaded_at, body)
 
 
@@ -165,9 +165,9 @@ def _keep_mp4(store: Store, clip: UploadedClip) -> None:
     before. From now on no garbage collection removes it.
     """
     for _ in range(MAX_UPLOADS):
-        if is_stored(store, clip.key, clip.num_bytes):
+        if store.holds(clip.key, clip.num_bytes):
             return
-        store.put(clip.key, clip.body, MP4)
+        store.put(clip.key, clip.body, MP4, bytes.fromhex(clip.sha256))
     raise StoreUnavailableError(
         f"{clip.uri} is gone after each of {MAX_UPLOADS} uploads, although a record names it; find "
         "out which program or rule removes objects there"
@@ -176,12 +176,7 @@ def _keep_mp4(store: Store, clip: UploadedClip) -> None:
 
 def is_intact(store: Store, record: ClipRecord) -> bool:
     """Return True if the MP4 that a record names is there; its bytes are not read."""
-    return is_stored(store, record.key, record.num_bytes)
-
-
-def is_stored(store: Store, key: str, num_bytes: int) -> bool:
-    """Return True if an object of that size lies there. It takes one request."""
-    return any(one.key == key and one.num_bytes == num_bytes for one in store.entries(key))
+    return store.holds(record.key, record.num_bytes)
 
 
 def write_failure(store: Store, record: FailureRecord) -> None:

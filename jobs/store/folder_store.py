@@ -37,6 +37,7 @@ from jobs.store.uri import (
     check_body,
     check_key,
     is_key,
+    is_listed,
 )
 from pipelines.third_party_texts import DISK_FULL_ERRNOS
 
@@ -73,9 +74,11 @@ class FolderStore:
     def uri_of(self, key: str) -> str:
         return f"{self.uri}/{quote(check_key(key))}"
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         """Write an object and replace an existing one. A folder keeps no content type."""
-        del content_type
+        del content_type, sha256
         check_body(key, body)
         with self._errors("write", key), self._place_for(key) as (folder, name):
             refuse_link(folder, name)
@@ -111,6 +114,9 @@ class FolderStore:
                     return stat.S_ISREG(status.st_mode)
             except (FileNotFoundError, NotADirectoryError):
                 return False
+
+    def holds(self, key: str, num_bytes: int) -> bool:
+        return is_listed(self.entries(key), key, num_bytes)
 
     def delete(self, key: str) -> None:
         """Remove an object. A missing object is not an error, as on S3."""

@@ -73,7 +73,7 @@ def connect(config: StoreConfig) -> Connection:
             endpoint, or credentials that should exist are not handed out or cannot be right.
     """
 
-    def client(**of_s3: str) -> Any:
+    def client(**of_s3: Any) -> Any:
         settings = Config(
             connect_timeout=config.connect_timeout_s,
             read_timeout=config.read_timeout_s,
@@ -87,11 +87,23 @@ def connect(config: StoreConfig) -> Connection:
         found = client()
         endpoint = check_endpoint(found.meta.endpoint_url)
         # the file of AWS_CONFIG_FILE, which boto3 has merged into the settings
-        style = config.addressing_style or (found.meta.config.s3 or {}).get("addressing_style")
+        merged: dict[str, Any] = found.meta.config.s3 or {}
+        of_s3: dict[str, Any] = {}
+        style = config.addressing_style or merged.get("addressing_style")
         if style is None and not endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
             style = "path"  # few private endpoints have a host name for each bucket
         if style is not None:
-            found = client(addressing_style=style)
+            of_s3["addressing_style"] = style
+        if (
+            sends_checksums(found)
+            and found.meta.endpoint_url.startswith("http:")
+            and "payload_signing_enabled" not in merged
+        ):
+            # The signature covers the header with the body's SHA-256, which the server checks.
+            # Over TLS botocore therefore signs no second digest of the body; nor here.
+            of_s3["payload_signing_enabled"] = False
+        if of_s3:
+            found = client(**of_s3)
         credentials = session.get_credentials()
     check_credentials(credentials)
     # Nothing here sends this request. botocore does, to ask for a bucket's region, when an answer

@@ -22,8 +22,13 @@ class Store(Protocol):
 
     def uri_of(self, key: str) -> str: ...
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         """Write a whole object and replace an existing one. Return when it is proven to be there.
+
+        Args:
+            sha256: digest of the body, if the caller has it; otherwise it is computed where needed.
 
         Raises:
             StoreUnavailableError: no answer, no space, or the store confirms other bytes than were
@@ -58,6 +63,10 @@ class Store(Protocol):
         ...
 
     def exists(self, key: str) -> bool: ...
+
+    def holds(self, key: str, num_bytes: int) -> bool:
+        """Return True if an object of that size lies there; its bytes are not read."""
+        ...
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is not an error."""

@@ -5,7 +5,7 @@ plain one is `file:///` with its absolute path.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -57,6 +57,11 @@ class StoredObject:
     key: str
     num_bytes: int
     modified_at: float
+
+
+def is_listed(listing: Iterable[StoredObject], key: str, num_bytes: int) -> bool:
+    """Return True if a listing holds an object under this key in that size."""
+    return any(one.key == key and one.num_bytes == num_bytes for one in listing)
 
 
 def parse_output_uri(uri: str) -> S3Location | FolderLocation:

@@ -121,6 +121,9 @@ class FakeS3:
             self.num_requests += 1
             try:
                 answer = self.carry_out(request)
+                if request.method == "HEAD":
+                    length = {"content-length": str(len(answer.body))}
+                    answer = Answer(answer.status, headers=length)
                 answer.headers.setdefault("date", formatdate(self.now(), usegmt=True))
                 return self.mutate(request, answer)
             except BotoCoreError:
@@ -210,7 +213,11 @@ def in_process(
         body = bytes_of(prepared.body)
         answer = server.answer(request_of(prepared.method, prepared.url, prepared.headers, body))
         raw = HTTPResponse(
-            BytesIO(answer.body), answer.headers, answer.status, preload_content=False
+            BytesIO(answer.body),
+            answer.headers,
+            answer.status,
+            preload_content=False,
+            request_method=prepared.method,
         )
         response = AWSResponse(prepared.url, answer.status, raw.headers, raw)
         if not prepared.stream_output:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
-from jobs.store.uri import StoredObject
+from jobs.store.uri import StoredObject, is_listed
 
 # fail: the operation does not happen, and raises an error
 # lose: the operation happens, and raises an error all the same
@@ -80,7 +80,9 @@ class SteppingStore:
     def uri_of(self, key: str) -> str:
         return f"{self.uri}/{key}"
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         assert isinstance(body, bytes)
         self._do(lambda: self.objects.update({key: body}))
 
@@ -104,6 +106,9 @@ class SteppingStore:
     def exists(self, key: str) -> bool:
         self._do(lambda: None)
         return key in self.objects
+
+    def holds(self, key: str, num_bytes: int) -> bool:
+        return is_listed(self.entries(key), key, num_bytes)
 
     def delete(self, key: str) -> None:
         self._do(lambda: self.objects.pop(key, None))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreUnavailableError
-from jobs.store.uri import StoredObject, check_body, check_key
+from jobs.store.uri import StoredObject, check_body, check_key, is_listed
 
 # unavailable: the operation did not happen, and no answer came
 # lost: the operation happened, and no answer came
@@ -45,7 +45,9 @@ class MemoryStore:
     def uri_of(self, key: str) -> str:
         return f"{self.uri}/{check_key(key)}"
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         check_body(key, body)
         content = body if isinstance(body, bytes) else body.read_bytes()
         new = MemoryObject(content, self.now())
@@ -72,6 +74,9 @@ class MemoryStore:
     def exists(self, key: str) -> bool:
         self._suffer()
         return check_key(key) in self.objects
+
+    def holds(self, key: str, num_bytes: int) -> bool:
+        return is_listed(self.entries(key), key, num_bytes)
 
     def delete(self, key: str) -> None:
         self._write(check_key(key), lambda: self.objects.pop(key, None))

@@ -48,7 +48,7 @@ from jobs.records.garbage import Garbage, find_garbage, remove_garbage
 from jobs.records.keys import PREFIXES, clip_key, record_key
 from jobs.records.schema import ClipRecord, QuarantineRecord
 from jobs.store.store import Store
-from jobs.store.uri import StoredObject
+from jobs.store.uri import StoredObject, is_listed
 from tests.builders import records as builders
 from tests.fakes.store import MemoryObject, MemoryStore, Trouble
 
@@ -161,7 +161,9 @@ class JournalledStore:
     def uri_of(self, key: str) -> str:
         return self.inner.uri_of(key)
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         def write() -> None:
             before = self.inner.objects.get(key)
             try:
@@ -183,6 +185,9 @@ class JournalledStore:
 
     def exists(self, key: str) -> bool:
         return self._step(lambda: self.inner.exists(key))
+
+    def holds(self, key: str, num_bytes: int) -> bool:
+        return is_listed(self.entries(key), key, num_bytes)
 
     def delete(self, key: str) -> None:
         self._step(lambda: self.inner.delete(key))
@@ -631,7 +636,9 @@ def test_a_commit_brings_back_the_mp4_that_was_removed_before_its_record() -> No
 
 def test_an_mp4_that_does_not_stay_is_no_commit_and_costs_the_clip_nothing() -> None:
     class Sieve(MemoryStore):
-        def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        def put(
+            self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+        ) -> None:
             pass
 
     store, record = Sieve(), record_of(CLIPS[0], 0)

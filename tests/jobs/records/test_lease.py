@@ -53,7 +53,9 @@ class TroubledStore(FolderStore):
 
     is_down = False
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         if type(self).is_down:
             raise StoreUnavailableError("no answer from the endpoint")
         super().put(key, body, content_type)

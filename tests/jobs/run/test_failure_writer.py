@@ -46,7 +46,9 @@ class Away(FolderStore):
 
     back = threading.Event()
 
-    def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+    def put(
+        self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+    ) -> None:
         if not self.back.is_set():
             raise StoreUnavailableError("away")
         super().put(key, body, content_type)
@@ -104,7 +106,9 @@ def test_the_driver_does_not_wait_during_an_outage_and_no_failure_is_lost(
 
 def test_failures_that_could_not_be_written_in_time_are_counted(tmp_path: Path) -> None:
     class Gone(FolderStore):
-        def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        def put(
+            self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+        ) -> None:
             raise StoreUnavailableError("away")
 
     folder = open_store(tmp_path.as_uri(), StoreConfig())
@@ -116,7 +120,9 @@ def test_failures_that_could_not_be_written_in_time_are_counted(tmp_path: Path) 
 
 def test_a_refusal_of_the_store_is_kept_so_that_the_run_can_stop(tmp_path: Path) -> None:
     class Refusing(FolderStore):
-        def put(self, key: str, body: bytes | Path, content_type: str) -> None:
+        def put(
+            self, key: str, body: bytes | Path, content_type: str, sha256: bytes | None = None
+        ) -> None:
             raise StoreRefusedError("no")
 
     folder = open_store(tmp_path.as_uri(), StoreConfig())

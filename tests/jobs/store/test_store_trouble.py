@@ -1,6 +1,8 @@
 """A store that is full, lies, does not answer, or no longer accepts these credentials."""
 
+import base64
 import errno
+import hashlib
 import os
 import socket
 import threading
@@ -460,3 +462,64 @@ def test_a_server_that_never_answers_is_unavailable_after_its_attempts(
         assert (
             1.4 < time.monotonic() - started < 12
         )  # botocore waits another second for "100 Continue", each time
+
+
+# the look at an MP4 after its commit
+
+
+def test_an_object_in_its_size_is_found_by_one_head(s3: S3Store) -> None:
+    s3.put("clips/a", b"video", TEXT)
+    with counted(s3) as sent:
+        assert s3.holds("clips/a", 5)
+    assert sent == ["HEAD"]
+
+
+def test_a_listing_decides_where_head_finds_no_object_in_that_size(s3: S3Store) -> None:
+    s3.put("clips/a", b"video", TEXT)
+    with counted(s3) as sent:
+        assert not s3.holds("clips/a", 4)
+        assert not s3.holds("clips/b", 5)
+    assert sent == ["HEAD", "GET"] * 2
+
+
+@pytest.mark.parametrize("status", [403, 404, 501])
+def test_a_gateway_that_refuses_head_hides_no_object(s3: S3Store, status: int) -> None:
+    s3.put("clips/a", b"video", TEXT)
+    with hooked(s3, "before-send.s3.HeadObject", answer(status)):
+        assert s3.holds("clips/a", 5)
+        assert not s3.holds("clips/b", 5)
+
+
+def test_a_bucket_that_is_gone_is_named_and_no_object_counts_as_missing(
+    s3_environment: LocalS3,
+) -> None:
+    with pytest.raises(StoreRefusedError, match="NoSuchBucket"):
+        open_store("s3://gone-bucket/x", FAST).holds("clips/a", 5)
+
+
+# the digest of a body
+
+
+def test_a_digest_that_the_caller_gives_is_the_one_that_the_server_checks(s3: S3Store) -> None:
+    with pytest.raises(StoreUnavailableError, match="damaged on its way"):
+        s3.put("clips/a", b"video", TEXT, hashlib.sha256(b"other").digest())
+    assert not s3.exists("clips/a")
+    s3.put("clips/a", b"video", TEXT, hashlib.sha256(b"video").digest())
+    assert s3.get("clips/a") == b"video"
+
+
+def test_over_plain_http_the_signature_covers_the_digest_and_no_second_one_is_computed(
+    s3: S3Store,
+) -> None:
+    found: list[dict[str, str]] = []
+
+    def note(request: Any, **_: object) -> None:
+        found.append({name.lower(): str(value) for name, value in request.headers.items()})
+
+    with hooked(s3, "before-send.s3.PutObject", note):
+        s3.put("clips/a", b"video", TEXT)
+    (headers,) = found
+    digest = base64.b64encode(hashlib.sha256(b"video").digest()).decode()
+    assert digest in headers["x-amz-checksum-sha256"]
+    assert "x-amz-checksum-sha256" in headers["authorization"]
+    assert "UNSIGNED-PAYLOAD" in headers["x-amz-content-sha256"]

@@ -1,0 +1,1 @@
+"""Upload and commit of clips, beside other S3 clients."""
