@@ -140,27 +140,25 @@ def figures_of(
 ) -> dict[str, Any]:
     """Return what the records and the samples of a run show.
 
-    A device is busy in the stages that it computes, but for their gaps; its share counts from its
-    first clip to its last.
+    A device's busy share is that of its records, from its first clip to its last.
 
     Args:
         turns: when the loop got answers, and how long it worked on them.
     """
     stages: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
+    busy_s, idle_s = defaultdict[int, float](float), defaultdict[int, float](float)
     ends: list[float] = []
     for record in records:
         on_device = [one for one in record["timings"] if one["stage"] in DEVICE_STAGES]
         stages[record["worker"]["pid"]] += [
             (one["started_at"], one["started_at"] + one["duration_s"]) for one in on_device
         ]
+        busy_s[record["worker"]["pid"]] += record["device_time"]["busy_s"]
+        idle_s[record["worker"]["pid"]] += record["device_time"]["idle_s"]
         ends.append(max(one["started_at"] + one["duration_s"] for one in record["timings"]))
     begin_s = max(min(start for start, _ in one) for one in stages.values())
     end_s = min(max(end for _, end in one) for one in stages.values())
-    busy = [
-        sum(end - start for start, end in one)
-        / (max(end for _, end in one) - min(start for start, _ in one))
-        for one in stages.values()
-    ]
+    busy = [busy_s[pid] / (busy_s[pid] + idle_s[pid]) for pid in stages]
     window = [one for one in samples if begin_s <= one.at_s <= end_s]
     if len(window) < 2:
         sys.exit(

@@ -44,11 +44,12 @@ def test_a_light_worker_encodes_its_first_clip_and_commits_its_bytes_for_each(
     assert len({read_record(store, one.clip_id).sha256 for one in specs}) == 1
 
 
-def record(pid: int, start_s: float) -> dict[str, Any]:
+def record(pid: int, start_s: float, idle_s: float) -> dict[str, Any]:
     """Return a clip that has the device for 1.8 s, and ends 2.5 s after its start."""
     stages = (("queue", -1.0, 1.0), ("text", 0.0, 0.3), ("denoise", 0.3, 1.5), ("upload", 1.8, 0.7))
     return {
         "worker": {"pid": pid},
+        "device_time": {"busy_s": 1.8, "idle_s": idle_s},
         "timings": [
             {"stage": stage, "started_at": start_s + after_s, "duration_s": duration_s}
             for stage, after_s, duration_s in stages
@@ -56,9 +57,9 @@ def record(pid: int, start_s: float) -> dict[str, Any]:
     }
 
 
-def test_cpu_is_counted_while_every_worker_has_a_clip_and_queued_clips_are_not_busy() -> None:
-    records = [record(1, 100.0 + 2 * turn) for turn in range(5)]
-    records += [record(2, 103.0 + 2 * turn) for turn in range(4)]
+def test_cpu_is_counted_while_every_worker_has_a_clip_and_devices_are_busy_as_recorded() -> None:
+    records = [record(1, 100.0 + 2 * turn, 0.2 * (turn > 0)) for turn in range(5)]
+    records += [record(2, 103.0 + 2 * turn, 0.2 * (turn > 0)) for turn in range(4)]
     samples = [Sample(95.0 + at, 0.5 * at, 2.0 * at, 0.1 * at) for at in range(20)]
     turns = [(98.0, 9.0), (104.0, 0.001), (105.0, 0.003)]
     found = farm_run.figures_of(FarmCase(2, 5, 2.0, "full"), samples, records, turns)
