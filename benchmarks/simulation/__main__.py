@@ -21,6 +21,8 @@ from benchmarks.simulation.real_runs import MODEL, SETTINGS, STEPS, Size, measur
 from jobs.config import RunConfig, load_config
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.plan.demand import Demand
+from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import WorkerKind
 from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions, Timings
@@ -83,7 +85,11 @@ def simulate_farm(num_devices: int, num_clips: int) -> dict[str, Any]:
     """Simulate a farm with faults, and return the processor's time for it and the memory."""
     kind = ClipKind(MODEL, VideoShape(81, 480, 832), 8, ONE_DEVICE)
     times = [ClipTimes(60.0 + second, 4.0, 1.0, 10**6) for second in range(10)]
-    worker_kind = SimulatedKind(WorkerKind(MODEL, ONE_DEVICE), num_devices, [(kind, num_clips)])
+    worker_kind = SimulatedKind(
+        WorkerKind(MODEL, ONE_DEVICE),
+        Demand(ONE_DEVICE, RankResources(1, num_gpus=1), num_clips),
+        [(kind, num_clips)],
+    )
     farm = Farm(Conditions(num_devices, failures=0.001, preemptions=0.01))
     begin_s = time.process_time()
     outcome = simulate([worker_kind], Timings({kind: times}, {MODEL: [60.0]}), farm, RunConfig())

@@ -55,6 +55,7 @@ class Farm:
         self.clock = VirtualClock()
         self.random = random.Random(conditions.seed)
         self.driver, self.store = Queue(self.clock), Queue(self.clock)
+        self.when_free: list[Callable[[], None]] = []  # called when devices become free
         self.busy_s = 0.0
         self.lost_s: defaultdict[Loss, float] = defaultdict(float)
         self._free = [list(range(size)) for size in self._sizes()]
@@ -92,6 +93,8 @@ class Farm:
         for node in nodes:
             free = self._free[int(node.removeprefix(NODE))]
             free.append(len(free))
+        for place in self.when_free:
+            place()
 
     def store_s(self, num_bytes: int) -> float:
         """Return the seconds for which a clip takes the whole of a store with limits; 0 without."""

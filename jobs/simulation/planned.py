@@ -62,7 +62,7 @@ def simulate_plan(
     kinds = [
         SimulatedKind(
             kind,
-            demand_of(kind, catalog, config.workers, machines, num_clips).num_wanted(machines),
+            demand_of(kind, catalog, config.workers, machines, num_clips),
             _clips_of(kind, plan),
         )
         for kind, num_clips in pending_kinds(plan).items()
@@ -71,7 +71,7 @@ def simulate_plan(
 
 
 def _clips_of(kind: WorkerKind, plan: Plan) -> list[tuple[ClipKind, int]]:
-    """Return the number of clips of each kind that a kind of worker renders."""
+    """Return the clips of a kind of worker, in the plan's order, which is that of the run."""
     return [
         (ClipKind.of(bucket), bucket.num_pending)
         for bucket in _pending(plan)

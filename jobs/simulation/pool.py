@@ -7,14 +7,12 @@ others are left out, as are those without news. Loads without torch.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from jobs.config import RunConfig
-from jobs.plan.worker_kinds import WorkerKind
 from jobs.schedule import events as ev
 from jobs.schedule.retry import Quarantine
-from jobs.schedule.schedule import Schedule
+from jobs.schedule.sharing import Share
 from jobs.simulation.conditions import ClipTimes
 from jobs.simulation.farm import Farm
 from jobs.simulation.rendering import Rendering
@@ -22,9 +20,7 @@ from jobs.simulation.worker import HeldClip, SimulatedWorker
 from jobs.types import ClipDone, ClipSpec
 
 ANSWER_S = 0.05  # a recalled clip comes back
-NEVER_S = 1e12
 MAX_LOST_IN_A_ROW = 100  # for each device; with so many faults a run does not end
-LOST = "the simulated worker was killed"
 
 
 class SimulatedPool:
@@ -32,40 +28,42 @@ class SimulatedPool:
 
     Args:
         config: settings of the run.
-        num_workers: number of workers that the run wants.
+        share: part of the farm that the kind holds, with its schedule.
         clips: clips in the order of the run, each with its times.
         draw_start_s: draws the seconds in which a worker starts.
         clip_ended: called after each clip that is done or quarantined.
+        plan_ended: called when every clip was given to the schedule, so that devices become free.
     """
 
     def __init__(
         self,
         farm: Farm,
-        kind: WorkerKind,
         config: RunConfig,
-        num_workers: int,
+        share: Share,
         clips: Iterator[tuple[ClipSpec, ClipTimes]],
+        *,
         draw_start_s: Callable[[], float],
         clip_ended: Callable[[], None],
+        plan_ended: Callable[[], None],
     ) -> None:
-        # a virtual worker never falls silent
-        stall = replace(config.stall, heartbeat_timeout_s=NEVER_S)
-        self._schedule = Schedule(replace(config, stall=stall), num_workers)
-        self._farm, self._clock, self._kind = farm, farm.clock, kind
+        self.share, self._schedule = share, share.schedule
+        self._farm, self._clock = farm, farm.clock
+        farm.when_free.append(self._place_workers)
         self._rendering = Rendering(
             farm,
             config.workers.spool_clips + 1,
-            is_plan_over=lambda: self._is_plan_over,
+            is_plan_over=lambda: self.is_plan_over,
             die=partial(self._lose, is_preempted=False),
             end_clip=self._end_clip,
         )
         self._interval_s = config.stall.heartbeat_interval_s
-        self._clips, self._draw_start_s, self._clip_ended = clips, draw_start_s, clip_ended
+        self._clips, self._draw_start_s = clips, draw_start_s
+        self._clip_ended, self._plan_ended = clip_ended, plan_ended
         self._times: dict[str, ClipTimes] = {}  # by id, until the clip has ended
         self._spooled: dict[str, str] = {}  # node of each clip that a lost worker had encoded
         self._workers: dict[ev.WorkerId, SimulatedWorker] = {}
         self._unplaced: dict[ev.WorkerId, frozenset[str]] = {}
-        self._is_plan_over = False
+        self.is_plan_over = False
         self._num_lost_in_a_row = 0
         self.num_done = self.num_quarantined = self.num_workers_lost = 0
         self.halt: str | None = None
@@ -76,9 +74,12 @@ class SimulatedPool:
         return self.halt is not None or self._schedule.is_finished
 
     @property
-    def is_plan_over(self) -> bool:
-        """Return True if every clip was given to the schedule, so that devices become free."""
-        return self._is_plan_over
+    def computing_since(self) -> float:
+        """Return the moment since which the longest clip is computed; infinity if none is."""
+        return min(
+            (one.computing_since for one in self._workers.values() if one.computing),
+            default=float("inf"),
+        )
 
     def start(self) -> None:
         self._carry_out(self._schedule.start(self._clock.now))
@@ -91,7 +92,8 @@ class SimulatedPool:
 
     # commands of the schedule
 
-    def _handle(self, event: ev.Event) -> None:
+    def handle(self, event: ev.Event) -> None:
+        """Let the schedule decide about an event, and carry out its commands."""
         if self.halt is None:
             self._carry_out(self._schedule.handle(event, self._clock.now))
 
@@ -109,6 +111,8 @@ class SimulatedPool:
                     self._place_workers()
                 case ev.StopWorker(number, _, is_lost):
                     self._stop_worker(number, is_lost=is_lost)
+                case ev.ReleaseWorker(number):
+                    self._stop_worker(number, is_lost=False)
                 case ev.RecallClip(number, clip_id):
                     self._clock.after(ANSWER_S, self._recall, self._workers[number], clip_id)
                 case ev.ReportFailure(failed, Quarantine()):
@@ -122,8 +126,9 @@ class SimulatedPool:
     def _planned(self) -> ev.Planned:
         spec, times = next(self._clips, (None, None))
         if spec is None or times is None:
-            self._is_plan_over = True
+            self.is_plan_over = True
             self._clock.after(self._interval_s, self._send_heartbeats)
+            self._plan_ended()
         else:
             self._times[spec.clip_id] = times
         return ev.Planned(spec)
@@ -133,13 +138,13 @@ class SimulatedPool:
     def _place_workers(self) -> None:
         """Give free devices to the workers that wait for them."""
         for number, cordoned in list(self._unplaced.items()):
-            nodes = self._farm.place(self._kind.parallel, cordoned)
+            nodes = self._farm.place(self.share.demand.parallel, cordoned)
             if nodes is None:
                 return
             del self._unplaced[number]
             worker = SimulatedWorker(number, nodes, idle_since=self._clock.now)
             self._workers[number] = worker
-            self._clock.after(0.0, self._handle, ev.WorkerPlaced(number))
+            self._clock.after(0.0, self.handle, ev.WorkerPlaced(number))
             self._clock.after(self._draw_start_s(), self._be_ready, worker)
             if (rate := self._farm.conditions.preemptions * len(nodes)) > 0:
                 wait_s = self._farm.random.expovariate(rate / 3600)
@@ -151,7 +156,7 @@ class SimulatedPool:
         worker.is_ready = True
         label, others = f"worker {worker.number}", frozenset(worker.nodes) - {worker.node}
         here = frozenset(one for one, node in self._spooled.items() if node == worker.node)
-        self._handle(ev.WorkerReady(worker.number, label, worker.node, here, others))
+        self.handle(ev.WorkerReady(worker.number, label, worker.node, here, others))
 
     def _stop_worker(self, number: ev.WorkerId, *, is_lost: bool) -> None:
         self._unplaced.pop(number, None)
@@ -170,7 +175,6 @@ class SimulatedPool:
         del self._workers[worker.number]
         self._rendering.end(worker)
         self._farm.release(worker.nodes)
-        self._place_workers()
 
     def lose_busiest(self) -> None:
         """Kill the worker that has computed its clip for longest, if any computes."""
@@ -184,11 +188,11 @@ class SimulatedPool:
         if worker.is_gone:
             return
         if worker.is_ready:
-            self._handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
+            self.handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
             for clip_id, clip in worker.held.items():
                 if clip.stage == "upload" and not is_preempted:
                     self._spooled[clip_id] = worker.node
-        self._handle(ev.WorkerLost(worker.number, LOST, is_preempted=is_preempted))
+        self.handle(ev.WorkerLost(worker.number, "killed", is_preempted=is_preempted))
 
     def _send_heartbeats(self) -> None:
         """Let all workers report, at the end of the plan, and let time pass for the schedule."""
@@ -196,17 +200,17 @@ class SimulatedPool:
             return
         for worker in list(self._workers.values()):
             self._report(worker)
-        self._handle(ev.Tick())
+        self.handle(ev.Tick())
         self._clock.after(self._interval_s, self._send_heartbeats)
 
     def _report(self, worker: SimulatedWorker) -> None:
         if worker.is_ready and worker.has_news and not worker.is_gone:
-            self._handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
+            self.handle(ev.HeartbeatReceived(worker.number, worker.heartbeat()))
 
     def _report_suspect(self, worker: SimulatedWorker) -> None:
         """Let a worker report, as long as it renders a suspect alone and others wait for it."""
         self._report(worker)
-        self._handle(ev.Tick())
+        self.handle(ev.Tick())
         if worker.has_suspect and not worker.is_gone:
             self._clock.after(self._interval_s, self._report_suspect, worker)
 
@@ -234,7 +238,7 @@ class SimulatedPool:
         self.num_done += 1
         self._num_lost_in_a_row = 0
         done = ClipDone(spec.clip_id, spec.name, clip.attempt.number, ())
-        self._handle(ev.ClipEnded(worker.number, done))
+        self.handle(ev.ClipEnded(worker.number, done))
         self._clip_ended()
 
     def _quarantine(self, clip_id: str) -> None:
@@ -244,4 +248,4 @@ class SimulatedPool:
 
     def _recall(self, worker: SimulatedWorker, clip_id: str) -> None:
         if not worker.is_gone and worker.hand_back(clip_id):
-            self._handle(ev.ClipReturned(worker.number, clip_id))
+            self.handle(ev.ClipReturned(worker.number, clip_id))

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jobs.config import RunConfig, WorkerConfig
+from jobs.plan.demand import Demand
+from jobs.plan.group_capacity import RankResources
 from jobs.plan.worker_kinds import WorkerKind
 from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions, Timings
 from jobs.simulation.farm import Farm
@@ -55,8 +57,9 @@ def run(
     kinds = [
         SimulatedKind(
             WorkerKind(clips.model, clips.parallel),
-            min(
-                conditions.num_devices // clips.parallel.degree,
+            Demand(
+                clips.parallel,
+                RankResources(1, num_gpus=1),
                 sum(number for _, number, _ in clips.kinds()),
             ),
             [(kind, number) for kind, number, _ in clips.kinds()],

@@ -156,10 +156,10 @@ def test_clips_without_a_record_are_predicted_and_the_plan_says_so(
     assert times.host_s == times.upload_s == 0.0
     assert timings.starts_s == {"coarse": [START_S], "tiny": [START_S]}
     assert "predicted for H100s" in timings.sources[0]
-    assert timings.sources[1:] == (
+    assert sorted(timings.sources[1:]) == [
         "a worker of coarse starts in 60 s (assumed)",
         "a worker of tiny starts in 60 s (assumed)",
-    )
+    ]
 
 
 def test_clips_of_another_size_are_scaled_from_the_most_similar_records(
@@ -203,7 +203,8 @@ def test_a_plan_is_simulated_from_its_records(
     assert short_s < 11
     outcome = simulate_plan(plan, catalog, RunConfig(), timings, Conditions(2, driver_s=0.0))
     assert outcome.num_done == 3
-    assert outcome.wall_s == pytest.approx(20 + 11 + short_s + 4.5, abs=0.1)
+    # the worker that is ready first gets all three, and hands the last one, which is short, back
+    assert outcome.wall_s == pytest.approx(20 + 2 * 11 + 4.5)
 
 
 def test_a_plan_that_is_done_or_a_group_without_a_place_is_refused(

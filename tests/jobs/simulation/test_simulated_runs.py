@@ -168,17 +168,58 @@ def test_a_worker_is_recycled_as_in_a_run() -> None:
     assert run(farm_of(1), clips, config=config).wall_s == pytest.approx(3 * (START_S + 100))
 
 
-def test_a_group_takes_its_devices_and_two_models_come_one_after_the_other() -> None:
-    four, eight = ParallelConfig(ulysses=4), ParallelConfig(ulysses=8)
-    groups = Clips([(ClipTimes(60), 4)], four, "wide")
-    outcome = run(farm_of(8), groups)
+def test_a_group_takes_its_devices() -> None:
+    """Four clips on two groups of four devices."""
+    outcome = run(farm_of(8), Clips([(ClipTimes(60), 4)], ParallelConfig(ulysses=4)))
     assert outcome.wall_s == pytest.approx(START_S + 2 * 60, abs=0.2)
     assert outcome.busy_s == 8 * 120
-    whole = Clips([(ClipTimes(60), 2)], eight, "whole")
-    both = run(farm_of(8), groups, whole)
-    assert both.num_done == 6
-    assert both.busy_s == pytest.approx(8 * 120 + 8 * 120)
-    assert both.wall_s == pytest.approx(2 * (START_S + 120), abs=0.2)
+
+
+def test_the_next_model_starts_on_devices_that_the_first_one_leaves() -> None:
+    """Five clips of 100 s on four devices, then three of another model, in the free places.
+
+    One after the other they would take twice the start and three rounds of clips.
+    """
+    first, second = Clips([(ClipTimes(100), 5)]), Clips([(ClipTimes(100), 3)], model="n")
+    outcome = run(farm_of(4), first, second)
+    assert outcome.num_done == 8
+    assert outcome.wall_s == pytest.approx(2 * START_S + 200, abs=2)
+    assert outcome.busy_s == pytest.approx(800)
+
+
+def test_the_second_model_also_gets_the_last_device_of_the_first() -> None:
+    """It begins on three devices at 160 s, and has the fourth from 260 s on."""
+    first, second = Clips([(ClipTimes(100), 5)]), Clips([(ClipTimes(10), 100)], model="n")
+    outcome = run(farm_of(4), first, second)
+    assert outcome.wall_s == pytest.approx(260 + 70 / 4 * 10, abs=10)
+
+
+@settings(max_examples=20)
+@given(
+    lengths=st.lists(CLIPS, min_size=2, max_size=3),
+    num_devices=st.integers(4, 20),
+    seed=st.integers(0, 99),
+)
+def test_the_clips_of_several_models_all_end_with_faults(
+    lengths: list[list[float]], num_devices: int, seed: int
+) -> None:
+    kinds = [
+        replace(Clips.of(*device_s), model=f"m{index}", parallel=ParallelConfig(2 ** (2 - index)))
+        for index, device_s in enumerate(lengths)
+    ]
+    outcome = run(farm_of(num_devices, seed=seed, **FAULTS), *kinds)
+    assert outcome.halt is None
+    assert outcome.num_done + outcome.num_quarantined == sum(map(len, lengths))
+    total_s = num_devices * outcome.wall_s
+    assert outcome.busy_s + sum(outcome.lost_s.values()) == pytest.approx(total_s)
+
+
+def test_a_model_waits_until_its_group_has_a_place() -> None:
+    """The group of eight devices needs all of them, so that it begins when the last one is free."""
+    alone, group = Clips([(ClipTimes(60), 9)]), Clips([(ClipTimes(60), 1)], ParallelConfig(8), "w")
+    outcome = run(farm_of(8), alone, group)
+    assert outcome.num_done == 10
+    assert outcome.wall_s == pytest.approx(START_S + 120 + START_S + 60, abs=2)
 
 
 def test_what_no_farm_can_have_is_refused() -> None:
