@@ -43,23 +43,52 @@ _ENCODE = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
 ).encode
 
+_SEED, _TEXTS = "seed", "texts"  # stand for the values until these are known
+_quoted = json.encoder.encode_basestring_ascii
+
 # Fields of a request that count by the texts, the parameters and the LoRAs that the model gets.
 _RESOLVED_FIELDS = frozenset(
     {"prompt", "negative_prompt", "method", "nag", "vsf", "nasa", "text", "loras"}
 )
 
 
+class ClipIds:
+    """The ids of the clips that differ in seed and texts alone.
+
+    Args:
+        request: request of one of these clips; its seed and its texts count for nothing.
+    """
+
+    def __init__(self, model: ModelIdentity, request: GenerationRequest) -> None:
+        content = _canonical(request, without=_RESOLVED_FIELDS)
+        content["sampling"]["seed"] = _SEED
+        document = {
+            "schema": CLIP_ID_SCHEMA,
+            "model": _model(model),
+            "request": content,
+            "guidance": _guidance(request.attention_params, request.sampling.num_inference_steps),
+            "texts": _TEXTS,
+        }
+        # sorted by their names, the texts are last and the seed is the last text before them
+        rest, _, self._end = _ENCODE(document).rpartition(_ENCODE(_TEXTS))
+        self._head, _, self._middle = rest.rpartition(_ENCODE(_SEED))
+
+    def of(self, seed: int, tokens: RequestTokens) -> str:
+        """Return 32 hex digits of the SHA-256 of the canonical JSON of all that decides pixels."""
+        prompt, negative_prompt, unconditional = (
+            "null" if text is None else _quoted(text.digest)
+            for text in (tokens.prompt, tokens.negative_prompt, tokens.unconditional)
+        )
+        content = (
+            f"{self._head}{seed}{self._middle}[{prompt},{negative_prompt},{unconditional}]"
+            f"{self._end}"
+        )
+        return hashlib.sha256(content.encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
+
+
 def clip_id(model: ModelIdentity, request: GenerationRequest, tokens: RequestTokens) -> str:
-    """Return 32 hex digits of the SHA-256 of the canonical JSON of all that decides the pixels."""
-    texts = (tokens.prompt, tokens.negative_prompt, tokens.unconditional)
-    document = {
-        "schema": CLIP_ID_SCHEMA,
-        "model": _model(model),
-        "request": _canonical(request, without=_RESOLVED_FIELDS),
-        "guidance": _guidance(request.attention_params, request.sampling.num_inference_steps),
-        "texts": [text and text.digest for text in texts],
-    }
-    return hashlib.sha256(_ENCODE(document).encode("ascii")).hexdigest()[:NUM_HEX_DIGITS]
+    """Return the id of one clip."""
+    return ClipIds(model, request).of(request.sampling.seed, tokens)
 
 
 def identify(

@@ -6,6 +6,8 @@ quarters of its slots, so that a laptop can plan ten million clips.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 DIGEST_BYTES = 16
 _FREE = bytes(DIGEST_BYTES)  # marks a free slot; a digest equals it with probability 2**-128
@@ -31,31 +33,66 @@ class DigestSet:
         """Add `digest`. Return True if it was not in the set before."""
         if 4 * (self._num_digests + 1) > 3 * self._num_slots:
             self._grow()
-        offset = self._offset_of(digest)
-        if self._table.startswith(digest, offset):
-            return False
-        self._table[offset : offset + DIGEST_BYTES] = digest
-        self._num_digests += 1
-        return True
+        offset, is_new = self._find(digest)
+        if is_new:
+            self._table[offset : offset + DIGEST_BYTES] = digest
+            self._num_digests += 1
+        return is_new
 
     def __contains__(self, digest: bytes) -> bool:
-        return self._table.startswith(digest, self._offset_of(digest))
+        return not self._find(digest)[1]
 
-    def _offset_of(self, digest: bytes) -> int:
-        """Return the offset of `digest`, or of the free slot where it belongs."""
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the digests in no promised order."""
+        for start in range(0, len(self._table), DIGEST_BYTES):
+            if not self._table.startswith(_FREE, start):
+                yield bytes(self._table[start : start + DIGEST_BYTES])
+
+    def _find(self, digest: bytes) -> tuple[int, bool]:
+        """Return the offset of `digest` and False, or that of its free slot and True."""
         table = self._table
-        size_bytes = len(table)
         offset = int.from_bytes(digest[:8], "little") % self._num_slots * DIGEST_BYTES
-        while not (table.startswith(_FREE, offset) or table.startswith(digest, offset)):
-            offset = (offset + DIGEST_BYTES) % size_bytes
-        return offset
+        while (found := table[offset : offset + DIGEST_BYTES]) != _FREE:
+            if found == digest:
+                return offset, False
+            offset = (offset + DIGEST_BYTES) % len(table)
+        return offset, True
 
     def _grow(self) -> None:
-        old = self._table
-        self._num_slots *= 2
-        self._table = bytearray(self._num_slots * DIGEST_BYTES)
+        old, num_slots = self._table, 2 * self._num_slots
+        table = bytearray(num_slots * DIGEST_BYTES)
         for start in range(0, len(old), DIGEST_BYTES):
-            digest = bytes(old[start : start + DIGEST_BYTES])
-            if digest != _FREE:
-                offset = self._offset_of(digest)
-                self._table[offset : offset + DIGEST_BYTES] = digest
+            digest = old[start : start + DIGEST_BYTES]
+            if digest == _FREE:
+                continue
+            offset = int.from_bytes(digest[:8], "little") % num_slots * DIGEST_BYTES
+            while not table.startswith(_FREE, offset):
+                offset = (offset + DIGEST_BYTES) % len(table)
+            table[offset : offset + DIGEST_BYTES] = digest
+        self._table, self._num_slots = table, num_slots
+
+
+class IdSet(AbstractSet[str]):
+    """A set of clip ids, which is compact for millions of them.
+
+    Args:
+        ids: texts of 32 hex digits.
+    """
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._digests = DigestSet()
+        for one in ids:
+            self.add(one)
+
+    def add(self, clip_id: str) -> bool:
+        """Add an id. Return True if it was not in the set before."""
+        return self._digests.add(bytes.fromhex(clip_id))
+
+    def __contains__(self, clip_id: object) -> bool:
+        return isinstance(clip_id, str) and bytes.fromhex(clip_id) in self._digests
+
+    def __iter__(self) -> Iterator[str]:
+        return (digest.hex() for digest in self._digests)
+
+    def __len__(self) -> int:
+        return len(self._digests)

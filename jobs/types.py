@@ -100,8 +100,7 @@ class ClipSpec:
     @property
     def is_text_cut(self) -> bool:
         """True if a text has more tokens than the model reads."""
-        found = self.tokens.by_field().values()
-        return any(one.count > self.model.max_sequence_length for one in found)
+        return self.tokens.has_more_than(self.model.max_sequence_length)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ docs/reference/manifest.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 from pipelines.errors import RequestError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+T = TypeVar("T")
 MAX_SEED = 2**63 - 1
 MAX_FRAMES, MAX_SIDE_PX = 10_000, 8192
 GuidanceMethod = Literal["none", "cfg", "nag", "vsf", "nasa", "cfg+nag"]
@@ -150,11 +152,19 @@ class GenerationRequest:
             return None
         return "" if self.attention_params else self.negative_prompt
 
+    def with_prompt_and_seed(self, prompt: str, seed: int) -> Self:
+        """Return this request with another prompt and seed; check these two alone.
+
+        A manifest of a million rows differs in little else.
+        """
+        _check_prompt(prompt)
+        check_range("seed", seed, 0, MAX_SEED)
+        sampling = _changed(self.sampling, {"seed": seed})
+        return _changed(self, {"prompt": prompt, "sampling": sampling})
+
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
-            raise RequestError.of("prompt is empty", "prompt")
-        for name in ("prompt", "negative_prompt"):
-            check_text(name, getattr(self, name))
+        _check_prompt(self.prompt)
+        check_text("negative_prompt", self.negative_prompt)
         if self.method not in get_args(GuidanceMethod):
             raise RequestError.of(
                 f"method must be one of {', '.join(get_args(GuidanceMethod))}, not {self.method!r}",
@@ -195,6 +205,19 @@ class GenerationRequest:
                 "num_inference_steps",
                 "negative_prompt",
             )
+
+
+def _check_prompt(prompt: str) -> None:
+    if not prompt.strip():
+        raise RequestError.of("prompt is empty", "prompt")
+    check_text("prompt", prompt)
+
+
+def _changed(value: T, checked: Mapping[str, object]) -> T:
+    """Return a copy of a frozen dataclass with other values, without its checks."""
+    copy = object.__new__(type(value))
+    object.__setattr__(copy, "__dict__", {**vars(value), **checked})
+    return copy
 
 
 def check_range(name: str, value: float, least: int, most: int) -> None:

@@ -67,6 +67,15 @@ class RequestTokens:
         prompt, *others = EncodedTexts.of(request)
         return cls(read(prompt), *(None if text is None else read(text) for text in others))
 
+    def has_more_than(self, count: int) -> bool:
+        """Return True if one of the texts has more tokens than `count`."""
+        negative_prompt, unconditional = self.negative_prompt, self.unconditional
+        return (
+            self.prompt.count > count
+            or (negative_prompt is not None and negative_prompt.count > count)
+            or (unconditional is not None and unconditional.count > count)
+        )
+
     def by_field(self) -> dict[str, Tokens]:
         """Return the tokens by the fields of a manifest that give the texts."""
         named = {
@@ -83,6 +92,8 @@ def check_text(name: str, text: str) -> None:
         RequestError: the text is too long, or holds half of a surrogate pair or a control character
             other than tab and newline.
     """
+    if len(text) <= MAX_PROMPT_CHARACTERS and text.isprintable():
+        return
     if len(text) > MAX_PROMPT_CHARACTERS:
         raise RequestError.of(
             f"{name} has {len(text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed",

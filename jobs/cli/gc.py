@@ -26,6 +26,7 @@ from jobs.records.keys import KeyKind
 from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
+from jobs.run.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted, duration
 from jobs.worker.spool import Spool
@@ -70,7 +71,8 @@ def run(options: GcOptions, context: Context) -> int:
     store = options.store()
     refuse_if_leased(store)
     refuse_wrong_clock(store)
-    garbage = find_garbage(store, older_than_s)
+    with long_work(f"listing {store.uri}"):
+        garbage = find_garbage(store, older_than_s)
     spool = Spool(config.workers.spool_folder, store.uri)
     spooled = spool.old_clip_ids(time.time() - older_than_s)
     if not garbage and not spooled:

@@ -24,6 +24,7 @@ from jobs.records.damage import without_mp4
 from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
 from jobs.run.hashing_bar import inspect_with_bar
+from jobs.run.long_work import long_work
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
 from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
@@ -131,12 +132,19 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
             f"{options.manifest}: no output; give --output or, in a YAML manifest, output:"
         )
     store = open_store(manifest.output, config.store)
-    # every row is checked before the first request to the store
-    if make_plan(manifest, (), ()).num_random:
+    # hashes the weights of the first model, which has a bar of its own
+    next(replace(manifest, selection=ALL).rows(num_ahead=1), None)
+    checking = f"checking the rows of {options.manifest}"
+    with long_work(checking):
+        plan = make_plan(manifest, (), ())  # every row, before the first request to the store
+    if plan.num_random:
         manifest = replace(manifest, salt=keep_salt(store))
-    committed = committed_ids(store)
-    damaged = without_mp4(store, committed)
-    plan = make_plan(manifest, committed, quarantined_ids(store), damaged)
+    with long_work(f"listing the clips of {store.uri}"):
+        committed, quarantined = committed_ids(store), quarantined_ids(store)
+        damaged = without_mp4(store, committed) if committed else set[str]()
+    if committed or quarantined or plan.num_random:
+        with long_work(f"{checking} against {store.uri}"):
+            plan = make_plan(manifest, committed, quarantined, damaged)
     check_backends(plan, catalog)
     return OpenedManifest(config, catalog, manifest, store, plan)
 

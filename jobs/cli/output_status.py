@@ -68,8 +68,9 @@ def read_output_status(store: Store) -> OutputStatus:
         lease = current_lease(store)
     except RecordError as error:
         trouble.append(str(error))
-    failures = [stored for _, stored in list_objects(store, "failure")]
-    newest = heapq.nlargest(MAX_FAILURES, failures, key=lambda stored: stored.modified_at)
+    num_failures, newest = _newest(
+        (stored for _, stored in list_objects(store, "failure")), MAX_FAILURES
+    )
     last_failures: list[FailureRecord] = []
     for stored in newest:
         try:
@@ -84,7 +85,7 @@ def read_output_status(store: Store) -> OutputStatus:
         num_damaged=len(without_mp4(store, committed)),
         num_names=count_names(store),
         num_quarantined=len(quarantined_ids(store)),
-        num_failures=len(failures),
+        num_failures=num_failures,
         run_id=run_id,
         run=run,
         run_written_at=written_at,
@@ -92,6 +93,15 @@ def read_output_status(store: Store) -> OutputStatus:
         last_failures=tuple(last_failures),
         trouble=tuple(trouble),
     )
+
+
+def _newest(entries: Iterable[StoredObject], most: int) -> tuple[int, list[StoredObject]]:
+    """Return the number of objects, and those that were written last; hold no others."""
+    num_entries, newest = 0, list[StoredObject]()
+    for stored in entries:
+        num_entries += 1
+        newest = heapq.nlargest(most, (*newest, stored), key=lambda one: one.modified_at)
+    return num_entries, newest
 
 
 def newest_run(entries: Iterable[StoredObject]) -> str | None:

@@ -24,6 +24,7 @@ from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
 from jobs.run.closing import close_run
 from jobs.run.documents import OpenedManifest, new_run_id
+from jobs.run.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted
 from nag.errors import NagError
@@ -140,7 +141,9 @@ def _with_more_clips(opened: OpenedManifest, options: RenderOptions) -> OpenedMa
     store, committed = opened.store, committed_ids(opened.store)
     quarantined = set[str]() if options.retry_quarantined else quarantined_ids(store)
     if options.repair:
-        plan = make_plan(opened.manifest, committed - set(find_damaged(store)), quarantined)
+        with long_work(f"reading the records of {store.uri}"):
+            damaged = set(find_damaged(store))
+        plan = make_plan(opened.manifest, committed - damaged, quarantined)
     else:
         plan = make_plan(opened.manifest, committed, quarantined, without_mp4(store, committed))
     check_backends(plan, opened.catalog)

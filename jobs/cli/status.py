@@ -15,6 +15,7 @@ from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
 from jobs.run.in_flight import stage_text
 from jobs.run.loads import loading_text
+from jobs.run.long_work import long_work
 from jobs.text import counted, duration
 
 MAX_CLIPS = 20  # in flight, in the table
@@ -38,7 +39,8 @@ class StatusOptions(OutputOptions):
 
 def run(options: StatusOptions, context: Context) -> int:
     store = options.store()
-    found = read_output_status(store)
+    with long_work(f"listing {store.uri}"):
+        found = read_output_status(store)
     if not options.json:
         for line in status_lines(found, store.now()):
             context.say(line)

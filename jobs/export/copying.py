@@ -16,8 +16,9 @@ from jobs.export.file_names import FileNamer, FileNames
 from jobs.export.target_folder import TargetFolder
 from jobs.records.keys import parse_key, record_key
 from jobs.records.listing import ClipObjects, list_clips
-from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord
+from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 
 # Together the ten connections that boto3 keeps open.

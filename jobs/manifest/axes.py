@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from jobs.errors import RowValueError
-from jobs.manifest.combine import Combination
 from jobs.manifest.field_values import at, check_value, parse_cell
 from jobs.manifest.fields import FIELDS, GUIDANCE, is_column
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.rows import Given, NumberedRow, Row
 from jobs.manifest.tables.dialect import check_list_line
 from jobs.manifest.tables.encoding import LineTable
+from jobs.manifest.walk.combine import Combination
 from jobs.manifest.walk.selection import Wanted
 from jobs.text import shown
 

@@ -68,9 +68,13 @@ def read_table(
         if not any(map(str.strip, cells)):
             continue
         index += 1
-        if wanted[index]:
-            with at(location):
-                yield index, Row(columns.values(cells, location.line), location)
+        if not wanted[index]:
+            continue
+        try:
+            values = columns.values(cells, location.line)
+        except RowValueError as error:
+            raise location.refuse(str(error)) from error
+        yield index, Row(values, location)
 
 
 def _open_feed(
@@ -204,8 +208,10 @@ class _CsvFeed:
                 raise UnfinishedRowError(f"{location}: {message}") from error
             name = SEPARATORS[self.separator]
             raise location.refuse(f"expected cells with {name} between them: {error}") from error
-        with at(location):
+        try:
             check_quotes(cells, self._record_lines, self.separator)
+        except RowValueError as error:
+            raise location.refuse(str(error)) from error
         return location, cells
 
     def _next_line(self) -> str | None:
@@ -221,9 +227,10 @@ class _CsvFeed:
             raise self._record_location.refuse(
                 f"a row is longer than {MAX_RECORD_CHARACTERS:,} characters; is a quote left open?"
             )
-        location = SourceLocation(self._record_location.file, self._line_number)
         if "\0" in line:
+            location = SourceLocation(self._record_location.file, self._line_number)
             raise location.refuse("the line holds a NUL character; save the file as UTF-8")
         if is_first_of_record and '"' not in line and "\r" in line.rstrip("\r\n"):
+            location = SourceLocation(self._record_location.file, self._line_number)
             raise location.refuse("lines end in CR, as on old Macs; save the file as CSV UTF-8")
         return line

@@ -6,6 +6,7 @@ output and the default model.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 from jobs.errors import RowValueError, UnfinishedRowError
 from jobs.manifest.csv_table import read_table
 from jobs.manifest.field_values import at, check_field, check_value
-from jobs.manifest.fields import PARALLEL, is_column
+from jobs.manifest.fields import FIELDS, PARALLEL, is_column
 from jobs.manifest.lines import (
     FileWatch,
     Hasher,
@@ -116,16 +117,18 @@ def read_jsonl(
     path: ManifestFile, lines: Lines, wanted: Wanted, extra_columns: Collection[str] = ()
 ) -> Iterator[NumberedRow]:
     """Yield a row for each line, which holds one JSON object. Skip blank lines."""
-    index = -1
+    index, file = -1, str(path)
     for number, line in lines:
         if not line.strip():
             continue
         index += 1
         if not wanted[index]:
             continue
-        location = SourceLocation(str(path), number)
-        with at(location):
+        location = SourceLocation(file, number)
+        try:
             values = _object_values(_decoded(line), extra_columns)
+        except RowValueError as error:
+            raise location.refuse(str(error)) from error
         yield index, Row(values, location)
 
 
@@ -166,6 +169,8 @@ def _object_values(document: object, extra_columns: Collection[str]) -> dict[str
         raise RowValueError(
             f'expected a JSON object, such as {{"prompt": "a red circle"}}, not {shown(document)}'
         )
+    if document.keys() <= FIELDS.keys():  # as in most rows
+        return {name: check_value(name, value) for name, value in document.items()}
     others, notes = split_meta(with_guidance_fields(document), extra_columns)
     given: dict[str, Any] = {META: notes} if notes else {}
     if PARALLEL in others:
@@ -176,11 +181,11 @@ def _object_values(document: object, extra_columns: Collection[str]) -> dict[str
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in document:
-            raise RowValueError(f"the field {shown(name)} is given twice")
-        document[name] = value
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
+        raise RowValueError(f"the field {shown(twice)} is given twice")
     return document
 
 

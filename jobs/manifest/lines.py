@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from jobs.errors import ManifestError
 from jobs.manifest.tables.encoding import BOM, UTF_8, detect_encoding, encoding_of, read_line
@@ -27,8 +27,7 @@ class Hasher(Protocol):
     def update(self, data: bytes, /) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class SourceLocation:
+class SourceLocation(NamedTuple):
     """A line of a file, as error messages cite it."""
 
     file: str
@@ -186,23 +185,24 @@ def read_lines(path: ManifestFile, hasher: Hasher, num_bytes: int) -> Lines:
     Args:
         num_bytes: length of the part that is read; what was appended later is not.
     """
-    number, num_left, encoding = 0, num_bytes, ""
+    number, num_left, encoding, file = 0, num_bytes, "", str(path)
     with open_manifest_file(path) as stream:
         while True:
             number += 1
-            location = SourceLocation(str(path), number)
             try:
                 encoding = encoding or detect_encoding(stream)
                 content = read_line(stream, encoding, min(MAX_LINE_BYTES + 1, num_left))
             except OSError as error:
+                location = SourceLocation(file, number)
                 raise location.refuse(f"cannot be read: {error.strerror}") from error
             if not content:
                 return
             if len(content) > MAX_LINE_BYTES:
+                location = SourceLocation(file, number)
                 raise location.refuse(f"the line is longer than {MAX_LINE_BYTES:,} bytes")
             hasher.update(content)
             num_left -= len(content)
-            yield number, decode(content, location, encoding)
+            yield number, decode(content, SourceLocation(file, number), encoding)
 
 
 def decode(content: bytes, location: SourceLocation, encoding: str | None = None) -> str:

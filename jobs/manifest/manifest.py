@@ -1,40 +1,33 @@
 """A manifest: a YAML, JSONL, table or list of prompts with the clips of a run.
 
-The value of a field comes from the row, or else from the axes, the manifest's defaults, or the
-model's YAML.
-
 Rows are streamed and can be walked again; a million rows are never held. To find duplicates, a
 walk holds one 16-byte digest for each clip and one for each given name. `flat_file` and
-`yaml_manifest` read the file. This module makes each row a `ClipSpec`, and each error a
+`yaml_manifest` read the file, and the folder `walk` makes each row a `ClipSpec`, and each error a
 `ManifestError` with file and line. Loads without torch.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from jobs.clip_id import broken_clip, identify
 from jobs.digests import DigestSet, digest_of
-from jobs.errors import ManifestError, RowValueError, UnknownModelError
+from jobs.errors import ManifestError
 from jobs.manifest.field_values import at, check_extra_columns, check_run_name
-from jobs.manifest.fields import RANDOM
 from jobs.manifest.flat_file import FlatFile, open_flat_file
 from jobs.manifest.lines import ManifestFile, SourceLocation
+from jobs.manifest.resolving import Resolver
 from jobs.manifest.rows import (
     Catalog,
-    CatalogedModel,
     Given,
     Row,
-    choose_parallel,
-    make_request,
-    model_defaults,
-    name_model,
-    with_loras,
 )
-from jobs.manifest.tables.meta import META
 from jobs.manifest.values_file import ReadS3
-from jobs.manifest.walk.identifying import BATCH_CLIPS, Identifier, in_batches
+from jobs.manifest.walk.identifying import (
+    BATCH_CLIPS,
+    Resolved,
+    identified,
+    in_batches,
+    read_prompts,
+)
 from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.manifest.walk.selection import (
     ALL,
@@ -46,8 +39,7 @@ from jobs.manifest.walk.selection import (
 )
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.types import BrokenClip, ClipSpec
-from nag.errors import NagParameterError
-from pipelines.errors import PipelineError, RequestError
+from pipelines.errors import RequestError
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +121,7 @@ class Manifest:
     def _all_rows(self, num_ahead: int, wanted: Wanted = ALL_ROWS) -> Iterator[ManifestRow]:
         clips, names = DigestSet(), DigestSet()
         index = -1
-        for index, row, spec in self._identified_rows(num_ahead, wanted):
+        for index, row, spec, is_random in self._identified_rows(num_ahead, wanted):
             is_named = "name" in row.values
             if is_named and not names.add(digest_of(spec.name)):
                 first = self._location_of_first(spec.name, before=index)
@@ -137,7 +129,7 @@ class Manifest:
                     f"the name {spec.name!r} is taken by the clip at {first}"
                 )
             is_repeat = not clips.add(bytes.fromhex(spec.clip_id))
-            yield ManifestRow(index, spec, is_named, self._is_random(row), is_repeat)
+            yield ManifestRow(index, spec, is_named, is_random, is_repeat)
         if index < 0 and wanted is ALL_ROWS:
             raise SourceLocation(str(self.path), 1).refuse(
                 "expected at least one clip, there is none"
@@ -145,84 +137,39 @@ class Manifest:
 
     def _identified_rows(
         self, num_ahead: int, wanted: Wanted
-    ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip]]:
-        """Yield each wanted row with its number and its clip, which now has an id."""
-        identifier = Identifier(self._catalog.get, RandomSeeds(self.salt))
-        for batch in in_batches(self._resolved_rows(wanted), num_ahead):
-            identifier.read_texts(spec for _, _, spec in batch)
-            for index, row, spec in batch:
-                is_random, is_named = self._is_random(row), "name" in row.values
+    ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip, bool]]:
+        """Yield each wanted row with its number and its clip, and True if its seed was drawn."""
+        seeds, resolver = RandomSeeds(self.salt), self._resolver()
+        for batch in in_batches(self._resolved_rows(resolver, wanted), num_ahead):
+            prompts = read_prompts([clip for _, _, clip in batch])
+            for (index, row, clip), prompt in zip(batch, prompts, strict=True):
+                is_random, is_named = resolver.is_random(row), "name" in row.values
+                if isinstance(clip, BrokenClip) or prompt is None:
+                    yield index, row, clip, is_random
+                    continue
                 try:
-                    found = identifier.identified(spec, is_random=is_random, is_named=is_named)
+                    found = identified(clip, prompt, seeds, is_random=is_random, is_named=is_named)
                 except RequestError as error:
-                    raise self._location_at_fault(row, error.fields).refuse(str(error)) from error
-                yield index, row, found
+                    location = resolver.location_at_fault(row, error.fields)
+                    raise location.refuse(str(error)) from error
+                yield index, row, found, is_random
 
-    def _is_random(self, row: Row) -> bool:
-        default = self.defaults["seed"].value if "seed" in self.defaults else None
-        return row.values.get("seed", default) == RANDOM
+    def _resolver(self) -> Resolver:
+        return Resolver(self.name, self.defaults, self._catalog)
 
     def _resolved_rows(
-        self, wanted: Wanted = ALL_ROWS
-    ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip]]:
+        self, resolver: Resolver, wanted: Wanted = ALL_ROWS
+    ) -> Iterator[tuple[int, Row, Resolved | BrokenClip]]:
         """Yield each wanted row with its number and its clip, which has no id yet."""
-        defaults = {name: given.value for name, given in self.defaults.items()}
-        models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
         for index, row in self._source.rows(wanted):
-            given = defaults | row.values
-            try:
-                model_name = name_model(given)
-                if model_name not in models:
-                    model = self._catalog.get(model_name)
-                    model.tokenizer.read(())  # a broken one is a fault of the model
-                    models[model_name] = model, model_defaults(model.config)
-                model, fallback = models[model_name]
-                given = with_loras(given, model)
-                if given.get("seed") == RANDOM:
-                    given["seed"] = 0  # until it is drawn
-                request = make_request(given, fallback)
-                model.config.check_request(request)
-                parallel = choose_parallel(given, model, request)
-            except RowValueError as error:
-                raise row.location.refuse(str(error)) from error
-            except (RequestError, NagParameterError) as error:
-                location = self._location_at_fault(row, error.fields)
-                raise location.refuse(str(error)) from error
-            except UnknownModelError as error:
-                raise self._location_at_fault(row, ("model",)).refuse(str(error)) from error
-            except PipelineError as error:
-                message = str(self._location_at_fault(row, ("model",)).refuse(str(error)))
-                name = self._name_of(row, index)
-                yield index, row, broken_clip(name, given["model"], error, message)
-                continue
-            name, meta = self._name_of(row, index), given.get(META, {})
-            identity = identify(model.identity, model.loras, request)
-            yield index, row, ClipSpec("", name, identity, request, parallel, meta)
-            if index == wanted.last:  # rows behind it, behind a limit, may even be wrong
-                return
-
-    def _name_of(self, row: Row, index: int) -> str:
-        own = f"{self.name}-{index:06d}"
-        given = row.values.get("name", own)
-        if given != own and re.fullmatch(rf"{re.escape(self.name)}-[0-9]{{6,}}", given):
-            raise row.location_of("name").refuse(
-                f"name {given!r} is reserved for rows without a name; the name of this row "
-                f"would be {own!r}"
-            )
-        return given
-
-    def _location_at_fault(self, row: Row, fields: tuple[str, ...]) -> SourceLocation:
-        """Return the line of the first of `fields` that the manifest gives, or else of the row."""
-        for field in fields:
-            if field in row.values:
-                return row.location_of(field)
-            if field in self.defaults:
-                return self.defaults[field].location
-        return row.location
+            clip = resolver.resolve(index, row)
+            yield index, row, clip
+            if index == wanted.last and not isinstance(clip, BrokenClip):
+                return  # rows behind it, behind a limit, may even be wrong
 
     def _location_of_first(self, name: str, before: int) -> SourceLocation:
         """Return the line that gives a name first, from a further walk: lines are not held."""
-        for index, row, spec in self._resolved_rows():
+        for index, row, spec in self._resolved_rows(self._resolver()):
             if index < before and spec.name == name:
                 return row.location_of("name")
         raise ManifestError(f"{self.path}:1: the file changed after it was opened; plan it again")

@@ -8,9 +8,9 @@ the size allow the group.
 """
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jobs.errors import RowValueError
 from jobs.manifest.field_values import check_value
@@ -53,8 +53,11 @@ class Given:
     location: SourceLocation
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+def _no_location(_field: str) -> None:
+    return None
+
+
+class Row(NamedTuple):
     """The values of one row, each checked by itself.
 
     Args:
@@ -64,7 +67,7 @@ class Row:
 
     values: dict[str, Any]
     location: SourceLocation
-    find_location: Callable[[str], SourceLocation | None] = field(default=lambda _field: None)
+    find_location: Callable[[str], SourceLocation | None] = _no_location
 
     def location_of(self, name: str) -> SourceLocation:
         """Return the line that gives field `name`, or else the line of the row."""

@@ -16,7 +16,6 @@ from jobs.manifest.axes import (
     RangeAxis,
     make_range,
 )
-from jobs.manifest.combine import parse_combination, product_of_all
 from jobs.manifest.field_values import at, check_field
 from jobs.manifest.fields import GUIDANCE, PARALLEL
 from jobs.manifest.lines import Hasher, SourceLocation, decode
@@ -24,6 +23,7 @@ from jobs.manifest.rows import Given
 from jobs.manifest.tables.encoding import LineTable
 from jobs.manifest.tables.meta import META, meta_name
 from jobs.manifest.values_file import ReadS3, read_values_file
+from jobs.manifest.walk.combine import parse_combination, product_of_all
 from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar
 from jobs.text import shown, unknown

@@ -30,8 +30,9 @@ from jobs.records.findings import Finding, find_contradictions, find_orphans, or
 from jobs.records.garbage import REASONS
 from jobs.records.keys import list_objects, quarantine_key, record_key
 from jobs.records.listing import ClipObjects, list_clips
-from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord, QuarantineRecord
+from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec

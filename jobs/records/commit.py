@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from jobs.digests import IdSet
 from jobs.errors import ObjectExistsError, ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.records.keys import (
     clip_key,
@@ -201,14 +202,14 @@ def write_run(store: Store, run_id: str, filename: str, document: Mapping[str, o
     store.put(run_key(run_id, filename), dump(document), JSON)
 
 
-def committed_ids(store: Store) -> set[str]:
+def committed_ids(store: Store) -> IdSet:
     """Return the ids of the clips that have a record."""
-    return {parsed.clip_id for parsed in list_keys(store, "record")}
+    return IdSet(parsed.clip_id for parsed in list_keys(store, "record"))
 
 
-def quarantined_ids(store: Store) -> set[str]:
+def quarantined_ids(store: Store) -> IdSet:
     """Return the ids of the quarantined clips."""
-    return {parsed.clip_id for parsed in list_keys(store, "quarantine")}
+    return IdSet(parsed.clip_id for parsed in list_keys(store, "quarantine"))
 
 
 def read_record(store: Store, clip_id: str) -> ClipRecord:

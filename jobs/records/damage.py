@@ -6,13 +6,16 @@ MP4 of another size, each record has to be read. Only `verify` reads the MP4s th
 """
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 
+from jobs.digests import IdSet
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import is_intact, read_record
 from jobs.records.keys import list_keys, record_key
 from jobs.records.listing import ClipObjects, list_clips
-from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord
+from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 
 NUM_THREADS = 8  # below the ten connections that boto3 keeps open
@@ -31,17 +34,15 @@ def is_committed(store: Store, clip_id: str) -> bool:
         return True
 
 
-def without_mp4(store: Store, committed: set[str]) -> set[str]:
+def without_mp4(store: Store, committed: AbstractSet[str]) -> set[str]:
     """Return the clips that have a record and no MP4 at all, from a listing of the MP4s.
 
     Args:
         committed: ids of the clips whose records were listed before. In this order a clip that is
             committed meanwhile is never called damaged, because its MP4 comes first.
     """
-    missing = set(committed)
-    for parsed in list_keys(store, "clip"):
-        missing.discard(parsed.clip_id)
-    return missing
+    with_mp4 = IdSet(parsed.clip_id for parsed in list_keys(store, "clip"))
+    return {clip_id for clip_id in committed if clip_id not in with_mp4}
 
 
 def find_damaged(store: Store) -> Iterator[str]:

@@ -9,13 +9,14 @@ MP4s are listed before records: the record of a clip that is committed in betwee
 listing, so its MP4 is spared.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from jobs.digests import IdSet
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import committed_ids, read_record
-from jobs.records.keys import KeyKind, ParsedKey, failure_key, list_objects, record_key
+from jobs.records.keys import KeyKind, ParsedKey, failure_key, list_keys, list_objects, record_key
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
@@ -64,45 +65,63 @@ def find_garbage(store: Store, older_than_s: float) -> list[Garbage]:
         older_than_s: age by the store's clock; younger objects are spared.
     """
     written_before = store.now() - older_than_s
-    mp4s: defaultdict[str, list[Garbage]] = defaultdict(list)
-    for one in listed(store, "clip"):
-        mp4s[one.clip_id].append(one)
+    with_mp4, several = IdSet(), set[str]()
+    for parsed in list_keys(store, "clip"):
+        if not with_mp4.add(parsed.clip_id):
+            several.add(parsed.clip_id)
     others = [
-        one for kind in ("latents", "quarantine", "access check") for one in listed(store, kind)
+        one
+        for kind in ("latents", "quarantine", "access check")
+        for one in listed(store, kind)
+        if one.stored.modified_at <= written_before
     ]
     committed = committed_ids(store)
     found = [
         one
-        for clip_id, of_clip in mp4s.items()
-        for one in unreferenced(store, of_clip, clip_id in committed)
+        for one in unreferenced(store, with_mp4, several, committed)
+        if one.stored.modified_at <= written_before
     ]
-    found += [
-        one
-        for one in others
-        if one.stored.modified_at <= written_before and is_garbage(store, one, committed)
-    ]
-    return [one for one in found if one.stored.modified_at <= written_before]
+    return found + [one for one in others if is_garbage(store, one, committed)]
 
 
-def unreferenced(store: Store, mp4s: list[Garbage], is_committed: bool) -> list[Garbage]:
-    """Return the MP4s of one clip that its record does not name.
+def unreferenced(
+    store: Store, with_mp4: AbstractSet[str], several: AbstractSet[str], committed: AbstractSet[str]
+) -> Iterator[Garbage]:
+    """Yield the MP4s that no record names.
 
     The only MP4 of a committed clip counts as the named one, without reading the record, because an
     output holds a million of these. If the record names another MP4, that one is missing, and the
-    only one left is worth keeping.
+    only one left is worth keeping. So the MP4s are listed again only if others are there.
+
+    Args:
+        with_mp4: the clips with an MP4, which were listed before the records.
+        several: the clips with several MP4s.
     """
-    if not is_committed:
-        return mp4s
-    if len(mp4s) == 1:
-        return []
+    if not several and all(clip_id in committed for clip_id in with_mp4):
+        return
+    named = dict[str, str | None]()
+    for one in listed(store, "clip"):
+        clip_id = one.clip_id
+        if clip_id not in with_mp4 or (clip_id in committed and clip_id not in several):
+            continue
+        if clip_id not in committed:
+            yield one
+            continue
+        if clip_id not in named:
+            named[clip_id] = _named(store, clip_id)
+        if named[clip_id] not in (None, one.stored.key):
+            yield one
+
+
+def _named(store: Store, clip_id: str) -> str | None:
+    """Return the key of the MP4 that a record names; None if it is unknown."""
     try:
-        named = read_record(store, mp4s[0].clip_id).key
+        return read_record(store, clip_id).key
     except (RecordError, ObjectMissingError):
-        return []  # the key that such a record names is unknown
-    return [one for one in mp4s if one.stored.key != named]
+        return None
 
 
-def is_garbage(store: Store, one: Garbage, committed: set[str]) -> bool:
+def is_garbage(store: Store, one: Garbage, committed: AbstractSet[str]) -> bool:
     """Return True if an object other than an MP4 may be removed."""
     parsed = one.parsed
     if parsed.kind == "access check" or parsed.clip_id in committed:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from jobs.errors import RecordError
 from jobs.manifest.field_values import MAX_NAME_CHARACTERS, NAME_PATTERN
+from jobs.store.parts import entries_by_id
 from jobs.store.store import Store
 from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
 
@@ -31,6 +32,7 @@ PREFIXES: dict[KeyKind, str] = {
     "salt": SALT_KEY,
     "access check": ACCESS_CHECK_PREFIX,
 }
+OF_CLIPS: tuple[KeyKind, ...] = ("clip", "record", "name", "failure", "latents", "quarantine")
 RUN_FILE = "run.json"  # the first file of a run: its manifest, configuration, models and machines
 STATUS_FILE = "status.json"
 SUMMARY_FILE = "summary.json"
@@ -106,8 +108,12 @@ def list_objects(
     Args:
         clip_id: the clip whose MP4s, names, failures or latents are listed; every clip's if empty.
     """
-    within = f"{PREFIXES[kind]}{check_clip_id(clip_id)}/" if clip_id else PREFIXES[kind]
-    for stored in store.entries(within):
+    if clip_id:
+        listing = store.entries(f"{PREFIXES[kind]}{check_clip_id(clip_id)}/")
+    else:
+        by_id = entries_by_id(store, PREFIXES[kind]) if kind in OF_CLIPS else None
+        listing = store.entries(PREFIXES[kind]) if by_id is None else by_id
+    for stored in listing:
         parsed = parse_key(stored.key)
         if parsed is not None and parsed.kind == kind:
             yield parsed, stored

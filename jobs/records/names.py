@@ -14,9 +14,10 @@ from jobs.digests import DigestSet, digest_of
 from jobs.errors import ObjectExistsError, ObjectMissingError, RecordError
 from jobs.records.commit import JSON
 from jobs.records.keys import list_keys, name_key, record_key
-from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import SCHEMA_VERSION, ClipRecord, utc_iso
 from jobs.records.strict_json import dump, from_dataclass
+from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.types import ClipSpec
 

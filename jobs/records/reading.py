@@ -1,10 +1,8 @@
-"""Reading many objects of an output: in parallel, in pieces, and again after a broken answer."""
+"""Reading the objects of an output: in pieces, and again after a broken answer."""
 
 import contextlib
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -12,7 +10,6 @@ from jobs.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from jobs.records.strict_json import whole_document
 from jobs.store.store import Store
 
-WAITING_PER_THREAD = 4  # items under way or done whose results were not fetched yet
 READ_ATTEMPTS = 3  # a body may break off after botocore's own retries
 T = TypeVar("T")
 R = TypeVar("R")
@@ -90,18 +87,3 @@ class ObjectReader:
         for piece in self._store.chunks(key):
             self._has_read = True
             yield piece
-
-
-def in_parallel(function: Callable[[T], R], items: Iterable[T], num_threads: int) -> Iterator[R]:
-    """Yield `function` of each item, in their order, with a bounded number under way."""
-    waiting: deque[Future[R]] = deque()
-    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="read")
-    try:
-        for item in items:
-            waiting.append(executor.submit(function, item))
-            if len(waiting) >= WAITING_PER_THREAD * num_threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -14,8 +14,8 @@ from jobs.plan.plan import Plan
 from jobs.plan.worker_kinds import WorkerKind, pending_clips
 from jobs.records.commit import lift_quarantine, write_quarantine
 from jobs.records.damage import is_committed
-from jobs.records.reading import in_parallel
 from jobs.records.schema import QuarantineRecord, utc_iso
+from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.types import Failure
 

@@ -13,10 +13,11 @@ from itertools import islice
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.keys import RUN_FILE, list_keys, run_key
-from jobs.records.reading import ObjectReader, UnreadableError, in_parallel
+from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord
 from jobs.records.strict_json import load
 from jobs.simulation.conditions import ClipKind, ClipTimes
+from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.types import Stage
 

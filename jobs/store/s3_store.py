@@ -23,6 +23,7 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from jobs.store.parts import NUM_THREADS, in_parallel, parts_of
 from jobs.store.s3_access import check_access
 from jobs.store.s3_connection import (
     connect,
@@ -173,14 +174,36 @@ class S3Store:
             self._connection.send(lambda client: client.delete_object(**self._address(key)))
 
     def entries(self, prefix: str) -> Iterator[StoredObject]:
+        return (stored for page, _ in self._pages(prefix) for stored in page)
+
+    def entries_by_id(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects of `entries`, several pages at once if there are many."""
+        pages = self._pages(prefix)
+        first, is_last = next(pages)
+        if is_last:
+            yield from first
+            return
+        if not first:  # a page of other programs' objects says nothing about ours
+            yield from (stored for page, _ in pages for stored in page)
+            return
+        listings = in_parallel(
+            lambda part: list(self.entries(part)), parts_of(prefix, first), NUM_THREADS
+        )
+        for listing in listings:
+            yield from listing
+
+    def _pages(self, prefix: str) -> Iterator[tuple[list[StoredObject], bool]]:
+        """Yield each page of a listing, at least one, and True with the last one."""
         own = f"{self.location.prefix}/" if self.location.prefix else ""
         next_page = dict[str, str]()
         while True:
             page = self._list(f"{self.uri}/{prefix}", own + prefix, **next_page)
-            for stored in page.objects:
-                key = stored.key.removeprefix(own)
-                if is_key(key):  # leaves out a console's "folder" and other programs' objects
-                    yield replace(stored, key=key)
+            ours = ((stored.key.removeprefix(own), stored) for stored in page.objects)
+            # leaves out a console's "folder" and other programs' objects
+            yield (
+                [replace(stored, key=key) for key, stored in ours if is_key(key)],
+                page.next_token is None,
+            )
             if page.next_token is None:
                 return
             next_page = {"ContinuationToken": page.next_token}

@@ -9,7 +9,7 @@ tokenizer: that takes 2 s.
 import hashlib
 import html
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -27,8 +27,8 @@ DIGEST_BYTES = 16
 class Tokenizer(Protocol):
     """The part of `ModelTokenizer` that a plan needs."""
 
-    def read(self, texts: Iterable[str]) -> None:
-        """Tokenize many texts together, which is faster than one at a time."""
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of each text. Many together take less time than one at a time."""
         ...
 
     def tokens(self, text: str) -> Tokens:
@@ -59,19 +59,21 @@ class ModelTokenizer:
         self._words = words
         self._kept: dict[bytes, Tokens] = {}
 
-    def read(self, texts: Iterable[str]) -> None:
-        missing = {key: text for text in texts if (key := _key(text)) not in self._kept}
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        kept = self._kept
+        keys = [_key(text) for text in texts]
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in kept}
         if not missing:
-            return
-        if len(self._kept) + len(missing) > MAX_KEPT:
-            self._kept.clear()
-        self._kept.update(zip(missing, self._tokenize(list(missing.values())), strict=True))
+            return [kept[key] for key in keys]
+        new = dict(zip(missing, self._tokenize(list(missing.values())), strict=True))
+        found = [new[key] if key in new else kept[key] for key in keys]
+        if len(kept) + len(new) > MAX_KEPT:
+            kept.clear()
+        kept.update(new)
+        return found
 
     def tokens(self, text: str) -> Tokens:
-        key = _key(text)
-        if key not in self._kept:
-            self.read([text])
-        return self._kept[key]
+        return self.read([text])[0]
 
     def _tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         cleaned = [self._clean(text) for text in texts]

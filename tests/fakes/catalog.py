@@ -1,6 +1,6 @@
 """A catalog of models without YAMLs and weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from jobs.errors import UnknownModelError
@@ -22,8 +22,8 @@ class FakeTokenizer:
 
     max_tokens: int
 
-    def read(self, texts: Iterable[str]) -> None:
-        """Nothing is kept."""
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        return [self.tokens(text) for text in texts]
 
     def tokens(self, text: str) -> Tokens:
         words = text.split()

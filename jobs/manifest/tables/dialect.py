@@ -70,6 +70,8 @@ def check_quotes(cells: Sequence[str], lines: Iterable[str], separator: str) -> 
     Raises:
         RowValueError: a cell is `a, "b"`, whose quotes would be a part of its text.
     """
+    if not any('"' in cell for cell in cells):
+        return
     stripped = [cell.lstrip(" ") for cell in cells]
     if not any(
         text[:1] == '"' and text != cell for text, cell in zip(stripped, cells, strict=True)

@@ -4,27 +4,62 @@ Clips are read ahead in batches, since texts are tokenized faster together. A ra
 here, since a row without a name is known by its id. Loads without torch.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
-from jobs.clip_id import clip_id
+from jobs.clip_id import ClipIds
 from jobs.errors import ManifestError
 from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.types import BrokenClip, ClipSpec, ModelIdentity
 from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.errors import RequestError
-from pipelines.texts import EncodedTexts, RequestTokens
+from pipelines.parallel_config import ParallelConfig
+from pipelines.request import GenerationRequest
+from pipelines.texts import EncodedTexts, RequestTokens, Tokens
 
 BATCH_CLIPS = 256
 T = TypeVar("T")
 
 
-class Tokenized(Protocol):
-    """A model with its tokenizer."""
+@dataclass(frozen=True, eq=False)
+class RowKind:
+    """The part that rows share which differ in prompt, seed, name and notes alone.
 
-    @property
-    def tokenizer(self) -> Tokenizer: ...
+    Args:
+        request: request of one of these rows.
+    """
+
+    model: ModelIdentity
+    request: GenerationRequest
+    parallel: ParallelConfig
+    tokenizer: Tokenizer
+
+    @cached_property
+    def ids(self) -> ClipIds:
+        return ClipIds(self.model, self.request)
+
+    @cached_property
+    def texts(self) -> EncodedTexts:
+        return EncodedTexts.of(self.request)
+
+    @cached_property
+    def other_tokens(self) -> tuple[Tokens | None, Tokens | None]:
+        """The tokens of the negative prompt and of the unconditional text."""
+        negative, unconditional = (
+            None if text is None else self.tokenizer.tokens(text) for text in self.texts[1:]
+        )
+        return negative, unconditional
+
+
+class Resolved(NamedTuple):
+    """The clip of a row without an id. The seed of its request is 0 if it is to be drawn."""
+
+    kind: RowKind
+    name: str
+    request: GenerationRequest
+    meta: Mapping[str, str]
 
 
 def in_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -42,55 +77,53 @@ def in_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     yield batch
 
 
-@dataclass(frozen=True)
-class Identifier:
-    """Gives the clips of one walk their ids, in the order of their rows.
+def read_prompts(clips: Sequence[Resolved | BrokenClip]) -> list[Tokens | None]:
+    """Return the tokens of the prompt of each clip; None for a broken one.
+
+    The tokenizer of each model reads the prompts of its clips together.
+    """
+    found: list[Tokens | None] = [None] * len(clips)
+    by_model: dict[str, list[tuple[int, Resolved]]] = {}
+    for index, clip in enumerate(clips):
+        if isinstance(clip, Resolved):
+            by_model.setdefault(clip.kind.model.name, []).append((index, clip))
+    for of_model in by_model.values():
+        tokenizer = of_model[0][1].kind.tokenizer
+        read = tokenizer.read([clip.request.prompt for _, clip in of_model])
+        for (index, _), tokens in zip(of_model, read, strict=True):
+            found[index] = tokens
+    return found
+
+
+def identified(
+    clip: Resolved, prompt: Tokens, seeds: RandomSeeds, *, is_random: bool, is_named: bool
+) -> ClipSpec:
+    """Return a clip with its tokens, its seed and its id.
 
     Args:
-        find_model: returns a model by its name.
+        prompt: tokens of its prompt.
+        is_random: True if its seed is drawn; it is 0 until then.
+        is_named: True if its row gives its name.
+
+    Raises:
+        RequestError: a text has more tokens than the model reads, and must not be cut.
     """
-
-    find_model: Callable[[str], Tokenized]
-    seeds: RandomSeeds
-
-    def read_texts(self, specs: Iterable[ClipSpec | BrokenClip]) -> None:
-        """Let the tokenizer of each model read the texts of its clips together."""
-        texts: dict[str, list[str]] = {}
-        for spec in specs:
-            if isinstance(spec, ClipSpec):
-                encoded = [text for text in EncodedTexts.of(spec.request) if text is not None]
-                texts.setdefault(spec.model.name, []).extend(encoded)
-        for model, of_model in texts.items():
-            self.find_model(model).tokenizer.read(of_model)
-
-    def identified(
-        self, spec: ClipSpec | BrokenClip, *, is_random: bool, is_named: bool
-    ) -> ClipSpec | BrokenClip:
-        """Return a clip with its tokens, its seed and its id. A broken one has an id already.
-
-        Args:
-            is_random: True if its seed is drawn; it is 0 until then.
-            is_named: True if its row gives its name.
-
-        Raises:
-            RequestError: a text has more tokens than the model reads, and must not be cut.
-        """
-        if isinstance(spec, BrokenClip):
-            return spec
-        model, request = spec.model, spec.request
-        tokens = RequestTokens.of(request, self.find_model(model.name).tokenizer.tokens)
-        if request.text == "refuse":
-            _check_length(tokens, model)
-        own_id = clip_id(model, request, tokens)
-        if is_random:
-            seed = self.seeds.of_name(spec.name) if is_named else self.seeds.of_content(own_id)
-            request = replace(request, sampling=replace(request.sampling, seed=seed))
-            own_id = clip_id(model, request, tokens)
-        return replace(spec, clip_id=own_id, request=request, tokens=tokens)
+    kind, name, request, meta = clip
+    tokens = RequestTokens(prompt, *kind.other_tokens)
+    if request.text == "refuse":
+        _check_length(tokens, kind.model)
+    own_id = kind.ids.of(request.sampling.seed, tokens)
+    if is_random:
+        seed = seeds.of_name(name) if is_named else seeds.of_content(own_id)
+        request = request.with_prompt_and_seed(request.prompt, seed)
+        own_id = kind.ids.of(seed, tokens)
+    return ClipSpec(own_id, name, kind.model, request, kind.parallel, meta, tokens)
 
 
 def _check_length(tokens: RequestTokens, model: ModelIdentity) -> None:
     most = model.max_sequence_length
+    if not tokens.has_more_than(most):
+        return
     for name, of_text in tokens.by_field().items():
         if of_text.count > most:
             raise RequestError.of(

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.digests import DigestSet
+from jobs.digests import DigestSet, IdSet
 from jobs.errors import ManifestError
-from jobs.manifest.combine import parse_combination
 from jobs.manifest.manifest import Manifest, open_manifest
+from jobs.manifest.walk.combine import parse_combination
 from jobs.types import ClipSpec
 from nag.params import VsfParams
 from pipelines.catalog.model_config import ModelConfig
@@ -456,6 +456,18 @@ def test_a_digest_set_recognises_digests_that_were_added() -> None:
         assert digests.add(digest) == (digest not in expected)
         expected.add(digest)
     assert len(digests) == len(expected)
+
+
+def test_a_set_of_ids_is_a_set() -> None:
+    ids = [hashlib.md5(bytes([number])).hexdigest() for number in range(200)]
+    some, others = IdSet(ids[:150]), IdSet(ids[100:])
+    assert (len(some), set(some)) == (150, set(ids[:150]))
+    assert some == set(ids[:150])
+    assert some - others == set(ids[:100])
+    assert ids[0] in some
+    assert ids[199] not in some
+    assert not some.add(ids[0])
+    assert not IdSet()
 
 
 def test_a_digest_set_distinguishes_digests_that_begin_alike() -> None:

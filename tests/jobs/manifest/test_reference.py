@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from jobs.errors import ManifestError
 from jobs.manifest import csv_table, lines, values_file, yaml_manifest, yaml_tree
 from jobs.manifest.axes import MAX_GRID_CLIPS
-from jobs.manifest.combine import MAX_EXPRESSION_CHARACTERS
 from jobs.manifest.field_values import MAX_RUN_NAME_CHARACTERS
 from jobs.manifest.fields import FIELDS, GUIDANCE_FIELDS, PARALLEL_FIELDS, RowField, RowLabels
 from jobs.manifest.manifest import open_manifest
@@ -30,6 +29,7 @@ from jobs.manifest.reference import (
     with_tables,
 )
 from jobs.manifest.rows import model_defaults
+from jobs.manifest.walk.combine import MAX_EXPRESSION_CHARACTERS
 from pipelines.request import GuidanceMethod
 from tests.fakes.catalog import FakeCatalog
 

@@ -17,8 +17,8 @@ from jobs.records.audit import AuditParams, ClipAudit, audit_output
 from jobs.records.commit import write_failure, write_quarantine
 from jobs.records.findings import Finding, FindingKind
 from jobs.records.keys import clip_key, latents_key, quarantine_key, record_key
-from jobs.records.reading import WAITING_PER_THREAD, in_parallel
 from jobs.records.schema import ClipRecord
+from jobs.store.parts import WAITING_PER_THREAD, in_parallel
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec

@@ -1,0 +1,133 @@
+"""Manifests and outputs of any size, made for the benchmark.
+
+An output lies in a folder of the local S3 server, which is kept below build/, since making 100,000
+clips takes minutes. Its MP4s are a few bytes and its records are whole.
+"""
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from infra.local.s3_server import LocalS3
+from jobs.config import EncodingConfig, StoreConfig
+from jobs.manifest.manifest import open_manifest
+from jobs.manifest.model_catalog import ModelCatalog
+from jobs.records.commit import JSON, MP4
+from jobs.records.keys import clip_key, record_key, run_key
+from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
+from jobs.store.parts import NUM_THREADS, in_parallel
+from jobs.store.store import open_store
+from jobs.types import ClipSpec
+from pipelines.shapes.world import COLOURS, SHAPES
+
+MODEL = "shapes-wan-4step"
+DIRECTIONS = ("left", "right", "up", "down")
+RUN_ID = "20260131-120000-abcdef"
+COMPLETE = "complete"  # a file in the folder of a server whose output is made
+KINDS = ("jsonl", "csv", "yaml")
+
+
+def write_manifest(folder: Path, kind: str, num_rows: int) -> Path:
+    """Write a manifest. JSONL and CSV give each row its own prompt; YAML has 100 and many seeds."""
+    path = folder / f"rows-{num_rows}.{kind}"
+    prompts = _prompts()
+    with path.open("w", encoding="utf-8") as file:
+        if kind == "jsonl":
+            for seed in range(num_rows):
+                file.write(json.dumps({"prompt": f"{next(prompts)} {seed}", "seed": seed}) + "\n")
+        elif kind == "csv":
+            file.write("prompt,negative_prompt,seed\n")
+            for seed in range(num_rows):
+                file.write(f"{next(prompts)} {seed},red,{seed}\n")
+        else:
+            texts = [f"{next(prompts)} {number}" for number in range(min(100, num_rows))]
+            axes = {"prompt": texts, "seed": {"range": [0, num_rows // len(texts)]}}
+            file.write(json.dumps({"name": "growth", "axes": axes}, indent=1))
+    return path
+
+
+def _prompts() -> Iterator[str]:
+    drawn, colours = random.Random(0), tuple(COLOURS)
+    while True:
+        shape, colour, behind = drawn.choice(SHAPES), drawn.choice(colours), drawn.choice(colours)
+        yield f"a {colour} {shape} moving {drawn.choice(DIRECTIONS)} on a {behind} background"
+
+
+@contextmanager
+def served_output(folder: Path, num_clips: int) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """Serve an output whose clips are all committed.
+
+    Yields:
+        Its URI, the manifest of its clips, and the variables with which boto3 finds the server.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = write_manifest(folder, "jsonl", num_clips)
+    with LocalS3(bucket="growth", folder=folder / "server") as server:
+        environment = os.environ | server.environment()
+        uri = f"s3://growth/{num_clips}"
+        if not (folder / COMPLETE).exists():
+            before = dict(os.environ)
+            os.environ.update(server.environment())
+            try:
+                _commit_all(uri, manifest)
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+            (folder / COMPLETE).touch()
+        yield uri, manifest, environment
+
+
+def _commit_all(uri: str, manifest: Path) -> None:
+    store = open_store(uri, StoreConfig())
+    store.put(run_key(RUN_ID, "run.json"), b"{}", JSON)
+
+    def commit(spec: ClipSpec) -> None:
+        body = spec.clip_id.encode()
+        record = _record(spec, body)
+        store.put(record.key, body, MP4)
+        uploaded = replace(record, uri=store.uri_of(record.key))
+        store.put(record_key(spec.clip_id), uploaded.to_json(), JSON)
+
+    specs = open_manifest(manifest, ModelCatalog(), model=MODEL).specs()
+    for _ in in_parallel(commit, specs, NUM_THREADS):
+        pass
+
+
+def _record(spec: ClipSpec, body: bytes) -> ClipRecord:
+    sha256 = hashlib.sha256(body).hexdigest()
+    key = clip_key(spec.clip_id, sha256)
+    shape = spec.request.shape
+    return ClipRecord(
+        clip_id=spec.clip_id,
+        name=spec.name,
+        meta=spec.meta,
+        model=spec.model,
+        request=spec.request,
+        tokens=spec.tokens,
+        parallel=spec.parallel,
+        run_id=RUN_ID,
+        attempt=1,
+        uri=f"s3://growth/{key}",
+        key=key,
+        sha256=sha256,
+        num_bytes=len(body),
+        num_frames=shape.num_frames,
+        width=shape.width,
+        height=shape.height,
+        fps=spec.request.fps,
+        committed_at=utc_iso(0),
+        timings=(),
+        encoding=EncodingConfig(),
+        worker=WorkerIdentity("host", "node", "cpu", 1),
+        peak_memory_bytes=1,
+        peak_memory_kind="host",
+        host_memory_bytes=1,
+        attention="fused",
+        nag_coverage=NagCoverage(4, 4),
+        versions={},
+    )
