@@ -82,7 +82,7 @@ def test_the_files_hold_the_command_and_the_machine_and_no_path_or_host(tmp_path
     result = Result.read(tmp_path / "found.json")
     page = (tmp_path / "found.md").read_text()
     assert result.command == "python -m benchmarks.counting --num-clips=3"
-    assert page.startswith(f"# Counting\n\n`{result.command}` writes this page and counting.json.")
+    assert page.startswith(f"# Counting\n\n`{result.command}` writes this page and the JSON beside it.")
     assert "CPU cores" in result.machine
     assert set(result.versions) == {"python", "rich"}
     for text in (page, (tmp_path / "found.json").read_text()):
