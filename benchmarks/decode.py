@@ -144,7 +144,8 @@ def _random_model(config: ModelConfig, device: torch.device, is_tiny: bool) -> D
 
 
 def _wan_vae(is_tiny: bool) -> AutoencoderKLWan:
-    return AutoencoderKLWan(**({"base_dim": 8, "num_res_blocks": 1} if is_tiny else {}))
+    sizes: dict[str, Any] = {"base_dim": 8, "num_res_blocks": 1} if is_tiny else {}
+    return AutoencoderKLWan(**sizes)
 
 
 def _ltx_vae(is_tiny: bool) -> AutoencoderKLLTXVideo:

@@ -159,14 +159,14 @@ class Result:
         document = json.loads(path.read_text(encoding="utf-8"))
         document.pop("command")
         figures = {
-            name: Figure(name, **{"value": math.nan} | _known(fields))
+            name: Figure(name, **_values(fields))
             for name, fields in document.pop("figures").items()
         }
         return cls(**document, figures=figures)
 
     def write(self, path: Path) -> None:
         """Write the JSON in one step, so that an interrupted run leaves the cases before."""
-        document = {"command": self.command} | asdict(self)
+        document: dict[str, Any] = {"command": self.command, **asdict(self)}
         document["figures"] = {
             name: {field: value for field, value in fields.items() if field != "name"}
             for name, fields in document["figures"].items()
@@ -193,8 +193,10 @@ class Result:
 """ + (f"\n## Figures\n\nRatios compare values of one run.\n\n{table}" if table else "")
 
 
-def _known(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+def _values(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a figure; JSON has null in the place of NaN."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    return {"value": math.nan, **known}
 
 
 def _without_nan(value: Any) -> Any:

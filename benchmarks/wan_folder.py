@@ -53,8 +53,9 @@ def write_wan_model(
     pipeline = build_pipeline(sizes.geometry, device, dtype)
     vocabulary = [*SPECIAL.items(), *((letter, -3.0) for letter in LETTERS)]
     pipeline.register_modules(tokenizer=T5TokenizerFast(vocab=vocabulary, extra_ids=0))
+    text_sizes: dict[str, Any] = dict(sizes.text)
     text = UMT5Config(
-        vocab_size=len(vocabulary), d_model=TEXT_CHANNELS, dropout_rate=0.0, **sizes.text
+        vocab_size=len(vocabulary), d_model=TEXT_CHANNELS, dropout_rate=0.0, **text_sizes
     )
     with device, torch.random.fork_rng([]):
         torch.manual_seed(1)

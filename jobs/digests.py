@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 
 DIGEST_BYTES = 16
-_FREE = bytes(DIGEST_BYTES)  # marks a free slot; a digest equals it with probability 2**-128
+_FREE: bytes | bytearray = bytes(
+    DIGEST_BYTES
+)  # marks a free slot; a digest equals it with probability 2**-128
 
 
 def digest_of(text: str) -> bytes:
@@ -48,7 +50,7 @@ class DigestSet:
             if not self._table.startswith(_FREE, start):
                 yield bytes(self._table[start : start + DIGEST_BYTES])
 
-    def _find(self, digest: bytes) -> tuple[int, bool]:
+    def _find(self, digest: bytes | bytearray) -> tuple[int, bool]:
         """Return the offset of `digest` and False, or that of its free slot and True."""
         table = self._table
         offset = int.from_bytes(digest[:8], "little") % self._num_slots * DIGEST_BYTES

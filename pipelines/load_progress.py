@@ -100,6 +100,8 @@ class LoadProgress:
     @property
     def position(self) -> LoadPosition:
         with self._lock:
-            parts = tuple(part for part in LOAD_PARTS if part in self._under_way)
+            parts: tuple[LoadPart, ...] = tuple(
+                part for part in LOAD_PARTS if part in self._under_way
+            )
             verified = self._num_verified / self._num_bytes if self._num_bytes else 0.0
         return LoadPosition(parts, min(verified, 1.0))

@@ -90,7 +90,8 @@ class PlainRenderer:
     def _guided(self, clip: Clip) -> AbstractContextManager[Any]:
         if self._installed is None:
             return nullcontext()
-        params = NagParams(**self._script.nag)
+        strengths: dict[str, Any] = dict(self._script.nag)
+        params = NagParams(**strengths)
         length = self._script.max_sequence_length
         return self._installed.guide(clip.negative_prompt, params, length)
 

@@ -18,7 +18,7 @@ from benchmarks.report import Cases, Figure, markdown_table, shown
 
 CLIP_S = 2.0
 HEARTBEAT_S = 1.0  # a fifth of the default, for the figure of 1,000 workers
-FARM = {
+FARM: dict[str, FarmCase] = {
     f"{num_workers} worker{'s' if num_workers > 1 else ''}, {work}": FarmCase(
         num_workers, clips_each, CLIP_S, work
     )

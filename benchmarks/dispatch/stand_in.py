@@ -131,10 +131,10 @@ def noted_turns(path: Path) -> Generator[None]:
     """Write when the loop got answers, and the seconds until it waited for the next ones."""
     wait, turns = Answers.wait, list[list[float]]()
 
-    def noted(answers: Answers, timeout_s: float) -> list[Answer]:
+    def noted(self: Answers, timeout_s: float) -> list[Answer]:
         if turns and len(turns[-1]) == 1:
             turns[-1].append(time.time() - turns[-1][0])
-        found = wait(answers, timeout_s)
+        found = wait(self, timeout_s)
         if found:
             turns.append([time.time()])
         return found

@@ -99,8 +99,9 @@ def _cases(rows: Sequence[int], clips: Sequence[int], folder: Path) -> dict[str,
 
 def figures(cases: Cases) -> Iterable[Figure]:
     for kind in KINDS:
-        sizes = {num: cases.get(f"plan {kind}, {num:,} rows") for num in ROWS}
-        if all(sizes.values()):
+        found = {num: cases.get(f"plan {kind}, {num:,} rows") for num in ROWS}
+        sizes = {num: case for num, case in found.items() if case is not None}
+        if len(sizes) == len(ROWS):
             few, some, many = (sizes[ROWS[index]] for index in (0, 2, 3))
             a_row = [
                 (case["cpu_s"] - few["cpu_s"]) / num

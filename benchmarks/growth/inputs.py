@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
 from jobs.store.parts import NUM_THREADS, in_parallel
 from jobs.store.store import open_store
 from jobs.types import ClipSpec
+from pipelines.device_marks import DeviceTime
 from pipelines.shapes.world import COLOURS, SHAPES
 
 MODEL = "shapes-wan-4step"
@@ -59,7 +60,7 @@ def _prompts() -> Iterator[str]:
 
 
 @contextmanager
-def served_output(folder: Path, num_clips: int) -> Iterator[tuple[str, Path, dict[str, str]]]:
+def served_output(folder: Path, num_clips: int) -> Generator[tuple[str, Path, dict[str, str]]]:
     """Serve an output whose clips are all committed.
 
     Yields:
@@ -122,6 +123,7 @@ def _record(spec: ClipSpec, body: bytes) -> ClipRecord:
         fps=spec.request.fps,
         committed_at=utc_iso(0),
         timings=(),
+        device_time=DeviceTime(2.0, 0.0),
         encoding=EncodingConfig(),
         worker=WorkerIdentity("host", "node", "cpu", 1),
         peak_memory_bytes=1,

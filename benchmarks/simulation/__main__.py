@@ -171,7 +171,7 @@ Larger farms, with failures and preemptions; the memory is that of the whole pro
 BENCHMARK = Benchmark(
     name="simulation",
     title="Simulated runs beside real ones",
-    about=__doc__,
+    about=__doc__ or "",
     libraries=("nagfarm", "ray"),
     cases=cases_of,
     figures=figures_of,

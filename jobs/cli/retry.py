@@ -1,6 +1,7 @@
 """`nagfarm retry`: lift the quarantine of clips, so that the next run tries them again."""
 
 import argparse
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Self
 
@@ -84,7 +85,7 @@ def run(options: RetryOptions, context: Context) -> int:
     return EXIT_OK
 
 
-def _chosen(written: tuple[str, ...], quarantined: set[str], store: Store) -> set[str]:
+def _chosen(written: tuple[str, ...], quarantined: AbstractSet[str], store: Store) -> set[str]:
     """Return the ids of the quarantined clips that the command line names, by name or by id."""
     names = set(written) - quarantined
     by_name: dict[str, list[str]] = {}

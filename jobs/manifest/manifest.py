@@ -144,9 +144,10 @@ class Manifest:
             prompts = read_prompts([clip for _, _, clip in batch])
             for (index, row, clip), prompt in zip(batch, prompts, strict=True):
                 is_random, is_named = resolver.is_random(row), "name" in row.values
-                if isinstance(clip, BrokenClip) or prompt is None:
+                if isinstance(clip, BrokenClip):
                     yield index, row, clip, is_random
                     continue
+                assert prompt is not None, "each clip with a model has tokens"
                 try:
                     found = identified(clip, prompt, seeds, is_random=is_random, is_named=is_named)
                 except RequestError as error:

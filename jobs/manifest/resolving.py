@@ -101,7 +101,7 @@ class Resolver:
         return 0 if seed is None or seed == RANDOM else seed
 
     def _new_kind(self, values: Mapping[str, Any]) -> RowKind:
-        given = self._defaults | values
+        given = {**self._defaults, **values}
         model, fallback = self._model(name_model(given))
         given = with_loras(given, model)
         if given.get("seed") == RANDOM:

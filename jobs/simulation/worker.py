@@ -93,7 +93,7 @@ class SimulatedWorker:
             room: number of clips that the worker may hold at once.
         """
         if len(self.held) >= room:
-            found = Counter(clip.waits_for for clip in self.held.values())
+            found = Counter[Loss](clip.waits_for for clip in self.held.values())
             return found.most_common(1)[0][0]
         return "end" if is_plan_over else "driver"
 

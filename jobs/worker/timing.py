@@ -46,7 +46,9 @@ def load_timings(whole: StageTiming, parts: Sequence[PartTiming]) -> tuple[Stage
         whole: the whole load.
         parts: its parts as `LoadProgress` measured them, one for each imported library.
     """
-    of_part = {part: [timing for timing in parts if timing.part == part] for part in LOAD_PARTS}
+    of_part: dict[LoadPart, list[PartTiming]] = {
+        part: [timing for timing in parts if timing.part == part] for part in LOAD_PARTS
+    }
     return whole, *(
         StageTiming(
             _PART_STAGES[part],

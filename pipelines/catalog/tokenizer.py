@@ -78,7 +78,7 @@ class ModelTokenizer:
     def _tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         cleaned = [self._clean(text) for text in texts]
         joined = self._words.read(cleaned) if self._words else [None] * len(cleaned)
-        found = [ids and self._tokens_of_words(ids) for ids in joined]
+        found = [self._tokens_of_words(ids) if ids else None for ids in joined]
         others = [text for text, tokens in zip(cleaned, found, strict=True) if not tokens]
         further = iter(self._tokenize_whole(others))
         return [tokens or next(further) for tokens in found]

@@ -34,12 +34,12 @@ def import_family(config: ModelConfig, progress: LoadProgress) -> None:
     A process that has imported diffusers for a model without LoRAs can load none with LoRAs.
     """
     with progress.part("import", "torch"):
-        import torch  # noqa: F401
+        import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
     with progress.part("import", "transformers"):
-        import transformers  # noqa: F401
+        import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
     with _hidden("peft", is_hidden=not config.loras):
         with progress.part("import", "diffusers"):
-            import diffusers  # noqa: F401
+            import diffusers  # noqa: F401  # pyright: ignore[reportUnusedImport]
         with progress.part("import", f"{config.family} pipeline"):
             family_class(config.family)
 

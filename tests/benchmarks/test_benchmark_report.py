@@ -58,7 +58,7 @@ def test_a_case_that_fails_leaves_those_before_it(tmp_path: Path) -> None:
         raise ValueError("broken")
 
     benchmark = counting_benchmark([])
-    broken = replace(benchmark, cases=lambda options: benchmark.cases(options) | {"three": fail})
+    broken = replace(benchmark, cases=lambda options: {**benchmark.cases(options), "three": fail})
     with pytest.raises(ValueError, match="broken"):
         main(broken, [str(tmp_path / "found")])
     assert list(Result.read(tmp_path / "found.json").cases) == ["one", "two"]
@@ -82,7 +82,9 @@ def test_the_files_hold_the_command_and_the_machine_and_no_path_or_host(tmp_path
     result = Result.read(tmp_path / "found.json")
     page = (tmp_path / "found.md").read_text()
     assert result.command == "python -m benchmarks.counting --num-clips=3"
-    assert page.startswith(f"# Counting\n\n`{result.command}` writes this page and the JSON beside it.")
+    assert page.startswith(
+        f"# Counting\n\n`{result.command}` writes this page and the JSON beside it."
+    )
     assert "CPU cores" in result.machine
     assert set(result.versions) == {"python", "rich"}
     for text in (page, (tmp_path / "found.json").read_text()):

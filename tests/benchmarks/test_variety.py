@@ -1,6 +1,7 @@
 """The page of benchmarks.variety: what it counts, and that it renders each setting."""
 
 from pathlib import Path
+from typing import Any
 
 from benchmarks.command import main
 from benchmarks.report import Result
@@ -8,8 +9,8 @@ from benchmarks.variety import BENCHMARK, MODELS, SETTINGS, Found, body
 
 
 def test_a_page_counts_the_negated_colour_and_the_largest_one() -> None:
-    collapsed = {"colours": {"purple": 21, "unread": 2, "blue": 1}, "num_clean": 20}
-    varied = {"colours": {"green": 8, "blue": 8, "red": 8}, "num_clean": 24}
+    collapsed: dict[str, Any] = {"colours": {"purple": 21, "unread": 2, "blue": 1}, "num_clean": 20}
+    varied: dict[str, Any] = {"colours": {"green": 8, "blue": 8, "red": 8}, "num_clean": 24}
     assert Found(**collapsed).largest == ("purple", 21)
     assert (Found(**collapsed).num_colours, Found(**varied).num_colours) == (2, 3)
     text = body({"m": {"none": varied, "nag": collapsed}})

@@ -266,6 +266,8 @@ class SimulatedCluster:
                     self._report(failed, decision)
                 case ev.Halt():
                     self.halt = command
+                case ev.ReleaseWorker():
+                    raise AssertionError("one kind alone releases no worker")
 
     def _start(self, worker: SimulatedWorker, attempt: Attempt) -> None:
         clip_id = attempt.spec.clip_id

@@ -175,8 +175,12 @@ def test_a_change_in_the_middle_of_a_clip_counts_from_the_next_step(
 ) -> None:
     texts = PROMPT.clone(), NEGATIVE.clone()
 
+    def restore() -> None:
+        for one, before in zip((PROMPT, NEGATIVE), texts, strict=True):
+            one.copy_(before)
+
     def clip(change: Change | None) -> torch.Tensor:
-        PROMPT.copy_(texts[0]), NEGATIVE.copy_(texts[1])
+        restore()
         return guided(build(), change=change)
 
     try:
@@ -185,7 +189,7 @@ def test_a_change_in_the_middle_of_a_clip_counts_from_the_next_step(
         assert torch.equal(changed, clip(change))
         assert not torch.equal(changed, unchanged)
     finally:
-        PROMPT.copy_(texts[0]), NEGATIVE.copy_(texts[1])
+        restore()
 
 
 def test_nothing_is_kept_after_a_clip_that_failed() -> None:

@@ -21,7 +21,7 @@ class Reference:
 def test_answers_come_in_the_order_in_which_they_were_given_and_errors_among_them() -> None:
     answers, calls = Answers(), [Reference() for _ in range(3)]
     for worker, call in enumerate(calls):
-        answers.expect(worker, "clip", call)
+        answers.expect(0, worker, "clip", call)
     assert answers.wait(0) == []
     error = RayActorError()
     calls[2].answered.set_result("done")
@@ -37,6 +37,6 @@ def test_answers_come_in_the_order_in_which_they_were_given_and_errors_among_the
 def test_an_answer_that_is_there_before_it_is_expected_comes_too() -> None:
     answers, call = Answers(), Reference()
     call.answered.set_result(None)
-    answers.expect(7, "placed", call)
+    answers.expect(0, 7, "placed", call)
     (found,) = answers.wait(60)
     assert (found.worker, found.call, found.error) == (7, "placed", None)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def dispatcher(setup: WorkerSetup, config: RunConfig, num_workers: int, notes: "
     return OneKind(Dispatcher(config, notes, ClusterView), setup, demand)
 
 
-def committed(folder: Path) -> set[str]:
+def committed(folder: Path) -> AbstractSet[str]:
     return committed_ids(open_store(folder.as_uri(), StoreConfig()))
 
 

@@ -360,7 +360,7 @@ def test_a_long_outage_stops_no_run_in_which_another_kind_computes() -> None:
     farm.schedule.start(0.0)
     (start,) = farm.ready(0)
 
-    def refused() -> list[Command]:
+    def refused() -> list[ev.Halt]:
         nonlocal start
         commands = farm.fails(0, start.attempt, "store")
         for _ in range(4):

@@ -43,7 +43,8 @@ def server_with(ids: list[str], broken: str = "") -> Asked:
 
 
 def test_a_long_listing_in_parts_has_every_clip_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with in_process(server_with(IDS), monkeypatch) as server:
+    server = server_with(IDS)
+    with in_process(server, monkeypatch):
         store = open_store("s3://renders/x", StoreConfig())
         listed = [parsed.clip_id for parsed, _ in list_objects(store, "record")]
         assert sorted(listed) == sorted(IDS)
@@ -52,7 +53,8 @@ def test_a_long_listing_in_parts_has_every_clip_once(monkeypatch: pytest.MonkeyP
 
 
 def test_a_listing_of_one_page_is_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    with in_process(server_with(IDS[:4]), monkeypatch) as server:
+    server = server_with(IDS[:4])
+    with in_process(server, monkeypatch):
         store = open_store("s3://renders/x", StoreConfig())
         assert committed_ids(store) == set(IDS[:4])
         assert server.prefixes == ["x/records/"]
