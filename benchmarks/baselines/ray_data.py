@@ -24,7 +24,8 @@ class RenderRow:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         (row,) = zip(*batch.values(), strict=True)
         values: dict[str, Any] = dict(zip(batch, row, strict=True))
-        times = self._renderer.render(Clip(**{**values, "seed": int(values["seed"])}))
+        values["seed"] = int(values["seed"])  # pandas has its own integers
+        times = self._renderer.render(Clip(**values))
         return {"times": [asdict(times)]}
 
 

@@ -12,23 +12,24 @@ from functools import partial
 
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.dispatch import farm_run, schedule_alone
-from benchmarks.dispatch.farm_run import FarmCase
+from benchmarks.dispatch.farm_run import FarmCase, Work
 from benchmarks.dispatch.schedule_alone import ScheduleCase
 from benchmarks.report import Cases, Figure, markdown_table, shown
 
 CLIP_S = 2.0
 HEARTBEAT_S = 1.0  # a fifth of the default, for the figure of 1,000 workers
-FARM: dict[str, FarmCase] = {
+RUNS: tuple[tuple[int, int, Work], ...] = (
+    (1, 15, "light"),
+    (4, 15, "light"),
+    (16, 15, "light"),
+    (64, 20, "light"),
+    (8, 15, "full"),
+)
+FARM = {
     f"{num_workers} worker{'s' if num_workers > 1 else ''}, {work}": FarmCase(
         num_workers, clips_each, CLIP_S, work
     )
-    for num_workers, clips_each, work in (
-        (1, 15, "light"),
-        (4, 15, "light"),
-        (16, 15, "light"),
-        (64, 20, "light"),
-        (8, 15, "full"),
-    )
+    for num_workers, clips_each, work in RUNS
 }
 SCHEDULES = {
     f"schedule, {num_workers:,} workers": ScheduleCase(num_workers, 10_000, CLIP_S)
@@ -79,7 +80,9 @@ def figures(found: Cases) -> Iterable[Figure]:
             is_higher_better=True,
             margin=0.02,
         )
-        yield Figure(f"driver's CPU a clip, {name}", one["driver_ms"], goal=5, unit="ms")
+        # an idle driver costs about 2 % of a core, which few workers share
+        goal = 5 if one["num_workers"] >= 64 else None
+        yield Figure(f"driver's CPU a clip, {name}", one["driver_ms"], goal=goal, unit="ms")
 
 
 def body(found: Cases) -> str:

@@ -89,7 +89,7 @@ def test_a_clip_that_waited_has_the_time_in_which_the_device_was_idle_before_it(
     ]
     (times,) = clip_times(records).values()
     assert [one.device_s for one in times] == pytest.approx([11.6, 11.2])
-    assert replace(times[0], device_s=11.6) == ClipTimes(11.6, 4.0, 0.5, len(BODY))
+    assert times[0]._replace(device_s=11.6) == ClipTimes(11.6, 4.0, 0.5, len(BODY))
 
 
 def test_a_pause_in_which_the_device_had_nothing_is_not_the_clips_time(store: Store) -> None:
