@@ -27,12 +27,17 @@ class DigestSet:
         self._num_slots = 1024
         self._table = bytearray(self._num_slots * DIGEST_BYTES)
         self._num_digests = 0
+        self._has_zero = False  # the digest that is equal to a free slot, which strangers may write
 
     def __len__(self) -> int:
         return self._num_digests
 
     def add(self, digest: bytes) -> bool:
         """Add `digest`. Return True if it was not in the set before."""
+        if digest == _FREE:
+            is_new, self._has_zero = not self._has_zero, True
+            self._num_digests += is_new
+            return is_new
         if 4 * (self._num_digests + 1) > 3 * self._num_slots:
             self._grow()
         offset, is_new = self._find(digest)
@@ -42,10 +47,12 @@ class DigestSet:
         return is_new
 
     def __contains__(self, digest: bytes) -> bool:
-        return not self._find(digest)[1]
+        return self._has_zero if digest == _FREE else not self._find(digest)[1]
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the digests in no promised order."""
+        if self._has_zero:
+            yield _FREE
         for start in range(0, len(self._table), DIGEST_BYTES):
             if not self._table.startswith(_FREE, start):
                 yield bytes(self._table[start : start + DIGEST_BYTES])
@@ -91,7 +98,14 @@ class IdSet(AbstractSet[str]):
         return self._digests.add(bytes.fromhex(clip_id))
 
     def __contains__(self, clip_id: object) -> bool:
-        return isinstance(clip_id, str) and bytes.fromhex(clip_id) in self._digests
+        """Return True for an id in the set; False for any other text."""
+        if not isinstance(clip_id, str):
+            return False
+        try:
+            digest = bytes.fromhex(clip_id)
+        except ValueError:
+            return False
+        return digest.hex() == clip_id and digest in self._digests
 
     def __iter__(self) -> Iterator[str]:
         return (digest.hex() for digest in self._digests)

@@ -87,7 +87,7 @@ def run(options: RetryOptions, context: Context) -> int:
 
 def _chosen(written: tuple[str, ...], quarantined: AbstractSet[str], store: Store) -> set[str]:
     """Return the ids of the quarantined clips that the command line names, by name or by id."""
-    names = set(written) - quarantined
+    names = {word for word in written if word not in quarantined}
     by_name: dict[str, list[str]] = {}
     for clip_id in sorted(quarantined) if names else ():
         if (record := _record(store, clip_id)) is not None:
@@ -106,7 +106,7 @@ def _chosen(written: tuple[str, ...], quarantined: AbstractSet[str], store: Stor
                 f"no clip with the name or id {name!r} is quarantined in {store.uri}{hint}; "
                 "nothing was lifted"
             )
-    return (set(written) & quarantined) | {by_name[name][0] for name in names}
+    return (set(written) - names) | {by_name[name][0] for name in names}
 
 
 def _record(store: Store, clip_id: str) -> QuarantineRecord | None:

@@ -467,6 +467,12 @@ def test_a_set_of_ids_is_a_set() -> None:
     assert ids[0] in some
     assert ids[199] not in some
     assert not some.add(ids[0])
+    assert not any(word in some for word in ("autumn", "", f"F{ids[0][1:]}", f"{ids[0]}00"))
+    zero = "0" * 32
+    assert zero not in some
+    assert (some.add(zero), some.add(zero)) == (True, False)
+    assert zero in some
+    assert (len(some), zero in set(some)) == (151, True)
     assert not IdSet()
 
 
