@@ -1,7 +1,7 @@
 """The kinds of worker that a plan needs, and the number of each."""
 
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +233,8 @@ class CountedTokenizer:
 
     counts: list[str]
 
-    def read(self, texts: Iterable[str]) -> None: ...
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        return [self.tokens(text) for text in texts]
 
     def tokens(self, text: str) -> Tokens:
         self.counts.append(text)
