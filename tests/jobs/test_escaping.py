@@ -177,4 +177,5 @@ def test_nothing_in_the_batch_prints_past_the_escaping() -> None:
         "jobs/cli/wording.py: console.print",  # draws a table of escaped cells
         "jobs/run/console.py: console.out",
         "jobs/run/console.py: console.out",
+        "jobs/worker/start_timing.py: print",  # JSON in ASCII, which the parent process reads
     ]

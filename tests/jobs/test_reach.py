@@ -358,5 +358,5 @@ def test_every_test_that_the_document_names_exists() -> None:
     )
     assert len(named) > 30
     for file, test in named:
-        paths = [ROOT / file] if "/" in file else list((ROOT / "tests" / "jobs").rglob(file))
+        paths = [ROOT / file] if "/" in file else list((ROOT / "tests").rglob(file))
         assert any(f"def {test}(" in path.read_text() for path in paths), f"{file}: {test}"
