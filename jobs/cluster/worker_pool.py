@@ -221,6 +221,8 @@ class WorkerPool:
                 return self._loaded(state, answer)
             case RunningWorker():
                 return self._answered(state, answer)
+            case GoneWorker() if answer.error is None and answer.call in ("clip", "heartbeat"):
+                return self._event_of(answer.worker, answer.value)  # given before it died
             case _:
                 return None
 

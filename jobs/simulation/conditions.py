@@ -15,6 +15,7 @@ from pipelines.request import VideoShape
 
 MAX_DEVICES = 4096
 DEVICES_PER_MACHINE = 8
+MIN_STORE_RATE = 0.01  # a second; with less, hours pass in which nothing but heartbeats happens
 DRIVER_S = 0.005  # seconds of the driver for a clip: the goal of `python -m benchmarks.dispatch`
 
 
@@ -99,9 +100,12 @@ class Conditions:
             raise RefusedError(
                 f"--preemptions: expected a number of at least 0, got {self.preemptions:g}"
             )
-        for option, limit in (
-            ("--store-requests", self.store_requests_per_s),
-            ("--store-megabytes", self.store_bytes_per_s),
+        for option, limit, unit in (
+            ("--store-requests", self.store_requests_per_s, 1),
+            ("--store-megabytes", self.store_bytes_per_s, 1e6),
         ):
-            if limit is not None and not 0 < limit < math.inf:
-                raise RefusedError(f"{option}: expected a number above 0, got {limit:g}")
+            if limit is not None and not MIN_STORE_RATE <= limit / unit < math.inf:
+                raise RefusedError(
+                    f"{option}: expected a number of at least {MIN_STORE_RATE:g}, "
+                    f"got {limit / unit:g}"
+                )

@@ -85,10 +85,10 @@ class SimulatedPool:
         self._carry_out(self._schedule.start(self._clock.now))
 
     def close(self) -> None:
-        """Stop all workers, at the end of the kind."""
+        """Stop all workers, at the end of the kind; none that still waits takes their devices."""
+        self._unplaced.clear()
         for worker in list(self._workers.values()):
             self._stop(worker)
-        self._unplaced.clear()
 
     # commands of the schedule
 

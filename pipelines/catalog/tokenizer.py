@@ -133,9 +133,9 @@ def load_tokenizer(folder: Path, config: ModelConfig) -> ModelTokenizer:
             raise ModelFolderError(f"{path} is larger than {MAX_VOCABULARY_BYTES:,} bytes")
     try:
         tokenizer = getattr(transformers, name).from_pretrained(files, local_files_only=True)
+        words = WordTokens.of(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
     except Exception as error:  # tokenizers raises Exception itself
         raise ModelFolderError(f"{files} cannot be loaded: {error}") from error
-    words = WordTokens.of(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
     clean = CLEANINGS[config.family]
     return ModelTokenizer(tokenizer, clean, config.max_sequence_length, words)
 

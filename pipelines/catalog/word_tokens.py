@@ -20,6 +20,7 @@ _SPLIT_AT_BLANKS = {
         {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True},
     ],
 }
+_OF_PIECES = "Unigram"  # the model, which gives every word a token
 _OF_CHARACTERS = "Precompiled"  # SentencePiece's map of characters, which keeps ASCII
 
 
@@ -42,6 +43,8 @@ class WordTokens:
     @classmethod
     def of(cls, backend: Any) -> Self | None:
         """Return those of a tokenizer; None if its words may have other tokens in another text."""
+        if type(backend.model).__name__ != _OF_PIECES:
+            return None
         if _built(backend.pre_tokenizer) != _SPLIT_AT_BLANKS:
             return None
         if _built(backend.normalizer).get("type", _OF_CHARACTERS) != _OF_CHARACTERS:
@@ -49,10 +52,11 @@ class WordTokens:
         backend.no_padding()
         backend.no_truncation()
         alone, whole = (backend.encode("a", add_special_tokens=adds).ids for adds in (False, True))
-        if not alone or whole[: len(alone)] != alone:
+        end = whole[len(alone) :]
+        if not (alone and end) or whole[: len(alone)] != alone:
             return None
         added = (one.content for one in backend.get_added_tokens_decoder().values())
-        return cls(backend, whole[len(alone) :], "".join({text[0] for text in added if text}))
+        return cls(backend, end, "".join({text[0] for text in added if text}))
 
     def read(self, texts: Sequence[str]) -> list[str | None]:
         """Return the tokens of each text with blanks between; None for one on the other road."""

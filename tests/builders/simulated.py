@@ -61,6 +61,7 @@ def run(
                 clips.parallel,
                 RankResources(1, num_gpus=1),
                 sum(number for _, number, _ in clips.kinds()),
+                config.workers.count,
             ),
             [(kind, number) for kind, number, _ in clips.kinds()],
         )

@@ -1,11 +1,27 @@
-"""The answers of Ray's calls: their order, their errors and the wait, with futures as Ray has."""
+"""The answers of Ray's calls: their order, their errors and the wait, with futures as Ray has.
+
+No Ray runs here.
+"""
 
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from ray.exceptions import RayActorError
 
-from jobs.cluster.answers import Answers
+from jobs.cluster.answers import Answer, Answers
+from jobs.cluster.worker_pool import PoolPlan, WorkerPool
+from jobs.cluster.worker_states import RunningWorker
+from jobs.config import RunConfig
+from jobs.plan.demand import Demand
+from jobs.plan.group_capacity import RankResources
+from jobs.schedule import events as ev
+from jobs.schedule.schedule import Schedule
+from jobs.schedule.sharing import Share
+from jobs.types import ClipDone
+from pipelines.parallel_config import ONE_DEVICE
+from tests.builders.specs import setup_for
 
 
 class Reference:
@@ -40,3 +56,20 @@ def test_an_answer_that_is_there_before_it_is_expected_comes_too() -> None:
     answers.expect(0, 7, "placed", call)
     (found,) = answers.wait(60)
     assert (found.worker, found.call, found.error) == (7, "placed", None)
+
+
+def test_a_clip_that_ended_before_its_worker_died_counts_whatever_is_heard_first(
+    tmp_path: Path,
+) -> None:
+    demand = Demand(ONE_DEVICE, RankResources(1), 1)
+    plan = PoolPlan(setup_for(tmp_path), lambda _: demand, iter(()))
+    share, observer = Share(demand, Schedule(RunConfig(), 1)), Mock()
+    pool = WorkerPool(0, plan, share, RunConfig(), observer, Answers())
+    pool.workers[3] = RunningWorker(Mock(), "w")
+    done = ClipDone("0" * 32, "a", 1, ())
+    lost = pool.event_of(Answer(0, 3, "heartbeat", None, RayActorError()))
+    ended = pool.event_of(Answer(0, 3, "clip", done, None))
+    assert isinstance(lost, ev.WorkerLost)
+    assert ended == ev.ClipEnded(3, done)
+    observer.clip_done.assert_called_once_with(done)
+    assert pool.event_of(Answer(0, 3, "clip", None, RayActorError())) is None, "it is lost once"

@@ -222,6 +222,18 @@ def test_a_model_waits_until_its_group_has_a_place() -> None:
     assert outcome.wall_s == pytest.approx(START_S + 120 + START_S + 60, abs=2)
 
 
+def test_a_model_that_has_ended_leaves_its_devices_also_if_more_workers_were_asked_for() -> None:
+    """Two workers have the devices. Two others, which never get one, end with the model.
+
+    Its clips are so short that it ends before anyone sees that the next model waits.
+    """
+    config = replace(CONFIG, workers=replace(CONFIG.workers, count=4))
+    first, second = Clips([(ClipTimes(0.1), 8)]), Clips([(ClipTimes(60), 8)], model="n")
+    outcome = run(farm_of(2), first, second, config=config)
+    assert outcome.num_done == 16
+    assert outcome.wall_s == pytest.approx(2 * START_S + 4 * 0.1 + 4 * 60, abs=0.1)
+
+
 def test_what_no_farm_can_have_is_refused() -> None:
     for wrong in (
         {"num_devices": 0},
@@ -230,6 +242,8 @@ def test_what_no_farm_can_have_is_refused() -> None:
         {"failures": -0.1},
         {"preemptions": float("nan")},
         {"store_requests_per_s": 0.0},
+        {"store_requests_per_s": 1e-9},
+        {"store_bytes_per_s": 1e-3},
         {"store_bytes_per_s": float("inf")},
     ):
         with pytest.raises(RefusedError, match="expected"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import T5Tokenizer
 
 from pipelines.catalog import word_tokens as module
@@ -94,7 +94,16 @@ def _unsplit(backend: Any) -> None:
     backend.pre_tokenizer = None
 
 
-@pytest.mark.parametrize("change", [_lower, _whole_text, _unsplit])
+def _endless(backend: Any) -> None:
+    backend.post_processor = processors.TemplateProcessing(single="$A")
+
+
+def _of_letters(backend: Any) -> None:
+    """Change it to a model that gives a word without known letters no token."""
+    backend.model = models.BPE({"▁": 3, "a": 4}, [])
+
+
+@pytest.mark.parametrize("change", [_lower, _whole_text, _unsplit, _endless, _of_letters])
 def test_a_tokenizer_that_is_built_in_another_way_is_not_read_by_words(
     change: Callable[[Any], None],
 ) -> None:
