@@ -15,11 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-import botocore.exceptions as aws
-
 from jobs.config import StoreConfig
 from jobs.errors import (
     ObjectMissingError,
+    StoreError,
     StoreRefusedError,
     StoreUnavailableError,
 )
@@ -157,10 +156,10 @@ class S3Store:
 
         HEAD needs less of client and server than a listing, and on AWS costs a twelfth. Only a
         listing tells a missing object from a missing bucket or a gateway's answer, so that it
-        decides unless HEAD finds the object in its size.
+        decides unless HEAD finds the object in its size, also where a gateway cannot answer HEAD.
         """
         wanted = self._address(key)
-        with s3_errors("read", self.uri_of(key)), contextlib.suppress(aws.ClientError):
+        with contextlib.suppress(StoreError), s3_errors("read", self.uri_of(key)):
             found = self._connection.send(lambda client: client.head_object(**wanted))
             if found.get("ContentLength") == num_bytes:
                 return True

@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 from jobs.errors import JobError
+from jobs.failures import classify
 from jobs.worker.stage_marks import StageMarks
 from jobs.worker.timing import StageClock
 from pipelines.device_marks import DeviceMark
@@ -80,7 +81,12 @@ class DeviceQueue:
     def _take_turn(self, job: Callable[[], T], marks: StageMarks) -> T:
         idle_since, self._end = self._end, None
         marks.end_queue(idle_since)
-        result = job()
+        try:
+            result = job()
+        except Exception as error:
+            if classify(error)[0] == "code":  # perhaps a library's words for a device that failed
+                marks.wait_for_device()
+            raise
         if marks.last_begun is not None:
             marks.last_begun.wait()
         self._end = marks.last_ended

@@ -82,6 +82,14 @@ class StageMarks:
         for timing in timings:
             self._events.put(timing)
 
+    def wait_for_device(self) -> None:
+        """Wait until the device has done all that is queued.
+
+        Raises:
+            RuntimeError: the device has failed.
+        """
+        self._mark().wait()
+
     def close(self) -> None:
         """End the marks, after the clip's last one or in its place. Call it from any thread."""
         self._events.put(None)

@@ -61,14 +61,14 @@ class DigestCache:
     """The digests of files on this machine, one small file each.
 
     Args:
-        folder: the cache; it is made when it is missing.
+        folder: the cache, which is made when it is missing; None to hash each file.
         hash_file: computes a digest that the cache lacks.
         now_ns: the clock of files' times, in nanoseconds since the epoch.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         hash_file: HashFile = hash_file,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -94,7 +94,7 @@ class DigestCache:
                 return self._hash_file(file, advance)
             with self._entry(path) as entry:
                 found = None if entry is None else _read(entry, status)
-                if entry is not None and found is None and _lock(entry, status.st_size):
+                if entry is not None and found is None and _lock(entry, status.st_size, advance):
                     found = _read(entry, status)  # the process that held the lock wrote it
                     if found is None:
                         return self._hash_and_keep(file, status, entry, advance)
@@ -119,6 +119,9 @@ class DigestCache:
     @contextmanager
     def _entry(self, path: Path) -> Generator[int | None]:
         """Open the entry of a file, which may be empty; yield None if it cannot be trusted."""
+        if self._folder is None:
+            yield None
+            return
         entry = None
         with suppress(OSError):  # such as a home that cannot be written
             self._folder.parent.mkdir(0o700, exist_ok=True)
@@ -145,7 +148,10 @@ def sha256_of_all(paths: Sequence[Path], advance: Advance = _ignore) -> list[byt
     Raises:
         OSError: a file cannot be read or is not a regular one.
     """
-    cache = DigestCache(user_folder(FOLDER_NAME))
+    folder = None
+    with suppress(OSError):  # nothing can be written, not even temporary files
+        folder = user_folder(FOLDER_NAME)
+    cache = DigestCache(folder)
     has_ended = threading.Event()
 
     def advance_or_end(num_bytes: int) -> None:
@@ -177,8 +183,13 @@ def _read(entry: int, status: os.stat_result) -> bytes | None:
         return None
 
 
-def _lock(entry: int, num_bytes: int) -> bool:
-    """Lock an entry, or return False if that takes longer than to hash the file."""
+def _lock(entry: int, num_bytes: int, advance: Advance) -> bool:
+    """Lock an entry, or return False if that takes longer than to hash the file.
+
+    Args:
+        num_bytes: size of the file.
+        advance: called with 0 while it waits; it may raise an error to end that.
+    """
     deadline_s = time.monotonic() + 1 + num_bytes / SLOWEST_BYTES_S
     while True:
         try:
@@ -186,6 +197,7 @@ def _lock(entry: int, num_bytes: int) -> bool:
         except BlockingIOError:
             if time.monotonic() > deadline_s:
                 return False
+            advance(0)
             time.sleep(LOCK_POLL_S)
         except OSError:  # the file system has no locks
             return False

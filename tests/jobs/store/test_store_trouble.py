@@ -490,6 +490,25 @@ def test_a_gateway_that_refuses_head_hides_no_object(s3: S3Store, status: int) -
         assert not s3.holds("clips/b", 5)
 
 
+def unreadable(request: Any, **_: object) -> AWSResponse:
+    headers = {"content-length": "5", "last-modified": "soon"}
+    return AWSResponse(request.url, 200, headers, RawAnswer(b""))
+
+
+def dropped(request: Any, **_: object) -> AWSResponse:
+    raise ConnectionClosedError(endpoint_url=request.url)
+
+
+@pytest.mark.parametrize("hook", [unreadable, dropped])
+def test_a_gateway_that_cannot_answer_head_stops_no_commit(
+    s3: S3Store, hook: Callable[..., Any]
+) -> None:
+    s3.put("clips/a", b"video", TEXT)
+    with hooked(s3, "before-send.s3.HeadObject", hook):
+        assert s3.holds("clips/a", 5)
+        assert not s3.holds("clips/b", 5)
+
+
 def test_a_bucket_that_is_gone_is_named_and_no_object_counts_as_missing(
     s3_environment: LocalS3,
 ) -> None:

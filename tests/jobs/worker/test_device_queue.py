@@ -132,3 +132,22 @@ def test_a_device_that_fails_while_it_works_fails_the_clip_as_a_broken_worker(
     assert isinstance(failed, ClipFailed)
     assert (failed.failure_class, failed.may_pass_on_retry) == ("worker", True)
     assert failed.message == rendering.device.error
+
+
+def test_a_library_that_meets_a_failed_device_in_its_own_words_fails_the_worker_and_not_the_clip(
+    rendering: Rendering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(*_: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+
+    monkeypatch.setattr(QueuedModel, "decode", decode)
+    with rendering.device.working():
+        wrong = rendering.begin(FIRST).result(60)
+    assert isinstance(wrong, ClipFailed)
+    assert wrong.failure_class == "code"
+    rendering.device.error = "CUDA error: an illegal memory access was encountered"
+    with rendering.device.working():
+        failed = rendering.begin(SECOND).result(60)
+    assert isinstance(failed, ClipFailed)
+    assert (failed.failure_class, failed.message) == ("worker", rendering.device.error)
+    assert "cuDNN error" in failed.traceback

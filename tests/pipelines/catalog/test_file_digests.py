@@ -1,8 +1,11 @@
 """The cache of files' digests: when it is believed, and what it costs when it is not."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -225,6 +228,33 @@ def test_of_two_processes_one_hashes_a_file_and_the_other_waits_for_it(
         other = threads.submit(cache_of(tmp_path, hashing).sha256, large)
         assert one.result() == other.result() == true_digest(large)
     assert hashing.num_files == 1
+
+
+def test_hashing_that_ends_waits_for_no_other_process(
+    tmp_path: Path, large: Path, cache: DigestCache, hashing: Hashing
+) -> None:
+    def end(_num_bytes: int) -> None:
+        raise InterruptedError
+
+    cache.sha256(large)
+    (entry,) = entries(tmp_path)
+    entry.write_bytes(b"")
+    with entry.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InterruptedError):
+            cache.sha256(large, end)
+    assert hashing.num_files == 1
+
+
+def test_a_machine_on_which_nothing_can_be_written_costs_time_and_nothing_else(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    assert sha256_of_all([large]) == [true_digest(large)]
 
 
 def test_the_cache_is_bounded(
