@@ -85,7 +85,10 @@ class DeviceQueue:
             result = job()
         except Exception as error:
             if classify(error)[0] == "code":  # perhaps a library's words for a device that failed
-                marks.wait_for_device()
+                try:
+                    marks.wait_for_device()
+                except RuntimeError as failure:
+                    raise failure from error
             raise
         if marks.last_begun is not None:
             marks.last_begun.wait()
