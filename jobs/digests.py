@@ -52,7 +52,7 @@ class DigestSet:
     def __iter__(self) -> Iterator[bytes]:
         """Yield the digests in no promised order."""
         if self._has_zero:
-            yield _FREE
+            yield bytes(_FREE)
         for start in range(0, len(self._table), DIGEST_BYTES):
             if not self._table.startswith(_FREE, start):
                 yield bytes(self._table[start : start + DIGEST_BYTES])

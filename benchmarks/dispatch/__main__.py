@@ -164,9 +164,8 @@ def limits(farm: list[tuple[str, dict[str, float]]]) -> str:
         all_ms = one["driver_ms"] + one["workers_ms"] + one["ray_ms"]
         if one["driver_ms"] and all_ms:
             lines.append(
-                f"- {name}: {one['cores'] * 1e3 * CLIP_S / all_ms:.0f} workers fill this machine's "
-                f"cores, and {1e3 * CLIP_S / one['driver_ms']:.0f} workers fill a core with the "
-                "driver's work"
+                f"- {name}: {one['cores'] * 1e3 * CLIP_S / all_ms:.0f} workers fill the machine's "
+                f"cores, {1e3 * CLIP_S / one['driver_ms']:.0f} fill a core with the driver's work"
             )
     return "\n" + "\n".join(lines) + "\n" if lines else ""
 

@@ -143,8 +143,9 @@ SeaweedFS on the same machine takes {num_clips:,} clips of {megabytes:.1f} MB on
   that the server checks and confirms, the record if there is none, and a look at the MP4
   afterwards.
 - **{BOTO3}**: the MP4 and the record with `put_object`, as many threads, boto3's defaults.
-- **{SAME}**: also the condition, SHA-256 and the look, without the farm's code and without
-  reading the answers. It is the floor: what is missing to it is the farm's own.
+- **{SAME}**: also the condition, SHA-256 and the look, without
+  the farm's code and without reading the answers. It is the floor: what is missing to it is the
+  farm's own.
 - **{RCLONE}**: a folder with the same MP4s and records, as many transfers, rclone's defaults.
 {absent}
 {markdown_table(head, rows)}"""
