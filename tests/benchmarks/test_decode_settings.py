@@ -10,6 +10,7 @@ from benchmarks.decode import BENCHMARK, SETTINGS, TINY_CASES, psnr
 from benchmarks.report import Result
 
 
+@pytest.mark.slow
 def test_the_tiny_form_decodes_with_shapes_and_with_the_layout_of_real_sizes(
     tmp_path: Path,
 ) -> None:

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.command import main
 from benchmarks.growth.__main__ import BENCHMARK, CLIPS, ROWS, figures
 from benchmarks.report import Result
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_plan_and_an_output(tmp_path: Path) -> None:
     cases = ("plan jsonl, 200 rows", "gc, 20 clips")
     main(BENCHMARK, [str(tmp_path / "found"), "--tiny", "--only", *cases])
