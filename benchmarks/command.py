@@ -61,7 +61,7 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
     wanted = [name for name in cases if any(text in name for text in only)]
     if not wanted:
         sys.exit(f"no case has {' or '.join(only)} in its name; the cases are: {', '.join(cases)}")
-    missing = [name for name in wanted if name not in result.cases]
+    missing = [name for name in wanted if options.again or name not in result.cases]
     _say(f"{len(missing)} of {len(wanted)} cases to measure; the others are in {path}")
     prefix.parent.mkdir(parents=True, exist_ok=True)
     first_s = time.monotonic()
@@ -71,9 +71,15 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
             _say(f"{len(missing) - number + 1} cases are left; call this again")
             break
         _say(f"{number} of {len(missing)}: {name}")
-        result = _with_case(benchmark, result, list(cases), name, cases[name]())
+        measured = {**result.cases, name: cases[name]()}
+        result = replace(
+            result, cases={one: measured[one] for one in cases if one in measured}, date=_today()
+        )
+        result = _with_figures(benchmark, result)
         result.write(path)
         _say(f"{name}: measured in {time.monotonic() - begin_s:.0f} s")
+    result = _with_figures(benchmark, result)  # those of a file follow this code, too
+    result.write(path)
     text = result.page(benchmark.title, benchmark.body(result.cases))
     prefix.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
@@ -123,11 +129,13 @@ def _start(benchmark: Benchmark, options: Options, own: list[str], path: Path) -
         {},
         {},
     )
-    if options.again or not path.exists():
+    if not path.exists():
         return empty
     found = Result.read(path)
     for field in ("arguments", "machine", "versions"):
         before, now = getattr(found, field), getattr(empty, field)
+        if before != now and options.again:
+            return empty  # its cases cannot stand beside those of this machine
         if before != now:
             sys.exit(
                 f"{path} has other {field}: {before}; here: {now}. Choose another PREFIX, or "
@@ -136,13 +144,9 @@ def _start(benchmark: Benchmark, options: Options, own: list[str], path: Path) -
     return found
 
 
-def _with_case(
-    benchmark: Benchmark, result: Result, order: list[str], name: str, value: Any
-) -> Result:
-    cases = result.cases | {name: value}
-    ordered = {name: cases[name] for name in order if name in cases}
-    figures = {figure.name: figure for figure in benchmark.figures(ordered)}
-    return replace(result, cases=ordered, figures=figures, date=_today())
+def _with_figures(benchmark: Benchmark, result: Result) -> Result:
+    figures = {figure.name: figure for figure in benchmark.figures(result.cases)}
+    return replace(result, figures=figures)
 
 
 def _today() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baselines.sides import has_ray_data, run_farm, run_plain, run_ray_data
-from benchmarks.baselines.workload import DEVICE_STAGES, STAGES, Workload
+from benchmarks.baselines.workload import STAGES, Workload
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.report import Cases, Figure, markdown_table
 from infra.local.local_process import stop_signal_as_interrupt
@@ -169,7 +169,7 @@ def sides_of(cases: Cases, size: Size) -> dict[str, dict[str, Any]]:
 
 def device_s(side: Mapping[str, Any]) -> float:
     """Return the seconds between two clips if the devices never waited."""
-    return sum(side["stages_s"][stage] for stage in DEVICE_STAGES) / side["num_workers"]
+    return side["seconds_a_clip"] * side["busy_share"]
 
 
 def body(cases: Cases) -> str:
@@ -229,14 +229,14 @@ def _stage_table(sides: Mapping[str, Mapping[str, Any]]) -> str:
     for name, side in sides.items():
         stages = side["stages_s"]
         interval_s = side["seconds_a_clip"] * side["num_workers"]
+        idle_s = interval_s * (1 - side["busy_share"])
         cells = [f"{stages[stage]:.3f}" if stage in stages else "" for stage in STAGES]
-        idle_s = interval_s - sum(stages[stage] for stage in DEVICE_STAGES)
         rows.append((name, f"{side['num_workers']}", *cells, f"{interval_s:.3f}", f"{idle_s:.3f}"))
     head = ("seconds of a clip", "workers", *STAGES, "clip to clip", "device without work")
     return f"""\
 The seconds of a clip in one worker, but for its first clip. `clip to clip` is the time from one
 clip to the next of a worker; in the farm encode, check and upload go on beside the next clip, in
-the others between.
+the others between. The device's time without work follows from its busy share.
 
 {markdown_table(head, rows)}"""
 

@@ -9,6 +9,7 @@ around it is real. 64 workers on few cores could not encode a clip every two sec
 import argparse
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.dispatch import farm_run, schedule_alone
@@ -88,15 +89,23 @@ def figures(found: Cases) -> Iterable[Figure]:
 def body(found: Cases) -> str:
     schedules = [one for name, one in found.items() if name.startswith("schedule")]
     farm = [(name, one) for name, one in found.items() if not name.startswith("schedule")]
-    text = f"""\
+    return f"""\
 ## With stand-in workers
 
 Real actors on a local cluster, whose model sleeps {CLIP_S:g} s a clip. In the light cases a worker
 encodes and checks its first clip only, and writes the same MP4 for the others. CPU is that of the
 window in which every worker has clips. Workers and driver share the machine's cores.
 
-"""
-    text += markdown_table(
+{_farm_table(farm)}{limits(farm)}
+## The schedule alone
+
+Its state machine, without Ray, with full queues. Memory is what is left of a clip that has ended.
+
+{_schedule_table(schedules)}"""
+
+
+def _farm_table(farm: list[tuple[str, Any]]) -> str:
+    return markdown_table(
         (
             "case",
             "clips in the window",
@@ -127,14 +136,10 @@ window in which every worker has clips. Workers and driver share the machine's c
             for name, one in farm
         ],
     )
-    text += limits(farm)
-    text += """
-## The schedule alone
 
-Its state machine, without Ray, with full queues. Memory is what is left of a clip that has ended.
 
-"""
-    return text + markdown_table(
+def _schedule_table(schedules: list[Any]) -> str:
+    return markdown_table(
         (
             "workers",
             "clip, us",

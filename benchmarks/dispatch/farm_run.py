@@ -59,6 +59,10 @@ class Sample:
     workers_s: float
     ray_s: float
 
+    @property
+    def all_s(self) -> float:
+        return self.driver_s + self.workers_s + self.ray_s
+
     @classmethod
     def take(cls, driver: psutil.Process, cluster: LocalRay) -> "Sample":
         used = {"ray::": 0.0, "": 0.0}
@@ -182,14 +186,6 @@ def figures_of(
         "workers_ms": 1e3 * (last.workers_s - first.workers_s) / num_clips,
         "ray_ms": 1e3 * (last.ray_s - first.ray_s) / num_clips,
         "driver_share_of_core": (last.driver_s - first.driver_s) / wall_s,
-        "cores_used": sum(
-            later - earlier
-            for earlier, later in (
-                (first.driver_s, last.driver_s),
-                (first.workers_s, last.workers_s),
-                (first.ray_s, last.ray_s),
-            )
-        )
-        / wall_s,
+        "cores_used": (last.all_s - first.all_s) / wall_s,
         "cores": os.cpu_count(),
     }

@@ -49,6 +49,10 @@ def test_a_second_call_measures_only_the_missing_cases(tmp_path: Path) -> None:
     main(benchmark, [str(tmp_path / "found")])
     assert measured == ["two", "one"]
     assert list(Result.read(tmp_path / "found.json").cases) == ["one", "two"]
+    main(benchmark, [str(tmp_path / "found"), "--again", "--only", "one"])
+    assert measured == ["two", "one", "one"]
+    assert list(Result.read(tmp_path / "found.json").cases) == ["one", "two"], "none is lost"
+    del measured[2:]
     main(benchmark, [str(tmp_path / "found"), "--again"])
     assert measured[2:] == ["one", "two"]
 

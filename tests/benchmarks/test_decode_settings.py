@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.command import main
-from benchmarks.decode import BENCHMARK, SETTINGS, TINY_CASES, psnr
+from benchmarks.decode.__main__ import BENCHMARK, SETTINGS, TINY_CASES, psnr
 from benchmarks.report import Result
 
 

@@ -1,0 +1,1 @@
+"""Decoding: the settings of autoencoders, their time and their pixels."""
