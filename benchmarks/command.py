@@ -78,7 +78,9 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> None:
         result = _with_figures(benchmark, result)
         result.write(path)
         _say(f"{name}: measured in {time.monotonic() - begin_s:.0f} s")
-    result = _with_figures(benchmark, result)  # those of a file follow this code, too
+    result = _with_figures(
+        benchmark, result
+    )  # also the figures of an earlier call follow this code
     result.write(path)
     text = result.page(benchmark.title, benchmark.body(result.cases))
     prefix.with_suffix(".md").write_text(text, encoding="utf-8")
