@@ -44,6 +44,18 @@ def test_each_case_is_measured_once_and_a_second_call_goes_on(
     assert capsys.readouterr().out.startswith('Device("cpu", ')
 
 
+@pytest.mark.slow
+def test_whole_clips_are_rendered_by_the_farm_a_plain_script_and_ray_data(tmp_path: Path) -> None:
+    run(tmp_path / "gpu", "--tiny", "--only", "farm", "plain script", "Ray Data")
+    result = Result.read(tmp_path / "gpu.json")
+    assert len(result.cases) == 5
+    for case in result.cases.values():
+        assert case["num_clips"] == 2
+        assert 0 < case["busy_share"] <= 1
+        assert all(case["stages_s"][stage] > 0 for stage in ("text", "denoise", "decode", "encode"))
+    assert {"busy share, farm, VAE float32", "busy share, farm, VAE bfloat16"} < set(result.figures)
+
+
 def test_the_speed_of_a_card_is_that_of_its_longest_uncompiled_step() -> None:
     small, large = (
         {"step_operations": step_operations(case), "median_s": {"none": 2.0}}
