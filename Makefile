@@ -45,7 +45,7 @@ test-farm:
 	nice -n 19 $(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%) -m "not cluster and not slow"
 
 slow: install  ## run the tests that `make test` leaves out, since they take long
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --hypothesis-profile=random
 
 check: install  ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .

@@ -19,9 +19,11 @@ from infra.local.weed import Identity
 
 gc.disable()  # until all tests are collected: it takes a fifth of the imports' time
 
-# an example's time is the machine's, which may be busy; pytest's own time-out holds
-settings.register_profile("nagfarm", deadline=None)
-settings.load_profile("nagfarm")
+# An example's time is the machine's, which may be busy; pytest's own time-out holds. Each run takes
+# the same examples; `pytest --hypothesis-profile=random` draws new ones, as `make slow` does.
+settings.register_profile("random", deadline=None, database=None, max_examples=60)
+settings.register_profile("repeatable", settings.get_profile("random"), derandomize=True)
+settings.load_profile("repeatable")
 
 # ray reads these when it is imported, which a test module may do before any fixture runs
 RAY_TOKEN_PATH = Path(tempfile.mkdtemp(prefix="nf-token-")) / "token"

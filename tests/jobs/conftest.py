@@ -4,12 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from tests.fakes.catalog import FakeCatalog
-
-settings.register_profile("jobs", deadline=None, database=None, max_examples=60)
-settings.load_profile("jobs")
 
 
 @pytest.fixture(scope="session")

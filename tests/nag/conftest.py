@@ -5,10 +5,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-from hypothesis import settings
-
-settings.register_profile("nag", deadline=None, database=None, max_examples=60)
-settings.load_profile("nag")
 
 
 @pytest.fixture(autouse=True, scope="session")
