@@ -25,6 +25,7 @@ from jobs.errors import (
 from jobs.guarded_output import STDERR, is_writable
 from jobs.signals import handled_signals
 from jobs.text import log_time
+from pipelines.errors import HubUnreachableError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WRITE_S = 0.3
@@ -44,7 +45,10 @@ class ExitCode(enum.IntEnum):
     REFUSED = 2, "refused before anything ran: the input, a setting or a right is wrong"
     UNFINISHED = 3, "finished with clips in quarantine or damaged; verify: with findings"
     STOPPED = 4, "stopped before the end; run it again to go on"
-    UNAVAILABLE = 69, "refused: the store or the Ray cluster does not answer; try again later"
+    UNAVAILABLE = (
+        69,
+        "refused: the store, the Ray cluster or the hub does not answer; try again later",
+    )
     BUSY = 75, "refused: another driver holds the output; try again later, or render --wait"
 
     def __new__(cls, code: int, meaning: str) -> Self:
@@ -59,7 +63,7 @@ class ExitCode(enum.IntEnum):
         match error:
             case LeaseHeldError():
                 return cls.BUSY
-            case StoreUnavailableError() | ClusterUnreachableError():
+            case StoreUnavailableError() | ClusterUnreachableError() | HubUnreachableError():
                 return cls.UNAVAILABLE
             case _:
                 return cls.REFUSED

@@ -15,6 +15,14 @@ class ModelNotFoundError(PipelineError):
     """The model's weights are missing where its YAML places them."""
 
 
+class NotFetchedError(PipelineError):
+    """Weights cannot be downloaded: the hub refuses, or the disk does."""
+
+
+class HubUnreachableError(PipelineError):
+    """The hub of the weights does not answer. Another try may help."""
+
+
 class ModelFolderError(PipelineError):
     """The model's folder exists but is broken or unsafe."""
 

@@ -100,10 +100,7 @@ class ModelCatalog:
             ModelConfigError: its YAML is wrong.
             ModelNotFoundError, ModelFolderError: its weights are missing or broken.
         """
-        if name not in self._paths:
-            raise UnknownModelError(
-                f"{unknown('model', name, self.names())} (nagfarm models lists them)"
-            )
+        self._check_name(name)
         if name not in self._entries:
             try:
                 self._entries[name] = self._load(name)
@@ -114,9 +111,25 @@ class ModelCatalog:
             raise entry.with_traceback(None)
         return entry
 
+    def _check_name(self, name: str) -> None:
+        if name not in self._paths:
+            raise UnknownModelError(
+                f"{unknown('model', name, self.names())} (nagfarm models lists them)"
+            )
+
     def config(self, name: str) -> ModelConfig:
         """Return the configuration of one model, which needs no weights on this machine."""
-        return load_model_config(self._paths[name])
+        return self.config_file(name)[0]
+
+    def config_file(self, name: str) -> tuple[ModelConfig, Path]:
+        """Return the configuration of one model, and its file.
+
+        Raises:
+            UnknownModelError: no model has this name.
+            ModelConfigError: its YAML is wrong.
+        """
+        self._check_name(name)
+        return load_model_config(self._paths[name]), self._paths[name]
 
     def _load(self, name: str) -> CatalogEntry:
         path = self._paths[name]

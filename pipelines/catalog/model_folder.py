@@ -18,7 +18,13 @@ from pipelines.catalog.loras import LoraWeights, inspect_loras, verify_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.safetensors_file import LFS_POINTER, read_header, refuse_pointer
 from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import LOCAL_REVISION, hub_folder, read_json, weight_files
+from pipelines.catalog.weight_files import (
+    LOCAL_REVISION,
+    PIPELINE_FILES,
+    hub_folder,
+    read_json,
+    weight_files,
+)
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
 from pipelines.regular_files import open_regular_file, refuse_special
@@ -82,7 +88,7 @@ def inspect_model(
             raise ModelNotFoundError(f"{config.name}: the model folder {source} does not exist")
         folder = source
     else:
-        folder = hub_folder(config.name, source, config.revision)
+        folder = hub_folder(config.name, source, config.revision, patterns=PIPELINE_FILES)
     check_folder(folder, config.family)
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
     revision = (

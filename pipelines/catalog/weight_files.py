@@ -15,16 +15,33 @@ from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.regular_files import read_bounded
 
 LOCAL_REVISION = "sha256:"  # begins the revision of files that do not come from a hub
+# A pipeline's in its repository, which may hold others, such as the same weights in one file.
+PIPELINE_FILES = (
+    "model_index.json",
+    *(
+        f"{part}/*"
+        for part in (
+            "scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae",
+        )
+    ),
+)  # fmt: skip
 
 
-def hub_folder(name: str, source: str, revision: str | None, filename: str | None = None) -> Path:
+def hub_folder(
+    name: str,
+    source: str,
+    revision: str | None,
+    filename: str | None = None,
+    patterns: tuple[str, ...] | None = None,
+) -> Path:
     """Return the snapshot's folder in the local Hugging Face cache; its name is the commit.
 
     Args:
         name: name of the model or LoRA, for messages.
         source: id on the hub.
         revision: commit, branch or tag on the hub.
-        filename: name of the one wanted file; None for the whole repository.
+        filename: name of the one wanted file; None for those of `patterns`.
+        patterns: names of the wanted files; None for the whole repository.
 
     Raises:
         ModelNotFoundError: the files are not on this machine; the message has the command that
@@ -50,8 +67,13 @@ def hub_folder(name: str, source: str, revision: str | None, filename: str | Non
     )
     if "/" not in source:
         raise ModelNotFoundError(not_an_id)
+    wanted = [filename] if filename else patterns and list(patterns)
     try:
-        folder = Path(snapshot_download(source, revision=revision, local_files_only=True))
+        folder = Path(
+            snapshot_download(
+                source, revision=revision, local_files_only=True, allow_patterns=wanted
+            )
+        )
     except HFValidationError as error:
         raise ModelNotFoundError(not_an_id) from error
     except LocalEntryNotFoundError as error:
