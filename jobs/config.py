@@ -43,6 +43,8 @@ class WorkerConfig:
         drain_s: seconds that clips in flight may still take after a request to stop the run.
             `ray job stop` kills three seconds after it asked, unless RAY_JOB_STOP_WAIT_TIME_S
             sets another time.
+        price_per_device_hour: price of one device for an hour, for the cost among the metrics; None
+            records none.
     """
 
     count: int | None = None
@@ -54,11 +56,14 @@ class WorkerConfig:
     recycle_after_clips: int | None = 1000
     recycle_growth_bytes: int | None = 8 * 1024**3
     drain_s: float = 2.0
+    price_per_device_hour: float | None = None
 
     def __post_init__(self) -> None:
         check_at_least("workers", self, 1, "count", "num_cpus", "spool_clips")
         check_at_least("workers", self, 1, "recycle_after_clips", "recycle_growth_bytes")
-        check_at_least("workers", self, 0, "drain_s", "wait_for_resources_s")
+        check_at_least(
+            "workers", self, 0, "drain_s", "wait_for_resources_s", "price_per_device_hour"
+        )
         check_at_least("workers", self, 1, "load_timeout_s")
 
 

@@ -142,12 +142,17 @@ class WorkerHeartbeat:
         memory_bytes: host memory in use by the process.
         is_draining: True if the worker was asked to end and takes no more clips.
         load: the position of a worker that loads its model.
+        spool_bytes: bytes of the output's clips in the spool of the worker's machine; None if not
+            measured, as by a group that forms.
+        num_s3_retries: requests that its process has sent to S3 again.
     """
 
     clips: tuple[ClipProgress, ...]
     memory_bytes: int
     is_draining: bool = False
     load: LoadPosition = NOT_LOADING
+    spool_bytes: int | None = None
+    num_s3_retries: int = 0
 
 
 @dataclass(frozen=True)

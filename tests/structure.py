@@ -32,8 +32,8 @@ ORDER = {
     ),
     "jobs": (
         "", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store", "records",
-        "export", "schedule", "simulation", "worker", "group", "cluster", "run", "bench/design",
-        "bench/measuring", "bench/reporting", "bench", "cli",
+        "export", "schedule", "simulation", "metrics", "worker", "group", "cluster", "run",
+        "bench/design", "bench/measuring", "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.

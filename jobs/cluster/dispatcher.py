@@ -162,6 +162,7 @@ class Dispatcher:
         self._observer.workers_waiting(", and ".join(filter(None, words)) or None)
         loading = [position for pool in self._pools for position in pool.loading()]
         self._observer.workers_loading(loading)
+        self._observer.workers_counted([pool.counts() for pool in self._pools])
         self._observer.tick()
 
     def _is_one_finished(self) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from jobs.errors import ModelFailedError
+from jobs.metrics.run_metrics import WorkerCounts
+from jobs.records.schema import WorkerIdentity
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision
 from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
@@ -21,7 +23,11 @@ class Observer(Protocol):
         """Note how far each worker that loads its model is; empty if none loads."""
         ...
 
-    def worker_ready(self, label: str, device: str) -> None: ...
+    def workers_counted(self, counts: Sequence[WorkerCounts]) -> None:
+        """Note the workers of each kind that has begun, at each turn of the loop."""
+        ...
+
+    def worker_ready(self, label: str, identity: WorkerIdentity) -> None: ...
 
     def worker_stopped(
         self, label: str, message: str, *, is_ready: bool, is_lost: bool
@@ -35,7 +41,7 @@ class Observer(Protocol):
         """Note that the clips of a model cannot go on, while those of others do."""
         ...
 
-    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None: ...
+    def worker_heartbeat(self, label: str, heartbeat: WorkerHeartbeat) -> None: ...
 
     def clip_started(self, label: str, attempt: Attempt) -> None: ...
 

@@ -16,8 +16,15 @@ from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.launcher import launcher_for
 from jobs.cluster.observer import Observer
 from jobs.cluster.ray_errors import is_preempted, load_failure, loss_reason
-from jobs.cluster.worker_states import GoneWorker, LoadingWorker, RunningWorker, WorkerState
+from jobs.cluster.worker_states import (
+    GoneWorker,
+    LoadingWorker,
+    RunningWorker,
+    WorkerState,
+    count_states,
+)
 from jobs.config import RunConfig
+from jobs.metrics.run_metrics import WorkerCounts
 from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind
 from jobs.redaction import redact
@@ -27,7 +34,6 @@ from jobs.schedule.sharing import Share, left_by
 from jobs.types import (
     ClipDone,
     ClipFailed,
-    ClipOutcome,
     ClipReturned,
     ClipSpec,
     LostRank,
@@ -196,6 +202,11 @@ class WorkerPool:
         left = left_by(others, machines)
         return self.share.demand.waiting(len(waiting), num_placed, machines, left)
 
+    def counts(self) -> WorkerCounts:
+        """Return the numbers of workers that wait, load and render."""
+        num_devices = self.kind.parallel.degree * (self.share.demand.reserved.num_gpus or 1)
+        return WorkerCounts(self.kind.model, num_devices, *count_states(self.workers.values()))
+
     def loading(self) -> list[LoadPosition]:
         """Return the positions of the workers that load."""
         return [
@@ -222,7 +233,7 @@ class WorkerPool:
             case RunningWorker():
                 return self._answered(state, answer)
             case GoneWorker() if answer.error is None and answer.call in ("clip", "heartbeat"):
-                return self._event_of(answer.worker, answer.value)  # given before it died
+                return self._event_of(state.label, answer)  # given before it died
             case _:
                 return None
 
@@ -249,7 +260,7 @@ class WorkerPool:
         if not state.is_placed:  # Ray's word comes after the worker's own
             heappush(self._heartbeats_due, (time.monotonic(), worker))
         node = loaded.identity.node_id
-        self._observer.worker_ready(loaded.label, loaded.identity.device)
+        self._observer.worker_ready(loaded.label, loaded.identity)
         return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
 
     def _answered(self, state: RunningWorker, answer: Answer) -> ev.Event | None:
@@ -263,26 +274,25 @@ class WorkerPool:
             return ev.WorkerLost(worker, loss_reason(error), is_preempted=is_preempted(error))
         if answer.call == "heartbeat":
             self._plan_heartbeat(state, worker)
-        return self._event_of(worker, answer.value)
+        return self._event_of(state.label, answer)
 
     def _plan_heartbeat(self, state: LoadingWorker | RunningWorker, worker: ev.WorkerId) -> None:
         due_s = state.heartbeat_asked_s + self._config.stall.heartbeat_interval_s
         heappush(self._heartbeats_due, (due_s, worker))
 
-    def _event_of(
-        self, worker: ev.WorkerId, answer: WorkerHeartbeat | ClipOutcome | LostRank
-    ) -> ev.Event:
-        match answer:
+    def _event_of(self, label: str, answer: Answer) -> ev.Event:
+        worker, value = answer.worker, answer.value
+        match value:
             case LostRank(message, is_rank_preempted):
                 return ev.WorkerLost(worker, redact(message), is_preempted=is_rank_preempted)
             case WorkerHeartbeat():
-                self._observer.worker_heartbeat(answer)
-                return ev.HeartbeatReceived(worker, answer)
+                self._observer.worker_heartbeat(label, value)
+                return ev.HeartbeatReceived(worker, value)
             case ClipDone():
-                self._observer.clip_done(answer)
-                return ev.ClipEnded(worker, answer)
+                self._observer.clip_done(value)
+                return ev.ClipEnded(worker, value)
             case ClipFailed():
-                return ev.ClipEnded(worker, answer)
+                return ev.ClipEnded(worker, value)
             case ClipReturned(clip_id):
                 self._observer.clip_returned(clip_id)
                 return ev.ClipReturned(worker, clip_id)

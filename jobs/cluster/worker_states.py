@@ -1,5 +1,6 @@
 """The states of a worker in the dispatch loop: loading, then running, then perhaps gone."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jobs.cluster.launcher import WorkerHandle
@@ -53,3 +54,14 @@ class GoneWorker:
 
 
 WorkerState = LoadingWorker | RunningWorker | GoneWorker
+
+
+def count_states(states: Iterable[WorkerState]) -> tuple[int, int, int]:
+    """Return the numbers of workers that wait for a place, load their model, and render."""
+    num_waiting = num_loading = num_ready = 0
+    for state in states:
+        is_placed = isinstance(state, LoadingWorker) and state.is_placed
+        num_loading += is_placed
+        num_waiting += isinstance(state, LoadingWorker) and not is_placed
+        num_ready += isinstance(state, RunningWorker)
+    return num_waiting, num_loading, num_ready

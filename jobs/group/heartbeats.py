@@ -5,6 +5,7 @@ no lock: `RankGroup` passes the time in and calls under its own lock. Knows noth
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from jobs.group.rank_answers import cause_among
 from jobs.types import ClipProgress, LostRank, WorkerHeartbeat
@@ -79,7 +80,9 @@ class GroupHeartbeats:
         if leader is None or (failures and (is_silent or is_leader_late or not is_denoising)):
             return self.lost(cause_among(failures))
         memory_bytes = max(heartbeat.memory_bytes for heartbeat in heartbeats.values())
-        return WorkerHeartbeat(leader.clips, memory_bytes, self.is_draining)
+        return replace(
+            leader, memory_bytes=memory_bytes, is_draining=self.is_draining, load=NOT_LOADING
+        )
 
     def lost(self, error: GroupError) -> LostRank:
         """Return the loss of a rank; a rank that is lost while the group drains is preempted."""

@@ -10,10 +10,12 @@ from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
 from jobs.cluster.joined_cluster import ClusterView
+from jobs.cluster.ray_metrics import published_metrics
 from jobs.cluster.worker_pool import PoolPlan
 from jobs.config import RunConfig
 from jobs.errors import JobError, ManifestError, StoppedError
 from jobs.guarded_output import DroppedOutput
+from jobs.metrics.run_metrics import RunMetrics
 from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind, demand_of, pending_clips, pending_kinds
 from jobs.records.commit import write_run
@@ -65,6 +67,7 @@ class Run:
     _status: RunStatus | None = field(default=None, init=False)
     _status_due_s: float = field(default=0.0, init=False)
     _summary: RunSummary | None = field(default=None, init=False)
+    _metrics: RunMetrics = field(default_factory=RunMetrics, init=False)
 
     def request_stop(self, reason: str) -> None:
         """End the run soon, in bounded time; at once if called again. Safe in a signal handler."""
@@ -120,7 +123,8 @@ class Run:
             keeper.check()
             writer.check()
 
-        observer = RunObserver(tally, report, writer.add, update_or_end)
+        self._metrics = published_metrics(plan, self.opened.config.workers)
+        observer = RunObserver(tally, report, writer.add, update_or_end, self._metrics)
         try:
             with report:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
@@ -164,13 +168,17 @@ class Run:
         broken, stopped = split_failed(failed, plan, tally.num_committed)
         for one in broken:
             ids = quarantine_kind(store, plan, one, self.run_id, tally.quarantined)
-            num_clips = self._count(ids, tally, check)
+            num_clips = self._count(ids, tally, check, one.kind.model)
             self._say(f"quarantined {counted(num_clips, 'further clip')}: {one.reason}")
         if stopped:
             raise stopped[0].error
 
     def _count(
-        self, quarantined: Iterator[bool], tally: RunTally, check: Callable[[], None]
+        self,
+        quarantined: Iterator[bool],
+        tally: RunTally,
+        check: Callable[[], None],
+        model: str | None = None,
     ) -> int:
         """Count the clips that are quarantined one by one, while nothing ends the run."""
         num_clips = 0
@@ -178,6 +186,8 @@ class Run:
             for is_quarantined in quarantined:
                 num_clips += is_quarantined
                 tally.num_quarantined += is_quarantined
+                if is_quarantined:
+                    self._metrics.clip_quarantined(model)
                 check()
                 if self._stop_reason is not None:
                     raise StoppedError(self._stop_reason)

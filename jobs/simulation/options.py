@@ -76,7 +76,11 @@ def add_simulation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="an output of earlier runs whose records tell the times (default: the manifest's own)",
     )
-    group.add_argument("--price", type=float, help="price of a device hour, for the cost")
+    group.add_argument(
+        "--price",
+        type=float,
+        help="price of a device hour, for the cost (default: workers.price_per_device_hour)",
+    )
     group.add_argument(
         "--failures",
         type=float,

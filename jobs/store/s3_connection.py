@@ -26,6 +26,7 @@ from jobs.store.s3_errors import (
     missing_credentials,
     unrenewed_credentials,
 )
+from jobs.store.s3_retries import count_retry
 from jobs.text import shown
 
 CREDENTIAL = re.compile(r"[!-~]+")  # goes into a header, and into a signature
@@ -109,6 +110,7 @@ def connect(config: StoreConfig) -> Connection:
     # Nothing here sends this request. botocore does, to ask for a bucket's region, when an answer
     # is a redirect; if that answer is one too, it asks again until Python's stack is full.
     found.meta.events.register("before-call.s3.HeadBucket", _answer_without_region)
+    found.meta.events.register("request-created.s3", count_retry)
     return Connection(found, credentials)
 
 

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TypeVar
 
 from jobs.errors import StoreError, StoreRefusedError
@@ -22,6 +23,7 @@ from jobs.records.commit import commit_record, upload_clip, write_latents
 from jobs.records.damage import is_committed
 from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
+from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
 from jobs.types import (
     ClipDone,
@@ -118,7 +120,11 @@ class ClipWorker:
 
     def heartbeat(self) -> WorkerHeartbeat:
         """Return the latest heartbeat at once, from any thread, while the device computes."""
-        return self._heartbeat.read()
+        return replace(
+            self._heartbeat.read(),
+            spool_bytes=self._spool.num_bytes(),
+            num_s3_retries=num_s3_retries(),
+        )
 
     def drain(self) -> None:
         """Report in each heartbeat from now on that the worker ends. Safe in a signal handler."""

@@ -128,6 +128,14 @@ class Spool:
         """Return the ids of the waiting clips."""
         return frozenset(name for name, _ in self._entries() if CLIP_ID.fullmatch(name))
 
+    def num_bytes(self) -> int:
+        """Return the bytes of the waiting clips; never raise, because the disk may have failed."""
+        with suppress(OSError, JobError), self._opened() as folder:
+            return sum(
+                _size(folder, name) for name, _ in _listed(folder) if CLIP_ID.fullmatch(name)
+            )
+        return 0
+
     def old_clip_ids(self, changed_before: float) -> list[str]:
         """Return the ids of the clips that were last changed before a moment.
 
@@ -208,6 +216,12 @@ def _listed(folder: int) -> Iterator[tuple[str, float]]:
         for entry in entries:
             with suppress(FileNotFoundError):  # another worker of this machine has removed it
                 yield entry.name, entry.stat(follow_symlinks=False).st_mtime
+
+
+def _size(folder: int, name: str) -> int:
+    with suppress(FileNotFoundError):  # another worker of this machine has removed it
+        return os.stat(f"{name}/{CLIP_FILE}", dir_fd=folder, follow_symlinks=False).st_size
+    return 0
 
 
 def _remove(path: Path, parent: int) -> int:

@@ -23,6 +23,7 @@ from jobs.escaping import (
     plain_line,
     shortened,
 )
+from jobs.records.schema import WorkerIdentity
 from jobs.run.console import ConsoleReport, print_json, print_plain
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
@@ -126,7 +127,7 @@ def test_each_line_of_a_run_is_escaped() -> None:
     tally = RunTally(1, 0.0)
     observer = RunObserver(tally, report, lambda _failed, _decision: None, monotonic=lambda: 99.0)
     attempt = Attempt(replace(spec("a"), name=UNSAFE), 1)
-    observer.worker_ready(UNSAFE, UNSAFE)
+    observer.worker_ready(UNSAFE, WorkerIdentity(UNSAFE, UNSAFE, UNSAFE, 1))
     observer.clip_started(UNSAFE, attempt)
     observer.tick()
     observer.clip_failed(replace(failed("0" * 32, UNSAFE), name=UNSAFE), Retry(2))

@@ -53,10 +53,11 @@ def plan(manifest: Path, uri: str, *options: str) -> int:
     return main(command)
 
 
+@pytest.mark.parametrize("price", [("--price", "2.50"), ("workers.price_per_device_hour=2.5",)])
 def test_the_table_has_a_row_for_each_number_of_devices(
-    manifest: Path, output: str, capsys: pytest.CaptureFixture[str]
+    manifest: Path, output: str, capsys: pytest.CaptureFixture[str], price: tuple[str, ...]
 ) -> None:
-    options = ("--simulate", "1,10,100", "--price", "2.50", "--timings", output)
+    options = ("--simulate", "1,10,100", *price, "--timings", output)
     assert plan(manifest, f"{output}-new", *options) == EXIT_OK
     printed = capsys.readouterr()
     assert printed.err == ""  # the bar is for a terminal

@@ -19,9 +19,11 @@ from jobs.cluster.launcher import ActorLauncher
 from jobs.cluster.worker_pool import PoolPlan
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import ModelFailedError, NoWorkersError, StoppedError, StoreRefusedError
+from jobs.metrics.run_metrics import WorkerCounts
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
 from jobs.records.commit import committed_ids, read_record
+from jobs.records.schema import WorkerIdentity
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
@@ -49,6 +51,7 @@ class Notes:
     lost: list[str] = field(default_factory=list[str])
     replaced: list[str] = field(default_factory=list[str])
     released: list[str] = field(default_factory=list[str])
+    counts: list[WorkerCounts] = field(default_factory=list[WorkerCounts])
     heartbeats: list[WorkerHeartbeat] = field(default_factory=list[WorkerHeartbeat])
     started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
     returned: list[str] = field(default_factory=list[str])
@@ -63,7 +66,10 @@ class Notes:
     def workers_loading(self, positions: Sequence[LoadPosition]) -> None:
         self.loading += positions
 
-    def worker_ready(self, label: str, device: str) -> None:
+    def workers_counted(self, counts: Sequence[WorkerCounts]) -> None:
+        self.counts += counts
+
+    def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
         self.ready.append(label)
         if self.gate is not None and len(self.ready) == 2:
             self.gate.touch()
@@ -77,7 +83,7 @@ class Notes:
     def model_failed(self, model: str, error: ModelFailedError) -> None:
         pass
 
-    def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+    def worker_heartbeat(self, label: str, heartbeat: WorkerHeartbeat) -> None:
         self.heartbeats.append(heartbeat)
 
     def clip_started(self, label: str, attempt: Attempt) -> None:
@@ -321,8 +327,8 @@ def test_a_worker_sends_heartbeats_while_it_computes(ray_driver: LocalRay, tmp_p
     gate, one = tmp_path / "gate", spec(f"wait {tmp_path / 'gate'}")
 
     class Opening(Notes):
-        def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
-            super().worker_heartbeat(heartbeat)
+        def worker_heartbeat(self, label: str, heartbeat: WorkerHeartbeat) -> None:
+            super().worker_heartbeat(label, heartbeat)
             if [clip for clip in heartbeat.clips if clip.stage == "denoise"]:
                 gate.touch()
 
@@ -381,13 +387,13 @@ def test_a_worker_that_gets_sigterm_finishes_its_clips_and_is_replaced(
     specs = [spec(f"wait {gate}", seed) for seed in range(6)]
 
     class Asking(Notes):
-        def worker_ready(self, label: str, device: str) -> None:
-            super().worker_ready(label, device)
+        def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
+            super().worker_ready(label, identity)
             if len(self.ready) == 1:
                 os.kill(int(label.split(":")[1]), signal.SIGTERM)
 
-        def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
-            super().worker_heartbeat(heartbeat)
+        def worker_heartbeat(self, label: str, heartbeat: WorkerHeartbeat) -> None:
+            super().worker_heartbeat(label, heartbeat)
             if heartbeat.is_draining and heartbeat.clips:
                 gate.touch()
 
@@ -423,7 +429,7 @@ def test_a_run_that_must_stop_finishes_what_is_nearly_done_and_leaves_the_rest(
     class Stopping(Notes):
         dispatcher: OneKind | None = None
 
-        def worker_heartbeat(self, heartbeat: WorkerHeartbeat) -> None:
+        def worker_heartbeat(self, label: str, heartbeat: WorkerHeartbeat) -> None:
             if [
                 clip for clip in heartbeat.clips if clip.stage == "denoise"
             ] and self.dispatcher is not None:

@@ -16,6 +16,7 @@ from infra.local.ray_cluster import LocalRay
 from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import FailureClass
 from jobs.records.commit import read_record
+from jobs.records.schema import WorkerIdentity
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.store.store import open_store
 from jobs.types import ClipFailed, ClipSpec
@@ -54,8 +55,8 @@ class Diary(Notes):
         default_factory=dict[tuple[str, FailureClass], int]
     )
 
-    def worker_ready(self, label: str, device: str) -> None:
-        super().worker_ready(label, device)
+    def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
+        super().worker_ready(label, identity)
         self.pids.append([int(pid) for pid in re.findall(r"\d+", label.partition("pids")[2])])
 
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from jobs.records.run_status import LoadingWorkers
+from jobs.records.schema import WorkerIdentity
 from jobs.run.console import ConsoleReport
 from jobs.run.loads import loads_at
 from jobs.run.observer import RunObserver
@@ -22,6 +23,7 @@ from pipelines.load_progress import LoadPosition
 from tests.builders.records import AT_S
 from tests.builders.specs import spec
 
+IDENTITY = WorkerIdentity("host", "node", "cpu", 1)
 STAMPED = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (?P<text>.*)")
 
 
@@ -102,7 +104,7 @@ def test_each_line_begins_with_the_date_and_the_time_in_utc(
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     watched = Watched(1)
-    watched.observer.worker_ready("host:1", "cpu")
+    watched.observer.worker_ready("host:1", IDENTITY)
     monkeypatch.undo()
     time.tzset()
     assert watched.file.getvalue() == "2026-01-31T13:01:01Z worker host:1 is ready on cpu\n"
@@ -168,7 +170,7 @@ def test_a_run_without_a_worker_has_no_estimate() -> None:
 def test_a_terminal_gets_a_bar_and_no_lines_for_clips() -> None:
     watched = Watched(2, is_terminal=True)
     with watched.report:
-        watched.observer.worker_ready("host:1", "cpu")
+        watched.observer.worker_ready("host:1", IDENTITY)
         watched.observer.clip_done(done(0))
         watched.observer.clip_done(done(1))
     written = watched.file.getvalue()
@@ -182,7 +184,7 @@ def test_a_log_names_the_clips_in_flight_every_minute() -> None:
     watched.observer.clip_started("host:1", Attempt(one))
     for _ in range(4):
         watched.observer.worker_heartbeat(
-            WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000)
+            "host:1", WorkerHeartbeat((ClipProgress(one.clip_id, "denoise", 1, 3.0),), 1_000)
         )
         watched.observer.tick()
     lines = [line for line in watched.lines if line.startswith("in flight: ")]
@@ -194,7 +196,7 @@ def test_a_log_names_the_clips_in_flight_every_minute() -> None:
 
 def test_the_clips_of_a_lost_worker_are_no_longer_in_flight() -> None:
     watched = Watched(2)
-    watched.observer.worker_ready("host:1", "cpu")
+    watched.observer.worker_ready("host:1", IDENTITY)
     watched.observer.clip_started("host:1", Attempt(spec("one")))
     watched.observer.clip_started("host:2", Attempt(spec("two")))
     watched.observer.worker_stopped("host:1", "killed", is_ready=True, is_lost=True)
@@ -204,7 +206,7 @@ def test_the_clips_of_a_lost_worker_are_no_longer_in_flight() -> None:
 
 def test_a_worker_that_is_recycled_is_not_counted_as_lost() -> None:
     watched = Watched(2)
-    watched.observer.worker_ready("host:1", "cpu")
+    watched.observer.worker_ready("host:1", IDENTITY)
     watched.observer.worker_stopped(
         "host:1", "recycled after 5 clips", is_ready=True, is_lost=False
     )
@@ -233,7 +235,7 @@ def test_the_log_says_how_far_the_loading_is_until_a_worker_is_ready() -> None:
         watched.observer.workers_loading([position, replace(position, verified=0.6)])
         watched.observer.tick()
     assert watched.lines == 2 * ["loading: 2 workers (verifying weights, 40 %)"]
-    watched.observer.worker_ready("host:1", "cpu")
+    watched.observer.worker_ready("host:1", IDENTITY)
     for _ in range(4):
         watched.observer.workers_loading([position])
         watched.observer.tick()

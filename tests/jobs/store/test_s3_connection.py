@@ -6,8 +6,9 @@ import pytest
 
 from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError, StoreUnavailableError
+from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
-from tests.fakes.s3 import ENVIRONMENT, FakeS3, served
+from tests.fakes.s3 import ENVIRONMENT, FakeS3, error, in_process, served
 
 ONCE = StoreConfig(max_attempts=1, connect_timeout_s=2, read_timeout_s=5)
 HALF = "[default\nregion = x\n"
@@ -105,3 +106,15 @@ def test_a_proxy_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(StoreUnavailableError, match="HTTPS_PROXY and HTTP_PROXY"):
         open_store("s3://renders/x", ONCE).exists("a")
+
+
+@pytest.mark.usefixtures("no_aws_environment")
+def test_requests_that_botocore_sends_again_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([error(503, "SlowDown"), error(500, "InternalError")])
+    server = FakeS3(mutate=lambda _request, answer: next(answers, answer))
+    with in_process(server, monkeypatch):
+        before = num_s3_retries()
+        store = open_store("s3://renders/x", StoreConfig(max_attempts=3))
+        store.put("clips/one", b"1", "text/plain")
+        store.get("clips/one")
+        assert num_s3_retries() - before == 2

@@ -297,3 +297,13 @@ def test_the_size_of_a_removed_clip_is_returned(spool: Spool) -> None:
     kept = keep(spool)
     assert spool.remove(ONE.clip_id) == len(BODY) + len(kept.to_json())
     assert spool.remove(ONE.clip_id) is None
+
+
+def test_the_bytes_that_wait_are_those_of_whole_clips(spool: Spool) -> None:
+    assert spool.num_bytes() == 0
+    keep(spool)
+    with spool.room() as folder:
+        (folder / CLIP_FILE).write_bytes(b"half a clip")
+        assert spool.num_bytes() == len(BODY)
+    spool.remove(ONE.clip_id)
+    assert spool.num_bytes() == 0

@@ -1,0 +1,109 @@
+"""The board, the alerts and the monitors: they fit the metrics, Grafana, Prometheus, Kubernetes."""
+
+import json
+import re
+import shutil
+import subprocess
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from infra.dashboards.__main__ import FOLDER, files
+from infra.dashboards.board import board
+from jobs.metrics.definitions import METRICS
+from tests.builders.crds import check_object
+from tests.structure import ROOT
+
+PAGE = ROOT / "docs" / "how-to" / "metrics.md"
+UNIT_TESTS = ROOT / "tests" / "infra" / "rules_test.yaml"
+NAMES = {one.exported_name for one in METRICS}
+LABELS = {"model", "node", "stage", "state", "le"}
+CRDS = "prometheus-operator-crds"
+
+
+def rules() -> list[dict[str, Any]]:
+    document = yaml.safe_load((FOLDER / "rules.yaml").read_text())
+    return [rule for group in document["groups"] for rule in group["rules"]]
+
+
+def queries() -> list[str]:
+    targets = [target for panel in board()["panels"] for target in panel["targets"]]
+    return [*(one["expr"] for one in targets), *(rule["expr"] for rule in rules())]
+
+
+def promtool(*arguments: str | Path) -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is missing: apt-get install prometheus")
+    finished = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("name", list(files()))
+def test_a_file_is_as_the_program_writes_it(name: str) -> None:
+    assert (FOLDER / name).read_text() == files()[name], "run python -m infra.dashboards"
+
+
+def test_queries_name_metrics_and_labels_that_exist_and_each_metric_is_shown() -> None:
+    named = set[str]()
+    for query in queries():
+        found = {name.removesuffix("_bucket") for name in re.findall(r"\bray_\w+", query)}
+        assert found, query
+        named |= found
+        for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", query):
+            assert set(labels.split(", ")) <= LABELS, query
+    assert named == NAMES
+
+
+def test_panels_have_ids_and_places_of_their_own() -> None:
+    panels = json.loads((FOLDER / "nagfarm-board.json").read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
+    assert len(set(places)) == len(panels)
+    assert all(
+        x + panel["gridPos"]["w"] <= 24 for (x, _), panel in zip(places, panels, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["pod-monitor.yaml", "prometheus-rule.yaml"])
+def test_the_prometheus_operator_knows_each_field(name: str) -> None:
+    found = yaml.safe_load((FOLDER / name).read_text())
+    check_object(found, CRDS)
+    wrong = deepcopy(found)
+    wrong["spec"]["intervall"] = "15s"
+    with pytest.raises(jsonschema.ValidationError, match="intervall"):
+        check_object(wrong, CRDS)
+
+
+def test_prometheus_takes_rules_and_settings() -> None:
+    promtool("check", "rules", FOLDER / "rules.yaml")
+    promtool("check", "config", FOLDER / "prometheus.yaml")
+
+
+def test_alerts_fire_when_they_should_and_only_then() -> None:
+    promtool("test", "rules", UNIT_TESTS)
+
+
+def test_each_alert_has_a_unit_test_in_which_it_fires_and_a_row_in_the_page() -> None:
+    fired = {
+        check["alertname"]
+        for test in yaml.safe_load(UNIT_TESTS.read_text())["tests"]
+        for check in test["alert_rule_test"]
+        if check.get("exp_alerts")
+    }
+    alerts = {rule["alert"] for rule in rules()}
+    assert fired == alerts
+    assert set(re.findall(r"^\| `(Nagfarm\w+)`", PAGE.read_text(), re.MULTILINE)) == alerts
+
+
+def test_the_pages_table_of_metrics_is_that_of_the_code() -> None:
+    rows = [
+        f"| `{one.exported_name}` | {one.kind} | {', '.join(one.labels)} | {one.help} |"
+        for one in METRICS
+    ]
+    found = [line for line in PAGE.read_text().splitlines() if line.startswith("| `ray_nagfarm_")]
+    assert found == rows
