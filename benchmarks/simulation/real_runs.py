@@ -22,7 +22,7 @@ MODEL = "stand-in"
 STEPS = (4, 8, 16, 32)  # denoise steps of the clips, in turn
 KILL_AT = 0.5  # share of the time that the clips need on their workers
 WAIT_S = 600.0
-SETTINGS = ("workers.spool_folder=spool", "encoding.preset=ultrafast")
+SETTINGS = ("encoding.preset=ultrafast",)
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,7 @@ def render(
         *(sys.executable, "-m", "tests.chaos.harness.driver", "stand-in", str(size.step_s)),
         *("render", str(manifest), f"--models={manifest.parent / 'models'}", f"--model={MODEL}"),
         *(f"--output={output.as_uri()}", f"workers.count={num_workers}", *SETTINGS),
+        f"workers.spool_folder={manifest.parent / 'spool'}",
     ]
     log = manifest.with_suffix(".log")
     environment = {**cluster.environment(), "RAY_ADDRESS": cluster.address}
