@@ -4,16 +4,21 @@ No setting changes the pixels of a clip, so none is part of its id. How much its
 compressed is set here and written into its record. Loads without torch.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from jobs.errors import ConfigError
+from jobs.redaction import SECRET_ENDINGS
 from jobs.store_config import StoreConfig, check_at_least
+from jobs.text import unknown
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
+NOTIFICATIONS = ("started", "finished", "stopped", "failures")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # libx264's presets, fastest first
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
@@ -180,6 +185,39 @@ class EncodingConfig:
 
 
 @dataclass(frozen=True)
+class NotifyConfig:
+    """The messages that a run sends to a webhook. The webhook's URL is a secret, and so no setting.
+
+    Args:
+        webhook_variable: variable of the driver's environment that holds the URL; without a value
+            nothing is sent. Its name ends like that of a secret, so that the value is masked.
+        events: the messages to send.
+        failures: failed attempts of a run at which it sends a message, once; None sends none.
+        timeout_s: seconds that the webhook may take for an answer.
+        end_s: seconds for which messages that are still to be sent may delay the end of a run.
+    """
+
+    webhook_variable: str = "NAGFARM_WEBHOOK_URL"
+    events: tuple[str, ...] = NOTIFICATIONS
+    failures: int | None = 10
+    timeout_s: float = 10.0
+    end_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        name = self.webhook_variable
+        if not (ENVIRONMENT_NAME.fullmatch(name) and name.upper().endswith(SECRET_ENDINGS)):
+            raise ConfigError(  # does not repeat what may be the URL itself
+                "notify.webhook_variable must be the name of an environment variable that ends in "
+                f"{', '.join(SECRET_ENDINGS)}, such as NAGFARM_WEBHOOK_URL; its value is the URL"
+            )
+        for event in self.events:
+            if event not in NOTIFICATIONS:
+                raise ConfigError(f"notify.events: {unknown('event', event, NOTIFICATIONS)}")
+        check_at_least("notify", self, 1, "failures", "timeout_s")
+        check_at_least("notify", self, 0, "end_s")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The settings of a run that do not change a pixel.
 
@@ -192,6 +230,7 @@ class RunConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    notify: NotifyConfig = field(default_factory=NotifyConfig)
     extra_columns: tuple[str, ...] = ()
 
 

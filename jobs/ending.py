@@ -23,7 +23,7 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.guarded_output import STDERR, is_writable
-from jobs.signals import handled_signals
+from jobs.json_lines import error_line
 from jobs.text import log_time
 from pipelines.errors import HubUnreachableError
 
@@ -67,6 +67,26 @@ class ExitCode(enum.IntEnum):
                 return cls.UNAVAILABLE
             case _:
                 return cls.REFUSED
+
+
+@contextlib.contextmanager
+def handled_signals(
+    numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]
+) -> Generator[None]:
+    """Install a handler for some signals, and restore the earlier handlers at the end.
+
+    SIGHUP stays ignored if the process was started so, as by `nohup`.
+    """
+    previous = {
+        number: signal.signal(number, handler)
+        for number in numbers
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
 
 
 def is_request(number: int, *, is_first: bool) -> bool:
@@ -129,11 +149,14 @@ def end_process(message: str, exit_code: ExitCode) -> NoReturn:
     Args:
         message: text of our own, without secrets and without names from users.
     """
-    stamp = f"{log_time(time.time())} " if exit_code == ExitCode.STOPPED else ""
+    is_stop = exit_code == ExitCode.STOPPED
+    stamp = f"{log_time(time.time())} " if is_stop else ""
+    event = "stopped" if is_stop else "refused"
+    line = error_line(event, message, stamp=stamp, exit_code=int(exit_code))
     # not through sys.stderr, whose lock the held thread may hold
     with contextlib.suppress(OSError):
         if is_writable(STDERR, WRITE_S):  # the reader of a pipe may have stopped reading
-            os.write(STDERR, f"{stamp}nagfarm: {message}\n".encode())
+            os.write(STDERR, f"{line}\n".encode())
     os._exit(exit_code)
 
 

@@ -170,3 +170,15 @@ class OutputError(StoppedError):
 
 class SideThreadError(JobError):
     """A thread that the driver relies on has died of an exception: the run stops."""
+
+
+class NotificationError(JobError):
+    """A webhook did not take a message."""
+
+    may_pass_on_retry = True
+
+
+class WebhookRefusedError(NotificationError):
+    """A webhook refused a message for good, or its URL cannot be used."""
+
+    may_pass_on_retry = False

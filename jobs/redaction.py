@@ -23,7 +23,7 @@ MIN_SECRET_CHARACTERS = 8
 MAX_TOKEN_FILE_BYTES = 65_536
 
 SECRET_NAMES = frozenset({"AWS_ACCESS_KEY_ID"})  # names that the endings miss
-SECRET_ENDINGS = ("TOKEN", "SECRET", "PASSWORD", "KEY")
+SECRET_ENDINGS = ("TOKEN", "SECRET", "PASSWORD", "KEY", "WEBHOOK_URL")
 TOKEN_PATH_NAME = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 the variable's name
 
 # Stands between a name and its value in a URL, a header, a repr or JSON: `=`, `: `, `': b'`, `%3D`.
@@ -53,6 +53,7 @@ PATTERNS = (
     ),  # user:password, which may hold an @
     re.compile(rf"-----BEGIN {_PEM_LABEL}.*?(?:-----END {_PEM_LABEL}|\Z)", re.DOTALL),
     re.compile(r"hf_[A-Za-z0-9]{16,}"),
+    re.compile(r"hooks\.slack(?:-gov)?\.com/([^\s\"'<>]{8,})"),
 )
 
 

@@ -32,7 +32,8 @@ ORDER = {
     ),
     "jobs": (
         "", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store", "records",
-        "export", "schedule", "simulation", "metrics", "worker", "group", "cluster", "run",
+        "export", "notify", "schedule", "simulation", "metrics", "worker", "group", "cluster",
+        "run",
         "bench/design", "bench/measuring", "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip

@@ -33,7 +33,8 @@ ONLY_IN = {
 LIGHT = (
     "pipelines/catalog", "pipelines/cost", "pipelines/frame_checks", "jobs", "jobs/manifest/tables",
     "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
-    "jobs/export", "jobs/schedule", "jobs/simulation", "jobs/metrics", "jobs/worker", "jobs/cli",
+    "jobs/export", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics", "jobs/worker",
+    "jobs/cli",
 )  # fmt: skip
 
 

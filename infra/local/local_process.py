@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
-from jobs.signals import handled_signals
+from jobs.ending import handled_signals
 
 HOST = "127.0.0.1"
 POLL_S = 0.1

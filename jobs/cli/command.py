@@ -5,6 +5,7 @@ options that several commands share.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,15 +15,20 @@ from rich.console import Console
 
 from jobs.config import RunConfig, load_config
 from jobs.ending import ExitCode
+from jobs.errors import RefusedError
 from jobs.guarded_output import DroppedOutput
 from jobs.run.console import print_json, print_log, print_plain
+from jobs.run.log_entry import LogEntry
 from jobs.store.store import Store, open_existing
+from jobs.text import shown
 
 if TYPE_CHECKING:
     from jobs.worker.setup import ModelLoader
 
 EXIT_OK, EXIT_REFUSED, EXIT_STOPPED = ExitCode.OK, ExitCode.REFUSED, ExitCode.STOPPED
 EXIT_QUARANTINE = EXIT_FINDINGS = ExitCode.UNFINISHED
+LOG_FORMATS = ("text", "json")
+LOG_FORMAT_VARIABLE = "NAGFARM_LOG_FORMAT"
 OUTPUT_HELP = "s3://bucket/prefix, file:///folder or a folder such as ./out"
 
 
@@ -40,15 +46,15 @@ class Context:
     loader: "ModelLoader | None" = None
     dropped: DroppedOutput = field(default_factory=DroppedOutput)
 
-    def say(self, text: str) -> None:
-        """Print one line, with the time if it is one of a run's log.
+    def say(self, entry: LogEntry | str) -> None:
+        """Print one line, with the time if it is one of a run's log, or in a log in JSON.
 
         A line feed in it is escaped: several lines are several calls.
         """
         if self.dropped.is_log:
-            print_log(self.console, text)
+            print_log(self.console, entry)
         else:
-            print_plain(self.console, text)
+            print_plain(self.console, entry)
 
     def say_json(self, text: str) -> None:
         """Print a JSON document or a part of it."""
@@ -126,6 +132,31 @@ class OutputOptions(ConfigOptions):
         return open_existing(self.uri, self.config().store)
 
 
+def add_log_format_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        help="lines for people, or an object a line for programs, without bars; the default is "
+        f"${LOG_FORMAT_VARIABLE}, or text",
+    )
+
+
+def log_format_of(namespace: argparse.Namespace) -> str:
+    """Return the format of a command's log.
+
+    Raises:
+        RefusedError: the variable of the environment holds another word.
+    """
+    if not hasattr(namespace, "log_format"):
+        return "text"
+    written = namespace.log_format or os.environ.get(LOG_FORMAT_VARIABLE) or "text"
+    if written not in LOG_FORMATS:
+        raise RefusedError(
+            f"{LOG_FORMAT_VARIABLE}: expected {' or '.join(LOG_FORMATS)}, got {shown(written)}"
+        )
+    return written
+
+
 def add_models_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
@@ -150,6 +181,7 @@ class Command(Generic[OptionsT]):
         run: the function that does the work and returns the exit code.
         is_run: True if the command renders, so that its output is the log of a run and not its
             result.
+        has_log: True if the command may take long, so that --log-format applies to its lines.
     """
 
     name: str
@@ -158,6 +190,7 @@ class Command(Generic[OptionsT]):
     options: type[OptionsT]
     run: Callable[[OptionsT, Context], int]
     is_run: bool = False
+    has_log: bool = False
 
     def add_to(self, commands: Any) -> None:
         """Add a parser for this command.
@@ -173,6 +206,8 @@ class Command(Generic[OptionsT]):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self.options.add_arguments(parser)
+        if self.is_run or self.has_log:
+            add_log_format_argument(parser)
 
     def __call__(self, namespace: argparse.Namespace, context: Context) -> int:
         return self.run(self.options.read(namespace), context)

@@ -157,4 +157,5 @@ exit codes:
 """,
     options=ExportOptions,
     run=run,
+    has_log=True,
 )

@@ -186,4 +186,5 @@ no driver can start.
 """,
     options=GcOptions,
     run=run,
+    has_log=True,
 )

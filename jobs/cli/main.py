@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from jobs.cli import bench, doctor, export, gc, models, plan, render, retry, status, verify
-from jobs.cli.command import Command, Context
+from jobs.cli.command import Command, Context, log_format_of
 from jobs.ending import ExitCode, ended_by_signals, stop_reason
 from jobs.errors import JobError, OutputError, StoppedError
 from jobs.escaping import escape_logs, plain_block, plain_line
 from jobs.guarded_output import guard_output
+from jobs.json_lines import JsonLines, error_line, inner_stream, write_json_lines
 from jobs.redaction import redact
 from jobs.text import log_time
 from nag.errors import NagError
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
     Args:
         loader: loads the models of the workers; None loads diffusers' pipelines.
     """
+    sys.stdout, sys.stderr = inner_stream(sys.stdout), inner_stream(sys.stderr)
     dropped = guard_output()
     sys.excepthook = _print_redacted
     threading.excepthook = lambda args: _print_redacted(
@@ -77,21 +79,23 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
     command = COMMANDS[namespace.command]
     dropped.is_log = command.is_run
     try:
+        if log_format_of(namespace) == "json":
+            write_json_lines()
         with ended_by_signals(2):
             return command(namespace, Context(Console(), loader, dropped))
     except OutputError as error:
         if not isinstance(error.__cause__, BrokenPipeError):  # a reader such as `head` has enough
-            _print_error(f"stopped: {error}")
+            _print_stop(str(error), ExitCode.STOPPED)
         return ExitCode.STOPPED
     except StoppedError as error:
-        _print_error(f"stopped: {error}", is_log=command.is_run)
-        return ExitCode.STOPPED
+        return _print_stop(str(error), ExitCode.STOPPED, is_log=command.is_run)
     except KeyboardInterrupt:  # before a run handles signals itself
-        _print_error(f"stopped: {stop_reason(signal.SIGINT)}", is_log=command.is_run)
-        return ExitCode.STOPPED
+        reason = stop_reason(signal.SIGINT)
+        return _print_stop(reason, ExitCode.STOPPED, is_log=command.is_run)
     except (JobError, PipelineError, NagError) as error:
-        _print_error(str(error))
-        return ExitCode.of_refusal(error)
+        code = ExitCode.of_refusal(error)
+        _print_end(error_line("refused", redact(str(error)), exit_code=code))
+        return code
 
 
 class _PrintVersion(argparse.Action):
@@ -136,9 +140,21 @@ def _print_redacted(
     _kind: type[BaseException], error: BaseException | None, _traceback: TracebackType | None
 ) -> None:
     """Print the traceback of an unexpected exception without secrets."""
-    sys.stderr.write(plain_block(redact("".join(traceback.format_exception(error)))))
+    text = redact("".join(traceback.format_exception(error)))
+    if isinstance(sys.stderr, JsonLines):
+        message = redact(f"{type(error).__name__}: {error}")
+        sys.stderr.write_entry("exception", message, "error", traceback=text)
+    else:
+        sys.stderr.write(plain_block(text))
 
 
-def _print_error(text: str, *, is_log: bool = False) -> None:
+def _print_stop(reason: str, code: ExitCode, *, is_log: bool = False) -> ExitCode:
+    """Print the reason of a command that stopped before its end, and return its exit code."""
     stamp = f"{log_time(time.time())} " if is_log else ""
-    print(plain_line(f"{stamp}nagfarm: {redact(text)}"), file=sys.stderr)
+    message = redact(f"stopped: {reason}")
+    _print_end(error_line("stopped", message, stamp=stamp, exit_code=code))
+    return code
+
+
+def _print_end(line: str) -> None:
+    print(line, file=inner_stream(sys.stderr))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import damaged_text, plan_lines
-from jobs.cli.wording import summary_text
+from jobs.cli.wording import finished_entry
 from jobs.ending import drained_by_signals, end_process, stopped_by_signals
 from jobs.errors import ClusterLostError, JobError, LeaseHeldError, RefusedError, StoppedError
+from jobs.notify.run_notices import RunNotices
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import check_capacity
 from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
@@ -23,7 +24,9 @@ from jobs.records.lease_record import refuse_if_leased, wait_until_free
 from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
 from jobs.run.closing import close_run
-from jobs.run.documents import OpenedManifest, new_run_id
+from jobs.run.console import bind_run
+from jobs.run.documents import OpenedManifest, new_run_id, notices_of
+from jobs.run.log_entry import LogEntry, LogEvent, lost_entries
 from jobs.run.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted
@@ -117,7 +120,7 @@ def _render(opened: OpenedManifest, options: RenderOptions, context: Context) ->
         raise
     except (JobError, PipelineError, NagError) as error:
         raise StoppedError(str(error)) from error
-    context.say(summary_text(summary))
+    context.say(finished_entry(summary))
     what = "clips and records are in" if summary.num_committed else "no clip was committed to"
     context.say(f"{what} {opened.store.uri}")
     num_quarantined = opened.plan.num_quarantined + summary.num_quarantined
@@ -157,8 +160,9 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
     from jobs.run.run import Run
     from jobs.worker.setup import DiffusersLoader
 
-    loader = context.loader or DiffusersLoader()
-    run = Run(new_run_id(), opened, loader, context.console, context.dropped)
+    loader, run_id = context.loader or DiffusersLoader(), new_run_id()
+    notices = notices_of(run_id, opened)
+    run = Run(run_id, opened, loader, context.console, context.dropped, notices)
     lease_s, is_takeover = opened.config.store.lease_s, options.takeover
     if not is_takeover:
         refuse_if_leased(opened.store)  # before a cluster is started in vain
@@ -168,6 +172,7 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
         check_capacity(opened.plan, opened.catalog, workers, machines, may_grow=may_grow)
         with (
             drained_by_signals(run.request_stop),
+            _notified(notices, context),
             _kept(
                 Lease.take(opened.store, run.run_id, lease_s, is_takeover=is_takeover),
                 run.write_documents,
@@ -180,7 +185,15 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
             if options.retry_quarantined:
                 _lift_quarantine(opened.store, opened.plan)
             nodes = counted(len(first.nodes), "node")
-            context.say(f"run {run.run_id} on {nodes}, to {opened.store.uri}")
+            bind_run(context.console, run.run_id)
+            context.say(
+                LogEntry(
+                    f"run {run.run_id} on {nodes}, to {opened.store.uri}",
+                    LogEvent.RUN_STARTED,
+                    num_clips=opened.plan.num_pending,
+                    output=opened.store.uri,
+                )
+            )
             return run.render(keeper, watch)
 
 
@@ -189,6 +202,7 @@ def _end_held(run: "Run", keeper: LeaseKeeper, reason: str) -> NoReturn:
     run.mark_stopped(ClusterLostError(reason))
     keeper.end_s = HELD_END_S
     keeper.release()
+    run.notices.close(HELD_END_S)
     end_process(f"stopped: {reason}", EXIT_STOPPED)
 
 
@@ -204,6 +218,17 @@ def _kept(
     finally:
         if keeper.trouble is not None:
             context.say(f"the last status of this run could not be written: {keeper.trouble}")
+
+
+@contextmanager
+def _notified(notices: RunNotices, context: Context) -> Generator[None]:
+    """Wait for the last notifications of a run, and name those that were lost."""
+    try:
+        yield
+    finally:
+        notices.close()
+        for entry in lost_entries(notices):
+            context.say(entry)
 
 
 def _lift_quarantine(store: Store, plan: Plan) -> None:
@@ -244,7 +269,8 @@ examples:
 A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM,
 SIGHUP and Ctrl-C stop a run in bounded time, a second signal at once. Under nohup, SIGHUP is
 ignored. One driver at a time writes to an output: a second one is refused, or waits with --wait.
-Each line of the log begins with the date and the time in UTC.
+Each line of the log begins with the date and the time in UTC; --log-format json has an object a
+line.
 
 {MANIFEST_HELP}""",
     options=RenderOptions,

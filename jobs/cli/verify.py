@@ -160,4 +160,5 @@ exit codes:
 """,
     options=VerifyOptions,
     run=run,
+    has_log=True,
 )

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from jobs.escaping import plain_line
 from jobs.records.run_status import RunSummary
+from jobs.run.log_entry import LogEntry, LogEvent, counts_entry
 from jobs.text import counted
 
 MAX_MESSAGE = 200  # characters
@@ -38,6 +39,11 @@ def summary_text(summary: RunSummary) -> str:
     clips = counted(summary.num_committed, "clip")
     busy = f"; devices {summary.busy_share:.1%} busy" if summary.busy_share is not None else ""
     return f"committed {clips} in {summary.wall_s:.1f} s{busy}; {shares or 'no work done'}"
+
+
+def finished_entry(summary: RunSummary) -> LogEntry:
+    """Return the log's entry of a run that has finished."""
+    return counts_entry(summary, summary_text(summary), LogEvent.RUN_FINISHED)
 
 
 def table_lines(

@@ -10,6 +10,8 @@ from jobs.config import RunConfig
 from jobs.guarded_output import DroppedOutput
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.notify.messages import RunFacts
+from jobs.notify.run_notices import RunNotices
 from jobs.plan.plan import Plan
 from jobs.records.run_status import RunState, RunStatus, RunStop, RunSummary
 from jobs.run.tally import RunTally
@@ -31,6 +33,13 @@ class OpenedManifest:
     manifest: Manifest
     store: Store
     plan: Plan
+
+
+def notices_of(run_id: str, opened: OpenedManifest) -> RunNotices:
+    """Return the notifications of a run that is to begin."""
+    num_clips = opened.plan.num_pending + opened.plan.num_broken
+    facts = RunFacts(run_id, opened.manifest.name, opened.store.uri, num_clips)
+    return RunNotices(opened.config.notify, facts)
 
 
 @dataclass(frozen=True)

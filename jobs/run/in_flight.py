@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jobs.records.run_status import ClipInFlight
 from jobs.schedule.events import Attempt
 from jobs.text import duration
-from jobs.types import ClipProgress, WorkerHeartbeat
+from jobs.types import ClipProgress, Stage, WorkerHeartbeat
 
 MAX_NAMED = 8  # clips in one log line
 
@@ -32,6 +32,16 @@ class InFlight:
         for progress in heartbeat.clips:
             if progress.clip_id in self._flights:
                 self._flights[progress.clip_id].progress = progress
+
+    def worker_of(self, clip_id: str) -> str | None:
+        """Return the label of the worker that holds a clip."""
+        flight = self._flights.get(clip_id)
+        return None if flight is None else flight.worker
+
+    def stage_of(self, clip_id: str) -> Stage | None:
+        """Return the stage of a clip at its worker's last heartbeat."""
+        flight = self._flights.get(clip_id)
+        return None if flight is None or flight.progress is None else flight.progress.stage
 
     def end(self, clip_id: str) -> None:
         self._flights.pop(clip_id, None)

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 from jobs.errors import ModelFailedError
 from jobs.metrics.run_metrics import RunMetrics, WorkerCounts
 from jobs.records.schema import WorkerIdentity, utc_iso
+from jobs.run.clip_entries import (
+    committed_entry,
+    failed_entry,
+    ready_entry,
+    started_entry,
+    stopped_entry,
+)
 from jobs.run.console import ConsoleReport
 from jobs.run.loads import loads_at
+from jobs.run.log_entry import LogEntry, LogEvent
 from jobs.run.tally import RunTally
 from jobs.schedule.events import Attempt
-from jobs.schedule.retry import Decision, Quarantine, Retry, Stop, Wait
+from jobs.schedule.retry import Decision, Quarantine
 from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat
 from pipelines.load_progress import LoadPosition
-
-MAX_CAUSE = 300  # characters of an error in a log line
-CONSEQUENCES = {
-    Retry: "will be tried again",
-    Wait: "waits, and will be tried again",
-    Quarantine: "quarantined",
-    Stop: "the run stops",
-}
 
 
 def _noop() -> None:
@@ -47,10 +47,11 @@ class RunObserver:
     on_tick: Callable[[], None] = _noop
     metrics: RunMetrics = field(default_factory=RunMetrics)
     monotonic: Callable[[], float] = time.monotonic
+    _nodes: dict[str, str] = field(default_factory=dict[str, str], init=False)  # hosts by label
 
     def workers_waiting(self, devices: str | None) -> None:
         if devices is not None and devices != self.tally.waiting_for:
-            self.report.say(f"waiting for {devices}")
+            self.report.say(LogEntry(f"waiting for {devices}", LogEvent.WORKERS_WAITING))
         self.tally.waiting_for = devices
 
     def workers_loading(self, positions: Sequence[LoadPosition]) -> None:
@@ -62,19 +63,23 @@ class RunObserver:
     def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
         self.tally.worker_ready()
         self.metrics.worker_ready(label, identity.host)
-        self.report.say(f"worker {label} is ready on {identity.device}")
+        self._nodes[label] = identity.host
+        self.report.say(ready_entry(label, identity))
 
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
         self.tally.worker_stopped(label, is_ready=is_ready, is_lost=is_lost)
         self.metrics.worker_stopped(label, is_lost=is_lost)
-        self.report.say(f"{'lost' if is_lost else 'replaced'} worker {label}: {message}")
+        node = self._nodes.get(label)
+        self.report.say(stopped_entry(label, message, node, is_lost=is_lost))
 
     def worker_released(self, label: str, *, is_ready: bool) -> None:
         self.tally.worker_stopped(label, is_ready=is_ready, is_lost=False)
         self.metrics.worker_stopped(label, is_lost=False)
 
     def model_failed(self, model: str, error: ModelFailedError) -> None:
-        self.report.say(f"stopped rendering with {model}: {error}")
+        message, error_type = f"stopped rendering with {model}: {error}", type(error).__name__
+        event = LogEvent.MODEL_STOPPED
+        self.report.say(LogEntry(message, event, "error", model=model, error_type=error_type))
 
     def worker_heartbeat(self, label: str, heartbeat: WorkerHeartbeat) -> None:
         self.tally.worker_heartbeat(heartbeat)
@@ -83,6 +88,7 @@ class RunObserver:
     def clip_started(self, label: str, attempt: Attempt) -> None:
         self.tally.clip_started(label, attempt, self.monotonic())
         self.metrics.clip_started(label, attempt)
+        self.report.note(started_entry(label, attempt, self._nodes.get(label)))
 
     def clip_returned(self, clip_id: str) -> None:
         self.tally.in_flight.end(clip_id)
@@ -90,17 +96,18 @@ class RunObserver:
 
     def clip_done(self, done: ClipDone) -> None:
         now = self.monotonic()
+        label = self.tally.in_flight.worker_of(done.clip_id)
+        self.report.note(committed_entry(done, label, self._nodes.get(label or "")))
         self.tally.clip_done(done, now)
         self.metrics.clip_done(done)
         self.report.clip_ended(self.tally, now)
 
     def clip_failed(self, failed: ClipFailed, decision: Decision) -> None:
         now = self.monotonic()
+        node = self._nodes.get(failed.worker)
+        self.report.say(failed_entry(failed, decision, self.tally.in_flight, node))
         self.tally.clip_failed(failed, decision, now, utc_iso(time.time()))
         self.metrics.clip_failed(failed, decision)
-        cause = f"{failed.error_type}: {failed.message.splitlines()[0][:MAX_CAUSE]}"
-        clip = f"{failed.name} ({failed.clip_id}) failed in attempt {failed.attempt}"
-        self.report.say(f"{clip}: {cause}; {CONSEQUENCES[type(decision)]}")
         self.on_failed(failed, decision)
         if isinstance(decision, Quarantine):
             self.report.clip_ended(self.tally, now)

@@ -16,6 +16,7 @@ from jobs.config import RunConfig
 from jobs.errors import JobError, ManifestError, StoppedError
 from jobs.guarded_output import DroppedOutput
 from jobs.metrics.run_metrics import RunMetrics
+from jobs.notify.run_notices import RunNotices
 from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind, demand_of, pending_clips, pending_kinds
 from jobs.records.commit import write_run
@@ -29,9 +30,10 @@ from jobs.run.broken_models import (
     quarantine_kind,
     split_failed,
 )
-from jobs.run.console import ConsoleReport, print_log
+from jobs.run.console import ConsoleReport, print_entry, print_log
 from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
+from jobs.run.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
 from jobs.text import counted
@@ -53,6 +55,7 @@ class Run:
         loader: loads the models of the workers.
         console: gets the progress.
         dropped: the driver's own output that could not be written.
+        notices: the notifications of the run.
     """
 
     run_id: str
@@ -60,6 +63,7 @@ class Run:
     loader: ModelLoader
     console: Console
     dropped: DroppedOutput
+    notices: RunNotices
     _dispatcher: Dispatcher | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
     _num_stop_requests: int = field(default=0, init=False)
@@ -73,6 +77,7 @@ class Run:
         """End the run soon, in bounded time; at once if called again. Safe in a signal handler."""
         self._stop_reason = reason
         self._num_stop_requests += 1
+        self.notices.hurry()
         if self._dispatcher is not None:
             self._dispatcher.request_stop(reason)
 
@@ -80,6 +85,7 @@ class Run:
         """Let the last status be that of a stopped run, from a thread, if Ray holds this one."""
         if self._status is not None:
             self._status = replace(self._status, state="stopped", stop=RunStop.of(error))
+            self.notices.ended(RunSummary.of(self._status, {}))
 
     def write_documents(self) -> None:
         """Write the latest status and, once there is one, the summary.
@@ -107,6 +113,7 @@ class Run:
         write_run(
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )
+        self.notices.started()
         writer = FailureWriter(store, self.run_id)
         report = ConsoleReport(self.console, num_clips, started)
 
@@ -119,6 +126,7 @@ class Run:
                 keeper.shorten()
             for message in watch.news():
                 report.say(message)
+            self._notify(documents, report)
             watch.check()
             keeper.check()
             writer.check()
@@ -132,6 +140,7 @@ class Run:
                 self._give_up(failed, tally, update_or_end)
         except BaseException as error:
             self._summary = self._end(documents, error)
+            self._note_stop(self._summary)
             self._close(writer, keeper, is_finished=False)
             raise
         self._summary = self._end(documents)
@@ -142,6 +151,16 @@ class Run:
             self._summary = self._end(documents, error)
             raise
         return self._summary
+
+    def _notify(self, documents: RunDocuments, report: ConsoleReport) -> None:
+        """Send a notification if many attempts have failed, and name those that were lost."""
+
+        def summary() -> RunSummary:
+            return documents.summary(self._update_status(documents, "rendering"))
+
+        self.notices.failed(documents.tally.num_failures, summary)
+        for entry in lost_entries(self.notices):
+            report.say(entry)
 
     def _render_kinds(self, observer: RunObserver, watch: ClusterWatch) -> list[FailedKind]:
         """Render the clips of all kinds of worker, and return the kinds that could not go on."""
@@ -169,7 +188,8 @@ class Run:
         for one in broken:
             ids = quarantine_kind(store, plan, one, self.run_id, tally.quarantined)
             num_clips = self._count(ids, tally, check, one.kind.model)
-            self._say(f"quarantined {counted(num_clips, 'further clip')}: {one.reason}")
+            text = f"quarantined {counted(num_clips, 'further clip')}: {one.reason}"
+            self._say(LogEntry(text, LogEvent.CLIPS_QUARANTINED, "error", model=one.kind.model))
         if stopped:
             raise stopped[0].error
 
@@ -250,7 +270,9 @@ class Run:
         if isinstance(error, KeyboardInterrupt) and self._stop_reason is not None:
             error = StoppedError(self._stop_reason)  # a second signal, after a request to stop
         state = "finished" if error is None else "stopped"
-        return documents.summary(self._update_status(documents, state, error))
+        summary = documents.summary(self._update_status(documents, state, error))
+        self.notices.ended(summary)
+        return summary
 
     def _update_status(
         self, documents: RunDocuments, state: RunState, error: BaseException | None = None
@@ -260,5 +282,9 @@ class Run:
         self._status = documents.status(state, time.monotonic(), utc_iso(time.time()), stop)
         return self._status
 
-    def _say(self, text: str) -> None:
-        print_log(self.console, text)
+    def _note_stop(self, summary: RunSummary) -> None:
+        message = "the run stopped" if summary.stop is None else summary.stop.message
+        print_entry(self.console, counts_entry(summary, message, LogEvent.RUN_STOPPED))
+
+    def _say(self, entry: LogEntry | str) -> None:
+        print_log(self.console, entry)

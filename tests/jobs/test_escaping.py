@@ -173,7 +173,7 @@ def test_nothing_in_the_batch_prints_past_the_escaping() -> None:
     ]
     assert sorted(found) == [
         "jobs/cli/main.py: print",  # the version
-        "jobs/cli/main.py: print",  # a `plain_line`
+        "jobs/cli/main.py: print",  # an `error_line`
         "jobs/cli/main.py: sys.stderr.write",  # a `plain_block`
         "jobs/cli/wording.py: console.print",  # draws a table of escaped cells
         "jobs/run/console.py: console.out",

@@ -25,6 +25,7 @@ from jobs.records.commit import (
 )
 from jobs.records.keys import clip_key, record_key
 from jobs.store.store import Store, open_store
+from tests.builders.webhook import SECRET_PATH, WebhookServer, served
 from tests.fakes.model import FakeLoader
 
 pytestmark = pytest.mark.cluster
@@ -144,6 +145,44 @@ def test_a_failing_clip_is_quarantined_with_its_traceback_and_can_be_tried_again
     printed = capsys.readouterr().out
     assert f"no clip was committed to {out.as_uri()}" in printed
     assert "clips and records are in" not in printed
+
+
+def test_a_run_logs_json_and_notifies_a_webhook_whose_url_stands_nowhere(
+    farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")  # as --log-format json sets it
+    path = write(tmp_path, [*ROWS, {"prompt": "error always", "name": "bad-one"}])
+    out = tmp_path / "out"
+    with served(WebhookServer([500])) as server:
+        monkeypatch.setenv("NAGFARM_WEBHOOK_URL", server.url)
+        settings = ("workers.count=1", "notify.failures=1", "--log-format", "json")
+        assert render(path, out, *settings) == EXIT_QUARANTINE
+    events = [body["event"] for body in server.bodies]
+    assert events == ["started", "started", "failures", "finished"]
+    summary = server.bodies[-1]["summary"]
+    assert (summary["num_committed"], summary["num_quarantined"]) == (3, 1)
+
+    printed = capsys.readouterr()
+    entries = [json.loads(line) for line in (printed.out + printed.err).splitlines()]
+    (run_id,) = {body["run"] for body in server.bodies}
+    begin = next(i for i, entry in enumerate(entries) if entry["event"] == "run_started")
+    assert {entry["run"] for entry in entries[begin:]} == {run_id}
+    by_event = {entry["event"]: entry for entry in entries}
+    assert {"message", "worker_ready", "clip_started", "progress"} <= set(by_event)
+    failure = by_event["clip_failed"]
+    assert (failure["name"], failure["decision"], failure["attempt"]) == (
+        "bad-one",
+        "quarantine",
+        1,
+    )
+    assert "FakeError" in failure["traceback"]
+    assert failure["node"] == by_event["worker_ready"]["node"] == by_event["clip_committed"]["node"]
+    assert by_event["run_finished"]["num_committed"] == 3
+
+    secret = SECRET_PATH.encode()
+    files = [one.read_bytes() for one in out.rglob("*") if one.is_file()]
+    assert len(files) > 10
+    assert [content for content in (*files, printed.out.encode()) if secret in content] == []
 
 
 def test_a_run_renders_only_the_clips_that_an_earlier_run_left(
