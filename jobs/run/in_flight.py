@@ -23,9 +23,11 @@ class InFlight:
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight] = {}  # by clip_id
+        self._lost_stages: dict[str, Stage] = {}  # of clips whose worker has stopped
 
     def start(self, worker: str, attempt: Attempt, now: float) -> None:
         self._flights[attempt.spec.clip_id] = _Flight(attempt, worker, now)
+        self._lost_stages.pop(attempt.spec.clip_id, None)
 
     def update(self, heartbeat: WorkerHeartbeat) -> None:
         """Take over the progress of each clip. Ignore clips that have already ended."""
@@ -39,15 +41,20 @@ class InFlight:
         return None if flight is None else flight.worker
 
     def stage_of(self, clip_id: str) -> Stage | None:
-        """Return the stage of a clip at its worker's last heartbeat."""
+        """Return the stage of a clip at its worker's last heartbeat, also of a lost worker."""
         flight = self._flights.get(clip_id)
-        return None if flight is None or flight.progress is None else flight.progress.stage
+        if flight is None:
+            return self._lost_stages.get(clip_id)
+        return None if flight.progress is None else flight.progress.stage
 
     def end(self, clip_id: str) -> None:
         self._flights.pop(clip_id, None)
 
     def end_worker(self, worker: str) -> None:
         """Remove all clips of a worker that stopped."""
+        for clip_id, flight in self._flights.items():
+            if flight.worker == worker and flight.progress is not None:
+                self._lost_stages[clip_id] = flight.progress.stage
         self._flights = {
             clip_id: flight for clip_id, flight in self._flights.items() if flight.worker != worker
         }

@@ -137,6 +137,19 @@ def test_a_failure_names_its_stage_decision_and_traceback(
     assert "OutOfMemoryError: no; " in entry["message"]
 
 
+def test_the_stage_of_a_clip_outlives_its_worker() -> None:
+    logged = Logged()
+    one = spec("sunrise")
+    logged.observer.worker_ready("host-a:7", replace(GPU, host="host-a"))
+    logged.observer.clip_started("host-a:7", Attempt(one))
+    logged.observer.worker_heartbeat(
+        "host-a:7", WorkerHeartbeat((ClipProgress(one.clip_id, "upload", None, 3.0),), 1_000)
+    )
+    logged.observer.worker_stopped("host-a:7", "killed", is_ready=True, is_lost=True)
+    logged.observer.clip_failed(failed(one.clip_id), Retry(2))
+    assert (logged.last["stage"], logged.last["node"]) == ("upload", "host-a")
+
+
 def test_the_stage_of_a_failure_is_the_last_one_that_was_timed() -> None:
     logged = Logged()
     timings = (StageTiming("text", 0.0, 1.0), StageTiming("encode", 0.0, 1.0))
