@@ -1,0 +1,146 @@
+"""The preStop hook of the farm's pods, on real processes and a real cluster."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.kuberay.farm import drain as hook
+from infra.local.ray_cluster import LocalRay
+from tests.structure import ROOT
+
+
+@pytest.mark.parametrize(
+    ("words", "is_run"),
+    [
+        (["/venv/bin/python", "/venv/bin/nagfarm", "render", "m.yaml"], True),
+        (["/venv/bin/nagfarm", "bench", "negatives"], True),
+        (["/bin/sh", "-c", "nagfarm render m.yaml"], False),  # its child is the run
+        (["/venv/bin/python", "/venv/bin/nagfarm", "status", "s3://renders"], False),
+        (["grep", "nagfarm", "render"], True),  # nothing else starts such a process in a pod
+        (["ray::JobSupervisor"], False),
+        ([""], False),
+    ],
+)
+def test_a_run_is_known_by_its_command(words: list[str], is_run: bool) -> None:
+    assert hook.runs({7: words}) == ({7} if is_run else set())
+
+
+@pytest.mark.parametrize(
+    ("title", "is_worker"),
+    [
+        ("ray::RenderActor", True),
+        ("ray::RenderActor.render", True),
+        ("ray::GroupActor.load", True),
+        ("ray::FollowerActor", True),
+        ("ray::IDLE", False),
+        ("ray::JobSupervisor", False),
+        ("/venv/bin/python", False),
+    ],
+)
+def test_a_worker_is_known_by_its_title(title: str, is_worker: bool) -> None:
+    assert hook.workers({7: [title]}) == ({7} if is_worker else set())
+
+
+def test_a_pod_without_runs_and_workers_ends_at_once() -> None:
+    assert hook.drain(60.0, numbers=[])
+
+
+def run_that(folder: Path, program: str) -> "subprocess.Popen[bytes]":
+    """Start a process that looks like a run, and wait until it handles signals."""
+    script = folder / "nagfarm"
+    script.write_text(program)
+    command = [sys.executable, str(script), "render"]
+    run = subprocess.Popen(
+        command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"ready\n"
+    return run
+
+
+# The handlers of a run, which takes a second to drain.
+DRAINS = """
+import time
+from jobs.ending import drained_by_signals
+asked = []
+with drained_by_signals(asked.append):
+    print("ready", flush=True)
+    while not asked:
+        time.sleep(0.05)
+    print("asked", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_a_run_is_asked_to_stop_and_awaited(tmp_path: Path) -> None:
+    with run_that(tmp_path, DRAINS) as run:
+        assert hook.drain(60.0, numbers=[run.pid])
+        assert run.wait() == 0
+
+
+def test_a_run_that_was_asked_before_still_drains(tmp_path: Path) -> None:
+    """The end of a RayJob sends SIGTERM first, and a second SIGTERM would end the run at once."""
+    with run_that(tmp_path, DRAINS) as run:
+        run.send_signal(signal.SIGTERM)
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"asked\n"
+        assert hook.drain(60.0, numbers=[run.pid])
+        assert run.wait() == 0
+
+
+def test_a_run_that_does_not_end_is_not_awaited_for_ever(tmp_path: Path) -> None:
+    program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    with run_that(tmp_path, program + "print('ready', flush=True)\ninput()\n") as run:
+        assert not hook.drain(0.0, numbers=[run.pid])
+        run.kill()
+
+
+@pytest.mark.cluster
+def test_a_node_with_workers_leaves_the_cluster_and_waits_for_them(
+    ray_driver: LocalRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray._private.state import state
+
+    head = [process.pid for process in ray_driver.processes()]
+    assert hook.leaving_node(hook.processes(head)) is None
+    node = ray_driver.add_node(1)
+    try:
+        selector = {"ray.io/node-id": node.node_id}
+
+        remote: Any = ray.remote(num_cpus=1, label_selector=selector)
+
+        @remote
+        class SomeActor:
+            def pid(self) -> int:
+                return psutil.Process().pid
+
+        actor = SomeActor.remote()
+        worker = ray.get(actor.pid.remote())
+        numbers = [node.raylet.pid, *(child.pid for child in node.raylet.children())]
+        assert hook.workers(hook.processes(numbers)) == {worker}
+        assert hook.leaving_node(hook.processes(numbers)) == node.node_id
+        for name in ("PATH", "RAY_AUTH_TOKEN_PATH"):
+            monkeypatch.setenv(name, ray_driver.environment()[name])
+        monkeypatch.setenv("RAY_ADDRESS", ray_driver.address)
+        is_told = threading.Event()
+        tell = hook.announce
+        monkeypatch.setattr(hook, "announce", lambda *args: (tell(*args), is_told.set()))
+        ended: list[bool] = []
+        thread = threading.Thread(target=lambda: ended.append(hook.drain(120.0, numbers)))
+        thread.start()
+        assert is_told.wait(120)
+        assert node.node_id in state.get_draining_nodes()
+        assert thread.is_alive()  # the worker still has a clip
+        ray.kill(actor)
+        thread.join(60)
+        assert ended == [True]
+    finally:
+        node.stop()
