@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.config import RunConfig, load_config
+from jobs.worker.spool import Spool
 from tests.builders.kubernetes import (
     OVERLAYS,
     TREE,
@@ -109,7 +110,10 @@ def test_a_head_renders_nothing_and_workers_come_from_zero(name: str) -> None:
     for cluster in clusters(overlay(name)):
         head, *workers = groups(cluster)
         assert head["rayStartParams"]["num-cpus"] == "0"
-        assert "nvidia.com/gpu" not in str(head["template"])
+        for group in groups(cluster):  # a node may show its GPUs to all pods
+            limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+            assert ("nvidia.com/gpu" in limits) == ("num-gpus" not in group["rayStartParams"])
+        assert head["rayStartParams"]["num-gpus"] == "0"
         assert cluster["enableInTreeAutoscaling"]
         assert (
             {group["minReplicas"] for group in workers}
@@ -139,6 +143,14 @@ def test_the_spool_lies_below_the_volume_for_it() -> None:
                 mounts = {m["name"]: m["mountPath"] for m in spec["containers"][0]["volumeMounts"]}
                 assert Path(folder).parent == Path(mounts["spool"])
                 assert {"name": "spool", "emptyDir": {"sizeLimit": "20Gi"}} in spec["volumes"]
+
+
+def test_a_spool_may_lie_in_an_empty_volume_that_all_may_write_to(tmp_path: Path) -> None:
+    """Kubernetes gives such a volume the mode 2777, and the worker its own folder in it."""
+    tmp_path.chmod(0o2777)
+    spool = Spool(tmp_path / "nagfarm", "s3://renders/first")
+    spool.check_room(1)
+    assert spool.folder.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_weights_are_mounted_read_only_where_the_hub_looks() -> None:
