@@ -13,6 +13,7 @@ import yaml
 from jobs.cli.main import parse_arguments
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from pipelines.catalog.sources import model_paths
 from tests.builders.kubernetes import (
     COMPONENTS,
     OVERLAYS,
@@ -102,7 +103,10 @@ def test_weights_of_another_model_are_fetched_into_a_claim_of_a_class(checkout: 
     assert claim["spec"]["storageClassName"] == "shared"
     (job,) = of_kind(objects, "Job")
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["env"][0] == {"name": "MODEL", "value": "Lightricks/LTX-Video-0.9.5"}
+    (model,) = [one["value"] for one in container["env"] if one["name"] == "MODEL"]
+    assert model in model_paths()
+    words = [word.replace("$(MODEL)", model) for word in container["command"]]
+    assert parse_arguments(words[1:]).fetch == [model]
 
 
 def test_every_example_of_yaml_is_tried() -> None:

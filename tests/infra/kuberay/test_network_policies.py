@@ -4,8 +4,10 @@ import ipaddress
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 
 from tests.builders.kubernetes import Object, clusters, groups, of_kind, overlay, pods
+from tests.structure import ROOT
 
 RAY = {"ray.io/is-ray-node": "yes"}  # KubeRay's label
 
@@ -141,6 +143,18 @@ def test_prometheus_reads_metrics_and_nobody_else_reaches_a_port(component: str)
     for other in (STRANGER, NEIGHBOUR, OUTSIDE):
         for port in (6379, 8080, 10001, 10002):
             assert not connects(other, pod, port)
+
+
+def test_the_pod_monitor_finds_heads_and_workers_at_that_port() -> None:
+    text = (ROOT / "infra" / "dashboards" / "pod-monitor.yaml").read_text()
+    spec = yaml.safe_load(text)["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    for name in ("cluster", "job"):
+        (cluster,) = clusters(overlay(name))
+        for group in groups(cluster):
+            (container,) = group["template"]["spec"]["containers"]
+            assert {"name": endpoint["port"], "containerPort": 8080} in container["ports"]
+    assert matches(spec["selector"], RAY)
 
 
 def test_the_autoscaler_reaches_the_api_and_workers_do_not_at_its_own_port() -> None:
