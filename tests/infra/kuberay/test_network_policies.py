@@ -124,7 +124,11 @@ def test_the_dashboard_takes_jobs_from_submitters_and_kuberay_alone() -> None:
     head = part_of_the_farm("head")
     assert connects(part_of_the_farm("submitter"), head, 8265)
     assert connects(OPERATOR, head, 8265)
-    for other in (STRANGER, NEIGHBOUR, OUTSIDE, PROMETHEUS, part_of_the_farm("weights")):
+    beside_kuberay = Pod("kuberay-system", {"app": "other"}, "10.0.0.15")
+    for other in (
+        *(STRANGER, NEIGHBOUR, OUTSIDE, PROMETHEUS, beside_kuberay),
+        part_of_the_farm("weights"),
+    ):
         assert not connects(other, head, 8265), other
 
 
