@@ -3,15 +3,11 @@
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 
 from infra.kuberay.farm import drain as hook
-from infra.local.ray_cluster import LocalRay
 from tests.structure import ROOT
 
 
@@ -100,47 +96,3 @@ def test_a_run_that_does_not_end_is_not_awaited_for_ever(tmp_path: Path) -> None
     with run_that(tmp_path, program + "print('ready', flush=True)\ninput()\n") as run:
         assert not hook.drain(0.0, numbers=[run.pid])
         run.kill()
-
-
-@pytest.mark.cluster
-def test_a_node_with_workers_leaves_the_cluster_and_waits_for_them(
-    ray_driver: LocalRay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ray
-    from ray._private.state import state
-
-    head = [process.pid for process in ray_driver.processes()]
-    assert hook.leaving_node(hook.processes(head)) is None
-    node = ray_driver.add_node(1)
-    try:
-        selector = {"ray.io/node-id": node.node_id}
-
-        remote: Any = ray.remote(num_cpus=1, label_selector=selector)
-
-        @remote
-        class SomeActor:
-            def pid(self) -> int:
-                return psutil.Process().pid
-
-        actor = SomeActor.remote()
-        worker = ray.get(actor.pid.remote())
-        numbers = [node.raylet.pid, *(child.pid for child in node.raylet.children())]
-        assert hook.workers(hook.processes(numbers)) == {worker}
-        assert hook.leaving_node(hook.processes(numbers)) == node.node_id
-        for name in ("PATH", "RAY_AUTH_TOKEN_PATH"):
-            monkeypatch.setenv(name, ray_driver.environment()[name])
-        monkeypatch.setenv("RAY_ADDRESS", ray_driver.address)
-        is_told = threading.Event()
-        tell = hook.announce
-        monkeypatch.setattr(hook, "announce", lambda *args: (tell(*args), is_told.set()))
-        ended: list[bool] = []
-        thread = threading.Thread(target=lambda: ended.append(hook.drain(120.0, numbers)))
-        thread.start()
-        assert is_told.wait(120)
-        assert node.node_id in state.get_draining_nodes()
-        assert thread.is_alive()  # the worker still has a clip
-        ray.kill(actor)
-        thread.join(60)
-        assert ended == [True]
-    finally:
-        node.stop()
