@@ -155,3 +155,26 @@ def test_the_version_of_ray_is_the_pinned_one() -> None:
         for one in overlay(name):
             if one["kind"] in CLUSTERS:
                 assert part(one, CLUSTERS[one["kind"]])["rayVersion"] == pinned[1]
+
+
+@pytest.mark.parametrize("name", ["cluster", "job", "ray-cron-job", "kueue/job"])
+def test_clusters_meet_the_rules_that_kuberay_checks_beside_its_definitions(name: str) -> None:
+    """A RayJob that breaks one fails; the API server takes it."""
+    for one in overlay(name):
+        if one["kind"] not in CLUSTERS:
+            continue
+        cluster = part(one, CLUSTERS[one["kind"]])
+        assert ("upgradeStrategy" in cluster) == (one["kind"] == "RayCluster")
+        assert cluster["autoscalerOptions"]["version"] == "v2"  # knows priorities of groups
+        for group in groups(cluster):
+            assert "restartPolicy" not in group["template"]["spec"]  # the autoscaler restarts
+            assert "resources" not in group  # they stand in rayStartParams
+            assert "labels" not in group["rayStartParams"]
+        names = [group["groupName"] for group in cluster["workerGroupSpecs"]]
+        assert "head" not in names
+        assert len(set(names)) == len(names)
+        if one["kind"] != "RayCluster":
+            job = part(one, CLUSTERS[one["kind"]][:-1])
+            assert job["shutdownAfterJobFinishes"]  # else no time to live, and no suspension
+            assert job.get("submissionMode", "K8sJobMode") == "K8sJobMode"  # has a submitter
+            assert "clusterSelector" not in job
