@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 from jobs.escaping import MAX_LINE, plain_document, plain_line, shortened
 
@@ -50,7 +50,8 @@ def _cut(key: str, value: Any) -> Any:
         case str():
             return shortened(value, MAX_TRACEBACK if key == "traceback" else MAX_LINE)
         case Mapping():
-            return {inner: _cut(inner, one) for inner, one in value.items()}
+            entries = cast("Mapping[str, Any]", value)
+            return {inner: _cut(inner, one) for inner, one in entries.items()}
         case _:
             return value
 
@@ -117,10 +118,10 @@ def write_json_lines() -> None:
     """Let this process write its stdout and stderr as JSON lines from now on."""
     os.environ["TTY_COMPATIBLE"] = "0"  # rich draws no bar then, even with FORCE_COLOR
     common: dict[str, str] = {}
-    sys.stdout = JsonLines(inner_stream(sys.stdout), "stdout", common)
-    sys.stderr = JsonLines(inner_stream(sys.stderr), "stderr", common)
-    atexit.register(sys.stdout.end_lines)
-    atexit.register(sys.stderr.end_lines)
+    for name in ("stdout", "stderr"):
+        lines = JsonLines(inner_stream(getattr(sys, name)), name, common)
+        setattr(sys, name, lines)
+        atexit.register(lines.end_lines)
 
 
 def inner_stream(stream: TextIO) -> TextIO:

@@ -44,25 +44,28 @@ def print_log(console: Console, entry: LogEntry | str) -> None:
 
 def print_entry(console: Console, entry: LogEntry | str) -> bool:
     """Print an entry to a log in JSON; return False, and print nothing, if it is one in text."""
-    if not isinstance(console.file, JsonLines):
+    file = console.file
+    if not isinstance(file, JsonLines):
         return False
     entry = LogEntry(entry) if isinstance(entry, str) else entry
-    console.file.write_entry(entry.event.value, entry.message, entry.level, **entry.facts)
+    file.write_entry(entry.event.value, entry.message, entry.level, **entry.facts)
     return True
 
 
 def print_json(console: Console, text: str) -> None:
     """Print a JSON document or a part of it, whose texts may come from strangers."""
-    if isinstance(console.file, JsonLines):
-        console.file.write_document(plain_document(text))
+    file = console.file
+    if isinstance(file, JsonLines):
+        file.write_document(plain_document(text))
     else:
         console.out(plain_document(text), highlight=False)
 
 
 def bind_run(console: Console, run_id: str) -> None:
     """Let all further lines of a log in JSON name the run."""
-    if isinstance(console.file, JsonLines):
-        console.file.common["run"] = run_id
+    file = console.file
+    if isinstance(file, JsonLines):
+        file.common["run"] = run_id
 
 
 def _message(entry: LogEntry | str) -> str:

@@ -156,7 +156,8 @@ class Run:
         """Send a notification if many attempts have failed, and name those that were lost."""
 
         def summary() -> RunSummary:
-            return documents.summary(self._update_status(documents, "rendering"))
+            now = time.monotonic()
+            return documents.summary(documents.status("rendering", now, utc_iso(time.time())))
 
         self.notices.failed(documents.tally.num_failures, summary)
         for entry in lost_entries(self.notices):

@@ -260,9 +260,26 @@ def test_a_stop_during_the_wait_for_the_last_message_ends_it(
     assert len(notices.news()) == 1
 
 
+def test_a_stop_before_the_wait_leaves_the_last_message_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with served(WebhookServer()) as server:
+        monkeypatch.setenv("NAGFARM_WEBHOOK_URL", server.url)
+        notices = RunNotices(NotifyConfig(end_s=60.0), FACTS)
+        notices.hurry()
+        notices.ended(STOPPED)
+        notices.close()
+    assert notices.news() == []
+    assert [body["event"] for body in server.bodies] == ["stopped"]
+
+
 def test_the_queue_is_bounded() -> None:
     held = threading.Event()
-    notifier = Notifier(lambda _: held.wait(60) and None)
+
+    def hold(_body: bytes) -> None:
+        held.wait(60)
+
+    notifier = Notifier(hold)
     for _ in range(MAX_WAITING + 3):
         notifier.send(message())
     assert len(notifier.news()) == 3

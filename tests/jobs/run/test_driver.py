@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from jobs.run.failure_writer import FailureWriter
 from jobs.run.run import Run
 from jobs.store.store import open_store
 from tests.builders.manifests import jsonl
+from tests.builders.webhook import WebhookServer, served
 from tests.fakes.model import FakeLoader
 
 pytestmark = pytest.mark.cluster
@@ -101,6 +103,14 @@ def drivers(ray_cluster: LocalRay, tmp_path: Path) -> Iterator[Drivers]:
         driver.communicate()
 
 
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebhookServer]:
+    """A webhook that the drivers of a test get."""
+    with served(WebhookServer()) as server:
+        monkeypatch.setenv("NAGFARM_WEBHOOK_URL", server.url)
+        yield server
+
+
 def test_a_run_goes_on_without_its_log_and_its_status_says_so(drivers: Drivers) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -122,7 +132,10 @@ def test_a_run_goes_on_without_its_log_and_its_status_says_so(drivers: Drivers) 
     [((signal.SIGHUP,), 0.5), ((signal.SIGINT, signal.SIGINT), 600), ((signal.SIGTERM,), 0.5)],
 )
 def test_a_signal_stops_the_run_and_its_status_tells_the_truth(
-    drivers: Drivers, numbers: tuple[signal.Signals, ...], drain_s: float
+    drivers: Drivers,
+    numbers: tuple[signal.Signals, ...],
+    drain_s: float,
+    webhook: WebhookServer,
 ) -> None:
     driver = drivers.start(
         f"workers.drain_s={drain_s}",
@@ -146,7 +159,12 @@ def test_a_signal_stops_the_run_and_its_status_tells_the_truth(
     assert status.run.state == "stopped"
     assert status.run.stop == RunStop("StoppedError", reason)
     (summary,) = drivers.output.glob("runs/*/summary.json")
-    assert json.loads(summary.read_text())["stop"]["message"] == reason
+    document = json.loads(summary.read_text())
+    assert document["stop"]["message"] == reason
+    if len(numbers) == 1:  # two end the run at once
+        started, stopped = webhook.bodies
+        assert (started["event"], stopped["event"]) == ("started", "stopped")
+        assert (stopped["summary"], started["summary"]) == (document, None)
     assert status.lease is not None
     assert status.lease.is_released
 
@@ -217,8 +235,11 @@ def test_a_run_whose_manifest_is_rewritten_finishes_what_is_in_flight_and_stops(
     assert "the file was rewritten after it was opened" in status.run.stop.message
 
 
-def test_a_run_leaves_the_rows_that_are_appended_for_the_next_one(drivers: Drivers) -> None:
-    driver = drivers.start()
+def test_a_run_leaves_the_rows_that_are_appended_for_the_next_one(
+    drivers: Drivers, webhook: WebhookServer
+) -> None:
+    webhook.may_answer.clear()  # a webhook that hangs holds up no run
+    driver = drivers.start("notify.end_s=0.1", "notify.timeout_s=600")
     drivers.wait_for_clip(driver)
     with drivers.manifest.open("a") as file:
         file.write(jsonl([{"prompt": "appended"}]))
@@ -227,6 +248,10 @@ def test_a_run_leaves_the_rows_that_are_appended_for_the_next_one(drivers: Drive
     assert driver.returncode == EXIT_OK, errors
     assert drivers.status().num_committed == 6
     assert f"{drivers.manifest} has more rows than when it was opened; run it again" in printed
+    lost = re.findall(r"the notification '(\w+)' was not sent: the run has ended", printed)
+    assert lost == ["started", "finished"]
+    assert not webhook.may_answer.is_set()
+    webhook.may_answer.set()
     printed, errors = drivers.start().communicate(timeout=DEADLINE_S)
     assert "committed 1 clip in" in printed, errors
     assert "has more rows" not in printed

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import pytest
 from rich.console import Console
@@ -38,7 +38,7 @@ class Logged:
     file: io.StringIO = field(default_factory=io.StringIO)
 
     def __post_init__(self) -> None:
-        self.console = Console(file=JsonLines(self.file, "stdout", {}))
+        self.console = Console(file=cast("TextIO", JsonLines(self.file, "stdout", {})))
         bind_run(self.console, RUN_ID)
         tally, clock = RunTally(2, 0.0), self._seconds()
         self.observer = RunObserver(

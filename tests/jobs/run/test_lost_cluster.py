@@ -18,6 +18,7 @@ from jobs.cluster.cluster_watch import RAY_LIMIT
 from jobs.config import StoreConfig
 from jobs.records.lease_record import current_lease
 from jobs.store.store import open_store
+from tests.builders.webhook import WebhookServer, served
 from tests.jobs.run.test_run import REPOSITORY, write
 
 DRIVER = """
@@ -65,8 +66,16 @@ def started_driver(folder: Path) -> "Generator[subprocess.Popen[str]]":
     ],
 )
 def test_a_run_whose_cluster_dies_ends_with_the_reason_and_releases_its_output(
-    name: str, reason: str, tmp_path: Path
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with served(WebhookServer()) as webhook:
+        monkeypatch.setenv("NAGFARM_WEBHOOK_URL", webhook.url)
+        lose_cluster(name, reason, tmp_path)
+    assert [body["event"] for body in webhook.bodies] == ["started", "stopped"]
+    assert webhook.bodies[-1]["summary"]["stop"]["error_type"] == "ClusterLostError"
+
+
+def lose_cluster(name: str, reason: str, tmp_path: Path) -> None:
     with started_driver(tmp_path) as driver:
         assert driver.stdout is not None
         printed = ""
