@@ -85,7 +85,10 @@ def test_an_image_renders_as_any_user(build: ScratchBuild, target: str, tmp_path
     said = image.run(["nagfarm", "doctor"], user=ANYONE, environment={"RAY_AUTH_TOKEN": "x" * 32})
     assert "FAIL" not in said
     assert "shapes-wan-4step: here and complete" in said
-    script = "nagfarm render /manifests/one.yaml --output ./out && nagfarm verify ./out"
+    script = (
+        "nagfarm render /manifests/one.yaml --output ./out workers.spool_folder=/spool/nagfarm && "
+        "nagfarm verify ./out"
+    )
     # A login shell, as KubeRay and `ray up` start it.
     said = image.run(["bash", "-lc", script], user=ANYONE, mounts=mounts)
     assert "1 clip" in said

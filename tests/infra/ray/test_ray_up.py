@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,17 @@ def test_the_cluster_fits_the_image(cluster: dict[str, Any]) -> None:
     )
     assert f"HF_HUB_CACHE={weights}" in text
     assert "RAY_AUTH_MODE=token" in text
+
+
+def test_the_pages_commands_are_whole() -> None:
+    """They need an account; the shell at least can read them, and their files are there."""
+    blocks = re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    text = "\n".join(blocks)
+    assert len(blocks) == 4
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    files = re.findall(r"infra/[\w/.-]+", text)
+    assert files
+    assert [file for file in files if not (ROOT / file).exists()] == []
 
 
 @pytest.fixture
