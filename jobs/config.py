@@ -14,6 +14,7 @@ from jobs.errors import ConfigError
 from jobs.redaction import SECRET_ENDINGS
 from jobs.store_config import StoreConfig, check_at_least
 from jobs.text import unknown
+from jobs.worker_config import WorkerConfig
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
@@ -23,53 +24,6 @@ ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """The number of workers, the resources of each, and its replacement without a fault.
-
-    Args:
-        count: number of workers; None follows the cluster: one for each device that its nodes
-            have, also those that join during the run: GPUs, or on CPU its cores over `num_cpus`.
-        num_cpus: cores that an actor on CPU reserves; also the number of its torch threads.
-        load_timeout_s: seconds that an actor may take to load its model, from when it has its
-            devices; to wait for devices that other jobs hold takes no part of it.
-        wait_for_resources_s: seconds that a run without a worker waits for a cluster that has no
-            node for one, such as a cluster that starts from zero nodes; None waits without end. A
-            cluster that the run starts itself is not waited for.
-        spool_clips: finished clips that may wait for encode and upload while the next one denoises.
-        spool_folder: folder on each node in which encoded clips wait for the store. None takes the
-            user's cache; name a folder on a local disk if the home folder is small or on a network.
-        recycle_after_clips: number of rendered clips after which an idle actor is replaced; None
-            never replaces it.
-        recycle_growth_bytes: growth of an actor's memory since its first clip above which it is
-            replaced; None never replaces it.
-        drain_s: seconds that clips in flight may still take after a request to stop the run.
-            `ray job stop` kills three seconds after it asked, unless RAY_JOB_STOP_WAIT_TIME_S
-            sets another time.
-        price_per_device_hour: price of one device for an hour, for the cost among the metrics; None
-            records none.
-    """
-
-    count: int | None = None
-    num_cpus: int = 1
-    load_timeout_s: float = 1800.0
-    wait_for_resources_s: float | None = 1800.0
-    spool_clips: int = 2
-    spool_folder: str | None = None
-    recycle_after_clips: int | None = 1000
-    recycle_growth_bytes: int | None = 8 * 1024**3
-    drain_s: float = 2.0
-    price_per_device_hour: float | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least("workers", self, 1, "count", "num_cpus", "spool_clips")
-        check_at_least("workers", self, 1, "recycle_after_clips", "recycle_growth_bytes")
-        check_at_least(
-            "workers", self, 0, "drain_s", "wait_for_resources_s", "price_per_device_hour"
-        )
-        check_at_least("workers", self, 1, "load_timeout_s")
 
 
 @dataclass(frozen=True)

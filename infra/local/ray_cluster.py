@@ -7,6 +7,7 @@ Every process that names the session folder belongs to the cluster. `ray_node` a
 
 import atexit
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -26,6 +27,14 @@ from infra.local.ray_node import IS_UP, NO_LOG_MONITOR, LocalNode
 
 STOP_WAIT_S = 5.0
 NO_AUTOSCALER = "--no-monitor"  # nothing here grows or shrinks by itself
+IDLE_MINUTES = 0.05  # then an autoscaler ends a node
+FAKE_HEAD_ID = "f" * 51 + "00000"  # as Ray's fake autoscaler expects it
+FAKE_HEAD_TYPE = "ray.head.default"
+FAKE_AUTOSCALER = {
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+}
 # For a cluster without an operator: its agents and workers collect figures all the time.
 NO_METRICS = {"RAY_enable_metrics_collection": "0", "REPORTER_UPDATE_INTERVAL_MS": "600000"}
 
@@ -46,6 +55,8 @@ class LocalRay:
             is imported.
         deadline_s: longest time for the start, in seconds.
         has_dashboard: False for a cluster that takes no jobs; it starts half as many processes.
+        node_types: types of nodes for Ray's own fake autoscaler, which starts and ends them on this
+            machine as the cluster's jobs need them; None for a cluster that stays as it is.
     """
 
     def __init__(
@@ -56,12 +67,14 @@ class LocalRay:
         deadline_s: float = 120.0,
         *,
         has_dashboard: bool = True,
+        node_types: Mapping[str, object] | None = None,
     ) -> None:
         self._num_cpus = num_cpus
         self._given_token_path = token_path
         self._extra = dict(environment)
         self._deadline_s = deadline_s
         self._has_dashboard = has_dashboard
+        self._node_types = node_types
         self._folder: Path | None = None
         self._process: LocalProcess | None = None
         self._num_nodes = 0  # nodes added so far, stopped ones too
@@ -109,7 +122,7 @@ class LocalRay:
         self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
         self._agent_url = f"http://{HOST}:{agent_port}"
         command = [
-            *(ray_command(), "start", "--head", "--block", NO_LOG_MONITOR, NO_AUTOSCALER),
+            *(ray_command(), "start", "--head", "--block", NO_LOG_MONITOR, self._autoscaler()),
             f"--include-dashboard={str(self._has_dashboard).lower()}",
             *(f"--port={port}", f"--node-ip-address={HOST}", f"--dashboard-host={HOST}"),
             *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),
@@ -122,8 +135,32 @@ class LocalRay:
             self.stop()
             raise LocalRayError(f"Ray did not start:\n{lines}")
 
-    def add_node(self, num_cpus: int) -> LocalNode:
+    def _autoscaler(self) -> str:
+        """Return the option of `ray start` about its autoscaler."""
+        if self._node_types is None:
+            return NO_AUTOSCALER
+        head = {"resources": {"CPU": self._num_cpus}, "node_config": {}, "max_workers": 0}
+        config = {
+            "cluster_name": "local",
+            "max_workers": 100,
+            "idle_timeout_minutes": IDLE_MINUTES,
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": self.address,
+                "head_node_id": FAKE_HEAD_ID,
+            },
+            "available_node_types": {FAKE_HEAD_TYPE: head, **self._node_types},
+            "head_node_type": FAKE_HEAD_TYPE,
+        }
+        path = self.folder / "autoscaling.json"
+        path.write_text(json.dumps(config))
+        return f"--autoscaling-config={path}"
+
+    def add_node(self, num_cpus: int, environment: Mapping[str, str] | None = None) -> LocalNode:
         """Start a further node on this machine and wait until the cluster knows it.
+
+        Args:
+            environment: further variables of this node, such as Ray's own for labels.
 
         Raises:
             LocalNodeError: it was not ready by the deadline; the message holds the end of its log.
@@ -133,7 +170,7 @@ class LocalRay:
             (ray_command(), self.address),
             self.folder / f"n{self._num_nodes}",
             num_cpus,
-            self._node_environment(),
+            {**self._node_environment(), **(environment or {})},
             self._deadline_s,
         )
         self._nodes.append(node)
@@ -141,7 +178,8 @@ class LocalRay:
 
     def _node_environment(self) -> dict[str, str]:
         """Return the variables of `ray start`, which must not find a cluster's address there."""
-        return {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+        found = {name: value for name, value in self.environment().items() if name != "RAY_ADDRESS"}
+        return found if self._node_types is None else {**found, **FAKE_AUTOSCALER}
 
     def _is_ready(self) -> bool:
         """Return True if the cluster runs and, with a dashboard, if that and its agent answer.

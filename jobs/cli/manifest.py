@@ -119,6 +119,7 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
     """
     config = options.config()
     catalog = ModelCatalog(options.models, inspect_with_bar)
+    config.workers.check_models(catalog.names())
     manifest = open_written(
         options.manifest,
         catalog,

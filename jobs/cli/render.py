@@ -194,7 +194,7 @@ def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> Ru
                     output=opened.store.uri,
                 )
             )
-            return run.render(keeper, watch)
+            return run.render(keeper, watch, cluster)
 
 
 def _end_held(run: "Run", keeper: LeaseKeeper, reason: str) -> NoReturn:

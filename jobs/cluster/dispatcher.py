@@ -19,6 +19,7 @@ from jobs.plan.worker_kinds import WorkerKind
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, first_with_room, room_seen
+from jobs.shares.run_shares import RunShares
 
 WAIT_S = 0.5  # the longest turn of the loop, in which no answer comes
 TURN_S = 0.1  # the rest of a turn after its first answer
@@ -44,14 +45,20 @@ class Dispatcher:
         config: the settings of the run.
         observer: receives the events.
         look: returns the latest view of the cluster, without waiting for it.
+        run_shares: the share of this run beside others; None if it keeps what it has.
     """
 
     def __init__(
-        self, config: RunConfig, observer: Observer, look: Callable[[], ClusterView]
+        self,
+        config: RunConfig,
+        observer: Observer,
+        look: Callable[[], ClusterView],
+        run_shares: RunShares | None = None,
     ) -> None:
         self._config = config
         self._observer = observer
         self._look = look
+        self._run_shares = run_shares
         self._pools: list[WorkerPool] = []
         self._coming: list[PoolPlan] = []  # kinds that have not begun
         self._failed: list[FailedPool] = []
@@ -108,6 +115,11 @@ class Dispatcher:
             if found is None:
                 return
             index, num_workers = found
+            limit = self._limits(view)[len(self._pools) + index]
+            if limit is not None:
+                num_workers = min(num_workers, limit if self._pools else max(1, limit))
+            if not num_workers:
+                return
             schedule = Schedule(self._config, num_workers, self._is_computing)
             share = Share(demands[index], schedule)
             plan = self._coming.pop(index)
@@ -117,6 +129,16 @@ class Dispatcher:
             self._num_begun += 1
             self._pools.append(pool)
             self._guard(pool, pool.start)
+
+    def _limits(self, view: ClusterView) -> list[int | None]:
+        """Return the most workers of each kind beside other runs: of pools, then of those to come.
+
+        A limit is None without such runs, or if this run keeps what it has.
+        """
+        if self._run_shares is None:
+            return [None] * (len(self._pools) + len(self._coming))
+        demands = [plan.demand(view) for plan in self._coming]
+        return self._run_shares.limits(self._shares(), demands, view.open_nodes(), time.monotonic())
 
     def _is_computing(self) -> bool:
         return any(pool.schedule.is_computing for pool in self._pools)
@@ -155,8 +177,9 @@ class Dispatcher:
                 end_s = min(end_s, time.monotonic() + TURN_S)
                 self._handle_answers(answers)
         view = self._look()
-        for pool in list(self._pools):
-            for event in self._news(pool, view):
+        pools, limits = list(self._pools), self._limits(view)
+        for pool, most in zip(pools, limits, strict=False):
+            for event in self._news(pool, view, most):
                 self._handle(pool, event)
         words = [pool.waiting(view, self._shares(pool)) for pool in self._pools]
         self._observer.workers_waiting(", and ".join(filter(None, words)) or None)
@@ -188,15 +211,23 @@ class Dispatcher:
         for pool, event in lost:
             self._handle(pool, event)
 
-    def _news(self, pool: WorkerPool, view: ClusterView) -> Iterator[ev.Event]:
-        """Yield the events of a pool that come from no worker, a `Tick` last."""
+    def _news(self, pool: WorkerPool, view: ClusterView, most: int | None) -> Iterator[ev.Event]:
+        """Yield the events of a pool that come from no worker, a `Tick` last.
+
+        Args:
+            most: workers above which some are given to other runs.
+        """
         if self._stop_reason is not None:
             yield ev.StopRequested(self._stop_reason)
         yield ev.NodesDraining(view.draining)
         if view.nodes:  # without a node, the watch on the cluster ends the run
-            others, do_kinds_wait = self._shares(pool), bool(self._coming)
-            machines = view.machines()
-            yield room_seen(pool.share, others, machines, do_kinds_wait=do_kinds_wait)
+            yield room_seen(
+                pool.share,
+                self._shares(pool),
+                view.machines(),
+                are_places_wanted=bool(self._coming) or view.may_grow,
+                most=most,
+            )
         yield ev.Tick()
 
     def _handle(self, pool: WorkerPool, event: ev.Event) -> None:

@@ -3,17 +3,29 @@
 The resources that Ray reserves for the driver itself are left out: no worker can have them.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 import ray._private.state
-from ray.experimental.internal_kv import _internal_kv_get
+import ray.exceptions
+from ray.experimental.internal_kv import (
+    _internal_kv_del,
+    _internal_kv_get,
+    _internal_kv_list,
+    _internal_kv_put,
+)
+
+from jobs.errors import ClusterLostError
+from jobs.plan.group_capacity import label_resources
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set for the driver of a submitted job
+NOTES = "nagfarm"  # the namespace of notes in Ray's key-value store
+MAX_NOTES = 1000
 RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus"}
 
 
@@ -22,7 +34,7 @@ class ClusterView:
     """One answer of the cluster.
 
     Args:
-        nodes: all resources of each node that is alive, by its id.
+        nodes: all resources and labels of each node that is alive, by its id.
         draining: ids of the nodes that the cluster drains.
         held_by_driver: resources that Ray reserves for this driver; the nodes are without them.
         may_grow: False for a cluster that this process has started: it gets no nodes.
@@ -35,8 +47,12 @@ class ClusterView:
 
     def machines(self, cordoned: frozenset[str] = frozenset()) -> list[Mapping[str, float]]:
         """Return the resources of each node on which a worker may start."""
+        return list(self.open_nodes(cordoned).values())
+
+    def open_nodes(self, cordoned: frozenset[str] = frozenset()) -> dict[str, Mapping[str, float]]:
+        """Return those nodes by their ids."""
         closed = self.draining | cordoned
-        return [resources for node, resources in self.nodes.items() if node not in closed]
+        return {node: resources for node, resources in self.nodes.items() if node not in closed}
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,7 @@ class JoinedCluster:
         state = ray._private.state.state
         nodes = {
             node["NodeID"]: {name: float(amount) for name, amount in node["Resources"].items()}
+            | label_resources(node["Labels"])
             for node in state.node_table()
             if node["Alive"]
         }
@@ -75,6 +92,44 @@ class JoinedCluster:
                 nodes[self.driver_node][name] -= amount
         draining = frozenset(state.get_draining_nodes())
         return ClusterView(nodes, draining, self.held_by_driver, self.may_grow)
+
+    # notes that programs on the cluster leave for each other, whatever their job and namespace
+
+    def write_note(self, name: str, text: bytes) -> None:
+        """Write a note for other programs.
+
+        Raises:
+            ClusterLostError: the cluster does not answer now.
+        """
+        with _answered():
+            _internal_kv_put(name, text, namespace=NOTES)
+
+    def remove_note(self, name: str) -> None:
+        """Remove a note, if it is there; raises as `write_note`."""
+        with _answered():
+            _internal_kv_del(name, namespace=NOTES)
+
+    def read_notes(self, prefix: str) -> dict[str, bytes]:
+        """Return the notes whose names begin with a prefix; raises as `write_note`."""
+        with _answered():
+            names = [
+                name.decode(errors="replace") for name in _internal_kv_list(prefix, namespace=NOTES)
+            ]
+            found = {name: _internal_kv_get(name, namespace=NOTES) for name in names[:MAX_NOTES]}
+        return {name: text for name, text in found.items() if text is not None}
+
+    def free(self) -> dict[str, dict[str, float]]:
+        """Return the resources of each node that no job holds, by id; raises as `write_note`."""
+        with _answered():
+            return ray._private.state.state.available_resources_per_node()
+
+
+@contextlib.contextmanager
+def _answered() -> Generator[None]:
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise ClusterLostError(f"the Ray cluster does not answer: {error}") from error
 
 
 def job_config(part: str) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from jobs.cluster.rank_actors import REMOTE_GROUP_ACTOR
 from jobs.cluster.worker_actor import REMOTE_RENDER_ACTOR
 from jobs.config import RunConfig
+from jobs.plan.group_capacity import RankResources
 from jobs.worker.setup import WorkerSetup
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 
@@ -56,31 +57,31 @@ class Launcher(Protocol):
         ...
 
 
-def launcher_for(setup: WorkerSetup, config: RunConfig, num_gpus: int) -> Launcher:
+def launcher_for(setup: WorkerSetup, config: RunConfig, reserved: RankResources) -> Launcher:
     """Return the launcher for workers of one device, or of several.
 
     Args:
         setup: the setup of each worker.
         config: the settings of the run.
-        num_gpus: GPUs that each actor, or each rank of a group, reserves.
+        reserved: resources that each actor, or each rank of a group, reserves.
     """
     kind = ActorLauncher if setup.parallel.degree == 1 else GroupLauncher
-    return kind(setup, config, num_gpus)
+    return kind(setup, config, reserved)
 
 
 class ActorLauncher:
     """Launches single workers, each an actor on a device of its own. It keeps none."""
 
-    def __init__(self, setup: WorkerSetup, config: RunConfig, num_gpus: int) -> None:
+    def __init__(self, setup: WorkerSetup, config: RunConfig, reserved: RankResources) -> None:
         self._setup = setup
         self._workers = config.workers
-        self._num_gpus = num_gpus
+        self._reserved = reserved
 
     def start(self, cordoned: frozenset[str]) -> WorkerHandle:
-        placement = place(self._workers.num_cpus, self._num_gpus, cordoned)
+        placement = place(self._reserved, cordoned)
         actor = REMOTE_RENDER_ACTOR.options(
             num_cpus=self._workers.num_cpus,
-            num_gpus=self._num_gpus,
+            num_gpus=self._reserved.num_gpus,
             max_concurrency=self._workers.spool_clips + 1,
             scheduling_strategy=PlacementGroupSchedulingStrategy(placement, 0),
         ).remote(self._setup)
@@ -100,10 +101,10 @@ class GroupLauncher:
     with its placement group, so that its usable ranks keep their weights.
     """
 
-    def __init__(self, setup: WorkerSetup, config: RunConfig, num_gpus: int) -> None:
+    def __init__(self, setup: WorkerSetup, config: RunConfig, reserved: RankResources) -> None:
         self._setup = setup
         self._config = config
-        self._num_gpus = num_gpus
+        self._reserved = reserved
         self._kept: list[WorkerHandle] = []
 
     def start(self, cordoned: frozenset[str]) -> WorkerHandle:
@@ -114,12 +115,12 @@ class GroupLauncher:
                 return kept
             release(kept)
         workers, parallel = self._config.workers, self._setup.parallel
-        placement = place(workers.num_cpus, self._num_gpus, cordoned, parallel)
+        placement = place(self._reserved, cordoned, parallel)
         actor = REMOTE_GROUP_ACTOR.options(
             num_cpus=0,
             max_concurrency=workers.spool_clips + 1,
             scheduling_strategy=PlacementGroupSchedulingStrategy(placement, 0),
-        ).remote(self._setup, self._config, self._num_gpus)
+        ).remote(self._setup, self._config, self._reserved.num_gpus)
         return WorkerHandle(actor, actor.load.remote(), placement, placement.ready())
 
     def stop(self, handle: WorkerHandle, *, may_return: bool) -> None:
@@ -134,23 +135,20 @@ class GroupLauncher:
 
 
 def place(
-    num_cpus: int,
-    num_gpus: int,
-    cordoned: frozenset[str],
-    parallel: ParallelConfig = ONE_DEVICE,
+    reserved: RankResources, cordoned: frozenset[str], parallel: ParallelConfig = ONE_DEVICE
 ) -> PlacementGroup:
     """Ask the cluster for the devices of a worker; it may have to wait for them.
 
     A placement group tells, unlike an actor, whether a worker waits or starts.
 
     Args:
-        num_cpus, num_gpus: resources of each rank.
+        reserved: resources of each rank, and the labels of its node.
     """
-    bundle = {"CPU": float(num_cpus)} | ({"GPU": float(num_gpus)} if num_gpus else {})
     return placement_group(
-        [bundle] * parallel.degree,
+        [reserved.bundle] * parallel.degree,
         strategy="PACK" if parallel.across_hosts else "STRICT_PACK",
-        bundle_label_selector=[selector_without(cordoned)] * parallel.degree,
+        bundle_label_selector=[dict(reserved.labels) | selector_without(cordoned)]
+        * parallel.degree,
     )
 
 

@@ -33,8 +33,8 @@ class Observer(Protocol):
         self, label: str, message: str, *, is_ready: bool, is_lost: bool
     ) -> None: ...
 
-    def worker_released(self, label: str, *, is_ready: bool) -> None:
-        """Note the end of a worker since no clip is left for it."""
+    def worker_released(self, label: str, message: str, *, is_ready: bool) -> None:
+        """Note the end of a worker since no clip is left for it, or for the reason in `message`."""
         ...
 
     def model_failed(self, model: str, error: ModelFailedError) -> None:

@@ -101,7 +101,7 @@ class LeaderActor(RankActor):
 class GroupActor:
     """A `RankGroup` whose ranks are actors in the bundles of this actor's placement group."""
 
-    def __init__(self, setup: WorkerSetup, config: RunConfig, num_gpus: int) -> None:
+    def __init__(self, setup: WorkerSetup, config: RunConfig, num_gpus: float) -> None:
         placement = ray.util.get_current_placement_group()
         assert placement is not None, "a group is started in a placement group of its own"
         launcher = RayRankLauncher(setup, config, num_gpus, placement)
@@ -146,7 +146,7 @@ class RayRankLauncher:
     """
 
     def __init__(
-        self, setup: WorkerSetup, config: RunConfig, num_gpus: int, placement: PlacementGroup
+        self, setup: WorkerSetup, config: RunConfig, num_gpus: float, placement: PlacementGroup
     ) -> None:
         self._setup = setup
         self._workers = config.workers

@@ -86,7 +86,7 @@ class WorkerPool:
         self.workers: dict[ev.WorkerId, WorkerState] = {}
         self._specs = plan.specs
         self._config = config
-        self._launcher = launcher_for(plan.setup, config, share.demand.reserved.num_gpus)
+        self._launcher = launcher_for(plan.setup, config, share.demand.reserved)
         self._observer = observer
         self._answers = answers
         self._heartbeats_due: list[tuple[float, ev.WorkerId]] = []  # a heap
@@ -133,8 +133,8 @@ class WorkerPool:
                     self._start_worker(worker, cordoned)
                 case ev.StopWorker(worker, message, is_lost, may_return):
                     self._stop_worker(worker, message, is_lost=is_lost, may_return=may_return)
-                case ev.ReleaseWorker(worker):
-                    self._release(worker)
+                case ev.ReleaseWorker(worker, message):
+                    self._release(worker, message)
                     self._launcher.close()  # parts that are kept for a next worker hold devices
                 case ev.TakeClip():
                     planned = ev.Planned(next(self._specs, None))
@@ -163,11 +163,11 @@ class WorkerPool:
         is_ready = not isinstance(state, LoadingWorker)
         self._observer.worker_stopped(state.label, message, is_ready=is_ready, is_lost=is_lost)
 
-    def _release(self, worker: ev.WorkerId) -> None:
+    def _release(self, worker: ev.WorkerId, message: str = "") -> None:
         state = self.workers.pop(worker)
         self._launcher.stop(state.handle, may_return=False)
         is_ready = not isinstance(state, LoadingWorker)
-        self._observer.worker_released(state.label, is_ready=is_ready)
+        self._observer.worker_released(state.label, message, is_ready=is_ready)
 
     def _start_clip(self, worker: ev.WorkerId, attempt: ev.Attempt) -> None:
         state = self.workers[worker]

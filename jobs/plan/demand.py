@@ -47,20 +47,32 @@ class Demand:
         """Return the resources that a worker needs and no node has; None if one worker fits."""
         if self.room(machines):
             return None
-        is_group, across = self.parallel.degree > 1, self.parallel.across_hosts
-        need = str(self.reserved)
-        if is_group:
-            need = f"{self.parallel.degree} times {need}" + ("" if across else " on one node")
+        need = self._need()
+        suitable = [machine for machine in machines if self.reserved.may_be_on(machine)]
         if not machines:
             return f"a worker needs {need}, the cluster has no node for it"
+        if not suitable:
+            return f"a worker needs {need}, and none of the cluster's nodes is such a node"
         total = Counter[str]()
-        for machine in machines:
+        for machine in suitable:
             total.update(machine)
         names = ("GPU", "CPU") if self.reserved.num_gpus else ("CPU",)
-        has = " and ".join(counted(int(total[name]), name) for name in names)
-        verb = "has" if len(machines) == 1 else "have"
-        nodes = f"the cluster's {counted(len(machines), 'node')} {verb} {has}"
+        amounts = [counted(int(total[name]), name) for name in names]
+        amounts += [f"{total[name]:g} {name}" for name in self.reserved.others]
+        node = "such node" if self.reserved.labels else "node"
+        verb = "has" if len(suitable) == 1 else "have"
+        nodes = f"the cluster's {counted(len(suitable), node)} {verb} {' and '.join(amounts)}"
         return f"a worker needs {need}, {nodes}{self._driver_text()}"
+
+    def _need(self) -> str:
+        """Return the resources of a worker for people, and the nodes that may have them."""
+        need, labels = str(self.reserved), self.reserved.labels_text
+        if self.parallel.degree > 1:
+            need = f"{self.parallel.degree} times {need}"
+        if labels:
+            return f"{need} on {'nodes' if self.parallel.across_hosts else 'a node'} with {labels}"
+        is_on_one = self.parallel.degree > 1 and not self.parallel.across_hosts
+        return f"{need} on one node" if is_on_one else need
 
     def _driver_text(self) -> str:
         held = {name: amount for name, amount in self.held_by_driver.items() if amount}
@@ -84,9 +96,7 @@ class Demand:
                 fitting -= fitting % self.parallel.degree
             taken = max(0, min(fitting, num_ranks))
             num_ranks -= taken
-            cpus = machine.get("CPU", 0.0) - taken * self.reserved.num_cpus
-            gpus = machine.get("GPU", 0.0) - taken * self.reserved.num_gpus
-            found.append({**machine, "CPU": cpus, "GPU": gpus})
+            found.append(self.reserved.taken_from(machine, taken))
         return found
 
     def waiting(

@@ -5,13 +5,23 @@ Loads without torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from jobs.errors import PlacementError
 from jobs.text import counted
+from jobs.worker_config import matches
 from pipelines.parallel_config import ParallelConfig
 
-Machines = Sequence[Mapping[str, float]]  # all resources of each machine, in Ray's words
+# All resources of each machine, in Ray's words; a label is a resource `label:NAME=VALUE`.
+Machines = Sequence[Mapping[str, float]]
+LABEL = "label:"
+UNITS = 10_000  # Ray counts resources in ten-thousandths
+
+
+def label_resources(labels: Mapping[str, str]) -> dict[str, float]:
+    """Return the labels of a machine as `Machines` has them."""
+    return {f"{LABEL}{name}={value}": 1.0 for name, value in labels.items()}
 
 
 @dataclass(frozen=True)
@@ -19,22 +29,69 @@ class RankResources:
     """The resources that each rank reserves.
 
     Args:
-        num_gpus: number of GPUs; 0 renders on the CPU.
+        num_gpus: number of GPUs, or a share of one; 0 renders on the CPU.
+        others: further resources, by name.
+        labels: selector of each label that a machine must have.
     """
 
     num_cpus: int
-    num_gpus: int = 0
+    num_gpus: float = 0
+    others: Mapping[str, float] = field(default_factory=dict[str, float])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        cpus = counted(self.num_cpus, "CPU")
-        if not self.num_gpus:
-            return cpus
-        return f"{counted(self.num_gpus, 'GPU')} and {cpus}"
+        gpus = f"{self.num_gpus:g} GPU{'' if self.num_gpus == 1 else 's'}"
+        parts = [gpus] if self.num_gpus else []
+        parts += [counted(self.num_cpus, "CPU")]
+        parts += [f"{amount:g} {name}" for name, amount in self.others.items()]
+        return " and ".join(parts)
+
+    @property
+    def labels_text(self) -> str:
+        """Return the labels for people, such as `gpu=A100 and zone=!in(a, b)`."""
+        return " and ".join(f"{name}={selector}" for name, selector in self.labels.items())
+
+    @cached_property
+    def bundle(self) -> dict[str, float]:
+        """Return the resources in Ray's words."""
+        gpus = {"GPU": float(self.num_gpus)} if self.num_gpus else {}
+        return {"CPU": float(self.num_cpus)} | gpus | dict(self.others)
+
+    def may_be_on(self, machine: Mapping[str, float]) -> bool:
+        """Return True if the labels of a machine match."""
+        if not self.labels:
+            return True
+        has = dict(
+            key.removeprefix(LABEL).split("=", 1) for key in machine if key.startswith(LABEL)
+        )
+        return all(matches(selector, has.get(name)) for name, selector in self.labels.items())
 
     def fit_into(self, machine: Mapping[str, float]) -> int:
-        """Return the number of ranks that fit into a machine, by its resources in Ray's words."""
-        by_cpu = int(machine.get("CPU", 0) // self.num_cpus)
-        return min(by_cpu, int(machine.get("GPU", 0) // self.num_gpus)) if self.num_gpus else by_cpu
+        """Return the number of ranks that fit into a machine; a share of a GPU lies on one GPU."""
+        if not self.may_be_on(machine):
+            return 0
+        return min(
+            _times(name, amount, machine.get(name, 0.0)) for name, amount in self.bundle.items()
+        )
+
+    def taken_from(self, machine: Mapping[str, float], num_ranks: int) -> Mapping[str, float]:
+        """Return a machine without the resources of some ranks."""
+        if not num_ranks:
+            return machine
+        taken = {
+            name: machine.get(name, 0.0) - num_ranks * amount
+            for name, amount in self.bundle.items()
+        }
+        return {**machine, **taken}
+
+
+def _times(name: str, amount: float, has: float) -> int:
+    """Return how many times an amount of a resource fits into what a machine has."""
+    needed, left = round(amount * UNITS), round(has * UNITS)
+    if name != "GPU":
+        return left // needed
+    whole, rest = divmod(left, UNITS)
+    return whole * (UNITS // needed) + rest // needed
 
 
 def count_groups(machines: Machines, parallel: ParallelConfig, rank: RankResources) -> int:

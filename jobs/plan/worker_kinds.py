@@ -6,10 +6,11 @@ the machines, not the free ones. `demand` says how many workers a run wants of a
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from jobs.config import WorkerConfig
+from jobs.errors import PlacementError
 from jobs.manifest.rows import Catalog
 from jobs.plan.buckets import Part, PlanBucket
 from jobs.plan.demand import Demand
@@ -90,10 +91,28 @@ def reserved_by(
 ) -> RankResources:
     """Return the resources that each single worker, or each rank of a group, reserves."""
     device = catalog.get(kind.model).config.device
-    has_gpu = any(machine.get("GPU", 0) >= 1 for machine in machines)
-    return RankResources(
-        config.num_cpus, num_gpus=int(device == "cuda" or (device == "auto" and has_gpu))
+    placement = config.placement_of(kind.model)
+    on_cpu = RankResources(config.num_cpus, 0, placement.resources, placement.labels)
+    has_gpu = placement.num_gpus is not None or any(
+        machine.get("GPU", 0) >= 1 and on_cpu.may_be_on(machine) for machine in machines
     )
+    if device == "cuda" or (device == "auto" and has_gpu):
+        return replace(on_cpu, num_gpus=placement.num_gpus or 1)
+    return on_cpu
+
+
+def check_whole_gpus(kind: WorkerKind, reserved: RankResources) -> None:
+    """Refuse a group whose ranks would share a GPU.
+
+    Raises:
+        PlacementError: each rank reserves a share of one.
+    """
+    if 0 < reserved.num_gpus < 1:
+        raise PlacementError(
+            f"each rank of a group needs a GPU of its own: {kind.model} has groups of "
+            f"{kind.parallel.degree} ranks and workers.num_gpus={reserved.num_gpus:g}; set "
+            f"workers.models[{kind.model}].num_gpus=1, or render each clip on one device"
+        )
 
 
 def demand_of(
@@ -117,10 +136,12 @@ def check_capacity(
         may_grow: True if the run waits for a cluster that has no node for even one rank.
 
     Raises:
-        PlacementError: a group has more ranks than fit.
+        PlacementError: a group has more ranks than fit, or shares of GPUs.
     """
     for kind in pending_kinds(plan):
         reserved = reserved_by(kind, catalog, config, machines)
+        if kind.parallel.degree > 1:
+            check_whole_gpus(kind, reserved)
         is_empty = not any(reserved.fit_into(machine) for machine in machines)
         if kind.parallel.degree > 1 and not (may_grow and is_empty):
             check_group_fits(machines, kind.parallel, reserved)

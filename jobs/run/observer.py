@@ -72,9 +72,11 @@ class RunObserver:
         node = self._nodes.get(label)
         self.report.say(stopped_entry(label, message, node, is_lost=is_lost))
 
-    def worker_released(self, label: str, *, is_ready: bool) -> None:
+    def worker_released(self, label: str, message: str, *, is_ready: bool) -> None:
         self.tally.worker_stopped(label, is_ready=is_ready, is_lost=False)
         self.metrics.worker_stopped(label, is_lost=False)
+        if message and is_ready:
+            self.report.say(f"gave back worker {label}: {message}")
 
     def model_failed(self, model: str, error: ModelFailedError) -> None:
         message, error_type = f"stopped rendering with {model}: {error}", type(error).__name__

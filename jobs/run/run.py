@@ -9,7 +9,7 @@ from rich.console import Console
 from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.cluster.joined_cluster import ClusterView
+from jobs.cluster.joined_cluster import ClusterView, JoinedCluster
 from jobs.cluster.ray_metrics import published_metrics
 from jobs.cluster.worker_pool import PoolPlan
 from jobs.config import RunConfig
@@ -36,6 +36,9 @@ from jobs.run.failure_writer import FailureWriter
 from jobs.run.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
 from jobs.run.observer import RunObserver
 from jobs.run.tally import RunTally
+from jobs.shares.board import board_for
+from jobs.shares.run_claims import Board
+from jobs.shares.run_shares import RunShares
 from jobs.text import counted
 from jobs.types import ClipSpec
 from jobs.worker.setup import ModelLoader, WorkerSetup
@@ -97,7 +100,9 @@ class Run:
         if self._summary is not None:
             write_run(self.opened.store, self.run_id, SUMMARY_FILE, asdict(self._summary))
 
-    def render(self, keeper: LeaseKeeper, watch: ClusterWatch) -> RunSummary:
+    def render(
+        self, keeper: LeaseKeeper, watch: ClusterWatch, cluster: JoinedCluster
+    ) -> RunSummary:
         """Render everything that is pending, while this process is connected to a cluster.
 
         Raises:
@@ -116,6 +121,7 @@ class Run:
         self.notices.started()
         writer = FailureWriter(store, self.run_id)
         report = ConsoleReport(self.console, num_clips, started)
+        board = board_for(cluster, self.run_id, self.opened.config.workers)
 
         def update_or_end() -> None:
             if self._stop_reason is None:
@@ -124,7 +130,7 @@ class Run:
             else:
                 self._update_status(documents, "draining", StoppedError(self._stop_reason))
                 keeper.shorten()
-            for message in watch.news():
+            for message in (*watch.news(), *board.news()):
                 report.say(message)
             self._notify(documents, report)
             watch.check()
@@ -134,9 +140,9 @@ class Run:
         self._metrics = published_metrics(plan, self.opened.config.workers)
         observer = RunObserver(tally, report, writer.add, update_or_end, self._metrics)
         try:
-            with report:
+            with report, board:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
-                failed = self._render_kinds(observer, watch)
+                failed = self._render_kinds(observer, watch, board)
                 self._give_up(failed, tally, update_or_end)
         except BaseException as error:
             self._summary = self._end(documents, error)
@@ -163,7 +169,9 @@ class Run:
         for entry in lost_entries(self.notices):
             report.say(entry)
 
-    def _render_kinds(self, observer: RunObserver, watch: ClusterWatch) -> list[FailedKind]:
+    def _render_kinds(
+        self, observer: RunObserver, watch: ClusterWatch, board: Board
+    ) -> list[FailedKind]:
         """Render the clips of all kinds of worker, and return the kinds that could not go on."""
         config = self.opened.config
         if not watch.view.may_grow:
@@ -172,7 +180,8 @@ class Run:
             kind: self._pool_plan(kind, num_pending, config)
             for kind, num_pending in pending_kinds(self.opened.plan).items()
         }
-        self._dispatcher = Dispatcher(config, observer, lambda: watch.view)
+        shares = RunShares(board, self.run_id, config.workers.weight, config.workers.count)
+        self._dispatcher = Dispatcher(config, observer, lambda: watch.view, shares)
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
         failed = self._dispatcher.run(plans.values())

@@ -27,12 +27,15 @@ class RoomSeen:
     Args:
         num_wanted: number of workers to keep.
         lacking: the resources that no node has; None if at least one worker fits.
-        others_wait: True if workers of another kind would start in places that become free.
+        others_wait: True if workers without a clip should give their places back.
+        most: number of workers above which workers are given to other runs after their clip, and
+            none is asked for; None without such runs.
     """
 
     num_wanted: int
     lacking: str | None = None
     others_wait: bool = False
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,14 @@ class StopWorker:
 
 @dataclass(frozen=True)
 class ReleaseWorker:
-    """End a worker that has no clips, so that a worker of another kind gets its place."""
+    """End a worker that has no clips, so that another kind, run or job gets its place.
+
+    Args:
+        message: reason for people; empty if it goes without saying.
+    """
 
     worker: WorkerId
+    message: str = ""
 
 
 @dataclass(frozen=True)

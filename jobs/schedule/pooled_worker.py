@@ -68,10 +68,12 @@ class Retiring:
 
     Args:
         is_draining: True if its process or one of its nodes is about to be taken away.
+        is_given_back: True if its place is for another run.
     """
 
     reason: str
     is_draining: bool = False
+    is_given_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,10 @@ class LoadedWorker:
     def retire(self, reason: str) -> None:
         if not isinstance(self.state, Retiring):
             self.state = Retiring(reason)
+
+    @property
+    def is_given_back(self) -> bool:
+        return isinstance(self.state, Retiring) and self.state.is_given_back
 
     def consider_recycling(self, limits: WorkerConfig, memory_bytes: int) -> None:
         """Retire the worker if it has rendered its share of clips, or if its memory has grown.

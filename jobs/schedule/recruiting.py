@@ -13,6 +13,7 @@ from jobs.errors import ModelNotLoadedError, NoWorkersError
 from jobs.schedule import events as ev
 from jobs.schedule.attribution import NodeAttribution
 from jobs.schedule.events import Command, WorkerId
+from jobs.schedule.giving_back import give_back
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
 from jobs.schedule.pooled_worker import LoadedWorker, Loading, Waiting
@@ -40,6 +41,7 @@ class Recruiting:
     ) -> None:
         self._num_wanted = num_wanted
         self._most_useful: int | None = None  # once other kinds wait for places
+        self._most: int | None = None  # while other runs want devices
         self._config = config
         self._pool = pool
         self._outage = outage
@@ -55,6 +57,12 @@ class Recruiting:
     @property
     def num_wanted(self) -> int:
         """Return the number of workers to keep."""
+        limits = (self._num_wanted, self._most_useful, self._most)
+        return min(limit for limit in limits if limit is not None)
+
+    @property
+    def num_usable(self) -> int:
+        """Return the number of workers to keep if no other run wanted devices."""
         if self._most_useful is None:
             return self._num_wanted
         return min(self._num_wanted, self._most_useful)
@@ -117,10 +125,12 @@ class Recruiting:
         return commands
 
     def room_seen(self, event: ev.RoomSeen, now: float) -> list[Command]:
-        """Follow a cluster that grows; halt the run if no node has had room for too long.
+        """Follow a cluster that grows, and this run's share of it; halt without room for too long.
 
         The number does not follow a cluster that shrinks: a node that left may be replaced.
         """
+        self._most = event.most
+        commands = give_back(self._pool, event.most)
         self._num_wanted += max(0, event.num_wanted - self._most_wanted)
         self._most_wanted = max(event.num_wanted, self._most_wanted)
         has_place = bool(self._pool.loaded) or any(
@@ -128,12 +138,12 @@ class Recruiting:
         )
         if event.lacking is None or has_place:
             self._lacking_since = None
-            return []
+            return commands
         if self._lacking_since is None:
             self._lacking_since = now
         limit_s = self._config.wait_for_resources_s
         if limit_s is None or now - self._lacking_since < limit_s:
-            return []
+            return commands
         waited = f" within {limit_s:g} s (workers.wait_for_resources_s)" if limit_s else ""
         return [ev.Halt(NoWorkersError(f"no room for a worker{waited}: {event.lacking}"))]
 

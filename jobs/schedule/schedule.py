@@ -14,6 +14,7 @@ from jobs.errors import StoppedError
 from jobs.schedule import events as ev
 from jobs.schedule.clips import Clips
 from jobs.schedule.events import Command, Event
+from jobs.schedule.giving_back import num_placed
 from jobs.schedule.pool import Pool
 from jobs.schedule.workers import Workers
 
@@ -79,6 +80,19 @@ class Schedule:
     def num_workers(self) -> int:
         """Return the number of workers that hold a place or are to get one."""
         return max(self._workers.recruiting.num_wanted, len(self._pool.workers))
+
+    @property
+    def num_placed(self) -> int:
+        """Return the number of workers that have their devices."""
+        return num_placed(self._pool)
+
+    @property
+    def num_usable(self) -> int:
+        """Return the number of workers that could render if no other run wanted devices."""
+        num_usable = self._workers.recruiting.num_usable
+        if not self._clips.is_plan_over:
+            return num_usable
+        return min(num_usable, self._clips.num_useful_workers)
 
     @property
     def has_more_clips(self) -> bool:

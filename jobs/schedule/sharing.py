@@ -65,13 +65,20 @@ def first_with_room(
 
 
 def room_seen(
-    share: Share, others: Sequence[Share], machines: Machines, *, do_kinds_wait: bool
+    share: Share,
+    others: Sequence[Share],
+    machines: Machines,
+    *,
+    are_places_wanted: bool,
+    most: int | None = None,
 ) -> RoomSeen:
     """Return the event with the room that a kind has now.
 
     Args:
-        do_kinds_wait: True if kinds that have not begun wait for a place.
+        are_places_wanted: True if idle workers should give their places back: kinds that have not
+            begun wait for one, or the cluster has other users or gets smaller.
+        most: see `RoomSeen`.
     """
-    others_wait = do_kinds_wait or any(other.could_grow(machines) for other in others)
+    others_wait = are_places_wanted or any(other.could_grow(machines) for other in others)
     wanted = num_wanted(share.demand, others, machines)
-    return RoomSeen(wanted, share.demand.lacking(machines), others_wait)
+    return RoomSeen(wanted, share.demand.lacking(machines), others_wait, most)

@@ -132,7 +132,12 @@ class Workers:
             state = self._pool.loaded[number].state
             assert isinstance(state, Retiring), "only retiring workers are retired"
             self._pool.remove(number)
-            commands.append(ev.StopWorker(number, state.reason, is_lost=False))
+            is_given_back = state.is_given_back
+            commands.append(
+                ev.ReleaseWorker(number, state.reason)
+                if is_given_back
+                else ev.StopWorker(number, state.reason, is_lost=False)
+            )
         return commands
 
     # the clips of a worker

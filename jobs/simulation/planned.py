@@ -57,12 +57,12 @@ def simulate_plan(
         PlacementError: a group has more ranks than the devices can hold.
     """
     farm = Farm(conditions)
-    machines = farm.machines(config.workers.num_cpus)
-    check_capacity(plan, catalog, config.workers, machines, may_grow=False)
+    machines, workers = farm.machines(config.workers.num_cpus), config.workers.anywhere()
+    check_capacity(plan, catalog, workers, machines, may_grow=False)
     kinds = [
         SimulatedKind(
             kind,
-            demand_of(kind, catalog, config.workers, machines, num_clips),
+            demand_of(kind, catalog, workers, machines, num_clips),
             _clips_of(kind, plan),
         )
         for kind, num_clips in pending_kinds(plan).items()

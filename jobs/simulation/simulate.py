@@ -176,7 +176,7 @@ class SimulatedRun:
         self._begin_kinds()
         for pool in list(self._pools):
             others, do_wait = self._shares(pool), bool(self._coming)
-            pool.handle(room_seen(pool.share, others, self._machines, do_kinds_wait=do_wait))
+            pool.handle(room_seen(pool.share, others, self._machines, are_places_wanted=do_wait))
 
 
 def _clips(

@@ -168,6 +168,8 @@ class SimulatedCluster:
         yield ev.NodesDraining(frozenset([NODES[1]]))
         yield ev.RoomSeen(1)
         yield ev.RoomSeen(1, "a worker needs 1 GPU")
+        yield ev.RoomSeen(1, most=1)
+        yield ev.RoomSeen(1, most=2)
         yield ev.StopRequested("by SIGTERM")
 
     def _let_happen(self, event: Event | HiddenFault) -> None:
@@ -266,8 +268,10 @@ class SimulatedCluster:
                     self._report(failed, decision)
                 case ev.Halt():
                     self.halt = command
-                case ev.ReleaseWorker():
-                    raise AssertionError("one kind alone releases no worker")
+                case ev.ReleaseWorker(number, message):
+                    assert message, "one kind alone releases no worker but for another run"
+                    released = self.workers.pop(number)
+                    assert not released.clips, "a worker was given back with clips in flight"
 
     def _start(self, worker: SimulatedWorker, attempt: Attempt) -> None:
         clip_id = attempt.spec.clip_id

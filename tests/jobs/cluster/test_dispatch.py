@@ -77,7 +77,7 @@ class Notes:
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
         (self.lost if is_lost else self.replaced).append(f"{label}: {message}")
 
-    def worker_released(self, label: str, *, is_ready: bool) -> None:
+    def worker_released(self, label: str, message: str, *, is_ready: bool) -> None:
         self.released.append(label)
 
     def model_failed(self, model: str, error: ModelFailedError) -> None:
@@ -442,16 +442,20 @@ def test_a_run_that_must_stop_finishes_what_is_nearly_done_and_leaves_the_rest(
     assert not notes.failed
 
 
-def test_a_worker_does_not_start_on_a_cordoned_node(ray_driver: LocalRay, tmp_path: Path) -> None:
-    launcher = ActorLauncher(setup_for(tmp_path), CONFIG, 0)
+def test_a_worker_does_not_start_on_a_cordoned_node_or_one_of_another_kind(
+    ray_driver: LocalRay, tmp_path: Path
+) -> None:
+    launcher = ActorLauncher(setup_for(tmp_path), CONFIG, CPU)
+    pinned = ActorLauncher(setup_for(tmp_path), CONFIG, replace(CPU, labels={"zone": "a"}))
     (node,) = cluster_nodes()
+    elsewhere = pinned.start(frozenset())
     waiting, other = (
         launcher.start(frozenset({avoided})) for avoided in (str(node["node_id"]), "f" * 56)
     )
     ray.get(other.load, timeout=120)
-    ready, _ = ray.wait([waiting.load], timeout=3)
+    ready, _ = ray.wait([waiting.load, elsewhere.load], timeout=3)
     assert not ready
-    for handle in (waiting, other):
+    for handle in (waiting, other, elsewhere):
         launcher.stop(handle, may_return=False)
 
 

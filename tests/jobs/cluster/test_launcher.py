@@ -14,6 +14,7 @@ from infra.local.ray_cluster import LocalRay
 from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.launcher import GroupLauncher, WorkerHandle, has_answered_ping
 from jobs.config import RunConfig, WorkerConfig
+from jobs.plan.group_capacity import RankResources
 from jobs.worker.setup import LoadedWorker
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import setup_for
@@ -31,7 +32,7 @@ def launcher_of_pairs(folder: Path) -> GroupLauncher:
     setup = replace(
         setup_for(folder), loader=FakeLoader(FakeRankModel), parallel=ParallelConfig(ulysses=2)
     )
-    return GroupLauncher(setup, CONFIG, 0)
+    return GroupLauncher(setup, CONFIG, RankResources(1))
 
 
 def load(handle: WorkerHandle) -> LoadedWorker:

@@ -9,6 +9,7 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 PAIR = ParallelConfig(ulysses=2)
 CPU = RankResources(num_cpus=1)
 GPU = RankResources(num_cpus=1, num_gpus=1)
+LARGE = RankResources(1, 0.5, {"disk": 1.0}, {"gpu": "in(A100, H100)"})
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,22 @@ def test_there_are_as_many_groups_as_fit(count: int | None, num_clips: int, expe
             ),
         ),
         (Demand(ONE_DEVICE, CPU, 5, held_by_driver={"CPU": 1.0}), [{"CPU": 1.0}], None),
+        (
+            Demand(PAIR, LARGE, 5),
+            [{"CPU": 8.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 8.0, "label:gpu=A10": 1.0}],
+            (
+                "a worker needs 2 times 0.5 GPUs and 1 CPU and 1 disk on a node with "
+                "gpu=in(A100, H100), and none of the cluster's nodes is such a node"
+            ),
+        ),
+        (
+            Demand(ONE_DEVICE, LARGE, 5),
+            [{"CPU": 8.0, "GPU": 8.0}, {"CPU": 8.0, "GPU": 1.0, "label:gpu=A100": 1.0}],
+            (
+                "a worker needs 0.5 GPUs and 1 CPU and 1 disk on a node with gpu=in(A100, H100), "
+                "the cluster's 1 such node has 1 GPU and 8 CPUs and 0 disk"
+            ),
+        ),
     ],
 )
 def test_a_cluster_without_room_is_told_by_what_it_lacks(

@@ -5,7 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import PlacementError
-from jobs.plan.group_capacity import RankResources, check_group_fits, count_groups
+from jobs.plan.group_capacity import (
+    RankResources,
+    check_group_fits,
+    count_groups,
+    label_resources,
+)
 from pipelines.parallel_config import ParallelConfig
 
 FOUR = ParallelConfig(ulysses=2, ring=2)
@@ -25,6 +30,25 @@ def test_a_group_across_machines_uses_the_rest_of_each_machine() -> None:
 
 def test_a_rank_on_a_gpu_needs_its_cores_too() -> None:
     assert count_groups([{"CPU": 3.0, "GPU": 8.0}], ParallelConfig(ulysses=2), GPU) == 1
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "has", "expected"),
+    [(0.5, 2.0, 4), (0.4, 2.0, 4), (0.1, 1.0, 10), (0.3, 0.7, 2), (0.3, 0.9, 3), (1, 0.9, 0)],
+)
+def test_a_share_of_a_gpu_lies_on_one_gpu(num_gpus: float, has: float, expected: int) -> None:
+    assert RankResources(1, num_gpus).fit_into({"CPU": 64.0, "GPU": has}) == expected
+
+
+def test_workers_fit_only_on_machines_with_their_labels_and_resources() -> None:
+    pinned = RankResources(1, 1, {"disk": 2.0}, {"gpu": "A100", "zone": "!b"})
+    machine = {"CPU": 8.0, "GPU": 8.0, "disk": 5.0, **label_resources({"gpu": "A100"})}
+    assert pinned.fit_into(machine) == 2
+    assert pinned.fit_into({**machine, **label_resources({"zone": "b"})}) == 0
+    assert pinned.fit_into({"CPU": 8.0, "GPU": 8.0, "disk": 5.0}) == 0
+    left = pinned.taken_from(machine, 2)
+    assert (left["GPU"], left["CPU"], left["disk"]) == (6, 6, 1)
+    assert left["label:gpu=A100"] == 1
 
 
 def test_a_group_larger_than_any_machine_is_refused_with_the_numbers_and_what_would_fit() -> None:

@@ -26,6 +26,7 @@ from jobs.plan.worker_kinds import (
     reserved_by,
 )
 from jobs.types import ClipSpec
+from jobs.worker_config import ACCELERATOR_LABEL, Placement
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.texts import Tokens
 from tests.builders.manifests import jsonl
@@ -65,6 +66,30 @@ def test_a_model_takes_gpus_if_the_cluster_has_any(
     assert reserved_by(
         WorkerKind("tiny", PAIR), catalog, WorkerConfig(num_cpus=3), machines
     ) == RankResources(3, num_gpus)
+
+
+def test_a_model_takes_the_share_of_a_gpu_and_the_kind_of_node_of_the_settings(
+    catalog: FakeCatalog,
+) -> None:
+    large = Placement(accelerator_type="H100", resources={"disk": 1.0})
+    config = WorkerConfig(num_gpus=0.5, models={"tiny": large})
+    without_gpus = [{"CPU": 8.0}]
+    assert reserved_by(
+        WorkerKind("tiny", ONE_DEVICE), catalog, config, without_gpus
+    ) == RankResources(1, 0.5, {"disk": 1.0}, {ACCELERATOR_LABEL: "H100"})
+    other = WorkerKind("coarse", ONE_DEVICE)
+    assert reserved_by(other, catalog, config, without_gpus) == RankResources(1, 0.5)
+    here = [{"CPU": 8.0, "GPU": 8.0}]
+    pinned = WorkerConfig(label_selector={"gpu": "A100"})
+    assert reserved_by(other, catalog, pinned, here).num_gpus == 0, "no GPU on such a node"
+
+
+def test_a_group_whose_ranks_would_share_a_gpu_is_refused(plan: Plan, catalog: FakeCatalog) -> None:
+    machines = [{"CPU": 8.0, "GPU": 8.0}]
+    with pytest.raises(PlacementError, match="groups of 4 ranks and workers.num_gpus=0.5; set"):
+        check_capacity(plan, catalog, WorkerConfig(num_gpus=0.5), machines, may_grow=True)
+    fixed = WorkerConfig(num_gpus=0.5, models={"tiny": Placement(1)})
+    check_capacity(plan, catalog, fixed, machines, may_grow=True)
 
 
 @pytest.mark.parametrize(("may_grow", "cpus"), [(False, 0.0), (True, 3.0), (False, 3.0)])

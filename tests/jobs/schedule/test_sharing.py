@@ -146,7 +146,7 @@ class TimedFarm:
             others = [other.share for other in self._pools if other is not pool]
             has_coming = bool(self._coming)
             self._handle(
-                pool, room_seen(pool.share, others, self._machines, do_kinds_wait=has_coming)
+                pool, room_seen(pool.share, others, self._machines, are_places_wanted=has_coming)
             )
             self._handle(pool, ev.Tick())
         for pool in [pool for pool in self._pools if pool.share.schedule.is_finished]:

@@ -1,0 +1,129 @@
+"""Runs that share a farm, in virtual time: fair shares, first workers, and no worker to and fro."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.parallel_config import ParallelConfig
+from tests.builders.shared_farm import LOAD_S, RunOf, SharedFarm
+
+NIGHT = RunOf("night", 10_000)
+
+
+def mean_held(farm: SharedFarm, name: str, from_s: float, to_s: float) -> float:
+    held = [now.get(name, 0) for at_s, now in farm.held if from_s <= at_s <= to_s]
+    return sum(held) / len(held)
+
+
+@pytest.mark.parametrize(("num_devices", "count"), [(9, None), (12, 100), (48, None)])
+def test_two_runs_with_weights_2_to_1_share_the_workers_within_10_percent(
+    num_devices: int, count: int | None
+) -> None:
+    heavy = RunOf("heavy", 10_000, weight=2, count=count)
+    light = RunOf("light", 10_000, clip_s=20, begins_s=200, count=count)
+    farm = SharedFarm(num_devices, heavy, light)
+    farm.until_s(700)
+    settled_s = 200 + 2 * heavy.clip_s
+    held = [mean_held(farm, name, settled_s, 700) for name in ("heavy", "light")]
+    assert held[0] / held[1] == pytest.approx(2, rel=0.1)
+    assert sum(held) == pytest.approx(num_devices, rel=0.01)
+    assert len(farm.runs["heavy"].given_back_s) == num_devices // 3
+    assert not farm.runs["light"].given_back_s
+
+
+def test_a_trial_of_20_clips_beside_a_night_of_10_000_gets_its_first_worker_within_two_clips() -> (
+    None
+):
+    trial = RunOf("trial", 20, begins_s=307)
+    farm = SharedFarm(8, NIGHT, trial)
+    farm.until(lambda: "trial" in farm.runs and farm.runs["trial"].ended_s is not None, 10_000)
+    first_s = farm.runs["trial"].placed_s[0]
+    assert first_s - trial.begins_s <= 2 * NIGHT.clip_s
+    ended_s = farm.runs["trial"].ended_s
+    assert ended_s is not None
+    assert ended_s - first_s <= LOAD_S + 20 / 4 * trial.clip_s + 2 * NIGHT.clip_s
+    farm.until_s(ended_s + 2 * LOAD_S)
+    assert farm.runs["night"].num_held == 8, "the night has all devices again"
+
+
+def test_a_run_that_has_the_weight_of_many_still_leaves_one_worker_to_each_of_the_others() -> None:
+    farm = SharedFarm(4, RunOf("a", 5_000, weight=100), RunOf("b", 50, begins_s=200))
+    farm.until_s(400)
+    assert farm.held[-1][1] == {"a": 3, "b": 1}
+
+
+def test_devices_that_another_job_holds_take_no_part_in_the_split() -> None:
+    farm = SharedFarm(12, NIGHT, RunOf("other", 5_000, begins_s=200), num_foreign=4)
+    farm.until_s(500)
+    assert farm.held[-1][1] == {"night": 4, "other": 4}
+    assert len(farm.runs["night"].given_back_s) == 4
+
+
+def test_a_group_gets_the_devices_of_one_node() -> None:
+    group = RunOf("group", 50, begins_s=200, parallel=ParallelConfig(8))
+    farm = SharedFarm(16, NIGHT, group)
+    farm.until_s(400)
+    assert farm.held[-1][1] == {"night": 8, "group": 1}
+    assert len(farm.runs["night"].given_back_s) == 8
+
+
+@settings(max_examples=6)
+@given(
+    num_devices=st.integers(3, 20),
+    weights=st.lists(st.sampled_from([0.5, 1, 2, 3]), min_size=2, max_size=4),
+    clips_s=st.lists(st.floats(5, 30), min_size=4, max_size=4),
+    begins_s=st.lists(st.floats(0, 100), min_size=4, max_size=4),
+    is_counted=st.booleans(),
+)
+def test_runs_that_begin_at_any_time_soon_have_what_they_keep(
+    num_devices: int,
+    weights: list[float],
+    clips_s: list[float],
+    begins_s: list[float],
+    is_counted: bool,
+) -> None:
+    runs = [
+        RunOf(f"run{number}", 100_000, clips_s[number], weight, begins_s[number], 30)
+        if is_counted
+        else RunOf(f"run{number}", 100_000, clips_s[number], weight, begins_s[number])
+        for number, weight in enumerate(weights)
+    ]
+    farm = SharedFarm(num_devices, *runs)
+    settled_s = 100 + 5 * 30 + 2 * LOAD_S
+    farm.until_s(settled_s)
+    _, settled = farm.held[-1]
+    assert sum(settled.values()) == num_devices, "no device idles"
+    assert min(settled.values()) >= (num_devices >= len(runs))
+    farm.until_s(settled_s + 100)
+    assert farm.held[-1][1] == settled
+    assert not any(at_s > settled_s for run in farm.runs.values() for at_s in run.given_back_s)
+
+
+@settings(max_examples=10)
+@given(
+    num_clips=st.lists(st.integers(1, 30), min_size=2, max_size=3),
+    begins_s=st.lists(st.floats(0, 100), min_size=3, max_size=3),
+    num_devices=st.integers(2, 9),
+)
+def test_every_clip_of_every_run_ends_once(
+    num_clips: list[int], begins_s: list[float], num_devices: int
+) -> None:
+    runs = [
+        RunOf(f"run{number}", clips, 30.0, begins_s=begins_s[number])
+        for number, clips in enumerate(num_clips)
+    ]
+    farm = SharedFarm(num_devices, *runs)
+    farm.until(
+        lambda: (
+            len(farm.runs) == len(runs)
+            and all(run.ended_s is not None for run in farm.runs.values())
+        ),
+        100_000,
+    )
+    for of in runs:
+        run = farm.runs[of.name]
+        assert (run.pool.num_done, run.pool.num_quarantined, run.pool.num_workers_lost) == (
+            of.num_clips,
+            0,
+            0,
+        )
