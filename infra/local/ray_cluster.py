@@ -30,6 +30,12 @@ NO_AUTOSCALER = "--no-monitor"  # nothing here grows or shrinks by itself
 IDLE_MINUTES = 0.05  # then an autoscaler ends a node
 FAKE_HEAD_ID = "f" * 51 + "00000"  # as Ray's fake autoscaler expects it
 FAKE_HEAD_TYPE = "ray.head.default"
+# Keys that Ray's autoscaler expects; its fake nodes need nothing of them.
+UNUSED_LISTS = (
+    *("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands"),
+    *("setup_commands", "head_setup_commands", "worker_setup_commands"),
+    *("head_start_ray_commands", "worker_start_ray_commands"),
+)
 FAKE_AUTOSCALER = {
     "RAY_FAKE_CLUSTER": "1",
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_ID,
@@ -140,17 +146,25 @@ class LocalRay:
         if self._node_types is None:
             return NO_AUTOSCALER
         head = {"resources": {"CPU": self._num_cpus}, "node_config": {}, "max_workers": 0}
+        provider = {
+            "type": "fake_multinode",
+            "gcs_address": self.address,
+            "head_node_id": FAKE_HEAD_ID,
+            "use_node_id_as_ip": True,  # all nodes are on this machine
+            "disable_node_updaters": True,  # they are for machines that SSH reaches
+            "disable_launch_config_check": True,
+        }
         config = {
             "cluster_name": "local",
             "max_workers": 100,
             "idle_timeout_minutes": IDLE_MINUTES,
-            "provider": {
-                "type": "fake_multinode",
-                "gcs_address": self.address,
-                "head_node_id": FAKE_HEAD_ID,
-            },
+            "upscaling_speed": 1.0,
+            "provider": provider,
             "available_node_types": {FAKE_HEAD_TYPE: head, **self._node_types},
             "head_node_type": FAKE_HEAD_TYPE,
+            **{name: {} for name in ("auth", "file_mounts")},
+            **{name: [] for name in UNUSED_LISTS},
+            "file_mounts_sync_continuously": False,
         }
         path = self.folder / "autoscaling.json"
         path.write_text(json.dumps(config))

@@ -4,7 +4,7 @@ from jobs.schedule import events as ev
 from jobs.schedule.events import Command, WorkerId
 from tests.fakes.simulated_cluster import PlannedSchedule, of_type, started
 
-ALONE = ev.RoomSeen(3)
+ALONE = ev.RoomSeen(2)
 
 
 def share_of(most: int) -> ev.RoomSeen:
@@ -60,7 +60,7 @@ def test_a_worker_that_was_to_go_stays_once_the_share_has_grown() -> None:
     farm = PlannedSchedule(num_workers=2)
     farm.ready(0)
     farm.ready(1)
-    farm.after(share_of(1))
+    farm.after(ev.RoomSeen(2, most=1))
     clips = [attempt.spec for attempt in farm.in_flight(1).values()]
     commands = farm.after(ALONE)
     assert not of_type(commands, ev.StartWorker)
@@ -73,7 +73,7 @@ def test_a_worker_whose_node_is_drained_goes_on_draining_when_the_share_grows() 
     farm = PlannedSchedule(num_workers=2)
     farm.ready(0, "node-a")
     farm.ready(1, "node-b")
-    farm.after(share_of(1))
+    farm.after(ev.RoomSeen(2, most=1))
     farm.after(ev.NodesDraining(frozenset({"node-b"})))
     farm.after(ALONE)
     specs = [attempt.spec for attempt in farm.in_flight(1).values()]

@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobs.plan.group_capacity import RankResources
+from jobs.shares.run_claims import KindClaim, RunClaim
+from jobs.shares.run_shares import TOTAL_WINDOW_S, ResourceSplit
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.shared_farm import LOAD_S, RunOf, SharedFarm
 
@@ -65,6 +68,28 @@ def test_a_group_gets_the_devices_of_one_node() -> None:
     farm.until_s(400)
     assert farm.held[-1][1] == {"night": 8, "group": 1}
     assert len(farm.runs["night"].given_back_s) == 8
+
+
+def most_of(split: ResourceSplit, held: int, free: int, now: float) -> float | None:
+    """Return the share of a run that holds some of eight GPUs, beside one that holds none yet."""
+    gpu = RankResources(1, 1)
+    own = RunClaim("a", 1, (KindClaim(gpu, 1, held, 8),))
+    rival = RunClaim("b", 1, (KindClaim(gpu, 1, 0, 8),))
+    place = ({"GPU": 8.0, "CPU": 8.0}, {"GPU": float(free)})
+    return split.most(own, [rival], [place], now, may_ask_for_more=False)
+
+
+def test_a_device_on_its_way_to_another_run_still_counts_so_that_no_further_one_is_given() -> None:
+    split = ResourceSplit()
+    assert most_of(split, held=8, free=0, now=0) == 4
+    assert [most_of(split, held=4, free=0, now=now) for now in (5, 10, TOTAL_WINDOW_S)] == [4] * 3
+    assert most_of(split, held=4, free=0, now=31) == 4, "until the share was low for a moment"
+    assert most_of(split, held=4, free=0, now=40) == 2, "other jobs hold the rest"
+
+
+def test_free_devices_take_part_in_the_split_up_to_all_that_there_are() -> None:
+    assert most_of(ResourceSplit(), held=2, free=6, now=0) == 4
+    assert most_of(ResourceSplit(), held=8, free=4, now=0) == 4, "the view of the free ones is old"
 
 
 @settings(max_examples=6)
