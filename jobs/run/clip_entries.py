@@ -38,6 +38,11 @@ def stopped_entry(label: str, message: str, node: str | None, *, is_lost: bool) 
     )
 
 
+def given_back_entry(label: str, message: str, node: str | None) -> LogEntry:
+    text = f"gave back worker {label}: {message}"
+    return LogEntry(text, LogEvent.WORKER_GIVEN_BACK, worker=label, node=node)
+
+
 def started_entry(label: str, attempt: Attempt, node: str | None) -> LogEntry:
     spec = attempt.spec
     return LogEntry(

@@ -37,6 +37,7 @@ class LogEvent(enum.StrEnum):
     WORKER_READY = "worker_ready", "a worker has loaded its model"
     WORKER_LOST = "worker_lost", "a worker died or stalled, or could not load its model"
     WORKER_REPLACED = "worker_replaced", "a worker ended without a fault, such as after its clips"
+    WORKER_GIVEN_BACK = "worker_given_back", "a worker ended for another run on the cluster"
     MODEL_STOPPED = "model_stopped", "the clips of a model cannot go on"
     CLIP_STARTED = "clip_started", "a worker has got a clip; JSON only"
     CLIP_COMMITTED = "clip_committed", "the record of a clip is in the store; JSON only"

@@ -10,6 +10,7 @@ from jobs.records.schema import WorkerIdentity, utc_iso
 from jobs.run.clip_entries import (
     committed_entry,
     failed_entry,
+    given_back_entry,
     ready_entry,
     started_entry,
     stopped_entry,
@@ -76,7 +77,7 @@ class RunObserver:
         self.tally.worker_stopped(label, is_ready=is_ready, is_lost=False)
         self.metrics.worker_stopped(label, is_lost=False)
         if message and is_ready:
-            self.report.say(f"gave back worker {label}: {message}")
+            self.report.say(given_back_entry(label, message, self._nodes.get(label)))
 
     def model_failed(self, model: str, error: ModelFailedError) -> None:
         message, error_type = f"stopped rendering with {model}: {error}", type(error).__name__
