@@ -78,7 +78,7 @@ class Notes:
         (self.lost if is_lost else self.replaced).append(f"{label}: {message}")
 
     def worker_released(self, label: str, message: str, *, is_ready: bool) -> None:
-        self.released.append(label)
+        self.released += [label] if is_ready else []
 
     def model_failed(self, model: str, error: ModelFailedError) -> None:
         pass
