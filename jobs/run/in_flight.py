@@ -23,7 +23,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self._flights: dict[str, _Flight] = {}  # by clip_id
-        self._lost_stages: dict[str, Stage] = {}  # of clips whose worker has stopped
+        self._lost_stages: dict[str, Stage] = {}  # by clip_id; their workers have stopped
 
     def start(self, worker: str, attempt: Attempt, now: float) -> None:
         self._flights[attempt.spec.clip_id] = _Flight(attempt, worker, now)
