@@ -55,6 +55,10 @@ class ClusterUnreachableError(NoClusterError):
     """An existing Ray cluster does not answer."""
 
 
+class NodeSilentError(NoClusterError):
+    """A node of the Ray cluster is gone, or does not answer."""
+
+
 class PlacementError(RefusedError):
     """The cluster has too few devices for a group of the requested size."""
 

@@ -131,6 +131,7 @@ class BenchArguments(ConfigOptions):
             models=models,
             only=(),
             limit=None,
+            remote=False,
             profile=self.profile,
             settings=self.settings,
             retry_quarantined=self.retry_quarantined,

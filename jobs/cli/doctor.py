@@ -87,6 +87,8 @@ def run(options: DoctorOptions, context: Context) -> int:
 
 def _print_timing(options: DoctorOptions, name: str, context: Context) -> int:
     weights = ModelCatalog(options.models, inspect_with_bar).get(name).weights
+    if weights.described is not None:
+        raise ModelNotFoundError(f"{name}: only its description is here, in {weights.folder}")
     timing = time_start(
         model_paths(options.models)[name], weights, options.config().workers.num_cpus
     )
@@ -193,6 +195,9 @@ def _weights(catalog: ModelCatalog) -> list[Check]:
         try:
             model = catalog.get(name)
             model.tokenizer.read(())
+            if model.weights.described is not None:
+                only = f"{name}: only its description is here, in {model.weights.folder}"
+                return Check("weights", is_ok=None, message=only)
             check_weight_shapes(model.weights.folder)
         except ModelNotFoundError as error:
             return Check("weights", is_ok=None, message=str(error))

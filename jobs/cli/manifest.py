@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from jobs.cli.command import OUTPUT_HELP, ConfigOptions, add_models_argument
+from jobs.cli.models import add_remote_argument, catalog_for
 from jobs.config import RunConfig, StoreConfig
 from jobs.errors import ManifestError
 from jobs.manifest.lines import ManifestFile, S3File
@@ -23,7 +24,6 @@ from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import without_mp4
 from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
-from jobs.run.hashing_bar import inspect_with_bar
 from jobs.run.long_work import long_work
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
@@ -69,6 +69,7 @@ class ManifestOptions(ConfigOptions):
     models: Path | None
     only: tuple[str, ...]
     limit: int | None
+    remote: bool
 
     @property
     def selection(self) -> Selection:
@@ -86,6 +87,7 @@ class ManifestOptions(ConfigOptions):
         )
         parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)
+        add_remote_argument(parser)
         parser.add_argument(
             "--only",
             nargs="+",
@@ -118,7 +120,7 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         JobError, PipelineError, NagError: a row, setting, model or output is refused.
     """
     config = options.config()
-    catalog = ModelCatalog(options.models, inspect_with_bar)
+    catalog = catalog_for(options.models, asks=options.remote)
     config.workers.check_models(catalog.names())
     manifest = open_written(
         options.manifest,

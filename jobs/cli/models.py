@@ -1,4 +1,4 @@
-"""`nagfarm models`: list the models and whether their weights are here, or download these."""
+"""`nagfarm models`: list the models, download their weights, or describe them without these."""
 
 import argparse
 import sys
@@ -7,8 +7,11 @@ from pathlib import Path
 
 from jobs.cli.command import EXIT_OK, Command, Context, Options, add_models_argument
 from jobs.cli.wording import table_lines
-from jobs.manifest.model_catalog import ModelCatalog
+from jobs.description.files import pack, read_contents, save_description, to_lines
+from jobs.errors import RefusedError
+from jobs.manifest.model_catalog import CatalogEntry, ModelCatalog
 from jobs.run.hashing_bar import inspect_with_bar
+from pipelines.catalog.description import FILE_NAME, Description, describe
 from pipelines.catalog.fetching import fetch_weights
 from pipelines.errors import ModelNotFoundError, PipelineError
 
@@ -19,6 +22,10 @@ class ModelsOptions(Options):
 
     models: Path | None
     fetch: tuple[str, ...] | None
+    describe: tuple[str, ...]
+    to: Path | None
+    packed: bool
+    remote: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -30,19 +37,69 @@ class ModelsOptions(Options):
             help="list nothing, but download the weights of these models, with their LoRAs, that "
             "are not on this machine",
         )
+        parser.add_argument(
+            "--describe",
+            nargs="+",
+            default=[],
+            metavar="NAME",
+            help="write the descriptions of models, with which machines without weights plan; see "
+            "below",
+        )
+        parser.add_argument(
+            "--to",
+            type=Path,
+            metavar="FOLDER",
+            help="the folder for them, made if it is missing; the one of --models if left out",
+        )
+        parser.add_argument(
+            "--packed",
+            action="store_true",
+            help="print them instead, packed into lines that --remote reads",
+        )
+        add_remote_argument(parser)
+
+
+def add_remote_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="for a model whose weights are not on this machine, ask a node of the Ray cluster of "
+        "RAY_ADDRESS (HOST:PORT, or http://HEAD:8265) for its description, and keep it here",
+    )
+
+
+def catalog_for(models: Path | None, *, asks: bool) -> ModelCatalog:
+    """Return the catalog of a command that may plan without weights.
+
+    Args:
+        models: folder of the user's models.
+        asks: True to ask a Ray cluster for models without weights on this machine.
+    """
+    if not asks:
+        return ModelCatalog(models, inspect_with_bar)
+    from jobs.description.remote import fetch_description
+
+    return ModelCatalog(models, inspect_with_bar, fetch_description)
 
 
 def run(options: ModelsOptions, context: Context) -> int:
     if options.fetch is not None:
         return _fetch(options.fetch, options.models, context)
-    catalog = ModelCatalog(options.models, inspect_with_bar)
+    if options.remote and not options.describe:
+        raise RefusedError("--remote fetches the models that --describe names; name some")
+    catalog = catalog_for(options.models, asks=options.remote)
+    if options.describe:
+        for name in options.describe:
+            _describe(catalog, name, options, context)
+        return EXIT_OK
     rows: list[tuple[str, str, str]] = []
     missing: list[str] = []
     for name in catalog.names():
         description, state = "", "here"
         try:
             description = catalog.config(name).description
-            catalog.get(name)
+            if catalog.get(name).weights.described is not None:
+                state = "described"
         except PipelineError as error:
             state = "missing" if isinstance(error, ModelNotFoundError) else "broken"
             missing.append(str(error))
@@ -70,19 +127,56 @@ def _fetch(names: tuple[str, ...], models_folder: Path | None, context: Context)
     return EXIT_OK
 
 
+def _describe(catalog: ModelCatalog, name: str, options: ModelsOptions, context: Context) -> None:
+    place = options.to or options.models
+    if place is None and not options.packed:
+        raise RefusedError("--describe needs a folder: --to FOLDER")
+    entry = catalog.get(name)
+    is_copy = (entry.weights.folder / FILE_NAME).is_file()
+    if is_copy and not options.remote:  # perhaps an outdated one
+        raise ModelNotFoundError(
+            f"{name}: its weights are not on this machine, only a description in "
+            f"{entry.weights.folder}; describe it where they are, or with --remote"
+        )
+    description = _description(entry, catalog.config_file(name)[1])
+    contents = read_contents(entry.weights.folder, description)
+    if options.packed:
+        for line in to_lines(pack(description, contents)):
+            context.say(line)
+    elif place is not None:
+        folder = save_description(description, contents, place)
+        num_bytes = sum(map(len, contents.values()))
+        context.say(
+            f"{name}: {len(contents)} files, {num_bytes:,} bytes, in {folder}; its weights: "
+            f"{description.num_weight_bytes:,} bytes, revision {description.revision}"
+        )
+
+
+def _description(entry: CatalogEntry, path: Path) -> Description:
+    described = entry.weights.described
+    return described.description if described else describe(entry.config, path, entry.weights)
+
+
 COMMAND = Command(
     name="models",
-    summary="list the models and whether their weights are on this machine, or download them",
+    summary="list the models and whether their weights are here; download or describe them",
     epilog="""\
 examples:
   nagfarm models
   nagfarm models --models my-models                 also those of a folder of your own
   nagfarm models --fetch wan2.1-t2v-14b             download its weights, once on a machine
+  nagfarm models --describe wan2.1-t2v-14b --to described
+  nagfarm plan spring.yaml --models described       on a machine without the weights
 
 Below the table stands, for each model whose weights are missing, the command that downloads them.
 --fetch does so for all processes of a machine: one downloads, the others wait for it. Weights that
 are here are not asked for again, so it may run before each start of a worker. They lie in the
 Hugging Face cache, HF_HUB_CACHE; HF_TOKEN and HF_ENDPOINT are the hub's token and a mirror.
+
+A description is a folder NAME.described with a model's configs and tokenizer, and the revision of
+its weights: enough to plan with the same clip ids, and small enough to commit. It is found in the
+folder of --models, or beside the model's YAML. A worker proves that its weights are those of the
+description, and refuses any others.
 """,
     options=ModelsOptions,
     run=run,

@@ -58,10 +58,11 @@ def run(options: PlanOptions, context: Context) -> int:
     conditions = options.conditions()
     opened = open_for_run(options)
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
-    if has_groups and os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS", "")
+    if has_groups and address and "://" not in address:  # an URL takes jobs alone
         _check_against_cluster(opened)
     advice = advise_on_plan(opened.plan, opened.catalog, lambda: device_used(opened.store))
-    for line in plan_lines(opened.plan, advice):
+    for line in plan_lines(opened.plan, [*advice, *described_lines(opened)]):
         context.say(line)
     context.say(f"  output {opened.store.uri}")
     if options.rows is not None:
@@ -153,6 +154,17 @@ def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
     return [*lines, *(f"  {line}" for line in advice)]
 
 
+def described_lines(opened: OpenedManifest) -> list[str]:
+    """Return a line for each model of a plan that was made without its weights."""
+    models = dict.fromkeys(bucket.model for bucket in opened.plan.buckets)
+    weights = {name: opened.catalog.get(name).weights for name in models}
+    return [
+        f"{name}: planned without its weights, from {found.folder}"
+        for name, found in weights.items()
+        if found.described is not None
+    ]
+
+
 def _broken_text(model: BrokenModel) -> str:
     """Return the fault of a model, and the fate of its clips."""
     if not model.num_clips:
@@ -203,6 +215,11 @@ examples:
   nagfarm plan spring.yaml --limit 10               of the first ten clips
   nagfarm plan spring.yaml --rows rows.csv          each row with its clip's id, state and MP4
   nagfarm plan spring.yaml --simulate 8,64,512      how long the run would take
+  nagfarm plan spring.yaml --remote                 without weights here: a node of the cluster
+
+Without the weights of a model on this machine, its description is enough: one in the folder of
+--models or beside its YAML (nagfarm models --describe), or one that --remote fetches from a Ray
+cluster. The clips have the same ids as with the weights.
 
 Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
 groups of devices are also checked against the machines of that cluster. A model that is missing or

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
-from jobs.cli.plan import damaged_text, plan_lines
+from jobs.cli.plan import damaged_text, described_lines, plan_lines
 from jobs.cli.wording import finished_entry
 from jobs.ending import drained_by_signals, end_process, stopped_by_signals
 from jobs.errors import ClusterLostError, JobError, LeaseHeldError, RefusedError, StoppedError
@@ -106,7 +106,7 @@ def _open(options: RenderOptions, context: Context) -> OpenedManifest:
 
 
 def _render(opened: OpenedManifest, options: RenderOptions, context: Context) -> int:
-    for line in plan_lines(opened.plan):
+    for line in plan_lines(opened.plan, described_lines(opened)):
         context.say(line)
     if opened.plan.num_pending == 0:
         _quarantine_broken(opened)

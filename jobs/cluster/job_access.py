@@ -1,20 +1,27 @@
-"""The right to submit jobs to a cluster with `ray job submit`, from this shell.
+"""The right to submit jobs to a cluster with `ray job submit`, from this shell, and a small job.
 
 Ray's drivers and `ray start` show the token that they find. The client that submits jobs shows it
 only with RAY_AUTH_MODE=token, and gets 401 otherwise. Seen with ray 2.60.
 """
 
+import contextlib
 import os
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from jobs.cluster.ray_errors import first_line
 from jobs.cluster.reach import REACH_S
+from jobs.errors import ClusterUnreachableError, NoClusterError
 from jobs.text import shown
 
 MODE = "RAY_AUTH_MODE"
 BEFORE = f"put {MODE}=token before `ray job submit`, or export it"
+POLL_S = 0.5
 GENERATE = "`ray get-auth-token --generate` makes one"
 
 
@@ -74,3 +81,47 @@ def _ask(url: str, token: str | None, *, shows_it: bool) -> JobAccess:
     except (OSError, ValueError) as error:
         reason = f"no dashboard at {url}: {shown(str(error), 200)}"
     return JobAccess(is_ok=False, message=reason)
+
+
+def output_of_job(url: str, entrypoint: str, working_dir: Path, wait_s: float) -> list[str]:
+    """Run a command as a job of a cluster, and return the lines that it printed.
+
+    Args:
+        url: `http://host:port` of the dashboard.
+        entrypoint: the command, as a shell reads it.
+        working_dir: a small folder, which the job gets as its own.
+        wait_s: seconds for the job.
+
+    Raises:
+        NoClusterError: the cluster takes no job from this shell, or the job failed.
+        ClusterUnreachableError: it does not answer.
+    """
+    access = job_access(url)
+    if access.is_ok is False:
+        raise NoClusterError(access.message)
+    try:
+        client = JobSubmissionClient(url)
+        job = client.submit_job(
+            entrypoint=entrypoint, runtime_env={"working_dir": str(working_dir)}
+        )
+        try:
+            status = _ended(client, job, wait_s)
+            lines = client.get_job_logs(job).splitlines()
+        finally:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                client.stop_job(job)
+    except (RuntimeError, OSError) as error:  # the errors of Ray's client and of `requests`
+        raise ClusterUnreachableError(f"no answer of {url}: {first_line(error)}") from error
+    if status != JobStatus.SUCCEEDED:
+        last = next((line for line in reversed(lines) if line.strip()), f"it is {status}")
+        raise NoClusterError(f"the job {job} of {url} failed: {shown(last, 500)}")
+    return lines
+
+
+def _ended(client: JobSubmissionClient, job: str, wait_s: float) -> JobStatus:
+    deadline_s = time.monotonic() + wait_s
+    while not (status := client.get_job_status(job)).is_terminal():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"the job {job} has not ended within {wait_s:g} s")
+        time.sleep(POLL_S)
+    return status

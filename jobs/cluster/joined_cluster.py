@@ -6,9 +6,9 @@ The resources that Ray reserves for the driver itself are left out: no worker ca
 import contextlib
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 import ray._private.state
@@ -19,13 +19,18 @@ from ray.experimental.internal_kv import (
     _internal_kv_list,
     _internal_kv_put,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from jobs.errors import ClusterLostError
+from jobs.cluster.ray_errors import first_line, last_line
+from jobs.errors import ClusterLostError, JobError, NodeSilentError
 from jobs.plan.group_capacity import label_resources
+from jobs.redaction import redact
+from pipelines.errors import PipelineError
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set for the driver of a submitted job
 NOTES = "nagfarm"  # the namespace of notes in Ray's key-value store
 MAX_NOTES = 1000
+P, T = ParamSpec("P"), TypeVar("T")
 RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus"}
 
 
@@ -143,3 +148,31 @@ def driver_resources() -> dict[str, float]:
     found = _internal_kv_get(f"_ray_internal_job_info_{job}", namespace="job") if job else None
     info = json.loads(found or "{}")
     return {name: float(info[key]) for name, key in RESOURCES.items() if info.get(key)}
+
+
+def ask_node(
+    node: str, wait_s: float, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Run a function in a process of one node, which needs no free device for that.
+
+    Args:
+        node: id of the node.
+        wait_s: seconds for the answer.
+        question: a function of a module that each node has.
+
+    Raises:
+        NodeSilentError: the node is gone, does not answer in time, or cannot run the function.
+        JobError, PipelineError: the function raised it there.
+    """
+    place = NodeAffinitySchedulingStrategy(node, soft=False)
+    remote: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=place)(question)
+    answer = remote.remote(*args, **kwargs)
+    try:
+        return ray.get(answer, timeout=wait_s)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, (JobError, PipelineError)):
+            raise error.cause from error
+        raise NodeSilentError(redact(last_line(error))) from error  # such as no nagfarm there
+    except ray.exceptions.RayError as error:
+        ray.cancel(answer, force=True)
+        raise NodeSilentError(first_line(error)) from error

@@ -5,6 +5,7 @@ weights takes time. A fault that is found then stands, too.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,24 @@ from pathlib import Path
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.description import (
+    CACHE_NAME,
+    FILE_NAME,
+    SUFFIX,
+    describe_download,
+    read_description,
+)
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
-from pipelines.catalog.sources import model_paths, resolve_source
+from pipelines.catalog.sources import model_paths, public_source
 from pipelines.catalog.tokenizer import Tokenizer, load_tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
-from pipelines.errors import PipelineError
+from pipelines.errors import ModelNotFoundError, PipelineError
+from pipelines.private_folders import open_private_folder, user_folder
 
 Inspect = Callable[[ModelConfig, Path], ModelWeights]
+Ask = Callable[[ModelConfig, Path], Path]
+WITHOUT_WEIGHTS = "a machine that only plans can do without: --remote, or nagfarm models --describe"
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class CatalogEntry:
 
     Args:
         identity: the model with the LoRAs that are on by default.
-        weights: folder on this machine, which is not part of the identity.
+        weights: folder on this machine, which is not part of the identity: that of the weights, or
+            that of a description without them.
         loras: every LoRA of the model's YAML, by name.
     """
 
@@ -75,13 +86,23 @@ class CatalogEntry:
 class ModelCatalog:
     """The models that come with nagfarm, and those in `models_folder`, which take precedence.
 
+    A model whose weights are not on this machine is known by its description, if there is one.
+
     Args:
         inspect: finds the weights of a model and their revision.
+        ask: fetches the description of a model without weights here, and returns its folder; None
+            looks for one on this machine alone.
     """
 
-    def __init__(self, models_folder: Path | None = None, inspect: Inspect = inspect_model) -> None:
+    def __init__(
+        self,
+        models_folder: Path | None = None,
+        inspect: Inspect = inspect_model,
+        ask: Ask | None = None,
+    ) -> None:
         self._models_folder = models_folder
         self._inspect = inspect
+        self._ask = ask
         self._entries: dict[str, CatalogEntry | PipelineError] = {}
 
     @cached_property
@@ -132,21 +153,24 @@ class ModelCatalog:
         return load_model_config(self._paths[name]), self._paths[name]
 
     def _load(self, name: str) -> CatalogEntry:
-        path = self._paths[name]
-        config = load_model_config(path)
-        weights = self._inspect(config, path)
+        config, path = self.config_file(name)
+        weights = self._weights(config, path)
+        if weights.described is None:
+            source = public_source(config.source, path, weights.folder)
+            sources = [
+                public_source(lora.source, path, found.path.parent)
+                for lora, found in zip(config.loras, weights.loras, strict=True)
+            ]
+        else:
+            description = weights.described.description
+            source, sources = description.source, [lora.source for lora in description.loras]
         loras = {
-            lora.name: LoraIdentity(
-                _public_source(lora, path, found.path.parent),
-                found.revision,
-                lora.weight,
-                lora.component,
-            )
-            for lora, found in zip(config.loras, weights.loras, strict=True)
+            lora.name: LoraIdentity(lora_source, found.revision, lora.weight, lora.component)
+            for lora, lora_source, found in zip(config.loras, sources, weights.loras, strict=True)
         }
         identity = ModelIdentity(
             name=name,
-            source=_public_source(config, path, weights.folder),
+            source=source,
             revision=weights.revision,
             dtype=config.dtype,
             scheduler=config.scheduler.name or "saved",
@@ -164,10 +188,31 @@ class ModelCatalog:
         )
         return CatalogEntry(config, identity, weights, loras)
 
+    def _weights(self, config: ModelConfig, path: Path) -> ModelWeights:
+        """Return the weights on this machine, or else those that a description describes."""
+        try:
+            return self._inspect(config, path)
+        except ModelNotFoundError as error:
+            if self._ask is not None:
+                return read_description(self._ask(config, path), config, path)
+            found = self._described(config, path)
+            if found is None:
+                raise ModelNotFoundError(f"{error}; {WITHOUT_WEIGHTS}") from error
+            return found
 
-def _public_source(config: ModelConfig | LoraConfig, config_path: Path, folder: Path) -> str:
-    """Return the source of weights without a path of this machine."""
-    is_local = isinstance(
-        resolve_source(config.source, config_path), Path
-    ) and not config.source.startswith("package:")
-    return f"folder:{folder.name}" if is_local else config.source
+    def _described(self, config: ModelConfig, path: Path) -> ModelWeights | None:
+        """Return the weights that a description on this machine describes; None without one.
+
+        A description that the user has put there wins over a download of the hub without weights,
+        and this over a description that came from a cluster.
+        """
+        name = f"{config.name}{SUFFIX}"
+        for place in (self._models_folder, path.parent):
+            if place is not None and (place / name / FILE_NAME).is_file():
+                return read_description(place / name, config, path)
+        with suppress(ModelNotFoundError):
+            if (downloaded := describe_download(config, path)) is not None:
+                return downloaded
+        with suppress(OSError, PipelineError), open_private_folder(user_folder(CACHE_NAME)):
+            return read_description(user_folder(CACHE_NAME) / name, config, path)
+        return None

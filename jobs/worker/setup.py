@@ -13,8 +13,9 @@ from typing import Protocol
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.records.schema import WorkerIdentity
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights, read_ahead, verify_weights
+from pipelines.catalog.model_folder import ModelWeights
 from pipelines.families import registry
+from pipelines.families.worker_weights import read_ahead, verify_weights
 from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.video_model import LoadedModel, VideoModel
@@ -35,7 +36,7 @@ class ModelLoader(Protocol):
 
         Args:
             config: the model.
-            weights: the folder of its weights.
+            weights: the folder of its weights, or their description.
             num_threads: torch's threads in the calling thread, which is the one that renders.
             progress: receives the parts of the load.
 
@@ -84,7 +85,7 @@ class DiffusersLoader:
         progress: LoadProgress,
         /,
     ) -> LoadedModel:
-        _prepare(config, weights, progress)
+        weights = _prepare(config, weights, progress)
         model = registry.load_model(config, weights, num_threads, progress)
         return LoadedModel(model, model.nag_coverage)
 
@@ -96,26 +97,30 @@ class DiffusersLoader:
         progress: LoadProgress,
         /,
     ) -> VideoModel:
-        _prepare(config, weights, progress)
+        weights = _prepare(config, weights, progress)
         return registry.load_denoiser(config, weights, num_threads, progress)
 
 
-def _prepare(config: ModelConfig, weights: ModelWeights, progress: LoadProgress) -> None:
+def _prepare(config: ModelConfig, weights: ModelWeights, progress: LoadProgress) -> ModelWeights:
     """Verify the weights and read them ahead, while this thread imports what their family needs.
 
     Python's lock, which an import holds, is free while a file is hashed or read.
+
+    Returns:
+        The weights on this machine, whose place a driver without weights does not know.
     """
 
-    def verify() -> None:
+    def verify() -> ModelWeights:
         with progress.part("verify"):
-            verify_weights(config, weights, progress)
-            read_ahead(weights)  # a file with a known digest was not read yet
+            found = verify_weights(config, weights, progress)
+            read_ahead(found)  # a file with a known digest was not read yet
+            return found
 
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as beside:
         verified = beside.submit(verify)
         with without_garbage_collection():
             registry.import_family(config, progress)
-        verified.result()
+        return verified.result()
 
 
 @dataclass(frozen=True)

@@ -101,12 +101,12 @@ def lora_title(config: ModelConfig, lora: LoraConfig) -> str:
 def _inspect_lora(
     config: ModelConfig, lora: LoraConfig, config_path: Path, transformers: TransformerShapes
 ) -> LoraWeights:
-    path, commit = _find(lora_title(config, lora), lora, config_path)
+    path, commit = find_lora(lora_title(config, lora), lora, config_path)
     lora_layers(config, lora, path, transformers)
     return LoraWeights(path, f"{commit}{_digest(path)}")
 
 
-def _find(title: str, lora: LoraConfig, config_path: Path) -> tuple[Path, str]:
+def find_lora(title: str, lora: LoraConfig, config_path: Path) -> tuple[Path, str]:
     """Return a LoRA's file, and for a file of the hub the start of its revision."""
     source = resolve_source(lora.source, config_path)
     if isinstance(source, str):

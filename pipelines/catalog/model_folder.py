@@ -5,22 +5,22 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 """
 
 import hashlib
-import os
 import stat
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.catalog.file_digests import sha256_of_all
 from pipelines.catalog.lora_entries import TransformerShapes
-from pipelines.catalog.loras import LoraWeights, inspect_loras, verify_loras
+from pipelines.catalog.loras import LoraWeights, inspect_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.safetensors_file import LFS_POINTER, read_header, refuse_pointer
 from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import (
     LOCAL_REVISION,
     PIPELINE_FILES,
+    download_command,
+    has_no_weights,
     hub_folder,
     read_json,
     weight_files,
@@ -28,6 +28,9 @@ from pipelines.catalog.weight_files import (
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
 from pipelines.regular_files import open_regular_file, refuse_special
+
+if TYPE_CHECKING:
+    from pipelines.catalog.description import Described
 
 PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
 COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
@@ -51,11 +54,18 @@ VOCABULARIES = ("tokenizer.json", "vocab.json")  # large, and no library reads a
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """A folder that is fit to load, its revision, and its LoRAs in the YAML's order."""
+    """A folder that is fit to load, its revision, and its LoRAs in the YAML's order.
+
+    Args:
+        described: the description of weights that are not on this machine. The folder then holds
+            configs and tokenizer alone, the LoRAs have no files, and `worker_weights` finds both
+            on the machine that loads them.
+    """
 
     folder: Path
     revision: str
     loras: tuple[LoraWeights, ...] = ()
+    described: "Described | None" = None
 
 
 def inspect_model(
@@ -89,6 +99,11 @@ def inspect_model(
         folder = source
     else:
         folder = hub_folder(config.name, source, config.revision, patterns=PIPELINE_FILES)
+        if has_no_weights(folder):
+            raise ModelNotFoundError(
+                f"{config.name}: {folder} holds no weights; fetch them with: "
+                f"{download_command(source, config.revision)}"
+            )
     check_folder(folder, config.family)
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
     revision = (
@@ -99,8 +114,11 @@ def inspect_model(
     return ModelWeights(folder, revision, loras)
 
 
-def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
+def check_folder(folder: Path, family: Literal["wan", "ltx"], *, has_weights: bool = True) -> None:
     """Refuse a folder that is not a complete diffusers pipeline of the family, in safetensors.
+
+    Args:
+        has_weights: False for a description, which lacks the weights alone.
 
     Raises:
         ModelNotFoundError: a file is a git-lfs pointer.
@@ -132,10 +150,10 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"]) -> None:
                 f"{folder}: {component} must be {' or '.join(sorted(allowed))}, "
                 f"not {entry[1]!r} (model_index.json)"
             )
-        _check_component(folder / component, component)
+        _check_component(folder / component, component, has_files=has_weights)
 
 
-def _check_component(folder: Path, component: str) -> None:
+def _check_component(folder: Path, component: str, *, has_files: bool) -> None:
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.parent}: the folder {component!r} is missing")
     has_weights = component in COMPONENTS_WITH_WEIGHTS
@@ -153,7 +171,7 @@ def _check_component(folder: Path, component: str) -> None:
     if not has_weights:
         return
     read_json(folder / "config.json")
-    for shard in weight_files(folder):
+    for shard in weight_files(folder) if has_files else ():
         read_header(shard)
 
 
@@ -204,45 +222,3 @@ def fingerprint(folder: Path, progress: LoadProgress | None = None) -> str:
         digest.update(name + f"\0{size}\0".encode())
         digest.update(content)
     return digest.hexdigest()
-
-
-def verify_weights(
-    config: ModelConfig, weights: ModelWeights, progress: LoadProgress | None = None
-) -> None:
-    """Prove, on the machine that loads them, that the weights are those that were inspected.
-
-    Args:
-        config: the model.
-        weights: the folder and LoRAs that were inspected.
-        progress: receives the bytes to hash, and those that are hashed.
-
-    Raises:
-        ModelNotFoundError: the folder does not exist on this machine.
-        ModelFolderError: the folder is broken here, or holds other weights.
-    """
-    if not weights.folder.is_dir():
-        raise ModelNotFoundError(
-            f"{config.name}: the model folder {weights.folder} does not exist on this machine"
-        )
-    check_folder(weights.folder, config.family)
-    is_local = weights.revision.startswith(LOCAL_REVISION)
-    found = (
-        f"{LOCAL_REVISION}{fingerprint(weights.folder, progress)[:32]}"
-        if is_local
-        else weights.folder.name
-    )
-    if found != weights.revision:
-        raise ModelFolderError(
-            f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}"
-        )
-    if config.loras:
-        verify_loras(config, weights.loras, transformer_shapes(weights.folder))
-
-
-def read_ahead(weights: ModelWeights) -> None:
-    """Ask the system to read accepted weights from the disk now, since they are loaded soon."""
-    folders = [weights.folder / name for name in COMPONENTS_WITH_WEIGHTS]
-    files = [path for folder in folders if folder.is_dir() for path in weight_files(folder)]
-    for path in [*files, *(lora.path for lora in weights.loras)]:
-        with suppress(OSError), open_regular_file(path) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

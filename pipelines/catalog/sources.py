@@ -75,3 +75,19 @@ def resolve_source(source: str, path: Path) -> str | Path:
         except (RuntimeError, ValueError, OSError) as error:
             raise ModelConfigError(f"{path}: source {source!r} is not a path: {error}") from error
     return source
+
+
+def public_source(source: str, path: Path, folder: Path) -> str:
+    """Return the source of weights without a path of this machine: `folder:NAME` for a folder.
+
+    Args:
+        source: the `source` of a model or a LoRA.
+        path: path of the YAML that it was read from.
+        folder: the folder that was found for it.
+    """
+    return f"folder:{folder.name}" if is_local(source, path) else source
+
+
+def is_local(source: str, path: Path) -> bool:
+    """Return True for a folder or file of the machine, False for the hub's and the package's."""
+    return not source.startswith("package:") and isinstance(resolve_source(source, path), Path)

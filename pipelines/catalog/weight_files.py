@@ -14,6 +14,7 @@ from pipelines.catalog.safetensors_file import MAX_JSON_BYTES, refuse_pointer
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.regular_files import read_bounded
 
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LOCAL_REVISION = "sha256:"  # begins the revision of files that do not come from a hub
 # A pipeline's in its repository, which may hold others, such as the same weights in one file.
 PIPELINE_FILES = (
@@ -50,16 +51,9 @@ def hub_folder(
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    words = [
-        "hf",
-        "download",
-        source,
-        *([filename] if filename else []),
-        *(["--revision", revision] if revision else []),
-    ]
     missing = (
         f"{name}: {filename or source} is not in this machine's Hugging Face cache; "
-        f"fetch it with: {shlex.join(words)}"
+        f"fetch it with: {download_command(source, revision, filename)}"
     )
     not_an_id = (
         f"{name}: {source!r} is neither a hub id (owner/name) nor a folder; the path of a "
@@ -83,6 +77,18 @@ def hub_folder(
     return folder
 
 
+def download_command(source: str, revision: str | None, filename: str | None = None) -> str:
+    """Return the command that fetches a repository of the hub, or one file of it."""
+    words = ["hf", "download", source, *([filename] if filename else [])]
+    return shlex.join([*words, *(["--revision", revision] if revision else [])])
+
+
+def has_no_weights(folder: Path) -> bool:
+    """Return True for a model's folder without a file of weights of any kind."""
+    kinds = ("*.safetensors", *PICKLES)
+    return not any(path for kind in kinds for path in folder.glob(f"*/{kind}"))
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the .safetensors files that hold one component's weights.
 
@@ -96,11 +102,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not indices:
         files = sorted(folder.glob("*.safetensors"))
         if not files:
-            pickled = [
-                path.name
-                for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt")
-                for path in folder.glob(pattern)
-            ]
+            pickled = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
             remedy = f"; {pickled[0]} is a pickle, convert it to safetensors" if pickled else ""
             raise ModelFolderError(f"{folder} holds no .safetensors file{remedy}")
         return files

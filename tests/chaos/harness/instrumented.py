@@ -10,10 +10,11 @@ import torch
 import torch.distributed as dist
 
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights, verify_weights
+from pipelines.catalog.model_folder import ModelWeights
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.ltx import LTXModel
 from pipelines.families.wan import WanModel
+from pipelines.families.worker_weights import verify_weights
 from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings

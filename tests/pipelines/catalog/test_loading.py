@@ -14,10 +14,11 @@ from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.model_folder import fingerprint, inspect_model, verify_weights
+from pipelines.catalog.model_folder import fingerprint, inspect_model
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.families.registry import load_model
 from pipelines.families.weight_shapes import check_weight_shapes
+from pipelines.families.worker_weights import verify_weights
 from tests.builders import tiny
 
 CONFIG = ModelConfig(

@@ -19,12 +19,13 @@ from nag import NagParams
 from pipelines.catalog.lora_config import LoraConfig, default_choice
 from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.model_folder import inspect_model, verify_weights
+from pipelines.catalog.model_folder import inspect_model
 from pipelines.errors import ModelFolderError, ModelNotFoundError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.lora_adapters import LoraAdapters
 from pipelines.families.registry import load_model
 from pipelines.families.wan import WanModel
+from pipelines.families.worker_weights import verify_weights
 from pipelines.lora_choice import LoraChoice
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny

@@ -1,0 +1,1 @@
+"""Descriptions of models, by which machines without weights plan: written and fetched."""
