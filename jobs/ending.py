@@ -18,6 +18,7 @@ from typing import NoReturn, Self
 
 from jobs.errors import (
     ClusterUnreachableError,
+    DeadlineReachedError,
     LeaseHeldError,
     StoppedError,
     StoreUnavailableError,
@@ -45,6 +46,7 @@ class ExitCode(enum.IntEnum):
     REFUSED = 2, "refused before anything ran: the input, a setting or a right is wrong"
     UNFINISHED = 3, "finished with clips in quarantine or damaged; verify: with findings"
     STOPPED = 4, "stopped before the end; run it again to go on"
+    DEADLINE = 5, "ended by --deadline with clips left; run it again to go on"
     UNAVAILABLE = (
         69,
         "refused: the store, the Ray cluster or the hub does not answer; try again later",
@@ -67,6 +69,11 @@ class ExitCode(enum.IntEnum):
                 return cls.UNAVAILABLE
             case _:
                 return cls.REFUSED
+
+    @classmethod
+    def of_stop(cls, error: StoppedError) -> "ExitCode":
+        """Return the code for an error that ended a run."""
+        return cls.DEADLINE if isinstance(error, DeadlineReachedError) else cls.STOPPED
 
 
 @contextlib.contextmanager

@@ -168,6 +168,10 @@ class StoppedError(JobError):
     """The run was asked to stop."""
 
 
+class DeadlineReachedError(StoppedError):
+    """Clips are left at the deadline that the run was given."""
+
+
 class OutputError(StoppedError):
     """The output of a command, which is its result, cannot be written."""
 

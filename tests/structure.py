@@ -31,10 +31,10 @@ ORDER = {
         "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
-        "", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store", "records",
-        "export", "notify", "schedule", "shares", "simulation", "metrics", "worker", "group",
-        "cluster", "run", "description",
-        "bench/design", "bench/measuring", "bench/reporting", "bench", "cli",
+        "", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store",
+        "records", "export", "notify", "schedule", "shares", "simulation", "metrics", "worker",
+        "group", "cluster", "run", "description", "bench/design", "bench/measuring",
+        "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.

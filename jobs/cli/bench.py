@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -137,7 +138,11 @@ class BenchArguments(ConfigOptions):
             retry_quarantined=self.retry_quarantined,
             repair=False,
             takeover=False,
-            wait=False,
+            wait=None,
+            deadline=None,
+            time_zone=None,
+            date=None,
+            day_starts=None,
         )
 
 
@@ -151,8 +156,9 @@ def run(arguments: BenchArguments, context: Context) -> int:
     for line in describe(bench):
         context.say(line)
     render_options = arguments.render_options(bench.manifest, bench.models_folder)
-    code = EXIT_OK if arguments.report_only else render(render_options, context)
-    opened = open_for_run(render_options)
+    started = time.time()
+    code = EXIT_OK if arguments.report_only else render(render_options, context, started)
+    opened = open_for_run(render_options, started)
     report(bench, opened.manifest, opened.store, opened.config.encoding, context.console)
     context.say(f"the report is {options.report / options.kind}.md")
     return code

@@ -1,7 +1,6 @@
 """`nagfarm gc`: find objects in an output that nothing needs, and remove them on request."""
 
 import argparse
-import re
 import secrets
 import time
 from collections import Counter
@@ -29,10 +28,9 @@ from jobs.records.lease_record import refuse_if_leased
 from jobs.run.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted, duration
+from jobs.timetable.durations import read_duration
 from jobs.worker.spool import Spool
 
-AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_SKEW_S = 5.0  # S3's Date alone may be a second behind
 MAX_KEYS = 20  # listed of each kind of garbage
 
@@ -54,7 +52,7 @@ class GcOptions(OutputOptions):
             "--older-than",
             default="24h",
             metavar="AGE",
-            help="spare younger objects: a number and s, m, h or d (default 24h)",
+            help="spare younger objects: a duration such as 90m, 24h or 7d (default 24h)",
         )
 
 
@@ -66,7 +64,7 @@ def run(options: GcOptions, context: Context) -> int:
         RefusedError: this machine's clock is wrong.
         StoppedError: the store or another driver stopped the removal.
     """
-    older_than_s = age_s(options.older_than)
+    older_than_s = read_duration("--older-than", options.older_than)
     config = options.config()
     store = options.store()
     refuse_if_leased(store)
@@ -148,16 +146,6 @@ def garbage_lines(garbage: list[Garbage], spooled: list[str]) -> list[str]:
 def _first(names: list[str]) -> list[str]:
     more = [f"  and {len(names) - MAX_KEYS:,} more"] if len(names) > MAX_KEYS else []
     return [*(f"  {name}" for name in names[:MAX_KEYS]), *more]
-
-
-def age_s(text: str) -> float:
-    """Return an age such as 24h in seconds. Raises RefusedError if it is malformed."""
-    found = AGE.fullmatch(text)
-    if found is None:
-        raise RefusedError(
-            f"--older-than: expected a number and s, m, h or d, such as 24h, got {text!r}"
-        )
-    return float(found[1]) * UNITS_S[found[2]]
 
 
 def new_gc_id() -> str:

@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None, loader: "ModelLoader | None" = None
             _print_stop(str(error), ExitCode.STOPPED)
         return ExitCode.STOPPED
     except StoppedError as error:
-        return _print_stop(str(error), ExitCode.STOPPED, is_log=command.is_run)
+        return _print_stop(str(error), ExitCode.of_stop(error), is_log=command.is_run)
     except KeyboardInterrupt:  # before a run handles signals itself
         reason = stop_reason(signal.SIGINT)
         return _print_stop(reason, ExitCode.STOPPED, is_log=command.is_run)

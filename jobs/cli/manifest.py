@@ -12,7 +12,7 @@ from typing import Self
 from jobs.cli.command import OUTPUT_HELP, ConfigOptions, add_models_argument
 from jobs.cli.models import add_remote_argument, catalog_for
 from jobs.config import RunConfig, StoreConfig
-from jobs.errors import ManifestError
+from jobs.errors import ManifestError, RefusedError, RowValueError
 from jobs.manifest.lines import ManifestFile, S3File
 from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -27,6 +27,8 @@ from jobs.run.documents import OpenedManifest
 from jobs.run.long_work import long_work
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
+from jobs.timetable.dated_output import Calendar, NamedOutput
+from jobs.timetable.options import CalendarOptions, add_calendar_arguments
 from pipelines.context_parallel.divisibility import BACKEND_VARIABLE, check_backend, is_text_biased
 
 MANIFEST_HELP = """\
@@ -35,7 +37,7 @@ a line. A file or s3://bucket/key:
 
   name: spring
   model: shapes-wan
-  output: ./spring                            # or s3://bucket/prefix
+  output: ./spring                            # or s3://bucket/prefix, s3://bucket/{date}
   defaults: {num_inference_steps: 8}
   axes:
     prompt: [a circle moving right, a square moving up]
@@ -45,6 +47,10 @@ a line. A file or s3://bucket/key:
   combine: prompt * negative_prompt * seed * guidance
 
 {fields}
+
+{date} and {week} in output are the day and the week at the start of the command, such as 2026-01-31
+and 2026-W05: in the zone time_zone, such as Europe/Berlin (UTC), with days that begin at day_starts
+(00:00). Both are keys of the manifest.
 
 meta is a mapping of notes for the record, in CSV columns meta.NAME; extra_columns=[NAME] carries a
 column of another name.
@@ -60,7 +66,7 @@ parallel alone are one clip.
 
 
 @dataclass(frozen=True)
-class ManifestOptions(ConfigOptions):
+class ManifestOptions(ConfigOptions, CalendarOptions):
     """The options of a command that takes a manifest."""
 
     manifest: str
@@ -83,8 +89,10 @@ class ManifestOptions(ConfigOptions):
         parser.add_argument(
             "--output",
             metavar="URI",
-            help=f"{OUTPUT_HELP}; wins over the manifest",
+            help=f"{OUTPUT_HELP}; {{date}} and {{week}} in it are those of the day; wins over the "
+            "manifest",
         )
+        add_calendar_arguments(parser)
         parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)
         add_remote_argument(parser)
@@ -113,8 +121,11 @@ class ManifestOptions(ConfigOptions):
         return super().read(namespace)
 
 
-def open_for_run(options: ManifestOptions) -> OpenedManifest:
+def open_for_run(options: ManifestOptions, started: float) -> OpenedManifest:
     """Check everything that can be refused before a run, in the order that costs least.
+
+    Args:
+        started: moment at which the command began, which decides the day of its output.
 
     Raises:
         JobError, PipelineError, NagError: a row, setting, model or output is refused.
@@ -130,11 +141,9 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         model=options.model,
         selection=options.selection,
     )
-    if manifest.output is None:
-        raise ManifestError(
-            f"{options.manifest}: no output; give --output or, in a YAML manifest, output:"
-        )
-    store = open_store(manifest.output, config.store)
+    calendar = options.calendar(manifest.calendar)
+    output = _named_output(options, manifest, calendar, started)
+    store = open_store(output.uri, config.store)
     # hashes the weights of the first model, which has a bar of its own
     next(replace(manifest, selection=ALL).rows(num_ahead=1), None)
     checking = f"checking the rows of {options.manifest}"
@@ -149,7 +158,28 @@ def open_for_run(options: ManifestOptions) -> OpenedManifest:
         with long_work(f"{checking} against {store.uri}"):
             plan = make_plan(manifest, committed, quarantined, damaged)
     check_backends(plan, catalog)
-    return OpenedManifest(config, catalog, manifest, store, plan)
+    return OpenedManifest(config, catalog, manifest, store, plan, calendar, output.day)
+
+
+def _named_output(
+    options: ManifestOptions, manifest: Manifest, calendar: Calendar, started: float
+) -> NamedOutput:
+    """Return the output with the day in place of its placeholders."""
+    if manifest.output is None:
+        raise ManifestError(
+            f"{options.manifest}: no output; give --output or, in a YAML manifest, output:"
+        )
+    try:
+        output = calendar.name(manifest.output, started)
+    except RowValueError as error:
+        line = manifest.output_line
+        raise ManifestError(f"{line}: {error}" if line else f"--{error}") from error
+    if calendar.given is not None and output.day is None:
+        raise RefusedError(
+            f"--date {calendar.given}: the output {shown(manifest.output)} holds neither {{date}} "
+            "nor {week}"
+        )
+    return output
 
 
 def open_written(

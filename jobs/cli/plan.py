@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +57,7 @@ class PlanOptions(ManifestOptions, SimulationOptions):
 
 def run(options: PlanOptions, context: Context) -> int:
     conditions = options.conditions()
-    opened = open_for_run(options)
+    opened = open_for_run(options, time.time())
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     address = os.environ.get("RAY_ADDRESS", "")
     if has_groups and address and "://" not in address:  # an URL takes jobs alone
@@ -64,7 +65,8 @@ def run(options: PlanOptions, context: Context) -> int:
     advice = advise_on_plan(opened.plan, opened.catalog, lambda: device_used(opened.store))
     for line in plan_lines(opened.plan, [*advice, *described_lines(opened)]):
         context.say(line)
-    context.say(f"  output {opened.store.uri}")
+    day = f", named for {opened.day}" if opened.day else ""
+    context.say(f"  output {opened.store.uri}{day}")
     if options.rows is not None:
         write_rows(opened.plan, mp4_keys(opened.store), options.rows)
         context.say(f"  {counted(opened.plan.num_rows, 'row')} in {options.rows}")
@@ -214,6 +216,7 @@ examples:
   nagfarm plan prompts.csv --model shapes-wan --output ./spring
   nagfarm plan spring.yaml --limit 10               of the first ten clips
   nagfarm plan spring.yaml --rows rows.csv          each row with its clip's id, state and MP4
+  nagfarm plan spring.yaml --date 2026-01-31        with the {{date}} of that day in its output
   nagfarm plan spring.yaml --simulate 8,64,512      how long the run would take
   nagfarm plan spring.yaml --remote                 without weights here: a node of the cluster
 

@@ -1,42 +1,32 @@
 """`nagfarm render`: render the clips of a manifest that are not in the output yet."""
 
 import argparse
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import math
+import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import Self
 
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED, Command, Context
+from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.plan import damaged_text, described_lines, plan_lines
 from jobs.cli.wording import finished_entry
-from jobs.ending import drained_by_signals, end_process, stopped_by_signals
-from jobs.errors import ClusterLostError, JobError, LeaseHeldError, RefusedError, StoppedError
-from jobs.notify.run_notices import RunNotices
-from jobs.plan.plan import Plan, make_plan
-from jobs.plan.worker_kinds import check_capacity
-from jobs.records.commit import committed_ids, lift_quarantine, quarantined_ids
+from jobs.ending import stopped_by_signals
+from jobs.errors import JobError, LeaseHeldError, RefusedError, StoppedError
+from jobs.plan.plan import make_plan
+from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import find_damaged, without_mp4
 from jobs.records.keys import PREFIXES
-from jobs.records.lease import Lease
-from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased, wait_until_free
 from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
 from jobs.run.closing import close_run
-from jobs.run.console import bind_run
 from jobs.run.documents import OpenedManifest, new_run_id, notices_of
-from jobs.run.log_entry import LogEntry, LogEvent, lost_entries
 from jobs.run.long_work import long_work
-from jobs.store.store import Store
 from jobs.text import counted
+from jobs.timetable.clock_times import Deadline, WrittenDeadline
+from jobs.timetable.options import add_deadline_argument, add_wait_argument
 from nag.errors import NagError
 from pipelines.errors import PipelineError
-
-if TYPE_CHECKING:
-    from jobs.run.run import Run
-
-HELD_END_S = 3.0  # Ray itself ends the process some seconds later
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,8 @@ class RenderOptions(ManifestOptions):
     retry_quarantined: bool
     repair: bool
     takeover: bool
-    wait: bool
+    wait: float | None
+    deadline: WrittenDeadline | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -64,11 +55,16 @@ class RenderOptions(ManifestOptions):
             action="store_true",
             help="take the output from a dead driver before its lease expires",
         )
-        held.add_argument(
-            "--wait",
-            action="store_true",
-            help="wait while another driver holds the output, instead of exit code 75",
-        )
+        add_wait_argument(held)
+        add_deadline_argument(parser)
+
+    @classmethod
+    def read(cls, namespace: argparse.Namespace) -> Self:
+        """Make the options; a word with `=` behind `--wait` is a setting."""
+        if isinstance(namespace.wait, str):
+            namespace.settings = [namespace.wait, *namespace.settings]
+            namespace.wait = math.inf
+        return super().read(namespace)
 
 
 def add_retry_argument(parser: argparse.ArgumentParser) -> None:
@@ -79,33 +75,45 @@ def add_retry_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def render(options: RenderOptions, context: Context) -> int:
+def run(options: RenderOptions, context: Context) -> int:
+    return render(options, context, time.time())
+
+
+def render(options: RenderOptions, context: Context, started: float) -> int:
     """Render what is pending, and return the exit code.
+
+    Args:
+        started: moment at which the command began.
 
     Raises:
         RefusedError: refused before anything ran, as by `open_for_run`.
         StoppedError: the run began and could not go on.
     """
+    wait_until = time.monotonic() + (options.wait or 0.0)
     while True:
-        opened = _open(options, context)
+        opened = _open(options, started)
+        deadline = options.deadline and options.deadline.after(started, opened.calendar.zone)
+        if options.wait is not None:
+            with stopped_by_signals():
+                left_s = max(wait_until - time.monotonic(), 0.0)
+                if deadline is not None:
+                    left_s = min(left_s, max(deadline.at - time.time(), 0.0))
+                if wait_until_free(opened.store, context.say, left_s):
+                    opened = _open(options, started)  # to plan again: others have rendered
         try:
-            return _render(opened, options, context)
+            return _render(opened, options, context, deadline)
         except LeaseHeldError:  # another driver that waited, too, was faster
-            if not options.wait:
+            if options.wait is None:
                 raise
 
 
-def _open(options: RenderOptions, context: Context) -> OpenedManifest:
-    """Open the manifest; with --wait, plan again what other drivers left when they ended."""
-    opened = _with_more_clips(open_for_run(options), options)
-    if options.wait:
-        with stopped_by_signals():
-            if wait_until_free(opened.store, context.say):
-                return _with_more_clips(open_for_run(options), options)
-    return opened
+def _open(options: RenderOptions, started: float) -> OpenedManifest:
+    return _with_more_clips(open_for_run(options, started), options)
 
 
-def _render(opened: OpenedManifest, options: RenderOptions, context: Context) -> int:
+def _render(
+    opened: OpenedManifest, options: RenderOptions, context: Context, deadline: Deadline | None
+) -> int:
     for line in plan_lines(opened.plan, described_lines(opened)):
         context.say(line)
     if opened.plan.num_pending == 0:
@@ -115,7 +123,7 @@ def _render(opened: OpenedManifest, options: RenderOptions, context: Context) ->
         return _report_rest(opened, opened.plan.num_quarantined + opened.plan.num_broken, context)
     opened.store.check_access()
     try:
-        summary = _run(opened, options, context)
+        summary = _run(opened, options, context, deadline)
     except (RefusedError, StoppedError):
         raise
     except (JobError, PipelineError, NagError) as error:
@@ -153,89 +161,23 @@ def _with_more_clips(opened: OpenedManifest, options: RenderOptions) -> OpenedMa
     return replace(opened, plan=replace(plan, mended=opened.plan.mended))
 
 
-def _run(opened: OpenedManifest, options: RenderOptions, context: Context) -> RunSummary:
+def _run(
+    opened: OpenedManifest, options: RenderOptions, context: Context, deadline: Deadline | None
+) -> RunSummary:
     """Render the plan on the cluster while this process holds the lease of the output."""
-    from jobs.cluster.cluster_watch import ClusterWatch
-    from jobs.cluster.connection import connected
+    from jobs.run.leased_run import render_leased
     from jobs.run.run import Run
     from jobs.worker.setup import DiffusersLoader
 
     loader, run_id = context.loader or DiffusersLoader(), new_run_id()
     notices = notices_of(run_id, opened)
-    run = Run(run_id, opened, loader, context.console, context.dropped, notices)
-    lease_s, is_takeover = opened.config.store.lease_s, options.takeover
-    if not is_takeover:
-        refuse_if_leased(opened.store)  # before a cluster is started in vain
-    with connected() as cluster:
-        first = cluster.look()
-        workers, machines, may_grow = opened.config.workers, first.machines(), cluster.may_grow
-        check_capacity(opened.plan, opened.catalog, workers, machines, may_grow=may_grow)
-        with (
-            drained_by_signals(run.request_stop),
-            _notified(notices, context),
-            _kept(
-                Lease.take(opened.store, run.run_id, lease_s, is_takeover=is_takeover),
-                run.write_documents,
-                context,
-            ) as keeper,
-            ClusterWatch(
-                lambda reason: _end_held(run, keeper, reason), cluster.look, first
-            ) as watch,
-        ):
-            if options.retry_quarantined:
-                _lift_quarantine(opened.store, opened.plan)
-            nodes = counted(len(first.nodes), "node")
-            bind_run(context.console, run.run_id)
-            context.say(
-                LogEntry(
-                    f"run {run.run_id} on {nodes}, to {opened.store.uri}",
-                    LogEvent.RUN_STARTED,
-                    num_clips=opened.plan.num_pending,
-                    output=opened.store.uri,
-                )
-            )
-            return run.render(keeper, watch, cluster)
-
-
-def _end_held(run: "Run", keeper: LeaseKeeper, reason: str) -> NoReturn:
-    """Release the output and end the process, whose main thread waits for a lost cluster."""
-    run.mark_stopped(ClusterLostError(reason))
-    keeper.end_s = HELD_END_S
-    keeper.release()
-    run.notices.close(HELD_END_S)
-    end_process(f"stopped: {reason}", EXIT_STOPPED)
-
-
-@contextmanager
-def _kept(
-    lease: Lease, write_documents: Callable[[], None], context: Context
-) -> Generator[LeaseKeeper]:
-    """Keep a lease, and say so if the store did not take the last documents of the run."""
-    keeper = LeaseKeeper(lease, write_documents)
-    try:
-        with keeper:
-            yield keeper
-    finally:
-        if keeper.trouble is not None:
-            context.say(f"the last status of this run could not be written: {keeper.trouble}")
-
-
-@contextmanager
-def _notified(notices: RunNotices, context: Context) -> Generator[None]:
-    """Wait for the last notifications of a run, and name those that were lost."""
-    try:
-        yield
-    finally:
-        notices.close()
-        for entry in lost_entries(notices):
-            context.say(entry)
-
-
-def _lift_quarantine(store: Store, plan: Plan) -> None:
-    quarantined = quarantined_ids(store)
-    for spec in plan.pending():
-        if spec.clip_id in quarantined:
-            lift_quarantine(store, spec.clip_id)
+    run = Run(run_id, opened, loader, context.console, context.dropped, notices, deadline)
+    return render_leased(
+        run,
+        context.say,
+        is_takeover=options.takeover,
+        lifts_quarantine=options.retry_quarantined,
+    )
 
 
 def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context) -> int:
@@ -264,7 +206,9 @@ examples:
   nagfarm render spring.yaml --only hero spring-000004
   nagfarm render spring.yaml --retry-quarantined    try clips again that failed repeatedly
   nagfarm render spring.yaml --repair               render again what a record names and is gone
-  nagfarm render spring.yaml --wait                 wait for another driver of the same output
+  nagfarm render spring.yaml --wait 30m             wait for another driver of the same output
+  nagfarm render spring.yaml --deadline 08:00       begin nothing that ends later; see --time-zone
+  nagfarm render spring.yaml --date 2026-01-31      go on with the {{date}} output of that day
 
 A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM,
 SIGHUP and Ctrl-C stop a run in bounded time, a second signal at once. Under nohup, SIGHUP is
@@ -274,6 +218,6 @@ line.
 
 {MANIFEST_HELP}""",
     options=RenderOptions,
-    run=render,
+    run=run,
     is_run=True,
 )

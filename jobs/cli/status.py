@@ -10,7 +10,7 @@ from jobs.cli.wording import first_line, table_lines
 from jobs.errors import RefusedError
 from jobs.escaping import json_text
 from jobs.records.lease_record import LeaseRecord, seconds_of
-from jobs.records.run_status import ClipInFlight, RunStatus
+from jobs.records.run_status import ClipInFlight, RunDeadline, RunStatus
 from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
 from jobs.run.in_flight import stage_text
@@ -105,6 +105,8 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
     )
     lines = [
         f"  run          {run.run_id}: {run_state_text(run, lease, now)}",
+        *([f"  output       named for {run.output_day}"] if run.output_day else []),
+        *([f"  deadline     {_deadline_text(run.deadline, now)}"] if run.deadline else []),
         f"  planned      {before}; since: {since}",
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
         *([f"  devices      {run.busy_share:.1%} busy"] if run.busy_share is not None else []),
@@ -154,6 +156,11 @@ def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str
         f"last heartbeat {duration(now - seconds_of(last_seen))} ago: the driver is dead or cannot "
         f"reach the store; render resumes the run{asked}"
     )
+
+
+def _deadline_text(deadline: RunDeadline, now: float) -> str:
+    left_s = seconds_of(deadline.at) - now
+    return f"{deadline.at}, " + (f"in {duration(left_s)}" if left_s > 0 else "which is past")
 
 
 def lease_text(lease: LeaseRecord | None, now: float) -> str:

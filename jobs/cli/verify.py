@@ -12,7 +12,6 @@ from jobs.cli.command import (
     OutputOptions,
     add_models_argument,
 )
-from jobs.cli.gc import age_s
 from jobs.cli.manifest import open_written
 from jobs.cli.verify_report import (
     ID_DIGITS_SHOWN,
@@ -34,6 +33,7 @@ from jobs.records.listing import has_run
 from jobs.records.salt import read_salt
 from jobs.run.hashing_bar import inspect_with_bar
 from jobs.store.store import Store
+from jobs.timetable.durations import read_duration
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class VerifyOptions(OutputOptions):
             "--older-than",
             default="24h",
             metavar="AGE",
-            help="younger objects are in flight, not orphans: a number and s, m, h or d "
+            help="younger objects are in flight, not orphans: a duration such as 90m or 7d "
             "(default 24h)",
         )
         parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -78,7 +78,7 @@ def run(options: VerifyOptions, context: Context) -> int:
         RefusedError: an option is wrong, no run has written to the output, or a run is under way
             and --older-than is below an hour.
     """
-    older_than_s = age_s(options.older_than)
+    older_than_s = read_duration("--older-than", options.older_than)
     manifest = None if options.manifest is None else _manifest(options, options.manifest)
     store = options.store()
     if not has_run(store):

@@ -46,6 +46,7 @@ class Dispatcher:
         observer: receives the events.
         look: returns the latest view of the cluster, without waiting for it.
         run_shares: the share of this run beside others; None if it keeps what it has.
+        seconds_left: returns the seconds until the deadline of the run; None without one.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Dispatcher:
         observer: Observer,
         look: Callable[[], ClusterView],
         run_shares: RunShares | None = None,
+        seconds_left: Callable[[], float] | None = None,
     ) -> None:
         self._config = config
         self._observer = observer
         self._look = look
         self._run_shares = run_shares
+        self._seconds_left = seconds_left
         self._pools: list[WorkerPool] = []
         self._coming: list[PoolPlan] = []  # kinds that have not begun
         self._failed: list[FailedPool] = []
@@ -83,7 +86,7 @@ class Dispatcher:
         Raises:
             StoreRefusedError: the store takes no more clips.
             StoreUnavailableError: the store has taken no clip for too long.
-            StoppedError: `request_stop` was called.
+            StoppedError: `request_stop` was called, or the deadline came.
         """
         self._coming = list(plans)
         try:
@@ -109,6 +112,7 @@ class Dispatcher:
     def _begin_kinds(self) -> None:
         """Begin the kinds for which places are free; the next one in any case if none renders."""
         while self._coming and self._stop_reason is None:
+            self._coming = [plan for plan in self._coming if plan.has_clips()]
             view = self._look()
             demands = [plan.demand(view) for plan in self._coming]
             found = first_with_room(demands, self._shares(), view.machines())
@@ -120,9 +124,9 @@ class Dispatcher:
                 num_workers = min(num_workers, limit if self._pools else max(1, limit))
             if not num_workers:
                 return
-            schedule = Schedule(self._config, num_workers, self._is_computing)
-            share = Share(demands[index], schedule)
             plan = self._coming.pop(index)
+            schedule = Schedule(self._config, num_workers, self._is_computing, plan.pace)
+            share = Share(demands[index], schedule)
             pool = WorkerPool(
                 self._num_begun, plan, share, self._config, self._observer, self._answers
             )
@@ -219,6 +223,8 @@ class Dispatcher:
         """
         if self._stop_reason is not None:
             yield ev.StopRequested(self._stop_reason)
+        if self._seconds_left is not None:
+            yield ev.TimeLeft(self._seconds_left(), pool.has_clips())
         yield ev.NodesDraining(view.draining)
         if view.nodes:  # without a node, the watch on the cluster ends the run
             yield room_seen(

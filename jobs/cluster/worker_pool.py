@@ -29,6 +29,7 @@ from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind
 from jobs.redaction import redact
 from jobs.schedule import events as ev
+from jobs.schedule.pace import Pace
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, left_by
 from jobs.types import (
@@ -53,11 +54,15 @@ class PoolPlan:
         setup: the setup of each worker.
         demand: returns the workers that the run wants in the cluster as it is.
         specs: the clips.
+        pace: expected times of the clips, in a run that has a deadline.
+        has_clips: returns False if each clip that is left would end after the run's deadline.
     """
 
     setup: WorkerSetup
     demand: Callable[[ClusterView], Demand]
     specs: Iterator[ClipSpec]
+    pace: Pace | None = None
+    has_clips: Callable[[], bool] = lambda: True
 
 
 class WorkerPool:
@@ -84,6 +89,7 @@ class WorkerPool:
         self.kind = WorkerKind(plan.setup.model.name, plan.setup.parallel)
         self.share = share
         self.workers: dict[ev.WorkerId, WorkerState] = {}
+        self.has_clips = plan.has_clips
         self._specs = plan.specs
         self._config = config
         self._launcher = launcher_for(plan.setup, config, share.demand.reserved)

@@ -38,6 +38,7 @@ from jobs.manifest.walk.selection import (
     Wanted,
 )
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
+from jobs.timetable.dated_output import MIDNIGHT_IN_UTC, Calendar
 from jobs.types import BrokenClip, ClipSpec
 from pipelines.errors import RequestError
 
@@ -50,6 +51,8 @@ class Manifest:
         digest: SHA-256 of the manifest's bytes, followed by the SHA-256 of each file that an axis
             names.
         defaults: values of the fields that a row may leave out.
+        calendar: rule by which the output is named after a day.
+        output_line: line that gives the output; None if no line of the manifest does.
         selection: the rows that the methods yield.
         salt: random bytes of the output, from which random seeds follow.
     """
@@ -61,6 +64,8 @@ class Manifest:
     defaults: dict[str, Given]
     _source: FlatFile | YamlFile
     _catalog: Catalog
+    calendar: Calendar = MIDNIGHT_IN_UTC
+    output_line: SourceLocation | None = None
     selection: Selection = ALL
     salt: bytes = b""
 
@@ -204,17 +209,23 @@ def open_manifest(
     """
     start = SourceLocation(str(path), 1)
     name, defaults = Given(path.stem, start), dict[str, Given]()
+    calendar, output_line = MIDNIGHT_IN_UTC, None
     source: FlatFile | YamlFile
     with at(start):
         check_extra_columns(extra_columns)
     match path.suffix.lower():
         case ".yaml" | ".yml":
             source = open_yaml_file(path, read_s3, extra_columns)
-            name, defaults, output = source.name or name, source.defaults, output or source.output
+            name, defaults, calendar = source.name or name, source.defaults, source.calendar
+            if source.output and not output:
+                output, output_line = source.output.value, source.output.location
         case _:
             source = open_flat_file(path, extra_columns)
     if model is not None:
         defaults = defaults | {"model": Given(model, start)}
     with at(name.location):
         check_run_name(name.value)
-    return Manifest(name.value, output, path, source.digest, defaults, source, catalog, selection)
+    return Manifest(
+        name.value, output, path, source.digest, defaults, source, catalog, calendar, output_line,
+        selection,
+    )  # fmt: skip

@@ -108,6 +108,8 @@ def json_schema() -> dict[str, Any]:
                 "name": text,
                 "model": text,
                 "output": text,
+                "time_zone": text,
+                "day_starts": {"type": "string", "pattern": "^([01]?[0-9]|2[0-3]):[0-5][0-9]$"},
                 "defaults": _with_notes(defaults),
                 "axes": _closed(axes),
                 "combine": text,

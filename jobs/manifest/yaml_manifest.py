@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import time
 from functools import partial
 
 from jobs.manifest.axes import Grid
@@ -17,9 +18,13 @@ from jobs.manifest.yaml_axes import AxesReader
 from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlScalar, parse_yaml
 from jobs.text import shown, unknown
+from jobs.timetable.clock_times import UTC, time_of_day, zone_of
+from jobs.timetable.dated_output import Calendar
 
 MAX_YAML_BYTES = 16 * 1024 * 1024
-KEYS = ("name", "model", "output", "defaults", "axes", "combine", "clips")
+KEYS = (
+    "name", "model", "output", "time_zone", "day_starts", "defaults", "axes", "combine", "clips",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,14 @@ class YamlFile:
     Args:
         digest: SHA-256 of the file and of the files that its axes name.
         watch: the content of the file when it was read.
+        calendar: rule by which the output is named after a day.
         defaults: values of the fields that a clip may leave out, the top-level model among them.
         clips: further clips, beside those of the grid.
     """
 
     name: Given | None
-    output: str | None
+    output: Given | None
+    calendar: Calendar
     digest: str
     watch: FileWatch
     defaults: dict[str, Given]
@@ -75,11 +82,12 @@ def open_yaml_file(
     hasher = hashlib.sha256(content)
     watch = FileWatch(path, len(content), hasher.hexdigest())
     name, output = _text(keys, "name", fields), _text(keys, "output", fields)
+    calendar = _calendar(keys, fields)
     defaults = _defaults(keys, fields)
     grid = _grid(keys, AxesReader(fields, path.parent, hasher, read_s3))
     clips = tuple(_clips(keys, fields))
     digest = hasher.hexdigest()
-    return YamlFile(name, output and output.value, digest, watch, defaults, grid, clips)
+    return YamlFile(name, output, calendar, digest, watch, defaults, grid, clips)
 
 
 def _text(keys: YamlMapping, key: str, fields: YamlFields) -> Given | None:
@@ -99,6 +107,25 @@ def _text(keys: YamlMapping, key: str, fields: YamlFields) -> Given | None:
     raise location.refuse(
         f"{key} must be text, not {came}; put it in quotes if YAML reads it as another type"
     )
+
+
+def _calendar(keys: YamlMapping, fields: YamlFields) -> Calendar:
+    """Return the rule by which the output is named after a day."""
+    zone, day_starts = UTC, time()
+    if found := _text(keys, "time_zone", fields):
+        with at(found.location):
+            zone = zone_of(found.value)
+    node = keys.entries.get("day_starts")
+    if isinstance(node, YamlScalar) and isinstance(node.value, Unquoted):
+        keys.entries["day_starts"] = replace(node, value=node.value.text)  # YAML reads 12:00 as 720
+    if found := _text(keys, "day_starts", fields):
+        read = time_of_day(found.value)
+        if read is None:
+            raise found.location.refuse(
+                f"day_starts must be a time of the day such as 12:00, not {shown(found.value)}"
+            )
+        day_starts = read
+    return Calendar(zone, day_starts)
 
 
 def _defaults(keys: YamlMapping, fields: YamlFields) -> dict[str, Given]:

@@ -5,9 +5,8 @@ the machines, not the free ones. `demand` says how many workers a run wants of a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from jobs.config import WorkerConfig
 from jobs.errors import PlacementError
@@ -43,7 +42,9 @@ def pending_kinds(plan: Plan) -> dict[WorkerKind, int]:
     return dict(found)
 
 
-def pending_clips(plan: Plan, kind: WorkerKind) -> Iterator[ClipSpec]:
+def pending_clips(
+    plan: Plan, kind: WorkerKind, is_wanted: Callable[[Part], bool] = lambda _: True
+) -> Iterator[ClipSpec]:
     """Stream the pending clips of a kind bucket by bucket, as the plan has them in order.
 
     Clips of a bucket come in the manifest's order. Where a switch of LoRAs is slow, since they are
@@ -52,19 +53,35 @@ def pending_clips(plan: Plan, kind: WorkerKind) -> Iterator[ClipSpec]:
     Each large bucket takes a walk over the manifest, and small ones share walks: two walks in
     succession bring more than `MAX_HELD_CLIPS` clips, so many buckets take no more of them.
 
+    Args:
+        is_wanted: returns False from when no further clip of a part is wanted.
+
     Raises:
         ManifestError: as `Plan.pending`.
     """
     for parts in _walks(pending_parts(plan, kind)):
-        if len(parts) == 1:
-            yield from (spec for _, spec in plan.pending_in(parts, are_held=False))
-            continue
-        held: dict[int, list[ClipSpec]] = {part.number: [] for part in parts}
-        for part, spec in plan.pending_in(parts, are_held=True):
-            held[part.number].append(spec)
-        for spec in chain.from_iterable(held.values()):
-            plan.check_unchanged()
-            yield spec
+        wanted = [part for part in parts if is_wanted(part)]
+        if len(wanted) == 1:
+            yield from _while_wanted(plan.pending_in(wanted, are_held=False), is_wanted)
+        elif wanted:
+            held: dict[Part, list[ClipSpec]] = {part: [] for part in wanted}
+            for part, spec in plan.pending_in(wanted, are_held=True):
+                held[part].append(spec)
+            clips = ((part, spec) for part, specs in held.items() for spec in specs)
+            for part, spec in clips:
+                if is_wanted(part):
+                    plan.check_unchanged()
+                    yield spec
+
+
+def _while_wanted(
+    clips: Iterator[tuple[Part, ClipSpec]], is_wanted: Callable[[Part], bool]
+) -> Iterator[ClipSpec]:
+    """Yield the clips of one part, and read no further once no more are wanted."""
+    for part, spec in clips:
+        if not is_wanted(part):
+            return
+        yield spec
 
 
 def pending_parts(plan: Plan, kind: WorkerKind) -> list[Part]:

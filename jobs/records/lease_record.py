@@ -5,6 +5,7 @@ keeps leases.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,18 +104,23 @@ def refuse_if_last(store: Store, epoch: int) -> None:
 
 
 def wait_until_free(
-    store: Store, say: Callable[[str], None], pause: Callable[[float], None] = time.sleep
+    store: Store,
+    say: Callable[[str], None],
+    limit_s: float = math.inf,
+    pause: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Wait until no live driver holds the output; return True if one did.
 
     Args:
         say: prints a line for each driver that is waited for.
+        limit_s: longest wait in seconds, by the store's clock.
 
     Raises:
+        LeaseHeldError: a driver still held the output at the end of the wait.
         LeaseUnusableError: the lease cannot be read, or no higher number exists.
         StoreError: the store refuses or does not answer.
     """
-    named: str | None = None
+    named, until = None, store.now() + limit_s
     while highest := max(epochs(store), default=0):
         refuse_if_last(store, highest)
         now = store.now()
@@ -128,7 +134,12 @@ def wait_until_free(
                 f"waiting for {store.uri}, which another driver holds: {holder}; it is free when "
                 f"that driver ends or, if it is dead, in {duration(left_s)}"
             )
-        pause(min(max(left_s, MIN_WAIT_S), MAX_WAIT_S))
+        if now >= until:
+            raise LeaseHeldError(
+                f"{store.uri} is still leased by another driver after a wait: {holder}; come again "
+                "later, or wait for longer"
+            )
+        pause(min(max(left_s, MIN_WAIT_S), MAX_WAIT_S, max(until - now, 0.0)))
     return named is not None
 
 

@@ -11,10 +11,12 @@ from typing import Literal, Self
 from jobs.errors import JobError, RecordError
 from jobs.records.commit import JSON, read_as
 from jobs.records.keys import STATUS_FILE, check_clip_id, check_run_id, run_key
-from jobs.records.schema import check_at_least, check_time
+from jobs.records.schema import check_at_least, check_time, utc_iso
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.redaction import redact
 from jobs.store.store import Store
+from jobs.timetable.clock_times import Deadline
+from jobs.timetable.dated_output import OutputDay
 from jobs.types import ClipFailed, Failure, Stage, fields_of
 from nag.errors import NagError
 from pipelines.errors import PipelineError
@@ -100,6 +102,26 @@ class RunStop:
         return cls(name, redact(message)[:MAX_MESSAGE])
 
 
+@dataclass(frozen=True)
+class RunDeadline:
+    """The moment at which a run must have ended, by the driver's clock.
+
+    Args:
+        at: the moment, in UTC.
+        time_zone: name of the zone in which people named it.
+    """
+
+    at: str
+    time_zone: str
+
+    def __post_init__(self) -> None:
+        check_time("at", self.at)
+
+    @classmethod
+    def of(cls, deadline: Deadline | None) -> Self | None:
+        return deadline and cls(utc_iso(deadline.at), deadline.zone.name)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunCounts:
     """The counts of one run that its status and its summary share, and the reason for its end.
@@ -113,6 +135,8 @@ class RunCounts:
             the last clip of each worker; None before the first clip is rendered.
         stop: the reason why the run drains or was stopped; None while it renders, and if it has
             finished.
+        output_day: day after which the output is named; None if it has no {date} and no {week}.
+        deadline: moment at which the run must have ended; None if it has no deadline.
     """
 
     run_id: str
@@ -122,6 +146,8 @@ class RunCounts:
     num_workers_lost: int
     busy_share: float | None
     stop: RunStop | None
+    output_day: OutputDay | None
+    deadline: RunDeadline | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,17 +209,19 @@ class RunSummary(RunCounts):
 
     Args:
         is_finished: True if no clip is left to start; False if the run was stopped.
+        num_left: clips to render that were neither committed nor quarantined.
         wall_s: duration of the whole run, in seconds.
         stage_totals_s: seconds per stage, of all workers together; stages overlap, so the sum may
             exceed `wall_s`.
     """
 
     is_finished: bool
+    num_left: int
     wall_s: float
     stage_totals_s: dict[str, float]
 
     @classmethod
-    def of(cls, last: RunStatus, stage_totals_s: dict[str, float]) -> Self:
+    def of(cls, last: RunStatus, stage_totals_s: dict[str, float], num_left: int) -> Self:
         """Build the summary from the last status of a run."""
         return cls(
             run_id=last.run_id,
@@ -203,6 +231,9 @@ class RunSummary(RunCounts):
             num_workers_lost=last.num_workers_lost,
             busy_share=last.busy_share,
             stop=last.stop,
+            output_day=last.output_day,
+            deadline=last.deadline,
+            num_left=num_left,
             is_finished=last.state == "finished",
             wall_s=last.elapsed_s,
             stage_totals_s=stage_totals_s,

@@ -13,9 +13,10 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.notify.messages import RunFacts
 from jobs.notify.run_notices import RunNotices
 from jobs.plan.plan import Plan
-from jobs.records.run_status import RunState, RunStatus, RunStop, RunSummary
+from jobs.records.run_status import RunDeadline, RunState, RunStatus, RunStop, RunSummary
 from jobs.run.tally import RunTally
 from jobs.store.store import Store
+from jobs.timetable.dated_output import Calendar, OutputDay
 from jobs.worker.provenance import installed_versions
 
 
@@ -26,13 +27,20 @@ def new_run_id() -> str:
 
 @dataclass(frozen=True)
 class OpenedManifest:
-    """A checked manifest with all that a run of it needs."""
+    """A checked manifest with all that a run of it needs.
+
+    Args:
+        calendar: rule by which the output is named after a day.
+        day: day after which the output is named; None if it is not.
+    """
 
     config: RunConfig
     catalog: ModelCatalog
     manifest: Manifest
     store: Store
     plan: Plan
+    calendar: Calendar
+    day: OutputDay | None
 
 
 def notices_of(run_id: str, opened: OpenedManifest) -> RunNotices:
@@ -51,12 +59,14 @@ class RunDocuments:
         opened: the manifest and all that the run works with.
         tally: the counts of the run so far.
         dropped: the driver's own output that could not be written.
+        deadline: moment at which the run must have ended; None if it has no deadline.
     """
 
     run_id: str
     opened: OpenedManifest
     tally: RunTally
     dropped: DroppedOutput
+    deadline: RunDeadline | None
 
     def run(self, started_at: str, nodes: Sequence[Any]) -> dict[str, Any]:
         """Return run.json: the manifest, settings, models, versions and machines of the run."""
@@ -65,6 +75,9 @@ class RunDocuments:
         return {
             "run_id": self.run_id,
             "started_at": started_at,
+            "output": opened.store.uri,
+            "output_day": opened.day and asdict(opened.day),
+            "deadline": self.deadline and asdict(self.deadline),
             "manifest": {"name": opened.manifest.name, "sha256": opened.manifest.digest},
             "num_clips": plan.num_clips,
             "num_done_before": plan.num_done,
@@ -100,6 +113,8 @@ class RunDocuments:
             num_workers_lost=tally.num_workers_lost,
             busy_share=tally.device_time.busy_share,
             stop=stop,
+            output_day=self.opened.day,
+            deadline=self.deadline,
             elapsed_s=elapsed_s,
             clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,
             eta_s=tally.left_s(now),
@@ -113,4 +128,4 @@ class RunDocuments:
 
     def summary(self, last: RunStatus) -> RunSummary:
         """Return summary.json, from the last status of the run."""
-        return RunSummary.of(last, dict(self.tally.stage_totals_s))
+        return RunSummary.of(last, dict(self.tally.stage_totals_s), self.tally.num_left)

@@ -9,20 +9,23 @@ from rich.console import Console
 from jobs.cluster.cluster_watch import ClusterWatch
 from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.dispatcher import Dispatcher
-from jobs.cluster.joined_cluster import ClusterView, JoinedCluster
+from jobs.cluster.joined_cluster import JoinedCluster
 from jobs.cluster.ray_metrics import published_metrics
-from jobs.cluster.worker_pool import PoolPlan
-from jobs.config import RunConfig
-from jobs.errors import JobError, ManifestError, StoppedError
+from jobs.errors import DeadlineReachedError, JobError, ManifestError, StoppedError
 from jobs.guarded_output import DroppedOutput
 from jobs.metrics.run_metrics import RunMetrics
 from jobs.notify.run_notices import RunNotices
-from jobs.plan.demand import Demand
-from jobs.plan.worker_kinds import WorkerKind, demand_of, pending_clips, pending_kinds
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, SUMMARY_FILE
 from jobs.records.lease_keeper import LeaseKeeper
-from jobs.records.run_status import RunState, RunStatus, RunStop, RunSummary, write_status
+from jobs.records.run_status import (
+    RunDeadline,
+    RunState,
+    RunStatus,
+    RunStop,
+    RunSummary,
+    write_status,
+)
 from jobs.records.schema import utc_iso
 from jobs.run.broken_models import (
     FailedKind,
@@ -35,13 +38,15 @@ from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
 from jobs.run.observer import RunObserver
+from jobs.run.pool_plans import PoolPlans
 from jobs.run.tally import RunTally
 from jobs.shares.board import board_for
 from jobs.shares.run_claims import Board
 from jobs.shares.run_shares import RunShares
+from jobs.run.time_limit import TimeLimit, time_limit_of
 from jobs.text import counted
-from jobs.types import ClipSpec
-from jobs.worker.setup import ModelLoader, WorkerSetup
+from jobs.timetable.clock_times import Deadline
+from jobs.worker.setup import ModelLoader
 
 FINISH_WAIT_S = 600.0  # for the last failures to be written, at the end of a finished run
 STATUS_EVERY_S = 1.0  # it takes a look at each clip in flight, and is written more seldom
@@ -59,6 +64,7 @@ class Run:
         console: gets the progress.
         dropped: the driver's own output that could not be written.
         notices: the notifications of the run.
+        deadline: moment at which the run must have ended; None without one.
     """
 
     run_id: str
@@ -67,6 +73,8 @@ class Run:
     console: Console
     dropped: DroppedOutput
     notices: RunNotices
+    deadline: Deadline | None = None
+    _limit: TimeLimit | None = field(default=None, init=False)
     _dispatcher: Dispatcher | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
     _num_stop_requests: int = field(default=0, init=False)
@@ -107,6 +115,7 @@ class Run:
 
         Raises:
             ModelFailedError: a model's clips could not go on, and were left as they are.
+            DeadlineReachedError: clips are left at the deadline.
             LeaseLostError: another driver has taken the output.
             ClusterLostError: the cluster is gone, or has no node left.
             StoreError, StoppedError: see `Dispatcher.run`.
@@ -114,7 +123,8 @@ class Run:
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
         num_clips = plan.num_pending + plan.num_broken
         tally = RunTally(num_clips, started)
-        documents = RunDocuments(self.run_id, self.opened, tally, self.dropped)
+        deadline = RunDeadline.of(self.deadline)
+        documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
         write_run(
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )
@@ -124,12 +134,13 @@ class Run:
         board = board_for(cluster, self.run_id, self.opened.config.workers)
 
         def update_or_end() -> None:
-            if self._stop_reason is None:
-                if time.monotonic() >= self._status_due_s:
-                    self._update_status(documents, "rendering")
-            else:
+            if self._stop_reason is not None:
                 self._update_status(documents, "draining", StoppedError(self._stop_reason))
                 keeper.shorten()
+            elif self._limit is not None and self._limit.seconds_left() <= 0:
+                self._update_status(documents, "draining", DeadlineReachedError("the deadline"))
+            elif time.monotonic() >= self._status_due_s:
+                self._update_status(documents, "rendering")
             for message in (*watch.news(), *board.news()):
                 report.say(message)
             self._notify(documents, report)
@@ -144,6 +155,8 @@ class Run:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
                 failed = self._render_kinds(observer, watch, board)
                 self._give_up(failed, tally, update_or_end)
+                if self._limit is not None:
+                    self._limit.check(tally, time.monotonic())
         except BaseException as error:
             self._summary = self._end(documents, error)
             self._note_stop(self._summary)
@@ -176,15 +189,20 @@ class Run:
         config = self.opened.config
         if not watch.view.may_grow:
             config = replace(config, workers=replace(config.workers, wait_for_resources_s=0.0))
-        plans = {
-            kind: self._pool_plan(kind, num_pending, config)
-            for kind, num_pending in pending_kinds(self.opened.plan).items()
-        }
+        if self.deadline is not None:
+            self._limit = time_limit_of(self.deadline, self.opened)
+        plans = PoolPlans(
+            self.run_id, self.opened, config, self.loader, self._limit, self._end_changed
+        )
         shares = RunShares(board, self.run_id, config.workers.weight, config.workers.count)
-        self._dispatcher = Dispatcher(config, observer, lambda: watch.view, shares)
+        seconds_left = None if self._limit is None else self._limit.seconds_left
+        self._dispatcher = Dispatcher(config, observer, lambda: watch.view, shares, seconds_left)
         if self._stop_reason is not None:
             self._dispatcher.request_stop(self._stop_reason)
-        failed = self._dispatcher.run(plans.values())
+        try:
+            failed = self._dispatcher.run(plans.all())
+        except DeadlineReachedError:
+            return []  # the check of what is left follows
         if self._manifest_error is not None:
             raise StoppedError(str(self._manifest_error))
         return [FailedKind(one.kind, one.error, one.num_committed) for one in failed]
@@ -227,36 +245,10 @@ class Run:
             raise StoppedError(str(error)) from error
         return num_clips
 
-    def _pool_plan(self, kind: WorkerKind, num_pending: int, config: RunConfig) -> PoolPlan:
-        opened = self.opened
-        entry = opened.catalog.get(kind.model)
-
-        def demand(view: ClusterView) -> Demand:
-            machines, workers = view.machines(), config.workers
-            wanted = demand_of(kind, opened.catalog, workers, machines, num_pending)
-            return replace(wanted, held_by_driver=view.held_by_driver)
-
-        setup = WorkerSetup(
-            model=entry.config,
-            weights=entry.weights,
-            output=opened.store.uri,
-            store=opened.config.store,
-            encoding=opened.config.encoding,
-            spool_folder=config.workers.spool_folder,
-            run_id=self.run_id,
-            num_threads=config.workers.num_cpus,
-            loader=self.loader,
-            parallel=kind.parallel,
-        )
-        return PoolPlan(setup, demand, self._planned(kind))
-
-    def _planned(self, kind: WorkerKind) -> Iterator[ClipSpec]:
-        """Yield the clips of a kind; a manifest that changed ends the run as a request does."""
-        try:
-            yield from pending_clips(self.opened.plan, kind)
-        except ManifestError as error:
-            self._manifest_error = error
-            self.request_stop(str(error))
+    def _end_changed(self, error: ManifestError) -> None:
+        """End the run as a request does, since its manifest was rewritten."""
+        self._manifest_error = error
+        self.request_stop(str(error))
 
     def _close(self, writer: FailureWriter, keeper: LeaseKeeper, *, is_finished: bool) -> None:
         """Write the last failures in bounded time. No commit depends on them.

@@ -41,6 +41,10 @@ class RunTally:
     def num_ended(self) -> int:
         return self.num_committed + self.num_quarantined
 
+    @property
+    def num_left(self) -> int:
+        return self.num_clips - self.num_ended
+
     def elapsed_s(self, now: float) -> float:
         return now - self._started
 
@@ -50,12 +54,15 @@ class RunTally:
         The first clip is left out because it waited for models to load. A run without a worker has
         no pace, since it may never get one again.
         """
+        if not self.num_workers and self.num_left:
+            return None
+        return self.time_for(self.num_left, now)
+
+    def time_for(self, num_clips: int, now: float) -> float | None:
+        """Estimate the time for some clips by the pace since the first clip ended."""
         if self._first_ended is None or self.num_ended < 2 or not self.num_committed:
             return None
-        if not self.num_workers and self.num_ended < self.num_clips:
-            return None
-        pace_s = (now - self._first_ended) / (self.num_ended - 1)
-        return pace_s * (self.num_clips - self.num_ended)
+        return (now - self._first_ended) / (self.num_ended - 1) * num_clips
 
     def worker_ready(self) -> None:
         self.num_workers += 1

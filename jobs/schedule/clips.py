@@ -4,15 +4,17 @@ The clip half of the schedule. Knows workers only as slots for clips. Loads with
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 from jobs.config import RetryPolicy
 from jobs.errors import StoreRefusedError, TooManyFailuresError
 from jobs.schedule import events as ev
-from jobs.schedule.events import Attempt, Command
+from jobs.schedule.events import Attempt, Command, WorkerId
 from jobs.schedule.pool import Pool
 from jobs.schedule.pooled_worker import LoadedWorker, Loss
 from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
+from jobs.schedule.run_deadline import RunDeadline
 from jobs.schedule.slots import Slots
 from jobs.types import ClipFailed
 
@@ -22,10 +24,12 @@ class Clips:
 
     Args:
         pool: workers that render the clips.
+        run_deadline: decides which clips can still end.
     """
 
-    def __init__(self, policy: RetryPolicy, pool: Pool) -> None:
+    def __init__(self, policy: RetryPolicy, pool: Pool, run_deadline: RunDeadline) -> None:
         self._policy = policy
+        self._run_deadline = run_deadline
         self._pool = pool
         self._waiting: deque[Attempt] = deque()
         self._spooled_on: dict[str, str] = {}  # node, by clip_id, of clips still to come
@@ -67,6 +71,10 @@ class Clips:
             self._waiting.append(Attempt(event.spec, node=node))
         return []
 
+    def end_plan(self) -> None:
+        """Take no further clip, since each would end after the deadline of the run."""
+        self._is_plan_over = True
+
     def learn_spool(self, node: str, spooled: frozenset[str]) -> None:
         """Note the clips that wait encoded on a node's disk, both in the queue and still to come.
 
@@ -87,6 +95,10 @@ class Clips:
             num_wanted: number of workers that the pool should have.
         """
         commands: list[Command] = []
+        if self._run_deadline.is_set:
+            self._waiting = deque(
+                one for one in self._waiting if self._run_deadline.can_end(one, now)
+            )
         while True:
             slots = Slots(self._pool, now, num_wanted)
             reserved = slots.reserved_for_suspects(self._waiting)
@@ -95,18 +107,31 @@ class Clips:
                 break
             commands.append(start)
         if self._is_plan_over:
-            return commands + self._recall(slots)
-        # retried clips that find no worker do not hold up the plan
+            return commands + self._recall(slots.recalls())
+        # retried clips that find no worker do not hold up the plan; those that find one and would
+        # end too late behind its clips do
+        if self._run_deadline.is_set and any(
+            slots.choose(one, reserved) is not None for one in self._waiting
+        ):
+            return commands
         if slots.has_room(reserved) and not self._is_taking:
             self._is_taking = True
             commands.append(ev.TakeClip())
         return commands
 
-    def _recall(self, slots: Slots) -> list[Command]:
-        recalls = slots.recalls()
+    def _recall(self, recalls: Sequence[tuple[WorkerId, str]]) -> list[Command]:
         for number, clip_id in recalls:
             self._pool.change(number).recalled.add(clip_id)
         return [ev.RecallClip(number, clip_id) for number, clip_id in recalls]
+
+    def recall_late(self, now: float) -> list[Command]:
+        """Recall queued clips that would end after the deadline of the run."""
+        late = [
+            (number, clip_id)
+            for number, worker in sorted(self._pool.loaded.items())
+            for clip_id in self._run_deadline.late(worker, now)
+        ]
+        return self._recall(late)
 
     def returned(self, event: ev.ClipReturned, _now: float) -> list[Command]:
         """Queue a recalled clip again; the attempt has not begun, so it keeps its number."""
@@ -119,7 +144,9 @@ class Clips:
     def _start_next(self, slots: Slots, reserved: set[int], now: float) -> ev.StartClip | None:
         for index, attempt in enumerate(self._waiting):
             number = slots.choose(attempt, reserved)
-            if number is not None:
+            if number is not None and self._run_deadline.can_end_on(
+                self._pool.loaded[number], attempt, now
+            ):
                 del self._waiting[index]
                 self._pool.change(number).take(attempt, now)
                 return ev.StartClip(number, attempt)

@@ -133,6 +133,19 @@ class StopRequested:
 
 
 @dataclass(frozen=True)
+class TimeLeft:
+    """The time until the deadline of the run; it comes before each `Tick` of a run that has one.
+
+    Args:
+        seconds: seconds until the deadline, 0 or below from then on.
+        has_clips: False if every clip that is left in the plan would end too late.
+    """
+
+    seconds: float
+    has_clips: bool = True
+
+
+@dataclass(frozen=True)
 class Tick:
     """The passing of time, sent after all other events of a turn of the dispatch loop."""
 
@@ -149,6 +162,7 @@ Event = (
     | WorkerLost
     | NodesDraining
     | StopRequested
+    | TimeLeft
     | Tick
 )  # fmt: skip
 

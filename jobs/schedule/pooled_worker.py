@@ -99,6 +99,7 @@ class LoadedWorker:
         node: node on which its clips are encoded.
         others: further nodes of a group that spans several.
         heard_at: moment of its last heartbeat or answer.
+        ended_at: moment at which its last clip ended; 0 before.
         attempts: attempts in flight, by clip_id.
         progress: progress in the last heartbeat, by clip_id.
         recalled: ids of clips in flight that it was asked to hand back.
@@ -111,6 +112,7 @@ class LoadedWorker:
     node: str
     others: frozenset[str]
     heard_at: float
+    ended_at: float = 0.0
     state: Ready | Paused | Retiring = field(default_factory=Ready)
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     progress: dict[str, ClipProgress] = field(default_factory=dict[str, ClipProgress])
@@ -218,6 +220,11 @@ class LoadedWorker:
     def is_computing(self) -> bool:
         """Return True if a clip was being computed at the last heartbeat."""
         return any(self._is_computing(clip_id) for clip_id in self.attempts)
+
+    def is_past_device(self, clip_id: str) -> bool:
+        """Return True if the device had ended a clip at the last heartbeat."""
+        progress = self.progress.get(clip_id)
+        return progress is not None and progress.stage in ("encode", "check", "upload")
 
     def has_room(self, room: int) -> bool:
         """Return True if the worker has room for a further clip; a suspect has it to itself.

@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import RunConfig
-from jobs.errors import StoppedError
+from jobs.errors import DeadlineReachedError, StoppedError
 from jobs.schedule import events as ev
 from jobs.schedule.clips import Clips
 from jobs.schedule.events import Command, Event
 from jobs.schedule.giving_back import num_placed
+from jobs.schedule.pace import Pace
 from jobs.schedule.pool import Pool
+from jobs.schedule.run_deadline import RunDeadline
 from jobs.schedule.workers import Workers
 
 
 @dataclass(frozen=True)
 class StopOrder:
-    """A request to stop, and the moment until which clips in flight may finish."""
+    """The reason to stop, and the moment until which clips in flight may finish."""
 
-    reason: str
+    error: StoppedError
     until: float
 
 
@@ -33,6 +35,7 @@ class Schedule:
     Args:
         num_workers: number of workers to keep.
         is_computing_elsewhere: returns True if a worker of another kind computes a clip.
+        pace: expected times of the clips, in a run that has a deadline.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Schedule:
         config: RunConfig,
         num_workers: int,
         is_computing_elsewhere: Callable[[], bool] = lambda: False,
+        pace: Pace | None = None,
     ) -> None:
         self._config = config
         self._now = 0.0
@@ -49,8 +53,9 @@ class Schedule:
         self._pool = Pool(
             config.workers.spool_clips + 1, config.stall.first_s, is_computing_elsewhere
         )
-        self._clips = Clips(config.retry, self._pool)
-        self._workers = Workers(config, num_workers, self._pool, self._clips)
+        self._run_deadline = RunDeadline(pace)
+        self._clips = Clips(config.retry, self._pool, self._run_deadline)
+        self._workers = Workers(config, num_workers, self._pool, self._clips, self._run_deadline)
         self._handlers: dict[type[Event], Callable[[Any, float], list[Command]]] = {
             ev.Planned: self._clips.planned,
             ev.WorkerReady: self._workers.ready,
@@ -63,6 +68,7 @@ class Schedule:
             ev.WorkerLost: self._workers.lost,
             ev.NodesDraining: self._workers.nodes_draining,
             ev.StopRequested: self._request_stop,
+            ev.TimeLeft: self._time_left,
             ev.Tick: self._workers.check_deadlines,
         }
 
@@ -144,16 +150,29 @@ class Schedule:
         return self._workers.recruiting.room_seen(event, now)
 
     def _request_stop(self, event: ev.StopRequested, now: float) -> list[Command]:
-        if self._stop_order is None:
-            self._stop_order = StopOrder(event.reason, now + self._config.workers.drain_s)
+        self._order_stop(StoppedError(event.reason), now)
         return []
+
+    def _time_left(self, event: ev.TimeLeft, now: float) -> list[Command]:
+        """Take back clips that would end too late; at the deadline, stop the run."""
+        self._run_deadline.set(now + event.seconds)
+        if event.seconds <= 0:
+            self._order_stop(DeadlineReachedError("at the deadline"), now)
+            return []
+        if not event.has_clips:
+            self._clips.end_plan()
+        return self._clips.recall_late(now)
+
+    def _order_stop(self, error: StoppedError, now: float) -> None:
+        if self._stop_order is None:
+            self._stop_order = StopOrder(error, now + self._config.workers.drain_s)
 
     def _check_stop_order(self) -> list[Command]:
         """Halt a stopped run once its clips in flight have ended, or had enough time to."""
         order = self._stop_order
         if order is None or self.is_finished or (self._now < order.until and self._pool.is_busy):
             return []
-        return [ev.Halt(StoppedError(order.reason))]
+        return [ev.Halt(order.error)]
 
     def _next_commands(self) -> list[Command]:
         """Return starts of workers that are missing, then of clips on workers that have room.

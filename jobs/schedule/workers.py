@@ -17,6 +17,7 @@ from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
 from jobs.schedule.pooled_worker import LoadedWorker, Loss, Retiring
 from jobs.schedule.recruiting import Recruiting
+from jobs.schedule.run_deadline import RunDeadline
 from jobs.types import ClipDone, ClipFailed
 
 REPLACED_AFTER: dict[FailureClass, str] = {
@@ -32,12 +33,21 @@ class Workers:
         num_workers: number of workers to keep.
         pool: workers that are there; also read by `clips`.
         clips: owner of the clips that wait for a worker.
+        run_deadline: learns how long clips take.
     """
 
-    def __init__(self, config: RunConfig, num_workers: int, pool: Pool, clips: Clips) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        num_workers: int,
+        pool: Pool,
+        clips: Clips,
+        run_deadline: RunDeadline,
+    ) -> None:
         self._config = config
         self._pool = pool
         self._clips = clips
+        self._run_deadline = run_deadline
         self._deadlines = Deadlines(config.stall)
         self._outage = Outage(config.retry)
         self._attribution = NodeAttribution(config.retry.max_losses_of_node)
@@ -52,6 +62,7 @@ class Workers:
         self.recruiting.exclude_gap(gap_s)
         for worker in self._pool.loaded.values():
             worker.heard_at += gap_s
+            worker.ended_at += gap_s
             for clip_id, attempt in worker.attempts.items():
                 worker.attempts[clip_id] = replace(attempt, started_at=attempt.started_at + gap_s)
         self._outage.exclude_gap(gap_s)
@@ -147,7 +158,7 @@ class Workers:
         worker = self._pool.find_loaded(event.worker)
         if worker is None:
             return []
-        worker.heard_at = now
+        worker.heard_at = worker.ended_at = now
         attempt = worker.pop(event.outcome.clip_id)
         if attempt is None:
             return []
@@ -163,6 +174,7 @@ class Workers:
         worker.record_done()
         self._outage.record_answer(now)
         self._deadlines.learn(attempt, done.timings)
+        self._run_deadline.learn(attempt, done.timings)
         if any(timing.stage == "denoise" for timing in done.timings):
             worker.prepared_for.add(preparation_key(attempt))
         self._attribution.record_done(attempt, worker.nodes)

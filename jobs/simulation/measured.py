@@ -43,11 +43,17 @@ class Measured:
     num_records: int
 
 
-def read_measured(store: Store, models: Iterable[str], read_one: Callable[[], None]) -> Measured:
+def read_measured(
+    store: Store,
+    models: Iterable[str],
+    read_one: Callable[[], None] = lambda: None,
+    max_records: int = MAX_RECORDS,
+) -> Measured:
     """Read the records of some models.
 
     Args:
         read_one: called after each record, for a progress bar.
+        max_records: number of records that are read at most.
 
     Raises:
         StoreError: the store does not answer, or refuses to list or read.
@@ -60,7 +66,7 @@ def read_measured(store: Store, models: Iterable[str], read_one: Callable[[], No
         except (ObjectMissingError, RecordError, UnreadableError):
             return None
 
-    keys = (parsed.key for parsed in islice(list_keys(store, "record"), MAX_RECORDS))
+    keys = (parsed.key for parsed in islice(list_keys(store, "record"), max_records))
     records: list[ClipRecord] = []
     for record in in_parallel(read, keys, NUM_THREADS):
         read_one()

@@ -47,6 +47,8 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         num_workers_lost=1,
         busy_share=0.981,
         stop=None,
+        output_day=None,
+        deadline=None,
         elapsed_s=600.0,
         clips_per_hour=120.0,
         eta_s=7200.0,

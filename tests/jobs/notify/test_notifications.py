@@ -28,7 +28,10 @@ SUMMARY = RunSummary(
     num_workers_lost=1,
     busy_share=0.991,
     stop=None,
+    output_day=None,
+    deadline=None,
     is_finished=True,
+    num_left=0,
     wall_s=36_000.0,
     stage_totals_s={"denoise": 100.0},
 )

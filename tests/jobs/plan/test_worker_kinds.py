@@ -15,7 +15,7 @@ from jobs.errors import ManifestError, PlacementError
 from jobs.manifest import flat_file
 from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.manifest.walk.selection import ALL, Selection
-from jobs.plan.buckets import MAX_LORA_CHOICES, PlanBucket
+from jobs.plan.buckets import MAX_LORA_CHOICES, Part, PlanBucket
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import (
@@ -55,6 +55,34 @@ def test_a_kind_is_a_model_and_a_group_and_counts_its_pending_clips(plan: Plan) 
     assert list(pending_kinds(plan).items()) == [(group, 1), (alone, 2)]
     assert [spec.request.prompt for spec in pending_clips(plan, alone)] == ["a", "d"]
     assert [spec.request.prompt for spec in pending_clips(plan, group)] == ["b"]
+
+
+def test_a_part_of_which_no_clip_is_wanted_any_more_is_left_and_the_others_go_on(
+    write: Callable[[str, str | bytes], Path], catalog: FakeCatalog
+) -> None:
+    rows = [
+        {"prompt": f"{steps} {n}", "num_inference_steps": steps} for n in "ab" for steps in (9, 4)
+    ]
+    plan = planned(write, catalog, rows)
+    wanted = {9: 1, 4: 2}  # clips of each number of steps
+
+    def is_wanted(part: Part) -> bool:
+        return wanted[part.bucket.num_inference_steps] > 0
+
+    found: list[str] = []
+    for one in pending_clips(plan, WorkerKind("tiny", ONE_DEVICE), is_wanted):
+        found.append(one.request.prompt)
+        wanted[one.request.sampling.num_inference_steps] -= 1
+    assert found == ["9 a", "4 a", "4 b"]
+
+
+def test_a_single_part_is_read_no_further_than_clips_of_it_are_wanted(
+    write: Callable[[str, str | bytes], Path], catalog: FakeCatalog
+) -> None:
+    plan = planned(write, catalog, [{"prompt": prompt} for prompt in "abcd"])
+    answers = iter([True, True, True, False])  # before the walk, and before each clip
+    clips = pending_clips(plan, WorkerKind("tiny", ONE_DEVICE), lambda _: next(answers))
+    assert [one.request.prompt for one in clips] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

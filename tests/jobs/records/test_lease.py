@@ -270,9 +270,9 @@ class Waiting:
 
 def test_a_free_output_is_not_waited_for(clock: Clock) -> None:
     store, waiting = MemoryStore(clock), Waiting(clock, {})
-    assert not wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert not wait_until_free(store, waiting.lines.append, pause=waiting.pause)
     take(store, "one", clock).release()
-    assert not wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert not wait_until_free(store, waiting.lines.append, pause=waiting.pause)
     assert (waiting.waited_s, waiting.lines) == (0.0, [])
 
 
@@ -281,7 +281,7 @@ def test_a_driver_that_died_is_waited_for_until_its_lease_expires(clock: Clock) 
     owner = take(store, "one", clock).taken.owner
     clock.time_s += 2
     waiting = Waiting(clock, {})
-    assert wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert wait_until_free(store, waiting.lines.append, pause=waiting.pause)
     assert DURATION_S - 2 <= waiting.waited_s < DURATION_S
     (line,) = waiting.lines
     assert line == (
@@ -297,7 +297,7 @@ def test_a_driver_at_work_is_waited_for_until_it_ends_and_named_once(clock: Cloc
     lease = take(store, "one", clock)
     renewals = dict.fromkeys((20.0, 40.0, 60.0, 80.0), lease.renew)
     waiting = Waiting(clock, {**renewals, 90.0: lease.release})
-    assert wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert wait_until_free(store, waiting.lines.append, pause=waiting.pause)
     assert 90 <= waiting.waited_s <= 90 + MAX_WAIT_S
     assert len(waiting.lines) == 1
 
@@ -311,10 +311,27 @@ def test_each_driver_that_is_waited_for_is_named(clock: Clock) -> None:
         take(store, "two", clock)
 
     waiting = Waiting(clock, {7.0: replace_driver})
-    assert wait_until_free(store, waiting.lines.append, waiting.pause)
+    assert wait_until_free(store, waiting.lines.append, pause=waiting.pause)
     first, second = waiting.lines
     assert "holds: run one on" in first
     assert "holds: run two on" in second
+
+
+def test_a_wait_with_a_limit_ends_in_a_refusal_that_names_the_driver(clock: Clock) -> None:
+    store = MemoryStore(clock)
+    lease = take(store, "one", clock)
+    waiting = Waiting(clock, dict.fromkeys((20.0, 40.0, 60.0, 80.0), lease.renew))
+    with pytest.raises(LeaseHeldError, match="still leased by another driver after .*: run one on"):
+        wait_until_free(store, waiting.lines.append, 70.0, waiting.pause)
+    assert waiting.waited_s == 70
+    assert len(waiting.lines) == 1
+
+
+def test_a_wait_with_a_limit_takes_an_output_that_becomes_free_before(clock: Clock) -> None:
+    store = MemoryStore(clock)
+    lease = take(store, "one", clock)
+    waiting = Waiting(clock, {20.0: lease.release})
+    assert wait_until_free(store, waiting.lines.append, 30.0, waiting.pause)
 
 
 @pytest.mark.parametrize("epoch", [7, LAST_EPOCH])
@@ -322,7 +339,7 @@ def test_a_lease_that_never_expires_is_refused_and_not_waited_for(epoch: int, cl
     store, waiting = MemoryStore(clock), Waiting(clock, {})
     store.put(lease_key(epoch), b"{}", TEXT)
     with pytest.raises(LeaseUnusableError):
-        wait_until_free(store, waiting.lines.append, waiting.pause)
+        wait_until_free(store, waiting.lines.append, pause=waiting.pause)
 
 
 def test_an_unknown_field_in_a_lease_is_refused(folder: Store, clock: Clock) -> None:

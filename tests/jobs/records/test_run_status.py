@@ -12,6 +12,7 @@ from jobs.records.run_status import (
     ClipInFlight,
     FailureSeen,
     LoadingWorkers,
+    RunDeadline,
     RunStatus,
     RunStop,
     RunSummary,
@@ -19,6 +20,7 @@ from jobs.records.run_status import (
     write_status,
 )
 from jobs.store.store import Store, open_store
+from jobs.timetable.dated_output import OutputDay
 
 CLIP_ID = "0123456789abcdef" * 2
 STATUS = RunStatus(
@@ -34,6 +36,8 @@ STATUS = RunStatus(
     num_workers_lost=1,
     busy_share=0.981,
     stop=None,
+    output_day=OutputDay("s3://renders/{date}", "2026-01-31", "UTC"),
+    deadline=RunDeadline("2026-02-01T07:00:00.000Z", "Europe/Berlin"),
     elapsed_s=600.0,
     clips_per_hour=120.0,
     eta_s=2070.0,
@@ -132,4 +136,4 @@ def test_a_stopped_run_and_its_summary_say_why(store: Store) -> None:
     last = dataclasses.replace(STATUS, state="stopped", stop=stop)
     write_status(store, last)
     assert read_status(store, STATUS.run_id).stop == stop
-    assert RunSummary.of(last, {}).stop == stop
+    assert RunSummary.of(last, {}, 79).stop == stop

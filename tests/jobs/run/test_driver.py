@@ -18,6 +18,7 @@ from jobs.cli.command import EXIT_OK, EXIT_STOPPED
 from jobs.cli.main import main
 from jobs.cli.output_status import OutputStatus, read_output_status
 from jobs.config import StoreConfig
+from jobs.ending import ExitCode
 from jobs.records.lease_keeper import SHORT_S
 from jobs.records.run_status import RunStop
 from jobs.run.failure_writer import FailureWriter
@@ -183,6 +184,30 @@ def test_a_run_that_waits_for_a_dead_driver_takes_its_output_and_renders_the_res
     assert printed.count("waiting for") == 1
     assert f"waiting for {drivers.output.as_uri()}, which another driver holds: run " in printed
     assert drivers.status().num_committed == 6
+
+
+def test_a_run_ends_at_its_deadline_and_says_what_is_left(drivers: Drivers) -> None:
+    """The clips never end, so that they are left however long the driver takes to start."""
+    driver = drivers.start("--deadline=8s", "workers.drain_s=0.5", "--time-zone=Europe/Berlin")
+    _, errors = driver.communicate(timeout=DEADLINE_S)
+    assert driver.returncode == ExitCode.DEADLINE, errors
+    assert re.search(
+        r"stopped: by the deadline \S+ \(Europe/Berlin\): 6 of 6 clips are left; run it again",
+        errors,
+    )
+    status = drivers.status()
+    assert status.run is not None
+    assert status.run.state == "stopped"
+    assert status.run.stop is not None
+    assert status.run.stop.error_type == "DeadlineReachedError"
+    (summary,) = drivers.output.glob("runs/*/summary.json")
+    document = json.loads(summary.read_text())
+    assert (document["num_left"], document["is_finished"]) == (6, False)
+    assert document["deadline"]["time_zone"] == "Europe/Berlin"
+    (run,) = drivers.output.glob("runs/*/run.json")
+    assert json.loads(run.read_text())["deadline"] == document["deadline"]
+    assert status.lease is not None
+    assert status.lease.is_released
 
 
 def test_a_run_that_is_killed_while_it_drains_holds_up_the_next_one_only_for_seconds(
