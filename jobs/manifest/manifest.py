@@ -226,6 +226,6 @@ def open_manifest(
     with at(name.location):
         check_run_name(name.value)
     return Manifest(
-        name.value, output, path, source.digest, defaults, source, catalog, calendar, output_line,
-        selection,
+        name.value, output or None, path, source.digest, defaults, source, catalog, calendar,
+        output_line, selection,
     )  # fmt: skip

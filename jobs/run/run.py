@@ -38,12 +38,11 @@ from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
 from jobs.run.observer import RunObserver
-from jobs.run.pool_plans import PoolPlans
+from jobs.run.pool_plans import PoolPlans, TimeLimit, time_limit_of
 from jobs.run.tally import RunTally
 from jobs.shares.board import board_for
 from jobs.shares.run_claims import Board
 from jobs.shares.run_shares import RunShares
-from jobs.run.time_limit import TimeLimit, time_limit_of
 from jobs.text import counted
 from jobs.timetable.clock_times import Deadline
 from jobs.worker.setup import ModelLoader
