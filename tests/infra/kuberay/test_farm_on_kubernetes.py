@@ -22,7 +22,8 @@ from tests.builders.kubernetes import (
 
 WITH_PODS = tuple(name for name in OVERLAYS if name not in {"farm", "kueue/queues"})
 WITH_CLUSTERS = ("cluster", "job", "ray-cron-job", "kueue/job")
-SECRETS = {"nagfarm-ray-token", "nagfarm-s3", "nagfarm-hub"}  # an operator makes them
+# an operator makes them
+SECRETS = {"nagfarm-ray-token", "nagfarm-s3", "nagfarm-hub", "nagfarm-webhook"}
 SPOT_NOTICE_S = 120  # AWS announces the end of a spot node so long before
 SECONDS_OF_AN_END = 20  # after its clips, a run writes its last documents and leaves the cluster
 
@@ -175,6 +176,14 @@ def test_a_secret_is_named_and_never_made_here() -> None:
     for name in OVERLAYS:
         assert of_kind(overlay(name), "Secret") == []
         assert "SECRET_ACCESS_KEY" not in str(overlay(name))
+
+
+def test_the_webhook_is_known_where_drivers_run_and_not_to_workers() -> None:
+    for name in WITH_CLUSTERS:
+        for cluster in clusters(overlay(name)):
+            workers = [group["template"] for group in cluster["workerGroupSpecs"]]
+            assert "nagfarm-webhook" in str(cluster["headGroupSpec"]["template"])
+            assert "nagfarm-webhook" not in str(workers)
 
 
 def test_the_token_of_ray_is_on_everywhere() -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from jobs.cli.main import parse_arguments
+from jobs.config import NotifyConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from pipelines.catalog.sources import model_paths
@@ -154,6 +155,7 @@ def test_the_secrets_of_the_page_have_the_names_and_keys_that_pods_read(checkout
     assert made == {
         "nagfarm-ray-token": {"auth_token"},
         "nagfarm-s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+        "nagfarm-webhook": {NotifyConfig().webhook_variable},
     }
 
 
