@@ -214,7 +214,8 @@ A clip is done when its record is in the output; a second run renders only what 
 SIGHUP and Ctrl-C stop a run in bounded time, a second signal at once. Under nohup, SIGHUP is
 ignored. One driver at a time writes to an output: a second one is refused, or waits with --wait.
 Each line of the log begins with the date and the time in UTC; --log-format json has an object a
-line.
+line. With NAGFARM_WEBHOOK_URL set, a run posts to that webhook when it starts, ends or has many
+failures.
 
 {MANIFEST_HELP}""",
     options=RenderOptions,
