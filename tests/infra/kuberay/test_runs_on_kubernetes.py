@@ -120,3 +120,12 @@ def test_the_cron_job_finds_the_standing_cluster() -> None:
     (cron,) = of_kind(overlay("cron-job"), "CronJob")
     assert cron["metadata"]["namespace"] == cluster["metadata"]["namespace"]
     assert cron["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+def test_the_deadline_of_the_cron_job_is_in_the_time_zone_of_its_schedule() -> None:
+    """A second try after the deadline would run until the next one, so there is none."""
+    (cron,) = of_kind(overlay("cron-job"), "CronJob")
+    namespace = parse_arguments(dict(entrypoints())["cron-job"][1:])
+    assert namespace.deadline is not None
+    assert namespace.time_zone.name == cron["spec"]["timeZone"]
+    assert cron["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
