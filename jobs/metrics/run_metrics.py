@@ -154,7 +154,11 @@ class RunMetrics:
             self._begin_all()
         elif now - self._ticked_s < EVERY_S:
             return
-        else:
+        self.publish(now)
+
+    def publish(self, now: float) -> None:
+        """Record the gauges and the time since the last call; also at the end of a run."""
+        if self._ticked_s is not None:
             self._charge(now - self._ticked_s)
         self._ticked_s = now
         self._count_retries("", self.driver_node, self.num_retries())

@@ -270,6 +270,7 @@ class Run:
         """Set the last status, with the error that ended a stopped run, and return the summary."""
         if isinstance(error, KeyboardInterrupt) and self._stop_reason is not None:
             error = StoppedError(self._stop_reason)  # a second signal, after a request to stop
+        self._metrics.publish(time.monotonic())  # else those of a second ago stand for good
         state = "finished" if error is None else "stopped"
         summary = documents.summary(self._update_status(documents, state, error))
         self.notices.ended(summary)

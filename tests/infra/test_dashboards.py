@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,37 @@ def test_panels_have_ids_and_places_of_their_own() -> None:
     assert all(
         x + panel["gridPos"]["w"] <= 24 for (x, _), panel in zip(places, panels, strict=True)
     )
+
+
+def test_grafana_knows_each_field_of_the_board() -> None:
+    """A field that Grafana's own classes do not have is lost on its way through them."""
+    dashboard = pytest.importorskip("grafana_foundation_sdk.models.dashboard")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder").JSONEncoder
+    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+    plugins.register_default_plugins()
+
+    def known(found: dict[str, Any]) -> dict[str, Any]:
+        return json.loads(encoder(sort_keys=True).encode(dashboard.Dashboard.from_json(found)))
+
+    assert list(lost(board(), known(board()))) == []
+    wrong = {**board(), "refreshh": "30s"}
+    assert list(lost(wrong, known(wrong))) == ["refreshh"]
+
+
+def lost(found: Any, known: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each value that the second document lacks."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            below = f"{path}.{name}".removeprefix(".")
+            if name in known:
+                yield from lost(value, known[name], below)
+            else:
+                yield below
+    elif isinstance(found, list):
+        for index, value in enumerate(found):
+            yield from lost(value, known[index], f"{path}[{index}]")
+    elif found != known:
+        yield path
 
 
 @pytest.mark.parametrize("name", ["pod-monitor.yaml", "prometheus-rule.yaml"])

@@ -180,6 +180,10 @@ def test_gauges_are_recorded_once_a_second() -> None:
     assert recorded.value(metric.CLIPS_IN_FLIGHT, MODEL) == 0
     run.tick(1.0)
     assert recorded.value(metric.CLIPS_IN_FLIGHT, MODEL) == 1
+    run.clip_done(done(spec("sunrise")))
+    run.publish(1.1)  # the end of a run
+    assert recorded.value(metric.CLIPS_IN_FLIGHT, MODEL) == 0
+    assert recorded.value(metric.CLIPS_WAITING, MODEL) == 2
 
 
 def test_labels_come_from_no_prompt_no_id_and_no_message() -> None:
