@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.parse
@@ -22,11 +24,10 @@ from infra.local.local_process import HOST, LocalProcess, free_ports
 from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE
-from jobs.cli.main import main
 from jobs.metrics.definitions import METRICS
 from tests.conftest import RAY_TOKEN_PATH
-from tests.fakes.model import FakeLoader
 from tests.infra.test_dashboards import queries
+from tests.structure import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.s3, pytest.mark.slow]
 
@@ -37,6 +38,12 @@ DEADLINE_S = 120.0
 LIMIT = re.compile(r"\s*(==|>=|<=|>|<)\s*[\d.]+$")
 CONDITION = re.compile(r"\n(?:and|unless)\b(?: on \(\w+\))?")
 BOARD_VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$model": ".*"}
+DRIVER = """
+import sys
+from jobs.cli.main import main
+from tests.fakes.model import FakeLoader
+sys.exit(main(sys.argv[1:], loader=FakeLoader()))
+"""
 STAGES = {"text", "denoise", "decode", "encode", "check", "upload"}
 
 
@@ -108,7 +115,8 @@ def prometheus(cluster: LocalRay, tmp_path: Path) -> Iterator[Prometheus]:
         found.process.end(5.0)
 
 
-def render(folder: Path, prompts: list[str], name: str) -> int:
+def render(cluster: LocalRay, folder: Path, prompts: list[str], name: str) -> int:
+    """Render in a process of its own: one that has left a cluster joins no other one."""
     path = folder / f"{name}.jsonl"
     rows = [
         {"prompt": prompt, "seed": seed, "num_inference_steps": 1}
@@ -116,8 +124,14 @@ def render(folder: Path, prompts: list[str], name: str) -> int:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ["--model", "shapes-wan", "--output", f"s3://renders/{name}", "workers.count=2"]
-    command = ["render", str(path), *options, "workers.price_per_device_hour=3600"]
-    return main([*command, "stall.heartbeat_interval_s=1"], loader=FakeLoader())
+    settings = ["workers.price_per_device_hour=3600", "stall.heartbeat_interval_s=1"]
+    finished = subprocess.run(
+        [sys.executable, "-c", DRIVER, "render", path, *options, *settings],
+        cwd=ROOT,
+        env={**cluster.environment(), "RAY_ADDRESS": cluster.address},
+        check=False,
+    )
+    return finished.returncode
 
 
 def single_queries() -> list[str]:
@@ -133,13 +147,8 @@ def single_queries() -> list[str]:
 
 
 def test_every_query_of_the_board_and_of_the_alerts_has_data_while_a_run_renders(
-    cluster: LocalRay,
-    prometheus: Prometheus,
-    s3_environment: LocalS3,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    cluster: LocalRay, prometheus: Prometheus, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     gate = cluster.folder / "gate"  # a short path, since the model reads 48 tokens of a prompt
     without_data, is_over = single_queries(), threading.Event()
 
@@ -155,7 +164,7 @@ def test_every_query_of_the_board_and_of_the_alerts_has_data_while_a_run_renders
     watching.start()
     prompts = [*["sunrise"] * (NUM_CLIPS - 1), "error", f"wait {gate}"]
     try:
-        code = render(tmp_path, prompts, "watched")
+        code = render(cluster, tmp_path, prompts, "watched")
     finally:
         is_over.set()
         watching.join()
@@ -184,15 +193,14 @@ def test_every_query_of_the_board_and_of_the_alerts_has_data_while_a_run_renders
 
 
 def test_a_run_ends_as_ever_while_the_agent_of_rays_metrics_does_not_answer(
-    cluster: LocalRay, s3_environment: LocalS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalRay, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     agents = list(agents_of(cluster))
     assert agents
     for agent in agents:
         agent.send_signal(signal.SIGSTOP)
     try:
-        assert render(tmp_path, ["sunrise"] * NUM_CLIPS, "unwatched") == EXIT_OK
+        assert render(cluster, tmp_path, ["sunrise"] * NUM_CLIPS, "unwatched") == EXIT_OK
     finally:
         for agent in agents:
             agent.send_signal(signal.SIGCONT)
