@@ -25,7 +25,6 @@ from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
 from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE
 from jobs.metrics.definitions import METRICS
-from tests.conftest import RAY_TOKEN_PATH
 from tests.infra.test_dashboards import queries
 from tests.structure import ROOT
 
@@ -100,7 +99,7 @@ def cluster(s3_server: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "RAY_metrics_report_interval_ms": "1000",
         "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")),
     }
-    with LocalRay(2, environment, RAY_TOKEN_PATH) as found:
+    with LocalRay(2, environment) as found:
         yield found
 
 
@@ -116,7 +115,7 @@ def prometheus(cluster: LocalRay, tmp_path: Path) -> Iterator[Prometheus]:
 
 
 def render(cluster: LocalRay, folder: Path, prompts: list[str], name: str) -> int:
-    """Render in a process of its own: one that has left a cluster joins no other one."""
+    """Render in a process of its own, which has this cluster's token from its beginning."""
     path = folder / f"{name}.jsonl"
     rows = [
         {"prompt": prompt, "seed": seed, "num_inference_steps": 1}
