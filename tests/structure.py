@@ -33,8 +33,8 @@ ORDER = {
     "jobs": (
         "", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store",
         "records", "export", "notify", "schedule", "shares", "simulation", "metrics", "worker",
-        "group", "cluster", "run", "description", "bench/design", "bench/measuring",
-        "bench/reporting", "bench", "cli",
+        "group", "cluster", "cluster/nodes", "run", "description", "checks", "bench/design",
+        "bench/measuring", "bench/reporting", "bench", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.

@@ -26,7 +26,7 @@ ONLY_IN = {
     "botocore": ("jobs/store/",),
     "imageio_ffmpeg": ("jobs/media/",),
     "decord": ("jobs/media/",),
-    "torch": ("jobs/cli/doctor.py",),
+    "torch": ("jobs/checks/",),
     "matplotlib": ("jobs/bench/reporting/",),
 }
 # Every module of these folders loads without torch and Ray.
@@ -34,6 +34,7 @@ LIGHT = (
     "pipelines/catalog", "pipelines/cost", "pipelines/frame_checks", "jobs", "jobs/manifest/tables",
     "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
     "jobs/export", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics", "jobs/worker",
+    "jobs/checks",
     "jobs/cli",
 )  # fmt: skip
 

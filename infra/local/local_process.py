@@ -1,4 +1,4 @@
-"""A program on this machine: started in a session of its own, awaited, and ended.
+"""A program on this machine: where it runs, its start in a session of its own, and its end.
 
 The local S3 server, the local Ray cluster, its further nodes and the drivers of the chaos suite are
 such programs.
@@ -10,14 +10,33 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from jobs.ending import handled_signals
 
 HOST = "127.0.0.1"
 POLL_S = 0.1
 LOG_LINES_SHOWN = 25
+
+
+@dataclass(frozen=True)
+class Place:
+    """The machine on which a program runs: this one, or a network namespace that acts as one.
+
+    Args:
+        host: its address, by which the other programs reach it.
+        prefix: words before a command that take it there.
+    """
+
+    host: str = HOST
+    prefix: tuple[str, ...] = ()
+
+
+HERE = Place()
 
 
 class LocalProcess:
@@ -108,6 +127,20 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind((HOST, 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def processes_naming(folder: Path) -> Iterator[psutil.Process]:
+    """Yield the processes whose command line or environment names the folder, but not this one.
+
+    The command line of a worker of Ray is only `ray::...`; its environment names the folder.
+    """
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
+                continue
+            words = (*process.cmdline(), *process.environ().values())
+            if any(str(folder) in text for text in words):
+                yield process
 
 
 @contextlib.contextmanager

@@ -16,14 +16,14 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import psutil
 
-from infra.local.local_process import HOST, LocalProcess, free_ports
-from infra.local.ray_node import IS_UP, NO_LOG_MONITOR, LocalNode
+from infra.local.local_process import HERE, LocalProcess, Place, free_ports, processes_naming
+from infra.local.ray_node import IS_UP, NO_LOG_MONITOR, START_S, LocalNode
 
 STOP_WAIT_S = 5.0
 NO_AUTOSCALER = "--no-monitor"  # nothing here grows or shrinks by itself
@@ -59,7 +59,7 @@ class LocalRay:
         token_path: a file with the token that clients must show; None makes one. A process that
             will be a driver itself needs the file beforehand, since ray reads its settings when it
             is imported.
-        deadline_s: longest time for the start, in seconds.
+        place: machine of the head.
         has_dashboard: False for a cluster that takes no jobs; it starts half as many processes.
         node_types: types of nodes for Ray's own fake autoscaler, which starts and ends them on this
             machine as the cluster's jobs need them; None for a cluster that stays as it is.
@@ -70,7 +70,7 @@ class LocalRay:
         num_cpus: int,
         environment: Mapping[str, str],
         token_path: Path | None = None,
-        deadline_s: float = 120.0,
+        place: Place = HERE,
         *,
         has_dashboard: bool = True,
         node_types: Mapping[str, object] | None = None,
@@ -78,7 +78,7 @@ class LocalRay:
         self._num_cpus = num_cpus
         self._given_token_path = token_path
         self._extra = dict(environment)
-        self._deadline_s = deadline_s
+        self._place = place
         self._has_dashboard = has_dashboard
         self._node_types = node_types
         self._folder: Path | None = None
@@ -87,6 +87,7 @@ class LocalRay:
         self._nodes: list[LocalNode] = []
         self.address = ""
         self.dashboard_url = ""
+        self.metrics_url = ""  # the head's, for Prometheus; each node has one
         self._agent_url = ""
 
     @property
@@ -124,19 +125,23 @@ class LocalRay:
         atexit.register(self.stop)
         if self._given_token_path is None:
             write_token(self.token_path)
-        port, dashboard_port, client_port, agent_port = free_ports(4)
-        self.address, self.dashboard_url = f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}"
-        self._agent_url = f"http://{HOST}:{agent_port}"
+        port, dashboard_port, client_port, agent_port, metrics_port = free_ports(5)
+        host = self._place.host
+        self.address, self.dashboard_url = f"{host}:{port}", f"http://{host}:{dashboard_port}"
+        self._agent_url = f"http://{host}:{agent_port}"
+        self.metrics_url = f"http://{host}:{metrics_port}/metrics"
         command = [
+            *self._place.prefix,
             *(ray_command(), "start", "--head", "--block", NO_LOG_MONITOR, self._autoscaler()),
             f"--include-dashboard={str(self._has_dashboard).lower()}",
-            *(f"--port={port}", f"--node-ip-address={HOST}", f"--dashboard-host={HOST}"),
+            *(f"--port={port}", f"--node-ip-address={host}", f"--dashboard-host={host}"),
             *(f"--dashboard-port={dashboard_port}", f"--ray-client-server-port={client_port}"),
             *(f"--num-cpus={self._num_cpus}", f"--temp-dir={self._folder}"),
             *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
+            f"--metrics-export-port={metrics_port}",
         ]
         self._process = LocalProcess(command, self._folder / "ray.log", self._node_environment())
-        if not self._process.is_ready_by(time.monotonic() + self._deadline_s, self._is_ready):
+        if not self._process.is_ready_by(time.monotonic() + START_S, self._is_ready):
             lines = self._process.last_log_lines()
             self.stop()
             raise LocalRayError(f"Ray did not start:\n{lines}")
@@ -170,8 +175,13 @@ class LocalRay:
         path.write_text(json.dumps(config))
         return f"--autoscaling-config={path}"
 
-    def add_node(self, num_cpus: int, environment: Mapping[str, str] | None = None) -> LocalNode:
-        """Start a further node on this machine and wait until the cluster knows it.
+    def add_node(
+        self,
+        num_cpus: int,
+        place: Place = HERE,
+        environment: Mapping[str, str] | None = None,
+    ) -> LocalNode:
+        """Start a further node and wait until the cluster knows it.
 
         Args:
             environment: further variables of this node, such as Ray's own for labels.
@@ -185,7 +195,7 @@ class LocalRay:
             self.folder / f"n{self._num_nodes}",
             num_cpus,
             {**self._node_environment(), **(environment or {})},
-            self._deadline_s,
+            place,
         )
         self._nodes.append(node)
         return node
@@ -232,7 +242,7 @@ class LocalRay:
 
     def processes(self) -> list[psutil.Process]:
         """Return the living processes of the cluster."""
-        return list(_processes_naming(str(self._folder))) if self._folder else []
+        return list(processes_naming(self._folder)) if self._folder else []
 
     def stop(self) -> None:
         """End every process of the cluster, by force after a wait. May be called again."""
@@ -278,16 +288,3 @@ def ray_command() -> str:
             f"the program `ray` is missing: {sys.executable} -m pip install 'ray[default]'"
         )
     return found
-
-
-def _processes_naming(folder: str) -> Iterator[psutil.Process]:
-    """Yield the processes whose command line or environment names the folder.
-
-    The command line of a worker is only `ray::...`; its environment names the folder.
-    """
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            if process.status() == psutil.STATUS_ZOMBIE or process.pid == os.getpid():
-                continue
-            if any(folder in text for text in (*process.cmdline(), *process.environ().values())):
-                yield process

@@ -1,4 +1,4 @@
-"""A further node of a local Ray cluster: a second `ray start` on this machine, with its own raylet.
+"""A further node of a local Ray cluster: a second `ray start`, with its own raylet.
 
 Decides how the node is started, which processes belong to it, and how it is lost. Its folder lies
 below the cluster's, so that stopping the cluster ends its processes too. Its workers keep temporary
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from infra.local.local_process import LocalProcess, free_ports
+from infra.local.local_process import HERE, LocalProcess, Place, free_ports, processes_naming
 
+START_S = 120.0  # the longest time for the start of a head or a node
 STOP_WAIT_S = 2.0  # a node has nothing to save
 OBJECT_STORE_BYTES = 100_000_000  # videos never go through it
 IS_UP = "Ray runtime started"  # `ray start` prints this once the cluster knows the node
@@ -33,7 +34,7 @@ class LocalNode:
         folder: a new folder below the cluster's; the processes of the node name it.
         num_cpus: CPU slots that the node offers.
         environment: variables of its workers.
-        deadline_s: longest time for the start, in seconds.
+        place: machine of the node.
     """
 
     def __init__(
@@ -42,27 +43,31 @@ class LocalNode:
         folder: Path,
         num_cpus: int,
         environment: Mapping[str, str],
-        deadline_s: float,
+        place: Place = HERE,
     ) -> None:
         self.folder = folder
         self.temporary = folder / "tmp"
         self.temporary.mkdir(parents=True)
-        (agent_port,) = free_ports(1)
+        agent_port, metrics_port = free_ports(2)
+        self.metrics_url = f"http://{place.host}:{metrics_port}/metrics"
         ray, address = command
         arguments = [
+            *place.prefix,
             *(ray, "start", f"--address={address}", "--block", f"--num-cpus={num_cpus}"),
             *(
                 f"--temp-dir={folder}",
+                f"--node-ip-address={place.host}",
                 f"--object-store-memory={OBJECT_STORE_BYTES}",
                 NO_LOG_MONITOR,
             ),
             *(f"--dashboard-agent-listen-port={agent_port}", "--disable-usage-stats"),
+            f"--metrics-export-port={metrics_port}",
         ]
         log = folder / "ray.log"
         places = dict.fromkeys(("TMPDIR", "XDG_CACHE_HOME"), str(self.temporary))
         self._process = LocalProcess(arguments, log, {**environment, **places})
         is_up = self._process.is_ready_by(
-            time.monotonic() + deadline_s, lambda: IS_UP in log.read_text(errors="replace")
+            time.monotonic() + START_S, lambda: IS_UP in log.read_text(errors="replace")
         )
         if not is_up:
             lines = self._process.last_log_lines()
@@ -100,6 +105,13 @@ class LocalNode:
         """Kill the raylet, like the loss of a machine. Its workers end within a few seconds."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.raylet.kill()
+        self._process.wait()
+
+    def cut_power(self) -> None:
+        """Kill every process of the node at once, like a power cut."""
+        for process in processes_naming(self.folder):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
 
     def stop(self) -> None:

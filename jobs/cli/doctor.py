@@ -1,13 +1,23 @@
-"""`nagfarm doctor`: check this machine and print what a run would miss."""
+"""`nagfarm doctor`: check this machine, or each node of a cluster, and print what is missing."""
 
 import argparse
-import importlib.metadata
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.checks.cluster import ANSWER, NodeReport, check_nodes, findings
+from jobs.checks.machine import (
+    Check,
+    check_decoder,
+    check_devices,
+    check_ffmpeg,
+    check_packages,
+    check_store,
+)
+from jobs.checks.node import NODE_CHECKS
+from jobs.checks.weights import ModelQuestion, check_own_weights
 from jobs.cli.command import (
     EXIT_OK,
     EXIT_REFUSED,
@@ -19,20 +29,15 @@ from jobs.cli.command import (
 from jobs.cli.manifest import open_written
 from jobs.cli.wording import table_lines
 from jobs.config import RunConfig
-from jobs.errors import CheckError, JobError, NoClusterError
+from jobs.errors import JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.media.decode_check import decoder_version
-from jobs.media.ffmpeg import find_ffmpeg
 from jobs.plan.plan import make_plan
 from jobs.run.hashing_bar import inspect_with_bar
-from jobs.store.store import open_store
-from jobs.text import counted, shown
-from jobs.worker.provenance import VERSIONED_PACKAGES
+from jobs.text import counted
 from jobs.worker.start_timing import time_start
 from nag.errors import NagError
-from nagfarm import foreign_packages
 from pipelines.catalog.sources import model_paths
-from pipelines.errors import ModelNotFoundError, PipelineError
+from pipelines.errors import ModelFolderError, ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0
 
@@ -46,6 +51,8 @@ class DoctorOptions(ConfigOptions):
     model: str | None
     models: Path | None
     timing: str | None
+    cluster: bool
+    node_timeout: float
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -57,7 +64,21 @@ class DoctorOptions(ConfigOptions):
         )
         parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
         add_models_argument(parser)
+        kinds = parser.add_mutually_exclusive_group()
+        kinds.add_argument(
+            "--cluster",
+            action="store_true",
+            help="check each node of the running Ray cluster instead of this machine: packages, "
+            "weights, devices, ffmpeg, and with --output or --manifest the store and the clock",
+        )
         parser.add_argument(
+            "--node-timeout",
+            type=float,
+            default=120.0,
+            metavar="SECONDS",
+            help="with --cluster: report a node that has not answered by then (default 120)",
+        )
+        kinds.add_argument(
             "--timing",
             metavar="NAME",
             help="check nothing, but load this model in a fresh process, as a worker does, and "
@@ -66,22 +87,14 @@ class DoctorOptions(ConfigOptions):
         super().add_arguments(parser)
 
 
-@dataclass(frozen=True)
-class Check:
-    """One finding. `is_ok` is None if it is worth knowing and does not prevent a run."""
-
-    name: str
-    is_ok: bool | None
-    message: str
-
-
 def run(options: DoctorOptions, context: Context) -> int:
     if options.timing is not None:
         return _print_timing(options, options.timing, context)
+    if options.cluster:
+        return _print_cluster(options, context)
     checks = run_checks(options)
     for check in checks:
-        mark = {True: "ok  ", False: "FAIL", None: "note"}[check.is_ok]
-        context.say(f"{mark}  {check.name}: {check.message}")
+        context.say(f"{check.mark:<4}  {check.name}: {check.message}")
     return EXIT_OK if all(check.is_ok is not False for check in checks) else EXIT_REFUSED
 
 
@@ -99,56 +112,55 @@ def _print_timing(options: DoctorOptions, name: str, context: Context) -> int:
     return EXIT_OK
 
 
+def _print_cluster(options: DoctorOptions, context: Context) -> int:
+    config, catalog = options.config(), ModelCatalog(options.models, inspect_with_bar)
+    output, names = options.output, [options.model] if options.model else catalog.names()
+    if options.manifest is not None:
+        manifest = open_written(
+            options.manifest, catalog, config, output=output, model=options.model
+        )
+        plan, output = make_plan(manifest, (), ()), manifest.output
+        names = sorted(
+            {bucket.model for bucket in plan.buckets} | {one.name for one in plan.broken}
+        )
+    is_asked_for = options.manifest is not None or options.model is not None
+    models = tuple(_model_question(catalog, name, is_asked_for=is_asked_for) for name in names)
+    reports = check_nodes(models, output, config.store, options.node_timeout)
+    for line in table_lines(("node", "address", "offers", *NODE_CHECKS), map(_row, reports)):
+        context.say(line)
+    context.say("")
+    for finding in findings(reports):
+        context.say(str(finding))
+    is_good = all(check.is_ok is not False for report in reports for check in report.checks)
+    return EXIT_OK if is_good else EXIT_REFUSED
+
+
+def _row(report: NodeReport) -> list[str]:
+    if report.cell(ANSWER) == "FAIL":
+        cells = ["no answer", *[""] * (len(NODE_CHECKS) - 1)]
+    else:
+        cells = [report.cell(name) for name in NODE_CHECKS]
+    return [report.name, report.address, report.resources, *cells]
+
+
+def _model_question(catalog: ModelCatalog, name: str, *, is_asked_for: bool) -> ModelQuestion:
+    try:
+        found = catalog.get(name).weights
+    except (ModelNotFoundError, ModelFolderError):  # the nodes may have them
+        found = None
+    weights = None if found is None or found.described is not None else found
+    return ModelQuestion(catalog.config(name), catalog.path(name), weights, is_asked_for)
+
+
 def run_checks(options: DoctorOptions) -> list[Check]:
     config, catalog = options.config(), ModelCatalog(options.models, inspect_with_bar)
-    checks = [*_packages(), _ffmpeg(), _decoder(), _devices(), *_ray(), *_weights(catalog)]
+    checks = [*check_packages(), check_ffmpeg(), check_decoder(), check_devices()]
+    checks += [*_ray(), *check_own_weights(catalog)]
     if options.manifest is not None:
         checks.append(_manifest(options.manifest, options.model, config, catalog))
     if options.output is not None:
-        checks.append(_store(config, options.output))
+        checks.append(check_store(options.output, config.store))
     return checks
-
-
-def _packages() -> list[Check]:
-    try:
-        found = ", ".join(
-            f"{name} {importlib.metadata.version(name)}" for name in VERSIONED_PACKAGES
-        )
-    except importlib.metadata.PackageNotFoundError as error:
-        message = f"{error.name} is not installed; pip install nagfarm"
-        return [Check("packages", is_ok=False, message=message)]
-    notes = [
-        Check("packages", None, f"{shown(place, 300)} is not nagfarm's, which uses its own {name}")
-        for name, place in foreign_packages().items()
-    ]
-    return [Check("packages", is_ok=True, message=found), *notes]
-
-
-def _ffmpeg() -> Check:
-    try:
-        return Check("ffmpeg", is_ok=True, message=find_ffmpeg())
-    except JobError as error:
-        return Check("ffmpeg", is_ok=False, message=str(error))
-
-
-def _decoder() -> Check:
-    try:
-        return Check("decord", is_ok=True, message=decoder_version())
-    except CheckError as error:
-        return Check("decord", is_ok=False, message=str(error))
-
-
-def _devices() -> Check:
-    import torch
-
-    if not torch.cuda.is_available():
-        return Check(
-            "GPUs",
-            is_ok=None,
-            message="none; only the models that run on a CPU (shapes-*) work here",
-        )
-    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return Check("GPUs", is_ok=True, message=", ".join(names))
 
 
 def _ray() -> list[Check]:
@@ -188,26 +200,6 @@ def _cluster() -> Check:
     return Check("Ray", is_ok=True, message=f"a cluster is running at {address}")
 
 
-def _weights(catalog: ModelCatalog) -> list[Check]:
-    from pipelines.families.weight_shapes import check_weight_shapes
-
-    def check(name: str) -> Check:
-        try:
-            model = catalog.get(name)
-            model.tokenizer.read(())
-            if model.weights.described is not None:
-                only = f"{name}: only its description is here, in {model.weights.folder}"
-                return Check("weights", is_ok=None, message=only)
-            check_weight_shapes(model.weights.folder)
-        except ModelNotFoundError as error:
-            return Check("weights", is_ok=None, message=str(error))
-        except PipelineError as error:
-            return Check("weights", is_ok=False, message=str(error))
-        return Check("weights", is_ok=True, message=f"{name}: here and complete")
-
-    return [check(name) for name in catalog.names()]
-
-
 def _manifest(written: str, model: str | None, config: RunConfig, catalog: ModelCatalog) -> Check:
     try:
         plan = make_plan(open_written(written, catalog, config, model=model), (), ())
@@ -215,14 +207,6 @@ def _manifest(written: str, model: str | None, config: RunConfig, catalog: Model
         return Check("manifest", is_ok=False, message=str(error))
     clips = counted(plan.num_clips, "clip")
     return Check("manifest", is_ok=True, message=f"every row of {written} is right: {clips}")
-
-
-def _store(config: RunConfig, output: str) -> Check:
-    try:
-        open_store(output, config.store).check_access()
-    except JobError as error:
-        return Check("store", is_ok=False, message=str(error))
-    return Check("store", is_ok=True, message=f"{output} can be written, read and listed")
 
 
 COMMAND = Command(
@@ -233,11 +217,16 @@ examples:
   nagfarm doctor
   nagfarm doctor --output s3://renders/spring       also write, read and list there
   nagfarm doctor --manifest spring.yaml             also check its rows, as plan does
+  nagfarm doctor --cluster --manifest spring.yaml   each node of the cluster that a run would join
   nagfarm doctor --timing wan2.1-t2v-14b            where the seconds of a worker's start go
 
 With RAY_ADDRESS=http://HEAD:8265, as for `ray job submit`, asks whether jobs are taken there from
 this shell. Prints a line for each check: ok; note, for a limit of this machine such as no GPU;
 FAIL, with the remedy. Exits with 2 if a check fails.
+
+With --cluster, each node is asked at once, also if its devices are held. A table has a line for
+each node, and below it stands each finding with its nodes. Without --manifest or --model, weights
+that a node lacks are a note if this machine lacks them, too. Large weights are not hashed.
 """,
     options=DoctorOptions,
     run=run,

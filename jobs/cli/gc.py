@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
+from jobs.checks.clock import refuse_wrong_clock
 from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.wording import megabytes
 from jobs.errors import (
     LeaseLostError,
-    RefusedError,
     SideThreadError,
     StoppedError,
     StoreError,
@@ -27,11 +27,10 @@ from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.run.long_work import long_work
 from jobs.store.store import Store
-from jobs.text import counted, duration
+from jobs.text import counted
 from jobs.timetable.durations import read_duration
 from jobs.worker.spool import Spool
 
-MAX_SKEW_S = 5.0  # S3's Date alone may be a second behind
 MAX_KEYS = 20  # listed of each kind of garbage
 
 
@@ -107,25 +106,6 @@ def _remove(store: Store, keeper: LeaseKeeper, garbage: list[Garbage], older_tha
         f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
     )
     return f"removed {objects}, {size}{spared}"
-
-
-def refuse_wrong_clock(store: Store) -> None:
-    """Refuse a clock of this machine that differs from the store's.
-
-    Objects age by the store's clock, but the spool by this machine's; and a person who reads ages
-    and times here would be misled.
-
-    Raises:
-        RefusedError: it differs by more than `MAX_SKEW_S`.
-    """
-    before, stores, after = time.time(), store.now(), time.time()
-    ahead_s = before - stores if before > stores else min(0.0, after - stores)
-    if abs(ahead_s) > MAX_SKEW_S:
-        difference = f"{duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'}"
-        raise RefusedError(
-            f"this machine's clock is {difference} the clock of {store.uri}, so that ages cannot "
-            "be trusted; set it, as by NTP"
-        )
 
 
 def garbage_lines(garbage: list[Garbage], spooled: list[str]) -> list[str]:

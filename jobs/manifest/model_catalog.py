@@ -152,6 +152,10 @@ class ModelCatalog:
         self._check_name(name)
         return load_model_config(self._paths[name]), self._paths[name]
 
+    def path(self, name: str) -> Path:
+        """Return the path of one model's YAML."""
+        return self._paths[name]
+
     def _load(self, name: str) -> CatalogEntry:
         config, path = self.config_file(name)
         weights = self._weights(config, path)

@@ -103,6 +103,19 @@ class DigestCache:
             advance(status.st_size)
             return found
 
+    def knows(self, path: Path) -> bool:
+        """Return True if `sha256` need not read a large file.
+
+        Raises:
+            OSError: the file cannot be read or is not a regular one.
+        """
+        with open_regular_file(path) as file:
+            status = os.fstat(file.fileno())
+        if status.st_size < MIN_CACHED_BYTES:
+            return True
+        with self._entry(path) as entry:
+            return entry is not None and _read(entry, status) is not None
+
     def _hash_and_keep(
         self, file: BufferedReader, before: os.stat_result, entry: int, advance: Advance
     ) -> bytes:
@@ -148,10 +161,7 @@ def sha256_of_all(paths: Sequence[Path], advance: Advance = _ignore) -> list[byt
     Raises:
         OSError: a file cannot be read or is not a regular one.
     """
-    folder = None
-    with suppress(OSError):  # nothing can be written, not even temporary files
-        folder = user_folder(FOLDER_NAME)
-    cache = DigestCache(folder)
+    cache = _users_cache()
     has_ended = threading.Event()
 
     def advance_or_end(num_bytes: int) -> None:
@@ -166,6 +176,22 @@ def sha256_of_all(paths: Sequence[Path], advance: Advance = _ignore) -> list[byt
         except BaseException:
             has_ended.set()
             raise
+
+
+def are_known(paths: Sequence[Path]) -> bool:
+    """Return True if `sha256_of_all` need not read a large file.
+
+    Raises:
+        OSError: a file cannot be read or is not a regular one.
+    """
+    return all(map(_users_cache().knows, paths))
+
+
+def _users_cache() -> DigestCache:
+    folder = None
+    with suppress(OSError):  # nothing can be written, not even temporary files
+        folder = user_folder(FOLDER_NAME)
+    return DigestCache(folder)
 
 
 def _state(status: os.stat_result) -> list[int]:

@@ -201,6 +201,14 @@ def transformer_shapes(folder: Path) -> TransformerShapes:
     }
 
 
+def pipeline_files(folder: Path) -> list[Path]:
+    """Return the files of an accepted folder that decide its fingerprint."""
+    files = [folder / "model_index.json"]
+    for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
+        files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
+    return files
+
+
 def fingerprint(folder: Path, progress: LoadProgress | None = None) -> str:
     """Return the SHA-256 of the names and content of a pipeline's files.
 
@@ -210,9 +218,7 @@ def fingerprint(folder: Path, progress: LoadProgress | None = None) -> str:
     """
     progress = progress or LoadProgress()
     digest = hashlib.sha256()
-    files = [folder / "model_index.json"]
-    for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
-        files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
+    files = pipeline_files(folder)
     sizes = [path.stat().st_size for path in files]
     progress.expect(sum(sizes))
     for path, size, content in zip(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from infra.local.s3_server import LocalS3
+from infra.local.s3_versions import count_writes, enable_versions
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectExistsError
 from jobs.manifest.manifest import open_manifest
@@ -22,7 +23,7 @@ from jobs.types import ClipFailed, ClipSpec
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ONE_DEVICE
 from pipelines.request import VideoFrames
-from tests.chaos.harness.audit import Audit, audit, count_writes, enable_versions
+from tests.chaos.harness.audit import Audit, audit
 from tests.chaos.harness.workload import Workload, write_models
 
 AT = "2026-01-31T12:00:00.000Z"

@@ -353,7 +353,7 @@ def test_no_argument_is_repeated_unescaped(
 ) -> None:
     unsafe = Check("a", is_ok=True, message=UNSAFE_PATH)
     # torch is not imported and no process started
-    monkeypatch.setattr(doctor, "_devices", lambda: unsafe)
+    monkeypatch.setattr(doctor, "check_devices", lambda: unsafe)
     monkeypatch.setattr(doctor, "_ray", lambda: [unsafe])
     (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
     given = {"manifest": str(tmp_path / "a.jsonl"), "uri": "file:///nowhere", "kind": "negatives"}

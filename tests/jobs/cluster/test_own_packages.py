@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli import doctor
+from jobs.checks.machine import check_packages
 from jobs.cluster.connection import _own_packages
 from jobs.errors import RefusedError
 from nagfarm import PACKAGES, ROOT, foreign_packages
@@ -46,7 +46,7 @@ def test_packages_of_a_user_are_noticed_and_their_own_folders_are_not(
     importlib.invalidate_caches()
     assert foreign_packages().keys() == set(PACKAGES)
     assert _own_packages() == {"worker_process_setup_hook": "nagfarm.claim_packages"}
-    _, *notes = doctor._packages()
+    _, *notes = check_packages()
     assert {note.is_ok for note in notes} == {None}
     assert any("jobs/__init__.py' is not nagfarm's, which uses its own jobs" in note.message
                for note in notes)  # fmt: skip

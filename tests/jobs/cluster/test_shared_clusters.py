@@ -180,7 +180,7 @@ def test_a_model_waits_for_a_node_of_its_kind_and_two_of_its_workers_share_the_g
                 "1 device: a worker needs 0.5 GPUs and 1 CPU on a node with "
                 "ray.io/accelerator-type=H100, and none of the cluster's nodes is such a node"
             )
-            cluster.add_node(4, of_kind)
+            cluster.add_node(4, environment=of_kind)
             run.when(lambda status: status.num_workers == 2)
             run.finish()
         output = open_store((run.folder / "out").as_uri(), StoreConfig())

@@ -1,0 +1,1 @@
+"""The checks behind `nagfarm doctor`: of this machine, and of every node of a cluster."""
