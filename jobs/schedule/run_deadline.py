@@ -79,4 +79,4 @@ class RunDeadline:
         found = None if self._pace is None else self._pace.of(ClipSize.of(attempt.spec))
         if found is None:
             return UNKNOWN
-        return found if attempt.node is None else found._replace(device_s=0.0)  # it lies encoded
+        return found if attempt.node is None else ClipSeconds(0.0, found.rest_s)  # it lies encoded

@@ -186,7 +186,7 @@ def test_every_query_of_the_board_and_of_the_alerts_has_data_while_a_run_renders
 
     known = prometheus.ask("metadata")
     for one in METRICS:
-        name = one.exported_name  # of a counter, Prometheus may drop the end
+        name = one.exported_name  # Prometheus may drop the end of a counter's
         found = known.get(name) or known[name.removesuffix("_total")]
         assert {(entry["type"], entry["help"]) for entry in found} == {(one.kind, one.help)}
 
