@@ -96,7 +96,7 @@ def test_a_job_is_submitted_with_the_token_and_by_the_name_of_the_program() -> N
     lines = [(block, line) for block in blocks for line in submits.findall(block)]
     assert len(lines) >= 3
     for block, line in lines:
-        assert re.search(r"ray job submit .*-- nagfarm render", line), line
+        assert re.search(r"ray job submit .*-- nagfarm (render|doctor)", line), line
         shown = re.search(r"RAY_AUTH_MODE=token ray job", line)
         assert shown or re.search(r"^export .*RAY_AUTH_MODE=token", block, re.MULTILINE), line
     old = re.compile(r"python3? -m jobs(?!\.)")  # a folder `jobs` of the user would run
