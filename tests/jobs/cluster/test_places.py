@@ -3,7 +3,9 @@
 A driver is a process, as for users; its clips wait for the file `gate`.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,12 +17,13 @@ import pytest
 import ray
 
 from infra.local.ray_cluster import NO_METRICS, LocalRay, ray_command
-from jobs.cli.command import EXIT_OK
+from jobs.cli.command import EXIT_OK, EXIT_STOPPED
 from jobs.records.run_status import RunStatus
 from tests.jobs.run.test_driver import DEADLINE_S, Drivers
 
 pytestmark = pytest.mark.cluster
 
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "logs.md").read_text()
 LOAD_TIMEOUT_S = 15
 QUICK = "store.lease_s=3"  # so that the status is written every second
 
@@ -102,15 +105,15 @@ def test_a_cluster_that_starts_from_zero_nodes_is_waited_for_and_nodes_that_join
     assert printed.count(f"Z waiting for 1 device: {missing}; {limit}\n") == 1
 
 
-def test_a_job_whose_driver_holds_all_cpus_says_so(
+def test_a_job_whose_driver_holds_all_cpus_says_so_in_json_that_ray_shows(
     ray_cluster: LocalRay, start: Callable[[LocalRay], Drivers]
 ) -> None:
     drivers = start(ray_cluster)
     job = subprocess.run(
         [
-            *(ray_command(), "job", "submit", "--entrypoint-num-cpus=2", "--"),
-            *(sys.executable, "-m", "jobs"),
-            *drivers.arguments("workers.wait_for_resources_s=8"),
+            *(ray_command(), "job", "submit", "--entrypoint-num-cpus=2", "--submission-id=json"),
+            *("--", sys.executable, "-m", "jobs"),
+            *drivers.arguments("workers.wait_for_resources_s=8", "--log-format=json"),
         ],
         env=ray_cluster.environment(),
         capture_output=True,
@@ -123,5 +126,25 @@ def test_a_job_whose_driver_holds_all_cpus_says_so(
         "a worker needs 1 CPU, the cluster's 1 node has 0 CPUs besides the 2 CPUs of this run's "
         "own driver (ray job submit --entrypoint-num-cpus)"
     )
-    assert f"waiting for 1 device: {reason}; the run stops after 8 s" in job.stdout
-    assert f"no room for a worker within 8 s (workers.wait_for_resources_s): {reason}" in job.stdout
+    (command,) = re.findall(
+        r"^RAY_AUTH_MODE=token (ray job logs .*) JOB \| jq -cR 'fromjson\?", PAGE, re.MULTILINE
+    )
+    shown = subprocess.run(
+        [ray_command(), *command.split()[1:], "json"],
+        env=ray_cluster.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    header, *lines = shown.stdout.splitlines()
+    assert "Job submission server address" in header  # in color
+    entries = {entry["event"]: entry for entry in map(json.loads, lines)}
+    assert (
+        f"waiting for 1 device: {reason}; the run stops after 8 s"
+        in (entries["workers_waiting"]["message"])
+    )
+    late = f"no room for a worker within 8 s (workers.wait_for_resources_s): {reason}"
+    assert late in entries["run_stopped"]["message"]
+    assert entries["run_stopped"]["error_type"] == "NoWorkersError"
+    assert late in entries["stopped"]["message"]
+    assert entries["stopped"]["exit_code"] == EXIT_STOPPED
