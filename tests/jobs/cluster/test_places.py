@@ -136,9 +136,9 @@ def test_a_job_whose_driver_holds_all_cpus_says_so_in_json_that_ray_shows(
         text=True,
         check=True,
     )
-    header, *lines = shown.stdout.splitlines()
-    assert "Job submission server address" in header  # in color
-    entries = {entry["event"]: entry for entry in map(json.loads, lines)}
+    lines = shown.stdout.splitlines()
+    begin = next(index for index, line in enumerate(lines) if line.startswith("{"))
+    entries = {entry["event"]: entry for entry in map(json.loads, lines[begin:])}
     assert (
         f"waiting for 1 device: {reason}; the run stops after 8 s"
         in (entries["workers_waiting"]["message"])
