@@ -1,4 +1,4 @@
-# Targets for people: install, demo, test, slow, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
+# Targets for people: install, demo, cluster-demo, test, slow, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
 PYTHONS := python3.13 python3.12 python3.11
 # The newest that runs, since a pyenv shim may exist and not run; `make PYTHON=python3.11` chooses.
 PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "print('$(name)')" 2>/dev/null)) python3)
@@ -10,10 +10,10 @@ MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
-.PHONY: help install demo test test-models test-cluster test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean
+.PHONY: help install demo cluster-demo test test-models test-cluster test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 install: $(VENV)/.installed  ## make .venv with .venv/bin/nagfarm, from pinned versions
 
@@ -43,6 +43,9 @@ test-cluster:
 
 test-farm:
 	nice -n 19 $(BIN)/python -m pytest $(MODEL_TESTS:%=--ignore=%) -m "not cluster and not slow"
+
+cluster-demo: install  ## lose and add machines of a cluster in network namespaces while it renders (Linux, root)
+	$(BIN)/python -m infra.local.cluster_demo
 
 slow: install  ## run the tests that `make test` leaves out, since they take long
 	$(BIN)/python -m pytest -m slow --hypothesis-profile=random
