@@ -16,6 +16,7 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"  # Ray gives it to each node with 
 NODE_LABEL = "ray.io/node-id"
 OWN_SETTINGS = {"CPU": "num_cpus", "GPU": "num_gpus"}
 MIN_SHARE = 0.01  # least part of a GPU
+MIN_AMOUNT, MAX_AMOUNT = 0.0001, 1e15  # of a resource; Ray counts memory in bytes
 _VALUE = r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
 _KEY = re.compile(rf"(?:[a-zA-Z0-9.-]{{1,253}}/)?{_VALUE}")
 _SELECTOR = re.compile(rf"(!?)(?:in\(({_VALUE}(?:, ?{_VALUE})*)\)|({_VALUE}))")
@@ -50,10 +51,10 @@ class Placement:
         for name, amount in self.resources.items():
             if name in OWN_SETTINGS:
                 raise ConfigError(f"workers.resources: set workers.{OWN_SETTINGS[name]} for {name}")
-            if not name or not 0.0001 <= amount < float("inf"):
+            if not name or not MIN_AMOUNT <= amount <= MAX_AMOUNT:
                 raise ConfigError(
-                    f"workers.resources: expected a name and a number above 0, got {shown(name)}: "
-                    f"{amount}"
+                    f"workers.resources: expected a name and a number from {MIN_AMOUNT:g} to "
+                    f"{MAX_AMOUNT:g}, got {shown(name)}: {shown(amount)}"
                 )
         for label, selector in self.labels.items():
             _check_label(label, selector)

@@ -30,7 +30,6 @@ from pipelines.private_folders import open_private_folder, user_folder
 from pipelines.regular_files import read_bounded
 
 MAX_UNPACKED_BYTES = 2 * MAX_BYTES  # base64 makes four characters of three bytes
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
 UNREADABLE = (zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 LINE_PREFIX = "nagfarm-description "
 LINE_CHARACTERS = 3000  # a line of output shows at most 4,000
@@ -66,14 +65,19 @@ def save_description(description: Description, contents: Mapping[str, bytes], pl
     return folder
 
 
-def save_fetched(packed: bytes) -> Path:
+def save_fetched(packed: bytes, name: str) -> Path:
     """Write a packed description into this user's cache, and return its folder.
 
+    Args:
+        name: name of the model that was asked for.
+
     Raises:
-        ModelFolderError: it is broken.
+        ModelFolderError: it is broken, or of another model.
         RefusedError: it cannot be written, or others may write to the cache.
     """
     description, contents = unpack(packed)
+    if description.name != name:
+        raise ModelFolderError(f"the cluster was asked for {name} and described another model")
     cache = user_folder(CACHE_NAME)
     try:
         cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

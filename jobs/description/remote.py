@@ -49,7 +49,7 @@ def fetch_description(config: ModelConfig, config_path: Path) -> Path:
         else:
             with connected() as cluster:
                 packed = _of_nodes(cluster.look(), config, config_path)
-    return save_fetched(packed)
+    return save_fetched(packed, config.name)
 
 
 def packed_description(config: ModelConfig, config_path: Path) -> bytes:

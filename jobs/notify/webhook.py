@@ -73,7 +73,7 @@ class Webhook:
             raise kind(f"the webhook answered {error.code}") from None
         except urllib.error.URLError as error:
             raise self._unreachable(error.reason) from None
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._unreachable(error) from None
 
     def _unreachable(self, reason: object) -> NotificationError:
@@ -84,5 +84,6 @@ class Webhook:
                 text = f"the webhook cannot be reached: {text}"
             case _:  # its text may hold a part of the URL
                 text = f"the webhook cannot be reached: {type(reason).__name__}"
-        is_malformed = isinstance(reason, http.client.InvalidURL)
+        # ValueError: a host that is no name, or a proxy of the environment that is no URL
+        is_malformed = isinstance(reason, http.client.InvalidURL | ValueError)
         return (WebhookRefusedError if is_malformed else NotificationError)(redact(text))

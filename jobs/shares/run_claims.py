@@ -5,7 +5,7 @@ Loads without torch.
 """
 
 import json
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -72,7 +72,7 @@ class RunClaim:
         """Return the claim that a parsed JSON holds; None if it is none."""
         match value:
             case {"weight": float() | int() as weight, "kinds": list(kinds)}:
-                if not (math.isfinite(weight) and weight > 0):
+                if not 0 < weight <= sys.float_info.max:
                     return None
             case _:
                 return None

@@ -16,6 +16,7 @@ from jobs.timetable.durations import duration_of
 
 _TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 MAX_ZONE_CHARACTERS = 64
+MAX_DEADLINE = timedelta(days=366)  # a later one is a slip, and soon beyond the calendar
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,12 @@ class WrittenDeadline:
 
     @classmethod
     def read(cls, written: str) -> "WrittenDeadline | None":
-        """Read a deadline; return None if the text is none."""
+        """Read a deadline; return None if the text is none, or one after `MAX_DEADLINE`."""
         found = time_of_day(written)
         if found is not None:
             return cls(found)
-        duration_s = duration_of(written)
-        return cls(duration_s) if duration_s else None
+        duration_s = duration_of(written) or 0.0
+        return cls(duration_s) if 0 < duration_s <= MAX_DEADLINE.total_seconds() else None
 
     def after(self, started: float, zone: Zone) -> Deadline:
         """Return the deadline of a command.

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from jobs.errors import RowValueError
 from jobs.text import shown
-from jobs.timetable.clock_times import WrittenDeadline, Zone, time_of_day, zone_of
+from jobs.timetable.clock_times import MAX_DEADLINE, WrittenDeadline, Zone, time_of_day, zone_of
 from jobs.timetable.dated_output import Calendar, date_of
 from jobs.timetable.durations import FORM, duration_of
 
@@ -64,7 +64,10 @@ def add_calendar_arguments(parser: argparse.ArgumentParser) -> None:
 def add_deadline_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deadline",
-        type=_reader(WrittenDeadline.read, "a time of the day such as 08:00, or a duration"),
+        type=_reader(
+            WrittenDeadline.read,
+            f"a time of the day such as 08:00, or a duration of at most {MAX_DEADLINE.days}d",
+        ),
         metavar="TIME",
         help="end by then: at the next 08:00 in the time zone, or after a duration such as 2h30m "
         "from now. No clip is started that cannot finish; exit code 5 if clips are left",

@@ -206,10 +206,12 @@ def parse_description(content: Mapping[str, Any]) -> Description:
         )
         is_whole = (
             Path(found.name).name == found.name
+            and found.name.isprintable()
             and found.family in COMPONENT_CLASSES
             and _REVISION.fullmatch(found.revision) is not None
             and all(_LORA_REVISION.fullmatch(lora.revision) for lora in found.loras)
             and all(_DIGEST.fullmatch(digest) for digest in found.files.values())
+            and len(found.files) <= MAX_FILES
             and all(map(_is_described, found.files))
             and all(isinstance(lora.source, str) for lora in (found, *found.loras))
             and type(found.num_weight_bytes) is int
@@ -227,7 +229,7 @@ def _is_described(name: str) -> bool:
     if not component:
         return file == "model_index.json"
     known = any(component in classes for classes in COMPONENT_CLASSES.values())
-    return known and file not in ("", ".", "..") and "\0" not in file
+    return known and file not in ("", ".", "..") and file.isprintable()
 
 
 def _check_model(description: Description, config: ModelConfig, config_path: Path) -> None:

@@ -46,8 +46,11 @@ def test_the_profile_and_the_settings_of_the_manual_are_taken(tmp_path: Path) ->
         ("num_gpus=2", "must be 1, or a share of one GPU from 0.01, such as 0.5, got 2.0; for a"),
         ("num_gpus=0", "must be 1, or a share"),
         ("resources={GPU: 1}", "set workers.num_gpus for GPU"),
-        ("resources={disk: 0}", "expected a name and a number above 0, got 'disk': 0"),
-        ("resources={disk: .inf}", "expected a name and a number above 0"),
+        ("resources={disk: 0}", "expected a name and a number from 0.0001 to 1e.15, got 'disk': 0"),
+        (
+            "resources={disk: .inf}",
+            "expected a name and a number from 0.0001 to 1e.15, got 'disk': inf",
+        ),
         ("label_selector={zone: 'in(a'}", r"expected a, !a, in\(a, b\) or !in\(a, b\) for zone"),
         ("label_selector={zone: ''}", "got ''"),
         ("label_selector={'a b': a}", "expected the name of a label, such as ray.io/accelerator"),

@@ -61,22 +61,25 @@ def test_a_description_comes_out_of_a_log_as_it_went_in() -> None:
     assert from_lines(["a warning"]) is None
 
 
-NAMES = ["../../x", "tokenizer/../../x", "/x", "tokenizer/x/y", "unknown/x", "tokenizer/", "x"]
+NAMES = [
+    "../../x", "tokenizer/../../x", "/x", "tokenizer/x/y", "unknown/x", "tokenizer/", "x",
+    "tokenizer/\0", "tokenizer/\ud800", "tokenizer/\x1b[2J",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_packed_file_leads_out_of_its_folder(cache: Path, name: str) -> None:
     document = document_with({name: ""}, files={name: "0" * 64})
     with pytest.raises(ModelFolderError):
-        save_fetched(packed(document))
+        save_fetched(packed(document), "mine")
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("name", ["../mine", "/mine", "a/b", 5])
+@pytest.mark.parametrize("name", ["../mine", "/mine", "a/b", 5, "\0", "\ud800", "a\nb"])
 def test_no_name_of_a_packed_model_leads_out_of_the_cache(cache: Path, name: Any) -> None:
     encoded = {key: base64.b64encode(content).decode() for key, content in CONTENTS.items()}
     with pytest.raises(ModelFolderError):
-        save_fetched(packed(document_with(encoded, name=name)))
+        save_fetched(packed(document_with(encoded, name=name)), name)
     assert not cache.exists()
 
 
@@ -108,16 +111,26 @@ def test_a_packed_description_that_grows_too_much_is_refused(
         unpack(zlib.compress(bytes(10_001)))
 
 
+def test_a_description_of_another_model_or_of_too_many_files_is_not_kept(cache: Path) -> None:
+    with pytest.raises(ModelFolderError, match="asked for other and described another model"):
+        save_fetched(pack(DESCRIPTION, CONTENTS), "other")
+    many = {f"tokenizer/{number}": "" for number in range(65)}
+    document = document_with(many, files=dict.fromkeys(many, "0" * 64))
+    with pytest.raises(ModelFolderError, match="not one of a description"):
+        save_fetched(packed(document), "mine")
+    assert not cache.exists()
+
+
 def test_lines_that_are_no_base64_are_one_named_error() -> None:
     with pytest.raises(ModelFolderError, match="broken description"):
         from_lines([f"{LINE_PREFIX}***"])
 
 
 def test_a_fetched_description_replaces_the_one_before(cache: Path) -> None:
-    folder = save_fetched(pack(DESCRIPTION, CONTENTS))
+    folder = save_fetched(pack(DESCRIPTION, CONTENTS), "mine")
     assert folder == cache / "mine.described"
     (folder / "tokenizer" / "old.json").touch()
-    assert save_fetched(pack(DESCRIPTION, CONTENTS)) == folder
+    assert save_fetched(pack(DESCRIPTION, CONTENTS), "mine") == folder
     found = {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in folder.rglob("*")
@@ -131,7 +144,7 @@ def test_a_cache_that_others_may_write_to_is_not_used(cache: Path) -> None:
     cache.mkdir(parents=True)
     cache.chmod(0o777)
     with pytest.raises(RefusedError, match="nagfarm-descriptions cannot be used"):
-        save_fetched(pack(DESCRIPTION, CONTENTS))
+        save_fetched(pack(DESCRIPTION, CONTENTS), "mine")
     assert not list(cache.iterdir())
 
 

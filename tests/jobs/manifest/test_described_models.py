@@ -105,7 +105,7 @@ def test_a_description_of_the_user_wins_over_one_that_was_fetched(
     packed = pack(description, read_contents(entry.weights.folder, description))
     with pytest.raises(ModelNotFoundError):
         ModelCatalog(None, absent).get("shapes-wan")
-    fetched = save_fetched(packed)
+    fetched = save_fetched(packed, "shapes-wan")
     assert ModelCatalog(None, absent).get("shapes-wan").weights.folder == fetched
     assert ModelCatalog(described, absent).get("shapes-wan").weights.folder.parent == described
     fetched.parent.chmod(0o777)  # others may have written there

@@ -212,6 +212,23 @@ def test_a_url_that_cannot_be_one_is_named_and_not_repeated(
     )
 
 
+@pytest.mark.parametrize(
+    ("url", "proxy"),
+    [
+        ("https://hooks..example/planted", ""),
+        (f"https://{'a' * 64}.example/planted", ""),
+        ("http://hooks.example/planted", "http:/planted"),
+    ],
+)
+def test_a_host_or_a_proxy_that_cannot_be_one_costs_the_message_alone(
+    url: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(WebhookRefusedError, match="cannot be reached: [A-Za-z]*Error") as caught:
+        Webhook(url, 10.0).post(b"{}")
+    assert "planted" not in str(caught.value)
+
+
 def test_a_message_is_sent_again_after_a_passing_failure_and_in_order() -> None:
     with served(WebhookServer([500, 503])) as server:
         notifier = Notifier(Webhook(server.url, 10.0).post, (0.0, 0.0))

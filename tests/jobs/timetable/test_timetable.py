@@ -105,8 +105,15 @@ def test_a_deadline_of_a_duration_counts_from_the_start_and_is_shown_in_its_zone
     assert written is not None
     deadline = written.after(moment("2026-01-31T22:00+01:00"), BERLIN)
     assert str(deadline) == "2026-02-01T00:30:00+01:00 (Europe/Berlin)"
-    assert WrittenDeadline.read("0s") is None
     assert WrittenDeadline.read("soon") is None
+
+
+def test_a_deadline_lies_ahead_and_within_the_calendar() -> None:
+    for text in ("0s", "367d", "9999999d", "999999999d"):
+        assert WrittenDeadline.read(text) is None
+    latest = WrittenDeadline.read("366d")
+    assert latest is not None
+    assert str(latest.after(moment("2026-01-31T22:00Z"), UTC)).startswith("2027-02-01T22:00:00")
 
 
 @pytest.mark.parametrize(
