@@ -59,6 +59,8 @@ def check_weights(model: ModelQuestion) -> Check:
 
 def _unhashed(model: ModelQuestion) -> Path | None:
     """Return the folder of weights that are whole and whose digest takes long, if they are here."""
+    if model.weights is not None and model.weights.described is not None:
+        return None  # the driver has a description alone, which the node's weights must prove
     loras = [lora.path for lora in model.weights.loras] if model.weights else []
     if model.weights is None:
         source = resolve_source(model.config.source, model.path)

@@ -30,7 +30,8 @@ from pipelines.errors import PipelineError
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set for the driver of a submitted job
 NOTES = "nagfarm"  # the namespace of notes in Ray's key-value store
 MAX_NOTES = 1000
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus"}
 
 
@@ -120,7 +121,9 @@ class JoinedCluster:
             names = [
                 name.decode(errors="replace") for name in _internal_kv_list(prefix, namespace=NOTES)
             ]
-            found = {name: _internal_kv_get(name, namespace=NOTES) for name in names[:MAX_NOTES]}
+            found: dict[str, Any] = {
+                name: _internal_kv_get(name, namespace=NOTES) for name in names[:MAX_NOTES]
+            }
         return {name: text for name, text in found.items() if text is not None}
 
     def free(self) -> dict[str, dict[str, float]]:
@@ -165,7 +168,8 @@ def ask_node(
         JobError, PipelineError: the function raised it there.
     """
     place = NodeAffinitySchedulingStrategy(node, soft=False)
-    remote: Any = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=place)(question)
+    options: Any = {"num_cpus": 0, "max_retries": 0, "scheduling_strategy": place}
+    remote: Any = ray.remote(**options)(question)
     answer = remote.remote(*args, **kwargs)
     try:
         return ray.get(answer, timeout=wait_s)

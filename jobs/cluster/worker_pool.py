@@ -35,6 +35,7 @@ from jobs.schedule.sharing import Share, left_by
 from jobs.types import (
     ClipDone,
     ClipFailed,
+    ClipOutcome,
     ClipReturned,
     ClipSpec,
     LostRank,
@@ -287,7 +288,8 @@ class WorkerPool:
         heappush(self._heartbeats_due, (due_s, worker))
 
     def _event_of(self, label: str, answer: Answer) -> ev.Event:
-        worker, value = answer.worker, answer.value
+        worker = answer.worker
+        value: WorkerHeartbeat | ClipOutcome | LostRank = answer.value
         match value:
             case LostRank(message, is_rank_preempted):
                 return ev.WorkerLost(worker, redact(message), is_preempted=is_rank_preempted)

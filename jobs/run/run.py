@@ -78,6 +78,7 @@ class Run:
     _stop_reason: str | None = field(default=None, init=False)
     _num_stop_requests: int = field(default=0, init=False)
     _manifest_error: ManifestError | None = field(default=None, init=False)
+    _documents: RunDocuments | None = field(default=None, init=False)
     _status: RunStatus | None = field(default=None, init=False)
     _status_due_s: float = field(default=0.0, init=False)
     _summary: RunSummary | None = field(default=None, init=False)
@@ -93,9 +94,9 @@ class Run:
 
     def mark_stopped(self, error: JobError) -> None:
         """Let the last status be that of a stopped run, from a thread, if Ray holds this one."""
-        if self._status is not None:
+        if self._documents is not None and self._status is not None:
             self._status = replace(self._status, state="stopped", stop=RunStop.of(error))
-            self.notices.ended(RunSummary.of(self._status, {}))
+            self.notices.ended(self._documents.summary(self._status))
 
     def write_documents(self) -> None:
         """Write the latest status and, once there is one, the summary.
@@ -124,6 +125,7 @@ class Run:
         tally = RunTally(num_clips, started)
         deadline = RunDeadline.of(self.deadline)
         documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
+        self._documents = documents
         write_run(
             store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
         )

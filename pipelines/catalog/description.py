@@ -213,7 +213,7 @@ def parse_description(content: Mapping[str, Any]) -> Description:
             and all(_DIGEST.fullmatch(digest) for digest in found.files.values())
             and len(found.files) <= MAX_FILES
             and all(map(_is_described, found.files))
-            and all(isinstance(lora.source, str) for lora in (found, *found.loras))
+            and all(type(lora.source) is str for lora in (found, *found.loras))
             and type(found.num_weight_bytes) is int
         )
     except (LookupError, TypeError, ValueError) as error:

@@ -61,7 +61,7 @@ def hub_folder(
     )
     if "/" not in source:
         raise ModelNotFoundError(not_an_id)
-    wanted = [filename] if filename else patterns and list(patterns)
+    wanted = [filename] if filename else list(patterns) if patterns else None
     try:
         folder = Path(
             snapshot_download(

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 UNITS, RUN = Path("/etc/systemd/system"), Path("/run/standin")
 USED = (
@@ -84,7 +85,7 @@ def start(name: str) -> None:
         copy.chmod(0o400)
     variables = environment_of(keys, credentials)
     privileges = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-    options = {
+    options: Any = {
         "env": variables, "cwd": keys["WorkingDirectory"][0], "umask": int(keys["UMask"][0], 8)
     }  # fmt: skip
     for line in keys["ExecStartPre"]:

@@ -55,7 +55,7 @@ def served(server: WebhookServer) -> Generator[WebhookServer]:
 
         do_GET = do_POST  # noqa: N815
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
         listener.daemon_threads = True

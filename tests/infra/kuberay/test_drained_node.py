@@ -32,7 +32,7 @@ def test_a_node_with_workers_leaves_the_cluster_and_waits_for_them(
                 return psutil.Process().pid
 
         actor = SomeActor.remote()
-        worker = ray.get(actor.pid.remote())
+        worker: int = ray.get(actor.pid.remote())
         numbers = [node.raylet.pid, *(child.pid for child in node.raylet.children())]
         assert hook.workers(hook.processes(numbers)) == {worker}
         assert hook.leaving_node(hook.processes(numbers)) == node.node_id
@@ -41,7 +41,12 @@ def test_a_node_with_workers_leaves_the_cluster_and_waits_for_them(
         monkeypatch.setenv("RAY_ADDRESS", ray_driver.address)
         is_told = threading.Event()
         tell = hook.announce
-        monkeypatch.setattr(hook, "announce", lambda *args: (tell(*args), is_told.set()))
+
+        def announced(*arguments: Any) -> None:
+            tell(*arguments)
+            is_told.set()
+
+        monkeypatch.setattr(hook, "announce", announced)
         ended: list[bool] = []
         thread = threading.Thread(target=lambda: ended.append(hook.drain(120.0, numbers)))
         thread.start()

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -67,7 +67,7 @@ def commands_of_the_page() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def two_networks() -> Iterator[tuple[str, str]]:
+def two_networks() -> Generator[tuple[str, str]]:
     """Yield the names of two network namespaces, of the page's head and of a node, with a cable."""
     head, node = f"nf-head-{os.getpid()}", f"nf-node-{os.getpid()}"
     try:

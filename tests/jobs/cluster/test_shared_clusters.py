@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class GatedRun:
         return self.folder / f"gate-{name}"
 
     @contextmanager
-    def started(self, *settings: str) -> Iterator["GatedRun"]:
+    def started(self, *settings: str) -> Generator["GatedRun"]:
         command = [sys.executable, "-c", DRIVER, "render", str(self.folder / "clips.jsonl")]
         command += ["--model=shapes-wan", f"--output={(self.folder / 'out').as_uri()}"]
         self.driver = subprocess.Popen(

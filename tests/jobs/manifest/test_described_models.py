@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.checks.weights import check_own_weights
 from jobs.cli import doctor
 from jobs.cli import models as models_command
 from jobs.cli.command import EXIT_OK, EXIT_REFUSED
@@ -170,7 +171,7 @@ def test_the_commands_say_that_only_a_description_is_here(
 
 @pytest.mark.slow  # it imports torch
 def test_doctor_says_that_only_a_description_is_here(described: Path) -> None:
-    found = doctor._weights(ModelCatalog(described, absent))
+    found = check_own_weights(ModelCatalog(described, absent))
     assert [check.is_ok for check in found] == [None] * len(found)
     folder = described / "shapes-wan.described"
     assert f"shapes-wan: only its description is here, in {folder}" in {

@@ -247,8 +247,9 @@ class Farm:
             self._handle(ev.ClipEnded(number, done))
         self._begin(worker)
         stages: list[tuple[ClipSpec, Stage]] = [(one, "encode") for one, _ in worker.encoding]
-        stages += [(worker.begun[0], "denoise")] if worker.begun else []
-        stages += [(one, "queue") for one in worker.queue]
+        if worker.begun:
+            stages.append((worker.begun[0], "denoise"))
+        stages.extend((one, "queue") for one in worker.queue)
         clips = tuple(ClipProgress(one.clip_id, stage, None, 0.1) for one, stage in stages)
         self._handle(ev.HeartbeatReceived(number, WorkerHeartbeat(clips, 1_000)))
 
