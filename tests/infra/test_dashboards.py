@@ -116,6 +116,23 @@ def test_prometheus_takes_rules_and_settings() -> None:
     promtool("check", "config", FOLDER / "prometheus.yaml")
 
 
+def test_prometheus_takes_the_machines_of_the_page(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^  ```yaml\n(.*?)^  ```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    settings = yaml.safe_load((FOLDER / "prometheus.yaml").read_text())
+    (job,) = settings["scrape_configs"]
+    del job["file_sd_configs"]
+    job |= yaml.safe_load(block)
+    units = ROOT / "infra" / "ray" / "systemd"
+    (port,) = re.findall(
+        r"^NAGFARM_METRICS_PORT=(\d+)$", (units / "environment").read_text(), re.MULTILINE
+    )
+    (targets,) = job["static_configs"]
+    assert {target.partition(":")[2] for target in targets["targets"]} == {port}
+    (tmp_path / "rules.yaml").write_text((FOLDER / "rules.yaml").read_text())
+    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(settings))
+    promtool("check", "config", tmp_path / "prometheus.yaml")
+
+
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", UNIT_TESTS)
 

@@ -113,14 +113,31 @@ def test_systemd_starts_it_every_half_an_hour_of_the_night() -> None:
     assert starts == HALF_HOURS
 
 
-def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["alone", "on a cluster"])
+def test_systemd_finds_no_fault_in_the_units(tmp_path: Path, place: str) -> None:
     """The program's and the folder's paths are replaced by those of this machine."""
     analyze = found("systemd-analyze")
     for unit in (SERVICE, TIMER):
         text = unit.read_text().replace("/opt/nagfarm/bin/nagfarm", sys.executable)
+        if place == "on a cluster":
+            text = re.sub(r"^#(?=\w+=)", "", text, flags=re.MULTILINE)
         (tmp_path / unit.name).write_text(text.replace("/srv/nagfarm", str(tmp_path)))
         printed = run(analyze, "verify", "--man=no", tmp_path / unit.name)
         assert unit.name not in printed, "a warning"
+
+
+def test_the_lines_for_a_cluster_are_those_of_its_units() -> None:
+    """Uncommented, they find the head and the token as nagfarm-head.service has them."""
+    units = ROOT / "infra" / "ray" / "systemd"
+    lines = re.findall(r"^#(\w+=.*)$", SERVICE.read_text(), re.MULTILINE)
+    settings = (units / "environment").read_text()
+    head, port = re.findall(r"^NAGFARM_HEAD(?:_PORT)?=(.*)$", settings, re.MULTILINE)
+    environment, credential = lines
+    assert f"RAY_ADDRESS={head}:{port}" in environment.removeprefix("Environment=").split()
+    unit = (units / "nagfarm-head.service").read_text()
+    assert credential in unit.splitlines()
+    for word in environment.split()[1:]:
+        assert word in unit, word
 
 
 def test_every_command_of_the_page_is_one_that_nagfarm_takes() -> None:

@@ -1,7 +1,8 @@
 """Let a pod of the farm end in good order: its runs drain, and its Ray node gets no more work.
 
 The preStop hook of all pods, so it runs before Ray's processes get SIGTERM. It waits until the runs
-and the workers of this pod have ended, or until its time is up.
+and the workers of this pod have ended, or until its time is up. On bare machines it is the ExecStop
+of units.
 
 - A run gets SIGHUP, which asks it to stop once, however often it is asked: the clips in flight have
   `workers.drain_s`, then the run releases its output.
@@ -9,7 +10,7 @@ and the workers of this pod have ended, or until its time is up.
   no loss is charged to a clip.
 
 The standard library alone, since any Python of the image may run it. Sees the processes of its own
-container, as Kubernetes separates them.
+user, and in a pod of its own container, as Kubernetes separates them.
 """
 
 import contextlib
@@ -34,13 +35,14 @@ Processes = Mapping[int, list[str]]  # the arguments of each process, by its num
 
 
 def processes(numbers: Iterable[int] | None = None) -> dict[int, list[str]]:
-    """Return the arguments of the living processes: those with these numbers, or all."""
+    """Return the arguments of this user's living processes: those with these numbers, or all."""
     found: dict[int, list[str]] = {}
     names = [path.name for path in PROC.iterdir()] if numbers is None else map(str, numbers)
     for name in filter(str.isdecimal, names):
         with contextlib.suppress(OSError):  # it has ended
-            text = (PROC / name / "cmdline").read_bytes().decode(errors="replace")
-            if text:  # a zombie has none
+            folder = PROC / name
+            text = (folder / "cmdline").read_bytes().decode(errors="replace")
+            if text and folder.stat().st_uid == os.geteuid():  # a zombie has no text
                 found[int(name)] = text.rstrip("\0").split("\0")
     return found
 
