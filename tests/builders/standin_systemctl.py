@@ -4,6 +4,7 @@ Copied into the root as a program. It reads the keys that nagfarm's units use to
 and refuses a key of `[Service]` that it does not know, unless it only takes rights away.
 """
 
+import contextlib
 import os
 import pwd
 import re
@@ -19,12 +20,12 @@ from typing import Any
 UNITS, RUN = Path("/etc/systemd/system"), Path("/run/standin")
 USED = (
     "User", "EnvironmentFile", "Environment", "LoadCredential", "ExecStartPre", "ExecStart",
-    "StateDirectory", "WorkingDirectory", "UMask",
+    "ExecStop", "StateDirectory", "WorkingDirectory", "UMask",
 )  # fmt: skip
 UNUSED = (
     "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStopSec", "LimitNOFILE", "TasksMax",
     "PrivateTmp", "NoNewPrivileges", "CapabilityBoundingSet", "LockPersonality",
-    "SystemCallArchitectures",
+    "SystemCallArchitectures", "StateDirectoryMode",
 )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def environment_of(keys: dict[str, list[str]], credentials: Path) -> dict[str, s
         for line in Path(path).read_text().splitlines():
             if line and not line.startswith("#"):
                 variable, _, text = line.partition("=")
-                variables[variable] = text
+                variables[variable] = text.strip('"')
     return variables
 
 
@@ -69,7 +70,14 @@ def expanded(line: str, variables: dict[str, str]) -> list[str]:
     return words
 
 
+def becoming(keys: dict[str, list[str]]) -> list[str]:
+    """Return the words before a command that the unit's user runs."""
+    user = pwd.getpwnam(keys["User"][0])
+    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
 def start(name: str) -> None:
+    """Start a unit, in which `/tmp` is a folder of its own, as `PrivateTmp` has it."""
     keys = read_unit(name)
     user = pwd.getpwnam(keys["User"][0])
     state = Path("/var/lib", keys["StateDirectory"][0])
@@ -84,7 +92,8 @@ def start(name: str) -> None:
         os.chown(copy, user.pw_uid, user.pw_gid)
         copy.chmod(0o400)
     variables = environment_of(keys, credentials)
-    privileges = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    alone = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
+    privileges = [*alone, *becoming(keys)]
     options: Any = {
         "env": variables, "cwd": keys["WorkingDirectory"][0], "umask": int(keys["UMask"][0], 8)
     }  # fmt: skip
@@ -100,8 +109,15 @@ def start(name: str) -> None:
 
 
 def stop(name: str) -> None:
+    """Run the unit's `ExecStop`, and end what is left of it."""
+    keys = read_unit(name)
     pid = int((RUN / name).read_text())
-    os.killpg(pid, signal.SIGTERM)
+    variables = environment_of(keys, Path("/run/credentials", f"{name}.service"))
+    there = ["nsenter", f"--target={pid}", "--mount", "--root", *becoming(keys)]
+    for line in keys["ExecStop"]:
+        subprocess.run([*there, *expanded(line, variables)], check=True, env=variables)
+    with contextlib.suppress(ProcessLookupError):  # it has ended after its last worker
+        os.killpg(pid, signal.SIGTERM)
     while Path("/proc", str(pid), "cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
         time.sleep(0.1)
 

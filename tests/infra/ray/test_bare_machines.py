@@ -60,6 +60,35 @@ def test_a_unit_takes_away_the_rights_that_ray_does_not_need(unit: Path) -> None
     assert finished.returncode == 0, finished.stdout
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_driver_on_the_machine_finds_rays_sockets(unit: Path) -> None:
+    """They must not lie in the `/tmp` of the unit alone; and other users must not change them."""
+    text = unit.read_text()
+    (folder,) = re.findall(r"--temp-dir=(\S+)", text)
+    (state,) = re.findall(r"^StateDirectory=(\S+)$", text, re.MULTILINE)
+    assert folder.startswith(f"/var/lib/{state}/")
+    assert "\nStateDirectoryMode=0700\n" in text
+    assert f"ExecStartPre=/usr/bin/mkdir -p {folder}\n" in text
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_a_stop_drains_by_a_program_that_the_page_installs(unit: Path) -> None:
+    text = unit.read_text().replace("\\\n", "")
+    (stop,) = re.findall(r"^ExecStop=.*/python (\S+) (\d+)$", text, re.MULTILINE)
+    (limit,) = re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert int(stop[1]) < int(limit)
+    lines = re.findall(r"^install --mode=644 (\S+\.py) (\S+)$", PAGE.read_text(), re.MULTILINE)
+    ((source, folder),) = lines
+    assert str(Path(folder, Path(source).name)) == stop[0]
+    assert (ROOT / source).exists()
+
+
+def test_each_variable_of_a_unit_is_set_in_the_file_of_settings() -> None:
+    settings = (ROOT / "infra" / "ray" / "systemd" / "environment").read_text()
+    used = {name for unit in UNITS for name in re.findall(r"\$\{?(NAGFARM_\w+)", unit.read_text())}
+    assert used <= set(re.findall(r"^(\w+)=", settings, re.MULTILINE))
+
+
 def commands_of_the_page() -> dict[str, str]:
     """Return the commands of each section of the page."""
     sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]
@@ -110,18 +139,23 @@ def test_the_pages_commands_lead_to_the_first_clips(tmp_path: Path) -> None:
     program.write_text(f"#!/usr/bin/python3\n{STANDIN.read_text()}")
     program.chmod(0o755)
     log = "/run/standin/nagfarm-{}.log"
-    private = "mount -t tmpfs tmpfs /tmp; mount -t tmpfs tmpfs /run\n"
+    own = ("/tmp", "/run", "/var/lib/nagfarm")
+    private = "mkdir -p /var/lib/nagfarm\n" + "".join(f"mount -t tmpfs tmpfs {x}\n" for x in own)
     up = "until grep -q 'Ray runtime started' {0}; do sleep 0.2; done\n"
     head_script = (
         private + commands["The head"] + up.format(log.format("head"))
         + "touch /root/head-is-up; until [ -e /root/node-is-up ]; do sleep 0.2; done\n"
         + commands["The first clips"].replace("s3://renders", "/srv")
         + "! env -u RAY_AUTH_MODE -u RAY_AUTH_TOKEN_PATH ray job submit -- nagfarm --version\n"
+        + "cd examples; export RAY_ADDRESS=10.0.0.10:6379\n"
+        + "nagfarm render shapes.yaml --limit 3 --output /srv/first && echo a driver joined\n"
+        + "touch /root/all-is-done; until [ -e /root/node-is-down ]; do sleep 0.2; done\n"
     )  # fmt: skip
     node_script = (
         private + "until [ -e /root/head-is-up ]; do sleep 0.2; done\n"
         + commands["The machines that render"] + up.format(log.format("node"))
-        + "touch /root/node-is-up; exec sleep infinity\n"
+        + "touch /root/node-is-up; until [ -e /root/all-is-done ]; do sleep 0.2; done\n"
+        + "systemctl stop nagfarm-node; touch /root/node-is-down; exec sleep infinity\n"
     )  # fmt: skip
     (machine.root / "srv").chmod(0o777)
     with two_networks() as (head, node):
@@ -134,4 +168,5 @@ def test_the_pages_commands_lead_to_the_first_clips(tmp_path: Path) -> None:
             other.kill()
             other.wait()
     assert "2 committed" in said, said
+    assert "a driver joined" in said, said
     assert "token authentication is enabled" in said  # for the job that showed none
