@@ -19,7 +19,7 @@ from jobs.plan.worker_kinds import WorkerKind
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, first_with_room, room_seen
-from jobs.shares.run_shares import RunShares
+from jobs.shares.run_shares import NO_LIMIT, Limit, RunShares
 
 WAIT_S = 0.5  # the longest turn of the loop, in which no answer comes
 TURN_S = 0.1  # the rest of a turn after its first answer
@@ -119,7 +119,7 @@ class Dispatcher:
             if found is None:
                 return
             index, num_workers = found
-            limit = self._limits(view)[len(self._pools) + index]
+            limit = self._limits(view)[len(self._pools) + index].most
             if limit is not None:
                 num_workers = min(num_workers, limit if self._pools else max(1, limit))
             if not num_workers:
@@ -134,13 +134,13 @@ class Dispatcher:
             self._pools.append(pool)
             self._guard(pool, pool.start)
 
-    def _limits(self, view: ClusterView) -> list[int | None]:
+    def _limits(self, view: ClusterView) -> list[Limit]:
         """Return the most workers of each kind beside other runs: of pools, then of those to come.
 
-        A limit is None without such runs, or if this run keeps what it has.
+        There is none without such runs, or if this run keeps what it has.
         """
         if self._run_shares is None:
-            return [None] * (len(self._pools) + len(self._coming))
+            return [NO_LIMIT] * (len(self._pools) + len(self._coming))
         demands = [plan.demand(view) for plan in self._coming]
         return self._run_shares.limits(self._shares(), demands, view.open_nodes(), time.monotonic())
 
@@ -182,8 +182,8 @@ class Dispatcher:
                 self._handle_answers(answers)
         view = self._look()
         pools, limits = list(self._pools), self._limits(view)
-        for pool, most in zip(pools, limits, strict=False):
-            for event in self._news(pool, view, most):
+        for pool, limit in zip(pools, limits, strict=False):
+            for event in self._news(pool, view, limit):
                 self._handle(pool, event)
         words = [pool.waiting(view, self._shares(pool)) for pool in self._pools]
         self._observer.workers_waiting(", and ".join(filter(None, words)) or None)
@@ -215,11 +215,11 @@ class Dispatcher:
         for pool, event in lost:
             self._handle(pool, event)
 
-    def _news(self, pool: WorkerPool, view: ClusterView, most: int | None) -> Iterator[ev.Event]:
+    def _news(self, pool: WorkerPool, view: ClusterView, limit: Limit) -> Iterator[ev.Event]:
         """Yield the events of a pool that come from no worker, a `Tick` last.
 
         Args:
-            most: workers above which some are given to other runs.
+            limit: workers above which some are given to other runs.
         """
         if self._stop_reason is not None:
             yield ev.StopRequested(self._stop_reason)
@@ -232,7 +232,8 @@ class Dispatcher:
                 self._shares(pool),
                 view.machines(),
                 are_places_wanted=bool(self._coming) or view.may_grow,
-                most=most,
+                most=limit.most,
+                wanted_on=limit.on,
             )
         yield ev.Tick()
 

@@ -84,6 +84,6 @@ class Webhook:
                 text = f"the webhook cannot be reached: {text}"
             case _:  # its text may hold a part of the URL
                 text = f"the webhook cannot be reached: {type(reason).__name__}"
-        # ValueError: a host that is no name, or a proxy of the environment that is no URL
+        # ValueError: a host that cannot be a name, or a wrong proxy of the environment
         is_malformed = isinstance(reason, http.client.InvalidURL | ValueError)
         return (WebhookRefusedError if is_malformed else NotificationError)(redact(text))

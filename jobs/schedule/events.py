@@ -30,12 +30,14 @@ class RoomSeen:
         others_wait: True if workers without a clip should give their places back.
         most: number of workers above which workers are given to other runs after their clip, and
             none is asked for; None without such runs.
+        wanted_on: nodes on which those runs could use a place; None for every node.
     """
 
     num_wanted: int
     lacking: str | None = None
     others_wait: bool = False
     most: int | None = None
+    wanted_on: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The workers whose places a run gives to other runs: which ones, and when each of them ends.
 
-A worker that renders ends after its clip; the clips behind that one go to other workers. Loads
-without torch.
+A worker that renders ends after its clip; the clips behind that one go to other workers. No worker
+goes from a node on which no other run could use its place. Loads without torch.
 """
 
 from collections import Counter
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from jobs.schedule import events as ev
 from jobs.schedule.events import Command, WorkerId
 from jobs.schedule.pool import Pool
-from jobs.schedule.pooled_worker import LoadedWorker, Ready, Retiring, Waiting
+from jobs.schedule.pooled_worker import LoadedWorker, PooledWorker, Ready, Retiring, Waiting
 
 REASON = "its place is for another run (workers.share)"
 
@@ -20,11 +20,14 @@ def num_placed(pool: Pool) -> int:
     return len(pool.workers) - sum(isinstance(one, Waiting) for one in pool.coming.values())
 
 
-def give_back(pool: Pool, most: int | None) -> list[Command]:
+def give_back(
+    pool: Pool, most: int | None, wanted_on: frozenset[str] | None = None
+) -> list[Command]:
     """Let workers go that are more than a run's share; one that was to go stays if it grew since.
 
     Args:
         most: the share; None if no other run wants devices.
+        wanted_on: nodes on which others want places; None for every node.
     """
     retiring = {
         number: one for number, one in pool.loaded.items() if isinstance(one.state, Retiring)
@@ -37,8 +40,20 @@ def give_back(pool: Pool, most: int | None) -> list[Command]:
         return []
     if num_over == 0:
         return []
-    going = order_to_go(pool, [number for number in pool.workers if number not in retiring])
+    free = [
+        number
+        for number, worker in pool.workers.items()
+        if number not in retiring and _is_wanted(worker, wanted_on)
+    ]
+    going = order_to_go(pool, free)
     return [command for number in going[:num_over] for command in _let_go(pool, number)]
+
+
+def _is_wanted(worker: PooledWorker, nodes: frozenset[str] | None) -> bool:
+    """Return True if another run wants the place of a worker; that of one that loads is unknown."""
+    if nodes is None or isinstance(worker, Waiting):
+        return True
+    return isinstance(worker, LoadedWorker) and not nodes.isdisjoint(worker.nodes)
 
 
 def order_to_go(pool: Pool, among: Iterable[WorkerId]) -> list[WorkerId]:

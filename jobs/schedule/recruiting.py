@@ -130,7 +130,7 @@ class Recruiting:
         The number does not follow a cluster that shrinks: a node that left may be replaced.
         """
         self._most = event.most
-        commands = give_back(self._pool, event.most)
+        commands = give_back(self._pool, event.most, event.wanted_on)
         self._num_wanted += max(0, event.num_wanted - self._most_wanted)
         self._most_wanted = max(event.num_wanted, self._most_wanted)
         has_place = bool(self._pool.loaded) or any(

@@ -71,14 +71,15 @@ def room_seen(
     *,
     are_places_wanted: bool,
     most: int | None = None,
+    wanted_on: frozenset[str] | None = None,
 ) -> RoomSeen:
     """Return the event with the room that a kind has now.
 
     Args:
         are_places_wanted: True if idle workers should give their places back: kinds that have not
             begun wait for one, or the cluster has other users or gets smaller.
-        most: see `RoomSeen`.
+        most, wanted_on: see `RoomSeen`.
     """
     others_wait = are_places_wanted or any(other.could_grow(machines) for other in others)
     wanted = num_wanted(share.demand, others, machines)
-    return RoomSeen(wanted, share.demand.lacking(machines), others_wait, most)
+    return RoomSeen(wanted, share.demand.lacking(machines), others_wait, most, wanted_on)

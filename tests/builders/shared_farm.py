@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from jobs.config import RunConfig
 from jobs.plan.demand import Demand
-from jobs.plan.group_capacity import RankResources
+from jobs.plan.group_capacity import RankResources, label_resources
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, room_seen
@@ -32,6 +32,7 @@ class RunOf:
     Args:
         begins_s: moment at which it begins.
         count: `workers.count`.
+        on: numbers of the machines that suit it; empty for all.
     """
 
     name: str
@@ -42,6 +43,11 @@ class RunOf:
     count: int | None = None
     parallel: ParallelConfig = ONE_DEVICE
     load_s: float = LOAD_S
+    on: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {"machine": f"in({','.join(map(str, self.on))})"} if self.on else {}
 
 
 @dataclass(eq=False)
@@ -66,10 +72,12 @@ class SharingRun:
         stall = replace(CONFIG.stall, heartbeat_timeout_s=NEVER_S)
         config: RunConfig = replace(CONFIG, workers=workers, stall=stall)
         self.nodes = {
-            node_name(number): machine for number, machine in enumerate(self.farm.machines(1))
+            node_name(number): {**machine, **label_resources({"machine": str(number)})}
+            for number, machine in enumerate(self.farm.machines(1))
         }
         self.machines = list(self.nodes.values())
-        demand = Demand(of.parallel, RankResources(1, num_gpus=1), of.num_clips, of.count)
+        reserved = RankResources(1, num_gpus=1, labels=of.labels)
+        demand = Demand(of.parallel, reserved, of.num_clips, of.count)
         share = Share(demand, WatchedSchedule(self, config, demand.num_wanted(self.machines)))
         self.shares = RunShares(self, of.name, of.weight, of.count)
         kind = ClipKind(of.name, VideoShape(5, 32, 32), 1, of.parallel)
@@ -114,18 +122,41 @@ class SharingRun:
             self.ended_s = self.farm.clock.now
             self.pool.close()
             return
-        (most,) = self.shares.limits([self.pool.share], [], self.nodes, self.farm.clock.now)
-        event = room_seen(self.pool.share, [], self.machines, are_places_wanted=True, most=most)
+        (limit,) = self.shares.limits([self.pool.share], [], self.nodes, self.farm.clock.now)
+        event = room_seen(
+            self.pool.share,
+            [],
+            self.machines,
+            are_places_wanted=True,
+            most=limit.most,
+            wanted_on=limit.on,
+        )
         self.pool.handle(event)
         self.pool.handle(ev.Tick())
 
 
 class WatchedSchedule(Schedule):
-    """A schedule that notes when workers get their places and give them back."""
+    """A schedule that notes when workers get their places and give them back.
+
+    Its workers are placed on the machines that suit its run alone.
+    """
 
     def __init__(self, run: SharingRun, config: RunConfig, num_workers: int) -> None:
         super().__init__(config, num_workers)
         self._run = run
+        on = [node_name(number) for number in run.of.on]
+        self._closed = frozenset(run.nodes).difference(on) if on else frozenset[str]()
+
+    def start(self, now: float) -> list[ev.Command]:
+        return self._pinned(super().start(now))
+
+    def _pinned(self, commands: list[ev.Command]) -> list[ev.Command]:
+        return [
+            replace(one, cordoned=one.cordoned | self._closed)
+            if isinstance(one, ev.StartWorker)
+            else one
+            for one in commands
+        ]
 
     def handle(self, event: ev.Event, now: float) -> list[ev.Command]:
         loaded = set(self._pool.loaded)
@@ -134,7 +165,7 @@ class WatchedSchedule(Schedule):
             self._run.placed_s.append(now)
         given = [one for one in commands if isinstance(one, ev.ReleaseWorker) and one.message]
         self._run.given_back_s += [now for one in given if one.worker in loaded]
-        return commands
+        return self._pinned(commands)
 
 
 class SharedFarm:

@@ -1,5 +1,7 @@
 """Workers that a run gives back: which ones, when each ends, and what becomes of its clips."""
 
+from dataclasses import replace
+
 from jobs.schedule import events as ev
 from jobs.schedule.events import Command, WorkerId
 from tests.fakes.simulated_cluster import PlannedSchedule, of_type, started
@@ -54,6 +56,21 @@ def test_workers_that_wait_or_load_go_first_and_none_is_asked_for_beyond_the_sha
     assert given_back(farm.after(share_of(1))) == [1], "it loads"
     assert not of_type(farm.after(share_of(1)), ev.StartWorker)
     assert len(of_type(farm.after(share_of(3)), ev.StartWorker)) == 2
+
+
+def test_no_worker_goes_from_a_node_on_which_no_other_run_could_use_its_place() -> None:
+    farm = PlannedSchedule(num_workers=4)
+    farm.ready(0, "node-a")
+    farm.ready(1, "node-b")
+    farm.after(ev.WorkerPlaced(2))
+    elsewhere, there = (
+        replace(share_of(1), wanted_on=frozenset(nodes)) for nodes in ({"node-c"}, {"node-a"})
+    )
+    commands = farm.after(elsewhere)
+    assert given_back(commands) == [3], "it waits for a place; the node of 2, which loads, is open"
+    assert not of_type(commands, ev.RecallClip)
+    commands = farm.after(there)
+    assert {one.worker for one in of_type(commands, ev.RecallClip)} == {0}
 
 
 def test_a_worker_that_was_to_go_stays_once_the_share_has_grown() -> None:

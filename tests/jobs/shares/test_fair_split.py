@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.shares.fair_split import EPSILON, Want, fair_split
+from jobs.shares.fair_split import EPSILON, Bound, Want, fair_split
 
 wants = st.builds(
     Want,
@@ -77,6 +77,29 @@ def test_no_run_could_take_a_worker_from_another_that_would_still_have_more_for_
             if found[taker] + 1 <= want.devices and devices >= 2:
                 would_have = (found[taker] + 0.5) / want.weight
                 assert (devices - 0.5) / runs[giver].weight <= would_have + EPSILON
+
+
+@given(
+    runs=runs,
+    total=st.integers(0, 64),
+    bounds=st.lists(
+        st.builds(Bound, st.frozensets(st.sampled_from("abcdef")), st.integers(0, 40).map(float)),
+        max_size=3,
+    ),
+)
+def test_runs_with_bounds_have_no_more_together_and_nothing_is_left_that_they_allow(
+    runs: dict[str, Want], total: int, bounds: list[Bound]
+) -> None:
+    found = fair_split(runs, total, bounds)
+    rests = [
+        (bound.runs, bound.devices - sum(found[run] for run in found if run in bound.runs))
+        for bound in (*bounds, Bound(frozenset(runs), total))
+    ]
+    assert min(rest for _, rest in rests) >= -EPSILON
+    for run, want in runs.items():
+        rest = min(rest for bounded, rest in rests if run in bounded)
+        is_satisfied = found[run] + want.unit > want.devices + EPSILON
+        assert is_satisfied or want.unit > rest - EPSILON
 
 
 @given(runs=runs, total=st.integers(0, 40), more=st.integers(0, 20))

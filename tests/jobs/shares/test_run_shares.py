@@ -49,7 +49,8 @@ def limits(
     count: int | None = None,
 ) -> list[int | None]:
     shares = [Share(demand, Schedule(CONFIG, demand.num_wanted([]))) for demand in begun]
-    return RunShares(board, "a", 1.0, count).limits(shares, coming, NODES, 0.0)
+    found = RunShares(board, "a", 1.0, count).limits(shares, coming, NODES, 0.0)
+    return [limit.most for limit in found]
 
 
 def demand(reserved: RankResources, num_clips: int = 99, count: int | None = None) -> Demand:

@@ -1,12 +1,14 @@
 """Runs that share a farm, in virtual time: fair shares, first workers, and no worker to and fro."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.plan.group_capacity import RankResources
+from jobs.shares.resource_split import TOTAL_WINDOW_S, Place, ResourceSplit
 from jobs.shares.run_claims import KindClaim, RunClaim
-from jobs.shares.run_shares import TOTAL_WINDOW_S, ResourceSplit
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.shared_farm import LOAD_S, RunOf, SharedFarm
 
@@ -70,13 +72,40 @@ def test_a_group_gets_the_devices_of_one_node() -> None:
     assert len(farm.runs["night"].given_back_s) == 8
 
 
+@pytest.mark.parametrize("machine", [0, 1])
+@pytest.mark.parametrize("pinned_begins_s", [0.0, 200.0])
+def test_a_run_of_one_kind_of_node_gets_its_share_there_and_no_device_idles(
+    machine: int, pinned_begins_s: float
+) -> None:
+    night = RunOf("night", 10_000, begins_s=200 - pinned_begins_s)
+    pinned = RunOf("pinned", 10_000, begins_s=pinned_begins_s, on=(machine,))
+    farm = SharedFarm(16, night, pinned)
+    farm.until_s(200 + 2 * night.clip_s + LOAD_S)
+    assert farm.held[-1][1] == {"night": 8, "pinned": 8}
+    num_given = len(farm.runs["night"].given_back_s)
+    assert num_given == (8 if pinned_begins_s else 0), "those of the other machine stay"
+    farm.until_s(1000)
+    assert len(farm.runs["night"].given_back_s) == num_given
+    assert not farm.runs["pinned"].given_back_s
+
+
+def test_a_run_leaves_the_nodes_that_alone_suit_another_for_those_that_are_free() -> None:
+    early = RunOf("early", 8 * 4)  # its machine is free again after some minutes
+    night = RunOf("night", 10_000, begins_s=10)
+    pinned = RunOf("pinned", 10_000, begins_s=20, on=(1,))
+    farm = SharedFarm(16, replace(early, on=(0,)), night, pinned)
+    farm.until_s(900)
+    assert farm.runs["early"].ended_s is not None
+    assert farm.held[-1][1] == {"early": 0, "night": 8, "pinned": 8}
+
+
 def most_of(split: ResourceSplit, held: int, free: int, now: float) -> float | None:
     """Return the share of a run that holds some of eight GPUs, beside one that holds none yet."""
     gpu = RankResources(1, 1)
     own = RunClaim("a", 1, (KindClaim(gpu, 1, held, 8),))
     rival = RunClaim("b", 1, (KindClaim(gpu, 1, 0, 8),))
-    place = ({"GPU": 8.0, "CPU": 8.0}, {"GPU": float(free)})
-    return split.most(own, [rival], [place], now, may_ask_for_more=False)
+    place = Place("node", {"GPU": 8.0, "CPU": 8.0}, {"GPU": float(free)})
+    return split.most(own, [rival], [place], now, may_ask_for_more=False)[0]
 
 
 def test_a_device_on_its_way_to_another_run_still_counts_so_that_no_further_one_is_given() -> None:
@@ -122,6 +151,31 @@ def test_runs_that_begin_at_any_time_soon_have_what_they_keep(
     farm.until_s(settled_s + 100)
     assert farm.held[-1][1] == settled
     assert not any(at_s > settled_s for run in farm.runs.values() for at_s in run.given_back_s)
+
+
+@settings(max_examples=3)
+@given(
+    on=st.lists(st.sampled_from([(), (0,), (1,), (0, 1)]), min_size=2, max_size=4),
+    num_devices=st.integers(12, 20),
+    begins_s=st.lists(st.floats(0, 100), min_size=4, max_size=4),
+)
+def test_runs_of_any_kinds_of_node_all_have_workers_and_soon_keep_them(
+    on: list[tuple[int, ...]], num_devices: int, begins_s: list[float]
+) -> None:
+    runs = [
+        RunOf(f"run{number}", 100_000, 30, begins_s=begins_s[number], on=machines)
+        for number, machines in enumerate(on)
+    ]
+    farm = SharedFarm(num_devices, *runs)
+    farm.until_s(100 + 8 * 30 + 3 * LOAD_S)
+    _, settled = farm.held[-1]
+    assert min(settled.values()) >= 1
+    for number, free in enumerate(farm.farm._free):
+        assert not (free and any(number in (one or range(3)) for one in on)), "a device idles"
+    given = [len(run.given_back_s) for run in farm.runs.values()]
+    farm.until_s(farm.farm.clock.now + 100)
+    assert farm.held[-1][1] == settled
+    assert [len(run.given_back_s) for run in farm.runs.values()] == given
 
 
 @settings(max_examples=10)
