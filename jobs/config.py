@@ -18,6 +18,7 @@ from jobs.worker_config import WorkerConfig
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
+MAX_NOTIFY_S = 3600
 NOTIFICATIONS = ("started", "finished", "stopped", "failures")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # libx264's presets, fastest first
@@ -169,6 +170,9 @@ class NotifyConfig:
                 raise ConfigError(f"notify.events: {unknown('event', event, NOTIFICATIONS)}")
         check_at_least("notify", self, 1, "failures", "timeout_s")
         check_at_least("notify", self, 0, "end_s")
+        for setting in ("timeout_s", "end_s"):
+            if getattr(self, setting) > MAX_NOTIFY_S:  # a socket takes no time without end
+                raise ConfigError(f"notify.{setting} must be at most {MAX_NOTIFY_S}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ Python writes is JSON: `print`, rich, logging, warnings and tracebacks of librar
 import atexit
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -46,7 +47,7 @@ def json_line(event: str, message: str, level: Level, facts: Mapping[str, Any]) 
 def _cut(key: str, value: Any) -> Any:
     match value:
         case float():
-            return round(value, 3)
+            return round(value, 3) if math.isfinite(value) else None  # JSON has no other number
         case str():
             return shortened(value, MAX_TRACEBACK if key == "traceback" else MAX_LINE)
         case Mapping():
@@ -64,6 +65,8 @@ class JsonLines(io.TextIOBase):
         name: the name of the stream in entries of the event "output".
         common: keys of every line, such as the run; shared by the streams of a process.
     """
+
+    encoding = "utf-8"  # libraries ask for it
 
     def __init__(self, stream: TextIO, name: str, common: dict[str, str]) -> None:
         self.stream = stream
@@ -119,7 +122,11 @@ def write_json_lines() -> None:
     os.environ["TTY_COMPATIBLE"] = "0"  # rich draws no bar then, even with FORCE_COLOR
     common: dict[str, str] = {}
     for name in ("stdout", "stderr"):
-        lines = JsonLines(inner_stream(getattr(sys, name)), name, common)
+        stream = inner_stream(getattr(sys, name))
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != JsonLines.encoding:
+            # in any other encoding, JSON would get escapes that are Python's
+            stream.reconfigure(encoding=JsonLines.encoding, errors="backslashreplace")
+        lines = JsonLines(stream, name, common)
         setattr(sys, name, lines)
         atexit.register(lines.end_lines)
 

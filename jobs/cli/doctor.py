@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +34,15 @@ from jobs.errors import JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import make_plan
 from jobs.run.hashing_bar import inspect_with_bar
-from jobs.text import counted
+from jobs.text import counted, shown
+from jobs.timetable.dated_output import MIDNIGHT_IN_UTC
 from jobs.worker.start_timing import time_start
 from nag.errors import NagError
 from pipelines.catalog.sources import model_paths
 from pipelines.errors import ModelFolderError, ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0
+MAX_NODE_TIMEOUT_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class DoctorOptions(ConfigOptions):
         )
         parser.add_argument(
             "--node-timeout",
-            type=float,
+            type=_node_timeout,
             default=120.0,
             metavar="SECONDS",
             help="with --cluster: report a node that has not answered by then (default 120)",
@@ -85,6 +88,18 @@ class DoctorOptions(ConfigOptions):
             "print where its seconds go",
         )
         super().add_arguments(parser)
+
+
+def _node_timeout(written: str) -> float:
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= MAX_NODE_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(
+            f"expected seconds from 1 to {MAX_NODE_TIMEOUT_S}, got {shown(written)}"
+        )
+    return seconds
 
 
 def run(options: DoctorOptions, context: Context) -> int:
@@ -115,16 +130,19 @@ def _print_timing(options: DoctorOptions, name: str, context: Context) -> int:
 def _print_cluster(options: DoctorOptions, context: Context) -> int:
     config, catalog = options.config(), ModelCatalog(options.models, inspect_with_bar)
     output, names = options.output, [options.model] if options.model else catalog.names()
+    calendar = MIDNIGHT_IN_UTC
     if options.manifest is not None:
         manifest = open_written(
             options.manifest, catalog, config, output=output, model=options.model
         )
         plan, output = make_plan(manifest, (), ()), manifest.output
+        calendar = manifest.calendar
         names = sorted(
             {bucket.model for bucket in plan.buckets} | {one.name for one in plan.broken}
         )
     is_asked_for = options.manifest is not None or options.model is not None
     models = tuple(_model_question(catalog, name, is_asked_for=is_asked_for) for name in names)
+    output = output and calendar.name(output, time.time()).uri
     reports = check_nodes(models, output, config.store, options.node_timeout)
     for line in table_lines(("node", "address", "offers", *NODE_CHECKS), map(_row, reports)):
         context.say(line)
@@ -159,7 +177,8 @@ def run_checks(options: DoctorOptions) -> list[Check]:
     if options.manifest is not None:
         checks.append(_manifest(options.manifest, options.model, config, catalog))
     if options.output is not None:
-        checks.append(check_store(options.output, config.store))
+        output = MIDNIGHT_IN_UTC.name(options.output, time.time()).uri
+        checks.append(check_store(output, config.store))
     return checks
 
 

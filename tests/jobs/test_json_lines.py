@@ -1,8 +1,10 @@
 """A log in JSON: one object a line, whatever the program, its libraries and strangers print."""
 
+import atexit
 import io
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.json_lines import MAX_TRACEBACK, JsonLines
+from jobs.json_lines import MAX_TRACEBACK, JsonLines, write_json_lines
 from tests.builders.unsafe import UNSAFE, unsafe_characters
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,3 +167,26 @@ def test_the_log_of_a_library_names_no_line_of_its_own() -> None:
     messages = "".join(entry["message"] for entry in entries(printed))
     assert "committed 99 clips" in messages
     assert {entry["event"] for entry in entries(printed)} == {"output"}
+
+
+def test_numbers_that_json_does_not_have_are_null_or_left_out() -> None:
+    lines, printed = opened()
+    lines.write_entry("e", "m", left_s=math.inf, stages_s={"text": math.nan, "decode": 1.0})
+    (entry,) = entries(printed)
+    assert json.loads(printed.getvalue(), parse_constant=pytest.fail) == entry
+    assert (entry["left_s"], entry["stages_s"]) == (None, {"text": None, "decode": 1.0})
+
+
+def test_a_log_is_json_in_utf_8_whatever_the_encoding_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    monkeypatch.setattr(atexit, "register", lambda _: None)
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, "ascii", errors="backslashreplace", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    write_json_lines()
+    print("\U0001f600 \u00e9")
+    assert json.loads(written.getvalue().decode())["message"] == "\U0001f600 \u00e9"
+    assert sys.stdout.encoding == "utf-8"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.checks.cluster import NodeReport
 from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
 
@@ -92,3 +93,30 @@ def test_an_option_that_cannot_be_read_is_refused(
         main(["plan", "spring.yaml", option])
     assert ended.value.code == EXIT_REFUSED
     assert message in capsys.readouterr().err
+
+
+def test_doctor_checks_the_output_of_the_day_on_every_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[str | None]()
+
+    def check_nodes(_models: object, output: str | None, *_: object) -> list[NodeReport]:
+        asked.append(output)
+        return []
+
+    monkeypatch.setattr("jobs.cli.doctor.check_nodes", check_nodes)
+    path = tmp_path / "night.yaml"
+    path.write_text(f"output: s3://renders/{{date}}\n{CLIPS}")
+    assert main(["doctor", "--cluster", "--manifest", str(path)]) == EXIT_OK
+    assert main(["doctor", "--cluster", "--output", "s3://renders/{week}"]) == EXIT_OK
+    assert re.fullmatch(r"s3://renders/\d{4}-\d\d-\d\d", asked[0] or "")
+    assert re.fullmatch(r"s3://renders/\d{4}-W\d\d", asked[1] or "")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_in_which_no_node_can_answer_is_refused(
+    seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "--cluster", f"--node-timeout={seconds}"])
+    assert "expected seconds from 1 to 86400" in capsys.readouterr().err

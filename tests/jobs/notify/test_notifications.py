@@ -343,6 +343,7 @@ def test_another_variable_may_hold_the_url(monkeypatch: pytest.MonkeyPatch) -> N
         "notify.events=[begun]",
         "notify.failures=0",
         "notify.timeout_s=0",
+        "notify.timeout_s=1e10",
         "notify.end_s=-1",
     ],
 )
