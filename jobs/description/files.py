@@ -38,7 +38,8 @@ LINE_CHARACTERS = 3000  # a line of output shows at most 4,000
 def save_description(description: Description, contents: Mapping[str, bytes], place: Path) -> Path:
     """Write a description into a folder of descriptions, and return its own folder there.
 
-    An older one of the model is replaced as a whole.
+    An older one of the model is replaced as a whole. An equal one stays, so that runs that start
+    together, and ask a cluster for the same, do not take it from each other.
 
     Args:
         contents: the files, by their paths.
@@ -49,20 +50,40 @@ def save_description(description: Description, contents: Mapping[str, bytes], pl
     folder = place / description.folder_name
     partial = place / f".{description.folder_name}.{os.getpid()}.partial"
     document = {"schema_version": SCHEMA_VERSION, **asdict(description)}
+    files = {**contents, FILE_NAME: f"{json.dumps(document, indent=1)}\n".encode()}
     try:
+        if _holds(folder, files):
+            return folder
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name, content in contents.items():
+        for name, content in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
             (partial / name).write_bytes(content)
-        (partial / FILE_NAME).write_text(json.dumps(document, indent=1) + "\n")
         if (folder / FILE_NAME).is_file():
             shutil.rmtree(folder)
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if _holds(folder, files):  # another process was faster
+            return folder
         raise RefusedError(f"{folder} cannot be written: {error.strerror}") from error
     return folder
+
+
+def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
+    """Return True if a folder has these files, and no others."""
+    try:
+        found = {
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+        return found == files.keys() and all(
+            read_bounded(folder / name, MAX_VOCABULARY_BYTES) == content
+            for name, content in files.items()
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def save_fetched(packed: bytes, name: str) -> Path:

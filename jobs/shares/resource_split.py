@@ -3,7 +3,7 @@
 Each run may have kinds of node that do not suit another, so the split is one that can be placed.
 """
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -116,13 +116,14 @@ def _bounds(places: Sequence[Place], users: Sequence[frozenset[str]], resource: 
     Args:
         users: the runs that each place suits.
     """
-    devices = Counter[frozenset[str]]()  # by the runs that they suit
+    devices = defaultdict[frozenset[str], float](float)  # by the runs that they suit
     for place, runs in zip(places, users, strict=True):
-        devices[runs] += place.has.get(resource, 0.0)  # pyright: ignore[reportArgumentType]
+        devices[runs] += place.has.get(resource, 0.0)
     areas_of = {
-        run: frozenset(runs for runs in devices if run in runs) for run in frozenset().union(*users)
+        run: frozenset(runs for runs in devices if run in runs)
+        for run in frozenset[str]().union(*users)
     }
-    areas = sorted(set(areas_of.values()), key=lambda area: sorted(map(sorted, area)))
+    areas = list(set(areas_of.values()))
     sizes = range(1, len(areas) + 1) if len(areas) <= MAX_AREAS else (1, len(areas))
     unions = {
         frozenset[frozenset[str]]().union(*some)

@@ -140,6 +140,27 @@ def test_a_fetched_description_replaces_the_one_before(cache: Path) -> None:
     assert list(cache.iterdir()) == [folder]
 
 
+def test_runs_that_fetch_the_same_at_once_do_not_take_it_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def rename_second(source: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        partial = source.rename(source.with_name("other"))  # the id of the process is in the name
+        save_description(DESCRIPTION, CONTENTS, tmp_path)
+        return rename(partial, target)
+
+    monkeypatch.setattr(Path, "rename", rename_second)
+    folder = save_description(DESCRIPTION, CONTENTS, tmp_path)
+    written = (folder / "description.json").stat().st_ino
+    assert save_description(DESCRIPTION, CONTENTS, tmp_path) == folder
+    assert (folder / "description.json").stat().st_ino == written
+    changed = {**CONTENTS, "model_index.json": b"{ }"}
+    save_description(DESCRIPTION, changed, tmp_path)
+    assert (folder / "model_index.json").read_bytes() == b"{ }"
+
+
 def test_a_cache_that_others_may_write_to_is_not_used(cache: Path) -> None:
     cache.mkdir(parents=True)
     cache.chmod(0o777)
