@@ -1,9 +1,11 @@
 """The preStop hook of the farm's pods, on real processes and a real cluster."""
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,24 @@ def test_a_worker_is_known_by_its_title(title: str, is_worker: bool) -> None:
 
 def test_a_pod_without_runs_and_workers_ends_at_once() -> None:
     assert hook.drain(60.0, numbers=[])
+
+
+def test_processes_of_another_user_are_left_alone() -> None:
+    """A unit's user could not stop them, and would wait for them in vain."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start a process of another user")
+    command = ["sh", "-c", "echo ready; read line"]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        subprocess.Popen(command, user=65534, **pipes) as other,
+        subprocess.Popen(command, **pipes) as own,
+    ):
+        for process in (other, own):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        assert set(hook.processes([own.pid, other.pid])) == {own.pid}
+        for process in (other, own):
+            process.communicate()
 
 
 def run_that(folder: Path, program: str) -> "subprocess.Popen[bytes]":
