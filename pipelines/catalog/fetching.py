@@ -5,6 +5,7 @@ The only module that downloads anything, and nothing in a run calls it. The file
 """
 
 import fcntl
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from pipelines.errors import (
 )
 
 LOCK = PurePosixPath(".locks", "nagfarm")  # beside the locks that the hub's client makes
+# The cache may be a folder of several users: no link is followed, and no pipe waited for.
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Say = Callable[[str], None]
 
@@ -112,7 +115,7 @@ def _only_one(wait: Callable[[], None]) -> Generator[None]:
     path = cache / LOCK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
+        file = os.fdopen(os.open(path, LOCK_FLAGS, 0o666), "rb")
     except OSError as error:
         raise NotFetchedError(
             f"the Hugging Face cache {cache} cannot be written: {error.strerror}; make it "

@@ -129,3 +129,15 @@ def test_a_cache_that_cannot_be_written_is_named(hub: FakeHub, tmp_path: Path) -
     (tmp_path / "cache").write_text("a file in the place of the folder")
     with pytest.raises(NotFetchedError, match="cannot be written.*HF_HUB_CACHE"):
         fetch()
+
+
+def test_a_strangers_link_in_place_of_the_lock_is_not_followed(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    locks = tmp_path / "cache" / ".locks"
+    locks.mkdir(parents=True)
+    (locks / "nagfarm").symlink_to(tmp_path / "victim")
+    with pytest.raises(NotFetchedError, match="cannot be written.*symbolic links"):
+        fetch()
+    assert not (tmp_path / "victim").exists()
+    assert not hub.sent
