@@ -78,7 +78,7 @@ def _holds(folder: Path, files: Mapping[str, bytes]) -> bool:
             for path in folder.rglob("*")
             if path.is_symlink() or not path.is_dir()
         }
-        return found == files.keys() and all(
+        return found == set(files) and all(
             read_bounded(folder / name, MAX_VOCABULARY_BYTES) == content
             for name, content in files.items()
         )
