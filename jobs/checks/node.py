@@ -22,6 +22,7 @@ from jobs.checks.machine import (
 )
 from jobs.checks.weights import ModelQuestion, check_weights
 from jobs.config import StoreConfig
+from jobs.redaction import redact
 from jobs.text import counted
 
 NODE_CHECKS = ("packages", "weights", "device", "ffmpeg", "store", "clock")  # in their order
@@ -82,7 +83,8 @@ def within(limit_s: float, checks: Sequence[tuple[str, Callable[[], Check]]]) ->
             found[index] = check()
         # Whatever it is, it is what this node has to say.
         except Exception as error:  # noqa: BLE001
-            found[index] = Check(name, is_ok=False, message=f"{type(error).__name__}: {error}")
+            text = redact(f"{type(error).__name__}: {error}")
+            found[index] = Check(name, is_ok=False, message=text)
         is_done[index].set()
 
     for index, (name, check) in enumerate(checks):

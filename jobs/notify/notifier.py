@@ -1,17 +1,14 @@
 """Send messages in a thread, so that no run waits for a webhook, and none fails with it."""
 
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
 from jobs.errors import NotificationError
 from jobs.notify.messages import Message
-from jobs.side_thread import SideThread
+from jobs.side_thread import SideQueue
 
 MAX_WAITING = 16  # messages; a run has four
 BACK_OFFS_S = (1.0, 3.0, 9.0)  # between the tries
-CLOSE_POLL_S = 0.1
 
 
 class Notifier:
@@ -27,31 +24,19 @@ class Notifier:
     ) -> None:
         self._post = post
         self._back_offs_s = back_offs_s
-        self._waiting: deque[Message] = deque()
         self._news: deque[str] = deque(maxlen=MAX_WAITING)
-        self._changed = threading.Condition()
-        self._is_closing = False
-        self._is_abandoned = False
-        self._thread: SideThread | None = None  # until there is something to send
+        self._queue = SideQueue[Message]("notifier", self._send_all)
 
     def send(self, message: Message) -> None:
         """Queue a message and return at once; it is dropped if too many wait."""
-        with self._changed:
-            if self._is_closing or len(self._waiting) >= MAX_WAITING:
-                self._news.append(_lost(message, "too many wait"))
-                return
-            self._waiting.append(message)
-            self._changed.notify()
-        if self._thread is None:
-            self._thread = SideThread("notifier", self._send_all)
-            self._thread.start()
+        if len(self._queue) >= MAX_WAITING:
+            self._news.append(_lost(message, "too many wait"))
+        elif not self._queue.add(message):
+            self._news.append(_lost(message, "the run has ended"))
 
     def news(self) -> list[str]:
         """Return a line for each message that was lost since the last call."""
-        with self._changed:
-            news = list(self._news)
-            self._news.clear()
-        return news
+        return [self._news.popleft() for _ in range(len(self._news))]
 
     def close(self, timeout_s: float, is_enough: Callable[[], bool] = lambda: False) -> None:
         """Wait until all messages are sent or lost, for a limited time; drop what is left.
@@ -59,37 +44,14 @@ class Notifier:
         Args:
             is_enough: polled during the wait; True ends it.
         """
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
-        deadline = time.monotonic() + timeout_s
-        while (
-            self._thread is not None
-            and self._thread.is_alive()
-            and not is_enough()
-            and (left_s := deadline - time.monotonic()) > 0
-        ):
-            self._thread.join(min(left_s, CLOSE_POLL_S))
-        with self._changed:
-            self._is_abandoned = True
-            self._changed.notify()
-            for message in self._waiting:
-                self._news.append(_lost(message, "the run has ended"))
+        for message in self._queue.close(timeout_s, is_enough):
+            self._news.append(_lost(message, "the run has ended"))
 
     def _send_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closing)
-                if not self._waiting or self._is_abandoned:
-                    return
-                message = self._waiting[0]
+        for message in self._queue:
             trouble = self._send(message)
-            with self._changed:
-                if self._is_abandoned:
-                    return
-                self._waiting.popleft()
-                if trouble is not None:
-                    self._news.append(_lost(message, trouble))
+            if self._queue.done() and trouble is not None:
+                self._news.append(_lost(message, trouble))
 
     def _send(self, message: Message) -> str | None:
         """Send a message, and return why it was lost after the last try."""
@@ -102,9 +64,8 @@ class Notifier:
                     return str(error)
             else:
                 return None
-            with self._changed:
-                if self._changed.wait_for(lambda: self._is_abandoned, pause_s):
-                    return "the run has ended"
+            if not self._queue.pause(pause_s):
+                return "the run has ended"
         return None
 
 

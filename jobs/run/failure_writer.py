@@ -3,9 +3,7 @@
 A write that fails now is repeated later, in order. Workers write the records of committed clips.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 
 from jobs.errors import StoreError, StoreUnavailableError
@@ -13,12 +11,11 @@ from jobs.records.commit import write_failure, write_quarantine
 from jobs.records.damage import is_committed
 from jobs.records.schema import FailureRecord, QuarantineRecord, utc_iso
 from jobs.schedule.retry import Decision, Quarantine
-from jobs.side_thread import SideThread
+from jobs.side_thread import SideQueue
 from jobs.store.store import Store
 from jobs.types import ClipFailed
 
 PAUSE_S = 5.0  # between writes; the store's client has already retried each of them for long
-CLOSE_POLL_S = 0.2
 
 
 class FailureWriter:
@@ -32,22 +29,15 @@ class FailureWriter:
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        self._waiting: deque[tuple[ClipFailed, Decision, str]] = deque()
-        self._changed = threading.Condition()
-        self._is_closing = False
-        self._is_abandoned = False
         self.refused: StoreError | None = None  # why the store refused a write for good
-        self._thread = SideThread("failure-writer", self._write_all)
-        self._thread.start()
+        self._queue = SideQueue[tuple[ClipFailed, Decision, str]]("failure-writer", self._write_all)
 
     def add(self, failed: ClipFailed, decision: Decision) -> None:
         """Queue a failure and return at once.
 
         With `Quarantine` the clip is also quarantined, unless a record of it exists by then.
         """
-        with self._changed:
-            self._waiting.append((failed, decision, utc_iso(time.time())))
-            self._changed.notify()
+        self._queue.add((failed, decision, utc_iso(time.time())))
 
     def check(self) -> None:
         """Raise if failures are written no longer; the driver calls it in its loop.
@@ -56,7 +46,7 @@ class FailureWriter:
             StoreError: the store refused a write for good.
             SideThreadError: the thread has died.
         """
-        self._thread.check()
+        self._queue.check()
         if self.refused is not None:
             raise self.refused
 
@@ -70,39 +60,19 @@ class FailureWriter:
         Returns:
             The number of failures that were not written and will not be.
         """
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify()
-        deadline = time.monotonic() + timeout_s
-        while (
-            self._thread.is_alive()
-            and not is_enough()
-            and (left_s := deadline - time.monotonic()) > 0
-        ):
-            self._thread.join(min(left_s, CLOSE_POLL_S))
-        with self._changed:
-            self._is_abandoned = True
-            self._changed.notify()
-            return len(self._waiting)
+        return len(self._queue.close(timeout_s, is_enough))
 
     def _write_all(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closing)
-                if not self._waiting or self._is_abandoned:
-                    return
-                entry = self._waiting[0]
+        for entry in self._queue:
             try:
                 self._write(*entry)
             except StoreUnavailableError:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._is_abandoned, PAUSE_S)
-                continue
+                self._queue.pause(PAUSE_S)
             except StoreError as error:
                 self.refused = error
                 return
-            with self._changed:
-                self._waiting.popleft()
+            else:
+                self._queue.done()
 
     def _write(self, failed: ClipFailed, decision: Decision, failed_at: str) -> None:
         write_failure(self._store, FailureRecord.of(failed, self._run_id, failed_at))
