@@ -35,7 +35,7 @@ LIGHT = (
     "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
     "jobs/export", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics", "jobs/worker",
     "jobs/checks",
-    "jobs/cli",
+    "jobs/upkeep", "jobs/run/progress", "jobs/cli/pattern", "jobs/cli/outputs", "jobs/cli",
 )  # fmt: skip
 
 

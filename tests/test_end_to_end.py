@@ -34,9 +34,9 @@ from jobs.plan.group_capacity import RankResources
 from jobs.records.commit import committed_ids, quarantined_ids, read_record, write_run
 from jobs.records.keys import RUN_FILE
 from jobs.records.lease_record import current_lease
-from jobs.run.console import ConsoleReport
 from jobs.run.observer import RunObserver
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport
+from jobs.run.progress.tally import RunTally
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import DiffusersLoader, WorkerSetup
 from pipelines.parallel_config import ONE_DEVICE

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from jobs.cli.main import COMMANDS, EPILOG
-from jobs.cli.manifest import MANIFEST_HELP
+from jobs.cli.pattern.manifest import MANIFEST_HELP
 from jobs.manifest.fields import FIELDS, PARALLEL_FIELDS
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog

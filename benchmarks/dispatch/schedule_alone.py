@@ -10,14 +10,7 @@ from typing import Any
 from jobs.config import RunConfig, WorkerConfig
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
-from jobs.types import (
-    ClipDone,
-    ClipProgress,
-    ClipSpec,
-    ModelIdentity,
-    StageTiming,
-    WorkerHeartbeat,
-)
+from jobs.types import ClipDone, ClipProgress, ClipSpec, ModelIdentity, StageTiming, WorkerHeartbeat
 from nag.params import NagParams
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 

@@ -18,14 +18,9 @@ from jobs.bench.design.options import (
     BenchKind,
     BenchOptions,
 )
-from jobs.cli.command import (
-    EXIT_OK,
-    Command,
-    ConfigOptions,
-    Context,
-    add_models_argument,
-)
-from jobs.cli.manifest import open_for_run
+from jobs.cli.pattern.command import EXIT_OK, Command, ConfigOptions, Context
+from jobs.cli.pattern.manifest import open_for_run
+from jobs.cli.pattern.model_options import add_models_argument
 from jobs.cli.render import RenderOptions, add_retry_argument, render
 from jobs.errors import RefusedError
 

@@ -19,21 +19,15 @@ from jobs.checks.machine import (
 )
 from jobs.checks.node import NODE_CHECKS
 from jobs.checks.weights import ModelQuestion, check_own_weights
-from jobs.cli.command import (
-    EXIT_OK,
-    EXIT_REFUSED,
-    Command,
-    ConfigOptions,
-    Context,
-    add_models_argument,
-)
-from jobs.cli.manifest import open_written
-from jobs.cli.wording import table_lines
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, Command, ConfigOptions, Context
+from jobs.cli.pattern.manifest import open_written
+from jobs.cli.pattern.model_options import add_models_argument
+from jobs.cli.pattern.wording import table_lines
 from jobs.config import RunConfig
 from jobs.errors import JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import make_plan
-from jobs.run.hashing_bar import inspect_with_bar
+from jobs.run.progress.hashing_bar import inspect_with_bar
 from jobs.text import counted, shown
 from jobs.timetable.dated_output import MIDNIGHT_IN_UTC
 from jobs.worker.start_timing import time_start

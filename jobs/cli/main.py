@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from jobs.cli import bench, doctor, export, gc, models, plan, render, retry, status, verify
-from jobs.cli.command import Command, Context, log_format_of
+from jobs.cli import bench, doctor, models, plan, render
+from jobs.cli.outputs import export, gc, retry, status, verify
+from jobs.cli.pattern.command import Command, Context, log_format_of
 from jobs.ending import ExitCode, ended_by_signals, stop_reason
 from jobs.errors import JobError, OutputError, StoppedError
 from jobs.escaping import escape_logs, plain_block, plain_line

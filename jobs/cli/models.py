@@ -5,12 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.cli.command import EXIT_OK, Command, Context, Options, add_models_argument
-from jobs.cli.wording import table_lines
+from jobs.cli.pattern.command import EXIT_OK, Command, Context, Options
+from jobs.cli.pattern.model_options import add_models_argument, add_remote_argument, catalog_for
+from jobs.cli.pattern.wording import table_lines
 from jobs.description.files import pack, read_contents, save_description, to_lines
 from jobs.errors import RefusedError
 from jobs.manifest.model_catalog import CatalogEntry, ModelCatalog
-from jobs.run.hashing_bar import inspect_with_bar
 from pipelines.catalog.description import FILE_NAME, Description, describe
 from pipelines.catalog.fetching import fetch_weights
 from pipelines.errors import ModelNotFoundError, PipelineError
@@ -57,29 +57,6 @@ class ModelsOptions(Options):
             help="print them instead, packed into lines that --remote reads",
         )
         add_remote_argument(parser)
-
-
-def add_remote_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--remote",
-        action="store_true",
-        help="for a model whose weights are not on this machine, ask a node of the Ray cluster of "
-        "RAY_ADDRESS (HOST:PORT, or http://HEAD:8265) for its description, and keep it here",
-    )
-
-
-def catalog_for(models: Path | None, *, asks: bool) -> ModelCatalog:
-    """Return the catalog of a command that may plan without weights.
-
-    Args:
-        models: folder of the user's models.
-        asks: True to ask a Ray cluster for models without weights on this machine.
-    """
-    if not asks:
-        return ModelCatalog(models, inspect_with_bar)
-    from jobs.description.remote import fetch_description
-
-    return ModelCatalog(models, inspect_with_bar, fetch_description)
 
 
 def run(options: ModelsOptions, context: Context) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
-from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
-from jobs.cli.wording import table_lines
+from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
+from jobs.cli.pattern.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
+from jobs.cli.pattern.wording import damaged_text, table_lines
 from jobs.manifest.walk.selection import ALL
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.broken import BrokenModel
@@ -173,14 +173,6 @@ def _broken_text(model: BrokenModel) -> str:
         return f"{model.message}; its clips are quarantined"
     clips = counted(model.num_clips, "clip")
     return f"{model.message}; render quarantines its {clips} and renders the rest"
-
-
-def damaged_text(num_damaged: int) -> str:
-    """Return the meaning of damaged clips, and the remedy."""
-    return (
-        f"damaged: {counted(num_damaged, 'clip')} with a record and without an MP4; "
-        "render --repair renders the missing again"
-    )
 
 
 def _random_text(num_rows: int) -> str:

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Self
 
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
-from jobs.cli.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
-from jobs.cli.plan import damaged_text, described_lines, plan_lines
-from jobs.cli.wording import finished_entry
+from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
+from jobs.cli.pattern.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
+from jobs.cli.pattern.wording import damaged_text, finished_entry
+from jobs.cli.plan import described_lines, plan_lines
 from jobs.ending import stopped_by_signals
 from jobs.errors import JobError, LeaseHeldError, RefusedError, StoppedError
 from jobs.plan.plan import make_plan
@@ -21,7 +21,7 @@ from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
 from jobs.run.closing import close_run
 from jobs.run.documents import OpenedManifest, new_run_id, notices_of
-from jobs.run.long_work import long_work
+from jobs.run.progress.long_work import long_work
 from jobs.text import counted
 from jobs.timetable.clock_times import Deadline, WrittenDeadline
 from jobs.timetable.options import add_deadline_argument, add_wait_argument

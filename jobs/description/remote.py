@@ -17,7 +17,7 @@ from jobs.cluster.joined_cluster import ClusterView, ask_node
 from jobs.cluster.reach import existing_cluster
 from jobs.description.files import from_lines, pack, read_contents, save_fetched
 from jobs.errors import NoClusterError, NodeSilentError
-from jobs.run.long_work import long_work
+from jobs.run.progress.long_work import long_work
 from jobs.text import counted
 from pipelines.catalog.description import describe
 from pipelines.catalog.model_config import ModelConfig

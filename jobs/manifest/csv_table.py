@@ -25,12 +25,7 @@ from jobs.manifest.fields import (
 from jobs.manifest.lines import Lines, ManifestFile, SourceLocation
 from jobs.manifest.rows import NumberedRow, Row, with_parallel
 from jobs.manifest.tables.cells import DecimalMark, refuse_placeholder
-from jobs.manifest.tables.dialect import (
-    SEPARATORS,
-    check_quotes,
-    header_separator,
-    named_separator,
-)
+from jobs.manifest.tables.dialect import SEPARATORS, check_quotes, header_separator, named_separator
 from jobs.manifest.tables.meta import CARRY, META, make_meta, meta_name
 from jobs.manifest.walk.selection import Wanted
 from jobs.text import counted, unknown

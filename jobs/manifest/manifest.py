@@ -15,11 +15,7 @@ from jobs.manifest.field_values import at, check_extra_columns, check_run_name
 from jobs.manifest.flat_file import FlatFile, open_flat_file
 from jobs.manifest.lines import ManifestFile, SourceLocation
 from jobs.manifest.resolving import Resolver
-from jobs.manifest.rows import (
-    Catalog,
-    Given,
-    Row,
-)
+from jobs.manifest.rows import Catalog, Given, Row
 from jobs.manifest.values_file import ReadS3
 from jobs.manifest.walk.identifying import (
     BATCH_CLIPS,
@@ -29,14 +25,7 @@ from jobs.manifest.walk.identifying import (
     read_prompts,
 )
 from jobs.manifest.walk.random_seeds import RandomSeeds
-from jobs.manifest.walk.selection import (
-    ALL,
-    ALL_ROWS,
-    ManifestRow,
-    MarkedRows,
-    Selection,
-    Wanted,
-)
+from jobs.manifest.walk.selection import ALL, ALL_ROWS, ManifestRow, MarkedRows, Selection, Wanted
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
 from jobs.timetable.dated_output import MIDNIGHT_IN_UTC, Calendar
 from jobs.types import BrokenClip, ClipSpec

@@ -3,8 +3,8 @@
 from collections import defaultdict
 
 from jobs.records.schema import WorkerIdentity
-from jobs.run.in_flight import InFlight
-from jobs.run.log_entry import DECISIONS, LogEntry, LogEvent
+from jobs.run.progress.in_flight import InFlight
+from jobs.run.progress.log_entry import DECISIONS, LogEntry, LogEvent
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry, Stop, Wait
 from jobs.types import ClipDone, ClipFailed

@@ -14,7 +14,7 @@ from jobs.notify.messages import RunFacts
 from jobs.notify.run_notices import RunNotices
 from jobs.plan.plan import Plan
 from jobs.records.run_status import RunDeadline, RunState, RunStatus, RunStop, RunSummary
-from jobs.run.tally import RunTally
+from jobs.run.progress.tally import RunTally
 from jobs.store.store import Store
 from jobs.timetable.dated_output import Calendar, OutputDay
 from jobs.worker.provenance import installed_versions

@@ -19,8 +19,8 @@ from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
 from jobs.records.run_status import RunSummary
-from jobs.run.console import bind_run
-from jobs.run.log_entry import LogEntry, LogEvent, lost_entries
+from jobs.run.progress.console import bind_run
+from jobs.run.progress.log_entry import LogEntry, LogEvent, lost_entries
 from jobs.run.run import Run
 from jobs.store.store import Store
 from jobs.text import counted

@@ -15,10 +15,10 @@ from jobs.run.clip_entries import (
     started_entry,
     stopped_entry,
 )
-from jobs.run.console import ConsoleReport
-from jobs.run.loads import loads_at
-from jobs.run.log_entry import LogEntry, LogEvent
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport
+from jobs.run.progress.loads import loads_at
+from jobs.run.progress.log_entry import LogEntry, LogEvent
+from jobs.run.progress.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.types import ClipDone, ClipFailed, WorkerHeartbeat

@@ -23,7 +23,7 @@ from jobs.plan.worker_kinds import (
     pending_parts,
 )
 from jobs.run.documents import OpenedManifest
-from jobs.run.tally import RunTally
+from jobs.run.progress.tally import RunTally
 from jobs.schedule.pace import ClipSeconds, ClipSize, Pace
 from jobs.simulation.measured import Measured, read_measured
 from jobs.text import counted, duration

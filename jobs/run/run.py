@@ -27,19 +27,14 @@ from jobs.records.run_status import (
     write_status,
 )
 from jobs.records.schema import utc_iso
-from jobs.run.broken_models import (
-    FailedKind,
-    quarantine_broken,
-    quarantine_kind,
-    split_failed,
-)
-from jobs.run.console import ConsoleReport, print_entry, print_log
+from jobs.run.broken_models import FailedKind, quarantine_broken, quarantine_kind, split_failed
 from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
-from jobs.run.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
 from jobs.run.observer import RunObserver
 from jobs.run.pool_plans import PoolPlans, TimeLimit, time_limit_of
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport, print_entry, print_log
+from jobs.run.progress.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
+from jobs.run.progress.tally import RunTally
 from jobs.shares.board import board_for
 from jobs.shares.run_claims import Board
 from jobs.shares.run_shares import RunShares

@@ -9,12 +9,7 @@ from functools import cached_property
 
 from jobs.config import WorkerConfig
 from jobs.errors import FailureClass
-from jobs.schedule.deadlines import (
-    COMPUTE_STAGES,
-    Deadlines,
-    PreparationKey,
-    preparation_key,
-)
+from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, PreparationKey, preparation_key
 from jobs.schedule.events import Attempt, WorkerId
 from jobs.schedule.outage import Outage
 from jobs.text import counted

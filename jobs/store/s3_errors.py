@@ -27,13 +27,7 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
-from jobs.store.s3_remedies import (
-    PERMANENT_STATUSES,
-    WHEN_REQUIRED,
-    Verb,
-    remedy_for,
-    said,
-)
+from jobs.store.s3_remedies import PERMANENT_STATUSES, WHEN_REQUIRED, Verb, remedy_for, said
 
 CODE = re.compile(r"[A-Za-z][A-Za-z0-9.]{0,63}")
 CONDITION_FAILED = 412  # this status alone says enough; the commit then reads what lies there

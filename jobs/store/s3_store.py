@@ -16,20 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from jobs.config import StoreConfig
-from jobs.errors import (
-    ObjectMissingError,
-    StoreError,
-    StoreRefusedError,
-    StoreUnavailableError,
-)
+from jobs.errors import ObjectMissingError, StoreError, StoreRefusedError, StoreUnavailableError
 from jobs.store.parts import NUM_THREADS, in_parallel, parts_of
 from jobs.store.s3_access import check_access
-from jobs.store.s3_connection import (
-    connect,
-    read_parameters,
-    sends_checksums,
-    write_parameters,
-)
+from jobs.store.s3_connection import connect, read_parameters, sends_checksums, write_parameters
 from jobs.store.s3_credentials import RotatingConnection
 from jobs.store.s3_errors import s3_errors
 from jobs.store.s3_listing import Page, read_page

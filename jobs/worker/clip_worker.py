@@ -25,14 +25,7 @@ from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
-from jobs.types import (
-    ClipDone,
-    ClipOutcome,
-    ClipReturned,
-    ClipSpec,
-    StageTiming,
-    WorkerHeartbeat,
-)
+from jobs.types import ClipDone, ClipOutcome, ClipReturned, ClipSpec, StageTiming, WorkerHeartbeat
 from jobs.worker.clip_failure import failed_clip
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes

@@ -6,11 +6,7 @@ It decides which modules count as text cross-attentions, and which processor rep
 from typing import Any
 
 import torch
-from diffusers import (
-    LTXVideoTransformer3DModel,
-    WanTransformer3DModel,
-    WanVACETransformer3DModel,
-)
+from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel, WanVACETransformer3DModel
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoAttnProcessor
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from diffusers.utils.torch_utils import is_compiled_module

@@ -6,13 +6,7 @@ import pytest
 
 from benchmarks.command import main
 from benchmarks.report import Result
-from benchmarks.simulation.__main__ import (
-    BENCHMARK,
-    REFERENCE,
-    body_of,
-    figures_of,
-    predict_s,
-)
+from benchmarks.simulation.__main__ import BENCHMARK, REFERENCE, body_of, figures_of, predict_s
 
 CASE = {
     "size": {"step_s": 0.25, "num_clips": 4, "workers": [2]},

@@ -23,7 +23,7 @@ from infra.dashboards.__main__ import FOLDER
 from infra.local.local_process import HOST, LocalProcess, free_ports
 from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE
+from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE
 from jobs.metrics.definitions import METRICS
 from tests.infra.test_dashboards import queries
 from tests.structure import ROOT

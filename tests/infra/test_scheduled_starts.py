@@ -17,7 +17,7 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
-from jobs.cli.output_status import read_output_status
+from jobs.cli.outputs.output_status import read_output_status
 from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.records.commit import committed_ids, read_record

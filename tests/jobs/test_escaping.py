@@ -24,9 +24,9 @@ from jobs.escaping import (
     shortened,
 )
 from jobs.records.schema import WorkerIdentity
-from jobs.run.console import ConsoleReport, print_json, print_plain
 from jobs.run.observer import RunObserver
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport, print_json, print_plain
+from jobs.run.progress.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Retry
 from jobs.text import shown
@@ -175,8 +175,8 @@ def test_nothing_in_the_batch_prints_past_the_escaping() -> None:
         "jobs/cli/main.py: print",  # the version
         "jobs/cli/main.py: print",  # an `error_line`
         "jobs/cli/main.py: sys.stderr.write",  # a `plain_block`
-        "jobs/cli/wording.py: console.print",  # draws a table of escaped cells
-        "jobs/run/console.py: console.out",
-        "jobs/run/console.py: console.out",
+        "jobs/cli/pattern/wording.py: console.print",  # draws a table of escaped cells
+        "jobs/run/progress/console.py: console.out",
+        "jobs/run/progress/console.py: console.out",
         "jobs/worker/start_timing.py: print",  # JSON in ASCII, which the parent process reads
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.command import EXIT_OK, EXIT_STOPPED
+from jobs.cli.pattern.command import EXIT_OK, EXIT_STOPPED
 
 REPOSITORY = Path(__file__).parents[2]
 WRITE_IN_EVERY_WAY = """

@@ -12,8 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from jobs.cli.command import EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_REFUSED
 from jobs.config import RunConfig, StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.records.commit import (
@@ -26,9 +26,9 @@ from jobs.records.commit import (
 from jobs.records.keys import RUN_FILE
 from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.redaction import MASK
-from jobs.run.console import ConsoleReport
 from jobs.run.observer import RunObserver
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport
+from jobs.run.progress.tally import RunTally
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome

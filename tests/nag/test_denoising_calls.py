@@ -33,13 +33,7 @@ from nag import (
 from nag.attention.denoising_calls import PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
 from tests.builders import tiny
-from tests.nag.reference import (
-    Guidance,
-    cross_attention_by_hand,
-    largest_difference,
-    render,
-    text,
-)
+from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, render, text
 
 CLOSE, FAR = 2e-5, 2e-2
 STRONG = NagParams(nag_scale=9, nag_tau=2.5, nag_alpha=0.5)

@@ -9,12 +9,7 @@ import torch
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
 from nag.adapters.text_processor import NagTextProcessor
 from nag.attention import kept_projections
-from nag.attention.kept_projections import (
-    MAX_VIDEO_TOKENS,
-    KeptProjections,
-    KeyValue,
-    project,
-)
+from nag.attention.kept_projections import MAX_VIDEO_TOKENS, KeptProjections, KeyValue, project
 from nag.installation.coverage import find_text_attentions
 from nag.installation.installation import InstalledGuidance
 from tests.builders import tiny

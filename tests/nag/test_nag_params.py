@@ -12,14 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nag import (
-    NagError,
-    NagParameterError,
-    NagParams,
-    NasaParams,
-    VsfParams,
-    steps_from_noise,
-)
+from nag import NagError, NagParameterError, NagParams, NasaParams, VsfParams, steps_from_noise
 
 SOURCE = Path(__file__).parents[2] / "nag"
 FAST = "import gc; gc.disable()\n"  # for a program that imports torch: a fifth of its time

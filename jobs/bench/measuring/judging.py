@@ -24,7 +24,7 @@ from jobs.config import EncodingConfig
 from jobs.media.decode_check import decode_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import read_record
-from jobs.run.console import print_log
+from jobs.run.progress.console import print_log
 from jobs.store.store import Store
 from jobs.text import counted
 from pipelines.request import VideoFrames

@@ -22,11 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
 from pipelines.shapes.training.courses import COURSES, DenoiserTraining
-from pipelines.shapes.training.denoiser import (
-    normalised_latents,
-    train_transformer,
-    training_clips,
-)
+from pipelines.shapes.training.denoiser import normalised_latents, train_transformer, training_clips
 from pipelines.shapes.training.models import MODELS, ShapesModel, TrainedParts
 from pipelines.shapes.training.text import (
     TextEncoder,

@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.records.audit import AuditParams, audit_output
-from jobs.records.findings import Finding
 from jobs.records.keys import record_key
 from jobs.store.store import Store
 from jobs.types import ClipSpec
+from jobs.upkeep.audit import AuditParams, audit_output
+from jobs.upkeep.findings import Finding
 
 YOUNG_S = 24 * 3600.0  # as `nagfarm verify` by default: a crash may leave an MP4 without a record
 

@@ -11,7 +11,7 @@ import statistics
 from datetime import datetime
 from pathlib import Path
 
-from jobs.cli.command import EXIT_QUARANTINE
+from jobs.cli.pattern.command import EXIT_QUARANTINE
 from jobs.records.commit import committed_ids, read_record
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_mix import FAULT_MIX, inject_fault_mix, poison_for

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from infra.local.faulty_proxy import Faults
-from jobs.cli.command import EXIT_OK
+from jobs.cli.pattern.command import EXIT_OK
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import committed_ids, quarantined_ids

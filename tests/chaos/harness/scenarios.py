@@ -7,7 +7,7 @@ import os
 import signal
 
 from infra.local.faulty_proxy import Faults
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
+from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
 from jobs.ending import ExitCode
 from tests.chaos.harness.farm import PipedDriver
 from tests.chaos.harness.faults import (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from jobs.cli.command import EXIT_QUARANTINE
+from jobs.cli.pattern.command import EXIT_QUARANTINE
 from tests.chaos.harness.farm import Farm
 from tests.chaos.harness.fault_mix import FAULT_MIX, inject_fault_mix, poison_for
 from tests.chaos.harness.report import as_numbers, paragraph, put_between_markers, write_numbers

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 
 pytestmark = [pytest.mark.cluster, pytest.mark.models, pytest.mark.timeout(900)]
 

@@ -12,8 +12,8 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.cluster.nodes.node_tasks import alive_nodes, ask_nodes
 
 pytestmark = pytest.mark.cluster

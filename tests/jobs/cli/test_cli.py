@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.s3_server import LocalS3
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED, Command, Options
 from jobs.cli.main import COMMANDS, main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, Command, Options
 from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import (

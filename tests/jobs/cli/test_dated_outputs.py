@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jobs.checks.cluster import NodeReport
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 
 CLIPS = "model: shapes-wan\nclips: [{prompt: a circle, num_inference_steps: 1}]\n"
 

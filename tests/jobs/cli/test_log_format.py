@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from jobs.cli.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import COMMANDS, main, parse_arguments
+from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
 from jobs.config import StoreConfig, load_config
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE

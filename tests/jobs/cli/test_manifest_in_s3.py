@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.cli.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
 from tests.fakes.s3 import FakeS3, Stored, in_process
 
 YAML = """\
@@ -89,7 +89,7 @@ def test_a_manifest_that_cannot_be_read_is_refused_by_its_name(
 def test_a_manifest_in_s3_has_a_limit(
     server: FakeS3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jobs.cli.manifest.MAX_VALUES_FILE_BYTES", 100)
+    monkeypatch.setattr("jobs.cli.pattern.manifest.MAX_VALUES_FILE_BYTES", 100)
     assert main(["plan", "s3://renders/plans/large.csv", *MODEL]) == EXIT_REFUSED
     assert "s3://renders/plans/large.csv is larger than 100 bytes" in capsys.readouterr().err
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.ending import ExitCode
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.config import StoreConfig
 from jobs.records.keys import record_key
 from jobs.store.store import open_store

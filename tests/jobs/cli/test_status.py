@@ -7,9 +7,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from jobs.cli.output_status import newest_run, read_output_status
-from jobs.cli.status import run_lines, run_state_text, status_lines
-from jobs.cli.wording import table_lines
+from jobs.cli.outputs.output_status import newest_run, read_output_status
+from jobs.cli.outputs.status import run_lines, run_state_text, status_lines
+from jobs.cli.pattern.wording import table_lines
 from jobs.config import StoreConfig
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
 from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import LeaseLostError, StoreUnavailableError

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobs.cli.command import EXIT_FINDINGS
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_FINDINGS
 from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import StoreUnavailableError

@@ -17,7 +17,7 @@ import pytest
 import ray
 
 from infra.local.ray_cluster import NO_METRICS, LocalRay, ray_command
-from jobs.cli.command import EXIT_OK, EXIT_STOPPED
+from jobs.cli.pattern.command import EXIT_OK, EXIT_STOPPED
 from jobs.records.run_status import RunStatus
 from tests.jobs.run.test_driver import DEADLINE_S, Drivers
 

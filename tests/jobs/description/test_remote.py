@@ -13,8 +13,8 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay, ray_command
 from jobs.cli import models as models_command
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.config import StoreConfig
 from jobs.description import remote as module

@@ -11,8 +11,8 @@ import pytest
 from jobs.checks.weights import check_own_weights
 from jobs.cli import doctor
 from jobs.cli import models as models_command
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main, parse_arguments
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.description.files import pack, read_contents, save_description, save_fetched
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog

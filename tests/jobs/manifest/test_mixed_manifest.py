@@ -18,7 +18,7 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from infra.local.ray_node import LocalNode
-from jobs.cli.command import EXIT_OK
+from jobs.cli.pattern.command import EXIT_OK
 from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.schema import ClipRecord

@@ -5,12 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import PlacementError
-from jobs.plan.group_capacity import (
-    RankResources,
-    check_group_fits,
-    count_groups,
-    label_resources,
-)
+from jobs.plan.group_capacity import RankResources, check_group_fits, count_groups, label_resources
 from pipelines.parallel_config import ParallelConfig
 
 FOUR = ParallelConfig(ulysses=2, ring=2)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.command import EXIT_OK
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.advice import MAX_ADVICE, advise_on_plan
 from jobs.plan.plan import Plan, make_plan

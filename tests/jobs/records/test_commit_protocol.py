@@ -44,11 +44,11 @@ from jobs.records.commit import (
     write_quarantine,
 )
 from jobs.records.damage import find_damaged, without_mp4
-from jobs.records.garbage import Garbage, find_garbage, remove_garbage
 from jobs.records.keys import PREFIXES, clip_key, record_key
 from jobs.records.schema import ClipRecord, QuarantineRecord
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject, is_listed
+from jobs.upkeep.garbage import Garbage, find_garbage, remove_garbage
 from tests.builders import records as builders
 from tests.fakes.store import MemoryObject, MemoryStore, Trouble
 

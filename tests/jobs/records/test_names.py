@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from jobs.errors import RecordError
-from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import upload_clip
 from jobs.records.keys import list_keys, name_key, record_key
 from jobs.records.names import NameRecord, count_names, mp4_keys, record_names
 from jobs.records.strict_json import load, to_dataclass
+from jobs.upkeep.audit import AuditParams, audit_output
 from tests.builders.records import commit
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 from jobs.clip_id import stand_in_id
 from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, quarantined_ids, read_quarantine, read_record

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.command import EXIT_OK, EXIT_STOPPED
 from jobs.cli.main import main
-from jobs.cli.output_status import OutputStatus, read_output_status
+from jobs.cli.outputs.output_status import OutputStatus, read_output_status
+from jobs.cli.pattern.command import EXIT_OK, EXIT_STOPPED
 from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.records.lease_keeper import SHORT_S

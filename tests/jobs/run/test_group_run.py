@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.command import EXIT_OK, EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
 from jobs.store.store import open_store

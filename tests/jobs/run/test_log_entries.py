@@ -14,10 +14,10 @@ from rich.console import Console
 from jobs.errors import ModelNotLoadedError
 from jobs.json_lines import JsonLines
 from jobs.records.schema import WorkerIdentity
-from jobs.run.console import ConsoleReport, bind_run, print_json, print_log
-from jobs.run.log_entry import LogEntry, LogEvent
 from jobs.run.observer import RunObserver
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport, bind_run, print_json, print_log
+from jobs.run.progress.log_entry import LogEntry, LogEvent
+from jobs.run.progress.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry, Stop, Wait
 from jobs.types import ClipDone, ClipProgress, StageTiming, WorkerHeartbeat

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.cli.command import EXIT_STOPPED
-from jobs.cli.output_status import read_output_status
+from jobs.cli.outputs.output_status import read_output_status
+from jobs.cli.pattern.command import EXIT_STOPPED
 from jobs.cluster.cluster_watch import RAY_LIMIT
 from jobs.config import StoreConfig
 from jobs.records.lease_record import current_lease

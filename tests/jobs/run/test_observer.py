@@ -11,10 +11,10 @@ from rich.console import Console
 
 from jobs.records.run_status import LoadingWorkers
 from jobs.records.schema import WorkerIdentity
-from jobs.run.console import ConsoleReport
-from jobs.run.loads import loads_at
 from jobs.run.observer import RunObserver
-from jobs.run.tally import RunTally
+from jobs.run.progress.console import ConsoleReport
+from jobs.run.progress.loads import loads_at
+from jobs.run.progress.tally import RunTally
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
 from jobs.types import ClipDone, ClipFailed, ClipProgress, StageTiming, WorkerHeartbeat

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay
-from jobs.cli.command import EXIT_FINDINGS, EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
 from jobs.config import StoreConfig
 from jobs.records.commit import (
     committed_ids,

@@ -16,14 +16,7 @@ from jobs.schedule.pace import ClipSeconds, ClipSize, Pace
 from jobs.schedule.schedule import Schedule
 from jobs.types import ClipDone, ClipProgress, ClipSpec, Stage, StageTiming, WorkerHeartbeat
 from tests.builders.specs import spec
-from tests.fakes.simulated_cluster import (
-    CONFIG,
-    SPECS,
-    PlannedSchedule,
-    of_type,
-    progress,
-    started,
-)
+from tests.fakes.simulated_cluster import CONFIG, SPECS, PlannedSchedule, of_type, progress, started
 
 TICK_S = 1.0
 WITHOUT_RECYCLING = replace(

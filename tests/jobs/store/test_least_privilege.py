@@ -19,11 +19,10 @@ from botocore.exceptions import ClientError
 
 from infra.local.s3_server import REGION, LocalS3
 from infra.local.weed import Identity
-from jobs.cli.command import EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_REFUSED
 from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError
-from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import (
     committed_ids,
     lift_quarantine,
@@ -34,7 +33,6 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.garbage import find_garbage, remove_garbage
 from jobs.records.keys import RUN_FILE, latents_key, record_key
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
@@ -42,6 +40,8 @@ from jobs.store.s3_connection import new_session
 from jobs.store.s3_remedies import REMEDIES_OF_VERB
 from jobs.store.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed
+from jobs.upkeep.audit import AuditParams, audit_output
+from jobs.upkeep.garbage import find_garbage, remove_garbage
 from jobs.worker.clip_worker import ClipWorker
 from tests.builders.specs import setup_for, spec
 

@@ -29,10 +29,10 @@ from jobs.records.commit import (
     upload_clip,
     write_quarantine,
 )
-from jobs.records.garbage import find_garbage, remove_garbage
 from jobs.records.lease import Lease
 from jobs.store.s3_connection import connect
 from jobs.store.store import Store, open_store
+from jobs.upkeep.garbage import find_garbage, remove_garbage
 from tests.builders.records import quarantine_of, record_of
 
 pytestmark = pytest.mark.s3

@@ -17,8 +17,8 @@ import infra.local.s3_server
 from infra.local.local_process import HOST
 from infra.local.s3_server import LocalS3
 from infra.local.weed import weed_command
-from jobs.cli.command import EXIT_REFUSED
 from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_REFUSED
 from jobs.config import StoreConfig, load_config
 from jobs.errors import ConfigError, StoreError, StoreRefusedError, StoreUnavailableError
 from jobs.records.commit import commit_record, upload_clip

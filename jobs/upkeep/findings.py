@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.clip_id import clip_id as clip_id_of
-from jobs.records.garbage import REASONS
 from jobs.records.keys import failure_key, parse_key, record_key
 from jobs.records.listing import ClipObjects
 from jobs.records.schema import ClipRecord
 from jobs.store.uri import StoredObject
+from jobs.upkeep.garbage import REASONS
 
 FindingKind = Literal[
     "lost", "unplanned", "unreadable", "mismatched", "missing", "damaged", "undecodable", "orphan"

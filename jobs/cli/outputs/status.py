@@ -3,19 +3,18 @@
 import argparse
 from dataclasses import dataclass, replace
 
-from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.output_status import AT_WORK, OutputStatus, is_active, read_output_status
-from jobs.cli.plan import damaged_text
-from jobs.cli.wording import first_line, table_lines
+from jobs.cli.outputs.output_status import AT_WORK, OutputStatus, is_active, read_output_status
+from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.wording import damaged_text, first_line, table_lines
 from jobs.errors import RefusedError
 from jobs.escaping import json_text
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, RunDeadline, RunStatus
 from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
-from jobs.run.in_flight import stage_text
-from jobs.run.loads import loading_text
-from jobs.run.long_work import long_work
+from jobs.run.progress.in_flight import stage_text
+from jobs.run.progress.loads import loading_text
+from jobs.run.progress.long_work import long_work
 from jobs.text import counted, duration
 
 MAX_CLIPS = 20  # in flight, in the table

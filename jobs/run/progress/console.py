@@ -20,10 +20,10 @@ from rich.progress import (
 from jobs.escaping import plain_document, plain_line
 from jobs.json_lines import JsonLines
 from jobs.records.run_status import ClipInFlight
-from jobs.run.in_flight import MAX_NAMED, in_flight_line, stage_text
-from jobs.run.loads import loading_text
-from jobs.run.log_entry import LogEntry, LogEvent
-from jobs.run.tally import RunTally
+from jobs.run.progress.in_flight import MAX_NAMED, in_flight_line, stage_text
+from jobs.run.progress.loads import loading_text
+from jobs.run.progress.log_entry import LogEntry, LogEvent
+from jobs.run.progress.tally import RunTally
 from jobs.text import counted, duration, log_time
 
 LOG_EVERY_S = 10.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from jobs.cli.command import OUTPUT_HELP, ConfigOptions, add_models_argument
-from jobs.cli.models import add_remote_argument, catalog_for
+from jobs.cli.pattern.command import OUTPUT_HELP, ConfigOptions
+from jobs.cli.pattern.model_options import add_models_argument, add_remote_argument, catalog_for
 from jobs.config import RunConfig, StoreConfig
 from jobs.errors import ManifestError, RefusedError, RowValueError
 from jobs.manifest.lines import ManifestFile, S3File
@@ -24,7 +24,7 @@ from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import without_mp4
 from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
-from jobs.run.long_work import long_work
+from jobs.run.progress.long_work import long_work
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
 from jobs.timetable.dated_output import Calendar, NamedOutput

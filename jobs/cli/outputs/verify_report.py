@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from jobs.cli.command import Context
-from jobs.cli.wording import megabytes
+from jobs.cli.pattern.command import Context
+from jobs.cli.pattern.wording import megabytes
 from jobs.escaping import json_text
-from jobs.records.audit import ClipAudit
-from jobs.records.findings import Finding
 from jobs.text import counted
+from jobs.upkeep.audit import ClipAudit
+from jobs.upkeep.findings import Finding
 
 ID_DIGITS_SHOWN = 8  # digits of a clip id; ids are hashes, so that they show the share that is done
 

@@ -3,7 +3,7 @@
 from collections import defaultdict, deque
 
 from jobs.records.run_status import FailureSeen, LoadingWorkers
-from jobs.run.in_flight import InFlight
+from jobs.run.progress.in_flight import InFlight
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.types import ClipDone, ClipFailed, StageTiming, WorkerHeartbeat

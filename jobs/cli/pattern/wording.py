@@ -9,7 +9,7 @@ from rich.text import Text
 
 from jobs.escaping import plain_line
 from jobs.records.run_status import RunSummary
-from jobs.run.log_entry import LogEntry, LogEvent, counts_entry
+from jobs.run.progress.log_entry import LogEntry, LogEvent, counts_entry
 from jobs.text import counted
 
 MAX_MESSAGE = 200  # characters
@@ -44,6 +44,14 @@ def summary_text(summary: RunSummary) -> str:
 def finished_entry(summary: RunSummary) -> LogEntry:
     """Return the log's entry of a run that has finished."""
     return counts_entry(summary, summary_text(summary), LogEvent.RUN_FINISHED)
+
+
+def damaged_text(num_damaged: int) -> str:
+    """Return the meaning of damaged clips, and the remedy."""
+    return (
+        f"damaged: {counted(num_damaged, 'clip')} with a record and without an MP4; "
+        "render --repair renders the missing again"
+    )
 
 
 def table_lines(

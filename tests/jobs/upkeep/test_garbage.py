@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from jobs.config import StoreConfig
 from jobs.errors import LeaseLostError
 from jobs.records.commit import commit_record, upload_clip
-from jobs.records.garbage import Removed, find_garbage, remove_garbage
 from jobs.records.keys import record_key
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation
+from jobs.upkeep.garbage import Removed, find_garbage, remove_garbage
 from tests.builders.records import record_of
 
 NOW_S = 1_769_860_800.0

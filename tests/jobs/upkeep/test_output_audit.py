@@ -13,25 +13,18 @@ from infra.local.s3_server import LocalS3
 from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from jobs.media.encode import encode_mp4
-from jobs.records.audit import AuditParams, ClipAudit, audit_output
 from jobs.records.commit import write_failure, write_quarantine
-from jobs.records.findings import Finding, FindingKind
 from jobs.records.keys import clip_key, latents_key, quarantine_key, record_key
 from jobs.records.schema import ClipRecord
 from jobs.store.parts import WAITING_PER_THREAD, in_parallel
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec
+from jobs.upkeep.audit import AuditParams, ClipAudit, audit_output
+from jobs.upkeep.findings import Finding, FindingKind
 from pipelines.request import VideoFrames
 from pipelines.texts import Tokens
-from tests.builders.records import (
-    LONG_AGO,
-    RUN_ID,
-    commit,
-    failure_of,
-    quarantine_of,
-    record_of,
-)
+from tests.builders.records import LONG_AGO, RUN_ID, commit, failure_of, quarantine_of, record_of
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
 

@@ -1,7 +1,7 @@
 """The pattern of a command: arguments, typed options, and the function that runs them.
 
-A module of this folder that is named like a command holds one `COMMAND`. This module decides the
-options that several commands share.
+Every module of a command holds one `COMMAND`. This module decides the options that several commands
+share.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from jobs.config import RunConfig, load_config
 from jobs.ending import ExitCode
 from jobs.errors import RefusedError
 from jobs.guarded_output import DroppedOutput
-from jobs.run.console import print_json, print_log, print_plain
-from jobs.run.log_entry import LogEntry
+from jobs.run.progress.console import print_json, print_log, print_plain
+from jobs.run.progress.log_entry import LogEntry
 from jobs.store.store import Store, open_existing
 from jobs.text import shown
 
@@ -155,15 +155,6 @@ def log_format_of(namespace: argparse.Namespace) -> str:
             f"{LOG_FORMAT_VARIABLE}: expected {' or '.join(LOG_FORMATS)}, got {shown(written)}"
         )
     return written
-
-
-def add_models_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--models",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder of model YAMLs, besides those that come with nagfarm",
-    )
 
 
 OptionsT = TypeVar("OptionsT", bound=Options)

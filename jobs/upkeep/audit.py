@@ -26,8 +26,6 @@ from jobs.errors import (
 from jobs.media.decode_check import check_mp4, decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.media.tags import read_metadata
-from jobs.records.findings import Finding, find_contradictions, find_orphans, orphan
-from jobs.records.garbage import REASONS
 from jobs.records.keys import list_objects, quarantine_key, record_key
 from jobs.records.listing import ClipObjects, list_clips
 from jobs.records.reading import ObjectReader, UnreadableError
@@ -36,6 +34,8 @@ from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec
+from jobs.upkeep.findings import Finding, find_contradictions, find_orphans, orphan
+from jobs.upkeep.garbage import REASONS
 
 NUM_THREADS = 8  # below the ten connections that boto3 keeps open
 

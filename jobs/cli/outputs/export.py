@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.progress import Progress, TaskID
 
-from jobs.cli.command import EXIT_FINDINGS, EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.verify_report import ID_DIGITS_SHOWN, progress_bar
-from jobs.cli.wording import megabytes
+from jobs.cli.outputs.verify_report import ID_DIGITS_SHOWN, progress_bar
+from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.wording import megabytes
 from jobs.errors import RefusedError, StoppedError, StoreError
 from jobs.export.copying import Exported, ExportParams, export_clips
 from jobs.export.target_folder import TargetFolder

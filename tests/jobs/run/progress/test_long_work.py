@@ -6,8 +6,8 @@ import threading
 import pytest
 from rich.console import Console
 
-from jobs.run import long_work as module
-from jobs.run.long_work import long_work
+from jobs.run.progress import long_work as module
+from jobs.run.progress.long_work import long_work
 
 
 class Heard(io.StringIO):

@@ -7,28 +7,18 @@ from collections import Counter
 from dataclasses import dataclass
 
 from jobs.checks.clock import refuse_wrong_clock
-from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.wording import megabytes
-from jobs.errors import (
-    LeaseLostError,
-    SideThreadError,
-    StoppedError,
-    StoreError,
-)
-from jobs.records.garbage import (
-    REASONS,
-    Garbage,
-    find_garbage,
-    remove_garbage,
-)
+from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.wording import megabytes
+from jobs.errors import LeaseLostError, SideThreadError, StoppedError, StoreError
 from jobs.records.keys import KeyKind
 from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
-from jobs.run.long_work import long_work
+from jobs.run.progress.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted
 from jobs.timetable.durations import read_duration
+from jobs.upkeep.garbage import REASONS, Garbage, find_garbage, remove_garbage
 from jobs.worker.spool import Spool
 
 MAX_KEYS = 20  # listed of each kind of garbage

@@ -4,16 +4,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobs.cli.command import (
-    EXIT_FINDINGS,
-    EXIT_OK,
-    Command,
-    Context,
-    OutputOptions,
-    add_models_argument,
-)
-from jobs.cli.manifest import open_written
-from jobs.cli.verify_report import (
+from jobs.cli.outputs.verify_report import (
     ID_DIGITS_SHOWN,
     JsonReport,
     TextReport,
@@ -21,19 +12,22 @@ from jobs.cli.verify_report import (
     advance,
     progress_bar,
 )
+from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.manifest import open_written
+from jobs.cli.pattern.model_options import add_models_argument
 from jobs.errors import RecordError, RefusedError
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
-from jobs.records.audit import AuditParams, audit_output
 from jobs.records.commit import COMMIT_WITHIN_S
-from jobs.records.findings import KINDS, Finding
 from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import current_lease
 from jobs.records.listing import has_run
 from jobs.records.salt import read_salt
-from jobs.run.hashing_bar import inspect_with_bar
+from jobs.run.progress.hashing_bar import inspect_with_bar
 from jobs.store.store import Store
 from jobs.timetable.durations import read_duration
+from jobs.upkeep.audit import AuditParams, audit_output
+from jobs.upkeep.findings import KINDS, Finding
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from jobs.run.hashing_bar import HashingBar
+from jobs.run.progress.hashing_bar import HashingBar
 
 LOG_LINE = "hashing the weights of wan, once a machine\n"
 

@@ -5,8 +5,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Self
 
-from jobs.cli.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.cli.wording import first_line
+from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.wording import first_line
 from jobs.errors import (
     LeaseHeldError,
     LeaseUnusableError,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from jobs.escaping import plain_line
-from jobs.run.console import print_log
+from jobs.run.progress.console import print_log
 from jobs.text import duration
 
 SHOWN_AFTER_S = 2.0

@@ -1,0 +1,1 @@
+"""The commands over an output: they read and change what lies in a store."""

@@ -1,0 +1,1 @@
+"""The pattern that commands share: typed options, an opened manifest, wording."""
