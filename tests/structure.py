@@ -31,11 +31,11 @@ ORDER = {
         "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
-        "", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan", "media", "store",
-        "records", "upkeep", "export", "notify", "schedule", "shares", "simulation", "metrics",
-        "worker", "group", "cluster", "cluster/nodes", "run/progress", "run", "description",
-        "checks", "bench/design", "bench/measuring", "bench/reporting", "bench", "cli/pattern",
-        "cli/outputs", "cli",
+        "", "settings", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan",
+        "media", "store", "records", "upkeep", "export", "notify", "schedule", "shares",
+        "simulation", "metrics", "worker", "group", "cluster", "cluster/nodes", "run/progress",
+        "run", "description", "checks", "bench/design", "bench/measuring", "bench/reporting",
+        "bench", "cli/pattern", "cli/outputs", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.

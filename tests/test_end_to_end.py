@@ -24,7 +24,6 @@ from infra.local.s3_server import LocalS3
 from jobs.cluster.dispatcher import Dispatcher
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.worker_pool import PoolPlan
-from jobs.config import EncodingConfig, RunConfig, StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
@@ -37,6 +36,7 @@ from jobs.records.lease_record import current_lease
 from jobs.run.observer import RunObserver
 from jobs.run.progress.console import ConsoleReport
 from jobs.run.progress.tally import RunTally
+from jobs.settings.run_config import EncodingConfig, RunConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import DiffusersLoader, WorkerSetup
 from pipelines.parallel_config import ONE_DEVICE

@@ -27,9 +27,9 @@ from benchmarks.baselines.workload import (
     summarize,
 )
 from benchmarks.report import ROOT
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.schema import ClipRecord
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 
 LAST_LINES = 20

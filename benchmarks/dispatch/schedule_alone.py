@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from jobs.config import RunConfig, WorkerConfig
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
+from jobs.settings.run_config import RunConfig, WorkerConfig
 from jobs.types import ClipDone, ClipProgress, ClipSpec, ModelIdentity, StageTiming, WorkerHeartbeat
 from nag.params import NagParams
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape

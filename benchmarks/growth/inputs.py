@@ -14,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from infra.local.s3_server import LocalS3
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import JSON, MP4
 from jobs.records.keys import clip_key, record_key, run_key
 from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.parts import NUM_THREADS, in_parallel
 from jobs.store.store import open_store
 from jobs.types import ClipSpec

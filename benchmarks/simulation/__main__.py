@@ -18,13 +18,13 @@ from typing import Any
 from benchmarks.command import Benchmark, Measure, main
 from benchmarks.report import Cases, Figure, markdown_table
 from benchmarks.simulation.real_runs import MODEL, SETTINGS, STEPS, Size, measure, write_manifest
-from jobs.config import RunConfig, load_config
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.plan import Plan, make_plan
 from jobs.plan.worker_kinds import WorkerKind
+from jobs.settings.run_config import RunConfig, load_config
 from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions, Timings
 from jobs.simulation.farm import Farm
 from jobs.simulation.planned import simulate_plan

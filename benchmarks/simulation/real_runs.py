@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.report import ROOT
 from infra.local.ray_cluster import NO_METRICS, LocalRay
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
+from jobs.settings.run_config import StoreConfig
 from jobs.simulation.measured import read_measured
 from jobs.store.store import Store, open_store
 from tests.chaos.harness.workload import STAND_IN_SHAPE, write_models

@@ -23,9 +23,9 @@ from infra.local.s3_server import REGION, LocalS3
 from jobs.records.commit import JSON, MP4, commit_record, upload_clip
 from jobs.records.keys import record_key
 from jobs.records.schema import ClipRecord
+from jobs.settings.store_config import StoreConfig
 from jobs.store.s3_store import S3Store
 from jobs.store.uri import S3Location
-from jobs.store_config import StoreConfig
 from tests.builders.records import record_of
 
 SMALLEST_BYTES = 200_000

@@ -15,12 +15,12 @@ from pathlib import Path
 from infra.local.local_process import stop_signal_as_interrupt
 from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.s3_server import LocalS3
-from jobs.config import StoreConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.media.contact_sheet import SheetClip, draw_contact_sheet, negative_heading
 from jobs.media.decode_check import decode_mp4
 from jobs.records.commit import committed_ids, read_record
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 
 MANIFEST = Path("examples/shapes.yaml")

@@ -16,11 +16,11 @@ from jobs.bench.negatives import SHEET, incomplete_notes, negatives_blocks, writ
 from jobs.bench.parameters import parameters_blocks, write_parameters_report
 from jobs.bench.reporting.plots import require_matplotlib
 from jobs.bench.reporting.sheet import draw_method_sheet
-from jobs.config import EncodingConfig
 from jobs.errors import RefusedError
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import committed_ids
+from jobs.settings.run_config import EncodingConfig
 from jobs.store.store import Store
 from jobs.text import counted
 from pipelines.catalog.model_config import ModelConfig

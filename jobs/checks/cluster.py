@@ -9,7 +9,7 @@ from jobs.checks.machine import Check, package_versions
 from jobs.checks.node import NodeQuestion, examine
 from jobs.checks.weights import ModelQuestion
 from jobs.errors import NoClusterError
-from jobs.store_config import StoreConfig
+from jobs.settings.store_config import StoreConfig
 
 SHARE_OF_CHECKS = 0.75  # in a node's deadline; the rest is for Ray to start the task
 MAX_NAMED = 6  # nodes that a finding lists

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.checks.clock import MAX_SKEW_S, ahead_s, clock_text
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import JobError
 from jobs.media.decode_check import check_mp4, decoder_version
 from jobs.media.encode import encode_mp4
 from jobs.media.ffmpeg import find_ffmpeg
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import open_store
 from jobs.text import shown
 from jobs.worker.provenance import VERSIONED_PACKAGES

@@ -21,8 +21,8 @@ from jobs.checks.machine import (
     package_versions,
 )
 from jobs.checks.weights import ModelQuestion, check_weights
-from jobs.config import StoreConfig
 from jobs.redaction import redact
+from jobs.settings.run_config import StoreConfig
 from jobs.text import counted
 
 NODE_CHECKS = ("packages", "weights", "device", "ffmpeg", "store", "clock")  # in their order

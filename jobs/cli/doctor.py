@@ -23,11 +23,11 @@ from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, Command, ConfigOptio
 from jobs.cli.pattern.manifest import open_written
 from jobs.cli.pattern.model_options import add_models_argument
 from jobs.cli.pattern.wording import table_lines
-from jobs.config import RunConfig
 from jobs.errors import JobError, NoClusterError
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.plan.plan import make_plan
 from jobs.run.progress.hashing_bar import inspect_with_bar
+from jobs.settings.run_config import RunConfig
 from jobs.text import counted, shown
 from jobs.timetable.dated_output import MIDNIGHT_IN_UTC
 from jobs.worker.start_timing import time_start

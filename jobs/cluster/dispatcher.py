@@ -13,12 +13,12 @@ from jobs.cluster.answers import Answer, Answers
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.observer import Observer
 from jobs.cluster.worker_pool import PoolPlan, WorkerPool
-from jobs.config import RunConfig
 from jobs.errors import ClusterLostError, ModelFailedError, StoppedError
 from jobs.plan.worker_kinds import WorkerKind
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, first_with_room, room_seen
+from jobs.settings.run_config import RunConfig
 from jobs.shares.run_shares import NO_LIMIT, Limit, RunShares
 
 WAIT_S = 0.5  # the longest turn of the loop, in which no answer comes

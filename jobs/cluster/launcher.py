@@ -14,8 +14,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from jobs.cluster.rank_actors import REMOTE_GROUP_ACTOR
 from jobs.cluster.worker_actor import REMOTE_RENDER_ACTOR
-from jobs.config import RunConfig
 from jobs.plan.group_capacity import RankResources
+from jobs.settings.run_config import RunConfig
 from jobs.worker.setup import WorkerSetup
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 

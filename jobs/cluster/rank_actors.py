@@ -14,12 +14,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from jobs.cluster.ray_ranks import RayFollower, RayFollowers, RayLeader
 from jobs.cluster.worker_actor import prepare_process
-from jobs.config import RunConfig
 from jobs.group.generations import GroupDeadlines
 from jobs.group.rank import Follower, Leader
 from jobs.group.rank_group import RankGroup
 from jobs.group.rank_state import RankState
 from jobs.records.schema import WorkerIdentity
+from jobs.settings.run_config import RunConfig
 from jobs.types import ClipOutcome, ClipSpec, LostRank, WorkerHeartbeat
 from jobs.worker.setup import LoadedWorker, WorkerSetup, without_garbage_collection
 from pipelines.request import GenerationRequest

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from jobs.config import WorkerConfig
 from jobs.metrics.definitions import Metric
 from jobs.metrics.run_metrics import RunMetrics
 from jobs.plan.plan import Plan
 from jobs.plan.worker_kinds import pending_kinds
+from jobs.settings.run_config import WorkerConfig
 from jobs.store.s3_retries import num_s3_retries
 
 NEXT_TO_ZERO = sys.float_info.min  # Ray takes no increment of zero, with which a series begins

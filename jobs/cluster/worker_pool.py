@@ -23,7 +23,6 @@ from jobs.cluster.worker_states import (
     WorkerState,
     count_states,
 )
-from jobs.config import RunConfig
 from jobs.metrics.run_metrics import WorkerCounts
 from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind
@@ -32,6 +31,7 @@ from jobs.schedule import events as ev
 from jobs.schedule.pace import Pace
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, left_by
+from jobs.settings.run_config import RunConfig
 from jobs.types import (
     ClipDone,
     ClipFailed,

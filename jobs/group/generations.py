@@ -7,7 +7,6 @@ calls it under its lock, but for `load_position`. Knows nothing of Ray.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jobs.config import RunConfig
 from jobs.group.rank_answers import collect, get_all
 from jobs.group.rank_processes import (
     Answer,
@@ -18,6 +17,7 @@ from jobs.group.rank_processes import (
 )
 from jobs.group.rank_state import Detached, Joined
 from jobs.records.schema import WorkerIdentity
+from jobs.settings.run_config import RunConfig
 from jobs.worker.setup import LoadedWorker
 from pipelines.errors import GroupError
 from pipelines.load_progress import NOT_LOADING, LoadPosition

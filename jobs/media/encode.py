@@ -11,11 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.config import EncodingConfig
 from jobs.errors import EncodeError
 from jobs.failures import disk_errors, is_machine_failure, is_out_of_memory
 from jobs.media.ffmpeg import run_ffmpeg
 from jobs.media.tags import format_ffmetadata
+from jobs.settings.run_config import EncodingConfig
 from pipelines.request import VideoFrames
 
 if TYPE_CHECKING:

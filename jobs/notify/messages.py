@@ -7,10 +7,10 @@ programs. docs/how-to/notifications.md lists its keys.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from jobs.config import NotifyConfig
 from jobs.escaping import json_text, plain_line
 from jobs.records.run_status import RunSummary
 from jobs.redaction import redact
+from jobs.settings.run_config import NotifyConfig
 from jobs.text import counted, duration
 
 MAX_TEXT = 1_000  # characters

@@ -8,13 +8,13 @@ import os
 import time
 from collections.abc import Callable
 
-from jobs.config import NotifyConfig
 from jobs.errors import NotificationError
 from jobs.notify.messages import RunFacts, RunMessages
 from jobs.notify.notifier import Notifier
 from jobs.notify.webhook import Webhook
 from jobs.records.run_status import RunSummary
 from jobs.records.schema import utc_iso
+from jobs.settings.run_config import NotifyConfig
 
 
 class RunNotices:

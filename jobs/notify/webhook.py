@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Self
 from urllib.parse import urlsplit
 
-from jobs.config import NotifyConfig
 from jobs.errors import NotificationError, WebhookRefusedError
 from jobs.redaction import redact
+from jobs.settings.run_config import NotifyConfig
 
 PASSING = frozenset({408, 425, 429})  # with those from 500 on; others would be the same again
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from jobs.errors import PlacementError
+from jobs.settings.worker_config import matches
 from jobs.text import counted
-from jobs.worker_config import matches
 from pipelines.parallel_config import ParallelConfig
 
 # All resources of each machine, in Ray's words; a label is a resource `label:NAME=VALUE`.

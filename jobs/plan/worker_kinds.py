@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from jobs.config import WorkerConfig
 from jobs.errors import PlacementError
 from jobs.manifest.rows import Catalog
 from jobs.plan.buckets import Part, PlanBucket
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import Machines, RankResources, check_group_fits
 from jobs.plan.plan import Plan
+from jobs.settings.run_config import WorkerConfig
 from jobs.types import ClipSpec
 from pipelines.parallel_config import ParallelConfig
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from jobs.config import EncodingConfig
 from jobs.errors import RecordError
 from jobs.records.keys import check_clip_id, check_run_id, clip_key
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
+from jobs.settings.run_config import EncodingConfig
 from jobs.types import FailedAttempt, Failure, ModelIdentity, StageTiming, fields_of
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig

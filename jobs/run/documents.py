@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jobs.config import RunConfig
 from jobs.guarded_output import DroppedOutput
 from jobs.manifest.manifest import Manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -15,6 +14,7 @@ from jobs.notify.run_notices import RunNotices
 from jobs.plan.plan import Plan
 from jobs.records.run_status import RunDeadline, RunState, RunStatus, RunStop, RunSummary
 from jobs.run.progress.tally import RunTally
+from jobs.settings.run_config import RunConfig
 from jobs.store.store import Store
 from jobs.timetable.dated_output import Calendar, OutputDay
 from jobs.worker.provenance import installed_versions

@@ -11,7 +11,6 @@ from functools import partial
 
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.worker_pool import PoolPlan
-from jobs.config import RunConfig
 from jobs.errors import DeadlineReachedError, ManifestError
 from jobs.plan.buckets import Part, predicted_s
 from jobs.plan.demand import Demand
@@ -25,6 +24,7 @@ from jobs.plan.worker_kinds import (
 from jobs.run.documents import OpenedManifest
 from jobs.run.progress.tally import RunTally
 from jobs.schedule.pace import ClipSeconds, ClipSize, Pace
+from jobs.settings.run_config import RunConfig
 from jobs.simulation.measured import Measured, read_measured
 from jobs.text import counted, duration
 from jobs.timetable.clock_times import Deadline

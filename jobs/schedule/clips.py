@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from jobs.config import RetryPolicy
 from jobs.errors import StoreRefusedError, TooManyFailuresError
 from jobs.schedule import events as ev
 from jobs.schedule.events import Attempt, Command, WorkerId
@@ -16,6 +15,7 @@ from jobs.schedule.pooled_worker import LoadedWorker, Loss
 from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
 from jobs.schedule.run_deadline import RunDeadline
 from jobs.schedule.slots import Slots
+from jobs.settings.run_config import RetryPolicy
 from jobs.types import ClipFailed
 
 

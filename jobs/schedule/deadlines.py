@@ -6,8 +6,8 @@ Compares the progress in heartbeats with measured durations; reads no clock. Loa
 import statistics
 from collections import defaultdict, deque
 
-from jobs.config import StallPolicy
 from jobs.schedule.events import Attempt
+from jobs.settings.run_config import StallPolicy
 from jobs.types import ClipProgress, Stage, StageTiming
 from pipelines.lora_choice import LoraChoice
 from pipelines.request import VideoShape

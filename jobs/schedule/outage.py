@@ -4,8 +4,8 @@ Uses the schedule's clock alone. An outage begins with a refusal that may pass, 
 answer of the store shows that it works again. Loads without torch.
 """
 
-from jobs.config import RetryPolicy
 from jobs.errors import StoreUnavailableError
+from jobs.settings.run_config import RetryPolicy
 
 
 class Outage:

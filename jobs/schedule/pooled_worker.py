@@ -7,11 +7,11 @@ A worker is `Waiting` for a place, then `Loading`, and then a `LoadedWorker` who
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from jobs.config import WorkerConfig
 from jobs.errors import FailureClass
 from jobs.schedule.deadlines import COMPUTE_STAGES, Deadlines, PreparationKey, preparation_key
 from jobs.schedule.events import Attempt, WorkerId
 from jobs.schedule.outage import Outage
+from jobs.settings.run_config import WorkerConfig
 from jobs.text import counted
 from jobs.types import ClipProgress
 

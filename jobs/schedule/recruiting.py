@@ -8,7 +8,6 @@ time. Uses the schedule's clock alone. Loads without torch.
 
 from dataclasses import replace
 
-from jobs.config import WorkerConfig
 from jobs.errors import ModelNotLoadedError, NoWorkersError
 from jobs.schedule import events as ev
 from jobs.schedule.attribution import NodeAttribution
@@ -17,6 +16,7 @@ from jobs.schedule.giving_back import give_back
 from jobs.schedule.outage import Outage
 from jobs.schedule.pool import Pool
 from jobs.schedule.pooled_worker import LoadedWorker, Loading, Waiting
+from jobs.settings.run_config import WorkerConfig
 
 MAX_LOAD_FAILURES = 3  # in a row, before `num_wanted` is lowered
 

@@ -6,8 +6,8 @@ Pure functions; `clips` says where and when the clip is tried again. Loads witho
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.config import RetryPolicy
 from jobs.errors import FailureClass
+from jobs.settings.run_config import RetryPolicy
 from jobs.types import ClipFailed
 
 

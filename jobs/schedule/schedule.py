@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.config import RunConfig
 from jobs.errors import DeadlineReachedError, StoppedError
 from jobs.schedule import events as ev
 from jobs.schedule.clips import Clips
@@ -19,6 +18,7 @@ from jobs.schedule.pace import Pace
 from jobs.schedule.pool import Pool
 from jobs.schedule.run_deadline import RunDeadline
 from jobs.schedule.workers import Workers
+from jobs.settings.run_config import RunConfig
 
 
 @dataclass(frozen=True)

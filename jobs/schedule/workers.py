@@ -6,7 +6,6 @@ The worker half of the schedule. `recruiting` starts them. Hands the clips of a 
 
 from dataclasses import replace
 
-from jobs.config import RunConfig
 from jobs.errors import FailureClass
 from jobs.schedule import events as ev
 from jobs.schedule.attribution import NodeAttribution
@@ -18,6 +17,7 @@ from jobs.schedule.pool import Pool
 from jobs.schedule.pooled_worker import LoadedWorker, Loss, Retiring
 from jobs.schedule.recruiting import Recruiting
 from jobs.schedule.run_deadline import RunDeadline
+from jobs.settings.run_config import RunConfig
 from jobs.types import ClipDone, ClipFailed
 
 REPLACED_AFTER: dict[FailureClass, str] = {

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from jobs.errors import ClusterLostError
+from jobs.settings.worker_config import WorkerConfig
 from jobs.shares.run_claims import RunClaim, parse_note
 from jobs.side_thread import SideThread
 from jobs.text import counted
-from jobs.worker_config import WorkerConfig
 
 PREFIX = "run-claim/"
 BEAT_S = 1.0

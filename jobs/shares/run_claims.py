@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from jobs.errors import ConfigError
 from jobs.plan.group_capacity import RankResources
-from jobs.worker_config import Placement
+from jobs.settings.worker_config import Placement
 
 MAX_BYTES = 65_536
 MAX_WORKERS = 10**6

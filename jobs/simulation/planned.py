@@ -5,12 +5,12 @@ Decides how many workers of each kind the simulated devices hold. Loads without 
 
 from collections.abc import Callable
 
-from jobs.config import RunConfig
 from jobs.errors import RefusedError
 from jobs.manifest.rows import Catalog
 from jobs.plan.buckets import PlanBucket
 from jobs.plan.plan import Plan
 from jobs.plan.worker_kinds import WorkerKind, check_capacity, demand_of, pending_kinds
+from jobs.settings.run_config import RunConfig
 from jobs.simulation.conditions import ClipKind, Conditions, Timings
 from jobs.simulation.farm import Farm
 from jobs.simulation.measured import read_measured

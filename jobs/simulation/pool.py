@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from jobs.config import RunConfig
 from jobs.schedule import events as ev
 from jobs.schedule.retry import Quarantine
 from jobs.schedule.sharing import Share
+from jobs.settings.run_config import RunConfig
 from jobs.simulation.conditions import ClipTimes
 from jobs.simulation.farm import Farm
 from jobs.simulation.rendering import Rendering

@@ -8,11 +8,11 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from jobs.config import RunConfig
 from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, first_with_room, room_seen
+from jobs.settings.run_config import RunConfig
 from jobs.simulation.conditions import ClipKind, ClipTimes, Timings
 from jobs.simulation.farm import Farm
 from jobs.simulation.outcome import Outcome

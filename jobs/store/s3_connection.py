@@ -19,8 +19,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import Credentials
 
-from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_errors import UNRENEWED_CREDENTIALS, missing_credentials, unrenewed_credentials
 from jobs.store.s3_retries import count_retry
 from jobs.text import shown

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreError, StoreRefusedError, StoreUnavailableError
+from jobs.settings.run_config import StoreConfig
 from jobs.store.parts import NUM_THREADS, in_parallel, parts_of
 from jobs.store.s3_access import check_access
 from jobs.store.s3_connection import connect, read_parameters, sends_checksums, write_parameters

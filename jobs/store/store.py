@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from jobs.config import StoreConfig
 from jobs.errors import RefusedError
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.uri import S3Location, StoredObject, parse_object_uri, parse_output_uri
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.records.schema import WorkerIdentity
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.families import registry

@@ -1,7 +1,7 @@
 """Read configuration: small YAML of plain values, from files and from `key=value`.
 
 Decides what every configuration refuses. `model_config` has the schema of models,
-`jobs.config` that of runs. Loads without torch.
+`jobs.settings.run_config` that of runs. Loads without torch.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,8 +13,8 @@ from benchmarks.dispatch import farm_run
 from benchmarks.dispatch.__main__ import BENCHMARK
 from benchmarks.dispatch.farm_run import FarmCase, Sample
 from benchmarks.dispatch.stand_in import SleepingLoader
-from jobs.config import StoreConfig
 from jobs.records.commit import read_record
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from jobs.types import ClipDone
 from jobs.worker.clip_worker import ClipWorker

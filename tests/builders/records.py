@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import replace
 
-from jobs.config import EncodingConfig
 from jobs.records.commit import commit_record, upload_clip
 from jobs.records.keys import clip_key
 from jobs.records.schema import (
@@ -14,6 +13,7 @@ from jobs.records.schema import (
     WorkerIdentity,
     utc_iso,
 )
+from jobs.settings.run_config import EncodingConfig
 from jobs.store.store import Store
 from jobs.types import ClipFailed, ClipSpec
 from pipelines.device_marks import DeviceTime

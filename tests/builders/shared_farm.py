@@ -6,12 +6,12 @@ A run sees the others as on a real cluster: by claims and free devices that are 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from jobs.config import RunConfig
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources, label_resources
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, room_seen
+from jobs.settings.run_config import RunConfig
 from jobs.shares.run_claims import RunClaim
 from jobs.shares.run_shares import RunShares
 from jobs.simulation.conditions import ClipKind, ClipTimes

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jobs.config import RunConfig, WorkerConfig
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
 from jobs.plan.worker_kinds import WorkerKind
+from jobs.settings.run_config import RunConfig, WorkerConfig
 from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions, Timings
 from jobs.simulation.farm import Farm
 from jobs.simulation.outcome import Outcome

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from jobs.clip_id import clip_id
-from jobs.config import EncodingConfig, RunConfig
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE
+from jobs.settings.run_config import EncodingConfig, RunConfig
 from jobs.store.store import open_store
 from jobs.types import ClipSpec, ModelIdentity
 from jobs.worker.setup import WorkerSetup

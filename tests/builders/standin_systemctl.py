@@ -92,7 +92,9 @@ def start(name: str) -> None:
         os.chown(copy, user.pw_uid, user.pw_gid)
         copy.chmod(0o400)
     variables = environment_of(keys, credentials)
-    alone = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
+    # the root of a chroot is no mount point, so its propagation cannot be changed
+    own_mounts = ["unshare", "--mount", "--propagation=unchanged"]
+    alone = [*own_mounts, "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
     privileges = [*alone, *becoming(keys)]
     options: Any = {
         "env": variables, "cwd": keys["WorkingDirectory"][0], "umask": int(keys["UMask"][0], 8)

@@ -9,7 +9,6 @@ import pytest
 
 from infra.local.s3_server import LocalS3
 from infra.local.s3_versions import count_writes, enable_versions
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectExistsError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
@@ -17,6 +16,7 @@ from jobs.media.encode import encode_mp4
 from jobs.records.commit import commit_record, upload_clip, write_quarantine
 from jobs.records.keys import clip_key, record_key
 from jobs.records.schema import ClipRecord, NagCoverage, QuarantineRecord, WorkerIdentity
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import S3Location
 from jobs.types import ClipFailed, ClipSpec

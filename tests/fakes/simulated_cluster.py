@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from jobs.config import RetryPolicy, RunConfig, StallPolicy, WorkerConfig
 from jobs.errors import FailureClass
 from jobs.schedule import events as ev
 from jobs.schedule.events import Attempt, Command, Event, StartClip, WorkerId
 from jobs.schedule.retry import Quarantine, Stop, Wait
 from jobs.schedule.schedule import Schedule
+from jobs.settings.run_config import RetryPolicy, RunConfig, StallPolicy, WorkerConfig
 from jobs.types import ClipDone, ClipFailed, ClipProgress, ClipSpec, Stage, WorkerHeartbeat
 from tests.builders.specs import spec
 

@@ -30,8 +30,8 @@ from infra.local.faulty_proxy import Faults, FaultyProxy, FaultyProxyError
 from infra.local.local_process import HOST, free_ports
 from infra.local.proxy_faults import Fate, FaultDraw, FaultsError
 from infra.local.s3_server import LocalS3
-from jobs.config import StoreConfig
 from jobs.errors import ObjectExistsError, StoreRefusedError, StoreUnavailableError
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_store import S3Store
 from jobs.store.store import open_store
 

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from infra.local.cluster_demo.metrics import metrics_table, read_metrics, shown_series
 from infra.local.cluster_demo.moves import Moment, Move, counts, find_moves, seconds, work_table
-from jobs.config import StoreConfig
 from jobs.records.schema import ClipRecord, utc_iso
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders.records import AT_S, failure_of, record_of
 

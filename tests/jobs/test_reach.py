@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import load_config
 from jobs.errors import ConfigError, ManifestError
 from jobs.manifest import values_file
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.settings.run_config import load_config
 from jobs.store.folder_root import MARK_FILE
 from jobs.types import ClipDone
 from jobs.worker.clip_worker import ClipWorker

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import load_config
 from jobs.errors import ConfigError
+from jobs.settings.run_config import load_config
 
 
 def test_an_override_wins_over_a_profile(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_REFUSED
-from jobs.config import RunConfig, StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.records.commit import (
     committed_ids,
@@ -30,6 +29,7 @@ from jobs.run.observer import RunObserver
 from jobs.run.progress.console import ConsoleReport
 from jobs.run.progress.tally import RunTally
 from jobs.schedule.retry import Decision, Quarantine
+from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome
 from jobs.worker.clip_worker import ClipWorker

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import load_config
 from jobs.errors import ConfigError
-from jobs.worker_config import ACCELERATOR_LABEL, Placement, WorkerConfig, matches
+from jobs.settings.run_config import load_config
+from jobs.settings.worker_config import ACCELERATOR_LABEL, Placement, WorkerConfig, matches
 
 
 def test_a_model_has_the_placement_of_the_run_and_each_value_of_its_own_wins() -> None:

@@ -19,10 +19,10 @@ from infra.local.ray_cluster import LocalRay, ray_command
 from infra.local.ray_node import LocalNode, LocalNodeError
 from infra.local.s3_server import LocalS3
 from infra.local.s3_versions import count_writes, enable_versions
-from jobs.config import StoreConfig
 from jobs.records.commit import read_record
 from jobs.records.keys import list_keys
 from jobs.records.schema import ClipRecord, FailureRecord
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import S3Location
 

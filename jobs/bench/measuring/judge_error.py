@@ -11,7 +11,7 @@ import numpy as np
 from jobs.bench.measuring.cache import LineCache
 from jobs.bench.measuring.judging import JudgeCall, broken_key, broken_to_judge
 from jobs.bench.measuring.statistics import Estimate, share
-from jobs.config import EncodingConfig
+from jobs.settings.run_config import EncodingConfig
 from pipelines.shapes.evaluation.breakages import BREAKAGES, TRUE
 
 KINDS = (TRUE, *BREAKAGES)

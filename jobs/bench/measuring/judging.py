@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jobs.bench.measuring.cache import LineCache
-from jobs.config import EncodingConfig
 from jobs.media.decode_check import decode_mp4
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import read_record
 from jobs.run.progress.console import print_log
+from jobs.settings.run_config import EncodingConfig
 from jobs.store.store import Store
 from jobs.text import counted
 from pipelines.request import VideoFrames

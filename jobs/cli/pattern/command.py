@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from rich.console import Console
 
-from jobs.config import RunConfig, load_config
 from jobs.ending import ExitCode
 from jobs.errors import RefusedError
 from jobs.guarded_output import DroppedOutput
 from jobs.run.progress.console import print_json, print_log, print_plain
 from jobs.run.progress.log_entry import LogEntry
+from jobs.settings.run_config import RunConfig, load_config
 from jobs.store.store import Store, open_existing
 from jobs.text import shown
 

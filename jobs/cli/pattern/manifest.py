@@ -11,7 +11,6 @@ from typing import Self
 
 from jobs.cli.pattern.command import OUTPUT_HELP, ConfigOptions
 from jobs.cli.pattern.model_options import add_models_argument, add_remote_argument, catalog_for
-from jobs.config import RunConfig, StoreConfig
 from jobs.errors import ManifestError, RefusedError, RowValueError
 from jobs.manifest.lines import ManifestFile, S3File
 from jobs.manifest.manifest import Manifest, open_manifest
@@ -25,6 +24,7 @@ from jobs.records.damage import without_mp4
 from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
 from jobs.run.progress.long_work import long_work
+from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.store.store import open_store, read_object
 from jobs.text import shown
 from jobs.timetable.dated_output import Calendar, NamedOutput

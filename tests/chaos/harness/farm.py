@@ -24,8 +24,8 @@ from infra.local.ray_cluster import NO_METRICS, LocalRay
 from infra.local.ray_node import LocalNode
 from infra.local.s3_server import LocalS3
 from infra.local.s3_versions import count_writes, enable_versions
-from jobs.config import StoreConfig
 from jobs.records.keys import PREFIXES
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_store import S3Store
 from jobs.store.store import Store, open_store
 from tests.chaos.harness.share import Share

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import RunConfig, load_config
+from jobs.settings.run_config import RunConfig, load_config
 from jobs.worker.spool import Spool
 from tests.builders.kubernetes import (
     OVERLAYS,

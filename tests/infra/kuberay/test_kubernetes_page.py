@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from jobs.cli.main import parse_arguments
-from jobs.config import NotifyConfig
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.settings.run_config import NotifyConfig
 from pipelines.catalog.sources import model_paths
 from tests.builders.kubernetes import (
     COMPONENTS,

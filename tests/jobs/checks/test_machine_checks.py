@@ -20,8 +20,8 @@ from jobs.checks.machine import (
 )
 from jobs.checks.node import NodeQuestion, check_offered_devices, check_versions, examine, within
 from jobs.checks.weights import ModelQuestion, check_weights
-from jobs.config import StoreConfig
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import open_store
 from pipelines.catalog import file_digests

@@ -11,7 +11,6 @@ import pytest
 from infra.local.s3_server import LocalS3
 from jobs.cli.main import COMMANDS, main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, Command, Options
-from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import (
     ClusterUnreachableError,
@@ -26,6 +25,7 @@ from jobs.errors import (
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import write_quarantine
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders import tiny, weights
 from tests.builders.manifests import jsonl

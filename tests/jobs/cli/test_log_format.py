@@ -14,9 +14,9 @@ import pytest
 
 from jobs.cli.main import COMMANDS, main, parse_arguments
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
-from jobs.config import StoreConfig, load_config
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE
+from jobs.settings.run_config import StoreConfig, load_config
 from jobs.store.store import open_store
 from tests.builders.records import RUN_ID, commit
 from tests.builders.specs import spec

@@ -8,8 +8,8 @@ import pytest
 
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
-from jobs.config import StoreConfig
 from jobs.records.keys import record_key
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from jobs.types import StageTiming
 from pipelines.device_marks import DeviceTime

@@ -10,7 +10,6 @@ import pytest
 from jobs.cli.outputs.output_status import newest_run, read_output_status
 from jobs.cli.outputs.status import run_lines, run_state_text, status_lines
 from jobs.cli.pattern.wording import table_lines
-from jobs.config import StoreConfig
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key
 from jobs.records.lease import Lease
@@ -24,6 +23,7 @@ from jobs.records.run_status import (
     write_status,
 )
 from jobs.records.schema import utc_iso
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.text import duration

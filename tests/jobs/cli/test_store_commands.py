@@ -12,7 +12,6 @@ import pytest
 
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
-from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import LeaseLostError, StoreUnavailableError
 from jobs.records.commit import (
@@ -28,6 +27,7 @@ from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import current_lease
 from jobs.records.run_status import RunStatus, write_status
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.worker.spool import Spool

@@ -25,7 +25,6 @@ from jobs.cli.doctor import Check
 from jobs.cli.main import COMMANDS, main
 from jobs.cli.outputs import output_status
 from jobs.cli.pattern.command import EXIT_STOPPED, Command, Options
-from jobs.config import RunConfig, StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.manifest.fields import CSV_COLUMNS, FIELDS, GUIDANCE, PARALLEL
@@ -33,6 +32,7 @@ from jobs.records.keys import failure_key, lease_key, quarantine_key, record_key
 from jobs.records.lease_record import LeaseRecord
 from jobs.records.run_status import FailureSeen, RunStatus
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
+from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.types import Failure, fields_of
 from nag.errors import NagError

@@ -9,7 +9,6 @@ import pytest
 
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_FINDINGS
-from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import StoreUnavailableError
 from jobs.records.keys import (
@@ -22,6 +21,7 @@ from jobs.records.keys import (
     run_key,
 )
 from jobs.records.lease import Lease
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.records import commit
 from tests.builders.specs import spec

@@ -13,12 +13,12 @@ from ray.exceptions import RayActorError
 from jobs.cluster.answers import Answer, Answers
 from jobs.cluster.worker_pool import PoolPlan, WorkerPool
 from jobs.cluster.worker_states import RunningWorker
-from jobs.config import RunConfig
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share
+from jobs.settings.run_config import RunConfig
 from jobs.types import ClipDone
 from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import setup_for

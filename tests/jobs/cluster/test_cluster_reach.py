@@ -31,10 +31,10 @@ from jobs.cluster.reach import (
     reach,
     start_remedy,
 )
-from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import NoClusterError
 from jobs.records.lease import Lease
+from jobs.settings.run_config import StoreConfig
 from jobs.store.plain_folder import RAY_JOB
 from jobs.store.store import open_store
 

@@ -17,7 +17,6 @@ from jobs.cluster.dispatcher import Dispatcher
 from jobs.cluster.joined_cluster import ClusterView, JoinedCluster
 from jobs.cluster.launcher import ActorLauncher
 from jobs.cluster.worker_pool import PoolPlan
-from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import ModelFailedError, NoWorkersError, StoppedError, StoreRefusedError
 from jobs.metrics.run_metrics import WorkerCounts
 from jobs.plan.demand import Demand
@@ -26,6 +25,7 @@ from jobs.records.commit import committed_ids, read_record
 from jobs.records.schema import WorkerIdentity
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine, Retry
+from jobs.settings.run_config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec, WorkerHeartbeat
 from jobs.worker.setup import WorkerSetup

@@ -13,11 +13,11 @@ import pytest
 import ray
 
 from infra.local.ray_cluster import LocalRay
-from jobs.config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.errors import FailureClass
 from jobs.records.commit import read_record
 from jobs.records.schema import WorkerIdentity
 from jobs.schedule.retry import Decision, Quarantine, Retry
+from jobs.settings.run_config import RetryPolicy, RunConfig, StallPolicy, StoreConfig, WorkerConfig
 from jobs.store.store import open_store
 from jobs.types import ClipFailed, ClipSpec
 from jobs.worker.setup import WorkerSetup

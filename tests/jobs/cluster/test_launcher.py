@@ -13,8 +13,8 @@ import ray._private.state
 from infra.local.ray_cluster import LocalRay
 from jobs.cluster.connection import cluster_nodes
 from jobs.cluster.launcher import GroupLauncher, WorkerHandle, has_answered_ping
-from jobs.config import RunConfig, WorkerConfig
 from jobs.plan.group_capacity import RankResources
+from jobs.settings.run_config import RunConfig, WorkerConfig
 from jobs.worker.setup import LoadedWorker
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.specs import setup_for

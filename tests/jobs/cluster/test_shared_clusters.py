@@ -18,9 +18,9 @@ import pytest
 from infra.local.ray_cluster import NO_METRICS, LocalRay
 from jobs.cli.outputs.output_status import read_output_status
 from jobs.cli.pattern.command import EXIT_OK
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.run_status import RunStatus
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders.manifests import jsonl
 from tests.jobs.run.test_driver import DEADLINE_S, DRIVER, REPOSITORY

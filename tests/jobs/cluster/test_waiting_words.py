@@ -10,11 +10,11 @@ from jobs.cluster.answers import Answers
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.cluster.worker_pool import PoolPlan, WorkerPool
 from jobs.cluster.worker_states import LoadingWorker, RunningWorker
-from jobs.config import RunConfig
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share
+from jobs.settings.run_config import RunConfig
 from pipelines.parallel_config import ONE_DEVICE
 from tests.builders.specs import setup_for
 

@@ -16,7 +16,6 @@ from jobs.cli import models as models_command
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.cluster.joined_cluster import ClusterView
-from jobs.config import StoreConfig
 from jobs.description import remote as module
 from jobs.description.remote import MAX_ASKED, asked_nodes, fetch_description
 from jobs.ending import ExitCode
@@ -24,6 +23,7 @@ from jobs.errors import NoClusterError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import committed_ids
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.catalog.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS

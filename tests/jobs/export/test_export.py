@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from infra.local.s3_server import LocalS3
 from jobs.cli.main import main
-from jobs.config import StoreConfig
 from jobs.export.copying import Exported, ExportParams, export_clips
 from jobs.export.file_names import safe_name
 from jobs.export.target_folder import TargetFolder
 from jobs.records.keys import record_key
 from jobs.records.names import record_names
 from jobs.records.schema import ClipRecord
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.records import commit
 from tests.builders.specs import spec

@@ -19,9 +19,9 @@ import pytest
 from infra.local.ray_cluster import LocalRay
 from infra.local.ray_node import LocalNode
 from jobs.cli.pattern.command import EXIT_OK
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.schema import ClipRecord
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 

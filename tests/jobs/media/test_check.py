@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.config import EncodingConfig
 from jobs.errors import CheckError
 from jobs.media.decode_check import check_mp4, decode_mp4
 from jobs.media.encode import encode_mp4
+from jobs.settings.run_config import EncodingConfig
 from pipelines.request import VideoFrames, VideoShape
 
 SHAPE = VideoShape(num_frames=9, height=32, width=48)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import EncodingConfig
 from jobs.errors import DiskFullError, EncodeError
 from jobs.media.decode_check import decode_mp4
 from jobs.media.encode import encode_mp4, encoding_arguments, frame_rate
 from jobs.media.tags import format_ffmetadata, parse_ffmetadata, read_metadata
+from jobs.settings.run_config import EncodingConfig
 from pipelines.request import VideoFrames
 
 FAST = EncodingConfig(preset="ultrafast")

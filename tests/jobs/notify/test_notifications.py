@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.config import NotifyConfig, RunConfig, load_config
 from jobs.errors import ConfigError, NotificationError, WebhookRefusedError
 from jobs.notify.messages import Message, RunFacts, RunMessages
 from jobs.notify.notifier import MAX_WAITING, Notifier
@@ -16,6 +15,7 @@ from jobs.notify.run_notices import RunNotices
 from jobs.notify.webhook import Webhook
 from jobs.records.run_status import RunStop, RunSummary
 from jobs.redaction import MASK, redact
+from jobs.settings.run_config import NotifyConfig, RunConfig, load_config
 from tests.builders.records import RUN_ID
 from tests.builders.webhook import SECRET_PATH, WebhookServer, served
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import WorkerConfig
 from jobs.errors import ManifestError, PlacementError
 from jobs.manifest import flat_file
 from jobs.manifest.manifest import Manifest, open_manifest
@@ -25,8 +24,9 @@ from jobs.plan.worker_kinds import (
     pending_kinds,
     reserved_by,
 )
+from jobs.settings.run_config import WorkerConfig
+from jobs.settings.worker_config import ACCELERATOR_LABEL, Placement
 from jobs.types import ClipSpec
-from jobs.worker_config import ACCELERATOR_LABEL, Placement
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.texts import Tokens
 from tests.builders.manifests import jsonl

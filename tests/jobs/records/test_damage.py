@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
 from jobs.records.commit import commit_record, committed_ids, read_record, upload_clip
 from jobs.records.damage import find_damaged, is_committed, without_mp4
 from jobs.records.keys import clip_key, record_key
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.records import record_of
 from tests.fakes.store import MemoryStore

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import StoreConfig
 from jobs.errors import (
     LeaseHeldError,
     LeaseLostError,
@@ -30,6 +29,7 @@ from jobs.records.lease_record import (
     refuse_if_leased,
     wait_until_free,
 )
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, RecordError, StoreUnavailableError
 from jobs.records.commit import (
     commit_record,
@@ -37,6 +36,7 @@ from jobs.records.schema import (
     WorkerIdentity,
     utc_iso,
 )
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject, is_listed
 from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, RecordError, TooManyFailuresError
 from jobs.records.keys import STATUS_FILE
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
@@ -19,6 +18,7 @@ from jobs.records.run_status import (
     read_status,
     write_status,
 )
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.timetable.dated_output import OutputDay
 

@@ -12,9 +12,9 @@ from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, EXIT_REFUSED, EXIT_STOPPED
 from jobs.clip_id import stand_in_id
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, quarantined_ids, read_quarantine, read_record
 from jobs.records.schema import QuarantineRecord
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import ModelLoader
 from pipelines.catalog.sources import PACKAGED_CONFIGS

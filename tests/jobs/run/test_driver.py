@@ -17,12 +17,12 @@ from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
 from jobs.cli.outputs.output_status import OutputStatus, read_output_status
 from jobs.cli.pattern.command import EXIT_OK, EXIT_STOPPED
-from jobs.config import StoreConfig
 from jobs.ending import ExitCode
 from jobs.records.lease_keeper import SHORT_S
 from jobs.records.run_status import RunStop
 from jobs.run.failure_writer import FailureWriter
 from jobs.run.run import Run
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders.manifests import jsonl
 from tests.builders.webhook import WebhookServer, served

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import jobs.run.failure_writer
-from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.records.commit import (
     commit_record,
@@ -18,6 +17,7 @@ from jobs.records.commit import (
 )
 from jobs.run.failure_writer import FailureWriter
 from jobs.schedule.retry import Quarantine, Retry
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import open_store
 from jobs.types import ClipFailed

@@ -8,8 +8,8 @@ import pytest
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids, read_record
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 

@@ -15,8 +15,8 @@ import pytest
 from jobs.cli.outputs.output_status import read_output_status
 from jobs.cli.pattern.command import EXIT_STOPPED
 from jobs.cluster.cluster_watch import RAY_LIMIT
-from jobs.config import StoreConfig
 from jobs.records.lease_record import current_lease
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders.webhook import WebhookServer, served
 from tests.jobs.run.test_run import REPOSITORY, write

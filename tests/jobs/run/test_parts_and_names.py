@@ -7,8 +7,8 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
-from jobs.config import StoreConfig
 from jobs.records.commit import committed_ids
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders.manifests import jsonl
 from tests.fakes.model import FakeLoader

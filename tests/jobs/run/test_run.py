@@ -15,7 +15,6 @@ import pytest
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
-from jobs.config import StoreConfig
 from jobs.records.commit import (
     committed_ids,
     quarantined_ids,
@@ -24,6 +23,7 @@ from jobs.records.commit import (
     read_record,
 )
 from jobs.records.keys import clip_key, record_key
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.webhook import SECRET_PATH, WebhookServer, served
 from tests.fakes.model import FakeLoader

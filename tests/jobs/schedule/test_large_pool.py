@@ -8,9 +8,9 @@ from types import FunctionType, MethodType
 import pytest
 
 import jobs.schedule.pool
-from jobs.config import RunConfig
 from jobs.schedule import events as ev
 from jobs.schedule.schedule import Schedule
+from jobs.settings.run_config import RunConfig
 from jobs.types import ClipDone, ClipProgress, StageTiming, WorkerHeartbeat
 from tests.builders.specs import spec
 

@@ -13,10 +13,10 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import WorkerConfig
 from jobs.schedule import events as ev
 from jobs.schedule.events import Command, Event, WorkerId
 from jobs.schedule.schedule import Schedule
+from jobs.settings.run_config import WorkerConfig
 from jobs.types import ClipDone, ClipProgress, ClipSpec, WorkerHeartbeat
 from tests.fakes.simulated_cluster import CONFIG, SPECS, PlannedSchedule, of_type
 

@@ -1,8 +1,8 @@
 import pytest
 
-from jobs.config import RetryPolicy
 from jobs.errors import FailureClass
 from jobs.schedule.retry import Quarantine, Retry, Stop, Wait, decide
+from jobs.settings.run_config import RetryPolicy
 from jobs.types import ClipFailed
 
 POLICY = RetryPolicy()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import WorkerConfig
 from jobs.errors import DeadlineReachedError
 from jobs.schedule import events as ev
 from jobs.schedule.pace import ClipSeconds, ClipSize, Pace
 from jobs.schedule.schedule import Schedule
+from jobs.settings.run_config import WorkerConfig
 from jobs.types import ClipDone, ClipProgress, ClipSpec, Stage, StageTiming, WorkerHeartbeat
 from tests.builders.specs import spec
 from tests.fakes.simulated_cluster import CONFIG, SPECS, PlannedSchedule, of_type, progress, started

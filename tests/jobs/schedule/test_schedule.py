@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import RetryPolicy, WorkerConfig
 from jobs.errors import (
     ModelNotLoadedError,
     NoWorkersError,
@@ -35,6 +34,7 @@ from jobs.schedule.events import (
     WorkerReady,
 )
 from jobs.schedule.retry import Quarantine, Retry, Wait
+from jobs.settings.run_config import RetryPolicy, WorkerConfig
 from jobs.types import ClipDone, ClipProgress, Stage, StageTiming, WorkerHeartbeat
 from pipelines.lora_choice import LoraChoice
 from tests.fakes.simulated_cluster import (

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import RunConfig, WorkerConfig
 from jobs.errors import StoreUnavailableError
 from jobs.plan.demand import Demand
 from jobs.plan.group_capacity import RankResources
@@ -21,6 +20,7 @@ from jobs.schedule import events as ev
 from jobs.schedule.events import Command, Event, WorkerId
 from jobs.schedule.schedule import Schedule
 from jobs.schedule.sharing import Share, first_with_room, left_by, num_wanted, room_seen
+from jobs.settings.run_config import RunConfig, WorkerConfig
 from jobs.types import ClipDone, ClipProgress, ClipSpec, WorkerHeartbeat
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from tests.builders.specs import spec

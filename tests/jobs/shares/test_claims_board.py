@@ -8,9 +8,9 @@ import pytest
 
 from jobs.errors import ClusterLostError
 from jobs.plan.group_capacity import RankResources
+from jobs.settings.worker_config import WorkerConfig
 from jobs.shares.board import FORGOTTEN, NoBoard, ShareBoard, board_for
 from jobs.shares.run_claims import MAX_BYTES, KindClaim, RunClaim, parse_note
-from jobs.worker_config import WorkerConfig
 
 GPU = RankResources(4, 0.5, {"disk": 1.0}, {"zone": "!in(a, b)"})
 CLAIM = RunClaim("one", 2.0, (KindClaim(GPU, 1, 3, 8), KindClaim(RankResources(2), 4, 0, 1)))

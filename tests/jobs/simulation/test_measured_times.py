@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import RunConfig, StoreConfig
 from jobs.errors import PlacementError, RefusedError
 from jobs.manifest.manifest import open_manifest
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, record_key
 from jobs.records.schema import ClipRecord, WorkerIdentity, utc_iso
+from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.simulation.conditions import ClipKind, ClipTimes, Conditions
 from jobs.simulation.measured import Measured, clip_times, read_measured, start_times
 from jobs.simulation.planned import simulate_plan, timings_of_plan

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.config import RetryPolicy
 from jobs.errors import RefusedError
+from jobs.settings.run_config import RetryPolicy
 from jobs.simulation.conditions import ClipTimes, Conditions
 from pipelines.parallel_config import ParallelConfig
 from tests.builders.simulated import CONFIG, START_S, Clips, farm_of, run

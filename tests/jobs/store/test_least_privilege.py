@@ -21,7 +21,6 @@ from infra.local.s3_server import REGION, LocalS3
 from infra.local.weed import Identity
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_REFUSED
-from jobs.config import StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError
 from jobs.records.commit import (
     committed_ids,
@@ -36,6 +35,7 @@ from jobs.records.commit import (
 from jobs.records.keys import RUN_FILE, latents_key, record_key
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_connection import new_session
 from jobs.store.s3_remedies import REMEDIES_OF_VERB
 from jobs.store.store import Store, open_store, read_object

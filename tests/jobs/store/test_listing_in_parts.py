@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import StoreConfig
 from jobs.errors import StoreUnavailableError
 from jobs.records.commit import committed_ids
 from jobs.records.keys import list_objects
+from jobs.settings.run_config import StoreConfig
 from jobs.store.parts import HEX_DIGITS, MAX_PART_KEYS, parts_of
 from jobs.store.store import open_store
 from jobs.store.uri import StoredObject

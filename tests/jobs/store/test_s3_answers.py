@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError
 
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK
-from jobs.config import StoreConfig
 from jobs.errors import (
     ObjectExistsError,
     ObjectMissingError,
@@ -21,6 +20,7 @@ from jobs.errors import (
 from jobs.failures import classify
 from jobs.records.commit import commit_record, upload_clip
 from jobs.records.lease import Lease
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_errors import DAMAGE_CODES, MEANINGS, PASSING_CODES, s3_errors, store_error
 from jobs.store.s3_remedies import KNOWN_CODES, PERMANENT_STATUSES, Verb
 from jobs.store.store import Store, open_store, read_object

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError, StoreUnavailableError
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
 from tests.fakes.s3 import ENVIRONMENT, FakeS3, error, in_process, served

@@ -16,7 +16,6 @@ import pytest
 from botocore.retries.adaptive import ClientRateLimiter
 
 from jobs.cli.main import main
-from jobs.config import RetryPolicy, StoreConfig
 from jobs.ending import ExitCode
 from jobs.errors import JobError, StoreError
 from jobs.records.commit import (
@@ -32,6 +31,7 @@ from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.run_status import write_status
 from jobs.records.schema import ClipRecord
 from jobs.schedule.retry import Stop, Wait, decide
+from jobs.settings.run_config import RetryPolicy, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.types import ClipDone, ClipFailed, ClipSpec
 from jobs.worker.clip_worker import ClipWorker

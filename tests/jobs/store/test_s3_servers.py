@@ -18,7 +18,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.local.local_process import HOST, LocalProcess, free_ports
 from infra.local.s3_server import REGION, LocalS3
-from jobs.config import StoreConfig
 from jobs.errors import ObjectExistsError, ObjectMissingError, StoreError, StoreRefusedError
 from jobs.records.commit import (
     commit_record,
@@ -30,6 +29,7 @@ from jobs.records.commit import (
     write_quarantine,
 )
 from jobs.records.lease import Lease
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_connection import connect
 from jobs.store.store import Store, open_store
 from jobs.upkeep.garbage import find_garbage, remove_garbage

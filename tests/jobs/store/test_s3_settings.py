@@ -19,13 +19,13 @@ from infra.local.s3_server import LocalS3
 from infra.local.weed import weed_command
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_REFUSED
-from jobs.config import StoreConfig, load_config
 from jobs.errors import ConfigError, StoreError, StoreRefusedError, StoreUnavailableError
 from jobs.records.commit import commit_record, upload_clip
+from jobs.settings.run_config import StoreConfig, load_config
+from jobs.settings.store_config import CHOICES, OF_WRITES
 from jobs.store.s3_connection import connect
 from jobs.store.s3_remedies import KNOWN_CODES
 from jobs.store.store import Store, open_store, read_object
-from jobs.store_config import CHOICES, OF_WRITES
 from tests.builders.records import record_of
 from tests.fakes.s3 import Answer, FakeS3, Request, Stored, error, in_process
 

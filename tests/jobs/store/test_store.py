@@ -17,7 +17,6 @@ import pytest
 from infra.local.local_process import free_ports
 from infra.local.s3_server import LocalS3
 from infra.local.weed import Identity, LocalS3Error
-from jobs.config import StoreConfig
 from jobs.errors import (
     ObjectExistsError,
     ObjectMissingError,
@@ -26,6 +25,7 @@ from jobs.errors import (
     StoreRefusedError,
     StoreUnavailableError,
 )
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_root import MARK_FILE
 from jobs.store.folder_store import FolderStore
 from jobs.store.s3_store import S3Store

@@ -24,7 +24,6 @@ from botocore.httpsession import URLLib3Session
 from infra.local.faulty_proxy import FaultyProxy
 from infra.local.proxy_faults import Faults
 from infra.local.s3_server import LocalS3
-from jobs.config import StoreConfig
 from jobs.errors import (
     CredentialsExpiredError,
     ObjectExistsError,
@@ -32,6 +31,7 @@ from jobs.errors import (
     StoreUnavailableError,
 )
 from jobs.records.commit import upload_clip
+from jobs.settings.run_config import StoreConfig
 from jobs.store.s3_connection import Connection
 from jobs.store.s3_credentials import RotatingConnection
 from jobs.store.s3_errors import EXPIRED_CODES, s3_errors

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.config import StoreConfig
 from jobs.errors import LeaseLostError
 from jobs.records.commit import commit_record, upload_clip
 from jobs.records.keys import record_key
+from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.store.uri import FolderLocation

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from infra.local.s3_server import LocalS3
-from jobs.config import EncodingConfig, StoreConfig
 from jobs.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import write_failure, write_quarantine
 from jobs.records.keys import clip_key, latents_key, quarantine_key, record_key
 from jobs.records.schema import ClipRecord
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.parts import WAITING_PER_THREAD, in_parallel
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import StoreConfig
 from jobs.records.commit import read_record
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipReturned, ClipSpec
 from jobs.worker.clip_worker import ClipWorker

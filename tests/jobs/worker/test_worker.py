@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from jobs.config import StoreConfig
 from jobs.errors import StoreRefusedError
 from jobs.media.decode_check import check_mp4, decode_mp4
 from jobs.media.tags import read_metadata
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import latents_key
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipReturned, ClipSpec
 from jobs.worker.clip_worker import ClipWorker

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.config import load_config
 from jobs.errors import ConfigError, ManifestError
 from jobs.manifest.manifest import open_manifest
+from jobs.settings.run_config import load_config
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import check_folder, inspect_model
 from pipelines.catalog.safetensors_file import MAX_JSON_BYTES, read_header
@@ -297,7 +297,7 @@ def test_no_module_that_reads_strangers_files_opens_one_in_another_way() -> None
         path
         for package in ("pipelines", "jobs")
         for path, tree in modules(package)
-        if path.startswith(("pipelines/catalog/", "jobs/manifest/", "jobs/config"))
+        if path.startswith(("pipelines/catalog/", "jobs/manifest/", "jobs/settings"))
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and opening.search(ast.unparse(node.func))
     }

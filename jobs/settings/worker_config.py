@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jobs.errors import ConfigError
-from jobs.store_config import check_at_least
+from jobs.settings.store_config import check_at_least
 from jobs.text import shown, unknown
 
 ACCELERATOR_LABEL = "ray.io/accelerator-type"  # Ray gives it to each node with GPUs

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from jobs.errors import ConfigError
 from jobs.redaction import SECRET_ENDINGS
-from jobs.store_config import StoreConfig, check_at_least
+from jobs.settings.store_config import StoreConfig, check_at_least
+from jobs.settings.worker_config import WorkerConfig
 from jobs.text import unknown
-from jobs.worker_config import WorkerConfig
 from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
 from pipelines.catalog.sources import PACKAGED_CONFIGS
 
