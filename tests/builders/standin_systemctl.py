@@ -92,7 +92,7 @@ def start(name: str) -> None:
         os.chown(copy, user.pw_uid, user.pw_gid)
         copy.chmod(0o400)
     variables = environment_of(keys, credentials)
-    # the root of a chroot is no mount point, so its propagation cannot be changed
+    # in a chroot the root cannot change its propagation, since nothing is mounted there
     own_mounts = ["unshare", "--mount", "--propagation=unchanged"]
     alone = [*own_mounts, "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$@"', "sh"]
     privileges = [*alone, *becoming(keys)]
