@@ -1,0 +1,1 @@
+"""The page of an output: its data files, their refresh, and the page that shows them."""
