@@ -32,7 +32,8 @@ ORDER = {
     ),
     "jobs": (
         "", "settings", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan",
-        "media", "store", "records", "upkeep", "export", "report", "notify", "schedule", "shares",
+        "media", "store", "records", "upkeep", "overview", "export", "report", "notify", "schedule",
+        "shares",
         "simulation", "metrics", "worker", "group", "cluster", "cluster/nodes", "run/progress",
         "run", "description", "checks", "bench/design", "bench/measuring", "bench/reporting",
         "bench", "cli/pattern", "cli/outputs", "cli",

@@ -33,9 +33,9 @@ ONLY_IN = {
 LIGHT = (
     "pipelines/catalog", "pipelines/cost", "pipelines/frame_checks", "jobs", "jobs/manifest/tables",
     "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
-    "jobs/export", "jobs/report", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics", "jobs/worker",
-    "jobs/checks", "jobs/settings", "jobs/upkeep", "jobs/run/progress", "jobs/cli/pattern",
-    "jobs/cli/outputs", "jobs/cli",
+    "jobs/export", "jobs/report", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics",
+    "jobs/worker", "jobs/checks", "jobs/settings", "jobs/upkeep", "jobs/overview",
+    "jobs/run/progress", "jobs/cli/pattern", "jobs/cli/outputs", "jobs/cli",
 )  # fmt: skip
 
 
