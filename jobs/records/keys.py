@@ -16,23 +16,27 @@ from jobs.store.store import Store
 from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
 
 KeyKind = Literal[
-    "clip", "record", "name", "failure", "latents", "quarantine", "run file", "lease", "salt",
-    "access check",
+    "clip", "poster", "record", "name", "failure", "latents", "refused clip", "quarantine",
+    "run file", "lease", "salt", "access check",
 ]  # fmt: skip
 SALT_KEY = "random-seeds.json"
 PREFIXES: dict[KeyKind, str] = {
     "clip": "clips/",
+    "poster": "posters/",
     "record": "records/",
     "name": "names/",
     "failure": "failures/",
     "latents": "failures/",
+    "refused clip": "failures/",
     "quarantine": "quarantine/",
     "run file": "runs/",
     "lease": "lease/",
     "salt": SALT_KEY,
     "access check": ACCESS_CHECK_PREFIX,
 }
-OF_CLIPS: tuple[KeyKind, ...] = ("clip", "record", "name", "failure", "latents", "quarantine")
+OF_CLIPS: tuple[KeyKind, ...] = (
+    "clip", "poster", "record", "name", "failure", "latents", "refused clip", "quarantine",
+)  # fmt: skip
 RUN_FILE = "run.json"  # the first file of a run: its manifest, configuration, models and machines
 STATUS_FILE = "status.json"
 SUMMARY_FILE = "summary.json"
@@ -45,14 +49,17 @@ EPOCH_DIGITS = 10
 LAST_EPOCH = 10**EPOCH_DIGITS - 1
 
 _CLIP = rf"(?P<clip_id>{CLIP_ID.pattern})"
+_DIGEST = rf"(?P<digest>[0-9a-f]{{{DIGEST_DIGITS}}})"
 _RUN = rf"(?P<run_id>{RUN_ID.pattern})"
 _ATTEMPT = rf"failures/{_CLIP}/{_RUN}-(?P<attempt>[1-9][0-9]*)"
 _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
-    "clip": re.compile(rf"clips/{_CLIP}/[0-9a-f]{{{DIGEST_DIGITS}}}\.mp4"),
+    "clip": re.compile(rf"clips/{_CLIP}/{_DIGEST}\.mp4"),
+    "poster": re.compile(rf"posters/{_CLIP}/{_DIGEST}(-thumbnail)?\.jpg"),
     "record": re.compile(rf"records/{_CLIP}\.json"),
     "name": re.compile(rf"names/{_CLIP}/(?P<name>{NAME_PATTERN})\.json"),
     "failure": re.compile(rf"{_ATTEMPT}\.json"),
     "latents": re.compile(rf"{_ATTEMPT}\.safetensors"),
+    "refused clip": re.compile(rf"{_ATTEMPT}\.mp4"),
     "quarantine": re.compile(rf"quarantine/{_CLIP}\.json"),
     "run file": re.compile(rf"runs/{_RUN}/(?P<filename>.+)"),
     "lease": re.compile(rf"lease/(?P<epoch>(?!0{{{EPOCH_DIGITS}}})[0-9]{{{EPOCH_DIGITS}}})\.json"),
@@ -66,6 +73,7 @@ class ParsedKey:
     """A key and its parts. A part that keys of this kind do not have is empty or 0.
 
     Args:
+        digest: the first 16 digits of the SHA-256 of the MP4, also in the key of its poster.
         name: further name of the clip.
         filename: path within the run's folder, such as run.json.
         attempt: number of the failed attempt, from 1.
@@ -75,6 +83,7 @@ class ParsedKey:
     key: str
     kind: KeyKind
     clip_id: str = ""
+    digest: str = ""
     name: str = ""
     run_id: str = ""
     filename: str = ""
@@ -91,6 +100,7 @@ def parse_key(key: str) -> ParsedKey | None:
                 key,
                 kind,
                 clip_id=parts.get("clip_id", ""),
+                digest=parts.get("digest", ""),
                 name=parts.get("name", ""),
                 run_id=parts.get("run_id", ""),
                 filename=parts.get("filename", ""),
@@ -106,7 +116,8 @@ def list_objects(
     """Yield the objects of one kind, page by page, in no promised order; skip foreign objects.
 
     Args:
-        clip_id: the clip whose MP4s, names, failures or latents are listed; every clip's if empty.
+        clip_id: the clip whose MP4s, posters, names, failures, latents or refused MP4s are listed;
+            every clip's if empty.
     """
     if clip_id:
         listing = store.entries(f"{PREFIXES[kind]}{check_clip_id(clip_id)}/")
@@ -126,9 +137,24 @@ def list_keys(store: Store, kind: KeyKind, clip_id: str = "") -> Iterator[Parsed
 
 def clip_key(clip_id: str, sha256: str) -> str:
     """Return the key of an MP4, which its bytes decide."""
-    if not SHA256.fullmatch(sha256):
-        raise RecordError(f"sha256 must be 64 lower-case hex digits, not {sha256!r}")
-    return f"clips/{check_clip_id(clip_id)}/{sha256[:DIGEST_DIGITS]}.mp4"
+    return f"clips/{_rendition(clip_id, sha256)}.mp4"
+
+
+def poster_key(clip_id: str, sha256: str) -> str:
+    """Return the key of the poster of an MP4: one frame of it, as a JPEG.
+
+    Posters have a prefix of their own, so that a listing of the MP4s, which every plan needs, does
+    not grow to three times its length.
+
+    Args:
+        sha256: digest of the MP4.
+    """
+    return f"posters/{_rendition(clip_id, sha256)}.jpg"
+
+
+def thumbnail_key(clip_id: str, sha256: str) -> str:
+    """Return the key of the small poster of an MP4. See `poster_key`."""
+    return f"posters/{_rendition(clip_id, sha256)}-thumbnail.jpg"
 
 
 def record_key(clip_id: str) -> str:
@@ -149,6 +175,11 @@ def failure_key(clip_id: str, run_id: str, attempt: int) -> str:
 def latents_key(clip_id: str, run_id: str, attempt: int) -> str:
     """Return the key of latents kept for inspection, beside the record of their failure."""
     return f"{_attempt_key(clip_id, run_id, attempt)}.safetensors"
+
+
+def refused_clip_key(clip_id: str, run_id: str, attempt: int) -> str:
+    """Return the key of a small MP4 of refused frames, beside the record of their failure."""
+    return f"{_attempt_key(clip_id, run_id, attempt)}.mp4"
 
 
 def quarantine_key(clip_id: str) -> str:
@@ -193,6 +224,12 @@ def check_run_id(run_id: str) -> str:
     if not RUN_ID.fullmatch(run_id):
         raise RecordError(f"run_id must be at most 64 letters, digits, '_' and '-', not {run_id!r}")
     return run_id
+
+
+def _rendition(clip_id: str, sha256: str) -> str:
+    if not SHA256.fullmatch(sha256):
+        raise RecordError(f"sha256 must be 64 lower-case hex digits, not {sha256!r}")
+    return f"{check_clip_id(clip_id)}/{sha256[:DIGEST_DIGITS]}"
 
 
 def _attempt_key(clip_id: str, run_id: str, attempt: int) -> str:

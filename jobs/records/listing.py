@@ -1,7 +1,7 @@
 """The objects of one clip after another, merged from the listings of an output.
 
-A store lists keys in order, so that five listings and the sorted clips of a manifest can be merged
-clip by clip. Memory holds one page of each listing, however many clips an output has.
+A store lists keys in order, so that several listings and the sorted clips of a manifest can be
+merged clip by clip. Memory holds one page of each listing, however many clips an output has.
 """
 
 import contextlib
@@ -59,16 +59,20 @@ def device_used(store: Store) -> str | None:
     return None
 
 
-def list_clips(store: Store, planned: Iterable[tuple[str, str]] = ()) -> Iterator[ClipObjects]:
+def list_clips(
+    store: Store, planned: Iterable[tuple[str, str]] = (), kinds: Iterable[KeyKind] = LISTED
+) -> Iterator[ClipObjects]:
     """Yield every clip of an output and of a manifest, with its objects, in the order of clip ids.
 
     Args:
         planned: id and name of each clip of the manifest, in the order of ids.
+        kinds: the listings that are merged, one for each prefix; latents and refused MP4s come
+            with failures.
 
     Raises:
         StoreRefusedError: the store does not list keys in order.
     """
-    listings = [_in_order(store, PREFIXES[kind]) for kind in LISTED]
+    listings = [_in_order(store, PREFIXES[kind]) for kind in kinds]
     merged = heapq.merge(*listings, planned, key=lambda entry: entry[0])
     for clip_id, group in groupby(merged, key=lambda entry: entry[0]):
         name: str | None = None

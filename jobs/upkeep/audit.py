@@ -27,7 +27,7 @@ from jobs.media.decode_check import check_mp4, decoder_version
 from jobs.media.ffmpeg import find_ffmpeg
 from jobs.media.tags import read_metadata
 from jobs.records.keys import list_objects, quarantine_key, record_key
-from jobs.records.listing import ClipObjects, list_clips
+from jobs.records.listing import LISTED, ClipObjects, list_clips
 from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord, QuarantineRecord
 from jobs.store.parts import in_parallel
@@ -90,7 +90,8 @@ def audit_output(
         find_ffmpeg()
     names = None if planned is None else sorted((spec.clip_id, spec.name) for spec in planned)
     auditor = _Auditor(store, params, has_plan=names is not None)
-    yield from in_parallel(auditor.audit, list_clips(store, names or ()), NUM_THREADS)
+    clips = list_clips(store, names or (), (*LISTED, "poster"))
+    yield from in_parallel(auditor.audit, clips, NUM_THREADS)
     for parsed, stored in list_objects(store, "access check"):
         yield auditor.audit_unnamed(stored, REASONS[parsed.kind])
 

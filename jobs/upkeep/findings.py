@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.clip_id import clip_id as clip_id_of
-from jobs.records.keys import failure_key, parse_key, record_key
+from jobs.records.keys import (
+    clip_key,
+    failure_key,
+    parse_key,
+    poster_key,
+    record_key,
+    thumbnail_key,
+)
 from jobs.records.listing import ClipObjects
 from jobs.records.schema import ClipRecord
 from jobs.store.uri import StoredObject
-from jobs.upkeep.garbage import REASONS
+from jobs.upkeep.garbage import OF_MP4S, OF_REFUSED_CLIPS, REASONS
 
 FindingKind = Literal[
     "lost", "unplanned", "unreadable", "mismatched", "missing", "damaged", "undecodable", "orphan"
@@ -64,21 +71,27 @@ def find_orphans(
 ) -> Iterator[tuple[StoredObject, str]]:
     """Yield the objects of a clip that nothing names, with the reason."""
     if record is not None or not is_committed:  # an unreadable record may name any of the MP4s
-        for stored in clip.of_kind("clip"):
-            if record is None or stored.key != record.key:
-                yield stored, REASONS["clip"]
+        for kind in OF_MP4S:
+            for stored in clip.of_kind(kind):
+                if record is None or not is_of(stored, record):
+                    yield stored, REASONS[kind]
     if is_committed:
         for stored in clip.of_kind("quarantine"):
             yield stored, REASONS["quarantine"]
     failures = {stored.key for stored in clip.of_kind("failure")}
-    for stored in clip.of_kind("latents"):
-        parsed = parse_key(stored.key)
-        assert parsed is not None  # as it was when it was listed
-        if (
-            is_committed
-            or failure_key(parsed.clip_id, parsed.run_id, parsed.attempt) not in failures
-        ):
-            yield stored, REASONS["latents"]
+    for kind in OF_REFUSED_CLIPS:
+        for stored in clip.of_kind(kind):
+            parsed = parse_key(stored.key)
+            assert parsed is not None  # as it was when it was listed
+            failure = failure_key(parsed.clip_id, parsed.run_id, parsed.attempt)
+            if is_committed or failure not in failures:
+                yield stored, REASONS[kind]
+
+
+def is_of(stored: StoredObject, record: ClipRecord) -> bool:
+    """Return True for the MP4 that a record names and for its poster and thumbnail."""
+    keys = (clip_key, poster_key, thumbnail_key)
+    return stored.key in [key(record.clip_id, record.sha256) for key in keys]
 
 
 def orphan(clip_id: str, stored: StoredObject, reason: str) -> Finding:

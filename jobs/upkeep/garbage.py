@@ -2,8 +2,8 @@
 
 Decides which objects are garbage, and looks again before each removal. It spares young objects,
 because the commit of their clip may still be under way; they age by the store's clock alone. An MP4
-that a record names is never garbage. The command `gc` decides who may remove objects and when; it
-holds the output's lease meanwhile.
+that a record names is never garbage, nor are its poster and thumbnail. The command `gc`
+decides who may remove objects and when; it holds the output's lease meanwhile.
 
 MP4s are listed before records: the record of a clip that is committed in between is in the second
 listing, so its MP4 is spared.
@@ -13,16 +13,28 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from jobs.digests import IdSet
+from jobs.digests import DigestSet, IdSet, digest_of
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.commit import committed_ids, read_record
-from jobs.records.keys import KeyKind, ParsedKey, failure_key, list_keys, list_objects, record_key
+from jobs.records.keys import (
+    DIGEST_DIGITS,
+    KeyKind,
+    ParsedKey,
+    failure_key,
+    list_keys,
+    list_objects,
+    record_key,
+)
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
+OF_MP4S: tuple[KeyKind, ...] = ("clip", "poster")  # kept as long as a record names the MP4
+OF_REFUSED_CLIPS: tuple[KeyKind, ...] = ("latents", "refused clip")
 REASONS: dict[KeyKind, str] = {
     "clip": "no record names this MP4",
+    "poster": "a poster or thumbnail of an MP4 that no record names",
     "latents": "latents of a clip that is committed, or of an attempt without a record",
+    "refused clip": "a refused MP4 of a clip that is committed, or of an attempt without a record",
     "quarantine": "quarantined, but committed since",
     "access check": "left over by a check of the store",
 }
@@ -65,20 +77,25 @@ def find_garbage(store: Store, older_than_s: float) -> list[Garbage]:
         older_than_s: age by the store's clock; younger objects are spared.
     """
     written_before = store.now() - older_than_s
-    with_mp4, several = IdSet(), set[str]()
+    with_mp4, several, mp4s = IdSet(), set[str](), DigestSet()
     for parsed in list_keys(store, "clip"):
+        mp4s.add(_digest(parsed))
         if not with_mp4.add(parsed.clip_id):
             several.add(parsed.clip_id)
     others = [
         one
-        for kind in ("latents", "quarantine", "access check")
+        for kind in (*OF_REFUSED_CLIPS, "quarantine", "access check")
         for one in listed(store, kind)
         if one.stored.modified_at <= written_before
     ]
     committed = committed_ids(store)
     found = [
         one
-        for one in unreferenced(store, with_mp4, several, committed)
+        for listing in (
+            unreferenced(store, with_mp4, several, committed),
+            posters_left_over(store, mp4s, several, committed),
+        )
+        for one in listing
         if one.stored.modified_at <= written_before
     ]
     return found + [one for one in others if is_garbage(store, one, committed)]
@@ -109,24 +126,52 @@ def unreferenced(
             continue
         if clip_id not in named:
             named[clip_id] = _named(store, clip_id)
-        if named[clip_id] not in (None, one.stored.key):
+        if named[clip_id] not in (None, one.parsed.digest):
             yield one
 
 
+def posters_left_over(
+    store: Store, mp4s: DigestSet, several: AbstractSet[str], committed: AbstractSet[str]
+) -> Iterator[Garbage]:
+    """Yield the posters and thumbnails of MP4s that no record names.
+
+    As with MP4s, a record is read only if the poster is not beside the only MP4 of its clip.
+
+    Args:
+        mp4s: every MP4, listed before the records.
+        several: the clips with several MP4s.
+    """
+    named = dict[str, str | None]()
+    for one in listed(store, "poster"):
+        clip_id = one.clip_id
+        if clip_id not in committed:
+            yield one
+        elif clip_id in several or _digest(one.parsed) not in mp4s:
+            if clip_id not in named:
+                named[clip_id] = _named(store, clip_id)
+            if named[clip_id] not in (None, one.parsed.digest):
+                yield one
+
+
+def _digest(parsed: ParsedKey) -> bytes:
+    """Return the same digest for an MP4, its poster and its thumbnail."""
+    return digest_of(f"{parsed.clip_id}/{parsed.digest}")
+
+
 def _named(store: Store, clip_id: str) -> str | None:
-    """Return the key of the MP4 that a record names; None if it is unknown."""
+    """Return the digits in the key of the MP4 that a record names; None if they are unknown."""
     try:
-        return read_record(store, clip_id).key
+        return read_record(store, clip_id).sha256[:DIGEST_DIGITS]
     except (RecordError, ObjectMissingError):
         return None
 
 
 def is_garbage(store: Store, one: Garbage, committed: AbstractSet[str]) -> bool:
-    """Return True if an object other than an MP4 may be removed."""
+    """Return True if an object other than an MP4 and its posters may be removed."""
     parsed = one.parsed
     if parsed.kind == "access check" or parsed.clip_id in committed:
         return True
-    return parsed.kind == "latents" and not store.exists(
+    return parsed.kind in OF_REFUSED_CLIPS and not store.exists(
         failure_key(parsed.clip_id, parsed.run_id, parsed.attempt)
     )
 
@@ -163,7 +208,7 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
     now = next((stored for stored in store.entries(key) if stored.key == key), None)
     if now is None or now.modified_at > written_before:
         return False
-    if one.kind != "clip":
+    if one.kind not in OF_MP4S:
         committed = (
             {one.clip_id} if one.clip_id and store.exists(record_key(one.clip_id)) else set[str]()
         )
@@ -172,7 +217,7 @@ def is_still_garbage(store: Store, one: Garbage, written_before: float) -> bool:
     if not store.exists(record_key(one.clip_id)):
         return True
     try:
-        return read_record(store, one.clip_id).key != key
+        return read_record(store, one.clip_id).sha256[:DIGEST_DIGITS] != one.parsed.digest
     except RecordError:
         return False
 

@@ -132,15 +132,16 @@ examples:
   nagfarm gc s3://renders/spring --older-than 7d --delete
 
 Garbage is:
-  MP4s that no record names, left by a crash or by a worker that committed second
-  latents kept for inspection, once their clip is committed
+  MP4s that no record names, left by a crash or by a worker that committed second, and their
+    posters and thumbnails
+  latents and small MP4s of refused clips, kept for inspection, once their clip is committed
   the quarantine of committed clips
   leftovers of a check of the store
   clips in this machine's spool of the output that no driver has fetched
 
-The MP4 of a committed clip is never garbage. Nothing is removed without --delete, nor while a
-driver is at work on the output. While this command removes, it holds the output's lease, so that
-no driver can start.
+The MP4 of a committed clip is never garbage, nor are its poster and thumbnail. Nothing is
+removed without --delete, nor while a driver is at work on the output. While this command removes,
+it holds the output's lease, so that no driver can start.
 """,
     options=GcOptions,
     run=run,

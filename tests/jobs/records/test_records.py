@@ -25,7 +25,17 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.keys import clip_key, failure_key, record_key, run_key
+from jobs.records.keys import (
+    clip_key,
+    failure_key,
+    latents_key,
+    parse_key,
+    poster_key,
+    record_key,
+    refused_clip_key,
+    run_key,
+    thumbnail_key,
+)
 from jobs.records.names import NameRecord
 from jobs.records.schema import (
     SCHEMA_VERSION,
@@ -332,6 +342,25 @@ def test_keys_are_as_documented() -> None:
     assert record_key(CLIP_ID) == f"records/{CLIP_ID}.json"
     assert failure_key(CLIP_ID, "run-1", 3) == f"failures/{CLIP_ID}/run-1-3.json"
     assert run_key("run-1", "report/index.html") == "runs/run-1/report/index.html"
+    assert poster_key(CLIP_ID, "ab" * 32) == f"posters/{CLIP_ID}/abababababababab.jpg"
+    assert thumbnail_key(CLIP_ID, "ab" * 32) == f"posters/{CLIP_ID}/abababababababab-thumbnail.jpg"
+    assert refused_clip_key(CLIP_ID, "run-1", 3) == f"failures/{CLIP_ID}/run-1-3.mp4"
+
+
+def test_a_key_is_parsed_back_to_its_parts() -> None:
+    for make in (clip_key, poster_key, thumbnail_key):
+        parsed = parse_key(make(CLIP_ID, "ab" * 32))
+        assert parsed is not None
+        assert (parsed.clip_id, parsed.digest) == (CLIP_ID, "ab" * 8)
+        assert parsed.kind == ("clip" if make is clip_key else "poster")
+    for make, kind in (
+        (failure_key, "failure"), (latents_key, "latents"), (refused_clip_key, "refused clip"),
+    ):  # fmt: skip
+        parsed = parse_key(make(CLIP_ID, "run-1", 3))
+        assert parsed is not None
+        assert (parsed.kind, parsed.run_id, parsed.attempt) == (kind, "run-1", 3)
+    for foreign in (f"posters/{CLIP_ID}/{'ab' * 8}-small.jpg", f"posters/{CLIP_ID}/x.jpg"):
+        assert parse_key(foreign) is None
 
 
 @pytest.mark.parametrize(

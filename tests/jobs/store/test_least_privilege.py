@@ -32,7 +32,7 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.keys import RUN_FILE, latents_key, record_key
+from jobs.records.keys import RUN_FILE, latents_key, record_key, thumbnail_key
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.settings.run_config import StoreConfig
@@ -299,6 +299,7 @@ def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
     left_over = {
         f"clips/{clip_id}/{'0' * 16}.mp4",
         latents_key(clip_id, "run-1", 1),
+        thumbnail_key(clip_id, "0" * 64),
         f"access-check-{'0' * 16}",
     }
     become("renderer")

@@ -1,5 +1,6 @@
 """Garbage in an output: all of it is found, and no other object is ever removed."""
 
+import hashlib
 import os
 import tempfile
 import uuid
@@ -13,7 +14,12 @@ from hypothesis import strategies as st
 
 from jobs.errors import LeaseLostError
 from jobs.records.commit import commit_record, upload_clip
-from jobs.records.keys import record_key
+from jobs.records.keys import (
+    poster_key,
+    record_key,
+    refused_clip_key,
+    thumbnail_key,
+)
 from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
@@ -54,6 +60,13 @@ def clip_id(number: int) -> str:
 
 def add_mp4(store: AgedStore, number: int, body: bytes, age: float) -> str:
     return store.put_aged(record_of(store, body, clip_id(number)).key, body, age)
+
+
+def add_pictures(store: AgedStore, number: int, body: bytes, age: float) -> set[str]:
+    """Write poster and thumbnail of an MP4; return their keys."""
+    sha256 = hashlib.sha256(body).hexdigest()
+    keys = [key(clip_id(number), sha256) for key in (poster_key, thumbnail_key)]
+    return {store.put_aged(key, b"picture", age) for key in keys}
 
 
 def add_record(store: AgedStore, number: int, body: bytes, age: float = OLD_S) -> str:
@@ -104,6 +117,38 @@ def test_mp4s_beside_an_unreadable_record_are_kept(store: AgedStore) -> None:
     assert not found(store)
 
 
+def test_pictures_go_with_the_mp4_beside_which_they_stand(store: AgedStore) -> None:
+    named, loser = add_mp4(store, 1, b"named", OLD_S), add_mp4(store, 1, b"loser", OLD_S)
+    kept = add_pictures(store, 1, b"named", OLD_S)
+    gone = add_pictures(store, 1, b"loser", OLD_S) | add_pictures(store, 2, b"none", OLD_S)
+    young = add_pictures(store, 1, b"young", YOUNG_S)
+    record = add_record(store, 1, b"named")
+    assert found(store) == gone | {loser}
+    removed(store)
+    assert set(store.keys("")) == {named, record} | kept | young
+
+
+def test_pictures_of_a_damaged_clip_are_kept_for_its_repair(store: AgedStore) -> None:
+    add_pictures(store, 1, b"gone", OLD_S)
+    add_record(store, 1, b"gone")
+    others = add_pictures(store, 1, b"another", OLD_S)
+    assert found(store) == others
+
+
+def test_pictures_beside_an_unreadable_record_are_kept(store: AgedStore) -> None:
+    add_pictures(store, 1, b"one", OLD_S)
+    store.put_aged(record_key(clip_id(1)), b'{"schema_version": 99}', OLD_S)
+    assert not found(store)
+
+
+def test_a_clip_that_is_committed_after_the_first_look_keeps_its_pictures(
+    store: AgedStore,
+) -> None:
+    pictures = add_pictures(store, 1, b"slow", OLD_S)
+    assert removed(store, lambda: commit_late(store)) == Removed(0, 0, 2)
+    assert pictures < set(store.keys(""))
+
+
 def test_quarantine_of_a_committed_clip_is_garbage_and_of_any_other_is_not(
     store: AgedStore,
 ) -> None:
@@ -120,6 +165,15 @@ def test_latents_are_kept_for_inspection_until_their_clip_is_committed(store: Ag
     for name in ("run-2.safetensors", "run-2.json"):
         store.put_aged(f"failures/{clip_id(2)}/{name}", b"", OLD_S)
     store.put_aged(f"failures/{clip_id(1)}/run-1.json", b"", OLD_S)
+    assert found(store) == {done, orphan}
+
+
+def test_a_refused_mp4_is_kept_until_its_clip_is_committed(store: AgedStore) -> None:
+    add_record(store, 1, b"one")
+    done = store.put_aged(refused_clip_key(clip_id(1), "run", 1), b"mp4", OLD_S)
+    orphan = store.put_aged(refused_clip_key(clip_id(2), "run", 1), b"mp4", OLD_S)
+    store.put_aged(refused_clip_key(clip_id(2), "run", 2), b"mp4", OLD_S)
+    store.put_aged(f"failures/{clip_id(2)}/run-2.json", b"{}", OLD_S)
     assert found(store) == {done, orphan}
 
 
@@ -227,12 +281,14 @@ class Clip:
     Args:
         ages: last changes of its MP4s.
         named: index of the MP4 that its record names; None without a record.
+        pictures: number of the MP4 beside which a poster stands, which may be gone, and its age.
         latents: for each attempt with latents: does its failure record exist, and their age.
         quarantined: time of the quarantine; None without one.
     """
 
     ages: tuple[float, ...]
     named: int | None
+    pictures: tuple[tuple[int, float], ...]
     latents: tuple[tuple[bool, float], ...]
     quarantined: float | None
 
@@ -245,7 +301,8 @@ def clips(draw: st.DrawFn) -> Clip:
     mp4s = draw(st.lists(ages, max_size=3))
     named = draw(st.none() | st.integers(0, len(mp4s) - 1)) if mp4s else None
     latents = draw(st.lists(st.tuples(st.booleans(), ages), max_size=2))
-    return Clip(tuple(mp4s), named, tuple(latents), draw(st.none() | ages))
+    pictures = draw(st.dictionaries(st.integers(0, 3), ages))
+    return Clip(tuple(mp4s), named, tuple(pictures.items()), tuple(latents), draw(st.none() | ages))
 
 
 def build(store: AgedStore, number: int, clip: Clip) -> set[str]:
@@ -258,12 +315,17 @@ def build(store: AgedStore, number: int, clip: Clip) -> set[str]:
             add_record(store, number, b"%d" % index)
         elif age == OLD_S:
             garbage.add(key)
+    for index, age in clip.pictures:
+        keys = add_pictures(store, number, b"%d" % index, age)
+        if age == OLD_S and index != clip.named:
+            garbage |= keys
     for attempt, (has_record, age) in enumerate(clip.latents, start=1):
         key = store.put_aged(f"failures/{clip_id(number)}/run-{attempt}.safetensors", b"", age)
+        refused = store.put_aged(refused_clip_key(clip_id(number), "run", attempt), b"", age)
         if has_record:
             store.put_aged(f"failures/{clip_id(number)}/run-{attempt}.json", b"{}", age)
         if age == OLD_S and (is_done or not has_record):
-            garbage.add(key)
+            garbage |= {key, refused}
     if clip.quarantined is not None:
         key = store.put_aged(f"quarantine/{clip_id(number)}.json", b"{}", clip.quarantined)
         if clip.quarantined == OLD_S and is_done:

@@ -13,7 +13,15 @@ from infra.local.s3_server import LocalS3
 from jobs.errors import ObjectMissingError, StoreRefusedError, StoreUnavailableError
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import write_failure, write_quarantine
-from jobs.records.keys import clip_key, latents_key, quarantine_key, record_key
+from jobs.records.keys import (
+    clip_key,
+    latents_key,
+    poster_key,
+    quarantine_key,
+    record_key,
+    refused_clip_key,
+    thumbnail_key,
+)
 from jobs.records.schema import ClipRecord
 from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.parts import WAITING_PER_THREAD, in_parallel
@@ -49,9 +57,12 @@ def findings(
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """Return an old output: a circle committed, a heart quarantined with failure and latents."""
+    """Return an old output: a circle committed, a heart quarantined with all of its failure."""
     store = MemoryStore(clock=lambda: LONG_AGO)
-    commit(store, CIRCLE)
+    record = commit(store, CIRCLE)
+    for key in (poster_key, thumbnail_key):
+        store.put(key(CIRCLE.clip_id, record.sha256), b"picture", "image/jpeg")
+    store.put(refused_clip_key(HEART.clip_id, RUN_ID, 1), b"small", MP4)
     write_failure(store, failure_of(HEART.clip_id))
     store.put(latents_key(HEART.clip_id, RUN_ID, 1), b"latents", "application/octet-stream")
     write_quarantine(store, quarantine_of(HEART.clip_id))
@@ -159,6 +170,18 @@ def latents_without_failure(store: MemoryStore, _record: ClipRecord) -> None:
     store.put(latents_key(HEART.clip_id, RUN_ID, 2), b"latents", MP4)
 
 
+def poster_of_another_mp4(store: MemoryStore, record: ClipRecord) -> None:
+    store.put(poster_key(record.clip_id, "f" * 64), b"picture", "image/jpeg")
+
+
+def thumbnail_without_record(store: MemoryStore, _record: ClipRecord) -> None:
+    store.put(thumbnail_key(SQUARE.clip_id, "f" * 64), b"picture", "image/jpeg")
+
+
+def refused_mp4_without_failure(store: MemoryStore, _record: ClipRecord) -> None:
+    store.put(refused_clip_key(HEART.clip_id, RUN_ID, 2), b"small", MP4)
+
+
 def left_over_access_check(store: MemoryStore, _record: ClipRecord) -> None:
     store.put("access-check-0123456789abcdef", b"check", "text/plain")
 
@@ -190,6 +213,9 @@ PLANTS: dict[Plant, tuple[FindingKind, str]] = {
     quarantine_of_a_committed_clip: ("orphan", "committed since"),
     latents_of_a_committed_clip: ("orphan", "latents"),
     latents_without_failure: ("orphan", "latents"),
+    poster_of_another_mp4: ("orphan", "a poster or thumbnail of an MP4 that no record names"),
+    thumbnail_without_record: ("orphan", "a poster or thumbnail of an MP4 that no record names"),
+    refused_mp4_without_failure: ("orphan", "a refused MP4"),
     left_over_access_check: ("orphan", "access-check-0123456789abcdef"),
     foreign_record: ("orphan", "records/README.txt"),
     foreign_clip: ("orphan", "preview.gif"),
