@@ -114,8 +114,8 @@ class _Parser(argparse.ArgumentParser):
         super().error(plain_line(message))
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """Parse the command line. Settings may stand anywhere, even behind an option."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the program, with a parser for each command."""
     parser = _Parser(
         prog="nagfarm",
         description=DESCRIPTION,
@@ -128,6 +128,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS.values():
         command.add_to(commands)
+    return parser
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line. Settings may stand anywhere, even behind an option."""
+    parser = make_parser()
     namespace, rest = parser.parse_known_args(arguments)
     # argparse itself does not find positional arguments that stand behind an option
     if rest and (not hasattr(namespace, "settings") or any(text.startswith("-") for text in rest)):

@@ -35,7 +35,7 @@ SCHEMA_FILE = "manifest.schema.json"
 PAGE_FILE = "manifest.md"
 NOTE = "note"  # a value of `meta`
 _TABLE = re.compile(r"(<!-- (?:fields|tokens): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_ENTRY = re.compile(r"^    (\w+): (.*(?:\n     +.*)*)", re.MULTILINE)
+_ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n     +.*)*)", re.MULTILINE)
 _JSON_TYPES: dict[FieldType, str] = {
     "text": "string",
     "whole number": "integer",
@@ -47,11 +47,21 @@ _JSON_TYPES: dict[FieldType, str] = {
 
 def describe(field: RowField) -> str:
     """Return the entry of a field under `Args` in the docstring of its dataclass."""
-    _, _, entries = (inspect.getdoc(field.owner) or "").partition("Args:\n")
-    found = {name: " ".join(text.split()) for name, text in _ENTRY.findall(entries)}
+    found = meanings(field.owner)
     if field.name not in found:
         raise LookupError(unknown("entry under Args", field.name, found))
     return found[field.name]
+
+
+def meanings(owner: type) -> dict[str, str]:
+    """Return the entries under `Args` in the docstring of a dataclass, by field."""
+    _, _, entries = (inspect.getdoc(owner) or "").partition("Args:\n")
+    entries = entries.partition("\n\n")[0]
+    return {
+        name: " ".join(text.split())
+        for names, text in _ENTRY.findall(entries)
+        for name in names.split(", ")
+    }
 
 
 def fields_table(section: str) -> str:

@@ -32,8 +32,9 @@ def normalized_attention_guidance(
         nag_norm: L1 as published, or L2 as in the author's Flux code.
 
     Returns:
-        (B, L, D) in the dtype of `positive_BLD`. All arithmetic is float32: in float16 the L1 norm
-        of 5120 channels overflows at a mean of 12.8. Where both inputs are zero, so is the result.
+        (B, L, D) in the dtype of `positive_BLD`. All arithmetic is float32, since in float16 the
+        L1 norm of 5120 channels overflows at a mean of 12.8. Where both inputs are zero, so is the
+        result.
     """
     positive, negative = positive_BLD.float(), negative_BLD.float()
     guided = nag_scale * positive - (nag_scale - 1) * negative

@@ -33,8 +33,8 @@ def value_sign_flip(
         vsf_bias: amount subtracted from the logits of the negative prompt's tokens, at least 0.
 
     Returns:
-        The values, and a bias (B, 1, 1, T) of the same dtype. A whole row is never -inf: the
-        prompt's tokens are at 0.
+        The values, and a bias (B, 1, 1, T) of the same dtype. A whole row is never -inf, since
+        the prompt's tokens are at 0.
     """
     positive_length = value_BTHK.shape[1] - negative_mask_BN.shape[1]
     flipped_BNHK = (-vsf_scale * value_BTHK[:, positive_length:]).to(value_BTHK.dtype)
