@@ -180,6 +180,10 @@ class SideThreadError(JobError):
     """A thread that the driver relies on has died of an exception: the run stops."""
 
 
+class TableError(JobError):
+    """A table for other programs cannot be written."""
+
+
 class NotificationError(JobError):
     """A webhook did not take a message."""
 

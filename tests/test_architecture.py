@@ -27,6 +27,7 @@ ONLY_IN = {
     "imageio_ffmpeg": ("jobs/media/",),
     "decord": ("jobs/media/",),
     "torch": ("jobs/checks/",),
+    "pyarrow": ("jobs/tables/",),
     "matplotlib": ("jobs/bench/reporting/",),
 }
 # Every module of these folders loads without torch and Ray.
@@ -34,7 +35,7 @@ LIGHT = (
     "pipelines/catalog", "pipelines/cost", "pipelines/frame_checks", "jobs", "jobs/manifest/tables",
     "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
     "jobs/export", "jobs/report", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics",
-    "jobs/worker", "jobs/checks", "jobs/settings", "jobs/upkeep", "jobs/overview",
+    "jobs/worker", "jobs/checks", "jobs/settings", "jobs/upkeep", "jobs/overview", "jobs/tables",
     "jobs/run/progress", "jobs/cli/pattern", "jobs/cli/outputs", "jobs/cli",
 )  # fmt: skip
 
@@ -101,7 +102,7 @@ def test_light_folders_load_without_torch_and_ray() -> None:
     assert len(names) > 50
     program = (
         f"import sys, {', '.join(names)}\n"
-        "libraries = ('torch', 'ray', 'diffusers', 'transformers')\n"
+        "libraries = ('torch', 'ray', 'diffusers', 'transformers', 'pyarrow')\n"
         "sys.exit(' '.join(name for name in libraries if name in sys.modules) or 0)"
     )
     finished = subprocess.run(

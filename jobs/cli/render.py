@@ -4,14 +4,14 @@ import argparse
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.pattern.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.pattern.wording import damaged_text, finished_entry
 from jobs.cli.plan import described_lines, plan_lines
 from jobs.ending import stopped_by_signals
-from jobs.errors import JobError, LeaseHeldError, RefusedError, StoppedError
+from jobs.errors import DeadlineReachedError, JobError, LeaseHeldError, RefusedError, StoppedError
 from jobs.plan.plan import make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import find_damaged, without_mp4
@@ -19,7 +19,7 @@ from jobs.records.keys import PREFIXES
 from jobs.records.lease_record import refuse_if_leased, wait_until_free
 from jobs.records.run_status import RunSummary
 from jobs.run.broken_models import quarantine_broken
-from jobs.run.closing import close_run
+from jobs.run.closing import close_run, write_tables
 from jobs.run.documents import OpenedManifest, new_run_id, notices_of
 from jobs.run.progress.long_work import long_work
 from jobs.text import counted
@@ -27,6 +27,9 @@ from jobs.timetable.clock_times import Deadline, WrittenDeadline
 from jobs.timetable.options import add_deadline_argument, add_wait_argument
 from nag.errors import NagError
 from pipelines.errors import PipelineError
+
+if TYPE_CHECKING:
+    from jobs.run.run import Run
 
 
 @dataclass(frozen=True)
@@ -172,12 +175,24 @@ def _run(
     loader, run_id = context.loader or DiffusersLoader(), new_run_id()
     notices = notices_of(run_id, opened)
     run = Run(run_id, opened, loader, context.console, context.dropped, notices, deadline)
-    return render_leased(
-        run,
-        context.say,
-        is_takeover=options.takeover,
-        lifts_quarantine=options.retry_quarantined,
-    )
+    try:
+        summary = render_leased(
+            run,
+            context.say,
+            is_takeover=options.takeover,
+            lifts_quarantine=options.retry_quarantined,
+        )
+    except DeadlineReachedError:
+        _write_tables(run, context)
+        raise
+    _write_tables(run, context)
+    return summary
+
+
+def _write_tables(run: "Run", context: Context) -> None:
+    if run.ended is not None:
+        for line in write_tables(run.opened.store, run.ended):
+            context.say(line)
 
 
 def _report_rest(opened: OpenedManifest, num_quarantined: int, context: Context) -> int:

@@ -38,6 +38,7 @@ from jobs.run.progress.tally import RunTally
 from jobs.shares.board import board_for
 from jobs.shares.run_claims import Board
 from jobs.shares.run_shares import RunShares
+from jobs.tables.writing import EndedClips
 from jobs.text import counted
 from jobs.timetable.clock_times import Deadline
 from jobs.worker.setup import ModelLoader
@@ -92,6 +93,14 @@ class Run:
         if self._documents is not None and self._status is not None:
             self._status = replace(self._status, state="stopped", stop=RunStop.of(error))
             self.notices.ended(self._documents.summary(self._status))
+
+    @property
+    def ended(self) -> EndedClips | None:
+        """The clips that the run has ended so far; None before it began."""
+        if self._documents is None:
+            return None
+        tally = self._documents.tally
+        return EndedClips(self.run_id, tally.committed, tally.num_failures, tally.num_quarantined)
 
     def write_documents(self) -> None:
         """Write the latest status and, once there is one, the summary.

@@ -7,7 +7,7 @@ a second to import, and 50 MB, so that it is imported when a table is written.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -32,11 +32,16 @@ def schema_of(columns: tuple[Column, ...], *, is_flat: bool = False) -> "pa.Sche
     import pyarrow as pa
 
     types = {
-        one.name: pa.string() if is_flat and is_nested(one) else arrow_type(one.annotation)
+        one.name: pa.string() if is_flat and not is_number(one) else arrow_type(one.annotation)
         for one in columns
     }
     metadata = {"nagfarm.schema_version": str(SCHEMA_VERSION)}
     return pa.schema([pa.field(name, kind) for name, kind in types.items()], metadata)
+
+
+def is_number(column: Column) -> bool:
+    """Return True for a number, a time or a boolean."""
+    return column.annotation in (int, float, bool, Time)
 
 
 def is_nested(column: Column) -> bool:
@@ -63,8 +68,7 @@ def arrow_type(annotation: Any) -> "pa.DataType":
         return pa.map_(pa.string(), pa.string())
     if origin is tuple:
         return pa.list_(arrow_type(arguments[0]))
-    assert is_dataclass(annotation) and isinstance(annotation, type), annotation
-    types = field_types(annotation)
+    types = field_types(annotation)  # of a dataclass
     return pa.struct(
         [(one.name, arrow_type(without_none(types[one.name]))) for one in fields(annotation)]
     )

@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from jobs.errors import FailureClass
+from jobs.overview.clips import ClipState
 from jobs.records.schema import ClipRecord
 from jobs.records.strict_json import field_types
 from jobs.types import Stage
 
-ClipState = Literal["committed", "damaged", "quarantined", "failed"]
 TIMED_STAGES: tuple[str, ...] = tuple(one for one in get_args(Stage) if one != "lookup")
 # Of a record: the stages have a table of their own, and the MP4 has the request's sizes.
 LEFT_OUT = ("timings", "request.shape", "request.fps", "clip_id", "name", "run_id")

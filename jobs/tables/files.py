@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from jobs.errors import RefusedError
+from jobs.errors import RefusedError, TableError
+from jobs.overview.clips import OutputClip
 from jobs.tables.arrow import batch_of, schema_of
 from jobs.tables.columns import CLIP_COLUMNS, STAGE_COLUMNS, Column
-from jobs.tables.rows import TabledClip, clip_row, stage_rows
+from jobs.tables.rows import clip_row, stage_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,15 +50,18 @@ class TableFile:
         self._rows: list[Sequence[Any]] = []
         self._num_characters = 0
         self._batches: list[pa.RecordBatch] = []
-        self._writer = _open_writer(
-            self._partial, form, schema_of(columns, is_flat=self._is_flat)
-        )
+        self._writer = _open_writer(self._partial, form, schema_of(columns, is_flat=self._is_flat))
 
     def add(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Add rows, and write a group of them once there are many."""
+        """Add rows, and write a group of them once there are many.
+
+        Raises:
+            TableError: pyarrow refuses a value.
+            OSError: the file cannot be written.
+        """
         for row in rows:
             self._rows.append(row)
-            self._num_characters += sum(len(one) for one in row if isinstance(one, str))
+            self._num_characters += _num_characters(row)
             self.num_rows += 1
             if len(self._rows) >= BATCH_ROWS or self._num_characters >= BATCH_CHARACTERS:
                 self._end_batch()
@@ -65,7 +69,11 @@ class TableFile:
     def _end_batch(self) -> None:
         if not self._rows:
             return
-        self._batches.append(batch_of(self._columns, self._rows, is_flat=self._is_flat))
+        try:
+            batch = batch_of(self._columns, self._rows, is_flat=self._is_flat)
+        except ValueError as error:  # as pyarrow's own errors are
+            raise TableError(f"{self.path.name} cannot be written: {error}") from error
+        self._batches.append(batch)
         self._rows, self._num_characters = [], 0
         num_rows = sum(one.num_rows for one in self._batches)
         num_bytes = sum(one.nbytes for one in self._batches)
@@ -108,7 +116,7 @@ class ClipTables:
             self.stages = TableFile(stages, form, STAGE_COLUMNS)
             stack.pop_all()
 
-    def add(self, clip: TabledClip) -> None:
+    def add(self, clip: OutputClip) -> None:
         """Add the rows of a clip.
 
         Raises:
@@ -132,6 +140,19 @@ class ClipTables:
         finally:
             for table in tables:
                 table.abandon()
+
+
+def _num_characters(value: Any) -> int:
+    """Return the characters of all texts in a value."""
+    match value:
+        case str():
+            return len(value)
+        case dict():
+            return sum(map(_num_characters, cast("dict[str, Any]", value).values()))
+        case list() | tuple():
+            return sum(map(_num_characters, cast("Sequence[Any]", value)))
+        case _:
+            return 0
 
 
 def _open_writer(path: Path, form: Format, schema: "pa.Schema") -> "ParquetWriter | CSVWriter":
@@ -163,8 +184,4 @@ def refuse_other_file(path: Path) -> None:
     except OSError as error:
         raise RefusedError(f"--output: cannot read {path}: {error.strerror}") from error
     if not any(head.startswith(one) if one else not head for one in heads):
-        raise RefusedError(
-            f"--output: {path} holds something else than a table; name another file"
-        )
-
-
+        raise RefusedError(f"--output: {path} holds something else than a table; name another file")

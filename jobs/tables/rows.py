@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Literal, Protocol, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from jobs.errors import RecordError
-from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
+from jobs.overview.clips import OutputClip
+from jobs.records.schema import ClipRecord, FailureRecord
 from jobs.records.strict_json import field_types
 from jobs.tables.columns import (
     CLIP_COLUMNS,
     TIMED_STAGES,
-    ClipState,
     Column,
     Time,
     record_columns,
@@ -30,40 +30,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Row = Sequence[Any]
 
 
-class TabledClip(Protocol):
-    """The objects of one clip, read."""
-
-    @property
-    def clip_id(self) -> str: ...
-    @property
-    def state(self) -> ClipState: ...
-    @property
-    def record(self) -> ClipRecord | None: ...
-    @property
-    def quarantine(self) -> QuarantineRecord | None: ...
-    @property
-    def failures(self) -> Sequence[FailureRecord]: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-
-
-def clip_row(clip: TabledClip) -> list[Any]:
+def clip_row(clip: OutputClip) -> list[Any]:
     """Return the row of a clip, a value for each of `CLIP_COLUMNS`.
 
     Raises:
         RecordError: a number or a time is beyond what a table can hold.
     """
-    failures = sorted(clip.failures, key=lambda one: (one.failed_at, one.attempt))
-    last = _last_failure(clip.quarantine, failures)
-    record = clip.record
-    own = record or clip.quarantine or last
-    failed_at = failures[-1].failed_at if failures else None
-    quarantine = clip.quarantine
+    failures, record, quarantine = clip.failures, clip.record, clip.quarantine
+    last = failures[-1] if failures else quarantine
+    own = record or quarantine or last
     values = [
         clip.clip_id,
         clip.state,
-        own and own.name,
-        tuple(clip.names),
+        clip.name,
+        clip.names[1:],
         own and own.run_id,
         *(None if record is None else read(record) for _, read in _record_readers()),
         *_stage_values(() if record is None else record.timings),
@@ -71,21 +51,21 @@ def clip_row(clip: TabledClip) -> list[Any]:
         last and last.failure_class,
         last and last.error_type,
         last and last.message,
-        failed_at,
+        failures[-1].failed_at if failures else None,
         quarantine and quarantine.quarantined_at,
         quarantine and quarantine.reason,
-        tuple(failures),
+        failures,
     ]
     return _converted(values)
 
 
-def stage_rows(clip: TabledClip) -> Iterator[list[Any]]:
+def stage_rows(clip: OutputClip) -> Iterator[list[Any]]:
     """Yield the rows of a clip's stages, those of failed attempts first.
 
     Raises:
         RecordError: as `clip_row`.
     """
-    for failure in sorted(clip.failures, key=lambda one: (one.failed_at, one.attempt)):
+    for failure in clip.failures:
         for timing in failure.timings:
             yield _stage_row(failure, timing, is_committed=False)
     if clip.record is not None:
@@ -106,13 +86,6 @@ def _stage_row(
         _moment(timing.started_at),
         timing.duration_s,
     ]
-
-
-def _last_failure(
-    quarantine: QuarantineRecord | None, failures: Sequence[FailureRecord]
-) -> QuarantineRecord | FailureRecord | None:
-    """Return the last failed attempt; the quarantine of a clip that was not tried."""
-    return failures[-1] if failures else quarantine
 
 
 def _stage_values(timings: Sequence[StageTiming]) -> list[float | None]:
@@ -156,12 +129,9 @@ def _converted(values: list[Any]) -> list[Any]:
 def _converter(annotation: Any) -> Callable[[Any], Any]:
     """Return the function that turns a value of a record into one of a table."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Time:
-        return _moment
-    if annotation is int:
-        return _whole
-    if annotation is str:
-        return _text
+    plain: dict[Any, Callable[[Any], Any]] = {Time: _moment, int: _whole, str: _text}
+    if annotation in plain:
+        return plain[annotation]
     if origin is Mapping:
         return lambda value: [(_text(key), _text(entry)) for key, entry in value.items()]
     if origin is tuple:
@@ -175,9 +145,7 @@ def _converter(annotation: Any) -> Callable[[Any], Any]:
 
 def _struct_converter(cls: type[Any]) -> Callable[[Any], dict[str, Any]]:
     types = field_types(cls)
-    converters = {
-        one.name: _converter(without_none(types[one.name])) for one in fields(cls)
-    }
+    converters = {one.name: _converter(without_none(types[one.name])) for one in fields(cls)}
 
     def convert(value: Any) -> dict[str, Any]:
         found = ((name, getattr(value, name), one) for name, one in converters.items())

@@ -75,7 +75,7 @@ def run(options: ExportOptions, context: Context) -> int:
     """
     store = options.store()
     path = _folder(options.folder)
-    _refuse_inside(store, path)
+    refuse_inside(store, path)
     if not has_run(store):
         raise RefusedError(
             f"{store.uri}: expected the output of a run, got no object of any run; correct the "
@@ -113,7 +113,8 @@ def _folder(written: str) -> Path:
     return location.path
 
 
-def _refuse_inside(store: Store, path: Path) -> None:
+def refuse_inside(store: Store, path: Path) -> None:
+    """Refuse a path inside of the output. Raises RefusedError."""
     if not isinstance(store, FolderStore):
         return
     if path.resolve().is_relative_to(store.location.path.resolve()):

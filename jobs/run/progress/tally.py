@@ -2,6 +2,7 @@
 
 from collections import defaultdict, deque
 
+from jobs.digests import IdSet
 from jobs.records.run_status import FailureSeen, LoadingWorkers
 from jobs.run.progress.in_flight import InFlight
 from jobs.schedule.events import Attempt
@@ -33,6 +34,7 @@ class RunTally:
         self.waiting_for: str | None = None  # devices, and who has them
         self.loading: tuple[LoadingWorkers, ...] = ()
         self.quarantined: set[str] = set()  # clip ids
+        self.committed = IdSet()
         self.last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
         self._started = started
         self._first_ended: float | None = None
@@ -80,6 +82,7 @@ class RunTally:
 
     def clip_done(self, done: ClipDone, now: float) -> None:
         self.num_committed += 1
+        self.committed.add(done.clip_id)
         if done.device_time is not None:
             self.device_time += done.device_time
         self._end_attempt(done.clip_id, done.timings)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyarrow.parquet import read_table
 
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
@@ -82,7 +83,10 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     summary = json.loads((run_folder / "summary.json").read_text())
     assert (summary["num_committed"], summary["num_quarantined"]) == (3, 0)
     assert {"denoise", "encode", "upload"} <= set(summary["stage_totals_s"])
-
+    clips, stages = (read_table(run_folder / f"{name}.parquet") for name in ("records", "stages"))
+    assert set(clips["clip_id"].to_pylist()) == committed_ids(store)
+    assert clips["state"].to_pylist() == ["committed"] * 3
+    assert stages.num_rows >= 3 * 3
     assert render(path, tmp_path / "out", carry) == EXIT_OK
     assert "nothing to render: 3 of 3 clips are already in" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
@@ -135,6 +139,11 @@ def test_a_failing_clip_is_quarantined_with_its_traceback_and_can_be_tried_again
     (failure,) = read_failures(opened(out), clip_id)
     assert "Traceback" in failure.traceback
     assert "FakeError" in failure.traceback
+    (run_folder,) = (out / "runs").iterdir()
+    clips = read_table(run_folder / "records.parquet").to_pylist()
+    states = {row["clip_id"]: (row["state"], row["error_type"]) for row in clips}
+    assert states.pop(clip_id) == ("quarantined", "FakeError")
+    assert list(states.values()) == [("committed", None)] * 3
 
     assert render(path, out) == EXIT_QUARANTINE
     assert "quarantined: 1 clip;" in capsys.readouterr().out
