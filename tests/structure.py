@@ -33,9 +33,9 @@ ORDER = {
     "jobs": (
         "", "settings", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan",
         "media", "store", "records", "upkeep", "overview", "tables", "export", "report", "notify",
-        "schedule", "shares", "simulation", "metrics", "worker", "group", "cluster", "cluster/nodes",
-        "run/progress", "run", "description", "checks", "bench/design", "bench/measuring", "bench/reporting",
-        "bench", "cli/pattern", "cli/outputs", "cli",
+        "schedule", "shares", "simulation", "metrics", "worker", "group", "cluster",
+        "cluster/nodes", "run/progress", "run", "description", "checks", "bench/design",
+        "bench/measuring", "bench/reporting", "bench", "cli/pattern", "cli/outputs", "cli",
     ),
 }  # fmt: skip
 # A program and the interface of a library reach up to the highest folder.

@@ -68,7 +68,7 @@ def arrow_type(annotation: Any) -> "pa.DataType":
         return pa.map_(pa.string(), pa.string())
     if origin is tuple:
         return pa.list_(arrow_type(arguments[0]))
-    types = field_types(annotation)  # of a dataclass
+    types = field_types(annotation)  # the rest are dataclasses
     return pa.struct(
         [(one.name, arrow_type(without_none(types[one.name]))) for one in fields(annotation)]
     )

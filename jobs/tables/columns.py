@@ -16,7 +16,7 @@ from jobs.records.strict_json import field_types
 from jobs.types import Stage
 
 TIMED_STAGES: tuple[str, ...] = tuple(one for one in get_args(Stage) if one != "lookup")
-# Of a record: the stages have a table of their own, and the MP4 has the request's sizes.
+# The stages have a table of their own, and the MP4 has the request's sizes.
 LEFT_OUT = ("timings", "request.shape", "request.fps", "clip_id", "name", "run_id")
 RENAMED = {
     "model.name": "model",
@@ -62,7 +62,7 @@ class Column:
         name: its name.
         annotation: type of its values; each may be missing.
         path: field of the record that it holds, such as `request.sampling.seed`.
-        meaning: what it holds if that is no field of the record.
+        meaning: its content, for a column that holds more than a field of the record.
     """
 
     name: str

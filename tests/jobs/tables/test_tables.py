@@ -77,7 +77,7 @@ def rows_of(folder: Path, table: str = "records") -> list[dict[str, Any]]:
 
 
 def leaves(cls: type[Any], parent: str = "") -> set[str]:
-    """Return the path of each field of a record that is no dataclass itself."""
+    """Return the path of each field of a record, with the fields of dataclasses in its place."""
     found: set[str] = set()
     hints = get_type_hints(cls)
     for one in fields(cls):
@@ -300,7 +300,9 @@ def test_a_run_writes_what_it_did_itself_and_nothing_of_other_runs(tmp_path: Pat
     write_failure(store, failure_of("1" * 32))
     write_quarantine(store, quarantine_of("1" * 32))
     write_quarantine(store, replace(quarantine_of("2" * 32), run_id=OTHER_RUN))
-    write_quarantine(store, quarantine_of("3" * 32))  # of a broken model, without a failure
+    write_quarantine(
+        store, quarantine_of("3" * 32)
+    )  # its model is broken, so that it was not tried
     counts = ended({own.clip_id, other.clip_id, "4" * 32}, num_failures=2, num_quarantined=2)
     assert write_run_tables(store, counts) == 3
     rows = {row["clip_id"]: row for row in run_rows(store, tmp_path)}
