@@ -190,7 +190,20 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FailedAttempt(Failure):
+class ClipFailure(Failure):
+    """A failure, with the request of its clip, so that records tell what could not be rendered.
+
+    Args:
+        model: name of the model.
+        request: None if it is not known, since the model is missing or broken.
+    """
+
+    model: str = ""
+    request: GenerationRequest | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedAttempt(ClipFailure):
     """The fields that a failed attempt and its record share.
 
     Args:
@@ -230,16 +243,13 @@ ClipOutcome = ClipDone | ClipFailed | ClipReturned
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokenClip(Failure):
+class BrokenClip(ClipFailure):
     """A clip that was never tried, since its model is missing or broken where the plan is made.
 
     Args:
         clip_id: id made of the name alone (`jobs.clip_id.stand_in_id`), since the clip's own id
             needs the revision of the weights.
-        model: name of the model.
     """
-
-    model: str
 
 
 @dataclass(frozen=True)

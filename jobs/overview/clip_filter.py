@@ -1,8 +1,7 @@
 """The choice among the clips of an output: patterns of names and texts, models, seeds, states.
 
-Several values of one option widen the choice, and each further option narrows it. A prompt, a
-model, a method and a seed stand in the record of a clip, so that these options choose committed
-and damaged clips alone.
+Several values of one option widen the choice, and each further option narrows it. The request of a
+clip whose model was missing is not known, so that no option about texts, method or seed chooses it.
 """
 
 import argparse
@@ -15,7 +14,7 @@ from typing import Self, get_args
 from jobs.errors import RefusedError
 from jobs.overview.clips import STATES, OutputClip
 from jobs.text import shown
-from pipelines.request import MAX_SEED, GuidanceMethod
+from pipelines.request import MAX_SEED, GenerationRequest, GuidanceMethod
 
 _SEEDS = re.compile(r"\s*(?P<first>[0-9]{1,19})(\s*\.\.\s*(?P<last>[0-9]{1,19}))?\s*")
 MAX_SEED_PARTS = 10_000  # in one option
@@ -52,13 +51,6 @@ class ClipFilter:
         """Return True if every clip is chosen."""
         return not any(getattr(self, one.name) for one in fields(self))
 
-    @property
-    def needs_record(self) -> bool:
-        """Return True if only clips with a record can be chosen."""
-        return bool(
-            self.prompts or self.negative_prompts or self.models or self.methods or self.seeds
-        )
-
     def matches(self, clip: OutputClip) -> bool:
         """Return True if a clip is chosen."""
         return all(test(clip) for test in self._tests)
@@ -74,22 +66,23 @@ class ClipFilter:
         if self.runs:
             is_run = _matcher(self.runs)
             tests.append(lambda clip: any(map(is_run, _runs_of(clip))))
-        if self.needs_record:
-            tests.append(self._record_test())
+        if self.models:
+            is_model = _matcher(self.models)
+            tests.append(lambda clip: is_model(clip.model_name))
+        if self.prompts or self.negative_prompts or self.methods or self.seeds:
+            is_request = self._request_test()
+            tests.append(lambda clip: clip.request is not None and is_request(clip.request))
         return tuple(tests)
 
-    def _record_test(self) -> Callable[[OutputClip], bool]:
+    def _request_test(self) -> Callable[[GenerationRequest], bool]:
         is_prompt = _matcher(self.prompts, re.IGNORECASE)
         is_negative_prompt = _matcher(self.negative_prompts, re.IGNORECASE)
-        is_model, is_method = _matcher(self.models), _matcher(self.methods)
+        is_method = _matcher(self.methods)
 
-        def matches(clip: OutputClip) -> bool:
-            if clip.record is None:
-                return False
-            request, seed = clip.record.request, clip.record.request.sampling.seed
+        def matches(request: GenerationRequest) -> bool:
+            seed = request.sampling.seed
             return (
-                is_model(clip.record.model.name)
-                and is_method(request.method)
+                is_method(request.method)
                 and (not self.seeds or any(first <= seed <= last for first, last in self.seeds))
                 and is_prompt(request.prompt)
                 and is_negative_prompt(request.negative_prompt)

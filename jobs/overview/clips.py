@@ -16,6 +16,8 @@ from jobs.records.reading import ObjectReader, UnreadableError
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord
 from jobs.store.parts import in_parallel
 from jobs.store.store import Store
+from jobs.types import ClipFailure
+from pipelines.request import GenerationRequest
 
 ClipState = Literal["committed", "damaged", "quarantined", "failed"]
 STATES: tuple[ClipState, ...] = get_args(ClipState)
@@ -48,6 +50,20 @@ class OutputClip:
     def name(self) -> str:
         """The first name of the clip; its id if it has none."""
         return self.names[0] if self.names else self.clip_id
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model, also of a clip that failed; empty if it is not known."""
+        return self.record.model.name if self.record is not None else self._last_failure.model
+
+    @property
+    def request(self) -> GenerationRequest | None:
+        """The request, also of a clip that failed; None if its model was missing or broken."""
+        return self.record.request if self.record is not None else self._last_failure.request
+
+    @property
+    def _last_failure(self) -> ClipFailure:
+        return self.quarantine or self.failures[-1]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jobs.errors import RecordError
 from jobs.records.keys import check_clip_id, check_run_id, clip_key
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.settings.run_config import EncodingConfig
-from jobs.types import FailedAttempt, Failure, ModelIdentity, StageTiming, fields_of
+from jobs.types import ClipFailure, FailedAttempt, ModelIdentity, StageTiming, fields_of
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
@@ -153,7 +153,7 @@ class FailureRecord(FailedAttempt):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuarantineRecord(Failure):
+class QuarantineRecord(ClipFailure):
     """The last failure of a clip that no run tries again until `retry` lifts the quarantine."""
 
     run_id: str
@@ -170,11 +170,11 @@ class QuarantineRecord(Failure):
         check_at_least("num_attempts", self.num_attempts, 0)
 
     @classmethod
-    def of(cls, last: Failure, run_id: str, reason: str, quarantined_at: str) -> Self:
+    def of(cls, last: ClipFailure, run_id: str, reason: str, quarantined_at: str) -> Self:
         """Build the record from the last failed attempt, or from the reason why there was none."""
         is_tried = isinstance(last, FailedAttempt)
         return cls(
-            **fields_of(Failure, last),
+            **fields_of(ClipFailure, last),
             run_id=run_id,
             reason=reason,
             num_attempts=last.attempt if is_tried else 0,

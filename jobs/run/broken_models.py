@@ -17,7 +17,7 @@ from jobs.records.damage import is_committed
 from jobs.records.schema import QuarantineRecord, utc_iso
 from jobs.store.parts import in_parallel
 from jobs.store.store import Store
-from jobs.types import Failure
+from jobs.types import ClipFailure
 
 NUM_THREADS = 8  # below the ten connections that boto3 keeps open
 
@@ -77,9 +77,11 @@ def quarantine_kind(
     """
     error = failed.error
     clips = (
-        Failure(
+        ClipFailure(
             clip_id=spec.clip_id,
             name=spec.name,
+            model=spec.model.name,
+            request=spec.request,
             failure_class=error.failure_class,
             error_type=type(error).__name__,
             message=str(error),
@@ -102,11 +104,11 @@ def quarantine_broken(store: Store, plan: Plan, run_id: str) -> Iterator[bool]:
 
 
 def _quarantine(
-    store: Store, clips: Iterable[Failure], reason_of: Callable[..., str], run_id: str
+    store: Store, clips: Iterable[ClipFailure], reason_of: Callable[..., str], run_id: str
 ) -> Iterator[bool]:
     """Quarantine clips that were not tried; yield False for one that was committed meanwhile."""
 
-    def write(clip: Failure) -> bool:
+    def write(clip: ClipFailure) -> bool:
         if is_committed(store, clip.clip_id):  # a worker that was stopped may have ended it
             return False
         now = utc_iso(time.time())

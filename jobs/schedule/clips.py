@@ -245,6 +245,8 @@ def failure_of(attempt: Attempt, worker: LoadedWorker, loss: Loss) -> ClipFailed
     return ClipFailed(
         clip_id=attempt.spec.clip_id,
         name=attempt.spec.name,
+        model=attempt.spec.model.name,
+        request=attempt.spec.request,
         attempt=attempt.number,
         failure_class=loss.failure_class,
         may_pass_on_retry=True,

@@ -35,6 +35,8 @@ def failed_clip(
     return ClipFailed(
         clip_id=spec.clip_id,
         name=spec.name,
+        model=spec.model.name,
+        request=spec.request,
         attempt=attempt,
         failure_class=failure_class,
         may_pass_on_retry=may_pass,

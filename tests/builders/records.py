@@ -74,6 +74,8 @@ def failed(clip_id: str, message: str = "out of memory", attempt: int = 1) -> Cl
     return ClipFailed(
         clip_id=clip_id,
         name=f"spring-{clip_id[-2:]}",
+        model=MODEL.name,
+        request=spec("circle").request,
         attempt=attempt,
         failure_class="memory",
         may_pass_on_retry=True,

@@ -12,6 +12,7 @@ from jobs.errors import RefusedError
 from jobs.overview.clip_filter import ClipFilter, read_seeds
 from jobs.overview.clips import OutputClip
 from jobs.records.listing import ClipObjects
+from jobs.records.schema import FailureRecord
 from tests.builders.records import RUN_ID, failure_of, record_of
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
@@ -26,9 +27,12 @@ def committed(prompt: str = "A red Fox", negative_prompt: str = "", seed: int = 
     return OutputClip(of.clip_id, "committed", record, None, (), ("fox", "vixen"), objects)
 
 
-FAILED = OutputClip(
-    "2" * 32, "failed", None, None, (failure_of("2" * 32),), ("late",), ClipObjects("", None, ())
-)
+def failed_with(failure: FailureRecord) -> OutputClip:
+    objects = ClipObjects("2" * 32, None, ())
+    return OutputClip("2" * 32, "failed", None, None, (failure,), ("late",), objects)
+
+
+FAILED = failed_with(failure_of("2" * 32))  # a clip of the prompt "circle" and the seed 0
 
 
 def chosen_by(*arguments: str) -> ClipFilter:
@@ -47,12 +51,13 @@ def chosen_by(*arguments: str) -> ClipFilter:
         (("--clip", "fox", "--clip", "late"), (True, True)),
         (("--clip", "fox", "--state", "failed"), (False, False)),
         (("--prompt", "*fox*"), (True, False)),
+        (("--prompt", "circle"), (False, True)),
         (("--prompt", "fox"), (False, False)),
         (("--prompt", "a ?ed fox"), (True, False)),
-        (("--negative-prompt", ""), (True, False)),
+        (("--negative-prompt", ""), (True, True)),
         (("--negative-prompt", "?*"), (False, False)),
-        (("--model", "fak?"), (True, False)),
-        (("--method", "nag"), (True, False)),
+        (("--model", "fak?"), (True, True)),
+        (("--method", "nag"), (True, True)),
         (("--method", "cfg*"), (False, False)),
         (("--seed", "1..6,8", "--seed", "7"), (True, False)),
         (("--seed", "8..9"), (False, False)),
@@ -71,6 +76,13 @@ def test_options_choose_clips(arguments: tuple[str, ...], is_chosen: tuple[bool,
 def test_a_wrong_seed_is_refused_with_its_form(text: str) -> None:
     with pytest.raises(RefusedError, match="--seed: expected"):
         read_seeds("--seed", text)
+
+
+def test_a_clip_whose_request_is_not_known_is_chosen_by_its_model_and_state_alone() -> None:
+    clip = failed_with(replace(failure_of("2" * 32), request=None, model="gone"))
+    assert ClipFilter(models=("gone",), states=("failed",)).matches(clip)
+    assert not ClipFilter(prompts=("*",)).matches(clip)
+    assert not ClipFilter(seeds=((0, 9),)).matches(clip)
 
 
 def test_brackets_and_dots_in_a_pattern_are_characters_like_others() -> None:

@@ -98,6 +98,10 @@ def test_broken_models_are_quarantined_with_the_reason_and_the_rest_is_rendered(
     assert {one.error_type for one in missing} == {"ModelNotFoundError"}
     assert {one.clip_id for one in missing} == {stand_in_id(one.name) for one in missing}
     assert all("the weights hold NaN" in one.message for one in unloadable)
+    for model, several in (("z-first-clip", first_clips), ("a-unloadable", unloadable)):
+        assert {one.model for one in several} == {model}
+        assert all(one.request and one.request.prompt for one in several), "tried or not"
+    assert {(one.model, one.request) for one in missing} == {("b-missing", None)}
 
     assert render(path, models, UnloadableLoader()) == EXIT_QUARANTINE
     assert "nothing to render" in capsys.readouterr().out

@@ -31,6 +31,8 @@ def failed(attempt: int) -> ClipFailed:
     return ClipFailed(
         clip_id=ONE.clip_id,
         name=ONE.name,
+        model=ONE.model.name,
+        request=ONE.request,
         attempt=attempt,
         failure_class="worker",
         may_pass_on_retry=True,
@@ -61,7 +63,9 @@ def test_failures_and_quarantines_are_written(tmp_path: Path) -> None:
     writer.add(failed(2), Quarantine("enough"))
     assert writer.close(30) == 0
     assert [failure.attempt for failure in read_failures(store, ONE.clip_id)] == [1, 2]
-    assert read_quarantine(store, ONE.clip_id).reason == "enough"
+    quarantine = read_quarantine(store, ONE.clip_id)
+    assert quarantine.reason == "enough"
+    assert (quarantine.model, quarantine.request) == (ONE.model.name, ONE.request)
 
 
 def test_a_clip_that_was_committed_in_the_meantime_is_not_quarantined(tmp_path: Path) -> None:
