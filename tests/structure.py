@@ -32,7 +32,7 @@ ORDER = {
     ),
     "jobs": (
         "", "settings", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan",
-        "media", "store", "records", "upkeep", "overview", "tables", "export", "report", "notify",
+        "media", "store", "records", "overview", "tables", "report", "upkeep", "export", "notify",
         "schedule", "shares", "simulation", "metrics", "worker", "group", "cluster",
         "cluster/nodes", "run/progress", "run", "description", "checks", "bench/design",
         "bench/measuring", "bench/reporting", "bench", "cli/pattern", "cli/outputs", "cli",

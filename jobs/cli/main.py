@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from jobs.cli import bench, doctor, models, plan, render
-from jobs.cli.outputs import export, gc, records, retry, status, verify
+from jobs.cli.outputs import export, gc, records, report, retry, status, verify
 from jobs.cli.pattern.command import Command, Context, log_format_of
 from jobs.ending import ExitCode, ended_by_signals, stop_reason
 from jobs.errors import JobError, OutputError, StoppedError
@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, Command[Any]] = {
     module.COMMAND.name: module.COMMAND
-    for module in (plan, render, bench, status, verify, export, records, retry, gc, models, doctor)
+    for module in (
+        *(plan, render, bench),
+        *(status, report, verify, export, records, retry, gc),
+        *(models, doctor),
+    )
 }
 DESCRIPTION = (
     "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
@@ -51,6 +55,7 @@ examples:
   RAY_AUTH_MODE=token ray job submit --working-dir . -- nagfarm render spring.yaml
   nagfarm bench negatives --quick                   measure negative prompts, in a few minutes
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
+  nagfarm report s3://renders/spring                write its gallery, a page to look at
   nagfarm verify s3://renders/spring                check every committed clip against its record
   nagfarm export s3://renders/spring ./clips        copy the clips under their names
   nagfarm records s3://renders/spring               records.parquet for DuckDB, pandas and others

@@ -17,7 +17,7 @@ from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
 
 KeyKind = Literal[
     "clip", "poster", "record", "name", "failure", "latents", "refused clip", "quarantine",
-    "run file", "lease", "salt", "access check",
+    "run file", "report", "lease", "salt", "access check",
 ]  # fmt: skip
 SALT_KEY = "random-seeds.json"
 PREFIXES: dict[KeyKind, str] = {
@@ -30,6 +30,7 @@ PREFIXES: dict[KeyKind, str] = {
     "refused clip": "failures/",
     "quarantine": "quarantine/",
     "run file": "runs/",
+    "report": "report/",
     "lease": "lease/",
     "salt": SALT_KEY,
     "access check": ACCESS_CHECK_PREFIX,
@@ -62,6 +63,7 @@ _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
     "refused clip": re.compile(rf"{_ATTEMPT}\.mp4"),
     "quarantine": re.compile(rf"quarantine/{_CLIP}\.json"),
     "run file": re.compile(rf"runs/{_RUN}/(?P<filename>.+)"),
+    "report": re.compile(r"report/(?P<filename>.+)"),
     "lease": re.compile(rf"lease/(?P<epoch>(?!0{{{EPOCH_DIGITS}}})[0-9]{{{EPOCH_DIGITS}}})\.json"),
     "salt": re.compile(re.escape(SALT_KEY)),
     "access check": re.compile(rf"{ACCESS_CHECK_PREFIX}[0-9a-f]+"),
@@ -75,7 +77,7 @@ class ParsedKey:
     Args:
         digest: the first 16 digits of the SHA-256 of the MP4, also in the key of its poster.
         name: further name of the clip.
-        filename: path within the run's folder, such as run.json.
+        filename: path within the run's folder, such as run.json, or within the gallery's.
         attempt: number of the failed attempt, from 1.
         epoch: number of the lease, from 1.
     """
@@ -190,6 +192,14 @@ def run_key(run_id: str, filename: str) -> str:
     key = f"runs/{check_run_id(run_id)}/{filename}"
     if not is_key(key):
         raise RecordError(f"{filename!r} cannot be a file of a run")
+    return key
+
+
+def report_key(filename: str) -> str:
+    """Return the key of a file of the gallery."""
+    key = f"report/{filename}"
+    if not is_key(key):
+        raise RecordError(f"{filename!r} cannot be a file of the gallery")
     return key
 
 

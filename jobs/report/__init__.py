@@ -1,1 +1,1 @@
-"""The page of an output: its data files, their refresh, and the page that shows them."""
+"""The gallery of an output: its data files, their refresh, and the page that shows them."""

@@ -1,0 +1,170 @@
+"""`nagfarm report`: write the gallery of an output, or bring it up to date."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.cli.outputs.verify_report import ID_DIGITS_SHOWN, progress_bar
+from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.errors import RefusedError
+from jobs.records.listing import has_run
+from jobs.report.gallery import Gallery, Refreshed
+from jobs.report.links import Links, PresignedLinks, plain_links
+from jobs.report.page_files import PAGE
+from jobs.report.target import Target
+from jobs.store.folder_store import FolderStore
+from jobs.store.store import Store
+from jobs.store.uri import FolderLocation, parse_output_uri
+from jobs.text import counted, shown
+from jobs.timetable.durations import read_duration
+
+LINKS_HELP = (
+    "how the page reaches the clips: relative, which suits any web server and any disk that holds "
+    "the output; presigned or presigned=2d, for a private bucket: whoever has the page may read "
+    "the clips for that time, 7d at most; or the address of the output on a web server, such as "
+    "https://cdn.example.com/spring (default: relative)"
+)
+
+
+@dataclass(frozen=True)
+class ReportOptions(OutputOptions):
+    """The options of `nagfarm report`."""
+
+    to: str | None
+    links: str
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--to",
+            metavar="FOLDER",
+            help="write the gallery to this folder; without it, to report/ in the output",
+        )
+        parser.add_argument("--links", default="relative", metavar="LINKS", help=LINKS_HELP)
+
+
+def run(options: ReportOptions, context: Context) -> int:
+    """Write what is missing of the gallery.
+
+    Raises:
+        RefusedError: no run has written to the output, or an option does not suit it.
+        StoreError: the output or the folder does not answer or refuses.
+    """
+    store = options.store()
+    target = target_of(store, options.to)
+    links = links_of(options.links, store, target)
+    if not has_run(store):
+        raise RefusedError(
+            f"{store.uri}: expected the output of a run, got no object of any run; correct the "
+            "URI, which `nagfarm render` prints"
+        )
+    with progress_bar(context.console, is_json=False) as bar:
+        task = bar.add_task("reading clips", total=16**ID_DIGITS_SHOWN)
+
+        def advance(clip_id: str) -> None:
+            bar.update(task, completed=int(clip_id[:ID_DIGITS_SHOWN], 16))
+
+        refreshed = Gallery(store, target, links, on_read=advance).refresh()
+    for line in result_lines(refreshed, target):
+        context.say(line)
+    return EXIT_OK
+
+
+def target_of(store: Store, folder: str | None) -> Target:
+    """Return the place of the gallery.
+
+    Raises:
+        RefusedError: expected another folder: one of this machine, apart from the output, empty.
+    """
+    if folder is None:
+        return Target(store, is_output=True)
+    location = parse_output_uri(folder)
+    if not isinstance(location, FolderLocation):
+        raise RefusedError(
+            f"--to {shown(folder)}: expected a folder on this machine; the gallery in the output "
+            "itself, without --to, can be served from S3"
+        )
+    if isinstance(store, FolderStore) and location.path.resolve().is_relative_to(
+        store.location.path.resolve()
+    ):
+        raise RefusedError(
+            f"--to {shown(folder)} is inside of {store.uri}; leave --to out for the gallery in the "
+            "output, or choose another folder"
+        )
+    target = Target(FolderStore(location), is_output=False)
+    if target.read_index() is None and _has_files(location.path):
+        raise RefusedError(
+            f"--to {shown(folder)}: expected a new or empty folder, or one with a gallery; it "
+            "holds other files"
+        )
+    return target
+
+
+def _has_files(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
+
+
+def links_of(written: str, store: Store, target: Target) -> Links:
+    """Return the links that the option asks for.
+
+    Raises:
+        RefusedError: it has none of the forms, or they do not suit the output.
+    """
+    kind, separator, valid = written.partition("=")
+    if kind == "presigned":
+        from jobs.store.s3_presign import MAX_VALID_S, presigned_links
+
+        valid_s = read_duration("--links presigned", valid) if separator else MAX_VALID_S
+        return PresignedLinks(valid_s, *presigned_links(store, valid_s))
+    if "://" in written:
+        return plain_links(store, target, written)
+    if written != "relative":
+        raise RefusedError(
+            f"--links: expected relative, presigned, presigned=2d or the address of a web server, "
+            f"got {shown(written)}"
+        )
+    return plain_links(store, target, None)
+
+
+def result_lines(refreshed: Refreshed, target: Target) -> list[str]:
+    """Return what the gallery shows, what was new of it, and where it is."""
+    states = ", ".join(f"{number:,} {state}" for state, number in refreshed.counts.items())
+    clips = counted(sum(refreshed.counts.values()), "clip")
+    lines = [f"{clips} in the gallery: {states}; {refreshed.num_read:,} new or changed"]
+    if refreshed.num_trouble:
+        lines.append(
+            f"{counted(refreshed.num_trouble, 'object')} could not be read; the gallery names "
+            "them, and nagfarm verify says why"
+        )
+    if refreshed.links_expire_at is not None:
+        lines.append(
+            f"the links to clips work until {refreshed.links_expire_at}, for whoever has the page; "
+            "with temporary credentials they end with these. Run the command again to renew them"
+        )
+    return [*lines, target.store.uri_of(target.key(PAGE))]
+
+
+COMMAND = Command(
+    name="report",
+    summary="write the gallery of an output: a page of its clips, times and failures",
+    epilog="""\
+examples:
+  nagfarm report ./spring                               then open spring/report/index.html
+  nagfarm report s3://renders/spring                    behind any web server
+  nagfarm report s3://renders/spring --to ./page --links presigned=2d
+  nagfarm report s3://renders/spring --links https://cdn.example.com/spring
+
+The gallery is a static page. It asks no server but the one that it came from, or the one of
+--links. Run the command again to add new clips: what it has read before is not read again. `render
+--report` does so while it renders, and pages that are open show the new clips.
+
+Picks stay in the browser that made them. "Export" writes them as a manifest for `nagfarm render`.
+
+exit codes:
+  0 written, 2 refused, 69 the store does not answer
+""",
+    options=ReportOptions,
+    run=run,
+    has_log=True,
+)
