@@ -31,8 +31,8 @@ ORDER = {
         "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
-        "", "settings", "timetable", "manifest/tables", "manifest/walk", "manifest", "plan",
-        "media", "store", "records", "overview", "tables", "report", "upkeep", "export", "notify",
+        "", "settings", "costs", "timetable", "manifest/tables", "manifest/walk", "manifest",
+        "plan", "media", "store", "records", "overview", "tables", "report", "upkeep", "export", "notify",
         "schedule", "shares", "simulation", "metrics", "worker", "group", "cluster",
         "cluster/nodes", "run/progress", "run", "description", "checks", "bench/design",
         "bench/measuring", "bench/reporting", "bench", "cli/pattern", "cli/outputs", "cli",

@@ -57,6 +57,7 @@ def quantile(share: float) -> str:
     return f"histogram_quantile({share}, sum by (stage, le) (rate({buckets}[1h])))"
 
 
+WASTED = total(metric.DEVICE_WASTED, "reason", OF_MODEL, "increase $__range")
 BUSY, IDLE = (by_model(one, "rate 1h") for one in (metric.DEVICE_BUSY, metric.DEVICE_IDLE))
 LEFT = f"({by_model(metric.CLIPS_WAITING)} + {by_model(metric.CLIPS_IN_FLIGHT)})"
 COMMITTED = by_model(metric.CLIPS_COMMITTED, "rate 1h")
@@ -122,10 +123,16 @@ PANELS = (
         (("{{model}}", by_model(metric.DEVICE_HELD, "rate $__rate_interval")),),
     ),
     Panel(
+        "Device hours wasted",
+        "short",
+        (("{{reason}}", f"{WASTED} / {HOUR}"),),
+        "In the time that is shown: device time that gave no committed clip of its own.",
+    ),
+    Panel(
         "Cost",
         "short",
         (("{{model}}", by_model(metric.COST, "increase $__range")),),
-        "In the time that is shown, in the currency of workers.price_per_device_hour.",
+        "In the time that is shown, in costs.currency.",
     ),
 )
 

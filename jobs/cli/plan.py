@@ -98,7 +98,7 @@ def _simulate(
                 simulate_plan(plan, catalog, config, timings, farm, partial(progress.advance, task))
             )
     context.say("")
-    price = config.workers.price_per_device_hour if options.price is None else options.price
+    price = config.costs.price_per_device_hour if options.price is None else options.price
     for line in simulation_lines(outcomes, timings, price):
         context.say(f"  {line}".rstrip())
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from jobs.costs.device_ledger import DeviceEvent
 from jobs.errors import ModelFailedError
 from jobs.metrics.run_metrics import WorkerCounts
 from jobs.records.schema import WorkerIdentity
@@ -25,6 +26,10 @@ class Observer(Protocol):
 
     def workers_counted(self, counts: Sequence[WorkerCounts]) -> None:
         """Note the workers of each kind that has begun, at each turn of the loop."""
+        ...
+
+    def devices_changed(self, event: DeviceEvent) -> None:
+        """Note that a worker has got devices, is ready on them, or has left them."""
         ...
 
     def worker_ready(self, label: str, identity: WorkerIdentity) -> None: ...

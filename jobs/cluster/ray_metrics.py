@@ -7,15 +7,15 @@ does not answer, they are lost, and nothing else is: to record a value waits for
 import collections
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from jobs.costs.run_cost import RunCost
 from jobs.metrics.definitions import Metric
 from jobs.metrics.run_metrics import RunMetrics
 from jobs.plan.plan import Plan
 from jobs.plan.worker_kinds import pending_kinds
-from jobs.settings.run_config import WorkerConfig
 from jobs.store.s3_retries import num_s3_retries
 
 NEXT_TO_ZERO = sys.float_info.min  # Ray takes no increment of zero, with which a series begins
@@ -41,15 +41,19 @@ class RayMetrics:
                 published.observe(value, dict(labels))
 
 
-def published_metrics(plan: Plan, workers: WorkerConfig) -> RunMetrics:
-    """Return the metrics of a run of this process that renders what is pending in a plan."""
+def published_metrics(plan: Plan, cost: Callable[[float], RunCost]) -> RunMetrics:
+    """Return the metrics of a run of this process that renders what is pending in a plan.
+
+    Args:
+        cost: returns the cost of the run up to a moment.
+    """
     num_pending = collections.Counter[str]()
     for kind, num_clips in pending_kinds(plan).items():
         num_pending[kind.model] += num_clips
     return RunMetrics(
         RayMetrics().record,
         num_pending,
-        workers.price_per_device_hour,
+        cost,
         socket.gethostname(),
         num_s3_retries,
     )

@@ -23,6 +23,7 @@ from jobs.cluster.worker_states import (
     WorkerState,
     count_states,
 )
+from jobs.costs.device_ledger import DevicesFreed, DevicesHeld, DevicesReady
 from jobs.metrics.run_metrics import WorkerCounts
 from jobs.plan.demand import Demand
 from jobs.plan.worker_kinds import WorkerKind
@@ -169,12 +170,14 @@ class WorkerPool:
         self._launcher.stop(state.handle, may_return=may_return and not is_gone)
         is_ready = not isinstance(state, LoadingWorker)
         self._observer.worker_stopped(state.label, message, is_ready=is_ready, is_lost=is_lost)
+        self._observer.devices_changed(DevicesFreed((self.number, worker), is_lost))
 
     def _release(self, worker: ev.WorkerId, message: str = "") -> None:
         state = self.workers.pop(worker)
         self._launcher.stop(state.handle, may_return=False)
         is_ready = not isinstance(state, LoadingWorker)
         self._observer.worker_released(state.label, message, is_ready=is_ready)
+        self._observer.devices_changed(DevicesFreed((self.number, worker), is_lost=False))
 
     def _start_clip(self, worker: ev.WorkerId, attempt: ev.Attempt) -> None:
         state = self.workers[worker]
@@ -211,8 +214,7 @@ class WorkerPool:
 
     def counts(self) -> WorkerCounts:
         """Return the numbers of workers that wait, load and render."""
-        num_devices = self.kind.parallel.degree * (self.share.demand.reserved.num_gpus or 1)
-        return WorkerCounts(self.kind.model, num_devices, *count_states(self.workers.values()))
+        return WorkerCounts(self.kind.model, *count_states(self.workers.values()))
 
     def loading(self) -> list[LoadPosition]:
         """Return the positions of the workers that load."""
@@ -251,8 +253,7 @@ class WorkerPool:
         """Return the event of a worker that has its devices, or that has loaded or cannot."""
         worker = answer.worker
         if answer.call == "placed":
-            state.is_placed = True
-            heappush(self._heartbeats_due, (time.monotonic(), worker))
+            self._place(state, worker)
             return ev.WorkerPlaced(worker)
         if answer.call == "heartbeat":
             if isinstance(answer.value, WorkerHeartbeat):  # else the answer of `load` says why
@@ -265,10 +266,19 @@ class WorkerPool:
         state.handle.nodes = loaded.nodes
         self.workers[worker] = RunningWorker(state.handle, loaded.label, state.heartbeat_asked_s)
         if not state.is_placed:  # Ray's word comes after the worker's own
-            heappush(self._heartbeats_due, (time.monotonic(), worker))
-        node = loaded.identity.node_id
+            self._place(state, worker)
+        node, device = loaded.identity.node_id, loaded.identity.device
+        self._observer.devices_changed(DevicesReady((self.number, worker), loaded.label, device))
         self._observer.worker_ready(loaded.label, loaded.identity)
         return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
+
+    def _place(self, state: LoadingWorker, worker: ev.WorkerId) -> None:
+        """Note that a worker has its devices; ask it for heartbeats from now on."""
+        state.is_placed = True
+        heappush(self._heartbeats_due, (time.monotonic(), worker))
+        num_devices = self.kind.parallel.degree * (self.share.demand.reserved.num_gpus or 1)
+        held = DevicesHeld((self.number, worker), self.kind.model, num_devices)
+        self._observer.devices_changed(held)
 
     def _answered(self, state: RunningWorker, answer: Answer) -> ev.Event | None:
         """Return the event of a `heartbeat` call or of a `render` call that has an answer."""

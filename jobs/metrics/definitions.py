@@ -122,8 +122,14 @@ DEVICE_HELD = Metric(
 COST = Metric(
     f"{PREFIX}cost",
     "counter",
-    "Device hours held, times workers.price_per_device_hour, in that price's currency.",
+    "Price of the device hours held, in costs.currency.",
     ("model",),
+)
+DEVICE_WASTED = Metric(
+    f"{PREFIX}device_wasted_seconds",
+    "counter",
+    "Seconds of these without a committed clip of their own, by reason.",
+    ("model", "reason"),
 )
 SPOOL_BYTES = Metric(
     f"{PREFIX}spool_bytes",
@@ -140,6 +146,6 @@ S3_RETRIES = Metric(
 
 METRICS = (
     CLIPS_COMMITTED, ATTEMPTS_FAILED, CLIPS_QUARANTINED, WORKERS_LOST, CLIPS_WAITING,
-    CLIPS_IN_FLIGHT, WORKERS, STAGE_SECONDS, DEVICE_BUSY, DEVICE_IDLE, DEVICE_HELD, COST,
-    SPOOL_BYTES, S3_RETRIES,
+    CLIPS_IN_FLIGHT, WORKERS, STAGE_SECONDS, DEVICE_BUSY, DEVICE_IDLE, DEVICE_HELD,
+    DEVICE_WASTED, COST, SPOOL_BYTES, S3_RETRIES,
 )  # fmt: skip

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from jobs.costs.run_cost import NO_COST, WASTES, RunCost
 from jobs.metrics.definitions import (
     ATTEMPTS_FAILED,
     CLIPS_COMMITTED,
@@ -19,6 +20,7 @@ from jobs.metrics.definitions import (
     DEVICE_BUSY,
     DEVICE_HELD,
     DEVICE_IDLE,
+    DEVICE_WASTED,
     S3_RETRIES,
     SPOOL_BYTES,
     STAGE_SECONDS,
@@ -44,12 +46,10 @@ class WorkerCounts:
     """The workers of one kind, as they are now.
 
     Args:
-        num_devices: devices of each worker; a fraction for workers that share one.
         num_waiting, num_loading, num_ready: workers without a place, that load, that render.
     """
 
     model: str
-    num_devices: float
     num_waiting: int = 0
     num_loading: int = 0
     num_ready: int = 0
@@ -72,14 +72,14 @@ class RunMetrics:
     Args:
         record: takes each value.
         num_pending: clips to render, by model.
-        price_per_device_hour: None records no cost.
+        cost: returns the cost of the run up to a moment of the clock of `tick`.
         driver_node: the host name of the driver.
         num_retries: returns the requests that the driver has sent to S3 again so far.
     """
 
     record: Record = record_nothing
     num_pending: Mapping[str, int] = field(default_factory=dict[str, int])
-    price_per_device_hour: float | None = None
+    cost: Callable[[float], RunCost] = lambda _now: NO_COST
     driver_node: str = UNKNOWN
     num_retries: Callable[[], int] = lambda: 0
 
@@ -91,6 +91,7 @@ class RunMetrics:
         self._spools: dict[str, int] = {}  # bytes by node
         self._retries: defaultdict[str, int] = defaultdict(int)  # seen so far, by worker
         self._begun: set[tuple[Metric, tuple[tuple[str, str], ...]]] = set()
+        self._charged: dict[tuple[Metric, tuple[tuple[str, str], ...]], float] = {}
         self._ticked_s: float | None = None
 
     def worker_ready(self, label: str, host: str) -> None:
@@ -157,9 +158,8 @@ class RunMetrics:
         self.publish(now)
 
     def publish(self, now: float) -> None:
-        """Record the gauges and the time since the last call; also at the end of a run."""
-        if self._ticked_s is not None:
-            self._charge(now - self._ticked_s)
+        """Record the gauges, held devices and cost; also at the end of a run."""
+        self._charge(self.cost(now))
         self._ticked_s = now
         self._count_retries("", self.driver_node, self.num_retries())
         in_flight = Counter(held.model for held in self._clips.values() if held.is_in_flight)
@@ -176,17 +176,33 @@ class RunMetrics:
         for model in self._left:
             self._begin(CLIPS_QUARANTINED, model=model)
             self._begin(DEVICE_HELD, model=model)
-            if self.price_per_device_hour is not None:
-                self._begin(COST, model=model)
+            for reason in WASTES:
+                self._begin(DEVICE_WASTED, model=model, reason=reason)
         self._begin(WORKERS_LOST)
 
-    def _charge(self, elapsed_s: float) -> None:
-        for counts in self._counts:
-            num_held = counts.num_devices * (counts.num_loading + counts.num_ready)
-            model, held_s = label_of(counts.model), num_held * elapsed_s
-            self._add(DEVICE_HELD, held_s, model=model)
-            if self.price_per_device_hour is not None:
-                self._add(COST, held_s / HOUR_S * self.price_per_device_hour, model=model)
+    def _charge(self, cost: RunCost) -> None:
+        """Raise the counters of devices and cost to what the run has used so far."""
+        held_s, prices, wasted_s = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+        for row in cost.models:
+            model = label_of(row.model)
+            held_s[model] += row.device_hours * HOUR_S
+            prices[model] += row.price or 0.0
+            for reason, hours in row.wasted_hours.items():
+                wasted_s[model, reason] += hours * HOUR_S
+        for model, value in held_s.items():
+            self._raise(DEVICE_HELD, value, model=model)
+        for (model, reason), value in wasted_s.items():
+            self._raise(DEVICE_WASTED, value, model=model, reason=reason)
+        if cost.price is not None:
+            for model, value in prices.items():
+                self._raise(COST, value, model=model)
+
+    def _raise(self, metric: Metric, value: float, **labels: str) -> None:
+        """Raise a counter to a value, unless it is higher already."""
+        key = metric, tuple(labels.items())
+        self._begin(metric, **labels)
+        self._add(metric, value - self._charged.get(key, 0.0), **labels)
+        self._charged[key] = max(value, self._charged.get(key, 0.0))
 
     def _workers(self) -> dict[tuple[str, str], int]:
         states = ("waiting", "loading", "ready")

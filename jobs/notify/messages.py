@@ -7,6 +7,7 @@ programs. docs/how-to/notifications.md lists its keys.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from jobs.costs.wording import cost_text
 from jobs.escaping import json_text, plain_line
 from jobs.records.run_status import RunSummary
 from jobs.redaction import redact
@@ -118,7 +119,9 @@ class RunMessages:
 
 def _counts_text(summary: RunSummary) -> str:
     busy = "" if summary.busy_share is None else f", devices {summary.busy_share:.0%} busy"
+    cost = f", {text}" if (text := cost_text(summary.cost)) else ""
     return (
         f"{counted(summary.num_committed, 'clip')} committed, "
         f"{summary.num_quarantined:,} quarantined, {summary.num_failures:,} attempts failed{busy}"
+        f"{cost}"
     )

@@ -8,6 +8,7 @@ status and `nagfarm status` shows it.
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
+from jobs.costs.run_cost import NO_COST, RunCost
 from jobs.errors import JobError, RecordError
 from jobs.records.commit import JSON, read_as
 from jobs.records.keys import STATUS_FILE, check_clip_id, check_run_id, run_key
@@ -137,6 +138,7 @@ class RunCounts:
             finished.
         output_day: day after which the output is named; None if it has no {date} and no {week}.
         deadline: moment at which the run must have ended; None if it has no deadline.
+        cost: device-hours that its workers held so far, and their price.
     """
 
     run_id: str
@@ -148,6 +150,7 @@ class RunCounts:
     stop: RunStop | None
     output_day: OutputDay | None
     deadline: RunDeadline | None
+    cost: RunCost = NO_COST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +236,7 @@ class RunSummary(RunCounts):
             stop=last.stop,
             output_day=last.output_day,
             deadline=last.deadline,
+            cost=last.cost,
             num_left=num_left,
             is_finished=last.state == "finished",
             wall_s=last.elapsed_s,

@@ -115,6 +115,7 @@ class RunDocuments:
             stop=stop,
             output_day=self.opened.day,
             deadline=self.deadline,
+            cost=tally.ledger.cost(now),
             elapsed_s=elapsed_s,
             clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,
             eta_s=tally.left_s(now),

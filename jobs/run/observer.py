@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from jobs.costs.device_ledger import DeviceEvent
 from jobs.errors import ModelFailedError
 from jobs.metrics.run_metrics import RunMetrics, WorkerCounts
 from jobs.records.schema import WorkerIdentity, utc_iso
@@ -61,6 +62,9 @@ class RunObserver:
     def workers_counted(self, counts: Sequence[WorkerCounts]) -> None:
         self.metrics.workers_counted(counts)
 
+    def devices_changed(self, event: DeviceEvent) -> None:
+        self.tally.ledger.change(event, self.monotonic())
+
     def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
         self.tally.worker_ready()
         self.metrics.worker_ready(label, identity.host)
@@ -94,7 +98,7 @@ class RunObserver:
         self.report.note(started_entry(label, attempt, self._nodes.get(label)))
 
     def clip_returned(self, clip_id: str) -> None:
-        self.tally.in_flight.end(clip_id)
+        self.tally.clip_returned(clip_id)
         self.metrics.clip_returned(clip_id)
 
     def clip_done(self, done: ClipDone) -> None:

@@ -126,7 +126,7 @@ class Run:
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
         num_clips = plan.num_pending + plan.num_broken
-        tally = RunTally(num_clips, started)
+        tally = RunTally(num_clips, started, self.opened.config.costs)
         deadline = RunDeadline.of(self.deadline)
         documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
         self._documents = documents
@@ -153,7 +153,7 @@ class Run:
             keeper.check()
             writer.check()
 
-        self._metrics = published_metrics(plan, self.opened.config.workers)
+        self._metrics = published_metrics(plan, tally.ledger.cost)
         observer = RunObserver(tally, report, writer.add, update_or_end, self._metrics)
         try:
             with report, board:
@@ -276,6 +276,7 @@ class Run:
         """Set the last status, with the error that ended a stopped run, and return the summary."""
         if isinstance(error, KeyboardInterrupt) and self._stop_reason is not None:
             error = StoppedError(self._stop_reason)  # a second signal, after a request to stop
+        documents.tally.ledger.end(time.monotonic())
         self._metrics.publish(time.monotonic())  # else those of a second ago stand for good
         state = "finished" if error is None else "stopped"
         summary = documents.summary(self._update_status(documents, state, error))

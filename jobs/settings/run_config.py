@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from jobs.errors import ConfigError
 from jobs.redaction import SECRET_ENDINGS
+from jobs.settings.cost_config import CostConfig
 from jobs.settings.store_config import StoreConfig, check_at_least
 from jobs.settings.worker_config import WorkerConfig
 from jobs.text import unknown
@@ -189,6 +190,7 @@ class RunConfig:
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     notify: NotifyConfig = field(default_factory=NotifyConfig)
+    costs: CostConfig = field(default_factory=CostConfig)
     extra_columns: tuple[str, ...] = ()
 
 

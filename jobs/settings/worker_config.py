@@ -96,8 +96,6 @@ class WorkerConfig(Placement):
         drain_s: seconds that clips in flight may still take after a request to stop the run.
             `ray job stop` kills three seconds after it asked, unless RAY_JOB_STOP_WAIT_TIME_S
             sets another time.
-        price_per_device_hour: price of one device for an hour, for the cost among the metrics; None
-            records none.
     """
 
     count: int | None = None
@@ -112,15 +110,12 @@ class WorkerConfig(Placement):
     recycle_after_clips: int | None = 1000
     recycle_growth_bytes: int | None = 8 * 1024**3
     drain_s: float = 2.0
-    price_per_device_hour: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_at_least("workers", self, 1, "count", "num_cpus", "spool_clips")
         check_at_least("workers", self, 1, "recycle_after_clips", "recycle_growth_bytes")
-        check_at_least(
-            "workers", self, 0, "drain_s", "wait_for_resources_s", "price_per_device_hour"
-        )
+        check_at_least("workers", self, 0, "drain_s", "wait_for_resources_s")
         check_at_least("workers", self, 1, "load_timeout_s")
         check_at_least("workers", self, 0.01, "weight")
 

@@ -79,7 +79,7 @@ def add_simulation_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--price",
         type=float,
-        help="price of a device hour, for the cost (default: workers.price_per_device_hour)",
+        help="price of a device hour, for the cost (default: costs.price_per_device_hour)",
     )
     group.add_argument(
         "--failures",

@@ -123,7 +123,7 @@ def render(cluster: LocalRay, folder: Path, prompts: list[str], name: str) -> in
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ["--model", "shapes-wan", "--output", f"s3://renders/{name}", "workers.count=2"]
-    settings = ["workers.price_per_device_hour=3600", "stall.heartbeat_interval_s=1"]
+    settings = ["costs.price_per_device_hour=3600", "stall.heartbeat_interval_s=1"]
     finished = subprocess.run(
         [sys.executable, "-c", DRIVER, "render", path, *options, *settings],
         cwd=ROOT,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from jobs.cli.outputs.output_status import AT_WORK, OutputStatus, is_active, read_output_status
 from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.cli.pattern.wording import damaged_text, first_line, table_lines
+from jobs.costs.wording import cost_text
 from jobs.errors import RefusedError
 from jobs.escaping import json_text
 from jobs.records.lease_record import LeaseRecord, seconds_of
@@ -109,6 +110,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         f"  planned      {before}; since: {since}",
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
         *([f"  devices      {run.busy_share:.1%} busy"] if run.busy_share is not None else []),
+        *([f"  cost         {text}"] if (text := cost_text(run.cost)) else []),
         *([f"  waiting      for {run.waiting_for}"] if run.waiting_for else []),
         *([f"  loading      {loading_text(run.loading)}"] if run.loading else []),
         f"  rate         {rate}, after {duration(run.elapsed_s)}",

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.costs.wording import cost_text
 from jobs.escaping import plain_line
 from jobs.records.run_status import RunSummary
 from jobs.run.progress.log_entry import LogEntry, LogEvent, counts_entry
@@ -28,7 +29,7 @@ def first_line(message: str) -> str:
 
 
 def summary_text(summary: RunSummary) -> str:
-    """Return the result of a run: how busy the devices were, and each stage's share of the work."""
+    """Return the result of a run: busy devices, cost, and each stage's share of the work."""
     work_s = {
         stage: time_s
         for stage, time_s in summary.stage_totals_s.items()
@@ -38,7 +39,8 @@ def summary_text(summary: RunSummary) -> str:
     shares = ", ".join(f"{stage} {time_s / total_s:.0%}" for stage, time_s in work_s.items())
     clips = counted(summary.num_committed, "clip")
     busy = f"; devices {summary.busy_share:.1%} busy" if summary.busy_share is not None else ""
-    return f"committed {clips} in {summary.wall_s:.1f} s{busy}; {shares or 'no work done'}"
+    cost = f"; {text}" if (text := cost_text(summary.cost)) else ""
+    return f"committed {clips} in {summary.wall_s:.1f} s{busy}{cost}; {shares or 'no work done'}"
 
 
 def finished_entry(summary: RunSummary) -> LogEntry:

@@ -86,6 +86,9 @@ class LogEntry:
         elapsed_s: seconds since the start of the run.
         left_s: seconds that the rest of the run takes, estimated.
         busy_share: share of the time in which the devices were busy, 0 to 1.
+        device_hours: hours for which workers held devices, times these devices.
+        wasted_share: part of them without a committed clip of its own, 0 to 1.
+        price: price of them, in `costs.currency`.
         num_clips: clips to render; on `clips_in_flight`, clips that workers hold.
         num_committed: clips that this run has committed.
         num_quarantined: clips that this run has quarantined.
@@ -116,6 +119,9 @@ class LogEntry:
     elapsed_s: float | None = None
     left_s: float | None = None
     busy_share: float | None = None
+    device_hours: float | None = None
+    wasted_share: float | None = None
+    price: float | None = None
     num_clips: int | None = None
     num_committed: int | None = None
     num_quarantined: int | None = None
@@ -141,6 +147,9 @@ def counts_entry(summary: RunSummary, message: str, event: LogEvent) -> LogEntry
         elapsed_s=summary.wall_s,
         stages_s=summary.stage_totals_s,
         busy_share=summary.busy_share,
+        device_hours=summary.cost.device_hours,
+        wasted_share=summary.cost.wasted_share,
+        price=summary.cost.price,
         num_committed=summary.num_committed,
         num_quarantined=summary.num_quarantined,
         num_failures=summary.num_failures,

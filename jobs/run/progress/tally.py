@@ -2,11 +2,13 @@
 
 from collections import defaultdict, deque
 
+from jobs.costs.device_ledger import DeviceLedger
 from jobs.digests import IdSet
 from jobs.records.run_status import FailureSeen, LoadingWorkers
 from jobs.run.progress.in_flight import InFlight
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine
+from jobs.settings.cost_config import CostConfig
 from jobs.types import ClipDone, ClipFailed, StageTiming, WorkerHeartbeat
 from pipelines.device_marks import DeviceTime
 
@@ -19,9 +21,10 @@ class RunTally:
     Args:
         num_clips: the number of clips to render.
         started: the time at which the run began.
+        prices: prices of devices.
     """
 
-    def __init__(self, num_clips: int, started: float) -> None:
+    def __init__(self, num_clips: int, started: float, prices: CostConfig | None = None) -> None:
         self.num_clips = num_clips
         self.num_committed = 0
         self.num_quarantined = 0
@@ -30,6 +33,7 @@ class RunTally:
         self.num_workers_lost = 0
         self.stage_totals_s: defaultdict[str, float] = defaultdict(float)
         self.device_time = DeviceTime(0.0, 0.0)  # all workers together
+        self.ledger = DeviceLedger(prices)
         self.in_flight = InFlight()
         self.waiting_for: str | None = None  # devices, and who has them
         self.loading: tuple[LoadingWorkers, ...] = ()
@@ -79,10 +83,16 @@ class RunTally:
 
     def clip_started(self, label: str, attempt: Attempt, now: float) -> None:
         self.in_flight.start(label, attempt, now)
+        self.ledger.clip_started(label, attempt.spec.clip_id, now)
+
+    def clip_returned(self, clip_id: str) -> None:
+        self.in_flight.end(clip_id)
+        self.ledger.clip_returned(clip_id)
 
     def clip_done(self, done: ClipDone, now: float) -> None:
         self.num_committed += 1
         self.committed.add(done.clip_id)
+        self.ledger.clip_done(done, now)
         if done.device_time is not None:
             self.device_time += done.device_time
         self._end_attempt(done.clip_id, done.timings)
@@ -97,6 +107,7 @@ class RunTally:
             failed_at: the wall-clock time in ISO 8601, for the status.
         """
         self.num_failures += 1
+        self.ledger.clip_failed(failed, now)
         self._end_attempt(failed.clip_id, failed.timings)
         self.last_failures.append(FailureSeen.of(failed, failed_at))
         if isinstance(decision, Quarantine):

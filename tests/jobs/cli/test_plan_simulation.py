@@ -53,7 +53,7 @@ def plan(manifest: Path, uri: str, *options: str) -> int:
     return main(command)
 
 
-@pytest.mark.parametrize("price", [("--price", "2.50"), ("workers.price_per_device_hour=2.5",)])
+@pytest.mark.parametrize("price", [("--price", "2.50"), ("costs.price_per_device_hour=2.5",)])
 def test_the_table_has_a_row_for_each_number_of_devices(
     manifest: Path, output: str, capsys: pytest.CaptureFixture[str], price: tuple[str, ...]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from jobs.cli.outputs.output_status import newest_run, read_output_status
 from jobs.cli.outputs.status import run_lines, run_state_text, status_lines
 from jobs.cli.pattern.wording import table_lines
+from jobs.costs.run_cost import DeviceHours, RunCost
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key
 from jobs.records.lease import Lease
@@ -212,6 +213,15 @@ def test_a_run_whose_workers_wait_says_for_what(store: Store) -> None:
     write_run(store, RUN_ID, "run.json", {})
     write_status_at(store, waiting)
     assert "\n  waiting      for 2 devices, held by other jobs\n" in shown(store, AT_S + 10)
+
+
+def test_a_run_says_what_it_cost(store: Store) -> None:
+    parts = {"denoise": 0.75, "load": 0.2, "lost": 0.05}
+    cost = RunCost.of((DeviceHours.of("wan", "cpu", parts, 2.5),), "USD")
+    write_run(store, RUN_ID, "run.json", {})
+    write_status_at(store, dataclasses.replace(status_of(), cost=cost))
+    line = "1.00 device-hours, USD 2.50, 5.0% wasted (lost 0.050 h)"
+    assert f"\n  cost         {line}\n" in shown(store, AT_S + 10)
 
 
 def test_a_run_whose_workers_load_says_how_far_they_are(store: Store) -> None:

@@ -17,6 +17,7 @@ from jobs.cluster.dispatcher import Dispatcher
 from jobs.cluster.joined_cluster import ClusterView, JoinedCluster
 from jobs.cluster.launcher import ActorLauncher
 from jobs.cluster.worker_pool import PoolPlan
+from jobs.costs.device_ledger import DeviceEvent, DevicesFreed, DevicesHeld, DevicesReady
 from jobs.errors import ModelFailedError, NoWorkersError, StoppedError, StoreRefusedError
 from jobs.metrics.run_metrics import WorkerCounts
 from jobs.plan.demand import Demand
@@ -52,6 +53,7 @@ class Notes:
     replaced: list[str] = field(default_factory=list[str])
     released: list[str] = field(default_factory=list[str])
     counts: list[WorkerCounts] = field(default_factory=list[WorkerCounts])
+    devices: list[DeviceEvent] = field(default_factory=list[DeviceEvent])
     heartbeats: list[WorkerHeartbeat] = field(default_factory=list[WorkerHeartbeat])
     started: list[tuple[str, Attempt]] = field(default_factory=list[tuple[str, Attempt]])
     returned: list[str] = field(default_factory=list[str])
@@ -68,6 +70,9 @@ class Notes:
 
     def workers_counted(self, counts: Sequence[WorkerCounts]) -> None:
         self.counts += counts
+
+    def devices_changed(self, event: DeviceEvent) -> None:
+        self.devices.append(event)
 
     def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
         self.ready.append(label)
@@ -418,6 +423,13 @@ def test_a_worker_is_replaced_after_its_share_of_clips(
     assert len(notes.done) == 9
     assert not notes.lost
     assert len(set(notes.ready)) >= 2
+    held, ready, freed = (
+        [one.worker for one in notes.devices if isinstance(one, kind)]
+        for kind in (DevicesHeld, DevicesReady, DevicesFreed)
+    )
+    assert len(held) == len(set(held)) >= 2, "each worker has its devices once"
+    assert set(ready) <= set(held) == set(freed), "and leaves them"
+    assert [one.label for one in notes.devices if isinstance(one, DevicesReady)] == notes.ready
     assert notes.replaced[0].endswith("recycled after 4 clips")
 
 

@@ -7,7 +7,7 @@ import pytest
 from jobs.metrics.definitions import MAX_LABEL, METRICS, PREFIX, STAGE_SECONDS, Metric, label_of
 
 UNITS = ("_seconds", "_bytes")
-BOUNDED = {"model", "node", "stage", "state"}
+BOUNDED = {"model", "node", "stage", "state", "reason"}
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

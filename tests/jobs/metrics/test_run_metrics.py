@@ -1,11 +1,13 @@
 """The metrics of a run follow its events, whatever becomes of its workers."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.costs.run_cost import NO_COST, WASTES, DeviceHours, RunCost
 from jobs.metrics import definitions as metric
 from jobs.metrics.run_metrics import RunMetrics, WorkerCounts
 from jobs.schedule.events import Attempt
@@ -23,8 +25,12 @@ TIMINGS = (
 MODEL, NODE = "fake", "node-a"  # the model of `spec`
 
 
-def metrics(recorded: Recorded, num_pending: int = 3, price: float | None = None) -> RunMetrics:
-    found = RunMetrics(recorded.record, {MODEL: num_pending}, price, "head")
+def metrics(
+    recorded: Recorded,
+    num_pending: int = 3,
+    cost: Callable[[float], RunCost] = lambda _now: NO_COST,
+) -> RunMetrics:
+    found = RunMetrics(recorded.record, {MODEL: num_pending}, cost, "head")
     found.worker_ready("node-a:1", NODE)
     found.tick(0.0)
     return found
@@ -113,29 +119,35 @@ def test_clips_of_a_broken_model_have_one_label_whatever_a_manifest_calls_it() -
     assert recorded.value(metric.CLIPS_WAITING, metric.UNUSABLE) is None
 
 
-def test_held_devices_and_their_cost_grow_with_time() -> None:
-    recorded = Recorded()
-    run = metrics(recorded, price=2.5)
-    counts = WorkerCounts(MODEL, 2.0, num_waiting=5, num_loading=1, num_ready=2)
-    run.workers_counted([counts])
-    run.tick(1800.0)
-    assert recorded.value(metric.DEVICE_HELD, MODEL) == 3 * 2 * 1800
-    assert recorded.value(metric.COST, MODEL) == 3 * 2 * 0.5 * 2.5
+def cost_of(price: float | None, **parts: float) -> RunCost:
+    return RunCost.of((DeviceHours.of(MODEL, "cpu", parts, price),), "")
+
+
+def test_held_devices_waste_and_cost_follow_the_ledger_of_the_run() -> None:
+    recorded, costs = Recorded(), [cost_of(2.5), cost_of(2.5, denoise=1.0), cost_of(None, lost=3.0)]
+    run = metrics(recorded, cost=lambda now: costs[int(now)])
+    assert recorded.value(metric.DEVICE_WASTED, MODEL, "lost") == 0, "else no increase is seen"
+    run.workers_counted([WorkerCounts(MODEL, num_waiting=5, num_loading=1, num_ready=2)])
+    run.tick(1.0)
+    assert recorded.value(metric.DEVICE_HELD, MODEL) == 3600
+    assert recorded.value(metric.COST, MODEL) == 2.5
     workers = [
         recorded.value(metric.WORKERS, MODEL, one) for one in ("waiting", "loading", "ready")
     ]
     assert workers == [5, 1, 2]
     run.workers_counted([])
-    run.tick(3600.0)
-    assert recorded.value(metric.DEVICE_HELD, MODEL) == 3 * 2 * 1800
+    run.tick(2.0)
+    assert recorded.value(metric.DEVICE_HELD, MODEL) == 3 * 3600
+    assert recorded.value(metric.DEVICE_WASTED, MODEL, "lost") == 3 * 3600
+    assert recorded.value(metric.COST, MODEL) == 2.5, "a counter never goes back"
     assert recorded.value(metric.WORKERS, MODEL, "ready") == 0
 
 
 def test_without_a_price_there_is_no_cost() -> None:
     recorded = Recorded()
-    run = metrics(recorded)
-    run.workers_counted([WorkerCounts(MODEL, 1.0, num_ready=1)])
+    run = metrics(recorded, cost=lambda _now: cost_of(None, denoise=1.0))
     run.tick(3600.0)
+    assert recorded.value(metric.DEVICE_HELD, MODEL) == 3600
     assert recorded.value(metric.COST, MODEL) is None
 
 
@@ -156,7 +168,9 @@ def test_the_spool_is_its_nodes_and_ends_with_the_last_worker_there() -> None:
 
 def test_each_retry_is_counted_once_whatever_heartbeats_repeat() -> None:
     recorded, by_driver = Recorded(), [0]
-    run = RunMetrics(recorded.record, {MODEL: 3}, None, "head", lambda: by_driver[0])
+    run = RunMetrics(
+        recorded.record, {MODEL: 3}, driver_node="head", num_retries=lambda: by_driver[0]
+    )
     run.worker_ready("node-a:1", NODE)
     for num_retries in (2, 2, 0, 3):  # 0: a group that forms
         run.worker_heartbeat("node-a:1", WorkerHeartbeat((), 0, num_s3_retries=num_retries))
@@ -196,7 +210,7 @@ def test_labels_come_from_no_prompt_no_id_and_no_message() -> None:
     run.tick(1.0)
     labels = {label for _, labels in (*recorded.values, *recorded.observed) for label in labels}
     assert "bad_name_" in labels
-    allowed = {"bad_name_", MODEL, NODE, "head", "waiting", "loading", "ready", "text"}
+    allowed = {"bad_name_", MODEL, NODE, "head", "waiting", "loading", "ready", "text", *WASTES}
     assert labels <= allowed
 
 

@@ -4,10 +4,11 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from jobs.costs.run_cost import DeviceHours, RunCost
 from jobs.errors import ConfigError, NotificationError, WebhookRefusedError
 from jobs.notify.messages import Message, RunFacts, RunMessages
 from jobs.notify.notifier import MAX_WAITING, Notifier
@@ -34,6 +35,7 @@ SUMMARY = RunSummary(
     num_left=0,
     wall_s=36_000.0,
     stage_totals_s={"denoise": 100.0},
+    cost=RunCost.of((DeviceHours.of("wan", "cpu", {"denoise": 9.5, "lost": 0.5}, 2.5),), "USD"),
 )
 STOPPED = replace(SUMMARY, stop=RunStop("StoppedError", "by SIGTERM; run it again to go on"))
 AT = "2026-01-31T12:00:00.000Z"
@@ -61,7 +63,8 @@ def test_the_messages_of_a_run_say_what_it_did() -> None:
     assert start.text == f"{name} started: 1,990 clips of spring to render (s3://renders/spring)"
     assert end.text == (
         f"{name} finished after 10 h: 1,987 clips committed, 3 quarantined, 12 attempts failed, "
-        "devices 99% busy (s3://renders/spring)"
+        "devices 99% busy, 10.0 device-hours, USD 25.00, 5.0% wasted (lost 0.50 h) "
+        "(s3://renders/spring)"
     )
     assert json.loads(end.body()) == {
         "text": end.text,
@@ -81,6 +84,7 @@ def test_the_messages_of_a_run_say_what_it_did() -> None:
             "stop": None,
             "output_day": None,
             "deadline": None,
+            "cost": {**asdict(SUMMARY.cost), "models": [asdict(SUMMARY.cost.models[0])]},
             "is_finished": True,
             "num_left": 0,
             "wall_s": 36_000.0,

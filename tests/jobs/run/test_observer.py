@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from rich.console import Console
 
+from jobs.costs.device_ledger import DevicesFreed, DevicesHeld, DevicesReady
 from jobs.records.run_status import LoadingWorkers
 from jobs.records.schema import WorkerIdentity
 from jobs.run.observer import RunObserver
@@ -258,3 +259,23 @@ def test_workers_at_the_same_parts_are_counted_together() -> None:
         LoadingWorkers((), 1, 0.0),
     )
     assert loads_at([]) == ()
+
+
+def test_the_devices_of_a_run_are_counted_with_the_clips_that_waste_them() -> None:
+    watched, one = Watched(2), spec("one")
+    for event in (DevicesHeld((0, 0), "fake", 2.0), DevicesReady((0, 0), "host:1", "cpu")):
+        watched.observer.devices_changed(event)  # a second each
+    watched.observer.clip_started("host:1", Attempt(one))
+    watched.observer.clip_done(replace(done(0), clip_id=one.clip_id, was_already_committed=True))
+    watched.observer.clip_started("host:1", Attempt(one))
+    watched.observer.clip_returned(one.clip_id)
+    watched.observer.clip_started("host:1", Attempt(one))
+    waits = (StageTiming("queue", 0.0, 0.0),)
+    failure = replace(failed("no"), clip_id=one.clip_id, timings=waits)
+    watched.observer.clip_failed(failure, Retry(2))
+    watched.observer.devices_changed(DevicesFreed((0, 0), is_lost=True))
+    (row,) = watched.tally.ledger.cost(100.0).models
+    hours = {**row.stage_hours, **row.wasted_hours}
+    assert {name: round(value * 3600) for name, value in hours.items()} == {
+        "load": 2, "repeated": 4, "failed": 2, "idle": 6,
+    }  # fmt: skip

@@ -28,7 +28,7 @@ def test_a_model_has_the_placement_of_the_run_and_each_value_of_its_own_wins() -
 
 
 def test_the_profile_and_the_settings_of_the_manual_are_taken(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs/how-to/sharing.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/how-to/sharing.md").read_text()
     (profile,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "night.yaml").write_text(profile)
     found = re.findall(r"['`](workers\.[^'`\s]*=[^'`\s]+)['`]", page)
