@@ -22,7 +22,7 @@ from tests.structure import ROOT
 PAGE = ROOT / "docs" / "how-to" / "metrics.md"
 UNIT_TESTS = ROOT / "tests" / "infra" / "rules_test.yaml"
 NAMES = {one.exported_name for one in METRICS}
-LABELS = {"model", "node", "stage", "state", "le"}
+LABELS = {"model", "node", "stage", "state", "reason", "le"}
 CRDS = "prometheus-operator-crds"
 
 

@@ -16,6 +16,7 @@ from pyarrow.parquet import read_table
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_QUARANTINE, EXIT_STOPPED
+from jobs.costs.run_cost import RunCost
 from jobs.records.commit import (
     committed_ids,
     quarantined_ids,
@@ -24,6 +25,7 @@ from jobs.records.commit import (
     read_record,
 )
 from jobs.records.keys import clip_key, record_key
+from jobs.records.strict_json import to_dataclass
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.webhook import SECRET_PATH, WebhookServer, served
@@ -63,11 +65,12 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path, [{**row, "meta": {"take": 2}, "shot": "x"} for row in ROWS])
-    carry = "extra_columns=[shot]"
-    assert render(path, tmp_path / "out", "workers.count=2", carry) == EXIT_OK
+    carry, prices = "extra_columns=[shot]", ("costs.currency=EUR", "costs.prices={fake: 36000}")
+    assert render(path, tmp_path / "out", "workers.count=2", carry, *prices) == EXIT_OK
     printed = capsys.readouterr().out
     assert "3 of 3 clips, 0 quarantined" in printed
-    assert "committed 3 clips in" in printed
+    (line,) = [line for line in printed.splitlines() if "committed 3 clips in" in line]
+    assert re.search(r"; \d\.\d+ device-hours, EUR \d+\.\d\d; ", line)
     assert f"Z clips and records are in {(tmp_path / 'out').as_uri()}" in printed
     assert [line for line in printed.splitlines() if not STAMPED.match(line)] == []
     store = opened(tmp_path / "out")
@@ -87,6 +90,17 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     assert set(clips["clip_id"].to_pylist()) == committed_ids(store)
     assert clips["state"].to_pylist() == ["committed"] * 3
     assert stages.num_rows >= 3 * 3
+    cost = to_dataclass(RunCost, summary["cost"])
+    (of_model,) = cost.models
+    assert (of_model.model, of_model.device, cost.wasted_hours) == ("shapes-wan", "fake", 0)
+    assert 0 < cost.device_hours * 3600 <= 2 * summary["wall_s"], "two workers"
+    assert cost.price == pytest.approx(cost.device_hours * 36_000)
+    denoise_s = of_model.stage_hours["denoise"] * 3600
+    assert denoise_s == pytest.approx(summary["stage_totals_s"]["denoise"])
+    assert of_model.stage_hours["load"] > 0
+    assert main(["status", (tmp_path / "out").as_uri()]) == EXIT_OK
+    assert "\n  cost         0." in capsys.readouterr().out
+
     assert render(path, tmp_path / "out", carry) == EXIT_OK
     assert "nothing to render: 3 of 3 clips are already in" in capsys.readouterr().out
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
@@ -170,6 +184,12 @@ def test_a_run_logs_json_and_notifies_a_webhook_whose_url_stands_nowhere(
     assert events == ["started", "started", "failures", "finished"]
     summary = server.bodies[-1]["summary"]
     assert (summary["num_committed"], summary["num_quarantined"]) == (3, 1)
+    assert (
+        0
+        < summary["cost"]["models"][0]["wasted_hours"]["failed"]
+        == summary["cost"]["wasted_hours"]
+    )
+    assert "% wasted (failed 0." in server.bodies[-1]["text"]
 
     printed = capsys.readouterr()
     entries = [json.loads(line) for line in (printed.out + printed.err).splitlines()]
@@ -187,6 +207,7 @@ def test_a_run_logs_json_and_notifies_a_webhook_whose_url_stands_nowhere(
     assert "FakeError" in failure["traceback"]
     assert failure["node"] == by_event["worker_ready"]["node"] == by_event["clip_committed"]["node"]
     assert by_event["run_finished"]["num_committed"] == 3
+    assert by_event["run_finished"]["device_hours"] == round(summary["cost"]["device_hours"], 3)
 
     secret = SECRET_PATH.encode()
     files = [one.read_bytes() for one in out.rglob("*") if one.is_file()]
