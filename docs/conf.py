@@ -25,7 +25,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_heading_anchors = 4  # a link to a heading of another page, as on GitHub
 highlight_language = "sh"  # a block without a language holds commands
 copybutton_exclude = ".linenos, .gp, .go"
-default_role = "literal"  # of single backticks in docstrings
+default_role = "literal"  # for single backticks in docstrings
 smartquotes = False  # a quote in a sentence may be one of a command
 
 autodoc_typehints_format = "short"
