@@ -14,15 +14,19 @@ FIRST = "docs/README"
 
 
 def listed(root: Path) -> dict[str, list[str]]:
-    """Return the pages that docs/README.md lists, by part, relative to `root`."""
+    """Return the pages that docs/README.md lists, by part, relative to `root`.
+
+    A page belongs to the first part that links to it.
+    """
     text = (root / "docs" / "README.md").read_text(encoding="utf-8")
-    return {
-        caption: [
-            os.path.normpath(Path("docs", link)).removesuffix(".md")
-            for link in dict.fromkeys(PAGE_LINK.findall(lines))
-        ]
-        for caption, lines in PARTS.findall(text)
-    }
+    parts: dict[str, list[str]] = {}
+    known: set[str] = set()
+    for caption, lines in PARTS.findall(text):
+        links = [os.path.normpath(Path("docs", link)) for link in PAGE_LINK.findall(lines)]
+        pages = [link.removesuffix(".md") for link in dict.fromkeys(links)]
+        parts[caption] = [page for page in pages if page not in known]
+        known.update(pages)
+    return parts
 
 
 def contents(root: Path) -> dict[str, list[str]]:

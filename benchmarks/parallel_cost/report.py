@@ -136,7 +136,7 @@ number of heads does not matter to it.
 The first line is about a group that clips ask for, the second about clips that ask for none and
 take {LONG_S / 60:.0f} minutes or more on one device:
 
-```
+```text
 {advice}
 ```
 
