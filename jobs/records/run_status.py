@@ -50,6 +50,36 @@ class ClipInFlight:
 
 
 @dataclass(frozen=True)
+class KindStatus:
+    """The clips of one kind in a run: one model, size, number of steps and group of devices.
+
+    Args:
+        num_devices: devices of the group that renders a clip; 1 for single workers.
+        num_clips: clips that the run is to render.
+        clips_per_hour: rate in the last half hour in which devices had clips of this kind, with the
+            steps of those in flight; None before the first step.
+        clip_s: median of the seconds of a clip on its devices; None before the first clip.
+    """
+
+    model: str
+    num_frames: int
+    height: int
+    width: int
+    num_inference_steps: int
+    num_devices: int
+    num_clips: int
+    num_committed: int
+    num_quarantined: int
+    num_in_flight: int
+    clips_per_hour: float | None
+    clip_s: float | None
+
+    def __post_init__(self) -> None:
+        for name in ("num_clips", "num_committed", "num_quarantined", "num_in_flight"):
+            check_at_least(name, getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
 class LoadingWorkers:
     """Workers that load their model and are at the same parts of that.
 
@@ -162,8 +192,10 @@ class RunStatus(RunCounts):
         num_clips: all clips of the manifest, with those of `num_done_before`.
         num_done_before: clips that were committed before this run.
         clips_per_hour: None before the first clip is committed.
-        eta_s: None until the run has a pace.
+        eta_s: likely seconds until the end; None until the run has a pace.
+        eta_low_s, eta_high_s: the range of `eta_s`, within which about eight of ten runs end.
         waiting_for: the devices for which workers wait, and who has them; None if no worker waits.
+        kinds: the kinds of clip that the run is to render, with the rate of each; at most 50.
         loading: the workers that have their devices and load their model.
         num_log_bytes_dropped: bytes of the driver's stdout and stderr that could not be written.
         log_trouble: the reason why the last of them could not be written; None if there are none.
@@ -177,8 +209,11 @@ class RunStatus(RunCounts):
     elapsed_s: float
     clips_per_hour: float | None
     eta_s: float | None
+    eta_low_s: float | None
+    eta_high_s: float | None
     waiting_for: str | None
     loading: tuple[LoadingWorkers, ...]
+    kinds: tuple[KindStatus, ...]
     in_flight: tuple[ClipInFlight, ...]
     last_failures: tuple[FailureSeen, ...]
     num_log_bytes_dropped: int

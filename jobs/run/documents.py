@@ -99,7 +99,7 @@ class RunDocuments:
             stop: the reason of a run that drains or was stopped.
         """
         tally, elapsed_s = self.tally, self.tally.elapsed_s(now)
-        is_measured = tally.num_committed > 0
+        is_measured, left = tally.num_committed > 0, tally.left()
         return RunStatus(
             run_id=self.run_id,
             state=state,
@@ -118,9 +118,12 @@ class RunDocuments:
             cost=tally.ledger.cost(now),
             elapsed_s=elapsed_s,
             clips_per_hour=tally.num_committed / elapsed_s * 3600 if is_measured else None,
-            eta_s=tally.left_s(now),
+            eta_s=left and left.likely_s,
+            eta_low_s=left and left.low_s,
+            eta_high_s=left and left.high_s,
             waiting_for=tally.waiting_for if state == "rendering" else None,
             loading=tally.loading if state == "rendering" else (),
+            kinds=tally.kinds.statuses(),
             in_flight=tally.in_flight.clips(now),
             last_failures=tuple(tally.last_failures),
             num_log_bytes_dropped=self.dropped.num_bytes,

@@ -121,6 +121,7 @@ class RunObserver:
 
     def tick(self) -> None:
         now = self.monotonic()
+        self.tally.tick(now)
         self.report.tick(self.tally, now)
         self.metrics.tick(now)
         self.on_tick()

@@ -60,19 +60,16 @@ class TimeLimit:
     def has_room_for_any(self, kind: WorkerKind, parts: Iterable[Part]) -> bool:
         return any(self.has_room_for(kind, part) for part in parts)
 
-    def check(self, tally: RunTally, now: float) -> None:
+    def check(self, tally: RunTally) -> None:
         """Raise if clips are left at the end of a run.
-
-        Args:
-            now: seconds of the tally's clock.
 
         Raises:
             DeadlineReachedError: the message says how many, and how long they would take.
         """
         if not tally.num_left:
             return
-        left_s = tally.time_for(tally.num_left, now)
-        pace = "" if left_s is None else f", about {duration(left_s)} at this pace"
+        left = tally.kinds.time_left()
+        pace = "" if left is None else f", about {duration(left.likely_s)} at this pace"
         raise DeadlineReachedError(
             f"by the deadline {self.deadline}: {tally.num_left:,} of "
             f"{counted(tally.num_clips, 'clip')} are left{pace}; run it again to go on"

@@ -33,6 +33,7 @@ from jobs.run.failure_writer import FailureWriter
 from jobs.run.observer import RunObserver
 from jobs.run.pool_plans import PoolPlans, TimeLimit, time_limit_of
 from jobs.run.progress.console import ConsoleReport, print_entry, print_log
+from jobs.run.progress.kind_tally import planned_kinds
 from jobs.run.progress.log_entry import LogEntry, LogEvent, counts_entry, lost_entries
 from jobs.run.progress.tally import RunTally
 from jobs.shares.board import board_for
@@ -126,7 +127,8 @@ class Run:
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
         num_clips = plan.num_pending + plan.num_broken
-        tally = RunTally(num_clips, started, self.opened.config.costs)
+        kinds = planned_kinds(plan, self.opened.catalog)
+        tally = RunTally(num_clips, started, kinds, self.opened.config.costs)
         deadline = RunDeadline.of(self.deadline)
         documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
         self._documents = documents
@@ -161,7 +163,7 @@ class Run:
                 failed = self._render_kinds(observer, watch, board)
                 self._give_up(failed, tally, update_or_end)
                 if self._limit is not None:
-                    self._limit.check(tally, time.monotonic())
+                    self._limit.check(tally)
         except BaseException as error:
             self._summary = self._end(documents, error)
             self._note_stop(self._summary)
@@ -222,6 +224,7 @@ class Run:
             ids = quarantine_kind(store, plan, one, self.run_id, tally.quarantined)
             num_clips = self._count(ids, tally, check, one.kind.model)
             text = f"quarantined {counted(num_clips, 'further clip')}: {one.reason}"
+            tally.kinds.give_up(one.kind.model, one.kind.parallel)
             self._say(LogEntry(text, LogEvent.CLIPS_QUARANTINED, "error", model=one.kind.model))
         if stopped:
             raise stopped[0].error

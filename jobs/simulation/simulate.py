@@ -136,11 +136,15 @@ class SimulatedRun:
             farm,
             self._config,
             share,
-            _clips(kind.clips, self._timings.clips, farm),
+            self.clips_of(kind),
             draw_start_s=lambda: farm.random.choice(starts_s),
             clip_ended=self._clip_ended,
             plan_ended=self._plan_ended,
         )
+
+    def clips_of(self, kind: SimulatedKind) -> Iterator[tuple[ClipSpec, ClipTimes]]:
+        """Yield the clips of a kind of worker, each with its times."""
+        return _clips(kind.clips, self._timings.clips, self._farm)
 
     def _shares(self, besides: SimulatedPool | None = None) -> list[Share]:
         return [pool.share for pool in self._pools if pool is not besides]

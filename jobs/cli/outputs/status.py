@@ -10,7 +10,7 @@ from jobs.costs.wording import cost_text
 from jobs.errors import RefusedError
 from jobs.escaping import json_text
 from jobs.records.lease_record import LeaseRecord, seconds_of
-from jobs.records.run_status import ClipInFlight, RunDeadline, RunStatus
+from jobs.records.run_status import ClipInFlight, KindStatus, RunDeadline, RunStatus
 from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
 from jobs.run.progress.in_flight import stage_text
@@ -18,7 +18,8 @@ from jobs.run.progress.loads import loading_text
 from jobs.run.progress.long_work import long_work
 from jobs.text import counted, duration
 
-MAX_CLIPS = 20  # in flight, in the table
+MAX_CLIPS, MAX_KINDS = 20, 20  # in the tables
+KIND_COLUMNS = ("model", "size", "devices", "left", "an hour", "seconds each")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         else "not known yet"
     )
     if is_at_work and run.eta_s is not None:
-        rate += f", about {duration(run.eta_s)} left"
+        rate += f", {left_text(run)}"
     before = f"{counted(run.num_clips, 'clip')}, {run.num_done_before:,} of them done before"
     since = (
         f"{run.num_committed:,} committed, {run.num_quarantined:,} quarantined, "
@@ -118,6 +119,10 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
     if run.num_log_bytes_dropped:
         dropped = counted(run.num_log_bytes_dropped, "byte")
         lines.append(f"  log          {dropped} could not be written: {run.log_trouble}")
+    if run.kinds:
+        rows = map(_kind_row, run.kinds[:MAX_KINDS])
+        table = table_lines(KIND_COLUMNS, rows, numbers=KIND_COLUMNS[2:])
+        lines += ["", "kinds of clip:", *(f"  {line}" for line in table)]
     if run.in_flight:
         lines += ["", "in flight:" if is_at_work else "in flight at the last heartbeat:"]
         rows = map(_clip_row, run.in_flight[:MAX_CLIPS])
@@ -126,6 +131,27 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
         if len(run.in_flight) > MAX_CLIPS:
             lines.append(f"  and {len(run.in_flight) - MAX_CLIPS:,} more")
     return lines
+
+
+def left_text(run: RunStatus) -> str:
+    """Return the likely time that is left of a run, with its range; empty without a pace."""
+    if run.eta_s is None or run.eta_low_s is None or run.eta_high_s is None:
+        return ""
+    low, high = duration(run.eta_low_s), duration(run.eta_high_s)
+    return f"about {duration(run.eta_s)} left ({low if low == high else f'{low} to {high}'})"
+
+
+def _kind_row(kind: KindStatus) -> tuple[str, ...]:
+    rate = "" if kind.clips_per_hour is None else f"{kind.clips_per_hour:,.1f}"
+    num_left = kind.num_clips - kind.num_committed - kind.num_quarantined
+    seconds = "" if kind.clip_s is None else f"{kind.clip_s:,.1f}"
+    return kind.model, kind_size(kind), str(kind.num_devices), f"{num_left:,}", rate, seconds
+
+
+def kind_size(kind: KindStatus) -> str:
+    """Return the size of a kind of clip in words, such as "81 x 480x832, 30 steps"."""
+    steps = counted(kind.num_inference_steps, "step")
+    return f"{kind.num_frames} x {kind.height}x{kind.width}, {steps}"
 
 
 def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str:

@@ -126,7 +126,7 @@ class ConsoleReport:
         if self._console.is_terminal or not is_due:
             return
         self._last_line = now
-        left_s = tally.left_s(now)
+        left_s = tally.left_s()
         left = f", about {duration(left_s)} left" if left_s else ""
         self.say(
             LogEntry(

@@ -1,13 +1,15 @@
 """The clips in flight: the worker that holds each, its stage and step. Pure, and without torch."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.records.run_status import ClipInFlight
 from jobs.schedule.events import Attempt
 from jobs.text import duration
-from jobs.types import ClipProgress, Stage, WorkerHeartbeat
+from jobs.types import ClipProgress, ClipSpec, Stage, WorkerHeartbeat
 
 MAX_NAMED = 8  # clips in one log line
+BEHIND_STEPS: frozenset[Stage] = frozenset({"decode", "encode", "check", "upload"})
 
 
 @dataclass(eq=False)
@@ -59,6 +61,12 @@ class InFlight:
             clip_id: flight for clip_id, flight in self._flights.items() if flight.worker != worker
         }
 
+    def shares(self) -> Iterator[tuple[ClipSpec, float]]:
+        """Yield each clip with the share of its steps that is done, 0 to 1."""
+        for flight in self._flights.values():
+            spec, progress = flight.attempt.spec, flight.progress
+            yield spec, _share(progress, spec.request.sampling.num_inference_steps)
+
     def clips(self, now: float) -> tuple[ClipInFlight, ...]:
         """Return the clips, oldest first."""
         flights = sorted(self._flights.values(), key=lambda flight: flight.started)
@@ -74,6 +82,14 @@ class InFlight:
             )
             for flight in flights
         )
+
+
+def _share(progress: ClipProgress | None, num_steps: int) -> float:
+    if progress is None:
+        return 0.0
+    if progress.stage == "denoise":
+        return min((progress.step or 0) / max(num_steps, 1), 1.0)
+    return 1.0 if progress.stage in BEHIND_STEPS else 0.0
 
 
 def in_flight_line(clips: tuple[ClipInFlight, ...]) -> str:

@@ -1,11 +1,15 @@
 """The counts of a run: clips, failures, workers, seconds per stage. Pure: callers pass the time."""
 
 from collections import defaultdict, deque
+from collections.abc import Iterable
 
 from jobs.costs.device_ledger import DeviceLedger
 from jobs.digests import IdSet
 from jobs.records.run_status import FailureSeen, LoadingWorkers
 from jobs.run.progress.in_flight import InFlight
+from jobs.run.progress.kind_tally import PlannedKind
+from jobs.run.progress.kinds import RunKinds
+from jobs.run.progress.time_left import TimeLeft
 from jobs.schedule.events import Attempt
 from jobs.schedule.retry import Decision, Quarantine
 from jobs.settings.cost_config import CostConfig
@@ -21,10 +25,17 @@ class RunTally:
     Args:
         num_clips: the number of clips to render.
         started: the time at which the run began.
+        kinds: the kinds of these clips, in the order of the run.
         prices: prices of devices.
     """
 
-    def __init__(self, num_clips: int, started: float, prices: CostConfig | None = None) -> None:
+    def __init__(
+        self,
+        num_clips: int,
+        started: float,
+        kinds: Iterable[PlannedKind] = (),
+        prices: CostConfig | None = None,
+    ) -> None:
         self.num_clips = num_clips
         self.num_committed = 0
         self.num_quarantined = 0
@@ -40,8 +51,8 @@ class RunTally:
         self.quarantined: set[str] = set()  # clip ids
         self.committed = IdSet()
         self.last_failures: deque[FailureSeen] = deque(maxlen=NUM_LAST_FAILURES)
+        self.kinds = RunKinds(kinds, started)
         self._started = started
-        self._first_ended: float | None = None
 
     @property
     def num_ended(self) -> int:
@@ -54,21 +65,24 @@ class RunTally:
     def elapsed_s(self, now: float) -> float:
         return now - self._started
 
-    def left_s(self, now: float) -> float | None:
-        """Estimate the rest of the run by the pace since the first clip ended; None without a pace.
+    def left(self) -> TimeLeft | None:
+        """Estimate the rest of the run, with a range; None without a pace.
 
-        The first clip is left out because it waited for models to load. A run without a worker has
-        no pace, since it may never get one again.
+        A run without a worker has none, since it may never get one again.
         """
         if not self.num_workers and self.num_left:
             return None
-        return self.time_for(self.num_left, now)
+        return self.kinds.time_left()
 
-    def time_for(self, num_clips: int, now: float) -> float | None:
-        """Estimate the time for some clips by the pace since the first clip ended."""
-        if self._first_ended is None or self.num_ended < 2 or not self.num_committed:
-            return None
-        return (now - self._first_ended) / (self.num_ended - 1) * num_clips
+    def left_s(self) -> float | None:
+        """Estimate the rest of the run, in seconds; None without a pace."""
+        left = self.left()
+        return None if left is None else left.likely_s
+
+    def tick(self, now: float) -> None:
+        """Note the progress of the clips in flight from time to time."""
+        if self.kinds.is_due(now):
+            self.kinds.sample(self.in_flight.shares(), now)
 
     def worker_ready(self) -> None:
         self.num_workers += 1
@@ -84,6 +98,7 @@ class RunTally:
     def clip_started(self, label: str, attempt: Attempt, now: float) -> None:
         self.in_flight.start(label, attempt, now)
         self.ledger.clip_started(label, attempt.spec.clip_id, now)
+        self.kinds.clip_started(attempt.spec)
 
     def clip_returned(self, clip_id: str) -> None:
         self.in_flight.end(clip_id)
@@ -96,7 +111,8 @@ class RunTally:
         if done.device_time is not None:
             self.device_time += done.device_time
         self._end_attempt(done.clip_id, done.timings)
-        self._note_end(now)
+        self.kinds.clip_committed(done.clip_id, done.device_time)
+        self.tick(now)
 
     def clip_failed(
         self, failed: ClipFailed, decision: Decision, now: float, failed_at: str
@@ -113,12 +129,10 @@ class RunTally:
         if isinstance(decision, Quarantine):
             self.quarantined.add(failed.clip_id)
             self.num_quarantined += 1
-            self._note_end(now)
+            self.kinds.clip_quarantined(failed.clip_id)
+            self.tick(now)
 
     def _end_attempt(self, clip_id: str, timings: tuple[StageTiming, ...]) -> None:
         self.in_flight.end(clip_id)
         for timing in timings:
             self.stage_totals_s[timing.stage] += timing.duration_s
-
-    def _note_end(self, now: float) -> None:
-        self._first_ended = now if self._first_ended is None else self._first_ended

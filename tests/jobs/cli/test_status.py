@@ -17,6 +17,7 @@ from jobs.records.lease import Lease
 from jobs.records.lease_record import LeaseOwner, LeaseRecord
 from jobs.records.run_status import (
     ClipInFlight,
+    KindStatus,
     LoadingWorkers,
     RunState,
     RunStatus,
@@ -53,8 +54,14 @@ def status_of(state: RunState = "rendering", at_s: float = AT_S, run_id: str = R
         elapsed_s=600.0,
         clips_per_hour=120.0,
         eta_s=7200.0,
+        eta_low_s=5400.0,
+        eta_high_s=10800.0,
         waiting_for=None,
         loading=(),
+        kinds=(
+            KindStatus("wan", 81, 480, 832, 8, 1, 1500, 20, 1, 1, 120.0, 55.0),
+            KindStatus("ltx", 97, 512, 768, 30, 2, 490, 0, 0, 0, None, None),
+        ),
         in_flight=(ClipInFlight(CLIP_ID, "spring-31", "host-a:12", "denoise", 3, 8, 12.5),),
         last_failures=(),
         num_log_bytes_dropped=0,
@@ -200,7 +207,12 @@ def test_a_run_at_work_is_shown_with_its_rate_and_the_clips_in_flight(store: Sto
         ),
         "  workers      2, 1 lost so far",
         "  devices      98.1% busy",
-        "  rate         120 clips an hour, about 2 h left, after 10 min",
+        "  rate         120 clips an hour, about 2 h left (90 min to 3 h), after 10 min",
+        "",
+        "kinds of clip:",
+        "  model  size                    devices   left  an hour  seconds each",
+        "  wan    81 x 480x832, 8 steps         1  1,479    120.0          55.0",
+        "  ltx    97 x 512x768, 30 steps        2    490",
         "",
         "in flight:",
         "  clip       id                                worker     at                    for",
@@ -269,7 +281,7 @@ def test_a_dead_run_has_no_estimate_of_the_time_left(store: Store) -> None:
     text = shown(store, AT_S + 720)
     assert "last heartbeat 12 min ago" in text
     assert "in flight at the last heartbeat:" in text
-    assert " left" not in text
+    assert " left (" not in text
     assert "lease        free, expired at 2026-01-31T12:01:00.000Z; last held by run" in text
 
 

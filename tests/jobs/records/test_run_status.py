@@ -10,6 +10,7 @@ from jobs.records.run_status import (
     MAX_MESSAGE,
     ClipInFlight,
     FailureSeen,
+    KindStatus,
     LoadingWorkers,
     RunDeadline,
     RunStatus,
@@ -41,8 +42,11 @@ STATUS = RunStatus(
     elapsed_s=600.0,
     clips_per_hour=120.0,
     eta_s=2070.0,
+    eta_low_s=1800.0,
+    eta_high_s=2500.0,
     waiting_for="2 devices, held by other jobs",
     loading=(LoadingWorkers(("import", "verify"), 7, 0.4),),
+    kinds=(KindStatus("wan", 81, 480, 832, 30, 2, 90, 20, 1, 4, 120.0, 210.5),),
     in_flight=(ClipInFlight(CLIP_ID, "spring-31", "node-a/0", "denoise", 3, 8, 12.5),),
     last_failures=(
         FailureSeen(
@@ -109,8 +113,12 @@ def test_an_unknown_state_of_a_run_is_refused(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [RunStatus, RunStop, RunSummary, ClipInFlight, FailureSeen, LeaseRecord, LeaseOwner]
-)
+    "kind",
+    [
+        RunStatus, RunStop, RunSummary, ClipInFlight, FailureSeen, KindStatus, LeaseRecord,
+        LeaseOwner,
+    ],
+)  # fmt: skip
 def test_every_field_is_documented(kind: type) -> None:
     text = (
         Path(__file__)

@@ -14,6 +14,7 @@ from jobs.records.run_status import LoadingWorkers
 from jobs.records.schema import WorkerIdentity
 from jobs.run.observer import RunObserver
 from jobs.run.progress.console import ConsoleReport
+from jobs.run.progress.kind_tally import PlannedKind, kind_of
 from jobs.run.progress.loads import loads_at
 from jobs.run.progress.tally import RunTally
 from jobs.schedule.events import Attempt
@@ -68,7 +69,8 @@ class Watched:
         clock = seconds(self.step_s)
         console = Console(file=self.file, force_terminal=self.is_terminal, width=60)
         started = next(clock)
-        self.tally = RunTally(self.num_clips, started)
+        kinds = [PlannedKind(kind_of(spec("any")), self.num_clips)]
+        self.tally = RunTally(self.num_clips, started, kinds)
         self.report = ConsoleReport(console, self.num_clips, started)
         self.observer = RunObserver(
             self.tally,
@@ -88,14 +90,16 @@ def test_a_log_gets_the_first_and_the_last_clip_and_a_line_every_ten_seconds() -
     watched = Watched(50)
     watched.tally.worker_ready()
     for number in range(50):
-        watched.observer.clip_done(done(number))
+        one = spec(f"clip {number}")
+        watched.observer.clip_started("host:1", Attempt(one))
+        watched.observer.clip_done(replace(done(number), clip_id=one.clip_id))
     lines = watched.lines
-    assert lines[0] == "1 of 50 clips, 0 quarantined, 1 s elapsed"
+    assert lines[0] == "1 of 50 clips, 0 quarantined, 2 s elapsed"
     assert re.fullmatch(
         r"\d+ of 50 clips, 0 quarantined, \d+ s elapsed, about \d+ s left", lines[1]
     )
-    assert lines[-1] == "50 of 50 clips, 0 quarantined, 50 s elapsed"
-    assert 5 <= len(lines) <= 8
+    assert lines[-1] == "50 of 50 clips, 0 quarantined, 100 s elapsed"
+    assert 10 <= len(lines) <= 12
 
 
 def test_each_line_begins_with_the_date_and_the_time_in_utc(
@@ -145,27 +149,17 @@ def test_the_busy_share_is_that_of_all_devices_together() -> None:
     assert tally.device_time.busy_share == 0.9
 
 
-def test_the_rest_is_estimated_by_the_pace_since_the_first_clip() -> None:
-    tally = RunTally(5, 0.0)
-    tally.worker_ready()
-    assert tally.left_s(50.0) is None
-    tally.clip_done(done(0), 100.0)
-    assert tally.left_s(101.0) is None
-    tally.clip_done(done(1), 110.0)
-    assert tally.left_s(110.0) == 30.0
-    assert tally.elapsed_s(110.0) == 110.0
-
-
 def test_a_run_without_a_worker_has_no_estimate() -> None:
-    tally = RunTally(3, 0.0)
+    specs = [spec(f"clip {number}") for number in range(6)]
+    tally = RunTally(6, 0.0, [PlannedKind(kind_of(specs[0]), 6)])
     tally.worker_ready()
-    for number in range(2):
-        tally.clip_done(done(number), 10.0 + number)
-    assert tally.left_s(11.0) == 1.0
+    for number, one in enumerate(specs[:5]):
+        tally.clip_started("host:1", Attempt(one), 10.0 * number)
+        tally.clip_done(replace(done(number), clip_id=one.clip_id), 10.0 * number + 10)
+    assert tally.left_s() == pytest.approx(10.0)
     tally.worker_stopped("host:1", is_ready=True, is_lost=True)
-    assert tally.left_s(11.0) is None
-    tally.clip_done(done(2), 12.0)
-    assert tally.left_s(12.0) == 0.0
+    assert tally.left_s() is None
+    assert tally.elapsed_s(110.0) == 110.0
 
 
 def test_a_terminal_gets_a_bar_and_no_lines_for_clips() -> None:
