@@ -4,7 +4,6 @@ An output lies in a folder of the local S3 server, which is kept below build/, s
 clips takes minutes. Its MP4s are a few bytes and its records are whole.
 """
 
-import hashlib
 import json
 import os
 import random
@@ -13,22 +12,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.growth.made_records import RUN_ID, made_record
 from infra.local.s3_server import LocalS3
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import JSON, MP4
-from jobs.records.keys import clip_key, record_key, run_key
-from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
-from jobs.settings.run_config import EncodingConfig, StoreConfig
+from jobs.records.keys import record_key, run_key
+from jobs.settings.run_config import StoreConfig
 from jobs.store.parts import NUM_THREADS, in_parallel
 from jobs.store.store import open_store
 from jobs.types import ClipSpec
-from pipelines.device_marks import DeviceTime
 from pipelines.shapes.world import COLOURS, SHAPES
 
 MODEL = "shapes-wan-4step"
 DIRECTIONS = ("left", "right", "up", "down")
-RUN_ID = "20260131-120000-abcdef"
 COMPLETE = "complete"  # a file in the folder of a server whose output is made
 KINDS = ("jsonl", "csv", "yaml")
 
@@ -89,7 +86,7 @@ def _commit_all(uri: str, manifest: Path) -> None:
 
     def commit(spec: ClipSpec) -> None:
         body = spec.clip_id.encode()
-        record = _record(spec, body)
+        record = made_record(spec, body)
         store.put(record.key, body, MP4)
         uploaded = replace(record, uri=store.uri_of(record.key))
         store.put(record_key(spec.clip_id), uploaded.to_json(), JSON)
@@ -97,39 +94,3 @@ def _commit_all(uri: str, manifest: Path) -> None:
     specs = open_manifest(manifest, ModelCatalog(), model=MODEL).specs()
     for _ in in_parallel(commit, specs, NUM_THREADS):
         pass
-
-
-def _record(spec: ClipSpec, body: bytes) -> ClipRecord:
-    sha256 = hashlib.sha256(body).hexdigest()
-    key = clip_key(spec.clip_id, sha256)
-    shape = spec.request.shape
-    return ClipRecord(
-        clip_id=spec.clip_id,
-        name=spec.name,
-        meta=spec.meta,
-        model=spec.model,
-        request=spec.request,
-        tokens=spec.tokens,
-        parallel=spec.parallel,
-        run_id=RUN_ID,
-        attempt=1,
-        uri=f"s3://growth/{key}",
-        key=key,
-        sha256=sha256,
-        num_bytes=len(body),
-        num_frames=shape.num_frames,
-        width=shape.width,
-        height=shape.height,
-        fps=spec.request.fps,
-        committed_at=utc_iso(0),
-        timings=(),
-        device_time=DeviceTime(2.0, 0.0),
-        encoding=EncodingConfig(),
-        worker=WorkerIdentity("host", "node", "cpu", 1),
-        peak_memory_bytes=1,
-        peak_memory_kind="host",
-        host_memory_bytes=1,
-        attention="fused",
-        nag_coverage=NagCoverage(4, 4),
-        versions={},
-    )
