@@ -32,9 +32,9 @@ ORDER = {
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "manifest/tables", "manifest/walk", "manifest",
-        "plan", "media", "store", "records", "overview", "tables", "report", "upkeep", "export",
-        "notify", "schedule", "shares", "simulation", "metrics", "worker", "group", "cluster",
-        "cluster/nodes", "run/progress", "run", "description", "checks", "bench/design",
+        "plan", "media", "store", "records", "overview", "schemas", "tables", "report", "upkeep",
+        "export", "notify", "schedule", "shares", "simulation", "metrics", "worker", "group",
+        "cluster", "cluster/nodes", "run/progress", "run", "description", "checks", "bench/design",
         "bench/measuring", "bench/reporting", "bench", "cli/pattern", "cli/outputs", "cli",
     ),
 }  # fmt: skip

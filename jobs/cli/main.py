@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 
-from jobs.cli import bench, doctor, models, plan, render
+from jobs.cli import bench, doctor, models, plan, render, schema
 from jobs.cli.outputs import export, gc, records, report, retry, status, verify
 from jobs.cli.pattern.command import Command, Context, log_format_of
 from jobs.ending import ExitCode, ended_by_signals, stop_reason
@@ -37,7 +37,7 @@ COMMANDS: dict[str, Command[Any]] = {
     for module in (
         *(plan, render, bench),
         *(status, report, verify, export, records, retry, gc),
-        *(models, doctor),
+        *(models, schema, doctor),
     )
 }
 DESCRIPTION = (
@@ -62,6 +62,7 @@ examples:
   nagfarm retry s3://renders/spring                 try quarantined clips again in the next run
   nagfarm gc s3://renders/spring                    list what nothing needs; --delete removes it
   nagfarm models                                    the models, and whether their weights are here
+  nagfarm schema manifest                           its JSON Schema, for editors
   nagfarm doctor --output s3://renders/spring       what is missing on this machine
 
 exit codes:

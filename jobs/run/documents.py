@@ -2,9 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from jobs.guarded_output import DroppedOutput
 from jobs.manifest.manifest import Manifest
@@ -12,6 +11,7 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.notify.messages import RunFacts
 from jobs.notify.run_notices import RunNotices
 from jobs.plan.plan import Plan
+from jobs.records.run_file import ManifestIdentity, RunFile
 from jobs.records.run_status import RunDeadline, RunState, RunStatus, RunStop, RunSummary
 from jobs.run.progress.tally import RunTally
 from jobs.settings.run_config import RunConfig
@@ -68,25 +68,25 @@ class RunDocuments:
     dropped: DroppedOutput
     deadline: RunDeadline | None
 
-    def run(self, started_at: str, nodes: Sequence[Any]) -> dict[str, Any]:
+    def run(self, started_at: str, nodes: Sequence[Mapping[str, object]]) -> RunFile:
         """Return run.json: the manifest, settings, models, versions and machines of the run."""
         opened, plan = self.opened, self.opened.plan
         models = dict.fromkeys(bucket.model for bucket in plan.buckets)
-        return {
-            "run_id": self.run_id,
-            "started_at": started_at,
-            "output": opened.store.uri,
-            "output_day": opened.day and asdict(opened.day),
-            "deadline": self.deadline and asdict(self.deadline),
-            "manifest": {"name": opened.manifest.name, "sha256": opened.manifest.digest},
-            "num_clips": plan.num_clips,
-            "num_done_before": plan.num_done,
-            "num_pending": plan.num_pending,
-            "config": asdict(opened.config),
-            "models": [asdict(opened.catalog.get(name).identity) for name in models],
-            "versions": installed_versions(),
-            "nodes": nodes,
-        }
+        return RunFile(
+            run_id=self.run_id,
+            started_at=started_at,
+            output=opened.store.uri,
+            output_day=opened.day,
+            deadline=self.deadline,
+            manifest=ManifestIdentity(opened.manifest.name, opened.manifest.digest),
+            num_clips=plan.num_clips,
+            num_done_before=plan.num_done,
+            num_pending=plan.num_pending,
+            config=opened.config,
+            models=tuple(opened.catalog.get(name).identity for name in models),
+            versions=installed_versions(),
+            nodes=tuple(nodes),
+        )
 
     def status(
         self, state: RunState, now: float, updated_at: str, stop: RunStop | None = None

@@ -132,9 +132,8 @@ class Run:
         deadline = RunDeadline.of(self.deadline)
         documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
         self._documents = documents
-        write_run(
-            store, self.run_id, RUN_FILE, documents.run(utc_iso(time.time()), cluster_nodes())
-        )
+        run_file = documents.run(utc_iso(time.time()), cluster_nodes())
+        write_run(store, self.run_id, RUN_FILE, run_file.document())
         self.notices.started()
         writer = FailureWriter(store, self.run_id)
         report = ConsoleReport(self.console, num_clips, started)

@@ -18,7 +18,6 @@ from jobs.records.strict_json import field_types
 from jobs.tables.columns import (
     CLIP_COLUMNS,
     TIMED_STAGES,
-    Column,
     Time,
     record_columns,
     without_none,
@@ -45,7 +44,7 @@ def clip_row(clip: OutputClip) -> list[Any]:
         clip.name,
         clip.names[1:],
         own and own.run_id,
-        *(None if record is None else read(record) for _, read in _record_readers()),
+        *(read(clip) for read in _readers()),
         *_stage_values(() if record is None else record.timings),
         len(failures),
         last and last.failure_class,
@@ -96,15 +95,23 @@ def _stage_values(timings: Sequence[StageTiming]) -> list[float | None]:
 
 
 @cache
-def _record_readers() -> tuple[tuple[Column, Callable[[ClipRecord], Any]], ...]:
-    return tuple((column, _reader(column.path)) for column in record_columns())
+def _readers() -> tuple[Callable[[OutputClip], Any], ...]:
+    return tuple(_reader(column.path) for column in record_columns())
 
 
-def _reader(path: str) -> Callable[[ClipRecord], Any]:
+def _reader(path: str) -> Callable[[OutputClip], Any]:
+    """Return the function that finds a field of a record.
+
+    The records of failures have the request, too, and the name of the model.
+    """
+    if path == "model.name":
+        return lambda clip: clip.model_name or None
     parts = path.split(".")
+    if parts[0] != "request":
+        parts.insert(0, "record")
 
-    def read(record: ClipRecord) -> Any:
-        value: Any = record
+    def read(clip: OutputClip) -> Any:
+        value: Any = clip
         for part in parts:
             if value is None:
                 return None

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
 from pyarrow.parquet import read_table
 
@@ -26,6 +27,7 @@ from jobs.records.commit import (
 )
 from jobs.records.keys import clip_key, record_key
 from jobs.records.strict_json import to_dataclass
+from jobs.schemas.documents import schema_text
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.webhook import SECRET_PATH, WebhookServer, served
@@ -57,6 +59,10 @@ def render(path: Path, output: Path, *options: str) -> int:
     return main(command, loader=FakeLoader())
 
 
+def schema(name: str) -> dict[str, object]:
+    return json.loads(schema_text(name))
+
+
 def opened(folder: Path) -> Store:
     return open_store(folder.as_uri(), StoreConfig())
 
@@ -83,6 +89,10 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     assert len(document["manifest"]["sha256"]) == 64
     assert document["models"][0]["name"] == "shapes-wan"
     assert document["nodes"]
+    record = store.get(record_key(min(committed_ids(store))))
+    for name in ("run", "status", "summary"):
+        jsonschema.validate(json.loads((run_folder / f"{name}.json").read_text()), schema(name))
+    jsonschema.validate(json.loads(record), schema("record"))
     summary = json.loads((run_folder / "summary.json").read_text())
     assert (summary["num_committed"], summary["num_quarantined"]) == (3, 0)
     assert {"denoise", "encode", "upload"} <= set(summary["stage_totals_s"])

@@ -161,7 +161,10 @@ def test_failed_quarantined_and_damaged_clips_have_rows_too(tmp_path: Path) -> N
     assert [one["message"] for one in quarantined["failures"]] == ["first", "second"]
     assert (failed["failure_class"], failed["run_id"]) == ("memory", RUN_ID)
     assert failed["failed_at"] == datetime(2026, 1, 31, 12, tzinfo=UTC)
-    assert (failed["prompt"], failed["seed"], failed["quarantine_reason"]) == (None, None, None)
+    request = failure_of("2" * 32).request
+    assert request is not None
+    assert (failed["prompt"], failed["seed"]) == (request.prompt, request.sampling.seed)
+    assert (failed["model_source"], failed["quarantine_reason"]) == (None, None)
     stages = rows_of(tmp_path, "stages")
     assert [(row["clip_id"], row["stage"], row["is_committed"]) for row in stages] == [
         ("1" * 32, "load", False), ("1" * 32, "denoise", False),

@@ -1,0 +1,1 @@
+"""JSON Schemas of the documents that people write and programs read, from their dataclasses."""
