@@ -1,6 +1,6 @@
 """The JSON Schema of a dataclass, from its annotations and the `Args` of its docstring.
 
-Decides how a type of Python is told in JSON Schema. The classes themselves also check ranges and
+Decides which JSON Schema a type of Python has. The classes themselves also check ranges and
 combinations, which a schema leaves out.
 """
 
