@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from jobs.cli.main import COMMANDS, EPILOG
 from jobs.cli.pattern.manifest import MANIFEST_HELP
 from jobs.manifest.fields import FIELDS, PARALLEL_FIELDS
 from jobs.manifest.manifest import open_manifest
@@ -50,15 +48,6 @@ def test_the_example_of_nag_alone_runs_on_stock_pipelines(
     assert np.shape(names["video"]) == (1, 17, 64, 64, 3)
 
 
-def test_the_manifest_of_the_readme_plans(tmp_path: Path) -> None:
-    (manifest,) = blocks("yaml")
-    assert yaml.safe_load(manifest)["output"] == "./spring"
-    (tmp_path / "spring.yaml").write_text(manifest)
-    assert (
-        len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 3 * 4 * 2
-    )
-
-
 def test_the_manifest_of_the_page_on_groups_plans(tmp_path: Path) -> None:
     page = (
         Path(__file__).parents[1] / "docs" / "explanation" / "context-parallelism.md"
@@ -81,23 +70,3 @@ def test_the_manifest_of_the_help_plans(tmp_path: Path) -> None:
     assert (
         len(list(open_manifest(tmp_path / "spring.yaml", ModelCatalog()).specs())) == 2 * 2 * 4 * 2
     )
-
-
-def pages() -> dict[str, str]:
-    """Return every page of the manual, and the help of every command."""
-    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("nag/*.md")]
-    texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
-    return texts | {"help": EPILOG} | {name: one.epilog for name, one in COMMANDS.items()}
-
-
-def test_a_job_is_submitted_with_the_token_and_by_the_name_of_the_program() -> None:
-    submits = re.compile(r"^.*ray job submit +-.*$", re.MULTILINE)
-    blocks = [block for page in pages().values() for block in page.split("```")]
-    lines = [(block, line) for block in blocks for line in submits.findall(block)]
-    assert len(lines) >= 3
-    for block, line in lines:
-        assert re.search(r"ray job submit .*-- nagfarm (render|doctor)", line), line
-        shown = re.search(r"RAY_AUTH_MODE=token ray job", line)
-        assert shown or re.search(r"^export .*RAY_AUTH_MODE=token", block, re.MULTILINE), line
-    old = re.compile(r"python3? -m jobs(?!\.)")  # a folder `jobs` of the user would run
-    assert [name for name, page in pages().items() if old.search(page)] == []

@@ -1,6 +1,6 @@
 """A folder in which the commands of the manual run, and the rules for those that cannot run here.
 
-The manifest `spring.yaml` of README.md is rendered there by models that draw waves, into `./spring`
+Most of `spring.yaml` of README.md is rendered there by models that draw waves, into `./spring`
 and `./renders/spring`. In commands, `./renders` stands for the bucket `s3://renders`, and a job is
 run as the command behind `ray job submit`.
 """
@@ -153,7 +153,7 @@ def make_workspace(folder: Path, environment: dict[str, str]) -> Workspace:
     (folder / "news.yaml").write_text(
         dated.text.replace("s3://renders", "./renders") + "model: shapes-wan\n" + CLIPS
     )
-    rendered = space.run("nagfarm render spring.yaml")
+    rendered = space.run("nagfarm render spring.yaml --limit 40")  # 8 are left to plan
     if rendered.returncode:
         raise RuntimeError(rendered.stdout + rendered.stderr)
     shutil.copytree(folder / "spring", folder / "renders" / "spring")

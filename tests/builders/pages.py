@@ -141,13 +141,18 @@ def _parsed(page: str) -> list[Token]:
 
 def blocks(*languages: str, page: str = "") -> list[Block]:
     """Return the blocks of all pages, or of one, in some languages or in all."""
-    return [
-        Block(name, token.map[0] + 1, token.info.strip(), token.content)
+    found = [
+        Block(name, token.map[0] + 1, _language(token), token.content)
         for name in ([page] if page else page_names())
         for token in _parsed(name)
         if token.type == "fence" and token.map
-        if not languages or token.info.strip() in languages
     ]
+    return [block for block in found if not languages or block.language in languages]
+
+
+def _language(token: Token) -> str:
+    is_console = not token.info and token.content.startswith("$ ")
+    return "console" if is_console else token.info.strip()
 
 
 def inline_code() -> Iterator[tuple[str, str]]:

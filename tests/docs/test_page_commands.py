@@ -4,10 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 
 import pytest
 
 from jobs.cli.main import COMMANDS, EPILOG
+from jobs.errors import ConfigError
+from jobs.settings.run_config import RunConfig, load_config
 from tests.builders import page_commands
 from tests.builders.page_commands import NEEDS, WrongCommandError, check, check_fragment
 from tests.builders.pages import SHELL, Block, blocks, inline_code, page_names, simple_commands
@@ -19,6 +22,15 @@ LANGUAGES = {*SHELL, "text", "yaml", "json", "jsonl", "python", "sql", "ini", "c
 def shell_texts() -> list[str]:
     """Return every text with commands: blocks, and code within sentences."""
     return [*(block.text for block in blocks(*SHELL)), *(code for _, code in inline_code())]
+
+
+def refusal(setting: str) -> str:
+    """Return why a setting is refused. A right one may need another one beside it."""
+    try:
+        load_config(None, [setting])
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def problems(block: Block) -> list[str]:
@@ -53,6 +65,21 @@ def test_every_command_within_a_sentence_has_its_name_and_options() -> None:
             except WrongCommandError as error:
                 wrong.append(f"{page}: `{code}`: {error}")
     assert wrong == []
+
+
+def test_every_setting_within_a_sentence_is_one() -> None:
+    groups = "|".join(one.name for one in fields(RunConfig) if is_dataclass(one.type))
+    found = [
+        code for _, code in inline_code() if re.fullmatch(rf"({groups})\.[^=\s]+=[^\s.]+", code)
+    ]
+    assert len(found) >= 4
+    unknown = [code for code in found if " not in " in refusal(code)]
+    assert unknown == []
+
+
+def test_a_page_names_the_program_and_no_folder_that_a_user_may_have() -> None:
+    old = re.compile(r"python3? -m jobs(?!\.)")  # a folder `jobs` of the user would run
+    assert [text for text in shell_texts() if old.search(text)] == []
 
 
 def test_every_block_says_its_language() -> None:

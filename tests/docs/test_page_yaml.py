@@ -4,10 +4,12 @@ Its keys say which that is: a manifest, a row of one, a model, or the settings o
 document is put into a whole one. ELSEWHERE names the tests of documents for other programs.
 """
 
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -15,6 +17,7 @@ from jobs.errors import ManifestError
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.manifest.reference import json_schema
 from jobs.manifest.yaml_manifest import KEYS
 from jobs.settings.run_config import RunConfig, load_config
 from pipelines.catalog.model_config import ModelConfig, load_model_config
@@ -87,6 +90,9 @@ def read(block: Block, folder: Path) -> str:
         catalog = FakeCatalog() if is_styled else ModelCatalog()
         model = None if "model" in document else "styled" if is_styled else "shapes-wan"
         assert list(open_manifest(path, catalog, model=model).specs())
+        # As an editor does, whose YAML 1.2 reads 12:00 as text; PyYAML reads a number of minutes.
+        edited = yaml.safe_load(re.sub(r"(day_starts:) (\S+)", r"\1 '\2'", text))
+        jsonschema.validate(edited, json_schema())
     elif kind == "settings":
         load_config(path)
     elif kind == "model":

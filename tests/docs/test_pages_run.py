@@ -36,7 +36,7 @@ def test_the_first_tutorial_renders_its_clips(ray_cluster: LocalRay, tmp_path: P
     space = empty_workspace(tmp_path, environment)
     assert space.run_page("docs/tutorial/first-clips.md") == []
     clips = sorted((tmp_path / "clips").glob("*.mp4"))
-    assert [clip.name for clip in clips] == sorted(f"first-{number}.mp4" for number in range(1, 13))
+    assert [clip.name for clip in clips] == [f"first-{number:06}.mp4" for number in range(12)]
     assert len({clip.read_bytes() for clip in clips}) == 12
     assert len(list((tmp_path / "clips").glob("*.json"))) == 12
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli.main import COMMANDS, parse_arguments
+from jobs.cli.main import parse_arguments
 from jobs.cli.render import RenderOptions
 from jobs.timetable.clock_times import WrittenDeadline, zone_of
 
@@ -138,11 +138,3 @@ def test_the_lines_for_a_cluster_are_those_of_its_units() -> None:
     assert credential in unit.splitlines()
     for word in environment.split()[1:]:
         assert word in unit, word
-
-
-def test_every_command_of_the_page_is_one_that_nagfarm_takes() -> None:
-    lines = re.findall(r"^nagfarm .*$", PAGE.read_text(), re.MULTILINE)
-    assert len(lines) >= 4
-    for line in lines:
-        namespace = parsed(line)
-        COMMANDS[namespace.command].options.read(namespace)

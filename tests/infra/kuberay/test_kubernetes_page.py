@@ -160,14 +160,6 @@ def test_the_secrets_of_the_page_have_the_names_and_keys_that_pods_read(checkout
     }
 
 
-def test_each_command_of_nagfarm_on_the_page_is_one() -> None:
-    """A command of a text may stand without its arguments."""
-    found = [shlex.split(line.partition(" -- ")[2] or line) for line in (*COMMANDS, *INLINE)]
-    runs = [words[1:] for words in found if words[0] == "nagfarm" and words[1:] != ["plan"]]
-    commands = {parse_arguments(words).command for words in runs if words != ["status"]}
-    assert commands == {"doctor", "render", "status"}
-
-
 def test_the_digest_of_the_page_is_computed_as_written(checkout: Path) -> None:
     (line,) = [line for line in COMMANDS if line.startswith("digest=")]
     finished = subprocess.run(

@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -12,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from jobs.cli.main import COMMANDS, main, parse_arguments
+from jobs.cli.main import COMMANDS, main
 from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, EXIT_REFUSED
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE
-from jobs.settings.run_config import StoreConfig, load_config
+from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
 from tests.builders.records import RUN_ID, commit
 from tests.builders.specs import spec
@@ -133,14 +131,3 @@ end_process("stopped: the cluster is gone", ExitCode.STOPPED)
     assert ended.returncode == 4
     assert (entry["event"], entry["exit_code"]) == ("stopped", 4)
     assert entry["message"] == "stopped: the cluster is gone"
-
-
-@pytest.mark.parametrize("page", ["reference/logs.md", "how-to/notifications.md"])
-def test_the_commands_of_the_pages_are_accepted(page: str) -> None:
-    text = (REPOSITORY / "docs" / page).read_text()
-    lines = re.findall(
-        r"^(?:RAY_AUTH_MODE=token ray job .* -- )?nagfarm ([^|\n]+)", text, re.MULTILINE
-    )
-    assert lines
-    for line in lines:
-        load_config(overrides=parse_arguments(shlex.split(line)).settings)

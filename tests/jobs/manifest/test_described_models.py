@@ -11,7 +11,7 @@ import pytest
 from jobs.checks.weights import check_own_weights
 from jobs.cli import doctor
 from jobs.cli import models as models_command
-from jobs.cli.main import main, parse_arguments
+from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.description.files import pack, read_contents, save_description, save_fetched
 from jobs.manifest.manifest import open_manifest
@@ -231,12 +231,6 @@ COMMANDS = [
     for line in block.splitlines()
     if "nagfarm " in line
 ]
-
-
-def test_the_commands_of_the_page_are_right() -> None:
-    assert len(COMMANDS) == 5
-    for words in COMMANDS:
-        parse_arguments(words)
 
 
 def test_the_page_describes_and_plans(

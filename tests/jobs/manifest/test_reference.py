@@ -18,7 +18,6 @@ from jobs.manifest.axes import MAX_GRID_CLIPS
 from jobs.manifest.field_values import MAX_RUN_NAME_CHARACTERS
 from jobs.manifest.fields import FIELDS, GUIDANCE_FIELDS, PARALLEL_FIELDS, RowField, RowLabels
 from jobs.manifest.manifest import open_manifest
-from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import (
     PAGE_FILE,
     SCHEMA_FILE,
@@ -101,13 +100,6 @@ def test_the_page_states_the_limits_of_the_reader() -> None:
     ):
         assert limit in page
     assert yaml_tree.MAX_VALUES == 1_000_000
-
-
-def test_the_manifest_of_the_page_plans(tmp_path: Path) -> None:
-    path = tmp_path / "spring.yaml"
-    path.write_text(MANIFEST_OF_THE_PAGE)
-    specs = list(open_manifest(path, ModelCatalog()).specs())
-    assert len(specs) == 2 * 3 * 4 * 2 + 1
 
 
 def test_the_schema_in_the_docs_is_that_of_the_fields() -> None:

@@ -1,8 +1,5 @@
 """The kind of node of a worker: settings, which of them wins, and the selectors of labels."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from jobs.errors import ConfigError
@@ -25,19 +22,6 @@ def test_a_model_has_the_placement_of_the_run_and_each_value_of_its_own_wins() -
     assert large.labels == {"zone": "b", "disk": "fast", ACCELERATOR_LABEL: "H100"}
     assert (large.num_gpus, large.resources) == (1, {"slot": 1})
     assert workers.anywhere().placement_of("wan2.1-t2v-14b") == WorkerConfig()
-
-
-def test_the_profile_and_the_settings_of_the_manual_are_taken(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs/how-to/sharing.md").read_text()
-    (profile,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "night.yaml").write_text(profile)
-    found = re.findall(r"['`](workers\.[^'`\s]*=[^'`\s]+)['`]", page)
-    settings = [*found, *re.findall(r"render night.yaml (workers\S+)", page)]
-    assert len(settings) == 4
-    workers = load_config(tmp_path / "night.yaml", settings).workers
-    assert set(workers.models) == {"wan2.1-t2v-14b", "wan2.1-t2v-1.3b", "shapes-wan"}
-    assert workers.placement_of("wan2.1-t2v-14b").labels == {ACCELERATOR_LABEL: "H100"}
-    assert (workers.count, workers.weight, workers.accelerator_type) == (64, 2, "A100")
 
 
 @pytest.mark.parametrize(
