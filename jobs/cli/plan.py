@@ -5,15 +5,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import Progress
 
 from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.pattern.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.pattern.wording import damaged_text, table_lines
+from jobs.cli.plan_cost import say_cost
 from jobs.manifest.walk.selection import ALL
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.broken import BrokenModel
@@ -23,12 +20,7 @@ from jobs.plan.worker_kinds import check_capacity, pending_kinds
 from jobs.records.listing import device_used
 from jobs.records.names import mp4_keys
 from jobs.run.documents import OpenedManifest
-from jobs.simulation.conditions import Conditions, Timings
 from jobs.simulation.options import SimulationOptions, add_simulation_arguments
-from jobs.simulation.outcome import Outcome
-from jobs.simulation.planned import simulate_plan, timings_of_plan
-from jobs.simulation.report import COST, HEADERS, cells, remarks
-from jobs.store.store import open_existing
 from jobs.text import counted
 
 MAX_PRINTED_BUCKETS = 20
@@ -70,47 +62,8 @@ def run(options: PlanOptions, context: Context) -> int:
     if options.rows is not None:
         write_rows(opened.plan, mp4_keys(opened.store), options.rows)
         context.say(f"  {counted(opened.plan.num_rows, 'row')} in {options.rows}")
-    if conditions:
-        _simulate(opened, options, conditions, context)
+    say_cost(opened, options, conditions, context)
     return EXIT_QUARANTINE if opened.plan.broken else EXIT_OK
-
-
-def _simulate(
-    opened: OpenedManifest,
-    options: PlanOptions,
-    conditions: Sequence[Conditions],
-    context: Context,
-) -> None:
-    """Print the outcome of the plan's run for each number of devices."""
-    plan, catalog, config = opened.plan, opened.catalog, opened.config
-    source = open_existing(options.timings, config.store) if options.timings else opened.store
-    terminal = Console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("reading records", total=None)
-        timings = timings_of_plan(plan, catalog, source, lambda: progress.advance(task))
-        progress.update(task, visible=False)
-        outcomes: list[Outcome] = []
-        for farm in conditions:
-            task = progress.add_task(
-                f"{counted(farm.num_devices, 'device')}", total=plan.num_pending
-            )
-            outcomes.append(
-                simulate_plan(plan, catalog, config, timings, farm, partial(progress.advance, task))
-            )
-    context.say("")
-    price = config.costs.price_per_device_hour if options.price is None else options.price
-    for line in simulation_lines(outcomes, timings, price):
-        context.say(f"  {line}".rstrip())
-
-
-def simulation_lines(
-    outcomes: Sequence[Outcome], timings: Timings, price: float | None
-) -> list[str]:
-    """Return the sources of the times, and a table with a row for each number of devices."""
-    headers = HEADERS if price is None else (*HEADERS, COST)
-    rows = [cells(outcome, price) for outcome in outcomes]
-    table = table_lines(headers, rows, [name for name in headers if name != "bottleneck"])
-    return [*timings.sources, "", *table, *remarks(outcomes)]
 
 
 def _check_against_cluster(opened: OpenedManifest) -> None:
@@ -209,8 +162,14 @@ examples:
   nagfarm plan spring.yaml --limit 10               of the first ten clips
   nagfarm plan spring.yaml --rows rows.csv          each row with its clip's id, state and MP4
   nagfarm plan spring.yaml --date 2026-01-31        with the {{date}} of that day in its output
+  nagfarm plan spring.yaml --from s3://renders/winter --price 2.50
+                                                    cost by the records of an earlier output
   nagfarm plan spring.yaml --simulate 8,64,512      how long the run would take
   nagfarm plan spring.yaml --remote                 without weights here: a node of the cluster
+
+Device-hours and cost come from the records of clips of the same model, size and steps, in the
+output or in the one of --from; else from records of another size, scaled; else from the cost model.
+The table says which. Prices are settings: costs.price_per_device_hour=2.50, or by kind of device.
 
 Without the weights of a model on this machine, its description is enough: one in the folder of
 --models or beside its YAML (nagfarm models --describe), or one that --remote fetches from a Ray

@@ -5,9 +5,9 @@ device meanwhile, since then the device idles before every such clip. Loads with
 """
 
 import statistics
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
@@ -36,11 +36,17 @@ class Measured:
         clips: times of the clips of each kind.
         starts_s: seconds from the start of a run until a worker took clips, by model.
         num_records: number of records that were read.
+        devices: name of the device that most of the records name, by model; also of other models.
     """
 
     clips: dict[ClipKind, list[ClipTimes]]
     starts_s: dict[str, list[float]]
     num_records: int
+    devices: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def device_of(self, model: str) -> str | None:
+        """Return the device of a model's records, or else that of the records of others."""
+        return self.devices.get(model) or next(iter(self.devices.values()), None)
 
 
 def read_measured(
@@ -68,13 +74,18 @@ def read_measured(
 
     keys = (parsed.key for parsed in islice(list_keys(store, "record"), max_records))
     records: list[ClipRecord] = []
+    devices: defaultdict[str, Counter[str]] = defaultdict(Counter[str])
     for record in in_parallel(read, keys, NUM_THREADS):
         read_one()
-        if record is not None and record.model.name in wanted:
+        if record is None:
+            continue
+        devices[record.model.name][record.worker.device] += 1
+        if record.model.name in wanted:
             records.append(record)
     run_ids = {record.run_id for record in records}
     began_s = {run_id: began for run_id in run_ids if (began := _began_s(reader, run_id))}
-    return Measured(clip_times(records), start_times(records, began_s), len(records))
+    usual = {model: seen.most_common(1)[0][0] for model, seen in devices.items()}
+    return Measured(clip_times(records), start_times(records, began_s), len(records), usual)
 
 
 def _began_s(reader: ObjectReader, run_id: str) -> float | None:

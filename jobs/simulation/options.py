@@ -5,12 +5,13 @@
 
 import argparse
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from jobs.errors import RefusedError
 from jobs.simulation.conditions import MAX_DEVICES, Conditions
 from jobs.text import shown
 
+ONLY_SIMULATED = ("failures", "preemptions", "store_requests", "store_megabytes")
 SIMULATION_HELP = """\
 With --simulate the run is played through in virtual time, for each number of devices, on the
 code that decides in a real run. The table shows its wall time, the share of the devices' time in
@@ -22,10 +23,13 @@ earlier runs; a model without records gets predicted ones.
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """The options of a simulation. Each field is named like the argument that sets it."""
+    """The options of a simulation and of the estimate above it.
+
+    Each field is named like the argument that sets it, but for `from_uri`, which --from sets.
+    """
 
     simulate: str | None
-    timings: str | None
+    from_uri: str | None
     price: float | None
     failures: float
     preemptions: float
@@ -38,11 +42,11 @@ class SimulationOptions:
         Raises:
             RefusedError: an option is outside its range.
         """
+        if self.price is not None and not 0 <= self.price < math.inf:
+            raise RefusedError(f"--price: expected a number of at least 0, got {self.price:g}")
         if self.simulate is None:
             self._check_alone()
             return []
-        if self.price is not None and not 0 <= self.price < math.inf:
-            raise RefusedError(f"--price: expected a number of at least 0, got {self.price:g}")
         megabytes = self.store_megabytes
         return [
             Conditions(
@@ -57,29 +61,32 @@ class SimulationOptions:
 
     def _check_alone(self) -> None:
         """Refuse an option that has no effect, since nothing is simulated."""
-        for one in fields(SimulationOptions):
-            if getattr(self, one.name) not in (None, 0.0):
-                option = f"--{one.name.replace('_', '-')}"
+        for name in ONLY_SIMULATED:
+            if getattr(self, name) not in (None, 0.0):
+                option = f"--{name.replace('_', '-')}"
                 raise RefusedError(f"{option} needs --simulate, such as --simulate 8,64,512")
 
 
 def add_simulation_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of these options to a command's parser."""
+    parser.add_argument(
+        "--from",
+        dest="from_uri",
+        metavar="URI",
+        help="an output of earlier runs whose records tell how long clips take, for device-hours, "
+        "cost and --simulate (default: the manifest's own output)",
+    )
+    parser.add_argument(
+        "--price",
+        type=float,
+        help="price of a device-hour of any device (default: the settings costs.prices and "
+        "costs.price_per_device_hour)",
+    )
     group = parser.add_argument_group("simulation", SIMULATION_HELP)
     group.add_argument(
         "--simulate",
         metavar="N[,N...]",
         help=f"numbers of devices, 1 to {MAX_DEVICES:,}, such as 8,64,512",
-    )
-    group.add_argument(
-        "--timings",
-        metavar="URI",
-        help="an output of earlier runs whose records tell the times (default: the manifest's own)",
-    )
-    group.add_argument(
-        "--price",
-        type=float,
-        help="price of a device hour, for the cost (default: costs.price_per_device_hour)",
     )
     group.add_argument(
         "--failures",

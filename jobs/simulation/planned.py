@@ -11,23 +11,32 @@ from jobs.plan.buckets import PlanBucket
 from jobs.plan.plan import Plan
 from jobs.plan.worker_kinds import WorkerKind, check_capacity, demand_of, pending_kinds
 from jobs.settings.run_config import RunConfig
+from jobs.settings.worker_config import WorkerConfig
 from jobs.simulation.conditions import ClipKind, Conditions, Timings
 from jobs.simulation.farm import Farm
-from jobs.simulation.measured import read_measured
+from jobs.simulation.measured import Measured, read_measured
 from jobs.simulation.outcome import Outcome
-from jobs.simulation.predicted import timings_of
+from jobs.simulation.predicted import card_for, timings_of
 from jobs.simulation.simulate import SimulatedKind, simulate
 from jobs.store.store import Store
 
 
 def timings_of_plan(
-    plan: Plan, catalog: Catalog, store: Store, read_one: Callable[[], None] = lambda: None
-) -> Timings:
+    plan: Plan,
+    catalog: Catalog,
+    store: Store,
+    read_one: Callable[[], None] = lambda: None,
+    workers: WorkerConfig | None = None,
+) -> tuple[Timings, Measured]:
     """Return the times of the pending clips of a plan.
 
     Args:
         store: output whose records tell the times.
         read_one: called after each record, for a progress bar.
+        workers: settings of the workers, which may ask for a kind of GPU.
+
+    Returns:
+        The times, and all that the records say.
 
     Raises:
         RefusedError: the times of some clips are unknown, or nothing is left to render.
@@ -36,8 +45,14 @@ def timings_of_plan(
     buckets = _pending(plan)
     if not buckets:
         raise RefusedError("--simulate: nothing is left to render")
-    measured = read_measured(store, {bucket.model for bucket in buckets}, read_one)
-    return timings_of(buckets, measured, catalog, store.uri)
+    models = {bucket.model for bucket in buckets}
+    measured = read_measured(store, models, read_one)
+    settings = workers or WorkerConfig()
+    cards = {
+        model: card_for(model, measured, settings.placement_of(model).accelerator_type)
+        for model in models
+    }
+    return timings_of(buckets, measured, catalog, store.uri, cards), measured
 
 
 def simulate_plan(

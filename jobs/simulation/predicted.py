@@ -4,7 +4,8 @@ Decides, for each kind of clip, which of the three is taken. Loads without torch
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from jobs.errors import RefusedError
 from jobs.manifest.rows import Catalog
@@ -12,66 +13,134 @@ from jobs.plan.buckets import PlanBucket
 from jobs.simulation.conditions import ClipKind, ClipTimes, Timings
 from jobs.simulation.measured import Measured
 from jobs.text import counted, duration
-from pipelines.cost.prediction import H100, NVLINK_H100, Work, predict
+from pipelines.cost.prediction import (
+    DEFAULT_CARD,
+    H100,
+    NVLINK_H100,
+    Device,
+    Work,
+    card_of,
+    predict,
+)
 from pipelines.errors import ModelFolderError
 from pipelines.request import VideoShape
 
 START_S = 60.0  # without a record: imports, and the weights from a local disk
 BITS_PER_PIXEL = 1.0  # without a record: more than most clips have
+RENDER_FIRST = (
+    "render a few of them first (--limit 10), or name an output that has some with --from URI"
+)
+
+
+Source = Literal["records", "scaled", "predicted"]
+NO_CARDS: Mapping[str, Device] = {}
+
+
+class FoundTimes(NamedTuple):
+    """The times of clips of one kind, and where they come from.
+
+    Args:
+        source: `records` of such clips, records of another size (`scaled`), or the cost model.
+    """
+
+    clips: Sequence[ClipTimes]
+    source: Source
+
+
+def card_for(model: str, measured: Measured, accelerator_type: str | None = None) -> Device:
+    """Return the card for which the times of a model without records are predicted.
+
+    That is the kind of GPU that its workers ask for, or the one that rendered clips before.
+    """
+    return card_of(accelerator_type or measured.device_of(model))
+
+
+def times_of(
+    bucket: PlanBucket, measured: Measured, catalog: Catalog, card: Device = DEFAULT_CARD
+) -> FoundTimes | None:
+    """Return the times of the clips of a bucket from the best source that there is.
+
+    Args:
+        card: the card for which they are predicted without records.
+
+    Returns:
+        None if its model has no record, and the prediction does not hold for it.
+    """
+    kind = ClipKind.of(bucket)
+    if kind in measured.clips:
+        return FoundTimes(measured.clips[kind], "records")
+    if (scaled := _scaled(bucket, measured, catalog)) is not None:
+        return FoundTimes(scaled, "scaled")
+    predicted = _predicted(bucket, catalog, card)
+    return None if predicted is None else FoundTimes([predicted], "predicted")
 
 
 def timings_of(
-    buckets: Sequence[PlanBucket], measured: Measured, catalog: Catalog, source: str
+    buckets: Sequence[PlanBucket],
+    measured: Measured,
+    catalog: Catalog,
+    source: str,
+    cards: Mapping[str, Device] = NO_CARDS,
 ) -> Timings:
     """Return the times of all buckets, each from the best source that there is.
 
     Args:
         measured: times in the records of `source`.
         source: URI of the output with the records.
+        cards: the card for which a model's times are predicted; H100 for those left out.
 
     Raises:
         RefusedError: a model has no record, and the prediction does not hold for it.
     """
     clips: dict[ClipKind, Sequence[ClipTimes]] = {}
-    num_scaled = num_predicted = 0
+    found: list[Source] = []
+    predicted_for = dict[str, Device]()
     for bucket in buckets:
-        kind = ClipKind.of(bucket)
-        if kind in measured.clips:
-            clips[kind] = measured.clips[kind]
-        elif (scaled := _scaled(bucket, measured, catalog)) is not None:
-            clips[kind] = scaled
-            num_scaled += 1
-        else:
-            clips[kind] = [_predicted(bucket, catalog, source)]
-            num_predicted += 1
+        card = cards.get(bucket.model, DEFAULT_CARD)
+        times = times_of(bucket, measured, catalog, card)
+        if times is None:
+            raise RefusedError(
+                f"--simulate: {source} has no record of {bucket.model}, and the time of its clips "
+                f"cannot be predicted: {RENDER_FIRST}"
+            )
+        clips[ClipKind.of(bucket)] = times.clips
+        found.append(times.source)
+        if times.source == "predicted":
+            predicted_for[card.name] = card
     models = dict.fromkeys(bucket.model for bucket in buckets)
     starts_s = {model: measured.starts_s.get(model) or [START_S] for model in models}
-    return Timings(clips, starts_s, (*_sources(
-        len(buckets), num_scaled, num_predicted, measured.num_records, source
-    ), *_starts(starts_s, measured)))  # fmt: skip
+    sources = _sources(found, measured.num_records, source, list(predicted_for.values()))
+    return Timings(clips, starts_s, (*sources, *_starts(starts_s, measured)))
 
 
 def _sources(
-    num_kinds: int, num_scaled: int, num_predicted: int, num_records: int, source: str
+    found: Sequence[Source], num_records: int, uri: str, cards: Sequence[Device]
 ) -> list[str]:
-    """Say how many kinds of clip have times from each source."""
-    num_measured = num_kinds - num_scaled - num_predicted
-    lines: list[str] = []
-    if num_measured:
-        records = counted(num_records, "record")
-        lines.append(f"times of {counted(num_measured, 'kind')} of clip: {records} of {source}")
-    if num_scaled:
-        lines.append(
-            f"times of {counted(num_scaled, 'kind')} of clip: scaled from records of another size "
-            "by the counted operations"
-        )
-    if num_predicted:
-        lines.append(
-            f"times of {counted(num_predicted, 'kind')} of clip: no records, so predicted for "
-            f"{H100.name}s at {H100.flops_per_s / 1e12:.0f} TFLOP/s, as if encoding and upload "
-            "took no time; --timings URI names an output with records"
-        )
-    return lines
+    """Say how many kinds of clip have times from each source.
+
+    Args:
+        found: source of each kind of clip.
+        cards: cards for which times are predicted.
+    """
+    ends: dict[Source, str] = {
+        "records": f"{counted(num_records, 'record')} of {uri}",
+        "scaled": "scaled from records of another size by the counted operations",
+        "predicted": (
+            f"no records, so predicted for {' and '.join(map(card_text, cards))}, as if encoding "
+            "and upload took no time; --from URI names an output with records"
+        ),
+    }
+    return [
+        f"times of {counted(found.count(source), 'kind')} of clip: {end}"
+        for source, end in ends.items()
+        if source in found
+    ]
+
+
+def card_text(card: Device) -> str:
+    """Return a card with its speed and the source of that speed."""
+    source = f"measured by {card.measured_by}" if card.measured_by else "not measured"
+    return f"{card.name}s at {card.flops_per_s / 1e12:.0f} TFLOP/s ({source})"
 
 
 def _starts(starts_s: dict[str, list[float]], measured: Measured) -> list[str]:
@@ -124,17 +193,13 @@ def _scaled(bucket: PlanBucket, measured: Measured, catalog: Catalog) -> list[Cl
     ]
 
 
-def _predicted(bucket: PlanBucket, catalog: Catalog, source: str) -> ClipTimes:
-    """Return the predicted times of a clip on GPUs."""
+def _predicted(bucket: PlanBucket, catalog: Catalog, card: Device) -> ClipTimes | None:
+    """Return the predicted times of a clip on GPUs; None if the prediction does not hold for it."""
     config = catalog.get(bucket.model).config
     work = _work(bucket, catalog, bucket.shape, bucket.num_inference_steps)
     if work is None or config.device == "cpu" or config.dtype == "float32":
-        raise RefusedError(
-            f"--simulate: {source} has no record of {bucket.model}, and the time of its clips "
-            "cannot be predicted: render a few of them first (--limit 10), or name an output that "
-            "has some with --timings URI"
-        )
-    device_s = predict(work, bucket.parallel, H100, NVLINK_H100).total_s
+        return None
+    device_s = predict(work, bucket.parallel, card, NVLINK_H100).total_s
     return ClipTimes(device_s, num_bytes=int(_pixels(bucket.shape) * BITS_PER_PIXEL / 8))
 
 

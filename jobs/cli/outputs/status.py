@@ -9,6 +9,7 @@ from jobs.cli.pattern.wording import damaged_text, first_line, table_lines
 from jobs.costs.wording import cost_text
 from jobs.errors import RefusedError
 from jobs.escaping import json_text
+from jobs.overview.run_costs import OutputCost, read_output_cost
 from jobs.records.lease_record import LeaseRecord, seconds_of
 from jobs.records.run_status import ClipInFlight, KindStatus, RunDeadline, RunStatus
 from jobs.records.schema import FailureRecord, utc_iso
@@ -42,8 +43,9 @@ def run(options: StatusOptions, context: Context) -> int:
     store = options.store()
     with long_work(f"listing {store.uri}"):
         found = read_output_status(store)
+        cost = read_output_cost(store)
     if not options.json:
-        for line in status_lines(found, store.now()):
+        for line in status_lines(found, store.now(), cost):
             context.say(line)
         return EXIT_OK
     if found.run is None:
@@ -55,11 +57,12 @@ def run(options: StatusOptions, context: Context) -> int:
     return EXIT_OK
 
 
-def status_lines(output: OutputStatus, now: float) -> list[str]:
+def status_lines(output: OutputStatus, now: float, cost: OutputCost | None = None) -> list[str]:
     """Return the whole answer as plain text.
 
     Args:
         now: the store's time, in seconds since 1970.
+        cost: cost of all runs of the output.
     """
     remedy = f"; nagfarm retry {output.uri} lifts that" if output.num_quarantined else ""
     lines = [
@@ -69,6 +72,7 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
         *([_names_line(output.num_names)] if output.num_names else []),
         f"  quarantined  {counted(output.num_quarantined, 'clip')}{remedy}",
         f"  failures     {counted(output.num_failures, 'attempt')}",
+        *([f"  all runs     {text}"] if cost and (text := _all_runs_text(cost)) else []),
         f"  lease        {lease_text(output.lease, now)}",
     ]
     if output.run_id is None:
@@ -84,6 +88,15 @@ def status_lines(output: OutputStatus, now: float) -> list[str]:
         rows = [_failure_row(failure) for failure in output.last_failures]
         lines += [f"  {line}" for line in table_lines((), rows)]
     return [*lines, *(f"cannot be read: {one}" for one in output.trouble)]
+
+
+def _all_runs_text(cost: OutputCost) -> str | None:
+    """Return the cost of an output if more than its newest run has one."""
+    text = cost_text(cost.cost)
+    if text is None or cost.num_runs < 2:
+        return None
+    older = f" (without {counted(cost.num_left_out, 'older run')})" if cost.num_left_out else ""
+    return f"{counted(cost.num_runs, 'run')}: {text}{older}"
 
 
 def _names_line(num_names: int) -> str:

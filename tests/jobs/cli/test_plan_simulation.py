@@ -57,7 +57,7 @@ def plan(manifest: Path, uri: str, *options: str) -> int:
 def test_the_table_has_a_row_for_each_number_of_devices(
     manifest: Path, output: str, capsys: pytest.CaptureFixture[str], price: tuple[str, ...]
 ) -> None:
-    options = ("--simulate", "1,10,100", *price, "--timings", output)
+    options = ("--simulate", "1,10,100", *price, "--from", output)
     assert plan(manifest, f"{output}-new", *options) == EXIT_OK
     printed = capsys.readouterr()
     assert printed.err == ""  # the bar is for a terminal
@@ -72,6 +72,34 @@ def test_the_table_has_a_row_for_each_number_of_devices(
         "       10    6.2 min   97%            973  devices     2.57",
         "      100     46.5 s   77%          7,742  start       3.23",
     ]
+
+
+@pytest.mark.parametrize("price", [("--price", "2.50"), ("costs.prices={cpu: 2.5}",)])
+def test_a_plan_has_device_hours_and_cost_by_the_records_of_an_earlier_output(
+    manifest: Path, output: str, capsys: pytest.CaptureFixture[str], price: tuple[str, ...]
+) -> None:
+    options = ("--from", output, *price, "costs.currency=EUR")
+    assert plan(manifest, f"{output}-new", *options) == EXIT_OK
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines()[-3:] == [
+        "  model       clips  device-hours      cost  times from",
+        "  shapes-wan    100          1.00  EUR 2.50  1 record, cpu",
+        (
+            "  not in it: the start of each worker, 10 s (shapes-wan) of a device; failures; idle "
+            "devices at the end. --simulate N plays the run through"
+        ),
+    ]
+
+
+def test_a_plan_without_records_or_prediction_says_how_to_get_them(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(manifest, (tmp_path / "new").as_uri()) == EXIT_OK
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "  shapes-wan: device-hours not known without records; render a few of them first "
+        "(--limit 10), or name an output that has some with --from URI"
+    )
 
 
 def test_faults_and_limits_have_a_line_or_a_word(
@@ -90,12 +118,14 @@ def test_faults_and_limits_have_a_line_or_a_word(
     [
         (("--simulate", "0"), "--simulate: expected 1 to 4,096 devices, got 0"),
         (("--simulate", "many"), "expected numbers of devices, such as 8,64,512, got 'many'"),
-        (("--price", "2.50"), "--price needs --simulate, such as --simulate 8,64,512"),
+        (("--failures", "0.5"), "--failures needs --simulate, such as --simulate 8,64,512"),
+        (("--price", "-1"), "--price: expected a number of at least 0, got -1"),
+        (("--from", "./absent"), "absent"),
         (("--store-requests", "5"), "--store-requests needs --simulate"),
         (("--simulate", "8", "--price", "-1"), "--price: expected a number of at least 0, got -1"),
         (("--simulate", "8", "--failures", "2"), "--failures: expected a share"),
         (("--simulate", "8"), "render a few of them first (--limit 10)"),
-        (("--simulate", "8", "--timings", "./absent"), "absent"),
+        (("--simulate", "8", "--from", "./absent"), "absent"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused_with_the_remedy(

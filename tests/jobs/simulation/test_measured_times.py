@@ -155,7 +155,7 @@ def test_clips_without_a_record_are_predicted_and_the_plan_says_so(
     assert times.device_s == predict(work, ONE_DEVICE, H100, NVLINK_H100).total_s
     assert times.host_s == times.upload_s == 0.0
     assert timings.starts_s == {"coarse": [START_S], "tiny": [START_S]}
-    assert "predicted for H100s" in timings.sources[0]
+    assert "predicted for H100s at 345 TFLOP/s (not measured)" in timings.sources[0]
     assert sorted(timings.sources[1:]) == [
         "a worker of coarse starts in 60 s (assumed)",
         "a worker of tiny starts in 60 s (assumed)",
@@ -198,7 +198,7 @@ def test_a_plan_is_simulated_from_its_records(
         {"prompt": "a"}, {"prompt": "b", "num_inference_steps": 4}, {"prompt": "c"},
     )  # fmt: skip
     plan = plan_of(write, catalog, rows)
-    timings = timings_of_plan(plan, catalog, store)
+    timings, _ = timings_of_plan(plan, catalog, store)
     short_s = timings.clips[ClipKind("tiny", shape, 4, ONE_DEVICE)][0].device_s
     assert short_s < 11
     outcome = simulate_plan(plan, catalog, RunConfig(), timings, Conditions(2, driver_s=0.0))
