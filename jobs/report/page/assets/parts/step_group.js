@@ -1,0 +1,107 @@
+// Play several videos in step: one clock, and each video is set right when it leaves it.
+//
+// The clock runs as long as the longest video and begins again; a shorter one waits at its end.
+"use strict";
+
+{
+  const MAX_DRIFT_S = 0.12; // below it, a seek would disturb more than it mends
+  const END_S = 0.04; // before its end, so that a video shows its last frame
+
+  class StepGroup {
+    // `onTick(time_s, duration_s, isPlaying)` is called while the clock moves.
+    constructor(onTick = () => {}) {
+      this.videos = new Set();
+      this.onTick = onTick;
+      this.isPlaying = false;
+      this.rate = 1;
+      this.time_s = 0;
+      this.lastTick = 0;
+    }
+
+    add(video) {
+      video.loop = false;
+      this.videos.add(video);
+      video.addEventListener("loadedmetadata", () => this.align(video, 0), { once: true });
+    }
+
+    remove(video) {
+      this.videos.delete(video);
+    }
+
+    ready() {
+      return [...this.videos].filter((video) => video.readyState >= 1);
+    }
+
+    get duration_s() {
+      return Math.max(0, ...this.ready().map((video) => video.duration || 0));
+    }
+
+    play() {
+      if (this.isPlaying) return;
+      this.isPlaying = true;
+      this.lastTick = performance.now();
+      requestAnimationFrame((now) => this.tick(now));
+    }
+
+    pause() {
+      this.isPlaying = false;
+      for (const video of this.videos) this.align(video, 0);
+      this.report();
+    }
+
+    toggle() {
+      if (this.isPlaying) this.pause();
+      else this.play();
+    }
+
+    seek(time_s) {
+      this.time_s = Math.min(Math.max(time_s, 0), Math.max(this.duration_s - END_S, 0));
+      for (const video of this.videos) this.align(video, 0);
+      this.report();
+    }
+
+    // Stop, and go by single frames.
+    step(num, fps) {
+      this.pause();
+      const frame = Math.round(this.time_s * fps) + num;
+      this.seek((frame + 0.01) / fps);
+    }
+
+    setRate(rate) {
+      this.rate = rate;
+    }
+
+    tick(now) {
+      if (!this.isPlaying) return;
+      const duration_s = this.duration_s;
+      // a tab that slept does not catch up
+      const passed_s = Math.min((now - this.lastTick) / 1000, 0.25) * this.rate;
+      this.lastTick = now;
+      if (duration_s > 0 && this.ready().every((video) => video.readyState >= 2)) {
+        this.time_s = (this.time_s + passed_s) % duration_s;
+      }
+      for (const video of this.videos) this.align(video, MAX_DRIFT_S);
+      this.report();
+      requestAnimationFrame((next) => this.tick(next));
+    }
+
+    align(video, allowed_s) {
+      if (video.readyState < 1) return;
+      const end_s = Math.max(video.duration - END_S, 0);
+      const wanted_s = Math.min(this.time_s, end_s);
+      const isRunning = this.isPlaying && this.time_s < end_s;
+      if (video.playbackRate !== this.rate) video.playbackRate = this.rate;
+      if (!video.seeking && Math.abs(video.currentTime - wanted_s) > allowed_s) {
+        video.currentTime = wanted_s;
+      }
+      if (isRunning && video.paused) video.play().catch(() => {}); // removed meanwhile
+      else if (!isRunning && !video.paused) video.pause();
+    }
+
+    report() {
+      this.onTick(this.time_s, this.duration_s, this.isPlaying);
+    }
+  }
+
+  nagfarm.StepGroup = StepGroup;
+}
