@@ -49,6 +49,9 @@
         first += lengthOf(part);
       });
       this.derive();
+      const names = nagfarm.ordering.ranksOfNames(this.strings.name);
+      this.byName = names.rows;
+      this.numbers.name = names.ranks;
       this.ordinals = new Map(this.strings.id.map((id, ordinal) => [id, ordinal]));
       this.distinct = new Map();
     }
@@ -120,12 +123,15 @@
       return code === NONE ? null : this.texts[code];
     }
 
-    // The codes of a dimension that occur: numbers by size, texts in their order of appearance.
+    // The codes of a dimension that occur: numbers by size, texts as they first appear in the order
+    // of names, and no text at all before them.
     values(dimension) {
       let values = this.distinct.get(dimension);
       if (values === undefined) {
         const codes = this.codes[dimension];
-        values = codes ? [...new Set(codes)] : [];
+        values = codes ? [...new Set(this.byName.map((row) => codes[row]))] : [];
+        const isBlank = (code) => code === NONE || this.texts[code] === "";
+        values.sort((a, b) => isBlank(b) - isBlank(a));
         if (nagfarm.fields.dimension(dimension).isNumber) {
           values.sort((a, b) => nagfarm.ordering.byNumber(this.textOf(a), this.textOf(b)));
         }

@@ -36,9 +36,8 @@
 
   // Values by which clips are sorted. `column` names numbers of the clips.
   const MEASURES = [
-    { id: "order", label: "Order of the output" },
+    { id: "name", label: "Name", column: "name" },
     { id: "committed", label: "Time of commit", column: "committed" },
-    { id: "name", label: "Name" },
     { id: "stars", label: "Stars" },
     { id: "total", label: "All stages", column: "total", show: "seconds" },
     ...STAGES.map((stage) => ({

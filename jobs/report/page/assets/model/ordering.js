@@ -2,11 +2,8 @@
 "use strict";
 
 {
-  const collator = new Intl.Collator("en", { numeric: true });
-
   function ordered(clips, ordinals, { measure, isDescending }, picks) {
     const values = valuesOf(clips, nagfarm.fields.measure(measure), picks);
-    if (values === null) return isDescending ? [...ordinals].reverse() : ordinals;
     const sign = isDescending ? -1 : 1;
     return [...ordinals].sort((a, b) => {
       const [left, right] = [values[a], values[b]];
@@ -17,23 +14,19 @@
 
   function valuesOf(clips, measure, picks) {
     if (measure.column) return clips.numbers[measure.column];
-    if (measure.id === "stars") return clips.strings.id.map((id) => picks.stars(id));
-    if (measure.id === "name") return namesByRank(clips);
-    return null;
+    return clips.strings.id.map((id) => picks.stars(id));
   }
 
-  let ranks = { version: -1, values: [] };
-
-  function namesByRank(clips) {
-    if (ranks.version !== clips.version) {
-      const names = clips.strings.name.map((name) => name ?? "");
-      const rows = names.map((_, row) => row);
-      rows.sort((a, b) => collator.compare(names[a], names[b]));
-      const values = new Float64Array(clips.count);
-      rows.forEach((row, rank) => (values[row] = rank));
-      ranks = { version: clips.version, values };
-    }
-    return ranks.values;
+  // The place of each name among all, "clip-2" before "clip-10": the order of most manifests.
+  function ranksOfNames(names) {
+    const keys = names.map((name) =>
+      (name ?? "").toLowerCase().replace(/\d+/g, (digits) => digits.padStart(16, "0")),
+    );
+    const rows = names.map((_, row) => row);
+    rows.sort((a, b) => (keys[a] < keys[b] ? -1 : keys[a] > keys[b] ? 1 : a - b));
+    const ranks = new Float64Array(names.length);
+    rows.forEach((row, rank) => (ranks[row] = rank));
+    return { rows, ranks };
   }
 
   // Whole numbers of any length, as texts; a text without a number comes first.
@@ -42,5 +35,5 @@
     return Number(a) - Number(b) || a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
   }
 
-  nagfarm.ordering = { ordered, byNumber };
+  nagfarm.ordering = { ordered, ranksOfNames, byNumber };
 }

@@ -7,7 +7,7 @@
 
   const DEFAULT = {
     view: "grid", rows: "", columns: "", slice: "", at: "", query: "", chosen: {}, isPicked: false,
-    minStars: 0, sort: "order", isDescending: false, clip: "", beside: "",
+    minStars: 0, sort: "name", isDescending: false, clip: "", beside: "",
   };
 
   const TEXTS = ["rows", "columns", "slice", "at", "query", "sort", "clip", "beside"];

@@ -32,7 +32,7 @@
           legend: { live: true },
           scales: { x: { time: true }, y: { range: (_, __, top) => [0, max ?? ((top || 1) * 1.08)] } },
           axes: [
-            { ...axis },
+            { ...axis, values: (_, ticks, __, ___, step_s) => ticks.map(timeOf(step_s)) },
             { ...axis, size: 62, values: (_, ticks) => ticks.map((one) => format(one)) },
           ],
           series: [
@@ -62,6 +62,20 @@
     return { element, draw, destroy, resize: () => plot?.setSize({
       width: Math.max(place.clientWidth, 200), height: HEIGHT,
     }) };
+  }
+
+  // Times of the day where the reader is; the first tick of a day has its date below.
+  function timeOf(step_s) {
+    let day = "";
+    return (tick_s) => {
+      const date = new Date(tick_s * 1000);
+      const time = date.toLocaleTimeString("en-GB", {
+        hour: "2-digit", minute: "2-digit", second: step_s < 60 ? "2-digit" : undefined,
+      });
+      const before = day;
+      day = date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+      return before === day ? time : `${time}\n${day}`;
+    };
   }
 
   // Each line on top of those after it, so that the first is drawn first and highest.

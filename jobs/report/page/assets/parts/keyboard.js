@@ -51,6 +51,8 @@
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const isWriting = event.target.matches?.("input, select, textarea");
       if (isWriting && event.key !== "Escape") return;
+      // an open list or the help takes its own keys
+      if (document.querySelector(":popover-open, dialog[open]") && event.key !== "?") return;
       if (event.key === " " && event.target.matches?.("button, summary")) return; // their own key
       const where = page.state.clip ? "clip" : "";
       const found = keys.find(

@@ -4,7 +4,9 @@
 "use strict";
 
 {
-  const MAX_DRIFT_S = 0.12; // below it, a seek would disturb more than it mends
+  const MAX_DRIFT_S = 0.15; // below it, a seek would disturb more than it mends
+  const MIN_DRIFT_S = 0.02; // beyond it, a video runs a little faster or slower
+  const CHASE = 0.1; // by this share
   const END_S = 0.04; // before its end, so that a video shows its last frame
 
   class StepGroup {
@@ -90,10 +92,11 @@
       const end_s = Math.max(video.duration - END_S, 0);
       const wanted_s = Math.min(this.time_s, end_s);
       const isRunning = this.isPlaying && this.time_s < end_s;
-      if (video.playbackRate !== this.rate) video.playbackRate = this.rate;
-      if (!video.seeking && Math.abs(video.currentTime - wanted_s) > allowed_s) {
-        video.currentTime = wanted_s;
-      }
+      const drift_s = video.currentTime - wanted_s;
+      if (!video.seeking && Math.abs(drift_s) > allowed_s) video.currentTime = wanted_s;
+      const isOff = isRunning && Math.abs(drift_s) > MIN_DRIFT_S;
+      const rate = this.rate * (isOff ? 1 - Math.sign(drift_s) * CHASE : 1);
+      if (video.playbackRate !== rate) video.playbackRate = rate;
       if (isRunning && video.paused) video.play().catch(() => {}); // removed meanwhile
       else if (!isRunning && !video.paused) video.pause();
     }

@@ -188,7 +188,9 @@
     const busy = number("busy_s") / (number("busy_s") + number("idle_s"));
     const notes = Object.keys(clips.codes).filter((id) => id.startsWith("meta."));
     const rows = [
-      ["Status", of("state")], ["Method", of("guidance") || of("method")], ["Model", of("model")],
+      ["Status", of("state")],
+      ["Method", [of("method"), of("guidance")].filter(Boolean).join(", ")],
+      ["Model", of("model")],
       ["Seed", of("seed")], ["Steps", of("steps")], ["LoRAs", of("loras")],
       ["Size", of("size") && `${of("size")}, ${of("fps")} a second`],
       ...notes.map((id) => [nagfarm.fields.dimension(id).label, of(id)]),
