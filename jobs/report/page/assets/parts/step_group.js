@@ -93,7 +93,8 @@
       const wanted_s = Math.min(this.time_s, end_s);
       const isRunning = this.isPlaying && this.time_s < end_s;
       const drift_s = video.currentTime - wanted_s;
-      if (!video.seeking && Math.abs(drift_s) > allowed_s) video.currentTime = wanted_s;
+      const isFree = allowed_s === 0 || !video.seeking; // a running seek ends before the next
+      if (isFree && Math.abs(drift_s) > allowed_s) video.currentTime = wanted_s;
       const isOff = isRunning && Math.abs(drift_s) > MIN_DRIFT_S;
       const rate = this.rate * (isOff ? 1 - Math.sign(drift_s) * CHASE : 1);
       if (video.playbackRate !== rate) video.playbackRate = rate;
