@@ -71,7 +71,7 @@ def watched_page(browser: "Browser", root: str, **options: Any) -> Iterator["Pag
 
     Args:
         root: URL of the output.
-        options: of the browser's context, such as `color_scheme`.
+        options: options of the context of the browser, such as `color_scheme`.
     """
     options = {"viewport": {"width": 1280, "height": 800}, **options}
     context: BrowserContext = browser.new_context(**options)
