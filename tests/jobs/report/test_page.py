@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NUM_CLIPS = 200
-FRAME_S = 1 / 8  # of the clips of tests.builders.outputs
 
 
 @dataclass(frozen=True)
