@@ -3,6 +3,7 @@
 import argparse
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -24,7 +25,12 @@ from jobs.run.documents import OpenedManifest, new_run_id, notices_of
 from jobs.run.progress.long_work import long_work
 from jobs.text import counted
 from jobs.timetable.clock_times import Deadline, WrittenDeadline
-from jobs.timetable.options import add_deadline_argument, add_wait_argument
+from jobs.timetable.options import (
+    REPORT_EVERY_S,
+    add_deadline_argument,
+    add_report_argument,
+    add_wait_argument,
+)
 from nag.errors import NagError
 from pipelines.errors import PipelineError
 
@@ -41,6 +47,7 @@ class RenderOptions(ManifestOptions):
     takeover: bool
     wait: float | None
     deadline: WrittenDeadline | None
+    report: float | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -60,13 +67,15 @@ class RenderOptions(ManifestOptions):
         )
         add_wait_argument(held)
         add_deadline_argument(parser)
+        add_report_argument(parser)
 
     @classmethod
     def read(cls, namespace: argparse.Namespace) -> Self:
-        """Make the options; a word with `=` behind `--wait` is a setting."""
-        if isinstance(namespace.wait, str):
-            namespace.settings = [namespace.wait, *namespace.settings]
-            namespace.wait = math.inf
+        """Make the options; a word with `=` behind `--wait` or `--report` is a setting."""
+        for name, default in (("wait", math.inf), ("report", REPORT_EVERY_S)):
+            if isinstance(written := getattr(namespace, name), str):
+                namespace.settings = [written, *namespace.settings]
+                setattr(namespace, name, default)
         return super().read(namespace)
 
 
@@ -104,10 +113,22 @@ def render(options: RenderOptions, context: Context, started: float) -> int:
                 if wait_until_free(opened.store, context.say, left_s):
                     opened = _open(options, started)  # to plan again: others have rendered
         try:
-            return _render(opened, options, context, deadline)
+            with _gallery(opened, options, context):
+                return _render(opened, options, context, deadline)
         except LeaseHeldError:  # another driver that waited, too, was faster
             if options.wait is None:
                 raise
+
+
+def _gallery(
+    opened: OpenedManifest, options: RenderOptions, context: Context
+) -> AbstractContextManager[object]:
+    """Return the refresh of the gallery beside a run, if one is wanted."""
+    if options.report is None:
+        return nullcontext()
+    from jobs.run.gallery_refresh import GalleryRefresh
+
+    return GalleryRefresh(opened.store, options.report, context.say)
 
 
 def _open(options: RenderOptions, started: float) -> OpenedManifest:
@@ -223,6 +244,7 @@ examples:
   nagfarm render spring.yaml --repair               render again what a record names and is gone
   nagfarm render spring.yaml --wait 30m             wait for another driver of the same output
   nagfarm render spring.yaml --deadline 08:00       begin nothing that ends later; see --time-zone
+  nagfarm render spring.yaml --report               keep a gallery of the clips in report/
   nagfarm render spring.yaml --date 2026-01-31      go on with the {{date}} output of that day
 
 A clip is done when its record is in the output; a second run renders only what is missing. SIGTERM,

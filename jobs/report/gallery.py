@@ -20,7 +20,7 @@ from jobs.report.links import Links
 from jobs.report.page_files import page_files
 from jobs.report.parts import CLIPS_A_PART, Part, read_entries, read_part, write_part
 from jobs.report.rows import Entry, entry_of, seen_of
-from jobs.report.run_list import RunList
+from jobs.report.run_list import RunList, total_cost
 from jobs.report.scripts import VERSION
 from jobs.report.target import Target, named_files
 from jobs.store.store import Store
@@ -207,13 +207,14 @@ class Gallery:
             "generated_at": utc_iso(time.time()),
             "is_running": is_running,
             "refresh_s": self.refresh_s if is_running else None,
+            "links": self.links.written,
             "link_base": self.links.base,
             "links_expire_at": min(ends, default=None),
             "parts": [{"file": part.file, "num_clips": part.num_clips} for part in parts],
             "details": [{"file": part.details, "num_clips": part.num_clips} for part in parts],
             "runs": runs,
             "num_runs": num_runs,
-            "cost": None,
+            "cost": total_cost(runs),
             "counts": dict(counts),
             "trouble": [
                 {"clip_id": one.clip_id, "key": one.key, "message": one.message}

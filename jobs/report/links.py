@@ -13,15 +13,27 @@ from jobs.report.target import Target
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store
 from jobs.text import shown
+from jobs.timetable.durations import read_duration
 
 IN_OUTPUT = "../"
+RELATIVE, PRESIGNED = "relative", "presigned"
+LINKS_HELP = (
+    "how the page reaches the clips: relative, which suits any web server and any disk that holds "
+    "the output; presigned or presigned=2d, for a private bucket: whoever has the page may read "
+    "the clips for that time, 7d at most; or the address of the output on a web server, such as "
+    "https://cdn.example.com/spring (default: as the gallery has it, or relative)"
+)
 
 
 class Links(Protocol):
     """The links of one gallery.
 
-    `base` stands before each key. `valid_s` is how long links work; None for ever.
+    `written` is the option that asks for them, `base` stands before each key, and `valid_s` is the
+    time for which a link works; None for ever.
     """
+
+    @property
+    def written(self) -> str: ...
 
     @property
     def base(self) -> str: ...
@@ -39,6 +51,7 @@ class PlainLinks:
     """Links that a key alone completes."""
 
     base: str
+    written: str = RELATIVE
     valid_s: None = None
 
     def sign(self, keys: Sequence[str]) -> None:
@@ -55,6 +68,7 @@ class PresignedLinks:
         presign: returns the query of a key's link, up to its signature, and the signature.
     """
 
+    written: str
     valid_s: float
     base: str
     presign: Callable[[str], tuple[str, str]]
@@ -69,16 +83,41 @@ class PresignedLinks:
         return {"expire_at": expire_at, "queries": list(positions), "signed": signed}
 
 
-def plain_links(store: Store, target: Target, base_url: str | None) -> PlainLinks:
-    """Return links below the address of a web server, or relative to the page.
+def links_of(store: Store, target: Target, written: str | None = None) -> Links:
+    """Return the links of a gallery.
+
+    Args:
+        written: as in `LINKS_HELP`; None for those that the gallery has, or else relative ones.
 
     Raises:
-        RefusedError: the gallery lies apart from clips in S3, so that no relative link leads there.
+        RefusedError: it has none of these forms, or does not suit the output.
+        StoreRefusedError: presigned links need credentials, and none are found.
     """
-    if base_url is not None:
-        return PlainLinks(check_base_url(base_url))
-    if target.is_output:
-        return PlainLinks(IN_OUTPUT)
+    if written is None:
+        kept = (target.read_index() or {}).get("links")
+        written = kept if isinstance(kept, str) else RELATIVE
+    kind, separator, valid = written.partition("=")
+    if kind == PRESIGNED:
+        from jobs.store.s3_presign import MAX_VALID_S, presigned_links
+
+        valid_s = read_duration("--links presigned", valid) if separator else MAX_VALID_S
+        return PresignedLinks(written, valid_s, *presigned_links(store, valid_s))
+    if "://" in written:
+        return PlainLinks(check_base_url(written), written)
+    if written != RELATIVE:
+        raise RefusedError(
+            "--links: expected relative, presigned, presigned=2d or the address of a web server, "
+            f"got {shown(written)}"
+        )
+    return PlainLinks(IN_OUTPUT if target.is_output else _way(store, target))
+
+
+def _way(store: Store, target: Target) -> str:
+    """Return the relative link from a folder of a gallery to its output.
+
+    Raises:
+        RefusedError: the output is in S3, so that no relative link leads there.
+    """
     if not (isinstance(store, FolderStore) and isinstance(target.store, FolderStore)):
         raise RefusedError(
             f"{target.store.uri}: a gallery apart from its output in S3 needs links to the clips: "
@@ -86,7 +125,7 @@ def plain_links(store: Store, target: Target, base_url: str | None) -> PlainLink
             "or leave --to out and find the gallery in the output"
         )
     way = os.path.relpath(store.location.path, target.store.location.path)
-    return PlainLinks(f"{quote(way)}/")
+    return f"{quote(way)}/"
 
 
 def check_base_url(url: str) -> str:

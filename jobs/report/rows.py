@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from jobs.overview.clips import OutputClip
-from jobs.overview.manifest_row import manifest_row, row_line
+from jobs.overview.manifest_row import manifest_row, request_row, row_line
 from jobs.records.keys import poster_key, refused_clip_key, thumbnail_key
 from jobs.records.listing import ClipObjects
 from jobs.records.schema import ClipRecord, FailureRecord
@@ -61,6 +61,9 @@ def entry_of(clip: OutputClip, seen: str) -> Entry:
             "error_type": last.error_type,
             "message": first_line(last.message),
         }
+    if clip.request is not None:
+        row |= _requested(clip.request)
+    row |= {"model": clip.model_name or None}
     if clip.record is not None:
         row |= _committed(clip.record)
     if clip.record is not None and clip.state == "committed":
@@ -70,33 +73,39 @@ def entry_of(clip: OutputClip, seen: str) -> Entry:
             row[name] = key if key in keys else None
     details = {
         "record": None if clip.record is None else clip.record.to_json().decode(),
-        "row": None if clip.record is None else row_line(manifest_row(clip.record)),
+        "row": _row_line(clip),
         "quarantine": from_dataclass(clip.quarantine),
         "failures": [_failure(failure, keys) for failure in clip.failures],
     }
     return Entry(row, details)
 
 
-def _committed(record: ClipRecord) -> dict[str, Any]:
-    """Return the facts of a record."""
-    request, totals_s = record.request, record.stage_totals_s
+def _requested(request: GenerationRequest) -> dict[str, Any]:
+    """Return the facts of a request."""
     return {
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
-        "model": record.model.name,
         "method": request.method,
         "guidance": guidance_text(request),
+        "loras": ", ".join(f"{one.name} {one.weight:g}" for one in request.loras or ()),
+        "seed": str(request.sampling.seed),
+        "steps": request.sampling.num_inference_steps,
+        "fps": request.fps,
+        "num_frames": request.shape.num_frames,
+        "width": request.shape.width,
+        "height": request.shape.height,
+    }
+
+
+def _committed(record: ClipRecord) -> dict[str, Any]:
+    """Return the facts of a record, besides those of its request."""
+    totals_s = record.stage_totals_s
+    return {
         "loras": loras_text(record),
         "run_id": record.run_id,
         "worker": f"{record.worker.host}:{record.worker.pid}",
         "device": record.worker.device,
         "host": record.worker.host,
-        "seed": str(request.sampling.seed),
-        "steps": request.sampling.num_inference_steps,
-        "fps": record.fps,
-        "num_frames": record.num_frames,
-        "width": record.width,
-        "height": record.height,
         "committed_at": record.committed_at,
         "attempts": record.attempt,
         "num_devices": record.parallel.degree,
@@ -107,6 +116,15 @@ def _committed(record: ClipRecord) -> dict[str, Any]:
         "meta": dict(record.meta),
         "stages": {name: round(totals_s[name], TIME_DIGITS) for name in STAGES if name in totals_s},
     }
+
+
+def _row_line(clip: OutputClip) -> str | None:
+    """Return the line of a manifest that asks for a clip; None if its request is not known."""
+    if clip.record is not None:
+        return row_line(manifest_row(clip.record))
+    if clip.request is None:
+        return None
+    return row_line({"name": clip.name, **request_row(clip.model_name, clip.request)})
 
 
 def _failure(failure: FailureRecord, keys: set[str]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The runs of an output as its gallery lists them: begin, manifest, status and summary."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from jobs.costs.run_cost import RunCost, added_up
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.records.keys import (
     PREFIXES,
@@ -14,7 +16,7 @@ from jobs.records.keys import (
     run_key,
 )
 from jobs.records.reading import ObjectReader, UnreadableError
-from jobs.records.strict_json import load
+from jobs.records.strict_json import from_dataclass, load, to_dataclass
 from jobs.store.store import Store
 
 MAX_RUNS = 100
@@ -78,3 +80,15 @@ class RunList:
                 return None
             self._read[key] = written[filename], document
         return cast("dict[str, Any]", document)
+
+
+def total_cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the cost of several runs together; None if no run has noted its cost."""
+    costs: list[RunCost] = []
+    for run in runs:
+        for document in (run["summary"], run["status"]):
+            with suppress(RecordError):
+                if document is not None and document.get("cost") is not None:
+                    costs.append(to_dataclass(RunCost, document["cost"]))
+                    break
+    return from_dataclass(added_up(costs)) if costs else None

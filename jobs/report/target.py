@@ -5,7 +5,7 @@ there is the right one, and pages that are open go on while new data are written
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -85,25 +85,20 @@ class Target:
 
         What cannot be removed, for want of the right, does no harm.
         """
+        written_before, wanted = self.store.now() - KEEP_S, set(named)
         with suppress(StoreRefusedError):
-            for key in list(unnamed_files(self.store, self.data_prefix, named, KEEP_S)):
-                self.store.delete(key)
+            for stored in list(self.store.entries(self.data_prefix)):
+                name = stored.key.removeprefix(self.data_prefix)
+                is_needed = name in wanted or not DATA_FILE.fullmatch(name)
+                if not is_needed and stored.modified_at <= written_before:
+                    self.store.delete(stored.key)
 
 
-def unnamed_files(
-    store: Store, folder: str, named: Iterable[str], older_than_s: float
-) -> Iterator[str]:
-    """Yield the keys of data files that no index names and that are old enough.
-
-    Args:
-        folder: key of the folder, with its slash.
-    """
-    written_before, wanted = store.now() - older_than_s, set(named)
-    for stored in store.entries(folder):
-        name = stored.key.removeprefix(folder)
-        is_named = name in wanted or not DATA_FILE.fullmatch(name)
-        if not is_named and stored.modified_at <= written_before:
-            yield stored.key
+def is_left_over(store: Store, key: str) -> bool:
+    """Return True for a data file of an output's gallery that its index does not name."""
+    target = Target(store, is_output=True)
+    name = key.removeprefix(target.data_prefix)
+    return bool(DATA_FILE.fullmatch(name)) and name not in named_files(target.read_index())
 
 
 def named_files(index: dict[str, Any] | None) -> set[str]:

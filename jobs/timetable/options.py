@@ -16,6 +16,7 @@ from jobs.timetable.clock_times import MAX_DEADLINE, WrittenDeadline, Zone, time
 from jobs.timetable.dated_output import Calendar, date_of
 from jobs.timetable.durations import FORM, duration_of
 
+REPORT_EVERY_S, MIN_REPORT_S = 60.0, 1.0
 T = TypeVar("T")
 
 
@@ -79,10 +80,23 @@ def add_wait_argument(group: "argparse._MutuallyExclusiveGroup") -> None:
         "--wait",
         nargs="?",
         const=math.inf,
-        type=_wait,
+        type=_duration_or_setting("--wait"),
         metavar="DURATION",
         help="wait while another driver holds the output, without end or for at most DURATION, "
         "such as 30m, instead of exit code 75; give it behind MANIFEST",
+    )
+
+
+def add_report_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const=REPORT_EVERY_S,
+        type=_duration_or_setting("--report", MIN_REPORT_S),
+        metavar="INTERVAL",
+        help="bring the gallery in report/ of the output up to date at this interval, and at the "
+        "end of the run (default 1m; less often if a refresh takes more than a tenth of it); pages "
+        "that are open show the new clips; give it behind MANIFEST",
     )
 
 
@@ -105,13 +119,19 @@ def _zone(written: str) -> Zone:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _wait(written: str) -> float | str:
-    """Return a duration in seconds, or a setting such as `workers.count=2` as it is."""
-    if "=" in written:
-        return written
-    found = duration_of(written)
-    if found is None:
-        raise argparse.ArgumentTypeError(
-            f"expected {FORM}, got {shown(written)}; without a duration, write --wait at the end"
-        )
-    return found
+def _duration_or_setting(option: str, least_s: float = 0.0) -> Callable[[str], float | str]:
+    """Return a reader of a duration, in seconds, or of a setting such as `workers.count=2`."""
+
+    def read(written: str) -> float | str:
+        if "=" in written:
+            return written
+        found = duration_of(written)
+        if found is None or found < least_s:
+            least = f" of at least {least_s:g} s" if least_s else ""
+            raise argparse.ArgumentTypeError(
+                f"expected {FORM}{least}, got {shown(written)}; without a duration, write {option} "
+                "at the end"
+            )
+        return found
+
+    return read

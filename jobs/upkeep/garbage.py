@@ -25,6 +25,7 @@ from jobs.records.keys import (
     list_objects,
     record_key,
 )
+from jobs.report.target import is_left_over
 from jobs.store.store import Store
 from jobs.store.uri import StoredObject
 
@@ -36,6 +37,7 @@ REASONS: dict[KeyKind, str] = {
     "latents": "latents of a clip that is committed, or of an attempt without a record",
     "refused clip": "a refused MP4 of a clip that is committed, or of an attempt without a record",
     "quarantine": "quarantined, but committed since",
+    "report": "a data file of the gallery that its index does not name",
     "access check": "left over by a check of the store",
 }
 
@@ -53,7 +55,7 @@ class Garbage:
 
     @property
     def clip_id(self) -> str:
-        """The clip that the object belongs to; empty for an access check."""
+        """The clip that the object belongs to; empty for an access check and the gallery."""
         return self.parsed.clip_id
 
 
@@ -84,7 +86,7 @@ def find_garbage(store: Store, older_than_s: float) -> list[Garbage]:
             several.add(parsed.clip_id)
     others = [
         one
-        for kind in (*OF_REFUSED_CLIPS, "quarantine", "access check")
+        for kind in (*OF_REFUSED_CLIPS, "quarantine", "report", "access check")
         for one in listed(store, kind)
         if one.stored.modified_at <= written_before
     ]
@@ -169,6 +171,8 @@ def _named(store: Store, clip_id: str) -> str | None:
 def is_garbage(store: Store, one: Garbage, committed: AbstractSet[str]) -> bool:
     """Return True if an object other than an MP4 and its posters may be removed."""
     parsed = one.parsed
+    if parsed.kind == "report":
+        return is_left_over(store, parsed.key)
     if parsed.kind == "access check" or parsed.clip_id in committed:
         return True
     return parsed.kind in OF_REFUSED_CLIPS and not store.exists(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.clip_id import clip_id
+from jobs.costs.run_cost import DeviceHours, RunCost
 from jobs.media.encode import encode_mp4
 from jobs.records.commit import JSON, MP4, write_failure, write_quarantine, write_run
 from jobs.records.keys import (
@@ -25,7 +26,7 @@ from jobs.records.keys import (
     record_key,
     thumbnail_key,
 )
-from jobs.records.run_status import RunStatus, RunSummary, write_status
+from jobs.records.run_status import RunSummary, write_status
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord, utc_iso
 from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
@@ -35,6 +36,7 @@ from pipelines.device_marks import DeviceTime
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
 from pipelines.texts import RequestTokens, Tokens
 from tests.builders.records import AT_S, RUN_ID, record_of
+from tests.jobs.cli.test_status import status_of
 
 PROMPTS = (
     "a fox in the snow", "a boat at night", "two cats on a roof", "rain over a city",
@@ -74,10 +76,11 @@ def make_output(store: Store, num_clips: int, *, has_posters: bool = True) -> Ma
         tokens, name = tokens_of(request), f"clip-{number:05d}"
         if number % 50 == 48:
             failed.append(own_id)
-            fail(store, own_id, name, number)
+            fail(store, number, failure_of(own_id, name, number, model, request))
         elif number % 50 == 49:
             quarantined.append(own_id)
-            fail(store, own_id, name, number, is_last=True)
+            failure = failure_of(own_id, name, number, model, request)
+            fail(store, number, failure, is_last=True)
         else:
             committed.append(own_id)
             record = made_record(store, number, own_id, model, request)
@@ -155,11 +158,14 @@ def put_clip(store: Store, record: ClipRecord, *, has_posters: bool) -> None:
     store.put(record_key(record.clip_id), record.to_json(), JSON)
 
 
-def fail(store: Store, own_id: str, name: str, number: int, *, is_last: bool = False) -> None:
-    """Write a failed attempt, or two of them and the quarantine."""
-    failure = ClipFailed(
+def failure_of(
+    own_id: str, name: str, number: int, model: ModelIdentity, request: GenerationRequest
+) -> ClipFailed:
+    return ClipFailed(
         clip_id=own_id,
         name=name,
+        model=model.name,
+        request=request,
         attempt=1,
         failure_class="memory" if number % 3 else "clip",
         may_pass_on_retry=True,
@@ -168,6 +174,10 @@ def fail(store: Store, own_id: str, name: str, number: int, *, is_last: bool = F
         traceback='Traceback (most recent call last):\n  File "model.py", line 7\nOutOfMemoryError',
         worker="host-0:100",
     )
+
+
+def fail(store: Store, number: int, failure: ClipFailed, *, is_last: bool = False) -> None:
+    """Write a failed attempt, or two of them and the quarantine."""
     at = AT_S + number * CLIP_S
     write_failure(store, FailureRecord.of(failure, RUN_ID, utc_iso(at)))
     if is_last:
@@ -184,33 +194,20 @@ def write_runs(
     started_at = utc_iso(AT_S)
     run = {"run_id": RUN_ID, "started_at": started_at, "manifest": {"name": "spring"}}
     write_run(store, RUN_ID, RUN_FILE, run)
-    status = RunStatus(
-        run_id=RUN_ID,
-        state="finished",
-        updated_at=utc_iso(AT_S + num_clips * CLIP_S),
+    status = replace(
+        status_of("finished", AT_S + num_clips * CLIP_S),
         num_clips=num_clips,
         num_done_before=0,
         num_committed=num_committed,
         num_quarantined=num_quarantined,
         num_failures=2 * num_quarantined + num_failed,
-        num_workers=4,
-        num_workers_lost=0,
-        busy_share=0.9,
-        stop=None,
-        output_day=None,
-        deadline=None,
         elapsed_s=num_clips * CLIP_S,
         clips_per_hour=3600 / CLIP_S,
-        eta_s=None,
-        eta_low_s=None,
-        eta_high_s=None,
-        kinds=(),
-        waiting_for=None,
-        loading=(),
         in_flight=(),
-        last_failures=(),
-        num_log_bytes_dropped=0,
-        log_trouble=None,
+        cost=RunCost.of(
+            [DeviceHours.of("fake", "cpu", {"denoise": 2.0, "decode": 0.5, "failed": 0.1}, 2.5)],
+            "USD",
+        ),
     )
     write_status(store, status)
     summary = RunSummary.of(status, {"text": 1.0, "denoise": 20.0, "decode": 4.0}, 0)

@@ -136,6 +136,7 @@ Garbage is:
     posters and thumbnails
   latents and small MP4s of refused clips, kept for inspection, once their clip is committed
   the quarantine of committed clips
+  data files of the gallery that its index no longer names
   leftovers of a check of the store
   clips in this machine's spool of the output that no driver has fetched
 

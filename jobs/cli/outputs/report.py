@@ -1,6 +1,8 @@
 """`nagfarm report`: write the gallery of an output, or bring it up to date."""
 
 import argparse
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,21 +11,13 @@ from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
 from jobs.errors import RefusedError
 from jobs.records.listing import has_run
 from jobs.report.gallery import Gallery, Refreshed
-from jobs.report.links import Links, PresignedLinks, plain_links
+from jobs.report.links import LINKS_HELP, links_of
 from jobs.report.page_files import PAGE
 from jobs.report.target import Target
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store
 from jobs.store.uri import FolderLocation, parse_output_uri
 from jobs.text import counted, shown
-from jobs.timetable.durations import read_duration
-
-LINKS_HELP = (
-    "how the page reaches the clips: relative, which suits any web server and any disk that holds "
-    "the output; presigned or presigned=2d, for a private bucket: whoever has the page may read "
-    "the clips for that time, 7d at most; or the address of the output on a web server, such as "
-    "https://cdn.example.com/spring (default: relative)"
-)
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class ReportOptions(OutputOptions):
     """The options of `nagfarm report`."""
 
     to: str | None
-    links: str
+    links: str | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -41,7 +35,7 @@ class ReportOptions(OutputOptions):
             metavar="FOLDER",
             help="write the gallery to this folder; without it, to report/ in the output",
         )
-        parser.add_argument("--links", default="relative", metavar="LINKS", help=LINKS_HELP)
+        parser.add_argument("--links", metavar="LINKS", help=LINKS_HELP)
 
 
 def run(options: ReportOptions, context: Context) -> int:
@@ -53,22 +47,25 @@ def run(options: ReportOptions, context: Context) -> int:
     """
     store = options.store()
     target = target_of(store, options.to)
-    links = links_of(options.links, store, target)
+    links = links_of(store, target, options.links)
     if not has_run(store):
         raise RefusedError(
             f"{store.uri}: expected the output of a run, got no object of any run; correct the "
             "URI, which `nagfarm render` prints"
         )
-    with progress_bar(context.console, is_json=False) as bar:
-        task = bar.add_task("reading clips", total=16**ID_DIGITS_SHOWN)
-
-        def advance(clip_id: str) -> None:
-            bar.update(task, completed=int(clip_id[:ID_DIGITS_SHOWN], 16))
-
+    with _shown(context, "reading clips") as advance:
         refreshed = Gallery(store, target, links, on_read=advance).refresh()
     for line in result_lines(refreshed, target):
         context.say(line)
     return EXIT_OK
+
+
+@contextmanager
+def _shown(context: Context, what: str) -> Generator[Callable[[str], None]]:
+    """Show a bar, and yield the function that moves it to a clip: ids are evenly spread hashes."""
+    with progress_bar(context.console, is_json=False) as bar:
+        task = bar.add_task(what, total=16**ID_DIGITS_SHOWN)
+        yield lambda clip_id: bar.update(task, completed=int(clip_id[:ID_DIGITS_SHOWN], 16))
 
 
 def target_of(store: Store, folder: str | None) -> Target:
@@ -103,28 +100,6 @@ def target_of(store: Store, folder: str | None) -> Target:
 
 def _has_files(path: Path) -> bool:
     return path.is_dir() and any(path.iterdir())
-
-
-def links_of(written: str, store: Store, target: Target) -> Links:
-    """Return the links that the option asks for.
-
-    Raises:
-        RefusedError: it has none of the forms, or they do not suit the output.
-    """
-    kind, separator, valid = written.partition("=")
-    if kind == "presigned":
-        from jobs.store.s3_presign import MAX_VALID_S, presigned_links
-
-        valid_s = read_duration("--links presigned", valid) if separator else MAX_VALID_S
-        return PresignedLinks(valid_s, *presigned_links(store, valid_s))
-    if "://" in written:
-        return plain_links(store, target, written)
-    if written != "relative":
-        raise RefusedError(
-            f"--links: expected relative, presigned, presigned=2d or the address of a web server, "
-            f"got {shown(written)}"
-        )
-    return plain_links(store, target, None)
 
 
 def result_lines(refreshed: Refreshed, target: Target) -> list[str]:

@@ -16,7 +16,7 @@ from jobs.report.gallery import Gallery, Refreshed
 from jobs.report.links import PlainLinks
 from jobs.report.scripts import document_of, part_document, rows_of, script
 from jobs.report.target import KEEP_S, Target
-from tests.builders.outputs import make_output
+from tests.builders.outputs import PROMPTS, make_output
 from tests.builders.records import commit, failure_of, quarantine_of
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
@@ -119,6 +119,9 @@ def test_a_row_has_what_the_page_shows_and_the_details_have_the_rest(store: Coun
     assert details[made.quarantined[0]]["quarantine"]["reason"] == "failed on 2 workers"
     assert index_of(store)["title"] == "spring"
     assert index_of(store)["runs"][0]["summary"]["num_committed"] == 48
+    assert index_of(store)["cost"]["price"] == pytest.approx(2.6 * 2.5)
+    assert lost["prompt"] in PROMPTS  # also without a record
+    assert "row" in details[made.quarantined[0]]
 
 
 def test_a_script_cannot_be_ended_by_a_text_of_a_stranger() -> None:

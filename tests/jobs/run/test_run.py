@@ -27,6 +27,7 @@ from jobs.records.commit import (
 )
 from jobs.records.keys import clip_key, record_key
 from jobs.records.strict_json import to_dataclass
+from jobs.report.scripts import document_of
 from jobs.schemas.documents import schema_text
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
@@ -72,7 +73,7 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
 ) -> None:
     path = write(tmp_path, [{**row, "meta": {"take": 2}, "shot": "x"} for row in ROWS])
     carry, prices = "extra_columns=[shot]", ("costs.currency=EUR", "costs.prices={fake: 36000}")
-    assert render(path, tmp_path / "out", "workers.count=2", carry, *prices) == EXIT_OK
+    assert render(path, tmp_path / "out", "workers.count=2", carry, *prices, "--report") == EXIT_OK
     printed = capsys.readouterr().out
     assert "3 of 3 clips, 0 quarantined" in printed
     (line,) = [line for line in printed.splitlines() if "committed 3 clips in" in line]
@@ -108,6 +109,9 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     denoise_s = of_model.stage_hours["denoise"] * 3600
     assert denoise_s == pytest.approx(summary["stage_totals_s"]["denoise"])
     assert of_model.stage_hours["load"] > 0
+    index = document_of("index", store.get("report/data/index.js"))
+    assert (index["counts"], index["is_running"]) == ({"committed": 3}, False)
+    assert index["cost"]["price"] == pytest.approx(cost.price)
     assert main(["status", (tmp_path / "out").as_uri()]) == EXIT_OK
     assert "\n  cost         0." in capsys.readouterr().out
 

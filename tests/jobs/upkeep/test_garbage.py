@@ -20,6 +20,7 @@ from jobs.records.keys import (
     refused_clip_key,
     thumbnail_key,
 )
+from jobs.report.scripts import script
 from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
@@ -166,6 +167,21 @@ def test_latents_are_kept_for_inspection_until_their_clip_is_committed(store: Ag
         store.put_aged(f"failures/{clip_id(2)}/{name}", b"", OLD_S)
     store.put_aged(f"failures/{clip_id(1)}/run-1.json", b"", OLD_S)
     assert found(store) == {done, orphan}
+
+
+def test_data_files_that_the_gallery_does_not_name_are_garbage(store: AgedStore) -> None:
+    named, other = f"part-0-{'a' * 16}.js", f"part-0-{'b' * 16}.js"
+    left = {store.put_aged(f"report/data/{name}", b"", OLD_S) for name in (named, other)}
+    store.put_aged("report/index.html", b"", OLD_S)
+    store.put_aged("report/data/mine.txt", b"", OLD_S)
+    assert found(store) == left  # no index names any of them
+    index = {"version": 1, "parts": [{"file": named}], "details": []}
+    store.put_aged("report/data/index.js", script("index", index), OLD_S)
+    garbage = find_garbage(store, DAY_S)
+    assert {one.stored.key for one in garbage} == {f"report/data/{other}"}
+    index["parts"] = [{"file": other}]
+    store.put_aged("report/data/index.js", script("index", index), OLD_S)
+    assert remove_garbage(store, garbage, DAY_S, nothing).num_spared == 1  # named by now
 
 
 def test_a_refused_mp4_is_kept_until_its_clip_is_committed(store: AgedStore) -> None:
