@@ -33,15 +33,17 @@ class FrameCheckError(PipelineError):
     Attributes:
         check: name of the check that failed: that of its limit in `FrameLimits`, or "NaN". Set
             after construction, as `RequestError.fields` is.
+        beyond: names of all limits that the clip is beyond; empty for NaN, which has none.
     """
 
     check: str = ""
+    beyond: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, message: str, check: str) -> Self:
+    def of(cls, message: str, check: str, beyond: tuple[str, ...] = ()) -> Self:
         """Return an error that names the check that failed."""
         error = cls(message)
-        error.check = check
+        error.check, error.beyond = check, beyond
         return error
 
 

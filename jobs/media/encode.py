@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # fixed, because libx264's choices depend on how many threads it has
 ENCODER_THREADS = "4"
 
+SMALL_BITS_PER_S = "1M"
+
 # By default swscale converts by BT.601, and it writes primaries and transfer only if frames have
 # them.
 COLOUR_FILTERS = (
@@ -35,7 +37,11 @@ COLOUR_FILTERS = (
 
 
 def encode_mp4(
-    video: VideoFrames, path: Path, config: EncodingConfig, metadata: Mapping[str, str]
+    video: VideoFrames,
+    path: Path,
+    config: EncodingConfig,
+    metadata: Mapping[str, str],
+    max_px: int | None = None,
 ) -> None:
     """Write frames as an MP4 whose bytes depend on nothing but the arguments.
 
@@ -44,6 +50,8 @@ def encode_mp4(
     Args:
         metadata: the file's tags. Their values may hold anything but NUL and half surrogate pairs,
             and are not empty.
+        max_px: for a small MP4, to look at: the longest side, to which larger frames are scaled,
+            and a bit rate that even noise keeps.
 
     Raises:
         EncodeError: the frames are not (T, H, W, 3) uint8 of even size, a tag cannot be written, or
@@ -65,7 +73,7 @@ def encode_mp4(
             )
             tags_path.write_bytes(tags)
             run_ffmpeg(
-                encoding_arguments(video, config, tags_path, unfinished),
+                encoding_arguments(video, config, tags_path, unfinished, max_px),
                 video.frames.data.cast("B"),
             )
             unfinished.replace(path)
@@ -76,24 +84,42 @@ def encode_mp4(
 
 
 def encoding_arguments(
-    video: VideoFrames, config: EncodingConfig, tags: Path, target: Path
+    video: VideoFrames,
+    config: EncodingConfig,
+    tags: Path,
+    target: Path,
+    max_px: int | None = None,
 ) -> list[str]:
     """Return ffmpeg's arguments. The frames come by standard input, the tags by a file."""
     _, height, width, _ = video.frames.shape
     rate = frame_rate(video.fps)
+    filters, limit = COLOUR_FILTERS, list[str]()
+    if max_px is not None:
+        small_width, small_height = fitted(width, height, max_px)
+        filters = filters.replace("scale=", f"scale=w={small_width}:h={small_height}:", 1)
+        limit = ["-maxrate", SMALL_BITS_PER_S, "-bufsize", SMALL_BITS_PER_S]
     # `file:` keeps ffmpeg from reading a protocol or an option into a name
     return [
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}"),
         *("-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0"),
         *("-f", "ffmetadata", "-i", f"file:{tags}"),
-        *("-map", "0:v", "-map_metadata", "1", "-map_chapters", "-1", "-vf", COLOUR_FILTERS),
-        *("-c:v", "libx264", "-preset", config.preset, "-crf", str(config.crf)),
+        *("-map", "0:v", "-map_metadata", "1", "-map_chapters", "-1", "-vf", filters),
+        *("-c:v", "libx264", "-preset", config.preset, "-crf", str(config.crf), *limit),
         *("-threads", ENCODER_THREADS, "-color_primaries", "bt709", "-color_trc", "bt709"),
         *("-colorspace", "bt709", "-color_range", "tv"),
         # unit 6 is where libx264 writes its version and options
         *("-bsf:v", "filter_units=remove_types=6", "-flags:v", "+bitexact", "-fflags", "+bitexact"),
         *("-movflags", "+use_metadata_tags+faststart", "-f", "mp4", f"file:{target}"),
     ]  # fmt: skip
+
+
+def fitted(width: int, height: int, max_px: int) -> tuple[int, int]:
+    """Return the even size, at most `max_px` wide and high, that is nearest to these proportions.
+
+    A size that fits already stays.
+    """
+    factor = min(1.0, max_px / max(width, height))
+    return (max(2, 2 * round(width * factor / 2)), max(2, 2 * round(height * factor / 2)))
 
 
 def frame_rate(fps: float) -> Fraction:

@@ -18,7 +18,6 @@ from jobs.errors import ObjectExistsError, ObjectMissingError, RecordError, Stor
 from jobs.records.keys import (
     clip_key,
     failure_key,
-    latents_key,
     list_keys,
     quarantine_key,
     record_key,
@@ -30,7 +29,6 @@ from jobs.store.store import Store
 
 JSON = "application/json"
 MP4 = "video/mp4"
-LATENTS = "application/octet-stream"
 # Since the upload began; far below the age at which garbage collection may remove an
 # unreferenced MP4.
 COMMIT_WITHIN_S = 3600.0
@@ -182,11 +180,6 @@ def is_intact(store: Store, record: ClipRecord) -> bool:
 
 def write_failure(store: Store, record: FailureRecord) -> None:
     store.put(failure_key(record.clip_id, record.run_id, record.attempt), record.to_json(), JSON)
-
-
-def write_latents(store: Store, clip_id: str, run_id: str, attempt: int, latents: bytes) -> None:
-    """Write latents for inspection, beside the record of their failure."""
-    store.put(latents_key(clip_id, run_id, attempt), latents, LATENTS)
 
 
 def write_quarantine(store: Store, record: QuarantineRecord) -> None:

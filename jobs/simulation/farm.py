@@ -13,7 +13,8 @@ from jobs.simulation.outcome import Loss
 from jobs.simulation.worker import SimulatedWorker
 from pipelines.parallel_config import ParallelConfig
 
-REQUESTS_PER_CLIP = 4  # is there a record? the MP4, the record, and a look at the MP4
+# is there a record? the MP4, thumbnail and poster, the record, and a look at the MP4
+REQUESTS_PER_CLIP = 6
 
 
 class Queue:

@@ -7,7 +7,6 @@ frames in memory. An encoded clip stays in the spool until it is
 committed, so an outage of the store costs no second rendering.
 """
 
-import contextlib
 import os
 import socket
 import time
@@ -16,10 +15,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar
 
-from jobs.errors import StoreError, StoreRefusedError
+from jobs.errors import StoreRefusedError
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
-from jobs.records.commit import commit_record, upload_clip, write_latents
+from jobs.media.posters import draw_posters
+from jobs.records.commit import commit_record, upload_clip
 from jobs.records.damage import is_committed
 from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
@@ -29,7 +29,9 @@ from jobs.types import ClipDone, ClipOutcome, ClipReturned, ClipSpec, StageTimin
 from jobs.worker.clip_failure import failed_clip
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
-from jobs.worker.provenance import RecordBuilder, clip_metadata
+from jobs.worker.mp4_tags import mp4_tags
+from jobs.worker.pictures import keep_refused, refusal, upload_posters
+from jobs.worker.provenance import RecordBuilder
 from jobs.worker.rendering import QueuedClip, RefusedFrames, RenderedClip, check_clip, queue_clip
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
@@ -201,11 +203,9 @@ class ClipWorker:
             rendered = check_clip(queued, spec.request, self._setup.model.frame_checks)
         if isinstance(rendered, RefusedFrames):
             clock.enter("upload")
-            with contextlib.suppress(StoreError):  # they serve inspection alone
-                write_latents(
-                    self._store, spec.clip_id, self._setup.run_id, attempt, rendered.latents
-                )
-            raise FrameCheckError(rendered.fault)
+            where = (self._setup.run_id, attempt)
+            keep_refused(self._store, self._spool, spec, where, rendered)
+            raise FrameCheckError(refusal(rendered, self._setup.model))
         return rendered
 
     def _encode(
@@ -216,18 +216,20 @@ class ClipWorker:
         with self._spool.room() as folder:
             path = folder / CLIP_FILE
             with clock.measure("encode"):
-                encode_mp4(rendered.video, path, self._setup.encoding, clip_metadata(spec))
+                encode_mp4(rendered.video, path, self._setup.encoding, mp4_tags(spec))
+                posters = draw_posters(rendered.video.frames)
             with clock.measure("check"):
                 check_mp4(path, spec.request.shape, spec.request.fps)
             body = path.read_bytes()
             record = self._records.build(spec, attempt, rendered, body, clock)
             self._spool.keep(folder, record)
-        return SpooledClip(record, body)
+        return SpooledClip(record, body, posters)
 
     def _commit(self, spooled: SpooledClip, attempt: int, clock: StageClock) -> ClipDone:
-        """Upload a clip in the caller's thread, and write its record after it."""
+        """Upload a clip in the caller's thread, then its posters, and write its record last."""
         with clock.measure("upload"):
             clip = upload_clip(self._store, spooled.record.clip_id, spooled.body)
+            upload_posters(self._store, spooled)
         record = spooled.record.committed(utc_iso(time.time()), clock.timings[-1])
         is_own = commit_record(self._store, clip, record)
         self._spool.remove(record.clip_id)

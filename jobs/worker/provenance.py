@@ -1,4 +1,4 @@
-"""The origin of a clip, as its record and the tags of its MP4 tell it. Loads without torch."""
+"""The origin of a clip, as its record tells it. Loads without torch."""
 
 import hashlib
 import platform
@@ -10,7 +10,6 @@ from importlib import metadata
 
 from jobs.records.keys import clip_key
 from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
-from jobs.records.strict_json import dump, from_dataclass
 from jobs.types import ClipSpec
 from jobs.worker.heartbeat import memory_bytes
 from jobs.worker.rendering import RenderedClip
@@ -90,18 +89,6 @@ class RecordBuilder:
             nag_coverage=self.coverage,
             versions=installed_versions(),
         )
-
-
-def clip_metadata(spec: ClipSpec) -> dict[str, str]:
-    """Return the tags of the MP4, which identify the clip even when its file is moved elsewhere."""
-    return {
-        "title": spec.name,
-        "clip_id": spec.clip_id,
-        "comment": dump(
-            {"model": from_dataclass(spec.model), "request": from_dataclass(spec.request)}
-        ).decode(),
-        "nagfarm_version": installed_versions()["nagfarm"],
-    }
 
 
 @cache

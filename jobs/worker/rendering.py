@@ -32,10 +32,19 @@ class QueuedClip:
 
 @dataclass(frozen=True, eq=False)
 class RefusedFrames:
-    """The fault that the frame checks found in a clip, and its latents for inspection."""
+    """A clip that the frame checks refuse.
+
+    Args:
+        fault: the first fault found, with the statistic and its limit.
+        beyond: names of the limits in `FrameLimits` that it is beyond; none for NaN.
+        latents: a safetensors file, for inspection.
+        video: the frames; None if they hold NaN or infinite values.
+    """
 
     fault: str
+    beyond: tuple[str, ...]
     latents: bytes
+    video: VideoFrames | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,5 +85,12 @@ def check_clip(
         check_frames(video, request.prompt, limits)
     except FrameCheckError as error:
         # A value, because the traceback of an error would keep the frames in memory.
-        return RefusedFrames(str(error), clip.latents.save())
+        return RefusedFrames(str(error), error.beyond, clip.latents.save(), _frames_of(clip))
     return RenderedClip(video, clip.peak_memory, clip.attention)
+
+
+def _frames_of(clip: QueuedClip) -> VideoFrames | None:
+    try:
+        return clip.frames.result()
+    except FrameCheckError:
+        return None

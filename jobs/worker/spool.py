@@ -21,6 +21,7 @@ from pathlib import Path
 
 from jobs.errors import JobError, RecordError, SpoolError
 from jobs.failures import check_free, disk_errors
+from jobs.media.posters import Posters
 from jobs.records.keys import CLIP_ID
 from jobs.records.schema import ClipRecord
 from jobs.types import ClipSpec
@@ -38,6 +39,7 @@ class SpooledClip:
 
     record: ClipRecord
     body: bytes
+    posters: Posters | None = None  # the spool does not keep them
 
 
 class Spool:
@@ -163,11 +165,7 @@ class Spool:
         return None
 
     def remove_remains(self, changed_before: float) -> None:
-        """Remove temporary folders of workers that were killed.
-
-        Args:
-            changed_before: seconds since the epoch.
-        """
+        """Remove temporary folders of killed workers that changed last before that time."""
         for name, changed_at in self._entries():
             if UNFINISHED.fullmatch(name) and changed_at < changed_before:
                 self.remove(name)
@@ -201,13 +199,13 @@ class Spool:
 @contextmanager
 def _errors(folder: Path) -> Generator[None]:
     """Turn the operating system's errors into those of a full disk and of the spool."""
+    remedy = "set workers.spool_folder to a folder of this user"
     with disk_errors(folder):
         try:
             yield
         except PermissionError as error:
             raise SpoolError(
-                f"cannot use the spool {folder}: {error.strerror}; set workers.spool_folder to a "
-                "folder of this user"
+                f"cannot use the spool {folder}: {error.strerror}; {remedy}"
             ) from error
 
 

@@ -8,6 +8,7 @@ Shapes of arrays: T frames, H and W pixels, C = 3 channels.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,9 +63,10 @@ def check_frames(video: VideoFrames, prompt: str, limits: FrameLimits) -> None:
     Raises:
         FrameCheckError: a statistic is beyond its limit; the message has both.
     """
-    fault = find_fault(measure_frames(video.frames), limits)
-    if fault is not None and not asks_for(prompt, fault.words):
-        raise FrameCheckError.of(fault.message, fault.check)
+    faults = list(find_faults(measure_frames(video.frames), limits))
+    if faults and not asks_for(prompt, faults[0].words):
+        beyond = tuple(fault.check for fault in faults)
+        raise FrameCheckError.of(faults[0].message, faults[0].check, beyond)
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class Fault:
     words: tuple[str, ...]
 
 
-def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
-    """Return the first check that fails, without regard to the prompt."""
+def find_faults(found: FrameStatistics, limits: FrameLimits) -> Iterator[Fault]:
+    """Yield every check that fails, the first fault first, without regard to the prompt."""
     low = (
         ("black", "reaches level", found.brightness, limits.black, limits.black_words),
         ("flat", "deviates from its mean by", found.contrast, limits.flat, limits.flat_words),
@@ -91,7 +93,7 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
     )
     for check, finding, value, limit, words in low:
         if value is not None and limit is not None and value < limit:
-            return Fault(
+            yield Fault(
                 check,
                 f"the clip is {check}: it {finding} {value:.4g} of 255 at most, below the limit of "
                 f"{limit:g} (frame_checks.{check})",
@@ -119,13 +121,12 @@ def find_fault(found: FrameStatistics, limits: FrameLimits) -> Fault | None:
     )
     for check, finding, value, limit in high:
         if value is not None and limit is not None and value > limit:
-            return Fault(
+            yield Fault(
                 check,
                 f"the clip is noise: {finding.format(value)}, above the limit of {limit:g} "
                 f"(frame_checks.{check})",
                 limits.noise_words,
             )
-    return None
 
 
 def measure_frames(frames_THWC: np.ndarray) -> FrameStatistics:

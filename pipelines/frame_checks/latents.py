@@ -71,6 +71,7 @@ def check_latents(
             f"the latents have exploded: their root mean square is {spread:.4g}, above the limit "
             f"of {limits.spread:g} (frame_checks.spread)",
             "spread",
+            ("spread",),
         )
 
 

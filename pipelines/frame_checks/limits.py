@@ -68,6 +68,11 @@ class FrameLimits:
     frozen_words: tuple[str, ...] = FROZEN_WORDS
     noise_words: tuple[str, ...] = NOISE_WORDS
 
+    def words_of(self, check: str) -> tuple[str, ...]:
+        """Return the words that allow a clip beyond one limit; none allow exploded latents."""
+        words = {"black": self.black_words, "flat": self.flat_words, "frozen": self.frozen_words}
+        return () if check == "spread" else words.get(check, self.noise_words)
+
     def __post_init__(self) -> None:
         for name, most in (
             ("spread", math.inf),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jobs.errors import DiskFullError, EncodeError
 from jobs.media.decode_check import decode_mp4
-from jobs.media.encode import encode_mp4, encoding_arguments, frame_rate
+from jobs.media.encode import encode_mp4, encoding_arguments, fitted, frame_rate
 from jobs.media.tags import format_ffmetadata, parse_ffmetadata, read_metadata
 from jobs.settings.run_config import EncodingConfig
 from pipelines.request import VideoFrames
@@ -85,6 +85,31 @@ def test_rate_and_count_are_exact(tmp_path: Path, fps: float, num_frames: int) -
     decoded = decode_mp4(tmp_path / "clip.mp4")
     assert decoded.frames.shape == (num_frames, 32, 48, 3)
     assert decoded.fps == pytest.approx(fps, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "small"),
+    [
+        ((832, 480), (480, 276)),
+        ((480, 832), (276, 480)),
+        ((64, 64), (64, 64)),
+        ((8192, 2), (480, 2)),
+    ],
+)
+def test_a_small_mp4_keeps_the_proportions_and_even_sides(
+    size: tuple[int, int], small: tuple[int, int]
+) -> None:
+    assert fitted(*size, 480) == small
+
+
+def test_a_small_mp4_has_every_frame_and_its_colours(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    encode_mp4(one_colour((200, 30, 120)), path, FAST, {"a": "b"}, max_px=24)
+    decoded = decode_mp4(path)
+    assert decoded.frames.shape == (5, 16, 24, 3)
+    assert decoded.fps == 8
+    assert np.abs(decoded.frames.astype(int) - (200, 30, 120)).max() <= 3
+    assert read_metadata(path) == {"a": "b"}
 
 
 def test_a_frame_rate_becomes_its_exact_ratio() -> None:

@@ -138,7 +138,7 @@ def test_the_store_takes_no_time_for_workers_that_are_gone() -> None:
     ("changes", "times", "least_s", "bottleneck"),
     [
         ({}, ClipTimes(30), 0.0, "devices"),
-        ({"store_requests_per_s": 1.0}, ClipTimes(10), 4 * 200, "store"),
+        ({"store_requests_per_s": 1.0}, ClipTimes(10), 6 * 200, "store"),
         ({"store_bytes_per_s": 1e6}, ClipTimes(10, num_bytes=5_000_000), 5 * 200, "store"),
         ({"driver_s": 3.0}, ClipTimes(10), 3 * 200, "driver"),
         ({}, ClipTimes(10, host_s=60), 0.0, "encoding"),

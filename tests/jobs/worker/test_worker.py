@@ -1,9 +1,10 @@
 import contextlib
+import json
 import threading
 import weakref
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,20 +15,29 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from jobs.errors import StoreRefusedError
+from jobs.errors import StoreRefusedError, StoreUnavailableError
 from jobs.media.decode_check import check_mp4, decode_mp4
+from jobs.media.posters import Posters
 from jobs.media.tags import read_metadata
 from jobs.records.commit import committed_ids, read_record
-from jobs.records.keys import latents_key
+from jobs.records.keys import (
+    clip_key,
+    latents_key,
+    poster_key,
+    record_key,
+    refused_clip_key,
+    thumbnail_key,
+)
+from jobs.records.schema import ClipRecord
 from jobs.settings.run_config import StoreConfig
-from jobs.store.store import open_store
+from jobs.store.store import Store, open_store
 from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipReturned, ClipSpec
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import SpooledClip
 from jobs.worker.timing import StageClock
-from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.load_progress import LoadPosition, LoadProgress
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
@@ -77,6 +87,42 @@ def test_a_rendered_clip_is_in_the_store_with_its_record(
     assert abs(record.host_memory_bytes - psutil.Process().memory_info().rss) < 64 << 20
     assert (record.worker.node_id, record.worker.device) == ("node-1", "fake")
     assert {"python", "torch", "nagfarm"} <= set(record.versions)
+
+
+def picture_keys(record: ClipRecord) -> set[str]:
+    return {key(record.clip_id, record.sha256) for key in (poster_key, thumbnail_key)}
+
+
+def test_a_rendered_clip_has_its_poster_and_thumbnail(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("sunrise")
+    done(worker.render(one, 1))
+    store = open_store(tmp_path.as_uri(), StoreConfig())
+    keys = picture_keys(read_record(store, one.clip_id))
+    assert set(store.keys("posters/")) == keys
+    assert all(store.get(key).startswith(b"\xff\xd8\xff") for key in keys)
+
+
+def test_a_clip_whose_posters_the_store_does_not_take_is_committed_all_the_same(
+    tmp_path: Path,
+) -> None:
+    worker, one = ClipWorker(setup_for(tmp_path), "node-1"), spec("sunrise")
+    worker.load()
+    (tmp_path / "posters").write_text("in the way")
+    assert not done(worker.render(one, 1)).was_already_committed
+
+
+def test_posters_are_written_after_the_mp4_and_before_the_record(
+    worker: ClipWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    def note(store: Store, clip_id: str, sha256: str, posters: Posters) -> None:
+        seen.append((store.exists(clip_key(clip_id, sha256)), store.exists(record_key(clip_id))))
+        raise StoreUnavailableError("an outage of a moment")
+
+    monkeypatch.setattr("jobs.worker.pictures.write_posters", note)
+    done(worker.render(spec("sunrise"), 1))
+    assert seen == [(True, False)]
 
 
 def test_the_mp4_holds_tags_that_identify_the_clip(worker: ClipWorker, tmp_path: Path) -> None:
@@ -213,7 +259,7 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled"])
-def test_a_clip_that_fails_the_frame_checks_is_a_failure_and_its_latents_are_kept(
+def test_a_clip_that_fails_the_frame_checks_keeps_its_latents_and_a_small_mp4(
     worker: ClipWorker, tmp_path: Path, prompt: str
 ) -> None:
     one = spec(prompt)
@@ -223,6 +269,50 @@ def test_a_clip_that_fails_the_frame_checks_is_a_failure_and_its_latents_are_kep
     assert not committed_ids(store)
     latents = load(store.get(latents_key(one.clip_id, "run-1", 2)))["latents"]
     assert torch.isnan(latents).any() == (prompt == "nan")
+    small = tmp_path / refused_clip_key(one.clip_id, "run-1", 2)
+    assert decode_mp4(small).frames.shape == (5, 32, 32, 3)
+    tags = read_metadata(small)
+    assert tags["clip_id"] == one.clip_id
+    assert tags["refused"] in outcome.message
+    assert not list(tmp_path.glob("spool/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "line", "word"),
+    [
+        ("unlit", "frame_checks: {black: null, flat: null, frozen: null}", "black"),
+        ("flat", "frame_checks: {flat: null, frozen: null}", "fog"),
+        ("stuck", "frame_checks: {frozen: null}", "still"),
+        ("garbled", "frame_checks: {grain: null, flicker: null}", "noise"),
+    ],
+)
+def test_the_error_of_a_refused_clip_names_the_line_and_the_word_that_allow_it(
+    worker: ClipWorker, tmp_path: Path, prompt: str, line: str, word: str
+) -> None:
+    """The line is put into the model's YAML and the word into the prompt: each lets it pass."""
+    message = failed(worker.render(spec(prompt), 1)).message
+    assert f"write {line} into fake.yaml, or put a word such as {word!r} into" in message
+    done(worker.render(spec(f"{prompt} {word}"), 1))
+    path, model = tmp_path / "fake.yaml", setup_for(tmp_path).model
+    grid = f"grid: {json.dumps(asdict(model.grid))}\nsampling: {json.dumps(asdict(model.sampling))}"
+    path.write_text(f"family: wan\nsource: package:fake\n{grid}\n{line}\n")
+    setup = replace(setup_for(tmp_path / "allowing"), model=load_model_config(path))
+    allowing = ClipWorker(setup, "node-1")
+    allowing.load()
+    done(allowing.render(spec(prompt), 1))
+
+
+def test_the_error_of_nan_names_no_line_since_no_limit_allows_it(worker: ClipWorker) -> None:
+    assert ".yaml" not in failed(worker.render(spec("nan"), 1)).message
+
+
+def test_frames_that_cannot_be_encoded_are_refused_by_the_frame_checks_all_the_same(
+    worker: ClipWorker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("jobs.media.encode.COLOUR_FILTERS", "no_such_filter")
+    outcome = failed(worker.render(spec("unlit"), 1))
+    assert (outcome.failure_class, outcome.error_type) == ("clip", "FrameCheckError")
+    assert not list(tmp_path.glob("failures/**/*.mp4"))
 
 
 def test_a_prompt_that_asks_for_darkness_gets_it(worker: ClipWorker) -> None:
@@ -294,6 +384,9 @@ def test_a_clip_that_the_store_did_not_take_is_committed_by_the_next_worker_with
     assert not other.spooled()
     record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
     assert record.attempt == 1
+    assert set(open_store(tmp_path.as_uri(), StoreConfig()).keys("posters/")) == picture_keys(
+        record
+    )
     assert [timing.stage for timing in record.timings][-1] == "upload"
 
 
