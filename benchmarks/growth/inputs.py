@@ -1,7 +1,7 @@
 """Manifests and outputs of any size, made for the benchmark.
 
 An output lies in a folder of the local S3 server, which is kept below build/, since making 100,000
-clips takes minutes. Its MP4s are a few bytes and its records are whole.
+clips takes minutes. Its MP4s and their posters are a few bytes and its records are whole.
 """
 
 import json
@@ -16,8 +16,10 @@ from benchmarks.growth.made_records import RUN_ID, made_record
 from infra.local.s3_server import LocalS3
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.media.posters import Posters
 from jobs.records.commit import JSON, MP4
 from jobs.records.keys import record_key, run_key
+from jobs.records.pictures import write_posters
 from jobs.settings.run_config import StoreConfig
 from jobs.store.parts import NUM_THREADS, in_parallel
 from jobs.store.store import open_store
@@ -26,7 +28,7 @@ from pipelines.shapes.world import COLOURS, SHAPES
 
 MODEL = "shapes-wan-4step"
 DIRECTIONS = ("left", "right", "up", "down")
-COMPLETE = "complete"  # a file in the folder of a server whose output is made
+COMPLETE = "complete-with-posters"  # a file in the folder of a server whose output is made
 KINDS = ("jsonl", "csv", "yaml")
 
 
@@ -88,6 +90,7 @@ def _commit_all(uri: str, manifest: Path) -> None:
         body = spec.clip_id.encode()
         record = made_record(spec, body)
         store.put(record.key, body, MP4)
+        write_posters(store, spec.clip_id, record.sha256, Posters(b"large", b"small"))
         uploaded = replace(record, uri=store.uri_of(record.key))
         store.put(record_key(spec.clip_id), uploaded.to_json(), JSON)
 

@@ -7,7 +7,7 @@ clip does not fail because one of these cannot be written.
 
 import contextlib
 
-from jobs.errors import EncodeError, JobError, StoreError
+from jobs.errors import JobError, StoreError
 from jobs.media.encode import encode_mp4
 from jobs.media.posters import posters_of_mp4
 from jobs.records.pictures import write_latents, write_posters, write_refused_clip
@@ -26,7 +26,7 @@ MAX_PX = 480  # the longer side
 def upload_posters(store: Store, spooled: SpooledClip) -> None:
     """Upload the posters of a clip, if that is possible; a clip from the spool has none as yet."""
     record = spooled.record
-    with contextlib.suppress(StoreError, EncodeError):
+    with contextlib.suppress(JobError, OSError):
         posters = spooled.posters or posters_of_mp4(spooled.body, record.num_frames)
         write_posters(store, record.clip_id, record.sha256, posters)
 

@@ -10,11 +10,11 @@ from jobs.records.commit import (
     JSON,
     upload_clip,
     write_failure,
-    write_latents,
     write_quarantine,
 )
 from jobs.records.keys import failure_key, name_key, quarantine_key, record_key
 from jobs.records.listing import list_clips
+from jobs.records.pictures import write_latents
 from tests.builders.records import AT_S, RUN_ID, commit, failure_of, quarantine_of
 from tests.builders.specs import spec
 from tests.fakes.store import MemoryStore
