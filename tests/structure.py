@@ -34,7 +34,8 @@ ORDER = {
         "", "settings", "costs", "timetable", "manifest/tables", "manifest/walk", "manifest",
         "plan", "media", "store", "records", "overview", "schemas", "tables", "report", "upkeep",
         "export", "notify", "schedule", "shares", "simulation", "metrics", "worker", "group",
-        "cluster", "cluster/nodes", "run/progress", "run", "description", "checks", "bench/design",
+        "cluster", "cluster/nodes", "run/progress", "run", "watch", "description", "checks",
+        "bench/design",
         "bench/measuring", "bench/reporting", "bench", "cli/pattern", "cli/outputs", "cli",
     ),
 }  # fmt: skip

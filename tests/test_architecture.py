@@ -36,7 +36,8 @@ LIGHT = (
     "jobs/manifest/walk", "jobs/manifest", "jobs/plan", "jobs/media", "jobs/store", "jobs/records",
     "jobs/export", "jobs/report", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics",
     "jobs/worker", "jobs/checks", "jobs/settings", "jobs/costs", "jobs/upkeep", "jobs/overview",
-    "jobs/tables", "jobs/schemas", "jobs/run/progress", "jobs/cli/pattern", "jobs/cli/outputs",
+    "jobs/tables", "jobs/schemas", "jobs/run/progress", "jobs/watch",
+    "jobs/cli/pattern", "jobs/cli/outputs",
     "jobs/cli",
 )  # fmt: skip
 

@@ -17,8 +17,8 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
-from jobs.cli.outputs.output_status import read_output_status
 from jobs.ending import ExitCode
+from jobs.overview.output_status import read_output_status
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import SUMMARY_FILE, list_keys
 from jobs.settings.run_config import StoreConfig

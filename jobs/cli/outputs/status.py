@@ -1,23 +1,32 @@
-"""`nagfarm status`: print how far an output is, the clips in flight and the last failures."""
+"""`nagfarm status`: print or watch how far an output is, its clips in flight, its last failures."""
 
 import argparse
 from dataclasses import dataclass, replace
 
-from jobs.cli.outputs.output_status import AT_WORK, OutputStatus, is_active, read_output_status
-from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
+from rich.console import Console
+
+from jobs.cli.pattern.command import EXIT_OK, EXIT_STOPPED, Command, Context, OutputOptions
 from jobs.cli.pattern.wording import damaged_text, first_line, table_lines
 from jobs.costs.wording import cost_text
-from jobs.errors import RefusedError
+from jobs.ending import stopped_by_signals
+from jobs.errors import RefusedError, StoppedError
 from jobs.escaping import json_text
+from jobs.overview.output_status import AT_WORK, OutputStatus, is_active, read_output_status
 from jobs.overview.run_costs import OutputCost, read_output_cost
 from jobs.records.lease_record import LeaseRecord, seconds_of
-from jobs.records.run_status import ClipInFlight, KindStatus, RunDeadline, RunStatus
+from jobs.records.run_status import ClipInFlight, KindStatus, RunStatus
 from jobs.records.schema import FailureRecord, utc_iso
 from jobs.records.strict_json import from_dataclass
+from jobs.run.progress.console import print_log, print_plain
 from jobs.run.progress.in_flight import stage_text
 from jobs.run.progress.loads import loading_text
 from jobs.run.progress.long_work import long_work
+from jobs.store.store import Store
 from jobs.text import counted, duration
+from jobs.watch.frame import TerminalScreen
+from jobs.watch.lines import JsonScreen, LineScreen
+from jobs.watch.watch import watch
+from jobs.watch.wording import deadline_text, kind_size, left_text, run_state_text
 
 MAX_CLIPS, MAX_KINDS = 20, 20  # in the tables
 KIND_COLUMNS = ("model", "size", "devices", "left", "an hour", "seconds each")
@@ -28,6 +37,8 @@ class StatusOptions(OutputOptions):
     """The options of `nagfarm status`."""
 
     json: bool
+    watch: bool
+    stay: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -35,12 +46,25 @@ class StatusOptions(OutputOptions):
         parser.add_argument(
             "--json",
             action="store_true",
-            help="print the status.json of the newest run, exactly as it is in the output",
+            help="print the status.json of the newest run, exactly as it is in the output; with "
+            "--watch each new one as one line",
+        )
+        parser.add_argument(
+            "--watch",
+            action="store_true",
+            help="go on showing the newest run until it ends, and end with its exit code",
+        )
+        parser.add_argument(
+            "--stay", action="store_true", help="with --watch: go on with the next run, too"
         )
 
 
 def run(options: StatusOptions, context: Context) -> int:
+    if options.stay and not options.watch:
+        raise RefusedError("--stay needs --watch")
     store = options.store()
+    if options.watch:
+        return _watch(store, options, context)
     with long_work(f"listing {store.uri}"):
         found = read_output_status(store)
         cost = read_output_cost(store)
@@ -55,6 +79,24 @@ def run(options: StatusOptions, context: Context) -> int:
         )
     context.say_json(json_text(from_dataclass(found.run), indent=2))
     return EXIT_OK
+
+
+def _watch(store: Store, options: StatusOptions, context: Context) -> int:
+    """Watch the newest run of an output, and return the exit code of that run."""
+    console, errors = context.console, Console(stderr=True)
+    try:
+        with stopped_by_signals():
+            if options.json:
+                screen = JsonScreen(context.say_json, lambda line: print_log(errors, line))
+                return watch(store, screen, stays=options.stay)
+            if console.is_terminal and not console.is_dumb_terminal:
+                with TerminalScreen(console) as terminal:
+                    return watch(store, terminal, stays=options.stay)
+            lines = LineScreen(lambda line: print_log(console, line))
+            return watch(store, lines, stays=options.stay)
+    except StoppedError:
+        print_plain(errors, "no longer watching; nothing else was stopped")
+        return EXIT_STOPPED
 
 
 def status_lines(output: OutputStatus, now: float, cost: OutputCost | None = None) -> list[str]:
@@ -120,7 +162,7 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
     lines = [
         f"  run          {run.run_id}: {run_state_text(run, lease, now)}",
         *([f"  output       named for {run.output_day}"] if run.output_day else []),
-        *([f"  deadline     {_deadline_text(run.deadline, now)}"] if run.deadline else []),
+        *([f"  deadline     {deadline_text(run.deadline, now)}"] if run.deadline else []),
         f"  planned      {before}; since: {since}",
         f"  workers      {run.num_workers:,}, {run.num_workers_lost:,} lost so far",
         *([f"  devices      {run.busy_share:.1%} busy"] if run.busy_share is not None else []),
@@ -146,61 +188,11 @@ def run_lines(run: RunStatus, lease: LeaseRecord | None, now: float) -> list[str
     return lines
 
 
-def left_text(run: RunStatus) -> str:
-    """Return the likely time that is left of a run, with its range; empty without a pace."""
-    if run.eta_s is None or run.eta_low_s is None or run.eta_high_s is None:
-        return ""
-    low, high = duration(run.eta_low_s), duration(run.eta_high_s)
-    return f"about {duration(run.eta_s)} left ({low if low == high else f'{low} to {high}'})"
-
-
 def _kind_row(kind: KindStatus) -> tuple[str, ...]:
     rate = "" if kind.clips_per_hour is None else f"{kind.clips_per_hour:,.1f}"
     num_left = kind.num_clips - kind.num_committed - kind.num_quarantined
     seconds = "" if kind.clip_s is None else f"{kind.clip_s:,.1f}"
     return kind.model, kind_size(kind), str(kind.num_devices), f"{num_left:,}", rate, seconds
-
-
-def kind_size(kind: KindStatus) -> str:
-    """Return the size of a kind of clip in words, such as "81 x 480x832, 30 steps"."""
-    steps = counted(kind.num_inference_steps, "step")
-    return f"{kind.num_frames} x {kind.height}x{kind.width}, {steps}"
-
-
-def run_state_text(run: RunStatus, lease: LeaseRecord | None, now: float) -> str:
-    """Return the state of a run in words: at work, ended, dead, or replaced by another driver."""
-    age_s = now - seconds_of(run.updated_at)
-    age = f"{duration(age_s)} ago"
-    reason = f": {run.stop.message}" if run.stop else ""
-    if run.state not in AT_WORK:
-        return f"{run.state} {age}{reason}"
-    if is_active(run, lease, now):
-        if lease is not None and age_s > seconds_of(lease.expires_at) - seconds_of(
-            lease.renewed_at
-        ):
-            return (
-                f"{run.state}, last status {age}, although its driver is alive: "
-                "the clips shown here are stale"
-            )
-        return f"{run.state}, last heartbeat {age}{reason}"
-    if lease is not None and lease.run_id != run.run_id:
-        return (
-            f"{run.state} at its last heartbeat, {age}; another driver has taken this output since"
-        )
-    if lease is not None and lease.is_released:
-        ended_s = now - seconds_of(lease.renewed_at)
-        return f"its driver ended {duration(ended_s)} ago without a final status{reason}"
-    last_seen = max(run.updated_at, lease.renewed_at) if lease is not None else run.updated_at
-    asked = f"; it had been asked to stop{reason}" if run.stop else ""
-    return (
-        f"last heartbeat {duration(now - seconds_of(last_seen))} ago: the driver is dead or cannot "
-        f"reach the store; render resumes the run{asked}"
-    )
-
-
-def _deadline_text(deadline: RunDeadline, now: float) -> str:
-    left_s = seconds_of(deadline.at) - now
-    return f"{deadline.at}, " + (f"in {duration(left_s)}" if left_s > 0 else "which is past")
 
 
 def lease_text(lease: LeaseRecord | None, now: float) -> str:
@@ -224,14 +216,22 @@ def _failure_row(failure: FailureRecord) -> tuple[str, ...]:
 
 COMMAND = Command(
     name="status",
-    summary="print how far an output is, the clips in flight and the last failures",
+    summary="print or watch how far an output is, the clips in flight and the last failures",
     epilog="""\
 examples:
   nagfarm status s3://renders/spring
   nagfarm status s3://renders/spring --json | jq .eta_s
+  nagfarm status s3://renders/spring --watch              until the run ends; Ctrl-C stops the watch
+  nagfarm status s3://renders/spring --watch --stay       and the runs after it
+  nagfarm status s3://renders/spring --watch >> log.txt   a line for each change
+  nagfarm status s3://renders/spring --watch --json | jq -c '[.num_committed, .eta_s]'
+  nagfarm status s3://renders/spring --watch && nagfarm export s3://renders/spring ./clips
 
 Reads the store alone, so it works from any machine, during a run and after it. A run writes its
 status every twenty seconds; a run without a recent heartbeat is dead or cannot reach the store.
+--watch ends with the exit code of the run: 0, 3, 4 or 5, as `nagfarm --help` lists them. A run
+whose driver has been dead for five minutes counts as stopped (4), and so does a watch that a signal
+ends.
 """,
     options=StatusOptions,
     run=run,

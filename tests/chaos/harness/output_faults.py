@@ -6,7 +6,7 @@
 import time
 
 from infra.local.faulty_proxy import Faults
-from jobs.cli.outputs.output_status import read_output_status
+from jobs.overview.output_status import read_output_status
 from tests.chaos.harness.farm import PipedDriver
 from tests.chaos.harness.faults import at_random_moment, fill
 from tests.chaos.harness.runner import ScenarioError, ScenarioRun

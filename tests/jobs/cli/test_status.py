@@ -7,10 +7,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from jobs.cli.outputs.output_status import newest_run, read_output_status
-from jobs.cli.outputs.status import run_lines, run_state_text, status_lines
+from jobs.cli.outputs.status import run_lines, status_lines
 from jobs.cli.pattern.wording import table_lines
 from jobs.costs.run_cost import DeviceHours, RunCost
+from jobs.overview.output_status import newest_run, read_output_status
 from jobs.records.commit import write_failure, write_quarantine, write_run
 from jobs.records.keys import STATUS_FILE, lease_key, record_key, run_key
 from jobs.records.lease import Lease
@@ -27,6 +27,7 @@ from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject
 from jobs.text import duration
+from jobs.watch.wording import run_state_text
 from tests.builders.records import AT_S, RUN_ID, failure_of, quarantine_of, record_of
 from tests.builders.statuses import CLIP_ID, status_of
 

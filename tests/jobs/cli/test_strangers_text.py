@@ -23,11 +23,11 @@ import pipelines.errors
 from jobs.cli import doctor
 from jobs.cli.doctor import Check
 from jobs.cli.main import COMMANDS, main
-from jobs.cli.outputs import output_status
 from jobs.cli.pattern.command import EXIT_STOPPED, Command, Options
 from jobs.ending import ExitCode
 from jobs.errors import JobError, RefusedError, StoppedError
 from jobs.manifest.fields import CSV_COLUMNS, FIELDS, GUIDANCE, PARALLEL
+from jobs.overview import output_status
 from jobs.records.keys import failure_key, lease_key, quarantine_key, record_key, run_key
 from jobs.records.lease_record import LeaseRecord
 from jobs.records.run_status import FailureSeen, RunStatus

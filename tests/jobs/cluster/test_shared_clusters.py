@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import NO_METRICS, LocalRay
-from jobs.cli.outputs.output_status import read_output_status
 from jobs.cli.pattern.command import EXIT_OK
+from jobs.overview.output_status import read_output_status
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.run_status import RunStatus
 from jobs.settings.run_config import StoreConfig

@@ -15,9 +15,9 @@ import pytest
 
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
-from jobs.cli.outputs.output_status import OutputStatus, read_output_status
 from jobs.cli.pattern.command import EXIT_OK, EXIT_STOPPED
 from jobs.ending import ExitCode
+from jobs.overview.output_status import OutputStatus, read_output_status
 from jobs.records.lease_keeper import SHORT_S
 from jobs.records.run_status import RunStop
 from jobs.run.failure_writer import FailureWriter

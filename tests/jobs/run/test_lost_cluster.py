@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.cli.outputs.output_status import read_output_status
 from jobs.cli.pattern.command import EXIT_STOPPED
 from jobs.cluster.cluster_watch import RAY_LIMIT
+from jobs.overview.output_status import read_output_status
 from jobs.records.lease_record import current_lease
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
