@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from rich.console import Console
 
 from jobs.cli import bench, doctor, models, plan, render, schema
-from jobs.cli.outputs import export, gc, records, report, retry, status, verify
+from jobs.cli.outputs import (
+    compare,
+    export,
+    gc,
+    records,
+    report,
+    retry,
+    sheet,
+    status,
+    verify,
+)
 from jobs.cli.pattern.command import Command, Context, log_format_of
 from jobs.ending import ExitCode, ended_by_signals, stop_reason
 from jobs.errors import JobError, OutputError, StoppedError
@@ -36,7 +46,7 @@ COMMANDS: dict[str, Command[Any]] = {
     module.COMMAND.name: module.COMMAND
     for module in (
         *(plan, render, bench),
-        *(status, report, verify, export, records, retry, gc),
+        *(status, report, sheet, compare, verify, export, records, retry, gc),
         *(models, schema, doctor),
     )
 }
@@ -56,6 +66,9 @@ examples:
   nagfarm bench negatives --quick                   measure negative prompts, in a few minutes
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
   nagfarm report s3://renders/spring                write its gallery, a page to look at
+  nagfarm status s3://renders/spring --watch        the same, until the run ends
+  nagfarm sheet s3://renders/spring spring.png      one picture of many clips
+  nagfarm compare ./spring fox-1 fox-2 --output foxes.mp4
   nagfarm verify s3://renders/spring                check every committed clip against its record
   nagfarm export s3://renders/spring ./clips        copy the clips under their names
   nagfarm records s3://renders/spring               records.parquet for DuckDB, pandas and others

@@ -67,6 +67,17 @@ def decode_mp4(path: Path) -> DecodedVideo:
         return DecodedVideo(np.stack(list(_frames(reader))), float(reader.get_avg_fps()))
 
 
+@contextlib.contextmanager
+def opened_frames(path: Path) -> "Generator[tuple[int, Iterator[np.ndarray]]]":
+    """Open an MP4, and yield the number of its frames and the frames, one after another.
+
+    Raises:
+        CheckError: the file is missing, empty, cut off or not a video.
+    """
+    with _reading(path) as reader:
+        yield len(reader), _frames(reader)
+
+
 def decoder_version() -> str:
     """Return decord's version.
 

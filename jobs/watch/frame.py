@@ -26,8 +26,8 @@ from jobs.watch.watch import View
 from jobs.watch.wording import deadline_text, kind_size, left_text, run_state_text
 
 MAX_CELL = 200  # characters; wider than a terminal
-MAX_COLUMN = 24  # of the name beside a reason
-MIN_ROWS = 3  # of each table, on the lowest terminal
+MAX_COLUMN = 24  # the widest name beside a reason
+MIN_ROWS = 3  # the least of each table
 STEP_CELLS = 8  # the width of the bar of a clip's steps
 
 

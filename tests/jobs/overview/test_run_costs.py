@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobs.cli.outputs.output_status import read_output_status
+from jobs.overview.output_status import read_output_status
 
 from jobs.cli.outputs.status import status_lines
 from jobs.costs.run_cost import NO_COST, DeviceHours, RunCost
