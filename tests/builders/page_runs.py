@@ -22,6 +22,7 @@ CANNOT_RUN = {
     r"^bench ": "renders for minutes to hours; tests/jobs/bench run it",
     r"--fetch": "downloads weights from the hub",
     r"--remote|--cluster": "asks the nodes of a cluster; tests/jobs/cluster run it",
+    r"--stay": "ends by a signal alone; tests/jobs/watch do it",
     r"--timing": "loads weights that are not here",
     r"wan2\.|ltx-video|my-models": "needs weights that are not here",
     r"kms|addressing_style|endpoint_url": "needs a bucket with these rules",

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobs.overview.output_status import read_output_status
 
 from jobs.cli.outputs.status import status_lines
 from jobs.costs.run_cost import NO_COST, DeviceHours, RunCost
 from jobs.overview import run_costs
+from jobs.overview.output_status import read_output_status
 from jobs.overview.run_costs import read_output_cost
 from jobs.records.commit import write_run
 from jobs.records.keys import RUN_FILE, STATUS_FILE, run_key
