@@ -147,7 +147,9 @@ def _places(records: Sequence[ClipRecord], options: SheetOptions, columns: str) 
     cells: defaultdict[tuple[str, str, str], list[ClipRecord]] = defaultdict(list)
     for record in records:
         cells[row_of(record), column_of(record), line_of(record)].append(record)
-    depths: defaultdict[tuple[str, str], int] = defaultdict(int)  # of a line within a row
+    depths: defaultdict[tuple[str, str], int] = defaultdict(
+        int
+    )  # lines that a value takes within a row
     for (row, _, line), alike in cells.items():
         depths[row, line] = max(depths[row, line], len(alike))
     for (row, column, line), alike in cells.items():

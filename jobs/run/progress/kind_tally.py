@@ -56,7 +56,7 @@ class KindTally:
         self.num_clips = planned.num_clips
         self.num_committed = self.num_quarantined = 0
         self.times_s: deque[float] = deque(maxlen=MAX_TIMES)  # on the device, of each clip
-        self.shares: list[float] = []  # of the clips in flight
+        self.shares: list[float] = []  # one for each clip in flight
         self._begun: dict[str, tuple[WorkDone, WorkDone]] = {}  # their first and last known step
         self._active_s = 0.0  # time in which devices had some
         self._history: deque[WorkDone] = deque()  # clips by active seconds
