@@ -126,9 +126,7 @@ class Run:
             StoreError, StoppedError: see `Dispatcher.run`.
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
-        num_clips = plan.num_pending + plan.num_broken
-        kinds = planned_kinds(plan, self.opened.catalog)
-        tally = RunTally(num_clips, started, kinds, self.opened.config.costs)
+        tally = self._new_tally(started)
         deadline = RunDeadline.of(self.deadline)
         documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
         self._documents = documents
@@ -136,7 +134,7 @@ class Run:
         write_run(store, self.run_id, RUN_FILE, run_file.document())
         self.notices.started()
         writer = FailureWriter(store, self.run_id)
-        report = ConsoleReport(self.console, num_clips, started)
+        report = ConsoleReport(self.console, tally.num_clips, started)
         board = board_for(cluster, self.run_id, self.opened.config.workers)
 
         def update_or_end() -> None:
@@ -176,6 +174,12 @@ class Run:
             self._summary = self._end(documents, error)
             raise
         return self._summary
+
+    def _new_tally(self, started: float) -> RunTally:
+        opened = self.opened
+        num_clips = opened.plan.num_pending + opened.plan.num_broken
+        kinds = planned_kinds(opened.plan, opened.catalog)
+        return RunTally(num_clips, started, kinds, opened.config.costs)
 
     def _notify(self, documents: RunDocuments, report: ConsoleReport) -> None:
         """Send a notification if many attempts have failed, and name those that were lost."""

@@ -99,7 +99,7 @@ def clips_named(store: Store, words: Sequence[str]) -> list[ClipRecord]:
     """Return the committed clips with these names or ids, in their order.
 
     Raises:
-        RefusedError: no committed clip has a word as its name or id, or several have it as their name.
+        RefusedError: no committed clip has this name or id, or several have this name.
         StoreError: as `committed_clips`.
     """
     found = {word: _with_id(store, word) for word in words}
