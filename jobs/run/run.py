@@ -127,9 +127,9 @@ class Run:
         """
         store, plan, started = self.opened.store, self.opened.plan, time.monotonic()
         tally = self._new_tally(started)
-        deadline = RunDeadline.of(self.deadline)
-        documents = RunDocuments(self.run_id, self.opened, tally, self.dropped, deadline)
-        self._documents = documents
+        documents = self._documents = RunDocuments(
+            self.run_id, self.opened, tally, self.dropped, RunDeadline.of(self.deadline)
+        )
         run_file = documents.run(utc_iso(time.time()), cluster_nodes())
         write_run(store, self.run_id, RUN_FILE, run_file.document())
         self.notices.started()

@@ -114,6 +114,10 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     assert index["cost"]["price"] == pytest.approx(cost.price)
     assert main(["status", (tmp_path / "out").as_uri()]) == EXIT_OK
     assert "\n  cost         0." in capsys.readouterr().out
+    assert main(["status", (tmp_path / "out").as_uri(), "--watch", "--json"]) == EXIT_OK
+    (kind,) = json.loads(capsys.readouterr().out)["kinds"]
+    assert (kind["model"], kind["num_clips"], kind["num_committed"]) == ("shapes-wan", 3, 3)
+    assert kind["clip_s"] > 0
 
     assert render(path, tmp_path / "out", carry) == EXIT_OK
     assert "nothing to render: 3 of 3 clips are already in" in capsys.readouterr().out
