@@ -8,16 +8,19 @@ from pathlib import Path
 
 from jobs.cli.outputs.verify_report import ID_DIGITS_SHOWN, progress_bar
 from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
-from jobs.errors import RefusedError
+from jobs.errors import EncoderKilledError, RefusedError, StoreRefusedError
 from jobs.records.listing import has_run
 from jobs.report.gallery import Gallery, Refreshed
 from jobs.report.links import LINKS_HELP, links_of
+from jobs.report.missing_posters import make_missing_posters
 from jobs.report.page_files import PAGE
 from jobs.report.target import Target
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store
 from jobs.store.uri import FolderLocation, parse_output_uri
 from jobs.text import counted, shown
+
+MAX_LINES = 10  # about clips without a poster
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class ReportOptions(OutputOptions):
 
     to: str | None
     links: str | None
+    posters: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -36,6 +40,12 @@ class ReportOptions(OutputOptions):
             help="write the gallery to this folder; without it, to report/ in the output",
         )
         parser.add_argument("--links", metavar="LINKS", help=LINKS_HELP)
+        parser.add_argument(
+            "--no-posters",
+            dest="posters",
+            action="store_false",
+            help="do not make the posters and thumbnails of clips that have none",
+        )
 
 
 def run(options: ReportOptions, context: Context) -> int:
@@ -53,11 +63,33 @@ def run(options: ReportOptions, context: Context) -> int:
             f"{store.uri}: expected the output of a run, got no object of any run; correct the "
             "URI, which `nagfarm render` prints"
         )
+    if options.posters:
+        _make_posters(store, context)
     with _shown(context, "reading clips") as advance:
         refreshed = Gallery(store, target, links, on_read=advance).refresh()
     for line in result_lines(refreshed, target):
         context.say(line)
     return EXIT_OK
+
+
+def _make_posters(store: Store, context: Context) -> None:
+    """Make missing posters; a clip without one shows its video in the gallery all the same."""
+    num_made, trouble = 0, list[str]()
+    try:
+        with _shown(context, "making posters") as advance:
+            for one in make_missing_posters(store):
+                num_made += not one.trouble
+                if one.trouble:
+                    trouble.append(f"no poster of {one.clip_id}: {one.trouble}")
+                advance(one.clip_id)
+    except (StoreRefusedError, EncoderKilledError, OSError) as error:
+        trouble.append(f"no posters: {error}; --no-posters leaves them out")
+    for line in trouble[:MAX_LINES]:
+        context.say(line)
+    if len(trouble) > MAX_LINES:
+        context.say(f"and {len(trouble) - MAX_LINES:,} more without a poster")
+    if num_made:
+        context.say(f"made the posters of {counted(num_made, 'clip')}")
 
 
 @contextmanager
@@ -132,7 +164,8 @@ examples:
 
 The gallery is a static page. It asks no server but the one that it came from, or the one of
 --links. Run the command again to add new clips: what it has read before is not read again. `render
---report` does so while it renders, and pages that are open show the new clips.
+--report` does so while it renders, and pages that are open show the new clips. Clips without a
+poster and a thumbnail get both, for which the output must be writable.
 
 Picks stay in the browser that made them. "Export" writes them as a manifest for `nagfarm render`.
 

@@ -1,5 +1,6 @@
 """`nagfarm report` through the command line: its places, its links, and the posters it makes."""
 
+import io
 import re
 import urllib.error
 import urllib.request
@@ -7,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from infra.local.s3_server import LocalS3
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.ending import ExitCode
+from jobs.records.commit import read_record
+from jobs.records.keys import poster_key, thumbnail_key
 from jobs.report.page_files import PAGE, page_files
 from jobs.report.scripts import document_of, rows_of
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
-from tests.builders.outputs import make_output
+from tests.builders.outputs import SHAPE, make_output
 
 pytestmark = pytest.mark.usefixtures("no_aws_environment")
 
@@ -65,6 +69,33 @@ def test_a_gallery_in_another_folder_reaches_the_clips(
     assert not (output / "report").exists()
     assert (page / index["link_base"] / rows[0]["key"]).samefile(output / rows[0]["key"])
     assert (page / PAGE).exists() == any(name == PAGE for name, *_ in page_files(""))
+
+
+def test_missing_posters_are_made_of_the_mp4s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(str(tmp_path / "old"), StoreConfig())
+    first, second, damaged, *others = make_output(store, 7, has_posters=False).committed
+    for clip_id in others:
+        key = poster_key(clip_id, read_record(store, clip_id).sha256)
+        store.put(key, b"of its own", "image/jpeg")
+        store.put(thumbnail_key(clip_id, read_record(store, clip_id).sha256), b"", "image/jpeg")
+    store.put(read_record(store, damaged).key, b"no video", "video/mp4")
+    said = report(capsys, tmp_path / "old", "--no-posters")
+    assert "made the posters" not in said
+    assert {row["poster"] for row in data_of(tmp_path / "old" / "report")[2]} != {None}
+    said = report(capsys, tmp_path / "old")
+    assert "made the posters of 2 clips" in said
+    assert f"no poster of {damaged}: " in said
+    for clip_id in (first, second):
+        sha256 = read_record(store, clip_id).sha256
+        image = Image.open(io.BytesIO(store.get(poster_key(clip_id, sha256))))
+        assert image.size == (SHAPE.width, SHAPE.height)
+        assert store.exists(thumbnail_key(clip_id, sha256))
+    assert store.get(key) == b"of its own"
+    rows = {row["id"]: row for row in data_of(tmp_path / "old" / "report")[2]}
+    assert rows[first]["poster"] == poster_key(first, read_record(store, first).sha256)
+    assert rows[damaged]["poster"] is None
 
 
 @pytest.mark.parametrize(
@@ -184,6 +215,7 @@ def test_credentials_that_may_only_read_make_a_gallery_elsewhere_without_posters
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", reader.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", reader.secret_key)
     said = report(capsys, store.uri, "--to", tmp_path / "page", "--links", "presigned")
+    assert "no posters: cannot write" in said
     assert "4 clips in the gallery" in said
     index, part, rows = data_of(tmp_path / "page")
     assert fetched(link_of(index, part, rows[0]["key"]))
