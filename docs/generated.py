@@ -17,6 +17,7 @@ from jobs.ending import ExitCode
 from jobs.manifest.reference import meanings
 from jobs.metrics.definitions import METRICS
 from jobs.settings.run_config import RunConfig
+from jobs.tables.columns import CLIP_COLUMNS, STAGE_COLUMNS, Column
 from pipelines.catalog.model_config import ModelConfig
 
 
@@ -53,6 +54,24 @@ def metrics() -> str:
 def model_yaml() -> str:
     """Return the tables of a model's YAML: its keys, then those of each mapping in it."""
     return _tables(ModelConfig, "")
+
+
+def clip_columns() -> str:
+    """Return a table of the columns of the table of clips."""
+    return _columns(CLIP_COLUMNS)
+
+
+def stage_columns() -> str:
+    """Return a table of the columns of the table of stages."""
+    return _columns(STAGE_COLUMNS)
+
+
+def _columns(columns: tuple[Column, ...]) -> str:
+    rows = [
+        f"| `{one.name}` | {one.type_text} | {one.meaning or f'`{one.path}` of the record'} |"
+        for one in columns
+    ]
+    return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
 
 
 def settings() -> str:
@@ -118,5 +137,5 @@ def _default_text(one: Field[Any]) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     f"<!-- generated: {write.__name__} -->": write
-    for write in (commands, exit_codes, metrics, model_yaml, settings, api)
+    for write in (commands, exit_codes, metrics, model_yaml, settings, api, clip_columns, stage_columns)
 }

@@ -70,6 +70,16 @@ class Column:
     path: str = ""
     meaning: str = ""
 
+    @property
+    def type_text(self) -> str:
+        """The type in words, for the manual."""
+        origin, arguments = get_origin(self.annotation), get_args(self.annotation)
+        if origin is tuple:
+            return "list of texts" if arguments[0] is str else "list"
+        words = {Literal: "word", Mapping: "mapping"}
+        words |= {str: "text", int: "whole number", float: "number", bool: "yes/no", Time: "time"}
+        return words[origin or self.annotation]
+
 
 def record_columns() -> Iterator[Column]:
     """Yield a column for each field of a committed clip's record, in the record's order."""

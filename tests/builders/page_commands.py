@@ -17,10 +17,11 @@ from tests.structure import ROOT
 # program -> its need, or the test that runs it
 NEEDS = {
     "apt-get": "a Debian machine: tests/infra/ray/test_bare_machines.py",
-    "aws": "an account of AWS",
+    "aws": "an account of AWS; tests/docs/test_analysis_page.py runs `aws s3 sync`",
     "curl": "a webhook",
     "cut": "run with the others: tests/infra/kuberay/test_kubernetes_page.py",
     "docker": "a container engine; tests/infra/docker/test_dockerfile.py builds the image without",
+    "ffprobe": "run with the others: tests/docs/test_analysis_page.py",
     "helm": "Kubernetes",
     "hf": "the hub of Hugging Face",
     "install": "a machine to set up: tests/infra/ray/test_bare_machines.py",
@@ -34,6 +35,7 @@ NEEDS = {
     "promtool": "a program: tests/infra/test_dashboards.py",
     "python3": "a machine to set up: tests/infra/ray/test_bare_machines.py",
     "python3.11": "the network; `make install` runs it",
+    "rclone": "run with the others: tests/docs/test_analysis_page.py",
     "sed": "the file of another command",
     "sha256sum": "run with the others: tests/infra/kuberay/test_kubernetes_page.py",
     "systemctl": "systemd: tests/infra/ray/test_bare_machines.py",
