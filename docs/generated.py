@@ -137,5 +137,14 @@ def _default_text(one: Field[Any]) -> str:
 
 GENERATED: dict[str, Callable[[], str]] = {
     f"<!-- generated: {write.__name__} -->": write
-    for write in (commands, exit_codes, metrics, model_yaml, settings, api, clip_columns, stage_columns)
+    for write in (
+        commands,
+        exit_codes,
+        metrics,
+        model_yaml,
+        settings,
+        api,
+        clip_columns,
+        stage_columns,
+    )
 }

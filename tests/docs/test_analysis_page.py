@@ -27,6 +27,7 @@ from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.tables.writing import EndedClips, write_run_tables
 from jobs.types import StageTiming
+from pipelines.request import VideoFrames
 from tests.builders.pages import SHELL, Block, blocks
 from tests.builders.records import AT_S, RUN_ID, failure_of, record_of
 from tests.builders.specs import spec
