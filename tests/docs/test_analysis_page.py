@@ -61,7 +61,7 @@ def output(s3_environment: LocalS3, tmp_path: Path) -> Store:
         body = (tmp_path / "clip.mp4").read_bytes()
         clip = upload_clip(store, one.clip_id, body)
         record = replace(record_of(store, body, one.clip_id), name=one.name, request=one.request)
-        record = replace(record, timings=TIMINGS, meta={"shot": str(seed)})
+        record = replace(record, tokens=one.tokens, timings=TIMINGS, meta={"shot": str(seed)})
         assert commit_record(store, clip, record)
         ids.add(one.clip_id)
     write_failure(store, failure_of("f" * 32))
@@ -109,7 +109,7 @@ def run_shell(statement: str, folder: Path) -> str:
     path = f"{program.parent}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        ["bash", "-c", f"{statement}\nexport -p > .exported"],
+        ["bash", "-ec", statement],
         cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert ended.returncode == 0, f"{statement}: {ended.stdout}{ended.stderr}"
