@@ -206,6 +206,7 @@ def test_a_run_ends_at_its_deadline_and_says_what_is_left(drivers: Drivers) -> N
     assert document["deadline"]["time_zone"] == "Europe/Berlin"
     (run,) = drivers.output.glob("runs/*/run.json")
     assert json.loads(run.read_text())["deadline"] == document["deadline"]
+    assert list(drivers.output.glob("runs/*/records.parquet")), "a night that ended has its tables"
     assert status.lease is not None
     assert status.lease.is_released
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -346,3 +348,19 @@ def test_tables_that_cannot_be_written_are_named_with_the_remedy_and_harm_nothin
     (line,) = write_tables(store, ended({own.clip_id}))
     assert "tables of this run were not written" in line
     assert f"nagfarm records memory://store --run {RUN_ID}" in line
+
+
+def test_a_signal_ends_the_writing_of_tables_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore()
+    own, chunks = full(store), store.chunks
+
+    def interrupted(key: str) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return chunks(key)
+
+    monkeypatch.setattr(store, "chunks", interrupted)
+    (line,) = write_tables(store, ended({own.clip_id}))
+    assert "not written: by SIGTERM" in line
+    assert not list(store.keys("runs/"))
