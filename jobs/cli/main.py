@@ -21,6 +21,9 @@ from jobs.cli.outputs import (
     compare,
     export,
     gc,
+    list_clips,
+    pick,
+    prune,
     records,
     report,
     retry,
@@ -46,7 +49,8 @@ COMMANDS: dict[str, Command[Any]] = {
     module.COMMAND.name: module.COMMAND
     for module in (
         *(plan, render, bench),
-        *(status, report, sheet, compare, verify, export, records, retry, gc),
+        *(status, report, list_clips, sheet, compare, pick, export, records),
+        *(verify, retry, prune, gc),
         *(models, schema, doctor),
     )
 }
@@ -67,12 +71,15 @@ examples:
   nagfarm status s3://renders/spring                progress, clips in flight, last failures
   nagfarm report s3://renders/spring                write its gallery, a page to look at
   nagfarm status s3://renders/spring --watch        the same, until the run ends
+  nagfarm list s3://renders/spring                  the clips: name, prompt, seed, state, key
   nagfarm sheet s3://renders/spring spring.png      one picture of many clips
   nagfarm compare ./spring fox-1 fox-2 --output foxes.mp4
+  nagfarm pick s3://renders/spring fox --seeds 3    a manifest of more takes of a clip
   nagfarm verify s3://renders/spring                check every committed clip against its record
   nagfarm export s3://renders/spring ./clips        copy the clips under their names
   nagfarm records s3://renders/spring               records.parquet for DuckDB, pandas and others
   nagfarm retry s3://renders/spring                 try quarantined clips again in the next run
+  nagfarm prune s3://renders/spring --keep new.yaml list the clips that a manifest does not name
   nagfarm gc s3://renders/spring                    list what nothing needs; --delete removes it
   nagfarm models                                    the models, and whether their weights are here
   nagfarm schema manifest                           its JSON Schema, for editors

@@ -13,7 +13,10 @@ from typing import Literal
 
 from jobs.errors import ObjectMissingError, RecordError
 from jobs.export.file_names import FileNamer, FileNames
+from jobs.export.name_template import NameTemplate
 from jobs.export.target_folder import TargetFolder
+from jobs.overview.clip_filter import ClipFilter
+from jobs.overview.clips import OutputClip
 from jobs.records.keys import parse_key, record_key
 from jobs.records.listing import ClipObjects, list_clips
 from jobs.records.reading import ObjectReader, UnreadableError
@@ -33,10 +36,14 @@ class ExportParams:
     Args:
         has_records: write each record beside its MP4, with the suffix .json.
         checks: compare the bytes of files that are there already, and not only size and time.
+        chosen: the clips to copy, among those that are committed.
+        template: pattern of the files' names.
     """
 
     has_records: bool = False
     checks: bool = False
+    chosen: ClipFilter = field(default_factory=ClipFilter)
+    template: NameTemplate = field(default_factory=NameTemplate)
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Exported:
 class _Task:
     record: ClipRecord
     name: str
+    wanted: str  # name of the file, before it is made safe and unique
     names: FileNames
     content: bytes = field(repr=False)
 
@@ -107,8 +115,19 @@ class _Exporter:
                 continue
             others = (parse_key(stored.key) for stored in read.clip.of_kind("name"))
             further = [parsed.name for parsed in others if parsed is not None]
-            for name in dict.fromkeys((read.record.name, *further)):
-                yield _Task(read.record, name, namer.names(name, clip_id), read.content)
+            all_names = tuple(dict.fromkeys((read.record.name, *further)))
+            if not self._is_chosen(read, read.record, all_names):
+                continue
+            template = self._params.template
+            wanted = {template.fill(name, read.record): name for name in reversed(all_names)}
+            for stem, name in reversed(wanted.items()):
+                names = namer.names(stem, clip_id)
+                yield _Task(read.record, name, stem, names, read.content)
+
+    def _is_chosen(self, read: _Read, record: ClipRecord, names: tuple[str, ...]) -> bool:
+        clip_id = read.clip.clip_id
+        clip = OutputClip(clip_id, "committed", record, None, (), names, read.clip)
+        return self._params.chosen.matches(clip)
 
     def _read(self, clip: ClipObjects) -> _Read:
         key = record_key(clip.clip_id)
@@ -154,7 +173,7 @@ class _Exporter:
         return found == "same"
 
     def _with_record(self, task: _Task, stem: str, outcome: Outcome, num_bytes: int) -> Exported:
-        remarks = [] if stem == task.name else [f"{task.name} is {stem}.mp4"]
+        remarks = [] if stem == task.wanted else [f"{task.wanted} is {stem}.mp4"]
         if self._params.has_records:
             with self._folder.partial_file() as (partial, file):
                 file.write(task.content)

@@ -54,4 +54,9 @@ def safe_name(name: str) -> str:
         and not name.startswith("-")  # a program would take it for an option
     ):
         return name
-    return _UNSAFE.sub("_", name[:MAX_NAME_CHARACTERS]).lstrip(".-") or "clip"
+    return safe_part(name[:MAX_NAME_CHARACTERS]).lstrip(".-") or "clip"
+
+
+def safe_part(text: str) -> str:
+    """Return a text that is safe inside of a file's name; other characters become `_`."""
+    return _UNSAFE.sub("_", text)

@@ -32,13 +32,17 @@ def manifest_row(record: ClipRecord) -> dict[str, Any]:
     The same model renders it as the same clip, with the same id. A name that no manifest may hold
     is left out, as a stranger may have written it.
     """
-    is_name = re.fullmatch(NAME_PATTERN, record.name) and len(record.name) <= MAX_NAME_CHARACTERS
     return {
-        **({"name": record.name} if is_name else {}),
+        **({"name": record.name} if is_name(record.name) else {}),
         **request_row(record.model.name, record.request),
         **_parallel(record.parallel),
         **({META: dict(record.meta)} if record.meta else {}),
     }
+
+
+def is_name(name: str) -> bool:
+    """Return True for a name that a manifest may give to a clip."""
+    return bool(re.fullmatch(NAME_PATTERN, name)) and len(name) <= MAX_NAME_CHARACTERS
 
 
 def request_row(model: str, request: GenerationRequest) -> dict[str, Any]:

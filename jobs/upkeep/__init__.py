@@ -1,1 +1,1 @@
-"""The upkeep of an output: its garbage, and the audit of its clips."""
+"""The upkeep of an output: its garbage, its pruning, and the audit of its clips."""

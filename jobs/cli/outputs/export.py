@@ -8,12 +8,14 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from jobs.cli.outputs.verify_report import ID_DIGITS_SHOWN, progress_bar
-from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.clip_options import ClipOptions
+from jobs.cli.pattern.command import EXIT_FINDINGS, EXIT_OK, Command, Context
 from jobs.cli.pattern.wording import megabytes
 from jobs.errors import RefusedError, StoppedError, StoreError
 from jobs.export.copying import Exported, ExportParams, export_clips
+from jobs.export.name_template import FIELDS, NameTemplate
 from jobs.export.target_folder import TargetFolder
-from jobs.records.listing import has_run
+from jobs.overview.clip_filter import FILTER_HELP
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store
 from jobs.store.uri import FolderLocation, parse_output_uri
@@ -23,12 +25,17 @@ MAX_REMARKS = 20  # printed of files with other names than their clips
 
 
 @dataclass(frozen=True)
-class ExportOptions(OutputOptions):
+class ExportOptions(ClipOptions):
     """The options of `nagfarm export`."""
 
     folder: str
+    name: str
     records: bool
     check: bool
+
+    @classmethod
+    def has_states(cls) -> bool:
+        return False
 
     @classmethod
     def add_positionals(cls, parser: argparse.ArgumentParser) -> None:
@@ -37,6 +44,12 @@ class ExportOptions(OutputOptions):
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         super().add_arguments(parser)
+        parser.add_argument(
+            "--name",
+            default="{name}",
+            metavar="PATTERN",
+            help="the names of the files, such as '{name}_{seed}' (default '{name}')",
+        )
         parser.add_argument(
             "--records", action="store_true", help="also copy each record, as NAME.json"
         )
@@ -73,16 +86,12 @@ def run(options: ExportOptions, context: Context) -> int:
         RefusedError: no run has written to the output, or the folder cannot take the files.
         StoppedError: the store or the folder failed on the way.
     """
-    store = options.store()
+    template = NameTemplate(options.name)
     path = _folder(options.folder)
-    refuse_inside(store, path)
-    if not has_run(store):
-        raise RefusedError(
-            f"{store.uri}: expected the output of a run, got no object of any run; correct the "
-            "URI, which `nagfarm render` prints"
-        )
+    refuse_inside(options.store(), path)
+    store = options.output_of_a_run()
     totals = _Totals(Counter())
-    params = ExportParams(has_records=options.records, checks=options.check)
+    params = ExportParams(options.records, options.check, options.chosen, template)
     with TargetFolder(path) as folder, progress_bar(context.console, is_json=False) as bar:
         task = bar.add_task("", total=16**ID_DIGITS_SHOWN)
         try:
@@ -141,14 +150,20 @@ def _advance(bar: Progress, task: TaskID, one: Exported, totals: _Totals) -> Non
 COMMAND = Command(
     name="export",
     summary="copy committed clips to a folder, under their names",
-    epilog="""\
+    epilog=f"""\
 examples:
   nagfarm export s3://renders/spring spring/
   nagfarm export s3://renders/spring spring/ --records
+  nagfarm export s3://renders/spring foxes/ --prompt '*fox*' --seed 5..8
+  nagfarm export s3://renders/spring spring/ --name '{{name}}_{{method}}_{{seed}}'
 
-Copies every committed clip as NAME.mp4, once for each of its names, and compares the bytes with the
+Copies every chosen clip as NAME.mp4, once for each of its names, and compares the bytes with the
 digest of its record. A name that is unsafe for a file is changed. If two clips have the same name,
 also but for upper and lower case, the id of the second one stands behind it, as in NAME-ID.mp4.
+
+{FILTER_HELP}
+fields of --name:
+{chr(10).join(f"  {'{' + name + '}':<18} {text}" for name, text in FIELDS.items())}
 
 No file is replaced and no link is followed. Run it again to go on, or to fetch what was committed
 since: a file with the size and the time of its clip's commit is not copied again.

@@ -70,7 +70,7 @@ def run(options: GcOptions, context: Context) -> int:
     if not options.delete:
         context.say("nothing was removed; --delete removes it")
         return EXIT_OK
-    with LeaseKeeper(Lease.take(store, new_gc_id(), config.store.lease_s)) as keeper:
+    with LeaseKeeper(Lease.take(store, new_lease_id("gc"), config.store.lease_s)) as keeper:
         removed = _remove(store, keeper, garbage, older_than_s)
         sizes = [spool.remove(clip_id) for clip_id in spooled]
     context.say(removed)
@@ -118,8 +118,9 @@ def _first(names: list[str]) -> list[str]:
     return [*(f"  {name}" for name in names[:MAX_KEYS]), *more]
 
 
-def new_gc_id() -> str:
-    return f"gc-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+def new_lease_id(command: str) -> str:
+    """Return the id under which a command holds the lease."""
+    return f"{command}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 COMMAND = Command(

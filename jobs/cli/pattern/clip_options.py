@@ -4,10 +4,14 @@ import argparse
 from dataclasses import dataclass
 from typing import Self
 
+from rich.console import Console
+
 from jobs.cli.pattern.command import OutputOptions
 from jobs.errors import RefusedError
 from jobs.overview.clip_filter import ClipFilter
+from jobs.overview.clips import Unreadable
 from jobs.records.listing import has_run
+from jobs.run.progress.console import print_plain
 from jobs.store.store import Store
 
 
@@ -43,10 +47,24 @@ class ClipOptions(OutputOptions):
             RefusedError: no run has written to it.
             StoreRefusedError: the output is a folder that does not exist.
         """
-        store = self.store()
-        if not has_run(store):
-            raise RefusedError(
-                f"{store.uri}: expected the output of a run, got no object of any run; correct the "
-                "URI, which `nagfarm render` prints"
-            )
-        return store
+        return output_of_a_run(self.store())
+
+
+def output_of_a_run(store: Store) -> Store:
+    """Return the store of an output. Raises RefusedError if no run has written to it."""
+    if not has_run(store):
+        raise RefusedError(
+            f"{store.uri}: expected the output of a run, got no object of any run; correct the "
+            "URI, which `nagfarm render` prints"
+        )
+    return store
+
+
+def say_unreadable(found: Unreadable) -> None:
+    """Print an object that cannot be read to stderr, so that the result stays as it is."""
+    say_aside(f"cannot be read: {found.key}: {found.message}")
+
+
+def say_aside(line: str) -> None:
+    """Print a line for people to stderr, beside a result for programs."""
+    print_plain(Console(stderr=True), line)

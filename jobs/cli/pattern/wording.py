@@ -1,11 +1,8 @@
 """Sizes, messages and tables as text for a terminal. `jobs.text` has the rest of the wording."""
 
-import io
 from collections.abc import Collection, Iterable, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from jobs.costs.wording import cost_text
 from jobs.escaping import plain_line
@@ -15,7 +12,6 @@ from jobs.text import counted
 
 MAX_MESSAGE = 200  # characters
 MAX_CELL = 1000  # characters; every row of a table is as wide as its longest cell
-WIDTH = 100_000  # characters; no table is that wide, so no cell is cut or wrapped
 
 
 def megabytes(num_bytes: int) -> str:
@@ -66,13 +62,22 @@ def table_lines(
         rows: cells of text of any origin; markup is printed as it is, a long text is cut.
         numbers: the columns to align right.
     """
-    cells = [[Text(plain_line(cell, MAX_CELL)) for cell in row] for row in rows]
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headers))
-    for name in headers or [""] * max(map(len, cells), default=0):
-        table.add_column(Text(name), justify="right" if name in numbers else "left", no_wrap=True)
-    for row in cells:
-        table.add_row(*row)
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().splitlines()]
+    table = [[plain_line(cell, MAX_CELL) for cell in row] for row in rows]
+    if headers:
+        table.insert(0, [*headers])
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    is_right = [header in numbers for header in headers] or [False] * len(widths)
+    columns = list(zip(widths, is_right, strict=True))
+    return [
+        "  ".join(
+            _padded(cell, width, is_right=is_right)
+            for cell, (width, is_right) in zip(row, columns, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _padded(cell: str, width: int, *, is_right: bool) -> str:
+    """Return a cell with the width of its column; some characters are two columns wide."""
+    blanks = " " * (width - cell_len(cell))
+    return blanks + cell if is_right else cell + blanks

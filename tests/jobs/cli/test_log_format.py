@@ -47,7 +47,8 @@ def entries(text: str) -> list[dict[str, Any]]:
 
 def test_commands_that_may_take_long_have_the_option() -> None:
     named = {name for name, command in COMMANDS.items() if command.is_run or command.has_log}
-    assert named == {"render", "bench", "gc", "verify", "export"}
+    reading = {"verify", "export", "records", "report"}
+    assert named == {"render", "bench", "gc", "prune", *reading}
 
 
 def test_gc_and_verify_say_the_same_in_json(
