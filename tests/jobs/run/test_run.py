@@ -124,6 +124,29 @@ def test_a_run_commits_all_clips_records_its_settings_and_renders_nothing_twice(
     assert len(list((tmp_path / "out" / "runs").iterdir())) == 1
 
 
+def test_picks_are_rendered_with_a_new_seed_and_pruned_when_no_manifest_names_them(
+    farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = write(tmp_path, ROWS), tmp_path / "out"
+    assert render(path, output) == EXIT_OK
+    store = opened(output)
+    first = committed_ids(store)
+    capsys.readouterr()
+    assert main(["pick", output.as_uri(), "spring-000001", "--seeds", "1"]) == EXIT_OK
+    again = tmp_path / "again.jsonl"
+    again.write_text(capsys.readouterr().out)
+    assert render(again, output) == EXIT_OK
+    (new,) = set(committed_ids(store)) - set(first)
+    record = read_record(store, new)
+    assert (record.name, record.request.sampling.seed) == ("spring-000001-s3", 3)
+    prune = ["prune", output.as_uri(), "--keep", str(path), "--model", "shapes-wan", "--delete"]
+    assert main([*prune, "--older-than", "0s"]) == EXIT_OK
+    assert "removed 1 clip, " in capsys.readouterr().out
+    assert set(committed_ids(store)) == set(first)
+    assert [key for key in store.keys("") if new in key] == []
+    assert main(["verify", output.as_uri(), "--older-than", "1h"]) == EXIT_OK
+
+
 def test_repair_renders_again_what_records_name_and_is_gone_and_nothing_else(
     farm: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
