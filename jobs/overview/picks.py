@@ -87,7 +87,7 @@ class Picks:
                 ids = ", ".join(clip.clip_id for clip in clips[:MAX_LISTED])
                 raise RefusedError(
                     f"{len(clips):,} clips have the name {shown(word)}: give an id, or narrow the "
-                    f"choice with --model, --method or --seed; {ids}"
+                    f"choice with --run, --method or --seed; {ids}"
                 )
         picked = sorted(self._all, key=lambda clip: (clip.name, clip.clip_id))
         picked += [clips[0] for clips in self._found.values()]
