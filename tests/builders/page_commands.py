@@ -28,6 +28,7 @@ NEEDS = {
     "journalctl": "systemd",
     "jq": "the output of another command",
     "kubectl": "Kubernetes; tests/infra/kuberay/test_kubernetes_page.py makes what it applies",
+    "ls": "a folder that a person filled: tests/jobs/cli/test_clip_commands.py pipes its names",
     "od": "a machine to set up: tests/infra/ray/test_bare_machines.py",
     "openssl": "Kubernetes: it makes a secret of a cluster",
     "pip": "the network; `make install` runs it",
