@@ -14,12 +14,12 @@ from jobs.records.commit import (
     commit_record,
     upload_clip,
     write_failure,
-    write_latents,
     write_quarantine,
 )
 from jobs.records.damage import find_damaged, is_committed
 from jobs.records.keys import (
     failure_key,
+    latents_key,
     name_key,
     poster_key,
     record_key,
@@ -54,7 +54,7 @@ def fill(store: MemoryStore, of: ClipSpec) -> ClipRecord:
         store.put(key(clip_id, record.sha256), b"jpeg", "image/jpeg")
     store.put(name_key(clip_id, "another-name"), b"{}", JSON)
     write_failure(store, failure_of(clip_id))
-    write_latents(store, clip_id, RUN_ID, 1, b"latents")
+    store.put(latents_key(clip_id, RUN_ID, 1), b"latents", "application/octet-stream")
     store.put(refused_clip_key(clip_id, RUN_ID, 1), b"refused", MP4)
     write_quarantine(store, quarantine_of(clip_id))
     return record
