@@ -305,7 +305,7 @@ def test_picks_last_and_become_a_manifest(page: "Page", output: Output) -> None:
     page.get_by_role("textbox", name="Steps").fill("25")
     assert page.locator(".result").inner_text() == "2 picks \u00d7 5 seeds = 10 rows"
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download again.jsonl").click()
+        page.get_by_role("button", name="Download picks.jsonl").click()
     lines = download.value.path().read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["seed"] for row in rows[:5]] == [5, 6, 7, 8, 9007199254740993]
@@ -316,7 +316,7 @@ def test_picks_last_and_become_a_manifest(page: "Page", output: Output) -> None:
         assert (row["prompt"], row["method"]) == (request.prompt, request.method)
     page.get_by_role("textbox", name="Seeds").fill("8..5")
     assert "ends before it begins" in page.locator(".result").inner_text()
-    assert page.get_by_role("button", name="Download again.jsonl").is_disabled()
+    assert page.get_by_role("button", name="Download picks.jsonl").is_disabled()
 
 
 def test_texts_of_strangers_stay_texts(page: "Page") -> None:
@@ -353,6 +353,14 @@ def test_a_web_server_shows_the_same_and_nothing_else_is_asked(
         open_view(page, f"{root}report/index.html", "")
         page.locator(".grid-view .picture").first.hover()
         until(page, "document.querySelector('.tile video')?.currentTime > 0")
+        page.keyboard.press("Space")
+        until(page, "nagfarm.page.playback.group.time_s > 0.5")
+        page.keyboard.press("Space")
+        until(
+            page,
+            "nagfarm.page.playback.group.ready().every((one) => !one.seeking"
+            " && Math.abs(one.currentTime - nagfarm.page.playback.group.time_s) < 0.01)",
+        )
 
 
 def test_keys_alone_lead_through_the_page(page: "Page") -> None:

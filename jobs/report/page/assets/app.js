@@ -4,7 +4,10 @@
 {
   const { make, button, say } = nagfarm.dom;
   const TABS = [
-    ["grid", "Grid"], ["clips", "Clips"], ["failures", "Failures"], ["numbers", "Numbers"],
+    ["grid", "Grid"],
+    ["clips", "Clips"],
+    ["failures", "Failures"],
+    ["numbers", "Numbers"],
     ["picks", "Picks"],
   ];
 
@@ -15,9 +18,12 @@
       this.matching = [];
       this.ordered = [];
       this.error = null;
+      this.orders = new Map(); // by view
       this.picks = new nagfarm.Picks("", memory(), () => {});
       this.source = new nagfarm.Source(
-        this.clips, (index) => this.takeIndex(index), (error) => this.takeError(error),
+        this.clips,
+        (index) => this.takeIndex(index),
+        (error) => this.takeError(error),
       );
       this.bar = nagfarm.transport("Play all in step", {
         toggle: () => this.togglePlay(),
@@ -46,7 +52,13 @@
       this.live = make("span", { class: "live" });
       this.tabs = new Map(
         TABS.map(([id, label]) => [
-          id, make("a", { href: "#", class: "tab", data: { view: id } }, label, make("span", { class: "badge" })),
+          id,
+          make(
+            "a",
+            { href: "#", class: "tab", data: { view: id } },
+            label,
+            make("span", { class: "badge" }),
+          ),
         ]),
       );
       this.problem = make("p", { class: "problem banner", role: "alert", hidden: true });
@@ -54,13 +66,19 @@
       for (const [id] of TABS) this.stage.append(this.views[id].element);
       this.stage.append(this.bar.element);
       document.body.append(
-        make("a", { class: "skip", href: "#main", on: { click: (event) => this.skip(event) } }, "Skip to the clips"),
         make(
-          "header", { class: "top" },
+          "a",
+          { class: "skip", href: "#main", on: { click: (event) => this.skip(event) } },
+          "Skip to the clips",
+        ),
+        make(
+          "header",
+          { class: "top" },
           make("div", { class: "heading" }, this.title, this.live),
           make("nav", { "aria-label": "Views" }, [...this.tabs.values()]),
           make(
-            "div", { class: "tools" },
+            "div",
+            { class: "tools" },
             button("Colours: as the system, light, dark (T)", "theme", () => nagfarm.theme.next()),
             button("Keys (?)", "help", () => this.help.toggle()),
           ),
@@ -157,7 +175,13 @@
         say(nagfarm.format.count(this.clips.count - before, "new clip"));
       }
       this.isLoaded = index.parts.length <= this.clips.parts.length;
-      this.live.textContent = index.is_running ? "rendering" : "";
+      const end = index.links_expire_at;
+      this.live.textContent = [
+        index.is_running && "rendering",
+        end && `links until ${nagfarm.format.moment(end)}`,
+      ]
+        .filter(Boolean)
+        .join(", ");
       this.live.classList.toggle("is-running", index.is_running);
       this.render();
     }
@@ -177,6 +201,13 @@
     }
 
     takeError(error) {
+      const end = this.source.index?.links_expire_at;
+      if (error === null && end && Date.parse(end) < Date.now()) {
+        error = new Error(
+          `the links of this page ended on ${nagfarm.format.moment(end)}: nagfarm report writes new ones`,
+        );
+      }
+      this.error = error;
       this.problem.hidden = error === null;
       if (error === null) return;
       const hint = this.clips.count ? "" : ". nagfarm report URI writes the data of this page";
@@ -258,8 +289,10 @@
       const isPicked = state.isPicked || state.view === "picks";
       this.matching = nagfarm.filtering.matching(this.clips, { ...state, isPicked }, this.picks);
       this.ordered = nagfarm.ordering.ordered(
-        this.clips, this.matching,
-        { measure: state.sort, isDescending: state.isDescending }, this.picks,
+        this.clips,
+        this.matching,
+        { measure: state.sort, isDescending: state.isDescending },
+        this.picks,
       );
     }
 
@@ -275,8 +308,9 @@
       this.showTabs();
       this.filters.show();
       // behind a clip's page, the view stays as it is: its place is kept
-      const isBehind = state.clip && this.shownView === state.view && this.shownVersion === this.clips.version;
-      if (!isBehind) this.view.show();
+      const isBehind =
+        state.clip && this.shownView === state.view && this.shownVersion === this.clips.version;
+      if (!isBehind) this.showView();
       this.shownView = state.view;
       this.shownVersion = this.clips.version;
       this.stage.inert = Boolean(state.clip);
@@ -287,6 +321,16 @@
       this.showBar();
     }
 
+    // Another choice or order of clips begins at the top.
+    showView() {
+      const { view, query, chosen, isPicked, minStars, sort, isDescending } = this.state;
+      const order = JSON.stringify([query, chosen, isPicked, minStars, sort, isDescending]);
+      const isOther = this.orders.get(view) !== order;
+      this.orders.set(view, order);
+      this.view.show();
+      if (isOther) this.view.scroller.scrollTop = 0;
+    }
+
     // The focus goes to the clip's page, and back to its tile.
     showClip() {
       const { clip } = this.state;
@@ -295,7 +339,9 @@
       this.views.clip.show();
       if (clip && !before) this.views.clip.element.focus({ preventScroll: true });
       if (!clip && before) {
-        const tile = this.view.element.querySelector(`.tile[data-id="${CSS.escape(before)}"] .picture`);
+        const tile = this.view.element.querySelector(
+          `.tile[data-id="${CSS.escape(before)}"] .picture`,
+        );
         tile?.focus({ preventScroll: true });
       }
     }
@@ -320,7 +366,8 @@
     }
 
     showBar() {
-      const isPlayable = ["grid", "clips", "picks"].includes(this.state.view) && this.ordered.length;
+      const isPlayable =
+        ["grid", "clips", "picks"].includes(this.state.view) && this.ordered.length;
       this.bar.element.hidden = !isPlayable || Boolean(this.state.clip);
       this.bar.element.classList.toggle("is-open", this.playback.isInStep);
       const { num, numSeen } = this.playback.update();
@@ -330,7 +377,10 @@
 
   function memory() {
     const kept = new Map();
-    return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value) };
+    return {
+      getItem: (key) => kept.get(key) ?? null,
+      setItem: (key, value) => kept.set(key, value),
+    };
   }
 
   nagfarm.page = new Page();

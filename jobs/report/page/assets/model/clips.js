@@ -98,9 +98,7 @@
       const stages = STAGES.map((stage) => this.numbers[`stage:${stage}`]);
       for (let row = 0; row < this.count; row++) {
         if (!Number.isNaN(width[row])) {
-          this.codes.size[row] = this.code(
-            `${width[row]}×${height[row]}, ${frames[row]} frames`,
-          );
+          this.codes.size[row] = this.code(`${width[row]}×${height[row]}, ${frames[row]} frames`);
         }
         if (!Number.isNaN(steps[row])) this.codes.steps[row] = this.code(String(steps[row]));
         if (!Number.isNaN(fps[row])) this.codes.fps[row] = this.code(String(fps[row]));

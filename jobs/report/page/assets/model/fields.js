@@ -25,13 +25,33 @@
   ];
 
   const NUMBERS = [
-    "steps", "fps", "num_frames", "width", "height", "attempts", "busy_s", "idle_s",
-    "peak_memory_bytes", "num_bytes",
+    "steps",
+    "fps",
+    "num_frames",
+    "width",
+    "height",
+    "attempts",
+    "busy_s",
+    "idle_s",
+    "peak_memory_bytes",
+    "num_bytes",
   ];
-  const STRINGS = ["id", "name", "key", "poster", "thumbnail", "committed_at"];
+  const STRINGS = ["id", "name", "key", "poster", "thumbnail", "committed_at", "names"];
   const TEXTS = [
-    "prompt", "negative_prompt", "model", "method", "guidance", "loras", "run_id", "worker",
-    "device", "host", "state", "failure_class", "error_type", "message",
+    "prompt",
+    "negative_prompt",
+    "model",
+    "method",
+    "guidance",
+    "loras",
+    "run_id",
+    "worker",
+    "device",
+    "host",
+    "state",
+    "failure_class",
+    "error_type",
+    "message",
   ];
 
   // Values by which clips are sorted. `column` names numbers of the clips.
@@ -70,6 +90,14 @@
   }
 
   nagfarm.fields = {
-    STAGES, DIMENSIONS, NUMBERS, STRINGS, TEXTS, MEASURES, dimension, measure, valueLabel,
+    STAGES,
+    DIMENSIONS,
+    NUMBERS,
+    STRINGS,
+    TEXTS,
+    MEASURES,
+    dimension,
+    measure,
+    valueLabel,
   };
 }

@@ -1,7 +1,7 @@
 // Decide which clips a filter leaves. Pure: clips, filter and picks in, ordinals out.
 //
-// A filter is {query, chosen: {dimension: [text or null, ...]}, isPicked, minStars}. Each word of the
-// query must stand in one of the texts of a clip.
+// A filter is {query, chosen: {dimension: [text or null, ...]}, isPicked, minStars}. Each word of
+// the query must stand in one of the texts of a clip.
 "use strict";
 
 {
@@ -41,11 +41,12 @@
       .filter(([id]) => SEARCHED.includes(id) || id.startsWith("meta."))
       .map(([, codes]) => codes);
     const holds = clips.lower.map((text) => text.includes(word)); // each text is searched once
-    const { id, name } = clips.strings;
+    const { id, name, names } = clips.strings;
     return (row) =>
       columns.some((codes) => codes[row] >= 0 && holds[codes[row]]) ||
       (name[row] ?? "").toLowerCase().includes(word) ||
-      id[row].startsWith(word);
+      id[row].startsWith(word) ||
+      (names[row] ?? []).some((other) => other.toLowerCase().includes(word));
   }
 
   nagfarm.filtering = { matching };

@@ -9,7 +9,9 @@
     const order = [...preferred.filter((id) => varying.includes(id)), ...varying, ...preferred];
     const first = (taken) => order.find((id) => !taken.includes(id));
     const isKnown = (id) => id && clips.codes[id];
-    const rows = isKnown(asked.rows) ? asked.rows : first([isKnown(asked.columns) && asked.columns]);
+    const rows = isKnown(asked.rows)
+      ? asked.rows
+      : first([isKnown(asked.columns) && asked.columns]);
     const columns =
       isKnown(asked.columns) && asked.columns !== rows ? asked.columns : first([rows]);
     return { rows, columns, slice: slice(clips, asked, [rows, columns]) };

@@ -3,7 +3,15 @@
 
 {
   const ALL = [
-    "prompt", "negative_prompt", "model", "method", "guidance", "loras", "seed", "steps", "size",
+    "prompt",
+    "negative_prompt",
+    "model",
+    "method",
+    "guidance",
+    "loras",
+    "seed",
+    "steps",
+    "size",
     "fps",
   ];
   // What may differ. Parameters of a method differ with it, and a model has a size of its own.

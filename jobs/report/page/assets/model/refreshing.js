@@ -3,10 +3,11 @@
 
 {
   const VERSION = 1;
+  const CALM_S = 60; // between two looks while no run is under way
   const MAX_DETAILS = 6; // parts of details that are kept; each may have megabytes
 
   class Source {
-    // `onChange(index)` is called whenever there is more to show; `onError(error)` if loading fails.
+    // `onChange(index)` is called whenever there is more to show, `onError(error)` after each try.
     constructor(clips, onChange, onError) {
       this.clips = clips;
       this.onChange = onChange;
@@ -63,15 +64,15 @@
       const loaded = index.parts.map(({ file }) => this.parts.get(file)).filter(Boolean);
       const files = index.parts.filter(({ file }) => this.parts.has(file));
       this.clips.setParts(loaded);
-      this.detailsOf = files.map(({ file }) => index.details[index.parts.findIndex(
-        (part) => part.file === file,
-      )]?.file);
+      this.detailsOf = files.map(
+        ({ file }) => index.details[index.parts.findIndex((part) => part.file === file)]?.file,
+      );
       this.onChange(index);
     }
 
     schedule() {
-      const refresh_s = this.index?.refresh_s;
-      if (!refresh_s) return;
+      if (this.index === null) return;
+      const refresh_s = this.index.refresh_s || CALM_S;
       this.timer = setTimeout(() => {
         // a hidden page waits until it is shown
         if (document.hidden) {

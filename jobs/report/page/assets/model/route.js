@@ -6,8 +6,19 @@
   const NULL = "\u0000"; // the value of a clip that has none; no text of a manifest holds it
 
   const DEFAULT = {
-    view: "grid", rows: "", columns: "", slice: "", at: "", query: "", chosen: {}, isPicked: false,
-    minStars: 0, sort: "name", isDescending: false, clip: "", beside: "",
+    view: "grid",
+    rows: "",
+    columns: "",
+    slice: "",
+    at: "",
+    query: "",
+    chosen: {},
+    isPicked: false,
+    minStars: 0,
+    sort: "name",
+    isDescending: false,
+    clip: "",
+    beside: "",
   };
 
   const TEXTS = ["rows", "columns", "slice", "at", "query", "sort", "clip", "beside"];

@@ -5,7 +5,9 @@
   const { STAGES } = nagfarm.fields;
   const MAX_BUCKETS = 120;
   // Lengths of a bucket that people can name, in seconds.
-  const LENGTHS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
+  const LENGTHS_S = [
+    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400,
+  ];
 
   // Return one entry for each span of time between the first and the last commit.
   function overTime(clips, ordinals) {
@@ -21,7 +23,11 @@
     const begin = Math.floor(first / length_s) * length_s;
     const num = Math.floor((last - begin) / length_s) + 1;
     const buckets = Array.from({ length: num }, (_, index) => ({
-      at_s: begin + index * length_s, num: 0, busy_s: 0, idle_s: 0, memory_bytes: null,
+      at_s: begin + index * length_s,
+      num: 0,
+      busy_s: 0,
+      idle_s: 0,
+      memory_bytes: null,
       stages_s: Object.fromEntries(STAGES.map((stage) => [stage, 0])),
     }));
     rows.forEach((row, index) => {
@@ -58,7 +64,9 @@
           .sort((a, b) => a - b);
         if (values.length) {
           stages[stage] = {
-            median: quantile(values, 0.5), p95: quantile(values, 0.95), share: sum(values) / total,
+            median: quantile(values, 0.5),
+            p95: quantile(values, 0.95),
+            share: sum(values) / total,
           };
         }
       }

@@ -10,8 +10,11 @@
   function chart({ title, times_s, lines, format, max = null, isStacked = false }) {
     const place = make("div", { class: "plot", "aria-hidden": "true" });
     const element = make(
-      "figure", { class: "chart" },
-      make("figcaption", {}, title), place, table(times_s, lines, format),
+      "figure",
+      { class: "chart" },
+      make("figcaption", {}, title),
+      place,
+      table(times_s, lines, format),
     );
     let plot = null;
 
@@ -20,9 +23,12 @@
       const style = getComputedStyle(document.documentElement);
       const color = (name) => style.getPropertyValue(name).trim();
       const axis = {
-        stroke: color("--faint"), grid: { stroke: color("--line"), width: 1 },
-        ticks: { stroke: color("--line"), width: 1 }, font: "11px system-ui, sans-serif",
+        stroke: color("--faint"),
+        grid: { stroke: color("--line"), width: 1 },
+        ticks: { stroke: color("--line"), width: 1 },
+        font: "11px system-ui, sans-serif",
       };
+      const half_s = times_s.length > 1 ? (times_s[1] - times_s[0]) / 2 : 30; // of a bar
       const drawn = isStacked ? stacked(lines) : lines.map((line) => line.values);
       plot = new uPlot(
         {
@@ -30,7 +36,10 @@
           height: HEIGHT,
           cursor: { sync: { key: "nagfarm" }, points: { size: 6 } },
           legend: { live: true },
-          scales: { x: { time: true }, y: { range: (_, __, top) => [0, max ?? ((top || 1) * 1.08)] } },
+          scales: {
+            x: { time: true, range: (_, first, last) => [first - half_s, last + half_s] },
+            y: { range: (_, __, top) => [0, max ?? (top || 1) * 1.08] },
+          },
           axes: [
             { ...axis, values: (_, ticks, __, ___, step_s) => ticks.map(timeOf(step_s)) },
             { ...axis, size: 62, values: (_, ticks) => ticks.map((one) => format(one)) },
@@ -40,7 +49,10 @@
             ...lines.map((line, index) => ({
               label: line.label,
               stroke: color(line.color),
-              fill: line.isArea || line.isBar ? `${color(line.color)}${isStacked ? "" : "55"}` : undefined,
+              fill:
+                line.isArea || line.isBar
+                  ? `${color(line.color)}${isStacked ? "" : "55"}`
+                  : undefined,
               width: line.isArea && isStacked ? 0 : 1.75,
               paths: line.isBar ? uPlot.paths.bars({ size: [0.8, 40] }) : undefined,
               points: { show: times_s.length < 40 && !line.isBar && !line.isArea },
@@ -59,9 +71,16 @@
       plot = null;
     }
 
-    return { element, draw, destroy, resize: () => plot?.setSize({
-      width: Math.max(place.clientWidth, 200), height: HEIGHT,
-    }) };
+    return {
+      element,
+      draw,
+      destroy,
+      resize: () =>
+        plot?.setSize({
+          width: Math.max(place.clientWidth, 200),
+          height: HEIGHT,
+        }),
+    };
   }
 
   // Times of the day where the reader is; the first tick of a day has its date below.
@@ -70,7 +89,9 @@
     return (tick_s) => {
       const date = new Date(tick_s * 1000);
       const time = date.toLocaleTimeString("en-GB", {
-        hour: "2-digit", minute: "2-digit", second: step_s < 60 ? "2-digit" : undefined,
+        hour: "2-digit",
+        minute: "2-digit",
+        second: step_s < 60 ? "2-digit" : undefined,
       });
       const before = day;
       day = date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
@@ -98,16 +119,32 @@
       const head = ["Time", ...lines.map((line) => line.label)];
       details.append(
         make(
-          "div", { class: "table-scroll", tabindex: "0" },
+          "div",
+          { class: "table-scroll", tabindex: "0" },
           make(
-            "table", {},
-            make("thead", {}, make("tr", {}, head.map((one) => make("th", { scope: "col" }, one)))),
+            "table",
+            {},
             make(
-              "tbody", {},
+              "thead",
+              {},
+              make(
+                "tr",
+                {},
+                head.map((one) => make("th", { scope: "col" }, one)),
+              ),
+            ),
+            make(
+              "tbody",
+              {},
               times_s.map((time_s, at) =>
                 make(
-                  "tr", {},
-                  make("th", { scope: "row" }, nagfarm.format.moment(new Date(time_s * 1000).toISOString())),
+                  "tr",
+                  {},
+                  make(
+                    "th",
+                    { scope: "row" },
+                    nagfarm.format.moment(new Date(time_s * 1000).toISOString()),
+                  ),
                   lines.map((line) =>
                     make("td", {}, line.values[at] === null ? "" : format(line.values[at])),
                   ),

@@ -13,21 +13,29 @@
     const opener = make(
       "button",
       { type: "button", class: "chip", popovertarget: name, "aria-haspopup": "dialog" },
-      `${label} `, badge, nagfarm.icon("down"),
+      `${label} `,
+      badge,
+      nagfarm.icon("down"),
     );
     const search = make("input", {
-      type: "search", placeholder: `Find in ${label.toLowerCase()}`, "aria-label": `Find ${label}`,
+      type: "search",
+      placeholder: `Find in ${label.toLowerCase()}`,
+      "aria-label": `Find ${label}`,
       on: { input: () => fill() },
     });
     const list = make("div", { class: "options", role: "group", "aria-label": label });
     const note = make("p", { class: "hint" });
     const none = make(
-      "button", { type: "button", class: "text-button", on: { click: () => onChoose([]) } },
+      "button",
+      { type: "button", class: "text-button", on: { click: () => onChoose([]) } },
       "All",
     );
     const popover = make(
-      "div", { id: name, popover: "auto", class: "popover", role: "dialog", "aria-label": label },
-      make("div", { class: "popover-head" }, search, none), list, note,
+      "div",
+      { id: name, popover: "auto", class: "popover", role: "dialog", "aria-label": label },
+      make("div", { class: "popover-head" }, search, none),
+      list,
+      note,
     );
     let shown = { texts: [], counts: new Map(), chosen: new Set() };
     let page = null;
@@ -53,7 +61,8 @@
 
     function option(value) {
       const box = make("input", {
-        type: "checkbox", checked: shown.chosen.has(value),
+        type: "checkbox",
+        checked: shown.chosen.has(value),
         on: {
           change: () => {
             if (box.checked) shown.chosen.add(value);
@@ -63,7 +72,9 @@
         },
       });
       return make(
-        "label", { class: "option" }, box,
+        "label",
+        { class: "option" },
+        box,
         text(nagfarm.fields.valueLabel(id, value), value ? {} : { class: "no-value" }),
         make("span", { class: "count" }, String(shown.counts.get(value))),
       );

@@ -16,7 +16,12 @@
     const group = new nagfarm.StepGroup(bar.show);
     const stage = make("div", { class: "stage" });
     const slider = make("input", {
-      type: "range", class: "slider", min: 0, max: 100, step: 0.5, value: 50,
+      type: "range",
+      class: "slider",
+      min: 0,
+      max: 100,
+      step: 0.5,
+      value: 50,
       "aria-label": "Border between the two clips",
       on: { input: () => stage.style.setProperty("--border", `${slider.value}%`) },
     });
@@ -63,7 +68,10 @@
         return make("div", { class: `side ${name} is-empty` }, text(clip.problem, {}, "p"));
       }
       const video = make("video", {
-        src: clip.source, poster: clip.poster, preload: "auto", playsinline: true,
+        src: clip.source,
+        poster: clip.poster,
+        preload: "auto",
+        playsinline: true,
         "aria-label": clip.label,
       });
       video.muted = true;
@@ -71,7 +79,10 @@
       videos.push(video);
       group.add(video);
       return make(
-        "div", { class: `side ${name}` }, video, text(clip.caption, { class: "side-label" }),
+        "div",
+        { class: `side ${name}` },
+        video,
+        text(clip.caption, { class: "side-label" }),
       );
     }
 

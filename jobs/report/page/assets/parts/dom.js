@@ -2,11 +2,11 @@
 "use strict";
 
 {
-  // `properties`: `class`, `on` with listeners, `style` with CSS properties, `data`; else attributes.
+  // `properties`: `class`, `on` with listeners, `style` with CSS properties, `data`, attributes.
   function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(properties)) set(element, name, value);
-    element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    element.append(...children.flat().filter((child) => child || child === 0));
     return element;
   }
 
@@ -32,7 +32,11 @@
     return make(
       "button",
       {
-        type: "button", title: label, "aria-label": label, on: { click: onClick }, ...properties,
+        type: "button",
+        title: label,
+        "aria-label": label,
+        on: { click: onClick },
+        ...properties,
         class: `button ${properties.class ?? ""}`,
       },
       nagfarm.icon(icon),

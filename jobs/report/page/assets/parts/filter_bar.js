@@ -8,22 +8,30 @@
 
   function filterBar(page) {
     const search = make("input", {
-      type: "search", id: "search", placeholder: "Search prompts, names, errors",
-      "aria-label": "Search clips", autocomplete: "off", spellcheck: "false",
+      type: "search",
+      id: "search",
+      placeholder: "Search prompts, names, errors",
+      "aria-label": "Search clips",
+      autocomplete: "off",
+      spellcheck: "false",
       on: { input: () => page.go({ query: search.value }) },
     });
     const chips = make("div", { class: "chips", role: "group", "aria-label": "Filters" });
     const picked = make(
       "button",
       {
-        type: "button", class: "chip", on: { click: () => page.go({ isPicked: !page.state.isPicked }) },
+        type: "button",
+        class: "chip",
+        on: { click: () => page.go({ isPicked: !page.state.isPicked }) },
       },
-      nagfarm.icon("pick"), "Picked",
+      nagfarm.icon("pick"),
+      "Picked",
     );
     const stars = make(
       "select",
       {
-        class: "chip", "aria-label": "Stars",
+        class: "chip",
+        "aria-label": "Stars",
         on: { change: () => page.go({ minStars: Number(stars.value) }) },
       },
       ["Any stars", "★ and up", "★★ and up", "★★★ and up", "★★★★ and up", "★★★★★"].map(
@@ -36,30 +44,40 @@
       nagfarm.fields.MEASURES.map((one) => make("option", { value: one.id }, one.label)),
     );
     const direction = make("button", {
-      type: "button", class: "button",
+      type: "button",
+      class: "button",
       on: { click: () => page.go({ isDescending: !page.state.isDescending }) },
     });
     const found = make("output", { class: "found", "aria-live": "polite" });
     const reset = make(
-      "button", { type: "button", class: "text-button", on: { click: () => page.resetFilters() } },
+      "button",
+      { type: "button", class: "text-button", on: { click: () => page.resetFilters() } },
       "Clear filters",
     );
     const toggle = make(
       "button",
       {
-        type: "button", class: "button only-narrow", "aria-label": "Filters", "aria-expanded": "false",
+        type: "button",
+        class: "button only-narrow",
+        "aria-label": "Filters",
+        "aria-expanded": "false",
         on: { click: () => open(!element.classList.contains("is-open")) },
       },
       nagfarm.icon("filter"),
     );
     const element = make(
-      "section", { class: "filter-bar", "aria-label": "Filters and order" },
+      "section",
+      { class: "filter-bar", "aria-label": "Filters and order" },
       make("label", { class: "search" }, nagfarm.icon("search"), search),
       toggle,
       make("div", { class: "filters" }, chips),
       make(
-        "div", { class: "ordering" }, found, reset,
-        make("label", { class: "sort" }, make("span", {}, "Sort"), sort), direction,
+        "div",
+        { class: "ordering" },
+        found,
+        reset,
+        make("label", { class: "sort" }, make("span", {}, "Sort"), sort),
+        direction,
       ),
     );
     const choosers = new Map();
@@ -85,7 +103,12 @@
           const one = kept.get(id) ?? nagfarm.chooser(id, (texts) => page.choose(id, texts));
           choosers.set(id, one);
         }
-        clear(chips, [...choosers.values()].map((one) => one.element), picked, stars);
+        clear(
+          chips,
+          [...choosers.values()].map((one) => one.element),
+          picked,
+          stars,
+        );
       }
       for (const one of choosers.values()) one.show(page);
     }

@@ -4,16 +4,26 @@
 {
   const { make, button } = nagfarm.dom;
   const NAMES = {
-    " ": "Space", ArrowLeft: "← →", ArrowUp: "↑", ArrowDown: "↓", ArrowRight: "→",
-    PageUp: "Page up", PageDown: "Page down", Escape: "Esc",
+    " ": "Space",
+    ArrowLeft: "← →",
+    ArrowUp: "↑",
+    ArrowDown: "↓",
+    ArrowRight: "→",
+    PageUp: "Page up",
+    PageDown: "Page down",
+    Escape: "Esc",
   };
 
   function help() {
     const body = make("div", { class: "help-columns" });
     const dialog = make(
-      "dialog", { class: "help", "aria-label": "Keys" },
+      "dialog",
+      { class: "help", "aria-label": "Keys" },
       make(
-        "header", {}, make("h2", {}, "Keys"), button("Close", "close", () => dialog.close()),
+        "header",
+        {},
+        make("h2", {}, "Keys"),
+        button("Close", "close", () => dialog.close()),
       ),
       body,
     );
@@ -23,19 +33,28 @@
       fill(keys) {
         const section = (title, where) =>
           make(
-            "section", {}, make("h3", {}, title),
+            "section",
+            {},
+            make("h3", {}, title),
             make(
-              "dl", {},
+              "dl",
+              {},
               keys
                 .filter((one) => one.label && (one.where ?? null) === where)
                 .flatMap((one) => [
-                  make("dt", {}, one.keys.map((key) => make("kbd", {}, keyName(key, where)))),
+                  make(
+                    "dt",
+                    {},
+                    one.keys.map((key) => make("kbd", {}, keyName(key, where))),
+                  ),
                   make("dd", {}, one.label),
                 ]),
             ),
           );
         body.replaceChildren(
-          section("Everywhere", null), section("Among clips", ""), section("On a clip's page", "clip"),
+          section("Everywhere", null),
+          section("Among clips", ""),
+          section("On a clip's page", "clip"),
         );
       },
       toggle() {

@@ -73,7 +73,7 @@
         if (tile) removeVideo(tile);
       }
       for (const tile of wanted) {
-        if (tile.querySelector("video")) continue;
+        if (tile.querySelector("video:not(.still)")) continue;
         this.group.add(addVideo(tile));
       }
       return { num: wanted.size, numSeen: seen.length };
@@ -101,7 +101,7 @@
   }
 
   function removeVideo(tile) {
-    const video = tile?.querySelector("video");
+    const video = tile?.querySelector("video:not(.still)");
     if (!video) return;
     video.pause();
     video.removeAttribute("src"); // frees the decoder now, not at the next collection

@@ -98,7 +98,8 @@
       const isOff = isRunning && Math.abs(drift_s) > MIN_DRIFT_S;
       const rate = this.rate * (isOff ? 1 - Math.sign(drift_s) * CHASE : 1);
       if (video.playbackRate !== rate) video.playbackRate = rate;
-      if (isRunning && video.paused) video.play().catch(() => {}); // removed meanwhile
+      if (isRunning && video.paused)
+        video.play().catch(() => {}); // removed meanwhile
       else if (!isRunning && !video.paused) video.pause();
     }
 

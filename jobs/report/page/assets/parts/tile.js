@@ -10,7 +10,7 @@
   };
 
   // `caption`: "none", "short" (the value sorted by) or "full" (name and texts).
-  function tile(page, ordinal, { caption = "none", role = null, href = null } = {}) {
+  function tile(page, ordinal, { caption = "none", role = null, href = null, tag = "" } = {}) {
     const { clips } = page;
     const id = clips.strings.id[ordinal];
     const source = clips.source(ordinal);
@@ -20,7 +20,8 @@
       picture(clips, ordinal),
     );
     const pick = make(
-      "button", { type: "button", class: "pick", data: { action: "pick" }, tabindex: "-1" },
+      "button",
+      { type: "button", class: "pick", data: { action: "pick" }, tabindex: "-1" },
       nagfarm.icon("pick"),
     );
     const element = make(
@@ -29,6 +30,7 @@
       link,
       pick,
       make("span", { class: "stars", "aria-hidden": "true" }),
+      tag && text(tag, { class: "clip-tag", "aria-hidden": "true" }),
       captionOf(page, ordinal, caption),
     );
     if (source) element.dataset.source = source;
@@ -38,10 +40,23 @@
 
   function picture(clips, ordinal) {
     const thumbnail = clips.url(
-      clips.strings.thumbnail[ordinal] ?? clips.strings.poster[ordinal], ordinal,
+      clips.strings.thumbnail[ordinal] ?? clips.strings.poster[ordinal],
+      ordinal,
     );
     if (thumbnail && clips.text("state", ordinal) === "committed") {
       return make("img", { src: thumbnail, alt: "", decoding: "async", draggable: "false" });
+    }
+    const source = clips.source(ordinal);
+    if (source) {
+      return make("video", {
+        class: "still",
+        src: `${source}#t=0.001`, // its first frame
+        preload: "metadata",
+        muted: true,
+        playsinline: true,
+        tabindex: -1,
+        "aria-hidden": "true",
+      });
     }
     const state = clips.text("state", ordinal);
     const error = clips.text("error_type", ordinal);
@@ -90,7 +105,9 @@
       of("state") === "committed" ? null : STATES[of("state")],
       picks.isPicked(id) && "picked",
       stars && nagfarm.format.count(stars, "star"),
-    ].filter(Boolean).join(", ");
+    ]
+      .filter(Boolean)
+      .join(", ");
   }
 
   // Show the marks of a tile as they are now.

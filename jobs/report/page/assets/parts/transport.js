@@ -9,7 +9,12 @@
   function transport(label, actions) {
     const play = button(label, "play", actions.toggle, { class: "play" });
     const time = make("input", {
-      type: "range", min: 0, max: 1, step: 0.01, value: 0, "aria-label": "Time",
+      type: "range",
+      min: 0,
+      max: 1,
+      step: 0.01,
+      value: 0,
+      "aria-label": "Time",
       on: { input: () => actions.seek(Number(time.value)) },
     });
     const clock = make("output", { class: "clock" }, "0.00 s");
@@ -31,7 +36,10 @@
       note,
     ]);
     const element = make(
-      "div", { class: "transport", role: "group", "aria-label": label }, play, more,
+      "div",
+      { class: "transport", role: "group", "aria-label": label },
+      play,
+      more,
     );
     let wasPlaying = null;
     return {

@@ -10,7 +10,8 @@
     if (quarantine) {
       items.unshift(
         make(
-          "p", { class: "quarantine" },
+          "p",
+          { class: "quarantine" },
           `Quarantined after ${nagfarm.format.count(quarantine.num_attempts, "attempt")}: `,
           text(quarantine.reason),
         ),
@@ -22,13 +23,16 @@
   function attempt(page, ordinal, failure) {
     const refused = page.clips.url(failure.clip, ordinal);
     return make(
-      "article", { class: "attempt" },
+      "article",
+      { class: "attempt" },
       make(
-        "header", {},
+        "header",
+        {},
         make("span", { class: "tag is-failure" }, failure.failure_class),
         text(failure.error_type, { class: "error-type" }),
         make(
-          "span", { class: "hint" },
+          "span",
+          { class: "hint" },
           `attempt ${failure.attempt}, ${nagfarm.format.moment(failure.failed_at)}, `,
           text(failure.worker),
         ),
@@ -36,16 +40,24 @@
       text(failure.message, { class: "error-message" }, "p"),
       refused &&
         make(
-          "figure", { class: "refused" },
+          "figure",
+          { class: "refused" },
           make("video", {
-            src: refused, controls: true, muted: true, loop: true, playsinline: true,
-            preload: "metadata", "aria-label": "The refused clip",
+            src: refused,
+            controls: true,
+            muted: true,
+            loop: true,
+            playsinline: true,
+            preload: "metadata",
+            "aria-label": "The refused clip",
           }),
           make("figcaption", {}, "The clip that was refused"),
         ),
       failure.traceback &&
         make(
-          "details", {}, make("summary", {}, "Traceback"),
+          "details",
+          {},
+          make("summary", {}, "Traceback"),
           text(failure.traceback, { class: "code", tabindex: "0" }, "pre"),
         ),
     );

@@ -18,13 +18,17 @@
     let layout = null;
     let frame = 0;
 
-    scroller.addEventListener("scroll", () => {
-      cancelAnimationFrame(frame);
-      frame = requestAnimationFrame(() => {
-        draw();
-        page.playback.update();
-      });
-    }, { passive: true });
+    scroller.addEventListener(
+      "scroll",
+      () => {
+        cancelAnimationFrame(frame);
+        frame = requestAnimationFrame(() => {
+          draw();
+          page.playback.update();
+        });
+      },
+      { passive: true },
+    );
     new ResizeObserver(() => layout && lay()).observe(scroller);
 
     function lay() {
@@ -32,13 +36,31 @@
       const num = Math.max(1, Math.floor(width / (WIDTHS[size] + GAP)));
       const tile = Math.floor(width / num) - GAP;
       const height = Math.round(tile / page.aspect());
-      layout = { num, tile, row: height + CAPTION + GAP };
+      const before = JSON.stringify(layout);
+      layout = { num, tile, row: height + CAPTION + GAP, sort: page.state.sort };
+      const isSame = before === JSON.stringify(layout);
       const numRows = Math.ceil(page.ordered.length / num);
       canvas.style.height = `${numRows * layout.row + GAP}px`;
       scroller.style.setProperty("--cell-height", `${height}px`);
-      tiles.clear();
-      canvas.replaceChildren();
+      keep((place, made) => isSame && isOf(place, made));
       draw();
+    }
+
+    // New clips leave the tiles of all others as they are, playing or not.
+    function isOf(place, made) {
+      const ordinal = page.ordered[place];
+      if (ordinal === undefined || page.clips.strings.id[ordinal] !== made.dataset.id) return false;
+      if (!made.classList.contains(`is-${page.clips.text("state", ordinal)}`)) return false;
+      made.setAttribute("aria-setsize", page.ordered.length);
+      return true;
+    }
+
+    function keep(isKept) {
+      for (const [place, made] of tiles) {
+        if (isKept(place, made)) continue;
+        made.remove();
+        tiles.delete(place);
+      }
     }
 
     function draw() {
@@ -46,17 +68,15 @@
       const { scrollTop, clientHeight } = scroller;
       const first = Math.max(0, Math.floor((scrollTop - MARGIN) / row)) * num;
       const last = Math.min(
-        page.ordered.length, Math.ceil((scrollTop + clientHeight + MARGIN) / row) * num,
+        page.ordered.length,
+        Math.ceil((scrollTop + clientHeight + MARGIN) / row) * num,
       );
-      for (const [place, element_] of tiles) {
-        if (place >= first && place < last) continue;
-        element_.remove();
-        tiles.delete(place);
-      }
+      keep((place) => place >= first && place < last);
       for (let place = first; place < last; place++) {
         if (tiles.has(place)) continue;
         const made = nagfarm.tile.make(page, page.ordered[place], {
-          caption: "full", role: "listitem",
+          caption: "full",
+          role: "listitem",
         });
         made.dataset.place = place;
         made.setAttribute("aria-posinset", place + 1);

@@ -34,7 +34,9 @@
       const [kind, error] = key.split("\n");
       const items = make("ul", { class: "failed-clips" });
       const more = make("button", {
-        type: "button", class: "text-button", on: { click: () => add() },
+        type: "button",
+        class: "text-button",
+        on: { click: () => add() },
       });
       let num = 0;
       function add() {
@@ -45,13 +47,20 @@
       }
       add();
       return make(
-        "section", { class: "failure-group" },
+        "section",
+        { class: "failure-group" },
         make(
-          "h2", {}, make("span", { class: "tag is-failure" }, kind), " ", text(error), " ",
+          "h2",
+          {},
+          make("span", { class: "tag is-failure" }, kind),
+          " ",
+          text(error),
+          " ",
           make("span", { class: "hint" }, nagfarm.format.count(rows.length, "clip")),
         ),
         make("p", { class: "hint" }, EXPLAINED[kind] ?? ""),
-        items, more,
+        items,
+        more,
       );
     }
 
@@ -64,8 +73,13 @@
         "details",
         { data: { id } },
         make(
-          "summary", {},
-          make("span", { class: `tag is-${state}` }, state === "committed" ? "passed later" : state),
+          "summary",
+          {},
+          make(
+            "span",
+            { class: `tag is-${state}` },
+            state === "committed" ? "passed later" : state,
+          ),
           text(clips.strings.name[row] ?? id, { class: "name" }),
           text(clips.text("message", row) ?? "", { class: "why" }),
         ),
@@ -101,9 +115,29 @@
           found.length
             ? found.map(group)
             : make("p", { class: "empty" }, "No failed attempts among these clips."),
+          troubleOf(page.source.index),
         );
       },
     };
+  }
+
+  // Objects of the output that could not be read.
+  function troubleOf(index) {
+    if (!index?.trouble?.length) return null;
+    const rest = index.num_trouble - index.trouble.length;
+    return make(
+      "section",
+      { class: "failure-group" },
+      make("h2", {}, "Objects that cannot be read"),
+      make(
+        "ul",
+        { class: "failed-clips" },
+        index.trouble.map(({ key, message }) =>
+          make("li", { class: "trouble" }, text(key, { class: "name" }), " ", text(message)),
+        ),
+      ),
+      rest > 0 ? make("p", { class: "hint" }, `and ${rest} more: nagfarm verify lists all`) : null,
+    );
   }
 
   nagfarm.failuresView = failuresView;

@@ -2,27 +2,30 @@
 "use strict";
 
 {
-  const { make, text, button, clear } = nagfarm.dom;
+  const { make, text, clear } = nagfarm.dom;
   const GAP = 8;
   const HEAD_HEIGHT = 46;
   const MARGIN = 300; // pixels beyond the edge that are drawn ahead
   const WIDTHS = [96, 128, 176, 232, 320, 448]; // of a cell
   const MAX_IN_CELL = 4;
+  const TELLING = ["method", "model", "seed", "steps", "guidance", "loras", "size", "run_id"];
 
   function gridView(page) {
-    const axes = axisControls(page);
+    const axes = nagfarm.axisControls(page);
     const canvas = make("div", { class: "canvas", role: "presentation" });
     const head = make("div", { class: "column-heads", role: "row", "aria-rowindex": "1" });
     const scroller = make(
       "div",
       { class: "scroller", role: "grid", "aria-label": "Grid of clips", tabindex: "-1" },
-      head, canvas,
+      head,
+      canvas,
     );
     const empty = make("p", { class: "empty", hidden: true });
     const element = make("div", { class: "view grid-view" }, axes.element, scroller, empty);
     const rows = new Map(); // by index: {element, cells}
     let size = Number(nagfarm.preferences.get("grid size", innerWidth < 700 ? 1 : 2));
     let shown = null; // {matrix, layout}
+    let shownKey = "";
     let frame = 0;
 
     scroller.addEventListener("scroll", () => draw(), { passive: true });
@@ -41,7 +44,11 @@
       const cell = WIDTHS[size];
       const height = Math.round(cell / page.aspect());
       const layout = {
-        isNarrow, cell, height, side: isNarrow ? 0 : 232, strip: isNarrow ? 40 : 0,
+        isNarrow,
+        cell,
+        height,
+        side: isNarrow ? 0 : 232,
+        strip: isNarrow ? 40 : 0,
         row: height + GAP + (isNarrow ? 40 : 0),
       };
       shown = { matrix, layout };
@@ -52,9 +59,35 @@
       scroller.style.setProperty("--cell-height", `${height}px`);
       scroller.setAttribute("aria-rowcount", matrix.rows.length + 1);
       scroller.setAttribute("aria-colcount", matrix.columns.length + 1);
-      rows.clear();
-      canvas.replaceChildren();
+      keepSame(JSON.stringify([layout, matrix.columns, axes.current().rows, page.state.sort]));
       drawNow();
+    }
+
+    // New clips leave the cells of all others as they are, playing or not.
+    function keepSame(key) {
+      const isSame = key === shownKey;
+      shownKey = key;
+      for (const [index, row] of rows) {
+        if (isSame && row.code === shown.matrix.rows[index]) {
+          for (const [column, cell] of row.cells) {
+            if (cell.dataset.ids === idsOf(index, column)) continue;
+            cell.remove();
+            row.cells.delete(column);
+          }
+        } else {
+          row.element.remove();
+          rows.delete(index);
+        }
+      }
+    }
+
+    function idsOf(index, column) {
+      const { id } = page.clips.strings;
+      const states = page.clips.codes.state;
+      return shown.matrix
+        .at(index, column)
+        .map((row) => `${id[row]} ${states[row]}`)
+        .join();
     }
 
     function inSight() {
@@ -65,11 +98,13 @@
       return {
         top: clamp(Math.floor((scrollTop - MARGIN) / layout.row), matrix.rows.length),
         bottom: clamp(
-          Math.ceil((scrollTop + clientHeight + MARGIN) / layout.row), matrix.rows.length,
+          Math.ceil((scrollTop + clientHeight + MARGIN) / layout.row),
+          matrix.rows.length,
         ),
         left: clamp(Math.floor((scrollLeft - layout.side - MARGIN) / step), matrix.columns.length),
         right: clamp(
-          Math.ceil((scrollLeft + clientWidth + MARGIN - layout.side) / step), matrix.columns.length,
+          Math.ceil((scrollLeft + clientWidth + MARGIN - layout.side) / step),
+          matrix.columns.length,
         ),
       };
     }
@@ -94,7 +129,8 @@
       const { matrix, layout } = shown;
       const { columns: axis, rows: side } = axes.current();
       const corner = make(
-        "div", { class: "corner", style: { width: `${layout.side}px` }, role: "columnheader" },
+        "div",
+        { class: "corner", style: { width: `${layout.side}px` }, role: "columnheader" },
         layout.side ? nagfarm.fields.dimension(side).label : "",
       );
       const heads = [];
@@ -105,8 +141,11 @@
           text(
             shownValue,
             {
-              class: `column-head${value ? "" : " no-value"}`, role: "columnheader",
-              title: shownValue, "aria-colindex": column + 2, style: placeOf(column),
+              class: `column-head${value ? "" : " no-value"}`,
+              role: "columnheader",
+              title: shownValue,
+              "aria-colindex": column + 2,
+              style: placeOf(column),
             },
             "div",
           ),
@@ -136,13 +175,15 @@
       const row = make(
         "div",
         {
-          class: "grid-row", role: "row", "aria-rowindex": index + 2,
+          class: "grid-row",
+          role: "row",
+          "aria-rowindex": index + 2,
           style: { top: `${index * layout.row}px`, height: `${layout.row}px` },
         },
         header,
       );
       canvas.append(row);
-      return { element: row, cells: new Map() };
+      return { element: row, code: matrix.rows[index], cells: new Map() };
     }
 
     function drawCells(row, index, { left, right }) {
@@ -162,11 +203,20 @@
     function makeCell(index, column) {
       const ordinals = shown.matrix.at(index, column);
       const cell = make("div", {
-        class: `cell has-${Math.min(ordinals.length, MAX_IN_CELL)}`, role: "gridcell",
-        "aria-colindex": column + 2, data: { row: index, column }, style: placeOf(column),
+        class: `cell has-${Math.min(ordinals.length, MAX_IN_CELL)}`,
+        role: "gridcell",
+        "aria-colindex": column + 2,
+        data: { row: index, column, ids: idsOf(index, column) },
+        style: placeOf(column),
       });
       const first = ordinals.slice(0, MAX_IN_CELL);
-      cell.append(...first.map((row) => nagfarm.tile.make(page, row, { caption: "short" })));
+      const differing = first.length > 1 ? differs(first) : null;
+      cell.append(
+        ...first.map((row) => {
+          const tag = differing ? (page.clips.text(differing, row) ?? "") : "";
+          return nagfarm.tile.make(page, row, { caption: "short", tag });
+        }),
+      );
       if (ordinals.length > MAX_IN_CELL) {
         cell.append(
           make(
@@ -177,6 +227,14 @@
         );
       }
       return cell;
+    }
+
+    // The field by which the clips of one cell can be told apart.
+    function differs(ordinals) {
+      return TELLING.find((id) => {
+        const codes = page.clips.codes[id];
+        return ordinals.some((row) => codes[row] !== codes[ordinals[0]]);
+      });
     }
 
     // All clips of a cell, in the view of clips.
@@ -202,7 +260,8 @@
       const step = layout.cell + GAP;
       const [top, left] = [row * layout.row, column * step];
       const [height, width] = [
-        scroller.clientHeight - HEAD_HEIGHT, scroller.clientWidth - layout.side,
+        scroller.clientHeight - HEAD_HEIGHT,
+        scroller.clientWidth - layout.side,
       ];
       if (top < scroller.scrollTop) scroller.scrollTop = top;
       else if (top + layout.row > scroller.scrollTop + height) {
@@ -242,79 +301,6 @@
 
   function clampTo(value, length) {
     return Math.max(0, Math.min(value, length - 1));
-  }
-
-  // The choice of the axes and the slice.
-  function axisControls(page) {
-    let current = { rows: "prompt", columns: "negative_prompt", slice: null };
-    const select = (label, onChoose) =>
-      make("select", { "aria-label": label, on: { change: (event) => onChoose(event.target.value) } });
-    const rows = select("Rows", (id) =>
-      page.go(id === current.columns ? { rows: id, columns: current.rows } : { rows: id }),
-    );
-    const columns = select("Columns", (id) =>
-      page.go(id === current.rows ? { columns: id, rows: current.columns } : { columns: id }),
-    );
-    const slice = select("Only", (id) => page.go({ slice: id, at: "" }));
-    const at = select("Value", (value) => page.go({ slice: current.slice.id, at: value }));
-    const before = button("Previous value", "previous", () => step(-1));
-    const after = button("Next value", "next", () => step(1));
-    const element = make(
-      "div", { class: "axes", role: "group", "aria-label": "Axes" },
-      make("label", {}, make("span", {}, "Rows"), rows),
-      make("label", {}, make("span", {}, "Columns"), columns),
-      make("label", {}, make("span", {}, "For"), slice),
-      make("span", { class: "at" }, before, at, after),
-      make(
-        "span", { class: "sizes" },
-        button("Smaller cells", "smaller", () => page.views.grid.resize(-1)),
-        button("Larger cells", "larger", () => page.views.grid.resize(1)),
-      ),
-    );
-
-    function step(by) {
-      if (!current.slice) return;
-      const values = page.clips.values(current.slice.id);
-      const index = clampTo(values.indexOf(current.slice.code) + by, values.length);
-      page.go({ slice: current.slice.id, at: page.clips.textOf(values[index]) ?? "" });
-    }
-
-    const option = (value, words, isChosen) =>
-      make("option", { value, selected: isChosen }, nagfarm.format.shortened(words, 60));
-
-    return {
-      element,
-      slice: step,
-      current: () => current,
-      show() {
-        const { clips, state } = page;
-        current = nagfarm.matrix.axes(clips, state);
-        const ids = [...new Set(["prompt", "negative_prompt", "seed", ...clips.varying()])];
-        const options = (chosen) =>
-          ids.map((id) => option(id, nagfarm.fields.dimension(id).label, id === chosen));
-        clear(rows, options(current.rows));
-        clear(columns, options(current.columns));
-        const others = ids.filter((id) => id !== current.rows && id !== current.columns);
-        clear(
-          slice,
-          others.map((id) =>
-            option(id, nagfarm.fields.dimension(id).label, id === current.slice?.id),
-          ),
-          option("all", "all clips", !current.slice),
-        );
-        const values = current.slice ? clips.values(current.slice.id) : [];
-        at.closest(".at").hidden = values.length < 2;
-        clear(
-          at,
-          values.map((code) => {
-            const value = clips.textOf(code);
-            const words = nagfarm.fields.valueLabel(current.slice.id, value);
-            return option(value ?? "", words, code === current.slice.code);
-          }),
-        );
-        return current;
-      },
-    };
   }
 
   nagfarm.gridView = gridView;

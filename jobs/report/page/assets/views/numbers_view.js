@@ -35,7 +35,11 @@
           tiles(page, index),
           costOf(index.cost),
           charts.length
-            ? make("div", { class: "charts" }, charts.map((one) => one.element))
+            ? make(
+                "div",
+                { class: "charts" },
+                charts.map((one) => one.element),
+              )
             : make("p", { class: "empty" }, "No committed clips among these, so no times."),
           stageTable(page),
           runsOf(index.runs ?? []),
@@ -53,13 +57,16 @@
       ["Committed", (counts.committed ?? 0).toLocaleString("en")],
       ["Failed", ((counts.failed ?? 0) + (counts.quarantined ?? 0)).toLocaleString("en")],
       counts.damaged ? ["Damaged", counts.damaged.toLocaleString("en")] : null,
-      summary?.busy_share != null ? ["Devices busy, last run", nagfarm.format.percent(summary.busy_share)] : null,
+      summary?.busy_share != null
+        ? ["Devices busy, last run", nagfarm.format.percent(summary.busy_share)]
+        : null,
       cost?.device_hours ? ["Device-hours", hours(cost.device_hours)] : null,
       cost?.wasted_share != null ? ["Wasted", nagfarm.format.percent(cost.wasted_share)] : null,
       cost?.price != null ? ["Price", price(cost.price, cost.currency)] : null,
     ].filter(Boolean);
     return make(
-      "dl", { class: "tiles" },
+      "dl",
+      { class: "tiles" },
       facts.map(([label, value]) => make("div", {}, make("dt", {}, label), make("dd", {}, value))),
     );
   }
@@ -71,7 +78,8 @@
   function price(value, currency) {
     const digits = value >= 100 ? 0 : 2;
     const number = value.toLocaleString("en", {
-      minimumFractionDigits: digits, maximumFractionDigits: digits,
+      minimumFractionDigits: digits,
+      maximumFractionDigits: digits,
     });
     return currency ? `${number} ${currency}` : number;
   }
@@ -81,19 +89,25 @@
     const names = (of) => [...new Set(cost.models.flatMap((one) => Object.keys(one[of] ?? {})))];
     const [stages, wastes] = [names("stage_hours"), names("wasted_hours")];
     const rows = cost.models.map((one) => [
-      one.model, one.device, hours(one.device_hours),
+      one.model,
+      one.device,
+      hours(one.device_hours),
       ...stages.map((name) => (one.stage_hours[name] ? hours(one.stage_hours[name]) : "")),
       ...wastes.map((name) => (one.wasted_hours[name] ? hours(one.wasted_hours[name]) : "")),
       one.price === null || one.price === undefined ? "" : price(one.price, cost.currency),
     ]);
-    const unpriced = cost.unpriced_hours > 0 && cost.price !== null
-      ? make("p", { class: "hint" }, `${hours(cost.unpriced_hours)} device-hours have no price.`)
-      : null;
+    const unpriced =
+      cost.unpriced_hours > 0 && cost.price !== null
+        ? make("p", { class: "hint" }, `${hours(cost.unpriced_hours)} device-hours have no price.`)
+        : null;
     return make(
-      "section", {}, make("h2", {}, "Cost in device-hours"),
+      "section",
+      {},
+      make("h2", {}, "Cost in device-hours"),
       tableOf(
         ["Model", "Device", "All", ...stages, ...wastes.map((name) => `wasted: ${name}`), "Price"],
-        rows, 2,
+        rows,
+        2,
       ),
       unpriced,
     );
@@ -109,33 +123,54 @@
     const whole = (value) => (Number.isInteger(value) ? value.toLocaleString("en") : "");
     return [
       nagfarm.chart({
-        title: `Clips committed every ${span}`, times_s, format: whole,
-        lines: [{ label: "Clips", values: buckets.map((one) => one.num), color: "--accent", isBar: true }],
+        title: `Clips committed every ${span}`,
+        times_s,
+        format: whole,
+        lines: [
+          { label: "Clips", values: buckets.map((one) => one.num), color: "--accent", isBar: true },
+        ],
       }),
       nagfarm.chart({
-        title: "Seconds of each stage, mean of a clip", times_s, isStacked: true,
+        title: "Seconds of each stage, mean of a clip",
+        times_s,
+        isStacked: true,
         format: nagfarm.format.seconds,
         lines: stages.map((stage) => ({
-          label: stage, color: `--stage-${stage}`, isBar: true,
+          label: stage,
+          color: `--stage-${stage}`,
+          isBar: true,
           values: buckets.map((one) => (one.num ? one.stages_s[stage] / one.num : null)),
         })),
       }),
       nagfarm.chart({
-        title: "Share of time in which devices were busy", times_s, max: 1,
+        title: "Share of time in which devices were busy",
+        times_s,
+        max: 1,
         format: nagfarm.format.percent,
-        lines: [{
-          label: "Busy", color: "--good", isArea: true,
-          values: buckets.map((one) =>
-            one.busy_s + one.idle_s > 0 ? one.busy_s / (one.busy_s + one.idle_s) : null,
-          ),
-        }],
+        lines: [
+          {
+            label: "Busy",
+            color: "--good",
+            isArea: true,
+            values: buckets.map((one) =>
+              one.busy_s + one.idle_s > 0 ? one.busy_s / (one.busy_s + one.idle_s) : null,
+            ),
+          },
+        ],
       }),
       nagfarm.chart({
-        title: "Peak memory", times_s, format: (value) => `${value.toFixed(2)} GiB`,
-        lines: [{
-          label: "Highest of these clips", color: "--stage-decode",
-          values: buckets.map((one) => (one.memory_bytes === null ? null : one.memory_bytes / GIB)),
-        }],
+        title: "Peak memory",
+        times_s,
+        format: (value) => `${value.toFixed(2)} GiB`,
+        lines: [
+          {
+            label: "Highest of these clips",
+            color: "--stage-decode",
+            values: buckets.map((one) =>
+              one.memory_bytes === null ? null : one.memory_bytes / GIB,
+            ),
+          },
+        ],
       }),
     ];
   }
@@ -151,13 +186,18 @@
     if (!models.length) return null;
     const rows = models.flatMap(({ model, num, stages }) =>
       Object.entries(stages).map(([stage, one], index) => [
-        index ? "" : model, index ? "" : num.toLocaleString("en"), stage,
-        nagfarm.format.seconds(one.median), nagfarm.format.seconds(one.p95),
+        index ? "" : model,
+        index ? "" : num.toLocaleString("en"),
+        stage,
+        nagfarm.format.seconds(one.median),
+        nagfarm.format.seconds(one.p95),
         nagfarm.format.percent(one.share),
       ]),
     );
     return make(
-      "section", {}, make("h2", {}, "Stages by model"),
+      "section",
+      {},
+      make("h2", {}, "Stages by model"),
       tableOf(["Model", "Clips", "Stage", "Median", "95% below", "Share"], rows, 1),
     );
   }
@@ -168,7 +208,8 @@
       const one = summary ?? status ?? {};
       const state = status?.state ?? (summary ? "finished" : "unknown");
       return [
-        id, one.stop ? `${state}: ${one.stop.message}` : state,
+        id,
+        one.stop ? `${state}: ${one.stop.message}` : state,
         (one.num_committed ?? 0).toLocaleString("en"),
         (one.num_quarantined ?? 0).toLocaleString("en"),
         (one.num_failures ?? 0).toLocaleString("en"),
@@ -177,10 +218,13 @@
       ];
     });
     return make(
-      "section", {}, make("h2", {}, "Runs"),
+      "section",
+      {},
+      make("h2", {}, "Runs"),
       tableOf(
         ["Run", "State", "Committed", "Quarantined", "Failed attempts", "Devices busy", "Time"],
-        rows, 2,
+        rows,
+        2,
       ),
     );
   }
@@ -188,17 +232,35 @@
   // The first columns are texts, the others numbers.
   function tableOf(head, rows, numTexts) {
     return make(
-      "div", { class: "table-scroll", tabindex: "0" },
+      "div",
+      { class: "table-scroll", tabindex: "0" },
       make(
-        "table", {},
-        make("thead", {}, make("tr", {}, head.map((one, index) =>
-          make("th", { scope: "col", class: index < numTexts ? "" : "number" }, one),
-        ))),
-        make("tbody", {}, rows.map((cells) =>
-          make("tr", {}, cells.map((cell, index) =>
-            text(cell ?? "", { class: index < numTexts ? "" : "number" }, "td"),
-          )),
-        )),
+        "table",
+        {},
+        make(
+          "thead",
+          {},
+          make(
+            "tr",
+            {},
+            head.map((one, index) =>
+              make("th", { scope: "col", class: index < numTexts ? "" : "number" }, one),
+            ),
+          ),
+        ),
+        make(
+          "tbody",
+          {},
+          rows.map((cells) =>
+            make(
+              "tr",
+              {},
+              cells.map((cell, index) =>
+                text(cell ?? "", { class: index < numTexts ? "" : "number" }, "td"),
+              ),
+            ),
+          ),
+        ),
       ),
     );
   }

@@ -3,31 +3,44 @@
 
 {
   const { make, text, clear, say } = nagfarm.dom;
-  const FILE = "again.jsonl";
+  const FILE = "picks.jsonl";
 
   function retakeForm(page) {
     const field = (name, placeholder) =>
-      make("input", { type: "text", name, placeholder, autocomplete: "off", on: { input: () => show() } });
+      make("input", {
+        type: "text",
+        name,
+        placeholder,
+        autocomplete: "off",
+        on: { input: () => show() },
+      });
     const seeds = field("seeds", "as they are, or 5..8");
     const steps = make("input", {
-      type: "text", inputmode: "numeric", name: "steps", placeholder: "as they are",
-      autocomplete: "off", on: { input: () => show() },
+      type: "text",
+      inputmode: "numeric",
+      name: "steps",
+      placeholder: "as they are",
+      autocomplete: "off",
+      on: { input: () => show() },
     });
     const result = make("p", { class: "result", "aria-live": "polite" });
     const command = make("code", { class: "command", dir: "ltr" });
     const download = make("button", { type: "submit", class: "primary" }, `Download ${FILE}`);
     const ids = make(
-      "button", { type: "button", class: "text-button", on: { click: () => copyIds() } },
+      "button",
+      { type: "button", class: "text-button", on: { click: () => copyIds() } },
       "Copy the ids",
     );
     const forget = make(
-      "button", { type: "button", class: "text-button", on: { click: () => page.picks.clear() } },
+      "button",
+      { type: "button", class: "text-button", on: { click: () => page.picks.clear() } },
       "Unpick all",
     );
     const element = make(
       "form",
       {
-        class: "retake", "aria-label": "Render picks again",
+        class: "retake",
+        "aria-label": "Render picks again",
         on: {
           submit: (event) => {
             event.preventDefault();
@@ -42,7 +55,8 @@
       make("div", { class: "buttons" }, download, ids, forget),
       make("p", { class: "hint" }, "Then: ", command),
       make(
-        "p", { class: "hint" },
+        "p",
+        { class: "hint" },
         "Picks and stars are kept in this browser alone; the file is what you pass on.",
       ),
     );
@@ -99,7 +113,10 @@
       download.disabled = true;
       try {
         const made = await lines();
-        const file = new Blob(made.lines.map((line) => `${line}\n`), { type: "application/jsonl" });
+        const file = new Blob(
+          made.lines.map((line) => `${line}\n`),
+          { type: "application/jsonl" },
+        );
         const url = URL.createObjectURL(file);
         const link = make("a", { href: url, download: FILE });
         link.click();
@@ -107,7 +124,9 @@
         say(`${FILE}: ${nagfarm.format.count(made.lines.length, "row")}`);
         if (made.missing.length) {
           clear(
-            result, `Without a record, so left out: `, text(made.missing.slice(0, 5).join(", ")),
+            result,
+            `Without a record, so left out: `,
+            text(made.missing.slice(0, 5).join(", ")),
           );
           result.className = "result problem";
         }
