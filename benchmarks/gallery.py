@@ -26,7 +26,7 @@ OUTPUTS = ROOT / "build" / "gallery"
 SIZES = (1_000, 10_000)
 FIRST_PAINT_S, FILTER_S = 2.0, 0.1  # goals
 NUM_OPENED = 5
-NUM_CHANGES = 10  # of each kind
+NUM_CHANGES = 10  # each kind so often
 FIRST_TILE = """
 new MutationObserver((_, observer) => {
     if (!document.querySelector(".tile")) return;

@@ -5,8 +5,10 @@ A watched page notes what must never happen: an error, a dialog, a request off i
 
 import functools
 import http.server
+import io
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -110,6 +112,22 @@ def web_server(folder: Path) -> Iterator[str]:
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 the library's name
             del format, args
+
+        def send_head(self) -> io.BytesIO | None:
+            """Answer a request for a part of a file too, since a browser seeks in videos so."""
+            path = Path(self.translate_path(self.path))
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            if wanted is None or not path.is_file():
+                return super().send_head()  # pyright: ignore[reportReturnType] a file as well
+            content = path.read_bytes()
+            first, last = int(wanted[1]), int(wanted[2] or len(content) - 1)
+            part = content[first : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Type", self.guess_type(str(path)))
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            return io.BytesIO(part)
 
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

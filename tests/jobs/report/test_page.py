@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from jobs.media.ffmpeg import run_ffmpeg
 from jobs.records.commit import read_record
 from jobs.report.gallery import Gallery
 from jobs.report.links import PlainLinks
@@ -250,6 +251,26 @@ def test_a_clip_beside_its_neighbours(page: "Page", output: Output) -> None:
     assert page.locator("video").count() == 0  # nothing goes on behind
 
 
+def test_a_clip_with_sound_offers_it(page: "Page", output: Output) -> None:
+    silent, loud = output.committed[:2]
+    path = output.folder / read_record(output.store, loud).key
+    path.unlink()
+    sources = ("testsrc=size=96x64:rate=8:duration=1", "sine=duration=1")
+    inputs = [part for source in sources for part in ("-f", "lavfi", "-i", source)]
+    codecs = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    run_ffmpeg([*inputs, *codecs, str(path)], memoryview(b""))
+    sound = page.get_by_role("button", name="Sound", exact=True)
+    go(page, clip=loud)
+    sound.wait_for()
+    muted = "document.querySelector('.side video').muted"
+    assert page.evaluate(muted)
+    page.keyboard.press("m")
+    assert page.evaluate(muted) is False
+    go(page, clip=silent)
+    until(page, "document.querySelector('.side video').currentTime > 0.3")
+    assert sound.is_hidden()
+
+
 def test_failures_with_class_message_and_traceback(page: "Page") -> None:
     page.get_by_role("link", name="Failures").click()
     groups = page.locator(".failure-group h2").all_inner_texts()
@@ -371,7 +392,7 @@ def test_keys_alone_lead_through_the_page(page: "Page") -> None:
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     cell = page.evaluate("({...document.activeElement.closest('.cell').dataset})")
-    assert cell == {"row": "1", "column": "1"}
+    assert (cell["row"], cell["column"]) == ("1", "1")
     for _ in range(len(PROMPTS)):
         page.keyboard.press("ArrowDown")  # rows that were not drawn before
     last = page.evaluate("document.activeElement.closest('.cell').dataset.row")

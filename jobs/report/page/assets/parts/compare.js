@@ -26,11 +26,11 @@
       on: { input: () => stage.style.setProperty("--border", `${slider.value}%`) },
     });
     const mode = button("Side by side", "together", () => setMode(!isTogether), { class: "mode" });
-    const sound = button("Sound", "silent", () => setSound(!hasSound), { class: "sound" });
+    const sound = button("Sound", "silent", () => setSound(!isLoud), { class: "sound" });
     bar.element.append(mode, sound);
     const element = make("div", { class: "player" }, stage, bar.element);
     let isTogether = nagfarm.preferences.get("compare", "slider") === "together";
-    let hasSound = nagfarm.preferences.get("sound", "off") === "on";
+    let isLoud = nagfarm.preferences.get("sound", "off") === "on";
     let fps = 16;
     let videos = [];
 
@@ -45,7 +45,7 @@
     }
 
     function setSound(isOn) {
-      hasSound = isOn;
+      isLoud = isOn;
       nagfarm.preferences.set("sound", isOn ? "on" : "off");
       if (videos[0]) videos[0].muted = !isOn; // that of the first clip: two would mix
       sound.replaceChildren(nagfarm.icon(isOn ? "sound" : "silent"));
@@ -76,6 +76,15 @@
       });
       video.muted = true;
       video.disableRemotePlayback = true;
+      if (name === "first" && !clip.hasSound) {
+        // the data need not know of the sound: the browser finds it as it decodes
+        video.addEventListener("timeupdate", () => {
+          if (sound.hidden && hasAudio(video)) {
+            sound.hidden = false;
+            setSound(isLoud);
+          }
+        });
+      }
       videos.push(video);
       group.add(video);
       return make(
@@ -96,7 +105,7 @@
       mode.hidden = !second;
       sound.hidden = !first.hasSound;
       setMode(isTogether);
-      setSound(hasSound && first.hasSound);
+      setSound(isLoud);
       group.time_s = 0;
       if (!matchMedia("(prefers-reduced-motion: reduce)").matches) group.play();
     }
@@ -126,13 +135,18 @@
       stop,
       toggle: () => group.toggle(),
       step: (num) => group.step(num, fps),
-      toggleSound: () => setSound(!hasSound),
+      toggleSound: () => setSound(!isLoud),
       toggleMode: () => setMode(!isTogether),
       nudge(by) {
         slider.value = String(Number(slider.value) + by);
         stage.style.setProperty("--border", `${slider.value}%`);
       },
     };
+  }
+
+  function hasAudio(video) {
+    const tracks = video.audioTracks?.length ?? 0; // Safari
+    return video.mozHasAudio || video.webkitAudioDecodedByteCount > 0 || tracks > 0;
   }
 
   nagfarm.comparePlayer = comparePlayer;

@@ -104,7 +104,11 @@
     const keys = keysOf(page);
     document.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      const isWriting = event.target.matches?.("input, select, textarea");
+      const isWriting = event.target.matches?.(
+        "input:not([type=range], [type=checkbox]), select, textarea",
+      );
+      const isSlider = event.target.matches?.("input[type=range]");
+      if (isSlider && /^(Arrow|Page|Home|End)/.test(event.key)) return;
       if (isWriting && event.key !== "Escape") return;
       // an open list or the help takes its own keys
       if (document.querySelector(":popover-open, dialog[open]") && event.key !== "?") return;

@@ -7,6 +7,7 @@
   const MAX_DRIFT_S = 0.15; // below it, a seek would disturb more than it mends
   const MIN_DRIFT_S = 0.02; // beyond it, a video runs a little faster or slower
   const CHASE = 0.1; // by this share
+  const SAME_S = 0.005; // less than any frame
   const END_S = 0.04; // before its end, so that a video shows its last frame
 
   class StepGroup {
@@ -24,6 +25,14 @@
       video.loop = false;
       this.videos.add(video);
       video.addEventListener("loadedmetadata", () => this.align(video, 0), { once: true });
+      // a seek that began while the video ran may end beside its goal; of a server that sends no
+      // parts of files it always does, so this is tried once
+      let tried_s = null;
+      video.addEventListener("seeked", () => {
+        if (this.isPlaying || tried_s === this.time_s) return;
+        tried_s = this.time_s;
+        this.align(video, SAME_S);
+      });
     }
 
     remove(video) {
@@ -93,18 +102,26 @@
       const wanted_s = Math.min(this.time_s, end_s);
       const isRunning = this.isPlaying && this.time_s < end_s;
       const drift_s = video.currentTime - wanted_s;
-      const isFree = allowed_s === 0 || !video.seeking; // a running seek ends before the next
+      if (!isRunning && !video.paused) video.pause();
+      const isFree = !this.isPlaying || !video.seeking; // a running seek ends before the next
       if (isFree && Math.abs(drift_s) > allowed_s) video.currentTime = wanted_s;
       const isOff = isRunning && Math.abs(drift_s) > MIN_DRIFT_S;
       const rate = this.rate * (isOff ? 1 - Math.sign(drift_s) * CHASE : 1);
       if (video.playbackRate !== rate) video.playbackRate = rate;
-      if (isRunning && video.paused)
-        video.play().catch(() => {}); // removed meanwhile
-      else if (!isRunning && !video.paused) video.pause();
+      if (isRunning && video.paused) play(video);
     }
 
     report() {
       this.onTick(this.time_s, this.duration_s, this.isPlaying);
+    }
+  }
+
+  async function play(video) {
+    try {
+      await video.play();
+    } catch (error) {
+      // a browser may refuse sound before the first click; other errors: it was removed meanwhile
+      if (error.name === "NotAllowedError") video.muted = true;
     }
   }
 
