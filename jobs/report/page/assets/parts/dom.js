@@ -44,7 +44,7 @@
   }
 
   function clear(element, ...children) {
-    element.replaceChildren(...children.flat().filter((child) => child !== null));
+    element.replaceChildren(...children.flat().filter((child) => child || child === 0));
     return element;
   }
 
