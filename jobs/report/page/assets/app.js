@@ -101,7 +101,9 @@
         if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
         event.preventDefault(); // the same address, without a jump
         const state = nagfarm.route.fromHash(new URL(link.href).hash);
-        this.go(state, { isNew: true });
+        // a tile that stayed while the filters changed has an address with the old ones
+        const { clip, beside } = state;
+        this.go(clip ? { clip, beside } : state, { isNew: true });
       });
       addEventListener("popstate", () => {
         this.state = nagfarm.route.fromHash(location.hash);
@@ -232,7 +234,7 @@
     // The clip under the keyboard, under the pointer, or on its own page.
     current() {
       const tile = document.activeElement.closest?.(".tile") ?? this.playback.hovered;
-      return this.state.clip || tile?.dataset.id || null;
+      return this.state.clip || (tile?.isConnected && tile.dataset.id) || null;
     }
 
     pickCurrent() {

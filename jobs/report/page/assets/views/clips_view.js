@@ -32,6 +32,7 @@
     new ResizeObserver(() => layout && lay()).observe(scroller);
 
     function lay() {
+      if (!scroller.clientWidth) return; // hidden
       const width = scroller.clientWidth - GAP;
       const num = Math.max(1, Math.floor(width / (WIDTHS[size] + GAP)));
       const tile = Math.floor(width / num) - GAP;
@@ -64,6 +65,7 @@
     }
 
     function draw() {
+      if (!layout) return;
       const { num, tile, row } = layout;
       const { scrollTop, clientHeight } = scroller;
       const first = Math.max(0, Math.floor((scrollTop - MARGIN) / row)) * num;

@@ -40,6 +40,7 @@
     }
 
     function lay(matrix) {
+      if (!scroller.clientWidth) return; // hidden
       const isNarrow = innerWidth < 700;
       const cell = WIDTHS[size];
       const height = Math.round(cell / page.aspect());
