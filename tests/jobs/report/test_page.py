@@ -67,7 +67,7 @@ def output(browser: "Browser", tmp_path_factory: pytest.TempPathFactory) -> Outp
 
 @pytest.fixture(scope="module")
 def opened(browser: "Browser", output: Output) -> "Iterator[Page]":
-    with watched_page(browser, output.root, viewport={"width": 1100, "height": 720}) as page:
+    with watched_page(browser, output.root, viewport={"width": 960, "height": 600}) as page:
         open_view(page, output.url, "")
         yield page
 
@@ -178,6 +178,10 @@ def test_a_clip_plays_under_the_pointer_and_all_play_in_step(page: "Page") -> No
 def test_filters_and_the_order(page: "Page", output: Output) -> None:
     page.keyboard.press("c")
     assert found(page) == f"{NUM_CLIPS} clips"
+    page.get_by_role("button", name="Status", exact=True).click()
+    page.get_by_role("dialog").get_by_label("committed").check()
+    page.keyboard.press("Escape")
+    assert found(page) == f"{len(output.committed)} of {NUM_CLIPS} clips"
     page.get_by_role("button", name="Method", exact=True).click()
     page.get_by_role("dialog").get_by_label("cfg").check()
     page.keyboard.press("Escape")
@@ -439,8 +443,9 @@ def test_a_phone_in_the_dark(browser: "Browser", output: Output) -> None:
     phone = {"width": 390, "height": 800}
     options: dict[str, Any] = {"viewport": phone, "has_touch": True, "is_mobile": True}
     with watched_page(browser, output.root, color_scheme="dark", **options) as page:
+        open_view(page, output.url, "")
         for view in ("grid", "clips", "failures", "numbers", "picks"):
-            open_view(page, output.url, f"view={view}")
+            go(page, view=view)
             assert page.evaluate("document.documentElement.scrollWidth") == phone["width"], view
         red, *_ = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")
         assert int(red) < 60
