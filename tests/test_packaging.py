@@ -82,6 +82,14 @@ def test_the_wheel_holds_no_tests_and_no_infrastructure(installed: Path) -> None
     assert [path.name for path in installed.glob("*.py")] == ["nagfarm.py"]
 
 
+def test_the_wheel_holds_the_page_of_the_gallery(installed: Path) -> None:
+    own = REPOSITORY / "jobs" / "report" / "page"
+    files = {path.relative_to(own) for path in own.rglob("*") if path.is_file()}
+    page = installed / "jobs" / "report" / "page"
+    assert {path.relative_to(page) for path in page.rglob("*") if path.is_file()} == files
+    assert Path("assets", "uplot", "LICENSE") in files
+
+
 def test_the_wheel_is_typed_and_lists_the_public_names_of_nag(
     installed: Path, imported: dict[str, str]
 ) -> None:
