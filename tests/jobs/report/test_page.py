@@ -256,7 +256,7 @@ def test_a_clip_beside_its_neighbours(page: "Page", output: Output) -> None:
     assert page.evaluate("nagfarm.page.state.beside") != first
     page.keyboard.press("Escape")
     assert view.is_hidden()
-    assert page.locator("video").count() == 0  # nothing goes on behind
+    assert page.locator(".clip-view video").count() == 0  # nothing goes on behind
 
 
 def test_a_clip_with_sound_offers_it(page: "Page", output: Output) -> None:
@@ -360,6 +360,7 @@ def test_texts_of_strangers_stay_texts(page: "Page") -> None:
     assert found(page) != f"0 of {NUM_CLIPS} clips"
 
 
+@pytest.mark.slow  # a page of its own
 def test_an_open_page_picks_up_new_clips(browser: "Browser", tmp_path: Path) -> None:
     with watched_page(browser, f"{tmp_path.as_uri()}/") as page:
         output = made(tmp_path, 20)
@@ -375,6 +376,7 @@ def test_an_open_page_picks_up_new_clips(browser: "Browser", tmp_path: Path) -> 
         until(page, "document.querySelector('.live').textContent === ''")
 
 
+@pytest.mark.slow  # a page of its own
 def test_a_web_server_shows_the_same_and_nothing_else_is_asked(
     browser: "Browser", output: Output
 ) -> None:
@@ -439,6 +441,7 @@ def test_every_control_has_a_name(page: "Page", output: Output) -> None:
     assert unnamed(page) == []
 
 
+@pytest.mark.slow  # a page of its own
 def test_a_phone_in_the_dark(browser: "Browser", output: Output) -> None:
     phone = {"width": 390, "height": 800}
     options: dict[str, Any] = {"viewport": phone, "has_touch": True, "is_mobile": True}

@@ -5,7 +5,7 @@
   const { make } = nagfarm.dom;
   const GAP = 14;
   const CAPTION = 68; // pixels below the picture
-  const MARGIN = 400;
+  const MARGIN = 240;
   const WIDTHS = [128, 168, 216, 288, 384]; // least width of a tile
 
   function clipsView(page, { aside = null } = {}) {

@@ -5,7 +5,7 @@
   const { make, text, clear } = nagfarm.dom;
   const GAP = 8;
   const HEAD_HEIGHT = 46;
-  const MARGIN = 300; // pixels beyond the edge that are drawn ahead
+  const MARGIN = 200; // pixels beyond the edge that are drawn ahead
   const WIDTHS = [96, 128, 176, 232, 320, 448]; // of a cell
   const MAX_IN_CELL = 4;
   const TELLING = ["method", "model", "seed", "steps", "guidance", "loras", "size", "run_id"];
