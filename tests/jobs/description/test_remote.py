@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from infra.local.ray_cluster import LocalRay, ray_command
-from jobs.cli import models as models_command
 from jobs.cli.main import main
+from jobs.cli.pattern import model_options
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.cluster.joined_cluster import ClusterView
 from jobs.description import remote as module
@@ -35,10 +35,10 @@ DEADLINE_S = 280.0
 DRIVER = f"""
 import sys
 sys.path.insert(0, {str(REPOSITORY)!r})
-from jobs.cli import models
+from jobs.cli.pattern import model_options
 from jobs.cli.main import main
 from tests.jobs.manifest.test_described_models import absent
-models.inspect_with_bar = absent
+model_options.inspect_with_bar = absent
 sys.exit(main())
 """
 ROWS = "prompt,num_inference_steps\na circle moving right,2\na square moving up,2\n"
@@ -66,7 +66,7 @@ def ids(models: Path, write: Callable[[str, str], Path]) -> set[str]:
 
 @pytest.fixture
 def no_weights(ids: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models_command, "inspect_with_bar", absent)
+    monkeypatch.setattr(model_options, "inspect_with_bar", absent)
 
 
 def arguments(command: str, models: Path) -> list[str]:

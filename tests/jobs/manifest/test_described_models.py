@@ -10,8 +10,8 @@ import pytest
 
 from jobs.checks.weights import check_own_weights
 from jobs.cli import doctor
-from jobs.cli import models as models_command
 from jobs.cli.main import main
+from jobs.cli.pattern import model_options
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.description.files import pack, read_contents, save_description, save_fetched
 from jobs.manifest.manifest import open_manifest
@@ -57,7 +57,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models_command, "inspect_with_bar", absent)
+    monkeypatch.setattr(model_options, "inspect_with_bar", absent)
     monkeypatch.setattr(doctor, "inspect_with_bar", absent)
 
 
