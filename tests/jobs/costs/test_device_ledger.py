@@ -91,6 +91,17 @@ def test_a_worker_counts_from_its_devices_on_and_its_clips_by_their_stages() -> 
     }
 
 
+def test_stages_that_exceed_the_time_that_is_left_are_shortened_alike() -> None:
+    """The clocks of a worker and of the driver may differ."""
+    ledger = started()
+    ledger.clip_done(done("first"), 110.0)
+    ledger.clip_done(done("first"), 110.0)  # once more, which counts nothing
+    found = seconds(ledger.cost(110.0))
+    assert found == {"load": 60.0, "text": 5.0, "denoise": 40.0, "decode": 5.0}
+    ledger.clip_done(done("first"), 900.0)
+    assert seconds(ledger.cost(110.0)) == found
+
+
 def test_a_group_counts_each_of_its_devices() -> None:
     ledger = started(num_devices=4.0)
     assert ledger.cost(100.0).device_hours == pytest.approx(4 * 100 / HOUR_S)
@@ -134,6 +145,13 @@ def test_a_failed_attempt_wastes_its_time_on_the_device(
     assert seconds(ledger.cost(160.0)).get("failed", 0.0) == wasted_s
 
 
+def test_the_clip_behind_one_that_failed_on_the_device_runs_from_then_on() -> None:
+    ledger = started()
+    ledger.clip_failed(failed("first", *TIMINGS[:1]), 160.0)
+    found = seconds(ledger.cost(170.0))
+    assert (found["failed"], found["running"], found["idle"]) == (90.0, 10.0, 10.0)
+
+
 def test_a_clip_that_failed_behind_its_encoding_is_of_use_if_it_waits_in_the_spool() -> None:
     ledger = started()
     ledger.clip_failed(failed("first", *TIMINGS, is_spooled=True), 190.0)
@@ -162,7 +180,11 @@ def test_the_end_of_a_run_wastes_the_clips_under_way_and_stops_its_clock() -> No
 
 
 def test_a_price_goes_by_the_device_and_a_load_by_the_device_of_its_model() -> None:
-    ledger = started()
+    ledger = DeviceLedger(PRICES)
+    ledger.change(DevicesHeld((0, 0), "wan", 1.0), 0.0)
+    ledger.change(DevicesFreed((0, 0), is_lost=True), HOUR_S / 2)  # before a worker is ready
+    ledger.change(DevicesHeld((0, 2), "wan", 1.0), HOUR_S / 2)
+    ledger.change(DevicesReady((0, 2), "a:1", H100), HOUR_S * 0.75)
     ledger.change(DevicesHeld((0, 1), "wan", 1.0), 0.0)  # loads
     ledger.change(DevicesHeld((1, 0), "other", 1.0), 0.0)  # its device is not known yet
     ledger.change(DevicesHeld((2, 0), "small", 1.0), 0.0)
