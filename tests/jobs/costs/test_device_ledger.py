@@ -201,22 +201,7 @@ def test_a_price_goes_by_the_device_and_a_load_by_the_device_of_its_model() -> N
 # sums
 
 
-@dataclass
-class Played:
-    """A ledger, and what its workers hold by a count of its own."""
-
-    ledger: DeviceLedger = field(default_factory=lambda: DeviceLedger(PRICES))
-    now: float = 0.0
-    held: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
-    ended_s: float = 0.0
-    num_workers: int = 0
-
-    @property
-    def all_s(self) -> float:
-        return self.ended_s + sum(size * (self.now - since) for since, size in self.held.values())
-
-
-STEPS = ("hold", "ready", "start", "done", "fail", "spool", "return", "lose", "free", "look")
+STEPS = ("hold", "ready", "start", "done", "fail", "spool", "return", "lose", "free")
 stage_timings = st.builds(
     StageTiming,
     st.sampled_from(["queue", "text", "denoise", "decode", "check", "encode", "upload"]),
@@ -225,48 +210,96 @@ stage_timings = st.builds(
 )
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(STEPS),
-            st.integers(0, 3),
-            st.floats(0.0, 2_000.0),
-            st.lists(stage_timings, max_size=6).map(tuple),
-            st.booleans(),
-        ),
-        max_size=40,
-    )
+@dataclass(frozen=True)
+class Step:
+    """A step of a run: its kind, the worker or clip of it, and a worker's claims about its times.
+
+    Args:
+        pick: chooses among the workers or the clips that are there.
+    """
+
+    kind: str
+    pick: int
+    later_s: float
+    timings: tuple[StageTiming, ...]
+    is_repeat: bool
+
+
+@dataclass
+class Played:
+    """A ledger, and what its workers hold by a count of its own."""
+
+    ledger: DeviceLedger = field(default_factory=lambda: DeviceLedger(PRICES))
+    now: float = 0.0
+    held: dict[int, tuple[float, float]] = field(default_factory=dict[int, tuple[float, float]])
+    clips: list[str] = field(default_factory=list[str])
+    ended_s: float = 0.0
+    num_workers: int = 0
+    num_clips: int = 0
+
+    @property
+    def all_s(self) -> float:
+        return self.ended_s + sum(size * (self.now - since) for since, size in self.held.values())
+
+    def play(self, step: Step) -> None:
+        self.now += step.later_s
+        if step.kind == "hold":
+            self._hold(step.pick)
+        elif step.kind in ("done", "fail", "spool", "return"):
+            if self.clips:
+                self._end_clip(self.clips.pop(step.pick % len(self.clips)), step)
+        elif self.held:
+            self._change(sorted(self.held)[step.pick % len(self.held)], step)
+
+    def _hold(self, pick: int) -> None:
+        number, size = self.num_workers, (1.0, 0.5, 4.0)[pick % 3]
+        self.ledger.change(DevicesHeld((0, number), f"model-{pick % 2}", size), self.now)
+        self.held[number] = (self.now, size)
+        self.num_workers += 1
+
+    def _change(self, number: int, step: Step) -> None:
+        if step.kind == "ready":
+            device = H100 if step.is_repeat else "cpu"
+            self.ledger.change(DevicesReady((0, number), f"a:{number}", device), self.now)
+        elif step.kind == "start":
+            self.clips.append(f"clip-{self.num_clips}")
+            self.num_clips += 1
+            self.ledger.clip_started(f"a:{number}", self.clips[-1], self.now)
+        else:
+            self.ledger.change(DevicesFreed((0, number), is_lost=step.kind == "lose"), self.now)
+            since, size = self.held.pop(number)
+            self.ended_s += size * (self.now - since)
+
+    def _end_clip(self, clip: str, step: Step) -> None:
+        if step.kind == "done":
+            self.ledger.clip_done(done(clip, step.timings, repeats=step.is_repeat), self.now)
+        elif step.kind == "return":
+            self.ledger.clip_returned(clip)
+        else:
+            failure = failed(clip, *step.timings, is_spooled=step.kind == "spool")
+            self.ledger.clip_failed(failure, self.now)
+
+
+steps_of_runs = st.builds(
+    Step,
+    st.sampled_from(STEPS),
+    st.integers(0, 5),
+    st.floats(0.0, 2_000.0),
+    st.lists(stage_timings, max_size=6).map(tuple),
+    st.booleans(),
 )
-def test_the_parts_add_up_to_the_time_for_which_devices_were_held(
-    steps: list[tuple[str, int, float, tuple[StageTiming, ...], bool]],
-) -> None:
+BEGIN = [Step(kind, 0, 10.0, (), False) for kind in ("hold", "ready", "start", "start", "start")]
+
+
+@given(st.lists(steps_of_runs, max_size=30))
+def test_the_parts_add_up_to_the_time_for_which_devices_were_held(steps: list[Step]) -> None:
+    """Whatever workers say about their times, and whatever becomes of them."""
     played = Played()
-    ledger = played.ledger
-    for step, number, later_s, timings, flag in steps:
-        played.now += later_s
-        now, clip, label = played.now, f"clip-{number}", f"a:{number}"
-        if step == "hold":
-            key, size = played.num_workers, (1.0, 0.5, 4.0, 2.0)[number]
-            ledger.change(DevicesHeld((0, key), f"model-{number % 2}", size), now)
-            played.held[key] = (now, size)
-            played.num_workers += 1
-        elif step == "ready":
-            ledger.change(DevicesReady((0, number), label, H100 if flag else "cpu"), now)
-        elif step == "start":
-            ledger.clip_started(label, clip, now)
-        elif step == "done":
-            ledger.clip_done(done(clip, timings, repeats=flag), now)
-        elif step in ("fail", "spool"):
-            ledger.clip_failed(failed(clip, *timings, is_spooled=step == "spool"), now)
-        elif step == "return":
-            ledger.clip_returned(clip)
-        elif step in ("lose", "free"):
-            ledger.change(DevicesFreed((0, number), is_lost=step == "lose"), now)
-            since, size = played.held.pop(number, (now, 0.0))
-            played.ended_s += size * (now - since)
-        check_sums(ledger.cost(now), played.all_s)
-    ledger.end(played.now)
-    cost = ledger.cost(played.now + 1e6)
+    for step in (*BEGIN, *steps):
+        played.play(step)
+        check_sums(played.ledger.cost(played.now), played.all_s)
+    played.ledger.end(played.now)
+    cost = played.ledger.cost(played.now + 1e6)
     check_sums(cost, played.all_s)
     assert not any("running" in row.stage_hours for row in cost.models)
 
