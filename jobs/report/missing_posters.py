@@ -33,10 +33,12 @@ class PosterResult:
     """The result for one clip.
 
     Args:
+        is_made: False also for a clip that had its posters: another MP4 of it lacks them.
         trouble: the reason why it has no poster; empty if it has one now.
     """
 
     clip_id: str
+    is_made: bool = False
     trouble: str = ""
 
 
@@ -84,9 +86,9 @@ class _PosterMaker:
                 return PosterResult(clip.clip_id)
             posters = posters_of_mp4(self._mp4(record), record.num_frames)
         except (ObjectMissingError, RecordError, UnreadableError, EncodeError) as error:
-            return PosterResult(clip.clip_id, str(error))
+            return PosterResult(clip.clip_id, trouble=str(error))
         write_posters(self._store, *own, posters)
-        return PosterResult(clip.clip_id)
+        return PosterResult(clip.clip_id, is_made=True)
 
     def _mp4(self, record: ClipRecord) -> bytes:
         if record.num_bytes > MAX_MP4_BYTES:

@@ -78,7 +78,7 @@ def _make_posters(store: Store, context: Context) -> None:
     try:
         with _shown(context, "making posters") as advance:
             for one in make_missing_posters(store):
-                num_made += not one.trouble
+                num_made += one.is_made
                 if one.trouble:
                     trouble.append(f"no poster of {one.clip_id}: {one.trouble}")
                 advance(one.clip_id)
@@ -167,7 +167,7 @@ The gallery is a static page. It asks no server but the one that it came from, o
 --report` does so while it renders, and pages that are open show the new clips. Clips without a
 poster and a thumbnail get both, for which the output must be writable.
 
-Picks stay in the browser that made them. "Export" writes them as a manifest for `nagfarm render`.
+Picks stay in the browser that made them, which downloads them as a manifest for `nagfarm render`.
 
 exit codes:
   0 written, 2 refused, 69 the store does not answer

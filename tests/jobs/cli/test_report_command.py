@@ -15,7 +15,7 @@ from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.ending import ExitCode
 from jobs.records.commit import read_record
-from jobs.records.keys import poster_key, thumbnail_key
+from jobs.records.keys import clip_key, poster_key, thumbnail_key
 from jobs.report.page_files import PAGE, page_files
 from jobs.report.scripts import document_of, rows_of
 from jobs.settings.run_config import StoreConfig
@@ -77,9 +77,10 @@ def test_missing_posters_are_made_of_the_mp4s(
     store = open_store(str(tmp_path / "old"), StoreConfig())
     first, second, damaged, *others = make_output(store, 7, has_posters=False).committed
     for clip_id in others:
-        key = poster_key(clip_id, read_record(store, clip_id).sha256)
-        store.put(key, b"of its own", "image/jpeg")
-        store.put(thumbnail_key(clip_id, read_record(store, clip_id).sha256), b"", "image/jpeg")
+        sha256 = read_record(store, clip_id).sha256
+        store.put(poster_key(clip_id, sha256), b"of its own", "image/jpeg")
+        store.put(thumbnail_key(clip_id, sha256), b"", "image/jpeg")
+    store.put(clip_key(others[0], "0" * 64), b"of a slower worker", "video/mp4")
     store.put(read_record(store, damaged).key, b"no video", "video/mp4")
     said = report(capsys, tmp_path / "old", "--no-posters")
     assert "made the posters" not in said
@@ -92,7 +93,9 @@ def test_missing_posters_are_made_of_the_mp4s(
         image = Image.open(io.BytesIO(store.get(poster_key(clip_id, sha256))))
         assert image.size == (SHAPE.width, SHAPE.height)
         assert store.exists(thumbnail_key(clip_id, sha256))
-    assert store.get(key) == b"of its own"
+    for clip_id in others:
+        sha256 = read_record(store, clip_id).sha256
+        assert store.get(poster_key(clip_id, sha256)) == b"of its own"
     rows = {row["id"]: row for row in data_of(tmp_path / "old" / "report")[2]}
     assert rows[first]["poster"] == poster_key(first, read_record(store, first).sha256)
     assert rows[damaged]["poster"] is None

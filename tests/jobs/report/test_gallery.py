@@ -4,7 +4,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -194,6 +194,20 @@ def test_a_refresh_reads_new_and_changed_clips_and_writes_their_parts_alone(
     gallery_of(store).refresh()
     assert rows_in(store)[clip_id]["state"] == "damaged"
     assert data_written(store) == ["details-0.js", "index.js", "part-0.js"]
+
+
+def test_a_record_that_is_replaced_by_one_of_its_size_is_read_again(
+    store: CountingStore, clock: Clock
+) -> None:
+    clip_id = make_output(store, 1).committed[0]
+    gallery = gallery_of(store)
+    gallery.refresh()
+    record = read_record(store, clip_id)
+    other = replace(record, name="".join(reversed(record.name)))
+    clock.now += 1
+    store.put(record_key(clip_id), other.to_json(), "")
+    gallery.refresh()
+    assert rows_in(store)[clip_id]["name"] == other.name != record.name
 
 
 def test_a_clip_that_is_gone_leaves_its_part_and_the_next_one_takes_its_place(
