@@ -58,6 +58,7 @@ class KindTally:
         self.times_s: deque[float] = deque(maxlen=MAX_TIMES)  # on the device, of each clip
         self.shares: list[float] = []  # one for each clip in flight
         self._begun: dict[str, tuple[WorkDone, WorkDone]] = {}  # their first and last known step
+        self._sampled_done = 0.0
         self._active_s = 0.0  # time in which devices had some
         self._history: deque[WorkDone] = deque()  # clips by active seconds
 
@@ -116,8 +117,8 @@ class KindTally:
         """The largest part of a clip that is left."""
         return 1.0 if self.num_waiting else max((1 - share for share in self.shares), default=0.0)
 
-    def sample(self, shares: Mapping[str, float], now: float, since_s: float) -> None:
-        """Note the clips in flight.
+    def sample(self, shares: Mapping[str, float], now: float, since_s: float) -> float:
+        """Note the clips in flight; return the clips done since the last sample, with parts.
 
         Args:
             shares: the share of each, by id.
@@ -130,12 +131,14 @@ class KindTally:
             for clip_id, share in shares.items()
             if share > 0
         }
+        before, self._sampled_done = self._sampled_done, self.num_done
         if not is_active:
-            return
+            return self._sampled_done - before
         self._active_s += since_s
         while self._history and self._history[0].at_s < self._active_s - WINDOW_S:
             self._history.popleft()
         self._history.append(WorkDone(self._active_s, self.num_done))
+        return self._sampled_done - before
 
     def _steps_of(self, clip_id: str, found: WorkDone) -> tuple[WorkDone, WorkDone]:
         """Return the first and the last moment at which a step of a clip became known."""

@@ -4,8 +4,8 @@ Decides how much the clips of each kind weigh: by their measured seconds, or by 
 at the scale of the measured.
 """
 
-import math
 import statistics
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 
@@ -28,8 +28,11 @@ class RunKinds:
     def __init__(self, planned: Iterable[PlannedKind], started: float) -> None:
         self._kinds = {one.kind: KindTally(one) for one in planned}
         self._kind_of: dict[str, ClipKind] = {}  # by id, of clips that have begun and not ended
+        # moments, with the clips that each kind has advanced by since the moment before
         self._history: deque[tuple[float, Mapping[ClipKind, float]]] = deque()
         self._started = self._sampled = started
+        self._left: TimeLeft | None = None
+        self._is_left_known = False
 
     def clip_started(self, spec: ClipSpec) -> None:
         kind = self._kind_of[spec.clip_id] = kind_of(spec)
@@ -72,22 +75,30 @@ class RunKinds:
         for spec, share in in_flight:
             shares[kind_of(spec)][spec.clip_id] = share
         since_s, self._sampled = now - self._sampled, now
+        advanced: dict[ClipKind, float] = {}
         for kind, tally in self._kinds.items():
-            tally.sample(shares.get(kind, {}), now, since_s)
-        done = {kind: tally.num_done for kind, tally in self._kinds.items() if tally.num_done}
-        if not done:
+            if number := tally.sample(shares.get(kind, {}), now, since_s):
+                advanced[kind] = number
+        if not any(tally.num_done for tally in self._kinds.values()):
             self._history.clear()  # the pace begins with the first step
         while self._history and self._history[0][0] < now - WINDOW_S:
             self._history.popleft()
-        self._history.append((now, done))
+        self._history.append((now, advanced))
+        self._is_left_known = False
 
     def time_left(self) -> TimeLeft | None:
         """Estimate the rest of the run at its last sample; None without a pace."""
+        if not self._is_left_known:
+            self._left, self._is_left_known = self._estimate(), True
+        return self._left
+
+    def _estimate(self) -> TimeLeft | None:
         weights, kinds = self._weights(), self._kinds.values()
-        done = [
-            WorkDone(at_s, sum(weights[kind] * number for kind, number in by_kind.items()))
-            for at_s, by_kind in self._history
-        ]
+        done, work_done = list[WorkDone](), 0.0
+        for at_s, advanced in self._history:
+            if done:  # what was done before the window does not count
+                work_done += sum(weights[kind] * number for kind, number in advanced.items())
+            done.append(WorkDone(at_s, work_done))
         work = {
             one.kind: max(one.num_clips - one.num_done, 0.0) * weights[one.kind] for one in kinds
         }
@@ -128,20 +139,44 @@ class RunKinds:
         """
         measured = {kind: one * kind.parallel.degree for kind, one in self._seconds().items()}
         usual = statistics.fmean(measured.values()) if measured else 1.0
+        scale = _Scale(
+            (kind.model, self._kinds[kind].planned.predicted_s, weight)
+            for kind, weight in measured.items()
+        )
         return {
-            kind: measured.get(kind) or self._scaled(one, measured) or usual
+            kind: measured.get(kind) or scale.of(kind.model, one.planned.predicted_s) or usual
             for kind, one in self._kinds.items()
         }
 
-    def _scaled(self, tally: KindTally, measured: Mapping[ClipKind, float]) -> float:
-        """Return the predicted weight, scaled by that of the kind that is most alike."""
-        planned_s = tally.planned.predicted_s
-        # the same model first, then the most similar size
-        ratios = [
-            (kind.model != tally.kind.model, abs(math.log(planned_s / other_s)), weight / other_s)
-            for kind, weight in measured.items()
-            if planned_s > 0 and (other_s := self._kinds[kind].planned.predicted_s) > 0
-        ]
-        if measured and not ratios:
-            return 0.0
-        return planned_s * (min(ratios)[2] if ratios else 1.0)
+
+class _Scale:
+    """Measured kinds, from which others are scaled, however many there are.
+
+    Args:
+        measured: model, predicted weight and measured weight of each.
+    """
+
+    def __init__(self, measured: Iterable[tuple[str, float, float]]) -> None:
+        self._by_model: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        for model, predicted, weight in measured:
+            if predicted > 0:
+                self._by_model[model].append((predicted, weight))
+        self._all = sorted(one for of_model in self._by_model.values() for one in of_model)
+        for of_model in self._by_model.values():
+            of_model.sort()
+
+    def of(self, model: str, predicted: float) -> float:
+        """Return a predicted weight, scaled like the most similar one, if possible of the model.
+
+        Returns:
+            The predicted weight as it is without any measured kind.
+        """
+        known = self._by_model.get(model, self._all)
+        if not known or predicted <= 0:
+            return predicted
+        index = bisect_left(known, (predicted, 0.0))
+        nearest = min(
+            known[max(index - 1, 0) : index + 1],
+            key=lambda one: max(one[0] / predicted, predicted / one[0]),
+        )
+        return predicted * nearest[1] / nearest[0]

@@ -70,9 +70,9 @@ class RunTally:
 
         A run without a worker has none, since it may never get one again.
         """
-        if not self.num_workers and self.num_left:
-            return None
-        return self.kinds.time_left()
+        if not self.num_left:
+            return TimeLeft(0.0, 0.0, 0.0)
+        return self.kinds.time_left() if self.num_workers else None
 
     def left_s(self) -> float | None:
         """Estimate the rest of the run, in seconds; None without a pace."""
