@@ -96,7 +96,7 @@ class RunKinds:
         weights, kinds = self._weights(), self._kinds.values()
         done, work_done = list[WorkDone](), 0.0
         for at_s, advanced in self._history:
-            if done:  # what was done before the window does not count
+            if done:  # the window begins at the first moment
                 work_done += sum(weights[kind] * number for kind, number in advanced.items())
             done.append(WorkDone(at_s, work_done))
         work = {
