@@ -5,6 +5,7 @@ for the commands that make pictures of an output.
 """
 
 import tempfile
+import textwrap
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ AXES: dict[str, Axis] = {
     "run": lambda record: record.run_id,
     "name": lambda record: record.name,
 }
-AXES_HELP = f"{', '.join(AXES)} or {META}KEY, a note of the manifest"
+AXES_HELP = textwrap.fill(f"An axis is {', '.join(AXES)} or {META}KEY, a note of the manifest.", 98)
 
 
 def axis_of(option: str, word: str) -> Axis:

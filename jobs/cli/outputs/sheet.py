@@ -203,7 +203,7 @@ examples:
   nagfarm sheet ./spring steps.jpg --columns steps --lines method --frames 2
   nagfarm sheet ./spring shots.png --rows meta.shot --columns model
 
-An axis is {AXES_HELP}.
+{AXES_HELP}
 A clip's frames stand beside each other, from its first to its last. FILE is replaced.
 
 {FILTER_HELP}""",
