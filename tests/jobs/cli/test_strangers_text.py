@@ -94,7 +94,11 @@ def run_status() -> RunStatus:
         **fields_of(Failure, failure_of(CLIP_ID)), failed_at=status_of().updated_at
     )
     return dataclasses.replace(
-        status_of(), last_failures=(failed,), num_log_bytes_dropped=1, log_trouble="full"
+        status_of(),
+        kinds=status_of().kinds[:1],
+        last_failures=(failed,),
+        num_log_bytes_dropped=1,
+        log_trouble="full",
     )
 
 
