@@ -104,7 +104,8 @@ def measure_program(program: str, folder: Path, *words: str) -> dict[str, float]
     command = [sys.executable, "-c", PEAK + program, *words]
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    answer = process.stdout.read().decode()
+    with process.stdout as pipe:
+        answer = pipe.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
