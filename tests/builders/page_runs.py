@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.builders.page_commands import PLAIN
 from tests.builders.pages import SHELL, Block, blocks, page_names, simple_commands
 from tests.structure import ROOT
 
@@ -37,6 +38,7 @@ FILES = {
     "shots.csv": "prompt,shot,Scene No.\na circle moving right,a,1\n",
     "night.yaml": "model: shapes-wan\noutput: ./night\n" + CLIPS,
     "trial.yaml": "model: shapes-wan\noutput: ./trial\n" + CLIPS,
+    "picks.jsonl": '{"prompt": "a circle moving right", "model": "shapes-wan", "seed": 5}\n',
     "shapes.yaml": "model: shapes-wan\noutput: ./shapes\n" + CLIPS,
 }
 # exit codes besides 0 that are right here: no GPU, no access to a bucket
@@ -97,10 +99,10 @@ def here(statement: str) -> str:
 def reason_against(statement: str) -> str | None:
     """Return why a command line cannot run in a workspace, or None if it can."""
     commands = list(simple_commands(statement))
+    if not commands:
+        return "starts no program"
     runs = [" ".join(one.arguments) for one in commands if one.program == "nagfarm"]
-    if not runs:
-        return "has no nagfarm"
-    if other := {one.program for one in commands} - {"nagfarm", "ray", "jq", "head", "sort"}:
+    if other := {one.program for one in commands} - PLAIN - {"nagfarm", "ray", "jq"}:
         return f"needs {', '.join(sorted(other))}"
     for pattern, reason in CANNOT_RUN.items():
         if any(re.search(pattern, run) for run in runs):

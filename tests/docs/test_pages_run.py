@@ -50,4 +50,4 @@ def test_a_command_that_fails_is_noticed(rendered: Workspace, tmp_path: Path) ->
 def test_a_rule_excludes_few_commands() -> None:
     assert reason_against("nagfarm render spring.yaml --limit 2") is None
     assert reason_against("nagfarm models --fetch wan2.1-t2v-1.3b") == CANNOT_RUN["--fetch"]
-    assert reason_against("kubectl get pods") == "has no nagfarm"
+    assert reason_against("kubectl get pods") == "needs kubectl"
