@@ -39,10 +39,12 @@ FILES = {
     "night.yaml": "model: shapes-wan\noutput: ./night\n" + CLIPS,
     "trial.yaml": "model: shapes-wan\noutput: ./trial\n" + CLIPS,
     "picks.jsonl": '{"prompt": "a circle moving right", "model": "shapes-wan", "seed": 5}\n',
+    "picks.txt": "spring-000003\nspring-000017\n",
+    "favourites/spring-000003.mp4": "",
     "shapes.yaml": "model: shapes-wan\noutput: ./shapes\n" + CLIPS,
 }
-# exit codes besides 0 that are right here: no GPU, no access to a bucket
-OTHER_CODES = {"nagfarm doctor": 2}
+# exit codes besides 0 that are right here: no GPU, and clips that are not rendered yet
+OTHER_CODES = {"nagfarm doctor": 2, "nagfarm verify": 3}
 TIMEOUT_S = 240
 
 
@@ -149,6 +151,7 @@ def make_workspace(folder: Path, environment: dict[str, str]) -> Workspace:
     """Write the manifests and render `spring.yaml`, on the cluster of the environment."""
     space = empty_workspace(folder, environment, "tests.fakes.standin_nagfarm")
     for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     (manifest,) = blocks("yaml", page="README.md")
     (folder / "spring.yaml").write_text(manifest.text)
