@@ -45,6 +45,8 @@ def keys_of(document: dict[str, Any]) -> set[str]:
 def kind_of(document: dict[str, Any]) -> str:
     """Return the kind of a document by its keys."""
     keys = keys_of(document)
+    if not keys:
+        return "comment"
     if keys & FOREIGN:
         return "foreign"
     for kind, known in (
@@ -61,13 +63,13 @@ def kind_of(document: dict[str, Any]) -> str:
 def models_of(page: str) -> list[str]:
     """Return the names of the models whose YAML a page shows, as a file of its own."""
     shown = blocks("yaml", page=page) if (ROOT / page).is_file() else []
-    named = [(file_of(block), kind_of(yaml.safe_load(block.text))) for block in shown]
+    named = [(file_of(block), kind_of(yaml.safe_load(block.text) or {})) for block in shown]
     return [Path(name).stem for name, kind in named if name and kind == "model"]
 
 
 def read(block: Block, folder: Path) -> str:
     """Read the document of a block as its program does, and return its kind."""
-    document = yaml.safe_load(block.text)
+    document = yaml.safe_load(block.text) or {}
     kind = kind_of(document)
     path = folder / "spring.yaml"
     match kind:
