@@ -76,7 +76,9 @@ def _with_times(record: ClipRecord, number: int) -> ClipRecord:
         for step in range(NUM_STEPS)
     ]
     end_s = begin_s + 1 + step_s * NUM_STEPS
-    for stage, duration_s in (("decode", 2.5), ("encode", 1.5), ("check", 0.25), ("check", 0.5)):
+    last: tuple[tuple[Stage, float], ...]
+    last = (("decode", 2.5), ("encode", 1.5), ("check", 0.25), ("check", 0.5))
+    for stage, duration_s in last:
         timings.append(StageTiming(stage, end_s, duration_s))
     timings.append(StageTiming("upload", end_s + 4, 0.125))
     return replace(

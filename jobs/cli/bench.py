@@ -135,6 +135,7 @@ class BenchArguments(ConfigOptions):
             takeover=False,
             wait=None,
             deadline=None,
+            report=None,
             time_zone=None,
             date=None,
             day_starts=None,

@@ -182,7 +182,8 @@ class RunMetrics:
 
     def _charge(self, cost: RunCost) -> None:
         """Raise the counters of devices and cost to what the run has used so far."""
-        held_s, prices, wasted_s = Counter[str](), Counter[str](), Counter[tuple[str, str]]()
+        held_s, prices = defaultdict[str, float](float), defaultdict[str, float](float)
+        wasted_s = defaultdict[tuple[str, str], float](float)
         for row in cost.models:
             model = label_of(row.model)
             held_s[model] += row.device_hours * HOUR_S

@@ -99,9 +99,11 @@ class ClipFilter:
         """
         group = parser.add_argument_group("which clips")
 
-        def add(option: str, metavar: str, text: str, **others: object) -> None:
+        def add(
+            option: str, metavar: str, text: str, choices: tuple[str, ...] | None = None
+        ) -> None:
             group.add_argument(
-                option, action="append", default=[], metavar=metavar, help=text, **others
+                option, action="append", default=[], metavar=metavar, help=text, choices=choices
             )
 
         add("--clip", "PATTERN", "clips with this name or id")

@@ -53,7 +53,7 @@ def table_row(clip: OutputClip) -> dict[str, Any]:
         return row | {"at": record.committed_at, "meta": dict(record.meta)}
     last = clip.quarantine or clip.failures[-1]
     row |= {name: getattr(last, name) for name in ("failure_class", "error_type", "message")}
-    at = last.failed_at if clip.quarantine is None else clip.quarantine.quarantined_at
+    at = last.failed_at if isinstance(last, FailureRecord) else last.quarantined_at
     return row | {"run_id": last.run_id, "at": at}
 
 

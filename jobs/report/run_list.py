@@ -79,7 +79,7 @@ class RunList:
             except (ObjectMissingError, RecordError, UnreadableError):
                 return None
             self._read[key] = written[filename], document
-        return cast("dict[str, Any]", document)
+        return document
 
 
 def total_cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -96,5 +96,6 @@ class GalleryRefresh:
 
 def _is_asked(error: BaseException | None) -> bool:
     """Return True if a run ends since it was asked to, and not of its own failure or deadline."""
-    is_stop = isinstance(error, StoppedError) and not isinstance(error, DeadlineReachedError)
-    return is_stop and not isinstance(error.__cause__, JobError)
+    if not isinstance(error, StoppedError) or isinstance(error, DeadlineReachedError):
+        return False
+    return not isinstance(error.__cause__, JobError)

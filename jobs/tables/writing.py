@@ -83,8 +83,10 @@ def _listed(store: Store, ended: EndedClips) -> Iterator[ClipObjects]:
     """Yield the clips of a run with the objects to read, in the order of ids."""
     found: defaultdict[str, list[ListedObject]] = defaultdict(list)
     kinds: list[KeyKind] = []
-    kinds += ["failure"] if ended.num_failures else []
-    kinds += ["quarantine"] if ended.num_quarantined else []
+    if ended.num_failures:
+        kinds.append("failure")
+    if ended.num_quarantined:
+        kinds.append("quarantine")
     for kind in kinds:
         for parsed, stored in list_objects(store, kind):
             if parsed.run_id in ("", ended.run_id):

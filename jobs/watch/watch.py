@@ -67,11 +67,11 @@ class View:
 class Screen(Protocol):
     """The place where a watch shows a run."""
 
-    def show(self, view: View) -> None:
+    def show(self, view: View, /) -> None:
         """Show the state of a run; called about once a second."""
         ...
 
-    def say(self, line: str) -> None:
+    def say(self, line: str, /) -> None:
         """Say something that stays to be read."""
         ...
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager
-def chromium() -> Iterator["Browser"]:
+def chromium() -> Generator["Browser"]:
     """Start the browser; the test is skipped on a machine without one."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -52,12 +52,16 @@ class Troubles:
     def watch(self, page: "Page") -> None:
         page.on("console", lambda line: self._note(line.type in ("error", "warning"), line.text))
         page.on("pageerror", lambda error: self._note(True, f"exception: {error}"))
-        page.on("dialog", lambda dialog: (self._note(True, "a dialog"), dialog.dismiss()))
+        page.on("dialog", self._dismiss)
         page.on("request", lambda request: self._note(self._is_off(request.url), request.url))
         page.on(
             "response",
             lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"),
         )
+
+    def _dismiss(self, dialog: "Dialog") -> None:
+        self._note(True, "a dialog")
+        dialog.dismiss()
 
     def _is_off(self, url: str) -> bool:
         return not url.startswith((self.root, "blob:", "data:image/"))
@@ -68,7 +72,7 @@ class Troubles:
 
 
 @contextmanager
-def watched_page(browser: "Browser", root: str, **options: Any) -> Iterator["Page"]:
+def watched_page(browser: "Browser", root: str, **options: Any) -> Generator["Page"]:
     """Open a page that must stay below `root`, and check at its end that it caused no trouble.
 
     Args:
@@ -106,7 +110,7 @@ def until(page: "Page", expression: str, timeout_s: float = 20) -> None:
 
 
 @contextmanager
-def web_server(folder: Path) -> Iterator[str]:
+def web_server(folder: Path) -> Generator[str]:
     """Serve a folder as any plain web server would, and yield its URL."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -112,7 +112,7 @@ def made_record(
 ) -> ClipRecord:
     """Return the record of a committed clip, with a video of `video_of`."""
     body, began = video_of(number % NUM_VIDEOS), AT_S + number * CLIP_S
-    lengths = {
+    lengths: dict[Stage, float] = {
         "queue": 0.5,
         "text": 0.1,
         "decode": 0.4,
@@ -120,10 +120,11 @@ def made_record(
         "check": 0.1,
         "upload": 0.05,
     }
+    stages: list[tuple[Stage, float, int | None]]
     stages = [(name, length * (1 + number % 7 / 10), None) for name, length in lengths.items()]
     stages[2:2] = [("denoise", 0.5 + number % 5 / 10, step) for step in range(4)]
     timings = tuple(
-        StageTiming(name, began + at / 10, length, step)  # type: ignore[arg-type]
+        StageTiming(name, began + at / 10, length, step)
         for at, (name, length, step) in enumerate(stages)
     )
     record = record_of(store, body, own_id)

@@ -1,13 +1,10 @@
 """docs/README.md lists every page of the manual, and the site takes its order from there."""
 
-import sys
 from pathlib import Path
 
+from docs.contents import FIRST, contents, listed
 from tests.builders.pages import page_names
 from tests.structure import ROOT
-
-sys.path.insert(0, str(ROOT / "docs"))
-from contents import FIRST, contents, listed
 
 
 def test_the_table_of_contents_lists_every_page() -> None:

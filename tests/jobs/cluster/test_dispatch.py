@@ -424,7 +424,7 @@ def test_a_worker_is_replaced_after_its_share_of_clips(
     assert not notes.lost
     assert len(set(notes.ready)) >= 2
     held, ready, freed = (
-        [one.worker for one in notes.devices if isinstance(one, kind)]
+        [one.worker for one in notes.devices if type(one) is kind]
         for kind in (DevicesHeld, DevicesReady, DevicesFreed)
     )
     assert len(held) == len(set(held)) >= 2, "each worker has its devices once"

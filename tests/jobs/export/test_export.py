@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clips"
 
 
-def export(store: Store, folder: Path, **params: bool) -> list[Exported]:
+def export(store: Store, folder: Path, **params: Any) -> list[Exported]:
     with TargetFolder(folder) as target:
         return list(export_clips(store, target, ExportParams(**params)))
 

@@ -179,7 +179,7 @@ def test_a_refresh_reads_new_and_changed_clips_and_writes_their_parts_alone(
     store.read.clear()
     store.written.clear()
     assert gallery.refresh() == Refreshed(
-        {"committed": len(made.committed) + 1, "quarantined": 1, "failed": 1}, 1, 1, 0, None
+        Counter(committed=len(made.committed) + 1, quarantined=1, failed=1), 1, 1, 0, None
     )
     assert records_read(store) == {record_key(new.clip_id)}
     assert data_written(store) == ["details-1.js", "index.js", "part-1.js"]

@@ -51,7 +51,7 @@ def store() -> WatchedStore:
 
 
 @contextmanager
-def refreshed(store: WatchedStore, every_s: float) -> Iterator[list[str]]:
+def refreshed(store: WatchedStore, every_s: float) -> Generator[list[str]]:
     lines: list[str] = []
     with GalleryRefresh(store, every_s, lines.append):
         yield lines

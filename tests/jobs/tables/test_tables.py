@@ -85,7 +85,7 @@ def leaves(cls: type[Any], parent: str = "") -> set[str]:
     for one in fields(cls):
         path, hint = f"{parent}{one.name}", without_none(hints[one.name])
         if not path.startswith(LEFT_OUT) or path in ("names", "run_id"):
-            found |= leaves(hint, f"{path}.") if is_dataclass(hint) else {path}
+            found |= leaves(hint, f"{path}.") if is_dataclass(hint) and isinstance(hint, type) else {path}
     return found
 
 
@@ -344,7 +344,8 @@ def test_a_run_without_clips_has_empty_tables(tmp_path: Path) -> None:
 def test_tables_that_cannot_be_written_are_named_with_the_remedy_and_harm_nothing() -> None:
     store = MemoryStore()
     own = full(store)
-    store.troubles.extend(["unavailable"] * 20)
+    troubles: list[Trouble | None] = ["unavailable"] * 20
+    store.troubles.extend(troubles)
     (line,) = write_tables(store, ended({own.clip_id}))
     assert "tables of this run were not written" in line
     assert f"nagfarm records memory://store --run {RUN_ID}" in line

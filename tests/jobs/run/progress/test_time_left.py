@@ -95,7 +95,7 @@ def test_a_kind_has_its_rate_its_seconds_and_its_counts() -> None:
 moments = st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 100)), min_size=1, max_size=60)
 
 
-def history(steps: list[tuple[float, float]]) -> list[WorkDone]:
+def history(steps: Sequence[tuple[float, float]]) -> list[WorkDone]:
     done = [WorkDone(0.0, 0.0)]
     for wait_s, work in steps:
         done.append(WorkDone(done[-1].at_s + wait_s, done[-1].work + work))
