@@ -27,7 +27,7 @@ from jobs.overview.clips import OutputClip
 from jobs.records.keys import record_key
 from jobs.records.listing import ClipObjects
 from jobs.records.schema import ClipRecord, utc_iso
-from jobs.types import StageTiming
+from jobs.types import Stage, StageTiming
 from pipelines.device_marks import DeviceTime
 
 CLIPS, TINY_CLIPS = (1_000, 10_000, 100_000), (20,)

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from jobs.overview.clips import OutputClip
+from jobs.records.schema import FailureRecord
 
 COLUMNS = {
     "name": "first name of the clip",

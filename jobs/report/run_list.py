@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from jobs.costs.run_cost import RunCost, added_up
 from jobs.errors import ObjectMissingError, RecordError

@@ -30,7 +30,7 @@ from jobs.records.run_status import RunSummary, write_status
 from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord, utc_iso
 from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
-from jobs.types import ClipFailed, ModelIdentity, StageTiming
+from jobs.types import ClipFailed, ModelIdentity, Stage, StageTiming
 from nag.params import NagParams
 from pipelines.device_marks import DeviceTime
 from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape

@@ -66,6 +66,7 @@ def run(options: ListOptions, context: Context) -> int:
     """
     store = options.output_of_a_run()
     counts = _Counts()
+    lines: list[str] = []
     with progress_bar(context.console, is_json=options.csv or options.json) as bar:
         task = bar.add_task("", total=16**ID_DIGITS_SHOWN)
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def store(tmp_path: Path, clips: list[ClipSpec]) -> Store:
     return store
 
 
-def write(path: Path, rows: list[dict[str, object]]) -> Path:
+def write(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     path.write_text("".join(json.dumps({"model": "tiny", **row}) + "\n" for row in rows))
     return path
 

@@ -17,7 +17,7 @@ from jobs.records.listing import list_clips
 from jobs.records.pictures import write_latents
 from tests.builders.records import AT_S, RUN_ID, commit, failure_of, quarantine_of
 from tests.builders.specs import spec
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import MemoryStore, Trouble
 
 
 def clips_of(store: MemoryStore) -> dict[str, OutputClip]:

@@ -1,7 +1,7 @@
 """The gallery that is refreshed beside a run: when, and what its troubles do to the run."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any

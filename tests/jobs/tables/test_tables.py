@@ -29,7 +29,7 @@ from pipelines.lora_choice import LoraChoice
 from pipelines.texts import RequestTokens, Tokens
 from tests.builders.records import AT_S, RUN_ID, commit, failure_of, quarantine_of
 from tests.builders.specs import spec
-from tests.fakes.store import MemoryStore
+from tests.fakes.store import MemoryStore, Trouble
 
 TIMINGS = (
     StageTiming("load", AT_S - 10, 4.0),
@@ -85,7 +85,8 @@ def leaves(cls: type[Any], parent: str = "") -> set[str]:
     for one in fields(cls):
         path, hint = f"{parent}{one.name}", without_none(hints[one.name])
         if not path.startswith(LEFT_OUT) or path in ("names", "run_id"):
-            found |= leaves(hint, f"{path}.") if is_dataclass(hint) and isinstance(hint, type) else {path}
+            is_class = is_dataclass(hint) and isinstance(hint, type)
+            found |= leaves(hint, f"{path}.") if is_class else {path}
     return found
 
 
