@@ -56,6 +56,7 @@ def main() -> int:
                 exit_code = submit(cluster)
                 rendered_s = time.monotonic() - submitted
             print_summary(f"s3://{BUCKET}/shapes", arguments.output)
+            write_gallery(f"s3://{BUCKET}/shapes", arguments.output / "shapes")
     print(
         f"rendering took {rendered_s:.0f} s, all of it {time.monotonic() - started:.0f} s; "
         "nothing is left running"
@@ -101,6 +102,16 @@ def print_summary(uri: str, output: Path) -> None:
     for stage in STAGES_OF_WORK:
         share = totals_s[stage] / work_s if work_s else 0
         print(f"  {stage:<8} {share:6.1%}  {totals_s[stage]:7.2f} s")
+
+
+def write_gallery(uri: str, folder: Path) -> None:
+    """Copy an output to a folder, as `aws s3 sync` would, and write its gallery there."""
+    store = open_store(uri, StoreConfig())
+    for stored in store.entries(""):
+        path = folder / stored.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get(stored.key))
+    subprocess.run([Path(sys.executable).with_name("nagfarm"), "report", folder], check=True)
 
 
 if __name__ == "__main__":
