@@ -1,4 +1,4 @@
-# Targets for people: install, demo, cluster-demo, test, slow, check, chaos, strikes, shapes, distill, evaluate, bench, clean.
+# Targets for people: install, demo, cluster-demo, test, slow, check, chaos, strikes, docs, shapes, distill, evaluate, bench, clean.
 PYTHONS := python3.13 python3.12 python3.11
 # The newest that runs, since a pyenv shim may exist and not run; `make PYTHON=python3.11` chooses.
 PYTHON ?= $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c "print('$(name)')" 2>/dev/null)) python3)
@@ -10,7 +10,7 @@ MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
-.PHONY: help install demo cluster-demo test test-models test-cluster test-farm slow check chaos strikes format shapes distill evaluate bench wheel clean
+.PHONY: help install demo cluster-demo test test-models test-cluster test-farm slow check chaos strikes docs format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -62,6 +62,9 @@ chaos: install  ## inject every fault into a farm on this machine, and audit it 
 
 strikes: install  ## kill and stop each rank of groups that render, again and again (about two hours; resumes)
 	$(BIN)/python -m tests.chaos.harness.rank_suite --report docs/measurements/parallel-faults
+
+docs: install  ## build the manual as a site, build/docs/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/docs-trees -b html -c docs . build/docs
 
 format: install  ## format the code
 	$(BIN)/ruff format .
