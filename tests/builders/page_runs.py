@@ -26,6 +26,7 @@ CANNOT_RUN = {
     r"--stay": "ends by a signal alone; tests/jobs/watch do it",
     r"--timing": "loads weights that are not here",
     r"wan2\.|ltx-video|my-models": "needs weights that are not here",
+    r"--links presigned": "needs a bucket of S3: tests/jobs/cli/test_report_command.py runs it",
     r"kms|addressing_style|endpoint_url": "needs a bucket with these rules",
     r"(^| )\.\.\.( |$)|NAME|MANIFEST|FOLDER|URI": "has places to fill in",
     r"/etc/nagfarm": "is run inside a pod or on a machine of the units",
@@ -38,6 +39,7 @@ FILES = {
     "shots.csv": "prompt,shot,Scene No.\na circle moving right,a,1\n",
     "night.yaml": "model: shapes-wan\noutput: ./night\n" + CLIPS,
     "trial.yaml": "model: shapes-wan\noutput: ./trial\n" + CLIPS,
+    "again.jsonl": '{"prompt": "a circle moving right", "model": "shapes-wan", "seed": 6}\n',
     "picks.jsonl": '{"prompt": "a circle moving right", "model": "shapes-wan", "seed": 5}\n',
     "picks.txt": "spring-000003\nspring-000017\n",
     "favourites/spring-000003.mp4": "",
@@ -106,6 +108,8 @@ def reason_against(statement: str) -> str | None:
     runs = [" ".join(one.arguments) for one in commands if one.program == "nagfarm"]
     if other := {one.program for one in commands} - PLAIN - {"nagfarm", "ray", "jq"}:
         return f"needs {', '.join(sorted(other))}"
+    if not runs and any(one.program == "jq" for one in commands):
+        return "reads the output of a command that did not run"
     for pattern, reason in CANNOT_RUN.items():
         if any(re.search(pattern, run) for run in runs):
             return reason
