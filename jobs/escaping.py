@@ -27,6 +27,8 @@ _UNSAFE = (
     "\u2028\u2029"  # line and paragraph separators
     "\u00ad\u180e\u200b\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # unseen
 )
+# A text that a spreadsheet would run as a formula. A word such as -blurry can do nothing.
+_FORMULA = re.compile(r"[=@\t\r\n\uff0b\uff0d\uff1d\uff20]|[+-].*[^A-Za-z0-9._-]", re.DOTALL)
 _UNSAFE_IN_LINE = re.compile(f"[\n{_UNSAFE}]")
 _UNSAFE_IN_BLOCK = re.compile(f"[{_UNSAFE}]")
 
@@ -44,6 +46,11 @@ def plain_block(text: str, max_characters: int = MAX_BLOCK) -> str:
 def plain_document(text: str) -> str:
     """Return a whole page or JSON document that is safe to print; JSON says the same as before."""
     return _UNSAFE_IN_BLOCK.sub(_escape, text)
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a cell of a CSV; an apostrophe stands before what looks like a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def json_text(document: Any, indent: int | None = None) -> str:

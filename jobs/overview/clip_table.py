@@ -6,6 +6,7 @@ Decides the columns, their order and their texts. `jobs.tables` has whole record
 import json
 from typing import Any
 
+from jobs.escaping import csv_text
 from jobs.overview.clips import OutputClip
 from jobs.records.schema import FailureRecord
 
@@ -59,7 +60,10 @@ def table_row(clip: OutputClip) -> dict[str, Any]:
 
 
 def text_cells(row: dict[str, Any]) -> list[str]:
-    """Return a row's values as texts for CSV: names between spaces, notes as JSON."""
+    """Return a row's values as texts for CSV: names between spaces, notes as JSON.
+
+    No text is one that a spreadsheet would run as a formula.
+    """
     return [_text(value) for value in row.values()]
 
 
@@ -68,8 +72,10 @@ def _text(value: Any) -> str:
         case None:
             return ""
         case list():
-            return " ".join(map(str, value))
+            return csv_text(" ".join(map(str, value)))
         case dict():
             return json.dumps(value, ensure_ascii=False) if value else ""
+        case str():
+            return csv_text(value)
         case _:
             return str(value)

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from jobs.escaping import csv_text
 from jobs.records.schema import SCHEMA_VERSION
 from jobs.records.strict_json import field_types
 from jobs.tables.columns import Column, Time, without_none
@@ -86,6 +87,8 @@ def batch_of(
         values = [row[index] for row in rows]
         if is_flat and is_nested(column):
             values = [None if value is None else _as_json(column, value) for value in values]
+        elif is_flat and not is_number(column):
+            values = [None if value is None else csv_text(value) for value in values]
         arrays.append(pa.array(values, schema.field(index).type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

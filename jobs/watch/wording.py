@@ -46,9 +46,9 @@ def left_text(run: RunStatus) -> str:
 
 
 def kind_size(kind: KindStatus) -> str:
-    """Return the size of a kind of clip in words, such as "81 x 480x832, 30 steps"."""
+    """Return the size of a kind of clip in words, such as "81 x 832x480, 30 steps"."""
     steps = counted(kind.num_inference_steps, "step")
-    return f"{kind.num_frames} x {kind.height}x{kind.width}, {steps}"
+    return f"{kind.num_frames} x {kind.width}x{kind.height}, {steps}"
 
 
 def deadline_text(deadline: RunDeadline, now: float) -> str:

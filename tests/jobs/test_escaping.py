@@ -16,6 +16,7 @@ from rich.console import Console
 
 from jobs.escaping import (
     MAX_LINE,
+    csv_text,
     escape_logs,
     json_text,
     plain_block,
@@ -175,8 +176,17 @@ def test_nothing_in_the_batch_prints_past_the_escaping() -> None:
         "jobs/cli/main.py: print",  # the version
         "jobs/cli/main.py: print",  # an `error_line`
         "jobs/cli/main.py: sys.stderr.write",  # a `plain_block`
-        "jobs/cli/pattern/wording.py: console.print",  # draws a table of escaped cells
         "jobs/run/progress/console.py: console.out",
         "jobs/run/progress/console.py: console.out",
         "jobs/worker/start_timing.py: print",  # JSON in ASCII, which the parent process reads
     ]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+1+cmd|'x'!A0", "-2+3", "\t=1", "\uff1d1"])
+def test_a_cell_that_a_spreadsheet_would_run_begins_with_an_apostrophe(text: str) -> None:
+    assert csv_text(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "a = b", "-blurry", "-1.5", "fox-1", "'x'", "{}"])
+def test_other_cells_stay_as_they_are(text: str) -> None:
+    assert csv_text(text) == text

@@ -10,9 +10,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from jobs.cli.outputs.export import refuse_inside
 from jobs.errors import ObjectMissingError, RefusedError
 from jobs.overview.clip_filter import ClipFilter
-from jobs.overview.clips import OutputClip, read_clips
+from jobs.overview.clips import OutputClip, Unreadable, read_clips
 from jobs.records.commit import read_record
 from jobs.records.keys import CLIP_ID
 from jobs.records.schema import ClipRecord
@@ -22,6 +23,7 @@ from jobs.store.store import Store
 from jobs.text import counted, shown, unknown
 
 META = "meta."
+MAX_DIGITS = 18  # of a name, as one number
 Axis = Callable[[ClipRecord], str]
 AXES: dict[str, Axis] = {
     "prompt": lambda record: record.request.prompt,
@@ -63,22 +65,28 @@ def differing(records: Sequence[ClipRecord], words: Sequence[str]) -> list[str]:
     return [word for word in words if len({AXES[word](record) for record in records}) > 1]
 
 
-def committed_clips(store: Store, chosen: ClipFilter) -> list[ClipRecord]:
+def committed_clips(store: Store, chosen: ClipFilter) -> tuple[list[ClipRecord], list[str]]:
     """Return the records of the chosen clips that are there, in the order of their names.
+
+    Returns:
+        the records, and why others are left out: a record cannot be read, or its MP4 is missing.
 
     Raises:
         StoreError: the store does not answer, or refuses to list or read.
     """
+    found: list[ClipRecord] = []
+    troubles: list[str] = []
     with long_work(f"reading the records of {store.uri}"):
-        found = [
-            clip.record
-            for clip in read_clips(store, with_failures=False)
-            if isinstance(clip, OutputClip)
-            and clip.state == "committed"
-            and clip.record is not None
-            and chosen.matches(clip)
-        ]
-    return sorted(found, key=lambda record: _natural(record.name))
+        for clip in read_clips(store, with_failures=False):
+            if isinstance(clip, Unreadable):
+                troubles.append(f"{clip.key}: {clip.message}")
+            elif clip.record is None or not chosen.matches(clip):
+                continue
+            elif clip.state == "damaged":
+                troubles.append(f"{clip.name}: {clip.record.key} is missing")
+            else:
+                found.append(clip.record)
+    return sorted(found, key=lambda record: _natural(record.name)), troubles
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -90,7 +98,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
             digits += character
             continue
         if digits:
-            parts.append((int(digits), ""))
+            parts.append((int(digits[:MAX_DIGITS]), ""))
             digits = ""
         parts.append((ord(character), character))
     return parts
@@ -136,12 +144,16 @@ def _with_id(store: Store, word: str) -> list[ClipRecord]:
 
 
 @contextmanager
-def written_whole(option: str, path: Path, suffixes: Sequence[str]) -> Generator[Path]:
+def written_whole(
+    store: Store, option: str, path: Path, suffixes: Sequence[str]
+) -> Generator[Path]:
     """Yield the path of an unfinished file, which becomes `path` at the end of the block.
 
     Raises:
-        RefusedError: the path has none of the suffixes, or its folder cannot be written to.
+        RefusedError: the path has none of the suffixes, is inside of the output, or its folder
+            cannot be written to.
     """
+    refuse_inside(store, path)
     if path.suffix.lower() not in suffixes:
         raise RefusedError(f"{option}: expected a file that ends in {', '.join(suffixes)}: {path}")
     try:

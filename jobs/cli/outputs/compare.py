@@ -64,7 +64,7 @@ def run(options: CompareOptions, context: Context) -> int:
     params = ComparisonParams(options.columns, options.height, options.sound, options.font)
     reader, captions = ObjectReader(store), captions_of(records)
     with (
-        written_whole("--output", options.output, (".mp4",)) as unfinished,
+        written_whole(store, "--output", options.output, (".mp4",)) as unfinished,
         tempfile.TemporaryDirectory(prefix="nagfarm-") as folder,
         long_work(f"comparing {counted(len(records), 'clip')} of {store.uri}"),
     ):

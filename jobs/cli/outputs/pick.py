@@ -20,9 +20,11 @@ from jobs.overview.picks import Picks, Retakes, Seeds, word_of_file
 from jobs.store.store import Store
 from jobs.text import counted, shown
 from pipelines.regular_files import read_bounded
+from pipelines.request import MAX_SEED
 
 MAX_NAMES_BYTES = 16 * 1024 * 1024  # in a file of names
 MAX_SEEDS = 10_000  # for each clip
+MAX_SEED_DIGITS = len(str(MAX_SEED))
 OF_THE_CLIP = ("name", "seed")  # fields that --set does not change
 
 
@@ -75,6 +77,8 @@ class PickOptions(ClipOptions):
         """
         given = [("--set", *text.partition("=")) for text in self.set]
         if self.steps is not None:
+            if self.steps < 1:
+                raise RefusedError(f"--steps: expected at least 1, got {self.steps}")
             given.append(("--steps", "num_inference_steps", "=", str(self.steps)))
         values: dict[str, Any] = {}
         for option, name, sign, text in given:
@@ -95,14 +99,17 @@ class PickOptions(ClipOptions):
         """Return the meaning of --seeds. Raises RefusedError if it has another form."""
         if self.seeds is None:
             return Seeds()
-        if self.seeds.isdecimal() and 0 < len(self.seeds) <= len(str(MAX_SEEDS)):
+        if self.seeds.isdecimal() and len(self.seeds) <= MAX_SEED_DIGITS:
             seeds = Seeds(num_new=int(self.seeds))
             num_seeds = seeds.num_new
         else:
             seeds = Seeds(given=tuple(read_seeds("--seeds", self.seeds)))
             num_seeds = sum(last - first + 1 for first, last in seeds.given)
         if not 1 <= num_seeds <= MAX_SEEDS:
-            raise RefusedError(f"--seeds: expected 1 to {MAX_SEEDS:,} seeds, got {num_seeds:,}")
+            one = f"; the one seed {num_seeds} is {num_seeds}..{num_seeds}" if seeds.num_new else ""
+            raise RefusedError(
+                f"--seeds: expected 1 to {MAX_SEEDS:,} seeds, got {num_seeds:,}{one}"
+            )
         return seeds
 
 

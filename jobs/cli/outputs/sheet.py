@@ -26,6 +26,7 @@ from jobs.run.progress.long_work import long_work
 from jobs.store.parts import in_parallel
 from jobs.store.store import Store
 from jobs.text import counted
+from pipelines.request import MAX_SEED
 
 if TYPE_CHECKING:
     from jobs.media.contact_sheet import SheetClip
@@ -34,6 +35,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 COLUMN_AXES = ("negative_prompt", "method", "guidance", "model", "loras", "steps", "size", "run")
 MAX_CLIPS, MAX_PIXELS = 400, 150_000_000
 MAX_FRAMES, MAX_WIDTH = 12, 1024
+MAX_SEED_DIGITS = len(str(MAX_SEED))
 NUM_THREADS = 4
 
 
@@ -96,7 +98,7 @@ def run(options: SheetOptions, context: Context) -> int:
         axis_of(option, word)
     font = load_font(options.font, FONT_PX)
     store = options.store()
-    records = committed_clips(store, options.chosen)
+    records, damaged = committed_clips(store, options.chosen)
     if not records:
         raise RefusedError(f"{store.uri}: no committed clip is chosen; nagfarm list shows them")
     if len(records) > options.limit:
@@ -106,8 +108,9 @@ def run(options: SheetOptions, context: Context) -> int:
         )
     columns = options.columns or next(iter(differing(records, COLUMN_AXES)), COLUMN_AXES[0])
     axis_of("--columns", columns)
-    with written_whole("FILE", options.file, SUFFIXES) as unfinished:
+    with written_whole(store, "FILE", options.file, SUFFIXES) as unfinished:
         clips, troubles = _fetched(store, _places(records, options, columns), options)
+        troubles = [*damaged, *troubles]
         for trouble in troubles:
             context.say(f"left out: {trouble}")
         if not clips:
@@ -165,7 +168,7 @@ def _places(records: Sequence[ClipRecord], options: SheetOptions, columns: str) 
 
 def _order(value: str) -> tuple[int, str]:
     """Return a key that puts numbers in their order, before all other texts."""
-    is_number = value.isascii() and value.isdigit()
+    is_number = value.isascii() and value.isdigit() and len(value) <= MAX_SEED_DIGITS
     return (int(value), "") if is_number else (2**63, value)
 
 

@@ -176,6 +176,20 @@ def test_a_strangers_text_is_escaped_and_json_says_the_same(
     assert (one["name"], one["message"]) == (UNSAFE, UNSAFE)
 
 
+def test_no_text_of_the_csv_is_a_formula(
+    store: Store, clips: list[ClipSpec], run: Runner, tmp_path: Path
+) -> None:
+    formula = '=HYPERLINK("http://x","y")'
+    write_failure(store, replace(failure_of("1" * 32), name=formula, message="-1+cmd|' /C x'!A0"))
+    output = tmp_path / "table.csv"
+    run("records", store.uri, "--to", "csv", "--output", str(output))
+    for text in (run("list", store.uri, "--csv"), output.read_text()):
+        rows = {row["clip_id"]: row for row in csv.DictReader(io.StringIO(text))}
+        one = rows["1" * 32]
+        assert (one["name"], one["message"]) == (f"'{formula}", "'-1+cmd|' /C x'!A0")
+        assert rows[clips[0].clip_id]["name"] == "fox-1"
+
+
 @pytest.mark.parametrize("command", [["list"], ["pick", "--seed", "1"], ["prune", "--keep", "x"]])
 def test_an_output_without_a_run_is_refused(
     command: list[str], tmp_path: Path, run: Runner
@@ -241,6 +255,8 @@ def test_options_choose_picks_without_names(store: Store, run: Runner) -> None:
         (("--seed", "9"), "these options choose no clip"),
         (("cat", "--seeds", "0"), "--seeds: expected 1 to 10,000 seeds, got 0"),
         (("cat", "--seeds", "1..99999"), "--seeds: expected 1 to 10,000 seeds, got 99,999"),
+        (("cat", "--seeds", "123456"), "got 123,456; the one seed 123456 is 123456..123456"),
+        (("cat", "--steps", "0"), "--steps: expected at least 1, got 0"),
         (("cat", "--seeds", "x"), "--seeds: expected seeds such as"),
         (("cat", "--set", "seed=3"), "not the name or the seed"),
         (("cat", "--set", "nag_scale"), "--set: expected FIELD=VALUE"),

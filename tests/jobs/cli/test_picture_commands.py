@@ -12,6 +12,8 @@ from jobs.cli.outputs.compare import captions_of
 from jobs.ending import ExitCode
 from jobs.media.decode_check import decode_mp4
 from jobs.overview.clip_filter import ClipFilter
+from jobs.records.commit import JSON
+from jobs.records.keys import record_key
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from tests.builders.pictures import BLUE, GREEN, RED, ColouredClip
@@ -121,8 +123,45 @@ def test_a_damaged_clip_is_left_out_named_and_ends_with_3(
     assert "x.png: 1 clip;" in text
 
 
+def test_clips_without_an_mp4_or_a_readable_record_are_named_and_end_with_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = store_of(tmp_path / "out")
+    records = [clip.commit(store, tmp_path) for clip in CLIPS[:3]]
+    store.delete(records[0].key)
+    store.put(record_key(records[1].clip_id), b"{", JSON)
+    text = said(
+        capsys, "sheet", str(tmp_path / "out"), str(tmp_path / "x.png"), code=ExitCode.UNFINISHED
+    )
+    assert f"left out: fox-1: {records[0].key} is missing" in text
+    assert f"left out: {record_key(records[1].clip_id)}: not valid JSON" in text
+    assert "x.png: 1 clip;" in text
+
+
+def test_numbers_of_any_length_are_ordered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = store_of(tmp_path / "out")
+    for seed in (1, 2):
+        ColouredClip(str(seed) * 5000, seed=seed).commit(store, tmp_path)
+    said(capsys, "sheet", str(tmp_path / "out"), str(tmp_path / "x.png"), "--lines", "name")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("sheet", "clips/x.png"), ("compare", "fox-1", "fox-2", "--output", "x.mp4")]
+)
+def test_no_picture_is_written_into_the_output(
+    output: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *others, file = arguments
+    before = sorted(output.rglob("*"))
+    text = said(capsys, command, str(output), *others, str(output / file), code=ExitCode.REFUSED)
+    assert "is inside of file://" in text
+    assert sorted(output.rglob("*")) == before
+
+
 def test_names_are_ordered_by_their_numbers(output: Path) -> None:
-    names = [record.name for record in committed_clips(store_of(output), ClipFilter())]
+    names = [record.name for record in committed_clips(store_of(output), ClipFilter())[0]]
     assert names == ["boat-1", "fox-1", "fox-2", "fox-10"]
 
 
@@ -132,7 +171,7 @@ def test_names_are_ordered_by_their_numbers(output: Path) -> None:
 def test_clips_are_compared_by_name_and_by_id(
     output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    by_name = {one.name: one for one in committed_clips(store_of(output), ClipFilter())}
+    by_name = {one.name: one for one in committed_clips(store_of(output), ClipFilter())[0]}
     file = tmp_path / "pair.mp4"
     words = "fox-10", by_name["fox-2"].clip_id
     text = said(capsys, "compare", str(output), *words, "--output", str(file), "--height", "64")
@@ -144,7 +183,7 @@ def test_clips_are_compared_by_name_and_by_id(
 
 
 def test_captions_are_the_names_and_what_differs(output: Path) -> None:
-    records = committed_clips(store_of(output), ClipFilter(clips=("fox-1", "fox-10")))
+    records, _ = committed_clips(store_of(output), ClipFilter(clips=("fox-1", "fox-10")))
     assert captions_of(records) == [("fox-1", "seed 1"), ("fox-10", "seed 10")]
     assert value_text("negative_prompt", "") == "no negative prompt"
 

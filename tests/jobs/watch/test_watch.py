@@ -251,7 +251,7 @@ def test_a_frame_shows_rates_the_range_steps_failures_and_the_newest_failure_fir
         "about 2 h left (90 min to 3 h), 120 clips an hour, after 10 min",
         "2, 1 lost so far; devices 98.1% busy",
         "30 of 2,000, 2%",
-        "81 x 480x832, 8 steps",
+        "81 x 832x480, 8 steps",
         "denoise, step 4 of 8",
         "spring-31",
         "[red]a very long name[/red]",
