@@ -126,7 +126,7 @@ def test_a_record_of_another_clip_is_not_taken_for_its_own() -> None:
 def test_a_store_that_does_not_answer_ends_the_reading() -> None:
     store = MemoryStore()
     commit(store, spec("fox"))
-    troubles: list[Trouble | None] = [*[None] * 5, *["unavailable"] * 9]
-    store.troubles.extend(troubles)
+    silent: list[Trouble] = ["unavailable"] * 9
+    store.troubles.extend([*[None] * 5, *silent])
     with pytest.raises(StoreUnavailableError):
         list(read_clips(store))

@@ -85,8 +85,10 @@ def leaves(cls: type[Any], parent: str = "") -> set[str]:
     for one in fields(cls):
         path, hint = f"{parent}{one.name}", without_none(hints[one.name])
         if not path.startswith(LEFT_OUT) or path in ("names", "run_id"):
-            is_class = is_dataclass(hint) and isinstance(hint, type)
-            found |= leaves(hint, f"{path}.") if is_class else {path}
+            if is_dataclass(hint) and isinstance(hint, type):
+                found |= leaves(hint, f"{path}.")
+            else:
+                found.add(path)
     return found
 
 
