@@ -5,6 +5,7 @@ depends on it, because a clip is committed if and only if it has a record. `jobs
 status and `nagfarm status` shows it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -256,7 +257,7 @@ class RunSummary(RunCounts):
     is_finished: bool
     num_left: int
     wall_s: float
-    stage_totals_s: dict[str, float]
+    stage_totals_s: Mapping[str, float]
 
     @classmethod
     def of(cls, last: RunStatus, stage_totals_s: dict[str, float], num_left: int) -> Self:

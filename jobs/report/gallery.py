@@ -98,12 +98,15 @@ class Gallery:
         Raises:
             StoreError: the output or the gallery's place does not answer or refuses.
         """
-        if not self._has_page:
+        found = self.target.read_index()
+        if not self._has_page or found is None:
             for name, content, content_type in page_files(self.links.base):
                 self.target.write(name, content, content_type)
             self._has_page = True
-        if self._parts is None:
-            self._parts = self._read_parts()
+        # another refresh of this gallery removes data files that its own index does not name
+        if self._parts is None or named_files(found) != named_files(self._index):
+            self._index = found
+            self._parts = self._read_parts(found)
         try:
             refreshed = self._refresh(self._parts, is_running=is_running)
         except (ObjectMissingError, RecordError):  # another program has removed a data file
@@ -111,13 +114,12 @@ class Gallery:
             refreshed = self._refresh(self._parts, is_running=is_running)
         return refreshed
 
-    def _read_parts(self) -> list[Part]:
-        """Return the parts that the index names; none if one of them is gone."""
-        self._index = self.target.read_index()
-        if self._index is None or self._index.get("link_base") != self.links.base:
+    def _read_parts(self, index: dict[str, Any] | None) -> list[Part]:
+        """Return the parts that an index names; none if one of them is gone."""
+        if index is None or index.get("link_base") != self.links.base:
             return []
-        with suppress(ObjectMissingError, RecordError, KeyError, TypeError):
-            files = zip(self._index["parts"], self._index["details"], strict=True)
+        with suppress(ObjectMissingError, RecordError):
+            files = zip(index["parts"], index["details"], strict=True)
             return [read_part(self.target, part["file"], of["file"]) for part, of in files]
         return []
 

@@ -70,15 +70,19 @@ def read_entries(target: Target, part: Part) -> dict[str, Entry]:
     """
     rows = rows_of(target.read_data("part", part.file))
     details = target.read_data("details", part.details)
+    entries = {row["id"]: Entry(row, details.get(row["id"], {})) for row in rows}
     try:
-        return {row["id"]: Entry(row, details[row["id"]]) for row in rows}
-    except KeyError as error:
+        for entry in entries.values():
+            "".join(_keys(entry))
+    except (KeyError, TypeError) as error:
         raise RecordError(f"{part.details} lacks a clip of {part.file}") from error
+    return entries
 
 
 def _part_of(rows: Sequence[Mapping[str, Any]], file: str, details: str, links: Any) -> Part:
     seen = {str(row["id"]): str(row["seen"]) for row in rows}
     expire_at = links.get("expire_at") if isinstance(links, dict) else None
+    expire_at = expire_at if isinstance(expire_at, str) else None
     return Part(file, details, seen, Counter(str(row["state"]) for row in rows), expire_at)
 
 

@@ -16,6 +16,7 @@ from jobs.records.keys import (
     run_key,
 )
 from jobs.records.reading import ObjectReader, UnreadableError
+from jobs.records.run_status import RunStatus, RunSummary
 from jobs.records.strict_json import from_dataclass, load, to_dataclass
 from jobs.store.store import Store
 
@@ -61,14 +62,18 @@ class RunList:
             "run_id": run_id,
             "started_at": started_at if isinstance(started_at, str) else None,
             "manifest": name if isinstance(name, str) else None,
-            "status": self._document(run_id, STATUS_FILE, written),
-            "summary": self._document(run_id, SUMMARY_FILE, written),
+            "status": self._document(run_id, STATUS_FILE, written, RunStatus),
+            "summary": self._document(run_id, SUMMARY_FILE, written, RunSummary),
         }
 
     def _document(
-        self, run_id: str, filename: str, written: Mapping[str, float]
+        self,
+        run_id: str,
+        filename: str,
+        written: Mapping[str, float],
+        form: type[RunStatus | RunSummary] | None = None,
     ) -> dict[str, Any] | None:
-        """Return a document of a run; None if it is not there or cannot be read."""
+        """Return a document of a run; None if it is not there, or not one of its form."""
         if filename not in written:
             return None
         key = run_key(run_id, filename)
@@ -76,6 +81,8 @@ class RunList:
         if written_at != written[filename] or filename == STATUS_FILE:
             try:
                 document = self._reader.read_as(key, load)
+                if form is not None:  # the page counts on its numbers
+                    document = from_dataclass(to_dataclass(form, document))
             except (ObjectMissingError, RecordError, UnreadableError):
                 return None
             self._read[key] = written[filename], document

@@ -77,6 +77,8 @@ def rows_of(part: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
         columns, strings = part["columns"], part["strings"]
         num_rows = len(columns.get("id", ()))
+        if not all(isinstance(one, str) for one in (*strings, *columns.get("id", ()))):
+            raise TypeError("a text is none")
 
         def value(name: str, at: int) -> Any:
             return columns[name][at] if name in columns else None

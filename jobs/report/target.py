@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jobs.errors import ObjectMissingError, RecordError, StoreRefusedError
 from jobs.records.keys import PREFIXES, report_key
@@ -76,7 +76,7 @@ class Target:
         """Return the index; None if there is none that this version can read."""
         with suppress(ObjectMissingError, RecordError):
             index = self.read_data("index", INDEX_NAME)
-            if index.get("version") == VERSION:
+            if index.get("version") == VERSION and _names_files(index):
                 return index
         return None
 
@@ -103,5 +103,14 @@ def is_left_over(store: Store, key: str) -> bool:
 
 def named_files(index: dict[str, Any] | None) -> set[str]:
     """Return the data files that an index names."""
-    listed = [] if index is None else [*index.get("parts", ()), *index.get("details", ())]
-    return {str(one.get("file")) for one in listed if isinstance(one, dict)}
+    listed = [] if index is None else [*index["parts"], *index["details"]]
+    return {one["file"] for one in listed}
+
+
+def _names_files(index: dict[str, Any]) -> bool:
+    """Return True if an index names its data files, two for each part."""
+    parts, details = index.get("parts"), index.get("details")
+    if not (isinstance(parts, list) and isinstance(details, list) and len(parts) == len(details)):
+        return False
+    listed = cast("list[Any]", [*parts, *details])
+    return all(isinstance(one, dict) and isinstance(one.get("file"), str) for one in listed)
