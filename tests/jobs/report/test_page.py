@@ -432,6 +432,49 @@ def unnamed(page: "Page") -> list[str]:
     ]
 
 
+def test_an_address_and_a_storage_of_strangers_break_nothing(page: "Page") -> None:
+    for name in ("__proto__", "constructor", "meta.none"):
+        for state in (f"is.{name}=x", f"rows={name}", f"columns={name}", f"slice={name}"):
+            for view in ("clips", "numbers", "grid"):
+                page.evaluate(
+                    "hash => nagfarm.page.go(nagfarm.route.fromHash(hash))", f"view={view}&{state}"
+                )
+        assert page.locator(".grid-view .tile").count() > 0
+    go(page, chosen={"meta.none": ["x"]})
+    page.get_by_role("button", name="Note none").click()  # a list without values
+    page.keyboard.press("Escape")
+    number = """kept => {
+        localStorage.setItem("nagfarm x", kept);
+        return nagfarm.preferences.number("x", 2, 5);
+    }"""
+    assert [page.evaluate(number, kept) for kept in ("4", "5", "-1", "1.5", "x")] == [4, 2, 2, 2, 2]
+
+
+def test_clips_without_times_have_numbers_and_clips_without_a_video_no_player(
+    page: "Page",
+) -> None:
+    page.evaluate(
+        """() => {
+            const { numbers } = nagfarm.page.clips;
+            for (const id of Object.keys(numbers)) if (/^stage:/.test(id)) numbers[id].fill(NaN);
+        }"""
+    )
+    go(page, view="numbers")
+    assert page.locator(".chart canvas").count() == 3
+    page.evaluate("nagfarm.page.source.show(nagfarm.page.source.index)")  # the times again
+    assert page.locator(".chart canvas").count() == 4
+    go(page, view="failures")
+    title = page.locator(".failure-group h2 [dir]").first
+    title.evaluate("one => one.textContent = 'X'.repeat(500)")
+    content = page.locator(".scroller.failures")
+    assert content.evaluate("one => one.scrollWidth <= one.clientWidth")
+    page.locator(".failed-clips details").first.evaluate(
+        "one => nagfarm.page.go({clip: one.dataset.id})"
+    )
+    assert page.locator(".player .side").is_visible()
+    assert page.locator(".player .transport").is_hidden()
+
+
 def test_every_control_has_a_name(page: "Page", output: Output) -> None:
     for view in ("grid", "clips", "failures", "numbers", "picks"):
         go(page, view=view)

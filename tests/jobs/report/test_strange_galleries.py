@@ -1,6 +1,7 @@
 """A gallery whose own files, or the runs of its output, are not what this program wrote."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -113,18 +114,31 @@ def test_a_document_of_a_run_that_is_none_reaches_no_page(
         assert run[name.removesuffix(".json")] is None
 
 
-def test_two_galleries_of_one_output_name_files_that_are_there(store: MemoryStore) -> None:
+@dataclass
+class SignedLinks:
+    """Links whose parts are signed again at each refresh, or never."""
+
+    valid_s: float
+    written: str = "presigned"
+    base: str = "https://example.com/"
+    num_signed: int = 0
+
+    def sign(self, keys: Sequence[str]) -> dict[str, Any]:
+        self.num_signed += 1
+        return {"expire_at": "2100-01-01T00:00:00Z", "queries": [self.num_signed], "signed": {}}
+
+
+def test_two_refreshes_at_once_name_files_that_are_there(store: MemoryStore) -> None:
     now = 1_000_000.0
     store.clock = lambda: now
-    first, second = gallery_of(store), gallery_of(store)
-    for _ in range(2):
-        first.refresh()
-        second.refresh()
-    for turn in range(3):  # the first one replaces the part, and removes the old ones later
-        commit(store, spec(f"new {turn}"))
-        first.refresh()
+    target = Target(store, is_output=True)
+    calm = Gallery(store, target, SignedLinks(valid_s=10))
+    busy = Gallery(store, target, SignedLinks(valid_s=1e10))
+    calm.refresh()
+    for _ in range(3):  # this one replaces the part, and removes the old ones later
+        busy.refresh()
         now += KEEP_S + 1
-    assert second.refresh().counts == {"committed": 6}
+    assert calm.refresh().num_read == 0
     assert is_whole(store)
 
 

@@ -138,7 +138,7 @@
     }
 
     choose(id, texts) {
-      const chosen = { ...this.state.chosen };
+      const chosen = Object.assign(Object.create(null), this.state.chosen);
       if (texts.length) chosen[id] = texts;
       else delete chosen[id];
       this.go({ chosen });

@@ -33,7 +33,7 @@
       this.count = parts.reduce((sum, part) => sum + lengthOf(part), 0);
       this.partOf = new Uint32Array(this.count);
       this.strings = Object.fromEntries(STRINGS.map((name) => [name, new Array(this.count)]));
-      this.codes = {};
+      this.codes = Object.create(null); // notes and addresses name fields: no inherited ones
       this.numbers = {};
       this.hasSound = new Uint8Array(this.count);
       for (const { id } of DIMENSIONS) this.codes[id] = new Int32Array(this.count).fill(NONE);

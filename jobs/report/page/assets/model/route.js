@@ -38,7 +38,7 @@
 
   function fromHash(hash) {
     const query = new URLSearchParams(hash.replace(/^#/, ""));
-    const state = { ...DEFAULT, chosen: {} };
+    const state = { ...DEFAULT, chosen: Object.create(null) }; // ids of any origin
     if (VIEWS.includes(query.get("view"))) state.view = query.get("view");
     for (const name of TEXTS) state[name] = query.get(name) ?? DEFAULT[name];
     for (const [name, text] of query) {

@@ -103,7 +103,7 @@
   function countsOf({ clips, state }, id) {
     const counts = new Map();
     for (const code of clips.values(id)) counts.set(clips.textOf(code), 0);
-    for (const code of clips.codes[id]) {
+    for (const code of clips.codes[id] ?? []) {
       const value = clips.textOf(code);
       counts.set(value, counts.get(value) + 1);
     }

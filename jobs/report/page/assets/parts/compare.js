@@ -102,6 +102,7 @@
       stage.append(side(first, "first"));
       if (second) stage.append(side(second, "second"), slider);
       stage.classList.toggle("has-two", Boolean(second));
+      bar.element.hidden = videos.length === 0;
       mode.hidden = !second;
       sound.hidden = !first.hasSound;
       setMode(isTogether);

@@ -12,6 +12,11 @@
         return otherwise;
       }
     },
+    // A whole number from 0, below `end`; pages of other programs may share the storage.
+    number(name, otherwise, end) {
+      const kept = Number(this.get(name, otherwise));
+      return Number.isInteger(kept) && kept >= 0 && kept < end ? kept : otherwise;
+    },
     set(name, value) {
       try {
         localStorage.setItem(`nagfarm ${name}`, value);

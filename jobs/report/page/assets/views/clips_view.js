@@ -14,7 +14,7 @@
     const empty = make("p", { class: "empty", hidden: true });
     const element = make("div", { class: "view clips-view" }, aside?.element, scroller, empty);
     const tiles = new Map(); // by place
-    let size = Number(nagfarm.preferences.get("tile size", innerWidth < 700 ? 1 : 2));
+    let size = nagfarm.preferences.number("tile size", innerWidth < 700 ? 1 : 2, WIDTHS.length);
     let layout = null;
     let frame = 0;
 

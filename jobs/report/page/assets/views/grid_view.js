@@ -23,7 +23,7 @@
     const empty = make("p", { class: "empty", hidden: true });
     const element = make("div", { class: "view grid-view" }, axes.element, scroller, empty);
     const rows = new Map(); // by index: {element, cells}
-    let size = Number(nagfarm.preferences.get("grid size", innerWidth < 700 ? 1 : 2));
+    let size = nagfarm.preferences.number("grid size", innerWidth < 700 ? 1 : 2, WIDTHS.length);
     let shown = null; // {matrix, layout}
     let shownKey = "";
     let frame = 0;

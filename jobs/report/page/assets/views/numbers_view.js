@@ -130,18 +130,19 @@
           { label: "Clips", values: buckets.map((one) => one.num), color: "--accent", isBar: true },
         ],
       }),
-      nagfarm.chart({
-        title: "Seconds of each stage, mean of a clip",
-        times_s,
-        isStacked: true,
-        format: nagfarm.format.seconds,
-        lines: stages.map((stage) => ({
-          label: stage,
-          color: `--stage-${stage}`,
-          isBar: true,
-          values: buckets.map((one) => (one.num ? one.stages_s[stage] / one.num : null)),
-        })),
-      }),
+      stages.length &&
+        nagfarm.chart({
+          title: "Seconds of each stage, mean of a clip",
+          times_s,
+          isStacked: true,
+          format: nagfarm.format.seconds,
+          lines: stages.map((stage) => ({
+            label: stage,
+            color: `--stage-${stage}`,
+            isBar: true,
+            values: buckets.map((one) => (one.num ? one.stages_s[stage] / one.num : null)),
+          })),
+        }),
       nagfarm.chart({
         title: "Share of time in which devices were busy",
         times_s,
@@ -172,7 +173,7 @@
           },
         ],
       }),
-    ];
+    ].filter(Boolean);
   }
 
   function spanOf(length_s) {
