@@ -82,6 +82,8 @@ def page(opened: "Page") -> "Page":
             localStorage.clear();
             page.picks.read();
             if (page.playback.isInStep) page.playback.stopInStep();
+            clearTimeout(page.playback.timer);
+            page.playback.hover(null); // the pointer has left, a moment ago
             document.activeElement.blur();
             page.go(route.DEFAULT);
             page.view.scroller.scrollTop = 0;
@@ -473,6 +475,28 @@ def test_clips_without_times_have_numbers_and_clips_without_a_video_no_player(
     )
     assert page.locator(".player .side").is_visible()
     assert page.locator(".player .transport").is_hidden()
+
+
+def test_a_chart_of_one_moment_spans_a_minute_around_it(page: "Page") -> None:
+    page.evaluate(
+        """() => {
+            window.plots = [];
+            window.uPlot = class extends uPlot {
+                constructor(...options) { super(...options); window.plots.push(this); }
+            };
+        }"""
+    )
+    go(page, view="numbers", query="clip-00003")
+    spans = page.evaluate("plots.map((one) => one.scales.x.max - one.scales.x.min)")
+    assert spans == [60] * 4
+
+
+def test_a_video_that_cannot_be_loaded_says_so(page: "Page", output: Output) -> None:
+    go(page, clip=output.committed[0])
+    label = page.locator(".side .side-label")
+    assert label.text_content() == ""
+    page.locator(".side video").evaluate("one => one.dispatchEvent(new Event('error'))")
+    assert label.text_content() == "This video cannot be loaded"
 
 
 def test_every_control_has_a_name(page: "Page", output: Output) -> None:

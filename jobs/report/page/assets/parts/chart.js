@@ -29,6 +29,11 @@
         font: "11px system-ui, sans-serif",
       };
       const half_s = times_s.length > 1 ? (times_s[1] - times_s[0]) / 2 : 30; // of a bar
+      // for a single time, uPlot names a range of its own, of years
+      const span = (first, last) =>
+        times_s.length > 1
+          ? [first - half_s, last + half_s]
+          : [times_s[0] - half_s, times_s[0] + half_s];
       const drawn = isStacked ? stacked(lines) : lines.map((line) => line.values);
       plot = new uPlot(
         {
@@ -37,7 +42,7 @@
           cursor: { sync: { key: "nagfarm" }, points: { size: 6 } },
           legend: { live: true },
           scales: {
-            x: { time: true, range: (_, first, last) => [first - half_s, last + half_s] },
+            x: { time: true, range: (_, first, last) => span(first, last) },
             y: { range: (_, __, top) => [0, max ?? (top || 1) * 1.08] },
           },
           axes: [

@@ -85,13 +85,20 @@
           }
         });
       }
+      const label = text(clip.caption, { class: "side-label" });
+      video.addEventListener("error", () => {
+        if (!video.hasAttribute("src")) return; // stopped
+        label.textContent = [clip.caption, "This video cannot be loaded"]
+          .filter(Boolean)
+          .join(" · ");
+      });
       videos.push(video);
       group.add(video);
       return make(
         "div",
         { class: `side ${name}` },
         video,
-        text(clip.caption, { class: "side-label" }),
+        label,
       );
     }
 
