@@ -18,7 +18,7 @@ from jobs.manifest.tables.meta import META
 from jobs.overview.clips import OutputClip
 from jobs.overview.manifest_row import is_name, manifest_row, request_row, row_line
 from jobs.text import nearest, shown
-from pipelines.request import MAX_SEED
+from pipelines.request import CFG_METHODS, MAX_SEED
 
 MAX_COMPARED = 10_000  # names that are compared with a wrong one
 MAX_LISTED = 5  # ids in the error of a name that several clips have
@@ -123,7 +123,7 @@ class Retakes:
         made = set[bytes]()
         for clip in clips:
             original = row_of(clip)
-            row = {**original, **self._changes}
+            row = _changed(original, self._changes)
             for seed in self._seeds_of(row):
                 retake = {**row, "seed": seed}
                 rest = {name: value for name, value in retake.items() if name not in ("name", META)}
@@ -176,6 +176,18 @@ def row_of(clip: OutputClip) -> dict[str, Any]:
         )
     row = request_row(clip.model_name, clip.request)
     return {"name": clip.name, **row} if is_name(clip.name) else row
+
+
+def _changed(row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with other values; another method gets a guidance_scale that suits it."""
+    changed = {**row, **changes}
+    if "guidance_scale" in changes:
+        return changed
+    if changed["method"] not in CFG_METHODS:
+        changed["guidance_scale"] = 1.0
+    elif row["method"] not in CFG_METHODS:
+        del changed["guidance_scale"]  # the model's default
+    return changed
 
 
 def _rest_of(row: Mapping[str, Any]) -> bytes:

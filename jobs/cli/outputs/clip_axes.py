@@ -23,7 +23,7 @@ from jobs.store.store import Store
 from jobs.text import counted, shown, unknown
 
 META = "meta."
-MAX_DIGITS = 18  # of a name, as one number
+MAX_DIGITS = 18  # the rest of a longer number does not count
 Axis = Callable[[ClipRecord], str]
 AXES: dict[str, Axis] = {
     "prompt": lambda record: record.request.prompt,

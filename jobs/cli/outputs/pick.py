@@ -13,6 +13,8 @@ from jobs.cli.pattern.clip_options import ClipOptions, say_aside, say_unreadable
 from jobs.cli.pattern.command import EXIT_OK, Command, Context
 from jobs.errors import RefusedError, RowValueError
 from jobs.manifest.field_values import check_field, parse_cell
+from jobs.manifest.fields import GUIDANCE, PARALLEL
+from jobs.manifest.tables.meta import META
 from jobs.overview.clip_filter import FILTER_HELP, read_seeds
 from jobs.overview.clips import Unreadable, read_clips
 from jobs.overview.manifest_row import row_line
@@ -26,6 +28,7 @@ MAX_NAMES_BYTES = 16 * 1024 * 1024  # in a file of names
 MAX_SEEDS = 10_000  # for each clip
 MAX_SEED_DIGITS = len(str(MAX_SEED))
 OF_THE_CLIP = ("name", "seed")  # fields that --set does not change
+TABLES = (GUIDANCE, PARALLEL, META)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class PickOptions(ClipOptions):
                 raise RefusedError(
                     f"{option}: expected FIELD=VALUE, such as nag_scale=7, and not the name or the "
                     f"seed, got {shown(f'{name}{sign}{text}')}"
+                )
+            if name in TABLES:
+                raise RefusedError(
+                    f"{option}: {name} holds several values, and only a single field can be set; "
+                    "change it in the rows that pick prints"
                 )
             try:
                 check_field(name)

@@ -216,7 +216,8 @@ def sorted_lines(found: _Sorted, manifests: str, num_named: int) -> list[str]:
         rows = sorted(map(_row, found.unnamed), key=lambda row: (row[0], row[-1]))
         lines += [f"  {line}" for line in table_lines(HEADERS, rows, NUMBERS)]
     else:
-        lines.append(f"nothing to remove: {manifests} names every other clip")
+        named = "" if found.spared else f": {manifests} names every clip"
+        lines.append(f"nothing to remove{named}")
     young = sum(one.is_young for one in found.spared)
     if young:
         lines.append(f"spared: {counted(young, 'clip')} younger than --older-than")

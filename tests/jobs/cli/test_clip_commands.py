@@ -259,6 +259,8 @@ def test_options_choose_picks_without_names(store: Store, run: Runner) -> None:
         (("cat", "--steps", "0"), "--steps: expected at least 1, got 0"),
         (("cat", "--seeds", "x"), "--seeds: expected seeds such as"),
         (("cat", "--set", "seed=3"), "not the name or the seed"),
+        (("cat", "--set", "guidance=nag"), "--set: guidance holds several values"),
+        (("cat", "--set", "meta={}"), "--set: meta holds several values"),
         (("cat", "--set", "nag_scale"), "--set: expected FIELD=VALUE"),
         (("cat", "--set", "nag_scael=3"), "did you mean 'nag_scale'"),
         (("cat", "--set", "width=wide"), "--set: width must be a whole number"),
@@ -308,7 +310,11 @@ def test_prune_lists_what_a_manifest_does_not_name_and_removes_it_on_request(
     assert committed_ids(store) == kept
     left = {key for key in store.keys("") if not key.startswith("lease/")}
     assert left == {key for key in before if any(clip_id in key for clip_id in kept)}
-    assert "nothing to remove" in run(*command, "--delete")
+    assert f"nothing to remove: {changed} names every clip" in run(*command, "--delete")
+    store.put(record_key("1" * 32), b"{}", JSON)
+    text = run(*command)
+    assert "nothing to remove\nspared: 1 clip younger than --older-than" in text
+    store.delete(record_key("1" * 32))
     assert run("verify", store.uri, "--manifest", changed, "--models", models)
 
 

@@ -127,6 +127,18 @@ def test_a_failed_clip_can_be_picked_unless_its_request_is_not_known() -> None:
         rows([unknown])
 
 
+def test_another_method_gets_a_guidance_scale_that_suits_it() -> None:
+    fox = FOXES[0]
+    assert fox.record is not None
+    sampling = replace(fox.record.request.sampling, guidance_scale=3.0)
+    request = replace(fox.record.request, method="cfg", sampling=sampling)
+    guided = replace(fox, record=replace(fox.record, request=request))
+    assert rows([guided], method="vsf")[0]["guidance_scale"] == 1.0
+    assert rows([guided], method="cfg+nag")[0]["guidance_scale"] == 3.0
+    assert rows([guided], method="cfg", guidance_scale=4.0)[0]["guidance_scale"] == 4.0
+    assert "guidance_scale" not in rows([fox], method="cfg")[0], "the model's default"
+
+
 def test_there_are_no_seeds_above_the_last_one() -> None:
     with pytest.raises(RefusedError, match="expected 3 seeds, there are fewer above"):
         rows([clip("fox", 2**63 - 2)], Seeds(num_new=3))
