@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,9 @@ def test_nothing_is_loaded_by_pickle_or_runs_a_models_own_code() -> None:
                         else ""
                     )
                     assert (root, name) not in {("torch", "load"), ("os", "system")}, path
+
+
+def test_each_test_module_has_a_name_of_its_own() -> None:
+    """Pytest imports a module outside packages by its name alone."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, number in names.items() if number > 1] == []
