@@ -108,6 +108,8 @@ def reason_against(statement: str) -> str | None:
     runs = [" ".join(one.arguments) for one in commands if one.program == "nagfarm"]
     if other := {one.program for one in commands} - PLAIN - {"nagfarm", "ray", "jq"}:
         return f"needs {', '.join(sorted(other))}"
+    if any(one.program == "ray" and one.arguments[:2] != ("job", "submit") for one in commands):
+        return "starts or reaches a cluster: tests/infra/ray"
     if not runs and any(one.program == "jq" for one in commands):
         return "reads the output of a command that did not run"
     for pattern, reason in CANNOT_RUN.items():
