@@ -271,7 +271,8 @@ HOSTILE_PROMPTS = [
     "$(id) `id`",
 ]
 KEYS = re.compile(
-    r"clips/[0-9a-f]{32}/[0-9a-f]{16}\.mp4|records/[0-9a-f]{32}\.json|runs/run-1/run\.json",
+    r"clips/[0-9a-f]{32}/[0-9a-f]{16}\.mp4|posters/[0-9a-f]{32}/[0-9a-f]{16}(-thumbnail)?\.jpg|"
+    r"records/[0-9a-f]{32}\.json|runs/run-1/run\.json",
     re.ASCII,
 )
 
@@ -295,7 +296,7 @@ def test_a_rendered_manifest_writes_below_its_output_alone_and_under_names_of_ou
     worker.close()
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     written.remove(output / MARK_FILE)
-    assert len(written) == 1 + 2 * len(HOSTILE_PROMPTS)
+    assert len(written) == 1 + 4 * len(HOSTILE_PROMPTS)
     for path in written:
         assert KEYS.fullmatch(path.relative_to(output).as_posix())
     assert theirs.read_text() == "as it was"

@@ -175,7 +175,8 @@ def test_data_files_that_the_gallery_does_not_name_are_garbage(store: AgedStore)
     store.put_aged("report/index.html", b"", OLD_S)
     store.put_aged("report/data/mine.txt", b"", OLD_S)
     assert found(store) == left  # no index names any of them
-    index = {"version": 1, "parts": [{"file": named}], "details": []}
+    details = {"file": f"details-0-{'c' * 16}.js"}
+    index = {"version": 1, "parts": [{"file": named}], "details": [details]}
     store.put_aged("report/data/index.js", script("index", index), OLD_S)
     garbage = find_garbage(store, DAY_S)
     assert {one.stored.key for one in garbage} == {f"report/data/{other}"}
