@@ -4,7 +4,6 @@ The outputs are written once, below build/. Chromium opens the page from disk, i
 1280 by 800 pixels. A time ends with the frame that shows the change.
 """
 
-import argparse
 import functools
 import statistics
 from typing import TYPE_CHECKING, Any
@@ -170,10 +169,6 @@ milliseconds: least, median, most.
 {markdown_table(("change", *cases), changed)}"""
 
 
-def add_options(_parser: argparse.ArgumentParser) -> None:
-    """Add none: the sizes are those of the page."""
-
-
 BENCHMARK = Benchmark(
     name="gallery",
     title="The gallery with many clips",
@@ -182,7 +177,6 @@ BENCHMARK = Benchmark(
     cases=cases,
     figures=figures,
     body=body,
-    add_options=add_options,
 )
 
 if __name__ == "__main__":

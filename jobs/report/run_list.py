@@ -1,12 +1,12 @@
 """The runs of an output as its gallery lists them: begin, manifest, status and summary."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.costs.run_cost import RunCost, added_up
+from jobs.costs.run_cost import added_up
 from jobs.errors import ObjectMissingError, RecordError
+from jobs.overview.run_costs import costs_of
 from jobs.records.keys import (
     PREFIXES,
     RUN_FILE,
@@ -91,11 +91,5 @@ class RunList:
 
 def total_cost(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the cost of several runs together; None if no run has noted its cost."""
-    costs: list[RunCost] = []
-    for run in runs:
-        for document in (run["summary"], run["status"]):
-            with suppress(RecordError):
-                if document is not None and document.get("cost") is not None:
-                    costs.append(to_dataclass(RunCost, document["cost"]))
-                    break
+    costs = list(costs_of(run["summary"] or run["status"] or {} for run in runs))
     return from_dataclass(added_up(costs)) if costs else None

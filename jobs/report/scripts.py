@@ -23,7 +23,7 @@ INTERNED = (
 )  # fmt: skip
 PLAIN = (
     "id", "state", "name", "names", "seed", "steps", "fps", "num_frames", "width", "height", "key",
-    "poster", "thumbnail", "has_sound", "committed_at", "failed_at", "attempts", "num_failures",
+    "poster", "thumbnail", "committed_at", "failed_at", "attempts", "num_failures",
     "num_devices", "busy_s", "idle_s", "peak_memory_bytes", "num_bytes", "seen",
 )  # fmt: skip
 _CALL = re.compile(rb"nagfarm\.([a-z]+)\((?:([0-9]+),)?(\{.*\})\);\n", re.DOTALL)

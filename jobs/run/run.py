@@ -130,9 +130,7 @@ class Run:
         documents = self._documents = RunDocuments(
             self.run_id, self.opened, tally, self.dropped, RunDeadline.of(self.deadline)
         )
-        run_file = documents.run(utc_iso(time.time()), cluster_nodes())
-        write_run(store, self.run_id, RUN_FILE, run_file.document())
-        self.notices.started()
+        self._begin(documents)
         writer = FailureWriter(store, self.run_id)
         report = ConsoleReport(self.console, tally.num_clips, started)
         board = board_for(cluster, self.run_id, self.opened.config.workers)
@@ -174,6 +172,12 @@ class Run:
             self._summary = self._end(documents, error)
             raise
         return self._summary
+
+    def _begin(self, documents: RunDocuments) -> None:
+        """Write run.json, and send the message that the run has begun."""
+        run_file = documents.run(utc_iso(time.time()), cluster_nodes())
+        write_run(self.opened.store, self.run_id, RUN_FILE, run_file.document())
+        self.notices.started()
 
     def _new_tally(self, started: float) -> RunTally:
         opened = self.opened

@@ -67,10 +67,14 @@ def test_processes_of_another_user_are_left_alone() -> None:
             process.communicate()
 
 
+# The tests may run under nohup, and a run would ignore SIGHUP as they do.
+HEEDS_SIGHUP = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+
+
 def run_that(folder: Path, program: str) -> "subprocess.Popen[bytes]":
     """Start a process that looks like a run, and wait until it handles signals."""
     script = folder / "nagfarm"
-    script.write_text(program)
+    script.write_text(HEEDS_SIGHUP + program)
     command = [sys.executable, str(script), "render"]
     run = subprocess.Popen(
         command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)},

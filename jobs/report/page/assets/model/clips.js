@@ -35,7 +35,6 @@
       this.strings = Object.fromEntries(STRINGS.map((name) => [name, new Array(this.count)]));
       this.codes = Object.create(null); // notes and addresses name fields: no inherited ones
       this.numbers = {};
-      this.hasSound = new Uint8Array(this.count);
       for (const { id } of DIMENSIONS) this.codes[id] = new Int32Array(this.count).fill(NONE);
       for (const id of TEXTS) this.codes[id] ??= new Int32Array(this.count).fill(NONE);
       const stages = STAGES.map((stage) => `stage:${stage}`);
@@ -84,7 +83,6 @@
         copy(columns.stages?.[stage], this.numbers[`stage:${stage}`], first);
       }
       for (let row = 0; row < length; row++) {
-        this.hasSound[first + row] = columns.has_sound?.[row] ? 1 : 0;
         for (const [note, index] of Object.entries(columns.meta?.[row] ?? {})) {
           const id = `meta.${note}`;
           this.codes[id] ??= new Int32Array(this.count).fill(NONE);

@@ -5,6 +5,14 @@
   const { make } = nagfarm.dom;
   const HEIGHT = 190;
 
+  // Return the colour that a property of the page has in this theme, as a canvas needs it.
+  function colorOf(place, name, share) {
+    place.style.color = `color-mix(in srgb, var(${name}) ${share}%, transparent)`;
+    const { color } = getComputedStyle(place);
+    place.style.color = "";
+    return color;
+  }
+
   // `lines`: [{label, values, color, isBar, isArea}]; `format` writes a value. Charts share their
   // cursor. Returns {element, draw(), destroy()}.
   function chart({ title, times_s, lines, format, max = null, isStacked = false }) {
@@ -20,8 +28,7 @@
 
     function draw() {
       destroy();
-      const style = getComputedStyle(document.documentElement);
-      const color = (name) => style.getPropertyValue(name).trim();
+      const color = (name, share = 100) => colorOf(place, name, share);
       const axis = {
         stroke: color("--faint"),
         grid: { stroke: color("--line"), width: 1 },
@@ -56,7 +63,7 @@
               stroke: color(line.color),
               fill:
                 line.isArea || line.isBar
-                  ? `${color(line.color)}${isStacked ? "" : "55"}`
+                  ? color(line.color, isStacked ? 100 : 33)
                   : undefined,
               width: line.isArea && isStacked ? 0 : 1.75,
               paths: line.isBar ? uPlot.paths.bars({ size: [0.8, 40] }) : undefined,

@@ -5,7 +5,7 @@
   const { make, text, button } = nagfarm.dom;
 
   // Returns {element, show(first, second), actions, stop()}. A clip is {source, poster, label,
-  // hasSound, fps}.
+  // fps}. A clip's sound is found as the browser decodes it.
   function comparePlayer() {
     const bar = nagfarm.transport("Play", {
       toggle: () => group.toggle(),
@@ -76,8 +76,7 @@
       });
       video.muted = true;
       video.disableRemotePlayback = true;
-      if (name === "first" && !clip.hasSound) {
-        // the data need not know of the sound: the browser finds it as it decodes
+      if (name === "first") {
         video.addEventListener("timeupdate", () => {
           if (sound.hidden && hasAudio(video)) {
             sound.hidden = false;
@@ -111,7 +110,7 @@
       stage.classList.toggle("has-two", Boolean(second));
       bar.element.hidden = videos.length === 0;
       mode.hidden = !second;
-      sound.hidden = !first.hasSound;
+      sound.hidden = true;
       setMode(isTogether);
       setSound(isLoud);
       group.time_s = 0;

@@ -105,7 +105,6 @@
               .join(" · ")
           : "",
         problem: `${clips.text("state", ordinal)}: ${clips.text("message", ordinal) ?? "no video"}`,
-        hasSound: Boolean(clips.hasSound[ordinal]),
         fps: fps[ordinal],
         aspect: width[ordinal] / height[ordinal] || page.aspect(),
       };
