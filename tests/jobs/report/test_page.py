@@ -318,6 +318,18 @@ def test_charts_of_what_the_filters_leave(page: "Page") -> None:
     assert "denoise" in page.locator("section", has_text="Stages by model").last.inner_text()
 
 
+def test_the_cost_by_model_and_stage_with_the_waste_and_the_price(page: "Page") -> None:
+    page.keyboard.press("n")
+    section = page.locator("section", has_text="Cost in device-hours").last
+    names = section.locator("thead th").all_inner_texts()
+    cells = section.locator("tbody tr").locator("th, td").all_inner_texts()
+    assert dict(zip(names, cells, strict=True)) == {
+        "Model": "fake", "Device": "cpu", "All": "2.60", "denoise": "2.00", "decode": "0.500",
+        "wasted: failed": "0.100", "Price": "6.50 USD",
+    }  # fmt: skip
+    assert {"2.60", "3.8%", "6.50 USD"} <= set(page.locator(".tiles dd").all_inner_texts())
+
+
 def test_picks_last_and_become_a_manifest(page: "Page", output: Output) -> None:
     pictures = page.locator(".grid-view .picture")
     for at in (0, 5):
