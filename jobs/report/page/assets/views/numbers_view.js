@@ -75,13 +75,14 @@
     return value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3);
   }
 
+  // As the command line writes it: `USD 31.00`, `$31.00`.
   function price(value, currency) {
-    const digits = value >= 100 ? 0 : 2;
+    const blank = /^\p{L}+$/u.test(currency) ? " " : "";
     const number = value.toLocaleString("en", {
-      minimumFractionDigits: digits,
-      maximumFractionDigits: digits,
+      minimumFractionDigits: 2,
+      maximumFractionDigits: 2,
     });
-    return currency ? `${number} ${currency}` : number;
+    return `${currency}${blank}${number}`;
   }
 
   function costOf(cost) {
