@@ -124,7 +124,7 @@ class KindTally:
             shares: the share of each, by id.
             since_s: seconds since the last sample.
         """
-        is_active = any(self.shares) or any(shares.values())  # one that only waits is not begun
+        has_begun = any(self.shares) or any(shares.values())  # one that only waits is not begun
         self.shares = list(shares.values())
         self._begun = {
             clip_id: self._steps_of(clip_id, WorkDone(now, share))
@@ -132,13 +132,14 @@ class KindTally:
             if share > 0
         }
         before, self._sampled_done = self._sampled_done, self.num_done
-        if not is_active:
-            return self._sampled_done - before
+        done = self._sampled_done - before
+        if not has_begun and not done:  # short clips may begin and end between two samples
+            return done
         self._active_s += since_s
         while self._history and self._history[0].at_s < self._active_s - WINDOW_S:
             self._history.popleft()
         self._history.append(WorkDone(self._active_s, self.num_done))
-        return self._sampled_done - before
+        return done
 
     def _steps_of(self, clip_id: str, found: WorkDone) -> tuple[WorkDone, WorkDone]:
         """Return the first and the last moment at which a step of a clip became known."""

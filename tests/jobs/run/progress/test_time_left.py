@@ -90,6 +90,16 @@ def test_a_kind_has_its_rate_its_seconds_and_its_counts() -> None:
     assert second.clips_per_hour == pytest.approx(4 * 72, rel=0.15)
 
 
+@pytest.mark.parametrize("clip_s", [2.0, 3.0, 9.0])
+def test_clips_that_begin_and_end_between_two_samples_have_the_rate_of_the_run(
+    clip_s: float,
+) -> None:
+    run = TalliedRun([KindOfClips(400, [clip_s])], Conditions(2))
+    run.run()
+    (kind,) = run.tally.kinds.statuses()
+    assert kind.clips_per_hour == pytest.approx(2 * 3600 / clip_s, rel=0.1)
+
+
 # the formula
 
 moments = st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 100)), min_size=1, max_size=60)
