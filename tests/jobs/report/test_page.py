@@ -163,6 +163,8 @@ def test_a_clip_plays_under_the_pointer_and_all_play_in_step(page: "Page") -> No
         "!nagfarm.page.playback.group.isPlaying && nagfarm.page.playback.group.ready().every("
         "(one) => one.paused && !one.seeking)",
     )
+    page.evaluate("nagfarm.page.playback.group.seek(0.5)")  # there is a next frame
+    until(page, "nagfarm.page.playback.group.ready().every((one) => !one.seeking)")
     times = page.evaluate("nagfarm.page.playback.group.ready().map((one) => one.currentTime)")
     assert len(times) > 20
     assert max(times) - min(times) < 0.01
