@@ -23,27 +23,33 @@ from typing import Any, get_args, get_type_hints
 
 from jobs.types import BrokenClip, LoraIdentity, ModelIdentity
 from nag.params import GuidanceParams, NagParams
-from pipelines.request import GenerationRequest
+from pipelines.clip_inputs import InputFile, InputFiles
+from pipelines.request import GenerationRequest, SamplingParams
 from pipelines.texts import RequestTokens
 
 CLIP_ID_SCHEMA = 3  # raise it when the same values begin to give other pixels
 NUM_HEX_DIGITS = 32
 
-# Fields of `ModelIdentity` that were added after the first clips had ids. Their defaults stand for
-# the behaviour before them. A field with its default is left out of the id, so that old clips keep
-# their ids and are not rendered again. Every further field belongs here.
-LATER_FIELDS = frozenset(
-    {"first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile"}
-)
-_LATER_DEFAULTS = {
-    field.name: field.default for field in fields(ModelIdentity) if field.name in LATER_FIELDS
-}
+# Fields that were added after the first clips had ids. Their defaults stand for the behaviour
+# before them. A field with its default is left out of the id, so that old clips keep their ids and
+# are not rendered again. Every further field belongs here.
+LATER_FIELDS: dict[type[Any], frozenset[str]] = {
+    ModelIdentity: frozenset(
+        {
+            "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
+            "pipeline",
+        }
+    ),
+    GenerationRequest: frozenset({"inputs", "audio"}),
+    SamplingParams: frozenset({"guidance_scale_2", "strength"}),
+}  # fmt: skip
 
 _ENCODE = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
 ).encode
 
 _SEED, _TEXTS = "seed", "texts"  # stand for the values until these are known
+_NO_DEFAULT = object()
 _quoted = json.encoder.encode_basestring_ascii
 
 # Fields of a request that count by the texts, the parameters and the LoRAs that the model gets.
@@ -140,35 +146,42 @@ def _guidance(params: GuidanceParams | None, num_steps: int) -> dict[str, Any] |
 
 @lru_cache(maxsize=1024)
 def _model(model: ModelIdentity) -> dict[str, Any]:
-    document = _canonical(model)
-    for name, default in _LATER_DEFAULTS.items():
-        if document[name] == default:
-            del document[name]
-    return document
+    return _canonical(model)
 
 
 def _canonical(value: Any, without: Container[str] = ()) -> dict[str, Any]:
     """Return a dataclass as nested dictionaries, so that every field counts, also later ones."""
     document: dict[str, Any] = {}
-    for name, is_float in _fields(type(value)):
-        if name in without:
-            continue
+    for name, is_float, default in _fields(type(value)):
         entry = getattr(value, name)
+        if name in without or entry == default:
+            continue
+        if isinstance(entry, InputFiles) and not entry.given():
+            continue  # `fit` has nothing to act on
         if is_float and entry is not None:
             entry = float(entry) + 0.0  # 8 is 8.0, and -0.0 + 0.0 is 0.0
+        elif isinstance(entry, InputFile):
+            entry = entry.sha256
         elif is_dataclass(entry):
             entry = _canonical(entry)
         elif isinstance(entry, tuple):
-            entry = [_canonical(one) for one in entry]
+            entry = [one.sha256 if isinstance(one, InputFile) else _canonical(one) for one in entry]
         document[name] = entry
     return document
 
 
 @cache
-def _fields(kind: type[Any]) -> tuple[tuple[str, bool], ...]:
-    """Return the name of each field of a dataclass, and True if the field is a float."""
-    hints = get_type_hints(kind)
+def _fields(kind: type[Any]) -> tuple[tuple[str, bool, object], ...]:
+    """Return the name of each field of a dataclass, True if it is a float, and its later default.
+
+    The default of a field that is older than ids equals no value.
+    """
+    hints, later = get_type_hints(kind), LATER_FIELDS.get(kind, frozenset[str]())
     return tuple(
-        (field.name, float in (hints[field.name], *get_args(hints[field.name])))
+        (
+            field.name,
+            float in (hints[field.name], *get_args(hints[field.name])),
+            field.default if field.name in later else _NO_DEFAULT,
+        )
         for field in fields(kind)
     )

@@ -59,6 +59,7 @@ class ModelIdentity:
         vae_memory_format: torch's memory format of the autoencoder's convolutions, which may round
             differently.
         vae_compile: True if the autoencoder's decoder is compiled, which rounds differently.
+        pipeline: pipeline class of diffusers that the YAML names; empty for the family's own.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ModelIdentity:
     vae_tiling: bool = False
     vae_memory_format: str = "contiguous_format"
     vae_compile: bool = False
+    pipeline: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
+from pipelines.clip_inputs import NO_FILES, NO_INPUTS, ClipInputs, InputFiles
 from pipelines.errors import RequestError
 from pipelines.lora_choice import LoraChoice
 from pipelines.texts import LongText, check_text
@@ -69,6 +70,10 @@ class SamplingParams:
         flow_shift: shift of the noise schedule, above 0; null keeps the shift that the model's
             scheduler was saved with.
         seed: seed of the initial noise, 0 to 2**63 - 1.
+        guidance_scale_2: strength of classifier-free guidance in the low-noise transformer of a
+            model with two, at least 1; null takes `guidance_scale` for both.
+        strength: share of the denoise steps that a video to video clip goes through, above 0 and at
+            most 1: the higher, the less is left of the video; null for the model's own.
 
     Raises:
         RequestError: a value is outside its range or not finite.
@@ -78,6 +83,8 @@ class SamplingParams:
     guidance_scale: float
     flow_shift: float | None
     seed: int
+    guidance_scale_2: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         check_range("num_inference_steps", self.num_inference_steps, 1, 1000)
@@ -91,6 +98,15 @@ class SamplingParams:
                 f"flow_shift must be above 0, not {self.flow_shift}", "flow_shift"
             )
         check_range("seed", self.seed, 0, MAX_SEED)
+        if self.guidance_scale_2 is not None and not 1 <= self.guidance_scale_2 < math.inf:
+            raise RequestError.of(
+                f"guidance_scale_2 must be at least 1, not {self.guidance_scale_2}",
+                "guidance_scale_2",
+            )
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise RequestError.of(
+                f"strength must be above 0 and at most 1, not {self.strength}", "strength"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,7 @@ class GenerationRequest:
             or a mapping; `none` for no LoRA); null for those that the YAML switches on.
         text: treatment of a prompt or negative prompt with more tokens than the model reads:
             `refuse` it, or `truncate` it.
+        audio: sound in the MP4, for a model that makes sound.
 
     Raises:
         RequestError: a value is outside its range, or two values contradict each other.
@@ -128,6 +145,8 @@ class GenerationRequest:
     nasa: NasaParams = field(default_factory=NasaParams)
     loras: tuple[LoraChoice, ...] | None = None
     text: LongText = "refuse"
+    inputs: InputFiles = NO_FILES
+    audio: bool = True
 
     @property
     def has_cfg(self) -> bool:
@@ -240,6 +259,7 @@ class TextEmbeddings:
         unconditional_embeds: text of the unconditional pass, (1, L, D); None without
             classifier-free guidance.
         unconditional_attention_mask: mask of that text, (1, L).
+        inputs: images and videos that the clip begins with, which go the same way.
     """
 
     prompt_embeds: torch.Tensor
@@ -248,14 +268,24 @@ class TextEmbeddings:
     negative_prompt_attention_mask: torch.Tensor | None = None
     unconditional_embeds: torch.Tensor | None = None
     unconditional_attention_mask: torch.Tensor | None = None
+    inputs: ClipInputs = NO_INPUTS
+
+
+@dataclass(frozen=True, eq=False)
+class AudioTrack:
+    """The sound of a clip: `samples` is (N, channels) float32 in -1..1."""
+
+    samples: np.ndarray
+    sample_rate: int
 
 
 @dataclass(frozen=True, eq=False)
 class VideoFrames:
-    """A finished clip in memory. `frames` is (T, H, W, 3) uint8."""
+    """A finished clip in memory. `frames` is (T, H, W, 3) uint8; `audio` is None without sound."""
 
     frames: np.ndarray
     fps: float
+    audio: AudioTrack | None = None
 
     def result(self) -> VideoFrames:
         """Return these frames, which are `PendingFrames` without a wait."""

@@ -21,7 +21,7 @@ from pipelines.catalog.model_folder import inspect_model
 from pipelines.catalog.sources import model_paths
 from pipelines.cost.published import LTX_2B, WAN_1_3B
 from pipelines.families.diffusers_model import DiffusersModel
-from pipelines.families.registry import family_class, load_model
+from pipelines.families.registry import driver_of, load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.shapes.measuring.rendering import make_tasks
 
@@ -113,7 +113,7 @@ def _random_model(config: ModelConfig, device: torch.device, is_tiny: bool) -> D
     vae.eval().requires_grad_(requires_grad=False)
     torch.nn.Module.to(vae, getattr(torch, config.vae_dtype))
     pipeline = type(pipeline)(**pipeline.components | {"vae": vae})
-    return family_class(config.family)(config, pipeline, device)
+    return driver_of(config.pipeline_class.name)(config, pipeline, device)
 
 
 def _wan_vae(is_tiny: bool) -> AutoencoderKLWan:

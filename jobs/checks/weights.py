@@ -64,7 +64,7 @@ def _unhashed(model: ModelQuestion) -> Path | None:
         folder = model.weights.folder
     if folder is None or not folder.is_dir():
         return None
-    check_folder(folder, model.config.family)
+    check_folder(folder, model.config.pipeline_class)
     is_snapshot = model.weights is not None and model.weights.revision == folder.name
     files = [*([] if is_snapshot else pipeline_files(folder)), *loras]
     return None if are_known([file for file in files if file.exists()]) else folder

@@ -11,6 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nag.params import GuidanceParams
+from pipelines.clip_inputs import InputFiles
 from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
@@ -63,6 +64,8 @@ def _fields_of(owner: type[Any]) -> Iterator[RowField]:
     hints = get_type_hints(owner)
     for attribute in fields(owner):
         hint = hints[attribute.name]
+        if hint is InputFiles:
+            continue
         if is_dataclass(hint):
             assert isinstance(hint, type)
             yield from _fields_of(hint)

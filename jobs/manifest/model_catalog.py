@@ -189,6 +189,7 @@ class ModelCatalog:
             vae_tiling=config.vae_tiling,
             vae_memory_format=config.vae_memory_format,
             vae_compile=config.vae_compile,
+            pipeline=config.pipeline or "",
         )
         return CatalogEntry(config, identity, weights, loras)
 

@@ -29,6 +29,7 @@ from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.lora_config import choose_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.tokenizer import Tokenizer
+from pipelines.clip_inputs import NO_FILES
 from pipelines.context_parallel.divisibility import check_parallel
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelConfigError, RequestError
@@ -36,7 +37,14 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest
 
 # The defaults of fields that a model's YAML does not have.
-FIXED_DEFAULTS = {"negative_prompt": "", "seed": 0, "text": "refuse", "loras": None}
+FIXED_DEFAULTS = {
+    "negative_prompt": "",
+    "seed": 0,
+    "text": "refuse",
+    "loras": None,
+    "audio": True,
+    **vars(NO_FILES),
+}
 _PLAIN_FIELDS = tuple(name for name, one in FIELDS.items() if one.owner is GenerationRequest)
 _PART_FIELDS = {
     part: tuple(one.name for one in fields(owner)) for part, owner in REQUEST_PARTS.items()

@@ -10,17 +10,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 from pipelines.catalog.file_digests import sha256_of_all
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.loras import LoraWeights
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import (
-    COMPONENT_CLASSES,
+from pipelines.catalog.model_folder import ModelWeights, check_folder
+from pipelines.catalog.pipeline_classes import (
+    ALL_COMPONENTS,
     COMPONENTS_WITH_WEIGHTS,
-    ModelWeights,
-    check_folder,
+    Family,
+    PipelineClass,
 )
 from pipelines.catalog.sources import is_local, public_source, resolve_source
 from pipelines.catalog.tokenizer import MAX_VOCABULARY_BYTES
@@ -62,7 +63,7 @@ class Description:
     """
 
     name: str
-    family: Literal["wan", "ltx"]
+    family: Family
     source: str
     revision: str
     loras: tuple[DescribedLora, ...]
@@ -107,7 +108,7 @@ def describe(config: ModelConfig, config_path: Path, weights: ModelWeights) -> D
             for lora, found in zip(config.loras, weights.loras, strict=True)
         ),
         num_weight_bytes=sum(path.stat().st_size for path in folder.glob("*/*.safetensors")),
-        files=described_files(folder, config.family),
+        files=described_files(folder, config.pipeline_class),
     )
 
 
@@ -124,19 +125,19 @@ def describe_download(config: ModelConfig, config_path: Path) -> ModelWeights | 
     if isinstance(source, Path) or config.source.startswith("package:") or config.loras:
         return None
     folder = hub_folder(config.name, source, config.revision, patterns=DESCRIBED)
-    check_folder(folder, config.family, has_weights=False)
+    check_folder(folder, config.pipeline_class, has_weights=False)
     weights = ModelWeights(folder, folder.name)
     description = describe(config, config_path, weights)
     return replace(weights, described=Described(description, config_path.absolute()))
 
 
-def described_files(folder: Path, family: Literal["wan", "ltx"]) -> dict[str, str]:
+def described_files(folder: Path, pipeline: PipelineClass) -> dict[str, str]:
     """Return the SHA-256 of each file of a model's folder that its description holds.
 
     Raises:
         ModelFolderError: there are too many, or they are too large or cannot be read.
     """
-    paths = list(_described_paths(folder, family))
+    paths = list(_described_paths(folder, pipeline))
     try:
         sizes = [path.stat().st_size for path in paths]
         if len(paths) > MAX_FILES or sum(sizes) > MAX_BYTES or max(sizes) > MAX_VOCABULARY_BYTES:
@@ -152,9 +153,9 @@ def described_files(folder: Path, family: Literal["wan", "ltx"]) -> dict[str, st
     return {name: digest.hex() for name, digest in zip(names, digests, strict=True)}
 
 
-def _described_paths(folder: Path, family: Literal["wan", "ltx"]) -> Iterator[Path]:
+def _described_paths(folder: Path, pipeline: PipelineClass) -> Iterator[Path]:
     yield folder / "model_index.json"
-    for component in sorted(COMPONENT_CLASSES[family]):
+    for component in sorted(pipeline.components):
         part = folder / component
         if not part.is_dir():
             continue
@@ -174,13 +175,13 @@ def read_description(folder: Path, config: ModelConfig, config_path: Path) -> Mo
     try:
         description = parse_description(read_json(path))
         _check_model(description, config, config_path)
-        if described_files(folder, config.family) != description.files:
+        if described_files(folder, config.pipeline_class) != description.files:
             raise ModelFolderError("the files beside it are not those that it names")
     except ModelFolderError as error:
         raise ModelFolderError(
             f"{path}: {error}; describe the model again: nagfarm models --describe {config.name}"
         ) from error
-    check_folder(folder, config.family, has_weights=False)
+    check_folder(folder, config.pipeline_class, has_weights=False)
     return ModelWeights(
         folder,
         description.revision,
@@ -207,7 +208,7 @@ def parse_description(content: Mapping[str, Any]) -> Description:
         is_whole = (
             Path(found.name).name == found.name
             and found.name.isprintable()
-            and found.family in COMPONENT_CLASSES
+            and found.family in get_args(Family)
             and _REVISION.fullmatch(found.revision) is not None
             and all(_LORA_REVISION.fullmatch(lora.revision) for lora in found.loras)
             and all(_DIGEST.fullmatch(digest) for digest in found.files.values())
@@ -228,8 +229,7 @@ def _is_described(name: str) -> bool:
     component, _, file = name.rpartition("/")
     if not component:
         return file == "model_index.json"
-    known = any(component in classes for classes in COMPONENT_CLASSES.values())
-    return known and file not in ("", ".", "..") and file.isprintable()
+    return component in ALL_COMPONENTS and file not in ("", ".", "..") and file.isprintable()
 
 
 def _check_model(description: Description, config: ModelConfig, config_path: Path) -> None:

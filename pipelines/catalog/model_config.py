@@ -16,7 +16,14 @@ from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.config_files import INVALID, one_line, read_file, schema
 from pipelines.catalog.lora_config import LoraConfig, read_loras
+from pipelines.catalog.pipeline_classes import (
+    DEFAULTS,
+    PIPELINE_CLASSES,
+    Family,
+    PipelineClass,
+)
 from pipelines.catalog.sources import check_source
+from pipelines.clip_inputs import INPUT_NAMES
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
@@ -41,6 +48,8 @@ class SamplingDefaults:
     height: int
     width: int
     fps: float
+    guidance_scale_2: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_inference_steps", "num_frames", "height", "width"):
@@ -75,6 +84,8 @@ class ModelConfig:
     Args:
         name: name in manifests; the YAML's file name.
         family: architecture, which decides the code that drives the model.
+        pipeline: pipeline class of diffusers, such as `WanImageToVideoPipeline`, which decides the
+            inputs of a clip; null for text to video.
         source: hub id such as `Wan-AI/Wan2.1-T2V-1.3B-Diffusers`, folder, or `package:NAME` for
             weights that come with nagfarm. A relative folder is relative to the YAML.
         revision: commit or tag on the hub; None for a folder, whose fingerprint is taken.
@@ -105,10 +116,11 @@ class ModelConfig:
     """
 
     name: str
-    family: Literal["wan", "ltx"]
+    family: Family
     source: str
     grid: ShapeGrid
     sampling: SamplingDefaults
+    pipeline: str | None = None
     revision: str | None = None
     description: str = ""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
@@ -138,6 +150,7 @@ class ModelConfig:
                 f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}"
             )
         check_source(self.source)
+        self._check_pipeline()
         if self.family == "ltx" and self.scheduler.flow_shift is not None:
             raise ModelConfigError(
                 "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
@@ -169,12 +182,29 @@ class ModelConfig:
                 f"not {self.first_block_cache}"
             )
 
+    @property
+    def pipeline_class(self) -> PipelineClass:
+        """The pipeline class that renders, with the rules for its folder and its inputs."""
+        return PIPELINE_CLASSES[self.pipeline or DEFAULTS[self.family]]
+
+    def _check_pipeline(self) -> None:
+        if self.pipeline is None:
+            return
+        known = [one.name for one in PIPELINE_CLASSES.values() if one.family == self.family]
+        if self.pipeline not in known:
+            raise ModelConfigError(
+                f"pipeline must be one of {', '.join(known)} for the family {self.family}, "
+                f"not {self.pipeline!r}"
+            )
+
     def check_request(self, request: GenerationRequest) -> None:
         """Refuse a request that is off this model's grid, and name the nearest sizes that work.
 
         Raises:
-            RequestError: a size is off the grid, or `flow_shift` is given for LTX.
+            RequestError: a size is off the grid, `flow_shift` is given for LTX, or an input is
+                missing or not one of the model.
         """
+        self._check_inputs(request)
         if self.family == "ltx" and request.sampling.flow_shift is not None:
             raise RequestError.of(
                 f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
@@ -199,6 +229,14 @@ class ModelConfig:
                     f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}",
                     axis,
                 )
+
+    def _check_inputs(self, request: GenerationRequest) -> None:
+        pipeline, given = self.pipeline_class, request.inputs.given()
+        for name in INPUT_NAMES:
+            if name in pipeline.required_inputs and name not in given:
+                raise RequestError.of(f"{name} is missing: {self.name} begins with one", name)
+            if name in given and name not in pipeline.required_inputs | pipeline.optional_inputs:
+                raise RequestError.of(f"{self.name} takes no {name}: leave it out", name, "model")
 
 
 def load_model_config(path: Path) -> ModelConfig:

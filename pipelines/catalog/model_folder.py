@@ -8,12 +8,17 @@ import hashlib
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog.file_digests import sha256_of_all
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.pipeline_classes import (
+    ALL_COMPONENTS,
+    COMPONENTS_WITH_WEIGHTS,
+    PipelineClass,
+)
 from pipelines.catalog.safetensors_file import LFS_POINTER, read_header, refuse_pointer
 from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import (
@@ -32,23 +37,6 @@ from pipelines.regular_files import open_regular_file, refuse_special
 if TYPE_CHECKING:
     from pipelines.catalog.description import Described
 
-PIPELINE_CLASSES = {"wan": "WanPipeline", "ltx": "LTXPipeline"}
-COMPONENT_CLASSES: dict[str, dict[str, frozenset[str]]] = {
-    family: {
-        "tokenizer": frozenset({"T5Tokenizer", "T5TokenizerFast"}),
-        "text_encoder": frozenset({encoder}),
-        "vae": frozenset({vae}),
-        "transformer": frozenset({transformer}),
-        "scheduler": frozenset({"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"}),
-        **({"transformer_2": frozenset({transformer})} if family == "wan" else {}),
-    }
-    for family, encoder, vae, transformer in (
-        ("wan", "UMT5EncoderModel", "AutoencoderKLWan", "WanTransformer3DModel"),
-        ("ltx", "T5EncoderModel", "AutoencoderKLLTXVideo", "LTXVideoTransformer3DModel"),
-    )
-}
-COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2")
-OPTIONAL_COMPONENTS = ("transformer_2",)
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # large, and no library reads a class from them
 
 
@@ -104,7 +92,7 @@ def inspect_model(
                 f"{config.name}: {folder} holds no weights; fetch them with: "
                 f"{download_command(source, config.revision)}"
             )
-    check_folder(folder, config.family)
+    check_folder(folder, config.pipeline_class)
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
     revision = (
         f"{LOCAL_REVISION}{fingerprint(folder, progress)[:32]}"
@@ -114,8 +102,8 @@ def inspect_model(
     return ModelWeights(folder, revision, loras)
 
 
-def check_folder(folder: Path, family: Literal["wan", "ltx"], *, has_weights: bool = True) -> None:
-    """Refuse a folder that is not a complete diffusers pipeline of the family, in safetensors.
+def check_folder(folder: Path, pipeline: PipelineClass, *, has_weights: bool = True) -> None:
+    """Refuse a folder that a pipeline class cannot load whole, from safetensors.
 
     Args:
         has_weights: False for a description, which lacks the weights alone.
@@ -125,15 +113,14 @@ def check_folder(folder: Path, family: Literal["wan", "ltx"], *, has_weights: bo
         ModelFolderError: a part is missing, broken, unsafe, or of another class.
     """
     index = read_json(folder / "model_index.json")
-    expected_class = PIPELINE_CLASSES[family]
-    if index.get("_class_name") != expected_class:
+    if index.get("_class_name") not in pipeline.folders:
         raise ModelFolderError(
             f"{folder}: model_index.json is for {index.get('_class_name')!r}, "
-            f"not {expected_class!r}"
+            f"not {' or '.join(map(repr, sorted(pipeline.folders)))}"
         )
-    for component, allowed in COMPONENT_CLASSES[family].items():
+    for component, allowed in pipeline.components.items():
         entry: Any = index.get(component)
-        if component in OPTIONAL_COMPONENTS and entry in (None, [None, None]):
+        if component in pipeline.optional and entry in (None, [None, None]):
             continue
         if not (
             isinstance(entry, list)
@@ -204,7 +191,7 @@ def transformer_shapes(folder: Path) -> TransformerShapes:
 def pipeline_files(folder: Path) -> list[Path]:
     """Return the files of an accepted folder that decide its fingerprint."""
     files = [folder / "model_index.json"]
-    for component in sorted({*COMPONENT_CLASSES["wan"], *COMPONENT_CLASSES["ltx"]}):
+    for component in sorted(ALL_COMPONENTS):
         files += [path for path in sorted((folder / component).glob("*")) if path.is_file()]
     return files
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 import torch
 import torch.distributed as dist
 
+from pipelines.clip_inputs import MAX_REFERENCES, ClipInputs
 from pipelines.request import TextEmbeddings
 
 DTYPES = (
@@ -19,9 +20,11 @@ DTYPES = (
     torch.bool,
     torch.int32,
     torch.float64,
+    torch.uint8,
 )
-FIELDS = tuple(field.name for field in fields(TextEmbeddings))
-MAX_DIMS = 3
+FIELDS = tuple(field.name for field in fields(TextEmbeddings) if field.name != "inputs")
+INPUTS = ("image", "last_image", "video", "mask")  # before the reference images
+MAX_DIMS = 4
 # One tensor's header: 1 + its dtype's index, or 0 for None; its number of dimensions; their sizes.
 NUM_NUMBERS = 2 + MAX_DIMS
 # By bytes of an element.
@@ -31,22 +34,43 @@ FACTOR = 0x9E3779B97F4A7C15 - 2**64
 
 
 def broadcast_embeddings(embeddings: TextEmbeddings | None, device: torch.device) -> TextEmbeddings:
-    """Send the leader's text embeddings to every rank.
+    """Send the leader's text embeddings, and the inputs beside them, to every rank.
 
     Args:
         embeddings: the leader's embeddings; None on the ranks that receive them.
         device: the device that the received embeddings are put on.
     """
-    tensors = [None if embeddings is None else getattr(embeddings, name) for name in FIELDS]
+    tensors = _tensors(embeddings)
     header = torch.tensor(
         [_describe(tensor) for tensor in tensors], dtype=torch.int64, device=device
     )
     dist.broadcast(header, src=0)
     rows: list[list[int]] = header.tolist()
     received = [_broadcast(tensor, row, device) for tensor, row in zip(tensors, rows, strict=True)]
-    prompt_embeds, *others = received
+    if embeddings is not None:
+        return embeddings
+    prompt_embeds, *others = received[: len(FIELDS)]
     assert prompt_embeds is not None, "every clip has a prompt"
-    return TextEmbeddings(prompt_embeds, *others)
+    inputs = [None if one is None else one.cpu() for one in received[len(FIELDS) :]]
+    references = tuple(one for one in inputs[len(INPUTS) :] if one is not None)
+    named = dict(zip(INPUTS, inputs, strict=False))
+    return TextEmbeddings(
+        prompt_embeds, *others, inputs=ClipInputs(**named, reference_images=references)
+    )
+
+
+def _tensors(embeddings: TextEmbeddings | None) -> list[torch.Tensor | None]:
+    """Return the tensors of the leader's clip in a fixed order; None where there is none."""
+    if embeddings is None:
+        return [None] * (len(FIELDS) + len(INPUTS) + MAX_REFERENCES)
+    inputs = embeddings.inputs
+    missing = [None] * (MAX_REFERENCES - len(inputs.reference_images))
+    return [
+        *(getattr(embeddings, name) for name in FIELDS),
+        *(getattr(inputs, name) for name in INPUTS),
+        *inputs.reference_images,
+        *missing,
+    ]
 
 
 def checksum(tensor: torch.Tensor) -> int:

@@ -155,20 +155,20 @@ class DiffusersModel(ABC):
         elif request.loras:
             raise RequestError.of("this pipeline was loaded without LoRAs", "loras")
         self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
-        noise = self._draw_noise(request)
+        start = self._start(request)
         with self._acceleration.clip(), self._guidance(request, embeddings):
-            return self.pipeline(
-                num_frames=request.shape.num_frames,
+            result = self.pipeline(
                 height=request.shape.height,
                 width=request.shape.width,
                 num_inference_steps=request.sampling.num_inference_steps,
                 guidance_scale=request.sampling.guidance_scale,
-                latents=noise,
                 output_type="latent",
                 callback_on_step_end=report_step,
                 max_sequence_length=self.config.max_sequence_length,
+                **start,
                 **self._call_arguments(request, embeddings),
-            ).frames
+            )
+            return self._latents_of(result)
 
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> FetchedFrames:
@@ -205,6 +205,14 @@ class DiffusersModel(ABC):
         del self.pipeline, self._embed, self._loras
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _start(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return the arguments that the denoising begins with: the frames and their noise."""
+        return {"num_frames": request.shape.num_frames, "latents": self._draw_noise(request)}
+
+    def _latents_of(self, result: Any) -> torch.Tensor:
+        """Return the latents in the answer of the pipeline as one tensor, which `_decode` takes."""
+        return result.frames
 
     def _draw_noise(self, request: GenerationRequest) -> torch.Tensor:
         """Draw the latents that the pipeline begins with, as it does, from the request's seed.

@@ -7,7 +7,7 @@ LoRAs. Loads without torch.
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from pipelines.families.diffusers_model import DiffusersModel
 
 
-def family_class(family: Literal["wan", "ltx"]) -> "type[DiffusersModel]":
-    """Import and return the class that drives a family."""
-    if family == "wan":
-        from pipelines.families.wan import WanModel
+def driver_of(pipeline: str) -> "type[DiffusersModel]":
+    """Import and return the class that drives a pipeline class of diffusers."""
+    match pipeline:
+        case "WanPipeline":
+            from pipelines.families.wan import WanModel
 
-        return WanModel
-    from pipelines.families.ltx import LTXModel
+            return WanModel
+        case "LTXPipeline":
+            from pipelines.families.ltx import LTXModel
 
-    return LTXModel
+            return LTXModel
+        case _:
+            raise ValueError(f"no driver for the pipeline class {pipeline!r}")
 
 
 def import_family(config: ModelConfig, progress: LoadProgress) -> None:
@@ -41,7 +45,7 @@ def import_family(config: ModelConfig, progress: LoadProgress) -> None:
         with progress.part("import", "diffusers"):
             import diffusers  # noqa: F401  # pyright: ignore[reportUnusedImport]
         with progress.part("import", f"{config.family} pipeline"):
-            family_class(config.family)
+            driver_of(config.pipeline_class.name)
 
 
 def load_model(
@@ -83,7 +87,7 @@ def _load(
     import torch
 
     torch.set_num_threads(num_threads)
-    model = family_class(config.family)
+    model = driver_of(config.pipeline_class.name)
     return model.load(config, weights, progress or LoadProgress(), has_text=has_text)
 
 

@@ -11,7 +11,7 @@ import diffusers
 import torch
 import transformers
 
-from pipelines.catalog.model_folder import COMPONENTS_WITH_WEIGHTS
+from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.catalog.safetensors_file import read_header
 from pipelines.catalog.weight_files import read_json, shown, weight_files
 from pipelines.errors import ModelFolderError

@@ -13,12 +13,12 @@ from pipelines.catalog.description import Described, described_files
 from pipelines.catalog.loras import LoraWeights, find_lora, lora_title, verify_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import (
-    COMPONENTS_WITH_WEIGHTS,
     ModelWeights,
     check_folder,
     fingerprint,
     transformer_shapes,
 )
+from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.catalog.sources import resolve_source
 from pipelines.catalog.weight_files import (
     LOCAL_REVISION,
@@ -57,7 +57,7 @@ def verify_weights(
         raise ModelNotFoundError(
             f"{config.name}: the model folder {weights.folder} does not exist on this machine"
         )
-    check_folder(weights.folder, config.family)
+    check_folder(weights.folder, config.pipeline_class)
     is_local = weights.revision.startswith(LOCAL_REVISION)
     found = (
         f"{LOCAL_REVISION}{fingerprint(weights.folder, progress)[:32]}"
@@ -106,7 +106,7 @@ def _find(config: ModelConfig, weights: ModelWeights, described: Described) -> M
 
 def _prove(config: ModelConfig, folder: Path, described: Described) -> None:
     """Refuse a description whose configs or tokenizer are not those of the weights."""
-    here, there = described_files(folder, config.family), described.description.files
+    here, there = described_files(folder, config.pipeline_class), described.description.files
     if other := sorted(name for name in {*here, *there} if here.get(name) != there.get(name)):
         raise ModelFolderError(
             f"{config.name}: the plan was made from a description that differs from {folder} in "

@@ -8,7 +8,7 @@ import torch
 from nag.params import NagParams
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
 from pipelines.families.diffusers_model import DiffusersModel
-from pipelines.families.registry import family_class
+from pipelines.families.registry import driver_of
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from tests.builders import tiny
 
@@ -44,7 +44,9 @@ def tiny_model(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
         scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
         **asked,
     )
-    return family_class(family)(config, pipeline or tiny.PIPELINES[name](), torch.device("cpu"))
+    return driver_of(config.pipeline_class.name)(
+        config, pipeline or tiny.PIPELINES[name](), torch.device("cpu")
+    )
 
 
 def denoise(

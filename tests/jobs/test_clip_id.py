@@ -10,6 +10,7 @@ from jobs.clip_id import LATER_FIELDS
 from jobs.clip_id import clip_id as clip_id_by_tokens
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.request import (
     CFG_METHODS,
     GenerationRequest,
@@ -171,18 +172,37 @@ def test_an_id_made_before_a_field_was_added_is_unchanged() -> None:
 
 
 def test_a_field_that_was_added_later_has_a_default() -> None:
-    later = [field for field in fields(ModelIdentity) if field.name in LATER_FIELDS]
-    assert len(later) == len(LATER_FIELDS)
+    names = LATER_FIELDS[ModelIdentity]
+    later = [field for field in fields(ModelIdentity) if field.name in names]
+    assert len(later) == len(names)
     assert all(field.default is not MISSING for field in later)
 
 
+CAT = InputFile("0" * 64, "cat.png")
+OTHER_VALUES = {
+    "sampling.guidance_scale_2": 2.0,
+    "inputs.reference_images": (CAT,),
+    **{f"inputs.{name}": CAT for name in ("image", "last_image", "video", "mask")},
+}
+
+
 # The names of LoRAs stand for files, which are a part of the model's identity.
-@pytest.mark.parametrize("path", sorted(leaves(REQUEST).keys() - {"text", "loras"}))
+@pytest.mark.parametrize("path", sorted(leaves(REQUEST).keys() - {"text", "loras", "inputs.fit"}))
 def test_every_field_of_the_request_that_has_an_effect_changes_the_id(path: str) -> None:
     method = path.partition(".")[0]
     request = BY_METHOD[method if method in ("vsf", "nasa") else "cfg+nag"]
-    other = replaced(request, path, changed(leaves(request)[path]))
+    other = replaced(request, path, OTHER_VALUES.get(path) or changed(leaves(request)[path]))
     assert clip_id(MODEL, other) != clip_id(MODEL, request)
+
+
+def test_an_input_counts_by_its_content_and_its_fit_and_never_by_its_name() -> None:
+    def of(**inputs: Any) -> str:
+        return clip_id(MODEL, replace(REQUEST, inputs=InputFiles(**inputs)))
+
+    assert of(image=InputFile(CAT.sha256, "dog.png")) == of(image=CAT)
+    assert of(image=InputFile("1" * 64, CAT.name)) != of(image=CAT)
+    assert of(image=CAT, fit="contain") != of(image=CAT)
+    assert of(fit="contain") == of() == clip_id(MODEL, REQUEST)
 
 
 PARAMS = ("nag.nag_scale", "nag.nag_norm", "vsf.vsf_scale", "vsf.vsf_bias", "nasa.nasa_scale")

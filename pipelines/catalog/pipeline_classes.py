@@ -1,0 +1,74 @@
+"""The pipeline classes of diffusers that nagfarm drives. Loads without torch.
+
+Decides what a folder for each must hold and which inputs a clip may bring. A row of the table here
+and a driver in `pipelines.families` make a new pipeline.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipelines.clip_inputs import InputName
+
+Family = Literal["wan", "ltx", "ltx2"]
+COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2")
+SCHEDULERS = frozenset({"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"})
+
+
+@dataclass(frozen=True)
+class PipelineClass:
+    """One pipeline class of diffusers.
+
+    Args:
+        name: name of the class.
+        folders: pipeline classes that a folder's model_index.json may name.
+        components: classes that each component of the folder may have.
+        optional: components that a folder may lack.
+        required_inputs: inputs that each clip must bring.
+        optional_inputs: inputs that a clip may bring.
+        has_audio: True if the model makes sound.
+    """
+
+    name: str
+    family: Family
+    folders: frozenset[str]
+    components: Mapping[str, frozenset[str]] = field(hash=False)
+    optional: frozenset[str] = frozenset()
+    required_inputs: frozenset[InputName] = frozenset()
+    optional_inputs: frozenset[InputName] = frozenset()
+    has_audio: bool = False
+
+
+def _components(**classes: str) -> dict[str, frozenset[str]]:
+    """Return the allowed classes of each component; several are separated by a space."""
+    return {
+        "tokenizer": frozenset({"T5Tokenizer", "T5TokenizerFast"}),
+        **{component: frozenset(names.split()) for component, names in classes.items()},
+        "scheduler": SCHEDULERS,
+    }
+
+
+_WAN = _components(
+    text_encoder="UMT5EncoderModel",
+    vae="AutoencoderKLWan",
+    transformer="WanTransformer3DModel",
+    transformer_2="WanTransformer3DModel",
+)
+_LTX = _components(
+    text_encoder="T5EncoderModel",
+    vae="AutoencoderKLLTXVideo",
+    transformer="LTXVideoTransformer3DModel",
+)
+DEFAULTS: dict[Family, str] = {"wan": "WanPipeline", "ltx": "LTXPipeline"}  # without `pipeline`
+PIPELINE_CLASSES = {
+    one.name: one
+    for one in (
+        PipelineClass(
+            "WanPipeline", "wan", frozenset({"WanPipeline"}), _WAN, frozenset({"transformer_2"})
+        ),
+        PipelineClass("LTXPipeline", "ltx", frozenset({"LTXPipeline"}), _LTX),
+    )
+}
+ALL_COMPONENTS = frozenset(
+    component for one in PIPELINE_CLASSES.values() for component in one.components
+)
