@@ -70,12 +70,17 @@ class InputFiles:
 
     def given(self) -> dict[InputName, tuple[InputFile, ...]]:
         """Return the files that are given, by the field that names them."""
-        one = {name: getattr(self, name) for name in INPUT_NAMES}
-        return {
-            name: value if isinstance(value, tuple) else (value,)
-            for name, value in one.items()
-            if value
+        one: dict[InputName, InputFile | None] = {
+            "image": self.image,
+            "last_image": self.last_image,
+            "video": self.video,
+            "mask": self.mask,
         }
+        found: dict[InputName, tuple[InputFile, ...]]
+        found = {name: (file,) for name, file in one.items() if file is not None}
+        if self.reference_images:
+            found["reference_images"] = self.reference_images
+        return found
 
     def files(self) -> tuple[InputFile, ...]:
         """Return all files, each content once."""

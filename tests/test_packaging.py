@@ -60,7 +60,7 @@ def imported(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "answers['judging'] = judging.__file__\n"
         "from pipelines.catalog.model_config import load_model_config\n"
         "from pipelines.catalog.model_folder import inspect_model\n"
-        "from pipelines.catalog.sources import model_paths\n"
+        "from pipelines.catalog.files.sources import model_paths\n"
         "from pipelines.families.registry import load_model\n"
         "path = model_paths()['shapes-wan']\n"
         "config = load_model_config(path)\n"
@@ -112,7 +112,7 @@ def test_the_wheel_holds_the_judge_of_the_benchmark_and_no_training(
 def test_an_installed_wheel_plans_from_any_folder(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "spring.yaml").write_text(MANIFEST)
     where = (
-        "import jobs.cli.main as m, pipelines.catalog.sources as c\n"
+        "import jobs.cli.main as m, pipelines.catalog.files.sources as c\n"
         "print(m.__file__, c.PACKAGED_WEIGHTS, c.PACKAGED_CONFIGS)"
     )
     for place in run(sys.executable, "-c", where, cwd=tmp_path, PYTHONPATH=str(installed)).split():

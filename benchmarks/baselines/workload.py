@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.sources import model_paths
 from pipelines.request import VideoShape
 
 Guidance = Literal["none", "cfg", "nag"]

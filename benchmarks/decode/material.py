@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
 
 from benchmarks.real_sizes import build_pipeline
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import (
     ModelConfig,
     SamplingDefaults,
@@ -18,7 +19,6 @@ from pipelines.catalog.model_config import (
     load_model_config,
 )
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.sources import model_paths
 from pipelines.cost.published import LTX_2B, WAN_1_3B
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import driver_of, load_model

@@ -23,7 +23,7 @@ import psutil
 from benchmarks.dispatch.stand_in import Work
 from benchmarks.report import ROOT
 from infra.local.ray_cluster import NO_METRICS, LocalRay
-from pipelines.catalog.sources import PACKAGED_CONFIGS
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 
 SAMPLE_S = 1.0  # to look at all processes takes a share of a core
 STARTS_AT_ONCE = 4  # worker processes; more would only share the cores

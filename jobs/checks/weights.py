@@ -8,10 +8,10 @@ from pathlib import Path
 
 from jobs.checks.machine import Check
 from jobs.manifest.model_catalog import ModelCatalog
-from pipelines.catalog.file_digests import are_known
+from pipelines.catalog.files.file_digests import are_known
+from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, check_folder, inspect_model, pipeline_files
-from pipelines.catalog.sources import resolve_source
 from pipelines.errors import ModelNotFoundError, PipelineError
 from pipelines.families.worker_weights import verify_weights
 

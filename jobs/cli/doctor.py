@@ -32,7 +32,7 @@ from jobs.text import counted, shown
 from jobs.timetable.dated_output import MIDNIGHT_IN_UTC
 from jobs.worker.start_timing import time_start
 from nag.errors import NagError
-from pipelines.catalog.sources import model_paths
+from pipelines.catalog.files.sources import model_paths
 from pipelines.errors import ModelFolderError, ModelNotFoundError, PipelineError
 
 RAY_STATUS_TIMEOUT_S = 30.0

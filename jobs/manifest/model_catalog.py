@@ -20,9 +20,9 @@ from pipelines.catalog.description import (
     describe_download,
     read_description,
 )
+from pipelines.catalog.files.sources import model_paths, public_source
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
-from pipelines.catalog.sources import model_paths, public_source
 from pipelines.catalog.tokenizer import Tokenizer, load_tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 from pipelines.errors import ModelNotFoundError, PipelineError

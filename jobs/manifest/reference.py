@@ -27,8 +27,8 @@ from jobs.manifest.fields import (
 from jobs.manifest.rows import FIXED_DEFAULTS
 from jobs.manifest.tables.meta import META, PREFIX
 from jobs.text import unknown
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import load_model_config
-from pipelines.catalog.sources import model_paths
 from pipelines.parallel_config import ParallelConfig
 
 SCHEMA_FILE = "manifest.schema.json"

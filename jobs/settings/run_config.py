@@ -16,8 +16,14 @@ from jobs.settings.cost_config import CostConfig
 from jobs.settings.store_config import StoreConfig, check_at_least
 from jobs.settings.worker_config import WorkerConfig
 from jobs.text import unknown
-from pipelines.catalog.config_files import INVALID, one_line, read_file, read_overrides, schema
-from pipelines.catalog.sources import PACKAGED_CONFIGS
+from pipelines.catalog.files.config_files import (
+    INVALID,
+    one_line,
+    read_file,
+    read_overrides,
+    schema,
+)
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 
 MAX_NOTIFY_S = 3600
 NOTIFICATIONS = ("started", "finished", "stopped", "failures")

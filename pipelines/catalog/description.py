@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from pipelines.catalog.file_digests import sha256_of_all
+from pipelines.catalog.files.file_digests import sha256_of_all
+from pipelines.catalog.files.sources import is_local, public_source, resolve_source
+from pipelines.catalog.files.weight_files import hub_folder, read_json
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.loras import LoraWeights
 from pipelines.catalog.model_config import ModelConfig
@@ -23,9 +25,7 @@ from pipelines.catalog.pipeline_classes import (
     Family,
     PipelineClass,
 )
-from pipelines.catalog.sources import is_local, public_source, resolve_source
 from pipelines.catalog.tokenizer import MAX_VOCABULARY_BYTES
-from pipelines.catalog.weight_files import hub_folder, read_json
 from pipelines.errors import ModelFolderError
 
 SCHEMA_VERSION = 1
@@ -208,7 +208,7 @@ def parse_description(content: Mapping[str, Any]) -> Description:
         is_whole = (
             Path(found.name).name == found.name
             and found.name.isprintable()
-            and found.family in get_args(Family)
+            and found.family in frozenset(get_args(Family))
             and _REVISION.fullmatch(found.revision) is not None
             and all(_LORA_REVISION.fullmatch(lora.revision) for lora in found.loras)
             and all(_DIGEST.fullmatch(digest) for digest in found.files.values())

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipelines.catalog.files.sources import resolve_source
+from pipelines.catalog.files.weight_files import PIPELINE_FILES
 from pipelines.catalog.lora_settings import CONFIG_NAME
 from pipelines.catalog.loras import lora_title
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
-from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import PIPELINE_FILES
 from pipelines.errors import (
     HubUnreachableError,
     ModelFolderError,

@@ -8,8 +8,8 @@ from typing import Literal, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from pipelines.catalog.config_files import schema
-from pipelines.catalog.sources import check_source
+from pipelines.catalog.files.config_files import schema
+from pipelines.catalog.files.sources import check_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.lora_choice import NAME_PATTERN, NO_LORAS, LoraChoice, WrittenChoice
 

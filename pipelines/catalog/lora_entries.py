@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from pipelines.catalog.files.safetensors_file import FLOAT_BYTES, SafetensorsHeader, read_header
+from pipelines.catalog.files.weight_files import shown
 from pipelines.catalog.lora_names import (
     PEFT_PREFIX,
     Family,
@@ -20,8 +22,6 @@ from pipelines.catalog.lora_names import (
     parse_name,
 )
 from pipelines.catalog.lora_settings import LoraSettings, config_settings, metadata_settings
-from pipelines.catalog.safetensors_file import FLOAT_BYTES, SafetensorsHeader, read_header
-from pipelines.catalog.weight_files import shown
 from pipelines.errors import ModelFolderError
 
 Shape: TypeAlias = tuple[int, ...]

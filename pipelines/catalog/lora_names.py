@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Family = Literal["wan", "ltx"]
+from pipelines.catalog.pipeline_classes import Family
+
 Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
 
 PEFT_PREFIX = "base_model.model."  # PEFT's own files, whose scale stands in adapter_config.json

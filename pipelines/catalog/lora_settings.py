@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog.safetensors_file import SafetensorsHeader
-from pipelines.catalog.weight_files import read_json
+from pipelines.catalog.files.safetensors_file import SafetensorsHeader
+from pipelines.catalog.files.weight_files import read_json
 from pipelines.errors import ModelFolderError
 
 CONFIG_NAME = "adapter_config.json"

@@ -6,6 +6,8 @@ It decides which file is the LoRA, and its revision. Loads without torch.
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.catalog.files.sources import resolve_source
+from pipelines.catalog.files.weight_files import file_digest, hub_folder, shown
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.lora_entries import (
     LoraLayers,
@@ -15,8 +17,6 @@ from pipelines.catalog.lora_entries import (
 )
 from pipelines.catalog.lora_settings import CONFIG_NAME
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import file_digest, hub_folder, shown
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 DEFAULT_WEIGHT_NAME = "pytorch_lora_weights.safetensors"  # as diffusers saves them

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.config_files import INVALID, one_line, read_file, schema
+from pipelines.catalog.files.config_files import INVALID, one_line, read_file, schema
+from pipelines.catalog.files.sources import check_source
 from pipelines.catalog.lora_config import LoraConfig, read_loras
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
@@ -22,7 +23,6 @@ from pipelines.catalog.pipeline_classes import (
     Family,
     PipelineClass,
 )
-from pipelines.catalog.sources import check_source
 from pipelines.clip_inputs import INPUT_NAMES
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.catalog.file_digests import sha256_of_all
-from pipelines.catalog.lora_entries import TransformerShapes
-from pipelines.catalog.loras import LoraWeights, inspect_loras
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.pipeline_classes import (
-    ALL_COMPONENTS,
-    COMPONENTS_WITH_WEIGHTS,
-    PipelineClass,
-)
-from pipelines.catalog.safetensors_file import LFS_POINTER, read_header, refuse_pointer
-from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import (
+from pipelines.catalog.files.file_digests import sha256_of_all
+from pipelines.catalog.files.safetensors_file import LFS_POINTER, read_header, refuse_pointer
+from pipelines.catalog.files.sources import resolve_source
+from pipelines.catalog.files.weight_files import (
     LOCAL_REVISION,
     PIPELINE_FILES,
     download_command,
@@ -29,6 +21,14 @@ from pipelines.catalog.weight_files import (
     hub_folder,
     read_json,
     weight_files,
+)
+from pipelines.catalog.lora_entries import TransformerShapes
+from pipelines.catalog.loras import LoraWeights, inspect_loras
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.pipeline_classes import (
+    ALL_COMPONENTS,
+    COMPONENTS_WITH_WEIGHTS,
+    PipelineClass,
 )
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
@@ -113,7 +113,7 @@ def check_folder(folder: Path, pipeline: PipelineClass, *, has_weights: bool = T
         ModelFolderError: a part is missing, broken, unsafe, or of another class.
     """
     index = read_json(folder / "model_index.json")
-    if index.get("_class_name") not in pipeline.folders:
+    if index.get("_class_name") not in [*pipeline.folders]:  # it may be unhashable
         raise ModelFolderError(
             f"{folder}: model_index.json is for {index.get('_class_name')!r}, "
             f"not {' or '.join(map(repr, sorted(pipeline.folders)))}"

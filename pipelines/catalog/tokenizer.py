@@ -11,10 +11,11 @@ import html
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from pipelines.catalog.files.weight_files import read_json
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.weight_files import read_json
+from pipelines.catalog.pipeline_classes import Family
 from pipelines.catalog.word_tokens import WordTokens
 from pipelines.errors import ModelFolderError
 from pipelines.texts import Tokens
@@ -157,7 +158,7 @@ def _unchanged(text: str) -> str:
     return text
 
 
-CLEANINGS: dict[Literal["wan", "ltx"], Callable[[str], str]] = {
+CLEANINGS: dict[Family, Callable[[str], str]] = {
     "wan": clean_for_wan,
     "ltx": _unchanged,
 }

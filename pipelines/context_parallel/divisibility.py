@@ -11,6 +11,7 @@ from typing import Literal
 
 from nag.params import VsfParams
 from pipelines.catalog.model_config import ModelConfig, ShapeGrid
+from pipelines.catalog.pipeline_classes import Family
 from pipelines.context_parallel.backends import backends_for
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import RequestError
@@ -87,7 +88,7 @@ def find_indivisible(
     return "tokens" if num_tokens == 0 or num_tokens % parallel.degree else None
 
 
-def is_text_biased(family: Literal["wan", "ltx"], request: GenerationRequest) -> bool:
+def is_text_biased(family: Family, request: GenerationRequest) -> bool:
     """Return True if the logits of the text get LTX's mask or the bias of Value Sign Flip."""
     return family == "ltx" or isinstance(request.attention_params, VsfParams)
 

@@ -6,10 +6,11 @@ Reads them from the configs in a model's folder as diffusers' classes do, with t
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
+from pipelines.catalog.files.weight_files import read_json
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.weight_files import read_json
+from pipelines.catalog.pipeline_classes import Family
 from pipelines.errors import ModelFolderError
 from pipelines.request import VideoShape
 
@@ -27,7 +28,7 @@ class ModelGeometry:
         num_transformers: 2 if early and late steps have one each; a step runs one of them.
     """
 
-    family: Literal["wan", "ltx"]
+    family: Family
     num_layers: int
     num_heads: int
     head_dim: int

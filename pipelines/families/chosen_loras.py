@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from pipelines.catalog.files.weight_files import weight_files
 from pipelines.catalog.lora_config import default_choice
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.catalog.weight_files import weight_files
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelFolderError
 from pipelines.families.lora_adapters import LoraAdapters

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pipelines.catalog.files.weight_files import shown
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.lora_entries import LoraLayers
 from pipelines.catalog.loras import LoraWeights, lora_layers, lora_title
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.weight_files import shown
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelFolderError
 

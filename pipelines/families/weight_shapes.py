@@ -11,9 +11,9 @@ import diffusers
 import torch
 import transformers
 
+from pipelines.catalog.files.safetensors_file import read_header
+from pipelines.catalog.files.weight_files import read_json, shown, weight_files
 from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
-from pipelines.catalog.safetensors_file import read_header
-from pipelines.catalog.weight_files import read_json, shown, weight_files
 from pipelines.errors import ModelFolderError
 
 

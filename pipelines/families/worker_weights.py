@@ -10,6 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.catalog.description import Described, described_files
+from pipelines.catalog.files.sources import resolve_source
+from pipelines.catalog.files.weight_files import (
+    LOCAL_REVISION,
+    PIPELINE_FILES,
+    hub_folder,
+    shown,
+    weight_files,
+)
 from pipelines.catalog.loras import LoraWeights, find_lora, lora_title, verify_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import (
@@ -19,14 +27,6 @@ from pipelines.catalog.model_folder import (
     transformer_shapes,
 )
 from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
-from pipelines.catalog.sources import resolve_source
-from pipelines.catalog.weight_files import (
-    LOCAL_REVISION,
-    PIPELINE_FILES,
-    hub_folder,
-    shown,
-    weight_files,
-)
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
 from pipelines.regular_files import open_regular_file

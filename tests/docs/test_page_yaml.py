@@ -20,8 +20,8 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import json_schema
 from jobs.manifest.yaml_manifest import KEYS
 from jobs.settings.run_config import RunConfig, load_config
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import ModelConfig, load_model_config
-from pipelines.catalog.sources import model_paths
 from pipelines.errors import ModelConfigError
 from tests.builders.page_runs import file_of
 from tests.builders.pages import Block, blocks

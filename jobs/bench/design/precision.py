@@ -5,8 +5,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from jobs.errors import RefusedError
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.sources import model_paths
 
 OTHER_DTYPE = {"float32": "bfloat16", "bfloat16": "float32", "float16": "float32"}
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import nag
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import load_model_config
-from pipelines.catalog.sources import model_paths
 from pipelines.shapes.captions import phrase
 from pipelines.shapes.judge import Verdict, judge
 from pipelines.shapes.measuring.rendering import (

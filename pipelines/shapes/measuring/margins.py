@@ -14,9 +14,9 @@ from dataclasses import astuple, dataclass, fields
 import numpy as np
 import torch
 
+from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.sources import model_paths
 from pipelines.errors import FrameCheckError
 from pipelines.families.registry import load_model
 from pipelines.frame_checks.checks import FrameStatistics, check_frames, measure_frames

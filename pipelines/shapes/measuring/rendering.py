@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 import nag
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.catalog.model_config import load_model_config
-from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.shapes.captions import sentence
 from pipelines.shapes.evaluation.negation import draw_named
 from pipelines.shapes.judge import Verdict, judge

@@ -21,7 +21,7 @@ from diffusers import (
 )
 from torch.nn import functional
 
-from pipelines.catalog.sources import PACKAGED_WEIGHTS
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.training import wan
 from pipelines.shapes.training.autoencoder import AutoencoderTraining, fit, picture_loss
 from pipelines.shapes.training.text import TEXT_DIM, EncodedCaptions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipelines.catalog.sources import PACKAGED_CONFIGS
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 
 Family = Literal["stand-in", "shapes", "ranks"]
 POISONED = "poison-"  # prefix of the names of poisoned rows

@@ -14,7 +14,7 @@ from jobs.cli.main import parse_arguments
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.settings.run_config import NotifyConfig
-from pipelines.catalog.sources import model_paths
+from pipelines.catalog.files.sources import model_paths
 from tests.builders.kubernetes import (
     COMPONENTS,
     OVERLAYS,

@@ -24,7 +24,7 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import open_store
-from pipelines.catalog import file_digests
+from pipelines.catalog.files import file_digests
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import ModelWeights
 from tests.builders import weights

@@ -31,7 +31,7 @@ from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.types import ClipSpec
-from pipelines.catalog import sources
+from pipelines.catalog.files import sources
 from tests.builders import weights
 from tests.builders.records import failure_of, quarantine_of, record_of
 from tests.builders.unsafe import UNSAFE, unsafe_characters

@@ -36,7 +36,7 @@ from jobs.settings.run_config import RunConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.types import Failure, fields_of
 from nag.errors import NagError
-from pipelines.catalog import sources
+from pipelines.catalog.files import sources
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.errors import PipelineError
 from tests.builders import weights

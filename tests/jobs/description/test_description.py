@@ -17,6 +17,7 @@ from pipelines.catalog.description import describe, describe_download, read_desc
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
+from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.families.worker_weights import read_ahead, verify_weights
 from tests.builders.weights import write_lora, write_model
@@ -144,7 +145,7 @@ def test_a_worker_refuses_a_plan_from_another_tokenizer(
     (folder / "tokenizer" / "config.json").write_text('{"other": 1}')
     with pytest.raises(ModelFolderError, match="the files beside it are not those that it names"):
         read_description(folder, config, path)
-    change(folder, files=module.described_files(folder, "wan"))
+    change(folder, files=module.described_files(folder, PIPELINE_CLASSES["WanPipeline"]))
     planned = read_description(folder, config, path)
     with pytest.raises(ModelFolderError, match="differs from .* in tokenizer/config.json; desc"):
         verify_weights(config, planned)
@@ -229,7 +230,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "code": (
         lambda folder: [
             (folder / "vae" / "config.json").write_text('{"auto_map": {}}'),
-            change(folder, files=module.described_files(folder, "wan")),
+            change(folder, files=module.described_files(folder, PIPELINE_CLASSES["WanPipeline"])),
         ],
         "asks for code of its own",
     ),

@@ -25,8 +25,8 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.commit import committed_ids
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
 from pipelines.errors import ModelNotFoundError
 from tests.jobs.manifest.test_described_models import absent
 

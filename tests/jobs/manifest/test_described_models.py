@@ -17,9 +17,9 @@ from jobs.description.files import pack, read_contents, save_description, save_f
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from pipelines.catalog.description import describe
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.catalog.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 NAMES = ("shapes-wan", "shapes-ltx", "shapes-wan-4step")

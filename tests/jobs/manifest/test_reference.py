@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from jobs.manifest.reference import (
 )
 from jobs.manifest.rows import model_defaults
 from jobs.manifest.walk.combine import MAX_EXPRESSION_CHARACTERS
+from pipelines.clip_inputs import InputFiles
 from pipelines.request import GuidanceMethod
 from tests.fakes.catalog import FakeCatalog
 
@@ -75,7 +77,8 @@ def test_a_model_gives_a_default_to_every_field_of_a_request_but_the_prompt(
     catalog: FakeCatalog,
 ) -> None:
     of_request = {name for name, field in FIELDS.items() if field.owner is not RowLabels}
-    assert model_defaults(catalog.get("tiny").config).keys() == of_request - {"prompt"}
+    inputs = {one.name for one in fields(InputFiles)}
+    assert model_defaults(catalog.get("tiny").config).keys() == (of_request | inputs) - {"prompt"}
 
 
 def test_the_page_names_every_key_and_method() -> None:
@@ -183,6 +186,8 @@ GOOD_VALUES: dict[str, Any] = {
     "nag_end": 0.9,
     "guidance_scale": 1,
     "flow_shift": None,
+    "strength": 0.5,
+    "audio": False,
     "loras": {"style": 0.5},
     "text": "truncate",
 }

@@ -17,7 +17,7 @@ from jobs.records.schema import QuarantineRecord
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.worker.setup import ModelLoader
-from pipelines.catalog.sources import PACKAGED_CONFIGS
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS
 from tests.fakes.model import FakeLoader, RewritingLoader, UnloadableLoader
 
 pytestmark = pytest.mark.cluster

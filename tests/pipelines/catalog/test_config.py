@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.catalog.files.sources import model_paths, resolve_source
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import load_model_config
-from pipelines.catalog.sources import model_paths, resolve_source
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.catalog import file_digests
-from pipelines.catalog.file_digests import (
+from pipelines.catalog.files import file_digests
+from pipelines.catalog.files.file_digests import (
     MIN_CACHED_BYTES,
     Advance,
     DigestCache,

@@ -16,10 +16,11 @@ import pytest
 from jobs.errors import ConfigError, ManifestError
 from jobs.manifest.manifest import open_manifest
 from jobs.settings.run_config import load_config
+from pipelines.catalog.files.safetensors_file import MAX_JSON_BYTES, read_header
+from pipelines.catalog.files.weight_files import read_json
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import check_folder, inspect_model
-from pipelines.catalog.safetensors_file import MAX_JSON_BYTES, read_header
-from pipelines.catalog.weight_files import read_json
+from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES
 from pipelines.errors import ModelConfigError, ModelFolderError, PipelineError
 from pipelines.regular_files import open_regular_file, read_bounded
 from tests.builders import weights
@@ -171,10 +172,10 @@ def test_the_worst_header_within_the_limit_takes_little_memory(tmp_path: Path, u
 def test_a_large_vocabulary_is_not_parsed(tmp_path: Path) -> None:
     folder = weights.write_model(tmp_path / "weights")
     write_header(folder / "tokenizer" / "tokenizer.json", MAX_JSON_BYTES)
-    check_folder(folder, "wan")
+    check_folder(folder, PIPELINE_CLASSES["WanPipeline"])
     write_header(folder / "tokenizer" / "other.json", MAX_JSON_BYTES)
     with pytest.raises(ModelFolderError, match="larger than 8,000,000 bytes"):
-        check_folder(folder, "wan")
+        check_folder(folder, PIPELINE_CLASSES["WanPipeline"])
 
 
 # content
@@ -308,7 +309,7 @@ def test_no_module_that_reads_strangers_files_opens_one_in_another_way() -> None
 OWN_FILES = {
     "jobs/manifest/reference.py",
     "pipelines/catalog/fetching.py",
-    "pipelines/catalog/file_digests.py",
+    "pipelines/catalog/files/file_digests.py",
 }
 # These call `lines.read_bytes`, which opens a regular file.
 READ_BYTES = {"jobs/manifest/values_file.py", "jobs/manifest/yaml_manifest.py"}

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.catalog import tokenizer as module
+from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
 from pipelines.catalog.model_config import ModelConfig, load_model_config
-from pipelines.catalog.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
 from pipelines.catalog.tokenizer import (
     MAX_VOCABULARY_BYTES,
     ModelTokenizer,

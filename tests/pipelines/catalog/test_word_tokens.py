@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from transformers import T5Tokenizer
 
 from pipelines.catalog import word_tokens as module
-from pipelines.catalog.sources import PACKAGED_WEIGHTS
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.catalog.word_tokens import WordTokens
 
 PIECES = [

@@ -15,13 +15,13 @@ from diffusers import (
     WanTransformer3DModel,
 )
 
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.catalog.model_config import (
     ModelConfig,
     SamplingDefaults,
     ShapeGrid,
     load_model_config,
 )
-from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 from pipelines.errors import ModelFolderError
 from pipelines.request import VideoShape

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipelines.catalog.sources import PACKAGED_WEIGHTS
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.measuring.rendering import load_pipeline
 from pipelines.shapes.training.distill import trajectory
 from pipelines.shapes.training.models import MODELS

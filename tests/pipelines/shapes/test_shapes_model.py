@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.shapes.captions import caption
 from pipelines.shapes.measuring.rendering import (
     Sampling,

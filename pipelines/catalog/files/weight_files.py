@@ -9,8 +9,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from pipelines.catalog.file_digests import sha256_of_all
-from pipelines.catalog.safetensors_file import MAX_JSON_BYTES, refuse_pointer
+from pipelines.catalog.files.file_digests import sha256_of_all
+from pipelines.catalog.files.safetensors_file import MAX_JSON_BYTES, refuse_pointer
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.regular_files import read_bounded
 

@@ -1,0 +1,1 @@
+"""Files of models as they lie on disk: YAML, JSON, safetensors headers, digests, places."""
