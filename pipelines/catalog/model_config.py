@@ -113,6 +113,10 @@ class ModelConfig:
             rounding.
         frame_checks: limits beyond which a rendered clip fails.
         parallel: default number of devices for one clip.
+        licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
+            people.
+        download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
+            people. None if it is not known.
     """
 
     name: str
@@ -143,6 +147,8 @@ class ModelConfig:
     vae_compile: bool = False
     frame_checks: FrameLimits = field(default_factory=FrameLimits)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    licence: str = ""
+    download_gb: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_sequence_length <= 4096:
@@ -170,6 +176,14 @@ class ModelConfig:
             )
         if self.fuse_loras and not self.loras:
             raise ModelConfigError("fuse_loras: true needs loras")
+        self._check_shares()
+        if self.download_gb is not None and not 0 < self.download_gb < math.inf:
+            raise ModelConfigError(
+                "download_gb must be a number above 0, such as 28.9, or null if it is not known, "
+                f"not {self.download_gb}"
+            )
+
+    def _check_shares(self) -> None:
         for name, share in (
             ("decode_timestep", self.decode_timestep),
             ("decode_noise_scale", self.decode_noise_scale),

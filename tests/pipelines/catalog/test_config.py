@@ -40,6 +40,7 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
     } <= set(paths)
     for path in paths.values():
         config = load_model_config(path)
+        assert config.licence
         defaults = config.sampling
         config.check_request(
             GenerationRequest(
@@ -261,6 +262,19 @@ def test_a_memory_format_that_torch_lacks_for_videos_is_refused(tmp_path: Path, 
 def test_a_cache_threshold_outside_0_to_1_is_refused(tmp_path: Path, threshold: str) -> None:
     with pytest.raises(ModelConfigError, match="first_block_cache must be between 0 and 1"):
         load_model_config(write(tmp_path, f"{GOOD}first_block_cache: {threshold}\n"))
+
+
+def test_a_yaml_states_licence_and_download_for_people(tmp_path: Path) -> None:
+    text = "licence: Apache-2.0\ndownload_gb: 28.9\n"
+    told, silent = (load_model_config(write(tmp_path, GOOD + more)) for more in (text, ""))
+    assert (told.licence, told.download_gb) == ("Apache-2.0", 28.9)
+    assert (silent.licence, silent.download_gb) == ("", None)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", ".inf", ".nan"])
+def test_a_download_size_that_no_download_has_is_refused(tmp_path: Path, size: str) -> None:
+    with pytest.raises(ModelConfigError, match=r"mine\.yaml: download_gb must be a number above 0"):
+        load_model_config(write(tmp_path, f"{GOOD}download_gb: {size}\n"))
 
 
 @pytest.mark.parametrize("digits", ["1" * 310, "-" + "1" * 310, "0x" + "f" * 5000])
