@@ -156,12 +156,12 @@ def _canonical(value: Any, without: Container[str] = ()) -> dict[str, Any]:
         entry = getattr(value, name)
         if name in without or entry == default:
             continue
-        if isinstance(entry, InputFiles) and not entry.given():
-            continue  # `fit` has nothing to act on
         if is_float and entry is not None:
             entry = float(entry) + 0.0  # 8 is 8.0, and -0.0 + 0.0 is 0.0
         elif isinstance(entry, InputFile):
             entry = entry.sha256
+        elif isinstance(entry, InputFiles) and not entry.given():
+            continue  # `fit` has nothing to act on
         elif is_dataclass(entry):
             entry = _canonical(entry)
         elif isinstance(entry, tuple):
