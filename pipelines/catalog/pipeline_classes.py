@@ -11,7 +11,7 @@ from typing import Literal
 from pipelines.clip_inputs import InputName
 
 Family = Literal["wan", "ltx", "ltx2"]
-COMPONENTS_WITH_WEIGHTS = ("text_encoder", "vae", "transformer", "transformer_2")
+COMPONENTS_WITH_WEIGHTS = ("text_encoder", "image_encoder", "vae", "transformer", "transformer_2")
 SCHEDULERS = frozenset({"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"})
 
 
@@ -54,6 +54,13 @@ _WAN = _components(
     transformer="WanTransformer3DModel",
     transformer_2="WanTransformer3DModel",
 )
+_WAN_IMAGE = {
+    **_WAN,
+    "image_encoder": frozenset({"CLIPVisionModel"}),
+    "image_processor": frozenset(
+        {"CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil"}
+    ),
+}
 _LTX = _components(
     text_encoder="T5EncoderModel",
     vae="AutoencoderKLLTXVideo",
@@ -65,6 +72,15 @@ PIPELINE_CLASSES = {
     for one in (
         PipelineClass(
             "WanPipeline", "wan", frozenset({"WanPipeline"}), _WAN, frozenset({"transformer_2"})
+        ),
+        PipelineClass(
+            "WanImageToVideoPipeline",
+            "wan",
+            frozenset({"WanImageToVideoPipeline", "WanPipeline"}),  # Wan 2.2 5B is saved as both
+            _WAN_IMAGE,
+            frozenset({"transformer_2", "image_encoder", "image_processor"}),
+            required_inputs=frozenset({"image"}),
+            optional_inputs=frozenset({"last_image"}),
         ),
         PipelineClass("LTXPipeline", "ltx", frozenset({"LTXPipeline"}), _LTX),
     )

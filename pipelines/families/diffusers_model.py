@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -123,6 +124,7 @@ class DiffusersModel(ABC):
                 local_files_only=True,
                 device_map=device.type,  # each weight goes there as it is read
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
+                **cls._own_parts(weights.folder),
             ).to(device)
         pipeline.set_progress_bar_config(disable=True)
         with progress.part("install"):
@@ -205,6 +207,11 @@ class DiffusersModel(ABC):
         del self.pipeline, self._embed, self._loras
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @classmethod
+    def _own_parts(cls, _folder: Path) -> dict[str, Any]:
+        """Return the components of a folder that diffusers must not load itself."""
+        return {}
 
     def _start(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the arguments that the denoising begins with: the frames and their noise."""

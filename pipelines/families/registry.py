@@ -24,6 +24,10 @@ def driver_of(pipeline: str) -> "type[DiffusersModel]":
             from pipelines.families.wan import WanModel
 
             return WanModel
+        case "WanImageToVideoPipeline":
+            from pipelines.families.wan_inputs import WanImageToVideoModel
+
+            return WanImageToVideoModel
         case "LTXPipeline":
             from pipelines.families.ltx import LTXModel
 

@@ -16,6 +16,9 @@ from pipelines.catalog.files.weight_files import read_json, shown, weight_files
 from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.errors import ModelFolderError
 
+# Older versions of transformers saved the names with a prefix, which transformers takes off.
+_PREFIXES = {"CLIPVisionModel": "vision_model."}
+
 
 def check_weight_shapes(folder: Path) -> None:
     """Refuse a folder, already accepted by `check_folder`, in which a weight is missing or unlike.
@@ -30,8 +33,9 @@ def check_weight_shapes(folder: Path) -> None:
 
 
 def _check_component(folder: Path, library: str, class_name: str) -> None:
+    prefix = _PREFIXES.get(class_name, "")
     found = {
-        name: shape
+        name.removeprefix(prefix): shape
         for path in weight_files(folder)
         for name, shape in read_header(path).shapes.items()
     }

@@ -73,6 +73,7 @@ def wan_transformer(
     in_channels: int = 8,
     pos_embed_seq_len: int | None = None,
     num_heads: int = 2,
+    out_channels: int = 8,
 ) -> WanTransformer3DModel:
     torch.manual_seed(seed)
     return WanTransformer3DModel(
@@ -80,7 +81,7 @@ def wan_transformer(
         num_attention_heads=num_heads,
         attention_head_dim=HEAD_DIM,
         in_channels=in_channels,
-        out_channels=8,
+        out_channels=out_channels,
         text_dim=TEXT_DIM,
         freq_dim=32,
         ffn_dim=48,

@@ -22,7 +22,8 @@ PIPELINE_FILES = (
     *(
         f"{part}/*"
         for part in (
-            "scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae",
+            "image_encoder", "image_processor", "scheduler", "text_encoder", "tokenizer",
+            "transformer", "transformer_2", "vae",
         )
     ),
 )  # fmt: skip

@@ -1,0 +1,230 @@
+"""Wan's pipelines whose clips begin with images or videos, on real classes at tiny size."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nag
+from nag.params import NagParams
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.model_folder import inspect_model
+from pipelines.clip_inputs import NO_INPUTS, ClipInputs
+from pipelines.families.diffusers_model import DiffusersModel
+from pipelines.families.registry import driver_of, load_denoiser, load_model
+from pipelines.families.wan_inputs import to_picture
+from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
+from tests.builders import tiny_wan
+from tests.nag.reference import Guidance, cross_attention_by_hand
+
+FRAMES, SIZE, SHARP = 5, 32, NagParams(9, 2.5, 0.5)
+
+
+def picture(seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One model: its folder, its pipeline, and the inputs of its clips.
+
+    Args:
+        stock: builds the pipeline.
+        saved: builds the pipeline that saves the folder; None for `stock`.
+        others: other values of each input.
+        num_attentions: text attentions of all transformers.
+    """
+
+    pipeline: str
+    stock: Callable[[], Any]
+    inputs: ClipInputs = NO_INPUTS
+    others: tuple[ClipInputs, ...] = ()
+    arguments: Callable[[ClipInputs], dict[str, Any]] = lambda _inputs: {}
+    saved: Callable[[], Any] | None = None
+    num_attentions: int = 2
+    num_tokens: int = 16
+
+
+def image_arguments(inputs: ClipInputs) -> dict[str, Any]:
+    assert inputs.image is not None
+    last = {} if inputs.last_image is None else {"last_image": to_picture(inputs.last_image)}
+    return {"image": to_picture(inputs.image), **last}
+
+
+IMAGE, OTHER = ClipInputs(image=picture(0)), ClipInputs(image=picture(1))
+PAIR = ClipInputs(image=picture(0), last_image=picture(2))
+IMAGE_TO_VIDEO: dict[str, Any] = {
+    "pipeline": "WanImageToVideoPipeline",
+    "arguments": image_arguments,
+}
+PAIRS = (replace(PAIR, image=picture(1)), replace(PAIR, last_image=picture(1)))
+KINDS = {
+    "wan2.1-i2v": Kind(
+        stock=tiny_wan.STOCK["wan2.1-i2v"], inputs=IMAGE, others=(OTHER,), num_tokens=512,
+        **IMAGE_TO_VIDEO,
+    ),
+    "wan2.1-flf2v": Kind(
+        stock=tiny_wan.STOCK["wan2.1-flf2v"], inputs=PAIR, others=PAIRS, num_tokens=512,
+        **IMAGE_TO_VIDEO,
+    ),
+    "wan2.2-i2v": Kind(
+        stock=tiny_wan.STOCK["wan2.2-i2v"], inputs=IMAGE, others=(OTHER, PAIR), num_attentions=4,
+        **IMAGE_TO_VIDEO,
+    ),
+    "wan2.2-5b": Kind("WanPipeline", tiny_wan.STOCK["wan2.2-5b"]),
+    "wan2.2-5b-i2v": Kind(
+        stock=tiny_wan.STOCK["wan2.2-5b-i2v"], saved=tiny_wan.STOCK["wan2.2-5b"], inputs=IMAGE,
+        others=(OTHER,), **IMAGE_TO_VIDEO,
+    ),
+}  # fmt: skip
+REQUEST = GenerationRequest(
+    "a circle",
+    "red",
+    VideoShape(FRAMES, SIZE, SIZE),
+    8.0,
+    SamplingParams(num_inference_steps=3, guidance_scale=1.0, flow_shift=None, seed=3),
+    SHARP,
+)
+GUIDED = replace(REQUEST, method="cfg+nag", sampling=replace(REQUEST.sampling, guidance_scale=3.0))
+
+
+@cache
+def stock_of(name: str) -> Any:
+    return KINDS[name].stock()
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> DiffusersModel:
+    name = request.param
+    folder = tmp_path_factory.mktemp("model") / "weights"
+    (KINDS[name].saved or KINDS[name].stock)().save_pretrained(folder)
+    return load(name, folder)
+
+
+def load(name: str, folder: Path, load: Any = load_model, **changes: Any) -> DiffusersModel:
+    config = ModelConfig(
+        name=name,
+        family="wan",
+        pipeline=KINDS[name].pipeline,
+        source=str(folder),
+        grid=ShapeGrid(4, 32, 32),
+        sampling=SamplingDefaults(3, 1.0, FRAMES, SIZE, SIZE, 8.0),
+        dtype="float32",
+        device="cpu",
+        max_sequence_length=KINDS[name].num_tokens,
+        **changes,
+    )
+    return load(config, inspect_model(config, folder / "mine.yaml"), 1)
+
+
+def embeddings_of(
+    model: DiffusersModel, request: GenerationRequest, inputs: ClipInputs | None = None
+) -> TextEmbeddings:
+    kind = KINDS[model.config.name]
+    return replace(model.encode_text(request), inputs=kind.inputs if inputs is None else inputs)
+
+
+def denoise(
+    model: DiffusersModel, request: GenerationRequest, inputs: ClipInputs | None = None
+) -> torch.Tensor:
+    return model.denoise(request, embeddings_of(model, request, inputs), lambda _step: None)
+
+
+def render_by_hand(
+    model: DiffusersModel, request: GenerationRequest, guidance: Any, **arguments: Any
+) -> Any:
+    """Return the clip of a stock pipeline, called as its own users call it."""
+    kind = KINDS[model.config.name]
+    with guidance:
+        return stock_of(model.config.name)(
+            prompt=request.prompt,
+            negative_prompt="",
+            height=SIZE,
+            width=SIZE,
+            num_inference_steps=3,
+            guidance_scale=request.sampling.guidance_scale,
+            max_sequence_length=kind.num_tokens,
+            generator=torch.Generator().manual_seed(3),
+            **{"num_frames": FRAMES, **kind.arguments(kind.inputs), **arguments},
+        ).frames
+
+
+@pytest.mark.parametrize("request_", [REQUEST, GUIDED], ids=["nag", "cfg+nag"])
+def test_a_clip_is_that_of_the_stock_pipeline_guided_by_hand(
+    model: DiffusersModel, request_: GenerationRequest
+) -> None:
+    """Cross-attention by hand in float64, and noise that the stock pipeline draws itself."""
+    embeddings = embeddings_of(model, request_)
+    assert embeddings.negative_prompt_embeds is not None
+    guidance = Guidance(
+        embeddings.negative_prompt_embeds,
+        scale=SHARP.nag_scale,
+        tau=SHARP.nag_tau,
+        alpha=SHARP.nag_alpha,
+        unconditional=embeddings.unconditional_embeds,
+    )
+    hand = cross_attention_by_hand(stock_of(model.config.name), guidance)
+    expected = render_by_hand(model, request_, hand, output_type="latent")
+    plain = render_by_hand(model, request_, nullcontext(), output_type="latent")
+    found = denoise(model, request_)
+    assert (found - expected).abs().max() < 8e-5
+    assert (found - plain).abs().max() > 1e-2
+
+
+def test_frames_are_those_of_the_stock_pipeline(model: DiffusersModel) -> None:
+    guidance = nag.guide(
+        stock_of(model.config.name), "red", SHARP,
+        max_sequence_length=KINDS[model.config.name].num_tokens,
+    )  # fmt: skip
+    expected = render_by_hand(model, REQUEST, guidance, output_type="np")[0] * 255
+    found = model.decode(REQUEST, denoise(model, REQUEST)).result().frames
+    assert (found.shape, found.dtype) == ((FRAMES, SIZE, SIZE, 3), np.uint8)
+    assert np.abs(found - expected).max() <= 0.51  # rounded to bytes
+
+
+def test_a_scale_of_1_is_the_stock_pipeline_bit_for_bit(model: DiffusersModel) -> None:
+    """The driver takes over the very weights, since loaded ones lie elsewhere and round so."""
+    plain = render_by_hand(model, REQUEST, nullcontext(), output_type="latent")
+    config = model.config
+    driver = driver_of(config.pipeline_class.name)
+    own = driver(config, stock_of(config.name), torch.device("cpu"))
+    try:
+        for request in (
+            replace(REQUEST, nag=NagParams(1)),
+            replace(REQUEST, negative_prompt=""),
+            replace(REQUEST, method="none"),
+        ):
+            assert torch.equal(denoise(own, request), plain)
+    finally:
+        own.close()
+
+
+def test_a_clip_is_the_same_alone_and_after_others_with_other_inputs(
+    model: DiffusersModel,
+) -> None:
+    alone = denoise(model, REQUEST)
+    for inputs in KINDS[model.config.name].others:
+        assert not torch.equal(denoise(model, REQUEST, inputs), alone)
+    denoise(model, GUIDED)
+    assert torch.equal(denoise(model, REQUEST), alone)
+
+
+def test_all_text_attention_is_guided(model: DiffusersModel) -> None:
+    expected = KINDS[model.config.name].num_attentions
+    assert (model.nag_coverage.guided, model.nag_coverage.total) == (expected, expected)
+
+
+def test_a_rank_without_a_text_encoder_denoises_the_same(model: DiffusersModel) -> None:
+    rank = load(model.config.name, Path(model.config.source), load_denoiser)
+    assert rank.pipeline.text_encoder is None
+    found = rank.denoise(REQUEST, embeddings_of(model, REQUEST), lambda _step: None)
+    assert torch.equal(found, denoise(model, REQUEST))
