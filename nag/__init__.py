@@ -1,4 +1,4 @@
-"""Normalized Attention Guidance and its rivals for stock diffusers pipelines of Wan and LTX-Video.
+"""Normalized Attention Guidance and its rivals for stock diffusers pipelines of Wan and LTX.
 
 The public names are listed once, in `__init__.pyi`, which type checkers read too. Each is imported
 at its first use: the parameters and the errors load without torch.

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 
 class VideoPipeline(Protocol):
-    """A stock diffusers pipeline for Wan or LTX-Video. A modular one has guiders instead.
+    """A stock diffusers pipeline for Wan or LTX. A modular one has guiders instead.
 
     Guidance also reads `transformer`, `transformer_2` and `scheduler`. Diffusers sets these at run
     time (`register_modules`), so a type checker cannot see them and they are not declared here.

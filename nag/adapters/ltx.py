@@ -1,6 +1,6 @@
-"""Guidance in the text cross-attention of `LTXVideoTransformer3DModel`.
+"""Guidance in the text cross-attentions of LTX-Video and LTX-2.
 
-Shapes: B batch, L video tokens, T text tokens, D channels, H heads, K channels a head.
+Shapes: B batch, L video or audio tokens, T text tokens, D channels, H heads, K channels a head.
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ import torch
 
 from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
+
+NO_ROTARY = "LTX's text cross-attention takes no rotary embedding, got one"
 
 
 class NagLTXVideoAttnProcessor(NagTextProcessor):
@@ -23,9 +25,18 @@ class NagLTXVideoAttnProcessor(NagTextProcessor):
         image_rotary_emb: Any = None,
     ) -> torch.Tensor:
         if image_rotary_emb is not None:
-            raise NotImplementedError(
-                "LTX's text cross-attention takes no rotary embedding, got one"
-            )
+            raise NotImplementedError(NO_ROTARY)
+        output_BLD = self._guide(attn, hidden_states, encoder_hidden_states, attention_mask)
+        return attn.to_out[1](attn.to_out[0](output_BLD))
+
+    def _guide(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Return the guided output, (B, L, D): heads merged, before the output projection."""
         batch_size, text_length, _ = encoder_hidden_states.shape
         if text_length != self.text_concat.layout.length:
             raise self._refuse_text(text_length)
@@ -34,11 +45,37 @@ class NagLTXVideoAttnProcessor(NagTextProcessor):
             attention_mask = per_head.view(batch_size, attn.heads, -1, text_length)
         key_BTHK, value_BTHK = self._key_value(attn, encoder_hidden_states, hidden_states.shape[1])
         query_BLHK = split_heads(attn, attn.norm_q(attn.to_q(hidden_states)))
-        output_BLD = self.text_concat.guide(
+        return self.text_concat.guide(
             self._attend, query_BLHK, key_BTHK, value_BTHK, attention_mask
         )
-        return attn.to_out[1](attn.to_out[0](output_BLD))
 
     def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
         key_BTD = attn.norm_k(attn.to_k(text_BTD))
         return split_heads(attn, key_BTD), split_heads(attn, attn.to_v(text_BTD))
+
+
+class NagLTX2AudioVideoAttnProcessor(NagLTXVideoAttnProcessor):
+    """Replaces LTX-2's processors in a cross-attention of the video or the sound to the text.
+
+    They are `LTX2AudioVideoAttnProcessor` and `LTX2PerturbedAttnProcessor`, which does the same as
+    long as nothing is perturbed; only self-attentions are.
+    """
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        query_rotary_emb: Any = None,
+        key_rotary_emb: Any = None,
+    ) -> torch.Tensor:
+        if query_rotary_emb is not None or key_rotary_emb is not None:
+            raise NotImplementedError(NO_ROTARY)
+        output_BLD = self._guide(attn, hidden_states, encoder_hidden_states, attention_mask)
+        if attn.to_gate_logits is not None:
+            # The gates weigh the heads of the guided output; before guidance they would be undone
+            # in part by the bound on its norm.
+            gates_BLH = 2.0 * torch.sigmoid(attn.to_gate_logits(hidden_states))
+            output_BLD = (split_heads(attn, output_BLD) * gates_BLH.unsqueeze(-1)).flatten(2, 3)
+        return attn.to_out[1](attn.to_out[0](output_BLD))

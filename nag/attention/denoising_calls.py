@@ -24,6 +24,9 @@ GUIDED_ROWS: dict[str | None, GuidedRows] = {
     "pred_cond": "all",
     "uncond": "none",
     "pred_uncond": "none",
+    # LTX-2's weak predictions of the prompt, which its pipelines push away from.
+    "uncond_stg": "none",
+    "uncond_modality": "none",
 }
 BATCHED_CALL = "cond_uncond"  # one row for each clip, or with its unconditional half before it
 # They call the transformer twice a step without names: for the prompt, then unconditionally.

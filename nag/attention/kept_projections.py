@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]  # each (B, T, H, K)
-EMBEDDINGS = ("condition_embedder", "caption_projection")  # in Wan, in LTX
+EMBEDDINGS = ("condition_embedder", "caption_projection", "audio_caption_projection")
 PROJECTIONS = ("to_k", "to_v", "to_kv", "norm_k")
 MAX_TEXTS = 2
 # The video tokens for each text token up to which keys and values are kept. With more, they are
@@ -32,10 +32,16 @@ class KeptProjections:
     def __init__(self, transformer: torch.nn.Module, attentions: Iterable[torch.nn.Module]) -> None:
         self._transformer = transformer
         self._attentions = tuple(attentions)
+        # LTX-2.3 changes the text by the timestep before it makes keys and values of it.
+        self._has_fixed_text = not getattr(transformer, "prompt_modulation", False)
         self._texts: list[_KeptText] = []
 
-    def of(self, texts: tuple[torch.Tensor | None, ...], layout: object) -> "dict[Any, KeyValue]":
+    def of(
+        self, texts: tuple[torch.Tensor | None, ...], layout: object
+    ) -> "dict[Any, KeyValue] | None":
         """Return the keys and values of a call's text, by attention; the caller adds to them.
+
+        None if the text is another one in each step.
 
         They are new and empty if the text or a weight differs from what it was, or if a change
         could go unnoticed: under a LoRA that is not fused, an offloaded or quantized layer, or with
@@ -45,6 +51,8 @@ class KeptProjections:
             texts: the tensors that the text is made of.
             layout: the way in which they are put together.
         """
+        if not self._has_fixed_text:
+            return None
         if torch.compiler.is_compiling():  # the whole transformer is compiled, with its hook
             return {}
         weights = self._weights()

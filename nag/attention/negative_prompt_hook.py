@@ -5,7 +5,7 @@ it has the keys and values of the text kept (`kept_projections`).
 """
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +27,8 @@ class NegativePromptHook:
 
     Args:
         transformer: hooked until `remove`.
-        text_concat: layout and method, which the transformer's processors read.
+        text_concats: layout and method of each text that the transformer takes, which its
+            processors read.
         projections: the transformer's keys and values of text.
         calls: the calls of the pipeline, by which it knows the guided ones.
         component: name of the transformer in the pipeline, for error messages.
@@ -37,7 +38,7 @@ class NegativePromptHook:
     def __init__(
         self,
         transformer: torch.nn.Module,
-        text_concat: TextConcat,
+        text_concats: Sequence[TextConcat],
         projections: KeptProjections,
         calls: DenoisingCalls,
         component: str,
@@ -45,7 +46,7 @@ class NegativePromptHook:
     ) -> None:
         self.negative: NegativeText | None = None
         self.params: GuidanceParams = UNGUIDED
-        self._text_concat = text_concat
+        self._text_concats = tuple(text_concats)
         self._projections = projections
         self._calls = calls
         self._component = component
@@ -63,8 +64,9 @@ class NegativePromptHook:
 
     def set(self, negative: NegativeText | None, params: GuidanceParams) -> None:
         """Guide the calls from now on; None as the negative prompt switches guidance off."""
-        self._text_concat.use(params)
-        self._text_concat.is_guiding = negative is not None and params.is_active
+        for concat in self._text_concats:
+            concat.use(params)
+            concat.is_guiding = negative is not None and params.is_active
         self.negative, self.params = negative, params
         self._projections.forget()
 
@@ -93,42 +95,41 @@ class NegativePromptHook:
         self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         call = self._signature.bind(*args, **kwargs)
-        text_BLD = call.arguments["encoder_hidden_states"]
-        self._text_concat.layout = TextLayout(text_BLD.shape[1])
+        texts = [call.arguments[concat.text.embeds] for concat in self._text_concats]
+        for concat, text_BLD in zip(self._text_concats, texts, strict=True):
+            concat.layout = TextLayout(text_BLD.shape[1])
         if self.negative is None:
             return args, kwargs
         self._check()
         guided_rows = self._guided_rows()
         if guided_rows == "none":
-            self._text_concat.projections = self._projections.of((text_BLD,), None)
+            self._keep_projections(tuple(texts), None)
             return args, kwargs
-        num_unguided_rows = text_BLD.shape[0] // 2 if guided_rows == "second half" else 0
-        mask_BL = call.arguments.get("encoder_attention_mask")
+        num_unguided_rows = texts[0].shape[0] // 2 if guided_rows == "second half" else 0
+        negatives: list[torch.Tensor] = []
         try:
-            negative = self.negative.fit(text_BLD, num_unguided_rows)
-            if mask_BL is not None:
-                call.arguments["encoder_attention_mask"] = negative.append_mask(mask_BL)
-            elif negative.attention_mask is not None:
-                raise NagTextError(
-                    "the negative prompt has an attention mask but the prompt has none"
-                )
+            for concat in self._text_concats:
+                negative = self.negative.of(concat.text)
+                negatives.append(negative.embeds)
+                _append_text(call.arguments, concat, negative, num_unguided_rows)
         except NagTextError as error:
             raise NagTextError(f"{self._component}: {error}") from error
-        self._text_concat.layout = TextLayout(
-            text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows
-        )
-        self._text_concat.negative_mask = negative.token_mask()
-        self._text_concat.projections = self._projections.of(
-            (text_BLD, self.negative.embeds), num_unguided_rows
-        )
-        call.arguments["encoder_hidden_states"] = torch.cat([text_BLD, negative.embeds], dim=1)
+        self._keep_projections((*texts, *negatives), num_unguided_rows)
         return (), dict(call.arguments)
 
+    def _keep_projections(
+        self, texts: tuple[torch.Tensor, ...], num_unguided_rows: int | None
+    ) -> None:
+        projections = self._projections.of(texts, num_unguided_rows)
+        for concat in self._text_concats:
+            concat.projections = projections
+
     def _forget(self, *_: Any) -> None:
-        """Clear the layout, so that the processors refuse a call that bypasses the hooks."""
-        self._text_concat.layout = TextLayout(0)
-        self._text_concat.negative_mask = None
-        self._text_concat.projections = None
+        """Clear the layouts, so that the processors refuse a call that bypasses the hooks."""
+        for concat in self._text_concats:
+            concat.layout = TextLayout(0)
+            concat.negative_mask = None
+            concat.projections = None
 
     def _guided_rows(self) -> GuidedRows:
         """Return the guided rows of the call under way: by its pass, and by its step."""
@@ -141,3 +142,22 @@ class NegativePromptHook:
             return rows
         step = self._calls.step()
         return rows if params.is_active_at(step.index, step.count) else "none"
+
+
+def _append_text(
+    arguments: dict[str, Any], concat: TextConcat, negative: NegativeText, num_unguided_rows: int
+) -> None:
+    """Put the negative prompt behind one text of a call, and note where it begins.
+
+    Raises:
+        NagTextError: the negative prompt does not fit the text.
+    """
+    text_BLD, mask_BL = arguments[concat.text.embeds], arguments.get(concat.text.mask)
+    negative = negative.fit(text_BLD, num_unguided_rows)
+    if mask_BL is not None:
+        arguments[concat.text.mask] = negative.append_mask(mask_BL)
+    elif negative.attention_mask is not None:
+        raise NagTextError("the negative prompt has an attention mask but the prompt has none")
+    concat.layout = TextLayout(text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows)
+    concat.negative_mask = negative.token_mask()
+    arguments[concat.text.embeds] = torch.cat([text_BLD, negative.embeds], dim=1)

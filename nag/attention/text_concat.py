@@ -1,9 +1,9 @@
 """The text of one transformer call: the prompt with the negative prompt behind it.
 
-Diffusers' pipelines hand one text tensor to the transformer, and `attention_kwargs` never reach
-the processors of Wan or LTX. So `NegativePromptHook` appends the negative prompt to the
-prompt on the token axis, and `TextConcat` tells the processors where the one ends and the other
-begins.
+Diffusers' pipelines hand one text tensor to the transformer (LTX-2's hand a second one, for the
+sound), and `attention_kwargs` never reach the processors of Wan or LTX. So `NegativePromptHook`
+appends the negative prompt to the prompt on the token axis, and `TextConcat` tells the processors
+where the one ends and the other begins.
 
 Shapes: B batch, L text tokens, D text channels, H heads, K channels a head, T tokens of both texts.
 """
@@ -21,6 +21,18 @@ from nag.errors import NagParameterError, NagTextError
 from nag.params import GuidanceParams, NagParams
 
 UNGUIDED = NagParams(nag_scale=1)
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """The arguments of a transformer's call that hold one text and its mask, by their names."""
+
+    embeds: str
+    mask: str
+
+
+VIDEO_TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask")
+AUDIO_TEXT = TextInput("audio_encoder_hidden_states", "audio_encoder_attention_mask")
 
 
 @dataclass(frozen=True)
@@ -52,11 +64,29 @@ class NegativeText:
         attention_mask: (B or 1, L), nonzero where a token is text; None for a model without masks.
         has_default_length: True if L is the pipeline's default of `max_sequence_length`, so that
             only a call with that default takes this text.
+        audio_embeds: embeddings of the same text for the sound, (B or 1, L, D), with the same mask;
+            for LTX-2 alone. Its connectors make both.
     """
 
     embeds: torch.Tensor
     attention_mask: torch.Tensor | None = None
     has_default_length: bool = False
+    audio_embeds: torch.Tensor | None = None
+
+    def of(self, text: TextInput) -> "NegativeText":
+        """Return the negative prompt for one of the texts that a transformer takes.
+
+        Raises:
+            NagTextError: it has no embeddings for the sound, and the transformer takes some.
+        """
+        if text == VIDEO_TEXT:
+            return self
+        if self.audio_embeds is None:
+            raise NagTextError(
+                "the transformer takes a text for the sound too: give NegativeText the "
+                "audio_embeds that the pipeline's connectors make, or give guide() the text itself"
+            )
+        return NegativeText(self.audio_embeds, self.attention_mask, self.has_default_length)
 
     def token_mask(self) -> torch.Tensor:
         """Return True for each token that is text, (B or 1, L) bool.
@@ -141,12 +171,13 @@ def _repeats(text_BLD: torch.Tensor, times: int) -> bool:
 
 
 class TextConcat:
-    """The layout of the text in the call under way, and the method that guides it.
+    """The layout of one text in the call under way, and the method that guides by it.
 
     The hook of a transformer writes it; the processors of that transformer read it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, text: TextInput = VIDEO_TEXT) -> None:
+        self.text = text
         self.layout = TextLayout(0)
         self.is_guiding = False  # the clip under way is guided, if not in this call
         self.negative_mask: torch.Tensor | None = None  # (B, N) while a call is guided

@@ -6,22 +6,41 @@ It decides which modules count as text cross-attentions, and which processor rep
 from typing import Any
 
 import torch
-from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel, WanVACETransformer3DModel
+from diffusers import (
+    LTX2VideoTransformer3DModel,
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
 from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoAttnProcessor
+from diffusers.models.transformers.transformer_ltx2 import (
+    LTX2Attention,
+    LTX2AudioVideoAttnProcessor,
+    LTX2PerturbedAttnProcessor,
+)
 from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 from diffusers.utils.torch_utils import is_compiled_module
 
-from nag.adapters.ltx import NagLTXVideoAttnProcessor
+from nag.adapters.ltx import NagLTX2AudioVideoAttnProcessor, NagLTXVideoAttnProcessor
+from nag.adapters.text_processor import NagTextProcessor
 from nag.adapters.wan import NagWanAttnProcessor
+from nag.attention.text_concat import AUDIO_TEXT, VIDEO_TEXT, TextInput
 from nag.coverage import Coverage
 from nag.errors import NagCoverageError, UnsupportedPipelineError
 
 # Guided processor by the stock processor that it replaces.
-PROCESSORS: dict[type, type[NagWanAttnProcessor] | type[NagLTXVideoAttnProcessor]] = {
+PROCESSORS: dict[type, type[NagTextProcessor]] = {
     WanAttnProcessor: NagWanAttnProcessor,
     LTXVideoAttnProcessor: NagLTXVideoAttnProcessor,
+    LTX2AudioVideoAttnProcessor: NagLTX2AudioVideoAttnProcessor,
+    LTX2PerturbedAttnProcessor: NagLTX2AudioVideoAttnProcessor,
 }
-_TRANSFORMERS = (WanTransformer3DModel, WanVACETransformer3DModel, LTXVideoTransformer3DModel)
+_TRANSFORMERS = (
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+    LTXVideoTransformer3DModel,
+    LTX2VideoTransformer3DModel,
+)
 
 
 def find_transformers(pipeline: Any) -> dict[str, Any]:
@@ -30,7 +49,7 @@ def find_transformers(pipeline: Any) -> dict[str, Any]:
     A transformer that `torch.compile` wraps is returned without its wrapper, which calls it.
 
     Raises:
-        UnsupportedPipelineError: a transformer is not Wan's or LTX-Video's, or there is none.
+        UnsupportedPipelineError: a transformer is not Wan's or LTX's, or there is none.
     """
     parts = {name: getattr(pipeline, name, None) for name in ("transformer", "transformer_2")}
     parts = {
@@ -42,7 +61,7 @@ def find_transformers(pipeline: Any) -> dict[str, Any]:
         unet = getattr(pipeline, "unet", None)
         kinds = [type(part).__name__ for part in (*parts.values(), unet) if part is not None]
         raise UnsupportedPipelineError(
-            f"{type(pipeline).__name__} must have Wan or LTX-Video transformers "
+            f"{type(pipeline).__name__} must have Wan or LTX transformers "
             f"({', '.join(kind.__name__ for kind in _TRANSFORMERS)}), "
             f"got {', '.join(kinds) or 'none'}"
             f"{'; a UNet cannot be guided' if unet is not None else ''}"
@@ -57,7 +76,19 @@ def find_text_attentions(transformer: torch.nn.Module) -> list[tuple[str, Any]]:
         for name, module in transformer.named_modules()
         if (isinstance(module, WanAttention) and module.is_cross_attention)
         or (isinstance(module, LTXAttention) and name.endswith(".attn2"))
+        or (isinstance(module, LTX2Attention) and name.endswith((".attn2", ".audio_attn2")))
     ]
+
+
+def text_inputs_of(transformer: torch.nn.Module) -> tuple[TextInput, ...]:
+    """Return the texts that a transformer takes: LTX-2 takes a second one, for the sound."""
+    has_audio = isinstance(transformer, LTX2VideoTransformer3DModel)
+    return (VIDEO_TEXT, AUDIO_TEXT) if has_audio else (VIDEO_TEXT,)
+
+
+def text_input_of(attention: str) -> TextInput:
+    """Return the text that reaches an attention, by the name of that attention."""
+    return AUDIO_TEXT if attention.endswith(".audio_attn2") else VIDEO_TEXT
 
 
 def is_guided(attention: Any) -> bool:

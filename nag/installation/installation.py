@@ -21,6 +21,8 @@ from nag.installation.coverage import (
     find_text_attentions,
     find_transformers,
     prove_coverage,
+    text_input_of,
+    text_inputs_of,
 )
 from nag.installation.negative_prompt import NegativePrompt, encode_negative_prompt
 from nag.params import GuidanceParams, NagStrengths, chosen_params
@@ -63,7 +65,7 @@ class InstalledGuidance:
 
     def _install(self, component: str, transformer: torch.nn.Module, calls: DenoisingCalls) -> None:
         _INSTALLED[id(transformer)] = self
-        text_concat = TextConcat()
+        text_concats = {text: TextConcat(text) for text in text_inputs_of(transformer)}
         attentions = find_text_attentions(transformer)
         for name, attention in attentions:
             stock, block = attention.processor, f"{component}.{name}"
@@ -73,13 +75,13 @@ class InstalledGuidance:
                     f"{block} has the processor {type(stock).__name__}, which guidance cannot "
                     "replace; restore the stock one or remove the other extension first"
                 )
-            processor = processor_class(stock, text_concat, block)
+            processor = processor_class(stock, text_concats[text_input_of(name)], block)
             attention.set_processor(processor)
             self._processors.append((attention, processor))
         projections = KeptProjections(transformer, (attention for _, attention in attentions))
-        check = self._check_processors
+        check, concats = self._check_processors, tuple(text_concats.values())
         self._hooks.append(
-            NegativePromptHook(transformer, text_concat, projections, calls, component, check)
+            NegativePromptHook(transformer, concats, projections, calls, component, check)
         )
 
     @property
@@ -196,7 +198,7 @@ class InstalledGuidance:
 
 
 def install(pipeline: VideoPipeline) -> InstalledGuidance:
-    """Install guidance on all transformers of a diffusers Wan or LTX-Video pipeline.
+    """Install guidance on all transformers of a diffusers pipeline for Wan or LTX.
 
     Raises:
         UnsupportedPipelineError: the pipeline has a transformer of an unknown class, or none.
@@ -220,7 +222,7 @@ def guide(
     Inside another `guide` of the same pipeline, this one replaces the outer one until it is left.
 
     Args:
-        pipeline: stock or modular diffusers pipeline for Wan or LTX-Video.
+        pipeline: stock or modular diffusers pipeline for Wan, LTX-Video or LTX-2.
         negative_prompt: text, texts or embeddings, as `InstalledGuidance.guide` takes them.
         params: `NagParams`, `VsfParams` or `NasaParams`; default `NagParams()`.
         max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's

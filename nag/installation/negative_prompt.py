@@ -5,7 +5,7 @@ from inspect import signature
 from typing import Any
 
 import torch
-from diffusers import LTXVideoTransformer3DModel
+from diffusers import LTX2VideoTransformer3DModel, LTXVideoTransformer3DModel
 
 from nag.attention.text_concat import NegativeText
 from nag.errors import NagTextError
@@ -46,6 +46,11 @@ def encode_negative_prompt(
         **arguments,
     )
     (transformer, *_) = find_transformers(pipeline).values()
+    if isinstance(transformer, LTX2VideoTransformer3DModel):
+        embeds, audio_embeds, mask = pipeline.connectors(
+            *encoded[:2], padding_side=pipeline.tokenizer.padding_side
+        )
+        return NegativeText(embeds, mask, has_default_length, audio_embeds)
     has_mask = isinstance(transformer, LTXVideoTransformer3DModel)
     return NegativeText(encoded[0], encoded[1] if has_mask else None, has_default_length)
 

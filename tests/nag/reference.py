@@ -139,7 +139,7 @@ class _Attention:
                     module.norm_added_k(module.add_k_proj(image))[0],
                     module.add_v_proj(image)[0],
                 )
-                output = output + _softmax_sums(
+                output = output + softmax_sums(
                     query, key, value, module.heads, None
                 ).mean().reshape(len(output), -1)
             rows.append(torch.from_numpy(output).to(hidden_states.dtype))
@@ -152,7 +152,7 @@ class _Attention:
             self.module.norm_k(self.module.to_k(text_1TD))[0],
             self.module.to_v(text_1TD)[0],
         )
-        return _softmax_sums(query_LD, key, value, self.module.heads, mask_T)
+        return softmax_sums(query_LD, key, value, self.module.heads, mask_T)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def combined(positive: Sums, negative: Sums, guidance: Guidance) -> np.ndarray:
     )
 
 
-def _softmax_sums(
+def softmax_sums(
     query_LD: torch.Tensor,
     key_TD: torch.Tensor,
     value_TD: torch.Tensor,

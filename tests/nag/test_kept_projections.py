@@ -62,7 +62,7 @@ def guided(
 
 def assert_nothing_is_kept(nag: InstalledGuidance) -> None:
     assert all(hook._projections._texts == [] for hook in nag._hooks)
-    assert all(hook._text_concat.projections is None for hook in nag._hooks)
+    assert all(concat.projections is None for hook in nag._hooks for concat in hook._text_concats)
 
 
 def with_guidance_scale(pipeline: Any) -> dict[str, Any]:
@@ -208,7 +208,9 @@ def test_tensors_whose_changes_do_not_show_are_not_kept(context: Callable[[], An
     projections = KeptProjections(pipeline.transformer, attentions)
     with context():
         embeds = torch.zeros(1, 3, 4)
-        projections.of((embeds,), None)["attention"] = (embeds, embeds)
+        new = projections.of((embeds,), None)
+        assert new is not None
+        new["attention"] = (embeds, embeds)
         assert projections.of((embeds,), None) == {}
     with torch.no_grad():
         embeds = torch.zeros(1, 3, 4)
