@@ -135,6 +135,12 @@ class CheckError(JobError):
     failure_class = "clip"
 
 
+class InputError(JobError):
+    """An image or a video that a clip begins with is missing, damaged, or not one."""
+
+    failure_class = "clip"
+
+
 class SpoolError(JobError):
     """The spool, the folder for encoded clips on this machine, cannot be used or trusted."""
 

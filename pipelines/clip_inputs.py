@@ -2,11 +2,12 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pipelines.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 InputName = Literal["image", "last_image", "reference_images", "video", "mask"]
@@ -67,6 +68,8 @@ class InputFiles:
                 f"not {len(self.reference_images)}",
                 "reference_images",
             )
+        if self.mask and not self.video:
+            raise RequestError.of("mask needs a video, which it is a mask of", "mask")
 
     def given(self) -> dict[InputName, tuple[InputFile, ...]]:
         """Return the files that are given, by the field that names them."""
@@ -109,6 +112,25 @@ class ClipInputs:
     reference_images: "tuple[torch.Tensor, ...]" = ()
     video: "torch.Tensor | None" = None
     mask: "torch.Tensor | None" = None
+
+    @classmethod
+    def of_arrays(
+        cls,
+        *,
+        image: "np.ndarray | None",
+        last_image: "np.ndarray | None",
+        reference_images: "tuple[np.ndarray, ...]",
+        video: "np.ndarray | None",
+        mask: "np.ndarray | None",
+    ) -> Self:
+        """Return the inputs from arrays of numpy, which are copied."""
+        import torch
+
+        def tensor(array: "np.ndarray | None") -> "torch.Tensor | None":
+            return None if array is None else torch.tensor(array)
+
+        references = tuple(torch.tensor(one) for one in reference_images)
+        return cls(tensor(image), tensor(last_image), references, tensor(video), tensor(mask))
 
 
 NO_INPUTS = ClipInputs()

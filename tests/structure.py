@@ -31,8 +31,8 @@ ORDER = {
         "families", "cost", "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
     ),
     "jobs": (
-        "", "settings", "costs", "timetable", "manifest/tables", "manifest/walk", "manifest",
-        "plan", "media", "store", "records", "overview", "schemas", "tables", "report", "upkeep",
+        "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",
+        "manifest/walk", "manifest", "plan", "store", "records", "overview", "schemas", "tables", "report", "upkeep",
         "export", "notify", "schedule", "shares", "simulation", "metrics", "worker", "group",
         "cluster", "cluster/nodes", "run/progress", "run", "watch", "description", "checks",
         "bench/design",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from jobs.errors import RowValueError
 from jobs.manifest.field_values import at, check_value, parse_cell
-from jobs.manifest.fields import FIELDS, GUIDANCE, is_column
+from jobs.manifest.fields import FIELDS, GUIDANCE, TEXT_TYPES, is_column
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.rows import Given, NumberedRow, Row
 from jobs.manifest.tables.dialect import check_list_line
@@ -151,7 +151,7 @@ def make_range(field: str, bounds: list[int]) -> range:
     Raises:
         RowValueError: the field takes text, or the range holds no number or too many.
     """
-    if FIELDS[field].value_type in ("text", "LoRAs"):
+    if FIELDS[field].value_type in TEXT_TYPES:
         raise RowValueError(f"{field} is text; a range is for fields that are numbers")
     if len(bounds) not in (2, 3):
         raise RowValueError(

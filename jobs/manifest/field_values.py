@@ -7,17 +7,25 @@ their numbers are read from text. The dataclasses that hold the values check ran
 
 import math
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from jobs.errors import RowValueError
-from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL, PARALLEL_FIELDS, WORDS, FieldType
+from jobs.manifest.fields import (
+    FIELDS,
+    GUIDANCE,
+    PARALLEL,
+    PARALLEL_FIELDS,
+    WORDS,
+    FieldType,
+)
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.tables import cells
 from jobs.manifest.tables.meta import CARRY, META
 from jobs.text import shown, unknown
+from pipelines.clip_inputs import MAX_REFERENCES
 from pipelines.lora_choice import WrittenChoice, read_choice
 
 MAX_NAME_CHARACTERS = 128
@@ -32,6 +40,10 @@ _EXPECTED: dict[FieldType, str] = {
     "number": "a finite number",
     "yes/no": "true or false",
     "LoRAs": "names of LoRAs",
+    "image file": "the name of an image",
+    "image files": "names of images, in a list or separated by ';'",
+    "video file": "the name of a video",
+    "image or video file": "the name of an image or a video",
 }
 _REMEDY: dict[FieldType, str] = {"text": 'put it in quotes (")', "yes/no": "write true or false"}
 
@@ -83,8 +95,8 @@ def check_value(name: str, value: object) -> Any:
     is_word = isinstance(value, str) and value in WORDS.get(name, ())
     if is_word or (value is None and field.is_nullable):
         return value
-    if field.value_type == "LoRAs":
-        return _read_loras(name, value)
+    if (read := _READERS.get(field.value_type)) is not None:
+        return read(name, value)
     if field.value_type == "text" and isinstance(value, str):
         if field.choices and value not in field.choices:
             raise RowValueError(unknown(name, value, field.choices))
@@ -98,8 +110,12 @@ def check_value(name: str, value: object) -> Any:
             return number
     if field.value_type == "yes/no" and (word := _yes_no_word(value)) in _YES_NO:
         return _YES_NO[word]
-    came = _described(value, field.value_type)
-    raise RowValueError(f"{name} must be {_expected(name)}, not {came}")
+    raise _refusal(name, value)
+
+
+def _refusal(name: str, value: object) -> RowValueError:
+    came = _described(value, _ALL_FIELDS[name].value_type)
+    return RowValueError(f"{name} must be {_expected(name)}, not {came}")
 
 
 def parse_cell(name: str, text: str) -> Any:
@@ -108,14 +124,14 @@ def parse_cell(name: str, text: str) -> Any:
     word = text.strip()
     value: Any = None
     match expected:
-        case "text" | "LoRAs":
-            return check_value(name, text)
         case "whole number":
             value = cells.whole_number(word)
         case "number":
             value = cells.number(word)
         case "yes/no":
             value = _YES_NO.get(word.lower())
+        case _:
+            return check_value(name, text)
     if value is not None:
         return check_value(name, value)
     if word in WORDS.get(name, ()):
@@ -144,6 +160,37 @@ def _read_loras(name: str, value: object) -> WrittenChoice:
     except ValueError as error:
         came = f"; got {shown(value)}" if isinstance(value, str) else ""
         raise RowValueError(f"{name} {error}{came}") from error
+
+
+def _read_file_name(name: str, value: object) -> str | None:
+    """Return the name of a file without blanks around it; None for an empty one."""
+    if not isinstance(value, str):
+        raise _refusal(name, value)
+    return value.strip() or None
+
+
+def _read_file_names(name: str, value: object) -> tuple[str, ...]:
+    """Return the names of several files from a list, or from a text with `;` between them."""
+    if not isinstance(value, str | list):
+        raise _refusal(name, value)
+    names = value.split(";") if isinstance(value, str) else cast(list[object], value)
+    if len(names) > MAX_REFERENCES:
+        raise RowValueError(f"{name} must be at most {MAX_REFERENCES}, not {len(names)}")
+    found: list[str] = []
+    for one in names:
+        if not isinstance(one, str) or not (one.strip() or value == one):
+            raise RowValueError(f"{name} must be {_expected(name)}, not with {shown(one)} in it")
+        found.append(one.strip())
+    return tuple(filter(None, found))
+
+
+_READERS: dict[FieldType, Callable[[str, object], Any]] = {
+    "LoRAs": _read_loras,
+    "image files": _read_file_names,
+    "image file": _read_file_name,
+    "video file": _read_file_name,
+    "image or video file": _read_file_name,
+}
 
 
 def check_run_name(name: str) -> None:

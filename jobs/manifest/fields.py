@@ -11,12 +11,23 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from nag.params import GuidanceParams
-from pipelines.clip_inputs import InputFiles
+from pipelines.clip_inputs import InputFiles, InputName
 from pipelines.lora_choice import LoraChoice
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
 
-FieldType = Literal["text", "whole number", "number", "yes/no", "LoRAs"]
+FieldType = Literal[
+    "text", "whole number", "number", "yes/no", "LoRAs", "image file", "image files", "video file",
+    "image or video file",
+]  # fmt: skip
+FILE_TYPES: dict[InputName, FieldType] = {
+    "image": "image file",
+    "last_image": "image file",
+    "reference_images": "image files",
+    "video": "video file",
+    "mask": "image or video file",
+}
+TEXT_TYPES: frozenset[FieldType] = frozenset({"text", "LoRAs", *FILE_TYPES.values()})
 _TYPES: dict[Any, FieldType] = {
     str: "text",
     int: "whole number",
@@ -64,9 +75,10 @@ def _fields_of(owner: type[Any]) -> Iterator[RowField]:
     hints = get_type_hints(owner)
     for attribute in fields(owner):
         hint = hints[attribute.name]
-        if hint is InputFiles:
-            continue
-        if is_dataclass(hint):
+        if owner is InputFiles and attribute.name in FILE_TYPES:
+            value_type = FILE_TYPES[attribute.name]
+            yield RowField(attribute.name, value_type, owner, is_nullable=True)
+        elif is_dataclass(hint):
             assert isinstance(hint, type)
             yield from _fields_of(hint)
         elif get_origin(hint) is Literal:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from jobs.digests import DigestSet, digest_of
 from jobs.errors import ManifestError
+from jobs.inputs.checked_inputs import CheckedInputs, ReadS3
 from jobs.manifest.field_values import at, check_extra_columns, check_run_name
 from jobs.manifest.flat_file import FlatFile, open_flat_file
 from jobs.manifest.lines import ManifestFile, SourceLocation
 from jobs.manifest.resolving import Resolver
 from jobs.manifest.rows import Catalog, Given, Row
-from jobs.manifest.values_file import ReadS3
 from jobs.manifest.walk.identifying import (
     BATCH_CLIPS,
     Resolved,
@@ -41,6 +41,7 @@ class Manifest:
             names.
         defaults: values of the fields that a row may leave out.
         calendar: rule by which the output is named after a day.
+        inputs: the images and videos that its rows name, as far as they were read.
         output_line: line that gives the output; None if no line of the manifest does.
         selection: the rows that the methods yield.
         salt: random bytes of the output, from which random seeds follow.
@@ -53,6 +54,7 @@ class Manifest:
     defaults: dict[str, Given]
     _source: FlatFile | YamlFile
     _catalog: Catalog
+    inputs: CheckedInputs
     calendar: Calendar = MIDNIGHT_IN_UTC
     output_line: SourceLocation | None = None
     selection: Selection = ALL
@@ -150,7 +152,7 @@ class Manifest:
                 yield index, row, found, is_random
 
     def _resolver(self) -> Resolver:
-        return Resolver(self.name, self.defaults, self._catalog)
+        return Resolver(self.name, self.defaults, self._catalog, self.inputs)
 
     def _resolved_rows(
         self, resolver: Resolver, wanted: Wanted = ALL_ROWS
@@ -185,9 +187,9 @@ def open_manifest(
     A YAML manifest is read at once; `Manifest.specs` reads the rows of the others.
 
     Args:
-        path: manifest; files that its axes name lie in its folder or below, or in S3.
+        path: manifest; files that it names lie in its folder or below, or in S3.
         catalog: catalog of the models.
-        read_s3: reads the object at an `s3://` URI; without it such an axis is refused.
+        read_s3: reads the object at an `s3://` URI; without it such a file is refused.
         output: URI for the clips, instead of the manifest's own.
         model: model of rows that name none, instead of the manifest's own.
         selection: the part of the rows that is wanted.
@@ -215,6 +217,6 @@ def open_manifest(
     with at(name.location):
         check_run_name(name.value)
     return Manifest(
-        name.value, output or None, path, source.digest, defaults, source, catalog, calendar,
-        output_line, selection,
+        name.value, output or None, path, source.digest, defaults, source, catalog,
+        CheckedInputs(path.parent, read_s3), calendar, output_line, selection,
     )  # fmt: skip

@@ -16,10 +16,12 @@ from typing import Any
 from jobs.manifest.field_values import MAX_NAME_CHARACTERS, NAME_PATTERN
 from jobs.manifest.fields import (
     FIELDS,
+    FILE_TYPES,
     GUIDANCE,
     GUIDANCE_FIELDS,
     PARALLEL,
     PARALLEL_FIELDS,
+    TEXT_TYPES,
     WORDS,
     FieldType,
     RowField,
@@ -29,6 +31,7 @@ from jobs.manifest.tables.meta import META, PREFIX
 from jobs.text import unknown
 from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import load_model_config
+from pipelines.clip_inputs import MAX_REFERENCES
 from pipelines.parallel_config import ParallelConfig
 
 SCHEMA_FILE = "manifest.schema.json"
@@ -42,6 +45,7 @@ _JSON_TYPES: dict[FieldType, str] = {
     "number": "number",
     "yes/no": "boolean",
     "LoRAs": "string",
+    **dict.fromkeys(FILE_TYPES.values(), "string"),
 }
 
 
@@ -168,7 +172,7 @@ def _type_text(field: RowField) -> str:
 
 
 def _default_text(field: RowField) -> str:
-    if FIXED_DEFAULTS.get(field.name) is not None:
+    if FIXED_DEFAULTS.get(field.name) not in (None, ()):
         return f"`{json.dumps(FIXED_DEFAULTS[field.name])}`"
     if field.owner is ParallelConfig:
         (default,) = (one.default for one in fields(field.owner) if one.name == field.name)
@@ -176,6 +180,8 @@ def _default_text(field: RowField) -> str:
         return f"`{json.dumps(default)}`"
     special = {"prompt": "required", "model": "`--model`", "name": "`<manifest>-<row>`"}
     special |= {"loras": "the model's", "lora_weight": "each LoRA's"}
+    if field.value_type in FILE_TYPES.values():
+        return "none"
     return special.get(field.name, "the model's")
 
 
@@ -186,6 +192,9 @@ def _value(field: RowField) -> dict[str, Any]:
         weights = {"type": "object", "additionalProperties": {"type": ["number", "null"]}}
         words = {"type": "array", "items": {"type": "string"}}
         schema = {"anyOf": [schema | {"minLength": 1}, words, weights]}
+    if field.value_type == "image files":
+        words = {"type": "array", "items": {"type": "string"}, "maxItems": MAX_REFERENCES}
+        schema = {"anyOf": [schema, words]}
     if field.choices:
         schema["enum"] = list(field.choices)
     if words := WORDS.get(field.name):
@@ -203,7 +212,7 @@ def _axis(name: str, value_type: FieldType) -> dict[str, Any]:
         _closed({"file": {"type": "string"}}) | {"required": ["file"]},
         _closed({"range": bounds}) | {"required": ["range"]},
     ]
-    return {"anyOf": options[:2] if value_type in ("text", "LoRAs") else options}
+    return {"anyOf": options[:2] if value_type in TEXT_TYPES else options}
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobs.clip_id import broken_clip, identify
 from jobs.errors import RowValueError, UnknownModelError
+from jobs.inputs.checked_inputs import CheckedInputs
 from jobs.manifest.fields import RANDOM
 from jobs.manifest.lines import SourceLocation
 from jobs.manifest.rows import (
@@ -40,14 +41,22 @@ class Resolver:
     Args:
         run_name: name of the manifest, with which the names of clips without one begin.
         defaults: values of the fields that a row may leave out.
+        inputs: the images and videos that rows name.
     """
 
-    def __init__(self, run_name: str, defaults: Mapping[str, Given], catalog: Catalog) -> None:
+    def __init__(
+        self,
+        run_name: str,
+        defaults: Mapping[str, Given],
+        catalog: Catalog,
+        inputs: CheckedInputs,
+    ) -> None:
         self._run_name = run_name
         self._reserved = re.compile(rf"{re.escape(run_name)}-[0-9]{{6,}}")
         self._given = defaults
         self._defaults = {name: given.value for name, given in defaults.items()}
         self._catalog = catalog
+        self._inputs = inputs
         self._models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
         self._kinds: dict[tuple[object, ...], RowKind] = {}
 
@@ -106,8 +115,9 @@ class Resolver:
         given = with_loras(given, model)
         if given.get("seed") == RANDOM:
             given["seed"] = 0  # until it is drawn
-        request = make_request(given, fallback)
+        request = make_request(self._inputs.resolve(given), fallback)
         model.config.check_request(request)
+        self._inputs.check(request)
         parallel = choose_parallel(given, model, request)
         identity = identify(model.identity, model.loras, request)
         return RowKind(identity, request, parallel, model.tokenizer)

@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.inputs.checked_inputs import ReadS3
 from jobs.manifest.axes import (
     MAX_GRID_CLIPS,
     Axis,
@@ -22,7 +23,7 @@ from jobs.manifest.lines import Hasher, SourceLocation, decode
 from jobs.manifest.rows import Given
 from jobs.manifest.tables.encoding import LineTable
 from jobs.manifest.tables.meta import META, meta_name
-from jobs.manifest.values_file import ReadS3, read_values_file
+from jobs.manifest.values_file import read_values_file
 from jobs.manifest.walk.combine import parse_combination, product_of_all
 from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment
 from jobs.manifest.yaml_tree import YamlList, YamlMapping, YamlNode, YamlScalar

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import time
 from functools import partial
 
+from jobs.inputs.checked_inputs import ReadS3
 from jobs.manifest.axes import Grid
 from jobs.manifest.field_values import Unquoted, at
 from jobs.manifest.fields import FIELDS, GUIDANCE, PARALLEL
 from jobs.manifest.lines import FileWatch, ManifestFile, SourceLocation, decode, read_bytes
 from jobs.manifest.rows import Given, NumberedRow, Row
 from jobs.manifest.tables.meta import META
-from jobs.manifest.values_file import ReadS3
 from jobs.manifest.walk.selection import ALL_ROWS, Wanted
 from jobs.manifest.yaml_axes import AxesReader
 from jobs.manifest.yaml_fields import NODE_KINDS, YamlFields, refuse_comment

@@ -5,11 +5,12 @@ bits flipped inside a frame, which is why a clip's bytes are named by their dige
 """
 
 import contextlib
+import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.errors import CheckError
 from pipelines.request import VideoShape
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # finer than 24 against 23.976, coarser than an MP4's ratio against its decimal
 FPS_RELATIVE_TOLERANCE = 1e-4
+MAX_BOXES = 100_000  # at the top level; a fragmented MP4 has two for each fragment
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +94,37 @@ def decoder_version() -> str:
 
 
 @contextlib.contextmanager
+def opened_video(video: io.BytesIO, name: str) -> "Generator[tuple[int, Iterator[np.ndarray]]]":
+    """Do as `opened_frames`, for an MP4 in memory.
+
+    Args:
+        name: name of the video in errors.
+    """
+    with decord_errors(name):
+        check_boxes_of(video, len(video.getbuffer()), name)
+        video.seek(0)
+        reader = _reader(video)
+        yield len(reader), _frames(reader)
+
+
+@contextlib.contextmanager
 def _reading(path: Path) -> Generator[Any]:
-    """Open an MP4 with decord and turn its errors into CheckError.
+    """Open an MP4 with decord."""
+    check_boxes(path)
+    with decord_errors(path.name):
+        yield _reader(str(path))
+
+
+def _reader(source: str | io.BytesIO) -> Any:
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord.VideoReader(source, ctx=decord.cpu(0), num_threads=1)
+
+
+@contextlib.contextmanager
+def decord_errors(name: str) -> Generator[None]:
+    """Turn the errors of decord into CheckError.
 
     decord's quirks: a file that it cannot open is a RuntimeError, anything later a DECORDError,
     which is a plain Exception; its messages run over many lines, the C++ stack included; the ffmpeg
@@ -101,12 +132,11 @@ def _reading(path: Path) -> Generator[Any]:
     """
     import decord
 
-    check_boxes(path)
-    decord.logging.set_level(decord.logging.QUIET)
     try:
-        yield decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+        yield
     except (
         decord.DECORDError,
+        AssertionError,  # the file has no frame
         RuntimeError,
         ValueError,
         IndexError,
@@ -114,7 +144,7 @@ def _reading(path: Path) -> Generator[Any]:
         StopIteration,
     ) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckError(f"{path.name} does not decode: {reason}") from error
+        raise CheckError(f"{name} does not decode: {reason}") from error
 
 
 def _frames(reader: Any) -> "Iterator[np.ndarray]":
@@ -142,23 +172,27 @@ def check_boxes(path: Path) -> None:
     try:
         num_bytes = path.stat().st_size
         with path.open("rb") as file:
-            position, kinds = 0, list[bytes]()
-            while position < num_bytes:
-                header = file.read(16)
-                length, kind = int.from_bytes(header[:4]), header[4:8]
-                if length == 1:  # the length did not fit in four bytes and follows in eight
-                    length = int.from_bytes(header[8:16])
-                if length < 8 or position + length > num_bytes:
-                    raise CheckError(
-                        f"{path.name} is cut off or no MP4: box {kind!r} at byte {position:,} of "
-                        f"{num_bytes:,}"
-                    )
-                kinds.append(kind)
-                position += length
-                file.seek(position)
+            check_boxes_of(file, num_bytes, path.name)
     except OSError as error:
         raise CheckError(f"cannot read {path.name}: {error.strerror or error}") from error
+
+
+def check_boxes_of(file: BinaryIO, num_bytes: int, name: str) -> None:
+    """Do as `check_boxes`, for a file that is open at its start and has `num_bytes`."""
+    position, kinds = 0, list[bytes]()
+    while position < num_bytes:
+        header = file.read(16)
+        length, kind = int.from_bytes(header[:4]), header[4:8]
+        if length == 1:  # the length did not fit in four bytes and follows in eight
+            length = int.from_bytes(header[8:16])
+        if length < 8 or position + length > num_bytes:
+            raise CheckError(
+                f"{name} is cut off or no MP4: box {kind!r} at byte {position:,} of {num_bytes:,}"
+            )
+        kinds.append(kind)
+        if len(kinds) > MAX_BOXES:
+            raise CheckError(f"{name} is not an MP4: it has more than {MAX_BOXES:,} boxes")
+        position += length
+        file.seek(position)
     if kinds[:1] != [b"ftyp"] or b"moov" not in kinds or b"mdat" not in kinds:
-        raise CheckError(
-            f"{path.name} is not an MP4: expected ftyp, moov and mdat, got {kinds[:8]}"
-        )
+        raise CheckError(f"{name} is not an MP4: expected ftyp, moov and mdat, got {kinds[:8]}")

@@ -36,6 +36,7 @@ class OutputClip:
         failures: failed attempts of all runs, oldest first.
         names: every name of the clip, the one of its record first, each once.
         objects: the objects of the clip, as they were listed.
+        output: URI of the output.
     """
 
     clip_id: str
@@ -45,6 +46,7 @@ class OutputClip:
     failures: tuple[FailureRecord, ...]
     names: tuple[str, ...]
     objects: ClipObjects = field(repr=False)
+    output: str = ""
 
     @property
     def name(self) -> str:
@@ -148,7 +150,9 @@ class ClipReader:
         if record is not None:
             state = "committed" if is_whole else "damaged"
         names = _names(clip, last.name)
-        found = OutputClip(clip.clip_id, state, record, quarantine, tuple(failures), names, clip)
+        found = OutputClip(
+            clip.clip_id, state, record, quarantine, tuple(failures), names, clip, self._store.uri
+        )
         return [*unreadable, found]
 
     def _failures(self, clip: ClipObjects, unreadable: list[Unreadable]) -> list[FailureRecord]:

@@ -14,8 +14,10 @@ from jobs.manifest.field_values import MAX_NAME_CHARACTERS, NAME_PATTERN
 from jobs.manifest.fields import FIELDS, PARALLEL, REQUEST_PARTS
 from jobs.manifest.rows import FIXED_DEFAULTS
 from jobs.manifest.tables.meta import META
+from jobs.records.keys import input_key
 from jobs.records.schema import ClipRecord
 from nag.params import GuidanceParams
+from pipelines.clip_inputs import InputFiles
 from pipelines.lora_choice import NO_LORAS
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
@@ -34,7 +36,7 @@ def manifest_row(record: ClipRecord) -> dict[str, Any]:
     """
     return {
         **({"name": record.name} if is_name(record.name) else {}),
-        **request_row(record.model.name, record.request),
+        **request_row(record.model.name, record.request, output_of(record)),
         **_parallel(record.parallel),
         **({META: dict(record.meta)} if record.meta else {}),
     }
@@ -45,15 +47,23 @@ def is_name(name: str) -> bool:
     return bool(re.fullmatch(NAME_PATTERN, name)) and len(name) <= MAX_NAME_CHARACTERS
 
 
-def request_row(model: str, request: GenerationRequest) -> dict[str, Any]:
+def output_of(record: ClipRecord) -> str:
+    """Return the URI of the output to which a clip was committed."""
+    return record.uri.removesuffix(f"/{record.key}")
+
+
+def request_row(model: str, request: GenerationRequest, output: str) -> dict[str, Any]:
     """Return the fields of a row that make a request, with its model.
 
     Args:
         model: name of the model.
+        output: URI of the output that holds the images and videos of the clip.
     """
     row: dict[str, Any] = {"model": model}
     row |= {name: getattr(request, name) for name in _PLAIN_FIELDS if name not in ("loras", "text")}
     for part, owner in REQUEST_PARTS.items():
+        if owner is InputFiles:
+            continue
         if request.method in _METHODS_OF_PARTS.get(part, (request.method,)):
             value = getattr(request, part)
             row |= {one.name: getattr(value, one.name) for one in fields(owner)}
@@ -61,12 +71,23 @@ def request_row(model: str, request: GenerationRequest) -> dict[str, Any]:
         row["loras"] = {one.name: one.weight for one in request.loras} or NO_LORAS
     if request.text != FIXED_DEFAULTS["text"]:
         row["text"] = request.text
-    return row
+    return row | _inputs(request.inputs, output)
 
 
 def row_line(row: Mapping[str, Any]) -> str:
     """Return a row as one line of a JSONL manifest, without its line end; all of it is ASCII."""
     return json.dumps(row, allow_nan=False)
+
+
+def _inputs(inputs: InputFiles, output: str) -> dict[str, Any]:
+    """Return the fields of the images and videos of a clip, as objects of an output."""
+    if not (given := inputs.given()):
+        return {}
+    row: dict[str, Any] = {}
+    for name, files in given.items():
+        uris = [f"{output}/{input_key(file.sha256)}" for file in files]
+        row[name] = uris if name == "reference_images" else uris[0]
+    return row | {"fit": inputs.fit}
 
 
 def _parallel(parallel: ParallelConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from jobs.manifest.field_values import MAX_NAME_CHARACTERS
 from jobs.manifest.fields import PARALLEL
 from jobs.manifest.tables.meta import META
 from jobs.overview.clips import OutputClip
-from jobs.overview.manifest_row import is_name, manifest_row, request_row, row_line
+from jobs.overview.manifest_row import is_name, manifest_row, output_of, request_row, row_line
 from jobs.text import nearest, shown
 from pipelines.request import CFG_METHODS, MAX_SEED
 
@@ -111,7 +111,8 @@ class Retakes:
     def note(self, clip: OutputClip) -> None:
         """Note a clip of the output, whose seed is not new for rows that are like it."""
         if self._seeds.num_new and clip.request is not None:
-            row = request_row(clip.model_name, clip.request)
+            output = clip.output if clip.record is None else output_of(clip.record)
+            row = request_row(clip.model_name, clip.request, output)
             self._used.setdefault(_rest_of(row), set()).add(row["seed"])
 
     def rows(self, clips: Iterable[OutputClip]) -> Iterator[dict[str, Any]]:
@@ -174,7 +175,7 @@ def row_of(clip: OutputClip) -> dict[str, Any]:
             f"{shown(clip.name)} was never tried, since its model {shown(clip.model_name)} was "
             "missing or broken, so that its request is not known; take its row from its manifest"
         )
-    row = request_row(clip.model_name, clip.request)
+    row = request_row(clip.model_name, clip.request, clip.output)
     return {"name": clip.name, **row} if is_name(clip.name) else row
 
 

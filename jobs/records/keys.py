@@ -17,7 +17,7 @@ from jobs.store.uri import ACCESS_CHECK_PREFIX, StoredObject, is_key
 
 KeyKind = Literal[
     "clip", "poster", "record", "name", "failure", "latents", "refused clip", "quarantine",
-    "run file", "report", "lease", "salt", "access check",
+    "run file", "report", "lease", "salt", "input", "access check",
 ]  # fmt: skip
 SALT_KEY = "random-seeds.json"
 PREFIXES: dict[KeyKind, str] = {
@@ -33,6 +33,7 @@ PREFIXES: dict[KeyKind, str] = {
     "report": "report/",
     "lease": "lease/",
     "salt": SALT_KEY,
+    "input": "inputs/",
     "access check": ACCESS_CHECK_PREFIX,
 }
 OF_CLIPS: tuple[KeyKind, ...] = (
@@ -66,6 +67,7 @@ _PATTERNS: dict[KeyKind, re.Pattern[str]] = {
     "report": re.compile(r"report/(?P<filename>.+)"),
     "lease": re.compile(rf"lease/(?P<epoch>(?!0{{{EPOCH_DIGITS}}})[0-9]{{{EPOCH_DIGITS}}})\.json"),
     "salt": re.compile(re.escape(SALT_KEY)),
+    "input": re.compile(rf"inputs/(?P<sha256>{SHA256.pattern})"),
     "access check": re.compile(rf"{ACCESS_CHECK_PREFIX}[0-9a-f]+"),
 }
 
@@ -80,6 +82,7 @@ class ParsedKey:
         filename: path within the run's folder, such as run.json, or within the gallery's.
         attempt: number of the failed attempt, from 1.
         epoch: number of the lease, from 1.
+        sha256: digest of an image or a video that clips begin with.
     """
 
     key: str
@@ -91,6 +94,7 @@ class ParsedKey:
     filename: str = ""
     attempt: int = 0
     epoch: int = 0
+    sha256: str = ""
 
 
 def parse_key(key: str) -> ParsedKey | None:
@@ -108,6 +112,7 @@ def parse_key(key: str) -> ParsedKey | None:
                 filename=parts.get("filename", ""),
                 attempt=int(parts.get("attempt", 0)),
                 epoch=int(parts.get("epoch", 0)),
+                sha256=parts.get("sha256", ""),
             )
     return None
 
@@ -157,6 +162,11 @@ def poster_key(clip_id: str, sha256: str) -> str:
 def thumbnail_key(clip_id: str, sha256: str) -> str:
     """Return the key of the small poster of an MP4. See `poster_key`."""
     return f"posters/{_rendition(clip_id, sha256)}-thumbnail.jpg"
+
+
+def input_key(sha256: str) -> str:
+    """Return the key of an image or a video that clips begin with, which its bytes decide."""
+    return f"inputs/{_check_sha256(sha256)}"
 
 
 def record_key(clip_id: str) -> str:
@@ -237,9 +247,13 @@ def check_run_id(run_id: str) -> str:
 
 
 def _rendition(clip_id: str, sha256: str) -> str:
+    return f"{check_clip_id(clip_id)}/{_check_sha256(sha256)[:DIGEST_DIGITS]}"
+
+
+def _check_sha256(sha256: str) -> str:
     if not SHA256.fullmatch(sha256):
         raise RecordError(f"sha256 must be 64 lower-case hex digits, not {sha256!r}")
-    return f"{check_clip_id(clip_id)}/{sha256[:DIGEST_DIGITS]}"
+    return sha256
 
 
 def _attempt_key(clip_id: str, run_id: str, attempt: int) -> str:

@@ -124,7 +124,8 @@ def _row_line(clip: OutputClip) -> str | None:
         return row_line(manifest_row(clip.record))
     if clip.request is None:
         return None
-    return row_line({"name": clip.name, **request_row(clip.model_name, clip.request)})
+    row = request_row(clip.model_name, clip.request, clip.output)
+    return row_line({"name": clip.name, **row})
 
 
 def _failure(failure: FailureRecord, keys: set[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from jobs.records.schema import utc_iso
 from jobs.run.broken_models import FailedKind, quarantine_broken, quarantine_kind, split_failed
 from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
+from jobs.run.input_uploads import upload_inputs
 from jobs.run.observer import RunObserver
 from jobs.run.pool_plans import PoolPlans, TimeLimit, time_limit_of
 from jobs.run.progress.console import ConsoleReport, print_entry, print_log
@@ -155,6 +156,7 @@ class Run:
         try:
             with report, board:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
+                self._upload_inputs(update_or_end)
                 failed = self._render_kinds(observer, watch, board)
                 self._give_up(failed, tally, update_or_end)
                 if self._limit is not None:
@@ -172,6 +174,17 @@ class Run:
             self._summary = self._end(documents, error)
             raise
         return self._summary
+
+    def _upload_inputs(self, check: Callable[[], None]) -> None:
+        """Upload the images and videos of the clips, while nothing ends the run."""
+        opened = self.opened
+        try:
+            for _ in upload_inputs(opened.store, opened.plan.pending(), opened.manifest.inputs):
+                check()
+                if self._stop_reason is not None:
+                    raise StoppedError(self._stop_reason)
+        except ManifestError as error:  # it changed meanwhile; a refusal means that nothing ran
+            raise StoppedError(str(error)) from error
 
     def _begin(self, documents: RunDocuments) -> None:
         """Write run.json, and send the message that the run has begun."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from jobs.errors import StoreRefusedError
@@ -21,14 +22,17 @@ from jobs.media.encode import encode_mp4
 from jobs.media.posters import draw_posters
 from jobs.records.commit import commit_record, upload_clip
 from jobs.records.damage import is_committed
+from jobs.records.input_files import read_input
 from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
 from jobs.types import ClipDone, ClipOutcome, ClipReturned, ClipSpec, StageTiming, WorkerHeartbeat
 from jobs.worker.clip_failure import failed_clip
+from jobs.worker.clip_inputs import read_inputs
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
 from jobs.worker.heartbeat import Heartbeat, memory_bytes
+from jobs.worker.input_cache import InputCache
 from jobs.worker.mp4_tags import mp4_tags
 from jobs.worker.pictures import keep_refused, refusal, upload_posters
 from jobs.worker.provenance import RecordBuilder
@@ -58,6 +62,7 @@ class ClipWorker:
         self._wrap = wrap
         self._store = open_store(setup.output, setup.store)
         self._spool = Spool(setup.spool_folder, setup.output)
+        self._inputs = InputCache(setup.spool_folder)
         self._device = DeviceQueue()
         self._load_progress = LoadProgress()
         self._heartbeat = Heartbeat(self._load_progress)
@@ -189,13 +194,18 @@ class ClipWorker:
         The timings of the worker's first clip include the model's loading.
         """
         self._spool.check_room(raw_bytes(spec))
+        inputs = read_inputs(spec.request, self._input)
         marks = StageMarks(self._loaded.device.mark)
 
         def queue_work() -> QueuedClip:
             marks.add(*self._load_timings)
             self._load_timings = ()
             return queue_clip(
-                self._loaded, spec.request, marks, uses_exact_attention=uses_exact_attention
+                self._loaded,
+                spec.request,
+                marks,
+                uses_exact_attention=uses_exact_attention,
+                inputs=inputs,
             )
 
         queued = self._device.run(spec.clip_id, queue_work, marks, clock)
@@ -207,6 +217,10 @@ class ClipWorker:
             keep_refused(self._store, self._spool, spec, where, rendered)
             raise FrameCheckError(refusal(rendered, self._setup.model))
         return rendered
+
+    def _input(self, sha256: str) -> bytes:
+        """Return the bytes of an image or a video from this machine's cache or the store."""
+        return self._inputs.get(sha256, partial(read_input, self._store, sha256))
 
     def _encode(
         self, spec: ClipSpec, attempt: int, rendered: RenderedClip, clock: StageClock

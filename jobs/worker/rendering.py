@@ -5,10 +5,11 @@ thread checks the results once the device has finished them, so that the device 
 """
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jobs.worker.stage_marks import StageMarks
+from pipelines.clip_inputs import NO_INPUTS, ClipInputs
 from pipelines.errors import FrameCheckError
 from pipelines.frame_checks.latents import FetchedLatents
 from pipelines.frame_checks.limits import FrameLimits
@@ -57,14 +58,19 @@ class RenderedClip:
 
 
 def queue_clip(
-    model: VideoModel, request: GenerationRequest, marks: StageMarks, *, uses_exact_attention: bool
+    model: VideoModel,
+    request: GenerationRequest,
+    marks: StageMarks,
+    *,
+    uses_exact_attention: bool,
+    inputs: ClipInputs = NO_INPUTS,
 ) -> QueuedClip:
     """Queue all stages of a clip; call it in the thread that owns the device."""
     device = model.device
     device.reset_peak_memory()
     with model.exact_attention() if uses_exact_attention else contextlib.nullcontext():
         with marks.stage("text"):
-            embeddings = model.encode_text(request)
+            embeddings = replace(model.encode_text(request), inputs=inputs)
         latents = model.denoise(request, embeddings, marks.steps())
     fetched = FetchedLatents.of(latents, device)
     with marks.stage("decode"):

@@ -18,6 +18,7 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.manifest.reference import fields_help
 from jobs.manifest.values_file import MAX_VALUES_FILE_BYTES
 from jobs.manifest.walk.selection import ALL, Selection
+from jobs.media.input_videos import MAX_VIDEO_BYTES
 from jobs.plan.plan import Plan, make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import without_mp4
@@ -199,7 +200,7 @@ def open_written(
     return open_manifest(
         manifest_file(written, config.store),
         catalog,
-        lambda uri: read_object(uri, config.store, MAX_VALUES_FILE_BYTES),
+        lambda uri: read_object(uri, config.store, MAX_VIDEO_BYTES),
         output=output,
         model=model,
         selection=selection,
