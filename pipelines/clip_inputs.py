@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 InputName = Literal["image", "last_image", "reference_images", "video", "mask"]
 INPUT_NAMES: tuple[InputName, ...] = get_args(InputName)
 Fit = Literal["cover", "contain", "stretch"]
-MAX_REFERENCES = 8  # of one clip
+MAX_REFERENCES = 8  # in one clip
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -51,7 +51,7 @@ class CheckedInputs:
         self._read_s3 = read_s3
         self._known: dict[tuple[Place, bool], _Known] = {}  # with True for a field of a video
         self._places: dict[str, Place] = {}  # by digest
-        self._num_frames: dict[str, int] = {}  # of each video, by digest
+        self._num_frames: dict[str, int] = {}  # by digest of a video
 
     def __len__(self) -> int:
         """Return the number of files with different contents."""

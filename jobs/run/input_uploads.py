@@ -23,7 +23,7 @@ def upload_inputs(
     """Upload the inputs of some clips, and yield each when the store holds it.
 
     Args:
-        inputs: the files that the manifest names.
+        inputs: the files that the manifest names, which the plan has read.
 
     Raises:
         StoppedError: a file is gone, or was changed after the plan was made.

@@ -1,14 +1,16 @@
 """A catalog of models without YAMLs and weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.catalog.pipeline_classes import PipelineClass
 from pipelines.catalog.tokenizer import Tokenizer
+from pipelines.clip_inputs import INPUT_NAMES
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import ModelNotFoundError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
@@ -39,6 +41,37 @@ LORAS = (
 )
 
 
+MOVING = PipelineClass(
+    "Moving",
+    "wan",
+    frozenset({"Moving"}),
+    {},
+    required_inputs=frozenset({"image"}),
+    optional_inputs=frozenset({"last_image"}),
+)
+EDITED = replace(
+    MOVING, name="Edited", required_inputs=frozenset(), optional_inputs=frozenset(INPUT_NAMES)
+)
+
+
+@dataclass(frozen=True)
+class MovingConfig(ModelConfig):
+    """A model that begins with an image."""
+
+    @property
+    def pipeline_class(self) -> PipelineClass:
+        return MOVING
+
+
+@dataclass(frozen=True)
+class EditedConfig(ModelConfig):
+    """A model that takes every input and needs none."""
+
+    @property
+    def pipeline_class(self) -> PipelineClass:
+        return EDITED
+
+
 @dataclass(frozen=True)
 class FakeCatalogedModel:
     config: ModelConfig
@@ -54,7 +87,8 @@ class FakeCatalog:
     `tiny` has a grid of 4k + 1 frames and sides that are multiples of 16. `coarse` has sides that
     are multiples of 32. `strong` uses classifier-free guidance by default. `grouped` renders on two
     devices by default. `styled` has three LoRAs, of which `detail` is off by default; `fused`
-    fuses them. The weights of `absent` and `hollow` are not on this machine.
+    fuses them. `moving` begins with an image and may have a last one; `edited` takes every input
+    and needs none. The weights of `absent` and `hollow` are not on this machine.
     """
 
     def __init__(self) -> None:
@@ -64,6 +98,8 @@ class FakeCatalog:
             "strong": _model("strong", 16, "cfg+nag", 5.0),
             "grouped": _model("grouped", 16, parallel=ParallelConfig(2)),
             "styled": _model("styled", 16, loras=LORAS),
+            "moving": _model("moving", 16, config_class=MovingConfig),
+            "edited": _model("edited", 16, config_class=EditedConfig),
             "fused": _model("fused", 16, loras=LORAS, fuse_loras=True),
         }
 
@@ -83,8 +119,9 @@ def _model(
     parallel: ParallelConfig = ONE_DEVICE,
     loras: tuple[LoraConfig, ...] = (),
     fuse_loras: bool = False,
+    config_class: type[ModelConfig] = ModelConfig,
 ) -> FakeCatalogedModel:
-    config = ModelConfig(
+    config = config_class(
         name=name,
         family="wan",
         source=f"package:{name}",

@@ -114,6 +114,27 @@ class FakeModel:
         self.calls.append("close")
 
 
+class PaintingModel(FakeModel):
+    """A model that shows the image or the video that a clip begins with.
+
+    An image moves to the right, four pixels a frame.
+    """
+
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> "torch.Tensor":
+        self.inputs = embeddings.inputs
+        return super().denoise(request, embeddings, on_step)
+
+    def decode(self, request: GenerationRequest, latents: "torch.Tensor") -> VideoFrames:
+        if self.inputs.video is not None:
+            return VideoFrames(self.inputs.video.numpy(), request.fps)
+        assert self.inputs.image is not None, "the clip begins with an image"
+        image = self.inputs.image.numpy()
+        moved = (np.roll(image, 4 * frame, axis=1) for frame in range(request.shape.num_frames))
+        return VideoFrames(np.stack(list(moved)), request.fps)
+
+
 def draw(request: GenerationRequest) -> np.ndarray:
     """Draw a wave in the request's own colour, a twelfth further each frame.
 

@@ -170,8 +170,15 @@ ONE_OF_EACH_TYPE: dict[str, list[Any]] = {
     "number": ["1.5", True, [1], {}],
     "yes/no": ["true", 1, None, [True], {}],
     "LoRAs": [3, True, "", [1], {"style": "0.8"}],
+    "image file": [3, True, ["a.png"], {}],
+    "video file": [3, True, ["a.mp4"], {}],
+    "image or video file": [3, True, ["a.mp4"], {}],
+    "image files": [3, True, [1], ["a.png"] * 9, {}],
 }
+INPUTS = ("image", "last_image", "reference_images", "video", "mask")
 GOOD_VALUES: dict[str, Any] = {
+    **dict.fromkeys(INPUTS),
+    "fit": "contain",
     "prompt": "a",
     "negative_prompt": "b",
     "model": "coarse",
