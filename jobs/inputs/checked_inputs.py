@@ -31,11 +31,12 @@ class _Known:
     """A file that was checked.
 
     Args:
-        state: numbers that change with the content of a file; of an object of S3 none.
+        state: numbers that change with the content of a file; none for an object of S3.
     """
 
+    place: Place
     state: tuple[int, ...]
-    sha256: str
+    file: InputFile
 
 
 class CheckedInputs:
@@ -49,7 +50,7 @@ class CheckedInputs:
     def __init__(self, folder: Path | str, read_s3: ReadS3 | None) -> None:
         self._folder = folder
         self._read_s3 = read_s3
-        self._known: dict[tuple[Place, bool], _Known] = {}  # with True for a field of a video
+        self._known: dict[tuple[bool, str], _Known] = {}  # by name; True for a field of a video
         self._places: dict[str, Place] = {}  # by digest
         self._num_frames: dict[str, int] = {}  # by digest of a video
 
@@ -108,30 +109,33 @@ class CheckedInputs:
 
     def _file(self, field: InputName, written: str) -> InputFile:
         try:
-            place = place_of_input(field, written, self._folder)
-            sha256 = self._digest(field, place)
+            return self._find(field, written)
         except RowValueError as error:
             raise RequestError.of(str(error), field) from error
         except (JobError, OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             verb = "" if isinstance(error, InputError) else "cannot be read: "
             raise RequestError.of(f"{field} {shown(written)}: {verb}{reason}", field) from error
-        self._places.setdefault(sha256, place)
-        return InputFile(sha256, PurePosixPath(written).name)
 
-    def _digest(self, field: InputName, place: Place) -> str:
-        key = place, field in _FIELDS_OF_VIDEOS
+    def _find(self, field: InputName, written: str) -> InputFile:
+        """Return a file; read it only if it is new or its state is another one."""
+        key = field in _FIELDS_OF_VIDEOS, written
         known = self._known.get(key)
-        if known is not None and (isinstance(place, str) or _state(place.stat()) == known.state):
-            return known.sha256
+        if known is not None and known.state == _state_of(known.place):
+            return known.file
+        place = place_of_input(field, written, self._folder)
         content, state = self._read(place, _max_bytes(field))
         sha256 = hashlib.sha256(content).hexdigest()
-        if known is not None and sha256 != known.sha256:
-            raise InputError("the file was changed after it was read; run the command again")
         if known is None:
             self._check(field, content, sha256)
-        self._known[key] = _Known(state, sha256)
-        return sha256
+            file = InputFile(sha256, PurePosixPath(written).name)
+        elif sha256 == known.file.sha256:
+            file = known.file
+        else:
+            raise InputError("the file was changed after it was read; run the command again")
+        self._places.setdefault(sha256, place)
+        self._known[key] = _Known(place, state, file)
+        return file
 
     def _check(self, field: InputName, content: bytes, sha256: str) -> None:
         if field == "video" or (field == "mask" and is_video(content)):
@@ -162,6 +166,10 @@ class CheckedInputs:
 
 def _max_bytes(field: InputName) -> int:
     return MAX_VIDEO_BYTES if field in _FIELDS_OF_VIDEOS else MAX_IMAGE_BYTES
+
+
+def _state_of(place: Place) -> tuple[int, ...]:
+    return () if isinstance(place, str) else _state(place.stat())
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:

@@ -31,6 +31,7 @@ RENAMED = {
     "nag_coverage.guided": "nag_guided",
     "nag_coverage.total": "nag_total",
 }
+INPUTS = "request.inputs."  # `image` is the name of the file, `image_sha256` its digest
 PREFIXED = "model"  # its fields have common names, such as `source`
 
 
@@ -100,6 +101,8 @@ def _columns_of(cls: type[Any], parent: str) -> Iterator[Column]:
 
 
 def _name_of(path: str) -> str:
+    if path.startswith(INPUTS):
+        return path.removeprefix(INPUTS).removesuffix(".name").replace(".", "_")
     first, _, _ = path.partition(".")
     last = path.rpartition(".")[2]
     return RENAMED.get(path) or (f"{PREFIXED}_{last}" if first == PREFIXED else last)

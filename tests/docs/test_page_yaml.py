@@ -23,6 +23,7 @@ from jobs.settings.run_config import RunConfig, load_config
 from pipelines.catalog.files.sources import model_paths
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.errors import ModelConfigError
+from tests.builders.input_files import image_bytes
 from tests.builders.page_runs import file_of
 from tests.builders.pages import Block, blocks
 from tests.fakes.catalog import FakeCatalog
@@ -35,7 +36,8 @@ ELSEWHERE = {
 }
 FOREIGN = {"apiVersion", "patches", "namePrefix", "static_configs"}
 WHOLE_MANIFEST = {"clips": [{"prompt": "a circle moving right"}]}
-FILES = {"prompts.txt": "a circle moving right\na square moving up\n"}
+FILES = {"prompts.txt": b"a circle moving right\na square moving up\n"}
+IMAGES = {"shoes.png": image_bytes(), "hat.jpg": image_bytes(format="JPEG")}
 
 
 def keys_of(document: dict[str, Any]) -> set[str]:
@@ -84,13 +86,15 @@ def read(block: Block, folder: Path) -> str:
             text = block.text
     for own in models_of(block.page):
         text = text.replace(f"model: {own}\n", "model: shapes-wan\n")
-    for name, content in FILES.items():
-        (folder / name).write_text(content)
+    for name, content in (FILES | IMAGES).items():
+        (folder / name).write_bytes(content)
     path.write_text(text)
     if kind in ("row", "manifest"):
         is_styled = "fast" in text  # the LoRAs of a page are those of the fakes' model `styled`
-        catalog = FakeCatalog() if is_styled else ModelCatalog()
-        model = None if "model" in document else "styled" if is_styled else "shapes-wan"
+        has_image = any(name in text for name in IMAGES)
+        catalog = FakeCatalog() if is_styled or has_image else ModelCatalog()
+        own = "styled" if is_styled else "moving" if has_image else "shapes-wan"
+        model = None if "model" in document else own
         assert list(open_manifest(path, catalog, model=model).specs())
         # As an editor does, whose YAML 1.2 reads 12:00 as text; PyYAML reads a number of minutes.
         edited = yaml.safe_load(re.sub(r"(day_starts:) (\S+)", r"\1 '\2'", text))

@@ -25,6 +25,7 @@ from jobs.tables.columns import CLIP_COLUMNS, LEFT_OUT, STAGE_COLUMNS, without_n
 from jobs.tables.files import ClipTables, Format
 from jobs.tables.writing import EndedClips, add_clips, write_run_tables
 from jobs.types import LoraIdentity, StageTiming
+from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.lora_choice import LoraChoice
 from pipelines.texts import RequestTokens, Tokens
 from tests.builders.records import AT_S, RUN_ID, commit, failure_of, quarantine_of
@@ -47,8 +48,22 @@ def full(store: MemoryStore) -> ClipRecord:
     request = replace(
         record.request,
         negative_prompt="",
-        sampling=replace(record.request.sampling, seed=2**63 - 1, flow_shift=0.1),
+        sampling=replace(
+            record.request.sampling,
+            seed=2**63 - 1,
+            flow_shift=0.1,
+            guidance_scale_2=1.5,
+            strength=0.75,
+        ),
         loras=(LoraChoice("style", 0.5),),
+        inputs=InputFiles(
+            image=InputFile("0" * 64, "first 狐.png"),
+            last_image=InputFile("1" * 64, "last.png"),
+            reference_images=(InputFile("a" * 64, "face.png"), InputFile("b" * 64, "hat.png")),
+            video=InputFile("c" * 64, "in.mp4"),
+            mask=InputFile("d" * 64, "mask.png"),
+            fit="contain",
+        ),
     )
     lora = LoraIdentity("folder:style", "abc", -0.25, "all")
     full = replace(
@@ -123,6 +138,7 @@ def test_the_values_of_a_record_are_exact_and_typed(tmp_path: Path) -> None:
         assert row[column.name] == value, column.name
     assert (row["seed"], row["fps"], row["host_memory_bytes"]) == (2**63 - 1, 0.1 + 0.2, 2**53 + 1)
     assert (row["state"], row["name"], row["names"]) == ("committed", record.name, ["vixen"])
+    assert (row["image"], row["image_sha256"]) == ("first 狐.png", "0" * 64)
     assert row["denoise_s"] == pytest.approx(0.3)
     assert (row["check_s"], row["upload_s"], row["num_failures"]) == (0.75, None, 0)
 

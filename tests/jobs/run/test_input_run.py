@@ -1,0 +1,74 @@
+"""A run of clips that begin with images, through the command line, on a real Ray cluster."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from infra.local.ray_cluster import LocalRay
+from jobs.cli.main import main
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
+from jobs.records.commit import committed_ids, read_record
+from jobs.records.keys import input_key
+from jobs.settings.run_config import StoreConfig
+from jobs.store.store import open_store
+from tests.builders.input_files import BLUE, RED, saved
+from tests.fakes.model import FakeLoader, PaintingModel
+from tests.structure import ROOT
+
+pytestmark = pytest.mark.cluster
+
+
+def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
+    ray_cluster: LocalRay,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
+    (tmp_path / "models").mkdir()
+    shapes = (ROOT / "configs" / "models" / "shapes-wan.yaml").read_text()
+    yaml = f"{shapes}\npipeline: WanImageToVideoPipeline\n"
+    (tmp_path / "models" / "moving.yaml").write_text(yaml)
+    for name, colour in (("a", RED), ("b", BLUE)):
+        image = Image.new("RGB", (96, 64), colour)
+        image.paste((255, 255, 255), (0, 0, 40, 64))
+        (tmp_path / f"{name}.png").write_bytes(saved(image))
+    output = tmp_path / "out"
+    manifest = {
+        "name": "pairs",
+        "model": "moving",
+        "output": output.as_uri(),
+        "defaults": {"num_inference_steps": 1},
+        "axes": {"image": ["a.png", "b.png"], "prompt": ["a circle", "a square"]},
+        "combine": "(image, prompt)",
+    }
+    path = tmp_path / "pairs.yaml"
+    path.write_text(json.dumps(manifest))
+    command = ["render", str(path), "--models", str(tmp_path / "models")]
+    assert main(command, loader=FakeLoader(PaintingModel)) == EXIT_OK
+    assert "2 of 2 clips, 0 quarantined" in capsys.readouterr().out
+    store = open_store(output.as_uri(), StoreConfig())
+    records = [read_record(store, clip_id) for clip_id in committed_ids(store)]
+    named = {record.request.prompt: record.request.inputs.image for record in records}
+    assert {prompt: file.name for prompt, file in named.items() if file} == {
+        "a circle": "a.png",
+        "a square": "b.png",
+    }
+    keys = {input_key(file.sha256) for file in named.values() if file}
+    assert set(store.keys("inputs/")) == keys
+
+    assert main(["verify", output.as_uri(), "--decode"]) == EXIT_OK
+
+    capsys.readouterr()
+    assert main(["pick", output.as_uri(), "pairs-000000"]) == EXIT_OK
+    again = tmp_path / "again.jsonl"
+    again.write_text(capsys.readouterr().out)
+    for image in ("a.png", "b.png"):
+        (tmp_path / image).unlink()
+    options = ["--models", str(tmp_path / "models"), "--output", output.as_uri()]
+    assert main(["plan", str(again), *options]) == EXIT_OK
+    assert "1 clip" in capsys.readouterr().out
+    assert main(["plan", str(path), *options]) == EXIT_REFUSED
+    assert f"{path}:1: image 'a.png': cannot be read: No such file" in capsys.readouterr().err
