@@ -37,7 +37,7 @@ LATER_FIELDS: dict[type[Any], frozenset[str]] = {
     ModelIdentity: frozenset(
         {
             "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
-            "pipeline",
+            "pipeline", "sigmas", "stochastic_sampling",
         }
     ),
     GenerationRequest: frozenset({"inputs", "audio"}),
@@ -156,7 +156,7 @@ def _canonical(value: Any, without: Container[str] = ()) -> dict[str, Any]:
         entry = getattr(value, name)
         if name in without or entry == default:
             continue
-        if is_float and entry is not None:
+        if is_float and entry is not None and not isinstance(entry, tuple):
             entry = float(entry) + 0.0  # 8 is 8.0, and -0.0 + 0.0 is 0.0
         elif isinstance(entry, InputFile):
             entry = entry.sha256
@@ -165,9 +165,15 @@ def _canonical(value: Any, without: Container[str] = ()) -> dict[str, Any]:
         elif is_dataclass(entry):
             entry = _canonical(entry)
         elif isinstance(entry, tuple):
-            entry = [one.sha256 if isinstance(one, InputFile) else _canonical(one) for one in entry]
+            entry = [_canonical_entry(one) for one in entry]
         document[name] = entry
     return document
+
+
+def _canonical_entry(entry: Any) -> Any:
+    if isinstance(entry, InputFile):
+        return entry.sha256
+    return _canonical(entry) if is_dataclass(entry) else entry
 
 
 @cache

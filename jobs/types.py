@@ -60,6 +60,8 @@ class ModelIdentity:
             differently.
         vae_compile: True if the autoencoder's decoder is compiled, which rounds differently.
         pipeline: pipeline class of diffusers that the YAML names; empty for the family's own.
+        sigmas: noise levels of the steps that the YAML lists; empty if the scheduler computes them.
+        stochastic_sampling: True or False if the YAML says so; None for the saved setting.
     """
 
     name: str
@@ -79,6 +81,8 @@ class ModelIdentity:
     vae_memory_format: str = "contiguous_format"
     vae_compile: bool = False
     pipeline: str = ""
+    sigmas: tuple[float, ...] = ()
+    stochastic_sampling: bool | None = None
 
 
 @dataclass(frozen=True)

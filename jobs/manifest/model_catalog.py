@@ -190,6 +190,8 @@ class ModelCatalog:
             vae_memory_format=config.vae_memory_format,
             vae_compile=config.vae_compile,
             pipeline=config.pipeline or "",
+            sigmas=config.scheduler.levels,
+            stochastic_sampling=config.scheduler.stochastic_sampling,
         )
         return CatalogEntry(config, identity, weights, loras)
 

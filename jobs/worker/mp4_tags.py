@@ -21,7 +21,12 @@ from jobs.worker.provenance import installed_versions
 
 APPLE = "com.apple.quicktime"
 # ComfyUI's names of diffusers' schedulers; a flow model's saved scheduler is Euler's as a rule.
-SAMPLERS = {"UniPCMultistepScheduler": "uni_pc", "FlowMatchHeunDiscreteScheduler": "heun"}
+SAMPLERS = {
+    "UniPCMultistepScheduler": "uni_pc",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "FlowMatchLCMScheduler": "lcm",
+    "FlowMatchHeunDiscreteScheduler": "heun",
+}
 
 
 def mp4_tags(spec: ClipSpec) -> dict[str, str]:

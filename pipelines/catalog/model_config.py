@@ -23,19 +23,12 @@ from pipelines.catalog.pipeline_classes import (
     Family,
     PipelineClass,
 )
+from pipelines.catalog.scheduler_config import SchedulerConfig, check_lists
 from pipelines.clip_inputs import INPUT_NAMES
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod
-
-
-@dataclass(frozen=True)
-class SchedulerConfig:
-    """The diffusers scheduler, by class name, and its flow shift; None keeps the folder's."""
-
-    name: Literal["UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"] | None = None
-    flow_shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,10 +150,7 @@ class ModelConfig:
             )
         check_source(self.source)
         self._check_pipeline()
-        if self.family == "ltx" and self.scheduler.flow_shift is not None:
-            raise ModelConfigError(
-                "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
-            )
+        self._check_scheduler()
         if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
             raise ModelConfigError(
                 f"sampling.guidance_scale must be above 1 for the method {self.method}, "
@@ -181,6 +171,27 @@ class ModelConfig:
             raise ModelConfigError(
                 "download_gb must be a number above 0, such as 28.9, or null if it is not known, "
                 f"not {self.download_gb}"
+            )
+
+    def _check_scheduler(self) -> None:
+        scheduler, steps = self.scheduler, self.sampling.num_inference_steps
+        if self.family == "ltx" and scheduler.flow_shift is not None:
+            raise ModelConfigError(
+                "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
+            )
+        if scheduler.levels and steps != len(scheduler.levels):
+            raise ModelConfigError(
+                f"sampling.num_inference_steps must be {len(scheduler.levels)}, as many as "
+                f"scheduler.{scheduler.levels_key} lists, not {steps}"
+            )
+        if (
+            self.family != "wan"
+            and scheduler.name == "DPMSolverMultistepScheduler"
+            and not scheduler.levels
+        ):
+            raise ModelConfigError(
+                "scheduler.name: LTX pipelines give their scheduler noise levels, which "
+                "DPMSolverMultistepScheduler does not take; list them in scheduler.sigmas"
             )
 
     def _check_shares(self) -> None:
@@ -215,10 +226,11 @@ class ModelConfig:
         """Refuse a request that is off this model's grid, and name the nearest sizes that work.
 
         Raises:
-            RequestError: a size is off the grid, `flow_shift` is given for LTX, or an input is
-                missing or not one of the model.
+            RequestError: a size is off the grid, the steps or `flow_shift` do not fit the
+                scheduler, or an input is missing or not one of the model.
         """
         self._check_inputs(request)
+        self.scheduler.check_steps(self.name, request.sampling)
         if self.family == "ltx" and request.sampling.flow_shift is not None:
             raise RequestError.of(
                 f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
@@ -262,6 +274,7 @@ def load_model_config(path: Path) -> ModelConfig:
     """
     try:
         loaded = read_file(path)
+        check_lists(loaded)
         merged = OmegaConf.merge(
             schema(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)
         )

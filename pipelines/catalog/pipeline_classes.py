@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pipelines.catalog.scheduler_config import SCHEDULER_NAMES
 from pipelines.clip_inputs import InputName
 
 Family = Literal["wan", "ltx", "ltx2"]
 COMPONENTS_WITH_WEIGHTS = ("text_encoder", "image_encoder", "vae", "transformer", "transformer_2")
-SCHEDULERS = frozenset({"UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def _components(**classes: str) -> dict[str, frozenset[str]]:
     return {
         "tokenizer": frozenset({"T5Tokenizer", "T5TokenizerFast"}),
         **{component: frozenset(names.split()) for component, names in classes.items()},
-        "scheduler": SCHEDULERS,
+        "scheduler": SCHEDULER_NAMES,
     }
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 import nag
 from pipelines.attention.exact_attention import exact_attention
@@ -23,18 +22,13 @@ from pipelines.families.acceleration import Acceleration
 from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.decode import FetchedFrames, fetch_frames
 from pipelines.families.device import TorchDevice
+from pipelines.families.schedulers import ClipSchedulers
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.load_progress import LoadProgress
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
-
-_SCHEDULERS = {
-    scheduler.__name__: scheduler
-    for scheduler in (UniPCMultistepScheduler, FlowMatchEulerDiscreteScheduler)
-}
-
 
 EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # (1, L, D), attention mask (1, L) or None
 MAX_TEXTS = 256  # 4 MB each for UMT5-XXL at 512 tokens
@@ -81,12 +75,7 @@ class DiffusersModel(ABC):
         self.torch_device = device
         self.device = TorchDevice(device)
         self.pipeline = pipeline
-        self._scheduler_class = (
-            _SCHEDULERS[config.scheduler.name]
-            if config.scheduler.name
-            else type(pipeline.scheduler)
-        )
-        self._scheduler_config = dict(pipeline.scheduler.config)
+        self._schedulers = ClipSchedulers(config.scheduler, pipeline.scheduler)
         self._loras = loras
         self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
@@ -156,7 +145,9 @@ class DiffusersModel(ABC):
             self._loras.choose(request.loras)
         elif request.loras:
             raise RequestError.of("this pipeline was loaded without LoRAs", "loras")
-        self.pipeline.scheduler = self._build_scheduler(request.sampling.flow_shift)
+        self.pipeline.scheduler = self._schedulers.build(
+            request.sampling.flow_shift, request.sampling.seed
+        )
         start = self._start(request)
         with self._acceleration.clip(), self._guidance(request, embeddings):
             result = self.pipeline(
@@ -248,17 +239,6 @@ class DiffusersModel(ABC):
             embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask
         )
         return self._nag.guide(negative, params)
-
-    def _build_scheduler(self, flow_shift: float | None) -> Any:
-        saved = self._scheduler_config  # the two classes name the same shift differently
-        name = "shift" if self._scheduler_class is FlowMatchEulerDiscreteScheduler else "flow_shift"
-        if flow_shift is None:
-            flow_shift = saved.get("flow_shift", saved.get("shift"))
-        settings: dict[str, Any] = {} if flow_shift is None else {name: flow_shift}
-        if self._scheduler_class is UniPCMultistepScheduler:
-            # These are flow models, also if the saved config has other values.
-            settings |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-        return self._scheduler_class.from_config(self._scheduler_config, **settings)
 
     @abstractmethod
     def _encode(self, text: str) -> EncodedText:

@@ -13,8 +13,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 import nag
 from jobs.clip_id import clip_id
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
-from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, SchedulerConfig, ShapeGrid
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.catalog.tokenizer import digest_of, load_tokenizer
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
@@ -116,7 +117,7 @@ def test_another_scheduler_keeps_the_saved_shift(model: DiffusersModel, tmp_path
     stock.scheduler = type(stock.scheduler).from_config(stock.scheduler.config, **saved)
     stock.save_pretrained(tmp_path / "weights")
     other = "UniPCMultistepScheduler" if is_euler else "FlowMatchEulerDiscreteScheduler"
-    built = load(name, tmp_path / "weights", other)._build_scheduler(None)
+    built = load(name, tmp_path / "weights", other)._schedulers.build(None, 0)
     assert type(built).__name__ == other
     assert (built.config.flow_shift if is_euler else built.shift) == 5
 
