@@ -7,7 +7,9 @@ would not be the one that is rendered.
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +26,8 @@ from pipelines.request import GenerationRequest
 
 ReadS3 = Callable[[str], bytes]
 _FIELDS_OF_VIDEOS: tuple[InputName, ...] = ("video", "mask")
+_FIELDS_OF_IMAGES: tuple[InputName, ...] = ("image", "last_image", "reference_images")
+MAX_THREADS = 8  # each holds the pixels of an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,31 @@ class CheckedInputs:
             elif name == "reference_images" and name in given:
                 found[name] = tuple([self._file(name, one) for one in written or ()])
         return given | found if found else given
+
+    def read_ahead(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Check the new images of some rows, several at a time; `resolve` tells their faults.
+
+        Args:
+            rows: values of rows, of which some name images.
+        """
+        new = {
+            (name, one)
+            for row in rows
+            for name in _FIELDS_OF_IMAGES
+            if (written := row.get(name))
+            for one in ((written,) if isinstance(written, str) else written)
+            if (False, one) not in self._known
+        }
+        if len(new) < 2:
+            return
+
+        def read(named: tuple[InputName, str]) -> None:
+            with suppress(RequestError):
+                self._file(*named)
+
+        num_threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="inputs") as threads:
+            list(threads.map(read, new))
 
     def check(self, request: GenerationRequest) -> None:
         """Refuse a request whose videos have fewer frames than its clip.

@@ -136,7 +136,7 @@ class Manifest:
     ) -> Iterator[tuple[int, Row, ClipSpec | BrokenClip, bool]]:
         """Yield each wanted row with its number and its clip, and True if its seed was drawn."""
         seeds, resolver = RandomSeeds(self.salt), self._resolver()
-        for batch in in_batches(self._resolved_rows(resolver, wanted), num_ahead):
+        for batch in in_batches(self._resolved_rows(resolver, wanted, num_ahead), num_ahead):
             prompts = read_prompts([clip for _, _, clip in batch])
             for (index, row, clip), prompt in zip(batch, prompts, strict=True):
                 is_random, is_named = resolver.is_random(row), "name" in row.values
@@ -155,14 +155,16 @@ class Manifest:
         return Resolver(self.name, self.defaults, self._catalog, self.inputs)
 
     def _resolved_rows(
-        self, resolver: Resolver, wanted: Wanted = ALL_ROWS
+        self, resolver: Resolver, wanted: Wanted = ALL_ROWS, num_ahead: int = 1
     ) -> Iterator[tuple[int, Row, Resolved | BrokenClip]]:
         """Yield each wanted row with its number and its clip, which has no id yet."""
-        for index, row in self._source.rows(wanted):
-            clip = resolver.resolve(index, row)
-            yield index, row, clip
-            if index == wanted.last and not isinstance(clip, BrokenClip):
-                return  # rows behind it, behind a limit, may even be wrong
+        for batch in in_batches(self._source.rows(wanted), num_ahead):
+            self.inputs.read_ahead(row.values for _, row in batch)
+            for index, row in batch:
+                clip = resolver.resolve(index, row)
+                yield index, row, clip
+                if index == wanted.last and not isinstance(clip, BrokenClip):
+                    return  # rows behind it, behind a limit, may even be wrong
 
     def _location_of_first(self, name: str, before: int) -> SourceLocation:
         """Return the line that gives a name first, from a further walk: lines are not held."""

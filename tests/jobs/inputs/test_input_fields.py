@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,24 @@ def test_a_million_rows_would_read_a_file_once(
     for _ in range(3):
         assert len(list(manifest.specs())) == 60  # two of the files have one content
     assert sorted(read) == sorted(folder / name for name in GOOD)
+
+
+def test_the_images_of_many_rows_are_read_by_several_threads_and_the_first_fault_is_told(
+    folder: Path, write: Write, catalog: FakeCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[str] = set()
+    check = checked_inputs.check_image
+
+    def noted(content: bytes) -> None:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        check(content)
+
+    monkeypatch.setattr(checked_inputs, "check_image", noted)
+    for number in range(20):
+        is_wrong = number in (7, 9)
+        write(f"{number}.png", b"text" if is_wrong else image_bytes((number, 0, 0)))
+    rows = [{"prompt": "x", "image": f"{number}.png"} for number in range(20)]
+    path = write("m.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    with pytest.raises(ManifestError, match=r"m.jsonl:8: image '7.png': expected a PNG"):
+        specs(path, catalog)
+    assert threads == {"inputs", "MainThread"}, "the main thread looks at the first fault again"

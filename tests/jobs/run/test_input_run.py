@@ -61,6 +61,7 @@ def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
 
     assert main(["verify", output.as_uri(), "--decode"]) == EXIT_OK
 
+    assert main(["report", output.as_uri(), "--to", str(tmp_path / "gallery")]) == EXIT_OK
     capsys.readouterr()
     assert main(["pick", output.as_uri(), "pairs-000000"]) == EXIT_OK
     again = tmp_path / "again.jsonl"
