@@ -10,7 +10,7 @@ MODEL ?= shapes-wan
 MODEL_TESTS := tests/nag tests/pipelines
 CLUSTER_TESTS = $(shell grep -rl --include='test_*.py' 'mark\.cluster' tests)
 
-.PHONY: help install demo cluster-demo test test-models test-cluster test-farm slow check chaos strikes docs format shapes distill evaluate bench wheel clean
+.PHONY: help install demo cluster-demo test test-models test-cluster test-farm types slow check chaos strikes docs format shapes distill evaluate bench wheel clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -53,9 +53,12 @@ slow: install  ## run the tests that `make test` leaves out, since they take lon
 check: install  ## format, lint, types, tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
 	$(BIN)/python -m tests.structure
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory --jobs 4 types test-models test-cluster test-farm
+
+# It uses one core for minutes, and what it finds stands on its own lines between the tests' dots.
+types:
+	nice -n 19 $(BIN)/pyright
 
 chaos: install  ## inject every fault into a farm on this machine, and audit it (about half an hour)
 	$(BIN)/python -m tests.chaos.harness --report docs/measurements/chaos

@@ -403,6 +403,8 @@ def test_a_web_server_shows_the_same_and_nothing_else_is_asked(
         page.keyboard.press("Space")
         until(page, "nagfarm.page.playback.group.time_s > 0.5")
         page.keyboard.press("Space")
+        # a video waits just before its end, and the clock may stand behind that
+        page.evaluate("nagfarm.page.playback.group.seek(nagfarm.page.playback.group.time_s)")
         until(
             page,
             "nagfarm.page.playback.group.ready().every((one) => !one.seeking"
