@@ -50,16 +50,31 @@ from tests.fakes.simulated_cluster import (
     with_retry,
 )
 
-
-@settings(max_examples=10_000, deadline=None)
-@given(
+ORDERS = given(
     num_clips=st.integers(0, 12),
     num_workers=st.integers(1, 4),
     choices=st.lists(st.integers(0, 100), max_size=60),
 )
+
+
+@settings(max_examples=2_500, deadline=None)
+@ORDERS
 def test_no_order_of_events_loses_a_clip_or_renders_it_twice(
     num_clips: int, num_workers: int, choices: list[int]
 ) -> None:
+    check_an_order(num_clips, num_workers, choices)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@ORDERS
+def test_no_order_of_ten_thousand_loses_a_clip_or_renders_it_twice(
+    num_clips: int, num_workers: int, choices: list[int]
+) -> None:
+    check_an_order(num_clips, num_workers, choices)
+
+
+def check_an_order(num_clips: int, num_workers: int, choices: list[int]) -> None:
     cluster = SimulatedCluster(num_clips, num_workers, choices)
     cluster.run()
     ended = [*cluster.done, *cluster.quarantined]

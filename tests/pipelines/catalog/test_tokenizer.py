@@ -1,5 +1,6 @@
 import shutil
 import unicodedata
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,16 +76,20 @@ def test_one_token_beyond_the_limit_is_cut_as_the_pipeline_cuts_it(
 @given(st.lists(st.text(max_size=80), max_size=8))
 def test_texts_that_are_read_together_have_the_tokens_that_each_has_alone(texts: list[str]) -> None:
     for family in FAMILIES:
-        together, alone = _loaded(family), load(family)
+        together, alone = _loaded(family), _loaded_alone(family)
         together.read(texts)
         assert [together.tokens(text) for text in texts] == [alone.tokens(text) for text in texts]
 
 
-_LOADED = dict[str, ModelTokenizer]()
-
-
+@cache
 def _loaded(family: str) -> ModelTokenizer:
-    return _LOADED.setdefault(family, load(family))
+    return load(family)
+
+
+@cache
+def _loaded_alone(family: str) -> ModelTokenizer:
+    """Return a tokenizer that only ever reads one text at a time."""
+    return load(family)
 
 
 def test_a_text_is_tokenized_once_until_too_many_are_kept(
