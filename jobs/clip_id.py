@@ -37,7 +37,7 @@ LATER_FIELDS: dict[type[Any], frozenset[str]] = {
     ModelIdentity: frozenset(
         {
             "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
-            "pipeline", "sigmas", "stochastic_sampling",
+            "pipeline", "sigmas", "stochastic_sampling", "image_cond_noise_scale",
         }
     ),
     GenerationRequest: frozenset({"inputs", "audio"}),

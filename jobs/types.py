@@ -61,6 +61,7 @@ class ModelIdentity:
         vae_compile: True if the autoencoder's decoder is compiled, which rounds differently.
         pipeline: pipeline class of diffusers that the YAML names; empty for the family's own.
         sigmas: noise levels of the steps that the YAML lists; empty if the scheduler computes them.
+        image_cond_noise_scale: share of new noise on an LTX clip's images in each step.
         stochastic_sampling: True or False if the YAML says so; None for the saved setting.
     """
 
@@ -83,6 +84,7 @@ class ModelIdentity:
     pipeline: str = ""
     sigmas: tuple[float, ...] = ()
     stochastic_sampling: bool | None = None
+    image_cond_noise_scale: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ class ModelCatalog:
             pipeline=config.pipeline or "",
             sigmas=config.scheduler.levels,
             stochastic_sampling=config.scheduler.stochastic_sampling,
+            image_cond_noise_scale=config.image_cond_noise_scale,
         )
         return CatalogEntry(config, identity, weights, loras)
 

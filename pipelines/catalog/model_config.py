@@ -91,6 +91,8 @@ class ModelConfig:
             (0.9.1 and later), 0 to 1; unused in others.
         decode_noise_scale: share of noise mixed into the latents before such an autoencoder decodes
             them, 0 to 1.
+        image_cond_noise_scale: share of new noise on the images of an `LTXConditionPipeline` in
+            each step, 0 to 1, for more motion.
         loras: LoRAs on the transformers, added up in this order.
         fuse_loras: add the LoRAs to the weights once, instead of computing them in every step. This
             is faster, and equal but for rounding, which in bfloat16 is visible.
@@ -131,6 +133,7 @@ class ModelConfig:
     nasa: NasaParams = field(default_factory=NasaParams)
     decode_timestep: float = 0.0
     decode_noise_scale: float = 0.0
+    image_cond_noise_scale: float = 0.0
     loras: tuple[LoraConfig, ...] = ()
     fuse_loras: bool = False
     first_block_cache: float | None = None
@@ -179,6 +182,14 @@ class ModelConfig:
             raise ModelConfigError(
                 "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
             )
+        if self.pipeline == "LTXConditionPipeline" and (
+            scheduler.name not in (None, "FlowMatchEulerDiscreteScheduler")
+            or scheduler.stochastic_sampling
+        ):
+            raise ModelConfigError(
+                "LTXConditionPipeline has a noise level for each token, which only "
+                "scheduler.name: FlowMatchEulerDiscreteScheduler without stochastic_sampling takes"
+            )
         if scheduler.levels and steps != len(scheduler.levels):
             raise ModelConfigError(
                 f"sampling.num_inference_steps must be {len(scheduler.levels)}, as many as "
@@ -198,6 +209,7 @@ class ModelConfig:
         for name, share in (
             ("decode_timestep", self.decode_timestep),
             ("decode_noise_scale", self.decode_noise_scale),
+            ("image_cond_noise_scale", self.image_cond_noise_scale),
         ):
             if not 0 <= share <= 1:
                 raise ModelConfigError(f"{name} must be between 0 and 1, not {share}")

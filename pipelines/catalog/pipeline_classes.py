@@ -27,6 +27,7 @@ class PipelineClass:
         required_inputs: inputs that each clip must bring.
         optional_inputs: inputs that a clip may bring.
         has_audio: True if the model makes sound.
+        can_shard: True if several devices can share a clip.
     """
 
     name: str
@@ -37,6 +38,7 @@ class PipelineClass:
     required_inputs: frozenset[InputName] = frozenset()
     optional_inputs: frozenset[InputName] = frozenset()
     has_audio: bool = False
+    can_shard: bool = True
 
 
 def _components(**classes: str) -> dict[str, frozenset[str]]:
@@ -71,7 +73,11 @@ PIPELINE_CLASSES = {
     one.name: one
     for one in (
         PipelineClass(
-            "WanPipeline", "wan", frozenset({"WanPipeline"}), _WAN, frozenset({"transformer_2"})
+            "WanPipeline",
+            "wan",
+            frozenset({"WanPipeline", "WanDMDPipeline"}),  # FastWan names the latter
+            _WAN,
+            frozenset({"transformer_2"}),
         ),
         PipelineClass(
             "WanImageToVideoPipeline",
@@ -83,6 +89,14 @@ PIPELINE_CLASSES = {
             optional_inputs=frozenset({"last_image"}),
         ),
         PipelineClass("LTXPipeline", "ltx", frozenset({"LTXPipeline"}), _LTX),
+        PipelineClass(
+            "LTXConditionPipeline",
+            "ltx",
+            frozenset({"LTXConditionPipeline", "LTXPipeline"}),
+            _LTX,
+            optional_inputs=frozenset({"image", "last_image"}),
+            can_shard=False,  # images add tokens, and each token has a timestep of its own
+        ),
     )
 }
 ALL_COMPONENTS = frozenset(

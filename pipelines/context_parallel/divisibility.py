@@ -38,6 +38,12 @@ def check_parallel(
     Raises:
         RequestError: the message has the numbers, and the nearest groups and sizes that fit.
     """
+    if parallel.degree > 1 and not config.pipeline_class.can_shard:
+        raise RequestError.of(
+            f"parallel is {parallel}, but {config.pipeline_class.name} renders a clip of "
+            f"{config.name} on one device: leave parallel out",
+            "parallel",
+        )
     indivisible = find_indivisible(parallel, geometry, shape)
     if indivisible is None:
         return

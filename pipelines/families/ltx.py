@@ -1,9 +1,11 @@
-"""LTX-Video 0.9.x text-to-video."""
+"""LTX-Video 0.9.x: text to video, and from 0.9.5 on also from a first and a last image."""
 
 from typing import Any
 
 import torch
-from diffusers import LTXPipeline
+from diffusers import LTXConditionPipeline, LTXPipeline
+from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+from PIL import Image
 
 from pipelines.families.diffusers_model import DiffusersModel, EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
@@ -44,17 +46,12 @@ class LTXModel(DiffusersModel):
         return arguments
 
     def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
-        pipeline, vae, shape = self.pipeline, self.pipeline.vae, request.shape
-        unpacked = pipeline._unpack_latents(
-            latents,
-            (shape.num_frames - 1) // pipeline.vae_temporal_compression_ratio + 1,
-            shape.height // pipeline.vae_spatial_compression_ratio,
-            shape.width // pipeline.vae_spatial_compression_ratio,
-            pipeline.transformer_spatial_patch_size,
-            pipeline.transformer_temporal_patch_size,
-        )
+        pipeline, vae = self.pipeline, self.pipeline.vae
         unpacked = pipeline._denormalize_latents(
-            unpacked, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+            self._unpack(request, latents),
+            vae.latents_mean,
+            vae.latents_std,
+            vae.config.scaling_factor,
         )
         timestep = None
         if vae.config.timestep_conditioning:
@@ -66,3 +63,51 @@ class LTXModel(DiffusersModel):
                 torch.tensor([self.config.decode_timestep], dtype=vae.dtype)
             )
         return vae.decode(unpacked.to(vae.dtype), timestep, return_dict=False)[0]
+
+    def _unpack(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
+        """Return latents as (1, C, F, H, W)."""
+        pipeline, shape = self.pipeline, request.shape
+        return pipeline._unpack_latents(
+            latents,
+            (shape.num_frames - 1) // pipeline.vae_temporal_compression_ratio + 1,
+            shape.height // pipeline.vae_spatial_compression_ratio,
+            shape.width // pipeline.vae_spatial_compression_ratio,
+            pipeline.transformer_spatial_patch_size,
+            pipeline.transformer_temporal_patch_size,
+        )
+
+
+class LTXConditionModel(LTXModel):
+    """Drives `LTXConditionPipeline`, with a first image, a last image, both or none.
+
+    The first image stands for the first frame of the latents. The last image is further tokens,
+    which the pipeline cuts off. It draws its noise and that of the images itself, in a fixed order,
+    from one CPU generator with the clip's seed. Latents are (1, C, F, H, W).
+    """
+
+    pipeline_class = LTXConditionPipeline
+
+    def _start(self, request: GenerationRequest) -> dict[str, Any]:
+        generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
+        return {"num_frames": request.shape.num_frames, "generator": generator}
+
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
+        inputs = embeddings.inputs
+        conditions = [
+            LTXVideoCondition(image=Image.fromarray(image_HWC.numpy()), frame_index=frame)
+            for image_HWC, frame in (
+                (inputs.image, 0),
+                (inputs.last_image, request.shape.num_frames - 1),
+            )
+            if image_HWC is not None
+        ]
+        return {
+            **super()._call_arguments(request, embeddings),
+            "conditions": conditions or None,
+            "image_cond_noise_scale": self.config.image_cond_noise_scale,
+        }
+
+    def _unpack(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
+        return latents

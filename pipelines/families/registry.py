@@ -32,6 +32,10 @@ def driver_of(pipeline: str) -> "type[DiffusersModel]":
             from pipelines.families.ltx import LTXModel
 
             return LTXModel
+        case "LTXConditionPipeline":
+            from pipelines.families.ltx import LTXConditionModel
+
+            return LTXConditionModel
         case _:
             raise ValueError(f"no driver for the pipeline class {pipeline!r}")
 

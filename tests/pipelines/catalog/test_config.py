@@ -7,6 +7,7 @@ from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import model_paths, resolve_source
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import load_model_config
+from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -38,6 +39,7 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
         "wan2.2-t2v-a14b",
         "ltx-video-0.9.5",
     } <= set(paths)
+    image = InputFile("0" * 64, "first.png")
     for path in paths.values():
         config = load_model_config(path)
         assert config.licence
@@ -58,6 +60,7 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
                 config.method,
                 config.vsf,
                 config.nasa,
+                inputs=InputFiles(image if config.pipeline_class.required_inputs else None),
             )
         )
 
