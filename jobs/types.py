@@ -23,6 +23,27 @@ UNREAD = RequestTokens(Tokens(0, ""))  # until a tokenizer reads the texts
 
 
 @dataclass(frozen=True)
+class AudioFacts:
+    """The sound of an MP4.
+
+    Args:
+        codec: `aac`.
+        sample_rate: samples of a channel in a second.
+        channels: 1 or 2.
+        duration_s: seconds, equal to those of the video within one frame.
+    """
+
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float
+
+    def __str__(self) -> str:
+        layout = {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels} channels")
+        return f"{self.codec}, {self.sample_rate / 1000:g} kHz {layout}"
+
+
+@dataclass(frozen=True)
 class LoraIdentity:
     """A LoRA and how it is applied, as far as this decides the pixels; so its name is left out.
 

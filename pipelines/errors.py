@@ -28,12 +28,13 @@ class ModelFolderError(PipelineError):
 
 
 class FrameCheckError(PipelineError):
-    """The model's latents or frames fail the frame checks.
+    """The model's latents, frames or sound fail the frame checks.
 
     Attributes:
-        check: name of the check that failed: that of its limit in `FrameLimits`, or "NaN". Set
-            after construction, as `RequestError.fields` is.
-        beyond: names of all limits that the clip is beyond; empty for NaN, which has none.
+        check: name of the check that failed: that of its limit in `FrameLimits`, "NaN", or "sound"
+            for sound of a wrong form or length. Set after construction, as `RequestError.fields`
+            is.
+        beyond: names of all limits that the clip is beyond; empty for faults without one.
     """
 
     check: str = ""

@@ -53,6 +53,7 @@ def made_record(spec: ClipSpec, body: bytes) -> ClipRecord:
         width=shape.width,
         height=shape.height,
         fps=spec.request.fps,
+        audio=None,
         committed_at=utc_iso(0),
         timings=(),
         device_time=DeviceTime(2.0, 0.0),

@@ -1,18 +1,22 @@
-"""Decode a finished MP4, every frame of it, and refuse a clip that differs from its request.
+"""Decode a finished MP4, frames and sound, and refuse a clip that differs from its request.
 
-Compares count, size and rate. It does not look at what the frames show. The decoder may conceal
-bits flipped inside a frame, which is why a clip's bytes are named by their digest.
+Compares count, size and rate, the tracks, and the length of the sound. It does not look at what the
+frames show. The decoder may conceal bits flipped inside a frame, which is why a clip's bytes are
+named by their digest.
 """
 
 import contextlib
 import io
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from jobs.errors import CheckError
+from jobs.media.boxes import Track, check_boxes, check_boxes_of, read_tracks
+from jobs.media.sound import decode_sound
+from jobs.types import AudioFacts
 from pipelines.request import VideoShape
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 # finer than 24 against 23.976, coarser than an MP4's ratio against its decimal
 FPS_RELATIVE_TOLERANCE = 1e-4
-MAX_BOXES = 100_000  # at the top level; a fragmented MP4 has two for each fragment
+SOUND_CODE = "mp4a"  # of AAC in an MP4
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +35,13 @@ class DecodedVideo:
     fps: float
 
 
-def check_mp4(path: Path, shape: VideoShape, fps: float) -> None:
-    """Prove that every frame of an MP4 decodes, and that count, size and rate are as requested.
+def check_mp4(path: Path, shape: VideoShape, fps: float, audio: AudioFacts | None = None) -> None:
+    """Prove that every frame of an MP4 decodes, and that count, size, rate and sound are right.
 
     Holds one frame at a time, and decodes no more frames than were requested.
+
+    Args:
+        audio: the sound that it must have; None for a file that must have none.
 
     Raises:
         CheckError: naming every difference, expected and found; or the file does not decode.
@@ -45,7 +52,7 @@ def check_mp4(path: Path, shape: VideoShape, fps: float) -> None:
             f"{frame.shape[1]}x{frame.shape[0]}"
             for frame in islice(_frames(reader), shape.num_frames)
         }
-    differences: list[str] = []
+    differences = _track_differences(read_tracks(path), audio)
     if num_frames != shape.num_frames:
         differences.append(f"expected {shape.num_frames} frames, found {num_frames}")
     if sizes != {f"{shape.width}x{shape.height}"}:
@@ -53,8 +60,37 @@ def check_mp4(path: Path, shape: VideoShape, fps: float) -> None:
         differences.append(f"expected {shape.width}x{shape.height} pixels, found {found}")
     if abs(found_fps - fps) > fps * FPS_RELATIVE_TOLERANCE:
         differences.append(f"expected {fps:g} frames per second, found {found_fps:g}")
+    if audio is not None and not differences:
+        sound_s = len(decode_sound(path, audio.channels)) / audio.sample_rate
+        for name, expected_s in (
+            ("", audio.duration_s),
+            (", as the video", shape.num_frames / fps),
+        ):
+            if abs(sound_s - expected_s) > 1 / fps:
+                differences.append(
+                    f"expected {expected_s:.4g} s of sound{name}, within one frame, found "
+                    f"{sound_s:.4g} s"
+                )
     if differences:
         raise CheckError(f"{path.name}: {'; '.join(differences)}")
+
+
+def _track_differences(tracks: Sequence[Track], audio: AudioFacts | None) -> list[str]:
+    """Return a line for each difference between the tracks and those expected."""
+    expected = ["vide", *(["soun"] if audio else [])]
+    if [track.kind for track in tracks] != expected:
+        wanted = "one video track and " + ("one of sound" if audio else "no sound")
+        return [f"expected {wanted}, found {', '.join(map(str, tracks)) or 'no track'}"]
+    if audio is None:
+        return []
+    sound = tracks[1]
+    found = (sound.codec, sound.timescale, sound.channels)
+    if found == (SOUND_CODE, audio.sample_rate, audio.channels):
+        return []
+    return [
+        f"expected sound as {SOUND_CODE}, {audio.sample_rate} Hz, {audio.channels} channels, found "
+        "{}, {} Hz, {} channels".format(*found)
+    ]
 
 
 def decode_mp4(path: Path) -> DecodedVideo:
@@ -159,40 +195,3 @@ def without_padding(frame: "np.ndarray") -> "np.ndarray":
     """
     height, width, _ = frame.shape
     return frame.reshape(height, -1)[:, : width * 3].reshape(height, width, 3)
-
-
-def check_boxes(path: Path) -> None:
-    """Refuse a file whose top-level MP4 boxes do not end exactly where the file ends.
-
-    Source: ISO/IEC 14496-12, 4.2: a box is its length in four bytes, its type in four, its content.
-
-    Raises:
-        CheckError: the file is not an MP4, is cut off, or bytes follow its last box.
-    """
-    try:
-        num_bytes = path.stat().st_size
-        with path.open("rb") as file:
-            check_boxes_of(file, num_bytes, path.name)
-    except OSError as error:
-        raise CheckError(f"cannot read {path.name}: {error.strerror or error}") from error
-
-
-def check_boxes_of(file: BinaryIO, num_bytes: int, name: str) -> None:
-    """Do as `check_boxes`, for a file that is open at its start and has `num_bytes`."""
-    position, kinds = 0, list[bytes]()
-    while position < num_bytes:
-        header = file.read(16)
-        length, kind = int.from_bytes(header[:4]), header[4:8]
-        if length == 1:  # the length did not fit in four bytes and follows in eight
-            length = int.from_bytes(header[8:16])
-        if length < 8 or position + length > num_bytes:
-            raise CheckError(
-                f"{name} is cut off or no MP4: box {kind!r} at byte {position:,} of {num_bytes:,}"
-            )
-        kinds.append(kind)
-        if len(kinds) > MAX_BOXES:
-            raise CheckError(f"{name} is not an MP4: it has more than {MAX_BOXES:,} boxes")
-        position += length
-        file.seek(position)
-    if kinds[:1] != [b"ftyp"] or b"moov" not in kinds or b"mdat" not in kinds:
-        raise CheckError(f"{name} is not an MP4: expected ftyp, moov and mdat, got {kinds[:8]}")

@@ -1,8 +1,9 @@
 """Encode frames as an MP4.
 
 Decides everything about the file: H.264, yuv420p, limited range, BT.709 in the tags and in the
-arithmetic, the index at the front, no sound, and no date or library version inside, so that the
-same frames give the same bytes. `decode_check` proves that the file decodes.
+arithmetic, AAC for a clip with sound, the index at the front, and no date or library version
+inside, so that the same frames and sound give the same bytes. `decode_check` proves that the file
+decodes.
 """
 
 import tempfile
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from jobs.errors import EncodeError
 from jobs.failures import disk_errors, is_machine_failure, is_out_of_memory
+from jobs.media import sound
 from jobs.media.ffmpeg import run_ffmpeg
 from jobs.media.tags import format_ffmetadata
 from jobs.settings.run_config import EncodingConfig
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 ENCODER_THREADS = "4"
 
 SMALL_BITS_PER_S = "1M"
+TAGS_FILE, SOUND_FILE, UNFINISHED_FILE = "tags.txt", "sound.f32", "clip.mp4"
 
 # By default swscale converts by BT.601, and it writes primaries and transfer only if frames have
 # them.
@@ -43,7 +46,7 @@ def encode_mp4(
     metadata: Mapping[str, str],
     max_px: int | None = None,
 ) -> None:
-    """Write frames as an MP4 whose bytes depend on nothing but the arguments.
+    """Write frames and their sound as an MP4 whose bytes depend on nothing but the arguments.
 
     The file appears at `path` whole or not at all.
 
@@ -54,29 +57,29 @@ def encode_mp4(
             and a bit rate that even noise keeps.
 
     Raises:
-        EncodeError: the frames are not (T, H, W, 3) uint8 of even size, a tag cannot be written, or
-            ffmpeg failed.
+        EncodeError: the frames are not (T, H, W, 3) uint8 of even size, the sound is not float32 of
+            a rate that AAC has, a tag cannot be written, or ffmpeg failed.
         EncoderKilledError: ffmpeg was killed.
         DiskFullError: the disk of `path` is full.
         OSError: the machine is out of memory or files, or its disk is broken: not the clip's fault.
     """
     check_frames(video.frames)
+    if video.audio is not None:
+        sound.check_audio(video.audio)
     tags = format_ffmetadata(metadata)
     try:
         with (
             disk_errors(path.parent),
             tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem[:32]}-") as folder,
         ):
-            tags_path, unfinished = (
-                Path(folder, "tags.txt").resolve(),
-                Path(folder, "clip.mp4").resolve(),
-            )
-            tags_path.write_bytes(tags)
+            place = Path(folder).resolve()
+            place.joinpath(TAGS_FILE).write_bytes(tags)
+            if video.audio is not None:
+                sound.write_samples(video.audio, place / SOUND_FILE)
             run_ffmpeg(
-                encoding_arguments(video, config, tags_path, unfinished, max_px),
-                video.frames.data.cast("B"),
+                encoding_arguments(video, config, place, max_px), video.frames.data.cast("B")
             )
-            unfinished.replace(path)
+            place.joinpath(UNFINISHED_FILE).replace(path)
     except OSError as error:
         if is_out_of_memory(error) or is_machine_failure(error):
             raise
@@ -84,13 +87,15 @@ def encode_mp4(
 
 
 def encoding_arguments(
-    video: VideoFrames,
-    config: EncodingConfig,
-    tags: Path,
-    target: Path,
-    max_px: int | None = None,
+    video: VideoFrames, config: EncodingConfig, folder: Path, max_px: int | None = None
 ) -> list[str]:
-    """Return ffmpeg's arguments. The frames come by standard input, the tags by a file."""
+    """Return ffmpeg's arguments.
+
+    The frames come by standard input, the tags and the sound by files.
+
+    Args:
+        folder: has these files, and gets the MP4.
+    """
     _, height, width, _ = video.frames.shape
     rate = frame_rate(video.fps)
     filters, limit = COLOUR_FILTERS, list[str]()
@@ -98,18 +103,23 @@ def encoding_arguments(
         small_width, small_height = fitted(width, height, max_px)
         filters = filters.replace("scale=", f"scale=w={small_width}:h={small_height}:", 1)
         limit = ["-maxrate", SMALL_BITS_PER_S, "-bufsize", SMALL_BITS_PER_S]
+    heard, encoded = list[str](), list[str]()
+    if video.audio is not None:
+        heard = sound.input_arguments(video.audio, folder / SOUND_FILE)
+        encoded = ["-map", "2:a", *sound.output_arguments(config.audio_kbit_s)]
     # `file:` keeps ffmpeg from reading a protocol or an option into a name
     return [
         *("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}"),
         *("-framerate", f"{rate.numerator}/{rate.denominator}", "-i", "pipe:0"),
-        *("-f", "ffmetadata", "-i", f"file:{tags}"),
+        *("-f", "ffmetadata", "-i", f"file:{folder / TAGS_FILE}", *heard),
         *("-map", "0:v", "-map_metadata", "1", "-map_chapters", "-1", "-vf", filters),
         *("-c:v", "libx264", "-preset", config.preset, "-crf", str(config.crf), *limit),
         *("-threads", ENCODER_THREADS, "-color_primaries", "bt709", "-color_trc", "bt709"),
-        *("-colorspace", "bt709", "-color_range", "tv"),
+        *("-colorspace", "bt709", "-color_range", "tv", *encoded),
         # unit 6 is where libx264 writes its version and options
         *("-bsf:v", "filter_units=remove_types=6", "-flags:v", "+bitexact", "-fflags", "+bitexact"),
-        *("-movflags", "+use_metadata_tags+faststart", "-f", "mp4", f"file:{target}"),
+        *("-movflags", "+use_metadata_tags+faststart", "-f", "mp4"),
+        f"file:{folder / UNFINISHED_FILE}",
     ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ COLUMNS = {
     "height": "pixels",
     "num_frames": "frames",
     "fps": "frames per second",
+    "sound": "codec, sample rate and channels of its sound; empty without sound",
     "key": "key of the MP4 in the output; empty without a record",
     "uri": "URI of the MP4, as its record has it",
     "num_bytes": "size of the MP4",
@@ -52,6 +53,7 @@ def table_row(clip: OutputClip) -> dict[str, Any]:
         }
     if (record := clip.record) is not None:
         row |= {name: getattr(record, name) for name in ("key", "uri", "num_bytes", "run_id")}
+        row["sound"] = None if record.audio is None else str(record.audio)
         return row | {"at": record.committed_at, "meta": dict(record.meta)}
     last = clip.quarantine or clip.failures[-1]
     row |= {name: getattr(last, name) for name in ("failure_class", "error_type", "message")}

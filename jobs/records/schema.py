@@ -14,7 +14,7 @@ from jobs.errors import RecordError
 from jobs.records.keys import check_clip_id, check_run_id, clip_key
 from jobs.records.strict_json import dump, from_dataclass, load, to_dataclass
 from jobs.settings.run_config import EncodingConfig
-from jobs.types import ClipFailure, FailedAttempt, ModelIdentity, StageTiming, fields_of
+from jobs.types import AudioFacts, ClipFailure, FailedAttempt, ModelIdentity, StageTiming, fields_of
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest
@@ -69,6 +69,7 @@ class ClipRecord:
     width: int
     height: int
     fps: float
+    audio: AudioFacts | None
     committed_at: str
     timings: tuple[StageTiming, ...]
     device_time: DeviceTime
@@ -98,6 +99,9 @@ class ClipRecord:
         check_at_least("host_memory_bytes", self.host_memory_bytes, 0)
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise RecordError(f"fps must be above 0, not {self.fps}")
+        if self.audio is not None:
+            check_at_least("audio.sample_rate", self.audio.sample_rate, 1)
+            check_at_least("audio.channels", self.audio.channels, 1)
 
     def committed(self, at: str, upload: StageTiming) -> Self:
         """Return the record for the store: with the time of the commit and the upload's timing."""

@@ -132,10 +132,18 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class EncodingConfig:
-    """The settings of libx264. `crf` is its constant rate factor, 0 (lossless) to 51."""
+    """The settings of libx264, and of AAC for clips with sound.
+
+    Args:
+        crf: constant rate factor, 0 (lossless) to 51.
+        preset: one of libx264's presets, `ultrafast` to `veryslow`.
+        audio_kbit_s: bit rate of the sound in kbit/s, 32 to 512; AAC takes less at a low sample
+            rate.
+    """
 
     crf: int = 16
     preset: str = "medium"
+    audio_kbit_s: int = 192
 
     def __post_init__(self) -> None:
         if not 0 <= self.crf <= 51:
@@ -143,6 +151,10 @@ class EncodingConfig:
         if self.preset not in PRESETS:
             raise ConfigError(
                 f"encoding.preset must be one of {', '.join(PRESETS)}, got {self.preset!r}"
+            )
+        if not 32 <= self.audio_kbit_s <= 512:
+            raise ConfigError(
+                f"encoding.audio_kbit_s must be between 32 and 512, got {self.audio_kbit_s}"
             )
 
 

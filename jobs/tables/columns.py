@@ -22,6 +22,7 @@ RENAMED = {
     "model.name": "model",
     "request.loras": "chosen_loras",
     "request.text": "long_text",
+    "request.audio": "wants_audio",
     "tokens.prompt.count": "prompt_tokens",
     "tokens.prompt.digest": "prompt_digest",
     "tokens.negative_prompt.count": "negative_prompt_tokens",
@@ -32,7 +33,7 @@ RENAMED = {
     "nag_coverage.total": "nag_total",
 }
 INPUTS = "request.inputs."  # `image` is the name of the file, `image_sha256` its digest
-PREFIXED = "model"  # its fields have common names, such as `source`
+PREFIXED = ("model", "audio")  # their fields have common names, such as `source`
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _name_of(path: str) -> str:
         return path.removeprefix(INPUTS).removesuffix(".name").replace(".", "_")
     first, _, _ = path.partition(".")
     last = path.rpartition(".")[2]
-    return RENAMED.get(path) or (f"{PREFIXED}_{last}" if first == PREFIXED else last)
+    return RENAMED.get(path) or (f"{first}_{last}" if first in PREFIXED else last)
 
 
 def without_none(annotation: Any) -> Any:

@@ -207,7 +207,7 @@ def _scratch_file() -> Generator[Path]:
 def _audit_video(record: ClipRecord, path: Path) -> Iterator[Finding]:
     """Decode an MP4 and compare its tag `clip_id`, which the worker wrote into it."""
     try:
-        check_mp4(path, record.request.shape, record.request.fps)
+        check_mp4(path, record.request.shape, record.request.fps, record.audio)
         tagged = read_metadata(path).get("clip_id", "")
     except EncoderKilledError:
         raise

@@ -64,6 +64,8 @@ def find_contradictions(clip_id: str, record: ClipRecord) -> Iterator[str]:
     requested = (shape.num_frames, shape.width, shape.height, record.request.fps)
     if (record.num_frames, record.width, record.height, record.fps) != requested:
         yield f"{where}: frames, size or rate differ from its request"
+    if record.audio is not None and not record.request.audio:
+        yield f"{where}: the clip has sound, and its request wants none"
 
 
 def find_orphans(

@@ -20,6 +20,7 @@ from jobs.errors import StoreRefusedError
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
 from jobs.media.posters import draw_posters
+from jobs.media.sound import facts_of
 from jobs.records.commit import commit_record, upload_clip
 from jobs.records.damage import is_committed
 from jobs.records.input_files import read_input
@@ -210,7 +211,7 @@ class ClipWorker:
 
         queued = self._device.run(spec.clip_id, queue_work, marks, clock)
         with clock.measure("check"):
-            rendered = check_clip(queued, spec.request, self._setup.model.frame_checks)
+            rendered = check_clip(queued, spec.request, self._setup.model)
         if isinstance(rendered, RefusedFrames):
             clock.enter("upload")
             where = (self._setup.run_id, attempt)
@@ -233,7 +234,8 @@ class ClipWorker:
                 encode_mp4(rendered.video, path, self._setup.encoding, mp4_tags(spec))
                 posters = draw_posters(rendered.video.frames)
             with clock.measure("check"):
-                check_mp4(path, spec.request.shape, spec.request.fps)
+                audio = facts_of(rendered.video.audio)
+                check_mp4(path, spec.request.shape, spec.request.fps, audio)
             body = path.read_bytes()
             record = self._records.build(spec, attempt, rendered, body, clock)
             self._spool.keep(folder, record)

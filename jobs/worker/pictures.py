@@ -1,8 +1,8 @@
 """The pictures that a worker writes for the eye, and the error of a clip that it refuses.
 
-A clip gets a poster and a thumbnail. A refused clip keeps a small MP4 and its latents beside the
-record of its failure, so that a person sees at a glance whether the check or the clip is wrong. A
-clip does not fail because one of these cannot be written.
+A clip gets a poster and a thumbnail. A refused clip keeps a small MP4, with its sound, and its
+latents beside the record of its failure, so that a person sees at a glance whether the check or the
+clip is wrong. A clip does not fail because one of these cannot be written.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from jobs.worker.rendering import RefusedFrames
 from jobs.worker.spool import CLIP_FILE, Spool, SpooledClip
 from pipelines.catalog.model_config import ModelConfig
 
-ENCODING = EncodingConfig(crf=30, preset="veryfast")
+ENCODING = EncodingConfig(crf=30, preset="veryfast", audio_kbit_s=64)
 MAX_PX = 480  # the longer side
 
 

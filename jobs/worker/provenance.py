@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 
+from jobs.media.sound import facts_of
 from jobs.records.keys import clip_key
 from jobs.records.schema import ClipRecord, NagCoverage, WorkerIdentity, utc_iso
 from jobs.types import ClipSpec
@@ -77,6 +78,7 @@ class RecordBuilder:
             width=shape.width,
             height=shape.height,
             fps=spec.request.fps,
+            audio=facts_of(rendered.video.audio),
             committed_at=utc_iso(time.time()),
             timings=clock.timings,
             device_time=clock.device_time,

@@ -1,4 +1,4 @@
-"""One clip on the device, and the checks of its latents and frames.
+"""One clip on the device, and the checks of its latents, frames and sound.
 
 The device's thread queues the work of all stages at once and goes on to the next clip. The caller's
 thread checks the results once the device has finished them, so that the device waits for no check.
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jobs.worker.stage_marks import StageMarks
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.clip_inputs import NO_INPUTS, ClipInputs
 from pipelines.errors import FrameCheckError
 from pipelines.frame_checks.latents import FetchedLatents
-from pipelines.frame_checks.limits import FrameLimits
 from pipelines.request import GenerationRequest, VideoFrames
 from pipelines.video_model import PeakMemory, PendingFrames, VideoModel
 
@@ -37,9 +37,11 @@ class RefusedFrames:
 
     Args:
         fault: the first fault found, with the statistic and its limit.
-        beyond: names of the limits in `FrameLimits` that it is beyond; none for NaN.
+        beyond: names of the limits in `FrameLimits` that it is beyond; none for NaN and for sound
+            of a wrong form or length.
         latents: a safetensors file, for inspection.
-        video: the frames; None if they hold NaN or infinite values.
+        video: the frames, with the sound if an MP4 can hold it; None if the frames hold NaN or
+            infinite values.
     """
 
     fault: str
@@ -80,23 +82,38 @@ def queue_clip(
 
 
 def check_clip(
-    clip: QueuedClip, request: GenerationRequest, limits: FrameLimits
+    clip: QueuedClip, request: GenerationRequest, model: ModelConfig
 ) -> RenderedClip | RefusedFrames:
     """Check a clip that the device has finished, in the caller's thread."""
     from pipelines.frame_checks.checks import check_frames
+    from pipelines.frame_checks.sound import check_sound
 
     try:
-        clip.latents.check(limits)
-        video = clip.frames.result()
-        check_frames(video, request.prompt, limits)
+        clip.latents.check(model.frame_checks)
+        video = _wanted(clip.frames.result(), request)
+        check_frames(video, request.prompt, model.frame_checks)
+        if video.audio is None and request.audio and model.pipeline_class.has_audio:
+            raise FrameCheckError.of(f"{model.name} made no sound for the clip", "sound")
+        check_sound(video, request.prompt, model.frame_checks)
     except FrameCheckError as error:
         # A value, because the traceback of an error would keep the frames in memory.
-        return RefusedFrames(str(error), error.beyond, clip.latents.save(), _frames_of(clip))
+        return RefusedFrames(
+            str(error), error.beyond, clip.latents.save(), _frames_of(clip, request)
+        )
     return RenderedClip(video, clip.peak_memory, clip.attention)
 
 
-def _frames_of(clip: QueuedClip) -> VideoFrames | None:
+def _wanted(video: VideoFrames, request: GenerationRequest) -> VideoFrames:
+    """Return the clip without sound if its request wants none."""
+    return video if request.audio else replace(video, audio=None)
+
+
+def _frames_of(clip: QueuedClip, request: GenerationRequest) -> VideoFrames | None:
+    """Return the frames of a refused clip, with its sound if an MP4 can hold that."""
+    from pipelines.frame_checks.sound import is_encodable
+
     try:
-        return clip.frames.result()
+        video = _wanted(clip.frames.result(), request)
     except FrameCheckError:
         return None
+    return video if is_encodable(video) else replace(video, audio=None)

@@ -1,1 +1,1 @@
-"""The tests that refuse black, flat, frozen, noisy or NaN clips."""
+"""The tests that refuse black, flat, frozen, noisy, silent or NaN clips."""

@@ -1,6 +1,7 @@
-"""The limits of the frame checks, and the words of a prompt that allow a clip beyond them.
+"""The limits of the checks of frames and sound, and the words that allow a clip beyond them.
 
-Part of a model's YAML (`frame_checks:`). `checks` measures the frames. Loads without torch.
+Part of a model's YAML (`frame_checks:`). `checks` measures the frames, `sound` the sound. Loads
+without torch.
 """
 
 import math
@@ -30,6 +31,10 @@ NOISE_WORDS = (
     "checkerboard", "strobe", "strobing", "stroboscopic", "flash", "flashing", "flicker",
     "flickering", "lightning", "fireworks", "psychedelic", "neon", "kaleidoscope", "abstract",
 )  # fmt: skip
+SILENCE_WORDS = (
+    "silent", "silence", "silently", "soundless", "noiseless", "mute", "muted", "no sound",
+    "no audio", "without sound", "without audio",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,14 @@ class FrameLimits:
         flicker: difference of neighbouring frames, above which a clip is noise; unrelated frames
             have 1.
         saturation: share of pixels in a fully saturated colour, above which a clip is noise.
+        silence: root mean square of the sound, in parts of full scale, below which it is silent.
+        clipping: share of the sound's samples at full scale or beyond, above which it is clipped.
         black_words: words of a prompt, whole and in any case, that ask for a black clip and so
             allow it; an empty list allows none.
         flat_words: words that allow a flat clip.
         frozen_words: words that allow a frozen clip.
         noise_words: words that allow a noisy clip.
+        silence_words: words that allow a silent clip.
     """
 
     spread: float | None = 10.0
@@ -63,15 +71,28 @@ class FrameLimits:
     grain: float | None = 0.7
     flicker: float | None = 0.9
     saturation: float | None = 0.5
+    silence: float | None = 0.0001
+    clipping: float | None = 0.1
     black_words: tuple[str, ...] = BLACK_WORDS
     flat_words: tuple[str, ...] = FLAT_WORDS
     frozen_words: tuple[str, ...] = FROZEN_WORDS
     noise_words: tuple[str, ...] = NOISE_WORDS
+    silence_words: tuple[str, ...] = SILENCE_WORDS
 
     def words_of(self, check: str) -> tuple[str, ...]:
-        """Return the words that allow a clip beyond one limit; none allow exploded latents."""
-        words = {"black": self.black_words, "flat": self.flat_words, "frozen": self.frozen_words}
-        return () if check == "spread" else words.get(check, self.noise_words)
+        """Return the words that allow a clip beyond one limit.
+
+        No word allows exploded latents or clipped sound.
+        """
+        words = {
+            "black": self.black_words,
+            "flat": self.flat_words,
+            "frozen": self.frozen_words,
+            "silence": self.silence_words,
+            "spread": (),
+            "clipping": (),
+        }
+        return words.get(check, self.noise_words)
 
     def __post_init__(self) -> None:
         for name, most in (
@@ -82,6 +103,8 @@ class FrameLimits:
             ("grain", 2.0),  # alternating pixels have 2
             ("flicker", 2.0),
             ("saturation", 1.0),
+            ("silence", 1.0),
+            ("clipping", 1.0),
         ):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 < value <= most):

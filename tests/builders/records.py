@@ -47,6 +47,7 @@ def record_of(store: Store, body: bytes, clip_id: str) -> ClipRecord:
         width=32,
         height=32,
         fps=8.0,
+        audio=None,
         committed_at=utc_iso(AT_S),
         timings=(),
         device_time=DeviceTime(2.0, 0.5),

@@ -87,6 +87,7 @@ def commit(store: Store, spec: ClipSpec, body: bytes) -> ClipRecord:
         width=shape.width,
         height=shape.height,
         fps=spec.request.fps,
+        audio=None,
         committed_at=AT,
         timings=(),
         device_time=DeviceTime(1.0, 0.0),

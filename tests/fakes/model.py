@@ -5,7 +5,8 @@ the process, `stop` freezes it. `once PATH` behind `die` or `stop`: only if PATH
 `until PATH` behind `error`: until PATH exists.
 `wait PATH` waits until PATH exists. `nan` makes NaN latents, `nan unless exact` only without
 `exact_attention`. `unlit`, `flat`, `stuck` and `garbled` give black, grey, frozen and noisy frames,
-by words that no frame check takes for a wish of the prompt. All other prompts give a moving wave.
+by words that no frame check takes for a wish of the prompt. `hum` and `hushed` give a moving wave
+with a tone and with silence. All other prompts give a moving wave.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from pipelines.catalog.model_folder import ModelWeights
 from pipelines.device_marks import DeviceMark, HostMark
 from pipelines.errors import ModelFolderError
 from pipelines.load_progress import LoadProgress
-from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
+from pipelines.request import AudioTrack, GenerationRequest, TextEmbeddings, VideoFrames
 from pipelines.video_model import LoadedModel, OnStep, PeakMemory
 from tests.fakes.latents import fake_embeddings, fake_latents, run_out_of_memory, stored_latents
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     import torch
 
 BROKEN_FRAMES = ("unlit", "flat", "stuck", "garbled")
+
+
+SOUNDS = ("hum", "hushed")
+SAMPLE_RATE = 16_000
 
 
 class FakeError(Exception):
@@ -99,7 +104,9 @@ class FakeModel:
 
     def decode(self, request: GenerationRequest, latents: "torch.Tensor") -> VideoFrames:
         self.calls.append(f"decode {request.prompt}")
-        return VideoFrames(draw(request), request.fps)
+        word = request.prompt.split()[0]
+        audio = tone(request, 0.0 if word == "hushed" else 0.3) if word in SOUNDS else None
+        return VideoFrames(draw(request), request.fps, audio)
 
     @contextmanager
     def exact_attention(self) -> Generator[None]:
@@ -155,6 +162,14 @@ def draw(request: GenerationRequest) -> np.ndarray:
     colour = 64 + digest[:3] / 2  # 64 to 191, so that the wave never leaves 0 to 255
     frames_TWC = (colour + 60 * wave_TW[..., None]).round().astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(frames_TWC[:, None], size))
+
+
+def tone(request: GenerationRequest, amplitude: float) -> AudioTrack:
+    """Return 220 Hz in stereo, as long as the clip."""
+    num_samples = round(request.shape.num_frames / request.fps * SAMPLE_RATE)
+    time_s = np.arange(num_samples) / SAMPLE_RATE
+    wave = (amplitude * np.sin(2 * np.pi * 220 * time_s)).astype(np.float32)
+    return AudioTrack(np.stack([wave, wave], axis=1), SAMPLE_RATE)
 
 
 def is_first(path: Path) -> bool:

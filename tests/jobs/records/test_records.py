@@ -49,7 +49,7 @@ from jobs.records.schema import (
 from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject, is_listed
-from jobs.types import ClipFailed, LoraIdentity, ModelIdentity, StageTiming
+from jobs.types import AudioFacts, ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
@@ -314,6 +314,7 @@ def test_every_field_is_documented() -> None:
             WorkerIdentity,
             NagCoverage,
         ),
+        AudioFacts,
         ParallelConfig,
     )
     for cls in documented:

@@ -16,8 +16,10 @@ import torch
 from safetensors.torch import load
 
 from jobs.errors import StoreRefusedError, StoreUnavailableError
+from jobs.media.boxes import read_tracks
 from jobs.media.decode_check import check_mp4, decode_mp4
 from jobs.media.posters import Posters
+from jobs.media.sound import decode_sound
 from jobs.media.tags import read_metadata
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import (
@@ -31,7 +33,7 @@ from jobs.records.keys import (
 from jobs.records.schema import ClipRecord
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import Store, open_store
-from jobs.types import ClipDone, ClipFailed, ClipOutcome, ClipReturned, ClipSpec
+from jobs.types import AudioFacts, ClipDone, ClipFailed, ClipOutcome, ClipReturned, ClipSpec
 from jobs.worker.clip_worker import ClipWorker
 from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
@@ -87,6 +89,25 @@ def test_a_rendered_clip_is_in_the_store_with_its_record(
     assert abs(record.host_memory_bytes - psutil.Process().memory_info().rss) < 64 << 20
     assert (record.worker.node_id, record.worker.device) == ("node-1", "fake")
     assert {"python", "torch", "nagfarm"} <= set(record.versions)
+
+
+def test_a_clip_with_sound_has_a_track_of_it_and_a_record_that_says_so(
+    worker: ClipWorker, tmp_path: Path
+) -> None:
+    one = spec("hum of a bell")
+    done(worker.render(one, 1))
+    record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
+    assert record.audio == AudioFacts("aac", 16_000, 2, 5 / 8)
+    assert decode_sound(tmp_path / record.key, 2).shape == (10_000, 2)
+
+
+def test_a_clip_whose_request_wants_no_sound_has_none(worker: ClipWorker, tmp_path: Path) -> None:
+    one = spec("hum of a bell")
+    one = replace(one, request=replace(one.request, audio=False))
+    done(worker.render(one, 1))
+    record = read_record(open_store(tmp_path.as_uri(), StoreConfig()), one.clip_id)
+    assert record.audio is None
+    assert [track.kind for track in read_tracks(tmp_path / record.key)] == ["vide"]
 
 
 def picture_keys(record: ClipRecord) -> set[str]:
@@ -258,7 +279,7 @@ def test_one_thread_alone_touches_the_model(tmp_path: Path) -> None:
     assert threading.get_ident() not in threads
 
 
-@pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled"])
+@pytest.mark.parametrize("prompt", ["nan", "unlit", "flat", "stuck", "garbled", "hushed"])
 def test_a_clip_that_fails_the_frame_checks_keeps_its_latents_and_a_small_mp4(
     worker: ClipWorker, tmp_path: Path, prompt: str
 ) -> None:
@@ -284,6 +305,7 @@ def test_a_clip_that_fails_the_frame_checks_keeps_its_latents_and_a_small_mp4(
         ("flat", "frame_checks: {flat: null, frozen: null}", "fog"),
         ("stuck", "frame_checks: {frozen: null}", "still"),
         ("garbled", "frame_checks: {grain: null, flicker: null}", "noise"),
+        ("hushed", "frame_checks: {silence: null}", "silent"),
     ],
 )
 def test_the_error_of_a_refused_clip_names_the_line_and_the_word_that_allow_it(
