@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # finer than 24 against 23.976, coarser than an MP4's ratio against its decimal
 FPS_RELATIVE_TOLERANCE = 1e-4
-SOUND_CODE = "mp4a"  # of AAC in an MP4
+SOUND_CODE = "mp4a"  # AAC in an MP4
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,7 @@ from tests.fakes.latents import fake_embeddings, fake_latents, run_out_of_memory
 if TYPE_CHECKING:
     import torch
 
-BROKEN_FRAMES = ("unlit", "flat", "stuck", "garbled")
+BROKEN_FRAMES = ("unlit", "flat", "stuck", "garbled", "hushed")
 
 
 SOUNDS = ("hum", "hushed")

@@ -24,7 +24,7 @@ from jobs.tables import files
 from jobs.tables.columns import CLIP_COLUMNS, LEFT_OUT, STAGE_COLUMNS, without_none
 from jobs.tables.files import ClipTables, Format
 from jobs.tables.writing import EndedClips, add_clips, write_run_tables
-from jobs.types import LoraIdentity, StageTiming
+from jobs.types import AudioFacts, LoraIdentity, StageTiming
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.lora_choice import LoraChoice
 from pipelines.texts import RequestTokens, Tokens
@@ -74,6 +74,7 @@ def full(store: MemoryStore) -> ClipRecord:
         meta={"shot": "12", "take": "b"},
         timings=TIMINGS,
         fps=0.1 + 0.2,
+        audio=AudioFacts("aac", 24_000, 2, 0.3),
         host_memory_bytes=2**53 + 1,
         worker=WorkerIdentity("host-a", "node-a", "NVIDIA H100 80GB HBM3", 7),
         versions={"torch": "2.13.0"},
