@@ -8,7 +8,7 @@ from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline
 
 from tests.builders import tiny
 
-SMALL_CHANNELS = 12  # of the latents of Wan 2.2 5B
+SMALL_CHANNELS = 12  # the latents of Wan 2.2 5B
 
 
 def vae_of_the_5b_model() -> AutoencoderKLWan:

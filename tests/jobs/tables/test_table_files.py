@@ -69,7 +69,9 @@ def full(store: MemoryStore) -> ClipRecord:
     full = replace(
         record,
         request=request,
-        model=replace(record.model, loras=(lora,), first_block_cache=0.08),
+        model=replace(
+            record.model, loras=(lora,), first_block_cache=0.08, stochastic_sampling=True
+        ),
         tokens=RequestTokens(Tokens(3, "ab"), Tokens(4, "cd"), Tokens(5, "ef")),
         meta={"shot": "12", "take": "b"},
         timings=TIMINGS,
