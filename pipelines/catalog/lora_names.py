@@ -45,8 +45,9 @@ OTHER_METHODS = (
     ("lora_mid", "LoCon with a third matrix"),
 )
 # Parts of a module's name in diffusers, and what the publisher's code has in their place.
-# Source: `loaders/single_file_utils.py` of diffusers 0.42.1, `convert_wan_transformer_to_diffusers`
-# and `convert_ltx_transformer_checkpoint_to_diffusers`.
+# Source: diffusers 0.42.1, `loaders/single_file_utils.py`, `convert_wan_transformer_to_diffusers`
+# and `convert_ltx_transformer_checkpoint_to_diffusers`; `loaders/lora_conversion_utils.py`,
+# `_convert_non_diffusers_ltx2_lora_to_diffusers`.
 _PUBLISHED: dict[Family, tuple[tuple[str, str], ...]] = {
     "wan": (
         (".condition_embedder.time_embedder.linear_1.", ".time_embedding.0."),
@@ -68,6 +69,20 @@ _PUBLISHED: dict[Family, tuple[tuple[str, str], ...]] = {
     "ltx": (
         (".proj_in.", ".patchify_proj."),
         (".time_embed.", ".adaln_single."),
+        (".norm_q.", ".q_norm."),
+        (".norm_k.", ".k_norm."),
+    ),
+    "ltx2": (
+        (".proj_in.", ".patchify_proj."),
+        (".audio_proj_in.", ".audio_patchify_proj."),
+        (".time_embed.", ".adaln_single."),
+        (".audio_time_embed.", ".audio_adaln_single."),
+        (".av_cross_attn_video_scale_shift.", ".av_ca_video_scale_shift_adaln_single."),
+        (".av_cross_attn_video_a2v_gate.", ".av_ca_a2v_gate_adaln_single."),
+        (".av_cross_attn_audio_scale_shift.", ".av_ca_audio_scale_shift_adaln_single."),
+        (".av_cross_attn_audio_v2a_gate.", ".av_ca_v2a_gate_adaln_single."),
+        (".prompt_adaln.", ".prompt_adaln_single."),
+        (".audio_prompt_adaln.", ".audio_prompt_adaln_single."),
         (".norm_q.", ".q_norm."),
         (".norm_k.", ".k_norm."),
     ),

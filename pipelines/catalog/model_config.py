@@ -30,6 +30,8 @@ from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod
 
+LTX: tuple[Family, ...] = ("ltx", "ltx2")
+
 
 @dataclass(frozen=True)
 class SamplingDefaults:
@@ -178,7 +180,7 @@ class ModelConfig:
 
     def _check_scheduler(self) -> None:
         scheduler, steps = self.scheduler, self.sampling.num_inference_steps
-        if self.family == "ltx" and scheduler.flow_shift is not None:
+        if self.family in LTX and scheduler.flow_shift is not None:
             raise ModelConfigError(
                 "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
             )
@@ -213,6 +215,8 @@ class ModelConfig:
         ):
             if not 0 <= share <= 1:
                 raise ModelConfigError(f"{name} must be between 0 and 1, not {share}")
+        if self.first_block_cache is not None and self.family == "ltx2":
+            raise ModelConfigError("first_block_cache does not know LTX-2's blocks: leave it out")
         if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
             raise ModelConfigError(
                 "first_block_cache must be between 0 and 1, such as 0.08, or null, "
@@ -243,7 +247,7 @@ class ModelConfig:
         """
         self._check_inputs(request)
         self.scheduler.check_steps(self.name, request.sampling)
-        if self.family == "ltx" and request.sampling.flow_shift is not None:
+        if self.family in LTX and request.sampling.flow_shift is not None:
             raise RequestError.of(
                 f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
                 "flow_shift",

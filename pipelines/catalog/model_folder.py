@@ -28,6 +28,7 @@ from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.pipeline_classes import (
     ALL_COMPONENTS,
     COMPONENTS_WITH_WEIGHTS,
+    LIBRARIES,
     PipelineClass,
 )
 from pipelines.errors import ModelFolderError, ModelNotFoundError
@@ -126,7 +127,7 @@ def check_folder(folder: Path, pipeline: PipelineClass, *, has_weights: bool = T
             isinstance(entry, list)
             and len(entry) == 2
             and isinstance(entry[1], str)
-            and entry[0] in ("diffusers", "transformers")
+            and entry[0] in LIBRARIES
         ):
             raise ModelFolderError(
                 f"{folder}: model_index.json must name a diffusers or transformers class for "

@@ -12,7 +12,11 @@ from pipelines.catalog.scheduler_config import SCHEDULER_NAMES
 from pipelines.clip_inputs import InputName
 
 Family = Literal["wan", "ltx", "ltx2"]
-COMPONENTS_WITH_WEIGHTS = ("text_encoder", "image_encoder", "vae", "transformer", "transformer_2")
+COMPONENTS_WITH_WEIGHTS = (
+    "text_encoder", "image_encoder", "connectors", "vae", "audio_vae", "vocoder", "transformer",
+    "transformer_2",
+)  # fmt: skip
+LIBRARIES = ("diffusers", "transformers", "ltx2")  # ltx2: the parts that belong to its pipeline
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,20 @@ _LTX = _components(
     vae="AutoencoderKLLTXVideo",
     transformer="LTXVideoTransformer3DModel",
 )
-DEFAULTS: dict[Family, str] = {"wan": "WanPipeline", "ltx": "LTXPipeline"}  # without `pipeline`
+_LTX2 = _components(
+    tokenizer="GemmaTokenizer GemmaTokenizerFast",
+    text_encoder="Gemma3ForConditionalGeneration",
+    connectors="LTX2TextConnectors",
+    vae="AutoencoderKLLTX2Video",
+    audio_vae="AutoencoderKLLTX2Audio",
+    vocoder="LTX2Vocoder LTX2VocoderWithBWE",
+    transformer="LTX2VideoTransformer3DModel",
+)
+DEFAULTS: dict[Family, str] = {  # without `pipeline`
+    "wan": "WanPipeline",
+    "ltx": "LTXPipeline",
+    "ltx2": "LTX2Pipeline",
+}
 PIPELINE_CLASSES = {
     one.name: one
     for one in (
@@ -96,6 +113,23 @@ PIPELINE_CLASSES = {
             _LTX,
             optional_inputs=frozenset({"image", "last_image"}),
             can_shard=False,  # images add tokens, and each token has a timestep of its own
+        ),
+        PipelineClass(
+            "LTX2Pipeline",
+            "ltx2",
+            frozenset({"LTX2Pipeline"}),
+            _LTX2,
+            has_audio=True,
+            can_shard=False,
+        ),
+        PipelineClass(
+            "LTX2ImageToVideoPipeline",
+            "ltx2",
+            frozenset({"LTX2ImageToVideoPipeline", "LTX2Pipeline"}),  # one folder serves both
+            _LTX2,
+            required_inputs=frozenset({"image"}),
+            has_audio=True,
+            can_shard=False,  # no plan covers both video and sound, which attend to each other
         ),
     )
 }

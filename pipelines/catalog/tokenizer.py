@@ -20,7 +20,7 @@ from pipelines.catalog.word_tokens import WordTokens
 from pipelines.errors import ModelFolderError
 from pipelines.texts import Tokens
 
-MAX_VOCABULARY_BYTES = 32_000_000  # a file; UMT5's has 17 MB, and to parse it takes 0.4 GB
+MAX_VOCABULARY_BYTES = 40_000_000  # a file; UMT5's has 17 MB, which take 0.4 GB, Gemma 3's 33 MB
 MAX_KEPT = 2**17  # texts whose tokens are kept, at most 25 MB
 DIGEST_BYTES = 16
 
@@ -161,6 +161,7 @@ def _unchanged(text: str) -> str:
 CLEANINGS: dict[Family, Callable[[str], str]] = {
     "wan": clean_for_wan,
     "ltx": _unchanged,
+    "ltx2": str.strip,  # source: diffusers 0.42, pipelines/ltx2/pipeline_ltx2.py
 }
 
 

@@ -96,7 +96,7 @@ def find_indivisible(
 
 def is_text_biased(family: Family, request: GenerationRequest) -> bool:
     """Return True if the logits of the text get LTX's mask or the bias of Value Sign Flip."""
-    return family == "ltx" or isinstance(request.attention_params, VsfParams)
+    return family in ("ltx", "ltx2") or isinstance(request.attention_params, VsfParams)
 
 
 def check_backend(

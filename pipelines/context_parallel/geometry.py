@@ -68,7 +68,7 @@ def read_geometry(folder: Path, config: ModelConfig) -> ModelGeometry:
         [None, None],
     )
     components = ("transformer", "transformer_2") if has_second else ("transformer",)
-    read = _read_wan if config.family == "wan" else _read_ltx
+    read = _READERS[config.family]
     vae = _Config(folder / "vae" / "config.json")
     found = [
         read(_Config(folder / component / "config.json"), vae, config.max_sequence_length)
@@ -153,18 +153,44 @@ def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
 
 def _read_ltx(transformer: _Config, vae: _Config, num_text_tokens: int) -> ModelGeometry:
     """Read the sizes as LTXPipeline does, with the defaults of its transformer and autoencoder."""
+    defaults = _LtxDefaults(num_layers=28, head_dim=64, is_scaling=(True, True, True, False))
+    return _of_ltx("ltx", defaults, transformer, vae, num_text_tokens)
+
+
+def _read_ltx2(transformer: _Config, vae: _Config, num_text_tokens: int) -> ModelGeometry:
+    """Read the sizes of the video as LTX2Pipeline does. Those of the sound are left out."""
+    defaults = _LtxDefaults(num_layers=48, head_dim=128, is_scaling=(True, True, True, True))
+    return _of_ltx("ltx2", defaults, transformer, vae, num_text_tokens)
+
+
+@dataclass(frozen=True)
+class _LtxDefaults:
+    """The defaults of diffusers' classes in which LTX-Video and LTX-2 differ."""
+
+    num_layers: int
+    head_dim: int
+    is_scaling: tuple[bool, ...]
+
+
+def _of_ltx(
+    family: Family,
+    defaults: _LtxDefaults,
+    transformer: _Config,
+    vae: _Config,
+    num_text_tokens: int,
+) -> ModelGeometry:
     patch = transformer.size("patch_size", 1)
     transformer.refuse_temporal_patch("patch_size_t", transformer.size("patch_size_t", 1))
-    growth = 2 ** vae.num_true("spatio_temporal_scaling", (True, True, True, False))
+    growth = 2 ** vae.num_true("spatio_temporal_scaling", defaults.is_scaling)
     spatial = vae.optional_size("spatial_compression_ratio") or vae.size("patch_size", 4) * growth
     temporal = (
         vae.optional_size("temporal_compression_ratio") or vae.size("patch_size_t", 1) * growth
     )
     num_heads = transformer.size("num_attention_heads", 32)
-    head_dim = transformer.size("attention_head_dim", 64)
+    head_dim = transformer.size("attention_head_dim", defaults.head_dim)
     return ModelGeometry(
-        family="ltx",
-        num_layers=transformer.size("num_layers", 28),
+        family=family,
+        num_layers=transformer.size("num_layers", defaults.num_layers),
         num_heads=num_heads,
         head_dim=head_dim,
         ffn_dim=4 * num_heads * head_dim,  # fixed by diffusers' FeedForward; not in the config
@@ -173,3 +199,6 @@ def _read_ltx(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
         height_per_token=spatial * patch,
         width_per_token=spatial * patch,
     )
+
+
+_READERS = {"wan": _read_wan, "ltx": _read_ltx, "ltx2": _read_ltx2}

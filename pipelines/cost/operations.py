@@ -6,8 +6,9 @@ counted operations and bytes of the real classes.
 Left out are: work done once per forward and not in each layer (patches, the projection of text,
 timestep and output), under 0.3 % of the work of a rank of a published model at any size in
 docs/measurements/parallel-cost.md; all work that is not a matrix product (norms, modulations,
-rotary embeddings, softmax, the formula of guidance); the image tokens of image-to-video; and the
-timestep that Wan 2.2 5B has for each token (about 1 % of its operations).
+rotary embeddings, softmax, the formula of guidance); the image tokens of image-to-video; the
+timestep that Wan 2.2 5B has for each token (about 1 % of its operations); and the sound of LTX-2,
+with its attention to the video and back.
 
 Context parallelism cuts the video tokens. Each rank holds all weights and the whole text.
 """
@@ -20,7 +21,7 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
 
 # Per token after the last projection; only Wan 2.2 5B differs (192).
-OUTPUT_CHANNELS = {"wan": 64, "ltx": 128}
+OUTPUT_CHANNELS = {"wan": 64, "ltx": 128, "ltx2": 128}
 ATTENTION_GUIDES: tuple[GuidanceMethod, ...] = ("nag", "cfg+nag", "vsf", "nasa")
 
 
@@ -99,7 +100,7 @@ def forwards_of_step(
     guided = Forward(geometry, shape, 1, num_guided)
     if method not in CFG_METHODS:
         return (guided,)
-    if geometry.family == "ltx":
+    if geometry.family in ("ltx", "ltx2"):
         return (Forward(geometry, shape, 2, num_guided),)
     return Forward(geometry, shape), guided
 

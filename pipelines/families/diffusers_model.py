@@ -20,7 +20,7 @@ from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.errors import RequestError
 from pipelines.families.acceleration import Acceleration
 from pipelines.families.chosen_loras import ChosenLoras
-from pipelines.families.decode import FetchedFrames, fetch_frames
+from pipelines.families.decode import FetchedAudio, FetchedFrames, fetch_frames
 from pipelines.families.device import TorchDevice
 from pipelines.families.schedulers import ClipSchedulers
 from pipelines.families.weight_shapes import check_weight_shapes
@@ -105,6 +105,7 @@ class DiffusersModel(ABC):
         device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)
         dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
+        dtypes["connectors"] = dtype
         with progress.part("read"):
             pipeline = cls.pipeline_class.from_pretrained(
                 weights.folder,
@@ -166,7 +167,9 @@ class DiffusersModel(ABC):
     @torch.no_grad()
     def decode(self, request: GenerationRequest, latents: torch.Tensor) -> FetchedFrames:
         with self._acceleration.decoding():
-            return fetch_frames(self._decode(request, latents), request.fps, self.device)
+            video = self._decode(request, latents)
+            audio = self._decode_audio(request, latents) if request.audio else None
+            return fetch_frames(video, request.fps, self.device, audio)
 
     def shard(self, config: ParallelConfig) -> None:
         """Shard `denoise` over the ranks of the default process group.
@@ -235,10 +238,16 @@ class DiffusersModel(ABC):
         if params is None:
             return nullcontext()
         assert embeddings.negative_prompt_embeds is not None
-        negative = nag.NegativeText(
+        negative = self._negative_text(
             embeddings.negative_prompt_embeds, embeddings.negative_prompt_attention_mask
         )
         return self._nag.guide(negative, params)
+
+    def _negative_text(
+        self, embeds: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> nag.NegativeText:
+        """Return the text that guides the attention, from the embeddings that `_encode` made."""
+        return nag.NegativeText(embeds, attention_mask)
 
     @abstractmethod
     def _encode(self, text: str) -> EncodedText:
@@ -253,3 +262,9 @@ class DiffusersModel(ABC):
     @abstractmethod
     def _decode(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:
         """Decode latents to one video, (1, 3, T, H, W), of values in -1..1."""
+
+    def _decode_audio(
+        self, _request: GenerationRequest, _latents: torch.Tensor
+    ) -> FetchedAudio | None:
+        """Decode the sound in the latents; None for a family without sound."""
+        return None

@@ -36,6 +36,14 @@ def driver_of(pipeline: str) -> "type[DiffusersModel]":
             from pipelines.families.ltx import LTXConditionModel
 
             return LTXConditionModel
+        case "LTX2Pipeline":
+            from pipelines.families.ltx2 import LTX2Model
+
+            return LTX2Model
+        case "LTX2ImageToVideoPipeline":
+            from pipelines.families.ltx2 import LTX2ImageToVideoModel
+
+            return LTX2ImageToVideoModel
         case _:
             raise ValueError(f"no driver for the pipeline class {pipeline!r}")
 

@@ -4,20 +4,31 @@ A component is built on torch's meta device, which takes no memory, and compared
 its files. Transformers gives random values to a weight that a file lacks, and only logs it.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
+from diffusers.pipelines import ltx2
 
 from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.weight_files import read_json, shown, weight_files
 from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.errors import ModelFolderError
 
-# Older versions of transformers saved the names with a prefix, which transformers takes off.
-_PREFIXES = {"CLIPVisionModel": "vision_model."}
+_MODULES = {"diffusers": diffusers, "transformers": transformers, "ltx2": ltx2}
+# Older versions of transformers saved these names, which transformers replaces when it loads them.
+_RENAMED = {
+    "CLIPVisionModel": ((r"^vision_model\.", ""),),
+    "Gemma3ForConditionalGeneration": (
+        (r"^language_model\.lm_head\.", "lm_head."),
+        (r"^language_model\.model\.", "model.language_model."),
+        (r"^(model\.)?vision_tower\.(vision_model\.)?", "model.vision_tower."),
+        (r"^multi_modal_projector\.", "model.multi_modal_projector."),
+    ),
+}
 
 
 def check_weight_shapes(folder: Path) -> None:
@@ -33,9 +44,8 @@ def check_weight_shapes(folder: Path) -> None:
 
 
 def _check_component(folder: Path, library: str, class_name: str) -> None:
-    prefix = _PREFIXES.get(class_name, "")
     found = {
-        name.removeprefix(prefix): shape
+        _renamed(name, class_name): shape
         for path in weight_files(folder)
         for name, shape in read_header(path).shapes.items()
     }
@@ -64,12 +74,18 @@ def _check_component(folder: Path, library: str, class_name: str) -> None:
         )
 
 
+def _renamed(name: str, class_name: str) -> str:
+    for old, new in _RENAMED.get(class_name, ()):
+        name = re.sub(old, new, name)
+    return name
+
+
 def _build(folder: Path, library: str, class_name: str) -> Any:
     """Return a component without memory for its weights."""
-    model_class = getattr(diffusers if library == "diffusers" else transformers, class_name)
+    model_class = getattr(_MODULES[library], class_name)
     try:
         with torch.device("meta"):
-            if library == "diffusers":
+            if library != "transformers":
                 return model_class.from_config(model_class.load_config(folder))
             model = model_class(model_class.config_class.from_pretrained(folder))
             model.tie_weights()

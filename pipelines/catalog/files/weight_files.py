@@ -22,8 +22,8 @@ PIPELINE_FILES = (
     *(
         f"{part}/*"
         for part in (
-            "image_encoder", "image_processor", "scheduler", "text_encoder", "tokenizer",
-            "transformer", "transformer_2", "vae",
+            "audio_vae", "connectors", "image_encoder", "image_processor", "scheduler",
+            "text_encoder", "tokenizer", "transformer", "transformer_2", "vae", "vocoder",
         )
     ),
 )  # fmt: skip
