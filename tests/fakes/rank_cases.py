@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from nag.params import NagParams
+from pipelines.clip_inputs import ClipInputs
 from pipelines.context_parallel.exchange import broadcast_embeddings
 from pipelines.context_parallel.process_group import ProcessGroup, Rendezvous
 from pipelines.context_parallel.rank_errors import is_connection_error
@@ -51,11 +52,25 @@ def request(prompt: str) -> GenerationRequest:
 
 
 def embeddings() -> TextEmbeddings:
-    """Return embeddings with a tensor of each dtype that text has, and two fields that are None."""
+    """Return embeddings with a tensor of each dtype that text has, and two fields that are None.
+
+    An image, a video and two reference images go with them.
+    """
     noise = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(5))
     mask = torch.tensor([[True, True, False]])
+    pixels = torch.arange(24, dtype=torch.uint8)
+    inputs = ClipInputs(
+        image=pixels.view(2, 4, 3),
+        video=pixels.view(2, 2, 2, 3),
+        reference_images=(pixels.view(4, 2, 3), pixels.view(8, 1, 3)),
+    )
     return TextEmbeddings(
-        noise.to(torch.bfloat16), mask, noise, mask.to(torch.int64), noise.to(torch.float16)
+        noise.to(torch.bfloat16),
+        mask,
+        noise,
+        mask.to(torch.int64),
+        noise.to(torch.float16),
+        inputs=inputs,
     )
 
 
@@ -89,9 +104,16 @@ def receive(rendezvous: Rendezvous, _prompt: str) -> bool:
     process_group = ProcessGroup.join(rendezvous, CPU)
     received = broadcast_embeddings(embeddings() if rendezvous.rank == 0 else None, CPU)
     process_group.leave()
-    return all(
-        is_same(getattr(received, name), value) for name, value in vars(embeddings()).items()
-    )
+    return all(map(is_same, _tensors(received), _tensors(embeddings()))) and len(
+        _tensors(received)
+    ) == len(_tensors(embeddings()))
+
+
+def _tensors(of: TextEmbeddings) -> list[torch.Tensor | None]:
+    texts = [value for name, value in vars(of).items() if name != "inputs"]
+    inputs = of.inputs
+    named = (inputs.image, inputs.last_image, inputs.video, inputs.mask)
+    return [*texts, *named, *inputs.reference_images]
 
 
 def join_and_leave(rendezvous: Rendezvous, _prompt: str) -> int:
