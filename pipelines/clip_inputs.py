@@ -68,8 +68,6 @@ class InputFiles:
                 f"not {len(self.reference_images)}",
                 "reference_images",
             )
-        if self.mask and not self.video:
-            raise RequestError.of("mask needs a video, which it is a mask of", "mask")
 
     def given(self) -> dict[InputName, tuple[InputFile, ...]]:
         """Return the files that are given, by the field that names them."""

@@ -103,11 +103,13 @@ class CheckedInputs:
             list(threads.map(read, new))
 
     def check(self, request: GenerationRequest) -> None:
-        """Refuse a request whose videos have fewer frames than its clip.
+        """Refuse a mask without a video, and a video with fewer frames than the clip.
 
         Raises:
-            RequestError: a video has fewer.
+            RequestError: the request is one of these.
         """
+        if request.inputs.mask and not request.inputs.video:
+            raise RequestError.of("mask needs a video, which it is a mask of", "mask")
         wanted = request.shape.num_frames
         for name in _FIELDS_OF_VIDEOS:
             file = getattr(request.inputs, name)

@@ -31,13 +31,13 @@ def place_below(field: str, written: str, folder: Path | str) -> Place:
     """
     if written.startswith(S3):
         return written
+    if isinstance(folder, str):
+        return f"{folder}/{written}"  # no key of S3 holds `..`, see `parse_object_uri`
     relative = PurePosixPath(written)
     if relative.is_absolute() or ".." in relative.parts:
         raise RowValueError(
             f"{field} must be a path below the manifest's folder, not {shown(written)}"
         )
-    if isinstance(folder, str):
-        return f"{folder}/{written}"
     try:
         resolved, root = (folder / relative).resolve(), folder.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle

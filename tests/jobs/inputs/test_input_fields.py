@@ -13,6 +13,7 @@ from jobs.errors import ManifestError
 from jobs.inputs import checked_inputs
 from jobs.manifest.lines import S3File
 from jobs.manifest.manifest import open_manifest
+from jobs.store.uri import parse_object_uri
 from jobs.types import ClipSpec
 from pipelines.clip_inputs import InputFile
 from tests.builders.input_files import BLUE, RED, image_bytes, video_bytes
@@ -167,9 +168,13 @@ def test_a_manifest_in_s3_names_what_lies_beside_it_and_no_file_of_this_machine(
     }
     row = {"prompt": "x", "image": "deep/a.png", "last_image": "s3://other/b.png"}
 
+    def read(uri: str) -> bytes:
+        parse_object_uri(uri)
+        return objects[uri]
+
     def manifest(**fields: Any) -> list[ClipSpec]:
         file = S3File("s3://bucket/batch/m.jsonl", json.dumps(row | fields).encode())
-        return list(open_manifest(file, catalog, objects.__getitem__, model="moving").specs())
+        return list(open_manifest(file, catalog, read, model="moving").specs())
 
     (spec,) = manifest()
     assert spec.request.inputs.image == file_of("a.png")
