@@ -4,6 +4,8 @@ The open attributes vary freely in the training clips. So a model learns that an
 is undecided, and a negative prompt has something to decide.
 """
 
+from collections.abc import Mapping
+
 import torch
 
 from pipelines.shapes.world import ATTRIBUTES, ShapesClip
@@ -12,6 +14,9 @@ EMPTY_SHARE = 0.1  # empty captions, for classifier-free guidance
 TERSE_SHARE = 0.3  # bare lists of attributes, as people write negative prompts
 CAPITAL_SHARE = 0.1  # captions that begin with a capital letter
 NAMED_SHARE = 0.6  # probability that a caption names an attribute
+NAMED_SHARES = dict.fromkeys(ATTRIBUTES, NAMED_SHARE)
+# Captions of clips that begin with a given image mostly leave to it what it shows.
+NAMED_SHARES_WITH_IMAGE = {"colour": 0.2, "shape": 0.2, "motion": 0.75, "background": 0.5}
 
 
 def _choose(options: tuple[str, ...], generator: torch.Generator) -> str:
@@ -27,20 +32,30 @@ def phrase(attribute: str, value: str) -> str:
     return f"{value} background" if attribute == "background" else value
 
 
-def caption(clip: ShapesClip, generator: torch.Generator) -> str:
-    """Describe the clip in one of several wordings that name a random part of its attributes."""
+def caption(
+    clip: ShapesClip,
+    generator: torch.Generator,
+    named_shares: Mapping[str, float] = NAMED_SHARES,
+) -> str:
+    """Describe the clip in one of several wordings that name a random part of its attributes.
+
+    Args:
+        named_shares: the probability of each attribute to be named.
+    """
     if torch.rand((), generator=generator) < EMPTY_SHARE:
         return ""
-    words = _lower_caption(clip, generator)
+    words = _lower_caption(clip, generator, named_shares)
     is_capital = torch.rand((), generator=generator) < CAPITAL_SHARE
     return words[:1].upper() + words[1:] if is_capital else words
 
 
-def _lower_caption(clip: ShapesClip, generator: torch.Generator) -> str:
+def _lower_caption(
+    clip: ShapesClip, generator: torch.Generator, named_shares: Mapping[str, float]
+) -> str:
     named = {
         name: getattr(clip, name)
         for name in ATTRIBUTES
-        if torch.rand((), generator=generator) < NAMED_SHARE
+        if torch.rand((), generator=generator) < named_shares[name]
     }
     if torch.rand((), generator=generator) < TERSE_SHARE:
         return terse_caption(named, generator)

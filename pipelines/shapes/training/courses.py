@@ -112,4 +112,23 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
             batch_size=48,
         ),
     ),
+    # From shapes-wan: each course ends with a usable model, so the last can be left out.
+    "shapes-wan-i2v": tuple(
+        DenoiserTraining(
+            name=name,
+            anywhere=False,
+            num_steps=num_steps,
+            num_clips=None,
+            learning_rate=learning_rate,
+            flow_shift=3.0,
+            seed=seed,
+            muon_learning_rate=muon_learning_rate,
+            shape_weight=6.0,
+        )
+        for name, num_steps, learning_rate, muon_learning_rate, seed in (
+            ("first images", 1500, 1e-3, 4e-3, 5),
+            ("first images, longer", 2000, 7e-4, 3e-3, 6),
+            ("first images, longest", 2500, 7e-4, 3e-3, 7),
+        )
+    ),
 }

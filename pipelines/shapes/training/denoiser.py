@@ -6,13 +6,15 @@ Shape suffixes: B clips, C latent channels, F latent frames, H and W latent cell
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipelines.shapes.captions import caption
+from pipelines.shapes.captions import NAMED_SHARES, NAMED_SHARES_WITH_IMAGE, caption
+from pipelines.shapes.training.conditions import Conditions
 from pipelines.shapes.training.courses import DenoiserTraining
 from pipelines.shapes.training.models import ShapesModel, TrainedParts
 from pipelines.shapes.training.text import encode_captions
@@ -21,6 +23,23 @@ from pipelines.shapes.world import ShapesClip, all_clips, sample_clip
 
 CLIPS_SEED = 3
 OFF_BACKGROUND = 0.3  # mean square distance of a cell from the median cell of its clip
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The clips of a course: their latents, and their first images if the model takes one.
+
+    Args:
+        latents: normalised, (N, C, F, H, W).
+    """
+
+    clips: list[ShapesClip]
+    latents: torch.Tensor
+    conditions: Conditions | None = None
+
+    @property
+    def named_shares(self) -> dict[str, float]:
+        return NAMED_SHARES if self.conditions is None else NAMED_SHARES_WITH_IMAGE
 
 
 def training_clips(training: DenoiserTraining) -> list[ShapesClip]:
@@ -111,19 +130,15 @@ def train_transformer(
     training: DenoiserTraining,
     model: ShapesModel,
     parts: TrainedParts,
-    latents_NCFHW: torch.Tensor,
+    examples: Examples,
     log_step: LogStep,
 ) -> torch.nn.Module:
     """Train `parts.transformer` further; each time a clip is seen, its caption is worded afresh.
-
-    Args:
-        latents_NCFHW: normalised latents of `training_clips(training)`.
 
     Returns:
         The transformer with the exponential moving average of its weights.
     """
     transformer = parts.transformer
-    clips = training_clips(training)
     generator = torch.Generator().manual_seed(training.seed)
     transformer.train()
     ema = EMAModel(
@@ -133,20 +148,23 @@ def train_transformer(
     schedules = [build_schedule(training, optimizer) for optimizer in optimizers]
     compiled = torch.compile(transformer)
     for step in range(training.num_steps):
-        rows = torch.randint(len(clips), (training.batch_size,), generator=generator)
-        latents_BCFHW = latents_NCFHW[rows].float()
+        rows = torch.randint(len(examples.clips), (training.batch_size,), generator=generator)
+        clips = [examples.clips[row] for row in rows.tolist()]
+        latents_BCFHW = examples.latents[rows].float()
         with torch.no_grad():
-            captions = [caption(clips[row], generator) for row in rows.tolist()]
+            captions = [caption(clip, generator, examples.named_shares) for clip in clips]
             text = encode_captions(
                 parts.tokenizer, parts.text_encoder, captions, training.max_tokens
             )
         sigmas_B = even_sigmas(training.batch_size, training.flow_shift, generator)
         noise_BCFHW = torch.randn(latents_BCFHW.shape, generator=generator)
         level = sigmas_B.view(-1, 1, 1, 1, 1)
-        noisy_BCFHW = (1 - level) * latents_BCFHW + level * noise_BCFHW
+        inputs_BCFHW = (1 - level) * latents_BCFHW + level * noise_BCFHW
+        if examples.conditions is not None:
+            inputs_BCFHW = torch.cat([inputs_BCFHW, examples.conditions.draw(clips, generator)], 1)
         # the flash kernel's backward pass is several times slower than the plain one on a CPU
         with sdpa_kernel(SDPBackend.MATH), torch.autocast("cpu", dtype=torch.bfloat16):
-            flow_BCFHW = model.velocity(compiled, noisy_BCFHW, sigmas_B, text)
+            flow_BCFHW = model.velocity(compiled, inputs_BCFHW, sigmas_B, text)
             error_BCFHW = (flow_BCFHW.float() - (noise_BCFHW - latents_BCFHW)).square()
             loss = (error_BCFHW * cell_weights(latents_BCFHW, training.shape_weight)).mean()
             transformer.zero_grad(set_to_none=True)

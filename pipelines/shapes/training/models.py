@@ -6,10 +6,10 @@ from types import ModuleType
 from typing import Any, Literal, cast
 
 import torch
-from diffusers import LTXPipeline, WanPipeline
+from diffusers import LTXPipeline, WanImageToVideoPipeline, WanPipeline
 from transformers import T5Tokenizer
 
-from pipelines.shapes.training import ltx, wan
+from pipelines.shapes.training import ltx, wan, wan_i2v
 from pipelines.shapes.training.text import EncodedCaptions, TextEncoder
 from pipelines.shapes.training.training_log import LogStep
 from pipelines.shapes.world import ShapesClip
@@ -23,6 +23,8 @@ class ShapesModel:
         latent_shape: shape of the latents of one clip, (C, F, H, W).
         velocity: function of a transformer (compiled or not), noisy latents (B, C, F, H, W), sigmas
             (B,) and captions.
+        base: the packaged model that a training starts from and shares its other parts with; None
+            for a training from nothing.
     """
 
     name: str
@@ -35,6 +37,11 @@ class ShapesModel:
     build_transformer: Callable[[int], Any]
     velocity: Callable[[Any, torch.Tensor, torch.Tensor, EncodedCaptions], torch.Tensor]
     assemble: Callable[[Any, Any, Any, Any], Any]
+    base: str | None = None
+
+    @property
+    def takes_image(self) -> bool:
+        return self.pipeline_class is WanImageToVideoPipeline
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +69,7 @@ def _model(
         build_transformer=parts.build_transformer,
         velocity=parts.velocity,
         assemble=parts.assemble,
+        base=getattr(parts, "BASE", None),
     )
 
 
@@ -71,4 +79,8 @@ MODELS = {
         _model("shapes-wan", "wan", WanPipeline, wan),
         _model("shapes-ltx", "ltx", LTXPipeline, ltx),
     )
+}
+IMAGE_MODELS = {
+    model.name: model
+    for model in (_model("shapes-wan-i2v", "wan", WanImageToVideoPipeline, wan_i2v),)
 }

@@ -8,6 +8,7 @@ last finished stage.
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,16 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
+from pipelines.catalog.sources import PACKAGED_WEIGHTS
+from pipelines.shapes.training.conditions import Conditions
 from pipelines.shapes.training.courses import COURSES, DenoiserTraining
-from pipelines.shapes.training.denoiser import normalised_latents, train_transformer, training_clips
-from pipelines.shapes.training.models import MODELS, ShapesModel, TrainedParts
+from pipelines.shapes.training.denoiser import (
+    Examples,
+    normalised_latents,
+    train_transformer,
+    training_clips,
+)
+from pipelines.shapes.training.models import IMAGE_MODELS, MODELS, ShapesModel, TrainedParts
 from pipelines.shapes.training.text import (
     TextEncoder,
     TextTraining,
@@ -36,6 +44,14 @@ from pipelines.shapes.world import ShapesClip
 _AUTOENCODERS = {"wan": AutoencoderKLWan, "ltx": AutoencoderKLLTXVideo}
 _TEXT_ENCODERS = {"wan": UMT5EncoderModel, "ltx": T5EncoderModel}
 _TRANSFORMERS = {"wan": WanTransformer3DModel, "ltx": LTXVideoTransformer3DModel}
+_TRAINABLE = {**MODELS, **IMAGE_MODELS}
+
+
+def copy_shared_parts(base: str, output: Path) -> None:
+    """Copy the parts that a model shares with the packaged one it starts from."""
+    for part in ("vae", "tokenizer", "text_encoder"):
+        if not (output / part).exists():
+            shutil.copytree(PACKAGED_WEIGHTS / base / part, output / part)
 
 
 def autoencoder_stage(model: ShapesModel, folder: Path, log: TrainingLog) -> Any:
@@ -82,10 +98,13 @@ def transformer_stage(
     log: TrainingLog,
 ) -> Any:
     if not folder.exists():
-        latents_NCFHW = latents_stage(
-            model, latents_path, parts.autoencoder, training_clips(training)
+        clips = training_clips(training)
+        examples = Examples(
+            clips,
+            latents_stage(model, latents_path, parts.autoencoder, clips),
+            Conditions(parts.autoencoder, clips) if model.takes_image else None,
         )
-        trained: Any = train_transformer(training, model, parts, latents_NCFHW, log.log_step)
+        trained: Any = train_transformer(training, model, parts, examples, log.log_step)
         trained.save_pretrained(folder)
     return _TRANSFORMERS[model.family].from_pretrained(folder, use_safetensors=True)
 
@@ -94,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Train a Shapes model (about two hours on two idle cores)."
     )
-    parser.add_argument("model", choices=list(MODELS))
+    parser.add_argument("model", choices=list(_TRAINABLE))
     parser.add_argument("--output", type=Path, required=True, help="the diffusers folder to make")
     parser.add_argument(
         "--cache", type=Path, help="folder for encoded clips (default: OUTPUT.cache)"
@@ -102,11 +121,13 @@ def main() -> None:
     arguments = parser.parse_args()
     # the vocabulary must not depend on the number of cores
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    model = MODELS[arguments.model]
+    model = _TRAINABLE[arguments.model]
     output: Path = arguments.output
     cache: Path = arguments.cache or output.with_suffix(".cache")
     log = TrainingLog(output / "train_log.csv")
 
+    if model.base:
+        copy_shared_parts(model.base, output)
     autoencoder = autoencoder_stage(model, output / "vae", log)
     tokenizer = tokenizer_stage(output / "tokenizer")
     text_encoder = text_encoder_stage(model, output / "text_encoder", tokenizer, log)

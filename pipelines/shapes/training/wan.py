@@ -149,18 +149,21 @@ def velocity(
     ]
 
 
-def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any) -> WanPipeline:
-    scheduler = UniPCMultistepScheduler(
+def build_scheduler() -> UniPCMultistepScheduler:
+    return UniPCMultistepScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS,
         prediction_type="flow_prediction",
         use_flow_sigmas=True,
         flow_shift=SAMPLING_FLOW_SHIFT,
     )
+
+
+def assemble(tokenizer: Any, text_encoder: Any, autoencoder: Any, transformer: Any) -> WanPipeline:
     pipeline_class: Any = WanPipeline  # its annotations name classes that it does not insist on
     return pipeline_class(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=autoencoder,
-        scheduler=scheduler,
+        scheduler=build_scheduler(),
         transformer=transformer,
     )
