@@ -73,7 +73,7 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-shapes: install  ## train MODEL (shapes-wan, shapes-ltx) from nothing (about two hours on two idle cores)
+shapes: install  ## train MODEL: shapes-wan, shapes-ltx (about two hours on two idle cores), shapes-wan-i2v from shapes-wan
 	$(BIN)/python -m pipelines.shapes.training.train $(MODEL) --output build/$(MODEL)
 
 distill: install  ## distil the packaged MODEL into a LoRA for four steps (about ten minutes)

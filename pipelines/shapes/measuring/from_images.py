@@ -28,7 +28,7 @@ from pipelines.shapes.world import (
 )
 
 FROM_IMAGE = ("colour", "shape")  # an image decides them, as a frame or as a cut-out
-MAX_SAME_DIFFERENCE = 8.0  # of 255, mean of all pixels: about twice the autoencoder's own error
+MAX_SAME_DIFFERENCE = 8.0  # mean over all pixels, in levels of 255
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""Train a Shapes model from nothing and save it as an ordinary diffusers folder.
+"""Train a Shapes model and save it as an ordinary diffusers folder.
 
 `python -m pipelines.shapes.training.train shapes-ltx --output FOLDER`
+
+Shapes-wan and shapes-ltx begin from nothing, shapes-wan-i2v with the packaged shapes-wan.
 
 A stage whose folder exists is not trained again, so an interrupted training continues after its
 last finished stage.

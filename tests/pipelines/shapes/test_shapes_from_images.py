@@ -1,0 +1,135 @@
+"""The Shapes model that begins with an image: its training inputs, its weights and its clips."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from torch.testing import assert_close
+
+import nag
+from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.sources import PACKAGED_WEIGHTS, model_paths
+from pipelines.shapes.captions import NAMED_SHARES_WITH_IMAGE, caption, phrase
+from pipelines.shapes.first_image import as_picture, draw_image, first_image
+from pipelines.shapes.measuring.from_images import (
+    FROM_IMAGE,
+    MAX_SAME_DIFFERENCE,
+    make_image_tasks,
+    render_from_images,
+)
+from pipelines.shapes.measuring.rendering import Sampling, load_pipeline
+from pipelines.shapes.training.conditions import encode_images, with_mask
+from pipelines.shapes.training.models import IMAGE_MODELS
+from pipelines.shapes.training.wan_i2v import CONDITION_CHANNELS, build_transformer
+from pipelines.shapes.world import COLOURS, SHAPES, render_uint8, sample_clip
+
+pytestmark = pytest.mark.models
+
+NAME = "shapes-wan-i2v"
+SAMPLING = Sampling(num_steps=8, guidance_scale=3.0)  # as in its YAML
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    return load_pipeline(IMAGE_MODELS[NAME])
+
+
+def test_an_image_is_the_first_frame_and_a_cut_out_differs_in_the_background_alone() -> None:
+    one = sample_clip(
+        torch.Generator().manual_seed(0), colour="red", shape="cross", background="white"
+    )
+    drawn = draw_image(first_image(one))
+    assert torch.equal(drawn, render_uint8([one])[0, :, 0].permute(1, 2, 0))
+    cut_out = draw_image(first_image(one, cut_out=True))
+    is_shape = (drawn == torch.tensor(COLOURS["red"], dtype=torch.uint8)).all(dim=-1)
+    assert is_shape.sum() > 150
+    assert torch.equal(cut_out[is_shape], drawn[is_shape])
+    assert cut_out[0, 0].tolist() != drawn[0, 0].tolist()
+
+
+def test_captions_beside_an_image_mostly_leave_shape_and_colour_to_it() -> None:
+    generator = torch.Generator().manual_seed(1)
+    texts = [
+        caption(sample_clip(generator), generator, NAMED_SHARES_WITH_IMAGE).lower()
+        for _ in range(400)
+    ]
+    naming = [
+        sum(any(word in text for word in words) for text in texts)
+        for words in (SHAPES, ("left", "right", "up", "down", "still", "rest", "not move"))
+    ]
+    assert naming[0] < 130 < 230 < naming[1]
+
+
+def test_training_sees_images_as_the_pipeline_encodes_them(pipeline: Any) -> None:
+    model = IMAGE_MODELS[NAME]
+    image = first_image(sample_clip(torch.Generator().manual_seed(3)), cut_out=True)
+    picture = pipeline.video_processor.preprocess(as_picture(image), height=64, width=64)
+    _, condition = pipeline.prepare_latents(
+        picture, 1, 16, 64, 64, 17, torch.float32, "cpu", torch.Generator().manual_seed(0)
+    )
+    ours = with_mask(encode_images(pipeline.vae, [image]))
+    assert ours.shape == (1, CONDITION_CHANNELS, *model.latent_shape[1:])
+    assert torch.equal(ours[:, :4], condition[:, :4])
+    assert_close(ours, condition.detach(), atol=0.15, rtol=0.05)  # encoded in bfloat16
+
+
+@torch.no_grad()
+def test_the_training_begins_with_the_text_to_video_model() -> None:
+    generator = torch.Generator().manual_seed(4)
+    narrow: Any = WanTransformer3DModel.from_pretrained(
+        PACKAGED_WEIGHTS / "shapes-wan", subfolder="transformer", use_safetensors=True
+    )
+    wide: Any = build_transformer(0)
+    noisy = torch.randn(1, 16, 5, 8, 8, generator=generator)
+    condition = torch.randn(1, CONDITION_CHANNELS, 5, 8, 8, generator=generator)
+    text, time = torch.randn(1, 48, 64, generator=generator), torch.tensor([500.0])
+    assert_close(
+        wide(torch.cat([noisy, condition], 1), time, text)[0], narrow(noisy, time, text)[0]
+    )
+
+
+def test_the_package_holds_the_model_and_it_is_small() -> None:
+    path = model_paths()[NAME]
+    folder = inspect_model(load_model_config(path), path).folder
+    assert folder == PACKAGED_WEIGHTS / NAME
+    assert sum(file.stat().st_size for file in folder.rglob("*")) <= 9_000_000
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == (
+        "WanImageToVideoPipeline"
+    )
+    for part in ("vae", "text_encoder", "tokenizer"):
+        ours, base = (
+            {file.name: file.read_bytes() for file in (PACKAGED_WEIGHTS / name / part).iterdir()}
+            for name in (NAME, "shapes-wan")
+        )
+        assert ours == base
+
+
+@pytest.mark.parametrize("is_cut_out", [False, True])
+def test_clips_keep_shape_and_colour_of_their_image_and_move_as_prompted(
+    pipeline: Any, is_cut_out: bool
+) -> None:
+    tasks = make_image_tasks(
+        8, seed=7, is_cut_out=is_cut_out, always=("motion", "background"), never=FROM_IMAGE
+    )
+    clips = list(render_from_images(pipeline, tasks, SAMPLING))
+    pairs = list(zip(tasks, clips, strict=True))
+    assert sum(one.keeps(task) for task, one in pairs) >= 7
+    assert sum(one.follows(task) for task, one in pairs) >= 7
+    is_the_image = [one.first_frame_difference < MAX_SAME_DIFFERENCE for one in clips]
+    assert is_cut_out or all(is_the_image)
+
+
+def test_a_negative_prompt_changes_the_motion_and_scale_1_changes_nothing(pipeline: Any) -> None:
+    task = make_image_tasks(1, seed=8, is_cut_out=False, never=("motion",))
+    (plain,) = render_from_images(pipeline, task, SAMPLING)
+    assert plain.verdict.motion is not None
+    negative = phrase("motion", plain.verdict.motion)
+    (off,) = render_from_images(pipeline, task, SAMPLING, (negative, nag.NagParams(nag_scale=1)))
+    assert off == plain
+    params = load_model_config(model_paths()[NAME]).nag
+    (guided,) = render_from_images(pipeline, task, SAMPLING, (negative, params))
+    assert guided.verdict.motion != plain.verdict.motion
+    assert guided.keeps(task[0])
