@@ -128,7 +128,7 @@ COURSES: dict[str, tuple[DenoiserTraining, ...]] = {
         DenoiserTraining(
             name="first images, noisier",
             anywhere=False,
-            num_steps=900,
+            num_steps=650,
             num_clips=None,
             learning_rate=7e-4,
             flow_shift=8.0,

@@ -24,7 +24,7 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, T5EncoderModel, T5Tokenizer, UMT5EncoderModel
 
-from pipelines.catalog.sources import PACKAGED_WEIGHTS
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.training.conditions import Conditions
 from pipelines.shapes.training.courses import COURSES, DenoiserTraining
 from pipelines.shapes.training.denoiser import (

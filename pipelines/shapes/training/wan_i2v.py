@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanTransformer3DModel
 
-from pipelines.catalog.sources import PACKAGED_WEIGHTS
+from pipelines.catalog.files.sources import PACKAGED_WEIGHTS
 from pipelines.shapes.latents import encode_clips
 from pipelines.shapes.training import wan
 from pipelines.shapes.training.training_log import LogStep
