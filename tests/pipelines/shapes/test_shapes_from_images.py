@@ -1,6 +1,7 @@
 """The Shapes model that begins with an image: its training inputs, its weights and its clips."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,12 @@ import nag
 from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
+from pipelines.clip_inputs import ClipInputs
+from pipelines.families.registry import load_model
+from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.shapes.captions import NAMED_SHARES_WITH_IMAGE, caption, phrase
 from pipelines.shapes.first_image import as_picture, draw_image, first_image
+from pipelines.shapes.judge import judge
 from pipelines.shapes.measuring.from_images import (
     FROM_IMAGE,
     MAX_SAME_DIFFERENCE,
@@ -24,7 +29,15 @@ from pipelines.shapes.measuring.rendering import Sampling, load_pipeline
 from pipelines.shapes.training.conditions import encode_images, with_mask
 from pipelines.shapes.training.models import IMAGE_MODELS
 from pipelines.shapes.training.wan_i2v import CONDITION_CHANNELS, build_transformer
-from pipelines.shapes.world import COLOURS, SHAPES, render_uint8, sample_clip
+from pipelines.shapes.world import (
+    COLOURS,
+    FPS,
+    NUM_FRAMES,
+    SHAPES,
+    SIZE_PX,
+    render_uint8,
+    sample_clip,
+)
 
 pytestmark = pytest.mark.models
 
@@ -133,3 +146,27 @@ def test_a_negative_prompt_changes_the_motion_and_scale_1_changes_nothing(pipeli
     (guided,) = render_from_images(pipeline, task, SAMPLING, (negative, params))
     assert guided.verdict.motion != plain.verdict.motion
     assert guided.keeps(task[0])
+
+
+def test_the_farms_driver_renders_what_the_stock_pipeline_renders(pipeline: Any) -> None:
+    (task,) = make_image_tasks(1, seed=9, is_cut_out=False, always=("motion",))
+    (stock,) = render_from_images(pipeline, [task], SAMPLING)
+    path = model_paths()[NAME]
+    config = load_model_config(path)
+    request = GenerationRequest(
+        task.prompt,
+        "",
+        VideoShape(NUM_FRAMES, SIZE_PX, SIZE_PX),
+        FPS,
+        SamplingParams(
+            SAMPLING.num_steps, SAMPLING.guidance_scale, config.scheduler.flow_shift, task.seed
+        ),
+        config.nag,
+    )
+    model = load_model(config, inspect_model(config, path), num_threads=1)
+    inputs = ClipInputs(image=draw_image(first_image(task.clip)))
+    embeddings = replace(model.encode_text(request), inputs=inputs)
+    latents = model.denoise(request, embeddings, lambda _step: None)
+    found = judge(model.decode(request, latents).result().frames)
+    model.close()
+    assert replace(found, error=0, moved_px=None) == replace(stock.verdict, error=0, moved_px=None)
