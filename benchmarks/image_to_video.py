@@ -14,8 +14,8 @@ from rich.progress import track
 
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.report import Cases, Figure, markdown_table
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.files.sources import model_paths
+from pipelines.catalog.model_config import load_model_config
 from pipelines.shapes.captions import phrase
 from pipelines.shapes.measuring.from_images import (
     FromImage,
@@ -113,7 +113,7 @@ def cases(options: Options) -> dict[str, Measure]:
     }
     negations = {
         f"against a {negation[0]}, {negation[1]}": functools.partial(
-            measure_negation, options, negation, num_clips
+            measure_negation, options, negation, 1 if options.tiny else options.nag_clips
         )
         for negation in NEGATIONS
     }
@@ -187,7 +187,7 @@ of 255 levels; a cut-out's background counts in it.
             for value, guided in found["against"].items()
         ]
         parts.append(
-            f"## NAG against a {attribute}, {kind}\n\n{_ABOUT[attribute, kind]} "
+            f"## NAG against a {attribute}: {kind}\n\n{_ABOUT[attribute, kind]} "
             f"{found['clips']} clips a row, the same prompts and seeds without NAG and with it.\n\n"
             + markdown_table(
                 ("negative prompt", "its share", "named kept", "image kept", "clean"), rows
@@ -204,7 +204,12 @@ _ABOUT = {
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clips", type=int, default=120, help="clips a cell (default: 120)")
+    parser.add_argument(
+        "--clips", type=int, default=120, help="clips for each kind of image (default: 120)"
+    )
+    parser.add_argument(
+        "--nag-clips", type=int, default=48, help="clips for each negative prompt (default: 48)"
+    )
     parser.add_argument(
         "--weights", type=Path, help="a diffusers folder (default: the packaged weights)"
     )
