@@ -1,6 +1,7 @@
 """The Shapes model that begins with an image: its training inputs, its weights and its clips."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -121,31 +122,50 @@ def test_the_package_holds_the_model_and_it_is_small() -> None:
 
 
 @pytest.mark.parametrize("is_cut_out", [False, True])
-def test_clips_keep_shape_and_colour_of_their_image_and_move_as_prompted(
-    pipeline: Any, is_cut_out: bool
-) -> None:
+def test_clips_begin_with_their_image_and_move_as_prompted(pipeline: Any, is_cut_out: bool) -> None:
+    """Over more clips docs/measurements/image_to_video.md measures the shape, which may change."""
     tasks = make_image_tasks(
-        8, seed=7, is_cut_out=is_cut_out, always=("motion", "background"), never=FROM_IMAGE
-    )
+        24, seed=7, is_cut_out=is_cut_out, always=("motion", "background"), never=FROM_IMAGE
+    )[::4]
     clips = list(render_from_images(pipeline, tasks, SAMPLING))
     pairs = list(zip(tasks, clips, strict=True))
-    assert sum(one.keeps(task) for task, one in pairs) >= 7
-    assert sum(one.follows(task) for task, one in pairs) >= 7
+    assert sum(one.verdict.colour == task.clip.colour for task, one in pairs) >= 5
+    assert sum(one.follows(task) for task, one in pairs) >= 5
+    assert sum(one.keeps(task) for task, one in pairs) >= 3
     is_the_image = [one.first_frame_difference < MAX_SAME_DIFFERENCE for one in clips]
-    assert is_cut_out or all(is_the_image)
+    assert all(is_the_image) or is_cut_out
 
 
-def test_a_negative_prompt_changes_the_motion_and_scale_1_changes_nothing(pipeline: Any) -> None:
+def test_a_negative_prompt_changes_the_motion(pipeline: Any) -> None:
     task = make_image_tasks(1, seed=8, is_cut_out=False, never=("motion",))
     (plain,) = render_from_images(pipeline, task, SAMPLING)
     assert plain.verdict.motion is not None
-    negative = phrase("motion", plain.verdict.motion)
-    (off,) = render_from_images(pipeline, task, SAMPLING, (negative, nag.NagParams(nag_scale=1)))
-    assert off == plain
-    params = load_model_config(model_paths()[NAME]).nag
-    (guided,) = render_from_images(pipeline, task, SAMPLING, (negative, params))
+    negative = phrase("motion", plain.verdict.motion), load_model_config(model_paths()[NAME]).nag
+    (guided,) = render_from_images(pipeline, task, SAMPLING, negative)
     assert guided.verdict.motion != plain.verdict.motion
-    assert guided.keeps(task[0])
+    assert guided.verdict.colour == task[0].clip.colour
+
+
+def test_scale_1_is_the_plain_model_bit_for_bit(pipeline: Any) -> None:
+    def latents(scale: float | None) -> torch.Tensor:
+        params = nag.NagParams(nag_scale=scale or 1)
+        guided = nag.guide(pipeline, "moving left", params, max_sequence_length=48)
+        with guided if scale else nullcontext():
+            return pipeline(
+                as_picture(first_image(sample_clip(torch.Generator().manual_seed(1)))),
+                "a thing",
+                height=SIZE_PX,
+                width=SIZE_PX,
+                num_frames=NUM_FRAMES,
+                num_inference_steps=2,
+                guidance_scale=1.0,
+                generator=torch.Generator().manual_seed(2),
+                output_type="latent",
+                max_sequence_length=48,
+            ).frames
+
+    assert torch.equal(latents(1), latents(None))
+    assert not torch.equal(latents(3), latents(None))
 
 
 def test_the_farms_driver_renders_what_the_stock_pipeline_renders(pipeline: Any) -> None:
