@@ -157,8 +157,8 @@ def body(cases: Cases) -> str:
     parts = [
         f"""\
 `{MODEL}` gets an image and a prompt. The image is the first frame of a true clip
-(*first frame*), or its shape alone on a light gray that no clip has (*cut-out*), which leaves the background to the
-prompt. Prompts rarely name colour and shape. The exact judge reads each clip.
+(*first frame*), or its shape alone on a light gray that no clip has (*cut-out*), which leaves the
+background to the prompt. Prompts rarely name colour and shape. The exact judge reads each clip.
 
 ## Image and prompt
 
