@@ -38,6 +38,7 @@ LATER_FIELDS: dict[type[Any], frozenset[str]] = {
         {
             "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
             "pipeline", "sigmas", "stochastic_sampling", "image_cond_noise_scale",
+            "boundary_ratio", "conditioning_scale",
         }
     ),
     GenerationRequest: frozenset({"inputs", "audio"}),
@@ -72,7 +73,7 @@ class ClipIds:
             "schema": CLIP_ID_SCHEMA,
             "model": _model(model),
             "request": content,
-            "guidance": _guidance(request.attention_params, request.sampling.num_inference_steps),
+            "guidance": _guidance(request.attention_params, request.sampling.num_steps),
             "texts": _TEXTS,
         }
         # sorted by their names, the texts are last and the seed is the last text before them

@@ -84,6 +84,9 @@ class ModelIdentity:
         sigmas: noise levels of the steps that the YAML lists; empty if the scheduler computes them.
         image_cond_noise_scale: share of new noise on an LTX clip's images in each step.
         stochastic_sampling: True or False if the YAML says so; None for the saved setting.
+        boundary_ratio: share of the noise schedule that the second transformer takes over, by the
+            YAML; None for the folder's.
+        conditioning_scale: strength of VACE's control of a clip.
     """
 
     name: str
@@ -106,6 +109,8 @@ class ModelIdentity:
     sigmas: tuple[float, ...] = ()
     stochastic_sampling: bool | None = None
     image_cond_noise_scale: float = 0.0
+    boundary_ratio: float | None = None
+    conditioning_scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,13 @@ class SamplingParams:
     guidance_scale_2: float | None = None
     strength: float | None = None
 
+    @property
+    def num_steps(self) -> int:
+        """The number of denoise steps that are taken, counted as diffusers does."""
+        if self.strength is None:
+            return self.num_inference_steps
+        return min(int(self.num_inference_steps * self.strength), self.num_inference_steps)
+
     def __post_init__(self) -> None:
         check_range("num_inference_steps", self.num_inference_steps, 1, 1000)
         if not 1 <= self.guidance_scale < math.inf:
@@ -106,6 +113,13 @@ class SamplingParams:
         if self.strength is not None and not 0 < self.strength <= 1:
             raise RequestError.of(
                 f"strength must be above 0 and at most 1, not {self.strength}", "strength"
+            )
+        if not self.num_steps:
+            raise RequestError.of(
+                f"strength {self.strength} of {self.num_inference_steps} steps is less than one "
+                "step: raise strength, or num_inference_steps",
+                "strength",
+                "num_inference_steps",
             )
 
 
@@ -210,10 +224,17 @@ class GenerationRequest:
                 "guidance_scale",
                 "method",
             )
+        if not self.has_cfg and self.sampling.guidance_scale_2 is not None:
+            raise RequestError.of(
+                f"guidance_scale_2 is {self.sampling.guidance_scale_2:g}, but the method "
+                f"{self.method} runs no classifier-free guidance: leave it out",
+                "guidance_scale_2",
+                "method",
+            )
 
     def _check_steps(self) -> None:
         """Refuse a range of steps that no step of the clip falls into."""
-        num_steps, params = self.sampling.num_inference_steps, self.attention_params
+        num_steps, params = self.sampling.num_steps, self.attention_params
         if params and not any(params.is_active_at(step, num_steps) for step in range(num_steps)):
             raise RequestError.of(
                 f"nag_start {self.nag.nag_start} and nag_end {self.nag.nag_end} hold none of the "

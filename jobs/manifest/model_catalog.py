@@ -21,6 +21,7 @@ from pipelines.catalog.description import (
     read_description,
 )
 from pipelines.catalog.files.sources import model_paths, public_source
+from pipelines.catalog.folder_facts import FolderFacts, read_facts
 from pipelines.catalog.model_config import ModelConfig, load_model_config
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.tokenizer import Tokenizer, load_tokenizer
@@ -63,6 +64,11 @@ class CatalogEntry:
     @cached_property
     def _geometry(self) -> ModelGeometry:
         return read_geometry(self.weights.folder, self.config)
+
+    @cached_property
+    def facts(self) -> FolderFacts:
+        """The facts of the folder that decide which clips it renders."""
+        return read_facts(self.weights.folder)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -193,6 +199,8 @@ class ModelCatalog:
             sigmas=config.scheduler.levels,
             stochastic_sampling=config.scheduler.stochastic_sampling,
             image_cond_noise_scale=config.image_cond_noise_scale,
+            boundary_ratio=config.boundary_ratio,
+            conditioning_scale=config.conditioning_scale,
         )
         return CatalogEntry(config, identity, weights, loras)
 

@@ -29,6 +29,7 @@ from jobs.manifest.tables.meta import META
 from jobs.manifest.walk.identifying import Resolved, RowKind
 from jobs.types import BrokenClip
 from nag.errors import NagParameterError
+from pipelines.catalog.folder_facts import check_by_facts, needs_facts
 from pipelines.errors import PipelineError, RequestError
 
 FREE_FIELDS = frozenset({"prompt", "seed", "name", META})  # rows of one kind may differ in these
@@ -117,6 +118,8 @@ class Resolver:
             given["seed"] = 0  # until it is drawn
         request = make_request(self._inputs.resolve(given), fallback)
         model.config.check_request(request)
+        if needs_facts(model.config, request):
+            check_by_facts(model.config, model.facts, request)
         self._inputs.check(request)
         parallel = choose_parallel(given, model, request)
         identity = identify(model.identity, model.loras, request)

@@ -26,6 +26,7 @@ from jobs.manifest.fields import (
 from jobs.manifest.lines import SourceLocation
 from jobs.text import shown, unknown
 from jobs.types import LoraIdentity, ModelIdentity
+from pipelines.catalog.folder_facts import FolderFacts
 from pipelines.catalog.lora_config import choose_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.tokenizer import Tokenizer
@@ -103,6 +104,9 @@ class CatalogedModel(Protocol):
     def geometry(self) -> ModelGeometry: ...
 
     @property
+    def facts(self) -> FolderFacts: ...
+
+    @property
     def tokenizer(self) -> Tokenizer: ...
 
 
@@ -149,6 +153,8 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
     values = {**defaults, **given}
     if "guidance_scale" not in given and values["method"] not in CFG_METHODS:
         values["guidance_scale"] = 1.0
+    if "guidance_scale_2" not in given and values["method"] not in CFG_METHODS:
+        values["guidance_scale_2"] = None
     parts = {
         part: build(*(values[name] for name in _PART_FIELDS[part]))
         for part, build in _BUILDERS.items()

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from pipelines.catalog.files.file_digests import sha256_of_all
 from pipelines.catalog.files.sources import is_local, public_source, resolve_source
 from pipelines.catalog.files.weight_files import hub_folder, read_json
+from pipelines.catalog.folder_facts import check_facts
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.loras import LoraWeights
 from pipelines.catalog.model_config import ModelConfig
@@ -182,6 +183,7 @@ def read_description(folder: Path, config: ModelConfig, config_path: Path) -> Mo
             f"{path}: {error}; describe the model again: nagfarm models --describe {config.name}"
         ) from error
     check_folder(folder, config.pipeline_class, has_weights=False)
+    check_facts(config, folder)
     return ModelWeights(
         folder,
         description.revision,

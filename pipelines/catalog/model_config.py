@@ -110,6 +110,9 @@ class ModelConfig:
             rounding.
         frame_checks: limits beyond which a rendered clip fails.
         parallel: default number of devices for one clip.
+        boundary_ratio: share of the noise schedule below which the second transformer of a model
+            with two takes over, 0 to 1; None keeps the folder's.
+        conditioning_scale: strength with which VACE follows its video and images, 0 to 10.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -145,6 +148,8 @@ class ModelConfig:
     vae_compile: bool = False
     frame_checks: FrameLimits = field(default_factory=FrameLimits)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    boundary_ratio: float | None = None
+    conditioning_scale: float = 1.0
     licence: str = ""
     download_gb: float | None = None
 
@@ -215,6 +220,14 @@ class ModelConfig:
         ):
             if not 0 <= share <= 1:
                 raise ModelConfigError(f"{name} must be between 0 and 1, not {share}")
+        if self.boundary_ratio is not None and not 0 <= self.boundary_ratio <= 1:
+            raise ModelConfigError(
+                f"boundary_ratio must be between 0 and 1, not {self.boundary_ratio}"
+            )
+        if not 0 <= self.conditioning_scale <= 10:
+            raise ModelConfigError(
+                f"conditioning_scale must be between 0 and 10, not {self.conditioning_scale}"
+            )
         if self.first_block_cache is not None and self.family == "ltx2":
             raise ModelConfigError("first_block_cache does not know LTX-2's blocks: leave it out")
         if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
@@ -247,6 +260,7 @@ class ModelConfig:
         """
         self._check_inputs(request)
         self.scheduler.check_steps(self.name, request.sampling)
+        self._check_strength(request)
         if self.family in LTX and request.sampling.flow_shift is not None:
             raise RequestError.of(
                 f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
@@ -271,6 +285,16 @@ class ModelConfig:
                     f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}",
                     axis,
                 )
+
+    def _check_strength(self, request: GenerationRequest) -> None:
+        strength, takes_one = request.sampling.strength, self.pipeline_class.takes_strength
+        if takes_one and strength is None:
+            raise RequestError.of(f"strength is missing: {self.name} needs one", "strength")
+        if strength is not None and not takes_one:
+            raise RequestError.of(
+                f"{self.name} takes no strength, which is for video to video: leave it out",
+                "strength",
+            )
 
     def _check_inputs(self, request: GenerationRequest) -> None:
         pipeline, given = self.pipeline_class, request.inputs.given()

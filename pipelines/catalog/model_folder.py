@@ -22,6 +22,7 @@ from pipelines.catalog.files.weight_files import (
     read_json,
     weight_files,
 )
+from pipelines.catalog.folder_facts import check_facts
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras
 from pipelines.catalog.model_config import ModelConfig
@@ -94,6 +95,7 @@ def inspect_model(
                 f"{download_command(source, config.revision)}"
             )
     check_folder(folder, config.pipeline_class)
+    check_facts(config, folder)
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
     revision = (
         f"{LOCAL_REVISION}{fingerprint(folder, progress)[:32]}"

@@ -32,6 +32,7 @@ class PipelineClass:
         optional_inputs: inputs that a clip may bring.
         has_audio: True if the model makes sound.
         can_shard: True if several devices can share a clip.
+        takes_strength: True if `strength` decides how much of a video is left.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PipelineClass:
     optional_inputs: frozenset[InputName] = frozenset()
     has_audio: bool = False
     can_shard: bool = True
+    takes_strength: bool = False
 
 
 def _components(**classes: str) -> dict[str, frozenset[str]]:
@@ -62,10 +64,15 @@ _WAN = _components(
 )
 _WAN_IMAGE = {
     **_WAN,
-    "image_encoder": frozenset({"CLIPVisionModel"}),
+    "image_encoder": frozenset({"CLIPVisionModel", "CLIPVisionModelWithProjection"}),
     "image_processor": frozenset(
-        {"CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil"}
+        {"CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil", "CLIPProcessor"}
     ),
+}
+_WAN_VIDEO = {name: classes for name, classes in _WAN.items() if name != "transformer_2"}
+_WAN_VACE = {
+    **_WAN,
+    **dict.fromkeys(("transformer", "transformer_2"), frozenset({"WanVACETransformer3DModel"})),
 }
 _LTX = _components(
     text_encoder="T5EncoderModel",
@@ -104,6 +111,23 @@ PIPELINE_CLASSES = {
             frozenset({"transformer_2", "image_encoder", "image_processor"}),
             required_inputs=frozenset({"image"}),
             optional_inputs=frozenset({"last_image"}),
+        ),
+        PipelineClass(
+            "WanVideoToVideoPipeline",
+            "wan",
+            frozenset({"WanVideoToVideoPipeline", "WanPipeline"}),
+            _WAN_VIDEO,
+            required_inputs=frozenset({"video"}),
+            takes_strength=True,
+        ),
+        PipelineClass(
+            "WanVACEPipeline",
+            "wan",
+            frozenset({"WanVACEPipeline"}),
+            _WAN_VACE,
+            frozenset({"transformer_2"}),
+            optional_inputs=frozenset({"reference_images", "video", "mask"}),
+            can_shard=False,  # diffusers has no plan for it
         ),
         PipelineClass("LTXPipeline", "ltx", frozenset({"LTXPipeline"}), _LTX),
         PipelineClass(

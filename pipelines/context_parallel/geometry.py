@@ -26,6 +26,8 @@ class ModelGeometry:
         height_per_token: pixels.
         width_per_token: pixels.
         num_transformers: 2 if early and late steps have one each; a step runs one of them.
+        num_image_tokens: tokens of a clip's images that every rank holds whole, as it does the
+            text.
     """
 
     family: Family
@@ -38,6 +40,7 @@ class ModelGeometry:
     height_per_token: int
     width_per_token: int
     num_transformers: int = 1
+    num_image_tokens: int = 0
 
     @property
     def width(self) -> int:
@@ -53,6 +56,7 @@ class ModelGeometry:
 
 
 _MAX_SIZE = 2**20  # bound of all sizes in a config, far beyond every model
+_MAX_LAYERS = 256  # bound of the layers that follow a control video
 _MAX_STAGES = 16  # bound of an autoencoder's stages
 _MAX_SHOWN_CHARACTERS = 60
 
@@ -74,11 +78,23 @@ def read_geometry(folder: Path, config: ModelConfig) -> ModelGeometry:
         read(_Config(folder / component / "config.json"), vae, config.max_sequence_length)
         for component in components
     ]
+    if config.family == "wan":
+        found = [replace(one, num_image_tokens=_image_tokens(folder)) for one in found]
     if any(geometry != found[0] for geometry in found):
         raise ModelFolderError(
             f"{folder}: transformer and transformer_2 must be of one size to share one clip"
         )
     return replace(found[0], num_transformers=len(found))
+
+
+def _image_tokens(folder: Path) -> int:
+    """Return the tokens of the images that Wan 2.1 shows to its image encoder; 0 without one."""
+    transformer = read_json(folder / "transformer" / "config.json")
+    if transformer.get("image_dim") is None:
+        return 0
+    encoder = _Config(folder / "image_encoder" / "config.json")
+    per_image = (encoder.size("image_size", 224) // encoder.size("patch_size", 32)) ** 2 + 1
+    return per_image * (1 if transformer.get("pos_embed_seq_len") is None else 2)
 
 
 class _Config:
@@ -102,6 +118,13 @@ class _Config:
         if len(values) != len(default):
             raise self._refuse(name, f"a list of {len(default)} whole numbers", values)
         return tuple(self._checked(name, value) for value in values)
+
+    def length(self, name: str) -> int:
+        """Return the length of a list of at most 256 entries; 0 without it."""
+        values = self._list(name, ())
+        if len(values) > _MAX_LAYERS:
+            raise self._refuse(name, f"a list of at most {_MAX_LAYERS} entries", values)
+        return len(values)
 
     def num_true(self, name: str, default: tuple[bool, ...]) -> int:
         """Return the number of true values in a list of yes/no values."""
@@ -140,7 +163,7 @@ def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
     spatial = vae.size("scale_factor_spatial", 8)
     return ModelGeometry(
         family="wan",
-        num_layers=transformer.size("num_layers", 40),
+        num_layers=transformer.size("num_layers", 40) + transformer.length("vace_layers"),
         num_heads=transformer.size("num_attention_heads", 40),
         head_dim=transformer.size("attention_head_dim", 128),
         ffn_dim=transformer.size("ffn_dim", 13824),

@@ -33,7 +33,12 @@ from pipelines.context_parallel.plans import Plan, plan_of, transformers_of
 from pipelines.errors import ShardingError
 from pipelines.parallel_config import ParallelConfig
 
-_PIPELINES = ("WanPipeline", "WanImageToVideoPipeline", "LTXPipeline")
+_PIPELINES = (
+    "WanPipeline",
+    "WanImageToVideoPipeline",
+    "WanVideoToVideoPipeline",
+    "LTXPipeline",
+)
 
 
 class ShardedPipeline:
@@ -43,7 +48,7 @@ class ShardedPipeline:
     same arguments. NAG may be installed before or after.
 
     Args:
-        pipeline: a stock `WanPipeline`, `WanImageToVideoPipeline` or `LTXPipeline`.
+        pipeline: a stock pipeline of one of the classes in `_PIPELINES`.
         config: the kind of parallelism; its degree is the size of the process group.
         device: the device of the transformers.
 

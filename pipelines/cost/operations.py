@@ -6,9 +6,9 @@ counted operations and bytes of the real classes.
 Left out are: work done once per forward and not in each layer (patches, the projection of text,
 timestep and output), under 0.3 % of the work of a rank of a published model at any size in
 docs/measurements/parallel-cost.md; all work that is not a matrix product (norms, modulations,
-rotary embeddings, softmax, the formula of guidance); the image tokens of image-to-video; the
-timestep that Wan 2.2 5B has for each token (about 1 % of its operations); and the sound of LTX-2,
-with its attention to the video and back.
+rotary embeddings, softmax, the formula of guidance); the timestep that Wan 2.2 5B has for each
+token (about 1 % of its operations); and the sound of LTX-2, with its attention to the video and
+back.
 
 Context parallelism cuts the video tokens. Each rank holds all weights and the whole text.
 """
@@ -53,7 +53,7 @@ class Forward:
 class Operations:
     """Floating-point operations of one rank in one forward; a multiply-add counts two.
 
-    `text` is the keys and values of the prompts in each layer: each rank computes all of it.
+    `text` is the keys and values of prompts and images in each layer: each rank computes all of it.
     """
 
     self_attention: int
@@ -122,15 +122,18 @@ def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Opera
         * geometry.num_tokens(forward.shape)
         * width,
         cross_attention=geometry.num_layers
-        * text_attentions
         * 4
         * tokens
-        * geometry.num_text_tokens
+        * (text_attentions * geometry.num_text_tokens + rows * geometry.num_image_tokens)
         * width,
         # query, key, value, output of the self-attention; query and output of the cross-attention
         projections=geometry.num_layers * rows * 12 * tokens * width**2,
         feed_forward=geometry.num_layers * rows * 4 * tokens * width * geometry.ffn_dim,
-        text=geometry.num_layers * text_rows * 4 * geometry.num_text_tokens * width**2,
+        # keys and values of the texts and of the images
+        text=geometry.num_layers
+        * 4
+        * (text_rows * geometry.num_text_tokens + rows * geometry.num_image_tokens)
+        * width**2,
     )
 
 
@@ -164,5 +167,6 @@ def exchanges(forward: Forward, parallel: ParallelConfig) -> tuple[Exchange, ...
 
 def weight_bytes(geometry: ModelGeometry, dtype_bytes: int = 2) -> int:
     """Return the bytes of the layer matrices of all transformers; every rank holds them all."""
-    of_layer = 8 * geometry.width**2 + 2 * geometry.width * geometry.ffn_dim
+    images = 2 * geometry.width**2 if geometry.num_image_tokens else 0  # their keys and values
+    of_layer = 8 * geometry.width**2 + images + 2 * geometry.width * geometry.ffn_dim
     return geometry.num_transformers * geometry.num_layers * of_layer * dtype_bytes

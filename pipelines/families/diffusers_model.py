@@ -106,6 +106,7 @@ class DiffusersModel(ABC):
         dtype = getattr(torch, config.dtype)
         dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
         dtypes["connectors"] = dtype
+        own_parts = cls._own_parts(weights.folder)
         with progress.part("read"):
             pipeline = cls.pipeline_class.from_pretrained(
                 weights.folder,
@@ -114,8 +115,9 @@ class DiffusersModel(ABC):
                 local_files_only=True,
                 device_map=device.type,  # each weight goes there as it is read
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
-                **cls._own_parts(weights.folder),
+                **dict.fromkeys(own_parts),
             ).to(device)
+            pipeline.register_modules(**own_parts)
         pipeline.set_progress_bar_config(disable=True)
         with progress.part("install"):
             return cls(config, pipeline, device, ChosenLoras(pipeline, config, weights))

@@ -28,6 +28,14 @@ def driver_of(pipeline: str) -> "type[DiffusersModel]":
             from pipelines.families.wan_inputs import WanImageToVideoModel
 
             return WanImageToVideoModel
+        case "WanVideoToVideoPipeline":
+            from pipelines.families.wan_inputs import WanVideoToVideoModel
+
+            return WanVideoToVideoModel
+        case "WanVACEPipeline":
+            from pipelines.families.wan_inputs import WanVACEModel
+
+            return WanVACEModel
         case "LTXPipeline":
             from pipelines.families.ltx import LTXModel
 

@@ -6,6 +6,7 @@ import torch
 from diffusers import WanPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.families.diffusers_model import DiffusersModel, EncodedText
 from pipelines.request import GenerationRequest, TextEmbeddings
 
@@ -17,6 +18,11 @@ class WanModel(DiffusersModel):
     """
 
     pipeline_class = WanPipeline
+
+    def __init__(self, config: ModelConfig, pipeline: Any, *further: Any) -> None:
+        if config.boundary_ratio is not None:
+            pipeline.register_to_config(boundary_ratio=config.boundary_ratio)
+        super().__init__(config, pipeline, *further)
 
     @torch.no_grad()
     def _encode(self, text: str) -> EncodedText:

@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import WanImageToVideoPipeline
+from diffusers import WanImageToVideoPipeline, WanVACEPipeline, WanVideoToVideoPipeline
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from pipelines.catalog.files.weight_files import read_json
 from pipelines.families.wan import WanModel
 from pipelines.request import GenerationRequest, TextEmbeddings
+from pipelines.video_model import OnStep
 
 
 def to_picture(image_HWC: torch.Tensor) -> Image.Image:
-    """Return an image as the pipelines take one without resizing it: 8 bits, in the clip's size."""
+    """Return an image as the pipelines take one: 8 bits, which they do not resize in its size."""
     return Image.fromarray(image_HWC.numpy())
+
+
+def to_pictures(video_THWC: torch.Tensor) -> list[Image.Image]:
+    """Return the frames of a video, or of a mask, (T, H, W), as images."""
+    return [to_picture(frame) for frame in video_THWC]
 
 
 class WanImageToVideoModel(WanModel):
@@ -51,3 +57,56 @@ class WanImageToVideoModel(WanModel):
             if (image := getattr(embeddings.inputs, name)) is not None
         }
         return {**super()._call_arguments(request, embeddings), **images}
+
+
+def _own_generator(request: GenerationRequest) -> torch.Generator:
+    """Return the generator of a clip's noise, whose shape the pipeline knows best."""
+    return torch.Generator("cpu").manual_seed(request.sampling.seed)
+
+
+class WanVideoToVideoModel(WanModel):
+    """Drives `WanVideoToVideoPipeline`, which adds noise to a video and takes the last steps."""
+
+    pipeline_class = WanVideoToVideoPipeline
+
+    def _start(self, request: GenerationRequest) -> dict[str, Any]:
+        return {"generator": _own_generator(request), "strength": request.sampling.strength}
+
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
+        assert embeddings.inputs.video is not None
+        video = to_pictures(embeddings.inputs.video)
+        return {**super()._call_arguments(request, embeddings), "video": video}
+
+
+class WanVACEModel(WanModel):
+    """Drives `WanVACEPipeline`, with images of what to show, and a video to follow or to fill."""
+
+    pipeline_class = WanVACEPipeline
+
+    def _start(self, request: GenerationRequest) -> dict[str, Any]:
+        return {
+            "num_frames": request.shape.num_frames,
+            "generator": _own_generator(request),
+            "conditioning_scale": self.config.conditioning_scale,
+        }
+
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
+        inputs, given = embeddings.inputs, dict[str, Any]()
+        if inputs.video is not None:
+            given["video"] = to_pictures(inputs.video)
+        if inputs.mask is not None:
+            given["mask"] = to_pictures(inputs.mask)
+        if inputs.reference_images:
+            given["reference_images"] = [to_picture(image) for image in inputs.reference_images]
+        return {**super()._call_arguments(request, embeddings), **given}
+
+    def denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
+        """Denoise, and cut off the latents of the reference images, which come first."""
+        latents = super().denoise(request, embeddings, on_step)
+        return latents[:, :, len(embeddings.inputs.reference_images) :]

@@ -4,11 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline
+from diffusers import (
+    AutoencoderKLWan,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanVideoToVideoPipeline,
+)
 
 from tests.builders import tiny
 
-SMALL_CHANNELS = 12  # the latents of Wan 2.2 5B
+SMALL_CHANNELS = 12  # the channels of latents of the 5B model
 
 
 def vae_of_the_5b_model() -> AutoencoderKLWan:
@@ -67,10 +72,21 @@ def image_to_video_pipeline_without_encoder() -> WanImageToVideoPipeline:
     )
 
 
+def video_to_video_pipeline() -> WanVideoToVideoPipeline:
+    stock: Any = tiny.wan_pipeline()
+    pipeline = WanVideoToVideoPipeline(
+        stock.tokenizer, stock.text_encoder, stock.transformer, stock.vae, stock.scheduler
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 STOCK: dict[str, Callable[[], Any]] = {
     "wan2.1-i2v": tiny.wan_image_to_video_pipeline,
     "wan2.1-flf2v": lambda: tiny.wan_image_to_video_pipeline(with_last_image=True),
     "wan2.2-i2v": image_to_video_pipeline_without_encoder,
     "wan2.2-5b": pipeline_of_the_5b_model,
     "wan2.2-5b-i2v": image_to_video_pipeline_of_the_5b_model,
+    "wan2.1-v2v": video_to_video_pipeline,
+    "wan2.1-vace": tiny.wan_vace_pipeline,
 }

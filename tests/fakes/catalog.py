@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
+from pipelines.catalog.folder_facts import FolderFacts
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.pipeline_classes import PipelineClass
@@ -73,6 +74,19 @@ class EditedConfig(ModelConfig):
         return EDITED
 
 
+ONE_TRANSFORMER = FolderFacts(
+    has_two_transformers=False,
+    has_image_encoder=False,
+    has_image_tokens=False,
+    has_image_pairs=False,
+    has_token_timesteps=False,
+    input_channels=16,
+    latent_channels=16,
+    frames_per_latent=4,
+    pixels_per_latent=8,
+)
+
+
 @dataclass(frozen=True)
 class FakeCatalogedModel:
     config: ModelConfig
@@ -80,6 +94,7 @@ class FakeCatalogedModel:
     geometry: ModelGeometry
     loras: Mapping[str, LoraIdentity]
     tokenizer: Tokenizer
+    facts: FolderFacts = ONE_TRANSFORMER
 
 
 class FakeCatalog:

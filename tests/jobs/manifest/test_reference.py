@@ -178,6 +178,7 @@ ONE_OF_EACH_TYPE: dict[str, list[Any]] = {
 INPUTS = ("image", "last_image", "reference_images", "video", "mask")
 GOOD_VALUES: dict[str, Any] = {
     **dict.fromkeys(INPUTS),
+    **dict.fromkeys(("guidance_scale_2", "strength")),  # numbers are for models that none here is
     "fit": "contain",
     "prompt": "a",
     "negative_prompt": "b",
@@ -193,7 +194,6 @@ GOOD_VALUES: dict[str, Any] = {
     "nag_end": 0.9,
     "guidance_scale": 1,
     "flow_shift": None,
-    "strength": 0.5,
     "audio": False,
     "loras": {"style": 0.5},
     "text": "truncate",

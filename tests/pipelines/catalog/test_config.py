@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +40,11 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
         "wan2.2-t2v-a14b",
         "ltx-video-0.9.5",
     } <= set(paths)
-    image = InputFile("0" * 64, "first.png")
     for path in paths.values():
         config = load_model_config(path)
         assert config.licence
-        defaults = config.sampling
+        defaults, needed = config.sampling, config.pipeline_class.required_inputs
+        inputs: dict[str, Any] = dict.fromkeys(needed, InputFile("0" * 64, "a.png"))
         config.check_request(
             GenerationRequest(
                 "a prompt",
@@ -55,12 +56,14 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
                     defaults.guidance_scale,
                     config.scheduler.flow_shift,
                     seed=0,
+                    guidance_scale_2=defaults.guidance_scale_2,
+                    strength=defaults.strength,
                 ),
                 config.nag,
                 config.method,
                 config.vsf,
                 config.nasa,
-                inputs=InputFiles(image if config.pipeline_class.required_inputs else None),
+                inputs=InputFiles(**inputs),
             )
         )
 

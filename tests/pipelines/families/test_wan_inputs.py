@@ -18,9 +18,9 @@ from pipelines.catalog.model_folder import inspect_model
 from pipelines.clip_inputs import NO_INPUTS, ClipInputs
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import driver_of, load_denoiser, load_model
-from pipelines.families.wan_inputs import to_picture
+from pipelines.families.wan_inputs import to_picture, to_pictures
 from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
-from tests.builders import tiny_wan
+from tests.builders import tiny, tiny_wan
 from tests.nag.reference import Guidance, cross_attention_by_hand
 
 FRAMES, SIZE, SHARP = 5, 32, NagParams(9, 2.5, 0.5)
@@ -52,6 +52,33 @@ class Kind:
     num_tokens: int = 16
 
 
+def movie(seed: int) -> torch.Tensor:
+    return torch.stack([picture(10 * seed + frame) for frame in range(FRAMES)])
+
+
+def checkered(length: int) -> torch.Tensor:
+    """Return a mask of squares, (T, H, W)."""
+    index = torch.arange(SIZE) // length
+    squares = (index[:, None] + index[None]) % 2
+    return (255 * squares).to(torch.uint8).expand(FRAMES, SIZE, SIZE).contiguous()
+
+
+def video_arguments(inputs: ClipInputs) -> dict[str, Any]:
+    assert inputs.video is not None
+    return {"video": to_pictures(inputs.video), "strength": 0.7, "num_inference_steps": 4}
+
+
+def vace_arguments(inputs: ClipInputs) -> dict[str, Any]:
+    assert inputs.video is not None
+    assert inputs.mask is not None
+    return {
+        "video": to_pictures(inputs.video),
+        "mask": to_pictures(inputs.mask),
+        "reference_images": [to_picture(image) for image in inputs.reference_images],
+        "conditioning_scale": 0.8,
+    }
+
+
 def image_arguments(inputs: ClipInputs) -> dict[str, Any]:
     assert inputs.image is not None
     last = {} if inputs.last_image is None else {"last_image": to_picture(inputs.last_image)}
@@ -60,6 +87,10 @@ def image_arguments(inputs: ClipInputs) -> dict[str, Any]:
 
 IMAGE, OTHER = ClipInputs(image=picture(0)), ClipInputs(image=picture(1))
 PAIR = ClipInputs(image=picture(0), last_image=picture(2))
+MOVIE = ClipInputs(video=movie(1))
+VACE = ClipInputs(
+    reference_images=(picture(5)[:, :24], picture(6)[:16]), video=movie(1), mask=checkered(8)
+)
 IMAGE_TO_VIDEO: dict[str, Any] = {
     "pipeline": "WanImageToVideoPipeline",
     "arguments": image_arguments,
@@ -82,6 +113,22 @@ KINDS = {
     "wan2.2-5b-i2v": Kind(
         stock=tiny_wan.STOCK["wan2.2-5b-i2v"], saved=tiny_wan.STOCK["wan2.2-5b"], inputs=IMAGE,
         others=(OTHER,), **IMAGE_TO_VIDEO,
+    ),
+    "wan2.1-v2v": Kind(
+        "WanVideoToVideoPipeline", tiny_wan.STOCK["wan2.1-v2v"], MOVIE,
+        (ClipInputs(video=movie(2)),), video_arguments, saved=tiny.wan_pipeline,
+    ),
+    "wan2.1-vace": Kind(
+        "WanVACEPipeline", tiny_wan.STOCK["wan2.1-vace"], VACE,
+        (
+            replace(VACE, video=movie(2)),
+            replace(VACE, mask=checkered(16)),
+            replace(VACE, mask=None),
+            replace(VACE, reference_images=VACE.reference_images[:1]),
+            replace(VACE, reference_images=()),
+            NO_INPUTS,
+        ),
+        vace_arguments, num_attentions=3,
     ),
 }  # fmt: skip
 REQUEST = GenerationRequest(
@@ -110,7 +157,7 @@ def model(
     return load(name, folder)
 
 
-def load(name: str, folder: Path, load: Any = load_model, **changes: Any) -> DiffusersModel:
+def load(name: str, folder: Path, load: Any = load_model) -> DiffusersModel:
     config = ModelConfig(
         name=name,
         family="wan",
@@ -121,7 +168,7 @@ def load(name: str, folder: Path, load: Any = load_model, **changes: Any) -> Dif
         dtype="float32",
         device="cpu",
         max_sequence_length=KINDS[name].num_tokens,
-        **changes,
+        conditioning_scale=0.8,
     )
     return load(config, inspect_model(config, folder / "mine.yaml"), 1)
 
@@ -134,28 +181,39 @@ def embeddings_of(
 
 
 def denoise(
-    model: DiffusersModel, request: GenerationRequest, inputs: ClipInputs | None = None
+    model: DiffusersModel,
+    request: GenerationRequest,
+    inputs: ClipInputs | None = None,
+    rank: DiffusersModel | None = None,
 ) -> torch.Tensor:
-    return model.denoise(request, embeddings_of(model, request, inputs), lambda _step: None)
+    if model.config.pipeline_class.takes_strength:
+        sampling = replace(request.sampling, strength=0.7, num_inference_steps=4)
+        request = replace(request, sampling=sampling)
+    embeddings = embeddings_of(model, request, inputs)
+    return (rank or model).denoise(request, embeddings, lambda _step: None)
 
 
 def render_by_hand(
-    model: DiffusersModel, request: GenerationRequest, guidance: Any, **arguments: Any
+    model: DiffusersModel, request: GenerationRequest, guidance: Any, output_type: str
 ) -> Any:
     """Return the clip of a stock pipeline, called as its own users call it."""
     kind = KINDS[model.config.name]
+    frames = {} if model.config.pipeline_class.takes_strength else {"num_frames": FRAMES}
+    arguments = {"num_inference_steps": 3, **frames, **kind.arguments(kind.inputs)}
     with guidance:
-        return stock_of(model.config.name)(
+        found = stock_of(model.config.name)(
             prompt=request.prompt,
             negative_prompt="",
             height=SIZE,
             width=SIZE,
-            num_inference_steps=3,
             guidance_scale=request.sampling.guidance_scale,
             max_sequence_length=kind.num_tokens,
             generator=torch.Generator().manual_seed(3),
-            **{"num_frames": FRAMES, **kind.arguments(kind.inputs), **arguments},
+            output_type=output_type,
+            **arguments,
         ).frames
+    num_references = len(kind.inputs.reference_images)
+    return found[:, :, num_references:] if output_type == "latent" else found
 
 
 @pytest.mark.parametrize("request_", [REQUEST, GUIDED], ids=["nag", "cfg+nag"])
@@ -226,5 +284,4 @@ def test_all_text_attention_is_guided(model: DiffusersModel) -> None:
 def test_a_rank_without_a_text_encoder_denoises_the_same(model: DiffusersModel) -> None:
     rank = load(model.config.name, Path(model.config.source), load_denoiser)
     assert rank.pipeline.text_encoder is None
-    found = rank.denoise(REQUEST, embeddings_of(model, REQUEST), lambda _step: None)
-    assert torch.equal(found, denoise(model, REQUEST))
+    assert torch.equal(denoise(model, REQUEST, rank=rank), denoise(model, REQUEST))
