@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.families.diffusers_model import DiffusersModel
 
 
-def driver_of(pipeline: str) -> "type[DiffusersModel]":
+def driver_of(pipeline: str) -> "type[DiffusersModel]":  # noqa: PLR0911 - one for each class
     """Import and return the class that drives a pipeline class of diffusers."""
     match pipeline:
         case "WanPipeline":
