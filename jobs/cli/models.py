@@ -5,15 +5,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cli.model_table import model_lines
 from jobs.cli.pattern.command import EXIT_OK, Command, Context, Options
 from jobs.cli.pattern.model_options import add_models_argument, add_remote_argument, catalog_for
-from jobs.cli.pattern.wording import table_lines
 from jobs.description.files import pack, read_contents, save_description, to_lines
+from jobs.description.first_yaml import first_yaml
 from jobs.errors import RefusedError
 from jobs.manifest.model_catalog import CatalogEntry, ModelCatalog
 from pipelines.catalog.description import FILE_NAME, Description, describe
 from pipelines.catalog.fetching import fetch_weights
-from pipelines.errors import ModelNotFoundError, PipelineError
+from pipelines.catalog.model_config import load_model_config
+from pipelines.errors import ModelNotFoundError
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,9 @@ class ModelsOptions(Options):
     to: Path | None
     packed: bool
     remote: bool
+    long: bool
+    init: Path | None
+    output: Path | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -57,9 +62,31 @@ class ModelsOptions(Options):
             help="print them instead, packed into lines that --remote reads",
         )
         add_remote_argument(parser)
+        parser.add_argument(
+            "--long",
+            action="store_true",
+            help="list also inputs, sound, tokens, grid, defaults, licence and download",
+        )
+        parser.add_argument(
+            "--init",
+            type=Path,
+            metavar="FOLDER",
+            help="print the YAML of a folder of weights as diffusers saves it, with a comment "
+            "where you must decide",
+        )
+        parser.add_argument(
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="write what --init makes into this new file, whose name names the model",
+        )
 
 
 def run(options: ModelsOptions, context: Context) -> int:
+    if options.init is not None:
+        return _init(options.init, options.output, context)
+    if options.output is not None:
+        raise RefusedError("--output is the file of --init; name its folder with --init FOLDER")
     if options.fetch is not None:
         return _fetch(options.fetch, options.models, context)
     if options.remote and not options.describe:
@@ -69,20 +96,34 @@ def run(options: ModelsOptions, context: Context) -> int:
         for name in options.describe:
             _describe(catalog, name, options, context)
         return EXIT_OK
-    rows: list[tuple[str, str, str]] = []
-    missing: list[str] = []
-    for name in catalog.names():
-        description, state = "", "here"
-        try:
-            description = catalog.config(name).description
-            if catalog.get(name).weights.described is not None:
-                state = "described"
-        except PipelineError as error:
-            state = "missing" if isinstance(error, ModelNotFoundError) else "broken"
-            missing.append(str(error))
-        rows.append((name, state, description))
-    for line in [*table_lines(("model", "weights", "description"), rows), *missing]:
+    for line in model_lines(catalog, is_long=options.long):
         context.say(line)
+    return EXIT_OK
+
+
+def _init(folder: Path, output: Path | None, context: Context) -> int:
+    """Print the first YAML of a folder, or write it into a new file.
+
+    Raises:
+        PipelineError: the folder is not one that nagfarm can load.
+        RefusedError: the file exists, is not a YAML, or cannot be written.
+    """
+    if output is None:
+        for line in first_yaml(folder, folder.resolve().name).splitlines():
+            context.say(line)
+        return EXIT_OK
+    if output.suffix != ".yaml":
+        raise RefusedError(f"--output must be a file that ends in .yaml, not {output}")
+    text = first_yaml(folder, output.stem)
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise RefusedError(f"{output} exists, and is not overwritten: name another file") from error
+    except OSError as error:
+        raise RefusedError(f"{output} cannot be written: {error.strerror}") from error
+    load_model_config(output)
+    context.say(f"{output}: read it and decide the lines that say so")
     return EXIT_OK
 
 
@@ -140,7 +181,9 @@ COMMAND = Command(
     epilog="""\
 examples:
   nagfarm models
+  nagfarm models --long                             inputs, sound, sizes, licences
   nagfarm models --models my-models                 also those of a folder of your own
+  nagfarm models --init /weights/forest --output my-models/forest.yaml
   nagfarm models --fetch wan2.1-t2v-14b             download its weights, once on a machine
   nagfarm models --describe wan2.1-t2v-14b --to described
   nagfarm plan spring.yaml --models described       on a machine without the weights
@@ -149,6 +192,10 @@ Below the table stands, for each model whose weights are missing, the command th
 --fetch does so for all processes of a machine: one downloads, the others wait for it. Weights that
 are here are not asked for again, so it may run before each start of a worker. They lie in the
 Hugging Face cache, HF_HUB_CACHE; HF_TOKEN and HF_ENDPOINT are the hub's token and a mirror.
+
+--init reads configs and headers of a folder of weights, without torch. Family, pipeline, grid and
+dtypes come from there. Sizes, steps and guidance are those of the family, for you to decide.
+The environment's NAGFARM_MODELS names a folder whose models are always there.
 
 A description is a folder NAME.described with a model's configs and tokenizer, and the revision of
 its weights: enough to plan with the same clip ids, and small enough to commit. It is found in the

@@ -6,11 +6,11 @@
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
@@ -305,6 +305,37 @@ class ModelConfig:
                 raise RequestError.of(f"{self.name} takes no {name}: leave it out", name, "model")
 
 
+EXAMPLES = {
+    "family": "wan",
+    "source": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+    "grid": "{num_frames: 4, height: 16, width: 16}",
+    "sampling": "{num_inference_steps: 25, guidance_scale: 5.0, num_frames: 81, height: 480, "
+    "width: 832, fps: 16}",
+}  # for each key without a default
+
+
+def _check_mandatory(loaded: DictConfig) -> None:
+    """Refuse a YAML that lacks a key without a default, and show one.
+
+    Raises:
+        ModelConfigError: a key is missing.
+    """
+    missing = [key for key in EXAMPLES if key not in loaded]
+    missing += [
+        f"{key}.{one.name}"
+        for key, part in (("grid", ShapeGrid), ("sampling", SamplingDefaults))
+        if isinstance(given := loaded.get(key), DictConfig)
+        for one in fields(part)
+        if one.default is MISSING and one.name not in given
+    ]
+    if missing:
+        key = missing[0].partition(".")[0]
+        raise ModelConfigError(
+            f"it lacks {', '.join(missing)}; write for example {key}: {EXAMPLES[key]}, or let "
+            "nagfarm models --init FOLDER write the YAML of a folder of weights"
+        )
+
+
 def load_model_config(path: Path) -> ModelConfig:
     """Read and check one model's YAML.
 
@@ -315,6 +346,7 @@ def load_model_config(path: Path) -> ModelConfig:
     try:
         loaded = read_file(path)
         check_lists(loaded)
+        _check_mandatory(loaded)
         merged = OmegaConf.merge(
             schema(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)
         )

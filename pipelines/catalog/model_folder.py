@@ -7,6 +7,7 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 import hashlib
 import stat
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from pipelines.regular_files import open_regular_file, refuse_special
 if TYPE_CHECKING:
     from pipelines.catalog.description import Described
 
+QUANTIZATION_LIBRARIES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao"}
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # large, and no library reads a class from them
 
 
@@ -160,9 +162,28 @@ def _check_component(folder: Path, component: str, *, has_files: bool) -> None:
             )
     if not has_weights:
         return
-    read_json(folder / "config.json")
+    _check_quantization(folder / "config.json")
     for shard in weight_files(folder) if has_files else ():
         read_header(shard)
+
+
+def _check_quantization(path: Path) -> None:
+    """Refuse weights that were saved quantized, unless this machine has the library for them."""
+    settings: Any = read_json(path).get("quantization_config")
+    if settings is None:
+        return
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    library = QUANTIZATION_LIBRARIES.get(method) if isinstance(method, str) else None
+    if library is None:
+        raise ModelFolderError(
+            f"{path}: its weights are quantized by {method!r}, expected "
+            f"{' or '.join(QUANTIZATION_LIBRARIES)}: use the weights before they were quantized"
+        )
+    if find_spec(library) is None:
+        raise ModelFolderError(
+            f"{path}: its weights are quantized by {method}, which needs the library {library}: "
+            f"pip install {library}, or use the weights before they were quantized"
+        )
 
 
 def _check_kind(path: Path) -> None:

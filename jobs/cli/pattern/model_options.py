@@ -12,7 +12,8 @@ def add_models_argument(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=Path,
         metavar="FOLDER",
-        help="a folder of model YAMLs, besides those that come with nagfarm",
+        help="a folder of model YAMLs, besides those that come with nagfarm and those of the "
+        "folder that NAGFARM_MODELS names; it wins over both",
     )
 
 

@@ -3,29 +3,42 @@
 Both come with nagfarm or from elsewhere: a folder, or for weights the hub. Loads without torch.
 """
 
+import os
 import re
 from importlib import resources
 from pathlib import Path
 
 from pipelines.errors import ModelConfigError
 
+MODELS_VARIABLE = "NAGFARM_MODELS"
 PACKAGED_CONFIGS = Path(str(resources.files("configs")))
 PACKAGED_WEIGHTS = Path(str(resources.files("pipelines"))) / "shapes" / "weights"
 
 
 def model_paths(models_folder: Path | None = None) -> dict[str, Path]:
-    """Return the YAML of each model name: the packaged ones, and those in `models_folder`.
+    """Return the YAML of each model name: the packaged ones, and those of the user's folders.
+
+    The folder that the environment's NAGFARM_MODELS names replaces packaged models of the same
+    name, and `models_folder` those of both.
 
     Args:
-        models_folder: folder whose models replace packaged ones of the same name.
+        models_folder: folder of the user's models.
 
     Raises:
-        ModelConfigError: the folder does not exist.
+        ModelConfigError: a folder does not exist.
     """
-    if models_folder is not None and not models_folder.is_dir():
-        raise ModelConfigError(f"the folder of models {models_folder} does not exist")
-    folders = [PACKAGED_CONFIGS / "models", *([models_folder] if models_folder else [])]
+    folders = [PACKAGED_CONFIGS / "models"]
+    if usual := os.environ.get(MODELS_VARIABLE):
+        folders.append(_existing(Path(usual).expanduser(), f" of {MODELS_VARIABLE}"))
+    if models_folder is not None:
+        folders.append(_existing(models_folder, ""))
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def _existing(folder: Path, origin: str) -> Path:
+    if not folder.is_dir():
+        raise ModelConfigError(f"the folder of models{origin} {folder} does not exist")
+    return folder
 
 
 _HUB_ADDRESS = re.compile(
