@@ -187,8 +187,8 @@ of 255 levels; a cut-out's background counts in it.
             for value, guided in found["against"].items()
         ]
         parts.append(
-            f"## NAG against a {attribute}: {kind}\n\n{_ABOUT[attribute, kind]} "
-            f"{found['clips']} clips a row, the same prompts and seeds\nwithout NAG and with it.\n\n"
+            f"## NAG against a {attribute}: {kind}\n\n{_ABOUT[attribute, kind]}\n"
+            f"{found['clips']} clips a row, the same prompts and seeds without NAG and with it.\n\n"
             + markdown_table(
                 ("negative prompt", "its share", "named kept", "image kept", "clean"), rows
             )
