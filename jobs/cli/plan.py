@@ -14,6 +14,7 @@ from jobs.cli.plan_cost import say_cost
 from jobs.manifest.walk.selection import ALL
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.broken import BrokenModel
+from jobs.plan.memory import memory_lines, memory_needs, refuse_misfits
 from jobs.plan.plan import Plan, PlanBucket
 from jobs.plan.rows_table import write_rows
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
@@ -33,6 +34,8 @@ class PlanOptions(ManifestOptions, SimulationOptions):
     """The options of `nagfarm plan`."""
 
     rows: Path | None
+    card: str | None
+    force: bool
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -44,7 +47,22 @@ class PlanOptions(ManifestOptions, SimulationOptions):
             help="write every row to a CSV: row (from 0), name, clip_id, state, and the key of "
             "the MP4 if the clip is done",
         )
+        parser.add_argument(
+            "--card",
+            metavar="NAME",
+            help="the card to compare the memory with, such as H100, L40S or A100-40GB; by default "
+            "the workers' accelerator_type",
+        )
+        add_force_argument(parser)
         add_simulation_arguments(parser)
+
+
+def add_force_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="do not refuse clips that need more memory than their card has, by estimate",
+    )
 
 
 def run(options: PlanOptions, context: Context) -> int:
@@ -55,7 +73,9 @@ def run(options: PlanOptions, context: Context) -> int:
     if has_groups and address and "://" not in address:  # an URL takes jobs alone
         _check_against_cluster(opened)
     advice = advise_on_plan(opened.plan, opened.catalog, lambda: device_used(opened.store))
-    for line in plan_lines(opened.plan, [*advice, *described_lines(opened)]):
+    needs = memory_needs(opened.plan, opened.catalog, opened.config.workers, options.card)
+    advice = [*advice, *memory_lines(needs), *described_lines(opened)]
+    for line in plan_lines(opened.plan, advice):
         context.say(line)
     day = f", named for {opened.day}" if opened.day else ""
     context.say(f"  output {opened.store.uri}{day}")
@@ -63,6 +83,8 @@ def run(options: PlanOptions, context: Context) -> int:
         write_rows(opened.plan, mp4_keys(opened.store), options.rows)
         context.say(f"  {counted(opened.plan.num_rows, 'row')} in {options.rows}")
     say_cost(opened, options, conditions, context)
+    if not options.force:
+        refuse_misfits(needs)
     return EXIT_QUARANTINE if opened.plan.broken else EXIT_OK
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Self
 from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.pattern.manifest import MANIFEST_HELP, ManifestOptions, check_backends, open_for_run
 from jobs.cli.pattern.wording import damaged_text, finished_entry
-from jobs.cli.plan import described_lines, plan_lines
+from jobs.cli.plan import add_force_argument, described_lines, plan_lines
 from jobs.ending import stopped_by_signals
 from jobs.errors import DeadlineReachedError, JobError, LeaseHeldError, RefusedError, StoppedError
+from jobs.plan.memory import memory_needs, refuse_misfits
 from jobs.plan.plan import make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import find_damaged, without_mp4
@@ -48,6 +49,7 @@ class RenderOptions(ManifestOptions):
     wait: float | None
     deadline: WrittenDeadline | None
     report: float | None
+    force: bool = False
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -68,6 +70,7 @@ class RenderOptions(ManifestOptions):
         add_wait_argument(held)
         add_deadline_argument(parser)
         add_report_argument(parser)
+        add_force_argument(parser)
 
     @classmethod
     def read(cls, namespace: argparse.Namespace) -> Self:
@@ -145,6 +148,8 @@ def _render(
         done = f"{opened.plan.num_done:,} of {opened.plan.num_clips:,} clips"
         context.say(f"nothing to render: {done} are already in {opened.store.uri}")
         return _report_rest(opened, opened.plan.num_quarantined + opened.plan.num_broken, context)
+    if not options.force:
+        refuse_misfits(memory_needs(opened.plan, opened.catalog, opened.config.workers))
     opened.store.check_access()
     try:
         summary = _run(opened, options, context, deadline)

@@ -17,6 +17,7 @@ from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.config_files import INVALID, one_line, read_file, schema
 from pipelines.catalog.files.sources import check_source
 from pipelines.catalog.lora_config import LoraConfig, read_loras
+from pipelines.catalog.memory_config import Offload, check_offload
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
     PIPELINE_CLASSES,
@@ -113,6 +114,8 @@ class ModelConfig:
         boundary_ratio: share of the noise schedule below which the second transformer of a model
             with two takes over, 0 to 1; None keeps the folder's.
         conditioning_scale: strength with which VACE follows its video and images, 0 to 10.
+        offload: component that waits in the host's memory until it is needed: `text_encoder` is on
+            the device only while it embeds a text. Equal, bit for bit; CUDA devices alone.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -150,6 +153,7 @@ class ModelConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
+    offload: Offload = "none"
     licence: str = ""
     download_gb: float | None = None
 
@@ -177,6 +181,7 @@ class ModelConfig:
         if self.fuse_loras and not self.loras:
             raise ModelConfigError("fuse_loras: true needs loras")
         self._check_shares()
+        check_offload(self.offload, self.device)
         if self.download_gb is not None and not 0 < self.download_gb < math.inf:
             raise ModelConfigError(
                 "download_gb must be a number above 0, such as 28.9, or null if it is not known, "

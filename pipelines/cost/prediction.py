@@ -64,6 +64,13 @@ CARDS = (H100, A100, H800)
 # for a device that is unknown, or not in the table
 DEFAULT_CARD = next(card for card in CARDS if card.name == H100.name)
 
+# Nominal memory, for refusing what cannot fit. A driver reports a little more than 1e9 bytes for
+# each nominal GB, which is room for its own context.
+MEMORY_GB = {
+    "H200": 141, "H100": 80, "H800": 80, "A100": 80, "L40S": 48, "L4": 24, "A10G": 24,
+    "4090": 24, "5090": 32,
+}  # fmt: skip
+
 START_S = 20e-6  # a collective among GPUs of one machine: launch and synchronisation
 NVLINK_H100 = Interconnect("NVLink, H100", 450e9, START_S)
 NVLINK_A100 = Interconnect("NVLink, A100", 300e9, START_S)
@@ -84,6 +91,19 @@ def card_of(device_name: str | None) -> Device:
         if re.search(rf"\b{re.escape(card.name)}\b", device_name or ""):
             return card
     return DEFAULT_CARD
+
+
+def memory_of_card(device_name: str) -> int | None:
+    """Return the bytes of memory of a card by a name that holds its word; None if unknown.
+
+    A size in the name counts first: an A100 has 40 or 80 GB.
+    """
+    if stated := re.search(r"(?<![0-9])(\d{2,3}) ?GB", device_name, re.IGNORECASE):
+        return int(stated[1]) * 10**9
+    for word, size_gb in MEMORY_GB.items():
+        if re.search(rf"(?<![A-Z0-9]){word}(?![A-Z0-9])", device_name.upper()):
+            return size_gb * 10**9
+    return None
 
 
 @dataclass(frozen=True)

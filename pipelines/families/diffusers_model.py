@@ -22,6 +22,7 @@ from pipelines.families.acceleration import Acceleration
 from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.decode import FetchedAudio, FetchedFrames, fetch_frames
 from pipelines.families.device import TorchDevice
+from pipelines.families.placement import Placement, place
 from pipelines.families.schedulers import ClipSchedulers
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.load_progress import LoadProgress
@@ -79,7 +80,8 @@ class DiffusersModel(ABC):
         self._loras = loras
         self._acceleration = Acceleration(pipeline, config)
         self._nag = nag.install(pipeline)
-        self._embed = cache_texts(self._encode)
+        self._placement = Placement(pipeline, device, config.offload)
+        self._embed = cache_texts(self._encode_on_device)
         self._sharded: ShardedPipeline | None = None
 
     @classmethod
@@ -113,10 +115,12 @@ class DiffusersModel(ABC):
                 dtype={**dtypes, "vae": getattr(torch, config.vae_dtype), "default": torch.float32},
                 use_safetensors=True,
                 local_files_only=True,
-                device_map=device.type,  # each weight goes there as it is read
+                # each weight goes there as it is read
+                device_map=device.type if config.offload == "none" else "cpu",
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
                 **dict.fromkeys(own_parts),
-            ).to(device)
+            )
+            pipeline = place(pipeline, device, config.offload)
             pipeline.register_modules(**own_parts)
         pipeline.set_progress_bar_config(disable=True)
         with progress.part("install"):
@@ -200,7 +204,7 @@ class DiffusersModel(ABC):
         self.unshard()
         self._nag.remove()
         self._acceleration.remove()
-        del self.pipeline, self._embed, self._loras
+        del self.pipeline, self._embed, self._loras, self._placement
         if self.torch_device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -250,6 +254,10 @@ class DiffusersModel(ABC):
     ) -> nag.NegativeText:
         """Return the text that guides the attention, from the embeddings that `_encode` made."""
         return nag.NegativeText(embeds, attention_mask)
+
+    def _encode_on_device(self, text: str) -> EncodedText:
+        with self._placement.encoding():
+            return self._encode(text)
 
     @abstractmethod
     def _encode(self, text: str) -> EncodedText:

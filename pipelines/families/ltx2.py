@@ -81,7 +81,7 @@ class LTX2Model(DiffusersModel):
         self._joined = JoinedTexts(connectors.video_connector.inner_dim)
         pipeline.connectors = self._joined
         super().__init__(config, pipeline, device, loras)
-        self._embed = cache_texts(self._encode, MAX_TEXTS)
+        self._embed = cache_texts(self._encode_on_device, MAX_TEXTS)
 
     @classmethod
     def _own_parts(cls, _folder: Path) -> dict[str, Any]:
