@@ -1,6 +1,7 @@
 """The text encoder in the host's memory: where it is when, and equal clips."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ import torch
 from nag.params import NagParams
 from pipelines.catalog.memory_config import check_offload
 from pipelines.errors import ModelConfigError
+from pipelines.families.ltx2 import LTX2Model
 from pipelines.families.placement import Placement, place
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
-from tests.builders import tiny
+from tests.builders import tiny, tiny_ltx2
 from tests.builders.accelerated import denoise, tiny_model
+from tests.pipelines.families.test_ltx2 import config_of
 
 REQUEST = GenerationRequest(
     "a", "b", VideoShape(9, 32, 32), 8.0, SamplingParams(2, 1.0, None, 0), NagParams()
@@ -48,6 +51,18 @@ def test_an_offloaded_encoder_gives_the_same_clip_and_moves_once_for_each_text()
     assert model.pipeline.text_encoder is None
     assert torch.equal(found, denoise(plain, REQUEST))
     assert model.nag_coverage == plain.nag_coverage
+
+
+def test_the_texts_of_ltx2_are_equal_too() -> None:
+    config = config_of("2.0", Path("weights"), device="auto")
+    plain = LTX2Model(config, tiny_ltx2.pipeline(), torch.device("cpu"))
+    offload = replace(config, offload="text_encoder")
+    model = LTX2Model(offload, tiny_ltx2.pipeline(), torch.device("cpu"))
+    assert model.pipeline.text_encoder is None
+    found, expected = model.encode_text(REQUEST), plain.encode_text(REQUEST)
+    assert torch.equal(found.prompt_embeds, expected.prompt_embeds)
+    assert model.pipeline.text_encoder is None
+    assert plain.pipeline.text_encoder is not None
 
 
 def test_a_failed_encode_frees_the_device_too() -> None:
