@@ -8,7 +8,7 @@ context of CUDA, the texts that a worker keeps, and the activations of the text 
 
 On one H200 the peak of Wan 14B at 832x480x81 was 35.3 GB with 28.1 GB of weights, and of a folder
 of 6.6 GB at 832x480x49 16.3 GB with a float32 autoencoder and 11.5 GB in bfloat16. So a guided
-transformer counts as in the first of them; the other two are 12 and 7 % above the estimate.
+transformer counts as in the first of them; the other two are 11 and 7 % above the estimate.
 """
 
 import re
