@@ -27,7 +27,7 @@ from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# WanTransformer3DModel keeps these in float32; CLIPVisionModel is loaded in float32 throughout.
+# WanTransformer3DModel keeps these in float32; encoders of images and parts for sound are float32.
 _WAN_FLOAT32 = re.compile(r"(^|\.)(rope|time_embedder|scale_shift_table|norm1|norm2|norm3)(\.|$)")
 # Tensors of (tokens, width) that live at the peak of a Wan block: at the residual sum behind the
 # feed-forward network, or inside of it beside the two of its inner width.
@@ -184,7 +184,7 @@ def _loaded_bytes(
     if dtype not in FLOAT_BYTES:
         return size
     wanted = config.vae_dtype if component == "vae" else config.dtype
-    if component == "image_encoder" or (
+    if component in ("image_encoder", "audio_vae", "vocoder") or (
         config.family == "wan" and component.startswith("transformer") and _WAN_FLOAT32.search(name)
     ):
         wanted = "float32"
