@@ -50,6 +50,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any]]] = {
         {
             "family": "wan",
             "pipeline": "WanImageToVideoPipeline",
+            "max_sequence_length": 512,  # beside the tokens of an image
             "grid": {"num_frames": 4, "height": 16, "width": 16},
         },
     ),

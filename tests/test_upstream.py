@@ -51,7 +51,7 @@ def own_objects(tree: ast.Module) -> set[str]:
         for target in node.targets
         if isinstance(target, ast.Name)
     }
-    return {"self", "cls", *made}
+    return {"self", "cls", "super()", *made}
 
 
 def private_attributes(tree: ast.Module) -> Iterator[str]:

@@ -65,9 +65,13 @@ class CatalogEntry:
     def _geometry(self) -> ModelGeometry:
         return read_geometry(self.weights.folder, self.config)
 
-    @cached_property
+    @property
     def facts(self) -> FolderFacts:
-        """The facts of the folder that decide which clips it renders."""
+        """Return the facts of the folder that decide which clips it renders."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> FolderFacts:
         return read_facts(self.weights.folder)
 
     @property

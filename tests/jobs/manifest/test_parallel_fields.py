@@ -17,6 +17,7 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.rows import Catalog
 from jobs.plan.plan import make_plan
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
+from pipelines.catalog.folder_facts import FolderFacts
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry
@@ -161,6 +162,7 @@ class BrokenModel:
     identity: ModelIdentity
     loras: Mapping[str, LoraIdentity]
     tokenizer: Tokenizer
+    facts: FolderFacts
 
     @property
     def geometry(self) -> ModelGeometry:
@@ -170,7 +172,7 @@ class BrokenModel:
 class BrokenCatalog:
     def get(self, name: str, /) -> BrokenModel:
         model = FakeCatalog().get(name)
-        return BrokenModel(model.config, model.identity, model.loras, model.tokenizer)
+        return BrokenModel(model.config, model.identity, model.loras, model.tokenizer, model.facts)
 
 
 def test_the_geometry_is_read_only_for_a_group(write: Write) -> None:

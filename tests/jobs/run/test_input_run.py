@@ -28,8 +28,7 @@ def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
     (tmp_path / "models").mkdir()
-    shapes = (ROOT / "configs" / "models" / "shapes-wan.yaml").read_text()
-    yaml = f"{shapes}\npipeline: WanImageToVideoPipeline\n"
+    yaml = (ROOT / "configs" / "models" / "shapes-wan-i2v.yaml").read_text()
     (tmp_path / "models" / "moving.yaml").write_text(yaml)
     for name, colour in (("a", RED), ("b", BLUE)):
         image = Image.new("RGB", (96, 64), colour)

@@ -48,10 +48,12 @@ def full(store: MemoryStore) -> ClipRecord:
     request = replace(
         record.request,
         negative_prompt="",
+        method="cfg+nag",
         sampling=replace(
             record.request.sampling,
             seed=2**63 - 1,
             flow_shift=0.1,
+            guidance_scale=3.0,
             guidance_scale_2=1.5,
             strength=0.75,
         ),
@@ -70,7 +72,11 @@ def full(store: MemoryStore) -> ClipRecord:
         record,
         request=request,
         model=replace(
-            record.model, loras=(lora,), first_block_cache=0.08, stochastic_sampling=True
+            record.model,
+            loras=(lora,),
+            first_block_cache=0.08,
+            stochastic_sampling=True,
+            boundary_ratio=0.875,
         ),
         tokens=RequestTokens(Tokens(3, "ab"), Tokens(4, "cd"), Tokens(5, "ef")),
         meta={"shot": "12", "take": "b"},

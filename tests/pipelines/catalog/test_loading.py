@@ -69,7 +69,9 @@ def test_both_transformers_of_a_folder_are_checked(tmp_path: Path) -> None:
 def test_an_ltx_folder_is_accepted_for_ltx_alone(tmp_path: Path) -> None:
     tiny.ltx_pipeline().save_pretrained(tmp_path / "wan")
     assert inspect_model(replace(CONFIG, family="ltx"), tmp_path / "mine.yaml")
-    with pytest.raises(ModelFolderError, match="is for 'LTXPipeline', not 'WanDMDPipeline' or 'WanPipeline'"):
+    with pytest.raises(
+        ModelFolderError, match="is for 'LTXPipeline', not 'WanDMDPipeline' or 'WanPipeline'"
+    ):
         inspect(tmp_path / "wan")
 
 
