@@ -310,11 +310,15 @@ def test_charts_of_what_the_filters_leave(page: "Page") -> None:
         "Share of time in which devices were busy", "Peak memory",
     ]  # fmt: skip
     assert page.locator(".chart canvas").count() == 4
+    is_filled = "document.querySelector('.chart').querySelector('.table-scroll td')"
     charts.first.get_by_text("As a table").click()
+    until(page, is_filled)  # when the browser reports that it opened
     counts = charts.first.locator(".table-scroll td").all_inner_texts()
     assert sum(map(int, counts)) == int(page.locator(".tiles dd").first.inner_text())
     go(page, query="fox")
+    until(page, f"!{is_filled}")  # the charts are drawn anew
     page.locator(".chart").first.get_by_text("As a table").click()
+    until(page, is_filled)
     fewer = page.locator(".chart").first.locator(".table-scroll td").all_inner_texts()
     assert 0 < sum(map(int, fewer)) < sum(map(int, counts))
     assert "denoise" in page.locator("section", has_text="Stages by model").last.inner_text()
