@@ -102,6 +102,7 @@ def _committed(record: ClipRecord) -> dict[str, Any]:
     totals_s = record.stage_totals_s
     return {
         "loras": loras_text(record),
+        "sound": None if record.audio is None else str(record.audio),
         "run_id": record.run_id,
         "worker": f"{record.worker.host}:{record.worker.pid}",
         "device": record.worker.device,

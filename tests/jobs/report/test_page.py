@@ -1,20 +1,25 @@
 """The gallery's page in a real browser, on a real gallery of real MP4s, from disk and by http."""
 
+import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from jobs.media.ffmpeg import run_ffmpeg
-from jobs.records.commit import read_record
+from jobs.media.encode import encode_mp4
+from jobs.media.sound import facts_of
+from jobs.records.commit import JSON, MP4, read_record
+from jobs.records.keys import clip_key, record_key
 from jobs.report.gallery import Gallery
 from jobs.report.links import PlainLinks
 from jobs.report.target import Target
-from jobs.settings.run_config import StoreConfig
+from jobs.settings.run_config import EncodingConfig, StoreConfig
 from jobs.store.store import Store, open_store
+from pipelines.request import AudioTrack, VideoFrames
 from tests.builders.browser import chromium, until, watched_page, web_server
 from tests.builders.outputs import NEGATIVES, PROMPTS, make_output
 
@@ -263,24 +268,46 @@ def test_a_clip_beside_its_neighbours(page: "Page", output: Output) -> None:
     assert page.locator(".clip-view video").count() == 0  # nothing goes on behind
 
 
-def test_a_clip_with_sound_offers_it(page: "Page", output: Output) -> None:
-    silent, loud = output.committed[:2]
-    path = output.folder / read_record(output.store, loud).key
-    path.unlink()
-    sources = ("testsrc=size=96x64:rate=8:duration=1", "sine=duration=1")
-    inputs = [part for source in sources for part in ("-f", "lavfi", "-i", source)]
-    codecs = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-    run_ffmpeg([*inputs, *codecs, str(path)], memoryview(b""))
-    sound = page.get_by_role("button", name="Sound", exact=True)
-    go(page, clip=loud)
-    sound.wait_for()
-    muted = "document.querySelector('.side video').muted"
-    assert page.evaluate(muted)
-    page.keyboard.press("m")
-    assert page.evaluate(muted) is False
-    go(page, clip=silent)
-    until(page, "document.querySelector('.side video').currentTime > 0.3")
-    assert sound.is_hidden()
+def give_sound(output: Output, clip_id: str, folder: Path) -> None:
+    """Commit a clip anew, with a second of a tone as nagfarm encodes it."""
+    time_s = np.arange(24_000) / 24_000
+    wave = (0.3 * np.sin(2 * np.pi * 220 * time_s)).astype(np.float32)
+    audio = AudioTrack(np.stack([wave, wave], axis=1), 24_000)
+    frames = np.random.default_rng(0).integers(0, 256, (8, 64, 96, 3), np.uint8)
+    path = folder / "clip.mp4"
+    encode_mp4(VideoFrames(frames, 8, audio), path, EncodingConfig(), {"clip_id": clip_id})
+    body, record = path.read_bytes(), read_record(output.store, clip_id)
+    sha256 = hashlib.sha256(body).hexdigest()
+    key = clip_key(clip_id, sha256)
+    output.store.put(key, body, MP4)
+    heard = replace(
+        record, sha256=sha256, key=key, uri=output.store.uri_of(key), num_bytes=len(body),
+        audio=facts_of(audio),
+    )  # fmt: skip
+    output.store.put(record_key(clip_id), heard.to_json(), JSON)
+    output.refresh()
+
+
+def test_a_clip_with_sound_plays_with_it_and_others_offer_none(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    output = made(tmp_path / "heard", 2)
+    silent, loud = output.committed
+    give_sound(output, loud, tmp_path)
+    video = "document.querySelector('.side video')"
+    # from disk the page could not look into its video
+    with web_server(output.folder) as root, watched_page(browser, root) as page:
+        open_view(page, f"{root}report/index.html", f"clip={loud}")
+        sound = page.locator(".player .sound")
+        assert sound.is_visible()
+        assert "aac, 24 kHz stereo" in page.locator(".clip-view .facts").inner_text()
+        assert page.evaluate(f"{video}.muted")
+        page.keyboard.press("m")
+        until(page, f"!{video}.muted && !{video}.paused && {video}.webkitAudioDecodedByteCount > 0")
+        tracks = "(stream => [stream.getVideoTracks().length, stream.getAudioTracks().length])"
+        assert page.evaluate(f"{tracks}({video}.captureStream())") == [1, 1]
+        go(page, clip=silent)
+        assert sound.is_hidden()
 
 
 def test_failures_with_class_message_and_traceback(page: "Page") -> None:

@@ -5,7 +5,7 @@
   const { make, text, button } = nagfarm.dom;
 
   // Returns {element, show(first, second), actions, stop()}. A clip is {source, poster, label,
-  // fps}. A clip's sound is found as the browser decodes it.
+  // fps, hasSound}.
   function comparePlayer() {
     const bar = nagfarm.transport("Play", {
       toggle: () => group.toggle(),
@@ -76,14 +76,6 @@
       });
       video.muted = true;
       video.disableRemotePlayback = true;
-      if (name === "first") {
-        video.addEventListener("timeupdate", () => {
-          if (sound.hidden && hasAudio(video)) {
-            sound.hidden = false;
-            setSound(isLoud);
-          }
-        });
-      }
       const label = text(clip.caption, { class: "side-label" });
       video.addEventListener("error", () => {
         if (!video.hasAttribute("src")) return; // stopped
@@ -110,7 +102,7 @@
       stage.classList.toggle("has-two", Boolean(second));
       bar.element.hidden = videos.length === 0;
       mode.hidden = !second;
-      sound.hidden = true;
+      sound.hidden = !first.hasSound || videos.length === 0;
       setMode(isTogether);
       setSound(isLoud);
       group.time_s = 0;
@@ -149,11 +141,6 @@
         stage.style.setProperty("--border", `${slider.value}%`);
       },
     };
-  }
-
-  function hasAudio(video) {
-    const tracks = video.audioTracks?.length ?? 0; // Safari
-    return video.mozHasAudio || video.webkitAudioDecodedByteCount > 0 || tracks > 0;
   }
 
   nagfarm.comparePlayer = comparePlayer;

@@ -1,4 +1,5 @@
-// Play several videos in step: one clock, and each video is set right when it leaves it.
+// Play several videos in step: one clock, and each video is set right when it leaves it. A video
+// that is heard is the clock itself, since a change of its speed would be heard too.
 //
 // The clock runs as long as the longest video and begins again; a shorter one waits at its end.
 "use strict";
@@ -88,7 +89,10 @@
       // a tab that slept does not catch up
       const passed_s = Math.min((now - this.lastTick) / 1000, 0.25) * this.rate;
       this.lastTick = now;
-      if (duration_s > 0 && this.ready().every((video) => video.readyState >= 2)) {
+      const heard = this.ready().find((video) => !video.muted && !video.paused && !video.seeking);
+      if (heard) {
+        this.time_s = heard.currentTime;
+      } else if (duration_s > 0 && this.ready().every((video) => video.readyState >= 2)) {
         this.time_s = (this.time_s + passed_s) % duration_s;
       }
       for (const video of this.videos) this.align(video, MAX_DRIFT_S);

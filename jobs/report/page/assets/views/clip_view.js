@@ -105,6 +105,7 @@
               .join(" · ")
           : "",
         problem: `${clips.text("state", ordinal)}: ${clips.text("message", ordinal) ?? "no video"}`,
+        hasSound: Boolean(clips.text("sound", ordinal)),
         fps: fps[ordinal],
         aspect: width[ordinal] / height[ordinal] || page.aspect(),
       };
