@@ -50,6 +50,11 @@ def cache_texts(
     return lru_cache(maxsize=max_texts)(encode)
 
 
+def seeded(seed: int) -> torch.Generator:
+    """Return a generator on the CPU, whose noise is the same whatever device renders."""
+    return torch.Generator("cpu").manual_seed(seed)
+
+
 class DiffusersModel(ABC):
     """A stock diffusers pipeline whose attention follows the guidance method of each request.
 
@@ -106,8 +111,9 @@ class DiffusersModel(ABC):
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)
-        dtypes = {"transformer": dtype, "transformer_2": dtype, "text_encoder": dtype}
-        dtypes["connectors"] = dtype
+        dtypes = dict.fromkeys(
+            ("transformer", "transformer_2", "text_encoder", "connectors"), dtype
+        )
         own_parts = cls._own_parts(weights.folder)
         with progress.part("read"):
             pipeline = cls.pipeline_class.from_pretrained(
@@ -235,7 +241,7 @@ class DiffusersModel(ABC):
             shape.num_frames,
             torch.float32,
             torch.device("cpu"),
-            torch.Generator("cpu").manual_seed(request.sampling.seed),
+            seeded(request.sampling.seed),
         )
         return self.device.send(noise)
 
@@ -258,6 +264,15 @@ class DiffusersModel(ABC):
     def _encode_on_device(self, text: str) -> EncodedText:
         with self._placement.encoding():
             return self._encode(text)
+
+    def _encode_prompt(self, text: str) -> tuple[Any, ...]:
+        """Embed one text by the pipeline's own call, without an unconditional one beside it."""
+        return self.pipeline.encode_prompt(
+            text,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.config.max_sequence_length,
+            device=self.torch_device,
+        )
 
     @abstractmethod
     def _encode(self, text: str) -> EncodedText:

@@ -7,7 +7,7 @@ from diffusers import LTXConditionPipeline, LTXPipeline
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
-from pipelines.families.diffusers_model import DiffusersModel, EncodedText
+from pipelines.families.diffusers_model import DiffusersModel, EncodedText, seeded
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 # Makes the decoder's noise another draw than the latents' noise, from the same seed.
@@ -24,12 +24,7 @@ class LTXModel(DiffusersModel):
 
     @torch.no_grad()
     def _encode(self, text: str) -> EncodedText:
-        embeds, mask, _, _ = self.pipeline.encode_prompt(
-            text,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.config.max_sequence_length,
-            device=self.torch_device,
-        )
+        embeds, mask, _, _ = self._encode_prompt(text)
         return embeds, mask
 
     def _call_arguments(
@@ -55,7 +50,7 @@ class LTXModel(DiffusersModel):
         )
         timestep = None
         if vae.config.timestep_conditioning:
-            generator = torch.Generator("cpu").manual_seed(request.sampling.seed ^ DECODE_SEED_MASK)
+            generator = seeded(request.sampling.seed ^ DECODE_SEED_MASK)
             noise = self.device.send(torch.randn(unpacked.shape, generator=generator)).to(unpacked)
             scale = self.config.decode_noise_scale
             unpacked = (1 - scale) * unpacked + scale * noise
@@ -88,7 +83,7 @@ class LTXConditionModel(LTXModel):
     pipeline_class = LTXConditionPipeline
 
     def _start(self, request: GenerationRequest) -> dict[str, Any]:
-        generator = torch.Generator("cpu").manual_seed(request.sampling.seed)
+        generator = seeded(request.sampling.seed)
         return {"num_frames": request.shape.num_frames, "generator": generator}
 
     def _call_arguments(

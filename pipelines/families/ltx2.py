@@ -19,7 +19,7 @@ from pipelines.catalog.model_config import ModelConfig
 from pipelines.errors import ModelConfigError
 from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.decode import FetchedAudio, fetch_audio
-from pipelines.families.diffusers_model import DiffusersModel, EncodedText, cache_texts
+from pipelines.families.diffusers_model import DiffusersModel, EncodedText, cache_texts, seeded
 from pipelines.families.ltx import DECODE_SEED_MASK
 from pipelines.request import GenerationRequest, TextEmbeddings
 
@@ -95,12 +95,7 @@ class LTX2Model(DiffusersModel):
 
     @torch.no_grad()
     def _encode(self, text: str) -> EncodedText:
-        embeds, mask, _, _ = self.pipeline.encode_prompt(
-            text,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.config.max_sequence_length,
-            device=self.torch_device,
-        )
+        embeds, mask, _, _ = self._encode_prompt(text)
         video, audio, connected_mask = self._connectors(
             embeds, mask, padding_side=self.pipeline.tokenizer.padding_side
         )
@@ -139,7 +134,7 @@ class LTX2Model(DiffusersModel):
         It would draw the same numbers, the video's before the sound's, from the same generator.
         """
         del embeddings  # a text alone adds nothing to the noise
-        pipeline, generator = self.pipeline, _generator(request.sampling.seed)
+        pipeline, generator = self.pipeline, seeded(request.sampling.seed)
         video = self._send_noise(self._video_shape(request), generator)
         audio = self._send_noise(self._audio_shape(request), generator)
         packed = pipeline._denormalize_audio_latents(
@@ -171,7 +166,7 @@ class LTX2Model(DiffusersModel):
         shape = self._video_shape(request)
         video, timestep = latents[:, : math.prod(shape)].view(shape), None
         if vae.config.timestep_conditioning:
-            generator = _generator(request.sampling.seed ^ DECODE_SEED_MASK)
+            generator = seeded(request.sampling.seed ^ DECODE_SEED_MASK)
             noise, scale = self._send_noise(shape, generator), self.config.decode_noise_scale
             normalized = pipeline._normalize_latents(
                 video, vae.latents_mean, vae.latents_std, vae.config.scaling_factor
@@ -236,7 +231,3 @@ class LTX2ImageToVideoModel(LTX2Model):
         # Given latents take the place of the image that the pipeline would encode.
         found["latents"] = torch.cat([first, found["latents"][:, :, 1:]], dim=2)
         return found
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator("cpu").manual_seed(seed)

@@ -7,7 +7,7 @@ from diffusers import WanPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.families.diffusers_model import DiffusersModel, EncodedText
+from pipelines.families.diffusers_model import DiffusersModel, EncodedText, seeded
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 
@@ -26,12 +26,7 @@ class WanModel(DiffusersModel):
 
     @torch.no_grad()
     def _encode(self, text: str) -> EncodedText:
-        embeds, _ = self.pipeline.encode_prompt(
-            text,
-            do_classifier_free_guidance=False,
-            max_sequence_length=self.config.max_sequence_length,
-            device=self.torch_device,
-        )
+        embeds, _ = self._encode_prompt(text)
         return embeds, None
 
     def _call_arguments(
@@ -58,7 +53,7 @@ class WanModel(DiffusersModel):
                 shape.height // pipeline.vae_scale_factor_spatial,
                 shape.width // pipeline.vae_scale_factor_spatial,
             ),
-            torch.Generator("cpu").manual_seed(request.sampling.seed),
+            seeded(request.sampling.seed),
             torch.device("cpu"),
             torch.float32,
         )

@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil
 
 from pipelines.catalog.files.weight_files import read_json
+from pipelines.families.diffusers_model import seeded
 from pipelines.families.wan import WanModel
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.video_model import OnStep
@@ -59,18 +60,13 @@ class WanImageToVideoModel(WanModel):
         return {**super()._call_arguments(request, embeddings), **images}
 
 
-def _own_generator(request: GenerationRequest) -> torch.Generator:
-    """Return the generator of a clip's noise, whose shape the pipeline knows best."""
-    return torch.Generator("cpu").manual_seed(request.sampling.seed)
-
-
 class WanVideoToVideoModel(WanModel):
     """Drives `WanVideoToVideoPipeline`, which adds noise to a video and takes the last steps."""
 
     pipeline_class = WanVideoToVideoPipeline
 
     def _start(self, request: GenerationRequest) -> dict[str, Any]:
-        return {"generator": _own_generator(request), "strength": request.sampling.strength}
+        return {"generator": seeded(request.sampling.seed), "strength": request.sampling.strength}
 
     def _call_arguments(
         self, request: GenerationRequest, embeddings: TextEmbeddings
@@ -88,7 +84,7 @@ class WanVACEModel(WanModel):
     def _start(self, request: GenerationRequest) -> dict[str, Any]:
         return {
             "num_frames": request.shape.num_frames,
-            "generator": _own_generator(request),
+            "generator": seeded(request.sampling.seed),
             "conditioning_scale": self.config.conditioning_scale,
         }
 
