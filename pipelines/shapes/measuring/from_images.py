@@ -4,7 +4,6 @@ Shapes and colours of the images are evenly spread; prompts leave both to the im
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import nag
 from pipelines.shapes.captions import NAMED_SHARES_WITH_IMAGE, sentence
 from pipelines.shapes.first_image import as_picture, draw_image, first_image
 from pipelines.shapes.judge import Verdict, judge
-from pipelines.shapes.measuring.rendering import Sampling, to_uint8
+from pipelines.shapes.measuring.rendering import Sampling, guided, to_uint8
 from pipelines.shapes.training.text import MAX_TOKENS
 from pipelines.shapes.world import (
     ATTRIBUTES,
@@ -110,12 +109,7 @@ def render_from_images(
         negative: a negative prompt and its NAG parameters. Classifier-free guidance, if it is on,
             uses an empty negative prompt with and without NAG.
     """
-    guidance: Any = (
-        nullcontext()
-        if negative is None
-        else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
-    )
-    with guidance:
+    with guided(pipeline, negative):
         for task in tasks:
             image = first_image(task.clip, cut_out=task.is_cut_out)
             output: Any = pipeline(

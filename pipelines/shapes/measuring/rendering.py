@@ -1,7 +1,7 @@
 """Prompts drawn from the Shapes world, the clips rendered from them, and the judge's verdicts."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 
 import nag
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import sentence
 from pipelines.shapes.evaluation.negation import draw_named
 from pipelines.shapes.judge import Verdict, judge
@@ -74,6 +74,15 @@ def make_tasks(num_clips: int, seed: int, left_open: str | None = None) -> list[
     return tasks
 
 
+def guided(
+    pipeline: Any, negative: tuple[str, nag.NagParams] | None
+) -> AbstractContextManager[Any]:
+    """Guide a pipeline away from a negative prompt inside the `with`; None leaves it as it is."""
+    if negative is None:
+        return nullcontext()
+    return nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
+
+
 @torch.no_grad()
 def render(
     pipeline: Any,
@@ -87,15 +96,10 @@ def render(
         negative: a negative prompt and its NAG parameters. Classifier-free guidance, if it is on,
             uses an empty negative prompt with and without NAG.
     """
-    guidance: Any = (
-        nullcontext()
-        if negative is None
-        else nag.guide(pipeline, *negative, max_sequence_length=MAX_TOKENS)
-    )
     frame_rate = (
         {"frame_rate": FPS} if "frame_rate" in signature(pipeline.__call__).parameters else {}
     )
-    with guidance:
+    with guided(pipeline, negative):
         for first in range(0, len(tasks), BATCH_SIZE):
             batch = tasks[first : first + BATCH_SIZE]
             output: Any = pipeline(

@@ -1,7 +1,5 @@
 """The memory of a clip: counts against the real classes on tensors without data, and weights."""
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pipelines.catalog.model_config import load_model_config
+from benchmarks.real_sizes import default_dtype
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.cost.memory import (
     Clip,
     MemoryNeed,
@@ -41,16 +40,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("memory") / "weights"
     tiny.wan_pipeline().save_pretrained(path)
     return path
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Generator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _config(folder: Path, **changes: Any) -> Any:
@@ -82,7 +71,7 @@ def test_activations_of_wan_are_those_of_a_real_block(folder: Path, ffn_dim: int
         frames_per_token=4, height_per_token=16, width_per_token=16,
     )  # fmt: skip
     with FakeTensorMode():
-        with _default_dtype(torch.bfloat16):
+        with default_dtype(torch.bfloat16):
             model = WanTransformer3DModel(num_attention_heads=4, ffn_dim=ffn_dim, num_layers=1)
         latents = torch.empty(1, 16, 21, 60, 104, dtype=torch.bfloat16)
         text = torch.empty(1, 512, 4096, dtype=torch.bfloat16)
@@ -98,7 +87,7 @@ def test_a_decode_of_wan_is_that_of_the_real_autoencoder(folder: Path, dtype: st
     (folder.parent / "plain" / "vae").mkdir(parents=True, exist_ok=True)
     (folder.parent / "plain" / "vae" / "config.json").write_text("{}")
     with FakeTensorMode():
-        with _default_dtype(getattr(torch, dtype)):
+        with default_dtype(getattr(torch, dtype)):
             vae = AutoencoderKLWan()
         latents = torch.empty(1, 16, 3, 60, 104, dtype=getattr(torch, dtype))
         with torch.no_grad(), LiveBytes(vae) as live:
