@@ -17,10 +17,12 @@ from jobs.records.schema import ClipRecord, FailureRecord
 from jobs.records.strict_json import from_dataclass
 from jobs.report.scripts import INTERNED, PLAIN, STAGES
 from nag.params import NagParams
+from pipelines.clip_inputs import InputFiles
 from pipelines.request import GenerationRequest
 
 MAX_MESSAGE = 500  # characters of a failure's first line in a row; the details have all of it
 TIME_DIGITS = 4
+DIGEST_DIGITS = 6
 ALWAYS_SHOWN = {"nag_scale", "nag_tau", "nag_alpha", "vsf_scale", "vsf_bias", "nasa_scale"}
 EMPTY_ROW: dict[str, Any] = dict.fromkeys((*PLAIN, *INTERNED))
 
@@ -88,6 +90,7 @@ def _requested(request: GenerationRequest) -> dict[str, Any]:
         "method": request.method,
         "guidance": guidance_text(request),
         "loras": ", ".join(f"{one.name} {one.weight:g}" for one in request.loras or ()),
+        "inputs": inputs_text(request.inputs),
         "seed": str(request.sampling.seed),
         "steps": request.sampling.num_inference_steps,
         "fps": request.fps,
@@ -147,6 +150,14 @@ def guidance_text(request: GenerationRequest) -> str:
     if request.sampling.flow_shift is not None:
         parts.append(f"flow_shift {request.sampling.flow_shift:g}")
     return ", ".join(parts)
+
+
+def inputs_text(inputs: InputFiles) -> str:
+    """Return the images and videos of a clip, such as "shoes.png 3fa9c1".
+
+    The beginning of the digest tells files of one name apart.
+    """
+    return ", ".join(f"{file.name} {file.sha256[:DIGEST_DIGITS]}" for file in inputs.files())
 
 
 def loras_text(record: ClipRecord) -> str:

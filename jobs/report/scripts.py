@@ -18,8 +18,8 @@ JAVASCRIPT = "text/javascript; charset=utf-8"
 STAGES = ("queue", "load", "text", "denoise", "decode", "encode", "check", "upload")
 # Columns of texts that many clips share, as positions in `strings`.
 INTERNED = (
-    "prompt", "negative_prompt", "model", "method", "guidance", "loras", "sound", "run_id",
-    "worker", "device", "host", "failure_class", "error_type", "message",
+    "prompt", "negative_prompt", "inputs", "model", "method", "guidance", "loras", "sound",
+    "run_id", "worker", "device", "host", "failure_class", "error_type", "message",
 )  # fmt: skip
 PLAIN = (
     "id", "state", "name", "names", "seed", "steps", "fps", "num_frames", "width", "height", "key",

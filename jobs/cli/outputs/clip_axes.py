@@ -17,7 +17,7 @@ from jobs.overview.clips import OutputClip, Unreadable, read_clips
 from jobs.records.commit import read_record
 from jobs.records.keys import CLIP_ID
 from jobs.records.schema import ClipRecord
-from jobs.report.rows import guidance_text, loras_text
+from jobs.report.rows import guidance_text, inputs_text, loras_text
 from jobs.run.progress.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted, shown, unknown
@@ -28,6 +28,7 @@ Axis = Callable[[ClipRecord], str]
 AXES: dict[str, Axis] = {
     "prompt": lambda record: record.request.prompt,
     "negative_prompt": lambda record: record.request.negative_prompt,
+    "inputs": lambda record: inputs_text(record.request.inputs),
     "method": lambda record: record.request.method,
     "guidance": lambda record: guidance_text(record.request),
     "model": lambda record: record.model.name,
@@ -55,7 +56,7 @@ def value_text(word: str, value: str) -> str:
     """Return a value with the name of its axis, if it does not speak for itself."""
     if word == "negative_prompt":
         return f"negative: {value}" if value else "no negative prompt"
-    if word in ("prompt", "method", "model", "name", "guidance", "size"):
+    if word in ("prompt", "inputs", "method", "model", "name", "guidance", "size"):
         return value or f"no {word}"
     return f"{word.removeprefix(META)} {value or '-'}"
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from jobs.cli.outputs.clip_axes import (
     AXES_HELP,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jobs.media.contact_sheet import SheetClip
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+LINE_AXES = ("seed", "inputs")
 COLUMN_AXES = ("negative_prompt", "method", "guidance", "model", "loras", "steps", "size", "run")
 MAX_CLIPS, MAX_PIXELS = 400, 150_000_000
 MAX_FRAMES, MAX_WIDTH = 12, 1024
@@ -46,7 +47,7 @@ class SheetOptions(OutputOptions):
     file: Path
     rows: str
     columns: str | None
-    lines: str
+    lines: str | None
     frames: int
     width: int
     limit: int
@@ -72,7 +73,10 @@ class SheetOptions(OutputOptions):
             "clips differ)",
         )
         parser.add_argument(
-            "--lines", default="seed", metavar="AXIS", help="below each other (default seed)"
+            "--lines",
+            metavar="AXIS",
+            help=f"below each other (default: the first of {', '.join(LINE_AXES)} in which the "
+            "clips differ)",
         )
         add = parser.add_argument
         add("--frames", type=int, default=4, metavar="N", help="frames of each clip (default 4)")
@@ -94,7 +98,7 @@ def run(options: SheetOptions, context: Context) -> int:
 
     _check_range("--frames", options.frames, MAX_FRAMES)
     _check_range("--width", options.width, MAX_WIDTH)
-    for option, word in (("--rows", options.rows), ("--lines", options.lines)):
+    for option, word in (("--rows", options.rows), ("--lines", options.lines or LINE_AXES[0])):
         axis_of(option, word)
     font = load_font(options.font, FONT_PX)
     store = options.store()
@@ -108,8 +112,10 @@ def run(options: SheetOptions, context: Context) -> int:
         )
     columns = options.columns or next(iter(differing(records, COLUMN_AXES)), COLUMN_AXES[0])
     axis_of("--columns", columns)
+    lines = options.lines or next(iter(differing(records, LINE_AXES)), LINE_AXES[0])
+    axes = _Axes(options.rows, columns, lines)
     with written_whole(store, "FILE", options.file, SUFFIXES) as unfinished:
-        clips, troubles = _fetched(store, _places(records, options, columns), options)
+        clips, troubles = _fetched(store, _places(records, axes), options)
         troubles = [*damaged, *troubles]
         for trouble in troubles:
             context.say(f"left out: {trouble}")
@@ -122,8 +128,8 @@ def run(options: SheetOptions, context: Context) -> int:
                 f"{height:,}; take fewer clips, --frames or --width"
             )
         draw_contact_sheet(clips, unfinished, font, options.frames)
-    axes = f"rows {options.rows}, columns {columns}, lines {options.lines}"
-    context.say(f"{options.file}: {counted(len(clips), 'clip')}; {axes}")
+    named = f"rows {axes.rows}, columns {axes.columns}, lines {axes.lines}"
+    context.say(f"{options.file}: {counted(len(clips), 'clip')}; {named}")
     return EXIT_FINDINGS if troubles else EXIT_OK
 
 
@@ -143,10 +149,18 @@ class _Place:
     label: str
 
 
-def _places(records: Sequence[ClipRecord], options: SheetOptions, columns: str) -> Iterator[_Place]:
+class _Axes(NamedTuple):
+    """The axes of a sheet."""
+
+    rows: str
+    columns: str
+    lines: str
+
+
+def _places(records: Sequence[ClipRecord], axes: _Axes) -> Iterator[_Place]:
     """Yield the place of each clip. Clips that agree on all axes stand below each other."""
-    row_of, column_of = axis_of("--rows", options.rows), axis_of("--columns", columns)
-    line_of = axis_of("--lines", options.lines)
+    row_of, column_of = axis_of("--rows", axes.rows), axis_of("--columns", axes.columns)
+    line_of = axis_of("--lines", axes.lines)
     cells: defaultdict[tuple[str, str, str], list[ClipRecord]] = defaultdict(list)
     for record in records:
         cells[row_of(record), column_of(record), line_of(record)].append(record)
@@ -159,11 +173,11 @@ def _places(records: Sequence[ClipRecord], options: SheetOptions, columns: str) 
         before = (other for other in depths if other[0] == row and _order(other[1]) < _order(line))
         first = sum(depths[other] for other in before)
         for number, record in enumerate(alike):
-            label = value_text(options.lines, line)
+            label = value_text(axes.lines, line)
             if len(alike) > 1:
                 label = f"{label}, {record.name}"
-            heading = value_text(columns, column)
-            yield _Place(record, value_text(options.rows, row), heading, first + number, label)
+            heading = value_text(axes.columns, column)
+            yield _Place(record, value_text(axes.rows, row), heading, first + number, label)
 
 
 def _order(value: str) -> tuple[int, str]:

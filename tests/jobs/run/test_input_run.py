@@ -61,7 +61,11 @@ def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
     assert main(["verify", output.as_uri(), "--decode"]) == EXIT_OK
 
     assert main(["report", output.as_uri(), "--to", str(tmp_path / "gallery")]) == EXIT_OK
-    capsys.readouterr()
+    data = "".join(path.read_text() for path in (tmp_path / "gallery").rglob("*.js"))
+    shown = {f'"{file.name} {file.sha256[:6]}"' for file in named.values() if file}
+    assert {text for text in shown if text in data} == shown
+    assert main(["sheet", output.as_uri(), str(tmp_path / "sheet.png")]) == EXIT_OK
+    assert "lines inputs" in capsys.readouterr().out
     assert main(["pick", output.as_uri(), "pairs-000000"]) == EXIT_OK
     again = tmp_path / "again.jsonl"
     again.write_text(capsys.readouterr().out)

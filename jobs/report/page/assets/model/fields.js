@@ -8,6 +8,7 @@
   const DIMENSIONS = [
     { id: "prompt", label: "Prompt", isLong: true },
     { id: "negative_prompt", label: "Negative prompt", isLong: true },
+    { id: "inputs", label: "Images and videos" },
     { id: "method", label: "Method" },
     { id: "model", label: "Model" },
     { id: "state", label: "Status" },
@@ -41,6 +42,7 @@
   const TEXTS = [
     "prompt",
     "negative_prompt",
+    "inputs",
     "model",
     "method",
     "guidance",

@@ -19,6 +19,7 @@
       ["Steps", of("steps")],
       ["LoRAs", of("loras")],
       ["Size", of("size") && `${of("size")}, ${of("fps")} a second`],
+      ["Images and videos", of("inputs")],
       ["Sound", of("sound")],
       ["Names", clips.strings.names[ordinal]?.join(", ")],
       ...notes.map((id) => [nagfarm.fields.dimension(id).label, of(id)]),
