@@ -55,7 +55,7 @@ COMMANDS: dict[str, Command[Any]] = {
     )
 }
 DESCRIPTION = (
-    "Render text-to-video clips in batches: a manifest goes in, MP4s and records come out."
+    "Render clips from texts and images in batches: a manifest goes in, MP4s and records come out."
 )
 EXIT_CODES = "\n".join(
     textwrap.fill(f"{code:<4}{code.meaning}", 98, initial_indent="  ", subsequent_indent=" " * 6)
