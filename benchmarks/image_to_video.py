@@ -15,7 +15,7 @@ from rich.progress import track
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.report import Cases, Figure, markdown_table
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import phrase
 from pipelines.shapes.measuring.from_images import (
     FromImage,

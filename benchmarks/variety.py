@@ -18,8 +18,8 @@ from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.report import Cases, markdown_table
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 from pipelines.shapes.judge import Verdict, judge

@@ -58,7 +58,7 @@ def imported(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         "answers = {'install': nag.install.__module__, 'nag': nag.__file__}\n"
         f"import {', '.join(judge)}, jobs.bench.measuring.judging as judging\n"
         "answers['judging'] = judging.__file__\n"
-        "from pipelines.catalog.model_config import load_model_config\n"
+        "from pipelines.catalog.model_yaml import load_model_config\n"
         "from pipelines.catalog.model_folder import inspect_model\n"
         "from pipelines.catalog.files.sources import model_paths\n"
         "from pipelines.families.registry import load_model\n"

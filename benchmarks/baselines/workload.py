@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.request import VideoShape
 
 Guidance = Literal["none", "cfg", "nag"]

@@ -12,13 +12,9 @@ from diffusers import AutoencoderKLLTXVideo, AutoencoderKLWan
 
 from benchmarks.real_sizes import build_pipeline
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import (
-    ModelConfig,
-    SamplingDefaults,
-    ShapeGrid,
-    load_model_config,
-)
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.cost.published import LTX_2B, WAN_1_3B
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import driver_of, load_model

@@ -14,7 +14,7 @@ from jobs.errors import RefusedError
 from jobs.manifest.model_catalog import CatalogEntry, ModelCatalog
 from pipelines.catalog.description import FILE_NAME, Description, describe
 from pipelines.catalog.fetching import fetch_weights
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelNotFoundError
 
 

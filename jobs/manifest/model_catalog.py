@@ -22,8 +22,9 @@ from pipelines.catalog.description import (
 )
 from pipelines.catalog.files.sources import model_paths, public_source
 from pipelines.catalog.folder_facts import FolderFacts, read_facts
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.catalog.tokenizer import Tokenizer, load_tokenizer
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 from pipelines.errors import ModelNotFoundError, PipelineError

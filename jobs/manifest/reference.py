@@ -30,7 +30,7 @@ from jobs.manifest.rows import FIXED_DEFAULTS
 from jobs.manifest.tables.meta import META, PREFIX
 from jobs.text import unknown
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.clip_inputs import MAX_REFERENCES
 from pipelines.parallel_config import ParallelConfig
 

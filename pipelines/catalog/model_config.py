@@ -1,22 +1,17 @@
 """The schema of a model's YAML. Loads without torch.
 
-`lora_config` is the schema of a LoRA, `sources` decides where YAMLs and weights are found,
-`model_folder` what the weights' folder must hold, `config_files` what no YAML may hold.
+`model_yaml` reads one. `lora_config` is the schema of a LoRA, `sources` decides where YAMLs and
+weights are found, `model_folder` what the weights' folder must hold.
 """
 
 import math
 from collections import Counter
-from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
-from omegaconf import DictConfig, OmegaConf
-
-from nag.errors import NagParameterError
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.files.config_files import INVALID, one_line, read_file, schema
 from pipelines.catalog.files.sources import check_source
-from pipelines.catalog.lora_config import LoraConfig, read_loras
+from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.memory_config import Offload, check_offload
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
@@ -24,7 +19,7 @@ from pipelines.catalog.pipeline_classes import (
     Family,
     PipelineClass,
 )
-from pipelines.catalog.scheduler_config import SchedulerConfig, check_lists
+from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import INPUT_NAMES
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits
@@ -308,61 +303,3 @@ class ModelConfig:
                 raise RequestError.of(f"{name} is missing: {self.name} begins with one", name)
             if name in given and name not in pipeline.required_inputs | pipeline.optional_inputs:
                 raise RequestError.of(f"{self.name} takes no {name}: leave it out", name, "model")
-
-
-EXAMPLES = {
-    "family": "wan",
-    "source": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-    "grid": "{num_frames: 4, height: 16, width: 16}",
-    "sampling": "{num_inference_steps: 25, guidance_scale: 5.0, num_frames: 81, height: 480, "
-    "width: 832, fps: 16}",
-}  # for each key without a default
-
-
-def _check_mandatory(loaded: DictConfig) -> None:
-    """Refuse a YAML that lacks a key without a default, and show one.
-
-    Raises:
-        ModelConfigError: a key is missing.
-    """
-    missing = [key for key in EXAMPLES if key not in loaded]
-    missing += [
-        f"{key}.{one.name}"
-        for key, part in (("grid", ShapeGrid), ("sampling", SamplingDefaults))
-        if isinstance(given := loaded.get(key), DictConfig)
-        for one in fields(part)
-        if one.default is MISSING and one.name not in given
-    ]
-    if missing:
-        key = missing[0].partition(".")[0]
-        raise ModelConfigError(
-            f"it lacks {', '.join(missing)}; write for example {key}: {EXAMPLES[key]}, or let "
-            "nagfarm models --init FOLDER write the YAML of a folder of weights"
-        )
-
-
-def load_model_config(path: Path) -> ModelConfig:
-    """Read and check one model's YAML.
-
-    Raises:
-        ModelConfigError: the file is missing, too large, or not YAML, or has unknown keys or values
-            outside their range.
-    """
-    try:
-        loaded = read_file(path)
-        check_lists(loaded)
-        _check_mandatory(loaded)
-        merged = OmegaConf.merge(
-            schema(ModelConfig), {"name": path.stem}, loaded, read_loras(loaded)
-        )
-        config = OmegaConf.to_object(merged)
-        if merged.name != path.stem:
-            raise ModelConfigError(
-                f"a model's name must be its file's name, {path.stem}, not {merged.name}"
-            )
-    except OSError as error:
-        raise ModelConfigError(f"cannot read the model config {path}: {error.strerror}") from error
-    except (*INVALID, NagParameterError, ModelConfigError) as error:
-        raise ModelConfigError(f"{path}: {one_line(error)}") from error
-    assert isinstance(config, ModelConfig)
-    return config

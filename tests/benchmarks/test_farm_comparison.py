@@ -26,8 +26,8 @@ from benchmarks.gpu import __main__ as gpu
 from infra.local.ray_cluster import LocalRay
 from infra.local.s3_server import LocalS3
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 

@@ -21,7 +21,8 @@ from jobs.manifest.reference import json_schema
 from jobs.manifest.yaml_manifest import KEYS
 from jobs.settings.run_config import RunConfig, load_config
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError
 from tests.builders.input_files import image_bytes
 from tests.builders.page_runs import file_of

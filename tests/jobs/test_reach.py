@@ -20,13 +20,9 @@ from jobs.settings.run_config import load_config
 from jobs.store.folder_root import MARK_FILE
 from jobs.types import ClipDone
 from jobs.worker.clip_worker import ClipWorker
-from pipelines.catalog.model_config import (
-    ModelConfig,
-    SamplingDefaults,
-    ShapeGrid,
-    load_model_config,
-)
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError
 from pipelines.families.registry import load_model
 from tests.builders import tiny

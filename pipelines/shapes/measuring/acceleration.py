@@ -18,8 +18,9 @@ import numpy as np
 
 from pipelines.attention.block_cache import repeated_blocks
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape

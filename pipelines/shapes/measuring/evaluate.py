@@ -17,7 +17,7 @@ import torch
 
 import nag
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import phrase
 from pipelines.shapes.judge import Verdict, judge
 from pipelines.shapes.measuring.rendering import (

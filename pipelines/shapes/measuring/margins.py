@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import FrameCheckError
 from pipelines.families.registry import load_model
 from pipelines.frame_checks.checks import FrameStatistics, check_frames, measure_frames

@@ -22,7 +22,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import caption
 from pipelines.shapes.training.denoiser import world_latents
 from pipelines.shapes.training.models import MODELS

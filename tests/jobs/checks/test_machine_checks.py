@@ -25,8 +25,8 @@ from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import open_store
 from pipelines.catalog.files import file_digests
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_yaml import load_model_config
 from tests.builders import weights
 
 STORE = StoreConfig()

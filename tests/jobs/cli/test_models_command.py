@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,9 @@ from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
 from jobs.description.first_yaml import first_yaml
 from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError
+from tests.builders import tiny, tiny_ltx2, tiny_wan
 
 SAMPLING = (
     "sampling: {num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, "
@@ -50,6 +53,25 @@ def test_the_yaml_of_a_folder_loads_has_the_grid_of_its_configs_and_plans(
     manifest.write_text(f"model: mine\noutput: {tmp_path}/out\nclips:\n  - {{prompt: a circle}}\n")
     assert main(["plan", str(manifest), "--models", str(models)]) == EXIT_OK
     assert "1 clip" in capsys.readouterr().out
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    ("build", "pipeline", "num_px"),
+    [
+        (tiny.wan_image_to_video_pipeline, "WanImageToVideoPipeline", 16),
+        (tiny.wan_vace_pipeline, "WanVACEPipeline", 16),
+        (tiny_wan.pipeline_of_the_5b_model, None, 32),
+        (tiny_ltx2.pipeline, None, 32),
+    ],
+)
+def test_the_yaml_of_each_kind_of_folder_loads(
+    tmp_path: Path, build: Callable[[], Any], pipeline: str | None, num_px: int
+) -> None:
+    build().save_pretrained(tmp_path / "weights")
+    (tmp_path / "mine.yaml").write_text(first_yaml(tmp_path / "weights", "mine"))
+    found = load_model_config(tmp_path / "mine.yaml")
+    assert (found.pipeline, found.grid.height, found.grid.width) == (pipeline, num_px, num_px)
 
 
 def test_a_yaml_is_printed_with_a_comment_where_a_person_decides_and_never_overwrites(

@@ -21,7 +21,7 @@ from jobs.records.schema import ClipRecord, FailureRecord, QuarantineRecord, utc
 from jobs.schemas.documents import DOCUMENTS, FOLDER, OWN, file_name, schema_text
 from jobs.settings.run_config import RunConfig
 from jobs.types import StageTiming
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError
 from tests.builders.records import AT_S, RUN_ID, failure_of, quarantine_of, record_of
 from tests.builders.specs import MODEL

@@ -39,8 +39,9 @@ from jobs.worker.rendering import RenderedClip
 from jobs.worker.setup import WorkerSetup
 from jobs.worker.spool import SpooledClip
 from jobs.worker.timing import StageClock
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.load_progress import LoadPosition, LoadProgress
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames

@@ -7,7 +7,7 @@ import pytest
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import model_paths, resolve_source
 from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.model_config import load_model_config
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig

@@ -11,7 +11,8 @@ import pytest
 from pipelines.catalog.fetching import fetch_weights
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
 from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import HubUnreachableError, ModelNotFoundError, NotFetchedError, PipelineError
 from tests.fakes.hub import COMMIT, FakeHub
 

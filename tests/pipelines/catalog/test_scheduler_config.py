@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.clip_id import clip_id
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.request import SamplingParams
 from pipelines.texts import RequestTokens, Tokens

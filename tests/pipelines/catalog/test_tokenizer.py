@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipelines.catalog import tokenizer as module
 from pipelines.catalog.files.sources import PACKAGED_CONFIGS, PACKAGED_WEIGHTS
-from pipelines.catalog.model_config import ModelConfig, load_model_config
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.catalog.tokenizer import (
     MAX_VOCABULARY_BYTES,
     ModelTokenizer,

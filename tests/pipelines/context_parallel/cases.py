@@ -25,8 +25,8 @@ from benchmarks.parallel_cost.counting import CollectiveCounter
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams
 from pipelines.attention.exact_attention import exact_attention
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.context_parallel.plans import LTX_PLAN
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.errors import ShardingError

@@ -16,12 +16,8 @@ from diffusers import (
 )
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
-from pipelines.catalog.model_config import (
-    ModelConfig,
-    SamplingDefaults,
-    ShapeGrid,
-    load_model_config,
-)
+from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
 from pipelines.errors import ModelFolderError
 from pipelines.request import VideoShape

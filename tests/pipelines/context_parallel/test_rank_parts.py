@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.context_parallel.exchange import checksum
 from pipelines.context_parallel.process_group import ProcessGroup, RendezvousPoint
 from pipelines.context_parallel.rank_errors import first_cause, is_connection_error

@@ -18,8 +18,8 @@ import nag
 from nag.params import NagParams
 from pipelines.attention.block_cache import enable_block_cache, repeated_blocks
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model

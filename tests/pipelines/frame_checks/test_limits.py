@@ -9,8 +9,8 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import UNREAD
 from nag.params import NagParams
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError
 from pipelines.frame_checks.limits import (
     BLACK_WORDS,

@@ -3,8 +3,8 @@
 import pytest
 
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.families.registry import load_model
 from pipelines.frame_checks.checks import measure_frames
 from pipelines.shapes.measuring.margins import MODEL_NAMES, make_clips, spoil, table

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 import nag
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.clip_inputs import ClipInputs
 from pipelines.families.registry import load_model
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape

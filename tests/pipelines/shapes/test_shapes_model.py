@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
-from pipelines.catalog.model_config import load_model_config
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_yaml import load_model_config
 from pipelines.shapes.captions import caption
 from pipelines.shapes.measuring.rendering import (
     Sampling,
