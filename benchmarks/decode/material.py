@@ -109,7 +109,7 @@ def _random_model(config: ModelConfig, device: torch.device, is_tiny: bool) -> D
     vae.eval().requires_grad_(requires_grad=False)
     torch.nn.Module.to(vae, getattr(torch, config.vae_dtype))
     pipeline = type(pipeline)(**pipeline.components | {"vae": vae})
-    return driver_of(config.pipeline_class.name)(config, pipeline, device)
+    return driver_of(config.pipeline_class)(config, pipeline, device)
 
 
 def _wan_vae(is_tiny: bool) -> AutoencoderKLWan:

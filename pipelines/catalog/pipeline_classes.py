@@ -1,7 +1,7 @@
 """The pipeline classes of diffusers that nagfarm drives. Loads without torch.
 
-Decides what a folder for each must hold and which inputs a clip may bring. A row of the table here
-and a driver in `pipelines.families` make a new pipeline.
+Decides what a folder for each must hold, which inputs a clip may bring, and which class drives it.
+A row of the table here and a driver in `pipelines.families` make a new pipeline.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ class PipelineClass:
 
     Args:
         name: name of the class.
+        driver: module in `pipelines.families` and class in it, such as `wan.WanModel`.
         folders: pipeline classes that a folder's model_index.json may name.
         components: classes that each component of the folder may have.
         optional: components that a folder may lack.
@@ -37,6 +38,7 @@ class PipelineClass:
 
     name: str
     family: Family
+    driver: str
     folders: frozenset[str]
     components: Mapping[str, frozenset[str]] = field(hash=False)
     optional: frozenset[str] = frozenset()
@@ -99,6 +101,7 @@ PIPELINE_CLASSES = {
         PipelineClass(
             "WanPipeline",
             "wan",
+            "wan.WanModel",
             frozenset({"WanPipeline", "WanDMDPipeline"}),  # FastWan names the latter
             _WAN,
             frozenset({"transformer_2"}),
@@ -106,6 +109,7 @@ PIPELINE_CLASSES = {
         PipelineClass(
             "WanImageToVideoPipeline",
             "wan",
+            "wan_inputs.WanImageToVideoModel",
             frozenset({"WanImageToVideoPipeline", "WanPipeline"}),  # Wan 2.2 5B is saved as both
             _WAN_IMAGE,
             frozenset({"transformer_2", "image_encoder", "image_processor"}),
@@ -115,6 +119,7 @@ PIPELINE_CLASSES = {
         PipelineClass(
             "WanVideoToVideoPipeline",
             "wan",
+            "wan_inputs.WanVideoToVideoModel",
             frozenset({"WanVideoToVideoPipeline", "WanPipeline"}),
             _WAN_VIDEO,
             required_inputs=frozenset({"video"}),
@@ -123,16 +128,18 @@ PIPELINE_CLASSES = {
         PipelineClass(
             "WanVACEPipeline",
             "wan",
+            "wan_inputs.WanVACEModel",
             frozenset({"WanVACEPipeline"}),
             _WAN_VACE,
             frozenset({"transformer_2"}),
             optional_inputs=frozenset({"reference_images", "video", "mask"}),
             can_shard=False,  # diffusers has no plan for it
         ),
-        PipelineClass("LTXPipeline", "ltx", frozenset({"LTXPipeline"}), _LTX),
+        PipelineClass("LTXPipeline", "ltx", "ltx.LTXModel", frozenset({"LTXPipeline"}), _LTX),
         PipelineClass(
             "LTXConditionPipeline",
             "ltx",
+            "ltx.LTXConditionModel",
             frozenset({"LTXConditionPipeline", "LTXPipeline"}),
             _LTX,
             optional_inputs=frozenset({"image", "last_image"}),
@@ -141,6 +148,7 @@ PIPELINE_CLASSES = {
         PipelineClass(
             "LTX2Pipeline",
             "ltx2",
+            "ltx2.LTX2Model",
             frozenset({"LTX2Pipeline"}),
             _LTX2,
             has_audio=True,
@@ -149,6 +157,7 @@ PIPELINE_CLASSES = {
         PipelineClass(
             "LTX2ImageToVideoPipeline",
             "ltx2",
+            "ltx2.LTX2ImageToVideoModel",
             frozenset({"LTX2ImageToVideoPipeline", "LTX2Pipeline"}),  # one folder serves both
             _LTX2,
             required_inputs=frozenset({"image"}),

@@ -7,53 +7,26 @@ LoRAs. Loads without torch.
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.pipeline_classes import PipelineClass
 from pipelines.load_progress import LoadProgress
 
 if TYPE_CHECKING:
     from pipelines.families.diffusers_model import DiffusersModel
 
 
-def driver_of(pipeline: str) -> "type[DiffusersModel]":  # noqa: PLR0911 - one for each class
+def driver_of(pipeline: PipelineClass) -> "type[DiffusersModel]":
     """Import and return the class that drives a pipeline class of diffusers."""
-    match pipeline:
-        case "WanPipeline":
-            from pipelines.families.wan import WanModel
+    from pipelines.families.diffusers_model import DiffusersModel
 
-            return WanModel
-        case "WanImageToVideoPipeline":
-            from pipelines.families.wan_inputs import WanImageToVideoModel
-
-            return WanImageToVideoModel
-        case "WanVideoToVideoPipeline":
-            from pipelines.families.wan_inputs import WanVideoToVideoModel
-
-            return WanVideoToVideoModel
-        case "WanVACEPipeline":
-            from pipelines.families.wan_inputs import WanVACEModel
-
-            return WanVACEModel
-        case "LTXPipeline":
-            from pipelines.families.ltx import LTXModel
-
-            return LTXModel
-        case "LTXConditionPipeline":
-            from pipelines.families.ltx import LTXConditionModel
-
-            return LTXConditionModel
-        case "LTX2Pipeline":
-            from pipelines.families.ltx2 import LTX2Model
-
-            return LTX2Model
-        case "LTX2ImageToVideoPipeline":
-            from pipelines.families.ltx2 import LTX2ImageToVideoModel
-
-            return LTX2ImageToVideoModel
-        case _:
-            raise ValueError(f"no driver for the pipeline class {pipeline!r}")
+    module, _, name = pipeline.driver.partition(".")
+    driver = getattr(import_module(f"pipelines.families.{module}"), name)
+    assert issubclass(driver, DiffusersModel)
+    return driver
 
 
 def import_family(config: ModelConfig, progress: LoadProgress) -> None:
@@ -69,7 +42,7 @@ def import_family(config: ModelConfig, progress: LoadProgress) -> None:
         with progress.part("import", "diffusers"):
             import diffusers  # noqa: F401  # pyright: ignore[reportUnusedImport]
         with progress.part("import", f"{config.family} pipeline"):
-            driver_of(config.pipeline_class.name)
+            driver_of(config.pipeline_class)
 
 
 def load_model(
@@ -111,7 +84,7 @@ def _load(
     import torch
 
     torch.set_num_threads(num_threads)
-    model = driver_of(config.pipeline_class.name)
+    model = driver_of(config.pipeline_class)
     return model.load(config, weights, progress or LoadProgress(), has_text=has_text)
 
 

@@ -45,7 +45,7 @@ def tiny_model(name: str, pipeline: Any = None, **asked: Any) -> DiffusersModel:
         scheduler=SchedulerConfig(None if name == "ltx" else "UniPCMultistepScheduler", None),
         **asked,
     )
-    return driver_of(config.pipeline_class.name)(
+    return driver_of(config.pipeline_class)(
         config, pipeline or tiny.PIPELINES[name](), torch.device("cpu")
     )
 

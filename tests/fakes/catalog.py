@@ -46,6 +46,7 @@ LORAS = (
 MOVING = PipelineClass(
     "Moving",
     "wan",
+    "wan.WanModel",
     frozenset({"Moving"}),
     {},
     required_inputs=frozenset({"image"}),

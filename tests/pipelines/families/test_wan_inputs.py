@@ -253,7 +253,7 @@ def test_a_scale_of_1_is_the_stock_pipeline_bit_for_bit(model: DiffusersModel) -
     """The driver takes over the very weights, since loaded ones lie elsewhere and round so."""
     plain = render_by_hand(model, REQUEST, nullcontext(), output_type="latent")
     config = model.config
-    driver = driver_of(config.pipeline_class.name)
+    driver = driver_of(config.pipeline_class)
     own = driver(config, stock_of(config.name), torch.device("cpu"))
     try:
         for request in (
