@@ -1,3 +1,5 @@
+import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,23 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
                 inputs=InputFiles(**inputs),
             )
         )
+
+
+def test_the_schedule_and_the_licence_of_each_large_model_name_their_source() -> None:
+    """A comment above `scheduler` names repository and file, or says that nothing was found."""
+    for path in model_paths().values():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if any(line.startswith("source: package:") for line in lines):
+            continue  # trained here
+        scheduler = next(at for at, line in enumerate(lines) if line.startswith("scheduler:"))
+        above = "".join(
+            itertools.takewhile(lambda line: line[0] == "#", lines[scheduler - 1 :: -1])
+        )
+        assert re.search(r"# (Source: [\w.-]+/[\w.-]+( \(\w+\))?, \S|Not verified: \w)", above), (
+            path
+        )
+        (licence,) = [line for line in lines if line.startswith("licence:")]
+        assert re.search(r"# (Source|Not verified): \w", licence), path
 
 
 def test_a_models_yaml_in_the_users_folder_wins_over_the_packaged_one(tmp_path: Path) -> None:
