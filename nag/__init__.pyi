@@ -29,4 +29,4 @@ from nag.params import NagParams as NagParams
 from nag.params import NasaParams as NasaParams
 from nag.params import VsfParams as VsfParams
 from nag.params import steps_from_noise as steps_from_noise
-from nag.pipeline import VideoPipeline as VideoPipeline
+from nag.pipeline import DenoisingPipeline as DenoisingPipeline

@@ -3,15 +3,12 @@
 from typing import Any, Protocol
 
 
-class VideoPipeline(Protocol):
-    """A stock diffusers pipeline for Wan or LTX. A modular one has guiders instead.
+class DenoisingPipeline(Protocol):
+    """A stock diffusers pipeline. A modular one has guiders instead.
 
-    Guidance also reads `transformer`, `transformer_2` and `scheduler`. Diffusers sets these at run
-    time (`register_modules`), so a type checker cannot see them and they are not declared here.
+    Guidance also reads `transformer`, `transformer_2`, `unet` and `scheduler`. Diffusers sets these
+    at run time (`register_modules`), so a type checker cannot see them; they are not declared here.
     """
-
-    @property
-    def do_classifier_free_guidance(self) -> bool: ...
 
     @property
     def num_timesteps(self) -> int:

@@ -1,12 +1,15 @@
-"""Guidance in the text cross-attentions of LTX-Video and LTX-2.
+"""Guidance in the text cross-attentions of LTX-Video.
 
-Shapes: B batch, L video or audio tokens, T text tokens, D channels, H heads, K channels a head.
+Shapes: B batch, L video tokens, T text tokens, D channels, H heads, K channels a head.
 """
 
 from typing import Any
 
 import torch
+from diffusers import LTXVideoTransformer3DModel
+from diffusers.models.transformers.transformer_ltx import LTXAttention, LTXVideoAttnProcessor
 
+from nag.adapters.adapter import Adapter, embeds_and_mask
 from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
 
@@ -54,28 +57,13 @@ class NagLTXVideoAttnProcessor(NagTextProcessor):
         return split_heads(attn, key_BTD), split_heads(attn, attn.to_v(text_BTD))
 
 
-class NagLTX2AudioVideoAttnProcessor(NagLTXVideoAttnProcessor):
-    """Replaces LTX-2's processors in a cross-attention of the video or the sound to the text.
+def _is_text_attention(name: str, module: Any) -> bool:
+    return isinstance(module, LTXAttention) and name.endswith(".attn2")
 
-    They are `LTX2AudioVideoAttnProcessor` and `LTX2PerturbedAttnProcessor`, which does the same as
-    long as nothing is perturbed; only self-attentions are.
-    """
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        query_rotary_emb: Any = None,
-        key_rotary_emb: Any = None,
-    ) -> torch.Tensor:
-        if query_rotary_emb is not None or key_rotary_emb is not None:
-            raise NotImplementedError(NO_ROTARY)
-        output_BLD = self._guide(attn, hidden_states, encoder_hidden_states, attention_mask)
-        if attn.to_gate_logits is not None:
-            # The gates weigh the heads of the guided output; before guidance they would be undone
-            # in part by the bound on its norm.
-            gates_BLH = 2.0 * torch.sigmoid(attn.to_gate_logits(hidden_states))
-            output_BLD = (split_heads(attn, output_BLD) * gates_BLH.unsqueeze(-1)).flatten(2, 3)
-        return attn.to_out[1](attn.to_out[0](output_BLD))
+ADAPTER = Adapter(
+    models=(LTXVideoTransformer3DModel,),
+    processors={LTXVideoAttnProcessor: NagLTXVideoAttnProcessor},
+    is_text_attention=_is_text_attention,
+    negative_text=embeds_and_mask,
+)

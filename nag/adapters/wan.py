@@ -1,4 +1,4 @@
-"""Guidance in the text cross-attention of `WanTransformer3DModel`.
+"""Guidance in the text cross-attentions of Wan.
 
 Shapes: B batch, L video tokens, T text tokens, I image tokens, D channels, H heads, K channels a
 head.
@@ -7,7 +7,10 @@ head.
 from typing import Any
 
 import torch
+from diffusers import WanTransformer3DModel, WanVACETransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanAttention, WanAttnProcessor
 
+from nag.adapters.adapter import Adapter
 from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
 
@@ -63,3 +66,14 @@ def _image_key_value(attn: Any, image_BID: torch.Tensor) -> KeyValue:
     else:
         key, value = attn.add_k_proj(image_BID), attn.add_v_proj(image_BID)
     return split_heads(attn, attn.norm_added_k(key)), split_heads(attn, value)
+
+
+def _is_text_attention(_name: str, module: Any) -> bool:
+    return isinstance(module, WanAttention) and module.is_cross_attention
+
+
+ADAPTER = Adapter(
+    models=(WanTransformer3DModel, WanVACETransformer3DModel),
+    processors={WanAttnProcessor: NagWanAttnProcessor},
+    is_text_attention=_is_text_attention,
+)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from diffusers import WanVideoToVideoPipeline
-
+from nag.attention.pipeline_passes import passes_of
 from nag.errors import ForeignCallError, UnnamedCallError
 
 GuidedRows = Literal["all", "none", "second half"]
@@ -29,8 +28,6 @@ GUIDED_ROWS: dict[str | None, GuidedRows] = {
     "uncond_modality": "none",
 }
 BATCHED_CALL = "cond_uncond"  # one row for each clip, or with its unconditional half before it
-# They call the transformer twice a step without names: for the prompt, then unconditionally.
-PROMPT_FIRST = (WanVideoToVideoPipeline,)
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,8 @@ class PipelineCalls:
     """The calls of a stock pipeline, from the start to the end of its progress bar.
 
     Args:
-        pipeline: the pipeline; `progress_bar` is replaced on it until `remove`.
+        pipeline: the pipeline; `progress_bar` is replaced on it until `remove`, and `step` on its
+            scheduler while a loop runs.
         check: called at the start of each denoising loop and after its last step; it may raise.
         ended: called at the end of each denoising loop, also of one that failed.
     """
@@ -83,7 +81,9 @@ class PipelineCalls:
         self._check = check
         self._ended = ended
         self._is_denoising = False
-        self._num_calls = 0
+        self._passes = passes_of(pipeline)
+        self._num_calls = 0  # unnamed, since the scheduler took the last step
+        self._scheduler: Any = None  # the one of the loop, whose `step` is observed
         self._replaced = vars(pipeline).get("progress_bar")  # another extension's
         self._progress_bar = pipeline.progress_bar
         pipeline.progress_bar = self._observed_bar
@@ -92,14 +92,33 @@ class PipelineCalls:
         if name in GUIDED_ROWS:
             return GUIDED_ROWS[name]
         self._refuse_foreign_call()
-        if not self._pipeline.do_classifier_free_guidance:
-            return "all"
         self._num_calls += 1
-        if name == BATCHED_CALL:
-            return "second half"
-        if name is None and type(self._pipeline) in PROMPT_FIRST:
-            return "all" if self._num_calls % 2 else "none"
-        raise UnnamedCallError(
+        if self._passes == "prompt first":
+            return "all" if self._num_calls == 1 else "none"
+        if not self._has_two_passes():
+            return "all"
+        if name == BATCHED_CALL or self._passes == "batched":
+            return "second half" if self._num_calls == 1 else "none"
+        raise self._unknown_call(name)
+
+    def _has_two_passes(self) -> bool:
+        """Return True if a step has more than the prompt's pass.
+
+        Raises:
+            UnnamedCallError: the pipeline does not tell.
+        """
+        pipeline = self._pipeline
+        if getattr(pipeline, "do_perturbed_attention_guidance", False):
+            raise UnnamedCallError(
+                f"{type(pipeline).__name__} adds perturbed rows to the prompt's, which guidance "
+                "cannot tell apart; switch them off with pag_scale=0"
+            )
+        if not hasattr(pipeline, "do_classifier_free_guidance"):
+            raise self._unknown_call(None)
+        return pipeline.do_classifier_free_guidance
+
+    def _unknown_call(self, name: str | None) -> UnnamedCallError:
+        return UnnamedCallError(
             f"{type(self._pipeline).__name__} calls its transformer "
             f"{'without a name' if name is None else f'by the name {name!r}'} (cache_context), so "
             "guidance cannot tell the unconditional call; switch classifier-free guidance off with "
@@ -134,9 +153,17 @@ class PipelineCalls:
     def _begin(self) -> None:
         self._check()
         self._is_denoising, self._num_calls = True, 0
+        self._scheduler = scheduler = self._pipeline.scheduler
+        self._scheduler_step, self._replaced_step = scheduler.step, vars(scheduler).get("step")
+        scheduler.step = self._observed_step
+
+    def _observed_step(self, *args: Any, **kwargs: Any) -> Any:
+        self._num_calls = 0
+        return self._scheduler_step(*args, **kwargs)
 
     def _end(self, *, is_whole: bool) -> None:
         self._is_denoising = False
+        restore(self._scheduler, "step", self._observed_step, self._replaced_step)
         self._ended()
         if is_whole:
             self._check()

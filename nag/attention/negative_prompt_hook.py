@@ -55,8 +55,9 @@ class NegativePromptHook:
         self._signature = inspect.signature(transformer.forward)
         self._name: str | None = None
         self._replaced = vars(transformer).get("cache_context")  # another extension's
-        self._cache_context = self._transformer.cache_context
-        self._transformer.cache_context = self._named
+        self._cache_context = getattr(transformer, "cache_context", None)
+        if self._cache_context is not None:  # a UNet has none, and no named calls
+            self._transformer.cache_context = self._named
         self._handles = [
             transformer.register_forward_pre_hook(self._append, with_kwargs=True),
             transformer.register_forward_hook(self._forget, always_call=True),
@@ -86,6 +87,7 @@ class NegativePromptHook:
         outer = self._name
         self._name = name
         try:
+            assert self._cache_context is not None
             with self._cache_context(name, **kwargs):
                 yield
         finally:

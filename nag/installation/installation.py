@@ -6,8 +6,6 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
-import torch
-
 from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
 from nag.attention.kept_projections import KeptProjections
@@ -16,17 +14,14 @@ from nag.attention.text_concat import TextConcat
 from nag.coverage import Coverage
 from nag.errors import AlreadyInstalledError, NagCoverageError, UnsupportedProcessorError
 from nag.installation.coverage import (
-    PROCESSORS,
+    GuidedModel,
     count_coverage,
-    find_text_attentions,
-    find_transformers,
+    find_models,
     prove_coverage,
-    text_input_of,
-    text_inputs_of,
 )
 from nag.installation.negative_prompt import NegativePrompt, encode_negative_prompt
 from nag.params import GuidanceParams, NagStrengths, chosen_params
-from nag.pipeline import VideoPipeline
+from nag.pipeline import DenoisingPipeline
 
 # By the id of the transformer, whose hook keeps the guidance alive and no longer.
 _INSTALLED: "WeakValueDictionary[int, InstalledGuidance]" = WeakValueDictionary()
@@ -38,14 +33,14 @@ class InstalledGuidance:
     Outside `guide` the pipeline renders exactly what it rendered before.
     """
 
-    def __init__(self, pipeline: VideoPipeline) -> None:
+    def __init__(self, pipeline: DenoisingPipeline) -> None:
         self._pipeline = pipeline
-        self._transformers = find_transformers(pipeline)
+        self._models = find_models(pipeline)
         self._processors: list[tuple[Any, Any]] = []  # each text attention with its new processor
         self._hooks: list[NegativePromptHook] = []
         self._calls: DenoisingCalls | None = None
-        for transformer in self._transformers.values():
-            if id(transformer) in _INSTALLED:
+        for one in self._models:
+            if id(one.model) in _INSTALLED:
                 raise AlreadyInstalledError(
                     "guidance is installed on this transformer already, by this or another "
                     "pipeline; call its remove() first"
@@ -56,40 +51,40 @@ class InstalledGuidance:
                 if hasattr(pipeline, "guider")
                 else PipelineCalls(pipeline, self._check_if_guiding, self._end_loop)
             )
-            for component, transformer in self._transformers.items():
-                self._install(component, transformer, calls)
+            for one in self._models:
+                self._install(one, calls)
             self.check_coverage()
         except BaseException:
             self.remove()
             raise
 
-    def _install(self, component: str, transformer: torch.nn.Module, calls: DenoisingCalls) -> None:
-        _INSTALLED[id(transformer)] = self
-        text_concats = {text: TextConcat(text) for text in text_inputs_of(transformer)}
-        attentions = find_text_attentions(transformer)
+    def _install(self, guided: GuidedModel, calls: DenoisingCalls) -> None:
+        _INSTALLED[id(guided.model)] = self
+        adapter, attentions = guided.adapter, guided.text_attentions()
+        text_concats = {text: TextConcat(text) for text in adapter.texts}
         for name, attention in attentions:
-            stock, block = attention.processor, f"{component}.{name}"
-            processor_class = PROCESSORS.get(type(stock))
+            stock, block = attention.processor, f"{guided.component}.{name}"
+            processor_class = adapter.processors.get(type(stock))
             if processor_class is None:
                 raise UnsupportedProcessorError(
                     f"{block} has the processor {type(stock).__name__}, which guidance cannot "
                     "replace; restore the stock one or remove the other extension first"
                 )
-            processor = processor_class(stock, text_concats[text_input_of(name)], block)
+            processor = processor_class(stock, text_concats[adapter.text_of(name)], block)
             attention.set_processor(processor)
             self._processors.append((attention, processor))
-        projections = KeptProjections(transformer, (attention for _, attention in attentions))
+        projections = KeptProjections(guided.model, (attention for _, attention in attentions))
         check, concats = self._check_processors, tuple(text_concats.values())
         self._hooks.append(
-            NegativePromptHook(transformer, concats, projections, calls, component, check)
+            NegativePromptHook(guided.model, concats, projections, calls, guided.component, check)
         )
 
     @property
     def coverage(self) -> Coverage:
         """The coverage now, counted on the modules themselves."""
-        return count_coverage(self._transformers)
+        return count_coverage(self._models)
 
-    def belongs_to(self, pipeline: VideoPipeline) -> bool:
+    def belongs_to(self, pipeline: DenoisingPipeline) -> bool:
         """Return True if this guidance was installed on this pipeline."""
         return self._pipeline is pipeline
 
@@ -104,7 +99,7 @@ class InstalledGuidance:
         Raises:
             NagCoverageError: a processor or a transformer was replaced after `install`.
         """
-        coverage = prove_coverage(self._pipeline, self._transformers)
+        coverage = prove_coverage(self._pipeline, self._models)
         self._check_processors()
         return coverage
 
@@ -181,9 +176,9 @@ class InstalledGuidance:
         if self._calls is not None:
             self._calls.remove()
             self._calls = None
-        for transformer in self._transformers.values():
-            if _INSTALLED.get(id(transformer)) is self:
-                del _INSTALLED[id(transformer)]
+        for one in self._models:
+            if _INSTALLED.get(id(one.model)) is self:
+                del _INSTALLED[id(one.model)]
 
     def __enter__(self) -> Self:
         return self
@@ -197,8 +192,8 @@ class InstalledGuidance:
         self.remove()
 
 
-def install(pipeline: VideoPipeline) -> InstalledGuidance:
-    """Install guidance on all transformers of a diffusers pipeline for Wan or LTX.
+def install(pipeline: DenoisingPipeline) -> InstalledGuidance:
+    """Install guidance on all transformers or the UNet of a diffusers pipeline.
 
     Raises:
         UnsupportedPipelineError: the pipeline has a transformer of an unknown class, or none.
@@ -211,7 +206,7 @@ def install(pipeline: VideoPipeline) -> InstalledGuidance:
 
 @contextmanager
 def guide(
-    pipeline: VideoPipeline,
+    pipeline: DenoisingPipeline,
     negative_prompt: NegativePrompt,
     params: GuidanceParams | None = None,
     max_sequence_length: int | None = None,
@@ -229,8 +224,7 @@ def guide(
             default.
         strengths: fields of `NagParams`, in place of `params`: `nag_scale=9`.
     """
-    (transformer, *_) = find_transformers(pipeline).values()
-    outer = _INSTALLED.get(id(transformer))
+    outer = _INSTALLED.get(id(find_models(pipeline)[0].model))
     if outer is not None and outer.belongs_to(pipeline):
         with outer.guide(negative_prompt, params, max_sequence_length, **strengths):
             yield outer

@@ -1,15 +1,15 @@
 """The negative prompt's embeddings, made by the pipeline's own text encoder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
 import torch
-from diffusers import LTX2VideoTransformer3DModel, LTXVideoTransformer3DModel
 
 from nag.attention.text_concat import NegativeText
 from nag.errors import NagTextError
-from nag.installation.coverage import find_transformers
+from nag.installation.coverage import find_models
 
 NegativePrompt = str | Sequence[str] | NegativeText
 
@@ -27,32 +27,26 @@ def encode_negative_prompt(
         max_sequence_length: tokens of a text; None takes the default of the pipeline.
 
     Raises:
-        NagTextError: the negative prompt is neither text, nor a list of texts, nor `NegativeText`.
+        NagTextError: the negative prompt is neither text, nor a list of texts, nor `NegativeText`,
+            or the pipeline takes no `max_sequence_length`.
     """
     if isinstance(negative_prompt, NegativeText):
         return negative_prompt
-    texts = _texts(negative_prompt)
     encode, arguments = _encoder(pipeline)
+    arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
+    takes = signature(encode).parameters
     has_default_length = max_sequence_length is None
-    if has_default_length:
-        max_sequence_length = signature(encode).parameters["max_sequence_length"].default
-        arguments_of_call = signature(type(pipeline).__call__).parameters
-        if "max_sequence_length" in arguments_of_call:
-            max_sequence_length = arguments_of_call["max_sequence_length"].default
-    encoded = encode(
-        prompt=texts,
-        max_sequence_length=max_sequence_length,
-        device=pipeline._execution_device,
-        **arguments,
-    )
-    (transformer, *_) = find_transformers(pipeline).values()
-    if isinstance(transformer, LTX2VideoTransformer3DModel):
-        embeds, audio_embeds, mask = pipeline.connectors(
-            *encoded[:2], padding_side=pipeline.tokenizer.padding_side
+    if "max_sequence_length" in takes:
+        arguments["max_sequence_length"] = (
+            _default_length(pipeline, encode) if has_default_length else max_sequence_length
         )
-        return NegativeText(embeds, mask, has_default_length, audio_embeds)
-    has_mask = isinstance(transformer, LTXVideoTransformer3DModel)
-    return NegativeText(encoded[0], encoded[1] if has_mask else None, has_default_length)
+    elif not has_default_length:
+        raise NagTextError(
+            f"{type(pipeline).__name__} has one length for all texts: leave max_sequence_length out"
+        )
+    encoded = encode(**{name: value for name, value in arguments.items() if name in takes})
+    negative = find_models(pipeline)[0].adapter.negative_text(pipeline, encoded)
+    return replace(negative, has_default_length=has_default_length)
 
 
 def _texts(negative_prompt: Any) -> list[str]:
@@ -64,10 +58,21 @@ def _texts(negative_prompt: Any) -> list[str]:
     raise NagTextError(f"the negative prompt must be a text or a list of texts, got {kind}{remedy}")
 
 
+def _default_length(pipeline: Any, encode: Any) -> int:
+    """Return the tokens of a text in a call that names no length."""
+    of_call = signature(type(pipeline).__call__).parameters.get("max_sequence_length")
+    return (of_call or signature(encode).parameters["max_sequence_length"]).default
+
+
 def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
     """Return the pipeline's text encoding, and the arguments for a text without its opposite."""
     if hasattr(pipeline, "encode_prompt"):
-        return pipeline.encode_prompt, {"do_classifier_free_guidance": False}
+        return pipeline.encode_prompt, {
+            "prompt_2": None,  # the same text for each encoder, as in the pipeline's call
+            "prompt_3": None,
+            "num_images_per_prompt": 1,
+            "do_classifier_free_guidance": False,
+        }
     step = pipeline.blocks.sub_blocks["text_encoder"]  # a modular pipeline's
     # Wan's step fails without the unconditional embeddings (diffusers 0.42).
     return step.encode_prompt, {"components": pipeline, "prepare_unconditional_embeds": True}

@@ -10,7 +10,7 @@ from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, 
 from nag.adapters.text_processor import NagTextProcessor
 from nag.attention import kept_projections
 from nag.attention.kept_projections import MAX_VIDEO_TOKENS, KeptProjections, KeyValue, project
-from nag.installation.coverage import find_text_attentions
+from nag.installation.coverage import find_models
 from nag.installation.installation import InstalledGuidance
 from tests.builders import tiny
 from tests.nag.reference import image, render, text
@@ -120,7 +120,7 @@ def text_embedding(pipeline: Any) -> Any:
 
 
 def last_attention(pipeline: Any) -> Any:
-    return find_text_attentions(pipeline.transformer)[-1][1]
+    return find_models(pipeline)[0].text_attentions()[-1][1]
 
 
 @torch.no_grad()
@@ -204,7 +204,7 @@ def test_nothing_is_kept_after_a_clip_that_failed() -> None:
 )
 def test_tensors_whose_changes_do_not_show_are_not_kept(context: Callable[[], Any]) -> None:
     pipeline = tiny.wan_pipeline()
-    attentions = [one for _, one in find_text_attentions(pipeline.transformer)]
+    attentions = [one for _, one in find_models(pipeline)[0].text_attentions()]
     projections = KeptProjections(pipeline.transformer, attentions)
     with context():
         embeds = torch.zeros(1, 3, 4)

@@ -1,0 +1,53 @@
+"""The value by which one family of models says how it is guided.
+
+Installation knows no family; `registry` lists the adapters, and finds that of a model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nag.adapters.text_processor import NagTextProcessor
+from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
+
+
+def first_output(_pipeline: Any, encoded: Any) -> NegativeText:
+    """Return the embeddings where `encode_prompt` returns them first and the model has no mask."""
+    return NegativeText(encoded[0])
+
+
+def embeds_and_mask(_pipeline: Any, encoded: Any) -> NegativeText:
+    """Return the embeddings where `encode_prompt` returns them first and their mask second."""
+    return NegativeText(encoded[0], encoded[1])
+
+
+def every_text(_attention: str) -> TextInput:
+    """Return the one text of a model, for each of its attentions."""
+    return VIDEO_TEXT
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The way in which one family of models is guided.
+
+    Args:
+        models: classes of the transformers or UNets of this family.
+        processors: our processor by the stock one that it replaces.
+        is_text_attention: returns True for a module that attends to text, by its name in the model
+            and by itself.
+        texts: texts that the model takes, each with its mask.
+        text_of: returns the text that reaches an attention, by the attention's name.
+        negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
+            for it.
+    """
+
+    models: tuple[type, ...]
+    processors: Mapping[type, type[NagTextProcessor]]
+    is_text_attention: Callable[[str, Any], bool]
+    texts: tuple[TextInput, ...] = (VIDEO_TEXT,)
+    text_of: Callable[[str], TextInput] = every_text
+    negative_text: Callable[[Any, Any], NegativeText] = first_output
+
+    def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
+        """Return every attention of a model to its text, with its name."""
+        return [one for one in model.named_modules() if self.is_text_attention(*one)]

@@ -1,0 +1,28 @@
+"""The adapters of all families, each imported once a model of it is met.
+
+A class is looked up by its name, so that no family's classes are imported for another one, and then
+compared with the classes that the adapter names itself. A new family is a module with an `ADAPTER`
+and its lines here.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from nag.adapters.adapter import Adapter
+
+MODULES = {
+    "WanTransformer3DModel": "wan",
+    "WanVACETransformer3DModel": "wan",
+    "LTXVideoTransformer3DModel": "ltx",
+    "LTX2VideoTransformer3DModel": "ltx2",
+}
+
+
+def adapter_of(model: Any) -> Adapter | None:
+    """Return the adapter of a model, or None for a model that no adapter guides."""
+    for kind in type(model).__mro__:
+        if kind.__name__ in MODULES:
+            adapter: Adapter = import_module(f"nag.adapters.{MODULES[kind.__name__]}").ADAPTER
+            if kind in adapter.models:
+                return adapter
+    return None
