@@ -3,41 +3,54 @@
 from collections.abc import Sequence
 
 from jobs.cli.pattern.wording import table_lines
-from jobs.manifest.model_catalog import ModelCatalog
+from jobs.manifest.model_catalog import WITHOUT_WEIGHTS, ModelCatalog
 from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.errors import ModelNotFoundError, PipelineError
 
 SHORT = ("model", "weights", "description")
-LONG = (
-    *("model", "weights", "pipeline", "inputs", "sound", "tokens", "grid", "default size"),
-    *("steps", "method", "licence", "download", "place of the weights"),
-)
+# Two tables of `--long`, each narrow enough for a terminal: a clip, and the weights.
+CLIP = ("model", "weights", "inputs", "sound", "default size", "steps", "method")
+WEIGHTS = ("model", "tokens", "grid", "download", "licence", "pipeline", "place of the weights")
+FETCH = "nagfarm models --fetch NAME downloads missing weights from the hub, with the model's LoRAs"
 
 
 def model_lines(catalog: ModelCatalog, *, is_long: bool) -> list[str]:
-    """Return a line for each model, and behind them the faults of those that cannot render."""
-    rows: list[Sequence[str]] = []
+    """Return a line for each model, and behind them the faults of those that cannot render.
+
+    With `is_long` a model has a line in each of two tables; an empty line parts them.
+    """
+    short: list[Sequence[str]] = []
+    clips: list[Sequence[str]] = []
+    weights: list[Sequence[str]] = []
     faults: list[str] = []
+    is_missing = False
     for name in catalog.names():
         config, state, place = None, "here", ""
         try:
             config = catalog.config(name)
             place = _source(catalog, config)
-            weights = catalog.get(name).weights
-            if weights.described is not None:
+            found = catalog.get(name).weights
+            if found.described is not None:
                 state = "described"
             else:
-                place = str(weights.folder)
+                place = str(found.folder)
+        except ModelNotFoundError as error:
+            state, is_missing = "missing", True
+            alone = error.__cause__  # without the remedy that is said once, below
+            faults.append(str(alone if isinstance(alone, ModelNotFoundError) else error))
         except PipelineError as error:
-            state = "missing" if isinstance(error, ModelNotFoundError) else "broken"
+            state = "broken"
             faults.append(str(error))
-        if is_long:
-            facts = [""] * (len(LONG) - 2) if config is None else [*_facts(config), place]
-            rows.append((name, state, *facts))
-        else:
-            rows.append((name, state, "" if config is None else config.description))
-    return [*table_lines(LONG if is_long else SHORT, rows), *faults]
+        short.append((name, state, "" if config is None else config.description))
+        clips.append((name, state, *([""] * 5 if config is None else _of_clip(config))))
+        weights.append((name, *([""] * 6 if config is None else [*_of_weights(config), place])))
+    if is_missing:
+        faults += [FETCH, WITHOUT_WEIGHTS]
+    tables = table_lines(SHORT, short)
+    if is_long:
+        tables = [*table_lines(CLIP, clips), "", *table_lines(WEIGHTS, weights)]
+    return [*tables, *([""] if faults else []), *faults]
 
 
 def _source(catalog: ModelCatalog, config: ModelConfig) -> str:
@@ -46,19 +59,27 @@ def _source(catalog: ModelCatalog, config: ModelConfig) -> str:
     return str(resolve_source(config.source, catalog.path(config.name)))
 
 
-def _facts(config: ModelConfig) -> list[str]:
-    """Return the cells of `LONG` between the state of the weights and their place."""
-    pipeline, sampling, grid = config.pipeline_class, config.sampling, config.grid
-    optional = [f"{name} (optional)" for name in sorted(pipeline.optional_inputs)]
+def _of_clip(config: ModelConfig) -> list[str]:
+    """Return the cells of `CLIP` behind the state of the weights; optional inputs in brackets."""
+    pipeline, sampling = config.pipeline_class, config.sampling
+    optional = [f"[{name}]" for name in sorted(pipeline.optional_inputs)]
     return [
-        pipeline.name,
-        ", ".join([*sorted(pipeline.required_inputs), *optional]) or "text",
+        ", ".join(["text", *sorted(pipeline.required_inputs), *optional]),
         "yes" if pipeline.has_audio else "no",
-        f"{config.max_sequence_length}",
-        f"{grid.num_frames}n+1, {grid.width}x{grid.height}",
-        f"{sampling.width}x{sampling.height}x{sampling.num_frames}, {sampling.fps:g} a second",
+        f"{sampling.width}x{sampling.height}x{sampling.num_frames}, {sampling.fps:g} fps",
         f"{sampling.num_inference_steps}",
         config.method,
+    ]
+
+
+def _of_weights(config: ModelConfig) -> list[str]:
+    """Return the cells of `WEIGHTS` between the name and the place."""
+    grid, download = config.grid, config.download_gb
+    in_package = config.source.startswith("package:")
+    return [
+        f"{config.max_sequence_length}",
+        f"{grid.num_frames}n+1, {grid.width}x{grid.height}",
+        "none" if in_package else "not known" if download is None else f"{download:g} GB",
         config.licence or "not stated",
-        "not known" if config.download_gb is None else f"{config.download_gb:g} GB",
+        config.pipeline_class.name,
     ]

@@ -154,14 +154,37 @@ def test_a_quantized_folder_that_cannot_be_loaded_is_broken_and_says_why(
     assert re.search(message, printed)
 
 
-def test_the_long_table_has_the_facts_of_each_model(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_long_tables_have_the_facts_of_each_model_and_fit_into_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["models", "--long"]) == EXIT_OK
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:3] == ["model", "weights", "pipeline"]
-    (shapes,) = [line for line in lines if line.startswith("shapes-wan ")]
-    for fact in ("WanPipeline", "text", "48", "4n+1, 16x16", "64x64x17", "cfg+nag", "Apache-2.0",
-                 "not known", str(PACKAGED_WEIGHTS / "shapes-wan")):  # fmt: skip
-        assert fact in shapes
+    clips, weights, faults = (
+        part.splitlines() for part in capsys.readouterr().out.strip().split("\n\n")
+    )
+    assert clips[0].split()[:3] == ["model", "weights", "inputs"]
+    assert [line.split()[0] for line in clips] == [line.split()[0] for line in weights]
+    assert max(map(len, clips)) <= 140
+    assert faults[-1].startswith("a machine that only plans")
+    for table, facts in (
+        (clips, ("here", "text", "no", "64x64x17, 8 fps", "cfg+nag")),
+        (weights, ("48", "4n+1, 16x16", "none", "Apache-2.0", "WanPipeline",
+                   str(PACKAGED_WEIGHTS / "shapes-wan"))),
+    ):  # fmt: skip
+        (shapes,) = [line for line in table if line.startswith("shapes-wan ")]
+        for fact in facts:
+            assert fact in shapes
+    (video,) = [line for line in clips if line.startswith("wan2.1-vace-1.3b ")]
+    assert "text, [mask], [reference_images], [video]" in video
+
+
+def test_the_remedies_of_missing_weights_are_printed_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["models"]) == EXIT_OK
+    printed = capsys.readouterr().out
+    assert "hf download Lightricks/LTX-2 --revision main" in printed
+    assert printed.count("a machine that only plans can do without") == 1
+    assert printed.count("nagfarm models --fetch NAME") == 1
 
 
 def test_the_folder_of_the_environment_has_models_and_that_of_the_command_wins(
