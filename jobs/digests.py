@@ -81,6 +81,23 @@ class DigestSet:
         self._table, self._num_slots = table, num_slots
 
 
+class Sha256Set:
+    """A set of SHA-256 digests in hex, known by their first 16 bytes."""
+
+    def __init__(self) -> None:
+        self._digests = DigestSet()
+
+    def add(self, sha256: str) -> bool:
+        """Add a digest. Return True if it was not in the set before."""
+        return self._digests.add(bytes.fromhex(sha256[: 2 * DIGEST_BYTES]))
+
+    def __contains__(self, sha256: str) -> bool:
+        return bytes.fromhex(sha256[: 2 * DIGEST_BYTES]) in self._digests
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+
 class IdSet(AbstractSet[str]):
     """A set of clip ids, which is compact for millions of them.
 

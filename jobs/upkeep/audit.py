@@ -1,17 +1,19 @@
 """The audit of an output: every promise of its records, checked against its objects.
 
 A record promises that its clip lies in the store, whole, and that it is the clip that was
-requested. The audit reads every record and every MP4 that a record names. It proves a digest by
-hashing the bytes that the store returns now, not by the checksum that the store noted at the
-upload. Objects that nothing names are orphans, unless they are so young that a commit may still be
-under way. The content of an output comes from strangers: a damaged record is a finding.
+requested. The audit reads every uploaded input, every record, and every MP4 that a record names. It
+proves a digest by hashing the bytes that the store returns now, not by the checksum that the store
+noted at the upload. Objects that nothing names are orphans, unless they are so young that a commit
+may still be under way. The content of an output comes from strangers: a damaged record is a
+finding.
 
-Memory holds one page of each listing, a few records and a few pieces of MP4s, not the output.
+Memory holds one page of each listing, a few records and a few pieces of MP4s, not the output. An
+uploaded input takes 16 bytes.
 """
 
 import contextlib
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,9 @@ from jobs.store.uri import StoredObject
 from jobs.types import ClipSpec
 from jobs.upkeep.findings import Finding, find_contradictions, find_orphans, orphan
 from jobs.upkeep.garbage import REASONS
+from jobs.upkeep.input_audit import InputAuditor
+from pipelines.clip_inputs import InputFile
+from pipelines.request import GenerationRequest
 
 NUM_THREADS = 8  # below the ten connections that boto3 keeps open
 
@@ -59,7 +64,7 @@ class ClipAudit:
     """The result for one clip, or for one object that belongs to no clip.
 
     Args:
-        num_bytes: bytes of the MP4 that were read.
+        num_bytes: bytes of the MP4, or of an input, that were read.
         num_young: objects that nothing names and that are too young to be called orphans.
     """
 
@@ -78,8 +83,8 @@ def audit_output(
     """Audit an output clip by clip, in the order of clip ids, on several threads.
 
     Args:
-        planned: the clips of the manifest, each once; None audits the output alone. Their ids and
-            names are held in memory.
+        planned: the clips of the manifest, each once; None audits the output alone. Their ids,
+            names and inputs are held in memory.
 
     Raises:
         StoreError: the store does not answer or refuses to list or read.
@@ -88,21 +93,49 @@ def audit_output(
     if params.decodes:
         decoder_version()
         find_ffmpeg()
-    names = None if planned is None else sorted((spec.clip_id, spec.name) for spec in planned)
-    auditor = _Auditor(store, params, has_plan=names is not None)
-    clips = list_clips(store, names or (), (*LISTED, "poster"))
+    names: list[tuple[str, str]] = []
+    files: dict[str, tuple[InputFile, ...]] = {}
+    for spec in planned or ():
+        names.append((spec.clip_id, spec.name))
+        if given := spec.request.inputs.files():
+            files[spec.clip_id] = given
+    auditor = _Auditor(store, params, None if planned is None else files)
+    yield from auditor.audit_inputs()
+    clips = list_clips(store, sorted(names), (*LISTED, "poster"))
     yield from in_parallel(auditor.audit, clips, NUM_THREADS)
     for parsed, stored in list_objects(store, "access check"):
         yield auditor.audit_unnamed(stored, REASONS[parsed.kind])
+    yield from auditor.audit_other_inputs()
 
 
 class _Auditor:
-    """Audits one clip at a time; several threads share it."""
+    """Audits one clip at a time; several threads share it.
 
-    def __init__(self, store: Store, params: AuditParams, *, has_plan: bool) -> None:
+    Args:
+        planned: the inputs of each clip of the manifest that has some, by id; None without one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        params: AuditParams,
+        planned: Mapping[str, tuple[InputFile, ...]] | None,
+    ) -> None:
         self._reader = ObjectReader(store)
+        self._inputs = InputAuditor(store, self._reader)
         self._params = params
-        self._has_plan = has_plan
+        self._has_plan = planned is not None
+        self._planned_files = planned or {}
+
+    def audit_inputs(self) -> Iterator[ClipAudit]:
+        """Read all inputs. The clips that name them report their faults."""
+        for num_bytes in self._inputs.read_all(NUM_THREADS):
+            yield ClipAudit("", False, False, False, num_bytes, 0, ())
+
+    def audit_other_inputs(self) -> Iterator[ClipAudit]:
+        """Yield the findings about inputs that no clip names, once all clips were audited."""
+        for finding in self._inputs.find_others():
+            yield ClipAudit("", False, False, False, 0, 0, (finding,))
 
     def audit(self, clip: ClipObjects) -> ClipAudit:
         if not clip.clip_id:
@@ -118,7 +151,7 @@ class _Auditor:
             is_committed = False
         except (RecordError, UnreadableError) as error:
             findings.append(Finding("unreadable", clip.clip_id, key, f"{key}: {error}"))
-        num_bytes = 0
+        num_bytes, request = 0, record and record.request
         if record is not None:
             contradictions = list(find_contradictions(clip.clip_id, record))
             findings += [Finding("mismatched", clip.clip_id, key, text) for text in contradictions]
@@ -126,7 +159,11 @@ class _Auditor:
             findings += about_body
             if contradictions:
                 record = None  # it may name an MP4 that is not its clip's
-        findings += self._audit_quarantine(clip, is_committed=is_committed)
+        if clip.of_kind("quarantine") and not is_committed:
+            request, about_quarantine = self._audit_quarantine(clip)
+            findings += about_quarantine
+        files = request.inputs.files() if request else self._planned_files.get(clip.clip_id, ())
+        findings += self._inputs.find_faults(clip.clip_id, files, is_committed=is_committed)
         findings += self._audit_plan(clip, is_committed=is_committed)
         orphans = list(find_orphans(clip, record, is_committed=is_committed))
         old = [one for one in orphans if one[0].modified_at <= self._params.written_before]
@@ -155,22 +192,25 @@ class _Auditor:
             message = f"{clip.clip_id} is in the store and not in the plan"
             yield Finding("unplanned", clip.clip_id, record_key(clip.clip_id), message)
 
-    def _audit_quarantine(self, clip: ClipObjects, *, is_committed: bool) -> Iterator[Finding]:
-        if is_committed or not clip.of_kind("quarantine"):
-            return
+    def _audit_quarantine(
+        self, clip: ClipObjects
+    ) -> tuple[GenerationRequest | None, list[Finding]]:
+        """Return the request of a quarantined clip, if it is known, and the findings."""
         key = quarantine_key(clip.clip_id)
         try:
             record = self._reader.read_as(key, QuarantineRecord.from_json)
         except ObjectMissingError:  # lifted since it was listed
-            return
+            return None, []
         except (RecordError, UnreadableError) as error:
-            yield Finding("unreadable", clip.clip_id, key, f"{key}: {error}")
-            return
+            return None, [Finding("unreadable", clip.clip_id, key, f"{key}: {error}")]
+        findings: list[Finding] = []
         if record.clip_id != clip.clip_id:
             message = f"{key} describes another clip, {record.clip_id}"
-            yield Finding("mismatched", clip.clip_id, key, message)
+            findings.append(Finding("mismatched", clip.clip_id, key, message))
         if not (record.reason.strip() and record.message.strip()):
-            yield Finding("mismatched", clip.clip_id, key, f"{key} gives no reason")
+            message = f"{key} gives no reason"
+            findings.append(Finding("mismatched", clip.clip_id, key, message))
+        return record.request, findings
 
     def _audit_body(self, clip_id: str, record: ClipRecord) -> tuple[int, list[Finding]]:
         """Read the MP4 that a record names; return its size and the findings about it."""

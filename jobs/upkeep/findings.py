@@ -22,8 +22,9 @@ from jobs.store.uri import StoredObject
 from jobs.upkeep.garbage import OF_MP4S, OF_REFUSED_CLIPS, REASONS
 
 FindingKind = Literal[
-    "lost", "unplanned", "unreadable", "mismatched", "missing", "damaged", "undecodable", "orphan"
-]
+    "lost", "unplanned", "unreadable", "mismatched", "missing", "damaged", "undecodable", "input",
+    "orphan",
+]  # fmt: skip
 KINDS: dict[FindingKind, str] = {
     "lost": "a clip of the manifest is neither committed nor quarantined",
     "unplanned": "a record or a quarantine belongs to a clip that the manifest does not hold",
@@ -32,6 +33,7 @@ KINDS: dict[FindingKind, str] = {
     "missing": "the MP4 that a record names does not exist (render --repair)",
     "damaged": "an MP4 has another size or digest than its record (remove it, render --repair)",
     "undecodable": "an MP4 does not decode to the requested frames (--decode)",
+    "input": "an image or a video that a clip begins with is missing or has other bytes",
     "orphan": "no record names an object, or a committed clip is quarantined",
 }
 

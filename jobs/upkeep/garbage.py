@@ -3,7 +3,8 @@
 Decides which objects are garbage, and looks again before each removal. It spares young objects,
 because the commit of their clip may still be under way; they age by the store's clock alone. An MP4
 that a record names is never garbage, nor are its poster and thumbnail. The command `gc`
-decides who may remove objects and when; it holds the output's lease meanwhile.
+decides who may remove objects and when; it holds the output's lease meanwhile. `input_garbage`
+decides about the images and videos that clips begin with.
 
 MP4s are listed before records: the record of a clip that is committed in between is in the second
 listing, so its MP4 is spared.
@@ -38,6 +39,7 @@ REASONS: dict[KeyKind, str] = {
     "refused clip": "a refused MP4 of a clip that is committed, or of an attempt without a record",
     "quarantine": "quarantined, but committed since",
     "report": "a data file of the gallery that its index does not name",
+    "input": "an uploaded image or video that no clip names",
     "access check": "left over by a check of the store",
 }
 
@@ -55,7 +57,7 @@ class Garbage:
 
     @property
     def clip_id(self) -> str:
-        """The clip that the object belongs to; empty for an access check and the gallery."""
+        """The clip that the object belongs to; empty if it belongs to none or to several."""
         return self.parsed.clip_id
 
 
@@ -70,6 +72,13 @@ class Removed:
     num_removed: int = 0
     num_bytes: int = 0
     num_spared: int = 0
+
+    def __add__(self, other: "Removed") -> "Removed":
+        return Removed(
+            self.num_removed + other.num_removed,
+            self.num_bytes + other.num_bytes,
+            self.num_spared + other.num_spared,
+        )
 
 
 def find_garbage(store: Store, older_than_s: float) -> list[Garbage]:

@@ -5,20 +5,28 @@ import secrets
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from jobs.checks.clock import refuse_wrong_clock
 from jobs.cli.pattern.command import EXIT_OK, Command, Context, OutputOptions
+from jobs.cli.pattern.manifest import open_written
+from jobs.cli.pattern.model_options import add_models_argument
 from jobs.cli.pattern.wording import megabytes
+from jobs.digests import Sha256Set
 from jobs.errors import LeaseLostError, SideThreadError, StoppedError, StoreError
+from jobs.manifest.model_catalog import ModelCatalog
 from jobs.records.keys import KeyKind
 from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import refuse_if_leased
+from jobs.run.progress.hashing_bar import inspect_with_bar
 from jobs.run.progress.long_work import long_work
 from jobs.store.store import Store
 from jobs.text import counted
 from jobs.timetable.durations import read_duration
+from jobs.types import BrokenClip
 from jobs.upkeep.garbage import REASONS, Garbage, find_garbage, remove_garbage
+from jobs.upkeep.input_garbage import find_unnamed_inputs, remove_unnamed_inputs
 from jobs.worker.spool import Spool
 
 MAX_KEYS = 20  # listed of each kind of garbage
@@ -30,6 +38,9 @@ class GcOptions(OutputOptions):
 
     delete: bool
     older_than: str
+    keep: tuple[str, ...]
+    model: str | None
+    models: Path | None
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -43,6 +54,15 @@ class GcOptions(OutputOptions):
             metavar="AGE",
             help="spare younger objects: a duration such as 90m, 24h or 7d (default 24h)",
         )
+        parser.add_argument(
+            "--keep",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="spare the uploaded images and videos of this manifest; may be given again",
+        )
+        parser.add_argument("--model", metavar="NAME", help="the model of rows that name none")
+        add_models_argument(parser)
 
 
 def run(options: GcOptions, context: Context) -> int:
@@ -58,8 +78,15 @@ def run(options: GcOptions, context: Context) -> int:
     store = options.store()
     refuse_if_leased(store)
     refuse_wrong_clock(store)
+    kept = _kept_inputs(options)
     with long_work(f"listing {store.uri}"):
         garbage = find_garbage(store, older_than_s)
+        inputs = find_unnamed_inputs(store, older_than_s, kept)
+    if inputs.unreadable is not None:
+        context.say(
+            f"uploaded images and videos stay, since a clip may name any: {inputs.unreadable}"
+        )
+    garbage += inputs.garbage
     spool = Spool(config.workers.spool_folder, store.uri)
     spooled = spool.old_clip_ids(time.time() - older_than_s)
     if not garbage and not spooled:
@@ -87,8 +114,12 @@ def run(options: GcOptions, context: Context) -> int:
 
 def _remove(store: Store, keeper: LeaseKeeper, garbage: list[Garbage], older_than_s: float) -> str:
     """Remove garbage while the lease is held, and return the report."""
+    others = [one for one in garbage if one.kind != "input"]
+    inputs = [one for one in garbage if one.kind == "input"]
     try:
-        removed = remove_garbage(store, garbage, older_than_s, keeper.check)
+        removed = remove_garbage(store, others, older_than_s, keeper.check)
+        if inputs:
+            removed += remove_unnamed_inputs(store, inputs, older_than_s, keeper.check)
     except (LeaseLostError, SideThreadError, StoreError) as error:
         raise StoppedError(f"not all was removed: {error}; run it again to go on") from error
     objects, size = counted(removed.num_removed, "object"), megabytes(removed.num_bytes)
@@ -96,6 +127,21 @@ def _remove(store: Store, keeper: LeaseKeeper, garbage: list[Garbage], older_tha
         f"; {removed.num_spared:,} turned out to be in use, or gone" if removed.num_spared else ""
     )
     return f"removed {objects}, {size}{spared}"
+
+
+def _kept_inputs(options: GcOptions) -> Sha256Set:
+    """Return the images and videos of the manifests that are to keep them."""
+    kept, catalog = Sha256Set(), ModelCatalog(options.models, inspect_with_bar)
+    for written in options.keep:
+        manifest = open_written(
+            written, catalog, options.config(), output=options.uri, model=options.model
+        )
+        with long_work(f"planning {written}"):
+            for row in manifest.rows():
+                if not isinstance(row.spec, BrokenClip):
+                    for file in row.spec.request.inputs.files():
+                        kept.add(file.sha256)
+    return kept
 
 
 def garbage_lines(garbage: list[Garbage], spooled: list[str]) -> list[str]:
@@ -131,6 +177,7 @@ examples:
   nagfarm gc s3://renders/spring                    list the garbage
   nagfarm gc s3://renders/spring --delete
   nagfarm gc s3://renders/spring --older-than 7d --delete
+  nagfarm gc s3://renders/spring --keep spring.yaml --delete
 
 Garbage is:
   MP4s that no record names, left by a crash or by a worker that committed second, and their
@@ -138,6 +185,7 @@ Garbage is:
   latents and small MP4s of refused clips, kept for inspection, once their clip is committed
   the quarantine of committed clips
   data files of the gallery that its index no longer names
+  uploaded images and videos that no record, quarantine or failure names, and no manifest of --keep
   leftovers of a check of the store
   clips in this machine's spool of the output that no driver has fetched
 

@@ -122,11 +122,13 @@ def progress_bar(console: Console, *, is_json: bool) -> Progress:
 
 
 def advance(bar: Progress, task: TaskID, clip: ClipAudit, totals: Totals) -> None:
-    """Move the bar to the clip's place among all ids: they are hashes, evenly spread."""
-    if clip.clip_id:
-        bar.update(
-            task,
-            completed=int(clip.clip_id[:ID_DIGITS_SHOWN], 16),
-            description=f"{totals.num_committed:,} clips, {megabytes(totals.num_bytes)}, "
-            f"{totals.num_findings:,} findings",
-        )
+    """Move the bar to the clip's place among all ids: they are hashes, evenly spread.
+
+    Inputs, which are read first, move the counts alone.
+    """
+    bar.update(
+        task,
+        completed=int(clip.clip_id[:ID_DIGITS_SHOWN], 16) if clip.clip_id else None,
+        description=f"{totals.num_committed:,} clips, {megabytes(totals.num_bytes)}, "
+        f"{totals.num_findings:,} findings",
+    )

@@ -1,5 +1,6 @@
 """`nagfarm status`, `retry` and `gc` through the command line."""
 
+import hashlib
 import json
 import os
 import socket
@@ -23,6 +24,7 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
+from jobs.records.keys import input_key
 from jobs.records.lease import Lease
 from jobs.records.lease_keeper import LeaseKeeper
 from jobs.records.lease_record import current_lease
@@ -31,6 +33,7 @@ from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.store import Store, open_store
 from jobs.worker.spool import Spool
+from tests.builders.input_files import image_bytes
 from tests.builders.records import RUN_ID, failure_of, quarantine_of, record_of
 from tests.jobs.cli.test_status import status_of
 
@@ -259,6 +262,31 @@ def test_gc_spares_objects_younger_than_the_age(
 ) -> None:
     assert "nothing to remove" in called(capsys, "gc", store.uri, "--older-than", "3d", "--delete")
     assert littered in called(capsys, "gc", store.uri, "--older-than", "47h")
+
+
+def test_gc_removes_an_uploaded_image_that_no_clip_names_unless_a_manifest_keeps_it(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = image_bytes(size=(96, 64))
+    (tmp_path / "a.png").write_bytes(content)
+    manifest = tmp_path / "m.jsonl"
+    row = {"model": "shapes-wan-i2v", "prompt": "a circle", "image": "a.png"}
+    manifest.write_text(json.dumps(row))
+    key = input_key(hashlib.sha256(content).hexdigest())
+    store.put(key, content, "application/octet-stream")
+    let_age(tmp_path, key)
+    kept = called(capsys, "gc", store.uri, "--keep", str(manifest), "--delete")
+    assert kept == f"nothing to remove in {store.uri}\n"
+    text = called(capsys, "gc", store.uri)
+    assert f"an uploaded image or video that no clip names: 1, 0.0 MB\n  {key}" in text
+    assert "removed 1 object" in called(capsys, "gc", store.uri, "--delete")
+    assert not store.exists(key)
+    store.put(key, content, "application/octet-stream")
+    store.put(f"records/{IDS[0]}.json", b"{", "application/json")
+    let_age(tmp_path, key)
+    unread = called(capsys, "gc", store.uri, "--delete")
+    assert unread.startswith("uploaded images and videos stay, since a clip may name any: records/")
+    assert store.exists(key)
 
 
 @pytest.mark.parametrize("option", [[], ["--delete"]])

@@ -21,6 +21,7 @@ from infra.local.s3_server import REGION, LocalS3
 from infra.local.weed import Identity
 from jobs.cli.main import main
 from jobs.cli.pattern.command import EXIT_REFUSED
+from jobs.digests import Sha256Set
 from jobs.errors import ObjectMissingError, StoreRefusedError
 from jobs.records.commit import (
     committed_ids,
@@ -32,7 +33,7 @@ from jobs.records.commit import (
     write_quarantine,
     write_run,
 )
-from jobs.records.keys import RUN_FILE, latents_key, record_key, thumbnail_key
+from jobs.records.keys import RUN_FILE, input_key, latents_key, record_key, thumbnail_key
 from jobs.records.lease import Lease
 from jobs.records.schema import FailureRecord, QuarantineRecord
 from jobs.settings.run_config import StoreConfig
@@ -42,6 +43,7 @@ from jobs.store.store import Store, open_store, read_object
 from jobs.types import ClipDone, ClipFailed
 from jobs.upkeep.audit import AuditParams, audit_output
 from jobs.upkeep.garbage import find_garbage, remove_garbage
+from jobs.upkeep.input_garbage import find_unnamed_inputs, remove_unnamed_inputs
 from jobs.worker.clip_worker import ClipWorker
 from tests.builders.specs import setup_for, spec
 
@@ -301,6 +303,7 @@ def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
         latents_key(clip_id, "run-1", 1),
         thumbnail_key(clip_id, "0" * 64),
         f"access-check-{'0' * 16}",
+        input_key("0" * 64),
     }
     become("renderer")
     store = open_store(OUTPUT, FAST)
@@ -314,6 +317,8 @@ def test_only_the_policy_for_cleaning_up_removes_clips_and_latents(
     store = open_store(OUTPUT, FAST)
     lease = Lease.take(store, "gc-1", 60, is_takeover=True)
     remove_garbage(store, find_garbage(store, any_age_s), any_age_s, lease.renew)
+    inputs = find_unnamed_inputs(store, any_age_s, Sha256Set()).garbage
+    remove_unnamed_inputs(store, inputs, any_age_s, lambda: None)
     lease.release()
     assert not find_garbage(store, any_age_s)
     assert not left_over & set(store.keys(""))

@@ -361,7 +361,7 @@ def test_exactly_the_old_garbage_is_removed_and_a_listing_removes_nothing(
         for number, age in enumerate(checks):
             key = store.put_aged(f"access-check-{number:016x}", b"", age)
             garbage |= {key} if age == OLD_S else set[str]()
-        store.put_aged(input_key("a" * 64), b"image", OLD_S)  # any clip may begin with it
+        store.put_aged(input_key("a" * 64), b"image", OLD_S)  # never by this search
         before = set(store.keys(""))
         assert found(store) == garbage
         assert set(store.keys("")) == before

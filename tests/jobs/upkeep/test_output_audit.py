@@ -322,7 +322,7 @@ def test_a_store_that_refuses_the_first_read_ends_the_audit() -> None:
 
 
 def test_a_store_that_is_down_ends_the_audit(store: MemoryStore) -> None:
-    store.troubles.extend([None] * 5)  # the five listings
+    store.troubles.extend([None] * 6)  # the six listings
     for _ in range(40):
         store.troubles.append("unavailable")
     with pytest.raises(StoreUnavailableError):
