@@ -13,6 +13,9 @@ from nag.adapters.adapter import Adapter
 MODULES = {
     "WanTransformer3DModel": "wan",
     "WanVACETransformer3DModel": "wan",
+    "SkyReelsV2Transformer3DModel": "wan_copies",
+    "WanAnimateTransformer3DModel": "wan_copies",
+    "ChronoEditTransformer3DModel": "wan_copies",
     "LTXVideoTransformer3DModel": "ltx",
     "LTX2VideoTransformer3DModel": "ltx2",
 }

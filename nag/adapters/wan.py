@@ -16,7 +16,7 @@ from nag.attention.kept_projections import KeyValue
 
 
 class NagWanAttnProcessor(NagTextProcessor):
-    """Replaces diffusers' `WanAttnProcessor` in a cross-attention.
+    """Replaces diffusers' `WanAttnProcessor`, or a copy of it, in a cross-attention.
 
     While a clip is guided, it differs in two places. The text may hold both prompts. The image
     tokens of image-to-video are found by subtracting the text's real length. The stock processor

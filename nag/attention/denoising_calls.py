@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from nag.attention.pipeline_passes import passes_of
-from nag.errors import ForeignCallError, UnnamedCallError
+from nag.errors import ForeignCallError, NagParameterError, UnnamedCallError
 
 GuidedRows = Literal["all", "none", "second half"]
 
@@ -58,6 +58,7 @@ class DenoisingCalls(Protocol):
 
         Raises:
             ForeignCallError: the pipeline does not make this call.
+            NagParameterError: the frames of the call are at different steps.
         """
         ...
 
@@ -83,6 +84,8 @@ class PipelineCalls:
         self._is_denoising = False
         self._passes = passes_of(pipeline)
         self._num_calls = 0  # unnamed, since the scheduler took the last step
+        self._timesteps: Any = None  # one for each frame, of the step under way
+        self._num_steps = 0  # seen with a timestep for each frame
         self._scheduler: Any = None  # the one of the loop, whose `step` is observed
         self._replaced = vars(pipeline).get("progress_bar")  # another extension's
         self._progress_bar = pipeline.progress_bar
@@ -128,12 +131,34 @@ class PipelineCalls:
     def step(self) -> DenoisingStep:
         self._refuse_foreign_call()
         scheduler, count = self._pipeline.scheduler, self._pipeline.num_timesteps
+        if self._pipeline.current_timestep.ndim:
+            return self._step_of_frames(self._pipeline.current_timestep, count)
         # A pipeline may enter the schedule late, as video to video does by its strength.
         num_skipped = len(scheduler.timesteps) - count
         index = scheduler.step_index
         if index is None:  # the first step that is taken, which need not be the first of all
             index = scheduler.index_for_timestep(self._pipeline.current_timestep)
         return DenoisingStep(index - num_skipped, count)
+
+    def _step_of_frames(self, timesteps: Any, count: int) -> DenoisingStep:
+        """Return the step under diffusion forcing: each frame has a timestep and a scheduler.
+
+        The pipeline's own scheduler takes no step, so the steps are counted.
+
+        Args:
+            timesteps: the pipeline's tensor of timesteps, another object in each step.
+        """
+        if count > len(self._pipeline.scheduler.timesteps):
+            raise NagParameterError.of(
+                "an asynchronous schedule (ar_step above 0) has its frames at different steps, and "
+                "a range guides whole steps: leave nag_start and nag_end out",
+                "nag_start",
+                "nag_end",
+            )
+        if timesteps is not self._timesteps:
+            self._timesteps = timesteps
+            self._num_steps += 1
+        return DenoisingStep(self._num_steps - 1, count)
 
     def remove(self) -> None:
         restore(self._pipeline, "progress_bar", self._observed_bar, self._replaced)
@@ -153,6 +178,7 @@ class PipelineCalls:
     def _begin(self) -> None:
         self._check()
         self._is_denoising, self._num_calls = True, 0
+        self._timesteps, self._num_steps = None, 0
         self._scheduler = scheduler = self._pipeline.scheduler
         self._scheduler_step, self._replaced_step = scheduler.step, vars(scheduler).get("step")
         scheduler.step = self._observed_step
@@ -162,7 +188,7 @@ class PipelineCalls:
         return self._scheduler_step(*args, **kwargs)
 
     def _end(self, *, is_whole: bool) -> None:
-        self._is_denoising = False
+        self._is_denoising, self._timesteps = False, None
         restore(self._scheduler, "step", self._observed_step, self._replaced_step)
         self._ended()
         if is_whole:

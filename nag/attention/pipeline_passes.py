@@ -16,7 +16,17 @@ prompt first: one call a pass, the prompt's before all others.
 
 PASSES: dict[str, Passes] = {
     **dict.fromkeys(("WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"), "named"),
-    "WanVideoToVideoPipeline": "prompt first",
+    **dict.fromkeys(("WanVideoToVideoPipeline", "ChronoEditPipeline"), "prompt first"),
+    "WanAnimatePipeline": "named",
+    **dict.fromkeys(("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"), "named"),
+    **dict.fromkeys(
+        (
+            "SkyReelsV2DiffusionForcingPipeline",
+            "SkyReelsV2DiffusionForcingImageToVideoPipeline",
+            "SkyReelsV2DiffusionForcingVideoToVideoPipeline",
+        ),
+        "named",
+    ),
     **dict.fromkeys(("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"), "batched"),
     **dict.fromkeys(("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"), "named"),
 }

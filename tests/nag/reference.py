@@ -210,23 +210,23 @@ def mask(length: int, *num_tokens: int) -> torch.Tensor:
     return torch.arange(length)[None] < torch.tensor(num_tokens)[:, None]
 
 
-def render(pipeline: Any, prompt: torch.Tensor, **arguments: Any) -> torch.Tensor:
+def render(pipeline: Any, prompt_embeds: torch.Tensor, /, **arguments: Any) -> torch.Tensor:
     """Return the latents of clips without guidance, after two steps.
 
     The noise of row i comes from seed i; `arguments` go to the pipeline.
     """
     call: dict[str, Any] = {
-        "prompt_embeds": prompt,
+        "prompt_embeds": prompt_embeds,
         "height": 32,
         "width": 32,
         "num_frames": 5,
         "num_inference_steps": 2,
         "guidance_scale": 1.0,
-        "generator": [torch.Generator().manual_seed(row) for row in range(len(prompt))],
+        "generator": [torch.Generator().manual_seed(row) for row in range(len(prompt_embeds))],
         "output_type": "latent",
     }
     if hasattr(pipeline.transformer, "caption_projection"):
-        call["prompt_attention_mask"] = torch.ones(prompt.shape[:2], dtype=torch.bool)
+        call["prompt_attention_mask"] = torch.ones(prompt_embeds.shape[:2], dtype=torch.bool)
     return pipeline(**{**call, **arguments}).frames
 
 
