@@ -131,13 +131,14 @@ class PipelineCalls:
     def step(self) -> DenoisingStep:
         self._refuse_foreign_call()
         scheduler, count = self._pipeline.scheduler, self._pipeline.num_timesteps
-        if self._pipeline.current_timestep.ndim:
-            return self._step_of_frames(self._pipeline.current_timestep, count)
+        timestep = getattr(self._pipeline, "current_timestep", None)  # not all pipelines have it
+        if getattr(timestep, "ndim", 0):
+            return self._step_of_frames(timestep, count)
         # A pipeline may enter the schedule late, as video to video does by its strength.
         num_skipped = len(scheduler.timesteps) - count
         index = scheduler.step_index
         if index is None:  # the first step that is taken, which need not be the first of all
-            index = scheduler.index_for_timestep(self._pipeline.current_timestep)
+            index = scheduler.index_for_timestep(timestep)
         return DenoisingStep(index - num_skipped, count)
 
     def _step_of_frames(self, timesteps: Any, count: int) -> DenoisingStep:
