@@ -24,6 +24,8 @@ from nag.installation.installation import guide as guide
 from nag.installation.installation import install as install
 from nag.installation.negative_prompt import NegativePrompt as NegativePrompt
 from nag.installation.negative_prompt import encode_negative_prompt as encode_negative_prompt
+from nag.installation.support import PipelineSupport as PipelineSupport
+from nag.installation.support import supported as supported
 from nag.params import GuidanceParams as GuidanceParams
 from nag.params import NagParams as NagParams
 from nag.params import NasaParams as NasaParams

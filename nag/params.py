@@ -5,7 +5,7 @@ rivals. All have `is_active` and `is_active_at`. The formulas are in `nag/formul
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 from nag.errors import NagParameterError
@@ -157,8 +157,10 @@ class NagStrengths(TypedDict, total=False):
     nag_norm: Literal["l1", "l2"]
 
 
-def chosen_params(params: GuidanceParams | None, strengths: NagStrengths) -> GuidanceParams:
-    """Return `params`, or `NagParams` of the strengths.
+def chosen_params(
+    params: GuidanceParams | None, strengths: NagStrengths, defaults: NagParams
+) -> GuidanceParams:
+    """Return `params`, or the defaults with the strengths in their places.
 
     Raises:
         NagParameterError: both are given, a strength is unknown, or its value is out of range.
@@ -171,7 +173,7 @@ def chosen_params(params: GuidanceParams | None, strengths: NagStrengths) -> Gui
             f"{', '.join(NagStrengths.__annotations__)}, and VsfParams and NasaParams as params",
             *sorted(unknown),
         )
-    return NagParams(**strengths) if params is None else params
+    return replace(defaults, **strengths) if params is None else params
 
 
 def steps_from_noise(noise_fraction: float, flow_shift: float) -> float:

@@ -4,11 +4,12 @@ Installation knows no family; `registry` lists the adapters, and finds that of a
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nag.adapters.text_processor import NagTextProcessor
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
+from nag.params import NagParams
 
 
 def first_output(_pipeline: Any, encoded: Any) -> NegativeText:
@@ -39,6 +40,7 @@ class Adapter:
         text_of: returns the text that reaches an attention, by the attention's name.
         negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
             for it.
+        defaults: strengths of NAG where a call names none, with their source beside them.
     """
 
     models: tuple[type, ...]
@@ -47,6 +49,7 @@ class Adapter:
     texts: tuple[TextInput, ...] = (VIDEO_TEXT,)
     text_of: Callable[[str], TextInput] = every_text
     negative_text: Callable[[Any, Any], NegativeText] = first_output
+    defaults: NagParams = field(default_factory=NagParams)
 
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""

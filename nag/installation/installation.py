@@ -136,9 +136,9 @@ class InstalledGuidance:
             negative_prompt: a text, which the pipeline's own encoder embeds, or a list with one
                 text for each prompt of the call, or embeddings: one row, or one for each prompt.
                 It may differ from the negative prompt of classifier-free guidance.
-            params: `NagParams`, `VsfParams` or `NasaParams`, which choose the method; default
-                `NagParams()`. They may change from clip to clip: a compiled model has one graph
-                for each method, whatever the strength.
+            params: `NagParams`, `VsfParams` or `NasaParams`, which choose the method; None takes
+                `NagParams` with the family's defaults. They may change from clip to clip: a
+                compiled model has one graph for each method, whatever the strength.
             max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's
                 default.
             strengths: fields of `NagParams`, in place of `params`: `nag_scale=9`.
@@ -152,7 +152,7 @@ class InstalledGuidance:
             UnnamedCallError: the unconditional call is unknown; raised inside the pipeline's call.
             ForeignCallError: another pipeline uses the transformer; raised inside its call.
         """
-        chosen = chosen_params(params, strengths)
+        chosen = chosen_params(params, strengths, self._models[0].adapter.defaults)
         self.check_coverage()
         negative = encode_negative_prompt(self._pipeline, negative_prompt, max_sequence_length)
         outer = [(hook, hook.negative, hook.params) for hook in self._hooks]
@@ -217,9 +217,10 @@ def guide(
     Inside another `guide` of the same pipeline, this one replaces the outer one until it is left.
 
     Args:
-        pipeline: stock or modular diffusers pipeline for Wan, LTX-Video or LTX-2.
+        pipeline: stock or modular diffusers pipeline; `nag.supported()` lists them.
         negative_prompt: text, texts or embeddings, as `InstalledGuidance.guide` takes them.
-        params: `NagParams`, `VsfParams` or `NasaParams`; default `NagParams()`.
+        params: `NagParams`, `VsfParams` or `NasaParams`; None takes `NagParams` with the family's
+            defaults.
         max_sequence_length: tokens of a text, as in the pipeline's call; None takes the call's
             default.
         strengths: fields of `NagParams`, in place of `params`: `nag_scale=9`.
