@@ -16,6 +16,7 @@ prompt first: one call a pass, the prompt's before all others.
 
 PASSES: dict[str, Passes] = {
     **dict.fromkeys(("WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"), "named"),
+    "LucyEditPipeline": "named",
     **dict.fromkeys(("WanVideoToVideoPipeline", "ChronoEditPipeline"), "prompt first"),
     "WanAnimatePipeline": "named",
     **dict.fromkeys(("SkyReelsV2Pipeline", "SkyReelsV2ImageToVideoPipeline"), "named"),
@@ -29,6 +30,7 @@ PASSES: dict[str, Passes] = {
     ),
     **dict.fromkeys(("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"), "batched"),
     **dict.fromkeys(("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"), "named"),
+    **dict.fromkeys(("LTX2InContextPipeline", "LTX2HDRPipeline"), "named"),
 }
 
 
