@@ -87,6 +87,8 @@ class ModelIdentity:
         boundary_ratio: share of the noise schedule that the second transformer takes over, by the
             YAML; None for the folder's.
         conditioning_scale: strength of VACE's control of a clip.
+        layerwise_casting: dtype of eight bits that the transformers' weights are rounded to; empty
+            if they are not.
     """
 
     name: str
@@ -111,6 +113,7 @@ class ModelIdentity:
     image_cond_noise_scale: float = 0.0
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
+    layerwise_casting: str = ""
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,7 @@ class ModelCatalog:
             image_cond_noise_scale=config.image_cond_noise_scale,
             boundary_ratio=config.boundary_ratio,
             conditioning_scale=config.conditioning_scale,
+            layerwise_casting=config.layerwise_casting or "",
         )
         return CatalogEntry(config, identity, weights, loras)
 

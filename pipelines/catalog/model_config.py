@@ -12,7 +12,7 @@ from typing import Literal
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import check_source
 from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.memory_config import Offload, check_offload
+from pipelines.catalog.memory_config import Offload, StorageDtype, check_memory_keys
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
     PIPELINE_CLASSES,
@@ -109,8 +109,13 @@ class ModelConfig:
         boundary_ratio: share of the noise schedule below which the second transformer of a model
             with two takes over, 0 to 1; None keeps the folder's.
         conditioning_scale: strength with which VACE follows its video and images, 0 to 10.
-        offload: component that waits in the host's memory until it is needed: `text_encoder` is on
-            the device only while it embeds a text. Equal, bit for bit; CUDA devices alone.
+        offload: weights that wait in the host's memory until they are needed. `text_encoder` is on
+            the device only while it embeds texts; with `model` one component at a time is there,
+            also of two transformers; with `group` the text encoder waits, and the transformers'
+            blocks are there one after another. Equal, bit for bit; CUDA devices alone.
+        layerwise_casting: dtype of eight bits in which the transformers' layers are kept between
+            their uses, but for embeddings and norms; they compute in `dtype`. It halves their
+            memory and changes the pixels. `float8_e4m3fn` is finer, `float8_e5m2` has more range.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -149,6 +154,7 @@ class ModelConfig:
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
     offload: Offload = "none"
+    layerwise_casting: StorageDtype | None = None
     licence: str = ""
     download_gb: float | None = None
 
@@ -176,12 +182,22 @@ class ModelConfig:
         if self.fuse_loras and not self.loras:
             raise ModelConfigError("fuse_loras: true needs loras")
         self._check_shares()
-        check_offload(self.offload, self.device)
+        check_memory_keys(self)
         if self.download_gb is not None and not 0 < self.download_gb < math.inf:
             raise ModelConfigError(
                 "download_gb must be a number above 0, such as 28.9, or null if it is not known, "
                 f"not {self.download_gb}"
             )
+
+    @property
+    def fits_as_read(self) -> bool:
+        """True if the weights are for the device as the files have them, all at once."""
+        return self.offload == "none" and self.layerwise_casting is None
+
+    @property
+    def can_be_sharded(self) -> bool:
+        """True if the transformers' weights stay on their device, as a group of ranks needs it."""
+        return self.offload in ("none", "text_encoder")
 
     def _check_scheduler(self) -> None:
         scheduler, steps = self.scheduler, self.sampling.num_inference_steps

@@ -44,6 +44,12 @@ def check_parallel(
             f"{config.name} on one device: leave parallel out",
             "parallel",
         )
+    if parallel.degree > 1 and not config.can_be_sharded:
+        raise RequestError.of(
+            f"parallel is {parallel}, but {config.name} has offload: {config.offload}, which keeps "
+            "its transformer off the device: leave one of them out, or use offload: text_encoder",
+            "parallel",
+        )
     indivisible = find_indivisible(parallel, geometry, shape)
     if indivisible is None:
         return

@@ -11,24 +11,21 @@ of 6.6 GB at 832x480x49 16.3 GB with a float32 autoencoder and 11.5 GB in bfloat
 transformer counts as in the first of them; the other two are 11 and 7 % above the estimate.
 """
 
-import re
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pipelines.catalog.files.safetensors_file import FLOAT_BYTES, read_header
+from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.weight_files import read_json, weight_files
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.context_parallel.geometry import ModelGeometry, read_geometry
+from pipelines.cost.loaded_weights import DTYPE_BYTES, loaded_bytes, streamed_bytes
+from pipelines.errors import ModelConfigError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import CFG_METHODS, GuidanceMethod, VideoShape
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# WanTransformer3DModel keeps these in float32; encoders of images and parts for sound are float32.
-_WAN_FLOAT32 = re.compile(r"(^|\.)(rope|time_embedder|scale_shift_table|norm1|norm2|norm3)(\.|$)")
 # Tensors of (tokens, width) that live at the peak of a Wan block: at the residual sum behind the
 # feed-forward network, or inside of it beside the two of its inner width.
 WAN_RESIDUAL, WAN_BESIDE_INNER = 11.5, 4.6
@@ -40,6 +37,10 @@ WAN_RESIDUAL_DECODER = 21.4  # Wan 2.2 5B; its frames come in patches of 2 x 2
 LTX_DECODER = {4: 4.4, 2: 6.3}
 
 Stage = Literal["text", "denoise", "decode"]
+_STAGES: dict[str, Stage] = {  # all other components denoise
+    "text_encoder": "text", "connectors": "text",
+    "vae": "decode", "audio_vae": "decode", "vocoder": "decode",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,37 @@ class MemoryNeed:
 
     Args:
         weights: weights of each component as loaded, by its name in the folder; with the name
-            `all` those of a model that is known by its description alone.
+            `all` those of a model that is known by its description alone. Of a transformer whose
+            blocks come one after another, those that are there at a time.
         activations: peak beyond the weights of each stage; None where it was not counted.
         offloaded: components that are on the device only in the text stage.
+        takes_turns: True if one component is on the device at a time.
     """
 
     weights: dict[str, int]
     activations: dict[Stage, int | None]
     offloaded: frozenset[str] = frozenset()
+    takes_turns: bool = False
 
     @property
     def peaks(self) -> dict[Stage, int]:
         """Peak of each stage, weights included."""
-        kept = sum(size for name, size in self.weights.items() if name not in self.offloaded)
         return {
-            stage: (sum(self.weights.values()) if stage == "text" else kept) + (size or 0)
-            for stage, size in self.activations.items()
+            stage: self._weights_at(stage) + (size or 0) for stage, size in self.activations.items()
         }
+
+    def _weights_at(self, stage: Stage) -> int:
+        if self.takes_turns:
+            return max(
+                size
+                for name, size in self.weights.items()
+                if _STAGES.get(name, "denoise") == stage or name == "all"
+            )
+        return sum(
+            size
+            for name, size in self.weights.items()
+            if stage == "text" or name not in self.offloaded
+        )
 
     @property
     def peak_bytes(self) -> int:
@@ -96,7 +111,8 @@ def memory_need(
     return MemoryNeed(
         _weights(config, weights),
         stages,
-        frozenset() if config.offload == "none" else frozenset({config.offload}),
+        frozenset({"text_encoder"} if config.offload in ("text_encoder", "group") else ()),
+        config.offload == "model",
     )
 
 
@@ -111,6 +127,10 @@ def remedies(config: ModelConfig, stage: Stage) -> list[str]:
         found.append("vae_tiling: true")
     if config.dtype == "float32":
         found.append("dtype: bfloat16")
+    if config.device != "cpu" and config.offload in ("none", "text_encoder"):
+        found += ["offload: model", "offload: group"]
+    if stage != "text" and config.layerwise_casting is None:
+        found.append("layerwise_casting: float8_e4m3fn")
     return found
 
 
@@ -118,18 +138,22 @@ def helpful(
     need: MemoryNeed, config: ModelConfig, weights: ModelWeights, clip: "Clip"
 ) -> list[str]:
     """Return the remedies that lower this need by a tenth of a gigabyte or more."""
-    changes: dict[str, dict[str, Any]] = {
-        "offload: text_encoder": {"offload": "text_encoder"},
-        "vae_dtype: bfloat16": {"vae_dtype": "bfloat16"},
-        "vae_tiling: true": {"vae_tiling": True},
-        "dtype: bfloat16": {"dtype": "bfloat16"},
-    }
     return [
         line
         for line in remedies(config, need.peak_stage)
-        if memory_need(replace(config, **changes[line]), weights, *clip.of_need).peak_bytes
-        < need.peak_bytes - 10**8
+        if (changed := _changed(config, line)) is not None
+        and (clip.parallel.degree == 1 or changed.can_be_sharded)
+        and memory_need(changed, weights, *clip.of_need).peak_bytes < need.peak_bytes - 10**8
     ]
+
+
+def _changed(config: ModelConfig, line: str) -> ModelConfig | None:
+    """Return a model with a line of YAML changed, or None if another of its lines forbids it."""
+    key, _, value = line.partition(": ")
+    try:
+        return replace(config, **{key: True if value == "true" else value})
+    except ModelConfigError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -150,6 +174,7 @@ def describe_need(need: MemoryNeed) -> str:
     parts = [
         f"{name.replace('_', ' ')} {size / 1e9:.1f}"
         + (" (text stage alone)" if name in need.offloaded else "")
+        + (" (in turn)" if need.takes_turns else "")
         for name, size in need.weights.items()
     ]
     for stage, size in need.activations.items():
@@ -167,28 +192,16 @@ def _weights(config: ModelConfig, weights: ModelWeights) -> dict[str, int]:
     for component in COMPONENTS_WITH_WEIGHTS:
         folder = weights.folder / component
         if index.get(component) not in (None, [None, None]) and folder.is_dir():
-            found[component] = sum(
-                _loaded_bytes(
+            sizes = {
+                name: loaded_bytes(
                     config, component, name, entry.dtype, entry.shape, entry.stop - entry.start
                 )
                 for path in weight_files(folder)
                 for name, entry in read_header(path).entries.items()
-            )
+            }
+            is_streamed = config.offload == "group" and component.startswith("transformer")
+            found[component] = streamed_bytes(sizes) if is_streamed else sum(sizes.values())
     return found
-
-
-def _loaded_bytes(
-    config: ModelConfig, component: str, name: str, dtype: str, shape: tuple[int, ...], size: int
-) -> int:
-    """Return the bytes of a weight in the dtype that it has once loaded."""
-    if dtype not in FLOAT_BYTES:
-        return size
-    wanted = config.vae_dtype if component == "vae" else config.dtype
-    if component in ("image_encoder", "audio_vae", "vocoder") or (
-        config.family == "wan" and component.startswith("transformer") and _WAN_FLOAT32.search(name)
-    ):
-        wanted = "float32"
-    return prod(shape) * DTYPE_BYTES[wanted]
 
 
 def _denoise_bytes(

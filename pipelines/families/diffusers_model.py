@@ -22,7 +22,6 @@ from pipelines.families.acceleration import Acceleration
 from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.decode import FetchedAudio, FetchedFrames, fetch_frames
 from pipelines.families.device import TorchDevice
-from pipelines.families.placement import Placement, place
 from pipelines.families.schedulers import ClipSchedulers
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.load_progress import LoadProgress
@@ -30,6 +29,8 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
+from pipelines.weights.fewer_bits import cast_layers
+from pipelines.weights.placement import Placement, place
 
 EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # (1, L, D), attention mask (1, L) or None
 MAX_TEXTS = 256  # 4 MB each for UMT5-XXL at 512 tokens
@@ -122,15 +123,20 @@ class DiffusersModel(ABC):
                 use_safetensors=True,
                 local_files_only=True,
                 # each weight goes there as it is read
-                device_map=device.type if config.offload == "none" else "cpu",
+                device_map=device.type if config.fits_as_read else "cpu",
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
                 **dict.fromkeys(own_parts),
             )
-            pipeline = place(pipeline, device, config.offload)
             pipeline.register_modules(**own_parts)
         pipeline.set_progress_bar_config(disable=True)
         with progress.part("install"):
-            return cls(config, pipeline, device, ChosenLoras(pipeline, config, weights))
+            if config.fuse_loras:  # on the device, which adds faster
+                pipeline = place(pipeline, device, config.offload)
+            loras = ChosenLoras(pipeline, config, weights)
+            if not config.fuse_loras:
+                cast_layers(pipeline, config)  # on the host: the device may lack the room
+                pipeline = place(pipeline, device, config.offload)
+            return cls(config, pipeline, device, loras)
 
     @property
     def nag_coverage(self) -> nag.Coverage:
@@ -138,9 +144,11 @@ class DiffusersModel(ABC):
         return self._nag.coverage
 
     def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        prompt, negative, unconditional = (
-            (None, None) if text is None else self._embed(text) for text in EncodedTexts.of(request)
-        )
+        with self._placement.encoding():
+            prompt, negative, unconditional = (
+                (None, None) if text is None else self._embed(text)
+                for text in EncodedTexts.of(request)
+            )
         assert prompt[0] is not None
         return TextEmbeddings(prompt[0], prompt[1], *negative, *unconditional)
 
@@ -154,6 +162,7 @@ class DiffusersModel(ABC):
             on_step(step_index)
             return {}
 
+        self._placement.clear()  # the LoRAs' own changes are for the weights in the host's memory
         if self._loras is not None:
             self._loras.choose(request.loras)
         elif request.loras:
@@ -208,6 +217,7 @@ class DiffusersModel(ABC):
 
     def close(self) -> None:
         self.unshard()
+        self._placement.remove()
         self._nag.remove()
         self._acceleration.remove()
         del self.pipeline, self._embed, self._loras, self._placement
@@ -262,8 +272,8 @@ class DiffusersModel(ABC):
         return nag.NegativeText(embeds, attention_mask)
 
     def _encode_on_device(self, text: str) -> EncodedText:
-        with self._placement.encoding():
-            return self._encode(text)
+        self._placement.fetch_encoder()
+        return self._encode(text)
 
     def _encode_prompt(self, text: str) -> tuple[Any, ...]:
         """Embed one text by the pipeline's own call, without an unconditional one beside it."""

@@ -67,11 +67,13 @@ class LoraAdapters:
         else:
             self._pipeline.disable_lora()
         for (component, parameter), changes in self._changes.items():
-            value = self._own[component, parameter].float()
+            own = self._own[component, parameter]
+            value = own.float()
             for name in names:
                 if name in changes:
                     value = value + weights[name] * changes[name]
-            self._parameters[component][parameter].data.copy_(value)
+            # rounded as at the load, before layerwise casting rounds to fewer bits
+            self._parameters[component][parameter].data.copy_(value.to(own.dtype))
 
     def _load(self, lora: LoraConfig, weights: LoraWeights) -> None:
         title = lora_title(self._config, lora)

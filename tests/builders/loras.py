@@ -5,10 +5,13 @@ A LoRA is made as matrices by module in diffusers' names. A layout names its ent
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
 from tests.builders import tiny
 
 Tensors = dict[str, torch.Tensor]
@@ -120,3 +123,19 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "checkpoint": Layout("model.diffusion_model."),
 }
+
+
+def save_matrices_and_bias(folder: Path) -> Path:
+    """Save a LoRA of Wan that changes one layer by matrices, and the bias of another as a whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator, width = torch.Generator().manual_seed(7), 2 * tiny.HEAD_DIM
+    path = folder / DEFAULT_WEIGHT_NAME
+    tensors = {
+        "diffusion_model.blocks.0.cross_attn.k.lora_A.weight": (2, width),
+        "diffusion_model.blocks.0.cross_attn.k.lora_B.weight": (width, 2),
+        "diffusion_model.blocks.0.cross_attn.v.diff_b": (width,),
+    }
+    save_file(
+        {name: torch.randn(*shape, generator=generator) for name, shape in tensors.items()}, path
+    )
+    return path

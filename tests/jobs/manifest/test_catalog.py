@@ -110,6 +110,18 @@ def test_the_acceleration_of_a_model_is_part_of_its_identity(models: Path) -> No
     )
 
 
+def test_weights_of_fewer_bits_are_part_of_the_identity_and_their_place_is_not(
+    models: Path,
+) -> None:
+    path = models / "hub.yaml"
+    plain = ModelCatalog(models, FakeInspector()).get("hub").identity
+    path.write_text(path.read_text().replace("device: cpu\n", "") + "offload: group\n")
+    assert ModelCatalog(models, FakeInspector()).get("hub").identity == plain
+    path.write_text(path.read_text() + "layerwise_casting: float8_e4m3fn\n")
+    cast = ModelCatalog(models, FakeInspector()).get("hub").identity
+    assert cast == replace(plain, layerwise_casting="float8_e4m3fn")
+
+
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:
     config = models / "mine.yaml"
     config.write_text(config.read_text().replace("name: UniPCMultistepScheduler, ", ""))

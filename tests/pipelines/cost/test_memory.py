@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.real_sizes import default_dtype
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.catalog.model_yaml import load_model_config
+from pipelines.cost.loaded_weights import streamed_bytes
 from pipelines.cost.memory import (
     Clip,
     MemoryNeed,
@@ -21,6 +22,7 @@ from pipelines.cost.memory import (
     remedies,
 )
 from pipelines.cost.prediction import memory_of_card
+from pipelines.parallel_config import ParallelConfig
 from pipelines.request import VideoShape
 from tests.builders import tiny
 from tests.builders.live_bytes import LiveBytes
@@ -111,6 +113,35 @@ def test_an_offloaded_encoder_counts_in_the_text_stage_alone() -> None:
     assert "text encoder 11.0 (text stage alone)" in describe_need(offloaded)
 
 
+def test_components_that_take_turns_count_one_at_a_time() -> None:
+    weights = {"text_encoder": 11, "transformer": 28, "transformer_2": 29, "vae": 1}
+    need = MemoryNeed(weights, {"text": 0, "denoise": 7, "decode": 8}, takes_turns=True)
+    assert need.peaks == {"text": 11, "denoise": 36, "decode": 9}
+    assert "transformer 2 0.0 (in turn)" in describe_need(need)
+    described = MemoryNeed({"all": 40}, {"text": 0, "denoise": None}, takes_turns=True)
+    assert described.peaks == {"text": 40, "denoise": 40}
+
+
+def test_streamed_blocks_count_two_at_a_time_beside_what_is_outside_of_blocks(folder: Path) -> None:
+    need = memory_need(_config(folder, offload="group"), ModelWeights(folder, "r"), SHAPE, "none")
+    plain = memory_need(_config(folder), ModelWeights(folder, "r"), SHAPE, "none")
+    assert need.weights == plain.weights  # it has two blocks
+    assert streamed_bytes({"a.0.w": 5, "a.1.w": 7, "a.2.x.0.b": 6, "a.2.w": 3, "in.w": 2}) == 18
+    assert need.offloaded == {"text_encoder"}
+
+
+def test_a_line_that_another_line_forbids_is_not_advised(folder: Path) -> None:
+    clip = Clip(VideoShape(81, 480, 832), "none")
+    large = replace(NEED, activations={"text": 0, "denoise": 10**9})
+    weights, config = ModelWeights(folder, "r"), _config(folder)
+    assert "layerwise_casting: float8_e4m3fn" in helpful(large, config, weights, clip)
+    assert "offload: group" in helpful(large, config, weights, clip)
+    compiled = helpful(large, replace(config, compile=True), weights, clip)
+    assert not {"layerwise_casting: float8_e4m3fn", "offload: group"} & {*compiled}
+    shared = replace(clip, parallel=ParallelConfig(ulysses=2))
+    assert "offload: model" not in helpful(large, config, weights, shared)
+
+
 def test_a_stage_that_was_not_counted_makes_the_need_a_lower_bound() -> None:
     assert describe_need(NEED).startswith("about 47.0 GB at decode")
     unknown: Any = {"text": 0, "denoise": None, "decode": None}
@@ -119,8 +150,9 @@ def test_a_stage_that_was_not_counted_makes_the_need_a_lower_bound() -> None:
 
 def test_only_lines_that_help_are_advised(folder: Path) -> None:
     config, weights = _config(folder), ModelWeights(folder, "r")
-    assert remedies(config, "text") == []
+    assert remedies(config, "text") == ["offload: model", "offload: group"]
     assert remedies(config, "decode")[0] == "offload: text_encoder"
+    assert remedies(replace(config, device="cpu"), "text") == []
     clip = Clip(VideoShape(81, 480, 832), "none")
     need = memory_need(config, weights, *clip.of_need)
     for line in helpful(need, config, weights, clip):
