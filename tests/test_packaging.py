@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,24 +25,39 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that a wheel of this repository was unpacked into."""
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of this repository's files, which a build may write into."""
+    source = tmp_path_factory.mktemp("source")
     tracked = run(
         "git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY
     ).splitlines()
-    source = folder / "source"
     for name in tracked:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (REPOSITORY / name).is_file():
             target.write_bytes((REPOSITORY / name).read_bytes())
+    return source
+
+
+@pytest.fixture(scope="module")
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that a wheel of this repository was unpacked into."""
+    return install(source, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def alone(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that a wheel of the library alone was unpacked into."""
+    return install(source / "nag", tmp_path_factory.mktemp("alone"))
+
+
+def install(source: Path, site: Path) -> Path:
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     run(
         *pip, "install", "--no-deps", "--no-index", "--no-build-isolation",
-        "--target", folder / "site", ".", cwd=source,
+        "--target", site, ".", cwd=source,
     )  # fmt: skip
-    return folder / "site"
+    return site
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +114,41 @@ def test_the_wheel_is_typed_and_lists_the_public_names_of_nag(
     assert (installed / "nag" / "__init__.pyi").is_file()
     assert imported["install"] == "nag.installation.installation"
     assert Path(imported["nag"]).is_relative_to(installed)
+
+
+def test_the_library_alone_is_the_one_of_the_farm(installed: Path, alone: Path) -> None:
+    def files(site: Path) -> dict[Path, bytes]:
+        found = [path for path in (site / "nag").rglob("*") if path.is_file()]
+        return {
+            path.relative_to(site): path.read_bytes() for path in found if path.suffix != ".pyc"
+        }
+
+    assert files(alone) == files(installed)
+    assert {path.name.split("-")[0] for path in alone.iterdir()} == {"nag", "nagfarm_nag"}
+    versions = {
+        tomllib.loads((REPOSITORY / name).read_text())["project"]["version"]
+        for name in ("pyproject.toml", "nag/pyproject.toml")
+    }
+    assert len(versions) == 1
+
+
+def test_the_library_alone_guides_without_the_farm_and_its_libraries(
+    alone: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys\n"
+        f"sys.path.append({str(REPOSITORY)!r})\n"
+        "sys.modules |= dict.fromkeys(('jobs', 'pipelines', 'ray', 'boto3', 'omegaconf', 'peft'))\n"
+        "import nag, torch\n"
+        "from tests.builders import tiny\n"
+        "negative = nag.NegativeText(torch.ones(1, 7, 32))\n"
+        "with nag.guide(tiny.wan_pipeline(), negative) as installed:\n"
+        "    print(nag.__file__, installed.coverage)\n"
+    )
+    answer = run(sys.executable, "-W", "ignore", "-c", program, cwd=tmp_path, PYTHONPATH=str(alone))
+    place, coverage = answer.strip().split(" ", 1)
+    assert Path(place).is_relative_to(alone)
+    assert coverage == "2 of 2"
 
 
 def test_the_wheel_holds_the_judge_of_the_benchmark_and_no_training(
