@@ -28,7 +28,8 @@ ORDER = {
     "nag": ("", "formulas", "attention", "adapters", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog", "context_parallel",
-        "families", "cost", "shapes", "shapes/evaluation", "shapes/training", "shapes/measuring",
+        "weights", "families", "cost", "shapes", "shapes/evaluation", "shapes/training",
+        "shapes/measuring",
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",
