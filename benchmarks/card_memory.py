@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.published_folders import parts_of, write_folder
 from benchmarks.report import Cases, Figure, markdown_table
 from pipelines.catalog.files.sources import model_paths
+from pipelines.catalog.memory_config import Offload
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.catalog.model_yaml import load_model_config
@@ -25,10 +26,11 @@ CARDS_GB = (24, 32, 40, 48, 80, 96, 141)
 # Decoding on one H200 took up to this share of the estimate; see pipelines/cost/memory.py.
 TAKEN = 1.11
 TINY = "wan2.1-t2v-1.3b"
+OFFLOADS: tuple[Offload, ...] = get_args(Offload)
 
 
 def estimate(name: str) -> dict[str, Any]:
-    """Return the bytes that a model needs as packaged, and with its text encoder offloaded."""
+    """Return the bytes of a model's weights, and of its peak with each kind of offload."""
     parts = parts_of(name)
     if parts is None:
         raise ValueError(f"{name}: expected a model of benchmarks.published_folders")
@@ -36,14 +38,12 @@ def estimate(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="nagfarm-card-memory-") as folder:
         write_folder(parts, Path(folder, "weights"))
         weights = ModelWeights(Path(folder, "weights"), "published sizes")
-        plain = _need(config, weights)
-        offloaded = _need(replace(config, offload="text_encoder"), weights)
+        needs = {kind: _need(replace(config, offload=kind), weights) for kind in OFFLOADS}
+    plain = needs["none"]
     return {
         "weights": plain.weights,
-        "peak": plain.peak_bytes,
-        "stage": plain.peak_stage,
-        "offloaded_peak": offloaded.peak_bytes,
-        "offloaded_stage": offloaded.peak_stage,
+        "peaks": {kind: need.peak_bytes for kind, need in needs.items()},
+        "stages": {kind: need.peak_stage for kind, need in needs.items()},
         "is_counted": None not in plain.activations.values(),
     }
 
@@ -76,20 +76,20 @@ def body(cases: Cases) -> str:
         size = load_model_config(model_paths()[name]).sampling
         cells = [name, f"{size.width}x{size.height}x{size.num_frames}"]
         cells.append(f"{sum(found['weights'].values()) / 1e9:.1f}")
-        for peak in ("peak", "offloaded_peak"):
+        for peak in found["peaks"].values():
             least = "" if found["is_counted"] else "at least "
-            card = smallest_card(found[peak]) if found["is_counted"] else "not known"
-            cells += [f"{least}{found[peak] / 1e9:.1f}", card]
+            card = f", {smallest_card(peak)}" if found["is_counted"] else ""
+            cells.append(f"{least}{peak / 1e9:.1f}{card}")
         rows.append(cells)
-    head = ("model", "clip", "weights", "peak", "card", "offloaded: peak", "card")
+    head = ("model", "clip", "weights", *(f"`{kind}`" for kind in OFFLOADS))
     return f"""\
 **By estimate, not measured**: `nagfarm plan` prints the same figures of real folders. Sizes are
 published ones; files of weights are without content, and nothing is loaded. Clip: the default of
-the model's YAML, with its method. Weights and peaks in GB (1e9 bytes). Offloaded: with
-`offload: text_encoder`. Card: the smallest of {", ".join(map(str, CARDS_GB))} GB with {TAKEN} times
-the peak; on an H200 decoding took up to so much more than the estimate. A LoRA that is not fused
-comes on top, 0.3 to 1.2 GB. Of LTX-2 the weights of the transformer and the text encoder count
-alone.
+the model's YAML, with its method. The last columns are kinds of `offload`: the peak, and the
+smallest card of {", ".join(map(str, CARDS_GB))} GB that has {TAKEN} times as much, since decoding
+on an H200 took up to so much more than the estimate. All in GB (1e9 bytes). A LoRA that is not
+fused comes on top, 0.3 to 1.2 GB. Of LTX-2 no activations and no parts
+for sound are counted.
 
 {markdown_table(head, rows)}"""
 

@@ -5,8 +5,8 @@ The files of weights are as long as real ones, and sparse: they take no disk. So
 
 Source: huggingface/diffusers, scripts/convert_wan_to_diffusers.py, convert_ltx_to_diffusers.py and
 convert_ltx2_to_diffusers.py; the config.json of google/umt5-xxl, google/t5-v1_1-xxl,
-google/gemma-3-12b-it and laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the hub. LTX-2's connectors,
-autoencoders and vocoder are left out: the estimate counts no stage that needs their configs.
+google/gemma-3-12b-it and laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the hub. LTX-2's connectors and
+its parts for sound are left out.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKLLTX2Video,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
     LTX2VideoTransformer3DModel,
@@ -125,6 +126,7 @@ def _ltx2(*, is_2_3: bool) -> dict[str, Build]:
             audio_cross_attn_mod=is_2_3, use_prompt_embeddings=not is_2_3,
         ),
         "text_encoder": _gemma,
+        "vae": AutoencoderKLLTX2Video,
     }  # fmt: skip
 
 

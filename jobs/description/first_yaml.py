@@ -30,8 +30,8 @@ class FamilyDefaults:
 
 FAMILIES: dict[Family, FamilyDefaults] = {
     "wan": FamilyDefaults(512, SamplingDefaults(50, 5.0, 81, 480, 832, 16)),
-    "ltx": FamilyDefaults(128, SamplingDefaults(40, 3.0, 161, 512, 768, 24)),
-    "ltx2": FamilyDefaults(1024, SamplingDefaults(40, 4.0, 121, 512, 768, 24)),
+    "ltx": FamilyDefaults(256, SamplingDefaults(40, 3.0, 161, 512, 768, 24)),
+    "ltx2": FamilyDefaults(1024, SamplingDefaults(40, 3.0, 121, 512, 768, 24)),
 }
 
 

@@ -33,5 +33,6 @@ def test_the_command_estimates_a_model_at_its_published_size(tmp_path: Path) -> 
     assert found["weights"]["transformer"] == pytest.approx(2.84e9, rel=0.01)
     assert found["weights"]["text_encoder"] == pytest.approx(11.36e9, rel=0.01)
     assert found["weights"]["vae"] == pytest.approx(0.508e9, rel=0.01)
-    assert found["offloaded_peak"] < found["peak"]
+    assert found["peaks"]["text_encoder"] < found["peaks"]["none"]
+    assert found["peaks"]["model"] < found["peaks"]["none"]
     assert f"| {TINY} | 832x480x81 | 14.7 |" in (tmp_path / "found.md").read_text()
