@@ -244,8 +244,11 @@ class ModelConfig:
             raise ModelConfigError(
                 f"conditioning_scale must be between 0 and 10, not {self.conditioning_scale}"
             )
-        if self.first_block_cache is not None and self.family == "ltx2":
-            raise ModelConfigError("first_block_cache does not know LTX-2's blocks: leave it out")
+        if self.first_block_cache is not None and not self.pipeline_class.has_block_cache:
+            raise ModelConfigError(
+                f"first_block_cache does not know the blocks of {self.pipeline_class.name}: "
+                "leave it out"
+            )
         if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
             raise ModelConfigError(
                 "first_block_cache must be between 0 and 1, such as 0.08, or null, "

@@ -33,6 +33,7 @@ class PipelineClass:
         optional_inputs: inputs that a clip may bring.
         has_audio: True if the model makes sound.
         can_shard: True if several devices can share a clip.
+        has_block_cache: True if diffusers' first block cache knows the transformer's blocks.
         takes_strength: True if `strength` decides how much of a video is left.
     """
 
@@ -46,6 +47,7 @@ class PipelineClass:
     optional_inputs: frozenset[InputName] = frozenset()
     has_audio: bool = False
     can_shard: bool = True
+    has_block_cache: bool = True
     takes_strength: bool = False
 
 
@@ -75,6 +77,11 @@ _WAN_VIDEO = {name: classes for name, classes in _WAN.items() if name != "transf
 _WAN_VACE = {
     **_WAN,
     **dict.fromkeys(("transformer", "transformer_2"), frozenset({"WanVACETransformer3DModel"})),
+}
+_SKYREELS = {**_WAN_VIDEO, "transformer": frozenset({"SkyReelsV2Transformer3DModel"})}
+_SKYREELS_IMAGE = {
+    **_SKYREELS,
+    **{name: _WAN_IMAGE[name] for name in ("image_encoder", "image_processor")},
 }
 _LTX = _components(
     text_encoder="T5EncoderModel",
@@ -135,6 +142,26 @@ PIPELINE_CLASSES = {
             optional_inputs=frozenset({"reference_images", "video", "mask"}),
             can_shard=False,  # diffusers has no plan for it
         ),
+        PipelineClass(
+            "SkyReelsV2Pipeline",
+            "wan",
+            "skyreels.SkyReelsModel",
+            frozenset({"SkyReelsV2Pipeline"}),
+            _SKYREELS,
+            can_shard=False,  # diffusers has no plan for its transformer
+            has_block_cache=False,
+        ),
+        PipelineClass(
+            "SkyReelsV2ImageToVideoPipeline",
+            "wan",
+            "skyreels.SkyReelsImageToVideoModel",
+            frozenset({"SkyReelsV2ImageToVideoPipeline"}),
+            _SKYREELS_IMAGE,
+            required_inputs=frozenset({"image"}),
+            optional_inputs=frozenset({"last_image"}),
+            can_shard=False,
+            has_block_cache=False,
+        ),
         PipelineClass("LTXPipeline", "ltx", "ltx.LTXModel", frozenset({"LTXPipeline"}), _LTX),
         PipelineClass(
             "LTXConditionPipeline",
@@ -153,6 +180,7 @@ PIPELINE_CLASSES = {
             _LTX2,
             has_audio=True,
             can_shard=False,
+            has_block_cache=False,
         ),
         PipelineClass(
             "LTX2ImageToVideoPipeline",
@@ -163,6 +191,7 @@ PIPELINE_CLASSES = {
             required_inputs=frozenset({"image"}),
             has_audio=True,
             can_shard=False,  # no plan covers both video and sound, which attend to each other
+            has_block_cache=False,
         ),
     )
 }

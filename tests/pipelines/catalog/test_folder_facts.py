@@ -15,6 +15,7 @@ from pipelines.errors import ModelFolderError, RequestError
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 
 IMAGES, VIDEO, VACE = "WanImageToVideoPipeline", "WanVideoToVideoPipeline", "WanVACEPipeline"
+SKYREELS = "SkyReelsV2ImageToVideoPipeline"
 FILE = InputFile("0" * 64, "a.png")
 ENCODER = {
     "image_encoder": ["transformers", "CLIPVisionModel"],
@@ -60,7 +61,7 @@ FIRST, BOTH = InputFiles(image=FILE), InputFiles(image=FILE, last_image=FILE)
     ("parts", "pipeline"),
     [
         (TEXT, None), (TEXT, VIDEO), (TEXT, VACE), (WITH_ENCODER, IMAGES), (PAIRS, IMAGES),
-        (TWO, IMAGES), (FIVE, IMAGES), (FIVE, None),
+        (TWO, IMAGES), (FIVE, IMAGES), (FIVE, None), (WITH_ENCODER, SKYREELS), (PAIRS, SKYREELS),
     ],
 )  # fmt: skip
 def test_the_folders_of_the_published_models_fit(
@@ -73,6 +74,12 @@ def test_the_folders_of_the_published_models_fit(
     ("parts", "config", "message"),
     [
         (TEXT, config_of(IMAGES), "cannot begin with an image: its transformer reads 16 channels"),
+        (TEXT, config_of(SKYREELS), "cannot begin with an image: its transformer reads 16"),
+        (
+            WITH_ENCODER,
+            config_of(SKYREELS, max_sequence_length=226),
+            "set max_sequence_length to 512 in the YAML of mine, not 226",
+        ),
         (
             ({}, *WITH_ENCODER[1:]),
             config_of(IMAGES),

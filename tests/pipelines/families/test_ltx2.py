@@ -244,7 +244,7 @@ def test_another_image_gives_another_video_that_begins_with_it(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"first_block_cache": 0.1}, "does not know LTX-2's blocks"),
+        ({"first_block_cache": 0.1}, "does not know the blocks of LTX2Pipeline"),
         ({"scheduler": SchedulerConfig(flow_shift=3.0)}, "by the number of tokens"),
         ({"pipeline": "LTXPipeline"}, "LTX2Pipeline, LTX2ImageToVideoPipeline"),
     ],

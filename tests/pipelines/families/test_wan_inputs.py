@@ -1,4 +1,4 @@
-"""Wan's pipelines whose clips begin with images or videos, on real classes at tiny size."""
+"""Wan's pipelines whose clips begin with images or videos, and SkyReels', on tiny real classes."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import driver_of, load_denoiser, load_model
 from pipelines.families.wan_inputs import to_picture, to_pictures
 from pipelines.request import GenerationRequest, SamplingParams, TextEmbeddings, VideoShape
-from tests.builders import tiny, tiny_wan
+from tests.builders import tiny, tiny_skyreels, tiny_wan
 from tests.nag.reference import Guidance, cross_attention_by_hand
 
 FRAMES, SIZE, SHARP = 5, 32, NagParams(9, 2.5, 0.5)
@@ -129,6 +129,15 @@ KINDS = {
             NO_INPUTS,
         ),
         vace_arguments, num_attentions=3,
+    ),
+    "skyreels-t2v": Kind("SkyReelsV2Pipeline", tiny_skyreels.STOCK["skyreels-t2v"]),
+    "skyreels-i2v": Kind(
+        "SkyReelsV2ImageToVideoPipeline", tiny_skyreels.STOCK["skyreels-i2v"], IMAGE, (OTHER,),
+        image_arguments, num_tokens=512,
+    ),
+    "skyreels-flf2v": Kind(
+        "SkyReelsV2ImageToVideoPipeline", tiny_skyreels.STOCK["skyreels-flf2v"], PAIR, PAIRS,
+        image_arguments, num_tokens=512,
     ),
 }  # fmt: skip
 REQUEST = GenerationRequest(
