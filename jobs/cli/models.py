@@ -78,7 +78,8 @@ class ModelsOptions(Options):
             "--output",
             type=Path,
             metavar="FILE",
-            help="write what --init makes into this new file, whose name names the model",
+            help="write what --init makes into this new file, whose name names the model; its "
+            "folder is made if it is missing",
         )
 
 
@@ -116,6 +117,7 @@ def _init(folder: Path, output: Path | None, context: Context) -> int:
         raise RefusedError(f"--output must be a file that ends in .yaml, not {output}")
     text = first_yaml(folder, output.stem)
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError as error:

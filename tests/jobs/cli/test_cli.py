@@ -401,6 +401,9 @@ def test_doctor_prints_the_failed_checks(
     printed = capsys.readouterr().out
     assert "ok    ffmpeg" in printed
     assert "ok    weights: shapes-wan: here and complete" in printed
+    (missing,) = [line for line in printed.splitlines() if "packaged model" in line]
+    assert missing.startswith("note  weights: ")
+    assert "hf download" not in printed  # one note, not one for each of them
     assert "FAIL  store" in printed
     assert main(["doctor", "--output", (tmp_path / "out").as_uri()]) == EXIT_OK
 

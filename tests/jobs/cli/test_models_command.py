@@ -38,8 +38,7 @@ def change(path: Path, **values: object) -> None:
 def test_the_yaml_of_a_folder_loads_has_the_grid_of_its_configs_and_plans(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, vae_dtype: str
 ) -> None:
-    models = tmp_path / "models"
-    models.mkdir()
+    models = tmp_path / "models"  # made by the command
     yaml = models / "mine.yaml"
     assert (
         main(["models", "--init", str(PACKAGED_WEIGHTS / name), "--output", str(yaml)]) == EXIT_OK
