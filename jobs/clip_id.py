@@ -38,11 +38,11 @@ LATER_FIELDS: dict[type[Any], frozenset[str]] = {
         {
             "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
             "pipeline", "sigmas", "stochastic_sampling", "image_cond_noise_scale",
-            "boundary_ratio", "conditioning_scale", "layerwise_casting",
+            "boundary_ratio", "conditioning_scale", "layerwise_casting", "ltx2_guidance",
         }
     ),
     GenerationRequest: frozenset({"inputs", "audio"}),
-    SamplingParams: frozenset({"guidance_scale_2", "strength"}),
+    SamplingParams: frozenset({"guidance_scale_2", "strength", "guidance_rescale"}),
 }  # fmt: skip
 
 _ENCODE = json.JSONEncoder(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from jobs.errors import FailureClass
+from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
 from pipelines.device_marks import DeviceTime
 from pipelines.errors import GroupError
 from pipelines.load_progress import NOT_LOADING, LoadPosition
@@ -89,6 +90,7 @@ class ModelIdentity:
         conditioning_scale: strength of VACE's control of a clip.
         layerwise_casting: dtype of eight bits that the transformers' weights are rounded to; empty
             if they are not.
+        ltx2_guidance: guidance of LTX-2 beside classifier-free guidance; None without any.
     """
 
     name: str
@@ -114,6 +116,7 @@ class ModelIdentity:
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
     layerwise_casting: str = ""
+    ltx2_guidance: Ltx2Guidance | None = None
 
 
 @dataclass(frozen=True)

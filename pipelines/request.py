@@ -74,6 +74,8 @@ class SamplingParams:
             model with two, at least 1; null takes `guidance_scale` for both.
         strength: share of the denoise steps that a video to video clip goes through, above 0 and at
             most 1: the higher, the less is left of the video; null for the model's own.
+        guidance_rescale: share of a guided prediction that gets the contrast of the unguided one,
+            against overexposure, 0 to 1, in LTX models with classifier-free guidance; 0 is off.
 
     Raises:
         RequestError: a value is outside its range or not finite.
@@ -85,6 +87,7 @@ class SamplingParams:
     seed: int
     guidance_scale_2: float | None = None
     strength: float | None = None
+    guidance_rescale: float = 0.0
 
     @property
     def num_steps(self) -> int:
@@ -113,6 +116,11 @@ class SamplingParams:
         if self.strength is not None and not 0 < self.strength <= 1:
             raise RequestError.of(
                 f"strength must be above 0 and at most 1, not {self.strength}", "strength"
+            )
+        if not 0 <= self.guidance_rescale <= 1:
+            raise RequestError.of(
+                f"guidance_rescale must be between 0 and 1, not {self.guidance_rescale}",
+                "guidance_rescale",
             )
         if not self.num_steps:
             raise RequestError.of(

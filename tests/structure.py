@@ -27,8 +27,8 @@ MAX_FUNCTION_LINES = 60
 ORDER = {
     "nag": ("", "formulas", "attention", "adapters", "installation"),
     "pipelines": (
-        "", "frame_checks", "attention", "catalog/files", "catalog", "context_parallel",
-        "weights", "families", "cost", "shapes", "shapes/evaluation", "shapes/training",
+        "", "frame_checks", "attention", "catalog/files", "catalog/ltx", "catalog",
+        "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation", "shapes/training",
         "shapes/measuring",
     ),
     "jobs": (

@@ -22,6 +22,7 @@ from pipelines.catalog.description import (
 )
 from pipelines.catalog.files.sources import model_paths, public_source
 from pipelines.catalog.folder_facts import FolderFacts, read_facts
+from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.model_yaml import load_model_config
@@ -207,6 +208,9 @@ class ModelCatalog:
             boundary_ratio=config.boundary_ratio,
             conditioning_scale=config.conditioning_scale,
             layerwise_casting=config.layerwise_casting or "",
+            ltx2_guidance=None
+            if config.ltx2_guidance == NO_FURTHER_GUIDANCE
+            else config.ltx2_guidance,
         )
         return CatalogEntry(config, identity, weights, loras)
 

@@ -20,6 +20,7 @@ from jobs.manifest.rows import (
     Given,
     Row,
     choose_parallel,
+    defaults_without_cfg,
     make_request,
     model_defaults,
     name_model,
@@ -34,6 +35,8 @@ from pipelines.errors import PipelineError, RequestError
 
 FREE_FIELDS = frozenset({"prompt", "seed", "name", META})  # rows of one kind may differ in these
 MAX_KINDS = 1024  # kept at once
+# Values of a model's YAML, and those in their place without classifier-free guidance.
+Defaults = tuple[dict[str, Any], dict[str, Any]]
 
 
 class Resolver:
@@ -58,7 +61,7 @@ class Resolver:
         self._defaults = {name: given.value for name, given in defaults.items()}
         self._catalog = catalog
         self._inputs = inputs
-        self._models: dict[str, tuple[CatalogedModel, dict[str, Any]]] = {}
+        self._models: dict[str, tuple[CatalogedModel, Defaults]] = {}
         self._kinds: dict[tuple[object, ...], RowKind] = {}
 
     def resolve(self, index: int, row: Row) -> Resolved | BrokenClip:
@@ -116,7 +119,7 @@ class Resolver:
         given = with_loras(given, model)
         if given.get("seed") == RANDOM:
             given["seed"] = 0  # until it is drawn
-        request = make_request(self._inputs.resolve(given), fallback)
+        request = make_request(self._inputs.resolve(given), *fallback)
         model.config.check_request(request)
         if needs_facts(model.config, request):
             check_by_facts(model.config, model.facts, request)
@@ -125,11 +128,12 @@ class Resolver:
         identity = identify(model.identity, model.loras, request)
         return RowKind(identity, request, parallel, model.tokenizer)
 
-    def _model(self, name: str) -> tuple[CatalogedModel, dict[str, Any]]:
+    def _model(self, name: str) -> tuple[CatalogedModel, Defaults]:
         if name not in self._models:
             model = self._catalog.get(name)
             model.tokenizer.read(())  # a broken one is a fault of the model
-            self._models[name] = model, model_defaults(model.config)
+            config = model.config
+            self._models[name] = model, (model_defaults(config), defaults_without_cfg(config))
         return self._models[name]
 
     def _keep(self, key: tuple[object, ...], kind: RowKind) -> None:

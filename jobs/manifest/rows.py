@@ -135,14 +135,23 @@ def model_defaults(config: ModelConfig) -> dict[str, Any]:
     return from_model | FIXED_DEFAULTS
 
 
-def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> GenerationRequest:
+def defaults_without_cfg(config: ModelConfig) -> dict[str, Any]:
+    """Return the defaults of fields that act on classifier-free guidance, for clips without it."""
+    off = {"guidance_scale": 1.0, "guidance_scale_2": None}
+    return off if config.ltx2_guidance.num_passes else {**off, "guidance_rescale": 0.0}
+
+
+def make_request(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], without_cfg: Mapping[str, Any]
+) -> GenerationRequest:
     """Return the request of a row.
 
     Args:
         given: values of the row and of the manifest's defaults.
-        defaults: values of the model (`model_defaults`). Their `guidance_scale` is for the methods
-            that use one. A given `guidance_scale` is used as it is, so that the request refuses it
-            for a method without classifier-free guidance.
+        defaults: values of the model (`model_defaults`).
+        without_cfg: values in their place for the methods without classifier-free guidance
+            (`defaults_without_cfg`). A given `guidance_scale` is used as it is, so that the
+            request refuses it for such a method.
 
     Raises:
         RequestError, NagParameterError: a value is outside its range.
@@ -151,10 +160,8 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Gener
     if "prompt" not in given:
         raise RowValueError("prompt is missing")
     values = {**defaults, **given}
-    if "guidance_scale" not in given and values["method"] not in CFG_METHODS:
-        values["guidance_scale"] = 1.0
-    if "guidance_scale_2" not in given and values["method"] not in CFG_METHODS:
-        values["guidance_scale_2"] = None
+    if values["method"] not in CFG_METHODS:
+        values = {**defaults, **without_cfg, **given}
     parts = {
         part: build(*(values[name] for name in _PART_FIELDS[part]))
         for part, build in _BUILDERS.items()

@@ -1,4 +1,4 @@
-"""The facts in a folder's configs that decide which clips a Wan model renders. Without torch.
+"""The facts in a folder's configs that decide which clips a model renders. Loads without torch.
 
 One pipeline class of diffusers drives models that differ: an image-to-video model may read a last
 image, need one, or ignore it. Here such a clip is refused when it is planned, where the pipeline
@@ -16,13 +16,15 @@ from pipelines.request import GenerationRequest
 
 STOCK_TEXT_TOKENS = 512  # diffusers takes the last 512 tokens for text where images have tokens
 _SMALL_PATCHES = 8  # pixels of a latent in all autoencoders of Wan but that of Wan 2.2 5B
+_LTX2_BLOCKS = 48  # in its transformer, by default
+_LTX2_LATENT = 32  # pixels of a latent of LTX-2 in each direction
 _TAKES_IMAGES = ("WanImageToVideoPipeline", "SkyReelsV2ImageToVideoPipeline")
 _ASSUMES_SMALL_PATCHES = ("WanVideoToVideoPipeline", "WanVACEPipeline")
 
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """The facts about one folder of a Wan model.
+    """The facts about one folder; those of Wan have its defaults in the folders of others.
 
     Args:
         has_two_transformers: True if early and late steps have a transformer each.
@@ -34,6 +36,7 @@ class FolderFacts:
         latent_channels: channels of the autoencoder's latents.
         frames_per_latent: frames of video in one latent after the first.
         pixels_per_latent: pixels in each direction.
+        least_side_px: pixels of a side below which the autoencoder cannot decode.
     """
 
     has_two_transformers: bool
@@ -45,11 +48,13 @@ class FolderFacts:
     latent_channels: int
     frames_per_latent: int
     pixels_per_latent: int
+    least_side_px: int = 1
 
 
 def needs_facts(config: ModelConfig, request: GenerationRequest) -> bool:
     """Return True if the folder's facts decide whether a model renders a request."""
     takes_images = config.pipeline_class.name in _TAKES_IMAGES
+    takes_images = takes_images or config.family == "ltx2"
     return takes_images or request.sampling.guidance_scale_2 is not None
 
 
@@ -79,7 +84,18 @@ def read_facts(folder: Path) -> FolderFacts:
         latent_channels=size("vae", "z_dim", 16),
         frames_per_latent=size("vae", "scale_factor_temporal", 4),
         pixels_per_latent=size("vae", "scale_factor_spatial", _SMALL_PATCHES),
+        least_side_px=_least_side_px(configs["vae"]),
     )
+
+
+def _least_side_px(vae: dict[str, Any]) -> int:
+    """Return the least side of a clip that an autoencoder decodes.
+
+    That of LTX-2 reflects the latents at their borders, for which it needs two of them.
+    """
+    if vae.get("_class_name") != "AutoencoderKLLTX2Video":
+        return 1
+    return 1 if vae.get("decoder_spatial_padding_mode", "reflect") == "zeros" else 2 * _LTX2_LATENT
 
 
 def check_facts(config: ModelConfig, folder: Path) -> None:
@@ -88,6 +104,10 @@ def check_facts(config: ModelConfig, folder: Path) -> None:
     Raises:
         ModelFolderError: the message has the fact, and the YAML's value that fits it.
     """
+    if config.pipeline_class.name == "LTXConditionPipeline":
+        _check_scheduler(config, folder)
+    if config.ltx2_guidance.has_stg:
+        _check_perturbed_blocks(config, folder)
     if config.family != "wan" or (config.pipeline is None and config.boundary_ratio is None):
         return
     facts, pipeline = read_facts(folder), config.pipeline_class.name
@@ -109,6 +129,45 @@ def check_facts(config: ModelConfig, folder: Path) -> None:
         )
     if pipeline in _TAKES_IMAGES:
         _check_images(config, facts, folder)
+
+
+def _check_scheduler(config: ModelConfig, folder: Path) -> None:
+    """Refuse a saved scheduler that LTXConditionPipeline cannot follow, unless the YAML changes it.
+
+    The pipeline hands over each prediction with the other sign, which random steps get wrong.
+    """
+    path = folder / "scheduler" / "scheduler_config.json"
+    saved = read_json(path)
+    wanted, name = "FlowMatchEulerDiscreteScheduler", saved.get("_class_name")
+    if config.scheduler.name is None and name != wanted:
+        raise ModelFolderError(
+            f"{path} is of {name!r}, and LTXConditionPipeline needs {wanted}: set scheduler: "
+            f"{{name: {wanted}}} in the YAML of {config.name}"
+        )
+    if config.scheduler.stochastic_sampling is None and saved.get("stochastic_sampling"):
+        raise ModelFolderError(
+            f"{path} has stochastic_sampling, which LTXConditionPipeline cannot follow: set "
+            f"scheduler: {{name: {wanted}, stochastic_sampling: false}} in the YAML of "
+            f"{config.name}"
+        )
+
+
+def _check_perturbed_blocks(config: ModelConfig, folder: Path) -> None:
+    """Refuse spatio-temporal guidance of a transformer that cannot be perturbed where it asks."""
+    path = folder / "transformer" / "config.json"
+    transformer = read_json(path)
+    if not transformer.get("perturbed_attn"):
+        raise ModelFolderError(
+            f"{path} lacks perturbed_attn: true, without which stg_scale would push away from an "
+            f"equal prediction: leave stg_scale out of the YAML of {config.name}"
+        )
+    num_layers: object = transformer.get("num_layers", _LTX2_BLOCKS)
+    last = max(config.ltx2_guidance.spatio_temporal_guidance_blocks)
+    if type(num_layers) is not int or last >= num_layers:
+        raise ModelFolderError(
+            f"{path} has {num_layers} blocks, counted from 0, and the YAML of {config.name} names "
+            f"block {last} in spatio_temporal_guidance_blocks"
+        )
 
 
 def _check_images(config: ModelConfig, facts: FolderFacts, folder: Path) -> None:
@@ -139,13 +198,14 @@ def check_by_facts(config: ModelConfig, facts: FolderFacts, request: GenerationR
 
     Raises:
         RequestError: `guidance_scale_2` has no second transformer to act on, or a last image is
-            missing, or would be left out.
+            missing, or would be left out, or the clip is smaller than its autoencoder can decode.
     """
     if request.sampling.guidance_scale_2 is not None and not facts.has_two_transformers:
         raise RequestError.of(
             f"{config.name} has one transformer, so guidance_scale_2 acts on none: leave it out",
             "guidance_scale_2",
         )
+    _check_least_side(config, facts, request)
     if config.pipeline_class.name not in _TAKES_IMAGES:
         return
     has_last = request.inputs.last_image is not None
@@ -160,6 +220,17 @@ def check_by_facts(config: ModelConfig, facts: FolderFacts, request: GenerationR
             f"last_image is missing: {config.name} moves from a first image to a last one",
             "last_image",
         )
+
+
+def _check_least_side(config: ModelConfig, facts: FolderFacts, request: GenerationRequest) -> None:
+    least = facts.least_side_px
+    for name, size in (("height", request.shape.height), ("width", request.shape.width)):
+        if size < least:
+            raise RequestError.of(
+                f"{name} must be at least {least} for {config.name}, whose autoencoder cannot "
+                f"decode less, not {size}",
+                name,
+            )
 
 
 def _has(index: dict[str, Any], component: str) -> bool:

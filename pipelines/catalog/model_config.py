@@ -12,6 +12,7 @@ from typing import Literal
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import check_source
 from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE, Ltx2Guidance
 from pipelines.catalog.memory_config import Offload, StorageDtype, check_memory_keys
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
@@ -41,6 +42,7 @@ class SamplingDefaults:
     fps: float
     guidance_scale_2: float | None = None
     strength: float | None = None
+    guidance_rescale: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_inference_steps", "num_frames", "height", "width"):
@@ -53,6 +55,10 @@ class SamplingDefaults:
         if not math.isfinite(self.guidance_scale):
             raise ModelConfigError(
                 f"sampling.guidance_scale must be a finite number, not {self.guidance_scale}"
+            )
+        if not 0 <= self.guidance_rescale <= 1:
+            raise ModelConfigError(
+                f"sampling.guidance_rescale must be between 0 and 1, not {self.guidance_rescale}"
             )
 
 
@@ -116,6 +122,8 @@ class ModelConfig:
         layerwise_casting: dtype of eight bits in which the transformers' layers are kept between
             their uses, but for embeddings and norms; they compute in `dtype`. It halves their
             memory and changes the pixels. `float8_e4m3fn` is finer, `float8_e5m2` has more range.
+        ltx2_guidance: guidance of LTX-2 beside classifier-free guidance: passes away from weak
+            predictions, and values for the sound.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -153,6 +161,7 @@ class ModelConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
+    ltx2_guidance: Ltx2Guidance = field(default_factory=Ltx2Guidance)
     offload: Offload = "none"
     layerwise_casting: StorageDtype | None = None
     licence: str = ""
@@ -166,6 +175,7 @@ class ModelConfig:
         check_source(self.source)
         self._check_pipeline()
         self._check_scheduler()
+        self._check_guidance()
         if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
             raise ModelConfigError(
                 f"sampling.guidance_scale must be above 1 for the method {self.method}, "
@@ -228,6 +238,14 @@ class ModelConfig:
                 "DPMSolverMultistepScheduler does not take; list them in scheduler.sigmas"
             )
 
+    def _check_guidance(self) -> None:
+        if self.family != "ltx2" and self.ltx2_guidance != NO_FURTHER_GUIDANCE:
+            raise ModelConfigError(f"ltx2_guidance is for the family ltx2, not for {self.family}")
+        if self.sampling.guidance_rescale and not self.pipeline_class.takes_rescale:
+            raise ModelConfigError(
+                f"{self.pipeline_class.name} has no guidance_rescale: leave it out of sampling"
+            )
+
     def _check_shares(self) -> None:
         for name, share in (
             ("decode_timestep", self.decode_timestep),
@@ -280,6 +298,9 @@ class ModelConfig:
         self._check_inputs(request)
         self.scheduler.check_steps(self.name, request.sampling)
         self._check_strength(request)
+        self._check_rescale(request)
+        if not (request.audio or self.pipeline_class.has_audio):
+            raise RequestError.of(f"{self.name} makes no sound: leave audio out", "audio", "model")
         if self.family in LTX and request.sampling.flow_shift is not None:
             raise RequestError.of(
                 f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
@@ -313,6 +334,24 @@ class ModelConfig:
             raise RequestError.of(
                 f"{self.name} takes no strength, which is for video to video: leave it out",
                 "strength",
+            )
+
+    def _check_rescale(self, request: GenerationRequest) -> None:
+        if not request.sampling.guidance_rescale:
+            return
+        if not self.pipeline_class.takes_rescale:
+            raise RequestError.of(
+                f"{self.pipeline_class.name} of {self.name} has no guidance_rescale: leave it out",
+                "guidance_rescale",
+                "model",
+            )
+        if not (request.has_cfg or self.ltx2_guidance.num_passes):
+            raise RequestError.of(
+                f"guidance_rescale is {request.sampling.guidance_rescale:g}, but the method "
+                f"{request.method} runs no classifier-free guidance that it could act on: leave it "
+                "out, or use the method cfg or cfg+nag",
+                "guidance_rescale",
+                "method",
             )
 
     def _check_inputs(self, request: GenerationRequest) -> None:

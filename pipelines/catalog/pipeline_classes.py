@@ -35,6 +35,7 @@ class PipelineClass:
         can_shard: True if several devices can share a clip.
         has_block_cache: True if diffusers' first block cache knows the transformer's blocks.
         takes_strength: True if `strength` decides how much of a video is left.
+        takes_rescale: True if the pipeline has `guidance_rescale`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class PipelineClass:
     can_shard: bool = True
     has_block_cache: bool = True
     takes_strength: bool = False
+    takes_rescale: bool = False
 
 
 def _components(**classes: str) -> dict[str, frozenset[str]]:
@@ -162,7 +164,24 @@ PIPELINE_CLASSES = {
             can_shard=False,
             has_block_cache=False,
         ),
-        PipelineClass("LTXPipeline", "ltx", "ltx.LTXModel", frozenset({"LTXPipeline"}), _LTX),
+        PipelineClass(
+            "LTXPipeline",
+            "ltx",
+            "ltx.LTXModel",
+            frozenset({"LTXPipeline"}),
+            _LTX,
+            takes_rescale=True,
+        ),
+        PipelineClass(
+            "LTXImageToVideoPipeline",
+            "ltx",
+            "ltx.LTXImageToVideoModel",
+            frozenset({"LTXImageToVideoPipeline", "LTXPipeline"}),  # one folder serves both
+            _LTX,
+            required_inputs=frozenset({"image"}),
+            can_shard=False,  # each token has a timestep of its own
+            takes_rescale=True,
+        ),
         PipelineClass(
             "LTXConditionPipeline",
             "ltx",
@@ -171,6 +190,7 @@ PIPELINE_CLASSES = {
             _LTX,
             optional_inputs=frozenset({"image", "last_image"}),
             can_shard=False,  # images add tokens, and each token has a timestep of its own
+            takes_rescale=True,
         ),
         PipelineClass(
             "LTX2Pipeline",
@@ -181,6 +201,7 @@ PIPELINE_CLASSES = {
             has_audio=True,
             can_shard=False,
             has_block_cache=False,
+            takes_rescale=True,
         ),
         PipelineClass(
             "LTX2ImageToVideoPipeline",
@@ -192,6 +213,7 @@ PIPELINE_CLASSES = {
             has_audio=True,
             can_shard=False,  # no plan covers both video and sound, which attend to each other
             has_block_cache=False,
+            takes_rescale=True,
         ),
     )
 }

@@ -1,9 +1,9 @@
-"""LTX-Video 0.9.x: text to video, and from 0.9.5 on also from a first and a last image."""
+"""LTX-Video 0.9.x: from a text, from a first image, and from 0.9.5 on also from a last one."""
 
 from typing import Any
 
 import torch
-from diffusers import LTXConditionPipeline, LTXPipeline
+from diffusers import LTXConditionPipeline, LTXImageToVideoPipeline, LTXPipeline
 from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
@@ -34,6 +34,7 @@ class LTXModel(DiffusersModel):
             "prompt_embeds": embeddings.prompt_embeds,
             "prompt_attention_mask": embeddings.prompt_attention_mask,
             "frame_rate": request.fps,
+            "guidance_rescale": request.sampling.guidance_rescale,
         }
         if request.has_cfg:
             arguments["negative_prompt_embeds"] = embeddings.unconditional_embeds
@@ -70,6 +71,48 @@ class LTXModel(DiffusersModel):
             pipeline.transformer_spatial_patch_size,
             pipeline.transformer_temporal_patch_size,
         )
+
+
+class LTXImageToVideoModel(LTXModel):
+    """Drives `LTXImageToVideoPipeline`: the first latent frame is that of the image.
+
+    The image is encoded here, in the dtype of the autoencoder; the pipeline would use that of the
+    text. Its latents are drawn before the noise, from the clip's seed, as the pipeline does.
+    """
+
+    pipeline_class = LTXImageToVideoPipeline
+
+    def _start(self, request: GenerationRequest) -> dict[str, Any]:
+        return {"num_frames": request.shape.num_frames}
+
+    def _call_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
+        return {
+            **super()._call_arguments(request, embeddings),
+            "latents": self._draw_with_image(request, embeddings),
+        }
+
+    def _draw_with_image(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> torch.Tensor:
+        image_HWC = embeddings.inputs.image
+        assert image_HWC is not None, "check_request asks for an image"
+        pipeline, shape = self.pipeline, request.shape
+        picture = Image.fromarray(image_HWC.numpy())
+        image_BCHW = pipeline.video_processor.preprocess(picture, shape.height, shape.width)
+        latents, _ = pipeline.prepare_latents(
+            image_BCHW.to(self.torch_device, pipeline.vae.dtype),
+            1,
+            pipeline.transformer.config.in_channels,
+            shape.height,
+            shape.width,
+            shape.num_frames,
+            torch.float32,
+            self.torch_device,
+            seeded(request.sampling.seed),
+        )
+        return latents
 
 
 class LTXConditionModel(LTXModel):

@@ -3,8 +3,7 @@
 Latents are one tensor, (1, N): those of the video, (1, C, F, H, W), and of the sound, (1, c, L, M),
 flattened one after the other. Both are as their autoencoders decode them, not normalised.
 
-Of the passes that LTX-2's pipelines can add to a step only classifier-free guidance is used:
-spatio-temporal and modality guidance are off.
+The passes that LTX-2's pipelines can add to a step are those of the YAML's `ltx2_guidance`.
 """
 
 import math
@@ -24,14 +23,6 @@ from pipelines.families.ltx import DECODE_SEED_MASK
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 MAX_TEXTS = 64  # 16 MB each at 1024 tokens
-OTHER_PASSES_OFF: dict[str, Any] = {
-    "stg_scale": 0.0,
-    "audio_stg_scale": 0.0,
-    "modality_scale": 1.0,
-    "audio_modality_scale": 1.0,
-    "guidance_rescale": 0.0,
-    "audio_guidance_rescale": 0.0,
-}
 
 
 class JoinedTexts:
@@ -117,16 +108,34 @@ class LTX2Model(DiffusersModel):
             "prompt_embeds": embeddings.prompt_embeds,
             "prompt_attention_mask": embeddings.prompt_attention_mask,
             "frame_rate": request.fps,
-            "audio_guidance_scale": request.sampling.guidance_scale,
+            **self._guidance_arguments(request),
             # 2.3 modulates the cross-attentions of video and sound by each other's timestep.
             "use_cross_timestep": bool(self.pipeline.transformer.config.cross_attn_mod),
-            **OTHER_PASSES_OFF,
             **self._noise(request, embeddings),
         }
         if request.has_cfg:
             arguments["negative_prompt_embeds"] = embeddings.unconditional_embeds
             arguments["negative_prompt_attention_mask"] = embeddings.unconditional_attention_mask
         return arguments
+
+    def _guidance_arguments(self, request: GenerationRequest) -> dict[str, Any]:
+        """Return the scales of all guidance but the attention's, each for video and sound."""
+        further, sampling = self.config.ltx2_guidance, request.sampling
+        found: dict[str, Any] = {
+            "guidance_rescale": sampling.guidance_rescale,
+            "stg_scale": further.stg_scale,
+            "modality_scale": further.modality_scale,
+        }
+        for_sound = {f"audio_{name}": getattr(further, f"audio_{name}") for name in found}
+        # A scale for the sound alone would switch classifier-free guidance on.
+        for_sound["audio_guidance_scale"] = (
+            further.audio_guidance_scale if request.has_cfg else None
+        )
+        of_video = {**found, "guidance_scale": sampling.guidance_scale}
+        for name, value in for_sound.items():
+            found[name] = of_video[name.removeprefix("audio_")] if value is None else value
+        blocks = [*further.spatio_temporal_guidance_blocks]
+        return {**found, "spatio_temporal_guidance_blocks": blocks or None}
 
     def _noise(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
         """Return the latents that the pipeline begins with, in the form that it normalises itself.

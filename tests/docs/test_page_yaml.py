@@ -35,6 +35,8 @@ ELSEWHERE = {
     "docs/how-to/kubernetes.md": "tests/infra/kuberay/test_kubernetes_page.py",
     "docs/how-to/metrics.md": "tests/infra/test_dashboards.py",
 }
+# family -> the model whose keys complete a part of a YAML; `shapes-wan` without a family
+BASES = {"ltx": "ltx-video-0.9.8-13b-distilled", "ltx2": "ltx-2.3-distilled"}
 FOREIGN = {"apiVersion", "patches", "namePrefix", "static_configs"}
 WHOLE_MANIFEST = {"clips": [{"prompt": "a circle moving right"}]}
 FILES = {"prompts.txt": b"a circle moving right\na square moving up\n"}
@@ -81,7 +83,8 @@ def read(block: Block, folder: Path) -> str:
         case "manifest" if not keys_of(document) & {"clips", "axes"}:
             text = block.text + yaml.safe_dump(WHOLE_MANIFEST)
         case "model":
-            base = yaml.safe_load(model_paths()["shapes-wan"].read_text(encoding="utf-8"))
+            path_of_base = model_paths()[BASES.get(document.get("family"), "shapes-wan")]
+            base = yaml.safe_load(path_of_base.read_text(encoding="utf-8"))
             text = block.text + yaml.safe_dump({k: base[k] for k in base if k not in document})
         case _:
             text = block.text

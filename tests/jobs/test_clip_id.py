@@ -10,6 +10,7 @@ from jobs.clip_id import LATER_FIELDS
 from jobs.clip_id import clip_id as clip_id_by_tokens
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.request import (
     CFG_METHODS,
@@ -271,6 +272,18 @@ def test_texts_of_equal_tokens_are_the_same_clip() -> None:
 def test_every_field_of_the_model_changes_the_id(path: str) -> None:
     other = replaced(MODEL, path, changed(leaves(MODEL)[path]))
     assert clip_id(other, REQUEST) != clip_id(MODEL, REQUEST)
+
+
+def test_every_field_of_ltx2s_guidance_changes_the_id() -> None:
+    full = Ltx2Guidance(1.0, 3.0, (28,), 0.5, 2.0, 7.0, 0.25)
+    others = [
+        replaced(full, path, (29,) if isinstance(leaf, tuple) else leaf / 2 + 0.5)
+        for path, leaf in leaves(full).items()
+        if leaf != 1
+    ]
+    others += [full, replace(full, stg_scale=0.3)]
+    ids = {clip_id(replace(MODEL, ltx2_guidance=one), REQUEST) for one in (None, *others)}
+    assert len(ids) == len(others) + 1 == len(leaves(full)) + 2
 
 
 @pytest.mark.parametrize("path", leaves(LORA))

@@ -194,7 +194,8 @@ GOOD_VALUES: dict[str, Any] = {
     "nag_end": 0.9,
     "guidance_scale": 1,
     "flow_shift": None,
-    "audio": False,
+    "audio": True,
+    "guidance_rescale": 0,
     "loras": {"style": 0.5},
     "text": "truncate",
 }

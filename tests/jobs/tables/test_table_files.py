@@ -25,6 +25,7 @@ from jobs.tables.columns import CLIP_COLUMNS, LEFT_OUT, STAGE_COLUMNS, without_n
 from jobs.tables.files import ClipTables, Format
 from jobs.tables.writing import EndedClips, add_clips, write_run_tables
 from jobs.types import AudioFacts, LoraIdentity, StageTiming
+from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.lora_choice import LoraChoice
 from pipelines.texts import RequestTokens, Tokens
@@ -56,6 +57,7 @@ def full(store: MemoryStore) -> ClipRecord:
             guidance_scale=3.0,
             guidance_scale_2=1.5,
             strength=0.75,
+            guidance_rescale=0.7,
         ),
         loras=(LoraChoice("style", 0.5),),
         inputs=InputFiles(
@@ -77,6 +79,7 @@ def full(store: MemoryStore) -> ClipRecord:
             first_block_cache=0.08,
             stochastic_sampling=True,
             boundary_ratio=0.875,
+            ltx2_guidance=Ltx2Guidance(1.0, 3.0, (28,), 0.5, 2.0, 7.0, 0.25),
         ),
         tokens=RequestTokens(Tokens(3, "ab"), Tokens(4, "cd"), Tokens(5, "ef")),
         meta={"shot": "12", "take": "b"},
@@ -140,7 +143,7 @@ def test_the_values_of_a_record_are_exact_and_typed(tmp_path: Path) -> None:
         if column.name == "committed_at":
             value = datetime(2026, 1, 31, 12, tzinfo=UTC)
         if isinstance(value, tuple):
-            value = [vars(entry) for entry in value]
+            value = [vars(entry) if is_dataclass(entry) else entry for entry in value]
         if isinstance(value, Mapping):
             value = dict(value)
         assert value is not None, f"{column.path} has no value to prove anything with"

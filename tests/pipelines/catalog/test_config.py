@@ -60,6 +60,7 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
                     seed=0,
                     guidance_scale_2=defaults.guidance_scale_2,
                     strength=defaults.strength,
+                    guidance_rescale=defaults.guidance_rescale,
                 ),
                 config.nag,
                 config.method,

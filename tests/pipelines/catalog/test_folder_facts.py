@@ -10,6 +10,7 @@ import pytest
 from nag.params import NagParams
 from pipelines.catalog.folder_facts import check_by_facts, check_facts, needs_facts, read_facts
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.errors import ModelFolderError, RequestError
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -136,6 +137,45 @@ def test_a_clip_gets_the_images_that_its_model_reads(
     else:
         with pytest.raises(RequestError, match=message):
             check_by_facts(config, facts, request_)
+
+
+SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize(
+    ("saved", "scheduler", "message"),
+    [
+        ({}, SchedulerConfig(), None),
+        ({"stochastic_sampling": True}, SchedulerConfig(), "stochastic_sampling: false"),
+        (
+            {"stochastic_sampling": True},
+            SchedulerConfig(SCHEDULER, stochastic_sampling=False),
+            None,
+        ),
+        ({"_class_name": "UniPCMultistepScheduler"}, SchedulerConfig(), "needs FlowMatchEuler"),
+        ({"_class_name": "UniPCMultistepScheduler"}, SchedulerConfig(SCHEDULER), None),
+    ],
+)
+def test_a_saved_scheduler_that_ltx_conditions_cannot_follow_is_refused(
+    tmp_path: Path, saved: dict[str, Any], scheduler: SchedulerConfig, message: str | None
+) -> None:
+    (tmp_path / "scheduler").mkdir()
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": SCHEDULER, **saved}))
+    config = ModelConfig(
+        "mine",
+        "ltx",
+        "./mine",
+        ShapeGrid(8, 32, 32),
+        SamplingDefaults(2, 1.0, 9, 32, 32, 8.0),
+        pipeline="LTXConditionPipeline",
+        scheduler=scheduler,
+    )
+    if message is None:
+        check_facts(config, tmp_path)
+    else:
+        with pytest.raises(ModelFolderError, match=message):
+            check_facts(config, tmp_path)
 
 
 def test_text_to_video_reads_no_facts_without_a_second_scale() -> None:

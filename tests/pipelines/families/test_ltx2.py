@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import nag
 from nag.params import NagParams
+from pipelines.catalog.folder_facts import check_by_facts, check_facts, needs_facts, read_facts
+from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
 from pipelines.catalog.model_config import (
     ModelConfig,
     SamplingDefaults,
@@ -34,7 +36,13 @@ from pipelines.families.ltx2 import LTX2ImageToVideoModel, LTX2Model
 from pipelines.families.registry import load_model
 from pipelines.families.weight_shapes import check_weight_shapes
 from pipelines.parallel_config import ParallelConfig
-from pipelines.request import GenerationRequest, SamplingParams, VideoFrames, VideoShape
+from pipelines.request import (
+    GenerationRequest,
+    GuidanceMethod,
+    SamplingParams,
+    VideoFrames,
+    VideoShape,
+)
 from tests.builders import tiny_ltx2
 from tests.nag.ltx2_by_hand import OFF
 
@@ -120,7 +128,12 @@ def same(one: VideoFrames, other: VideoFrames) -> bool:
 
 
 def render_stock(
-    model: DiffusersModel, request: GenerationRequest, output_type: str, *, is_guided: bool = True
+    model: DiffusersModel,
+    request: GenerationRequest,
+    output_type: str,
+    *,
+    is_guided: bool = True,
+    other: dict[str, Any] | None = None,
 ) -> Any:
     """Return the clip of a stock pipeline, called as its own users call it."""
     name, scale = model.config.name, request.sampling.guidance_scale
@@ -129,6 +142,7 @@ def render_stock(
     if image is not None:
         inputs = {"image": Image.fromarray(image.numpy()), "image_crf": 0}
     passes = {**OFF, "guidance_scale": scale, "audio_guidance_scale": scale}
+    passes |= {"guidance_rescale": 0.0, "audio_guidance_rescale": 0.0} | (other or {})
     guidance = nag.guide(stock, "red", SHARP, max_sequence_length=tiny_ltx2.MAX_TOKENS)
     with guidance if is_guided else nullcontext():
         return stock(
@@ -143,8 +157,6 @@ def render_stock(
             use_cross_timestep=name == "2.3",
             generator=torch.Generator().manual_seed(3),
             output_type=output_type,
-            guidance_rescale=0.0,
-            audio_guidance_rescale=0.0,
             **inputs,
             **passes,
         )
@@ -241,12 +253,118 @@ def test_another_image_gives_another_video_that_begins_with_it(
     assert torch.equal(noise["latents"][:, :, :1], encoded)
 
 
+FURTHER = Ltx2Guidance(
+    stg_scale=1.0,
+    modality_scale=2.0,
+    spatio_temporal_guidance_blocks=(1,),
+    audio_modality_scale=3.0,
+    audio_guidance_scale=5.0,
+    audio_guidance_rescale=0.4,
+)
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
+    folder = tmp_path_factory.mktemp("further") / "weights"
+    STOCK["2.3"]().save_pretrained(folder)
+    config = config_of("2.3", folder, ltx2_guidance=FURTHER)
+    return load_model(config, inspect_model(config, folder / "mine.yaml"), 1)
+
+
+@pytest.mark.parametrize("method", ["none", "nag", "cfg+nag"])
+def test_the_further_guidance_of_a_yaml_is_that_of_the_stock_pipeline(
+    further: DiffusersModel, method: GuidanceMethod
+) -> None:
+    """Under NAG the weak predictions stay unguided, as `tests.nag.test_ltx2_guidance` proves."""
+    sampling = GUIDED.sampling if method == "cfg+nag" else REQUEST.sampling
+    request = replace(REQUEST, method=method, sampling=replace(sampling, guidance_rescale=0.7))
+    found = further.denoise(request, further.encode_text(request), lambda _step: None)
+    passes: dict[str, Any] = {**asdict(FURTHER), "audio_stg_scale": 1.0, "guidance_rescale": 0.7}
+    passes["spatio_temporal_guidance_blocks"] = [1]
+    if not request.has_cfg:
+        del passes["audio_guidance_scale"]
+    is_guided = method != "none"
+    stock = render_stock(further, request, "latent", is_guided=is_guided, other=passes)
+    plain = render_stock(further, request, "latent", is_guided=is_guided)
+    for part in ("frames", "audio"):
+        expected, without = (getattr(clip, part).flatten() for clip in (stock, plain))
+        ours = found[0, : len(expected)] if part == "frames" else found[0, -len(expected) :]
+        assert (ours - expected).abs().max() < (2e-4 if is_guided else 1e-5)
+        assert (ours - without).abs().max() > 2e-2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [((32, 64), "height must be at least 64"), ((64, 32), "width must be at least 64")],
+)
+def test_a_clip_that_the_autoencoder_cannot_decode_is_refused(
+    further: DiffusersModel, sizes: tuple[int, int], message: str
+) -> None:
+    facts = read_facts(Path(further.config.source))
+    small = replace(REQUEST, shape=VideoShape(FRAMES, *sizes))
+    assert needs_facts(further.config, small)
+    check_by_facts(further.config, facts, REQUEST)
+    with pytest.raises(RequestError, match=message):
+        check_by_facts(further.config, facts, small)
+    latents = further.denoise(small, further.encode_text(small), lambda _step: None)
+    with pytest.raises(RuntimeError, match="[Pp]adding"):
+        further.decode(small, latents)
+
+
+@pytest.mark.parametrize(
+    ("name", "guidance", "message"),
+    [
+        ("2.0", FURTHER, "lacks perturbed_attn"),
+        ("2.3", replace(FURTHER, spatio_temporal_guidance_blocks=(2,)), "has 2 blocks"),
+    ],
+)
+def test_stg_of_a_transformer_that_it_cannot_perturb_is_refused(
+    name: str, guidance: Ltx2Guidance, message: str, tmp_path: Path
+) -> None:
+    stock_of(name).transformer.save_config(tmp_path / "transformer")
+    with pytest.raises(ModelFolderError, match=message):
+        check_facts(config_of(name, tmp_path, ltx2_guidance=guidance), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stg_scale": -1.0}, "stg_scale must be between 0 and 100"),
+        ({"modality_scale": 0.5}, "modality_scale must be between 1 and 100"),
+        ({"audio_guidance_rescale": 1.5}, "audio_guidance_rescale must be between 0 and 1"),
+        ({"stg_scale": 1.0}, "need each other"),
+        ({"spatio_temporal_guidance_blocks": (1,)}, "need each other"),
+        (
+            {"stg_scale": 1.0, "spatio_temporal_guidance_blocks": (1, 1)},
+            "must be different numbers from 0",
+        ),
+        (
+            {"stg_scale": 1.0, "spatio_temporal_guidance_blocks": (1,), "audio_stg_scale": 0.0},
+            "diffusers takes 0 for the value of the video",
+        ),
+    ],
+)
+def test_further_guidance_that_diffusers_cannot_follow_is_refused(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelConfigError, match=message):
+        Ltx2Guidance(**values)
+
+
+def test_a_rescale_needs_a_guided_prediction(tmp_path: Path) -> None:
+    request = replace(REQUEST, sampling=replace(REQUEST.sampling, guidance_rescale=0.5))
+    config_of("2.3", tmp_path, ltx2_guidance=FURTHER).check_request(request)
+    with pytest.raises(RequestError, match="no classifier-free guidance that it could act on"):
+        config_of("2.3", tmp_path).check_request(request)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"first_block_cache": 0.1}, "does not know the blocks of LTX2Pipeline"),
         ({"scheduler": SchedulerConfig(flow_shift=3.0)}, "by the number of tokens"),
         ({"pipeline": "LTXPipeline"}, "LTX2Pipeline, LTX2ImageToVideoPipeline"),
+        ({"family": "ltx", "ltx2_guidance": FURTHER}, "is for the family ltx2"),
     ],
 )
 def test_a_yaml_that_ltx2_cannot_follow_is_refused(

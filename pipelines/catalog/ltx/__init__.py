@@ -1,0 +1,1 @@
+"""Keys of a model's YAML that LTX models alone have."""
