@@ -28,8 +28,8 @@ ORDER = {
     "nag": ("", "formulas", "attention", "adapters", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/ltx", "catalog",
-        "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation", "shapes/training",
-        "shapes/measuring",
+        "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
+        "shapes/training", "shapes/measuring",
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",
