@@ -3,10 +3,10 @@
 The files of weights are as long as real ones, and sparse: they take no disk. So the estimate of
 `pipelines.cost.memory` reads them like a download.
 
-Source: huggingface/diffusers, scripts/convert_wan_to_diffusers.py, convert_ltx_to_diffusers.py and
-convert_ltx2_to_diffusers.py; the config.json of google/umt5-xxl, google/t5-v1_1-xxl,
-google/gemma-3-12b-it and laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the hub. LTX-2's connectors and
-its parts for sound are left out.
+Source: huggingface/diffusers, scripts/convert_wan_to_diffusers.py and those of skyreelsv2, ltx and
+ltx2; the config.json of google/umt5-xxl, google/t5-v1_1-xxl, google/gemma-3-12b-it and
+laion/CLIP-ViT-H-14-laion2B-s32B-b79K on the hub. LTX-2's connectors and its parts for sound are
+left out.
 """
 
 import json
@@ -45,6 +45,7 @@ _XXL: dict[str, Any] = {
 _SMALL: dict[str, Any] = {"num_layers": 30, "num_attention_heads": 12, "ffn_dim": 8960}
 _LARGE: dict[str, Any] = {"num_layers": 40, "num_attention_heads": 40, "ffn_dim": 13824}
 _SEEN: dict[str, Any] = {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
+_SEEN_SMALL = {**_SEEN, "added_kv_proj_dim": 1536}
 _LTX_VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 1024, 2048),
     "down_block_types": ("LTXVideo095DownBlock3D",) * 4,
@@ -152,6 +153,9 @@ PARTS: Mapping[str, Mapping[str, Build]] = {
     "wan2.2-i2v-a14b": _a14b(in_channels=36),
     "wan2.2-ti2v-5b": _WAN_5B,
     "fastwan2.2-ti2v-5b": _WAN_5B,
+    "skyreels-v2-t2v-14b": _wan(**_LARGE),
+    "skyreels-v2-i2v-14b": {**_wan(**_LARGE, **_SEEN), "image_encoder": _clip},
+    "skyreels-v2-i2v-1.3b": {**_wan(**_SMALL, **_SEEN_SMALL), "image_encoder": _clip},
     "ltx-video-0.9.5": _ltx(),
     "ltx-video-0.9.7-13b": _LTX_13B,
     "ltx-video-0.9.8-13b": _LTX_13B,

@@ -22,7 +22,9 @@ def test_the_sizes_of_a_model_are_those_of_the_longest_name_that_begins_it() -> 
     assert parts_of("ltx-2.3-distilled") is PARTS["ltx-2.3"]
     assert parts_of("ltx-2-i2v") is PARTS["ltx-2"]
     assert parts_of("shapes-wan") is None
-    large = [name for name in model_paths() if name.startswith(("wan", "fastwan", "ltx"))]
+    large = [
+        name for name in model_paths() if name.startswith(("wan", "fastwan", "skyreels", "ltx"))
+    ]
     assert all(parts_of(name) for name in large)
 
 
