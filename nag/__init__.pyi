@@ -22,6 +22,7 @@ from nag.formulas.value_sign_flip import value_sign_flip as value_sign_flip
 from nag.installation.installation import InstalledGuidance as InstalledGuidance
 from nag.installation.installation import guide as guide
 from nag.installation.installation import install as install
+from nag.installation.nag_guider import NagGuider as NagGuider
 from nag.installation.negative_prompt import NegativePrompt as NegativePrompt
 from nag.installation.negative_prompt import encode_negative_prompt as encode_negative_prompt
 from nag.installation.support import PipelineSupport as PipelineSupport

@@ -33,7 +33,13 @@ class InstalledGuidance:
     Outside `guide` the pipeline renders exactly what it rendered before.
     """
 
-    def __init__(self, pipeline: DenoisingPipeline) -> None:
+    def __init__(self, pipeline: DenoisingPipeline, calls: DenoisingCalls | None = None) -> None:
+        """Put guidance on a pipeline; `install` says what it raises.
+
+        Args:
+            pipeline: the pipeline.
+            calls: its calls; None observes the pipeline.
+        """
         self._pipeline = pipeline
         self._models = find_models(pipeline)
         self._processors: list[tuple[Any, Any]] = []  # each text attention with its new processor
@@ -46,17 +52,18 @@ class InstalledGuidance:
                     "pipeline; call its remove() first"
                 )
         try:
-            self._calls = calls = (
-                GuiderCalls(pipeline, self._check_if_guiding)
-                if hasattr(pipeline, "guider")
-                else PipelineCalls(pipeline, self._check_if_guiding, self._end_loop)
-            )
+            self._calls = calls = calls or self._observe(pipeline)
             for one in self._models:
                 self._install(one, calls)
             self.check_coverage()
         except BaseException:
             self.remove()
             raise
+
+    def _observe(self, pipeline: DenoisingPipeline) -> DenoisingCalls:
+        if hasattr(pipeline, "guider"):
+            return GuiderCalls(pipeline, self._check_if_guiding)
+        return PipelineCalls(pipeline, self._check_if_guiding, self._end_loop)
 
     def _install(self, guided: GuidedModel, calls: DenoisingCalls) -> None:
         _INSTALLED[id(guided.model)] = self

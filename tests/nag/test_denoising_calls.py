@@ -33,6 +33,7 @@ from nag import (
 from nag.attention.denoising_calls import PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
 from tests.builders import tiny
+from tests.nag.modular import modular, modular_clip, stock_clip
 from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, render, text
 
 CLOSE, FAR = 2e-5, 2e-2
@@ -138,48 +139,7 @@ def test_calls_without_a_name_in_an_unknown_order_are_refused() -> None:
 # --- modular pipelines: the guider names the passes
 
 
-def modular(build: Callable[[], Any], blocks: Any, guider: Any) -> Any:
-    stock = build()
-    pipeline = blocks().init_pipeline()
-    parts = {
-        name: getattr(stock, name)
-        for name in ("tokenizer", "text_encoder", "vae", "scheduler", "transformer")
-    }
-    pipeline.update_components(**parts, guider=guider)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 MODULAR = [(tiny.wan_pipeline, WanBlocks, 512), (tiny.ltx_pipeline, LTXBlocks, 128)]
-
-
-def modular_clip(pipeline: Any, **arguments: Any) -> torch.Tensor:
-    call: dict[str, Any] = {
-        "prompt": "a red cat",
-        "negative_prompt": "a dog",
-        "height": 32,
-        "width": 32,
-        "num_frames": 5,
-        "num_inference_steps": 2,
-        "generator": torch.Generator().manual_seed(0),
-        "output_type": "pt",
-        "output": "videos",
-    }
-    return torch.stack(list(pipeline(**call | arguments)))
-
-
-def stock_clip(pipeline: Any, guidance_scale: float) -> torch.Tensor:
-    return pipeline(
-        prompt="a red cat",
-        negative_prompt="a dog",
-        height=32,
-        width=32,
-        num_frames=5,
-        num_inference_steps=2,
-        guidance_scale=guidance_scale,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).frames
 
 
 @pytest.mark.parametrize(("build", "blocks", "_length"), MODULAR)

@@ -1,0 +1,142 @@
+"""Guidance as a guider of diffusers' modular pipelines: `negative_prompt` of the call, one pass.
+
+Source: the protocol of `diffusers.guiders.BaseGuidance` (0.42), which the blocks of a modular
+pipeline follow: `prepare_inputs_from_block_state`, then `prepare_models`, the model and
+`cleanup_models` for each pass, then the guider itself.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.guiders.guider_utils import BaseGuidance, GuiderOutput
+
+from nag.attention.denoising_calls import DenoisingStep, GuidedRows, restore
+from nag.attention.text_concat import VIDEO_TEXT, NegativeText
+from nag.errors import NagTextError
+from nag.installation.installation import InstalledGuidance
+from nag.params import NagParams
+
+PROMPT, NEGATIVE = 0, 1  # positions in a pair of input fields
+InputFields = Mapping[str, str | tuple[str, str]]
+
+
+class NagGuider(BaseGuidance):
+    """Normalized Attention Guidance in place of classifier-free guidance: one pass a step.
+
+    `pipe.update_components(guider=NagGuider(nag_scale=11))`, and from then on the `negative_prompt`
+    of a call guides by attention. The model is restored after each pass. For both guidances at
+    once, or a compiled model, keep `ClassifierFreeGuidance` and use `nag.guide` around the call.
+
+    Args:
+        nag_scale: as in `NagParams`, like the others; their defaults are the same.
+        enabled: False for the prompt alone.
+
+    Raises:
+        NagParameterError: a value is out of range.
+    """
+
+    _input_predictions = ["pred_cond"]  # noqa: RUF012 - as diffusers declares it
+
+    @register_to_config
+    def __init__(
+        self,
+        nag_scale: float = NagParams.nag_scale,
+        nag_tau: float = NagParams.nag_tau,
+        nag_alpha: float = NagParams.nag_alpha,
+        nag_start: float = NagParams.nag_start,
+        nag_end: float = NagParams.nag_end,
+        nag_norm: Literal["l1", "l2"] = NagParams.nag_norm,
+        enabled: bool = True,
+    ) -> None:
+        self.params = NagParams(nag_scale, nag_tau, nag_alpha, nag_start, nag_end, nag_norm)
+        super().__init__(enabled=enabled)
+        self._negative: NegativeText | None = None
+
+    @property
+    def is_conditional(self) -> bool:
+        return True
+
+    @property
+    def num_conditions(self) -> int:
+        """The number of texts: a pipeline embeds the negative prompt if there are two."""
+        return 2
+
+    def prepare_inputs(self, data: Any) -> list[Any]:
+        self._negative = self._negative_of({name: pair[NEGATIVE] for name, pair in data.items()})
+        return [self._prepare_batch(data, PROMPT, "pred_cond")]
+
+    def prepare_inputs_from_block_state(self, data: Any, input_fields: InputFields) -> list[Any]:
+        self._negative = self._negative_of(
+            {
+                name: getattr(data, fields[NEGATIVE], None)
+                for name, fields in input_fields.items()
+                if isinstance(fields, tuple)
+            }
+        )
+        fields: Any = input_fields
+        return [self._prepare_batch_from_block_state(fields, data, PROMPT, "pred_cond")]
+
+    def prepare_models(self, denoiser: torch.nn.Module) -> None:
+        super().prepare_models(denoiser)
+        if self._negative is None:
+            return
+        model: Any = SimpleNamespace(transformer=denoiser)
+        with ExitStack() as stack:
+            installed = stack.enter_context(InstalledGuidance(model, _PromptCalls(self)))
+            stack.enter_context(installed.guide(self._negative, self.params))
+            _leave_after_call(denoiser, stack.pop_all())
+
+    def __call__(self, data: list[Any]) -> GuiderOutput:
+        (batch,) = data
+        return self.forward(batch.noise_pred)
+
+    def forward(self, pred_cond: torch.Tensor) -> GuiderOutput:
+        return GuiderOutput(pred=pred_cond, pred_cond=pred_cond, pred_uncond=None)
+
+    def _negative_of(self, inputs: dict[str, Any]) -> NegativeText | None:
+        if not (self._enabled and self.params.is_active):
+            return None
+        embeds = inputs.get(VIDEO_TEXT.embeds)
+        if embeds is None:
+            raise NagTextError(
+                "NagGuider needs the embeddings of a negative prompt: give the pipeline a "
+                "negative_prompt, or leave the guider out"
+            )
+        return NegativeText(embeds, inputs.get(VIDEO_TEXT.mask))
+
+
+class _PromptCalls:
+    """The calls of a pipeline whose guider makes the prompt's pass alone."""
+
+    def __init__(self, guider: NagGuider) -> None:
+        self._guider = guider
+
+    def guided_rows(self, name: str | None) -> GuidedRows:
+        del name
+        return "all"
+
+    def step(self) -> DenoisingStep:
+        state = self._guider.get_state()
+        return DenoisingStep(state["step"], state["num_inference_steps"])
+
+    def remove(self) -> None:
+        """Do nothing: nothing was observed."""
+
+
+def _leave_after_call(denoiser: torch.nn.Module, stack: ExitStack) -> None:
+    """Close a stack once the model has run, also if it failed: a pipeline then cleans nothing up.
+
+    Not by a hook of torch: hooks that remove hooks break its handling of a failed call.
+    """
+    forward, earlier = denoiser.forward, vars(denoiser).get("forward")
+
+    def guided_forward(*args: Any, **kwargs: Any) -> Any:
+        with stack:
+            return forward(*args, **kwargs)
+
+    denoiser.forward = guided_forward
+    stack.callback(restore, denoiser, "forward", guided_forward, earlier)
