@@ -91,6 +91,7 @@ class ModelIdentity:
         layerwise_casting: dtype of eight bits that the transformers' weights are rounded to; empty
             if they are not.
         ltx2_guidance: guidance of LTX-2 beside classifier-free guidance; None without any.
+        quantization: way in which the transformers' weights are quantized; empty if they are not.
     """
 
     name: str
@@ -117,6 +118,7 @@ class ModelIdentity:
     conditioning_scale: float = 1.0
     layerwise_casting: str = ""
     ltx2_guidance: Ltx2Guidance | None = None
+    quantization: str = ""
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,7 @@ class ModelCatalog:
             ltx2_guidance=None
             if config.ltx2_guidance == NO_FURTHER_GUIDANCE
             else config.ltx2_guidance,
+            quantization=config.quantization or "",
         )
         return CatalogEntry(config, identity, weights, loras)
 

@@ -4,12 +4,19 @@ An offload changes the place of weights and not the results: a clip is the same,
 and without it, and so is its id. Weights of fewer bits change the pixels and the id.
 """
 
+from collections.abc import Sized
+from importlib.util import find_spec
 from typing import Literal, Protocol
 
 from pipelines.errors import ModelConfigError
 
 Offload = Literal["none", "text_encoder", "model", "group"]
 StorageDtype = Literal["float8_e4m3fn", "float8_e5m2"]
+Quantization = Literal[
+    "int8_weight_only", "float8_weight_only", "bitsandbytes_8bit", "bitsandbytes_4bit"
+]
+# diffusers imports each of them where it finds it, which takes time and writes warnings
+QUANTIZATION_LIBRARIES = ("torchao", "bitsandbytes")
 
 
 class MemoryKeys(Protocol):
@@ -21,6 +28,12 @@ class MemoryKeys(Protocol):
     def offload(self) -> Offload: ...
     @property
     def layerwise_casting(self) -> StorageDtype | None: ...
+    @property
+    def quantization(self) -> Quantization | None: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def loras(self) -> Sized: ...
     @property
     def fuse_loras(self) -> bool: ...
     @property
@@ -38,6 +51,29 @@ def check_memory_keys(keys: MemoryKeys) -> None:
     _check_offload(keys)
     if keys.layerwise_casting is not None:
         _refuse(f"layerwise_casting: {keys.layerwise_casting}", _casting_conflicts(keys))
+    if keys.quantization is not None:
+        _refuse(f"quantization: {keys.quantization}", _quantization_conflicts(keys))
+
+
+def library_of(quantization: Quantization | None) -> str | None:
+    """Return the library that quantizes, or None without quantization."""
+    if quantization is None:
+        return None
+    return "bitsandbytes" if quantization.startswith("bitsandbytes") else "torchao"
+
+
+def check_library(keys: MemoryKeys) -> None:
+    """Refuse a quantization on a machine without the library for it.
+
+    Raises:
+        ModelConfigError: the message has the command that installs it.
+    """
+    library = library_of(keys.quantization)
+    if library is not None and find_spec(library) is None:
+        raise ModelConfigError(
+            f"quantization: {keys.quantization} needs the library {library}, which is not "
+            f"installed here: pip install {library}"
+        )
 
 
 def _check_offload(keys: MemoryKeys) -> None:
@@ -70,6 +106,21 @@ def _casting_conflicts(keys: MemoryKeys) -> dict[str, bool]:
         "fuse_loras: true": keys.fuse_loras,
         # diffusers' hooks on each layer break the graph
         "compile: true": keys.compile,
+    }
+
+
+def _quantization_conflicts(keys: MemoryKeys) -> dict[str, bool]:
+    is_foreign = keys.quantization in ("bitsandbytes_8bit", "bitsandbytes_4bit")
+    return {
+        f"dtype: {keys.dtype}": keys.dtype != "bfloat16",  # the only one that torchao takes
+        f"layerwise_casting: {keys.layerwise_casting}": keys.layerwise_casting is not None,
+        "fuse_loras: true": keys.fuse_loras,
+        "compile: true": keys.compile,
+        # the weights cannot be replaced by copies
+        f"offload: {keys.offload}": keys.offload in ("model", "group")
+        or (is_foreign and keys.offload != "none"),
+        "device: cpu": is_foreign and keys.device == "cpu",
+        "loras": is_foreign and len(keys.loras) > 0,
     }
 
 

@@ -13,7 +13,7 @@ from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import check_source
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE, Ltx2Guidance
-from pipelines.catalog.memory_config import Offload, StorageDtype, check_memory_keys
+from pipelines.catalog.memory_config import Offload, Quantization, StorageDtype, check_memory_keys
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
     PIPELINE_CLASSES,
@@ -124,6 +124,10 @@ class ModelConfig:
             memory and changes the pixels. `float8_e4m3fn` is finer, `float8_e5m2` has more range.
         ltx2_guidance: guidance of LTX-2 beside classifier-free guidance: passes away from weak
             predictions, and values for the sound.
+        quantization: way in which the transformers' linear layers are quantized while they are
+            read: `int8_weight_only` and `float8_weight_only` by the library torchao,
+            `bitsandbytes_8bit` and `bitsandbytes_4bit` (NF4) by bitsandbytes, on CUDA devices
+            alone. It changes the pixels and needs `dtype: bfloat16`.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -164,6 +168,7 @@ class ModelConfig:
     ltx2_guidance: Ltx2Guidance = field(default_factory=Ltx2Guidance)
     offload: Offload = "none"
     layerwise_casting: StorageDtype | None = None
+    quantization: Quantization | None = None
     licence: str = ""
     download_gb: float | None = None
 

@@ -7,7 +7,6 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 import hashlib
 import stat
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from pipelines.catalog.files.weight_files import (
 from pipelines.catalog.folder_facts import check_facts
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras
+from pipelines.catalog.memory_config import check_library
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.pipeline_classes import (
     ALL_COMPONENTS,
@@ -40,7 +40,6 @@ from pipelines.regular_files import open_regular_file, refuse_special
 if TYPE_CHECKING:
     from pipelines.catalog.description import Described
 
-QUANTIZATION_LIBRARIES = {"bitsandbytes": "bitsandbytes", "torchao": "torchao"}
 VOCABULARIES = ("tokenizer.json", "vocab.json")  # large, and no library reads a class from them
 
 
@@ -79,6 +78,7 @@ def inspect_model(
             fetches them.
         ModelFolderError: the weights are broken, incomplete or unsafe.
     """
+    check_library(config)
     source = resolve_source(config.source, config_path)
     if isinstance(source, Path):
         if source.is_file():
@@ -168,22 +168,15 @@ def _check_component(folder: Path, component: str, *, has_files: bool) -> None:
 
 
 def _check_quantization(path: Path) -> None:
-    """Refuse weights that were saved quantized, unless this machine has the library for them."""
+    """Refuse weights that were saved quantized, in which nothing has the shape of its config."""
     settings: Any = read_json(path).get("quantization_config")
     if settings is None:
         return
     method = settings.get("quant_method") if isinstance(settings, dict) else None
-    library = QUANTIZATION_LIBRARIES.get(method) if isinstance(method, str) else None
-    if library is None:
-        raise ModelFolderError(
-            f"{path}: its weights are quantized by {method!r}, expected "
-            f"{' or '.join(QUANTIZATION_LIBRARIES)}: use the weights before they were quantized"
-        )
-    if find_spec(library) is None:
-        raise ModelFolderError(
-            f"{path}: its weights are quantized by {method}, which needs the library {library}: "
-            f"pip install {library}, or use the weights before they were quantized"
-        )
+    raise ModelFolderError(
+        f"{path}: its weights were saved quantized by {method!r}, which is not loaded: use the "
+        "weights before they were quantized, with quantization: int8_weight_only in the YAML"
+    )
 
 
 def _check_kind(path: Path) -> None:
@@ -200,16 +193,21 @@ def _check_kind(path: Path) -> None:
 
 def transformer_shapes(folder: Path) -> TransformerShapes:
     """Return the shapes of the weights of each transformer in a folder."""
-    index = read_json(folder / "model_index.json")
     return {
         component: {
             name: shape
             for shard in weight_files(folder / component)
             for name, shape in read_header(shard).shapes.items()
         }
-        for component in ("transformer", "transformer_2")
-        if index.get(component) not in (None, [None, None])
+        for component in transformer_names(folder)
     }
+
+
+def transformer_names(folder: Path) -> list[str]:
+    """Return the names of the transformers in a folder."""
+    index = read_json(folder / "model_index.json")
+    names = ("transformer", "transformer_2")
+    return [name for name in names if index.get(name) not in (None, [None, None])]
 
 
 def pipeline_files(folder: Path) -> list[Path]:

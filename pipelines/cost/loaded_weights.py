@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import prod
 
 from pipelines.catalog.files.safetensors_file import FLOAT_BYTES
+from pipelines.catalog.memory_config import Quantization
 from pipelines.catalog.model_config import ModelConfig
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -35,6 +36,8 @@ def loaded_bytes(
         return size
     if config.layerwise_casting is not None and is_cast(config.family, component, name):
         return prod(shape)
+    if config.quantization is not None and is_quantized(config.family, component, name, shape):
+        return _quantized_bytes(config.quantization, shape)
     wanted = config.vae_dtype if component == "vae" else config.dtype
     if component in _FLOAT32_COMPONENTS or (
         config.family == "wan" and component.startswith("transformer") and _WAN_FLOAT32.search(name)
@@ -59,6 +62,23 @@ def streamed_bytes(sizes: Mapping[str, int]) -> int:
         else:
             outside += size
     return outside + sum(size for _, size in blocks.most_common(2))
+
+
+def is_quantized(family: str, component: str, name: str, shape: tuple[int, ...]) -> bool:
+    """Return True if a weight is that of a linear layer that is quantized."""
+    return (
+        component.startswith("transformer")
+        and name.endswith(".weight")
+        and len(shape) == 2
+        and not (family == "wan" and _WAN_FLOAT32.search(name))
+    )
+
+
+def _quantized_bytes(quantization: Quantization, shape: tuple[int, ...]) -> int:
+    if quantization == "bitsandbytes_4bit":  # a float32 for each 64 weights
+        return prod(shape) // 2 + prod(shape) // 64 * 4
+    zero_point = 1 if quantization == "int8_weight_only" else 0
+    return prod(shape) + shape[0] * (4 + zero_point)  # a float32 for each row
 
 
 def is_cast(family: str, component: str, name: str) -> bool:

@@ -130,7 +130,7 @@ def remedies(config: ModelConfig, stage: Stage) -> list[str]:
     if config.device != "cpu" and config.offload in ("none", "text_encoder"):
         found += ["offload: model", "offload: group"]
     if stage != "text" and config.layerwise_casting is None:
-        found.append("layerwise_casting: float8_e4m3fn")
+        found += ["layerwise_casting: float8_e4m3fn", "quantization: int8_weight_only"]
     return found
 
 

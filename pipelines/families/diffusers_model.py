@@ -15,7 +15,7 @@ import torch
 import nag
 from pipelines.attention.exact_attention import exact_attention
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_folder import ModelWeights, transformer_names
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.errors import RequestError
 from pipelines.families.acceleration import Acceleration
@@ -29,7 +29,7 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
-from pipelines.weights.fewer_bits import cast_layers
+from pipelines.weights.fewer_bits import cast_layers, quantization_settings
 from pipelines.weights.placement import Placement, place
 
 EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # (1, L, D), attention mask (1, L) or None
@@ -124,6 +124,7 @@ class DiffusersModel(ABC):
                 local_files_only=True,
                 # each weight goes there as it is read
                 device_map=device.type if config.fits_as_read else "cpu",
+                **quantization_settings(config, transformer_names(weights.folder)),
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
                 **dict.fromkeys(own_parts),
             )

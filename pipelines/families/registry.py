@@ -6,10 +6,11 @@ LoRAs. Loads without torch.
 
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pipelines.catalog.memory_config import QUANTIZATION_LIBRARIES, library_of
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.catalog.pipeline_classes import PipelineClass
@@ -38,7 +39,10 @@ def import_family(config: ModelConfig, progress: LoadProgress) -> None:
         import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
     with progress.part("import", "transformers"):
         import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    with _hidden("peft", is_hidden=not config.loras):
+    needed = {"peft" if config.loras else None, library_of(config.quantization)}
+    with ExitStack() as stack:
+        for library in ("peft", *QUANTIZATION_LIBRARIES):
+            stack.enter_context(_hidden(library, is_hidden=library not in needed))
         with progress.part("import", "diffusers"):
             import diffusers  # noqa: F401  # pyright: ignore[reportUnusedImport]
         with progress.part("import", f"{config.family} pipeline"):
@@ -92,8 +96,9 @@ def _load(
 def _hidden(module: str, *, is_hidden: bool) -> Generator[None]:
     """Let an optional library seem to be missing, unless it is imported already.
 
-    Python takes None in `sys.modules` for a module that does not exist. Diffusers imports PEFT
-    wherever it finds it, which takes a tenth of the time of all imports.
+    Python takes None in `sys.modules` for a module that does not exist. Diffusers imports such
+    libraries wherever it finds them: PEFT takes a tenth of the time of all imports, and torchao
+    writes warnings.
     """
     if not is_hidden or module in sys.modules or "diffusers" in sys.modules:
         yield

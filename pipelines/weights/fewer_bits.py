@@ -2,14 +2,22 @@
 
 Layerwise casting keeps each linear layer in a float of eight bits and makes `dtype` of it for the
 time of its call. Diffusers decides which layers: not embeddings, norms, the first and the last one.
+Quantization keeps the weight of each linear layer as whole numbers or floats of eight or four bits
+with a scale for each row or group, by another library. It was run with torchao, on a CPU;
+bitsandbytes, which needs a CUDA device, was not.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from diffusers import BitsAndBytesConfig, TorchAoConfig
+from diffusers.quantizers import PipelineQuantizationConfig
 
+from pipelines.catalog.memory_config import Quantization, check_library
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.context_parallel.plans import transformers_of
+from pipelines.errors import ModelConfigError
 
 
 def cast_layers(pipeline: Any, config: ModelConfig) -> None:
@@ -24,3 +32,40 @@ def cast_layers(pipeline: Any, config: ModelConfig) -> None:
             storage_dtype=getattr(torch, config.layerwise_casting),
             compute_dtype=getattr(torch, config.dtype),
         )
+
+
+def quantization_settings(config: ModelConfig, components: Iterable[str]) -> dict[str, Any]:
+    """Return the arguments by which diffusers quantizes the transformers while it reads them.
+
+    Args:
+        components: names of the transformers in the folder.
+
+    Raises:
+        ModelConfigError: the library is missing, or the machine has no CUDA device for it.
+    """
+    if config.quantization is None:
+        return {}
+    check_library(config)
+    settings = _settings(config.quantization, getattr(torch, config.dtype))
+    mapping: dict[str, Any] = dict.fromkeys(components, settings)
+    return {"quantization_config": PipelineQuantizationConfig(quant_mapping=mapping)}
+
+
+def _settings(quantization: Quantization, dtype: torch.dtype) -> Any:
+    if quantization in ("int8_weight_only", "float8_weight_only"):
+        from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+        is_int = quantization == "int8_weight_only"
+        return TorchAoConfig(
+            Int8WeightOnlyConfig(version=2) if is_int else Float8WeightOnlyConfig()
+        )
+    if not torch.cuda.is_available():
+        raise ModelConfigError(
+            f"quantization: {quantization} needs a CUDA device, and this machine has none: use "
+            "int8_weight_only"
+        )
+    if quantization == "bitsandbytes_8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )

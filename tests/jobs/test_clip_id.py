@@ -101,6 +101,7 @@ models = st.builds(
     vae_memory_format=st.sampled_from(["contiguous_format", "channels_last_3d"]),
     vae_compile=st.booleans(),
     layerwise_casting=st.sampled_from(["", "float8_e4m3fn", "float8_e5m2"]),
+    quantization=st.sampled_from(["", "int8_weight_only"]),
 )
 
 

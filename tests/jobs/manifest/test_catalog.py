@@ -120,6 +120,15 @@ def test_weights_of_fewer_bits_are_part_of_the_identity_and_their_place_is_not(
     path.write_text(path.read_text() + "layerwise_casting: float8_e4m3fn\n")
     cast = ModelCatalog(models, FakeInspector()).get("hub").identity
     assert cast == replace(plain, layerwise_casting="float8_e4m3fn")
+    path.write_text(
+        path.read_text()
+        .replace("offload: group", "offload: none")
+        .replace("layerwise_casting: float8_e4m3fn", "quantization: int8_weight_only")
+        .replace("dtype: float32", "dtype: bfloat16")
+    )
+    assert ModelCatalog(models, FakeInspector()).get("hub").identity == replace(
+        plain, quantization="int8_weight_only", dtype="bfloat16"
+    )
 
 
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:

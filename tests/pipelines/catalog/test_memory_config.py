@@ -34,6 +34,17 @@ def test_an_offload_on_a_cpu_is_refused(offload: Any) -> None:
         ({"offload": "group", "compile": True}, "offload: group does not work with compile: true"),
         ({"offload": "group", "first_block_cache": 0.1}, "with first_block_cache: 0.1"),
         ({"layerwise_casting": "float8_e4m3fn", "compile": True}, "with compile: true"),
+        ({"quantization": "int8_weight_only", "dtype": "float16"}, "with dtype: float16"),
+        ({"quantization": "int8_weight_only", "offload": "model"}, "with offload: model"),
+        ({"quantization": "int8_weight_only", "compile": True}, "with compile: true"),
+        ({"quantization": "float8_weight_only", **FUSED}, "with fuse_loras: true"),
+        (
+            {"quantization": "int8_weight_only", "layerwise_casting": "float8_e5m2"},
+            "with layerwise_casting: float8_e5m2",
+        ),
+        ({"quantization": "bitsandbytes_4bit", "device": "cpu"}, "with device: cpu"),
+        ({"quantization": "bitsandbytes_8bit", "offload": "text_encoder"}, "offload: text_encoder"),
+        ({"quantization": "bitsandbytes_8bit", "loras": FUSED["loras"]}, "with loras"),
         ({"layerwise_casting": "float8_e5m2", **FUSED}, "float8_e5m2 does not work with fuse_lora"),
     ],
 )
@@ -45,6 +56,7 @@ def test_keys_that_do_not_work_together_are_refused(keys: Any, message: str) -> 
 def test_keys_that_work_together_are_accepted() -> None:
     replace(CONFIG, offload="text_encoder", **FUSED)
     replace(CONFIG, offload="model", compile=True, first_block_cache=0.1, vae_compile=True)
+    replace(CONFIG, offload="text_encoder", quantization="int8_weight_only", loras=FUSED["loras"])
     replace(CONFIG, offload="group", layerwise_casting="float8_e4m3fn", loras=FUSED["loras"])
 
 

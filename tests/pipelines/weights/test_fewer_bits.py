@@ -1,6 +1,7 @@
 """Transformers kept in fewer bits: what is stored, how far clips move, LoRAs over them."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.cost.memory import memory_need
+from pipelines.errors import ModelConfigError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
 from pipelines.lora_choice import LoraChoice
@@ -24,7 +26,10 @@ REQUESTS = {
     for name in ("none", "nag", "cfg+nag")
 }
 NAG = REQUESTS["nag"]
-TOLERANCE = 0.02  # share of the latents' norm; measured with these random weights: 0.004 to 0.012
+needs_torchao = pytest.mark.skipif(
+    find_spec("torchao") is None, reason="torchao is not installed: pip install torchao"
+)
+TOLERANCE = 0.02  # share of the latents' norm; measured with these random weights: 0.003 to 0.012
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +118,76 @@ def test_the_memory_of_cast_layers_is_counted(folder: Path, name: str) -> None:
     for component, transformer in transformers_of(load(folder, config).pipeline).items():
         loaded = sum(one.numel() * one.element_size() for one in transformer.parameters())
         assert need.weights[component] == loaded
+
+
+def quantized(model: DiffusersModel) -> dict[str, Any]:
+    return {
+        f"{component}.{name}": parameter
+        for component, transformer in transformers_of(model.pipeline).items()
+        for name, parameter in transformer.named_parameters()
+        if hasattr(parameter, "qdata")
+    }
+
+
+def num_bytes(parameter: Any) -> int:
+    parts = [parameter]
+    if hasattr(parameter, "qdata"):
+        parts = [getattr(parameter, name) for name in parameter.__tensor_flatten__()[0]]
+    return sum(part.numel() * part.element_size() for part in parts)
+
+
+@needs_torchao
+@pytest.mark.parametrize(
+    ("name", "way"), [("wan2.2", "int8_weight_only"), ("ltx", "float8_weight_only")]
+)
+def test_quantized_layers_render_near_and_their_memory_is_counted(
+    folder: Path, name: str, way: Any
+) -> None:
+    plain, config = load(folder, config_of(name)), config_of(name, quantization=way)
+    model = load(folder, config)
+    blocks = {one for one in stored(plain, torch.bfloat16) if ".attn" in one or ".ff" in one}
+    weights = {one for one in blocks if one.endswith(".weight") and "norm" not in one}
+    assert weights
+    assert all(any(key.endswith(one) for key in quantized(model)) for one in weights)
+    assert model.nag_coverage == plain.nag_coverage
+    tolerance = TOLERANCE if way == "int8_weight_only" else 2 * TOLERANCE
+    found = {method: denoise(model, request) for method, request in REQUESTS.items()}
+    assert not torch.equal(found["nag"], found["none"])
+    for method, request in REQUESTS.items():
+        assert 0 < distance(found[method], denoise(plain, request)) < tolerance, method
+    assert torch.equal(denoise(load(folder, config), NAG), found["nag"])  # alone, and after others
+    need = memory_need(config, ModelWeights(folder / name, "r"), NAG.shape, "nag")
+    for component, transformer in transformers_of(model.pipeline).items():
+        assert need.weights[component] == sum(map(num_bytes, transformer.parameters()))
+
+
+@needs_torchao
+def test_loras_over_quantized_layers_are_switched_without_a_trace(folder: Path) -> None:
+    style = LoraConfig("style", "./lora", component="transformer", by_default=False)
+    config = config_of("wan2.2", quantization="int8_weight_only", loras=(style,))
+    model = load(folder, config)
+    off = denoise(model, NAG)
+    on = denoise(model, replace(NAG, loras=(LoraChoice("style", 0.7),)))
+    assert distance(on, off) > 0.001
+    assert torch.equal(denoise(model, NAG), off)
+    default = replace(style, by_default=True, weight=0.7)
+    plain = load(folder, replace(config, quantization=None, loras=(default,)))
+    assert distance(on, denoise(plain, NAG)) < TOLERANCE
+
+
+@pytest.mark.parametrize("way", ["int8_weight_only", "bitsandbytes_4bit"])
+def test_a_missing_library_is_named_with_its_remedy(
+    folder: Path, way: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.catalog.memory_config.find_spec", lambda _name: None)
+    config = replace(config_of("ltx"), device="auto", quantization=way)
+    library = "torchao" if way == "int8_weight_only" else "bitsandbytes"
+    with pytest.raises(ModelConfigError, match=f"not installed here: pip install {library}"):
+        inspect_model(config, folder / "mine.yaml")
+
+
+def test_bitsandbytes_needs_a_cuda_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.catalog.memory_config.find_spec", lambda _name: True)
+    config = replace(config_of("ltx"), device="auto", quantization="bitsandbytes_8bit")
+    with pytest.raises(ModelConfigError, match="needs a CUDA device, and this machine has none"):
+        load(folder, config)
