@@ -27,6 +27,11 @@ def every_text(_attention: str) -> TextInput:
     return VIDEO_TEXT
 
 
+def no_refusal(_model: Any) -> str | None:
+    """Return None: every model of the classes can be guided."""
+    return None
+
+
 @dataclass(frozen=True)
 class Adapter:
     """The way in which one family of models is guided.
@@ -41,6 +46,7 @@ class Adapter:
         negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
             for it.
         defaults: strengths of NAG where a call names none, with their source beside them.
+        refusal: returns the reason why a model of these classes cannot be guided; None if it can.
     """
 
     models: tuple[type, ...]
@@ -50,6 +56,7 @@ class Adapter:
     text_of: Callable[[str], TextInput] = every_text
     negative_text: Callable[[Any, Any], NegativeText] = first_output
     defaults: NagParams = field(default_factory=NagParams)
+    refusal: Callable[[Any], str | None] = no_refusal
 
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""

@@ -18,6 +18,8 @@ MODULES = {
     "ChronoEditTransformer3DModel": "wan_copies",
     "LTXVideoTransformer3DModel": "ltx",
     "LTX2VideoTransformer3DModel": "ltx2",
+    "UNet2DConditionModel": "unet",
+    "UNetMotionModel": "unet",
 }
 
 

@@ -13,9 +13,10 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from nag.attention.pipeline_passes import passes_of
+from nag.attention.text_encoding_calls import TextEncodingCalls, restore
 from nag.errors import ForeignCallError, NagParameterError, UnnamedCallError
 
-GuidedRows = Literal["all", "none", "second half"]
+GuidedRows = Literal["all", "none", "second half", "first third"]
 
 # The names that diffusers' pipelines and guiders give to calls of the transformer.
 GUIDED_ROWS: dict[str | None, GuidedRows] = {
@@ -83,9 +84,12 @@ class PipelineCalls:
         self._ended = ended
         self._is_denoising = False
         self._passes = passes_of(pipeline)
+        self._text_encoding = TextEncodingCalls(pipeline)
         self._num_calls = 0  # unnamed, since the scheduler took the last step
+        self._num_steps = 0  # that the scheduler took in this loop
+        self._first_index = 0  # of the scheduler's steps, that of this loop's first
         self._timesteps: Any = None  # one for each frame, of the step under way
-        self._num_steps = 0  # seen with a timestep for each frame
+        self._num_forced_steps = 0  # seen with a timestep for each frame
         self._scheduler: Any = None  # the one of the loop, whose `step` is observed
         self._replaced = vars(pipeline).get("progress_bar")  # another extension's
         self._progress_bar = pipeline.progress_bar
@@ -98,13 +102,15 @@ class PipelineCalls:
         self._num_calls += 1
         if self._passes == "prompt first":
             return "all" if self._num_calls == 1 else "none"
-        if not self._has_two_passes():
+        if self._passes == "single" or not self._has_more_passes():
             return "all"
+        if self._passes == "prompt third":
+            return "first third" if self._num_calls == 1 else "none"
         if name == BATCHED_CALL or self._passes == "batched":
             return "second half" if self._num_calls == 1 else "none"
         raise self._unknown_call(name)
 
-    def _has_two_passes(self) -> bool:
+    def _has_more_passes(self) -> bool:
         """Return True if a step has more than the prompt's pass.
 
         Raises:
@@ -116,9 +122,12 @@ class PipelineCalls:
                 f"{type(pipeline).__name__} adds perturbed rows to the prompt's, which guidance "
                 "cannot tell apart; switch them off with pag_scale=0"
             )
-        if not hasattr(pipeline, "do_classifier_free_guidance"):
+        is_on = getattr(
+            pipeline, "do_classifier_free_guidance", self._text_encoding.has_unconditional_text
+        )
+        if is_on is None:
             raise self._unknown_call(None)
-        return pipeline.do_classifier_free_guidance
+        return is_on
 
     def _unknown_call(self, name: str | None) -> UnnamedCallError:
         return UnnamedCallError(
@@ -130,16 +139,17 @@ class PipelineCalls:
 
     def step(self) -> DenoisingStep:
         self._refuse_foreign_call()
-        scheduler, count = self._pipeline.scheduler, self._pipeline.num_timesteps
+        scheduler = self._pipeline.scheduler
+        count = getattr(self._pipeline, "num_timesteps", len(scheduler.timesteps))
         timestep = getattr(self._pipeline, "current_timestep", None)  # not all pipelines have it
         if getattr(timestep, "ndim", 0):
             return self._step_of_frames(timestep, count)
-        # A pipeline may enter the schedule late, as video to video does by its strength.
-        num_skipped = len(scheduler.timesteps) - count
-        index = scheduler.step_index
-        if index is None:  # the first step that is taken, which need not be the first of all
-            index = scheduler.index_for_timestep(timestep)
-        return DenoisingStep(index - num_skipped, count)
+        # A loop may enter the schedule late, as video to video does by its strength, or leave it
+        # early. Some loops call `step` twice a step; some schedulers do not count.
+        index = self._num_steps
+        if index and getattr(scheduler, "step_index", None) is not None:
+            index = scheduler.step_index - self._first_index
+        return DenoisingStep(index, count)
 
     def _step_of_frames(self, timesteps: Any, count: int) -> DenoisingStep:
         """Return the step under diffusion forcing: each frame has a timestep and a scheduler.
@@ -158,10 +168,11 @@ class PipelineCalls:
             )
         if timesteps is not self._timesteps:
             self._timesteps = timesteps
-            self._num_steps += 1
-        return DenoisingStep(self._num_steps - 1, count)
+            self._num_forced_steps += 1
+        return DenoisingStep(self._num_forced_steps - 1, count)
 
     def remove(self) -> None:
+        self._text_encoding.remove()
         restore(self._pipeline, "progress_bar", self._observed_bar, self._replaced)
 
     def _refuse_foreign_call(self) -> None:
@@ -178,15 +189,20 @@ class PipelineCalls:
 
     def _begin(self) -> None:
         self._check()
-        self._is_denoising, self._num_calls = True, 0
-        self._timesteps, self._num_steps = None, 0
+        self._is_denoising, self._num_calls, self._num_steps = True, 0, 0
+        self._timesteps, self._num_forced_steps = None, 0
         self._scheduler = scheduler = self._pipeline.scheduler
         self._scheduler_step, self._replaced_step = scheduler.step, vars(scheduler).get("step")
         scheduler.step = self._observed_step
 
     def _observed_step(self, *args: Any, **kwargs: Any) -> Any:
         self._num_calls = 0
-        return self._scheduler_step(*args, **kwargs)
+        taken = self._scheduler_step(*args, **kwargs)
+        index = getattr(self._scheduler, "step_index", None)
+        if not self._num_steps and index is not None:
+            self._first_index = index - 1
+        self._num_steps += 1
+        return taken
 
     def _end(self, *, is_whole: bool) -> None:
         self._is_denoising, self._timesteps = False, None
@@ -229,17 +245,3 @@ class _ObservedBar:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bar, name)
-
-
-def restore(owner: Any, name: str, ours: Any, earlier: Any) -> None:
-    """Take an attribute of ours off an object, unless another extension has replaced it since.
-
-    Args:
-        earlier: the object's own attribute of this name before; None without one.
-    """
-    if vars(owner).get(name) != ours:
-        return
-    if earlier is None:
-        delattr(owner, name)
-    else:
-        setattr(owner, name, earlier)

@@ -7,7 +7,8 @@ call that no observed guider has prepared is known as foreign, also after a clip
 from collections.abc import Callable
 from typing import Any
 
-from nag.attention.denoising_calls import GUIDED_ROWS, DenoisingStep, GuidedRows, restore
+from nag.attention.denoising_calls import GUIDED_ROWS, DenoisingStep, GuidedRows
+from nag.attention.text_encoding_calls import restore
 from nag.errors import ForeignCallError, UnnamedCallError
 
 PERTURBED_PASSES = "pred_cond_"  # such as pred_cond_skip: conditional, with another model

@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]  # each (B, T, H, K)
-EMBEDDINGS = ("condition_embedder", "caption_projection", "audio_caption_projection")
+EMBEDDINGS = (
+    "condition_embedder",
+    "caption_projection",
+    "audio_caption_projection",
+    "encoder_hid_proj",
+    "text_encoder_hid_proj",
+)
 PROJECTIONS = ("to_k", "to_v", "to_kv", "norm_k")
 MAX_TEXTS = 2
 # The video tokens for each text token up to which keys and values are kept. With more, they are

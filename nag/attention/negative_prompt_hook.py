@@ -11,9 +11,16 @@ from typing import Any
 
 import torch
 
-from nag.attention.denoising_calls import DenoisingCalls, GuidedRows, restore
+from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
 from nag.attention.kept_projections import KeptProjections
-from nag.attention.text_concat import UNGUIDED, NegativeText, TextConcat, TextLayout
+from nag.attention.text_concat import (
+    UNGUIDED,
+    GuidedSpan,
+    NegativeText,
+    TextConcat,
+    TextLayout,
+)
+from nag.attention.text_encoding_calls import restore
 from nag.errors import NagTextError
 from nag.params import GuidanceParams, NagParams
 
@@ -107,22 +114,22 @@ class NegativePromptHook:
         if guided_rows == "none":
             self._keep_projections(tuple(texts), None)
             return args, kwargs
-        num_unguided_rows = texts[0].shape[0] // 2 if guided_rows == "second half" else 0
+        guided = guided_span(guided_rows, texts[0].shape[0])
         negatives: list[torch.Tensor] = []
         try:
             for concat in self._text_concats:
                 negative = self.negative.of(concat.text)
                 negatives.append(negative.embeds)
-                _append_text(call.arguments, concat, negative, num_unguided_rows)
+                _append_text(call.arguments, concat, negative, guided)
         except NagTextError as error:
             raise NagTextError(f"{self._component}: {error}") from error
-        self._keep_projections((*texts, *negatives), num_unguided_rows)
+        self._keep_projections((*texts, *negatives), guided)
         return (), dict(call.arguments)
 
     def _keep_projections(
-        self, texts: tuple[torch.Tensor, ...], num_unguided_rows: int | None
+        self, texts: tuple[torch.Tensor, ...], guided: GuidedSpan | None
     ) -> None:
-        projections = self._projections.of(texts, num_unguided_rows)
+        projections = self._projections.of(texts, guided)
         for concat in self._text_concats:
             concat.projections = projections
 
@@ -146,8 +153,17 @@ class NegativePromptHook:
         return rows if params.is_active_at(step.index, step.count) else "none"
 
 
+def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
+    """Return the guided rows of a call that guides some: `rows` is not "none"."""
+    if rows == "second half":
+        return GuidedSpan(num_rows // 2, num_rows, num_rows)
+    if rows == "first third":
+        return GuidedSpan(0, num_rows // 3, num_rows)
+    return GuidedSpan(0, num_rows, num_rows)
+
+
 def _append_text(
-    arguments: dict[str, Any], concat: TextConcat, negative: NegativeText, num_unguided_rows: int
+    arguments: dict[str, Any], concat: TextConcat, negative: NegativeText, guided: GuidedSpan
 ) -> None:
     """Put the negative prompt behind one text of a call, and note where it begins.
 
@@ -155,11 +171,11 @@ def _append_text(
         NagTextError: the negative prompt does not fit the text.
     """
     text_BLD, mask_BL = arguments[concat.text.embeds], arguments.get(concat.text.mask)
-    negative = negative.fit(text_BLD, num_unguided_rows)
+    negative = negative.fit(text_BLD, guided)
     if mask_BL is not None:
         arguments[concat.text.mask] = negative.append_mask(mask_BL)
     elif negative.attention_mask is not None:
         raise NagTextError("the negative prompt has an attention mask but the prompt has none")
-    concat.layout = TextLayout(text_BLD.shape[1], negative.embeds.shape[1], num_unguided_rows)
+    concat.layout = TextLayout(text_BLD.shape[1], negative.embeds.shape[1], guided)
     concat.negative_mask = negative.token_mask()
     arguments[concat.text.embeds] = torch.cat([text_BLD, negative.embeds], dim=1)

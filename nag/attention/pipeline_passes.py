@@ -7,12 +7,63 @@ calls; else it is refused.
 
 from typing import Any, Literal
 
-Passes = Literal["named", "batched", "prompt first"]
+Passes = Literal["named", "batched", "prompt first", "prompt third", "single"]
 """The way in which a pipeline tells its passes apart.
 
 named: by `cache_context`. batched: one call a step, the unconditional half before the prompt's.
-prompt first: one call a pass, the prompt's before all others.
+prompt first: one call a pass, the prompt's before all others. prompt third: one call a step, the
+prompt's third before two without the prompt. single: the prompt's pass alone, in all cases.
 """
+
+STABLE_DIFFUSION = (
+    "StableDiffusion{}Pipeline",
+    "StableDiffusion{}Img2ImgPipeline",
+    "StableDiffusion{}InpaintPipeline",
+    "StableDiffusion{}AdapterPipeline",
+    "StableDiffusion{}ControlNetPipeline",
+    "StableDiffusion{}ControlNetImg2ImgPipeline",
+    "StableDiffusion{}ControlNetInpaintPipeline",
+    "StableDiffusion{}PAGPipeline",
+    "StableDiffusion{}PAGImg2ImgPipeline",
+    "StableDiffusion{}PAGInpaintPipeline",
+    "StableDiffusion{}ControlNetPAGPipeline",
+)
+
+OF_UNETS: dict[str, Passes] = {
+    **dict.fromkeys((name.format("") for name in STABLE_DIFFUSION), "batched"),
+    **dict.fromkeys((name.format("XL") for name in STABLE_DIFFUSION), "batched"),
+    **dict.fromkeys(
+        (
+            "StableDiffusionControlNetPAGInpaintPipeline",
+            "StableDiffusionXLControlNetPAGImg2ImgPipeline",
+            "StableDiffusionXLControlNetUnionPipeline",
+            "StableDiffusionXLControlNetUnionImg2ImgPipeline",
+            "StableDiffusionXLControlNetUnionInpaintPipeline",
+            "StableDiffusionDepth2ImgPipeline",
+            "StableDiffusionUpscalePipeline",
+            "StableUnCLIPPipeline",
+            "StableUnCLIPImg2ImgPipeline",
+            "KolorsPipeline",
+            "KolorsImg2ImgPipeline",
+            "KolorsPAGPipeline",
+            "AnimateDiffPipeline",
+            "AnimateDiffSDXLPipeline",
+            "AnimateDiffControlNetPipeline",
+            "AnimateDiffSparseControlNetPipeline",
+            "AnimateDiffVideoToVideoPipeline",
+            "AnimateDiffVideoToVideoControlNetPipeline",
+            "AnimateDiffPAGPipeline",
+        ),
+        "batched",
+    ),
+    **dict.fromkeys(
+        ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline"),
+        "prompt third",
+    ),
+    **dict.fromkeys(
+        ("LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"), "single"
+    ),
+}
 
 PASSES: dict[str, Passes] = {
     **dict.fromkeys(("WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"), "named"),
@@ -31,6 +82,7 @@ PASSES: dict[str, Passes] = {
     **dict.fromkeys(("LTXPipeline", "LTXImageToVideoPipeline", "LTXConditionPipeline"), "batched"),
     **dict.fromkeys(("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"), "named"),
     **dict.fromkeys(("LTX2InContextPipeline", "LTX2HDRPipeline"), "named"),
+    **OF_UNETS,
 }
 
 

@@ -36,19 +36,41 @@ AUDIO_TEXT = TextInput("audio_encoder_hidden_states", "audio_encoder_attention_m
 
 
 @dataclass(frozen=True)
+class GuidedSpan:
+    """The guided rows of one call's batch: `start` up to `stop`, of `num_rows`.
+
+    The others are the unconditional ones, where a pipeline batches the passes of a step.
+    """
+
+    start: int
+    stop: int
+    num_rows: int
+
+    def within(self, num_rows: int) -> "GuidedSpan":
+        """Return the same rows where a model has so many for each frame, one after another."""
+        frames = num_rows // self.num_rows
+        return GuidedSpan(self.start * frames, self.stop * frames, num_rows)
+
+    def index(self, num_negatives: int) -> list[int]:
+        """Return the row of the negative prompt for each row; an unguided one gets the first."""
+        shared_by = (self.stop - self.start) // num_negatives
+        guided = [row // shared_by for row in range(self.stop - self.start)]
+        return [0] * self.start + guided + [0] * (self.num_rows - self.stop)
+
+
+@dataclass(frozen=True)
 class TextLayout:
     """The positions of the prompts in one call's text.
 
     Args:
         positive_length: tokens of the prompt.
         negative_length: tokens of the negative prompt behind it; 0 in a call without guidance.
-        num_unguided_rows: leading rows of the batch without guidance: the unconditional half,
-            where a pipeline batches both halves of classifier-free guidance.
+        guided: rows of the batch that take guidance.
     """
 
     positive_length: int
     negative_length: int = 0
-    num_unguided_rows: int = 0
+    guided: GuidedSpan = GuidedSpan(0, 1, 1)
 
     @property
     def length(self) -> int:
@@ -101,7 +123,7 @@ class NegativeText:
         is_text_BL = self.embeds.any(dim=-1)
         return is_text_BL.flip(1).cumsum(1).flip(1) > 0  # a zero row before text is text
 
-    def fit(self, text_BLD: torch.Tensor, num_unguided_rows: int) -> "NegativeText":
+    def fit(self, text_BLD: torch.Tensor, guided: GuidedSpan) -> "NegativeText":
         """Return the negative prompt with one row for each row of a call.
 
         Unguided rows get the first row as a filler, which the processors do not read. Several
@@ -109,13 +131,13 @@ class NegativeText:
 
         Args:
             text_BLD: text of the call.
-            num_unguided_rows: leading rows without guidance.
+            guided: rows of the call that take guidance.
 
         Raises:
             NagTextError: the embeddings or the mask have the wrong shape, or another number of
                 tokens than the prompt though both should have the pipeline's default.
         """
-        num_guided_rows = text_BLD.shape[0] - num_unguided_rows
+        num_guided_rows = guided.stop - guided.start
         embeds, mask = self.embeds, self.attention_mask
         if embeds.ndim != 3 or not embeds.shape[1] or embeds.shape[2] != text_BLD.shape[2]:
             raise NagTextError(
@@ -136,13 +158,13 @@ class NegativeText:
             )
         num_videos, rest = divmod(num_guided_rows, embeds.shape[0] or num_guided_rows + 1)
         is_shared = embeds.shape[0] == 1
-        if rest or not (is_shared or _repeats(text_BLD[num_unguided_rows:], num_videos)):
+        guided_BLD = text_BLD[guided.start : guided.stop]
+        if rest or not (is_shared or _repeats(guided_BLD, num_videos)):
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[0]} rows and the call guides "
                 f"{num_guided_rows}: give 1 row, or one for each prompt"
             )
-        rows = [0] * num_unguided_rows + [row // num_videos for row in range(num_guided_rows)]
-        index = torch.tensor(rows, device=embeds.device)
+        index = torch.tensor(guided.index(embeds.shape[0]), device=embeds.device)
         return NegativeText(
             embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device)
         )
@@ -220,7 +242,12 @@ class TextConcat:
         Returns:
             (B, L, D), heads merged, before the output projection.
         """
-        layout = self.layout
+        layout, negative_mask = self.layout, self.negative_mask
+        span = layout.guided.within(query_BLHK.shape[0])
+        if negative_mask is not None and len(negative_mask) < span.num_rows:
+            negative_mask = negative_mask.repeat_interleave(
+                span.num_rows // len(negative_mask), dim=0
+            )
         text = TextAttention(
             attend,
             query_BLHK,
@@ -228,13 +255,15 @@ class TextConcat:
             value_BTHK,
             layout.positive_length,
             bias_BH1T,
-            self.negative_mask,
+            negative_mask,
         )
         if not layout.negative_length:
             return text.positive()
-        num_unguided_rows = layout.num_unguided_rows
-        if not num_unguided_rows:
+        if not span.start and span.stop == span.num_rows:
             return self.method.guide(text)
-        unguided_BLD = text.rows(slice(0, num_unguided_rows)).positive()
-        guided_BLD = self.method.guide(text.rows(slice(num_unguided_rows, None)))
-        return torch.cat([unguided_BLD, guided_BLD])
+        parts = [self.method.guide(text.rows(slice(span.start, span.stop)))]
+        if span.start:
+            parts.insert(0, text.rows(slice(0, span.start)).positive())
+        if span.stop < span.num_rows:
+            parts.append(text.rows(slice(span.stop, None)).positive())
+        return torch.cat(parts)

@@ -33,7 +33,8 @@ def find_models(pipeline: Any) -> list[GuidedModel]:
     A model that `torch.compile` wraps is returned without its wrapper, which calls it.
 
     Raises:
-        UnsupportedPipelineError: no adapter knows one of the models, or there is none.
+        UnsupportedPipelineError: no adapter knows one of the models or its variant, or there is
+            none.
     """
     parts = {name: getattr(pipeline, name, None) for name in COMPONENTS}
     parts = {
@@ -53,6 +54,9 @@ def find_models(pipeline: Any) -> list[GuidedModel]:
             f"{type(pipeline).__name__} must have a transformer or UNet of a class that can be "
             f"guided ({', '.join(MODULES)}), got {', '.join(kinds) or 'none'}"
         )
+    for one in found:
+        if reason := one.adapter.refusal(one.model):
+            raise UnsupportedPipelineError(f"{type(pipeline).__name__}: {reason}")
     return found
 
 
