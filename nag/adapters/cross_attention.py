@@ -21,7 +21,7 @@ from nag.adapters.text_processor import NagTextProcessor, split_heads
 from nag.attention.kept_projections import KeyValue
 
 
-class NagAttnProcessor2_0(NagTextProcessor):
+class NagAttnProcessor(NagTextProcessor):
     """Replaces diffusers' `AttnProcessor2_0` in a cross-attention."""
 
     def __call__(
@@ -90,14 +90,14 @@ class NagAttnProcessor2_0(NagTextProcessor):
         value: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        # The stock processors call torch itself, whatever backend diffusers is told to use.
+        # The stock processors call torch itself, whatever backend diffusers is set to.
         output = functional.scaled_dot_product_attention(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=bias
         )
         return output.transpose(1, 2).flatten(2, 3).to(query.dtype)
 
 
-class NagFusedAttnProcessor2_0(NagAttnProcessor2_0):
+class NagFusedAttnProcessor(NagAttnProcessor):
     """Replaces `FusedAttnProcessor2_0`, which a model has after `fuse_qkv_projections`."""
 
     def _project(self, attn: Any, text_BTD: torch.Tensor) -> KeyValue:
@@ -109,7 +109,7 @@ class NagFusedAttnProcessor2_0(NagAttnProcessor2_0):
         return key_BTHK, split_heads(attn, value)
 
 
-class NagAttnProcessor(NagAttnProcessor2_0):
+class NagPlainAttnProcessor(NagAttnProcessor):
     """Replaces `AttnProcessor`, which computes the scores itself, by the module's own scale."""
 
     def _query(self, attn: Any, tokens_BLD: torch.Tensor) -> torch.Tensor:
@@ -166,7 +166,7 @@ def is_text_attention(_name: str, module: Any) -> bool:
 
 
 PROCESSORS = {
-    AttnProcessor2_0: NagAttnProcessor2_0,
-    FusedAttnProcessor2_0: NagFusedAttnProcessor2_0,
-    AttnProcessor: NagAttnProcessor,
+    AttnProcessor2_0: NagAttnProcessor,
+    FusedAttnProcessor2_0: NagFusedAttnProcessor,
+    AttnProcessor: NagPlainAttnProcessor,
 }

@@ -10,12 +10,12 @@ import torch
 from diffusers.image_processor import IPAdapterMaskProcessor
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
-from nag.adapters.cross_attention import NagAttnProcessor2_0, project_out, tokens_of
+from nag.adapters.cross_attention import NagAttnProcessor, project_out, tokens_of
 from nag.adapters.text_processor import split_heads
 from nag.attention.text_concat import TextConcat
 
 
-class NagIPAdapterAttnProcessor2_0(NagAttnProcessor2_0, IPAdapterAttnProcessor2_0):
+class NagIPAdapterAttnProcessor(NagAttnProcessor, IPAdapterAttnProcessor2_0):
     """Replaces `IPAdapterAttnProcessor2_0`: the text is guided, the image prompt added after it.
 
     It derives from the stock class because pipelines set the strength of image prompts on the
@@ -76,12 +76,12 @@ class NagIPAdapterAttnProcessor2_0(NagAttnProcessor2_0, IPAdapterAttnProcessor2_
             masks = list(masks.unsqueeze(1))
         parts = zip(images, self.scale, self.to_k_ip, self.to_v_ip, masks, strict=True)
         for image, scale, to_key, to_value, mask in parts:
-            scales = scale if isinstance(scale, list) else [scale]
+            scales: list[Any] = scale if isinstance(scale, list) else [scale]
             if all(one == 0 for one in scales):
                 continue
             if mask is None:
                 part = self._attend_to_image(attn, query_BLHK, image, to_key, to_value)
-                output_BLD = output_BLD + scale * part
+                output_BLD = output_BLD + scales[0] * part
                 continue
             for index, one in enumerate(scales * (mask.shape[1] // len(scales))):
                 part = self._attend_to_image(attn, query_BLHK, image[:, index], to_key, to_value)

@@ -11,7 +11,8 @@ from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.cross_attention import PROCESSORS, is_text_attention
-from nag.adapters.image_prompt import NagIPAdapterAttnProcessor2_0
+from nag.adapters.image_prompt import NagIPAdapterAttnProcessor
+from nag.params import NagParams
 
 # The ways in which a UNet takes its text so that a token stays a token.
 TOKEN_PROJECTIONS = (None, "text_proj", "ip_image_proj")
@@ -35,7 +36,8 @@ def _refusal(unet: Any) -> str | None:
 
 ADAPTER = Adapter(
     models=(UNet2DConditionModel, UNetMotionModel),
-    processors={**PROCESSORS, IPAdapterAttnProcessor2_0: NagIPAdapterAttnProcessor2_0},
+    processors={**PROCESSORS, IPAdapterAttnProcessor2_0: NagIPAdapterAttnProcessor},
     is_text_attention=_is_text_attention,
+    defaults=NagParams(nag_scale=3.0, nag_alpha=0.5),  # the author's, for Stable Diffusion XL
     refusal=_refusal,
 )

@@ -86,8 +86,8 @@ class PipelineCalls:
         self._passes = passes_of(pipeline)
         self._text_encoding = TextEncodingCalls(pipeline)
         self._num_calls = 0  # unnamed, since the scheduler took the last step
-        self._num_steps = 0  # that the scheduler took in this loop
-        self._first_index = 0  # of the scheduler's steps, that of this loop's first
+        self._num_steps = 0  # taken by the scheduler in this loop
+        self._first_index = 0  # the scheduler's index of this loop's first step
         self._timesteps: Any = None  # one for each frame, of the step under way
         self._num_forced_steps = 0  # seen with a timestep for each frame
         self._scheduler: Any = None  # the one of the loop, whose `step` is observed

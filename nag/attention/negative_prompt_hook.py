@@ -126,9 +126,7 @@ class NegativePromptHook:
         self._keep_projections((*texts, *negatives), guided)
         return (), dict(call.arguments)
 
-    def _keep_projections(
-        self, texts: tuple[torch.Tensor, ...], guided: GuidedSpan | None
-    ) -> None:
+    def _keep_projections(self, texts: tuple[torch.Tensor, ...], guided: GuidedSpan | None) -> None:
         projections = self._projections.of(texts, guided)
         for concat in self._text_concats:
             concat.projections = projections

@@ -41,7 +41,6 @@ OF_UNETS: dict[str, Passes] = {
             "StableDiffusionXLControlNetUnionInpaintPipeline",
             "StableDiffusionDepth2ImgPipeline",
             "StableDiffusionUpscalePipeline",
-            "StableUnCLIPPipeline",
             "StableUnCLIPImg2ImgPipeline",
             "KolorsPipeline",
             "KolorsImg2ImgPipeline",

@@ -35,12 +35,12 @@ def encode_negative_prompt(
     encode, arguments = _encoder(pipeline)
     arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
     takes = signature(encode).parameters
-    has_default_length = max_sequence_length is None
+    has_default_length = "max_sequence_length" in takes and max_sequence_length is None
     if "max_sequence_length" in takes:
         arguments["max_sequence_length"] = (
             _default_length(pipeline, encode) if has_default_length else max_sequence_length
         )
-    elif not has_default_length:
+    elif max_sequence_length is not None:
         raise NagTextError(
             f"{type(pipeline).__name__} has one length for all texts: leave max_sequence_length out"
         )

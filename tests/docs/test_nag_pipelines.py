@@ -12,6 +12,12 @@ from nag.attention.denoising_calls import BATCHED_CALL, GUIDED_ROWS
 from nag.attention.pipeline_passes import PASSES
 from nag.installation.support import prompt_pipelines
 
+# The rows of a batched call, by the text that it is called with.
+BATCHES = {
+    "batched": re.compile(r"cat\(\s*\[\s*negative_prompt_embeds, prompt_embeds\b"),
+    "prompt third": re.compile(r"cat\(\s*\[\s*prompt_embeds(, negative_prompt_embeds){2}"),
+}
+
 
 def test_the_page_lists_every_prompt_pipeline_of_the_installed_diffusers() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run python -m docs.nag_pipelines"
@@ -22,9 +28,12 @@ def test_every_pipeline_with_known_passes_is_guided() -> None:
     assert {one.name for one in nag.supported()} == set(PASSES)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # Kolors' import
 @pytest.mark.parametrize("name", PASSES)
 def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
-    source = inspect.getsource(inspect.unwrap(getattr(diffusers, name).__call__))
+    kind = getattr(diffusers, name)
+    whole = inspect.getsource(kind)
+    source = inspect.getsource(inspect.unwrap(kind.__call__))
     names = set(re.findall(r"cache_context\(\"(\w+)\"", source))
     num_calls = len(re.findall(r"\b(?:self\.(?:transformer|unet)|current_model)\(\s", source))
     match PASSES[name]:
@@ -34,6 +43,15 @@ def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
         case "batched":
             assert names <= {BATCHED_CALL}
             assert num_calls == 1
+            assert BATCHES["batched"].search(whole)
+            assert not BATCHES["prompt third"].search(whole)
+        case "prompt third":
+            assert num_calls == 1
+            assert BATCHES["prompt third"].search(whole)
+            assert not BATCHES["batched"].search(whole)
+        case "single":
+            assert num_calls == 1
+            assert not any(batch.search(whole) for batch in BATCHES.values())
         case "prompt first":
             assert not names
             assert num_calls == 2

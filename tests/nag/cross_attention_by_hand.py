@@ -1,0 +1,193 @@
+"""NAG by hand on any model with separate text cross-attentions, for the tests of all families.
+
+Nothing here imports from nag/. Each call of the model is made twice: first with the negative prompt
+in place of the prompt, to note the text that reaches each attention, then with the prompt. There
+each attention is the stock one, called with either text and without its output projection; the
+guidance is computed between them in float64.
+"""
+
+import inspect
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+Form = Literal["batched", "prompt first", "prompt third", "single"]
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """The guidance of a clip or image.
+
+    Args:
+        negative: embeddings of the negative prompts, one row or one for each prompt.
+        mask: their mask; None for a model without.
+        form: order of the passes; "single" guides all rows of all calls.
+    """
+
+    negative: torch.Tensor
+    mask: torch.Tensor | None = None
+    form: Form = "single"
+    scale: float = 5.0
+    tau: float = 1.5
+    alpha: float = 0.5
+    text: str = "encoder_hidden_states"
+    text_mask: str = "encoder_attention_mask"
+    output: str = "to_out"  # name of an attention's output projection
+
+    def guided_rows(self, num_rows: int, call_of_step: int) -> range:
+        """Return the guided rows of a call, the first, second, ... of its step."""
+        match self.form:
+            case "batched":
+                return range(num_rows // 2, num_rows)
+            case "prompt third":
+                return range(num_rows // 3)
+            case "prompt first" if call_of_step:
+                return range(0)
+            case _:
+                return range(num_rows)
+
+
+@dataclass
+class _Call:
+    is_noting: bool = False
+    num_rows: int = 0
+    guided: range = field(default_factory=lambda: range(0))
+    timestep: float | None = None
+    call_of_step: int = 0
+    seen: dict[nn.Module, dict[str, Any]] = field(default_factory=dict[nn.Module, dict[str, Any]])
+
+
+@contextmanager
+def guided_by_hand(
+    model: Any, attentions: Sequence[nn.Module], guidance: ByHand
+) -> Generator[None]:
+    """Guide the attentions of a model by hand until the end of the `with`."""
+    call, stock = _Call(), model.forward
+    signature = inspect.signature(stock)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        arguments = signature.bind(*args, **kwargs).arguments
+        text = arguments[guidance.text]
+        timestep = arguments["timestep"]
+        timestep = float(torch.as_tensor(timestep).flatten()[0])
+        call.call_of_step = call.call_of_step + 1 if timestep == call.timestep else 0
+        call.timestep, call.num_rows = timestep, len(text)
+        call.guided = guidance.guided_rows(len(text), call.call_of_step)
+        if call.guided:
+            rows = _negative_rows(guidance, call)
+            mask = arguments.get(guidance.text_mask)
+            other = {guidance.text: guidance.negative[rows]}
+            if mask is not None:
+                other[guidance.text_mask] = (
+                    torch.ones(other[guidance.text].shape[:2], dtype=mask.dtype)
+                    if guidance.mask is None
+                    else guidance.mask[rows].to(mask.dtype)
+                )
+            call.is_noting = True
+            stock(**{**arguments, **other})
+            call.is_noting = False
+        return stock(*args, **kwargs)
+
+    with ExitStack() as stack:
+        model.forward = forward
+        stack.callback(delattr, model, "forward")
+        for attention in attentions:
+            attention.forward = _attention(attention, attention.forward, call, guidance)
+            stack.callback(delattr, attention, "forward")
+        yield
+
+
+def _negative_rows(guidance: ByHand, call: _Call) -> list[int]:
+    shared_by = len(call.guided) // len(guidance.negative)
+    return [
+        (row - call.guided.start) // shared_by if row in call.guided else 0
+        for row in range(call.num_rows)
+    ]
+
+
+def _attention(
+    module: Any, stock: Callable[..., torch.Tensor], call: _Call, guidance: ByHand
+) -> Callable[..., torch.Tensor]:
+    signature = inspect.signature(stock)
+
+    def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+        bound = signature.bind(*args, **kwargs)
+        bound.arguments |= bound.arguments.pop("cross_attention_kwargs", {})
+        arguments = dict(bound.arguments)
+        text = {name: arguments.get(name) for name in ("encoder_hidden_states", "attention_mask")}
+        if call.is_noting:
+            call.seen[module] = text
+        if call.is_noting or not call.guided:
+            return stock(**arguments)
+        with _without_output(module, guidance.output):
+            with_images = stock(**arguments)
+            with _without_images(module):
+                positive = stock(**arguments)
+                negative = stock(**{**arguments, **call.seen[module]})
+        output = with_images.double()
+        images = (with_images - positive).double()
+        frames = len(output) // call.num_rows
+        rows = slice(call.guided.start * frames, call.guided.stop * frames)
+        guided = _guided(positive[rows].double(), negative[rows].double(), guidance)
+        output[rows] = guided + images[rows]
+        return _project_out(module, output.to(positive.dtype), arguments, guidance.output)
+
+    return forward
+
+
+def _guided(positive: torch.Tensor, negative: torch.Tensor, guidance: ByHand) -> torch.Tensor:
+    extrapolated = guidance.scale * positive - (guidance.scale - 1) * negative
+    norm, its_norm = positive.abs().sum(-1), extrapolated.abs().sum(-1)
+    too_long = its_norm > guidance.tau * norm
+    factor = torch.where(too_long, guidance.tau * norm / its_norm, torch.ones_like(norm))
+    return guidance.alpha * extrapolated * factor[..., None] + (1 - guidance.alpha) * positive
+
+
+@contextmanager
+def _without_output(module: Any, name: str) -> Generator[None]:
+    """Have an attention return its heads merged, without all that follows."""
+    output = getattr(module, name)
+    settings = {
+        one: getattr(module, one)
+        for one in ("residual_connection", "rescale_output_factor")
+        if hasattr(module, one)
+    }
+    several = isinstance(output, nn.ModuleList)
+    setattr(module, name, nn.ModuleList([nn.Identity(), nn.Identity()]) if several else _identity())
+    for one, value in zip(settings, (False, 1.0), strict=False):
+        setattr(module, one, value)
+    yield
+    setattr(module, name, output)
+    for one, value in settings.items():
+        setattr(module, one, value)
+
+
+def _identity() -> nn.Module:
+    return nn.Identity()
+
+
+@contextmanager
+def _without_images(module: Any) -> Generator[None]:
+    """Have an attention of an IP-Adapter attend to the text alone."""
+    processor = module.processor
+    if not hasattr(processor, "to_k_ip"):
+        yield
+        return
+    scale = processor.scale
+    processor.scale = [0.0] * len(scale)
+    yield
+    processor.scale = scale
+
+
+def _project_out(
+    module: Any, output: torch.Tensor, arguments: dict[str, Any], name: str
+) -> torch.Tensor:
+    projection = getattr(module, name)
+    output = (projection[0] if isinstance(projection, nn.ModuleList) else projection)(output)
+    if getattr(module, "residual_connection", False):
+        output = output + arguments["hidden_states"]
+    return output / getattr(module, "rescale_output_factor", 1.0)

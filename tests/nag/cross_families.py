@@ -1,0 +1,157 @@
+"""The families with a separate text cross-attention, one row of a table for each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from nag import NegativeText
+from tests.builders import tiny_images
+from tests.builders.tiny import TEXT_DIM
+from tests.nag.cross_attention_by_hand import ByHand, Form
+from tests.nag.reference import mask
+
+LENGTH, NEGATIVE_LENGTH = 6, 4
+STRONG: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
+
+
+def seeded(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Args:
+        build: builds its tiny pipeline.
+        coverage: text attentions of its model.
+        model: name of its model in the pipeline.
+        form: order of the passes with classifier-free guidance.
+        guidance_scale: argument that switches classifier-free guidance on, and its value for it;
+            None without classifier-free guidance.
+        mask: argument of the text's mask; None without one.
+        pooled: argument of the pooled text; None without one.
+        width: channels of the text.
+        arguments: further arguments of the pipeline's call.
+        settings: arguments of the pipeline's constructor beside its components.
+    """
+
+    build: Callable[[], Any]
+    coverage: int
+    model: str = "unet"
+    form: Form = "batched"
+    guidance_scale: tuple[str, float] | None = ("guidance_scale", 3.0)
+    mask: str | None = None
+    pooled: str | None = None
+    width: int = TEXT_DIM
+    by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _rows, _cfg: {}
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Return the arguments of the pipeline that hold a text."""
+        found = {f"{prefix}prompt_embeds": seeded(seed, rows, LENGTH, self.width)}
+        if self.mask:
+            lengths = (LENGTH - 2 * row for row in range(rows))
+            found[prefix + self.mask] = mask(LENGTH, *lengths).long()
+        if self.pooled:
+            found[prefix + self.pooled] = seeded(seed + 50, rows, TEXT_DIM)
+        return found
+
+    def negative(self, rows: int) -> NegativeText:
+        """Return a negative prompt of another length, the first row in part padding."""
+        its_mask = mask(NEGATIVE_LENGTH, *range(2, 2 + rows)).long() if self.mask else None
+        return NegativeText(seeded(2, rows, NEGATIVE_LENGTH, self.width), its_mask)
+
+    def guidance(self, rows: int, *, cfg: bool) -> ByHand:
+        negative, strengths = self.negative(rows), (5.0, 1.5, 0.5)
+        form: Form = self.form if cfg else "single"
+        return ByHand(negative.embeds, negative.attention_mask, form, *strengths, **self.by_hand)
+
+    def render(self, pipeline: Any, rows: int = 2, *, cfg: bool, **others: Any) -> torch.Tensor:
+        """Return the result after two steps, in latents, of noise from seed i in row i."""
+        call: dict[str, Any] = {
+            **self.texts(rows, 1),
+            "num_inference_steps": 2,
+            "generator": [torch.Generator().manual_seed(row) for row in range(rows)],
+            "output_type": "latent",
+            "return_dict": False,
+            **self.arguments(rows, cfg),
+        }
+        if self.guidance_scale:
+            name, value = self.guidance_scale
+            call |= {name: value if cfg else 1.0}
+            call |= self.texts(rows, 3, "negative_") if cfg else {}
+        return pipeline(**{**call, **others})[0]
+
+    def model_of(self, pipeline: Any) -> Any:
+        return getattr(pipeline, self.model)
+
+
+def _size(_rows: int, _cfg: bool) -> dict[str, Any]:
+    return {"height": tiny_images.LATENT_PX, "width": tiny_images.LATENT_PX}
+
+
+def _image(rows: int, _cfg: bool) -> dict[str, Any]:
+    return {"image": seeded(7, rows, 3, tiny_images.LATENT_PX, tiny_images.LATENT_PX).sigmoid()}
+
+
+def _sized_image(rows: int, cfg: bool) -> dict[str, Any]:
+    return {**_size(rows, cfg), **_image(rows, cfg)}
+
+
+def _image_prompts(rows: int, cfg: bool) -> dict[str, Any]:
+    """Return two image prompts: one without a mask, one of two images with a mask for each."""
+    images = [seeded(8, 1 + cfg, number, tiny_images.IMAGE_PROMPT_DIM) for number in (1, 2)]
+    return {
+        **_size(rows, cfg),
+        "ip_adapter_image_embeds": images,
+        "cross_attention_kwargs": {"ip_adapter_masks": [None, seeded(9, 1, 2, 8, 8).sigmoid()]},
+    }
+
+
+POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
+THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
+FAMILIES = {
+    "Stable Diffusion": Family(tiny_images.stable_diffusion_pipeline, 4, arguments=_size),
+    "plain processors": Family(tiny_images.plain_processors, 4, arguments=_size),
+    "InstructPix2Pix": Family(
+        tiny_images.instruct_pix2pix_pipeline, 4, form="prompt third", arguments=_image
+    ),
+    "latent consistency": Family(
+        tiny_images.latent_consistency_pipeline,
+        4,
+        form="single",
+        guidance_scale=None,
+        arguments=_size,
+    ),
+    "upscaler": Family(tiny_images.upscale_pipeline, 7, arguments=_image),
+    "SDXL": Family(tiny_images.sdxl_pipeline, 8, arguments=_size, **POOLED),
+    "SDXL, fused": Family(tiny_images.fused_projections, 8, arguments=_size, **POOLED),
+    "SDXL with a text projection": Family(
+        tiny_images.projected_text, 8, width=24, arguments=_size, **POOLED
+    ),
+    "SDXL without perturbation": Family(
+        tiny_images.sdxl_pag_pipeline,
+        8,
+        arguments=lambda rows, cfg: {**_size(rows, cfg), "pag_scale": 0.0},
+        settings={"pag_applied_layers": "mid"},
+        **POOLED,
+    ),
+    "SDXL InstructPix2Pix": Family(
+        tiny_images.sdxl_instruct_pix2pix_pipeline, 8, **THIRDS, **POOLED
+    ),
+    "SDXL with a ControlNet": Family(
+        tiny_images.sdxl_controlnet_pipeline, 8, arguments=_sized_image, **POOLED
+    ),
+    "SDXL with image prompts": Family(
+        tiny_images.image_prompt_pipeline, 8, arguments=_image_prompts, **POOLED
+    ),
+    "AnimateDiff": Family(
+        tiny_images.animate_diff_pipeline,
+        4,
+        arguments=lambda rows, cfg: {**_size(rows, cfg), "num_frames": 2},
+    ),
+}

@@ -1,0 +1,257 @@
+"""All families with a separate text cross-attention behave alike: one row of a table for each."""
+
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+)
+from diffusers.models.attention_processor import SlicedAttnProcessor, XFormersAttnProcessor
+from peft import LoraConfig
+
+from nag import (
+    AlreadyInstalledError,
+    ForeignCallError,
+    NagTextError,
+    NasaParams,
+    NegativeText,
+    UnnamedCallError,
+    UnsupportedPipelineError,
+    UnsupportedProcessorError,
+    VsfParams,
+    install,
+)
+from tests.builders import tiny_images
+from tests.nag.cross_attention_by_hand import guided_by_hand
+from tests.nag.cross_families import FAMILIES, LENGTH, STRONG, Family
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # numpy's, of torch
+all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one - other).norm() / other.norm()).item()
+
+
+def text_attentions(family: Family, pipeline: Any) -> list[Any]:
+    """Return the attentions that the stock model gives a text, in the order of their calls."""
+    found: list[Any] = []
+    handles = [
+        module.register_forward_pre_hook(
+            lambda one, args, kwargs: (
+                found.append(one)
+                if kwargs.get("encoder_hidden_states") is not None and one not in found
+                else None
+            ),
+            with_kwargs=True,
+        )
+        for module in family.model_of(pipeline).modules()
+        if hasattr(module, "processor")
+    ]
+    family.render(pipeline, 1, cfg=False, num_inference_steps=1)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def state(model: Any) -> list[Any]:
+    """Return all that guidance could leave behind on a model."""
+    return [
+        (
+            name,
+            id(getattr(module, "processor", None)),
+            list(module._forward_pre_hooks.values()),
+            list(module._forward_hooks.values()),
+            sorted(vars(module)),
+        )
+        for name, module in model.named_modules()
+    ]
+
+
+@all_families
+def test_every_row_is_guided_as_by_hand_and_no_unconditional_one(family: Family) -> None:
+    pipeline = family.build()
+    attentions = text_attentions(family, pipeline)
+    plain = family.render(pipeline, cfg=True)
+    with install(pipeline) as nag:
+        assert (nag.coverage.guided, nag.coverage.total) == (family.coverage, len(attentions))
+        with nag.guide(family.negative(2), **STRONG):
+            ours = family.render(pipeline, cfg=True)
+    with guided_by_hand(family.model_of(pipeline), attentions, family.guidance(2, cfg=True)):
+        by_hand = family.render(pipeline, cfg=True)
+    assert distance(ours, by_hand) < 1e-5
+    for row in range(2):
+        assert distance(ours[row], plain[row]) > 1e-3
+
+
+@all_families
+def test_nothing_is_changed_at_scale_one_or_after_an_exception(family: Family) -> None:
+    def render() -> torch.Tensor:
+        return family.render(pipeline, 1, cfg=True, num_inference_steps=1)
+
+    pipeline = family.build()
+    model = family.model_of(pipeline)
+    plain, before, own = render(), state(model), sorted(vars(pipeline))
+    with install(pipeline) as nag:
+        with nag.guide(family.negative(1), nag_scale=1.0):
+            assert torch.equal(render(), plain)
+        handle = model.register_forward_hook(lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError), nag.guide(family.negative(1), **STRONG):
+            render()
+        handle.remove()
+        assert torch.equal(render(), plain)
+    assert state(model) == before
+    assert sorted(vars(pipeline)) == own
+    assert torch.equal(render(), plain)
+
+
+@all_families
+def test_another_pipeline_and_a_text_that_does_not_fit_are_refused(family: Family) -> None:
+    pipeline = family.build()
+    other = type(pipeline)(**{**pipeline.components, **family.settings})
+    other.set_progress_bar_config(disable=True)
+    with install(pipeline) as nag:
+        with pytest.raises(AlreadyInstalledError):
+            install(other)
+        with nag.guide(family.negative(1), **STRONG), pytest.raises(ForeignCallError):
+            family.render(other, 1, cfg=False)
+        with nag.guide(family.negative(3), **STRONG), pytest.raises(NagTextError, match="3 rows"):
+            family.render(pipeline, 1, cfg=False)
+
+
+@pytest.mark.parametrize("name", ["Stable Diffusion", "SDXL with image prompts"])
+def test_a_lora_is_guided_as_by_hand_by_one_negative_for_all_prompts(name: str) -> None:
+    family = FAMILIES[name]
+    pipeline = family.build()
+    attentions = text_attentions(family, pipeline)
+    plain = family.render(pipeline, cfg=False)
+    torch.manual_seed(5)
+    model = family.model_of(pipeline)
+    model.add_adapter(
+        LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v"], init_lora_weights=False)
+    )
+    with install(pipeline) as nag, nag.guide(family.negative(1), **STRONG):
+        ours = family.render(pipeline, cfg=False)
+    with guided_by_hand(model, attentions, family.guidance(1, cfg=False)):
+        by_hand = family.render(pipeline, cfg=False)
+    assert distance(ours, by_hand) < 1e-5
+    assert distance(ours, plain) > 1e-3
+
+
+# --- UNets alone
+
+
+SCHEDULERS: dict[str, Any] = {
+    "DDIM, which does not count": DDIMScheduler(clip_sample=False, steps_offset=1),
+    "PNDM, which repeats a timestep": PNDMScheduler(skip_prk_steps=True, steps_offset=1),
+    "DPM-Solver": DPMSolverMultistepScheduler(),
+    "Euler": EulerDiscreteScheduler(),
+}
+
+
+def guided_steps(pipeline: Any, family: Family, **arguments: Any) -> list[bool]:
+    """Return for each call of the model whether its text holds the negative prompt."""
+    seen: list[bool] = []
+    attention = text_attentions(family, pipeline)[0]
+    handle = attention.to_k.register_forward_pre_hook(
+        lambda _module, args: seen.append(args[0].shape[1] > LENGTH)
+    )
+    with install(pipeline) as nag, nag.guide(family.negative(1), nag_start=0.25, nag_end=0.75):
+        family.render(pipeline, 1, cfg=False, **arguments)
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=list(SCHEDULERS))
+def test_the_step_range_guides_its_steps_with_every_kind_of_scheduler(scheduler: Any) -> None:
+    family = FAMILIES["SDXL"]
+    pipeline = tiny_images.sdxl_pipeline(scheduler=scheduler)
+    # A hook on the projections has them made anew in each step.
+    seen = guided_steps(pipeline, family, num_inference_steps=8)
+    count = len(seen)  # PNDM has a step more
+    assert seen == [0.25 <= step / count < 0.75 for step in range(count)]
+
+
+@pytest.mark.parametrize(("arguments", "count"), [({"denoising_end": 0.5}, 4), ({}, 8)])
+def test_the_step_range_is_that_of_the_steps_that_a_loop_takes(
+    arguments: dict[str, Any], count: int
+) -> None:
+    pipeline = tiny_images.sdxl_pipeline()
+    seen = guided_steps(pipeline, FAMILIES["SDXL"], num_inference_steps=8, **arguments)
+    assert seen == [0.25 <= step / count < 0.75 for step in range(count)]
+
+
+def test_a_negative_prompt_as_text_is_that_of_the_pipelines_own_encoder() -> None:
+    family, pipeline = FAMILIES["Stable Diffusion"], tiny_images.stable_diffusion_pipeline()
+    embeds, _ = pipeline.encode_prompt("red", "cpu", 1, False)
+    with install(pipeline) as nag:
+        with nag.guide("red"):
+            of_text = family.render(pipeline, cfg=True)
+        with nag.guide(NegativeText(embeds), nag_scale=3.0, nag_tau=2.5, nag_alpha=0.5):
+            assert torch.equal(family.render(pipeline, cfg=True), of_text)
+
+
+def test_perturbed_attention_guidance_is_refused() -> None:
+    family = FAMILIES["SDXL without perturbation"]
+    pipeline = family.build()
+    with (
+        install(pipeline) as nag,
+        nag.guide(family.negative(1), **STRONG),
+        pytest.raises(UnnamedCallError, match="pag_scale=0"),
+    ):
+        family.render(pipeline, 1, cfg=True, pag_scale=3.0)
+
+
+def test_the_strength_of_image_prompts_can_change_under_guidance_and_weights_stay_in_place() -> (
+    None
+):
+    family = FAMILIES["SDXL with image prompts"]
+    pipeline = family.build()
+    names = list(pipeline.unet.state_dict())
+    with install(pipeline) as nag, nag.guide(family.negative(1), **STRONG):
+        assert list(pipeline.unet.state_dict()) == names
+        strong = family.render(pipeline, cfg=True)
+        pipeline.set_ip_adapter_scale([0.0, 0.0])
+        assert distance(family.render(pipeline, cfg=True), strong) > 1e-3
+    processors = pipeline.unet.attn_processors.values()
+    scales = [one.scale for one in processors if hasattr(one, "to_k_ip")]
+    assert scales == [[0.0, 0.0]] * family.coverage
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"encoder_hid_dim": 24, "encoder_hid_dim_type": "image_proj"}, "mixes the text"),
+        ({"addition_embed_type": "text", "encoder_hid_dim": 24}, "pools the text"),
+    ],
+)
+def test_a_unet_whose_text_is_more_than_tokens_is_refused(
+    settings: dict[str, Any], reason: str
+) -> None:
+    pipeline = tiny_images.stable_diffusion_pipeline(its_unet=tiny_images.unet(**settings))
+    with pytest.raises(UnsupportedPipelineError, match=reason):
+        install(pipeline)
+
+
+@pytest.mark.parametrize("processor", [SlicedAttnProcessor(1), XFormersAttnProcessor()])
+def test_processors_without_a_guided_counterpart_are_refused(processor: Any) -> None:
+    pipeline = tiny_images.stable_diffusion_pipeline()
+    pipeline.unet.set_attn_processor(processor)
+    with pytest.raises(UnsupportedProcessorError, match=type(processor).__name__):
+        install(pipeline)
+
+
+@pytest.mark.parametrize("params", [VsfParams(), NasaParams()])
+def test_the_rivals_guide_every_row_too(params: Any) -> None:
+    family = FAMILIES["AnimateDiff"]
+    pipeline = family.build()
+    plain = family.render(pipeline, cfg=True)
+    with install(pipeline) as nag, nag.guide(family.negative(2), params):
+        guided = family.render(pipeline, cfg=True)
+    assert torch.isfinite(guided).all()
+    for row in range(2):
+        assert distance(guided[row], plain[row]) > 1e-3
