@@ -55,14 +55,14 @@ class PoolPlan:
     Args:
         setup: the setup of each worker.
         demand: returns the workers that the run wants in the cluster as it is.
-        specs: the clips.
+        specs: the clips; None in the place of one that is not ready yet.
         pace: expected times of the clips, in a run that has a deadline.
         has_clips: returns False if each clip that is left would end after the run's deadline.
     """
 
     setup: WorkerSetup
     demand: Callable[[ClusterView], Demand]
-    specs: Iterator[ClipSpec]
+    specs: Iterator[ClipSpec | None]
     pace: Pace | None = None
     has_clips: Callable[[], bool] = lambda: True
 
@@ -145,8 +145,7 @@ class WorkerPool:
                     self._release(worker, message)
                     self._launcher.close()  # parts that are kept for a next worker hold devices
                 case ev.TakeClip():
-                    planned = ev.Planned(next(self._specs, None))
-                    waiting.extend(self.schedule.handle(planned, time.monotonic()))
+                    waiting.extend(self.schedule.handle(self._take_clip(), time.monotonic()))
                 case ev.StartClip(worker, attempt):
                     self._start_clip(worker, attempt)
                 case ev.RecallClip(worker, clip_id):
@@ -155,6 +154,11 @@ class WorkerPool:
                     self._observer.clip_failed(failed, decision)
                 case ev.Halt(error):
                     raise error
+
+    def _take_clip(self) -> ev.Planned | ev.PlanWaits:
+        for spec in self._specs:
+            return ev.PlanWaits() if spec is None else ev.Planned(spec)
+        return ev.Planned(None)
 
     def _start_worker(self, worker: ev.WorkerId, cordoned: frozenset[str]) -> None:
         handle = self._launcher.start(cordoned)

@@ -27,8 +27,10 @@ from jobs.manifest.walk.identifying import (
 from jobs.manifest.walk.random_seeds import RandomSeeds
 from jobs.manifest.walk.selection import ALL, ALL_ROWS, ManifestRow, MarkedRows, Selection, Wanted
 from jobs.manifest.yaml_manifest import YamlFile, open_yaml_file
+from jobs.text import shown
 from jobs.timetable.dated_output import MIDNIGHT_IN_UTC, Calendar
 from jobs.types import BrokenClip, ClipSpec
+from pipelines.clip_inputs import InputFile
 from pipelines.errors import RequestError
 
 
@@ -165,6 +167,23 @@ class Manifest:
                 yield index, row, clip
                 if index == wanted.last and not isinstance(clip, BrokenClip):
                     return  # rows behind it, behind a limit, may even be wrong
+
+    def refuse_input(self, file: InputFile, message: str) -> ManifestError:
+        """Return the error about an image or a video, with the first line that names it.
+
+        A further walk finds the line, since lines are not held.
+        """
+        resolver = self._resolver()
+        try:
+            for _, row, clip in self._resolved_rows(resolver):
+                if not isinstance(clip, BrokenClip):
+                    for name, files in clip.request.inputs.given().items():
+                        if file.sha256 in [one.sha256 for one in files]:
+                            location = resolver.location_at_fault(row, (name,))
+                            return location.refuse(f"{name} {shown(file.name)}: {message}")
+        except ManifestError as error:  # a file that the walk looked at anew, perhaps this one
+            return error
+        return SourceLocation(str(self.path), 1).refuse(message)
 
     def _location_of_first(self, name: str, before: int) -> SourceLocation:
         """Return the line that gives a name first, from a further walk: lines are not held."""

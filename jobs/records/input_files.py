@@ -1,7 +1,7 @@
 """The images and videos of clips in the store, each under the digest of its bytes.
 
-A run writes those of its pending clips before it renders, and workers read them. One object serves
-all clips that begin with the same content, so that `gc` removes it only if none of them is left.
+A run writes those of a pending clip before a worker gets it, and workers read them. One object
+serves all clips that begin with the same content, so that `gc` removes it only if none is left.
 """
 
 import hashlib

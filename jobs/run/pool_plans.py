@@ -22,6 +22,7 @@ from jobs.plan.worker_kinds import (
     pending_parts,
 )
 from jobs.run.documents import OpenedManifest
+from jobs.run.input_uploads import InputUploads
 from jobs.run.progress.tally import RunTally
 from jobs.schedule.pace import ClipSeconds, ClipSize, Pace
 from jobs.settings.run_config import RunConfig
@@ -114,7 +115,9 @@ class PoolPlans:
     Args:
         config: settings of the run.
         limit: time until the deadline; None for a run without one.
-        manifest_changed: called with the error if the manifest changes while it is read.
+        manifest_changed: called with the error if the manifest, or a file that it names, changes
+            while it is read.
+        uploads: the uploads of the clips' images and videos.
     """
 
     run_id: str
@@ -123,6 +126,7 @@ class PoolPlans:
     loader: ModelLoader
     limit: TimeLimit | None
     manifest_changed: Callable[[ManifestError], None]
+    uploads: InputUploads
 
     def all(self) -> list[PoolPlan]:
         """Return the plans of all kinds that have pending clips, in the order of the run."""
@@ -159,9 +163,11 @@ class PoolPlans:
             partial(limit.has_room_for_any, kind, pending_parts(opened.plan, kind)),
         )
 
-    def _clips(self, kind: WorkerKind, is_wanted: Callable[[Part], bool]) -> Iterator[ClipSpec]:
-        """Yield the clips of a kind until the manifest changes."""
+    def _clips(
+        self, kind: WorkerKind, is_wanted: Callable[[Part], bool]
+    ) -> Iterator[ClipSpec | None]:
+        """Yield the clips of a kind until the manifest changes; None while one is not ready."""
         try:
-            yield from pending_clips(self.opened.plan, kind, is_wanted)
+            yield from self.uploads.before(pending_clips(self.opened.plan, kind, is_wanted))
         except ManifestError as error:
             self.manifest_changed(error)

@@ -30,7 +30,7 @@ from jobs.records.schema import utc_iso
 from jobs.run.broken_models import FailedKind, quarantine_broken, quarantine_kind, split_failed
 from jobs.run.documents import OpenedManifest, RunDocuments
 from jobs.run.failure_writer import FailureWriter
-from jobs.run.input_uploads import upload_inputs
+from jobs.run.input_uploads import InputUploads
 from jobs.run.observer import RunObserver
 from jobs.run.pool_plans import PoolPlans, TimeLimit, time_limit_of
 from jobs.run.progress.console import ConsoleReport, print_entry, print_log
@@ -156,8 +156,8 @@ class Run:
         try:
             with report, board:
                 self._count(quarantine_broken(store, plan, self.run_id), tally, update_or_end)
-                self._upload_inputs(update_or_end)
-                failed = self._render_kinds(observer, watch, board)
+                with self._new_uploads(report) as uploads:
+                    failed = self._render_kinds(observer, watch, board, uploads)
                 self._give_up(failed, tally, update_or_end)
                 if self._limit is not None:
                     self._limit.check(tally)
@@ -175,17 +175,6 @@ class Run:
             raise
         return self._summary
 
-    def _upload_inputs(self, check: Callable[[], None]) -> None:
-        """Upload the images and videos of the clips, while nothing ends the run."""
-        opened = self.opened
-        try:
-            for _ in upload_inputs(opened.store, opened.plan.pending(), opened.manifest.inputs):
-                check()
-                if self._stop_reason is not None:
-                    raise StoppedError(self._stop_reason)
-        except ManifestError as error:  # it changed meanwhile; a refusal means that nothing ran
-            raise StoppedError(str(error)) from error
-
     def _begin(self, documents: RunDocuments) -> None:
         """Write run.json, and send the message that the run has begun."""
         run_file = documents.run(utc_iso(time.time()), cluster_nodes())
@@ -197,6 +186,11 @@ class Run:
         num_clips = opened.plan.num_pending + opened.plan.num_broken
         kinds = planned_kinds(opened.plan, opened.catalog)
         return RunTally(num_clips, started, kinds, opened.config.costs)
+
+    def _new_uploads(self, report: ConsoleReport) -> InputUploads:
+        opened = self.opened
+        max_outage_s = opened.config.retry.max_outage_s
+        return InputUploads(opened.store, opened.manifest, max_outage_s, report.say)
 
     def _notify(self, documents: RunDocuments, report: ConsoleReport) -> None:
         """Send a notification if many attempts have failed, and name those that were lost."""
@@ -210,7 +204,7 @@ class Run:
             report.say(entry)
 
     def _render_kinds(
-        self, observer: RunObserver, watch: ClusterWatch, board: Board
+        self, observer: RunObserver, watch: ClusterWatch, board: Board, uploads: InputUploads
     ) -> list[FailedKind]:
         """Render the clips of all kinds of worker, and return the kinds that could not go on."""
         config = self.opened.config
@@ -219,7 +213,7 @@ class Run:
         if self.deadline is not None:
             self._limit = time_limit_of(self.deadline, self.opened)
         plans = PoolPlans(
-            self.run_id, self.opened, config, self.loader, self._limit, self._end_changed
+            self.run_id, self.opened, config, self.loader, self._limit, self._end_changed, uploads
         )
         shares = RunShares(board, self.run_id, config.workers.weight, config.workers.count)
         seconds_left = None if self._limit is None else self._limit.seconds_left

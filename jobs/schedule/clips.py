@@ -34,6 +34,7 @@ class Clips:
         self._waiting: deque[Attempt] = deque()
         self._spooled_on: dict[str, str] = {}  # node, by clip_id, of clips still to come
         self._is_taking = False  # `TakeClip` is not answered yet
+        self._is_plan_waiting = False  # its answer was `PlanWaits`
         self._is_plan_over = False
         self._num_done = 0
         self._num_quarantined = 0
@@ -70,6 +71,16 @@ class Clips:
             node = self._spooled_on.pop(event.spec.clip_id, None)
             self._waiting.append(Attempt(event.spec, node=node))
         return []
+
+    def plan_waits(self, _event: ev.PlanWaits, _now: float) -> list[Command]:
+        """Take no clip from the plan until some time has passed."""
+        self._is_plan_waiting = True
+        return []
+
+    def pass_time(self) -> None:
+        """Ask a plan again whose next clip was not ready."""
+        if self._is_plan_waiting:
+            self._is_plan_waiting = self._is_taking = False
 
     def end_plan(self) -> None:
         """Take no further clip, since each would end after the deadline of the run."""

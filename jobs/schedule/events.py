@@ -21,6 +21,11 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class PlanWaits:
+    """The plan's answer to `TakeClip` if its next clip is not ready; a `Tick` asks again."""
+
+
+@dataclass(frozen=True)
 class RoomSeen:
     """The cluster's room for workers, as it is now.
 
@@ -154,6 +159,7 @@ class Tick:
 
 Event = (
     Planned
+    | PlanWaits
     | RoomSeen
     | WorkerPlaced
     | WorkerReady
@@ -212,7 +218,7 @@ class ReleaseWorker:
 
 @dataclass(frozen=True)
 class TakeClip:
-    """Answer with `Planned`, the next clip of the plan: a worker has room for it."""
+    """Answer with `Planned`, the next clip of the plan, or `PlanWaits`: a worker has room."""
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class Schedule:
         self._workers = Workers(config, num_workers, self._pool, self._clips, self._run_deadline)
         self._handlers: dict[type[Event], Callable[[Any, float], list[Command]]] = {
             ev.Planned: self._clips.planned,
+            ev.PlanWaits: self._clips.plan_waits,
             ev.WorkerReady: self._workers.ready,
             ev.RoomSeen: self._room_seen,
             ev.WorkerPlaced: self._workers.recruiting.placed,
@@ -69,7 +70,7 @@ class Schedule:
             ev.NodesDraining: self._workers.nodes_draining,
             ev.StopRequested: self._request_stop,
             ev.TimeLeft: self._time_left,
-            ev.Tick: self._workers.check_deadlines,
+            ev.Tick: self._tick,
         }
 
     @property
@@ -144,6 +145,10 @@ class Schedule:
         if gap_s > self._config.stall.heartbeat_timeout_s / 2:
             self._workers.exclude_gap(gap_s)
         self._now = now
+
+    def _tick(self, event: ev.Tick, now: float) -> list[Command]:
+        self._clips.pass_time()
+        return self._workers.check_deadlines(event, now)
 
     def _room_seen(self, event: ev.RoomSeen, now: float) -> list[Command]:
         self._others_wait = event.others_wait

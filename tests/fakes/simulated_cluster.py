@@ -88,10 +88,17 @@ class SimulatedCluster:
 
     Args:
         choices: numbers that pick each event or fault; when they run out, no more faults happen.
+        waits_each: of so many times that the plan is asked, its next clip is not ready once; 0 for
+            a plan that is always ready.
     """
 
     def __init__(
-        self, num_clips: int, num_workers: int, choices: Sequence[int], config: RunConfig = CONFIG
+        self,
+        num_clips: int,
+        num_workers: int,
+        choices: Sequence[int],
+        config: RunConfig = CONFIG,
+        waits_each: int = 0,
     ) -> None:
         self.config, self.num_workers = config, num_workers
         self.schedule = Schedule(config, num_workers)
@@ -104,6 +111,7 @@ class SimulatedCluster:
         self.tries: dict[str, int] = {}
         self.charged: dict[str, list[FailureClass]] = {}
         self.now = 0.0
+        self._num_asked, self._waits_each = 0, waits_each
         self.workers: dict[WorkerId, SimulatedWorker] = {}
         self._choices = deque(choices)
         self._event: Event = ev.Tick()
@@ -232,6 +240,14 @@ class SimulatedCluster:
             if not self.is_over:
                 self._carry_out(self._handle(ev.Tick()))
 
+    def _take_clip(self) -> ev.Planned | ev.PlanWaits:
+        self._num_asked += 1
+        if self._waits_each and self._num_asked % self._waits_each == 0:
+            return ev.PlanWaits()
+        taken = next(self.plan, None)
+        self.planned += [taken.clip_id] if taken else []
+        return ev.Planned(taken)
+
     def _handle(self, event: Event) -> list[Command]:
         self._event = event
         return self.schedule.handle(event, self.now)
@@ -253,9 +269,7 @@ class SimulatedCluster:
                         "a worker was replaced while it had clips in flight"
                     )
                 case ev.TakeClip():
-                    taken = next(self.plan, None)
-                    self.planned += [taken.clip_id] if taken else []
-                    self._carry_out(self.schedule.handle(ev.Planned(taken), self.now))
+                    self._carry_out(self.schedule.handle(self._take_clip(), self.now))
                 case StartClip(number, attempt):
                     self._start(self.workers[number], attempt)
                 case ev.RecallClip(number, clip_id):

@@ -21,6 +21,8 @@ from jobs.schedule.events import (
     Halt,
     HeartbeatReceived,
     NodesDraining,
+    Planned,
+    PlanWaits,
     ReportFailure,
     RoomSeen,
     StartWorker,
@@ -34,6 +36,7 @@ from jobs.schedule.events import (
     WorkerReady,
 )
 from jobs.schedule.retry import Quarantine, Retry, Wait
+from jobs.schedule.schedule import Schedule
 from jobs.settings.run_config import RetryPolicy, WorkerConfig
 from jobs.types import ClipDone, ClipProgress, Stage, StageTiming, WorkerHeartbeat
 from pipelines.lora_choice import LoraChoice
@@ -75,7 +78,8 @@ def test_no_order_of_ten_thousand_loses_a_clip_or_renders_it_twice(
 
 
 def check_an_order(num_clips: int, num_workers: int, choices: list[int]) -> None:
-    cluster = SimulatedCluster(num_clips, num_workers, choices)
+    waits_each = (0, 3, 0, 2)[num_clips % 4]
+    cluster = SimulatedCluster(num_clips, num_workers, choices, waits_each=waits_each)
     cluster.run()
     ended = [*cluster.done, *cluster.quarantined]
     assert len(set(ended)) == len(ended)
@@ -518,6 +522,20 @@ def test_a_worker_whose_memory_grew_is_replaced() -> None:
     farm.done(0, second, memory_bytes=2**30)
     (stop,) = of_type(farm.done(0, third, memory_bytes=2**30), StopWorker)
     assert stop.message == "recycled: its memory grew by 2.0 GiB"
+
+
+def test_a_plan_whose_next_clip_is_not_ready_is_asked_again_at_the_next_tick() -> None:
+    schedule = Schedule(CONFIG, 1)
+    schedule.start(0.0)
+    asked = schedule.handle(WorkerReady(0, "host:0", NODES[0]), 1.0)
+    assert of_type(asked, TakeClip)
+    assert not schedule.handle(PlanWaits(), 1.0)
+    assert not of_type(schedule.handle(HeartbeatReceived(0, heartbeat()), 1.1), TakeClip)
+    assert not of_type(schedule.handle(RoomSeen(1), 1.2), TakeClip)
+    assert not schedule.is_finished
+    assert schedule.has_more_clips
+    assert of_type(schedule.handle(Tick(), 1.3), TakeClip)
+    assert started(schedule.handle(Planned(SPECS[0]), 1.3))
 
 
 def test_a_draining_worker_finishes_its_clips_and_its_death_is_charged_to_none() -> None:
