@@ -16,11 +16,14 @@ from diffusers import (
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
+    WanVACEPipeline,
+    WanVACETransformer3DModel,
 )
 
 from pipelines.context_parallel.geometry import ModelGeometry
 
 TEXT_CHANNELS = 4096  # the text encoders of Wan and LTX
+IMAGE_CHANNELS = 1280  # the image encoder of Wan 2.1
 
 
 def build_pipeline(
@@ -41,7 +44,7 @@ def build_pipeline(
     with device, default_dtype(dtype), torch.random.fork_rng([]):
         torch.manual_seed(0)
         if geometry.family == "wan":
-            transformer = WanTransformer3DModel(**sizes, ffn_dim=geometry.ffn_dim)
+            transformer = _wan_transformer(geometry, sizes)
         else:
             transformer = LTXVideoTransformer3DModel(**sizes, cross_attention_dim=geometry.width)
     _keep_in_float32(transformer)
@@ -51,9 +54,22 @@ def build_pipeline(
         steps: Any = UniPCMultistepScheduler(
             use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
         )
+        if geometry.num_control_layers:
+            return WanVACEPipeline(nothing, nothing, nothing, steps, transformer=transformer)
         return WanPipeline(nothing, nothing, nothing, steps, transformer=transformer)
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     return LTXPipeline(scheduler, nothing, nothing, nothing, transformer)
+
+
+def _wan_transformer(geometry: ModelGeometry, sizes: dict[str, Any]) -> Any:
+    """Return the transformer, with keys for images or with layers for a control video."""
+    sizes = {**sizes, "ffn_dim": geometry.ffn_dim}
+    if num_control := geometry.num_control_layers:
+        sizes["num_layers"] -= num_control
+        return WanVACETransformer3DModel(**sizes, vace_layers=list(range(num_control)))
+    if geometry.num_image_tokens:
+        sizes |= {"image_dim": IMAGE_CHANNELS, "added_kv_proj_dim": geometry.width}
+    return WanTransformer3DModel(**sizes)
 
 
 def _keep_in_float32(transformer: Any) -> None:

@@ -7,7 +7,7 @@ GPU.
 """
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nag
 from benchmarks.parallel_cost.counting import CollectiveCounter
-from benchmarks.real_sizes import TEXT_CHANNELS, build_pipeline
+from benchmarks.real_sizes import IMAGE_CHANNELS, TEXT_CHANNELS, build_pipeline
 from nag.params import NagParams
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.cost.operations import Forward
@@ -64,22 +64,21 @@ def count_forward(forward: Forward, parallel: ParallelConfig) -> Counted:
         warnings.filterwarnings("ignore", ".*all_gather_tensor.* is deprecated", FutureWarning)
         pipeline.transformer(**_arguments(forward), return_dict=False)
     by_module = operations.get_flop_counts()
-    layers = "blocks" if forward.geometry.family == "wan" else "transformer_blocks"
-    root = type(pipeline.transformer).__name__
+    root, num_control = type(pipeline.transformer).__name__, forward.geometry.num_control_layers
+    blocks = "blocks" if forward.geometry.family == "wan" else "transformer_blocks"
+    layers = [f"{blocks}.{layer}" for layer in range(forward.geometry.num_layers - num_control)]
+    layers += [f"vace_blocks.{layer}" for layer in range(num_control)]
     return Counted(
         operations.get_total_flops(),
-        sum(
-            sum(by_module[f"{root}.{layers}.{layer}"].values())
-            for layer in range(forward.geometry.num_layers)
-        ),
+        sum(sum(by_module[f"{root}.{layer}"].values()) for layer in layers),
         collectives.num_calls,
         collectives.sent_bytes,
     )
 
 
-def _arguments(forward: Forward) -> dict[str, torch.Tensor | int]:
+def _arguments(forward: Forward) -> Mapping[str, torch.Tensor | int]:
     geometry, shape, rows = forward.geometry, forward.shape, forward.num_rows
-    frames = (shape.num_frames - 1) // geometry.frames_per_token + 1
+    frames = (shape.num_frames - 1) // geometry.frames_per_token + 1 + geometry.num_references
     height, width = (
         shape.height // geometry.height_per_token,
         shape.width // geometry.width_per_token,
@@ -88,7 +87,12 @@ def _arguments(forward: Forward) -> dict[str, torch.Tensor | int]:
     timestep = _empty(rows)
     if geometry.family == "wan":
         latents = _empty(rows, 16, frames, 2 * height, 2 * width)
-        return {"hidden_states": latents, "timestep": timestep, "encoder_hidden_states": text}
+        arguments = {"hidden_states": latents, "timestep": timestep, "encoder_hidden_states": text}
+        if geometry.num_control_layers:
+            arguments["control_hidden_states"] = _empty(rows, 96, frames, 2 * height, 2 * width)
+        if num_images := geometry.num_image_tokens:
+            arguments["encoder_hidden_states_image"] = _empty(rows, num_images, IMAGE_CHANNELS)
+        return arguments
     return {
         "hidden_states": _empty(rows, frames * height * width, 128),
         "encoder_hidden_states": text,

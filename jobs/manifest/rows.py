@@ -8,7 +8,7 @@ the size allow the group.
 """
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -259,7 +259,10 @@ def choose_parallel(
     if parallel.degree == 1:
         return parallel
     try:
-        check_parallel(parallel, model.geometry, request.shape, model.config)
+        geometry = model.geometry
+        if references := request.inputs.reference_images:  # a frame of tokens each
+            geometry = replace(geometry, num_references=len(references))
+        check_parallel(parallel, geometry, request.shape, model.config)
     except RequestError as error:
         if PARALLEL in given:
             raise

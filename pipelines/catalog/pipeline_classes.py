@@ -142,7 +142,6 @@ PIPELINE_CLASSES = {
             _WAN_VACE,
             frozenset({"transformer_2"}),
             optional_inputs=frozenset({"reference_images", "video", "mask"}),
-            can_shard=False,  # diffusers has no plan for it
         ),
         PipelineClass(
             "SkyReelsV2Pipeline",

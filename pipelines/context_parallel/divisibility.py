@@ -70,8 +70,9 @@ def check_parallel(
         sizes: tuple[VideoShape, ...] = ()  # the heads do not depend on the size
     else:
         fault = (
-            f"parallel is {parallel}, but the {num_tokens:,} tokens that a clip of {shape} has in "
-            f"{config.name} cannot be shared by {parallel.degree} ranks"
+            f"parallel is {parallel}, but the {num_tokens:,} tokens that a clip of {shape}"
+            f"{_references(geometry)} has in {config.name} cannot be shared by "
+            f"{parallel.degree} ranks"
         )
         sizes = fitting_shapes(parallel, geometry, shape, config.grid)
     degrees = fitting_degrees(parallel, geometry, shape)
@@ -242,6 +243,11 @@ def _change(shape: VideoShape, other: VideoShape) -> str:
         for name in ("height", "width", "num_frames")
         if getattr(other, name) != getattr(shape, name)
     )
+
+
+def _references(geometry: ModelGeometry) -> str:
+    count = geometry.num_references
+    return f" with {count} reference image{'' if count == 1 else 's'}" if count else ""
 
 
 def _either(words: Iterable[str]) -> str:

@@ -28,6 +28,8 @@ class ModelGeometry:
         num_transformers: 2 if early and late steps have one each; a step runs one of them.
         num_image_tokens: tokens of a clip's images that every rank holds whole, as it does the
             text.
+        num_control_layers: layers, among `num_layers`, that follow a control video (VACE).
+        num_references: reference images of a clip, each of them a frame of tokens before it (VACE).
     """
 
     family: Family
@@ -41,6 +43,8 @@ class ModelGeometry:
     width_per_token: int
     num_transformers: int = 1
     num_image_tokens: int = 0
+    num_control_layers: int = 0
+    num_references: int = 0
 
     @property
     def width(self) -> int:
@@ -48,8 +52,8 @@ class ModelGeometry:
         return self.num_heads * self.head_dim
 
     def num_tokens(self, shape: VideoShape) -> int:
-        """Return the number of video tokens of a clip."""
-        frames = (shape.num_frames - 1) // self.frames_per_token + 1
+        """Return the number of video tokens of a clip, with those of its reference images."""
+        frames = (shape.num_frames - 1) // self.frames_per_token + 1 + self.num_references
         return (
             frames * (shape.height // self.height_per_token) * (shape.width // self.width_per_token)
         )
@@ -161,9 +165,10 @@ def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
     patch = transformer.sizes("patch_size", (1, 2, 2))
     transformer.refuse_temporal_patch("patch_size", patch[0])
     spatial = vae.size("scale_factor_spatial", 8)
+    num_control_layers = transformer.length("vace_layers")
     return ModelGeometry(
         family="wan",
-        num_layers=transformer.size("num_layers", 40) + transformer.length("vace_layers"),
+        num_layers=transformer.size("num_layers", 40) + num_control_layers,
         num_heads=transformer.size("num_attention_heads", 40),
         head_dim=transformer.size("attention_head_dim", 128),
         ffn_dim=transformer.size("ffn_dim", 13824),
@@ -171,6 +176,7 @@ def _read_wan(transformer: _Config, vae: _Config, num_text_tokens: int) -> Model
         frames_per_token=vae.size("scale_factor_temporal", 4),
         height_per_token=spatial * patch[1],
         width_per_token=spatial * patch[2],
+        num_control_layers=num_control_layers,
     )
 
 

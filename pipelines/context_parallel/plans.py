@@ -8,7 +8,11 @@ Here the text is whole on every rank, as in Wan, and cross-attention needs no ex
 
 from typing import Any
 
-from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
+from diffusers import (
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+    WanVACETransformer3DModel,
+)
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 
 # Inputs and outputs to split or gather, by submodule. Diffusers' type does not fit its own plans.
@@ -21,6 +25,14 @@ LTX_PLAN: Plan = {
         1: ContextParallelInput(split_dim=1, expected_dims=3, split_output=True),
     },
     "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+}
+# Diffusers has no plan for VACE. The blocks that follow the control video have its tokens beside
+# those of the clip; only the first of them reads the latter.
+_VACE_BLOCK: Plan = {
+    "vace_blocks.0": {
+        "hidden_states": ContextParallelInput(split_dim=1, expected_dims=3),
+        "control_hidden_states": ContextParallelInput(split_dim=1, expected_dims=3),
+    },
 }
 
 
@@ -38,15 +50,18 @@ def plan_of(transformer: Any, has_timestep_per_token: bool) -> Plan:
     """Return the plan for a Wan or an LTX transformer.
 
     Args:
-        transformer: a `WanTransformer3DModel` or an `LTXVideoTransformer3DModel`.
+        transformer: a `WanTransformer3DModel`, a `WanVACETransformer3DModel` or an
+            `LTXVideoTransformer3DModel`.
         has_timestep_per_token: True if the pipeline gives each token its own timestep (Wan 2.2 5B),
             which is split with the tokens. One timestep for all tokens is not split, and diffusers
             would log this.
     """
     if isinstance(transformer, LTXVideoTransformer3DModel):
         return LTX_PLAN
-    assert isinstance(transformer, WanTransformer3DModel)
     plan: Plan = dict(WanTransformer3DModel._cp_plan)
     if not has_timestep_per_token:
         del plan[""]
+    if isinstance(transformer, WanVACETransformer3DModel):
+        return plan | _VACE_BLOCK
+    assert isinstance(transformer, WanTransformer3DModel)
     return plan

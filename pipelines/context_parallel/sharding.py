@@ -33,10 +33,11 @@ from pipelines.context_parallel.plans import Plan, plan_of, transformers_of
 from pipelines.errors import ShardingError
 from pipelines.parallel_config import ParallelConfig
 
-_PIPELINES = (
+PIPELINES = (
     "WanPipeline",
     "WanImageToVideoPipeline",
     "WanVideoToVideoPipeline",
+    "WanVACEPipeline",
     "LTXPipeline",
 )
 
@@ -48,7 +49,7 @@ class ShardedPipeline:
     same arguments. NAG may be installed before or after.
 
     Args:
-        pipeline: a stock pipeline of one of the classes in `_PIPELINES`.
+        pipeline: a stock pipeline of one of the classes in `PIPELINES`.
         config: the kind of parallelism; its degree is the size of the process group.
         device: the device of the transformers.
 
@@ -204,9 +205,9 @@ def _ranks(group: "weakref.ref[Any]") -> _Ranks:
 
 
 def _check(pipeline: Any, config: ParallelConfig) -> None:
-    if type(pipeline).__name__ not in _PIPELINES:
+    if type(pipeline).__name__ not in PIPELINES:
         raise ShardingError(
-            f"{type(pipeline).__name__} cannot be sharded over ranks, only {', '.join(_PIPELINES)}"
+            f"{type(pipeline).__name__} cannot be sharded over ranks, only {', '.join(PIPELINES)}"
         )
     if not distributed.is_initialized():
         raise ShardingError(

@@ -8,7 +8,7 @@ timestep and output), under 0.3 % of the work of a rank of a published model at 
 docs/measurements/parallel-cost.md; all work that is not a matrix product (norms, modulations,
 rotary embeddings, softmax, the formula of guidance); the timestep that Wan 2.2 5B has for each
 token (about 1 % of its operations); and the sound of LTX-2, with its attention to the video and
-back.
+back. The times of a plan leave out the reference images of VACE too, each a frame of tokens.
 
 Context parallelism cuts the video tokens. Each rank holds all weights and the whole text.
 """
@@ -126,8 +126,13 @@ def operations(forward: Forward, parallel: ParallelConfig = ONE_DEVICE) -> Opera
         * tokens
         * (text_attentions * geometry.num_text_tokens + rows * geometry.num_image_tokens)
         * width,
-        # query, key, value, output of the self-attention; query and output of the cross-attention
-        projections=geometry.num_layers * rows * 12 * tokens * width**2,
+        # query, key, value, output of the self-attention; query and output of the cross-attention;
+        # one in each control layer, and one more in the first
+        projections=rows
+        * 2
+        * tokens
+        * width**2
+        * (6 * geometry.num_layers + _num_control_projections(geometry)),
         feed_forward=geometry.num_layers * rows * 4 * tokens * width * geometry.ffn_dim,
         # keys and values of the texts and of the images
         text=geometry.num_layers
@@ -169,4 +174,9 @@ def weight_bytes(geometry: ModelGeometry, dtype_bytes: int = 2) -> int:
     """Return the bytes of the layer matrices of all transformers; every rank holds them all."""
     images = 2 * geometry.width**2 if geometry.num_image_tokens else 0  # their keys and values
     of_layer = 8 * geometry.width**2 + images + 2 * geometry.width * geometry.ffn_dim
-    return geometry.num_transformers * geometry.num_layers * of_layer * dtype_bytes
+    control = _num_control_projections(geometry) * geometry.width**2
+    return geometry.num_transformers * (geometry.num_layers * of_layer + control) * dtype_bytes
+
+
+def _num_control_projections(geometry: ModelGeometry) -> int:
+    return geometry.num_control_layers + (1 if geometry.num_control_layers else 0)

@@ -213,7 +213,7 @@ def mask(length: int, *num_tokens: int) -> torch.Tensor:
 def render(pipeline: Any, prompt_embeds: torch.Tensor, /, **arguments: Any) -> torch.Tensor:
     """Return the latents of clips without guidance, after two steps.
 
-    The noise of row i comes from seed i; `arguments` go to the pipeline.
+    The noise of row i comes from seed i; `arguments` go to the pipeline, but for None.
     """
     call: dict[str, Any] = {
         "prompt_embeds": prompt_embeds,
@@ -227,7 +227,8 @@ def render(pipeline: Any, prompt_embeds: torch.Tensor, /, **arguments: Any) -> t
     }
     if hasattr(pipeline.transformer, "caption_projection"):
         call["prompt_attention_mask"] = torch.ones(prompt_embeds.shape[:2], dtype=torch.bool)
-    return pipeline(**{**call, **arguments}).frames
+    call = {name: value for name, value in (call | arguments).items() if value is not None}
+    return pipeline(**call).frames
 
 
 def image(seed: int = 0) -> Image.Image:

@@ -41,11 +41,13 @@ from pipelines.request import (
     SamplingParams,
     VideoShape,
 )
-from tests.builders import tiny
+from tests.builders import tiny, tiny_wan
 from tests.builders.operators import counted_operators
 from tests.nag.reference import image, render, text
 
 NUM_HEADS = 4
+# with the two heads of `tiny_wan`, for groups of two ranks
+WITH_INPUTS = ("wan2.2-i2v", "wan2.2-5b-i2v", "wan2.1-v2v", "wan2.1-vace")
 CPU = torch.device("cpu")
 METHODS: dict[str, GuidanceParams | None] = {
     "none": None,
@@ -67,6 +69,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "wan2.2-5b": _wan_with_a_timestep_per_token,
     "wan2.1-i2v": lambda: tiny.wan_image_to_video_pipeline(num_heads=NUM_HEADS),
     "ltx": lambda: tiny.ltx_pipeline(num_heads=NUM_HEADS),
+    **{name: tiny_wan.STOCK[name] for name in WITH_INPUTS},
 }
 
 
@@ -102,9 +105,9 @@ def render_case(
 ) -> np.ndarray:
     """Return the latents of two steps, as one process or as one rank."""
     pipeline = pipeline_of(case.model, case.dtype)
-    is_ltx, is_image_to_video = case.model == "ltx", case.model == "wan2.1-i2v"
+    is_ltx = case.model == "ltx"
     # Diffusers' processor takes a text beside an image to be 512 tokens long.
-    length = 512 if is_image_to_video else 12
+    length = 512 if case.model == "wan2.1-i2v" else 12
     dtype = getattr(torch, case.dtype)
     prompt, negative, unconditional = (
         text(case.batch_size, size, seed).to(dtype)
@@ -115,8 +118,15 @@ def render_case(
     if is_ltx:
         arguments["prompt_attention_mask"] = _padded(case.batch_size, length)
         negative_mask = _padded(case.batch_size, 7)
-    if is_image_to_video:
+    if case.model.endswith("i2v"):
         arguments["image"] = image()
+    elif case.model == "wan2.1-v2v":
+        arguments |= {"num_frames": None, "video": _movie(case.size_px)}
+        arguments |= {"strength": 0.7, "num_inference_steps": 3}
+    elif case.model == "wan2.1-vace":
+        arguments |= {"video": _movie(case.size_px), "reference_images": [image(99)]}
+        arguments["generator"] = torch.Generator().manual_seed(0)
+        arguments["mask"] = [frame.convert("L").convert("RGB") for frame in _movie(case.size_px)]
     if case.has_cfg:
         arguments |= {"guidance_scale": 3.0, "negative_prompt_embeds": unconditional}
         if is_ltx:
@@ -127,6 +137,10 @@ def render_case(
             guide = (installed or stack.enter_context(nag.install(pipeline))).guide
             stack.enter_context(guide(NegativeText(negative, negative_mask), params))
         return render(pipeline, prompt, **arguments, **more).float().numpy()
+
+
+def _movie(size_px: int, num_frames: int = 9) -> list[Any]:
+    return [image(seed).resize((size_px, size_px)) for seed in range(num_frames)]
 
 
 def _padded(batch_size: int, length: int) -> torch.Tensor:

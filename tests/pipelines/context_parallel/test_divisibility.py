@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES
 from pipelines.context_parallel.backends import SHARDABLE_BACKENDS
 from pipelines.context_parallel.divisibility import (
     as_many_ranks,
@@ -22,6 +23,7 @@ from pipelines.context_parallel.divisibility import (
     nearest_divisors,
 )
 from pipelines.context_parallel.geometry import ModelGeometry
+from pipelines.context_parallel.sharding import PIPELINES
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import MAX_FRAMES, MAX_SIDE_PX, GenerationRequest, VideoShape
@@ -52,6 +54,34 @@ def test_for_heads_that_do_not_divide_another_group_on_as_many_devices_is_sugges
         match=r"ulysses 1, 2, 3, 4, 6 or 12 can .* ulysses 4 x ring 2 on as many devices",
     ):
         check_parallel(ParallelConfig(8), WAN_1_3B, WAN_480P, model("m"))
+
+
+@pytest.mark.parametrize(
+    "name", [one.name for one in PIPELINE_CLASSES.values() if not one.can_shard]
+)
+def test_a_pipeline_without_a_plan_for_ranks_is_refused_before_anything_is_counted(
+    name: str,
+) -> None:
+    config = replace(model("m"), family=PIPELINE_CLASSES[name].family, pipeline=name)
+    with pytest.raises(RequestError) as refused:
+        check_parallel(ParallelConfig(2), WAN_14B, WAN_480P, config)
+    assert str(refused.value) == (
+        f"parallel is ulysses 2, but {name} renders a clip of m on one device: leave parallel out"
+    )
+    check_parallel(ONE_DEVICE, WAN_14B, WAN_480P, config)
+
+
+def test_the_pipelines_that_plans_admit_are_those_that_ranks_can_shard() -> None:
+    """LTX with conditions and LTX-2 are left out: their tokens are not those of a plan."""
+    assert {one.name for one in PIPELINE_CLASSES.values() if one.can_shard} == {*PIPELINES}
+
+
+def test_reference_images_count_as_frames_of_tokens() -> None:
+    """21 frames of latents divide by 3 and 7; with two images before them there are 23."""
+    config, ring, size = model("m"), ParallelConfig(ring=7), VideoShape(81, 16, 16)
+    check_parallel(ring, WAN_1_3B, size, config)
+    with pytest.raises(RequestError, match="23 tokens that a clip of .* with 2 reference images"):
+        check_parallel(ring, replace(WAN_1_3B, num_references=2), size, config)
 
 
 @pytest.mark.parametrize("number", [0, -1, -(10**5000), 10**19 + 1, 10**5000], ids=range(5))

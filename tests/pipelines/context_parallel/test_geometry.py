@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,16 @@ def test_a_shipped_models_geometry_is_read_from_its_folder(
         per_token[1],
     )
     assert (found.num_text_tokens, found.num_transformers) == (config.max_sequence_length, 1)
+
+
+def test_the_layers_of_a_control_video_are_layers(save: Callable[..., Path]) -> None:
+    transformer = tiny.wan_vace_pipeline().transformer
+    found = read_geometry(save(saved_config(transformer), {}), config_of("wan"))
+    assert found.num_layers == len(transformer.blocks) + len(transformer.vace_blocks) == 3
+    assert found.num_control_layers == 1
+    with_references = replace(found, num_references=2)
+    frame = found.num_tokens(replace(SHAPE, num_frames=1))
+    assert with_references.num_tokens(SHAPE) == found.num_tokens(SHAPE) + 2 * frame
 
 
 def test_two_transformers_are_counted_and_must_be_alike(save: Callable[..., Path]) -> None:

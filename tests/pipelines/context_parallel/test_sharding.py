@@ -87,6 +87,20 @@ def test_wan_by_a_ring_differs_by_rounding(ranks: Ranks, layout: ParallelConfig)
         assert difference(latents, alone(case)) < ROUNDING, case
 
 
+@pytest.mark.parametrize("layout", [ParallelConfig(2), ParallelConfig(1, 2)], ids=str)
+def test_clips_that_begin_with_images_or_videos_are_those_of_one_process(
+    ranks: Ranks, layout: ParallelConfig
+) -> None:
+    """With ulysses bit for bit. The control video of VACE is split with the clip."""
+    size_px = {"wan2.2-5b-i2v": 128}  # a token is 32 px wide
+    rendered = [
+        Case(model, "nag", has_cfg=True, size_px=size_px.get(model, 64))
+        for model in cases.WITH_INPUTS
+    ]
+    for case, latents in zip(rendered, on_every_rank(ranks, rendered, layout), strict=True):
+        assert difference(latents, alone(case)) <= (0 if layout.ring == 1 else ROUNDING), case
+
+
 def test_wan_by_ulysses_differs_by_rounding_where_a_rank_has_three_tokens(ranks: Ranks) -> None:
     rendered = [Case("wan2.1", *how, size_px=32) for how in FOUR]
     for case, latents in zip(

@@ -20,6 +20,9 @@ TINY_WAN = replace(WAN_1_3B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=80,
 TINY_LTX = replace(
     LTX_2B, num_layers=2, num_heads=4, head_dim=12, ffn_dim=4 * 48, num_text_tokens=7
 )
+# Wan 2.1's image encoder, whose tokens stand before 512 of text; VACE, with two reference images
+TINY_IMAGES = replace(TINY_WAN, num_text_tokens=512, num_image_tokens=257)
+TINY_VACE = replace(TINY_WAN, num_layers=5, num_control_layers=2, num_references=2)
 P480, P720 = VideoShape(81, 480, 832), VideoShape(81, 720, 1280)
 CUTS = (ParallelConfig(ulysses=4), ParallelConfig(ring=2), ParallelConfig(2, 2))
 # each call of the transformer that any method makes, in either family
@@ -31,6 +34,8 @@ CALLS: list[tuple[ModelGeometry, VideoShape, GuidanceMethod]] = [
     (SMALL_LTX, VideoShape(161, 512, 768), "cfg+nag"),
     (TINY_WAN, VideoShape(9, 64, 64), "nag"),
     (TINY_LTX, VideoShape(25, 64, 64), "cfg+nag"),
+    (TINY_IMAGES, VideoShape(13, 64, 64), "cfg+nag"),
+    (TINY_VACE, VideoShape(13, 64, 64), "cfg+nag"),
 ]
 
 
