@@ -88,8 +88,8 @@ class SimulatedCluster:
 
     Args:
         choices: numbers that pick each event or fault; when they run out, no more faults happen.
-        waits_each: of so many times that the plan is asked, its next clip is not ready once; 0 for
-            a plan that is always ready.
+        waits_each: number of questions to the plan, one of which it answers with `PlanWaits`; 0
+            for none.
     """
 
     def __init__(
