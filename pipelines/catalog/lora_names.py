@@ -50,6 +50,10 @@ OTHER_METHODS = (
 # `_convert_non_diffusers_ltx2_lora_to_diffusers`.
 _PUBLISHED: dict[Family, tuple[tuple[str, str], ...]] = {
     "wan": (
+        (".condition_embedder.image_embedder.norm1.", ".img_emb.proj.0."),
+        (".condition_embedder.image_embedder.ff.net.0.proj.", ".img_emb.proj.1."),
+        (".condition_embedder.image_embedder.ff.net.2.", ".img_emb.proj.3."),
+        (".condition_embedder.image_embedder.norm2.", ".img_emb.proj.4."),
         (".condition_embedder.time_embedder.linear_1.", ".time_embedding.0."),
         (".condition_embedder.time_embedder.linear_2.", ".time_embedding.2."),
         (".condition_embedder.text_embedder.linear_1.", ".text_embedding.0."),
@@ -61,6 +65,9 @@ _PUBLISHED: dict[Family, tuple[tuple[str, str], ...]] = {
         (".to_q.", ".q."),
         (".to_k.", ".k."),
         (".to_v.", ".v."),
+        (".add_k_proj.", ".k_img."),
+        (".add_v_proj.", ".v_img."),
+        (".norm_added_k.", ".norm_k_img."),
         (".ffn.net.0.proj.", ".ffn.0."),
         (".ffn.net.2.", ".ffn.2."),
         (".norm2.", ".norm3."),  # the norm before the text attention
@@ -87,6 +94,9 @@ _PUBLISHED: dict[Family, tuple[tuple[str, str], ...]] = {
         (".norm_k.", ".k_norm."),
     ),
 }
+
+
+_PUBLISHED_VACE = ((".proj_in.", ".before_proj."), (".proj_out.", ".after_proj."))
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,7 @@ def published_name(family: Family, module: str) -> str:
         block = module.removesuffix("scale_shift_table")
         return f"{block or 'head.'}modulation"
     name = f".{module}."
-    for ours, published in _PUBLISHED[family]:
+    own = _PUBLISHED_VACE if module.startswith("vace_blocks.") else ()
+    for ours, published in (*own, *_PUBLISHED[family]):
         name = name.replace(ours, published)
     return name.strip(".")

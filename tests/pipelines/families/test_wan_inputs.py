@@ -294,3 +294,43 @@ def test_a_rank_without_a_text_encoder_denoises_the_same(model: DiffusersModel) 
     rank = load(model.config.name, Path(model.config.source), load_denoiser)
     assert rank.pipeline.text_encoder is None
     assert torch.equal(denoise(model, REQUEST, rank=rank), denoise(model, REQUEST))
+
+
+def test_the_boundary_and_the_second_scale_are_those_of_the_stock_pipeline() -> None:
+    """Three steps begin at 999, 857 and 600 of 1000: the boundary decides which are low noise."""
+    name, kind = "wan2.2-i2v", KINDS["wan2.2-i2v"]
+    config = ModelConfig(
+        name, "wan", "./weights", ShapeGrid(4, 32, 32),
+        SamplingDefaults(3, 1.0, FRAMES, SIZE, SIZE, 8.0), pipeline=kind.pipeline,
+        dtype="float32", device="cpu", max_sequence_length=kind.num_tokens,
+    )  # fmt: skip
+    stock, clips = kind.stock(), list[torch.Tensor]()
+    for boundary, second in ((None, None), (0.9, None), (0.9, 1.5), (0.7, 1.5), (0.5, 1.5)):
+        config = replace(config, boundary_ratio=boundary)
+        driver = driver_of(config.pipeline_class)(config, kind.stock(), torch.device("cpu"))
+        sampling = replace(GUIDED.sampling, guidance_scale_2=second)
+        request = replace(GUIDED, method="cfg", sampling=sampling)
+        clips.append(denoise(driver, request))
+        driver.close()
+        stock.register_to_config(boundary_ratio=0.7 if boundary is None else boundary)
+        expected = stock(
+            prompt=request.prompt,
+            negative_prompt="red",
+            height=SIZE,
+            width=SIZE,
+            num_frames=FRAMES,
+            num_inference_steps=3,
+            guidance_scale=3.0,
+            guidance_scale_2=second,
+            max_sequence_length=kind.num_tokens,
+            generator=torch.Generator().manual_seed(3),
+            output_type="latent",
+            **kind.arguments(kind.inputs),
+        ).frames
+        assert (clips[-1] - expected).abs().max() < 1e-5, (boundary, second)
+    distances = [
+        (one - other).abs().max().item()
+        for index, one in enumerate(clips)
+        for other in clips[:index]
+    ]
+    assert min(distances) > 1e-3, "each value has its own clip"
