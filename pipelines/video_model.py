@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -88,8 +88,15 @@ class VideoModel(Protocol):
         """The device that renders."""
         ...
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        """Embed the prompt, and the negative prompt if it is needed. Each distinct text once."""
+    def encode_text(
+        self, request: GenerationRequest, ahead: Sequence[GenerationRequest] = ()
+    ) -> TextEmbeddings:
+        """Embed the prompt, and the negative prompt if it is needed. Each distinct text once.
+
+        Args:
+            ahead: requests that come next. A text encoder that has to be fetched embeds their texts
+                too, and so is fetched less often.
+        """
         ...
 
     def denoise(

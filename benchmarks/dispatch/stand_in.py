@@ -42,7 +42,7 @@ class SleepingModel:
     clip_s: float
     device = FakeDevice()
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(self, request: GenerationRequest, ahead: object = ()) -> TextEmbeddings:
         return fake_embeddings()
 
     def denoise(

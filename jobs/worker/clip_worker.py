@@ -44,6 +44,7 @@ from jobs.worker.stage_marks import StageMarks
 from jobs.worker.timing import StageClock, load_timings
 from pipelines.errors import FrameCheckError
 from pipelines.load_progress import LoadProgress
+from pipelines.request import GenerationRequest
 from pipelines.video_model import VideoModel
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class ClipWorker:
         self._spool = Spool(setup.spool_folder, setup.output)
         self._inputs = InputCache(setup.spool_folder)
         self._device = DeviceQueue()
+        self._waiting: dict[str, GenerationRequest] = {}  # by clip_id
         self._load_progress = LoadProgress()
         self._heartbeat = Heartbeat(self._load_progress)
         self._model: VideoModel | None = None
@@ -201,15 +203,21 @@ class ClipWorker:
         def queue_work() -> QueuedClip:
             marks.add(*self._load_timings)
             self._load_timings = ()
+            del self._waiting[spec.clip_id]
             return queue_clip(
                 self._loaded,
                 spec.request,
                 marks,
                 uses_exact_attention=uses_exact_attention,
                 inputs=inputs,
+                ahead=tuple(self._waiting.copy().values()),
             )
 
-        queued = self._device.run(spec.clip_id, queue_work, marks, clock)
+        self._waiting[spec.clip_id] = spec.request
+        try:
+            queued = self._device.run(spec.clip_id, queue_work, marks, clock)
+        finally:
+            self._waiting.pop(spec.clip_id, None)
         with clock.measure("check"):
             rendered = check_clip(queued, spec.request, self._setup.model)
         if isinstance(rendered, RefusedFrames):

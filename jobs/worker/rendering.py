@@ -5,6 +5,7 @@ thread checks the results once the device has finished them, so that the device 
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -66,13 +67,20 @@ def queue_clip(
     *,
     uses_exact_attention: bool,
     inputs: ClipInputs = NO_INPUTS,
+    ahead: Sequence[GenerationRequest] = (),
 ) -> QueuedClip:
-    """Queue all stages of a clip; call it in the thread that owns the device."""
+    """Queue all stages of a clip; call it in the thread that owns the device.
+
+    Args:
+        ahead: requests of the clips that wait for the device.
+    """
     device = model.device
     device.reset_peak_memory()
     with model.exact_attention() if uses_exact_attention else contextlib.nullcontext():
         with marks.stage("text"):
-            embeddings = replace(model.encode_text(request), inputs=inputs)
+            # with exact attention, the embeddings of other clips would be other ones
+            texts = model.encode_text(request, () if uses_exact_attention else ahead)
+            embeddings = replace(texts, inputs=inputs)
         latents = model.denoise(request, embeddings, marks.steps())
     fetched = FetchedLatents.of(latents, device)
     with marks.stage("decode"):

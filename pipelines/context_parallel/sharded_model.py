@@ -59,8 +59,10 @@ class ShardedModel:
         """The leader's device, which needs most memory: it also encodes text and decodes."""
         return self._model.device
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
-        return self._model.encode_text(request)
+    def encode_text(
+        self, request: GenerationRequest, ahead: Sequence[GenerationRequest] = ()
+    ) -> TextEmbeddings:
+        return self._model.encode_text(request, ahead)
 
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep

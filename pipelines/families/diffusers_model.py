@@ -4,8 +4,8 @@ A clip depends on its request alone. `wan` and `ltx` have the differences betwee
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -144,12 +144,16 @@ class DiffusersModel(ABC):
         """The number of text attentions that guidance acts on, and the number of all."""
         return self._nag.coverage
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(
+        self, request: GenerationRequest, ahead: Sequence[GenerationRequest] = ()
+    ) -> TextEmbeddings:
         with self._placement.encoding():
             prompt, negative, unconditional = (
                 (None, None) if text is None else self._embed(text)
                 for text in EncodedTexts.of(request)
             )
+            if self._placement.has_fetched_encoder:
+                self._encode_ahead(ahead)
         assert prompt[0] is not None
         return TextEmbeddings(prompt[0], prompt[1], *negative, *unconditional)
 
@@ -275,6 +279,14 @@ class DiffusersModel(ABC):
     def _encode_on_device(self, text: str) -> EncodedText:
         self._placement.fetch_encoder()
         return self._encode(text)
+
+    def _encode_ahead(self, requests: Sequence[GenerationRequest]) -> None:
+        """Embed the texts of clips that come next. One that fails will fail again for its clip."""
+        with suppress(RuntimeError, ValueError):
+            for request in requests:
+                for text in EncodedTexts.of(request):
+                    if text is not None:
+                        self._embed(text)
 
     def _encode_prompt(self, text: str) -> tuple[Any, ...]:
         """Embed one text by the pipeline's own call, without an unconditional one beside it."""

@@ -52,6 +52,13 @@ class Placement:
             if self._encoder is not None and self._is_encoder_here:
                 self._rest()
 
+    @property
+    def has_fetched_encoder(self) -> bool:
+        """True if the text encoder waits in the host's memory at times, and is here now."""
+        if self._turns is not None:
+            return self._turns.has(self._pipeline.text_encoder)
+        return self._encoder is not None and self._is_encoder_here
+
     def fetch_encoder(self) -> None:
         """Have the text encoder on the device. Call it while `encoding` is open."""
         if not self._is_encoder_here:

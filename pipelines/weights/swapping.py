@@ -44,6 +44,10 @@ class Turns:
             self._waiting.append((parameter, parameter.data))
             parameter.data = copy_to(parameter.data, self._device)
 
+    def has(self, module: torch.nn.Module | None) -> bool:
+        """Return True if a module is on the device."""
+        return module is not None and module is self._resident
+
     def clear(self) -> None:
         """Have no module on the device."""
         for parameter, values in self._waiting:

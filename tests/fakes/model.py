@@ -74,7 +74,7 @@ class FakeModel:
         self.calls: list[str] = []
         self._uses_exact_attention = False
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(self, request: GenerationRequest, ahead: object = ()) -> TextEmbeddings:
         self.calls.append(f"text {request.prompt}")
         return fake_embeddings()
 

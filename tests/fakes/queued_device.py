@@ -160,7 +160,7 @@ class QueuedModel(FakeModel):
     def device(self) -> DeviceMonitor:
         return self._device
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(self, request: GenerationRequest, ahead: object = ()) -> TextEmbeddings:
         self._device.queue(f"text {request.prompt}", 1.0)
         return fake_embeddings()
 

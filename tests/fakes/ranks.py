@@ -41,7 +41,7 @@ class FakeRankModel(FakeModel):
     def unshard(self) -> None:
         self.sharded_as = None
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(self, request: GenerationRequest, ahead: object = ()) -> TextEmbeddings:
         super().encode_text(request)
         return TextEmbeddings(
             torch.full((1, 2, 3), (request.sampling.seed % 7) / 7),

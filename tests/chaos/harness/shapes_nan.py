@@ -28,7 +28,7 @@ class ShapesNanModel:
     def device(self) -> DeviceMonitor:
         return self.model.device
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(self, request: GenerationRequest, ahead: object = ()) -> TextEmbeddings:
         return self.model.encode_text(request)
 
     def denoise(

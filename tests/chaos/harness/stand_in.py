@@ -53,7 +53,7 @@ class StandInModel:
     step_s: float
     device = FakeDevice()
 
-    def encode_text(self, request: GenerationRequest) -> TextEmbeddings:
+    def encode_text(self, request: GenerationRequest, ahead: object = ()) -> TextEmbeddings:
         return fake_embeddings()
 
     def denoise(

@@ -1,8 +1,9 @@
 import contextlib
 import json
 import threading
+import time
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -239,6 +240,39 @@ def test_the_next_clip_denoises_while_the_last_one_is_written(tmp_path: Path) ->
             callers.map(lambda prompt: worker.render(spec(prompt), 1), ["first", "second"])
         )
     assert all(isinstance(outcome, ClipDone) for outcome in outcomes)
+
+
+def test_a_text_encoder_learns_of_the_clips_that_wait_for_the_device(tmp_path: Path) -> None:
+    waiting, seen = threading.Barrier(2), list[tuple[str, list[str]]]()
+
+    class Watching(FakeModel):
+        def encode_text(
+            self, request: GenerationRequest, ahead: Sequence[GenerationRequest] = ()
+        ) -> TextEmbeddings:
+            seen.append((request.prompt, sorted(one.prompt for one in ahead)))
+            if request.prompt == "first":
+                waiting.wait(30)  # the device's thread is taken
+                waiting.wait(30)  # the others wait for it
+            return super().encode_text(request)
+
+    worker = ClipWorker(replace(setup_for(tmp_path), loader=FakeLoader(Watching)), "node-1")
+    worker.load()
+    with ThreadPoolExecutor(4) as callers:
+        renders = [callers.submit(worker.render, spec("first"), 1)]
+        waiting.wait(30)
+        renders += [callers.submit(worker.render, spec(one), 1) for one in ("second", "third")]
+        while len(worker._waiting) < 2:
+            time.sleep(0.01)
+        waiting.wait(30)
+        assert all(isinstance(one.result(), ClipDone) for one in renders)
+        exact = callers.submit(worker.render, spec("fourth"), 2, uses_exact_attention=True)
+        assert isinstance(exact.result(), ClipDone)
+    (first, second, third, fourth) = seen
+    assert first == ("first", [])
+    assert {second[0], *second[1]} == {"second", "third"}
+    assert third == (second[1][0], [])
+    assert fourth == ("fourth", [])
+    assert not worker._waiting
 
 
 def test_the_frames_of_a_clip_are_freed_before_its_upload(tmp_path: Path) -> None:

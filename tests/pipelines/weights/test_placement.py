@@ -80,6 +80,57 @@ def _fail_with_encoder(placement: Placement) -> None:
     raise ZeroDivisionError
 
 
+@pytest.mark.parametrize("offload", ["text_encoder", "model"])
+def test_an_encoder_that_is_fetched_embeds_the_next_texts_too(
+    offload: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, plain = wan(offload), tiny_model("wan2.2")
+    placement: Any = model._placement
+    sampling = replace(GUIDED.sampling, guidance_scale=1.0)
+    first = replace(GUIDED, method="nag", sampling=sampling)
+    second, third, fourth = (replace(first, prompt=prompt) for prompt in ("b", "c", "d"))
+    encoded, encode = list[str](), model._encode
+    monkeypatch.setattr(model, "_encode", lambda text: encoded.append(text) or encode(text))
+
+    def check(request: GenerationRequest, ahead: Any, expected: list[str]) -> None:
+        encoded.clear()
+        placement.clear()  # as the transformer's turn does
+        found = model.encode_text(request, ahead)
+        assert encoded == expected
+        assert torch.equal(found.prompt_embeds, plain.encode_text(request).prompt_embeds)
+
+    check(first, [second, third], ["a circle", "red", "b", "c"])
+    check(second, [fourth], [])  # nothing was fetched, so no text of the fourth
+    check(third, [], [])
+    check(fourth, [], ["d"])
+    model.close()
+
+
+def test_without_an_offload_each_clip_embeds_its_own_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wan()
+    encoded, encode = list[str](), model._encode
+    monkeypatch.setattr(model, "_encode", lambda text: encoded.append(text) or encode(text))
+    model.encode_text(REQUESTS["none"], [replace(GUIDED, prompt="b")])
+    assert encoded == ["a circle"]
+
+
+def test_a_text_ahead_that_fails_harms_no_other_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wan("text_encoder")
+    encode = model._encode
+
+    def fail(text: str) -> Any:
+        if text == "b":
+            raise RuntimeError
+        return encode(text)
+
+    monkeypatch.setattr(model, "_encode", fail)
+    failing = replace(GUIDED, prompt="b")
+    model.encode_text(GUIDED, [failing])
+    assert model.pipeline.text_encoder is None
+    with pytest.raises(RuntimeError):
+        model.encode_text(failing)
+
+
 def test_a_failed_encode_frees_the_device_too() -> None:
     pipeline = tiny.wan_pipeline()
     placement = Placement(pipeline, torch.device("cpu"), "text_encoder")
