@@ -7,11 +7,12 @@ on the host. With `group` the transformers' blocks come one after another, too, 
 offloading. With `model` all components take turns (`swapping`).
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from diffusers.hooks import HookRegistry
 
 from pipelines.catalog.memory_config import Offload
 from pipelines.context_parallel.plans import transformers_of
@@ -30,15 +31,14 @@ class Placement:
         self._pipeline = pipeline
         self._device = device
         self._turns: Turns | None = None
-        self._streamed: list[Any] = []
+        self._streamed: list[Any] = []  # registries of hooks, one for each block and transformer
         self._encoder: Any = None
         self._is_encoder_here = True
         if offload == "model":
             self._turns = Turns(_modules(pipeline).values(), device)
         if offload == "group":
-            self._streamed = list(transformers_of(pipeline).values())
-            for transformer in self._streamed:
-                _stream_blocks(transformer, device)
+            for transformer in transformers_of(pipeline).values():
+                self._streamed += _stream_blocks(transformer, device)
         if offload in ("text_encoder", "group") and pipeline.text_encoder is not None:
             self._encoder = pipeline.text_encoder
             self._rest()
@@ -69,25 +69,18 @@ class Placement:
         """Have all that takes turns in the host's memory, also after a call that failed."""
         if self._turns is not None:
             self._turns.clear()
-        for registry in self._registries():
-            if (hook := registry.get_hook(GROUP_HOOK)) is not None:
-                hook.group.offload_()
+        for registry in self._streamed:
+            registry.get_hook(GROUP_HOOK).group.offload_()
 
     def remove(self) -> None:
         """Take all hooks off. What was offloaded stays in the host's memory."""
         self.clear()
         if self._turns is not None:
             self._turns.remove()
-        for registry in self._registries():
+        for registry in self._streamed:
             for name in (GROUP_HOOK, *PREFETCH_HOOKS):
                 registry.remove_hook(name, recurse=False)
         self._streamed.clear()
-
-    def _registries(self) -> Iterator[Any]:
-        for transformer in self._streamed:
-            for module in transformer.modules():
-                if hasattr(module, "_diffusers_hook"):
-                    yield module._diffusers_hook
 
     def _rest(self) -> None:
         self._encoder.to(HOST)
@@ -129,7 +122,7 @@ def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
     }
 
 
-def _stream_blocks(transformer: Any, device: torch.device) -> None:
+def _stream_blocks(transformer: Any, device: torch.device) -> list[Any]:
     """Have the blocks come one after another, each while the one before computes."""
     transformer.enable_group_offload(
         onload_device=device,
@@ -138,3 +131,6 @@ def _stream_blocks(transformer: Any, device: torch.device) -> None:
         num_blocks_per_group=1,
         use_stream=device.type == "cuda",
     )
+    modules = transformer.modules()
+    registries = [HookRegistry.check_if_exists_or_initialize(module) for module in modules]
+    return [registry for registry in registries if registry.get_hook(GROUP_HOOK) is not None]

@@ -3,7 +3,7 @@ import json
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -246,9 +246,7 @@ def test_a_text_encoder_learns_of_the_clips_that_wait_for_the_device(tmp_path: P
     waiting, seen = threading.Barrier(2), list[tuple[str, list[str]]]()
 
     class Watching(FakeModel):
-        def encode_text(
-            self, request: GenerationRequest, ahead: Sequence[GenerationRequest] = ()
-        ) -> TextEmbeddings:
+        def encode_text(self, request: GenerationRequest, ahead: Any = ()) -> TextEmbeddings:
             seen.append((request.prompt, sorted(one.prompt for one in ahead)))
             if request.prompt == "first":
                 waiting.wait(30)  # the device's thread is taken
