@@ -4,14 +4,18 @@ Only a process that uses S3 imports boto3, which takes a third of a second.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from jobs.errors import RefusedError
+from jobs.errors import RefusedError, StoreError
 from jobs.settings.run_config import StoreConfig
 from jobs.store.folder_store import FolderStore
 from jobs.store.uri import S3Location, StoredObject, parse_object_uri, parse_output_uri
+
+if TYPE_CHECKING:
+    from jobs.store.s3_connection import Connection
 
 
 class Store(Protocol):
@@ -125,23 +129,59 @@ def open_existing(uri: str, config: StoreConfig) -> Store:
     return store
 
 
-def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
-    """Read one object of S3, such as a file of prompts.
+class ObjectsOfS3:
+    """Objects of S3 that lie anywhere, such as images, read over one connection.
 
-    Raises:
-        OutputUriError: the URI does not have the form `s3://bucket/key`.
-        RefusedError: the object is larger than `max_bytes`.
-        ObjectMissingError: no object lies there.
+    A client costs more than a read: 0.1 s of a processor, and perhaps a question for credentials.
+    After an error the next read has a new one, with credentials looked up anew. Threads may share
+    it. Nothing is looked up before the first read.
+
+    Args:
+        max_bytes: size above which an object is refused.
     """
-    from jobs.store.s3_connection import connect, read_parameters
-    from jobs.store.s3_errors import s3_errors
 
-    bucket, key = parse_object_uri(uri)
-    with s3_errors("read", uri):
-        wanted = {"Bucket": bucket, "Key": key, **read_parameters(config)}
-        stream = connect(config).client.get_object(**wanted)["Body"]
-        with contextlib.closing(stream):
-            body = stream.read(max_bytes + 1)
-    if len(body) > max_bytes:
-        raise RefusedError(f"{uri} is larger than {max_bytes:,} bytes")
-    return body
+    def __init__(self, config: StoreConfig, max_bytes: int) -> None:
+        self._config = config
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+
+    def read(self, uri: str) -> bytes:
+        """Return one object.
+
+        Raises:
+            OutputUriError: the URI does not have the form `s3://bucket/key`.
+            RefusedError: the object is larger than `max_bytes`.
+            ObjectMissingError: no object lies there.
+            StoreError: the store does not answer or refuses.
+        """
+        from jobs.store.s3_connection import read_parameters
+        from jobs.store.s3_errors import s3_errors
+
+        bucket, key = parse_object_uri(uri)
+        wanted = {"Bucket": bucket, "Key": key, **read_parameters(self._config)}
+        try:
+            with s3_errors("read", uri):
+                stream = self._connect().client.get_object(**wanted)["Body"]
+                with contextlib.closing(stream):
+                    body = stream.read(self._max_bytes + 1)
+        except StoreError:
+            with self._lock:
+                self._connection = None
+            raise
+        if len(body) > self._max_bytes:
+            raise RefusedError(f"{uri} is larger than {self._max_bytes:,} bytes")
+        return body
+
+    def _connect(self) -> "Connection":
+        from jobs.store.s3_connection import connect
+
+        with self._lock:
+            if self._connection is None:
+                self._connection = connect(self._config)
+            return self._connection
+
+
+def read_object(uri: str, config: StoreConfig, max_bytes: int) -> bytes:
+    """Read one object of S3, such as a file of prompts. See `ObjectsOfS3.read`."""
+    return ObjectsOfS3(config, max_bytes).read(uri)

@@ -26,7 +26,7 @@ from jobs.records.salt import keep_salt
 from jobs.run.documents import OpenedManifest
 from jobs.run.progress.long_work import long_work
 from jobs.settings.run_config import RunConfig, StoreConfig
-from jobs.store.store import open_store, read_object
+from jobs.store.store import ObjectsOfS3, open_store, read_object
 from jobs.text import shown
 from jobs.timetable.dated_output import Calendar, NamedOutput
 from jobs.timetable.options import CalendarOptions, add_calendar_arguments
@@ -200,7 +200,7 @@ def open_written(
     return open_manifest(
         manifest_file(written, config.store),
         catalog,
-        lambda uri: read_object(uri, config.store, MAX_VIDEO_BYTES),
+        ObjectsOfS3(config.store, MAX_VIDEO_BYTES).read,
         output=output,
         model=model,
         selection=selection,

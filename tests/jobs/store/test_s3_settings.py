@@ -7,6 +7,7 @@ import pickle
 import re
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from jobs.errors import ConfigError, StoreError, StoreRefusedError, StoreUnavail
 from jobs.records.commit import commit_record, upload_clip
 from jobs.settings.run_config import StoreConfig, load_config
 from jobs.settings.store_config import CHOICES, OF_WRITES
-from jobs.store.s3_connection import connect
+from jobs.store import s3_connection
+from jobs.store.s3_connection import Connection, connect
 from jobs.store.s3_remedies import KNOWN_CODES
-from jobs.store.store import Store, open_store, read_object
+from jobs.store.store import ObjectsOfS3, Store, open_store, read_object
 from tests.builders.records import record_of
 from tests.fakes.s3 import Answer, FakeS3, Request, Stored, error, in_process
 
@@ -507,3 +509,38 @@ def test_seaweedfs_without_a_key_is_refused_by_the_setting_and_not_waited_for(
     config = settings("store.server_side_encryption=AES256")
     with pytest.raises(StoreRefusedError, match="store.server_side_encryption=AES256 is refused"):
         open_store("s3://renders/unencrypted", config).check_access()
+
+
+def test_objects_that_lie_anywhere_are_read_over_one_connection_until_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With keys that expired, the next read looks up the new ones."""
+    used: list[str] = []
+
+    def rule(request: Request) -> Answer | None:
+        used.append(request.headers["authorization"].partition("Credential=")[2].split("/")[0])
+        return error(403, "ExpiredToken") if used[-1] == "OLD" and len(used) > 3 else None
+
+    made: list[StoreConfig] = []
+
+    def counted(config: StoreConfig) -> Connection:
+        made.append(config)
+        return connect(config)
+
+    server = RuledS3(rule=rule)
+    with in_process(server, monkeypatch, AWS_ACCESS_KEY_ID="OLD"):
+        monkeypatch.setattr(s3_connection, "connect", counted)
+        objects = ObjectsOfS3(ONCE, 100)
+        assert not made
+        for name in "abc":
+            server.objects[f"renders/{name}.png"] = Stored(name.encode(), 0.0)
+        with ThreadPoolExecutor(3) as threads:
+            read = threads.map(objects.read, [f"s3://renders/{name}.png" for name in "abc"])
+            assert list(read) == [b"a", b"b", b"c"]
+        assert len(made) == 1
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NEW")
+        with pytest.raises(StoreUnavailableError, match="ExpiredToken"):
+            objects.read("s3://renders/a.png")
+        assert objects.read("s3://renders/a.png") == b"a"
+    assert used == ["OLD"] * 4 + ["NEW"]
+    assert len(made) == 2
