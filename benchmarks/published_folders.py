@@ -22,6 +22,7 @@ from diffusers import (
     AutoencoderKLWan,
     LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
+    SkyReelsV2Transformer3DModel,
     WanTransformer3DModel,
     WanVACETransformer3DModel,
 )
@@ -112,6 +113,13 @@ def _vace(layers: range, sizes: dict[str, Any]) -> dict[str, Build]:
     }
 
 
+def _skyreels(**sizes: Any) -> dict[str, Build]:
+    return {
+        **_wan(),
+        "transformer": lambda: SkyReelsV2Transformer3DModel(**sizes),
+    }
+
+
 def _ltx(**sizes: Any) -> dict[str, Build]:
     return {
         "transformer": lambda: LTXVideoTransformer3DModel(**sizes),
@@ -153,9 +161,11 @@ PARTS: Mapping[str, Mapping[str, Build]] = {
     "wan2.2-i2v-a14b": _a14b(in_channels=36),
     "wan2.2-ti2v-5b": _WAN_5B,
     "fastwan2.2-ti2v-5b": _WAN_5B,
-    "skyreels-v2-t2v-14b": _wan(**_LARGE),
-    "skyreels-v2-i2v-14b": {**_wan(**_LARGE, **_SEEN), "image_encoder": _clip},
-    "skyreels-v2-i2v-1.3b": {**_wan(**_SMALL, **_SEEN_SMALL), "image_encoder": _clip},
+    "skyreels-v2-t2v-14b": _skyreels(**_LARGE),
+    "skyreels-v2-i2v-14b": {**_skyreels(**_LARGE, **_SEEN), "image_encoder": _clip},
+    "skyreels-v2-i2v-1.3b": {**_skyreels(**_SMALL, **_SEEN_SMALL), "image_encoder": _clip},
+    "skyreels-v2-df-1.3b": _skyreels(**_SMALL, inject_sample_info=True),
+    "skyreels-v2-df-14b": _skyreels(**_LARGE),
     "ltx-video-0.9.5": _ltx(),
     "ltx-video-0.9.7-13b": _LTX_13B,
     "ltx-video-0.9.8-13b": _LTX_13B,

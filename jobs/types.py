@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jobs.errors import FailureClass
 from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
 from pipelines.device_marks import DeviceTime
+from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import GroupError
 from pipelines.load_progress import NOT_LOADING, LoadPosition
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
@@ -88,6 +89,7 @@ class ModelIdentity:
         boundary_ratio: share of the noise schedule that the second transformer takes over, by the
             YAML; None for the folder's.
         conditioning_scale: strength of VACE's control of a clip.
+        diffusion_forcing: schedule of diffusion forcing; None for a model without it.
         layerwise_casting: dtype of eight bits that the transformers' weights are rounded to; empty
             if they are not.
         ltx2_guidance: guidance of LTX-2 beside classifier-free guidance; None without any.
@@ -116,6 +118,7 @@ class ModelIdentity:
     image_cond_noise_scale: float = 0.0
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
+    diffusion_forcing: DiffusionForcing | None = None
     layerwise_casting: str = ""
     ltx2_guidance: Ltx2Guidance | None = None
     quantization: str = ""

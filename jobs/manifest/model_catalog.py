@@ -207,6 +207,9 @@ class ModelCatalog:
             image_cond_noise_scale=config.image_cond_noise_scale,
             boundary_ratio=config.boundary_ratio,
             conditioning_scale=config.conditioning_scale,
+            diffusion_forcing=(
+                config.diffusion_forcing if config.pipeline_class.has_forcing else None
+            ),
             layerwise_casting=config.layerwise_casting or "",
             ltx2_guidance=None
             if config.ltx2_guidance == NO_FURTHER_GUIDANCE

@@ -205,11 +205,16 @@ def _predicted(bucket: PlanBucket, catalog: Catalog, card: Device) -> ClipTimes 
 
 def _work(bucket: PlanBucket, catalog: Catalog, shape: VideoShape, num_steps: int) -> Work | None:
     """Return the work of a clip of the bucket's model; None if its sizes cannot be read."""
+    entry = catalog.get(bucket.model)
     try:
-        geometry = catalog.get(bucket.model).geometry
+        geometry = entry.geometry
     except ModelFolderError:
         return None
-    return Work(geometry, shape, num_steps, bucket.method)
+    if entry.config.pipeline_class.has_forcing:
+        num_steps = entry.config.diffusion_forcing.num_rows(
+            shape.num_frames, num_steps, geometry.frames_per_token
+        )
+    return Work(geometry, entry.config.at_once(shape), num_steps, bucket.method)
 
 
 def _pixels(shape: VideoShape) -> int:

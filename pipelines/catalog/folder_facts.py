@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.catalog.files.weight_files import read_json
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.diffusion_forcing import check_forcing, check_parts
 from pipelines.errors import ModelFolderError, RequestError
 from pipelines.request import GenerationRequest
 
@@ -36,6 +37,7 @@ class FolderFacts:
         latent_channels: channels of the autoencoder's latents.
         frames_per_latent: frames of video in one latent after the first.
         pixels_per_latent: pixels in each direction.
+        latents_per_block: latents of a block that attends to no later one (SkyReels V2).
         least_side_px: pixels of a side below which the autoencoder cannot decode.
     """
 
@@ -48,14 +50,15 @@ class FolderFacts:
     latent_channels: int
     frames_per_latent: int
     pixels_per_latent: int
+    latents_per_block: int = 1
     least_side_px: int = 1
 
 
 def needs_facts(config: ModelConfig, request: GenerationRequest) -> bool:
     """Return True if the folder's facts decide whether a model renders a request."""
-    takes_images = config.pipeline_class.name in _TAKES_IMAGES
-    takes_images = takes_images or config.family == "ltx2"
-    return takes_images or request.sampling.guidance_scale_2 is not None
+    pipeline = config.pipeline_class
+    by_folder = pipeline.name in _TAKES_IMAGES or pipeline.has_forcing or config.family == "ltx2"
+    return by_folder or request.sampling.guidance_scale_2 is not None
 
 
 def read_facts(folder: Path) -> FolderFacts:
@@ -70,8 +73,10 @@ def read_facts(folder: Path) -> FolderFacts:
 
     def size(part: str, name: str, default: int) -> int:
         value = configs[part].get(name, default)
-        if type(value) is not int:
-            raise ModelFolderError(f"{paths[part]}: {name} must be a whole number, not {value!r}")
+        if type(value) is not int or value < 1:
+            raise ModelFolderError(
+                f"{paths[part]}: {name} must be a whole number above 0, not {value!r}"
+            )
         return value
 
     return FolderFacts(
@@ -84,6 +89,7 @@ def read_facts(folder: Path) -> FolderFacts:
         latent_channels=size("vae", "z_dim", 16),
         frames_per_latent=size("vae", "scale_factor_temporal", 4),
         pixels_per_latent=size("vae", "scale_factor_spatial", _SMALL_PATCHES),
+        latents_per_block=size("transformer", "num_frame_per_block", 1),
         least_side_px=_least_side_px(configs["vae"]),
     )
 
@@ -129,6 +135,13 @@ def check_facts(config: ModelConfig, folder: Path) -> None:
         )
     if pipeline in _TAKES_IMAGES:
         _check_images(config, facts, folder)
+    if config.pipeline_class.has_forcing:
+        check_parts(
+            config.diffusion_forcing,
+            facts.latents_per_block,
+            facts.frames_per_latent,
+            has_image="image" in config.pipeline_class.required_inputs,
+        )
 
 
 def _check_scheduler(config: ModelConfig, folder: Path) -> None:
@@ -198,7 +211,8 @@ def check_by_facts(config: ModelConfig, facts: FolderFacts, request: GenerationR
 
     Raises:
         RequestError: `guidance_scale_2` has no second transformer to act on, or a last image is
-            missing, or would be left out, or the clip is smaller than its autoencoder can decode.
+            missing, or would be left out, or the clip is smaller than its autoencoder can decode,
+            or its frames do not divide into blocks and parts.
     """
     if request.sampling.guidance_scale_2 is not None and not facts.has_two_transformers:
         raise RequestError.of(
@@ -206,6 +220,14 @@ def check_by_facts(config: ModelConfig, facts: FolderFacts, request: GenerationR
             "guidance_scale_2",
         )
     _check_least_side(config, facts, request)
+    if config.pipeline_class.has_forcing:
+        check_forcing(
+            config.diffusion_forcing,
+            request,
+            config.name,
+            facts.latents_per_block,
+            facts.frames_per_latent,
+        )
     if config.pipeline_class.name not in _TAKES_IMAGES:
         return
     has_last = request.inputs.last_image is not None

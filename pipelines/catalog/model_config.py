@@ -6,7 +6,7 @@ weights are found, `model_folder` what the weights' folder must hold.
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nag.params import NagParams, NasaParams, VsfParams
@@ -22,10 +22,11 @@ from pipelines.catalog.pipeline_classes import (
 )
 from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import INPUT_NAMES
+from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
-from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod
+from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, VideoShape
 
 LTX: tuple[Family, ...] = ("ltx", "ltx2")
 
@@ -115,6 +116,7 @@ class ModelConfig:
         boundary_ratio: share of the noise schedule below which the second transformer of a model
             with two takes over, 0 to 1; None keeps the folder's.
         conditioning_scale: strength with which VACE follows its video and images, 0 to 10.
+        diffusion_forcing: schedule of a pipeline with diffusion forcing (SkyReels V2).
         offload: weights that wait in the host's memory until they are needed. `text_encoder` is on
             the device only while it embeds texts; with `model` one component at a time is there,
             also of two transformers; with `group` the text encoder waits, and the transformers'
@@ -165,6 +167,7 @@ class ModelConfig:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     boundary_ratio: float | None = None
     conditioning_scale: float = 1.0
+    diffusion_forcing: DiffusionForcing = field(default_factory=DiffusionForcing)
     ltx2_guidance: Ltx2Guidance = field(default_factory=Ltx2Guidance)
     offload: Offload = "none"
     layerwise_casting: StorageDtype | None = None
@@ -228,6 +231,17 @@ class ModelConfig:
                 "LTXConditionPipeline has a noise level for each token, which only "
                 "scheduler.name: FlowMatchEulerDiscreteScheduler without stochastic_sampling takes"
             )
+        if self.pipeline_class.has_forcing and (
+            scheduler.name not in (None, "UniPCMultistepScheduler") or scheduler.levels
+        ):
+            raise ModelConfigError(
+                f"{self.pipeline_class.name} gives each frame a timestep and a scheduler, which "
+                "only scheduler.name: UniPCMultistepScheduler without a list can do"
+            )
+        if self.diffusion_forcing != DiffusionForcing() and not self.pipeline_class.has_forcing:
+            raise ModelConfigError(
+                f"{self.pipeline_class.name} has no diffusion forcing: leave diffusion_forcing out"
+            )
         if scheduler.levels and steps != len(scheduler.levels):
             raise ModelConfigError(
                 f"sampling.num_inference_steps must be {len(scheduler.levels)}, as many as "
@@ -282,6 +296,14 @@ class ModelConfig:
     def pipeline_class(self) -> PipelineClass:
         """The pipeline class that renders, with the rules for its folder and its inputs."""
         return PIPELINE_CLASSES[self.pipeline or DEFAULTS[self.family]]
+
+    def at_once(self, shape: VideoShape) -> VideoShape:
+        """Return the part of a clip that the transformer sees in one step."""
+        if not self.pipeline_class.has_forcing:
+            return shape
+        return replace(
+            shape, num_frames=min(shape.num_frames, self.diffusion_forcing.base_num_frames)
+        )
 
     def _check_pipeline(self) -> None:
         if self.pipeline is None:

@@ -34,6 +34,7 @@ class PipelineClass:
         has_audio: True if the model makes sound.
         can_shard: True if several devices can share a clip.
         has_block_cache: True if diffusers' first block cache knows the transformer's blocks.
+        has_forcing: True if `diffusion_forcing` of the YAML decides the schedule.
         takes_strength: True if `strength` decides how much of a video is left.
         takes_rescale: True if the pipeline has `guidance_rescale`.
     """
@@ -49,6 +50,7 @@ class PipelineClass:
     has_audio: bool = False
     can_shard: bool = True
     has_block_cache: bool = True
+    has_forcing: bool = False
     takes_strength: bool = False
     takes_rescale: bool = False
 
@@ -85,6 +87,7 @@ _SKYREELS_IMAGE = {
     **_SKYREELS,
     **{name: _WAN_IMAGE[name] for name in ("image_encoder", "image_processor")},
 }
+_SKYREELS_FORCING = {**_SKYREELS, "scheduler": frozenset({"UniPCMultistepScheduler"})}
 _LTX = _components(
     text_encoder="T5EncoderModel",
     vae="AutoencoderKLLTXVideo",
@@ -162,6 +165,33 @@ PIPELINE_CLASSES = {
             optional_inputs=frozenset({"last_image"}),
             can_shard=False,
             has_block_cache=False,
+        ),
+        PipelineClass(
+            "SkyReelsV2DiffusionForcingPipeline",
+            "wan",
+            "skyreels.SkyReelsForcingModel",
+            frozenset({"SkyReelsV2DiffusionForcingPipeline"}),
+            _SKYREELS_FORCING,
+            can_shard=False,
+            has_block_cache=False,
+            has_forcing=True,
+        ),
+        PipelineClass(
+            "SkyReelsV2DiffusionForcingImageToVideoPipeline",
+            "wan",
+            "skyreels.SkyReelsForcingImageToVideoModel",
+            frozenset(  # one folder serves both
+                {
+                    "SkyReelsV2DiffusionForcingImageToVideoPipeline",
+                    "SkyReelsV2DiffusionForcingPipeline",
+                }
+            ),
+            _SKYREELS_FORCING,
+            required_inputs=frozenset({"image"}),
+            optional_inputs=frozenset({"last_image"}),
+            can_shard=False,
+            has_block_cache=False,
+            has_forcing=True,
         ),
         PipelineClass(
             "LTXPipeline",

@@ -106,7 +106,8 @@ def memory_need(
     stages: dict[Stage, int | None] = {"text": 0, "denoise": None, "decode": None}
     if config.family != "ltx2":
         geometry = read_geometry(folder, config)
-        stages["denoise"] = _denoise_bytes(geometry, config, shape, method) // parallel.degree
+        seen = config.at_once(shape)
+        stages["denoise"] = _denoise_bytes(geometry, config, seen, method) // parallel.degree
         stages["decode"] = None if config.vae_tiling else _decode_bytes(folder, config, shape)
     return MemoryNeed(
         _weights(config, weights),

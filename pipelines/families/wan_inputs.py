@@ -29,6 +29,15 @@ def to_pictures(video_THWC: torch.Tensor) -> list[Image.Image]:
     return [to_picture(frame) for frame in video_THWC]
 
 
+def image_arguments(embeddings: TextEmbeddings) -> dict[str, Any]:
+    """Return a clip's first and last image, as far as it has them, as arguments of a pipeline."""
+    return {
+        name: to_picture(image)
+        for name in ("image", "last_image")
+        if (image := getattr(embeddings.inputs, name)) is not None
+    }
+
+
 class WanImageToVideoModel(WanModel):
     """Drives `WanImageToVideoPipeline`, with a first image and, where the model can, a last one.
 
@@ -52,12 +61,7 @@ class WanImageToVideoModel(WanModel):
     def _call_arguments(
         self, request: GenerationRequest, embeddings: TextEmbeddings
     ) -> dict[str, Any]:
-        images = {
-            name: to_picture(image)
-            for name in ("image", "last_image")
-            if (image := getattr(embeddings.inputs, name)) is not None
-        }
-        return {**super()._call_arguments(request, embeddings), **images}
+        return {**super()._call_arguments(request, embeddings), **image_arguments(embeddings)}
 
 
 class WanVideoToVideoModel(WanModel):

@@ -85,6 +85,7 @@ ONE_TRANSFORMER = FolderFacts(
     latent_channels=16,
     frames_per_latent=4,
     pixels_per_latent=8,
+    latents_per_block=1,
 )
 
 

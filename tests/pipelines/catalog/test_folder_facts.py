@@ -12,11 +12,15 @@ from pipelines.catalog.folder_facts import check_by_facts, check_facts, needs_fa
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import InputFile, InputFiles
+from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import ModelFolderError, RequestError
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
 
 IMAGES, VIDEO, VACE = "WanImageToVideoPipeline", "WanVideoToVideoPipeline", "WanVACEPipeline"
 SKYREELS = "SkyReelsV2ImageToVideoPipeline"
+FORCING = "SkyReelsV2DiffusionForcingPipeline"
+FORCING_IMAGE = "SkyReelsV2DiffusionForcingImageToVideoPipeline"
+BLOCKS = DiffusionForcing(overlap_history=17, causal_block_size=5)
 FILE = InputFile("0" * 64, "a.png")
 ENCODER = {
     "image_encoder": ["transformers", "CLIPVisionModel"],
@@ -63,6 +67,7 @@ FIRST, BOTH = InputFiles(image=FILE), InputFiles(image=FILE, last_image=FILE)
     [
         (TEXT, None), (TEXT, VIDEO), (TEXT, VACE), (WITH_ENCODER, IMAGES), (PAIRS, IMAGES),
         (TWO, IMAGES), (FIVE, IMAGES), (FIVE, None), (WITH_ENCODER, SKYREELS), (PAIRS, SKYREELS),
+        (TEXT, FORCING), (TEXT, FORCING_IMAGE),
     ],
 )  # fmt: skip
 def test_the_folders_of_the_published_models_fit(
@@ -75,6 +80,31 @@ def test_the_folders_of_the_published_models_fit(
     ("parts", "config", "message"),
     [
         (TEXT, config_of(IMAGES), "cannot begin with an image: its transformer reads 16 channels"),
+        (
+            TEXT,
+            config_of(FORCING, diffusion_forcing=replace(BLOCKS, base_num_frames=121)),
+            "base_num_frames must be 20 times a whole number, minus 3: 117 or 137, not 121",
+        ),
+        (
+            ({}, {"num_frame_per_block": 2}, {}),
+            config_of(FORCING, diffusion_forcing=DiffusionForcing(overlap_history=17)),
+            "base_num_frames must be 8 times a whole number, minus 3: 93 or 101, not 97",
+        ),
+        (
+            TEXT,
+            config_of(FORCING, diffusion_forcing=DiffusionForcing(overlap_history=16)),
+            "overlap_history must be a multiple of 4 plus 1: 13 or 17, not 16",
+        ),
+        (
+            TEXT,
+            config_of(FORCING_IMAGE, diffusion_forcing=BLOCKS),
+            "causal_block_size must be 1 where a clip begins with an image, not 5",
+        ),
+        (
+            ({}, {"num_frame_per_block": 0}, {}),
+            config_of(FORCING),
+            "num_frame_per_block must be a whole number above 0, not 0",
+        ),
         (TEXT, config_of(SKYREELS), "cannot begin with an image: its transformer reads 16"),
         (
             WITH_ENCODER,
@@ -102,7 +132,7 @@ def test_the_folders_of_the_published_models_fit(
         (
             ({}, {"in_channels": "many"}, {}),
             config_of(IMAGES),
-            "in_channels must be a whole number, not 'many'",
+            "in_channels must be a whole number above 0, not 'many'",
         ),
     ],
 )

@@ -139,6 +139,14 @@ KINDS = {
         "SkyReelsV2ImageToVideoPipeline", tiny_skyreels.STOCK["skyreels-flf2v"], PAIR, PAIRS,
         image_arguments, num_tokens=512,
     ),
+    "skyreels-df": Kind(
+        "SkyReelsV2DiffusionForcingPipeline", tiny_skyreels.STOCK["skyreels-df"],
+        arguments=lambda _inputs: {"fps": 8.0},
+    ),
+    "skyreels-df-i2v": Kind(
+        "SkyReelsV2DiffusionForcingImageToVideoPipeline", tiny_skyreels.STOCK["skyreels-df-i2v"],
+        IMAGE, (OTHER, PAIR), image_arguments, saved=tiny_skyreels.diffusion_forcing,
+    ),
 }  # fmt: skip
 REQUEST = GenerationRequest(
     "a circle",
