@@ -35,8 +35,18 @@ class NagAttnProcessor(NagTextProcessor):
         if not self._is_guided(encoder_hidden_states):
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         tokens_BLD = tokens_of(attn, hidden_states, temb)
+        return self._call(attn, hidden_states, tokens_BLD, encoder_hidden_states, attention_mask)
+
+    def _call(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        tokens_BLD: torch.Tensor,
+        text_BTD: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
         query_BLHK = self._query(attn, tokens_BLD)
-        output_BLD = self._guide(attn, query_BLHK, encoder_hidden_states, attention_mask)
+        output_BLD = self._guide(attn, query_BLHK, text_BTD, attention_mask)
         return project_out(attn, output_BLD, hidden_states)
 
     def _is_guided(self, text_BTD: torch.Tensor | None) -> bool:

@@ -18,6 +18,11 @@ MODULES = {
     "ChronoEditTransformer3DModel": "wan_copies",
     "LTXVideoTransformer3DModel": "ltx",
     "LTX2VideoTransformer3DModel": "ltx2",
+    "AllegroTransformer3DModel": "text_transformers",
+    "LatteTransformer3DModel": "text_transformers",
+    "PixArtTransformer2DModel": "text_transformers",
+    "SanaTransformer2DModel": "text_transformers",
+    "SanaVideoTransformer3DModel": "text_transformers",
     "UNet2DConditionModel": "unet",
     "UNetMotionModel": "unet",
 }

@@ -87,7 +87,7 @@ class PipelineCalls:
         self._text_encoding = TextEncodingCalls(pipeline)
         self._num_calls = 0  # unnamed, since the scheduler took the last step
         self._num_steps = 0  # taken by the scheduler in this loop
-        self._first_index = 0  # the scheduler's index of this loop's first step
+        self._first_index: int | None = None  # the scheduler's index of this loop's first step
         self._timesteps: Any = None  # one for each frame, of the step under way
         self._num_forced_steps = 0  # seen with a timestep for each frame
         self._scheduler: Any = None  # the one of the loop, whose `step` is observed
@@ -144,12 +144,13 @@ class PipelineCalls:
         timestep = getattr(self._pipeline, "current_timestep", None)  # not all pipelines have it
         if getattr(timestep, "ndim", 0):
             return self._step_of_frames(timestep, count)
+        if not hasattr(scheduler, "step_index"):  # it does not count
+            return DenoisingStep(self._num_steps, count)
         # A loop may enter the schedule late, as video to video does by its strength, or leave it
-        # early. Some loops call `step` twice a step; some schedulers do not count.
-        index = self._num_steps
-        if index and getattr(scheduler, "step_index", None) is not None:
-            index = scheduler.step_index - self._first_index
-        return DenoisingStep(index, count)
+        # early, or begin it again; some call `step` twice a step.
+        if self._first_index is None or scheduler.step_index is None:
+            return DenoisingStep(0, count)
+        return DenoisingStep(scheduler.step_index - self._first_index, count)
 
     def _step_of_frames(self, timesteps: Any, count: int) -> DenoisingStep:
         """Return the step under diffusion forcing: each frame has a timestep and a scheduler.
@@ -190,7 +191,7 @@ class PipelineCalls:
     def _begin(self) -> None:
         self._check()
         self._is_denoising, self._num_calls, self._num_steps = True, 0, 0
-        self._timesteps, self._num_forced_steps = None, 0
+        self._timesteps, self._num_forced_steps, self._first_index = None, 0, None
         self._scheduler = scheduler = self._pipeline.scheduler
         self._scheduler_step, self._replaced_step = scheduler.step, vars(scheduler).get("step")
         scheduler.step = self._observed_step
@@ -199,7 +200,7 @@ class PipelineCalls:
         self._num_calls = 0
         taken = self._scheduler_step(*args, **kwargs)
         index = getattr(self._scheduler, "step_index", None)
-        if not self._num_steps and index is not None:
+        if self._first_index is None and index is not None:
             self._first_index = index - 1
         self._num_steps += 1
         return taken

@@ -17,6 +17,9 @@ EMBEDDINGS = (
     "condition_embedder",
     "caption_projection",
     "audio_caption_projection",
+    "caption_norm",
+    "cross_attention_proj",
+    "crossattn_proj",
     "encoder_hid_proj",
     "text_encoder_hid_proj",
 )

@@ -13,6 +13,7 @@ import torch
 
 from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
 from nag.attention.kept_projections import KeptProjections
+from nag.attention.text_arguments import append_text, guided_span, text_of
 from nag.attention.text_concat import (
     UNGUIDED,
     GuidedSpan,
@@ -104,7 +105,7 @@ class NegativePromptHook:
         self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         call = self._signature.bind(*args, **kwargs)
-        texts = [call.arguments[concat.text.embeds] for concat in self._text_concats]
+        texts = [text_of(call.arguments[concat.text.embeds]) for concat in self._text_concats]
         for concat, text_BLD in zip(self._text_concats, texts, strict=True):
             concat.layout = TextLayout(text_BLD.shape[1])
         if self.negative is None:
@@ -120,7 +121,7 @@ class NegativePromptHook:
             for concat in self._text_concats:
                 negative = self.negative.of(concat.text)
                 negatives.append(negative.embeds)
-                _append_text(call.arguments, concat, negative, guided)
+                append_text(call.arguments, concat, negative, guided)
         except NagTextError as error:
             raise NagTextError(f"{self._component}: {error}") from error
         self._keep_projections((*texts, *negatives), guided)
@@ -149,31 +150,3 @@ class NegativePromptHook:
             return rows
         step = self._calls.step()
         return rows if params.is_active_at(step.index, step.count) else "none"
-
-
-def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
-    """Return the guided rows of a call that guides some: `rows` is not "none"."""
-    if rows == "second half":
-        return GuidedSpan(num_rows // 2, num_rows, num_rows)
-    if rows == "first third":
-        return GuidedSpan(0, num_rows // 3, num_rows)
-    return GuidedSpan(0, num_rows, num_rows)
-
-
-def _append_text(
-    arguments: dict[str, Any], concat: TextConcat, negative: NegativeText, guided: GuidedSpan
-) -> None:
-    """Put the negative prompt behind one text of a call, and note where it begins.
-
-    Raises:
-        NagTextError: the negative prompt does not fit the text.
-    """
-    text_BLD, mask_BL = arguments[concat.text.embeds], arguments.get(concat.text.mask)
-    negative = negative.fit(text_BLD, guided)
-    if mask_BL is not None:
-        arguments[concat.text.mask] = negative.append_mask(mask_BL)
-    elif negative.attention_mask is not None:
-        raise NagTextError("the negative prompt has an attention mask but the prompt has none")
-    concat.layout = TextLayout(text_BLD.shape[1], negative.embeds.shape[1], guided)
-    concat.negative_mask = negative.token_mask()
-    arguments[concat.text.embeds] = torch.cat([text_BLD, negative.embeds], dim=1)

@@ -64,6 +64,25 @@ OF_UNETS: dict[str, Passes] = {
     ),
 }
 
+OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
+    **dict.fromkeys(
+        (
+            "AllegroPipeline",
+            "LattePipeline",
+            "PixArtAlphaPipeline",
+            "PixArtSigmaPipeline",
+            "PixArtSigmaPAGPipeline",
+            "SanaPipeline",
+            "SanaControlNetPipeline",
+            "SanaPAGPipeline",
+            "SanaVideoPipeline",
+            "SanaImageToVideoPipeline",
+        ),
+        "batched",
+    ),
+    **dict.fromkeys(("SanaSprintPipeline", "SanaSprintImg2ImgPipeline"), "single"),
+}
+
 PASSES: dict[str, Passes] = {
     **dict.fromkeys(("WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"), "named"),
     "LucyEditPipeline": "named",
@@ -82,6 +101,7 @@ PASSES: dict[str, Passes] = {
     **dict.fromkeys(("LTX2Pipeline", "LTX2ImageToVideoPipeline", "LTX2ConditionPipeline"), "named"),
     **dict.fromkeys(("LTX2InContextPipeline", "LTX2HDRPipeline"), "named"),
     **OF_UNETS,
+    **OF_TEXT_TRANSFORMERS,
 }
 
 

@@ -25,10 +25,17 @@ UNGUIDED = NagParams(nag_scale=1)
 
 @dataclass(frozen=True)
 class TextInput:
-    """The arguments of a transformer's call that hold one text and its mask, by their names."""
+    """The arguments of a transformer's call that hold one text, by their names.
+
+    Args:
+        embeds: its embeddings.
+        mask: the mask of its tokens.
+        positions: the positions of its tokens; None where the model needs none.
+    """
 
     embeds: str
     mask: str
+    positions: str | None = None
 
 
 VIDEO_TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask")
@@ -101,7 +108,7 @@ class NegativeText:
         Raises:
             NagTextError: it has no embeddings for the sound, and the transformer takes some.
         """
-        if text == VIDEO_TEXT:
+        if text != AUDIO_TEXT:
             return self
         if self.audio_embeds is None:
             raise NagTextError(

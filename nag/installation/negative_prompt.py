@@ -64,6 +64,12 @@ def _default_length(pipeline: Any, encode: Any) -> int:
     return (of_call or signature(encode).parameters["max_sequence_length"]).default
 
 
+def _caption_cleaning(pipeline: Any) -> dict[str, bool]:
+    """Return the cleaning of prompts that the pipeline's call does by default."""
+    of_call = signature(type(pipeline).__call__).parameters.get("clean_caption")
+    return {} if of_call is None else {"clean_caption": of_call.default}
+
+
 def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
     """Return the pipeline's text encoding, and the arguments for a text without its opposite."""
     if hasattr(pipeline, "encode_prompt"):
@@ -72,6 +78,7 @@ def _encoder(pipeline: Any) -> tuple[Any, dict[str, Any]]:
             "prompt_3": None,
             "num_images_per_prompt": 1,
             "do_classifier_free_guidance": False,
+            **_caption_cleaning(pipeline),
         }
     step = pipeline.blocks.sub_blocks["text_encoder"]  # a modular pipeline's
     # Wan's step fails without the unconditional embeddings (diffusers 0.42).

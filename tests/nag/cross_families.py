@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from nag import NegativeText
-from tests.builders import tiny_images
+from tests.builders import tiny_images, tiny_text_transformers
 from tests.builders.tiny import TEXT_DIM
 from tests.nag.cross_attention_by_hand import ByHand, Form
 from tests.nag.reference import mask
@@ -83,6 +83,7 @@ class Family:
         if self.guidance_scale:
             name, value = self.guidance_scale
             call |= {name: value if cfg else 1.0}
+            call |= {"negative_prompt": None}
             call |= self.texts(rows, 3, "negative_") if cfg else {}
         return pipeline(**{**call, **others})[0]
 
@@ -112,6 +113,14 @@ def _image_prompts(rows: int, cfg: bool) -> dict[str, Any]:
     }
 
 
+def _sides(
+    side_px: int, *, binned: bool | None = None, **others: Any
+) -> Callable[[int, bool], dict[str, Any]]:
+    binning = {} if binned is None else {"use_resolution_binning": binned}
+    return lambda _rows, _cfg: {"height": side_px, "width": side_px, **binning, **others}
+
+
+MASKED: dict[str, Any] = {"model": "transformer", "mask": "prompt_attention_mask"}
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
 FAMILIES = {
@@ -153,5 +162,37 @@ FAMILIES = {
         tiny_images.animate_diff_pipeline,
         4,
         arguments=lambda rows, cfg: {**_size(rows, cfg), "num_frames": 2},
+    ),
+    "PixArt": Family(
+        tiny_text_transformers.pixart_pipeline, 2, arguments=_sides(64, binned=False), **MASKED
+    ),
+    "PixArt, plain processors": Family(
+        tiny_text_transformers.plain_pixart, 2, arguments=_sides(64, binned=False), **MASKED
+    ),
+    "Sana": Family(
+        tiny_text_transformers.sana_pipeline, 2, arguments=_sides(128, binned=False), **MASKED
+    ),
+    "Sana Sprint": Family(
+        tiny_text_transformers.sana_sprint_pipeline,
+        2,
+        form="single",
+        guidance_scale=None,
+        arguments=_sides(128, binned=False, intermediate_timesteps=None),
+        **MASKED,
+    ),
+    "Sana Video": Family(
+        tiny_text_transformers.sana_video_pipeline,
+        2,
+        arguments=_sides(64, frames=5, binned=False),
+        **MASKED,
+    ),
+    "Latte": Family(
+        tiny_text_transformers.latte_pipeline,
+        2,
+        model="transformer",
+        arguments=_sides(64, video_length=2, mask_feature=False),
+    ),
+    "Allegro": Family(
+        tiny_text_transformers.allegro_pipeline, 2, arguments=_sides(64, num_frames=8), **MASKED
     ),
 }

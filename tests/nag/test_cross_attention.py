@@ -25,7 +25,7 @@ from nag import (
     VsfParams,
     install,
 )
-from tests.builders import tiny_images
+from tests.builders import tiny_images, tiny_text_transformers
 from tests.nag.cross_attention_by_hand import guided_by_hand
 from tests.nag.cross_families import FAMILIES, LENGTH, STRONG, Family
 
@@ -193,6 +193,21 @@ def test_a_negative_prompt_as_text_is_that_of_the_pipelines_own_encoder() -> Non
             of_text = family.render(pipeline, cfg=True)
         with nag.guide(NegativeText(embeds), nag_scale=3.0, nag_tau=2.5, nag_alpha=0.5):
             assert torch.equal(family.render(pipeline, cfg=True), of_text)
+
+
+def test_a_negative_prompt_as_text_has_the_mask_of_the_pipelines_own_encoder() -> None:
+    family, pipeline = FAMILIES["PixArt"], tiny_text_transformers.pixart_pipeline_with_encoder()
+    with torch.no_grad():
+        embeds, its_mask, *_ = pipeline.encode_prompt(
+            "red", False, device="cpu", max_sequence_length=6
+        )
+    with install(pipeline) as nag:
+        with nag.guide("red", max_sequence_length=6, **STRONG):
+            of_text = family.render(pipeline, cfg=True)
+        with nag.guide(NegativeText(embeds, its_mask), **STRONG):
+            assert torch.equal(family.render(pipeline, cfg=True), of_text)
+        with nag.guide(NegativeText(embeds), **STRONG):
+            assert distance(family.render(pipeline, cfg=True), of_text) > 1e-3
 
 
 def test_perturbed_attention_guidance_is_refused() -> None:

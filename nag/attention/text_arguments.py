@@ -1,0 +1,61 @@
+"""The text in the arguments of a model's call, and the negative prompt behind it.
+
+A model takes its text as one tensor, at times with a dimension of 1 more, or with the tokens of an
+image beside it. Some models take the tokens' mask or positions too.
+
+Shapes: B batch, L text tokens, D text channels.
+"""
+
+from typing import Any
+
+import torch
+
+from nag.attention.denoising_calls import GuidedRows
+from nag.attention.text_concat import GuidedSpan, NegativeText, TextConcat, TextLayout
+from nag.errors import NagTextError
+
+
+def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
+    """Return the guided rows of a call that guides some: `rows` is not "none"."""
+    if rows == "second half":
+        return GuidedSpan(num_rows // 2, num_rows, num_rows)
+    if rows == "first third":
+        return GuidedSpan(0, num_rows // 3, num_rows)
+    return GuidedSpan(0, num_rows, num_rows)
+
+
+def text_of(argument: Any) -> torch.Tensor:
+    """Return the text (B, L, D) of an argument: (B, L, D), (B, 1, L, D), or a tuple of it."""
+    text = argument[0] if isinstance(argument, tuple) else argument
+    return text.squeeze(1) if text.ndim == 4 else text
+
+
+def append_text(
+    arguments: dict[str, Any], concat: TextConcat, negative: NegativeText, guided: GuidedSpan
+) -> None:
+    """Put the negative prompt behind one text of a call, and note where it begins.
+
+    Raises:
+        NagTextError: the negative prompt does not fit the text.
+    """
+    text, argument = concat.text, arguments[concat.text.embeds]
+    text_BLD, mask_BL = text_of(argument), arguments.get(text.mask)
+    negative = negative.fit(text_BLD, guided)
+    if mask_BL is not None:
+        arguments[text.mask] = negative.append_mask(mask_BL)
+    elif negative.attention_mask is not None:
+        raise NagTextError("the negative prompt has an attention mask but the prompt has none")
+    length = negative.embeds.shape[1]
+    if text.positions is not None:
+        positions = arguments[text.positions]
+        arguments[text.positions] = torch.cat([positions, torch.arange(length).to(positions)])
+    concat.layout = TextLayout(text_BLD.shape[1], length, guided)
+    concat.negative_mask = negative.token_mask()
+    arguments[text.embeds] = _replaced(argument, torch.cat([text_BLD, negative.embeds], dim=1))
+
+
+def _replaced(argument: Any, text_BLD: torch.Tensor) -> Any:
+    """Return an argument with another text in the place of its own."""
+    if isinstance(argument, tuple):
+        return (_replaced(argument[0], text_BLD), *argument[1:])
+    return text_BLD.unsqueeze(1) if argument.ndim == 4 else text_BLD

@@ -1,0 +1,133 @@
+"""Transformers with separate text cross-attentions, of real classes at tiny size, random weights.
+
+Their pipelines have no autoencoder and return latents; they are called with embeddings.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AllegroPipeline,
+    AllegroTransformer3DModel,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    LattePipeline,
+    LatteTransformer3DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SanaPipeline,
+    SanaSprintPipeline,
+    SanaTransformer2DModel,
+    SanaVideoPipeline,
+    SanaVideoTransformer3DModel,
+    SCMScheduler,
+)
+from diffusers.models.attention_processor import AttnProcessor
+
+from tests.builders.tiny import TEXT_DIM, text_encoder, tokenizer
+
+HEADS, HEAD_DIM = 2, 12
+WIDTH = HEADS * HEAD_DIM
+SIZES: dict[str, Any] = {
+    "num_attention_heads": HEADS,
+    "attention_head_dim": HEAD_DIM,
+    "num_layers": 2,
+    "cross_attention_dim": WIDTH,
+    "caption_channels": TEXT_DIM,
+}
+
+
+def _pipeline(kind: Any, transformer: Any, scheduler: Any, **parts: Any) -> Any:
+    parts = {"tokenizer": None, "text_encoder": None, "vae": None, **parts}
+    pipeline = kind(transformer=transformer.eval(), scheduler=scheduler, **parts)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def pixart_transformer() -> PixArtTransformer2DModel:
+    torch.manual_seed(0)
+    return PixArtTransformer2DModel(
+        in_channels=4, out_channels=8, sample_size=8, norm_num_groups=4, **SIZES
+    )
+
+
+def pixart_pipeline(kind: Any = PixArtSigmaPipeline, **parts: Any) -> Any:
+    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
+    return _pipeline(kind, pixart_transformer(), scheduler, **parts)
+
+
+def pixart_pipeline_with_encoder() -> Any:
+    return pixart_pipeline(tokenizer=tokenizer(), text_encoder=text_encoder())
+
+
+def plain_pixart() -> Any:
+    pipeline = pixart_pipeline()
+    pipeline.transformer.set_attn_processor(AttnProcessor())
+    return pipeline
+
+
+def sana_transformer(**settings: Any) -> SanaTransformer2DModel:
+    torch.manual_seed(0)
+    return SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        sample_size=4,
+        num_cross_attention_heads=HEADS,
+        cross_attention_head_dim=HEAD_DIM,
+        **SIZES,
+        **settings,
+    )
+
+
+def sana_pipeline() -> Any:
+    return _pipeline(SanaPipeline, sana_transformer(), FlowMatchEulerDiscreteScheduler())
+
+
+def sana_sprint_pipeline() -> Any:
+    transformer = sana_transformer(guidance_embeds=True, qk_norm="rms_norm_across_heads")
+    return _pipeline(SanaSprintPipeline, transformer, SCMScheduler())
+
+
+def sana_video_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = SanaVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        sample_size=4,
+        num_cross_attention_heads=HEADS,
+        cross_attention_head_dim=HEAD_DIM,
+        rope_max_seq_len=16,
+        **SIZES,
+    )
+    scheduler = DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
+    )
+    return _pipeline(SanaVideoPipeline, transformer, scheduler)
+
+
+def latte_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = LatteTransformer3DModel(
+        in_channels=4,
+        out_channels=8,
+        sample_size=8,
+        patch_size=2,
+        attention_bias=True,
+        norm_type="ada_norm_single",
+        num_embeds_ada_norm=1000,
+        norm_elementwise_affine=False,
+        video_length=2,
+        **SIZES,
+    )
+    scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
+    return _pipeline(LattePipeline, transformer, scheduler)
+
+
+def allegro_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = AllegroTransformer3DModel(
+        sample_height=8, sample_width=8, sample_frames=2, **SIZES
+    )
+    return _pipeline(AllegroPipeline, transformer, EulerDiscreteScheduler())
