@@ -140,10 +140,11 @@ examples:
   nagfarm verify s3://renders/spring --manifest spring.yaml --decode
   nagfarm verify s3://renders/spring --json | jq '.findings[].kind'
 
-Reads every record and every MP4 that a record names, and proves its size and its SHA-256 by the
-bytes that the store returns. It changes nothing, needs only the rights to list and to read, and
-holds no list of the clips, unless --manifest gives one. While a run is under way it says so;
-objects younger than --older-than are in flight and not orphans.
+Reads every record, every MP4 that a record names, and every uploaded image and video. It proves
+their sizes and SHA-256 by the bytes that the store returns. It changes nothing, needs only the
+rights to list and to read, and holds no list of the clips, unless --manifest gives one. While a run
+is under way it says so; objects younger than --older-than are in flight and not orphans. Images
+that no clip names are no finding: nagfarm gc lists them.
 
 findings:
 {_KINDS_HELP}

@@ -59,6 +59,8 @@ def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
     assert set(store.keys("inputs/")) == keys
 
     assert main(["verify", output.as_uri(), "--decode"]) == EXIT_OK
+    assert main(["gc", output.as_uri(), "--older-than", "0s", "--delete"]) == EXIT_OK
+    assert set(store.keys("inputs/")) == keys
 
     assert main(["report", output.as_uri(), "--to", str(tmp_path / "gallery")]) == EXIT_OK
     data = "".join(path.read_text() for path in (tmp_path / "gallery").rglob("*.js"))
