@@ -143,8 +143,8 @@ examples:
 Reads every record, every MP4 that a record names, and every uploaded image and video. It proves
 their sizes and SHA-256 by the bytes that the store returns. It changes nothing, needs only the
 rights to list and to read, and holds no list of the clips, unless --manifest gives one. While a run
-is under way it says so; objects younger than --older-than are in flight and not orphans. Images
-that no clip names are no finding: nagfarm gc lists them.
+is under way it says so; objects younger than --older-than are in flight and not orphans. It does
+not report images that no clip names; nagfarm gc lists them.
 
 findings:
 {_KINDS_HELP}

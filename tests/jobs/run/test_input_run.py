@@ -1,6 +1,7 @@
 """A run of clips that begin with images, through the command line, on a real Ray cluster."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,14 @@ from PIL import Image
 
 from infra.local.ray_cluster import LocalRay
 from jobs.cli.main import main
-from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED
+from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, EXIT_STOPPED
+from jobs.errors import InputError
+from jobs.inputs.checked_inputs import CheckedInputs
 from jobs.records.commit import committed_ids, read_record
 from jobs.records.keys import input_key
 from jobs.settings.run_config import StoreConfig
 from jobs.store.store import open_store
+from pipelines.clip_inputs import InputFile
 from tests.builders.input_files import BLUE, RED, saved
 from tests.fakes.model import FakeLoader, PaintingModel
 from tests.structure import ROOT
@@ -20,12 +24,9 @@ from tests.structure import ROOT
 pytestmark = pytest.mark.cluster
 
 
-def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
-    ray_cluster: LocalRay,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def pairs(ray_cluster: LocalRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a manifest of two images and two prompts, in a folder with a model that takes them."""
     monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
     (tmp_path / "models").mkdir()
     yaml = (ROOT / "configs" / "models" / "shapes-wan-i2v.yaml").read_text()
@@ -34,19 +35,29 @@ def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
         image = Image.new("RGB", (96, 64), colour)
         image.paste((255, 255, 255), (0, 0, 40, 64))
         (tmp_path / f"{name}.png").write_bytes(saved(image))
-    output = tmp_path / "out"
     manifest = {
         "name": "pairs",
         "model": "moving",
-        "output": output.as_uri(),
+        "output": (tmp_path / "out").as_uri(),
         "defaults": {"num_inference_steps": 1},
         "axes": {"image": ["a.png", "b.png"], "prompt": ["a circle", "a square"]},
         "combine": "(image, prompt)",
     }
     path = tmp_path / "pairs.yaml"
     path.write_text(json.dumps(manifest))
-    command = ["render", str(path), "--models", str(tmp_path / "models")]
-    assert main(command, loader=FakeLoader(PaintingModel)) == EXIT_OK
+    return path
+
+
+def render(path: Path) -> int:
+    command = ["render", str(path), "--models", str(path.parent / "models")]
+    return main(command, loader=FakeLoader(PaintingModel))
+
+
+def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, output = pairs, tmp_path / "out"
+    assert render(path) == EXIT_OK
     assert "2 of 2 clips, 0 quarantined" in capsys.readouterr().out
     store = open_store(output.as_uri(), StoreConfig())
     records = [read_record(store, clip_id) for clip_id in committed_ids(store)]
@@ -78,3 +89,28 @@ def test_images_paired_with_prompts_are_rendered_collected_and_asked_for_again(
     assert "1 clip" in capsys.readouterr().out
     assert main(["plan", str(path), *options]) == EXIT_REFUSED
     assert f"{path}:1: image 'a.png': cannot be read: No such file" in capsys.readouterr().err
+
+
+def test_an_image_that_changes_after_the_plan_stops_the_run_behind_the_clips_before_it(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = CheckedInputs.content
+    committed = (tmp_path / "out" / "records").glob
+
+    def changed(self: CheckedInputs, file: InputFile) -> bytes:
+        if file.name == "b.png":
+            end_s = time.monotonic() + 60
+            while not [*committed("*.json")] and time.monotonic() < end_s:
+                time.sleep(0.05)  # the first clip is rendered while this one is uploaded
+            raise InputError("b.png was changed after the plan was made; run it again")
+        return upload(self, file)
+
+    monkeypatch.setattr(CheckedInputs, "content", changed)
+    assert render(pairs) == EXIT_STOPPED
+    assert f"{pairs}:1: image 'b.png': b.png was changed after the" in capsys.readouterr().err
+    store = open_store((tmp_path / "out").as_uri(), StoreConfig())
+    (clip_id,) = committed_ids(store)
+    assert read_record(store, clip_id).request.prompt == "a circle"
+    monkeypatch.setattr(CheckedInputs, "content", upload)
+    assert render(pairs) == EXIT_OK
+    assert len(committed_ids(store)) == 2
