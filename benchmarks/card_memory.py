@@ -19,12 +19,11 @@ from pipelines.catalog.memory_config import Offload
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.catalog.model_yaml import load_model_config
-from pipelines.cost.memory import Clip, MemoryNeed, memory_need
+from pipelines.cost.activations import Clip
+from pipelines.cost.memory import MARGIN, MemoryNeed, memory_need
 from pipelines.request import VideoShape
 
 CARDS_GB = (24, 32, 40, 48, 80, 96, 141)
-# Decoding on one H200 took up to this share of the estimate; see pipelines/cost/memory.py.
-TAKEN = 1.11
 TINY = "wan2.1-t2v-1.3b"
 OFFLOADS: tuple[Offload, ...] = get_args(Offload)
 
@@ -41,22 +40,21 @@ def estimate(name: str) -> dict[str, Any]:
         needs = {kind: _need(replace(config, offload=kind), weights) for kind in OFFLOADS}
     plain = needs["none"]
     return {
-        "weights": plain.weights,
+        "weights": dict(plain.weights),
         "peaks": {kind: need.peak_bytes for kind, need in needs.items()},
         "stages": {kind: need.peak_stage for kind, need in needs.items()},
-        "is_counted": None not in plain.activations.values(),
     }
 
 
 def _need(config: ModelConfig, weights: ModelWeights) -> MemoryNeed:
     sampling = config.sampling
     shape = VideoShape(sampling.num_frames, sampling.height, sampling.width)
-    return memory_need(config, weights, *Clip(shape, config.method).of_need)
+    return memory_need(config, weights, Clip(shape, config.method))
 
 
 def smallest_card(num_bytes: int) -> str:
     """Return the memory of the smallest card with room for an estimate and what it leaves out."""
-    fitting = [size for size in CARDS_GB if num_bytes * TAKEN <= size * 10**9]
+    fitting = [size for size in CARDS_GB if num_bytes * (1 + MARGIN) <= size * 10**9]
     return f"{fitting[0]} GB" if fitting else "none"
 
 
@@ -76,20 +74,16 @@ def body(cases: Cases) -> str:
         size = load_model_config(model_paths()[name]).sampling
         cells = [name, f"{size.width}x{size.height}x{size.num_frames}"]
         cells.append(f"{sum(found['weights'].values()) / 1e9:.1f}")
-        for peak in found["peaks"].values():
-            least = "" if found["is_counted"] else "at least "
-            card = f", {smallest_card(peak)}" if found["is_counted"] else ""
-            cells.append(f"{least}{peak / 1e9:.1f}{card}")
+        cells += [f"{peak / 1e9:.1f}, {smallest_card(peak)}" for peak in found["peaks"].values()]
         rows.append(cells)
     head = ("model", "clip", "weights", *(f"`{kind}`" for kind in OFFLOADS))
     return f"""\
 **By estimate, not measured**: `nagfarm plan` prints the same figures of real folders. Sizes are
 published ones; files of weights are without content, and nothing is loaded. Clip: the default of
 the model's YAML, with its method. The last columns are kinds of `offload`: the peak, and the
-smallest card of {", ".join(map(str, CARDS_GB))} GB that has {TAKEN} times as much, since decoding
-on an H200 took up to so much more than the estimate. All in GB (1e9 bytes). A LoRA that is not
-fused comes on top, 0.3 to 1.2 GB. Of LTX-2 no activations and no parts
-for sound are counted.
+smallest card of {", ".join(map(str, CARDS_GB))} GB that has {MARGIN:.0%} more, for the estimate's
+error. All in GB (1e9 bytes). A LoRA that is not fused comes on top, 0.3 to 1.2 GB, and of LTX-2 the
+connectors and the parts for sound.
 
 {markdown_table(head, rows)}"""
 

@@ -135,7 +135,9 @@ def _ltx2(*, is_2_3: bool) -> dict[str, Build]:
             audio_cross_attn_mod=is_2_3, use_prompt_embeddings=not is_2_3,
         ),
         "text_encoder": _gemma,
-        "vae": AutoencoderKLLTX2Video,
+        "vae": lambda: AutoencoderKLLTX2Video(
+            spatial_compression_ratio=32, temporal_compression_ratio=8
+        ),
     }  # fmt: skip
 
 

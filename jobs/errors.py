@@ -129,6 +129,16 @@ class EncoderKilledError(EncodeError):
     may_pass_on_retry = True
 
 
+class MemoryShortError(JobError):
+    """A device has too little memory for every clip of its worker, by estimate.
+
+    Another device may have more, and so may this one once other processes leave it.
+    """
+
+    failure_class = "memory"
+    may_pass_on_retry = True
+
+
 class CheckError(JobError):
     """The MP4 does not decode to the requested frames."""
 

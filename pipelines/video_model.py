@@ -11,6 +11,8 @@ from pipelines.device_marks import DeviceMark
 from pipelines.request import GenerationRequest, TextEmbeddings, VideoFrames
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from nag import Coverage
@@ -32,6 +34,24 @@ class PeakMemory:
     kind: Literal["device", "host"]
 
 
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The memory of a device, in bytes.
+
+    Args:
+        total_bytes: all of it.
+        available_bytes: memory that this process has or can have.
+    """
+
+    total_bytes: int
+    available_bytes: int
+
+    @property
+    def others_bytes(self) -> int:
+        """Memory that other processes hold."""
+        return max(0, self.total_bytes - self.available_bytes)
+
+
 class DeviceMonitor(Protocol):
     """The name, the memory, the clock and the results of the device that renders.
 
@@ -50,6 +70,10 @@ class DeviceMonitor(Protocol):
 
     def peak_memory(self) -> PeakMemory:
         """Return the most memory in use since `reset_peak_memory`."""
+        ...
+
+    def memory(self) -> DeviceMemory | None:
+        """Return the memory of the device now; None from one without memory of its own."""
         ...
 
     def mark(self) -> DeviceMark:
@@ -133,7 +157,9 @@ class LoadedModel:
     Args:
         model: the loaded model.
         coverage: the number of guided text attentions, and the number of all.
+        folder: folder of the weights on this machine; None for a model without one.
     """
 
     model: VideoModel
     coverage: Coverage
+    folder: Path | None = None

@@ -33,9 +33,9 @@ ORDER = {
     ),
     "jobs": (
         "", "settings", "costs", "timetable", "media", "inputs", "manifest/tables",
-        "manifest/walk", "manifest", "plan", "store", "records", "overview", "schemas", "tables",
-        "report", "upkeep", "export", "notify", "schedule", "shares", "simulation", "metrics",
-        "worker", "group", "cluster", "cluster/nodes", "run/progress", "run", "watch",
+        "manifest/walk", "manifest", "plan", "memory", "store", "records", "overview", "schemas",
+        "tables", "report", "upkeep", "export", "notify", "schedule", "shares", "simulation",
+        "metrics", "worker", "group", "cluster", "cluster/nodes", "run/progress", "run", "watch",
         "description", "checks", "bench/design", "bench/measuring", "bench/reporting", "bench",
         "cli/pattern", "cli/outputs", "cli",
     ),

@@ -17,6 +17,7 @@ from jobs.checks.machine import (
     check_packages,
     check_store,
 )
+from jobs.checks.memory import cards_here, check_memory
 from jobs.checks.node import NODE_CHECKS
 from jobs.checks.weights import ModelQuestion, check_own_weights
 from jobs.cli.pattern.command import EXIT_OK, EXIT_REFUSED, Command, ConfigOptions, Context
@@ -167,7 +168,7 @@ def _model_question(catalog: ModelCatalog, name: str, *, is_asked_for: bool) -> 
 def run_checks(options: DoctorOptions) -> list[Check]:
     config, catalog = options.config(), ModelCatalog(options.models, inspect_with_bar)
     checks = [*check_packages(), check_ffmpeg(), check_decoder(), check_devices()]
-    checks += [*_ray(), *check_own_weights(catalog)]
+    checks += [*_ray(), *check_own_weights(catalog), *check_memory(catalog, cards_here())]
     if options.manifest is not None:
         checks.append(_manifest(options.manifest, options.model, config, catalog))
     if options.output is not None:
@@ -234,8 +235,9 @@ examples:
   nagfarm doctor --timing wan2.1-t2v-14b            where the seconds of a worker's start go
 
 With RAY_ADDRESS=http://HEAD:8265, as for `ray job submit`, asks whether jobs are taken there from
-this shell. Prints a line for each check: ok; note, for a limit of this machine such as no GPU;
-FAIL, with the remedy. Exits with 2 if a check fails.
+this shell. Prints a line for each check: ok; note, for a limit of this machine such as no GPU, or
+a model that needs more memory than its cards have; FAIL, with the remedy. Exits with 2 if a check
+fails.
 
 With --cluster, each node is asked at once, also if its devices are held. A table has a line for
 each node, and below it stands each finding with its nodes. Without --manifest or --model, weights

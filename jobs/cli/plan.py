@@ -11,10 +11,18 @@ from jobs.cli.pattern.command import EXIT_OK, EXIT_QUARANTINE, Command, Context
 from jobs.cli.pattern.manifest import MANIFEST_HELP, ManifestOptions, open_for_run
 from jobs.cli.pattern.wording import damaged_text, table_lines
 from jobs.cli.plan_cost import say_cost
+from jobs.errors import NoClusterError
 from jobs.manifest.walk.selection import ALL
+from jobs.memory.cards import cards_of
+from jobs.memory.planned import (
+    has_large,
+    memory_lines,
+    memory_needs,
+    on_cluster,
+    refuse_misfits,
+)
 from jobs.plan.advice import advise_on_plan
 from jobs.plan.broken import BrokenModel
-from jobs.plan.memory import memory_lines, memory_needs, refuse_misfits
 from jobs.plan.plan import Plan, PlanBucket
 from jobs.plan.rows_table import write_rows
 from jobs.plan.worker_kinds import check_capacity, pending_kinds
@@ -51,7 +59,7 @@ class PlanOptions(ManifestOptions, SimulationOptions):
             "--card",
             metavar="NAME",
             help="the card to compare the memory with, such as H100, L40S or A100-40GB; by default "
-            "the workers' accelerator_type",
+            "the workers' accelerator_type, or else the cards of the cluster of RAY_ADDRESS",
         )
         add_force_argument(parser)
         add_simulation_arguments(parser)
@@ -68,12 +76,18 @@ def add_force_argument(parser: argparse.ArgumentParser) -> None:
 def run(options: PlanOptions, context: Context) -> int:
     conditions = options.conditions()
     opened = open_for_run(options, time.time())
+    needs = memory_needs(opened.plan, opened.catalog, opened.config.workers, options.card)
     has_groups = any(kind.parallel.degree > 1 for kind in pending_kinds(opened.plan))
     address = os.environ.get("RAY_ADDRESS", "")
-    if has_groups and address and "://" not in address:  # an URL takes jobs alone
-        _check_against_cluster(opened)
+    is_asked = has_groups or has_large(needs)
+    if is_asked and address and "://" not in address:  # an URL takes jobs alone
+        try:
+            needs = on_cluster(needs, _check_against_cluster(opened))
+        except NoClusterError as error:
+            if has_groups:
+                raise
+            context.say(f"memory is compared with no card: {error}")
     advice = advise_on_plan(opened.plan, opened.catalog, lambda: device_used(opened.store))
-    needs = memory_needs(opened.plan, opened.catalog, opened.config.workers, options.card)
     advice = [*advice, *memory_lines(needs), *described_lines(opened)]
     for line in plan_lines(opened.plan, advice):
         context.say(line)
@@ -88,12 +102,14 @@ def run(options: PlanOptions, context: Context) -> int:
     return EXIT_QUARANTINE if opened.plan.broken else EXIT_OK
 
 
-def _check_against_cluster(opened: OpenedManifest) -> None:
+def _check_against_cluster(opened: OpenedManifest) -> tuple[str, ...]:
+    """Refuse groups that do not fit on the cluster, and return its kinds of card."""
     from jobs.cluster.connection import connected
 
     with connected() as cluster:
         workers, machines = opened.config.workers, cluster.look().machines()
         check_capacity(opened.plan, opened.catalog, workers, machines, may_grow=cluster.may_grow)
+        return cards_of(machines)
 
 
 def plan_lines(plan: Plan, advice: Sequence[str] = ()) -> list[str]:
@@ -197,8 +213,9 @@ Without the weights of a model on this machine, its description is enough: one i
 --models or beside its YAML (nagfarm models --describe), or one that --remote fetches from a Ray
 cluster. The clips have the same ids as with the weights.
 
-Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set,
-groups of devices are also checked against the machines of that cluster. A model that is missing or
+Every row is checked; the first wrong one is named with its file and line. With RAY_ADDRESS set to
+HOST:PORT, groups of devices are also checked against the machines of that cluster, and the memory
+of clips against its largest cards. A model that is missing or
 broken is named, and the command exits with 3, as render would; with 2 if no model can be used.
 Nothing is written, except for the draw of the first manifest with `seed: random`, which the output
 keeps.

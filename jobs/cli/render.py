@@ -13,7 +13,7 @@ from jobs.cli.pattern.wording import damaged_text, finished_entry
 from jobs.cli.plan import add_force_argument, described_lines, plan_lines
 from jobs.ending import stopped_by_signals
 from jobs.errors import DeadlineReachedError, JobError, LeaseHeldError, RefusedError, StoppedError
-from jobs.plan.memory import memory_needs, refuse_misfits
+from jobs.memory.planned import memory_needs, refuse_misfits
 from jobs.plan.plan import make_plan
 from jobs.records.commit import committed_ids, quarantined_ids
 from jobs.records.damage import find_damaged, without_mp4
@@ -200,7 +200,9 @@ def _run(
 
     loader, run_id = context.loader or DiffusersLoader(), new_run_id()
     notices = notices_of(run_id, opened)
-    run = Run(run_id, opened, loader, context.console, context.dropped, notices, deadline)
+    run = Run(
+        run_id, opened, loader, context.console, context.dropped, notices, deadline, options.force
+    )
     try:
         summary = render_leased(
             run,

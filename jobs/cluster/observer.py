@@ -32,7 +32,9 @@ class Observer(Protocol):
         """Note that a worker has got devices, is ready on them, or has left them."""
         ...
 
-    def worker_ready(self, label: str, identity: WorkerIdentity) -> None: ...
+    def worker_ready(self, label: str, identity: WorkerIdentity, warning: str = "") -> None:
+        """Note that a worker has loaded its model, and what it says about its memory, if any."""
+        ...
 
     def worker_stopped(
         self, label: str, message: str, *, is_ready: bool, is_lost: bool

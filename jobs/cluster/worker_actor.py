@@ -21,7 +21,9 @@ class RenderActor:
         prepare_process(self._worker.drain)
 
     def load(self) -> LoadedWorker:
-        return LoadedWorker(self._worker.load(), self._worker.spooled())
+        return LoadedWorker(
+            self._worker.load(), self._worker.spooled(), warning=self._worker.warning
+        )
 
     @ray.method(concurrency_group="control")
     def heartbeat(self) -> WorkerHeartbeat:

@@ -273,7 +273,7 @@ class WorkerPool:
             self._place(state, worker)
         node, device = loaded.identity.node_id, loaded.identity.device
         self._observer.devices_changed(DevicesReady((self.number, worker), loaded.label, device))
-        self._observer.worker_ready(loaded.label, loaded.identity)
+        self._observer.worker_ready(loaded.label, loaded.identity, loaded.warning)
         return ev.WorkerReady(worker, loaded.label, node, loaded.spooled, loaded.nodes - {node})
 
     def _place(self, state: LoadingWorker, worker: ev.WorkerId) -> None:

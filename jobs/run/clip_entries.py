@@ -18,10 +18,16 @@ CONSEQUENCES = {
 }
 
 
-def ready_entry(label: str, identity: WorkerIdentity) -> LogEntry:
+def ready_entry(label: str, identity: WorkerIdentity, warning: str = "") -> LogEntry:
+    """Return the entry of a worker that has loaded its model.
+
+    Args:
+        warning: words about the memory of its device.
+    """
     return LogEntry(
-        f"worker {label} is ready on {identity.device}",
+        f"worker {label} is ready on {identity.device}" + (f"; {warning}" if warning else ""),
         LogEvent.WORKER_READY,
+        "warning" if warning else "info",
         worker=label,
         node=identity.host,
         device=identity.device,

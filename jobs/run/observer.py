@@ -65,11 +65,11 @@ class RunObserver:
     def devices_changed(self, event: DeviceEvent) -> None:
         self.tally.ledger.change(event, self.monotonic())
 
-    def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
+    def worker_ready(self, label: str, identity: WorkerIdentity, warning: str = "") -> None:
         self.tally.worker_ready()
         self.metrics.worker_ready(label, identity.host)
         self._nodes[label] = identity.host
-        self.report.say(ready_entry(label, identity))
+        self.report.say(ready_entry(label, identity, warning))
 
     def worker_stopped(self, label: str, message: str, *, is_ready: bool, is_lost: bool) -> None:
         self.tally.worker_stopped(label, is_ready=is_ready, is_lost=is_lost)

@@ -31,7 +31,9 @@ from jobs.text import counted, duration
 from jobs.timetable.clock_times import Deadline
 from jobs.types import ClipSpec
 from jobs.worker.setup import ModelLoader, WorkerSetup
+from pipelines.cost.activations import Clip
 
+MAX_EXTREMES = 8  # kinds of clip, the smallest and again the largest
 MAX_RECORDS = 200  # ids are random, so that the first ones are a fair choice
 
 
@@ -108,6 +110,19 @@ def _pace_of(kind: WorkerKind, opened: OpenedManifest, measured: Measured) -> Pa
     return Pace(predicted, earlier)
 
 
+def _extreme_clips(parts: Iterable[Part]) -> tuple[Clip, ...]:
+    """Return the smallest and the largest kinds of clip, whose memory a worker compares."""
+    buckets = [part.bucket for part in parts]
+    clips = {Clip(bucket.shape, bucket.method, bucket.parallel) for bucket in buckets}
+
+    def volume(clip: Clip) -> tuple[int, str]:
+        shape = clip.shape
+        return shape.num_frames * shape.height * shape.width, clip.method
+
+    ordered = sorted(clips, key=volume)
+    return tuple(dict.fromkeys((*ordered[:MAX_EXTREMES], *ordered[-MAX_EXTREMES:])))
+
+
 @dataclass(frozen=True)
 class PoolPlans:
     """Makes the plan of each kind of worker of one run.
@@ -118,6 +133,7 @@ class PoolPlans:
         manifest_changed: called with the error if the manifest, or a file that it names, changes
             while it is read.
         uploads: the uploads of the clips' images and videos.
+        is_forced: True to render also clips that need more memory than a device has, by estimate.
     """
 
     run_id: str
@@ -127,6 +143,7 @@ class PoolPlans:
     limit: TimeLimit | None
     manifest_changed: Callable[[ManifestError], None]
     uploads: InputUploads
+    is_forced: bool = False
 
     def all(self) -> list[PoolPlan]:
         """Return the plans of all kinds that have pending clips, in the order of the run."""
@@ -152,6 +169,8 @@ class PoolPlans:
             num_threads=config.workers.num_cpus,
             loader=self.loader,
             parallel=kind.parallel,
+            clips=_extreme_clips(pending_parts(opened.plan, kind)),
+            is_forced=self.is_forced,
         )
         if (limit := self.limit) is None:
             return PoolPlan(setup, demand, self._clips(kind, lambda _: True))

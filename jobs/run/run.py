@@ -62,6 +62,7 @@ class Run:
         dropped: the driver's own output that could not be written.
         notices: the notifications of the run.
         deadline: moment at which the run must have ended; None without one.
+        is_forced: True to render also clips that need more memory than a device has, by estimate.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class Run:
     dropped: DroppedOutput
     notices: RunNotices
     deadline: Deadline | None = None
+    is_forced: bool = False
     _limit: TimeLimit | None = field(default=None, init=False)
     _dispatcher: Dispatcher | None = field(default=None, init=False)
     _stop_reason: str | None = field(default=None, init=False)
@@ -213,7 +215,14 @@ class Run:
         if self.deadline is not None:
             self._limit = time_limit_of(self.deadline, self.opened)
         plans = PoolPlans(
-            self.run_id, self.opened, config, self.loader, self._limit, self._end_changed, uploads
+            self.run_id,
+            self.opened,
+            config,
+            self.loader,
+            self._limit,
+            self._end_changed,
+            uploads,
+            self.is_forced,
         )
         shares = RunShares(board, self.run_id, config.workers.weight, config.workers.count)
         seconds_left = None if self._limit is None else self._limit.seconds_left

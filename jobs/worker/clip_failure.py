@@ -20,6 +20,7 @@ def failed_clip(
     device: DeviceMonitor,
     *,
     is_spooled: bool,
+    advice: str = "",
 ) -> ClipFailed:
     """Return the failure of one attempt at a clip.
 
@@ -27,9 +28,12 @@ def failed_clip(
         timings: the stages that the attempt has passed.
         device: the worker's device; its peak memory is in the message if memory ran out.
         is_spooled: True if the clip is encoded and waits in the spool.
+        advice: words for people, put before the error's own.
     """
     failure_class, may_pass = classify(error)
     message = str(error) or type(error).__name__
+    if advice:
+        message = f"{advice}; {message}"
     if failure_class == "memory" and (peak := _peak_memory(device)):
         message += f" (the {peak.kind} memory's peak was {peak.num_bytes / 2**30:.2f} GiB)"
     return ClipFailed(

@@ -14,13 +14,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from jobs.errors import StoreRefusedError
+from jobs.failures import is_out_of_memory
 from jobs.media.decode_check import check_mp4
 from jobs.media.encode import encode_mp4
 from jobs.media.posters import draw_posters
 from jobs.media.sound import facts_of
+from jobs.memory.on_worker import WorkerMemory
 from jobs.records.commit import commit_record, upload_clip
 from jobs.records.damage import is_committed
 from jobs.records.input_files import read_input
@@ -28,7 +31,15 @@ from jobs.records.keys import RUN_FILE, run_key
 from jobs.records.schema import NagCoverage, WorkerIdentity, utc_iso
 from jobs.store.s3_retries import num_s3_retries
 from jobs.store.store import open_store
-from jobs.types import ClipDone, ClipOutcome, ClipReturned, ClipSpec, StageTiming, WorkerHeartbeat
+from jobs.types import (
+    ClipDone,
+    ClipOutcome,
+    ClipReturned,
+    ClipSpec,
+    Stage,
+    StageTiming,
+    WorkerHeartbeat,
+)
 from jobs.worker.clip_failure import failed_clip
 from jobs.worker.clip_inputs import read_inputs
 from jobs.worker.device_queue import ClipRecalledError, DeviceQueue
@@ -70,9 +81,11 @@ class ClipWorker:
         self._load_progress = LoadProgress()
         self._heartbeat = Heartbeat(self._load_progress)
         self._model: VideoModel | None = None
+        self._memory: WorkerMemory | None = None
         self._records: RecordBuilder | None = None
         self._load_timings: tuple[StageTiming, ...] = ()
         self._node_id = node_id
+        self.warning = ""  # about the memory of the device, once the model is loaded
 
     def load(self) -> WorkerIdentity:
         """Load the model in the device's thread.
@@ -81,6 +94,7 @@ class ClipWorker:
             PipelineError: when this machine's weights are broken or differ from the expected ones.
             StoreError: when this machine does not see the driver's store, or its spool is full.
             SpoolError: when its spool cannot be trusted.
+            MemoryShortError: when the device's memory is too small for every clip, by estimate.
         """
         started_at, start = time.time(), time.monotonic()
         setup = self._setup
@@ -101,6 +115,8 @@ class ClipWorker:
             self._load_progress,
         ).result()
         self._model = self._wrap(loaded.model) if self._wrap else loaded.model
+        self._memory = self._measure(loaded.folder)
+        self.warning = self._memory.check(setup.clips, is_forced=setup.is_forced)
         coverage = NagCoverage(loaded.coverage.guided, loaded.coverage.total)
         self._records = RecordBuilder(setup, self.identity, coverage, self._store.uri_of)
         whole = StageTiming("load", started_at, time.monotonic() - start)
@@ -163,9 +179,14 @@ class ClipWorker:
             # The one place where an error of a clip becomes a value: its class decides about a
             # retry, and its traceback goes into the failure's record.
             except Exception as error:  # noqa: BLE001
-                is_spooled = self._spool.holds(spec.clip_id)
                 return failed_clip(
-                    spec, attempt, error, clock.timings, self._loaded.device, is_spooled=is_spooled
+                    spec,
+                    attempt,
+                    error,
+                    clock.timings,
+                    self._loaded.device,
+                    is_spooled=self._spool.holds(spec.clip_id),
+                    advice=self._advise(spec, error, clock.stage),
                 )
             finally:
                 self._device.forget(spec.clip_id)
@@ -181,6 +202,17 @@ class ClipWorker:
         if self._model is None:
             raise RuntimeError("the worker has no model; call load first")
         return self._model
+
+    def _measure(self, folder: Path | None) -> WorkerMemory:
+        setup, device = self._setup, self._loaded.device
+        found = folder and replace(setup.weights, folder=folder, described=None)
+        return WorkerMemory(setup.model, found, setup.parallel, device)
+
+    def _advise(self, spec: ClipSpec, error: Exception, stage: Stage) -> str:
+        """Return the lines of the model's YAML that would help a clip that ran out of memory."""
+        if self._memory is None or not is_out_of_memory(error):
+            return ""
+        return self._memory.explain(spec, stage)
 
     def _find_committed(self, spec: ClipSpec, attempt: int) -> ClipDone | None:
         """Return the outcome of a clip that a worker committed before it died without an answer."""

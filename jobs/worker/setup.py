@@ -14,6 +14,7 @@ from jobs.records.schema import WorkerIdentity
 from jobs.settings.run_config import EncodingConfig, StoreConfig
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.cost.activations import Clip
 from pipelines.families import registry
 from pipelines.families.worker_weights import read_ahead, verify_weights
 from pipelines.load_progress import LoadProgress
@@ -87,7 +88,7 @@ class DiffusersLoader:
     ) -> LoadedModel:
         weights = _prepare(config, weights, progress)
         model = registry.load_model(config, weights, num_threads, progress)
-        return LoadedModel(model, model.nag_coverage)
+        return LoadedModel(model, model.nag_coverage, weights.folder)
 
     def load_denoiser(
         self,
@@ -133,6 +134,8 @@ class WorkerSetup:
         num_threads: torch's threads in the thread that renders.
         loader: loads the model in the worker's process.
         parallel: the devices on which this worker renders each clip.
+        clips: kinds of clip that may come; empty if they are not known.
+        is_forced: True to render also clips that need more memory than the device has.
     """
 
     model: ModelConfig
@@ -145,6 +148,8 @@ class WorkerSetup:
     num_threads: int
     loader: ModelLoader
     parallel: ParallelConfig = ONE_DEVICE
+    clips: tuple[Clip, ...] = ()
+    is_forced: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,12 +159,14 @@ class LoadedWorker:
     Args:
         spooled: ids of encoded clips that earlier workers left in its machine's spool.
         others: the other ranks of a group; `identity` is its leader.
+        warning: words for people about the memory of its device.
     """
 
     identity: WorkerIdentity
     spooled: frozenset[str]
     others: tuple[WorkerIdentity, ...] = ()
     parallel: ParallelConfig = ONE_DEVICE
+    warning: str = ""
 
     @property
     def label(self) -> str:

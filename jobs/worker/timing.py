@@ -83,6 +83,11 @@ class StageClock:
     def timings(self) -> tuple[StageTiming, ...]:
         return tuple(self._timings)
 
+    @property
+    def stage(self) -> Stage:
+        """The stage that the clip is in, or was in when it failed."""
+        return self._position.stage
+
     def progress(self, clip_id: str) -> ClipProgress:
         """Return the clip's position at once, from any thread."""
         at = self._position

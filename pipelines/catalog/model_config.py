@@ -45,6 +45,10 @@ class SamplingDefaults:
     strength: float | None = None
     guidance_rescale: float = 0.0
 
+    @property
+    def shape(self) -> VideoShape:
+        return VideoShape(self.num_frames, self.height, self.width)
+
     def __post_init__(self) -> None:
         for name in ("num_inference_steps", "num_frames", "height", "width"):
             if getattr(self, name) < 1:

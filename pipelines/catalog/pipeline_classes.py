@@ -54,6 +54,11 @@ class PipelineClass:
     takes_strength: bool = False
     takes_rescale: bool = False
 
+    @property
+    def inputs(self) -> frozenset[InputName]:
+        """Inputs that a clip brings or may bring."""
+        return self.required_inputs | self.optional_inputs
+
 
 def _components(**classes: str) -> dict[str, frozenset[str]]:
     """Return the allowed classes of each component; several are separated by a space."""

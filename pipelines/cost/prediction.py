@@ -96,9 +96,9 @@ def card_of(device_name: str | None) -> Device:
 def memory_of_card(device_name: str) -> int | None:
     """Return the bytes of memory of a card by a name that holds its word; None if unknown.
 
-    A size in the name counts first: an A100 has 40 or 80 GB.
+    A size in the name counts first: an A100 has 40 or 80 GB. Ray writes `A100-40G`.
     """
-    if stated := re.search(r"(?<![0-9])(\d{2,3}) ?GB", device_name, re.IGNORECASE):
+    if stated := re.search(r"(?<![0-9A-Z])(\d{2,3}) ?GB?\b", device_name, re.IGNORECASE):
         return int(stated[1]) * 10**9
     for word, size_gb in MEMORY_GB.items():
         if re.search(rf"(?<![A-Z0-9]){word}(?![A-Z0-9])", device_name.upper()):

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 
 from pipelines.device_marks import DeviceMark, HostMark
-from pipelines.video_model import PeakMemory
+from pipelines.video_model import DeviceMemory, PeakMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,12 @@ class TorchDevice:
             return PeakMemory(torch.cuda.max_memory_allocated(self.torch_device), "device")
         peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts kibibytes
         return PeakMemory(peak_kib * 1024, "host")
+
+    def memory(self) -> DeviceMemory | None:
+        if not self._is_cuda:
+            return None
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        return DeviceMemory(total, free + torch.cuda.memory_reserved(self.torch_device))
 
     def mark(self) -> DeviceMark:
         if not self._is_cuda:

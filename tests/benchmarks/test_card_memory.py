@@ -12,7 +12,7 @@ from pipelines.catalog.files.sources import model_paths
 
 
 @pytest.mark.parametrize(
-    ("num_gb", "card"), [(21.6, "24 GB"), (21.7, "32 GB"), (72.0, "80 GB"), (130.0, "none")]
+    ("num_gb", "card"), [(21.8, "24 GB"), (21.9, "32 GB"), (72.0, "80 GB"), (130.0, "none")]
 )
 def test_a_card_has_room_for_what_an_estimate_leaves_out(num_gb: float, card: str) -> None:
     assert smallest_card(int(num_gb * 1e9)) == card

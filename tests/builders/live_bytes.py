@@ -11,6 +11,8 @@ from torch.utils._pytree import tree_leaves
 class LiveBytes(TorchDispatchMode):
     """Counts the storages that operations make, from their birth to their end.
 
+    A convolution also counts copies of its input and output, as a workspace of cuDNN.
+
     Args:
         model: the module that computes; its weights do not count.
     """
@@ -32,6 +34,9 @@ class LiveBytes(TorchDispatchMode):
                     self.now += storage.nbytes()
                     self.peak = max(self.peak, self.now)
                     weakref.finalize(storage, self._free, key)
+        if func is torch.ops.aten.convolution.default:
+            workspace = sum(one.numel() * one.element_size() for one in (args[0], result))
+            self.peak = max(self.peak, self.now + workspace)
         return result
 
     def _free(self, key: int) -> None:

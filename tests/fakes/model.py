@@ -58,6 +58,9 @@ class FakeDevice:
     def peak_memory(self) -> PeakMemory:
         return PeakMemory(1234, "device")
 
+    def memory(self) -> None:
+        return None
+
     def mark(self) -> DeviceMark:
         return HostMark.now()
 

@@ -89,6 +89,9 @@ class QueuedDevice:
     def peak_memory(self) -> PeakMemory:
         return PeakMemory(1234, "device")
 
+    def memory(self) -> None:
+        return None
+
     def mark(self) -> QueuedMark:
         mark = QueuedMark(self, threading.Event(), [])
 

@@ -74,7 +74,7 @@ class Notes:
     def devices_changed(self, event: DeviceEvent) -> None:
         self.devices.append(event)
 
-    def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
+    def worker_ready(self, label: str, identity: WorkerIdentity, warning: str = "") -> None:
         self.ready.append(label)
         if self.gate is not None and len(self.ready) == 2:
             self.gate.touch()
@@ -392,7 +392,7 @@ def test_a_worker_that_gets_sigterm_finishes_its_clips_and_is_replaced(
     specs = [spec(f"wait {gate}", seed) for seed in range(6)]
 
     class Asking(Notes):
-        def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
+        def worker_ready(self, label: str, identity: WorkerIdentity, warning: str = "") -> None:
             super().worker_ready(label, identity)
             if len(self.ready) == 1:
                 os.kill(int(label.split(":")[1]), signal.SIGTERM)

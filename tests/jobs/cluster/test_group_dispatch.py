@@ -55,7 +55,7 @@ class Diary(Notes):
         default_factory=dict[tuple[str, FailureClass], int]
     )
 
-    def worker_ready(self, label: str, identity: WorkerIdentity) -> None:
+    def worker_ready(self, label: str, identity: WorkerIdentity, warning: str = "") -> None:
         super().worker_ready(label, identity)
         self.pids.append([int(pid) for pid in re.findall(r"\d+", label.partition("pids")[2])])
 

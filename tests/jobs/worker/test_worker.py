@@ -403,7 +403,10 @@ def test_a_record_holds_the_devices_that_rendered_its_clip(
 def test_an_out_of_memory_message_gives_the_peak(worker: ClipWorker) -> None:
     outcome = failed(worker.render(spec("memory"), 1))
     assert (outcome.failure_class, outcome.may_pass_on_retry) == ("memory", True)
-    assert outcome.message == "device out of memory (the device memory's peak was 0.00 GiB)"
+    assert outcome.message.startswith("out of memory on fake at denoise (32x32x5): add `")
+    assert outcome.message.endswith(
+        " to fake.yaml; device out of memory (the device memory's peak was 0.00 GiB)"
+    )
 
 
 class Counting(FakeModel):

@@ -12,6 +12,7 @@ from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.context_parallel.plans import transformers_of
+from pipelines.cost.activations import Clip
 from pipelines.cost.memory import memory_need
 from pipelines.errors import ModelConfigError
 from pipelines.families.diffusers_model import DiffusersModel
@@ -114,7 +115,7 @@ def test_loras_over_cast_layers_are_switched_without_a_trace(folder: Path) -> No
 @pytest.mark.parametrize("name", ["wan2.2", "ltx"])
 def test_the_memory_of_cast_layers_is_counted(folder: Path, name: str) -> None:
     config = config_of(name, layerwise_casting="float8_e4m3fn")
-    need = memory_need(config, ModelWeights(folder / name, "r"), NAG.shape, "nag")
+    need = memory_need(config, ModelWeights(folder / name, "r"), Clip(NAG.shape, "nag"))
     for component, transformer in transformers_of(load(folder, config).pipeline).items():
         loaded = sum(one.numel() * one.element_size() for one in transformer.parameters())
         assert need.weights[component] == loaded
@@ -156,7 +157,7 @@ def test_quantized_layers_render_near_and_their_memory_is_counted(
     for method, request in REQUESTS.items():
         assert 0 < distance(found[method], denoise(plain, request)) < tolerance, method
     assert torch.equal(denoise(load(folder, config), NAG), found["nag"])  # alone, and after others
-    need = memory_need(config, ModelWeights(folder / name, "r"), NAG.shape, "nag")
+    need = memory_need(config, ModelWeights(folder / name, "r"), Clip(NAG.shape, "nag"))
     for component, transformer in transformers_of(model.pipeline).items():
         assert need.weights[component] == sum(map(num_bytes, transformer.parameters()))
 

@@ -9,9 +9,10 @@ import pytest
 
 from jobs.errors import RefusedError
 from jobs.manifest.model_catalog import ModelCatalog
+from jobs.memory.planned import ClipNeed, memory_lines, memory_needs, refuse_misfits
 from jobs.plan.buckets import PlanBucket
-from jobs.plan.memory import ClipNeed, memory_lines, memory_needs, refuse_misfits
 from jobs.settings.worker_config import WorkerConfig
+from pipelines.cost.memory import MemoryNeed
 from pipelines.request import VideoShape
 from tests.builders import tiny
 from tests.pipelines.cost.test_memory import YAML
@@ -62,3 +63,16 @@ def test_small_clips_and_models_of_a_cpu_have_no_line(catalog: ModelCatalog) -> 
 def test_an_unknown_card_is_refused(catalog: ModelCatalog) -> None:
     with pytest.raises(RefusedError, match="--card 'abacus': expected one of H200, H100"):
         _needs(catalog, "abacus")
+
+
+def test_a_clip_within_the_margin_of_its_card_is_not_refused_but_marked(
+    catalog: ModelCatalog,
+) -> None:
+    (found,) = _needs(catalog, None)
+    need = MemoryNeed({"transformer": 70 * 10**9}, {"decode": 4 * 10**9})
+    for card, doubt in (("80GB", True), ("82GB", False)):
+        one = replace(found, need=need, card=card)
+        assert (one.fits, one.may_not_fit) == (True, doubt)
+        assert ("it may not fit (within 10% of the card)" in one.text) == doubt
+        refuse_misfits([one])
+    assert not replace(found, need=need, card="73GB").fits
