@@ -16,10 +16,7 @@ from tests.builders import tiny
 
 
 def transformer(
-    image_dim: int | None = None,
-    in_channels: int = 8,
-    pos_embed_seq_len: int | None = None,
-    has_fps: bool = False,
+    image_dim: int | None = None, in_channels: int = 8, has_fps: bool = False
 ) -> SkyReelsV2Transformer3DModel:
     """Build a transformer; `has_fps` gives it the frame rate as an input, as in DF 1.3B."""
     torch.manual_seed(0)
@@ -36,7 +33,6 @@ def transformer(
         rope_max_seq_len=32,
         image_dim=image_dim,
         added_kv_proj_dim=2 * tiny.HEAD_DIM if image_dim else None,
-        pos_embed_seq_len=pos_embed_seq_len,
         inject_sample_info=has_fps,
     ).eval()
 
@@ -53,11 +49,11 @@ def text_to_video() -> SkyReelsV2Pipeline:
     return _built(SkyReelsV2Pipeline, tiny.wan_pipeline(), transformer())
 
 
-def image_to_video(with_last_image: bool = False) -> SkyReelsV2ImageToVideoPipeline:
+def image_to_video() -> SkyReelsV2ImageToVideoPipeline:
     return _built(
         SkyReelsV2ImageToVideoPipeline,
         tiny.wan_image_to_video_pipeline(),
-        transformer(tiny.IMAGE_DIM, 8 + 8 + 4, 514 if with_last_image else None),
+        transformer(tiny.IMAGE_DIM, 8 + 8 + 4),
     )
 
 
@@ -76,7 +72,6 @@ def diffusion_forcing_from_image() -> SkyReelsV2DiffusionForcingImageToVideoPipe
 STOCK: dict[str, Callable[[], Any]] = {
     "skyreels-t2v": text_to_video,
     "skyreels-i2v": image_to_video,
-    "skyreels-flf2v": lambda: image_to_video(with_last_image=True),
     "skyreels-df": lambda: diffusion_forcing(has_fps=True),
     "skyreels-df-i2v": diffusion_forcing_from_image,
 }

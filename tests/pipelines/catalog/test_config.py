@@ -11,6 +11,7 @@ from pipelines.catalog.files.sources import model_paths, resolve_source
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.clip_inputs import InputFile, InputFiles
+from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import ModelConfigError, RequestError
 from pipelines.parallel_config import ONE_DEVICE, ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -132,6 +133,40 @@ def test_a_group_that_no_yaml_may_ask_for_is_refused(
 ) -> None:
     with pytest.raises(ModelConfigError, match=rf"mine\.yaml.*{message}"):
         load_model_config(write(tmp_path, f"{GOOD}parallel: {parallel}\n"))
+
+
+FORCED = f"{GOOD}pipeline: SkyReelsV2DiffusionForcingPipeline\n"
+
+
+def test_a_yaml_may_choose_the_schedule_of_diffusion_forcing(tmp_path: Path) -> None:
+    assert load_model_config(write(tmp_path, FORCED)).diffusion_forcing == DiffusionForcing()
+    long = load_model_config(
+        write(tmp_path, f"{FORCED}diffusion_forcing: {{overlap_history: 17, ar_step: 5}}\n")
+    )
+    assert long.diffusion_forcing == DiffusionForcing(overlap_history=17, ar_step=5)
+    shape = VideoShape(257, 64, 64)
+    assert long.at_once(shape) == replace(shape, num_frames=97)
+    assert load_model_config(write(tmp_path, GOOD)).at_once(shape) == shape
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{GOOD}diffusion_forcing: {{ar_step: 5}}\n", "WanPipeline has no diffusion forcing"),
+        (f"{FORCED}diffusion_forcing: {{overlap_history: 97}}\n", "must be between 1 and 96"),
+        (f"{FORCED}diffusion_forcing: {{overlap: 17}}\n", "overlap"),
+        (
+            f"{FORCED}scheduler: {{name: FlowMatchEulerDiscreteScheduler}}\n",
+            "only scheduler.name: UniPCMultistepScheduler without a list",
+        ),
+        (f"{FORCED}first_block_cache: 0.1\n", "does not know the blocks of SkyReelsV2Diffusion"),
+    ],
+)
+def test_a_schedule_that_no_yaml_may_ask_for_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ModelConfigError, match=message):
+        load_model_config(write(tmp_path, text))
 
 
 def test_a_relative_folder_is_relative_to_the_yaml(tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from pipelines.lora_choice import LoraChoice
 from tests.pipelines.families.test_wan_inputs import FRAMES, KINDS, REQUEST, SIZE, stock_of
 
 Tensors = dict[str, torch.Tensor]
-NAMES = ("wan2.1-i2v", "wan2.1-vace", "wan2.2-i2v")
+NAMES = ("wan2.1-i2v", "wan2.1-vace", "wan2.2-i2v", "skyreels-i2v")
 # The layers of images and of the control video alone, by the ends and the beginnings of names.
 OF_INPUTS = {
     "wan2.1-i2v": ("add_k_proj", "add_v_proj"),
     "wan2.1-vace": ("vace_blocks.",),
+    "skyreels-i2v": ("add_k_proj", "add_v_proj"),
     "wan2.2-i2v": ("blocks.0.",),
 }
 # Wan's own names of the layers that text-to-video lacks, by hand.

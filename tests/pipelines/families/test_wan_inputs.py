@@ -135,10 +135,6 @@ KINDS = {
         "SkyReelsV2ImageToVideoPipeline", tiny_skyreels.STOCK["skyreels-i2v"], IMAGE, (OTHER,),
         image_arguments, num_tokens=512,
     ),
-    "skyreels-flf2v": Kind(
-        "SkyReelsV2ImageToVideoPipeline", tiny_skyreels.STOCK["skyreels-flf2v"], PAIR, PAIRS,
-        image_arguments, num_tokens=512,
-    ),
     "skyreels-df": Kind(
         "SkyReelsV2DiffusionForcingPipeline", tiny_skyreels.STOCK["skyreels-df"],
         arguments=lambda _inputs: {"fps": 8.0},
