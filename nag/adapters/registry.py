@@ -19,6 +19,7 @@ MODULES = {
     "LTXVideoTransformer3DModel": "ltx",
     "LTX2VideoTransformer3DModel": "ltx2",
     "AllegroTransformer3DModel": "text_transformers",
+    "CosmosTransformer3DModel": "cosmos",
     "LatteTransformer3DModel": "text_transformers",
     "PixArtTransformer2DModel": "text_transformers",
     "SanaTransformer2DModel": "text_transformers",

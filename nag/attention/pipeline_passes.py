@@ -80,6 +80,17 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
         ),
         "batched",
     ),
+    **dict.fromkeys(
+        (
+            "CosmosTextToWorldPipeline",
+            "CosmosVideoToWorldPipeline",
+            "Cosmos2TextToImagePipeline",
+            "Cosmos2VideoToWorldPipeline",
+            "Cosmos2_5_PredictBasePipeline",
+            "Cosmos2_5_TransferPipeline",
+        ),
+        "prompt first",
+    ),
     **dict.fromkeys(("SanaSprintPipeline", "SanaSprintImg2ImgPipeline"), "single"),
 }
 

@@ -9,6 +9,8 @@ import torch
 from diffusers import (
     AllegroPipeline,
     AllegroTransformer3DModel,
+    Cosmos2TextToImagePipeline,
+    CosmosTransformer3DModel,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
@@ -131,3 +133,53 @@ def allegro_pipeline() -> Any:
         sample_height=8, sample_width=8, sample_frames=2, **SIZES
     )
     return _pipeline(AllegroPipeline, transformer, EulerDiscreteScheduler())
+
+
+class NoSafetyChecker:
+    """Stands for the safety checker of Cosmos, a package of its own; embeddings need none."""
+
+    def to(self, _device: Any) -> "NoSafetyChecker":
+        return self
+
+
+def cosmos_pipeline(image_tokens: int | None = None) -> Any:
+    """Build Cosmos 2; with image tokens, the transformer of 2.5, which takes them beside the text.
+
+    A pipeline of 2.5 needs an autoencoder and a ControlNet for them, so a hook adds them here.
+    """
+    torch.manual_seed(0)
+    transformer = CosmosTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=HEADS,
+        attention_head_dim=HEAD_DIM,
+        num_layers=2,
+        mlp_ratio=2,
+        text_embed_dim=WIDTH if image_tokens else TEXT_DIM,
+        adaln_lora_dim=4,
+        max_size=(2, 16, 16),
+        concat_padding_mask=False,
+        extra_pos_embed_type=None,
+        use_crossattn_projection=image_tokens is not None,
+        crossattn_proj_in_channels=TEXT_DIM,
+        encoder_hidden_states_channels=WIDTH,
+        img_context_dim_in=6 if image_tokens else None,
+        img_context_num_tokens=image_tokens or 0,
+        img_context_dim_out=WIDTH,
+    )
+    if image_tokens:
+        image = torch.randn(1, image_tokens, 6)
+        transformer.register_forward_pre_hook(
+            lambda _module, args, kwargs: (args, _with_image(kwargs, image)), with_kwargs=True
+        )
+    return _pipeline(
+        Cosmos2TextToImagePipeline,
+        transformer,
+        FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
+        safety_checker=NoSafetyChecker(),
+    )
+
+
+def _with_image(call: dict[str, Any], image: torch.Tensor) -> dict[str, Any]:
+    text = call["encoder_hidden_states"]
+    return {**call, "encoder_hidden_states": (text, image.expand(len(text), -1, -1))}

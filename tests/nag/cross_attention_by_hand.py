@@ -71,7 +71,8 @@ def guided_by_hand(
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         arguments = signature.bind(*args, **kwargs).arguments
-        text = arguments[guidance.text]
+        argument = arguments[guidance.text]
+        text = argument[0] if isinstance(argument, tuple) else argument
         timestep = arguments["timestep"]
         timestep = float(torch.as_tensor(timestep).flatten()[0])
         call.call_of_step = call.call_of_step + 1 if timestep == call.timestep else 0
@@ -80,13 +81,12 @@ def guided_by_hand(
         if call.guided:
             rows = _negative_rows(guidance, call)
             mask = arguments.get(guidance.text_mask)
-            other = {guidance.text: guidance.negative[rows]}
+            other: dict[str, Any] = {guidance.text: guidance.negative[rows]}
             if mask is not None:
-                other[guidance.text_mask] = (
-                    torch.ones(other[guidance.text].shape[:2], dtype=mask.dtype)
-                    if guidance.mask is None
-                    else guidance.mask[rows].to(mask.dtype)
-                )
+                assert guidance.mask is not None
+                other[guidance.text_mask] = guidance.mask[rows].to(mask.dtype)
+            if isinstance(argument, tuple):
+                other[guidance.text] = (other[guidance.text], *argument[1:])
             call.is_noting = True
             stock(**{**arguments, **other})
             call.is_noting = False
@@ -126,8 +126,8 @@ def _attention(
         with _without_output(module, guidance.output):
             with_images = stock(**arguments)
             with _without_images(module):
-                positive = stock(**arguments)
-                negative = stock(**{**arguments, **call.seen[module]})
+                positive = stock(**_of_text(arguments))
+                negative = stock(**_of_text({**arguments, **call.seen[module]}))
         output = with_images.double()
         images = (with_images - positive).double()
         frames = len(output) // call.num_rows
@@ -168,6 +168,14 @@ def _without_output(module: Any, name: str) -> Generator[None]:
 
 def _identity() -> nn.Module:
     return nn.Identity()
+
+
+def _of_text(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a call of Cosmos 2.5 without its image tokens; any other call is returned as it is."""
+    text = arguments["encoder_hidden_states"]
+    if isinstance(text, tuple) and torch.is_tensor(text[1]):
+        return {**arguments, "encoder_hidden_states": (text[0], None)}
+    return arguments
 
 
 @contextmanager

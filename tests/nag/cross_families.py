@@ -121,6 +121,11 @@ def _sides(
 
 
 MASKED: dict[str, Any] = {"model": "transformer", "mask": "prompt_attention_mask"}
+COSMOS: dict[str, Any] = {
+    "model": "transformer",
+    "form": "prompt first",
+    "arguments": _sides(32),
+}
 POOLED: dict[str, Any] = {"pooled": "pooled_prompt_embeds"}
 THIRDS: dict[str, Any] = {"form": "prompt third", "arguments": _sized_image}
 FAMILIES = {
@@ -185,6 +190,10 @@ FAMILIES = {
         2,
         arguments=_sides(64, frames=5, binned=False),
         **MASKED,
+    ),
+    "Cosmos 2": Family(tiny_text_transformers.cosmos_pipeline, 2, **COSMOS),
+    "Cosmos 2.5 with image tokens": Family(
+        lambda: tiny_text_transformers.cosmos_pipeline(image_tokens=3), 2, **COSMOS
     ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,
