@@ -39,7 +39,7 @@ LATER_FIELDS: dict[type[Any], frozenset[str]] = {
             "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
             "pipeline", "sigmas", "stochastic_sampling", "image_cond_noise_scale",
             "boundary_ratio", "conditioning_scale", "layerwise_casting", "ltx2_guidance",
-            "quantization", "diffusion_forcing",
+            "quantization", "diffusion_forcing", "gguf",
         }
     ),
     GenerationRequest: frozenset({"inputs", "audio"}),

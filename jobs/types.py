@@ -94,6 +94,7 @@ class ModelIdentity:
             if they are not.
         ltx2_guidance: guidance of LTX-2 beside classifier-free guidance; None without any.
         quantization: way in which the transformers' weights are quantized; empty if they are not.
+        gguf: transformers that are read from GGUF files, each with the digest of its file.
     """
 
     name: str
@@ -122,6 +123,7 @@ class ModelIdentity:
     layerwise_casting: str = ""
     ltx2_guidance: Ltx2Guidance | None = None
     quantization: str = ""
+    gguf: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

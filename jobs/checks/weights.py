@@ -65,7 +65,7 @@ def _unhashed(model: ModelQuestion) -> Path | None:
         folder = model.weights.folder
     if folder is None or not folder.is_dir():
         return None
-    check_folder(folder, model.config.pipeline_class)
+    check_folder(folder, model.config.pipeline_class, without=model.config.gguf_files)
     is_snapshot = model.weights is not None and model.weights.revision == folder.name
     files = [*([] if is_snapshot else pipeline_files(folder)), *loras]
     return None if are_known([file for file in files if file.exists()]) else folder
@@ -87,7 +87,7 @@ def check_own_weights(catalog: ModelCatalog) -> list[Check]:
             if model.weights.described is not None:
                 only = f"{name}: only its description is here, in {model.weights.folder}"
                 return Check("weights", is_ok=None, message=only)
-            check_weight_shapes(model.weights.folder)
+            check_weight_shapes(model.weights.folder, model.config.gguf_files)
         except ModelNotFoundError as error:
             if catalog.path(name).is_relative_to(PACKAGED_CONFIGS):
                 missing.append(name)

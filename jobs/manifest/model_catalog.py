@@ -215,6 +215,7 @@ class ModelCatalog:
             if config.ltx2_guidance == NO_FURTHER_GUIDANCE
             else config.ltx2_guidance,
             quantization=config.quantization or "",
+            gguf=tuple(f"{one.component}/{one.revision}" for one in weights.ggufs),
         )
         return CatalogEntry(config, identity, weights, loras)
 

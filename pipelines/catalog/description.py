@@ -27,7 +27,7 @@ from pipelines.catalog.pipeline_classes import (
     PipelineClass,
 )
 from pipelines.catalog.tokenizer import MAX_VOCABULARY_BYTES
-from pipelines.errors import ModelFolderError
+from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 SCHEMA_VERSION = 1
 SUFFIX = ".described"  # a model's weights may lie beside its YAML under its name
@@ -92,9 +92,14 @@ def describe(config: ModelConfig, config_path: Path, weights: ModelWeights) -> D
     """Return the description of a model whose weights were inspected on this machine.
 
     Raises:
-        ModelFolderError: the configs and the tokenizer are too large for a description.
+        ModelFolderError: the configs and the tokenizer are too large for a description, or a
+            transformer is in a GGUF file.
     """
     folder = weights.folder
+    if weights.ggufs:
+        raise ModelFolderError(
+            f"{config.name}: a model with a GGUF file cannot be described; plan where its file is"
+        )
     return Description(
         name=config.name,
         family=config.family,
@@ -182,6 +187,11 @@ def read_description(folder: Path, config: ModelConfig, config_path: Path) -> Mo
         raise ModelFolderError(
             f"{path}: {error}; describe the model again: nagfarm models --describe {config.name}"
         ) from error
+    if config.gguf_files:
+        raise ModelNotFoundError(
+            f"{config.name}: a model with a GGUF file cannot be planned by a description; plan "
+            "where its file is"
+        )
     check_folder(folder, config.pipeline_class, has_weights=False)
     check_facts(config, folder)
     return ModelWeights(

@@ -16,7 +16,7 @@ Quantization = Literal[
     "int8_weight_only", "float8_weight_only", "bitsandbytes_8bit", "bitsandbytes_4bit"
 ]
 # diffusers imports each of them where it finds it, which takes time and writes warnings
-QUANTIZATION_LIBRARIES = ("torchao", "bitsandbytes")
+QUANTIZATION_LIBRARIES = ("torchao", "bitsandbytes", "gguf")
 
 
 class MemoryKeys(Protocol):
@@ -30,6 +30,12 @@ class MemoryKeys(Protocol):
     def layerwise_casting(self) -> StorageDtype | None: ...
     @property
     def quantization(self) -> Quantization | None: ...
+    @property
+    def gguf(self) -> str | None: ...
+    @property
+    def gguf_2(self) -> str | None: ...
+    @property
+    def family(self) -> str: ...
     @property
     def dtype(self) -> str: ...
     @property
@@ -53,13 +59,20 @@ def check_memory_keys(keys: MemoryKeys) -> None:
         _refuse(f"layerwise_casting: {keys.layerwise_casting}", _casting_conflicts(keys))
     if keys.quantization is not None:
         _refuse(f"quantization: {keys.quantization}", _quantization_conflicts(keys))
+    for name, file in (("gguf", keys.gguf), ("gguf_2", keys.gguf_2)):
+        if file is not None:
+            _refuse(f"{name}: {file}", _gguf_conflicts(keys))
+            if not file.endswith(".gguf"):
+                raise ModelConfigError(f"{name} must be a file that ends in .gguf, not {file!r}")
 
 
-def library_of(quantization: Quantization | None) -> str | None:
-    """Return the library that quantizes, or None without quantization."""
-    if quantization is None:
+def library_of(keys: MemoryKeys) -> str | None:
+    """Return the library that quantizes or dequantizes, or None if none does."""
+    if keys.gguf is not None or keys.gguf_2 is not None:
+        return "gguf"
+    if keys.quantization is None:
         return None
-    return "bitsandbytes" if quantization.startswith("bitsandbytes") else "torchao"
+    return "bitsandbytes" if keys.quantization.startswith("bitsandbytes") else "torchao"
 
 
 def check_library(keys: MemoryKeys) -> None:
@@ -68,11 +81,11 @@ def check_library(keys: MemoryKeys) -> None:
     Raises:
         ModelConfigError: the message has the command that installs it.
     """
-    library = library_of(keys.quantization)
+    library = library_of(keys)
     if library is not None and find_spec(library) is None:
+        key = "gguf" if library == "gguf" else f"quantization: {keys.quantization}"
         raise ModelConfigError(
-            f"quantization: {keys.quantization} needs the library {library}, which is not "
-            f"installed here: pip install {library}"
+            f"{key} needs the library {library}, which is not installed here: pip install {library}"
         )
 
 
@@ -121,6 +134,17 @@ def _quantization_conflicts(keys: MemoryKeys) -> dict[str, bool]:
         or (is_foreign and keys.offload != "none"),
         "device: cpu": is_foreign and keys.device == "cpu",
         "loras": is_foreign and len(keys.loras) > 0,
+    }
+
+
+def _gguf_conflicts(keys: MemoryKeys) -> dict[str, bool]:
+    return {
+        "family: ltx2": keys.family == "ltx2",
+        f"quantization: {keys.quantization}": keys.quantization is not None,
+        f"layerwise_casting: {keys.layerwise_casting}": keys.layerwise_casting is not None,
+        "compile: true": keys.compile,
+        f"offload: {keys.offload}": keys.offload in ("model", "group"),
+        "loras": len(keys.loras) > 0,
     }
 
 

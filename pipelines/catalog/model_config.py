@@ -134,6 +134,10 @@ class ModelConfig:
             read: `int8_weight_only` and `float8_weight_only` by the library torchao,
             `bitsandbytes_8bit` and `bitsandbytes_4bit` (NF4) by bitsandbytes, on CUDA devices
             alone. It changes the pixels and needs `dtype: bfloat16`.
+        gguf: GGUF file of the transformer, relative to the YAML, in place of the folder's weights.
+            Each layer is dequantized while it computes. It changes the pixels. For Wan and LTX,
+            by the library gguf.
+        gguf_2: GGUF file of the second transformer of a model with two.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -176,6 +180,8 @@ class ModelConfig:
     offload: Offload = "none"
     layerwise_casting: StorageDtype | None = None
     quantization: Quantization | None = None
+    gguf: str | None = None
+    gguf_2: str | None = None
     licence: str = ""
     download_gb: float | None = None
 
@@ -210,6 +216,12 @@ class ModelConfig:
                 "download_gb must be a number above 0, such as 28.9, or null if it is not known, "
                 f"not {self.download_gb}"
             )
+
+    @property
+    def gguf_files(self) -> dict[str, str]:
+        """The GGUF file of each transformer that has one."""
+        files = {"transformer": self.gguf, "transformer_2": self.gguf_2}
+        return {component: file for component, file in files.items() if file is not None}
 
     @property
     def fits_as_read(self) -> bool:

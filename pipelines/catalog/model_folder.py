@@ -6,11 +6,13 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 
 import hashlib
 import stat
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.catalog.files.file_digests import sha256_of_all
+from pipelines.catalog.files.gguf_file import GgufWeights, inspect_gguf
 from pipelines.catalog.files.safetensors_file import LFS_POINTER, read_header, refuse_pointer
 from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.files.weight_files import (
@@ -48,6 +50,7 @@ class ModelWeights:
     """A folder that is fit to load, its revision, and its LoRAs in the YAML's order.
 
     Args:
+        ggufs: transformers that are read from files of their own.
         described: the description of weights that are not on this machine. The folder then holds
             configs and tokenizer alone, the LoRAs have no files, and `worker_weights` finds both
             on the machine that loads them.
@@ -57,6 +60,7 @@ class ModelWeights:
     revision: str
     loras: tuple[LoraWeights, ...] = ()
     described: "Described | None" = None
+    ggufs: tuple[GgufWeights, ...] = ()
 
 
 def inspect_model(
@@ -96,22 +100,32 @@ def inspect_model(
                 f"{config.name}: {folder} holds no weights; fetch them with: "
                 f"{download_command(source, config.revision)}"
             )
-    check_folder(folder, config.pipeline_class)
+    check_folder(folder, config.pipeline_class, without=config.gguf_files)
     check_facts(config, folder)
+    if unknown := [name for name in config.gguf_files if name not in transformer_names(folder)]:
+        raise ModelFolderError(f"{config.name}: {folder} has no {unknown[0]}: leave gguf_2 out")
+    ggufs = tuple(inspect_gguf(*entry, config_path) for entry in config.gguf_files.items())
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
     revision = (
         f"{LOCAL_REVISION}{fingerprint(folder, progress)[:32]}"
         if isinstance(source, Path)
         else folder.name
     )
-    return ModelWeights(folder, revision, loras)
+    return ModelWeights(folder, revision, loras, ggufs=ggufs)
 
 
-def check_folder(folder: Path, pipeline: PipelineClass, *, has_weights: bool = True) -> None:
+def check_folder(
+    folder: Path,
+    pipeline: PipelineClass,
+    *,
+    has_weights: bool = True,
+    without: Container[str] = (),
+) -> None:
     """Refuse a folder that a pipeline class cannot load whole, from safetensors.
 
     Args:
         has_weights: False for a description, which lacks the weights alone.
+        without: components whose weights are read from another file.
 
     Raises:
         ModelNotFoundError: a file is a git-lfs pointer.
@@ -142,7 +156,8 @@ def check_folder(folder: Path, pipeline: PipelineClass, *, has_weights: bool = T
                 f"{folder}: {component} must be {' or '.join(sorted(allowed))}, "
                 f"not {entry[1]!r} (model_index.json)"
             )
-        _check_component(folder / component, component, has_files=has_weights)
+        has_files = has_weights and component not in without
+        _check_component(folder / component, component, has_files=has_files)
 
 
 def _check_component(folder: Path, component: str, *, has_files: bool) -> None:

@@ -116,10 +116,14 @@ def _weights(config: ModelConfig, weights: ModelWeights) -> dict[str, int]:
         num_bytes = weights.described.description.num_weight_bytes
         return {"all": num_bytes * DTYPE_BYTES[config.dtype] // 4}
     index = read_json(weights.folder / "model_index.json")
-    found: dict[str, int] = {}
+    found = {one.component: sum(one.sizes.values()) for one in weights.ggufs}
     for component in COMPONENTS_WITH_WEIGHTS:
         folder = weights.folder / component
-        if index.get(component) not in (None, [None, None]) and folder.is_dir():
+        if (
+            component not in found
+            and index.get(component) not in (None, [None, None])
+            and folder.is_dir()
+        ):
             sizes = {
                 name: loaded_bytes(
                     config, component, name, entry.dtype, entry.shape, entry.stop - entry.start

@@ -29,7 +29,7 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, TextEmbeddings
 from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
-from pipelines.weights.fewer_bits import cast_layers, quantization_settings
+from pipelines.weights.fewer_bits import cast_layers, quantization_settings, read_ggufs
 from pipelines.weights.placement import Placement, place
 
 EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # (1, L, D), attention mask (1, L) or None
@@ -108,7 +108,7 @@ class DiffusersModel(ABC):
             has_text: True to load the text encoder, False for a rank that receives embeddings.
         """
         with progress.part("shapes"):
-            check_weight_shapes(weights.folder)
+            check_weight_shapes(weights.folder, config.gguf_files)
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(automatic if config.device == "auto" else config.device)
         dtype = getattr(torch, config.dtype)
@@ -124,6 +124,7 @@ class DiffusersModel(ABC):
                 local_files_only=True,
                 # each weight goes there as it is read
                 device_map=device.type if config.fits_as_read else "cpu",
+                **read_ggufs(config, weights),
                 **quantization_settings(config, transformer_names(weights.folder)),
                 **({} if has_text else {"text_encoder": None, "tokenizer": None}),
                 **dict.fromkeys(own_parts),

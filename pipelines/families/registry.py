@@ -39,7 +39,7 @@ def import_family(config: ModelConfig, progress: LoadProgress) -> None:
         import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
     with progress.part("import", "transformers"):
         import transformers  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    needed = {"peft" if config.loras else None, library_of(config.quantization)}
+    needed = {"peft" if config.loras else None, library_of(config)}
     with ExitStack() as stack:
         for library in ("peft", *QUANTIZATION_LIBRARIES):
             stack.enter_context(_hidden(library, is_hidden=library not in needed))

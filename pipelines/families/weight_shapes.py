@@ -5,6 +5,7 @@ its files. Transformers gives random values to a weight that a file lacks, and o
 """
 
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,18 @@ _RENAMED = {
 }
 
 
-def check_weight_shapes(folder: Path) -> None:
+def check_weight_shapes(folder: Path, without: Container[str] = ()) -> None:
     """Refuse a folder, already accepted by `check_folder`, in which a weight is missing or unlike.
+
+    Args:
+        without: components whose weights are read from another file.
 
     Raises:
         ModelFolderError: a weight is missing or has another shape than its component's.
     """
     index = read_json(folder / "model_index.json")
     for component in COMPONENTS_WITH_WEIGHTS:
-        if index.get(component) not in (None, [None, None]):
+        if component not in without and index.get(component) not in (None, [None, None]):
             _check_component(folder / component, *index[component])
 
 

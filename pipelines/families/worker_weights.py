@@ -14,6 +14,7 @@ from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.files.weight_files import (
     LOCAL_REVISION,
     PIPELINE_FILES,
+    file_digest,
     hub_folder,
     shown,
     weight_files,
@@ -57,7 +58,13 @@ def verify_weights(
         raise ModelNotFoundError(
             f"{config.name}: the model folder {weights.folder} does not exist on this machine"
         )
-    check_folder(weights.folder, config.pipeline_class)
+    check_folder(weights.folder, config.pipeline_class, without=config.gguf_files)
+    for gguf in weights.ggufs:
+        if not gguf.path.is_file() or file_digest(gguf.path) != gguf.revision:
+            raise ModelFolderError(
+                f"{config.name}: {gguf.path} is missing on this machine, or it is not the file "
+                "that the plan was made with"
+            )
     is_local = weights.revision.startswith(LOCAL_REVISION)
     found = (
         f"{LOCAL_REVISION}{fingerprint(weights.folder, progress)[:32]}"
@@ -79,8 +86,15 @@ def verify_weights(
 def read_ahead(weights: ModelWeights) -> None:
     """Ask the system to read accepted weights from the disk now, since they are loaded soon."""
     folders = [weights.folder / name for name in COMPONENTS_WITH_WEIGHTS]
-    files = [path for folder in folders if folder.is_dir() for path in weight_files(folder)]
-    for path in [*files, *(lora.path for lora in weights.loras)]:
+    replaced = {weights.folder / gguf.component for gguf in weights.ggufs}
+    files = [
+        path
+        for folder in folders
+        if folder.is_dir() and folder not in replaced
+        for path in weight_files(folder)
+    ]
+    others = (*weights.loras, *weights.ggufs)
+    for path in [*files, *(other.path for other in others)]:
         with suppress(OSError), open_regular_file(path) as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 

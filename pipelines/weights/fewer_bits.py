@@ -8,16 +8,22 @@ bitsandbytes, which needs a CUDA device, was not.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import BitsAndBytesConfig, TorchAoConfig
+from diffusers import BitsAndBytesConfig, GGUFQuantizationConfig, TorchAoConfig
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.quantizers import PipelineQuantizationConfig
 
+from pipelines.catalog.files.gguf_file import GgufWeights
+from pipelines.catalog.files.weight_files import read_json
 from pipelines.catalog.memory_config import Quantization, check_library
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.plans import transformers_of
-from pipelines.errors import ModelConfigError
+from pipelines.errors import ModelConfigError, ModelFolderError
 
 
 def cast_layers(pipeline: Any, config: ModelConfig) -> None:
@@ -69,3 +75,48 @@ def _settings(quantization: Quantization, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def read_ggufs(config: ModelConfig, weights: ModelWeights) -> dict[str, Any]:
+    """Read the transformers that GGUF files hold, into the host's memory.
+
+    Raises:
+        ModelConfigError: the library is missing.
+        ModelFolderError: a file is not that of the folder's transformer.
+    """
+    if not weights.ggufs:
+        return {}
+    check_library(config)
+    index = read_json(weights.folder / "model_index.json")
+    return {
+        gguf.component: _read_gguf(config, weights.folder, gguf, index[gguf.component][1])
+        for gguf in weights.ggufs
+    }
+
+
+def _read_gguf(config: ModelConfig, folder: Path, gguf: GgufWeights, class_name: str) -> Any:
+    dtype = getattr(torch, config.dtype)
+    try:
+        transformer = getattr(diffusers, class_name).from_single_file(
+            str(gguf.path),
+            config=str(folder),
+            subfolder=gguf.component,
+            quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
+            dtype=dtype,
+            local_files_only=True,
+        )
+    except NotImplementedError as error:  # torch's for a tensor that got no values
+        raise ModelFolderError(
+            f"{gguf.path} lacks weights of the {gguf.component} of {folder}: it belongs to another "
+            "model"
+        ) from error
+    except (ValueError, RuntimeError, KeyError, SingleFileComponentError) as error:
+        raise ModelFolderError(
+            f"{gguf.path} does not fit the {gguf.component} of {folder}: {error}"
+        ) from error
+    if len(gguf.sizes) > (num_weights := len(transformer.state_dict())):  # diffusers only warns
+        raise ModelFolderError(
+            f"{gguf.path} holds {len(gguf.sizes)} tensors and not the {num_weights} of the "
+            f"{gguf.component} of {folder}: it belongs to another model"
+        )
+    return transformer

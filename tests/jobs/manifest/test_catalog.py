@@ -10,6 +10,7 @@ from jobs.errors import RefusedError, UnknownModelError
 from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import LoraIdentity, ModelIdentity
+from pipelines.catalog.files.gguf_file import GgufWeights
 from pipelines.catalog.loras import LoraWeights
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
@@ -129,6 +130,15 @@ def test_weights_of_fewer_bits_are_part_of_the_identity_and_their_place_is_not(
     assert ModelCatalog(models, FakeInspector()).get("hub").identity == replace(
         plain, quantization="int8_weight_only", dtype="bfloat16"
     )
+
+
+def test_a_gguf_file_is_part_of_the_identity_by_its_content(models: Path) -> None:
+    plain = ModelCatalog(models, FakeInspector()).get("hub").identity
+    file = GgufWeights("transformer", Path("/machine/a.gguf"), "local-0a", {})
+    weights = ModelWeights(Path("/machine/w"), plain.revision, ggufs=(file,))
+    found = ModelCatalog(models, lambda _config, _path: weights).get("hub").identity
+    assert found == replace(plain, gguf=("transformer/local-0a",))
+    assert "machine" not in repr(found)
 
 
 def test_a_scheduler_that_is_not_named_is_the_saved_one(models: Path) -> None:

@@ -268,6 +268,7 @@ def test_a_record_of_a_model_with_loras_comes_back_as_it_was(record: ClipRecord)
 def test_a_record_of_an_accelerated_model_comes_back_as_it_was(record: ClipRecord) -> None:
     model = dataclasses.replace(MODEL, first_block_cache=0.08, compile=True, vae_tiling=True)
     model = dataclasses.replace(model, vae_memory_format="channels_last_3d", vae_compile=True)
+    model = dataclasses.replace(model, quantization="int8_weight_only", gguf=("transformer/a",))
     accelerated = dataclasses.replace(record, model=model)
     assert ClipRecord.from_json(accelerated.to_json()) == accelerated
 

@@ -45,6 +45,10 @@ def test_an_offload_on_a_cpu_is_refused(offload: Any) -> None:
         ({"quantization": "bitsandbytes_4bit", "device": "cpu"}, "with device: cpu"),
         ({"quantization": "bitsandbytes_8bit", "offload": "text_encoder"}, "offload: text_encoder"),
         ({"quantization": "bitsandbytes_8bit", "loras": FUSED["loras"]}, "with loras"),
+        ({"gguf": "a.gguf", "offload": "model"}, "gguf: a.gguf does not work with offload: model"),
+        ({"gguf_2": "a.gguf", "loras": FUSED["loras"]}, "gguf_2: a.gguf does not work with loras"),
+        ({"gguf": "a.gguf", "quantization": "int8_weight_only"}, "with quantization: int8"),
+        ({"gguf": "a.gguf", "family": "ltx2"}, "with family: ltx2"),
         ({"layerwise_casting": "float8_e5m2", **FUSED}, "float8_e5m2 does not work with fuse_lora"),
     ],
 )

@@ -8,18 +8,21 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.catalog.description import describe
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.cost.activations import Clip
 from pipelines.cost.memory import memory_need
-from pipelines.errors import ModelConfigError
+from pipelines.errors import ModelConfigError, ModelFolderError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model
+from pipelines.families.worker_weights import verify_weights
 from pipelines.lora_choice import LoraChoice
 from tests.builders import tiny
 from tests.builders.accelerated import METHODS, denoise, tiny_model
+from tests.builders.ggufs import wide_transformer, write_gguf
 from tests.builders.loras import save_matrices_and_bias
 
 REQUESTS = {
@@ -29,6 +32,9 @@ REQUESTS = {
 NAG = REQUESTS["nag"]
 needs_torchao = pytest.mark.skipif(
     find_spec("torchao") is None, reason="torchao is not installed: pip install torchao"
+)
+needs_gguf = pytest.mark.skipif(
+    find_spec("gguf") is None, reason="gguf is not installed: pip install gguf"
 )
 TOLERANCE = 0.02  # share of the latents' norm; measured with these random weights: 0.003 to 0.012
 
@@ -192,3 +198,57 @@ def test_bitsandbytes_needs_a_cuda_device(folder: Path, monkeypatch: pytest.Monk
     config = replace(config_of("ltx"), device="auto", quantization="bitsandbytes_8bit")
     with pytest.raises(ModelConfigError, match="needs a CUDA device, and this machine has none"):
         load(folder, config)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder beside its GGUF file."""
+    root = tmp_path_factory.mktemp("gguf")
+    pipeline = tiny.wan_pipeline()
+    pipeline.transformer = wide_transformer()
+    pipeline.save_pretrained(root / "wan2.1")
+    write_gguf(root / "wan.gguf", pipeline.transformer)
+    return root
+
+
+@needs_gguf
+def test_a_gguf_file_takes_the_place_of_the_folders_weights(wide: Path) -> None:
+    plain = load(wide, config_of("wan2.1"))
+    config = config_of("wan2.1", gguf="wan.gguf")
+    weights_file = wide / "wan2.1" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights_file.rename(wide / "hidden")
+    try:
+        weights = inspect_model(config, wide / "mine.yaml")
+        assert verify_weights(config, weights) == weights
+        model, again = (load_model(config, weights, 1) for _ in range(2))
+        need = memory_need(config, weights, NAG.shape, "nag")
+    finally:
+        (wide / "hidden").rename(weights_file)
+    few = [one for one in model.pipeline.transformer.parameters() if one.dtype == torch.uint8]
+    assert len(few) == 2 * 10 + 3  # layers of each block, and three outside
+    assert (model.nag_coverage.guided, model.nag_coverage.total) == (2, 2)
+    found = {method: denoise(model, request) for method, request in REQUESTS.items()}
+    assert not torch.equal(found["nag"], found["none"])
+    for method, request in REQUESTS.items():
+        assert 0 < distance(found[method], denoise(plain, request)) < TOLERANCE, method
+    assert torch.equal(denoise(again, NAG), found["nag"])
+    loaded = sum(map(num_bytes, model.pipeline.transformer.parameters()))
+    assert need.weights["transformer"] == pytest.approx(loaded, rel=0.05)
+
+
+@needs_gguf
+def test_a_gguf_file_of_another_model_or_another_day_is_refused(wide: Path) -> None:
+    write_gguf(wide / "deeper.gguf", wide_transformer(num_layers=3))
+    write_gguf(wide / "flatter.gguf", wide_transformer(num_layers=1))
+    for name in ("deeper.gguf", "flatter.gguf"):
+        with pytest.raises(ModelFolderError, match="it belongs to another model"):
+            load(wide, config_of("wan2.1", gguf=name))
+    with pytest.raises(ModelFolderError, match="has no transformer_2: leave gguf_2 out"):
+        inspect_model(config_of("wan2.1", gguf_2="wan.gguf"), wide / "mine.yaml")
+    config = config_of("wan2.1", gguf="deeper.gguf")
+    weights = inspect_model(config, wide / "mine.yaml")
+    (wide / "flatter.gguf").replace(wide / "deeper.gguf")
+    with pytest.raises(ModelFolderError, match="not the file that the plan was made with"):
+        verify_weights(config, weights)
+    with pytest.raises(ModelFolderError, match="cannot be described"):
+        describe(config, wide / "mine.yaml", weights)
