@@ -25,7 +25,7 @@ MAX_FUNCTION_LINES = 60
 # Folders of each package, lowest first. "" stands for the modules beside the folders.
 # Imports point down.
 ORDER = {
-    "nag": ("", "formulas", "attention", "adapters", "installation"),
+    "nag": ("", "formulas", "attention", "adapters", "adapters/joint", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/ltx", "catalog",
         "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",

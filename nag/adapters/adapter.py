@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nag.adapters.text_processor import NagTextProcessor
+from nag.adapters.processor import NagProcessor
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
+from nag.attention.text_lanes_hook import LanePlan
 from nag.params import NagParams
 
 
@@ -38,7 +39,9 @@ class Adapter:
 
     Args:
         models: classes of the transformers or UNets of this family.
-        processors: our processor by the stock one that it replaces.
+        processors: our processor by the stock one that it replaces; made of the stock one, of what
+            tells it the layout of the text (`TextConcat`, or `TextLanes` with `lanes`), and of the
+            attention's name.
         is_text_attention: returns True for a module that attends to text, by its name in the model
             and by itself.
         texts: texts that the model takes, each with its mask.
@@ -47,16 +50,19 @@ class Adapter:
             for it.
         defaults: strengths of NAG where a call names none, with their source beside them.
         refusal: returns the reason why a model of these classes cannot be guided; None if it can.
+        lanes: way of the negative prompt through a model that updates its text, where it is further
+            rows of the text; None where it is further tokens of a text that stays the same.
     """
 
     models: tuple[type, ...]
-    processors: Mapping[type, type[NagTextProcessor]]
+    processors: Mapping[type, Callable[[Any, Any, str], NagProcessor]]
     is_text_attention: Callable[[str, Any], bool]
     texts: tuple[TextInput, ...] = (VIDEO_TEXT,)
     text_of: Callable[[str], TextInput] = every_text
     negative_text: Callable[[Any, Any], NegativeText] = first_output
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
+    lanes: LanePlan | None = None
 
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""

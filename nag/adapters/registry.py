@@ -26,6 +26,9 @@ MODULES = {
     "SanaVideoTransformer3DModel": "text_transformers",
     "UNet2DConditionModel": "unet",
     "UNetMotionModel": "unet",
+    "SD3Transformer2DModel": "joint.sd3",
+    "FluxTransformer2DModel": "joint.flux",
+    "QwenImageTransformer2DModel": "joint.qwen_image",
 }
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
+from nag.adapters.processor import NagProcessor
 from nag.attention.kept_projections import KeyValue, project
 from nag.attention.text_concat import TextConcat
 from nag.errors import NagTextError
 
 
-class NagTextProcessor:
+class NagTextProcessor(NagProcessor):
     """Base of the processors that replace diffusers' own in the text cross-attentions.
 
     Args:
@@ -23,26 +24,8 @@ class NagTextProcessor:
     """
 
     def __init__(self, stock: Any, text_concat: TextConcat, block: str) -> None:
-        self.stock = stock
+        super().__init__(stock, block)
         self.text_concat = text_concat
-        self.block = block
-
-    # Diffusers reads and sets both on every processor that it finds.
-    @property
-    def _attention_backend(self) -> Any:
-        return self.stock._attention_backend
-
-    @_attention_backend.setter
-    def _attention_backend(self, backend: Any) -> None:
-        self.stock._attention_backend = backend
-
-    @property
-    def _parallel_config(self) -> Any:
-        return self.stock._parallel_config
-
-    @_parallel_config.setter
-    def _parallel_config(self, config: Any) -> None:
-        self.stock._parallel_config = config
 
     def _refuse_text(self, length: int) -> NagTextError:
         """Return the error for a text that bypassed the hook, or was cut by a parallel plan."""

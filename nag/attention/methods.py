@@ -43,9 +43,13 @@ class NagMethod:
         self.nag_norm = params.nag_norm  # each norm has a graph of its own
 
     def guide(self, text: TextAttention) -> torch.Tensor:
+        return self.combine(text.positive(), text.negative())
+
+    def combine(self, positive_BLD: torch.Tensor, negative_BLD: torch.Tensor) -> torch.Tensor:
+        """Return the guided output of two attentions, (B, L, D)."""
         return fused_guidance(
-            text.positive(),
-            text.negative(),
+            positive_BLD,
+            negative_BLD,
             self.nag_scale,
             self.nag_tau,
             self.nag_alpha,

@@ -94,6 +94,57 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
     **dict.fromkeys(("SanaSprintPipeline", "SanaSprintImg2ImgPipeline"), "single"),
 }
 
+OF_JOINT_ATTENTION: dict[str, Passes] = {
+    **dict.fromkeys(
+        (
+            "StableDiffusion3Pipeline",
+            "StableDiffusion3Img2ImgPipeline",
+            "StableDiffusion3InpaintPipeline",
+            "StableDiffusion3ControlNetPipeline",
+            "StableDiffusion3ControlNetInpaintingPipeline",
+            "StableDiffusion3PAGPipeline",
+            "StableDiffusion3PAGImg2ImgPipeline",
+        ),
+        "batched",
+    ),
+    "FluxPipeline": "named",
+    **dict.fromkeys(
+        (
+            "FluxImg2ImgPipeline",
+            "FluxInpaintPipeline",
+            "FluxControlNetPipeline",
+            "FluxKontextPipeline",
+            "FluxKontextInpaintPipeline",
+        ),
+        "prompt first",
+    ),
+    **dict.fromkeys(
+        (
+            "FluxFillPipeline",
+            "FluxControlPipeline",
+            "FluxControlImg2ImgPipeline",
+            "FluxControlInpaintPipeline",
+            "FluxControlNetImg2ImgPipeline",
+            "FluxControlNetInpaintPipeline",
+        ),
+        "single",
+    ),
+    **dict.fromkeys(
+        (
+            "QwenImagePipeline",
+            "QwenImageImg2ImgPipeline",
+            "QwenImageInpaintPipeline",
+            "QwenImageControlNetPipeline",
+            "QwenImageControlNetInpaintPipeline",
+            "QwenImageEditPipeline",
+            "QwenImageEditInpaintPipeline",
+            "QwenImageEditPlusPipeline",
+            "QwenImageLayeredPipeline",
+        ),
+        "named",
+    ),
+}
+
 PASSES: dict[str, Passes] = {
     **dict.fromkeys(("WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"), "named"),
     "LucyEditPipeline": "named",
@@ -113,6 +164,7 @@ PASSES: dict[str, Passes] = {
     **dict.fromkeys(("LTX2InContextPipeline", "LTX2HDRPipeline"), "named"),
     **OF_UNETS,
     **OF_TEXT_TRANSFORMERS,
+    **OF_JOINT_ATTENTION,
 }
 
 

@@ -95,12 +95,15 @@ class NegativeText:
             only a call with that default takes this text.
         audio_embeds: embeddings of the same text for the sound, (B or 1, L, D), with the same mask;
             for LTX-2 alone. Its connectors make both.
+        pooled: one embedding of the whole text, (B or 1, D), for a model that takes
+            `pooled_projections` besides the embeddings.
     """
 
     embeds: torch.Tensor
     attention_mask: torch.Tensor | None = None
     has_default_length: bool = False
     audio_embeds: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
 
     def of(self, text: TextInput) -> "NegativeText":
         """Return the negative prompt for one of the texts that a transformer takes.
@@ -157,6 +160,11 @@ class NegativeText:
                 f"the negative prompt's mask must be {tuple(embeds.shape[:2])}, "
                 f"got {tuple(mask.shape)}"
             )
+        if self.pooled is not None and len(self.pooled) != len(embeds):
+            raise NagTextError(
+                f"the negative prompt's pooled embeddings must have {len(embeds)} rows, as its "
+                f"embeddings have, got {len(self.pooled)}"
+            )
         if self.has_default_length and embeds.shape[1] != text_BLD.shape[1]:
             raise NagTextError(
                 f"the negative prompt has {embeds.shape[1]} tokens, the pipeline's default, and "
@@ -173,7 +181,9 @@ class NegativeText:
             )
         index = torch.tensor(guided.index(embeds.shape[0]), device=embeds.device)
         return NegativeText(
-            embeds[index].to(text_BLD), None if mask is None else mask[index].to(text_BLD.device)
+            embeds[index].to(text_BLD),
+            None if mask is None else mask[index].to(text_BLD.device),
+            pooled=None if self.pooled is None else self.pooled[index].to(text_BLD.device),
         )
 
     def append_mask(self, mask_BL: torch.Tensor) -> torch.Tensor:

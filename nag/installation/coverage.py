@@ -6,8 +6,8 @@ from typing import Any
 from diffusers.utils.torch_utils import is_compiled_module
 
 from nag.adapters.adapter import Adapter
+from nag.adapters.processor import NagProcessor
 from nag.adapters.registry import MODULES, adapter_of
-from nag.adapters.text_processor import NagTextProcessor
 from nag.coverage import Coverage
 from nag.errors import NagCoverageError, UnsupportedPipelineError
 
@@ -62,7 +62,7 @@ def find_models(pipeline: Any) -> list[GuidedModel]:
 
 def is_guided(attention: Any) -> bool:
     """Return True if the attention has a processor of this library."""
-    return isinstance(attention.processor, NagTextProcessor)
+    return isinstance(attention.processor, NagProcessor)
 
 
 def count_coverage(models: list[GuidedModel]) -> Coverage:

@@ -1,16 +1,19 @@
 """Negative guidance on a stock diffusers pipeline: install it, guide with it, remove it."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, Unpack
 from weakref import WeakValueDictionary
 
+from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
 from nag.attention.kept_projections import KeptProjections
 from nag.attention.negative_prompt_hook import NegativePromptHook
 from nag.attention.text_concat import TextConcat
+from nag.attention.text_lanes import TextLanes
+from nag.attention.text_lanes_hook import TextLanesHook
 from nag.coverage import Coverage
 from nag.errors import AlreadyInstalledError, NagCoverageError, UnsupportedProcessorError
 from nag.installation.coverage import (
@@ -43,7 +46,7 @@ class InstalledGuidance:
         self._pipeline = pipeline
         self._models = find_models(pipeline)
         self._processors: list[tuple[Any, Any]] = []  # each text attention with its new processor
-        self._hooks: list[NegativePromptHook] = []
+        self._hooks: list[CallHook] = []
         self._calls: DenoisingCalls | None = None
         for one in self._models:
             if id(one.model) in _INSTALLED:
@@ -67,24 +70,40 @@ class InstalledGuidance:
 
     def _install(self, guided: GuidedModel, calls: DenoisingCalls) -> None:
         _INSTALLED[id(guided.model)] = self
-        adapter, attentions = guided.adapter, guided.text_attentions()
+        adapter = guided.adapter
+        about = (calls, guided.component, self._check_processors)
+        if adapter.lanes is not None:
+            lanes = TextLanes(adapter.texts[0])
+            self._replace_processors(guided, lambda _name: lanes)
+            self._hooks.append(TextLanesHook(guided.model, lanes, adapter.lanes, *about))
+            return
         text_concats = {text: TextConcat(text) for text in adapter.texts}
-        for name, attention in attentions:
+        self._replace_processors(guided, lambda name: text_concats[adapter.text_of(name)])
+        attentions = (attention for _, attention in guided.text_attentions())
+        projections = KeptProjections(guided.model, attentions)
+        concats = tuple(text_concats.values())
+        self._hooks.append(NegativePromptHook(guided.model, concats, projections, *about))
+
+    def _replace_processors(
+        self, guided: GuidedModel, layout_of: Callable[[str], TextConcat | TextLanes]
+    ) -> None:
+        """Replace the processor of every text attention.
+
+        Args:
+            layout_of: returns what tells a processor the layout of the text, by the attention's
+                name.
+        """
+        for name, attention in guided.text_attentions():
             stock, block = attention.processor, f"{guided.component}.{name}"
-            processor_class = adapter.processors.get(type(stock))
-            if processor_class is None:
+            make = guided.adapter.processors.get(type(stock))
+            if make is None:
                 raise UnsupportedProcessorError(
                     f"{block} has the processor {type(stock).__name__}, which guidance cannot "
                     "replace; restore the stock one or remove the other extension first"
                 )
-            processor = processor_class(stock, text_concats[adapter.text_of(name)], block)
+            processor = make(stock, layout_of(name), block)
             attention.set_processor(processor)
             self._processors.append((attention, processor))
-        projections = KeptProjections(guided.model, (attention for _, attention in attentions))
-        check, concats = self._check_processors, tuple(text_concats.values())
-        self._hooks.append(
-            NegativePromptHook(guided.model, concats, projections, calls, guided.component, check)
-        )
 
     @property
     def coverage(self) -> Coverage:

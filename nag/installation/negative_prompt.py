@@ -28,13 +28,18 @@ def encode_negative_prompt(
 
     Raises:
         NagTextError: the negative prompt is neither text, nor a list of texts, nor `NegativeText`,
-            or the pipeline takes no `max_sequence_length`.
+            or the pipeline takes no `max_sequence_length`, or it encodes a text with an image.
     """
     if isinstance(negative_prompt, NegativeText):
         return negative_prompt
     encode, arguments = _encoder(pipeline)
     arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
     takes = signature(encode).parameters
+    if "image" in takes:
+        raise NagTextError(
+            f"{type(pipeline).__name__} encodes a text together with an image: give NegativeText "
+            "of what its encode_prompt returns for the negative prompt and the image of the call"
+        )
     has_default_length = "max_sequence_length" in takes and max_sequence_length is None
     if "max_sequence_length" in takes:
         arguments["max_sequence_length"] = (

@@ -61,8 +61,9 @@ def guided(
 
 
 def assert_nothing_is_kept(nag: InstalledGuidance) -> None:
-    assert all(hook._projections._texts == [] for hook in nag._hooks)
-    assert all(concat.projections is None for hook in nag._hooks for concat in hook._text_concats)
+    hooks: list[Any] = [*nag._hooks]
+    assert all(hook._projections._texts == [] for hook in hooks)
+    assert all(concat.projections is None for hook in hooks for concat in hook._text_concats)
 
 
 def with_guidance_scale(pipeline: Any) -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""The hook that tells which calls of a model are guided, and hands them on to be changed.
+
+It decides by the calls of the pipeline and by the step range. Its kinds bring the negative prompt
+in: `NegativePromptHook` on the axis of tokens, `TextLanesHook` on the axis of rows.
+"""
+
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from nag.attention.denoising_calls import DenoisingCalls, GuidedRows
+from nag.attention.text_arguments import guided_span
+from nag.attention.text_concat import UNGUIDED, GuidedSpan, NegativeText
+from nag.attention.text_encoding_calls import restore
+from nag.errors import NagTextError
+from nag.params import GuidanceParams, NagParams
+
+
+class CallHook:
+    """Changes every guided call of a model.
+
+    It does so in a forward pre-hook of torch, not in a hook of diffusers: model offloading unwraps
+    `forward` after every clip, and with it everything that diffusers has put there. It learns the
+    name of each call from `cache_context`, which it replaces on the model.
+
+    Args:
+        model: hooked until `remove`.
+        calls: the calls of the pipeline, by which it knows the guided ones.
+        component: name of the model in the pipeline, for error messages.
+        check: called before each call while guidance is on; it may raise.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        calls: DenoisingCalls,
+        component: str,
+        check: Callable[[], None],
+    ) -> None:
+        self.negative: NegativeText | None = None
+        self.params: GuidanceParams = UNGUIDED
+        self._calls = calls
+        self._component = component
+        self._check = check
+        self._model: Any = model
+        self._signature = inspect.signature(model.forward)
+        self._name: str | None = None
+        self._replaced = vars(model).get("cache_context")  # another extension's
+        self._cache_context = getattr(model, "cache_context", None)
+        if self._cache_context is not None:  # a UNet has none, and no named calls
+            self._model.cache_context = self._named
+        self._handles = [
+            model.register_forward_pre_hook(self._before_call, with_kwargs=True),
+            model.register_forward_hook(self._after_call, always_call=True),
+        ]
+
+    def set(self, negative: NegativeText | None, params: GuidanceParams) -> None:
+        """Guide the calls from now on; None as the negative prompt switches guidance off."""
+        self._use(params, is_guiding=negative is not None and params.is_active)
+        self.negative, self.params = negative, params
+
+    def end_loop(self) -> None:
+        """Release what was kept for the denoising loop that has ended."""
+
+    def remove(self) -> None:
+        """Take the hook off the model."""
+        for handle in self._handles:
+            handle.remove()
+        restore(self._model, "cache_context", self._named, self._replaced)
+
+    def _use(self, params: GuidanceParams, *, is_guiding: bool) -> None:
+        """Take the strengths for the calls to come, or raise if these parameters mean nothing."""
+        raise NotImplementedError
+
+    def _begin(self, arguments: dict[str, Any]) -> None:
+        """Note the layout of a call, as long as it is unguided."""
+        raise NotImplementedError
+
+    def _leave(self, arguments: dict[str, Any]) -> None:
+        """Note that a call stays unguided while others are guided."""
+
+    def _guide(self, arguments: dict[str, Any], negative: NegativeText, guided: GuidedSpan) -> None:
+        """Bring the negative prompt into the arguments of a call."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Clear the layout, so that the processors refuse a call that bypasses the hooks."""
+        raise NotImplementedError
+
+    def _num_rows(self, arguments: dict[str, Any]) -> int:
+        """Return the rows of a call's text."""
+        raise NotImplementedError
+
+    @contextmanager
+    def _named(self, name: str, **kwargs: Any) -> Generator[None]:
+        outer = self._name
+        self._name = name
+        try:
+            assert self._cache_context is not None
+            with self._cache_context(name, **kwargs):
+                yield
+        finally:
+            self._name = outer
+
+    def _before_call(
+        self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        call = self._signature.bind(*args, **kwargs)
+        self._begin(call.arguments)
+        if self.negative is None:
+            return args, kwargs
+        self._check()
+        guided_rows = self._guided_rows()
+        if guided_rows == "none":
+            self._leave(call.arguments)
+            return args, kwargs
+        guided = guided_span(guided_rows, self._num_rows(call.arguments))
+        try:
+            self._guide(call.arguments, self.negative, guided)
+        except NagTextError as error:
+            raise NagTextError(f"{self._component}: {error}") from error
+        return (), dict(call.arguments)
+
+    def _after_call(self, *_: Any) -> None:
+        self._forget()
+
+    def _guided_rows(self) -> GuidedRows:
+        """Return the guided rows of the call under way: by its pass, and by its step."""
+        params = self.params
+        if not params.is_active:
+            return "none"
+        rows = self._calls.guided_rows(self._name)
+        # Without a range all steps are the same, so the step is not asked for.
+        if not isinstance(params, NagParams) or (params.nag_start, params.nag_end) == (0, 1):
+            return rows
+        step = self._calls.step()
+        return rows if params.is_active_at(step.index, step.count) else "none"

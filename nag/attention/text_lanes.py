@@ -1,0 +1,174 @@
+"""The negative prompt as further rows of the text, for models that update the text in their blocks.
+
+In joint attention, image tokens and text tokens attend to one another, so a negative prompt must
+run through the blocks as the prompt does. `TextLanesHook` appends one row of text for each guided
+row of a call: the negative lane. In two-stream blocks the image has no such rows; its tokens serve
+both lanes. In single-stream blocks text and image are one sequence, so the image's rows are
+repeated there.
+
+Shapes: B rows of a call, G of them guided, N text rows (B + G), T text tokens, L image tokens,
+S tokens of both, D channels, H heads, K channels a head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from nag.attention.methods import NagMethod
+from nag.attention.text_attention import Attend
+from nag.attention.text_concat import UNGUIDED, GuidedSpan, TextInput
+from nag.errors import NagParameterError
+from nag.params import GuidanceParams, NagParams
+
+QueryKeyValue = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # each (rows, tokens, H, K)
+
+
+@dataclass(frozen=True)
+class LaneRows:
+    """The rows of one call.
+
+    Args:
+        guided: rows of the call that take guidance; the lane has one more for each.
+        text_length: tokens of the prompt.
+        negative_length: tokens of the negative prompt; 0 in an unguided call.
+    """
+
+    guided: GuidedSpan
+    text_length: int
+    negative_length: int
+
+    @property
+    def is_guided(self) -> bool:
+        return self.guided.start < self.guided.stop
+
+    @property
+    def count(self) -> int:
+        """The rows of the call, without the negative lane."""
+        return self.guided.num_rows
+
+    @property
+    def width(self) -> int:
+        """The tokens of a text row, with those that fill up the shorter text."""
+        return max(self.text_length, self.negative_length)
+
+    def first(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the call, without those of the negative lane."""
+        return tensor[: self.count]
+
+    def with_lane(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor of the call with its guided rows repeated for the negative lane.
+
+        One with another number of rows is returned unchanged: one row serves all.
+        """
+        if tensor.ndim == 0 or tensor.shape[0] != self.count:
+            return tensor
+        return torch.cat([tensor, self.guided_of(tensor)])
+
+    def guided_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the guided rows of a tensor of the call."""
+        return tensor[self.guided.start : self.guided.stop]
+
+    def replace_guided(self, tensor: torch.Tensor, guided: torch.Tensor) -> torch.Tensor:
+        """Return the rows of the call with others in place of the guided ones."""
+        return torch.cat(
+            [tensor[: self.guided.start], guided, tensor[self.guided.stop : self.count]]
+        )
+
+
+class TextLanes:
+    """The lanes of the call under way, and the guidance of the image tokens by both.
+
+    The hook of a model writes it; the processors of that model read it.
+    """
+
+    def __init__(self, text: TextInput) -> None:
+        self.text = text
+        self.rows: LaneRows | None = None  # None outside a call
+        self.is_guiding = False  # the call under way may be guided
+        self._method = NagMethod()
+        self.use(UNGUIDED)
+
+    def use(self, params: GuidanceParams) -> None:
+        """Take the strengths for the calls to come.
+
+        Raises:
+            NagParameterError: the method is another than Normalized Attention Guidance.
+        """
+        if not isinstance(params, NagParams):
+            raise NagParameterError(
+                "a model with joint attention of text and image is guided by NagParams alone, got "
+                f"{type(params).__name__}"
+            )
+        self._method.set(params)
+
+    def guide(
+        self,
+        attend: Attend,
+        image: QueryKeyValue,
+        text: QueryKeyValue,
+        mask_NT: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend jointly in each lane, and guide the image tokens of the guided rows.
+
+        Args:
+            attend: attention of the architecture.
+            image: B rows of L tokens.
+            text: N rows of T tokens.
+            mask_NT: True where a token of the text is text; None without a mask.
+
+        Returns:
+            The image's output (B, L, D) and the text's (N, T, D), heads merged, before the output
+            projections.
+        """
+        rows = self._of_call()
+        positive = slice(0, rows.count), slice(0, rows.text_length)
+        negative = slice(rows.count, None), slice(0, rows.negative_length)
+        masks = (None, None) if mask_NT is None else (mask_NT[positive], mask_NT[negative])
+        image_of_lane = tuple(map(rows.guided_of, image))
+        image_BLD, text_BTD = _attend_jointly(attend, image, _cut(text, positive), masks[0])
+        lane_GLD, text_GTD = _attend_jointly(attend, image_of_lane, _cut(text, negative), masks[1])
+        guided_GLD = self._method.combine(rows.guided_of(image_BLD), lane_GLD)
+        filled = [
+            functional.pad(one, (0, 0, 0, rows.width - one.shape[1]))
+            for one in (text_BTD, text_GTD)
+        ]
+        return rows.replace_guided(image_BLD, guided_GLD), torch.cat(filled)
+
+    def guide_sequence(self, output_NSD: torch.Tensor) -> torch.Tensor:
+        """Guide the image tokens in the output of a single-stream attention, text before image.
+
+        Both lanes get the guided output of the image; each keeps that of its own text.
+        """
+        rows = self._of_call()
+        output_NTD, image_NLD = output_NSD.split_with_sizes(
+            [rows.width, output_NSD.shape[1] - rows.width], dim=1
+        )
+        guided_GLD = self._method.combine(rows.guided_of(image_NLD), image_NLD[rows.count :])
+        image = torch.cat([rows.replace_guided(image_NLD, guided_GLD), guided_GLD])
+        return torch.cat([output_NTD, image], dim=1)
+
+    def _of_call(self) -> LaneRows:
+        assert self.rows is not None
+        return self.rows
+
+
+def _cut(text: QueryKeyValue, part: tuple[slice, slice]) -> QueryKeyValue:
+    query, key, value = text
+    return query[part], key[part], value[part]
+
+
+def _attend_jointly(
+    attend: Attend,
+    image: tuple[torch.Tensor, ...],
+    text: QueryKeyValue,
+    mask: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the output of the image's tokens and of the text's, in one lane."""
+    query, key, value = (torch.cat(pair, dim=1) for pair in zip(text, image, strict=True))
+    text_length = text[0].shape[1]
+    if mask is not None:
+        of_all = functional.pad(mask.bool(), (0, query.shape[1] - text_length), value=True)
+        mask = of_all[:, None, None]
+    output = attend(query, key, value, mask)
+    return output[:, text_length:], output[:, :text_length]

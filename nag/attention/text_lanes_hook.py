@@ -1,0 +1,176 @@
+"""The hook that gives each guided call of a model a negative lane of text.
+
+The model's own front end embeds the lane. Hooks of the model's parts give each part the rows that
+it takes.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from nag.attention.call_hook import CallHook
+from nag.attention.denoising_calls import DenoisingCalls
+from nag.attention.text_concat import GuidedSpan, NegativeText
+from nag.attention.text_lanes import LaneRows, TextLanes
+from nag.errors import NagTextError
+from nag.params import GuidanceParams
+
+Edit = Callable[[LaneRows, torch.Tensor], torch.Tensor]
+"""A change of each tensor that a part takes: `LaneRows.first` or `LaneRows.with_lane`."""
+
+
+@dataclass(frozen=True)
+class LanePlan:
+    """The way of the negative lane through one family of models.
+
+    Args:
+        parts: returns the parts of a model whose tensors are cut to the rows of the call, or are
+            repeated for the lane, each with its edit.
+        pooled: argument that holds the pooled text; None without one.
+        repeated: arguments that are combined with the text, and so are repeated for the lane:
+            tensors, or lists of tensors.
+        has_own_lengths: True if the texts may have two lengths, since no attention of the model
+            takes both as one tensor; else both must have one length.
+    """
+
+    parts: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]]
+    pooled: str | None = None
+    repeated: tuple[str, ...] = ()
+    has_own_lengths: bool = False
+
+
+class TextLanesHook(CallHook):
+    """Appends the negative prompt to the text of every guided call, on the axis of rows.
+
+    Args:
+        model: hooked until `remove`, and its parts.
+        lanes: lanes of the call, which the processors read.
+        plan: way of the lane through this family.
+        calls: the calls of the pipeline, by which it knows the guided ones.
+        component: name of the model in the pipeline, for error messages.
+        check: called before each call while guidance is on; it may raise.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        lanes: TextLanes,
+        plan: LanePlan,
+        calls: DenoisingCalls,
+        component: str,
+        check: Callable[[], None],
+    ) -> None:
+        self._lanes = lanes
+        self._plan = plan
+        super().__init__(model, calls, component, check)
+        self._handles += [
+            part.register_forward_pre_hook(_PartHook(lanes, edit), with_kwargs=True)
+            for part, edit in plan.parts(model)
+        ]
+
+    def _use(self, params: GuidanceParams, *, is_guiding: bool) -> None:
+        self._lanes.use(params)
+        self._lanes.is_guiding = is_guiding
+
+    def _num_rows(self, arguments: dict[str, Any]) -> int:
+        return arguments[self._lanes.text.embeds].shape[0]
+
+    def _begin(self, arguments: dict[str, Any]) -> None:
+        count, length = arguments[self._lanes.text.embeds].shape[:2]
+        self._lanes.rows = LaneRows(GuidedSpan(0, 0, count), length, 0)
+
+    def _guide(self, arguments: dict[str, Any], negative: NegativeText, guided: GuidedSpan) -> None:
+        text, plan = self._lanes.text, self._plan
+        embeds_BTD = arguments[text.embeds]
+        num_guided = guided.stop - guided.start
+        negative = replace(negative, has_default_length=False).fit(
+            embeds_BTD[guided.start : guided.stop], GuidedSpan(0, num_guided, num_guided)
+        )
+        length, negative_length = embeds_BTD.shape[1], negative.embeds.shape[1]
+        if length != negative_length and not plan.has_own_lengths:
+            raise NagTextError(
+                f"the prompt has {length} tokens and the negative prompt has {negative_length}; in "
+                "this family both must have the same: give guide() the max_sequence_length of the "
+                "call, or embeddings of the same length"
+            )
+        rows = LaneRows(guided, length, negative_length)
+        arguments[text.embeds] = _stack(rows, embeds_BTD, negative.embeds)
+        self._append_mask(arguments, rows, negative)
+        if plan.pooled is not None:
+            arguments[plan.pooled] = _with_pooled(arguments[plan.pooled], negative, plan.pooled)
+        for name in plan.repeated:
+            if arguments.get(name) is not None:
+                arguments[name] = _repeat(rows, arguments[name])
+        self._lanes.rows = rows
+
+    def _append_mask(
+        self, arguments: dict[str, Any], rows: LaneRows, negative: NegativeText
+    ) -> None:
+        """Put the negative prompt's mask below the prompt's, if one of both has a mask."""
+        name = self._lanes.text.mask
+        mask_BT, negative_mask_GT = arguments.get(name), negative.attention_mask
+        if mask_BT is None and negative_mask_GT is None:
+            return
+        if name not in self._signature.parameters:
+            raise NagTextError(
+                "the negative prompt has an attention mask, and this model takes none: leave "
+                "NegativeText's attention_mask out"
+            )
+        if mask_BT is None:
+            embeds = arguments[self._lanes.text.embeds]
+            mask_BT = embeds.new_ones((rows.count, rows.text_length), dtype=torch.bool)
+        if negative_mask_GT is None:
+            negative_mask_GT = mask_BT.new_ones(negative.embeds.shape[:2])
+        arguments[name] = _stack(rows, mask_BT, negative_mask_GT.to(mask_BT))
+
+    def _forget(self) -> None:
+        self._lanes.rows = None
+
+
+class _PartHook:
+    """Edits the tensors that one part of a model takes, in guided calls."""
+
+    def __init__(self, lanes: TextLanes, edit: Edit) -> None:
+        self._lanes, self._edit = lanes, edit
+
+    def __call__(
+        self, _part: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        rows = self._lanes.rows
+        if rows is None or not rows.is_guided:
+            return None
+        edit = self._edit
+        return tuple(edit(rows, one) if torch.is_tensor(one) else one for one in args), {
+            name: edit(rows, one) if torch.is_tensor(one) else one for name, one in kwargs.items()
+        }
+
+
+def _stack(rows: LaneRows, of_call: torch.Tensor, of_lane: torch.Tensor) -> torch.Tensor:
+    """Return the rows of both lanes, the shorter ones filled up with zeros behind their tokens."""
+    filler = (0, 0) * (of_call.ndim - 2)
+    return torch.cat(
+        [functional.pad(one, (*filler, 0, rows.width - one.shape[1])) for one in (of_call, of_lane)]
+    )
+
+
+def _with_pooled(pooled_BD: torch.Tensor, negative: NegativeText, name: str) -> torch.Tensor:
+    if negative.pooled is None:
+        raise NagTextError(
+            f"the model takes {name} too: give NegativeText the pooled embeddings that the "
+            "pipeline's encode_prompt makes, or give guide() the text itself"
+        )
+    if negative.pooled.shape[1:] != pooled_BD.shape[1:]:
+        raise NagTextError(
+            f"the negative prompt's pooled embeddings must be (batch, {pooled_BD.shape[1]}), got "
+            f"{tuple(negative.pooled.shape)}"
+        )
+    return torch.cat([pooled_BD, negative.pooled.to(pooled_BD)])
+
+
+def _repeat(rows: LaneRows, argument: Any) -> Any:
+    if torch.is_tensor(argument):
+        return rows.with_lane(argument)
+    return [rows.with_lane(one) for one in argument]

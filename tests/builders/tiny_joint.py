@@ -1,0 +1,193 @@
+"""Pipelines of models with joint attention of text and image, at tiny size, with random weights.
+
+They have no encoders: texts come as embeddings, and pictures as latents. `with_encoders` gives them
+what makes their texts.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+)
+
+from tests.builders import tiny
+
+TEXT_DIM = tiny.TEXT_DIM
+POOLED_DIM = 12
+CLIP_LENGTH = 20
+HEADS = {"num_attention_heads": 2, "attention_head_dim": 12}
+
+
+def _finished(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _randomized(model: Any) -> Any:
+    """Give the weights noise: in fresh layers of modulation, gates and biases are all but zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.2 * noise)
+    return model.eval()
+
+
+def sd3_transformer(**changes: Any) -> SD3Transformer2DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "patch_size": 2,
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 3,
+        "joint_attention_dim": TEXT_DIM,
+        "caption_projection_dim": 24,
+        "pooled_projection_dim": POOLED_DIM,
+        "pos_embed_max_size": 8,
+        "dual_attention_layers": (0,),
+        "qk_norm": "rms_norm",
+        **HEADS,
+    }
+    return _randomized(SD3Transformer2DModel(**{**config, **changes}))
+
+
+def sd3_pipeline() -> Any:
+    empty: Any = None
+    parts = dict.fromkeys(
+        ("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2")
+    )
+    return _finished(
+        StableDiffusion3Pipeline(
+            transformer=sd3_transformer(),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            tokenizer_3=empty,
+            **parts,  # pyright: ignore[reportArgumentType]
+        )
+    )
+
+
+def flux_transformer(**changes: Any) -> FluxTransformer2DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "joint_attention_dim": TEXT_DIM,
+        "pooled_projection_dim": POOLED_DIM,
+        "guidance_embeds": True,
+        "axes_dims_rope": (4, 4, 4),
+        **HEADS,
+    }
+    return _randomized(FluxTransformer2DModel(**{**config, **changes}))
+
+
+def flux_pipeline(pipeline_class: Any = FluxPipeline, vae: Any = None, **changes: Any) -> Any:
+    empty: Any = None
+    parts: dict[str, Any] = {
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "vae": vae,
+        "text_encoder": empty,
+        "tokenizer": empty,
+        "text_encoder_2": empty,
+        "tokenizer_2": empty,
+        "transformer": flux_transformer(**changes),
+    }
+    return _finished(pipeline_class(**parts))
+
+
+def qwen_image_transformer(**changes: Any) -> QwenImageTransformer2DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 16,
+        "out_channels": 4,
+        "num_layers": 2,
+        "joint_attention_dim": TEXT_DIM,
+        "axes_dims_rope": (4, 4, 4),
+        **HEADS,
+    }
+    return _randomized(QwenImageTransformer2DModel(**{**config, **changes}))
+
+
+def qwen_image_pipeline() -> Any:
+    empty: Any = None
+    return _finished(
+        QwenImagePipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=empty,
+            text_encoder=empty,
+            tokenizer=empty,
+            transformer=qwen_image_transformer(),
+        )
+    )
+
+
+def autoencoder() -> AutoencoderKL:
+    torch.manual_seed(2)
+    config: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (4,) * 4,
+        "norm_num_groups": 2,
+        "shift_factor": 0.1,
+    }
+    return AutoencoderKL(**config).eval()
+
+
+def with_encoders(pipeline: Any) -> Any:
+    """Give a pipeline of SD3 or Flux the encoders and tokenizers that make its texts."""
+    tokens = [*tiny.LETTERS, *(f"{letter}</w>" for letter in tiny.LETTERS)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    end = vocabulary["<|endoftext|>"]
+    of_clip = CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=CLIP_LENGTH)
+    is_flux = isinstance(pipeline, FluxPipeline)
+    torch.manual_seed(4)
+    config = CLIPTextConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=POOLED_DIM if is_flux else TEXT_DIM // 2,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CLIP_LENGTH,
+        projection_dim=POOLED_DIM // 2,
+        eos_token_id=end,
+        bos_token_id=end - 1,
+        pad_token_id=end,
+    )
+    t5 = tiny.text_encoder(T5Config, T5EncoderModel)
+    if is_flux:
+        parts = {
+            "text_encoder": CLIPTextModel(config).eval(),
+            "tokenizer": of_clip,
+            "text_encoder_2": t5,
+            "tokenizer_2": tiny.tokenizer(),
+        }
+    else:
+        parts = {
+            "text_encoder": CLIPTextModelWithProjection(config).eval(),
+            "text_encoder_2": CLIPTextModelWithProjection(config).eval(),
+            "tokenizer": of_clip,
+            "tokenizer_2": of_clip,
+            "text_encoder_3": t5,
+            "tokenizer_3": tiny.tokenizer(),
+        }
+    pipeline.register_modules(**parts)
+    pipeline.tokenizer_max_length = CLIP_LENGTH
+    return pipeline

@@ -1,0 +1,211 @@
+"""The reference for joint attention: each guided row by hand, in float64, on models left alone.
+
+Each row of a call is computed by the stock model as two rows, the prompt and the negative prompt,
+with an attention by hand: the image tokens of the first row serve both texts. Nothing here imports
+from nag/.
+
+Shapes: L tokens, D channels, H heads, K channels a head.
+"""
+
+import inspect
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from tests.nag.reference import Guidance, guided, softmax_sums
+
+Rotate = Callable[[torch.Tensor, Any], torch.Tensor]  # (1, L, H, K) and the positions' embedding
+IMAGE = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
+TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
+
+
+@contextmanager
+def joint_attention_by_hand(
+    pipeline: Any, guidance: Guidance, pooled: torch.Tensor | None, rotate: Rotate | None = None
+) -> Generator[None]:
+    """Guide a pipeline by hand.
+
+    Args:
+        pipeline: its transformer's processors and `forward` are replaced until the end.
+        guidance: negative prompts and strengths.
+        pooled: pooled negative prompts; None for a model without.
+        rotate: the rotary embedding of the family.
+    """
+    transformer = pipeline.transformer
+    call = _Call(transformer, guidance, pooled)
+    replaced = [
+        (module, module.processor)
+        for name, module in transformer.named_modules()
+        if hasattr(module, "processor") and name.endswith(".attn")
+    ]
+    for module, processor in replaced:
+        module.processor = _Attention(processor, call, rotate)
+    transformer.forward = call
+    singles = getattr(transformer, "single_transformer_blocks", [])
+    hooks = [
+        block.register_forward_pre_hook(_copy_image, with_kwargs=True) for block in singles[:1]
+    ]
+    try:
+        yield
+    finally:
+        del transformer.forward
+        for hook in hooks:
+            hook.remove()
+        for module, processor in replaced:
+            module.processor = processor
+
+
+def _copy_image(_block: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    image = kwargs["hidden_states"]
+    return args, kwargs | {"hidden_states": image[:1].expand_as(image)}
+
+
+class _Call:
+    """A transformer's `forward`, one row of the batch at a time."""
+
+    def __init__(self, transformer: Any, guidance: Guidance, pooled: torch.Tensor | None) -> None:
+        self.forward, self.guidance, self.pooled = transformer.forward, guidance, pooled
+        self.parameters = inspect.signature(transformer.forward).parameters
+        self.text_length = 0  # in the two-stream blocks, which single-stream blocks follow
+
+    def __call__(self, **arguments: Any) -> tuple[torch.Tensor]:
+        texts = arguments["encoder_hidden_states"]
+        unconditional = self.guidance.unconditional
+        outputs: list[torch.Tensor] = []
+        num_guided = 0
+        for row, text in enumerate(texts):
+            of_row = {name: _row(value, row, len(texts)) for name, value in arguments.items()}
+            is_unguided = "skip_layers" in arguments or (
+                unconditional is not None and any(torch.equal(text, one) for one in unconditional)
+            )
+            if not is_unguided:
+                index = min(num_guided, len(self.guidance.negative) - 1)
+                num_guided += 1
+                of_row = self._with_negative(of_row, index)
+            outputs.append(self.forward(**of_row)[0][:1])
+        return (torch.cat(outputs),)
+
+    def _with_negative(self, one: dict[str, Any], index: int) -> dict[str, Any]:
+        text, negative = one["encoder_hidden_states"], self.guidance.negative[index : index + 1]
+        mask_name = next((name for name in self.parameters if name.endswith("_mask")), None)
+        two = {name: _twice(value) for name, value in one.items()}
+        length = max(text.shape[1], negative.shape[1])
+        if mask_name is not None:
+            mask = one.get(mask_name)
+            masks = [
+                torch.ones(text.shape[:2]) if mask is None else mask,
+                torch.ones(negative.shape[:2])
+                if self.guidance.negative_mask is None
+                else self.guidance.negative_mask[index : index + 1],
+            ]
+            two[mask_name] = torch.cat(
+                [functional.pad(each.float(), (0, length - each.shape[1])) for each in masks]
+            ).bool()
+        two["encoder_hidden_states"] = torch.cat(
+            [functional.pad(each, (0, 0, 0, length - each.shape[1])) for each in (text, negative)]
+        )
+        if self.pooled is not None:
+            two["pooled_projections"] = torch.cat(
+                [one["pooled_projections"], self.pooled[index : index + 1]]
+            )
+        return two
+
+
+def _row(value: Any, row: int, num_rows: int) -> Any:
+    if torch.is_tensor(value):
+        is_batch = value.ndim > 0 and value.shape[0] == num_rows
+        return value[row : row + 1] if is_batch else value
+    if isinstance(value, list):
+        ones: list[Any] = value
+        if ones and torch.is_tensor(ones[0]):
+            return [_row(one, row, num_rows) for one in ones]
+        return ones[row : row + 1] if len(ones) == num_rows else ones
+    return value
+
+
+def _twice(value: Any) -> Any:
+    if torch.is_tensor(value):
+        return torch.cat([value, value]) if value.ndim and value.shape[0] == 1 else value
+    if isinstance(value, list):
+        ones: list[Any] = value
+        return [_twice(one) for one in ones] if torch.is_tensor(ones[0]) else ones * 2
+    return value
+
+
+class _Attention:
+    """An attention by hand over two rows: the prompt's, and the negative prompt's."""
+
+    def __init__(self, stock: Any, call: _Call, rotate: Rotate | None) -> None:
+        self.stock, self.call, self.rotate = stock, call, rotate
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: Any = None,
+        encoder_hidden_states_mask: torch.Tensor | None = None,
+    ) -> Any:
+        assert attention_mask is None
+        if hidden_states.shape[0] == 1:
+            given: dict[str, Any] = {
+                "encoder_hidden_states_mask": encoder_hidden_states_mask,
+                "image_rotary_emb": image_rotary_emb,
+            }
+            given = {name: value for name, value in given.items() if value is not None}
+            return self.stock(attn, hidden_states, encoder_hidden_states, **given)
+        if encoder_hidden_states is not None:
+            self.call.text_length = encoder_hidden_states.shape[1]
+        length, strengths = self.call.text_length, self.call.guidance
+        rows: list[np.ndarray] = []
+        for row in range(2):
+            queries = self._of_row(attn, hidden_states, encoder_hidden_states, row)
+            if self.rotate is not None:
+                queries[:2] = [self.rotate(one, image_rotary_emb) for one in queries[:2]]
+            num_tokens, mask = queries[0].shape[1], None
+            if encoder_hidden_states_mask is not None:
+                mask = functional.pad(
+                    encoder_hidden_states_mask[row], (0, num_tokens - length), value=True
+                )
+            sums = softmax_sums(*(one[0].flatten(1) for one in queries), attn.heads, mask)
+            rows.append(sums.mean().reshape(num_tokens, -1))
+        image = guided(
+            rows[0][length:],
+            rows[1][length:],
+            strengths.scale,
+            strengths.tau,
+            strengths.alpha,
+            strengths.norm,
+        )
+        whole = torch.from_numpy(
+            np.stack([np.concatenate([row[:length], image]) for row in rows])
+        ).to(hidden_states.dtype)
+        if encoder_hidden_states is None:
+            return whole
+        text_output = whole[:, :length]
+        if getattr(attn, "context_pre_only", None) is not True:
+            text_output = attn.to_add_out(text_output)
+        return attn.to_out[0](whole[:, length:]), text_output
+
+    def _of_row(
+        self, attn: Any, hidden: torch.Tensor, text: torch.Tensor | None, row: int
+    ) -> list[torch.Tensor]:
+        """Return queries, keys and values of one text and the image, each (1, tokens, H, K)."""
+        if text is None:
+            return self._project(attn, hidden[row : row + 1], IMAGE)
+        of_image = self._project(attn, hidden[:1], IMAGE)
+        of_text = self._project(attn, text[row : row + 1], TEXT)
+        return [torch.cat(pair, 1) for pair in zip(of_text, of_image, strict=True)]
+
+    def _project(
+        self, attn: Any, hidden_1LD: torch.Tensor, names: tuple[str, ...]
+    ) -> list[torch.Tensor]:
+        query, key, value = (
+            getattr(attn, name)(hidden_1LD).unflatten(2, (attn.heads, -1)) for name in names[:3]
+        )
+        return [getattr(attn, names[3])(query), getattr(attn, names[4])(key), value]

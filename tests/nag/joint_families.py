@@ -1,0 +1,124 @@
+"""The families with joint attention: a row for each, with what tests of all of them need."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from diffusers.models.embeddings import apply_rotary_emb
+from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+from nag import NegativeText
+from tests.builders import tiny_joint
+from tests.nag.joint_by_hand import Rotate
+from tests.nag.reference import Guidance, mask
+
+LENGTH = 7
+
+
+def seeded(seed: int, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def text(rows: int, seed: int, length: int = LENGTH) -> torch.Tensor:
+    return seeded(seed, rows, length, tiny_joint.TEXT_DIM)
+
+
+def pooled(rows: int, seed: int) -> torch.Tensor:
+    return seeded(seed, rows, tiny_joint.POOLED_DIM)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Args:
+        build: builds its tiny pipeline.
+        coverage: text attentions of its transformer.
+        guidance_scale: argument that switches classifier-free guidance on.
+        pooled: argument of the pooled text; None without one.
+        mask: argument of the text's mask; None without one.
+        rotate: its rotary embedding of text and image; None without one.
+        norm: norm that bounds the guidance in this family's row.
+    """
+
+    build: Callable[[], Any]
+    coverage: int
+    guidance_scale: str
+    pooled: str | None = "pooled_prompt_embeds"
+    mask: str | None = None
+    rotate: Rotate | None = None
+    norm: int = 1
+
+    def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Return the arguments of the pipeline that hold a text."""
+        found = {f"{prefix}prompt_embeds": text(rows, seed)}
+        if self.pooled:
+            found[prefix + self.pooled] = pooled(rows, seed)
+        if self.mask:
+            found[prefix + self.mask] = mask(LENGTH, *(LENGTH - 2 * row for row in range(rows)))
+        return found
+
+    def negative(self, rows: int = 1) -> tuple[NegativeText, Guidance, torch.Tensor | None]:
+        """Return a negative prompt for nag and for the reference, with its pooled text."""
+        length = LENGTH - 3 if self.mask else LENGTH
+        negative_mask = mask(length, *(length - row for row in range(rows))) if self.mask else None
+        whole = pooled(rows, 2) if self.pooled else None
+        embeds = text(rows, 2, length)
+        nag = NegativeText(embeds, negative_mask, pooled=whole)
+        by_hand = Guidance(embeds, negative_mask, scale=5.0, tau=1.5, alpha=0.5, norm=self.norm)
+        return nag, by_hand, whole
+
+    def strengths(self) -> dict[str, Any]:
+        norm = "l1" if self.norm == 1 else "l2"
+        return {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5, "nag_norm": norm}
+
+
+def _rotate_flux(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
+    rotate: Any = apply_rotary_emb
+    return rotate(tokens, positions, sequence_dim=1)
+
+
+def _rotate_qwen(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
+    rotate: Any = apply_rotary_emb_qwen
+    image, of_text = positions
+    return rotate(tokens, torch.cat([of_text, image]), use_real=False)
+
+
+FAMILIES = {
+    "SD3": Family(tiny_joint.sd3_pipeline, 3, "guidance_scale"),
+    "Flux": Family(tiny_joint.flux_pipeline, 4, "true_cfg_scale", rotate=_rotate_flux, norm=2),
+    "Qwen-Image": Family(
+        tiny_joint.qwen_image_pipeline,
+        2,
+        "true_cfg_scale",
+        pooled=None,
+        mask="prompt_embeds_mask",
+        rotate=_rotate_qwen,
+    ),
+}
+all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+
+
+def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> torch.Tensor:
+    """Return latents after two steps, of noise from seed i in row i."""
+    call: dict[str, Any] = {
+        **family.texts(rows, 1),
+        family.guidance_scale: 1.0,
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 2,
+        "generator": [torch.Generator().manual_seed(row) for row in range(rows)],
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    return pipeline(**{**call, **arguments})[0]
+
+
+def assert_agrees(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert ((one - other).norm() / other.norm()).item() < 1e-5
+
+
+def assert_differs(one: torch.Tensor, other: torch.Tensor) -> None:
+    assert ((one - other).norm() / other.norm()).item() > 1e-2
