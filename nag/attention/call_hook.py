@@ -59,7 +59,7 @@ class CallHook:
 
     def set(self, negative: NegativeText | None, params: GuidanceParams) -> None:
         """Guide the calls from now on; None as the negative prompt switches guidance off."""
-        self._use(params, is_guiding=negative is not None and params.is_active)
+        self._use(params, has_negative=negative is not None)
         self.negative, self.params = negative, params
 
     def end_loop(self) -> None:
@@ -71,7 +71,7 @@ class CallHook:
             handle.remove()
         restore(self._model, "cache_context", self._named, self._replaced)
 
-    def _use(self, params: GuidanceParams, *, is_guiding: bool) -> None:
+    def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
         """Take the strengths for the calls to come, or raise if these parameters mean nothing."""
         raise NotImplementedError
 

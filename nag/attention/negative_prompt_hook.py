@@ -53,10 +53,10 @@ class NegativePromptHook(CallHook):
         self._projections.forget()
         super().remove()
 
-    def _use(self, params: GuidanceParams, *, is_guiding: bool) -> None:
+    def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
         for concat in self._text_concats:
             concat.use(params)
-            concat.is_guiding = is_guiding
+            concat.is_guiding = has_negative and params.is_active
 
     def _texts(self, arguments: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         return tuple(text_of(arguments[concat.text.embeds]) for concat in self._text_concats)

@@ -71,9 +71,9 @@ class TextLanesHook(CallHook):
             for part, edit in plan.parts(model)
         ]
 
-    def _use(self, params: GuidanceParams, *, is_guiding: bool) -> None:
+    def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
         self._lanes.use(params)
-        self._lanes.is_guiding = is_guiding
+        self._lanes.is_guiding = has_negative and params.is_active
 
     def _num_rows(self, arguments: dict[str, Any]) -> int:
         return arguments[self._lanes.text.embeds].shape[0]
