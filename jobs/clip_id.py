@@ -39,7 +39,7 @@ LATER_FIELDS: dict[type[Any], frozenset[str]] = {
             "first_block_cache", "compile", "vae_tiling", "vae_memory_format", "vae_compile",
             "pipeline", "sigmas", "stochastic_sampling", "image_cond_noise_scale",
             "boundary_ratio", "conditioning_scale", "layerwise_casting", "ltx2_guidance",
-            "quantization", "diffusion_forcing", "gguf",
+            "quantization", "diffusion_forcing", "gguf", "second_stage",
         }
     ),
     GenerationRequest: frozenset({"inputs", "audio"}),
@@ -74,7 +74,9 @@ class ClipIds:
             "schema": CLIP_ID_SCHEMA,
             "model": _model(model),
             "request": content,
-            "guidance": _guidance(request.attention_params, request.sampling.num_steps),
+            "guidance": _guidance(
+                request.attention_params, 0 if model.second_stage else request.sampling.num_steps
+            ),
             "texts": _TEXTS,
         }
         # sorted by their names, the texts are last and the seed is the last text before them
@@ -135,10 +137,13 @@ def broken_clip(name: str, model: str, error: Exception, message: str) -> Broken
 
 @lru_cache(maxsize=1024)
 def _guidance(params: GuidanceParams | None, num_steps: int) -> dict[str, Any] | None:
-    """Return the parameters that act on the attention; a range ends where its steps end."""
+    """Return the parameters that act on the attention; a range ends where its steps end.
+
+    With two stages (`num_steps` 0) it stays as it is, since each stage has steps of its own.
+    """
     if params is None:
         return None
-    if isinstance(params, NagParams):
+    if isinstance(params, NagParams) and num_steps:
         active = [step for step in range(num_steps) if params.is_active_at(step, num_steps)]
         params = replace(
             params, nag_start=active[0] / num_steps, nag_end=(active[-1] + 1) / num_steps

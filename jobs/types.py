@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from jobs.errors import FailureClass
 from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
+from pipelines.catalog.ltx.second_stage_config import SecondStage
 from pipelines.device_marks import DeviceTime
 from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import GroupError
@@ -95,6 +96,8 @@ class ModelIdentity:
         ltx2_guidance: guidance of LTX-2 beside classifier-free guidance; None without any.
         quantization: way in which the transformers' weights are quantized; empty if they are not.
         gguf: transformers that are read from GGUF files, each with the digest of its file.
+        second_stage: second stage of an LTX model, with the source and the revision of its latent
+            upsampler as above; None without one.
     """
 
     name: str
@@ -124,6 +127,7 @@ class ModelIdentity:
     ltx2_guidance: Ltx2Guidance | None = None
     quantization: str = ""
     gguf: tuple[str, ...] = ()
+    second_stage: SecondStage | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,12 @@ class ClipSpec:
     parallel: ParallelConfig = ONE_DEVICE
     meta: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     tokens: RequestTokens = UNREAD
+
+    @property
+    def num_steps(self) -> int:
+        """The number of denoise steps that are taken, in both stages of a model with two."""
+        second = self.model.second_stage
+        return self.request.sampling.num_steps + (second.num_steps if second else 0)
 
     @property
     def is_text_cut(self) -> bool:

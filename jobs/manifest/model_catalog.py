@@ -6,7 +6,7 @@ weights takes time. A fault that is found then stands, too.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pipelines.catalog.description import (
 from pipelines.catalog.files.sources import model_paths, public_source
 from pipelines.catalog.folder_facts import FolderFacts, read_facts
 from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE
+from pipelines.catalog.ltx.second_stage_config import SecondStage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.model_yaml import load_model_config
@@ -216,6 +217,7 @@ class ModelCatalog:
             else config.ltx2_guidance,
             quantization=config.quantization or "",
             gguf=tuple(f"{one.component}/{one.revision}" for one in weights.ggufs),
+            second_stage=_second_stage(config, path, weights),
         )
         return CatalogEntry(config, identity, weights, loras)
 
@@ -247,3 +249,17 @@ class ModelCatalog:
         with suppress(OSError, PipelineError), open_private_folder(user_folder(CACHE_NAME)):
             return read_description(user_folder(CACHE_NAME) / name, config, path)
         return None
+
+
+def _second_stage(config: ModelConfig, path: Path, weights: ModelWeights) -> SecondStage | None:
+    """Return the second stage with the revision of its upsampler, and no path of a machine."""
+    stage, found = config.second_stage, weights.upsampler
+    if stage is None or found is None:
+        return None
+    if weights.described is None:
+        source = public_source(stage.source, path, found.folder)
+    else:
+        upsampler = weights.described.description.upsampler
+        assert upsampler is not None, "a description was checked against the YAML"
+        source = upsampler.source
+    return replace(stage, source=source, revision=found.revision)

@@ -60,7 +60,7 @@ def started_entry(label: str, attempt: Attempt, node: str | None) -> LogEntry:
         worker=label,
         node=node,
         model=spec.model.name,
-        num_steps=spec.request.sampling.num_steps,
+        num_steps=spec.num_steps,
     )
 
 

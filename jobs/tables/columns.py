@@ -16,8 +16,11 @@ from jobs.records.strict_json import field_types
 from jobs.types import Stage
 
 TIMED_STAGES: tuple[str, ...] = tuple(one for one in get_args(Stage) if one != "lookup")
-# The stages have a table of their own, and the MP4 has the request's sizes.
-LEFT_OUT = ("timings", "request.shape", "request.fps", "clip_id", "name", "run_id")
+# The stages have a table of their own, and the MP4 has the request's sizes. A second stage is the
+# same in all clips of a model, whose name and revision have columns.
+LEFT_OUT = (
+    "timings", "request.shape", "request.fps", "clip_id", "name", "run_id", "model.second_stage",
+)  # fmt: skip
 RENAMED = {
     "model.name": "model",
     "request.loras": "chosen_loras",

@@ -18,6 +18,8 @@ from pipelines.catalog.files.weight_files import hub_folder, read_json
 from pipelines.catalog.folder_facts import check_facts
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.loras import LoraWeights
+from pipelines.catalog.ltx.second_stage_config import SecondStage
+from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, check_folder
 from pipelines.catalog.pipeline_classes import (
@@ -30,6 +32,7 @@ from pipelines.catalog.tokenizer import MAX_VOCABULARY_BYTES
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 SCHEMA_VERSION = 1
+UPSAMPLER = "latent_upsampler"
 SUFFIX = ".described"  # a model's weights may lie beside its YAML under its name
 FILE_NAME = "description.json"
 CACHE_NAME = "nagfarm-descriptions"
@@ -59,6 +62,7 @@ class Description:
         source: source of the weights, without a path of a machine.
         revision: commit of the hub, or fingerprint of the folder.
         loras: the LoRAs in the YAML's order.
+        upsampler: latent upsampler of a second stage, under the name `latent_upsampler`.
         num_weight_bytes: size of the weights, for people; 0 if it is not known.
         files: SHA-256 of each file that lies beside it, by its path in the folder.
     """
@@ -70,6 +74,7 @@ class Description:
     loras: tuple[DescribedLora, ...]
     num_weight_bytes: int
     files: Mapping[str, str]
+    upsampler: DescribedLora | None = None
 
     @property
     def folder_name(self) -> str:
@@ -115,7 +120,18 @@ def describe(config: ModelConfig, config_path: Path, weights: ModelWeights) -> D
         ),
         num_weight_bytes=sum(path.stat().st_size for path in folder.glob("*/*.safetensors")),
         files=described_files(folder, config.pipeline_class),
+        upsampler=_describe_upsampler(config, config_path, weights),
     )
+
+
+def _describe_upsampler(
+    config: ModelConfig, config_path: Path, weights: ModelWeights
+) -> DescribedLora | None:
+    stage, found = config.second_stage, weights.upsampler
+    if stage is None or found is None:
+        return None
+    source = public_source(stage.source, config_path, found.folder)
+    return DescribedLora(UPSAMPLER, source, found.revision)
 
 
 def describe_download(config: ModelConfig, config_path: Path) -> ModelWeights | None:
@@ -129,6 +145,8 @@ def describe_download(config: ModelConfig, config_path: Path) -> ModelWeights | 
     """
     source = resolve_source(config.source, config_path)
     if isinstance(source, Path) or config.source.startswith("package:") or config.loras:
+        return None
+    if config.second_stage is not None:
         return None
     folder = hub_folder(config.name, source, config.revision, patterns=DESCRIBED)
     check_folder(folder, config.pipeline_class, has_weights=False)
@@ -198,6 +216,9 @@ def read_description(folder: Path, config: ModelConfig, config_path: Path) -> Mo
         folder,
         description.revision,
         tuple(LoraWeights(Path(lora.name), lora.revision) for lora in description.loras),
+        UpsamplerWeights(Path(UPSAMPLER), description.upsampler.revision)
+        if description.upsampler
+        else None,
         Described(description, config_path.absolute()),
     )
 
@@ -211,11 +232,13 @@ def parse_description(content: Mapping[str, Any]) -> Description:
     try:
         if content["schema_version"] != SCHEMA_VERSION:
             raise ModelFolderError(f"this version reads schema_version {SCHEMA_VERSION}")
+        upsampler = content.get("upsampler")  # a later field
         found = Description(
             **{name: content[name] for name in ("name", "family", "source", "revision")},
             loras=tuple(DescribedLora(**lora) for lora in content["loras"]),
             num_weight_bytes=content["num_weight_bytes"],
             files=dict(content["files"]),
+            upsampler=DescribedLora(**upsampler) if upsampler else None,
         )
         is_whole = (
             Path(found.name).name == found.name
@@ -223,10 +246,16 @@ def parse_description(content: Mapping[str, Any]) -> Description:
             and found.family in frozenset(get_args(Family))
             and _REVISION.fullmatch(found.revision) is not None
             and all(_LORA_REVISION.fullmatch(lora.revision) for lora in found.loras)
+            and (
+                found.upsampler is None or _REVISION.fullmatch(found.upsampler.revision) is not None
+            )
             and all(_DIGEST.fullmatch(digest) for digest in found.files.values())
             and len(found.files) <= MAX_FILES
             and all(map(_is_described, found.files))
-            and all(type(lora.source) is str for lora in (found, *found.loras))
+            and all(
+                type(one.source) is str
+                for one in (found, *found.loras, *([found.upsampler] if found.upsampler else []))
+            )
             and type(found.num_weight_bytes) is int
         )
     except (LookupError, TypeError, ValueError) as error:
@@ -250,18 +279,26 @@ def _check_model(description: Description, config: ModelConfig, config_path: Pat
         raise ModelFolderError(f"it is of {description.name}, a {description.family}")
     if [lora.name for lora in description.loras] != [lora.name for lora in config.loras]:
         raise ModelFolderError("it has other LoRAs than the model's YAML")
-    pairs = ((config, description), *zip(config.loras, description.loras, strict=True))
+    stage, upsampler = config.second_stage, description.upsampler
+    if (stage is None) != (upsampler is None):
+        raise ModelFolderError("it has another latent upsampler than the model's YAML")
+    pairs: list[tuple[ModelConfig | LoraConfig | SecondStage, Description | DescribedLora]]
+    pairs = [(config, description), *zip(config.loras, description.loras, strict=True)]
+    if stage is not None and upsampler is not None:
+        pairs.append((stage, upsampler))
     for wanted, found in pairs:
         if not _is_of(wanted, config_path, found):
             commit = f", revision {wanted.revision}" if wanted.revision else ""
             raise ModelFolderError(
-                f"for {wanted.name} it has {found.source}, revision {found.revision}, and the "
+                f"for {found.name} it has {found.source}, revision {found.revision}, and the "
                 f"model's YAML names {wanted.source}{commit}"
             )
 
 
 def _is_of(
-    wanted: ModelConfig | LoraConfig, config_path: Path, found: Description | DescribedLora
+    wanted: ModelConfig | LoraConfig | SecondStage,
+    config_path: Path,
+    found: Description | DescribedLora,
 ) -> bool:
     """Return True if weights may be those that a YAML names; its branch may have moved on."""
     if is_local(wanted.source, config_path):

@@ -15,6 +15,7 @@ from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.files.weight_files import PIPELINE_FILES
 from pipelines.catalog.lora_settings import CONFIG_NAME
 from pipelines.catalog.loras import lora_title
+from pipelines.catalog.ltx.upsampler_files import hub_patterns
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.errors import (
@@ -79,7 +80,10 @@ def fetch_weights(config: ModelConfig, config_path: Path, say: Say) -> ModelWeig
 
 
 def hub_files(config: ModelConfig, config_path: Path) -> Iterator[HubFiles]:
-    """Yield the files on the hub that a model and its LoRAs need; an id there has a slash."""
+    """Yield the files on the hub that a model needs, and its LoRAs and upsampler.
+
+    An id there has a slash.
+    """
     source = resolve_source(config.source, config_path)
     if isinstance(source, str) and "/" in source:
         yield HubFiles(config.name, source, config.revision, PIPELINE_FILES)
@@ -93,6 +97,7 @@ def hub_files(config: ModelConfig, config_path: Path) -> Iterator[HubFiles]:
                 else ("*.safetensors", f"*{CONFIG_NAME}")
             )
             yield HubFiles(lora_title(config, lora), source, lora.revision, patterns)
+    yield from _upsampler_files(config, config_path)
 
 
 def _found(config: ModelConfig, config_path: Path) -> ModelWeights | None:
@@ -100,6 +105,15 @@ def _found(config: ModelConfig, config_path: Path) -> ModelWeights | None:
         return inspect_model(config, config_path)
     except (ModelNotFoundError, ModelFolderError):
         return None
+
+
+def _upsampler_files(config: ModelConfig, config_path: Path) -> Iterator[HubFiles]:
+    stage = config.second_stage
+    if stage is not None:
+        source = resolve_source(stage.source, config_path)
+        if isinstance(source, str) and "/" in source:
+            title = f"{config.name}: latent upsampler"
+            yield HubFiles(title, source, stage.revision, hub_patterns(stage))
 
 
 @contextmanager

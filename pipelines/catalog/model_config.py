@@ -13,6 +13,7 @@ from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import check_source
 from pipelines.catalog.lora_config import LoraConfig
 from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE, Ltx2Guidance
+from pipelines.catalog.ltx.second_stage_config import SCALE, SecondStage
 from pipelines.catalog.memory_config import Offload, Quantization, StorageDtype, check_memory_keys
 from pipelines.catalog.pipeline_classes import (
     DEFAULTS,
@@ -29,6 +30,7 @@ from pipelines.parallel_config import ParallelConfig
 from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, VideoShape
 
 LTX: tuple[Family, ...] = ("ltx", "ltx2")
+LTX_PIXELS = 32  # the pipelines of diffusers take multiples of it alone
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ class ModelConfig:
             Each layer is dequantized while it computes. It changes the pixels. For Wan and LTX,
             by the library gguf.
         gguf_2: GGUF file of the second transformer of a model with two.
+        second_stage: latent upsampler and steps with which an LTX model denoises a clip again, at
+            twice the size; the first stage has half of the clip's height and width.
         licence: licence of the weights, by its SPDX id or by the name that the hub gives it; for
             people.
         download_gb: size of the files that a machine downloads, in GB (1e9 bytes), above 0; for
@@ -177,6 +181,7 @@ class ModelConfig:
     conditioning_scale: float = 1.0
     diffusion_forcing: DiffusionForcing = field(default_factory=DiffusionForcing)
     ltx2_guidance: Ltx2Guidance = field(default_factory=Ltx2Guidance)
+    second_stage: SecondStage | None = None
     offload: Offload = "none"
     layerwise_casting: StorageDtype | None = None
     quantization: Quantization | None = None
@@ -194,6 +199,7 @@ class ModelConfig:
         self._check_pipeline()
         self._check_scheduler()
         self._check_guidance()
+        self._check_second_stage()
         if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
             raise ModelConfigError(
                 f"sampling.guidance_scale must be above 1 for the method {self.method}, "
@@ -279,6 +285,27 @@ class ModelConfig:
         if self.sampling.guidance_rescale and not self.pipeline_class.takes_rescale:
             raise ModelConfigError(
                 f"{self.pipeline_class.name} has no guidance_rescale: leave it out of sampling"
+            )
+
+    def _check_second_stage(self) -> None:
+        stage = self.second_stage
+        if stage is None:
+            return
+        if not self.pipeline_class.has_second_stage:
+            able = (one.name for one in PIPELINE_CLASSES.values() if one.has_second_stage)
+            raise ModelConfigError(
+                f"second_stage needs pipeline: {' or '.join(able)}, not {self.pipeline_class.name}"
+            )
+        if self.family == "ltx2" and not stage.levels:
+            raise ModelConfigError(
+                "LTX-2 has no denoise_strength: list the noise levels of second_stage in sigmas"
+            )
+        least = SCALE * LTX_PIXELS
+        if self.grid.height % least or self.grid.width % least:
+            raise ModelConfigError(
+                f"grid.height and grid.width must be multiples of {least} with second_stage, since "
+                f"its first stage has half of a clip's size in multiples of {LTX_PIXELS}, not "
+                f"{self.grid.height} and {self.grid.width}"
             )
 
     def _check_shares(self) -> None:

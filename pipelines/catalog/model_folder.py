@@ -5,15 +5,15 @@ safetensors and classes of diffusers and transformers; a folder cannot bring cod
 """
 
 import hashlib
-import stat
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.catalog.files.component_files import check_component
 from pipelines.catalog.files.file_digests import sha256_of_all
 from pipelines.catalog.files.gguf_file import GgufWeights, inspect_gguf
-from pipelines.catalog.files.safetensors_file import LFS_POINTER, read_header, refuse_pointer
+from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.files.weight_files import (
     LOCAL_REVISION,
@@ -27,6 +27,7 @@ from pipelines.catalog.files.weight_files import (
 from pipelines.catalog.folder_facts import check_facts
 from pipelines.catalog.lora_entries import TransformerShapes
 from pipelines.catalog.loras import LoraWeights, inspect_loras
+from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights, inspect_upsampler
 from pipelines.catalog.memory_config import check_library
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.pipeline_classes import (
@@ -37,12 +38,9 @@ from pipelines.catalog.pipeline_classes import (
 )
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
-from pipelines.regular_files import open_regular_file, refuse_special
 
 if TYPE_CHECKING:
     from pipelines.catalog.description import Described
-
-VOCABULARIES = ("tokenizer.json", "vocab.json")  # large, and no library reads a class from them
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class ModelWeights:
 
     Args:
         ggufs: transformers that are read from files of their own.
+        upsampler: latent upsampler of a model with a second stage.
         described: the description of weights that are not on this machine. The folder then holds
             configs and tokenizer alone, the LoRAs have no files, and `worker_weights` finds both
             on the machine that loads them.
@@ -59,6 +58,7 @@ class ModelWeights:
     folder: Path
     revision: str
     loras: tuple[LoraWeights, ...] = ()
+    upsampler: UpsamplerWeights | None = None
     described: "Described | None" = None
     ggufs: tuple[GgufWeights, ...] = ()
 
@@ -106,12 +106,17 @@ def inspect_model(
         raise ModelFolderError(f"{config.name}: {folder} has no {unknown[0]}: leave gguf_2 out")
     ggufs = tuple(inspect_gguf(*entry, config_path) for entry in config.gguf_files.items())
     loras = inspect_loras(config, config_path, transformer_shapes(folder)) if config.loras else ()
+    upsampler = (
+        inspect_upsampler(config.name, config.family, config.second_stage, folder, config_path)
+        if config.second_stage
+        else None
+    )
     revision = (
         f"{LOCAL_REVISION}{fingerprint(folder, progress)[:32]}"
         if isinstance(source, Path)
         else folder.name
     )
-    return ModelWeights(folder, revision, loras, ggufs=ggufs)
+    return ModelWeights(folder, revision, loras, upsampler, ggufs=ggufs)
 
 
 def check_folder(
@@ -156,54 +161,11 @@ def check_folder(
                 f"{folder}: {component} must be {' or '.join(sorted(allowed))}, "
                 f"not {entry[1]!r} (model_index.json)"
             )
-        has_files = has_weights and component not in without
-        _check_component(folder / component, component, has_files=has_files)
-
-
-def _check_component(folder: Path, component: str, *, has_files: bool) -> None:
-    if not folder.is_dir():
-        raise ModelFolderError(f"{folder.parent}: the folder {component!r} is missing")
-    has_weights = component in COMPONENTS_WITH_WEIGHTS
-    for path in sorted(folder.iterdir()):
-        _check_kind(path)
-        if not has_weights and path.is_file():
-            with open_regular_file(path) as file:
-                refuse_pointer(path, file.peek(len(LFS_POINTER)))
-        is_config = path.suffix == ".json" and path.name not in VOCABULARIES
-        if is_config and "auto_map" in read_json(path):
-            raise ModelFolderError(
-                f"{path} asks for code of its own (auto_map), which is never run; use a model "
-                "whose classes are in diffusers and transformers"
-            )
-    if not has_weights:
-        return
-    _check_quantization(folder / "config.json")
-    for shard in weight_files(folder) if has_files else ():
-        read_header(shard)
-
-
-def _check_quantization(path: Path) -> None:
-    """Refuse weights that were saved quantized, in which nothing has the shape of its config."""
-    settings: Any = read_json(path).get("quantization_config")
-    if settings is None:
-        return
-    method = settings.get("quant_method") if isinstance(settings, dict) else None
-    raise ModelFolderError(
-        f"{path}: its weights were saved quantized by {method!r}, which is not loaded: use the "
-        "weights before they were quantized, with quantization: int8_weight_only in the YAML"
-    )
-
-
-def _check_kind(path: Path) -> None:
-    """Refuse a pipe or a device, which the libraries that load the folder would wait for."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISDIR(mode):
-            refuse_special(mode, path)
-    except FileNotFoundError:  # a link to a part of a repository that was not downloaded
-        return
-    except OSError as error:
-        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
+        check_component(
+            folder / component,
+            has_weights=component in COMPONENTS_WITH_WEIGHTS,
+            has_files=has_weights and component not in without,
+        )
 
 
 def transformer_shapes(folder: Path) -> TransformerShapes:

@@ -37,6 +37,7 @@ class PipelineClass:
         has_forcing: True if `diffusion_forcing` of the YAML decides the schedule.
         takes_strength: True if `strength` decides how much of a video is left.
         takes_rescale: True if the pipeline has `guidance_rescale`.
+        has_second_stage: True if it can denoise upsampled latents again.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PipelineClass:
     has_forcing: bool = False
     takes_strength: bool = False
     takes_rescale: bool = False
+    has_second_stage: bool = False
 
     @property
     def inputs(self) -> frozenset[InputName]:
@@ -225,6 +227,7 @@ PIPELINE_CLASSES = {
             optional_inputs=frozenset({"image", "last_image"}),
             can_shard=False,  # images add tokens, and each token has a timestep of its own
             takes_rescale=True,
+            has_second_stage=True,
         ),
         PipelineClass(
             "LTX2Pipeline",
@@ -236,6 +239,7 @@ PIPELINE_CLASSES = {
             can_shard=False,
             has_block_cache=False,
             takes_rescale=True,
+            has_second_stage=True,
         ),
         PipelineClass(
             "LTX2ImageToVideoPipeline",
@@ -248,6 +252,7 @@ PIPELINE_CLASSES = {
             can_shard=False,  # no plan covers both video and sound, which attend to each other
             has_block_cache=False,
             takes_rescale=True,
+            has_second_stage=True,
         ),
     )
 }

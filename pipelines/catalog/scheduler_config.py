@@ -109,20 +109,16 @@ class SchedulerConfig:
 
 def check_lists(loaded: DictConfig) -> None:
     """Refuse a list with other entries than numbers, for which OmegaConf names no key."""
-    scheduler = loaded.get("scheduler")
-    if not isinstance(scheduler, DictConfig):
-        return
-    for name in ("sigmas", "timesteps"):
-        entries = scheduler.get(name)
-        if entries is None and name not in scheduler:
+    for section, name in itertools.product(("scheduler", "second_stage"), ("sigmas", "timesteps")):
+        given = loaded.get(section)
+        if not isinstance(given, DictConfig) or name not in given:
             continue
+        key, entries = f"{section}.{name}", given.get(name)
         if not isinstance(entries, ListConfig):
-            raise ModelConfigError(f"scheduler.{name} must be a list of numbers, not {entries!r}")
+            raise ModelConfigError(f"{key} must be a list of numbers, not {entries!r}")
         for entry in entries:
             if isinstance(entry, bool) or not isinstance(entry, int | float):
-                raise ModelConfigError(
-                    f"scheduler.{name} must be a list of numbers, but {entry!r} is in it"
-                )
+                raise ModelConfigError(f"{key} must be a list of numbers, but {entry!r} is in it")
 
 
 def _check_levels(name: str, values: tuple[float, ...], highest: int) -> None:

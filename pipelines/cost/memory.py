@@ -12,6 +12,7 @@ were not measured. So a clip whose estimate is within `MARGIN` of a card's memor
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.weight_files import read_json, weight_files
@@ -133,4 +134,11 @@ def _weights(config: ModelConfig, weights: ModelWeights) -> dict[str, int]:
             }
             is_streamed = config.offload == "group" and component.startswith("transformer")
             found[component] = streamed_bytes(sizes) if is_streamed else sum(sizes.values())
+    if weights.upsampler is not None:
+        shapes = (
+            shape
+            for path in weight_files(weights.upsampler.folder)
+            for shape in read_header(path).shapes.values()
+        )
+        found["latent_upsampler"] = sum(map(prod, shapes)) * DTYPE_BYTES[config.dtype]
     return found

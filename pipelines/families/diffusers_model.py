@@ -8,12 +8,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 import nag
 from pipelines.attention.exact_attention import exact_attention
+from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, transformer_names
 from pipelines.context_parallel.sharding import ShardedPipeline
@@ -31,6 +32,9 @@ from pipelines.texts import EncodedTexts
 from pipelines.video_model import OnStep
 from pipelines.weights.fewer_bits import cast_layers, quantization_settings, read_ggufs
 from pipelines.weights.placement import Placement, place
+
+if TYPE_CHECKING:
+    from pipelines.families.second_stage import SecondStageRunner
 
 EncodedText = tuple[torch.Tensor, torch.Tensor | None]  # (1, L, D), attention mask (1, L) or None
 MAX_TEXTS = 256  # 4 MB each for UMT5-XXL at 512 tokens
@@ -89,6 +93,7 @@ class DiffusersModel(ABC):
         self._placement = Placement(pipeline, device, config.offload)
         self._embed = cache_texts(self._encode_on_device)
         self._sharded: ShardedPipeline | None = None
+        self._second_stage: SecondStageRunner | None = None
 
     @classmethod
     def load(
@@ -138,7 +143,18 @@ class DiffusersModel(ABC):
             if not config.fuse_loras:
                 cast_layers(pipeline, config)  # on the host: the device may lack the room
                 pipeline = place(pipeline, device, config.offload)
-            return cls(config, pipeline, device, loras)
+            model = cls(config, pipeline, device, loras)
+            if weights.upsampler is not None:
+                model.add_second_stage(weights.upsampler)
+            return model
+
+    def add_second_stage(self, weights: UpsamplerWeights) -> None:
+        """Load the latent upsampler, and denoise in two stages from now on."""
+        from pipelines.families.second_stage import SecondStageRunner
+
+        self._second_stage = SecondStageRunner.load(
+            self.config, self.pipeline.scheduler, weights, self.torch_device
+        )
 
     @property
     def nag_coverage(self) -> nag.Coverage:
@@ -162,32 +178,61 @@ class DiffusersModel(ABC):
     def denoise(
         self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
     ) -> torch.Tensor:
+        self._placement.clear()  # the LoRAs' own changes are for the weights in the host's memory
+        if self._loras is not None:
+            self._loras.choose(request.loras)
+        elif request.loras:
+            raise RequestError.of("this pipeline was loaded without LoRAs", "loras")
+        second = self._second_stage
+        if second is None:
+            return self._denoise(request, embeddings, on_step)
+        first = second.first(request)
+        latents = self._denoise(first, embeddings, on_step)
+        num_before = request.sampling.num_steps
+        self.pipeline.scheduler = second.scheduler(request)
+        arguments: dict[str, Any] = {
+            **self._second_arguments(second, request, embeddings, latents),
+            **second.schedule.arguments,
+        }
+        return self._run(request, embeddings, lambda step: on_step(num_before + step), arguments)
+
+    def _denoise(
+        self, request: GenerationRequest, embeddings: TextEmbeddings, on_step: OnStep
+    ) -> torch.Tensor:
+        """Denoise from noise; the only stage, or the first one."""
+        sampling = request.sampling
+        self.pipeline.scheduler = self._schedulers.build(sampling.flow_shift, sampling.seed)
+        arguments: dict[str, Any] = {
+            "num_inference_steps": sampling.num_inference_steps,
+            "guidance_scale": sampling.guidance_scale,
+            **self._start(request),
+            **self._call_arguments(request, embeddings),
+        }
+        return self._run(request, embeddings, on_step, arguments)
+
+    def _run(
+        self,
+        request: GenerationRequest,
+        embeddings: TextEmbeddings,
+        on_step: OnStep,
+        arguments: dict[str, Any],
+    ) -> torch.Tensor:
+        """Call the pipeline once, guided, with a scheduler that it has already."""
+
         def report_step(
             _pipeline: Any, step_index: int, _timestep: Any, _tensors: dict[str, Any]
         ) -> dict[str, Any]:
             on_step(step_index)
             return {}
 
-        self._placement.clear()  # the LoRAs' own changes are for the weights in the host's memory
-        if self._loras is not None:
-            self._loras.choose(request.loras)
-        elif request.loras:
-            raise RequestError.of("this pipeline was loaded without LoRAs", "loras")
-        self.pipeline.scheduler = self._schedulers.build(
-            request.sampling.flow_shift, request.sampling.seed
-        )
-        start = self._start(request)
         with self._acceleration.clip(), self._guidance(request, embeddings):
             result = self.pipeline(
                 height=request.shape.height,
                 width=request.shape.width,
-                num_inference_steps=request.sampling.num_inference_steps,
-                guidance_scale=request.sampling.guidance_scale,
                 output_type="latent",
                 callback_on_step_end=report_step,
                 max_sequence_length=self.config.max_sequence_length,
-                **start,
-                **self._call_arguments(request, embeddings),
+                **arguments,
             )
             return self._latents_of(result)
 
@@ -238,6 +283,20 @@ class DiffusersModel(ABC):
     def _start(self, request: GenerationRequest) -> dict[str, Any]:
         """Return the arguments that the denoising begins with: the frames and their noise."""
         return {"num_frames": request.shape.num_frames, "latents": self._draw_noise(request)}
+
+    def _second_arguments(
+        self,
+        second: "SecondStageRunner",
+        request: GenerationRequest,
+        embeddings: TextEmbeddings,
+        latents: torch.Tensor,
+    ) -> dict[str, Any]:
+        """Return the arguments of the second stage, but for its schedule.
+
+        Args:
+            latents: the first stage's, as `_latents_of` returns them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no second stage")
 
     def _latents_of(self, result: Any) -> torch.Tensor:
         """Return the latents in the answer of the pipeline as one tensor, which `_decode` takes."""

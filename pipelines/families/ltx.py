@@ -8,6 +8,7 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
 from pipelines.families.diffusers_model import DiffusersModel, EncodedText, seeded
+from pipelines.families.second_stage import SECOND_STAGE_SEED_MASK, SecondStageRunner
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 # Makes the decoder's noise another draw than the latents' noise, from the same seed.
@@ -145,6 +146,24 @@ class LTXConditionModel(LTXModel):
             **super()._call_arguments(request, embeddings),
             "conditions": conditions or None,
             "image_cond_noise_scale": self.config.image_cond_noise_scale,
+        }
+
+    def _second_arguments(
+        self,
+        second: SecondStageRunner,
+        request: GenerationRequest,
+        embeddings: TextEmbeddings,
+        latents: torch.Tensor,
+    ) -> dict[str, Any]:
+        pipeline, vae = self.pipeline, self.pipeline.vae
+        statistics = vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        upsampled = second.upsample(pipeline._denormalize_latents(latents, *statistics))
+        return {
+            **self._call_arguments(request, embeddings),
+            "num_frames": request.shape.num_frames,
+            "generator": seeded(request.sampling.seed ^ SECOND_STAGE_SEED_MASK),
+            "guidance_scale": second.guidance_scale(request),
+            "latents": pipeline._normalize_latents(upsampled, *statistics),
         }
 
     def _unpack(self, request: GenerationRequest, latents: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import LTX2ImageToVideoPipeline, LTX2Pipeline
+from PIL import Image
 
 import nag
 from pipelines.catalog.model_config import ModelConfig
@@ -20,6 +21,7 @@ from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.decode import FetchedAudio, fetch_audio
 from pipelines.families.diffusers_model import DiffusersModel, EncodedText, cache_texts, seeded
 from pipelines.families.ltx import DECODE_SEED_MASK
+from pipelines.families.second_stage import SECOND_STAGE_SEED_MASK, SecondStageRunner
 from pipelines.request import GenerationRequest, TextEmbeddings
 
 MAX_TEXTS = 64  # 16 MB each at 1024 tokens
@@ -104,21 +106,52 @@ class LTX2Model(DiffusersModel):
     def _call_arguments(
         self, request: GenerationRequest, embeddings: TextEmbeddings
     ) -> dict[str, Any]:
+        return {
+            **self._text_arguments(request, embeddings),
+            **self._guidance_arguments(request, request.sampling.guidance_scale),
+            **self._noise(request, embeddings),
+        }
+
+    def _second_arguments(
+        self,
+        second: SecondStageRunner,
+        request: GenerationRequest,
+        embeddings: TextEmbeddings,
+        latents: torch.Tensor,
+    ) -> dict[str, Any]:
+        of_video = self._video_shape(second.first(request))
+        video = latents[:, : math.prod(of_video)].view(of_video)
+        of_sound = self._audio_shape(request)
+        scale = second.guidance_scale(request)
+        return {
+            **self._text_arguments(request, embeddings),
+            **self._guidance_arguments(request, scale),
+            "num_frames": request.shape.num_frames,
+            "generator": seeded(request.sampling.seed ^ SECOND_STAGE_SEED_MASK),
+            "guidance_scale": scale,
+            "latents": self._begin(second.upsample(video), request, embeddings),
+            "audio_latents": latents[:, -math.prod(of_sound) :].view(of_sound),
+            "noise_scale": second.schedule.start,
+        }
+
+    def _text_arguments(
+        self, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "prompt_embeds": embeddings.prompt_embeds,
             "prompt_attention_mask": embeddings.prompt_attention_mask,
             "frame_rate": request.fps,
-            **self._guidance_arguments(request),
             # 2.3 modulates the cross-attentions of video and sound by each other's timestep.
             "use_cross_timestep": bool(self.pipeline.transformer.config.cross_attn_mod),
-            **self._noise(request, embeddings),
         }
         if request.has_cfg:
             arguments["negative_prompt_embeds"] = embeddings.unconditional_embeds
             arguments["negative_prompt_attention_mask"] = embeddings.unconditional_attention_mask
         return arguments
 
-    def _guidance_arguments(self, request: GenerationRequest) -> dict[str, Any]:
+    def _guidance_arguments(
+        self, request: GenerationRequest, guidance_scale: float
+    ) -> dict[str, Any]:
         """Return the scales of all guidance but the attention's, each for video and sound."""
         further, sampling = self.config.ltx2_guidance, request.sampling
         found: dict[str, Any] = {
@@ -129,9 +162,9 @@ class LTX2Model(DiffusersModel):
         for_sound = {f"audio_{name}": getattr(further, f"audio_{name}") for name in found}
         # A scale for the sound alone would switch classifier-free guidance on.
         for_sound["audio_guidance_scale"] = (
-            further.audio_guidance_scale if request.has_cfg else None
+            further.audio_guidance_scale if guidance_scale > 1 else None
         )
-        of_video = {**found, "guidance_scale": sampling.guidance_scale}
+        of_video = {**found, "guidance_scale": guidance_scale}
         for name, value in for_sound.items():
             found[name] = of_video[name.removeprefix("audio_")] if value is None else value
         blocks = [*further.spatio_temporal_guidance_blocks]
@@ -142,7 +175,6 @@ class LTX2Model(DiffusersModel):
 
         It would draw the same numbers, the video's before the sound's, from the same generator.
         """
-        del embeddings  # a text alone adds nothing to the noise
         pipeline, generator = self.pipeline, seeded(request.sampling.seed)
         video = self._send_noise(self._video_shape(request), generator)
         audio = self._send_noise(self._audio_shape(request), generator)
@@ -152,11 +184,18 @@ class LTX2Model(DiffusersModel):
             pipeline.audio_vae.latents_std,
         )
         return {
-            "latents": self._denormalized(video),
+            "latents": self._begin(self._denormalized(video), request, embeddings),
             "audio_latents": pipeline._unpack_audio_latents(
                 packed, audio.shape[2], num_mel_bins=audio.shape[3]
             ),
         }
+
+    def _begin(
+        self, latents: torch.Tensor, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> torch.Tensor:
+        """Return latents of the video with the clip's image in them, if it begins with one."""
+        del request, embeddings
+        return latents
 
     def _send_noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
         return self.device.send(torch.randn(shape, generator=generator))
@@ -230,13 +269,16 @@ class LTX2ImageToVideoModel(LTX2Model):
 
     pipeline_class = LTX2ImageToVideoPipeline
 
-    def _noise(self, request: GenerationRequest, embeddings: TextEmbeddings) -> dict[str, Any]:
-        found, vae = super()._noise(request, embeddings), self.pipeline.vae
+    def _begin(
+        self, latents: torch.Tensor, request: GenerationRequest, embeddings: TextEmbeddings
+    ) -> torch.Tensor:
         image_HWC = embeddings.inputs.image
         assert image_HWC is not None, "check_request asks for an image"
-        values_HWC = 2 * (self.device.send(image_HWC).float() / 255) - 1
-        first_BC1HW = vae.encode(values_HWC.permute(2, 0, 1)[None, :, None].to(vae.dtype))
-        first = first_BC1HW.latent_dist.mode().to(found["latents"])
+        pipeline, shape = self.pipeline, request.shape
+        picture = Image.fromarray(image_HWC.numpy())
+        # A first stage is smaller than the image, which is then resized with Lanczos.
+        values_BCHW = pipeline.video_processor.preprocess(picture, shape.height, shape.width)
+        image_BC1HW = self.device.send(values_BCHW[:, :, None]).to(pipeline.vae.dtype)
+        first = pipeline.vae.encode(image_BC1HW).latent_dist.mode().to(latents)
         # Given latents take the place of the image that the pipeline would encode.
-        found["latents"] = torch.cat([first, found["latents"][:, :, 1:]], dim=2)
-        return found
+        return torch.cat([first, latents[:, :, 1:]], dim=2)

@@ -44,10 +44,17 @@ def check_weight_shapes(folder: Path, without: Container[str] = ()) -> None:
     index = read_json(folder / "model_index.json")
     for component in COMPONENTS_WITH_WEIGHTS:
         if component not in without and index.get(component) not in (None, [None, None]):
-            _check_component(folder / component, *index[component])
+            library, class_name = index[component]
+            check_component_shapes(folder / component, getattr(_MODULES[library], class_name))
 
 
-def _check_component(folder: Path, library: str, class_name: str) -> None:
+def check_component_shapes(folder: Path, model_class: Any) -> None:
+    """Refuse the folder of one component in which a weight is missing or unlike its class's.
+
+    Raises:
+        ModelFolderError: a weight is missing or has another shape.
+    """
+    class_name = model_class.__name__
     found = {
         _renamed(name, class_name): shape
         for path in weight_files(folder)
@@ -56,9 +63,7 @@ def _check_component(folder: Path, library: str, class_name: str) -> None:
     names: dict[int, list[str]] = {}
     parameters: dict[int, torch.nn.Parameter] = {}
     # A parameter may have several names, such as the embedding of T5; a file holds it once.
-    for name, parameter in _build(folder, library, class_name).named_parameters(
-        remove_duplicate=False
-    ):
+    for name, parameter in _build(folder, model_class).named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
         parameters[id(parameter)] = parameter
     missing: list[str] = []
@@ -84,17 +89,17 @@ def _renamed(name: str, class_name: str) -> str:
     return name
 
 
-def _build(folder: Path, library: str, class_name: str) -> Any:
+def _build(folder: Path, model_class: Any) -> Any:
     """Return a component without memory for its weights."""
-    model_class = getattr(_MODULES[library], class_name)
+    is_of_diffusers = issubclass(model_class, diffusers.ModelMixin)
     try:
         with torch.device("meta"):
-            if library != "transformers":
+            if is_of_diffusers:
                 return model_class.from_config(model_class.load_config(folder))
             model = model_class(model_class.config_class.from_pretrained(folder))
             model.tie_weights()
             return model
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, AttributeError) as error:
         raise ModelFolderError(
-            f"{folder}: no {class_name} can be built from its config.json: {error}"
+            f"{folder}: no {model_class.__name__} can be built from its config.json: {error}"
         ) from error

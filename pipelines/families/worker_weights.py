@@ -20,6 +20,7 @@ from pipelines.catalog.files.weight_files import (
     weight_files,
 )
 from pipelines.catalog.loras import LoraWeights, find_lora, lora_title, verify_loras
+from pipelines.catalog.ltx.upsampler_files import find_upsampler, verify_upsampler
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import (
     ModelWeights,
@@ -76,6 +77,8 @@ def verify_weights(
             f"{config.name}: {weights.folder} holds revision {found} here, not {weights.revision}"
             + (f"; {_remedy(config)}" if described else "")
         )
+    if weights.upsampler is not None:
+        verify_upsampler(config.name, config.family, weights.upsampler, weights.folder)
     if config.loras:
         verify_loras(config, weights.loras, transformer_shapes(weights.folder))
     if described is not None:
@@ -86,6 +89,7 @@ def verify_weights(
 def read_ahead(weights: ModelWeights) -> None:
     """Ask the system to read accepted weights from the disk now, since they are loaded soon."""
     folders = [weights.folder / name for name in COMPONENTS_WITH_WEIGHTS]
+    folders += [weights.upsampler.folder] if weights.upsampler else []
     replaced = {weights.folder / gguf.component for gguf in weights.ggufs}
     files = [
         path
@@ -115,7 +119,13 @@ def _find(config: ModelConfig, weights: ModelWeights, described: Described) -> M
         commit, is_of_hub, _ = found.revision.rpartition("/")
         wanted = replace(lora, revision=commit) if is_of_hub else lora
         loras.append(replace(found, path=find_lora(lora_title(config, lora), wanted, path)[0]))
-    return replace(weights, folder=folder, loras=tuple(loras), described=None)
+    upsampler = weights.upsampler
+    if config.second_stage is not None and upsampler is not None:
+        is_local_folder = upsampler.revision.startswith(LOCAL_REVISION)
+        commit = config.second_stage.revision if is_local_folder else upsampler.revision
+        place, _ = find_upsampler(config.name, config.second_stage, commit, path)
+        upsampler = replace(upsampler, folder=place)
+    return replace(weights, folder=folder, loras=tuple(loras), upsampler=upsampler, described=None)
 
 
 def _prove(config: ModelConfig, folder: Path, described: Described) -> None:

@@ -11,6 +11,7 @@ from jobs.clip_id import clip_id as clip_id_by_tokens
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
+from pipelines.catalog.ltx.second_stage_config import SecondStage
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.request import (
     CFG_METHODS,
@@ -34,6 +35,7 @@ REQUEST = GenerationRequest(
     vsf=VsfParams(vsf_scale=2.0, vsf_bias=0.3),
     nasa=NasaParams(nasa_scale=0.4),
 )
+STAGE = SecondStage("Org/Up", "c0ffee", sigmas=(0.9, 0.5))
 UNGUIDED = replace(REQUEST.sampling, guidance_scale=1.0)
 BY_METHOD: dict[GuidanceMethod, GenerationRequest] = {
     "cfg+nag": REQUEST,
@@ -257,6 +259,32 @@ def test_two_ranges_that_hold_the_same_steps_are_the_same_clip() -> None:
     ]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 4
+
+
+def test_with_two_stages_a_range_counts_as_it_is_written() -> None:
+    """Each stage has steps of its own, which may tell two ranges apart."""
+    four = replace(REQUEST, sampling=replace(REQUEST.sampling, num_inference_steps=4))
+    model = replace(MODEL, second_stage=STAGE)
+    one, other = (replace(four, nag=NagParams(nag_end=end)) for end in (0.3, 0.5))
+    assert clip_id(model, one) != clip_id(model, other)
+    assert clip_id(MODEL, one) == clip_id(MODEL, other)
+
+
+def test_every_field_of_a_second_stage_changes_the_id() -> None:
+    model = replace(MODEL, second_stage=STAGE)
+    others = [
+        replace(model, second_stage=replace(STAGE, **change))
+        for change in (
+            {"source": "Org/Other"}, {"revision": "abc"}, {"subfolder": ""},
+            {"sigmas": (0.9, 0.6)}, {"guidance_scale": 1.0}, {"adain_factor": 0.5},
+            {"tone_map_compression_ratio": 0.6}, {"sigmas": (), "timesteps": (900, 500)},
+            {"sigmas": (), "num_inference_steps": 10, "denoise_strength": 0.4},
+            {"sigmas": (), "num_inference_steps": 5, "denoise_strength": 0.4},
+            {"sigmas": (), "num_inference_steps": 5, "denoise_strength": 0.8},
+        )
+    ]  # fmt: skip
+    ids = {clip_id(one, REQUEST) for one in (MODEL, model, *others)}
+    assert len(ids) == len(others) + 2
 
 
 def test_texts_of_equal_tokens_are_the_same_clip() -> None:

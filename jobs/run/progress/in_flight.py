@@ -65,7 +65,7 @@ class InFlight:
         """Yield each clip with the share of its steps that is done, 0 to 1."""
         for flight in self._flights.values():
             spec, progress = flight.attempt.spec, flight.progress
-            yield spec, _share(progress, spec.request.sampling.num_steps)
+            yield spec, _share(progress, spec.num_steps)
 
     def clips(self, now: float) -> tuple[ClipInFlight, ...]:
         """Return the clips, oldest first."""
@@ -77,7 +77,7 @@ class InFlight:
                 worker=flight.worker,
                 stage=flight.progress.stage if flight.progress else "queue",
                 step=flight.progress.step - 1 if flight.progress and flight.progress.step else None,
-                num_steps=flight.attempt.spec.request.sampling.num_steps,
+                num_steps=flight.attempt.spec.num_steps,
                 running_s=now - flight.started,
             )
             for flight in flights

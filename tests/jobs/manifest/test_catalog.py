@@ -1,4 +1,5 @@
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,8 @@ from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.files.gguf_file import GgufWeights
 from pipelines.catalog.loras import LoraWeights
+from pipelines.catalog.ltx.second_stage_config import SecondStage
+from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError
@@ -26,6 +29,16 @@ grid: {{num_frames: 4, height: 16, width: 16}}
 scheduler: {{name: UniPCMultistepScheduler, flow_shift: 3.0}}
 sampling:
   {{num_inference_steps: 8, guidance_scale: 1.0, num_frames: 17, height: 64, width: 64, fps: 8}}
+"""
+
+
+TWO_STAGES = """
+family: ltx
+pipeline: LTXConditionPipeline
+source: ./weights
+grid: {num_frames: 8, height: 64, width: 64}
+sampling: {num_inference_steps: 8, guidance_scale: 1, num_frames: 9, height: 64, width: 64, fps: 8}
+second_stage: {source: ./secret/up, timesteps: [909, 421], adain_factor: 1}
 """
 
 
@@ -92,6 +105,33 @@ def test_the_loras_of_a_model_are_part_of_its_identity(models: Path) -> None:
         LoraIdentity("Org/Style", "c0ffee/sha256:00", 2.0, "all"),
         LoraIdentity("folder:speed", "sha256:11", 1.0, "transformer"),
     )
+
+
+def test_the_second_stage_of_a_model_is_part_of_its_identity(models: Path) -> None:
+    (models / "two.yaml").write_text(TWO_STAGES)
+    found = UpsamplerWeights(Path("/machine/secret/up/latent_upsampler"), "sha256:22")
+    weights = ModelWeights(Path("/machine/w"), "r1", (), found)
+    entry = ModelCatalog(models, lambda _config, _path: weights).get("two")
+    assert entry.identity.second_stage == SecondStage(
+        "folder:latent_upsampler", "sha256:22", timesteps=(909, 421), adain_factor=1.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[909, 421]", "909", "second_stage.timesteps must be a list of numbers, not 909"),
+        ("[909, 421]", "[a]", "second_stage.timesteps must be a list of numbers, but 'a' is in it"),
+        ("source: ./secret/up, ", "", "second_stage.source is missing"),
+        ("adain_factor", "adain", "adain"),
+    ],
+)
+def test_a_wrong_second_stage_is_refused_with_its_file(
+    models: Path, old: str, new: str, message: str
+) -> None:
+    (models / "two.yaml").write_text(TWO_STAGES.replace(old, new))
+    with pytest.raises(ModelConfigError, match=rf"two\.yaml: .*{re.escape(message)}"):
+        ModelCatalog(models, FakeInspector()).get("two")
 
 
 def test_the_acceleration_of_a_model_is_part_of_its_identity(models: Path) -> None:

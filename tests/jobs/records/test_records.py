@@ -52,6 +52,7 @@ from jobs.store.uri import StoredObject, is_listed
 from jobs.types import AudioFacts, ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
+from pipelines.catalog.ltx.second_stage_config import SecondStage
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape
@@ -309,6 +310,7 @@ def test_every_field_is_documented() -> None:
             LoraIdentity,
             Ltx2Guidance,
             NagParams,
+            SecondStage,
             VsfParams,
             NasaParams,
             StageTiming,
