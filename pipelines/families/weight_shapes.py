@@ -91,7 +91,7 @@ def _renamed(name: str, class_name: str) -> str:
 
 def _build(folder: Path, model_class: Any) -> Any:
     """Return a component without memory for its weights."""
-    is_of_diffusers = issubclass(model_class, diffusers.ModelMixin)
+    is_of_diffusers = bool(issubclass(model_class, diffusers.ModelMixin))
     try:
         with torch.device("meta"):
             if is_of_diffusers:
