@@ -28,6 +28,7 @@ from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeG
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import NO_INPUTS, ClipInputs
+from pipelines.cost.activations import Clip
 from pipelines.cost.memory import memory_need
 from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
@@ -431,6 +432,6 @@ def test_a_model_that_cannot_have_a_second_stage_is_refused(
 def test_the_memory_of_a_model_counts_its_upsampler(folder: Path) -> None:
     config = config_of(folder, "ltx", LISTED)
     weights = inspect_model(config, folder / "two.yaml")
-    need = memory_need(config, weights, REQUEST.shape, "nag")
+    need = memory_need(config, weights, Clip(REQUEST.shape, "nag"))
     expected = 4 * sum(one.numel() for one in upsampler("ltx").parameters())
     assert need.weights["latent_upsampler"] == expected
