@@ -213,7 +213,8 @@ def mask(length: int, *num_tokens: int) -> torch.Tensor:
 def render(pipeline: Any, prompt_embeds: torch.Tensor, /, **arguments: Any) -> torch.Tensor:
     """Return the latents of clips without guidance, after two steps.
 
-    The noise of row i comes from seed i; `arguments` go to the pipeline, but for None.
+    The noise of row i comes from seed i; `arguments` go to the pipeline, but for None. A
+    `prompt` of None goes too, since diffusion forcing has no default for it.
     """
     call: dict[str, Any] = {
         "prompt_embeds": prompt_embeds,
@@ -227,7 +228,8 @@ def render(pipeline: Any, prompt_embeds: torch.Tensor, /, **arguments: Any) -> t
     }
     if hasattr(pipeline.transformer, "caption_projection"):
         call["prompt_attention_mask"] = torch.ones(prompt_embeds.shape[:2], dtype=torch.bool)
-    call = {name: value for name, value in (call | arguments).items() if value is not None}
+    call |= arguments
+    call = {name: value for name, value in call.items() if value is not None or name == "prompt"}
     return pipeline(**call).frames
 
 
