@@ -27,6 +27,7 @@ from jobs.tables.writing import EndedClips, add_clips, write_run_tables
 from jobs.types import AudioFacts, LoraIdentity, StageTiming
 from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
 from pipelines.clip_inputs import InputFile, InputFiles
+from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.lora_choice import LoraChoice
 from pipelines.texts import RequestTokens, Tokens
 from tests.builders.records import AT_S, RUN_ID, commit, failure_of, quarantine_of
@@ -79,6 +80,7 @@ def full(store: MemoryStore) -> ClipRecord:
             first_block_cache=0.08,
             stochastic_sampling=True,
             boundary_ratio=0.875,
+            diffusion_forcing=DiffusionForcing(97, 17, 20, 5, 5),
             ltx2_guidance=Ltx2Guidance(1.0, 3.0, (28,), 0.5, 2.0, 7.0, 0.25),
         ),
         tokens=RequestTokens(Tokens(3, "ab"), Tokens(4, "cd"), Tokens(5, "ef")),
