@@ -48,6 +48,7 @@ class Adapter:
         text_of: returns the text that reaches an attention, by the attention's name.
         negative_text: makes the negative prompt of all that the pipeline's `encode_prompt` returned
             for it.
+        pads_text: True if every text is padded to `max_sequence_length`.
         defaults: strengths of NAG where a call names none, with their source beside them.
         refusal: returns the reason why a model of these classes cannot be guided; None if it can.
         lanes: way of the negative prompt through a model that updates its text, where it is further
@@ -60,6 +61,7 @@ class Adapter:
     texts: tuple[TextInput, ...] = (VIDEO_TEXT,)
     text_of: Callable[[str], TextInput] = every_text
     negative_text: Callable[[Any, Any], NegativeText] = first_output
+    pads_text: bool = True
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
     lanes: LanePlan | None = None

@@ -20,6 +20,7 @@ MODULES = {
     "LTX2VideoTransformer3DModel": "ltx2",
     "AllegroTransformer3DModel": "text_transformers",
     "CosmosTransformer3DModel": "cosmos",
+    "Kandinsky5Transformer3DModel": "kandinsky5",
     "LatteTransformer3DModel": "text_transformers",
     "PixArtTransformer2DModel": "text_transformers",
     "SanaTransformer2DModel": "text_transformers",

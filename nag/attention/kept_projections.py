@@ -41,8 +41,11 @@ class KeptProjections:
     def __init__(self, transformer: torch.nn.Module, attentions: Iterable[torch.nn.Module]) -> None:
         self._transformer = transformer
         self._attentions = tuple(attentions)
-        # LTX-2.3 changes the text by the timestep before it makes keys and values of it.
-        self._has_fixed_text = not getattr(transformer, "prompt_modulation", False)
+        # LTX-2.3 and Kandinsky 5 change the text by the timestep before they make keys and values.
+        self._has_fixed_text = not (
+            getattr(transformer, "prompt_modulation", False)
+            or hasattr(transformer, "text_transformer_blocks")
+        )
         self._texts: list[_KeptText] = []
 
     def of(

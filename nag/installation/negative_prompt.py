@@ -50,8 +50,9 @@ def encode_negative_prompt(
             f"{type(pipeline).__name__} has one length for all texts: leave max_sequence_length out"
         )
     encoded = encode(**{name: value for name, value in arguments.items() if name in takes})
-    negative = find_models(pipeline)[0].adapter.negative_text(pipeline, encoded)
-    return replace(negative, has_default_length=has_default_length)
+    adapter = find_models(pipeline)[0].adapter
+    negative = adapter.negative_text(pipeline, encoded)
+    return replace(negative, has_default_length=has_default_length and adapter.pads_text)
 
 
 def _texts(negative_prompt: Any) -> list[str]:

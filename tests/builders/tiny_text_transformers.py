@@ -15,6 +15,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Kandinsky5T2IPipeline,
+    Kandinsky5Transformer3DModel,
     LattePipeline,
     LatteTransformer3DModel,
     PixArtSigmaPipeline,
@@ -183,3 +185,32 @@ def cosmos_pipeline(image_tokens: int | None = None) -> Any:
 def _with_image(call: dict[str, Any], image: torch.Tensor) -> dict[str, Any]:
     text = call["encoder_hidden_states"]
     return {**call, "encoder_hidden_states": (text, image.expand(len(text), -1, -1))}
+
+
+def kandinsky_pipeline() -> Any:
+    """Build Kandinsky 5, whose text passes through one block of its own."""
+    torch.manual_seed(0)
+    transformer = Kandinsky5Transformer3DModel(
+        in_visual_dim=4,
+        in_text_dim=TEXT_DIM,
+        in_text_dim2=TEXT_DIM,
+        time_dim=16,
+        out_visual_dim=4,
+        model_dim=24,
+        ff_dim=32,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(4, 4, 4),
+    )
+    for name, weight in transformer.named_parameters():
+        if name.endswith("modulation.out_layer.weight"):
+            torch.nn.init.normal_(weight, std=0.2)  # zero when new
+    pipeline = _pipeline(
+        Kandinsky5T2IPipeline,
+        transformer,
+        FlowMatchEulerDiscreteScheduler(),
+        text_encoder_2=None,
+        tokenizer_2=None,
+    )
+    pipeline.resolutions = [(64, 64)]
+    return pipeline

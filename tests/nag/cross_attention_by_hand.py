@@ -36,6 +36,7 @@ class ByHand:
     alpha: float = 0.5
     text: str = "encoder_hidden_states"
     text_mask: str = "encoder_attention_mask"
+    positions: str | None = None
     output: str = "to_out"  # name of an attention's output projection
 
     def guided_rows(self, num_rows: int, call_of_step: int) -> range:
@@ -85,6 +86,8 @@ def guided_by_hand(
             if mask is not None:
                 assert guidance.mask is not None
                 other[guidance.text_mask] = guidance.mask[rows].to(mask.dtype)
+            if guidance.positions:
+                other[guidance.positions] = torch.arange(guidance.negative.shape[1])
             if isinstance(argument, tuple):
                 other[guidance.text] = (other[guidance.text], *argument[1:])
             call.is_noting = True
@@ -118,7 +121,8 @@ def _attention(
         bound = signature.bind(*args, **kwargs)
         bound.arguments |= bound.arguments.pop("cross_attention_kwargs", {})
         arguments = dict(bound.arguments)
-        text = {name: arguments.get(name) for name in ("encoder_hidden_states", "attention_mask")}
+        names = ("encoder_hidden_states", "attention_mask")
+        text = {name: arguments[name] for name in names if name in arguments}
         if call.is_noting:
             call.seen[module] = text
         if call.is_noting or not call.guided:
@@ -157,17 +161,14 @@ def _without_output(module: Any, name: str) -> Generator[None]:
         if hasattr(module, one)
     }
     several = isinstance(output, nn.ModuleList)
-    setattr(module, name, nn.ModuleList([nn.Identity(), nn.Identity()]) if several else _identity())
+    identity = nn.ModuleList([nn.Identity(), nn.Identity()]) if several else nn.Identity()
+    setattr(module, name, identity)
     for one, value in zip(settings, (False, 1.0), strict=False):
         setattr(module, one, value)
     yield
     setattr(module, name, output)
     for one, value in settings.items():
         setattr(module, one, value)
-
-
-def _identity() -> nn.Module:
-    return nn.Identity()
 
 
 def _of_text(arguments: dict[str, Any]) -> dict[str, Any]:

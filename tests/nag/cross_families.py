@@ -32,6 +32,8 @@ class Family:
         guidance_scale: argument that switches classifier-free guidance on, and its value for it;
             None without classifier-free guidance.
         mask: argument of the text's mask; None without one.
+        embeds: argument of the text's embeddings.
+        text_blocks: attentions that the coverage counts and that belong to the text alone.
         pooled: argument of the pooled text; None without one.
         width: channels of the text.
         arguments: further arguments of the pipeline's call.
@@ -45,6 +47,8 @@ class Family:
     guidance_scale: tuple[str, float] | None = ("guidance_scale", 3.0)
     mask: str | None = None
     pooled: str | None = None
+    embeds: str = "prompt_embeds"
+    text_blocks: int = 0
     width: int = TEXT_DIM
     by_hand: Mapping[str, Any] = field(default_factory=dict[str, Any])
     arguments: Callable[[int, bool], Mapping[str, Any]] = lambda _rows, _cfg: {}
@@ -52,7 +56,7 @@ class Family:
 
     def texts(self, rows: int, seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
         """Return the arguments of the pipeline that hold a text."""
-        found = {f"{prefix}prompt_embeds": seeded(seed, rows, LENGTH, self.width)}
+        found = {prefix + self.embeds: seeded(seed, rows, LENGTH, self.width)}
         if self.mask:
             lengths = (LENGTH - 2 * row for row in range(rows))
             found[prefix + self.mask] = mask(LENGTH, *lengths).long()
@@ -118,6 +122,12 @@ def _sides(
 ) -> Callable[[int, bool], dict[str, Any]]:
     binning = {} if binned is None else {"use_resolution_binning": binned}
     return lambda _rows, _cfg: {"height": side_px, "width": side_px, **binning, **others}
+
+
+def _sequence_lengths(rows: int, cfg: bool) -> dict[str, Any]:
+    ends = torch.arange(rows + 1) * LENGTH
+    negative = {"negative_prompt_cu_seqlens": ends} if cfg else {}
+    return {"height": 64, "width": 64, "prompt_cu_seqlens": ends, **negative}
 
 
 MASKED: dict[str, Any] = {"model": "transformer", "mask": "prompt_attention_mask"}
@@ -194,6 +204,17 @@ FAMILIES = {
     "Cosmos 2": Family(tiny_text_transformers.cosmos_pipeline, 2, **COSMOS),
     "Cosmos 2.5 with image tokens": Family(
         lambda: tiny_text_transformers.cosmos_pipeline(image_tokens=3), 2, **COSMOS
+    ),
+    "Kandinsky 5": Family(
+        tiny_text_transformers.kandinsky_pipeline,
+        3,
+        model="transformer",
+        form="prompt first",
+        embeds="prompt_embeds_qwen",
+        pooled="prompt_embeds_clip",
+        text_blocks=1,
+        by_hand={"output": "out_layer", "positions": "text_rope_pos"},
+        arguments=_sequence_lengths,
     ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,

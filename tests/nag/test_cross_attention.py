@@ -78,7 +78,8 @@ def test_every_row_is_guided_as_by_hand_and_no_unconditional_one(family: Family)
     attentions = text_attentions(family, pipeline)
     plain = family.render(pipeline, cfg=True)
     with install(pipeline) as nag:
-        assert (nag.coverage.guided, nag.coverage.total) == (family.coverage, len(attentions))
+        assert (nag.coverage.guided, nag.coverage.total) == (family.coverage,) * 2
+        assert family.coverage == len(attentions) + family.text_blocks
         with nag.guide(family.negative(2), **STRONG):
             ours = family.render(pipeline, cfg=True)
     with guided_by_hand(family.model_of(pipeline), attentions, family.guidance(2, cfg=True)):
