@@ -221,7 +221,7 @@ def test_a_gguf_file_takes_the_place_of_the_folders_weights(wide: Path) -> None:
         weights = inspect_model(config, wide / "mine.yaml")
         assert verify_weights(config, weights) == weights
         model, again = (load_model(config, weights, 1) for _ in range(2))
-        need = memory_need(config, weights, NAG.shape, "nag")
+        need = memory_need(config, weights, Clip(NAG.shape, "nag"))
     finally:
         (wide / "hidden").rename(weights_file)
     few = [one for one in model.pipeline.transformer.parameters() if one.dtype == torch.uint8]
