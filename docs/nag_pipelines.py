@@ -18,7 +18,8 @@ HEAD = """# Pipelines that nag guides
 
 *Passes* says how guidance tells the prompt's pass from the unconditional one. `named`: the pipeline
 names its calls. `batched`: both halves are rows of one call. `prompt first`: two calls a step.
-`prompt third`: one call, the prompt's rows before two thirds without it. `single`: one pass only.
+`prompt half`: one call, the prompt's rows first. `prompt third`: one call, the prompt's rows before
+two thirds without it. `single`: one pass only.
 
 | pipeline | model | passes |
 |---|---|---|

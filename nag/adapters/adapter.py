@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nag.adapters.processor import NagProcessor
+from nag.attention.sequence_lanes_hook import SequencePlan
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
 from nag.attention.text_lanes_hook import LanePlan
 from nag.params import NagParams
@@ -40,8 +41,8 @@ class Adapter:
     Args:
         models: classes of the transformers or UNets of this family.
         processors: our processor by the stock one that it replaces; made of the stock one, of what
-            tells it the layout of the text (`TextConcat`, or `TextLanes` with `lanes`), and of the
-            attention's name.
+            tells it the layout of the text (`TextConcat`, or `TextLanes` with `lanes`, or
+            `SequenceLanes` with `sequence`), and of the attention's name.
         is_text_attention: returns True for a module that attends to text, by its name in the model
             and by itself.
         texts: texts that the model takes, each with its mask.
@@ -52,7 +53,10 @@ class Adapter:
         defaults: strengths of NAG where a call names none, with their source beside them.
         refusal: returns the reason why a model of these classes cannot be guided; None if it can.
         lanes: way of the negative prompt through a model that updates its text, where it is further
-            rows of the text; None where it is further tokens of a text that stays the same.
+            rows of the text; None elsewhere.
+        sequence: way of the negative prompt through a model that has text and image in one
+            sequence, where it is further tokens of that; None elsewhere. Without both ways it is
+            further tokens of a text that stays the same.
     """
 
     models: tuple[type, ...]
@@ -65,6 +69,7 @@ class Adapter:
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
     lanes: LanePlan | None = None
+    sequence: SequencePlan | None = None
 
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""

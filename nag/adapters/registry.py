@@ -30,6 +30,7 @@ MODULES = {
     "SD3Transformer2DModel": "joint.sd3",
     "FluxTransformer2DModel": "joint.flux",
     "QwenImageTransformer2DModel": "joint.qwen_image",
+    "ZImageTransformer2DModel": "joint.z_image",
 }
 
 

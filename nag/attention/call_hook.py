@@ -1,7 +1,7 @@
 """The hook that tells which calls of a model are guided, and hands them on to be changed.
 
 It decides by the calls of the pipeline and by the step range. Its kinds bring the negative prompt
-in: `NegativePromptHook` on the axis of tokens, `TextLanesHook` on the axis of rows.
+in: `TextLanesHook` on the axis of rows, the others on the axis of tokens.
 """
 
 import inspect

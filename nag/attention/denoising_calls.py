@@ -16,7 +16,7 @@ from nag.attention.pipeline_passes import passes_of
 from nag.attention.text_encoding_calls import TextEncodingCalls, restore
 from nag.errors import ForeignCallError, NagParameterError, UnnamedCallError
 
-GuidedRows = Literal["all", "none", "second half", "first third"]
+GuidedRows = Literal["all", "none", "second half", "first half", "first third"]
 
 # The names that diffusers' pipelines and guiders give to calls of the transformer.
 GUIDED_ROWS: dict[str | None, GuidedRows] = {
@@ -106,6 +106,8 @@ class PipelineCalls:
             return "all"
         if self._passes == "prompt third":
             return "first third" if self._num_calls == 1 else "none"
+        if self._passes == "prompt half":
+            return "first half" if self._num_calls == 1 else "none"
         if name == BATCHED_CALL or self._passes == "batched":
             return "second half" if self._num_calls == 1 else "none"
         raise self._unknown_call(name)
@@ -127,7 +129,17 @@ class PipelineCalls:
         )
         if is_on is None:
             raise self._unknown_call(None)
-        return is_on
+        return is_on and not self._is_past_truncation()
+
+    def _is_past_truncation(self) -> bool:
+        """Return True in a step of Z-Image's whose unconditional half `cfg_truncation` drops."""
+        pipeline = self._pipeline
+        limit = getattr(pipeline, "_cfg_truncation", None)
+        if limit is None or float(limit) >= 1:
+            return False
+        # A loop may enter the schedule late, so its steps are counted from the end.
+        timestep = pipeline.scheduler.timesteps[self._num_steps - pipeline.num_timesteps]
+        return ((1000 - timestep.float()) / 1000).item() > float(limit)
 
     def _unknown_call(self, name: str | None) -> UnnamedCallError:
         return UnnamedCallError(

@@ -9,10 +9,11 @@ from typing import Any, Literal, Protocol
 import torch
 
 from nag.attention.text_attention import TextAttention
+from nag.errors import NagParameterError
 from nag.formulas.fused_guidance import fused_guidance
 from nag.formulas.negative_away_steer_attention import negative_away_steer_attention
 from nag.formulas.value_sign_flip import value_sign_flip
-from nag.params import NagParams, NasaParams, VsfParams
+from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
 
 
 class Method(Protocol):
@@ -55,6 +56,20 @@ class NagMethod:
             self.nag_alpha,
             self.nag_norm,
         )
+
+
+def only_nag(params: GuidanceParams) -> NagParams:
+    """Return the strengths for a model in which text and image attend to one another.
+
+    Raises:
+        NagParameterError: the method is another than Normalized Attention Guidance.
+    """
+    if not isinstance(params, NagParams):
+        raise NagParameterError(
+            "a model with joint attention of text and image is guided by NagParams alone, got "
+            f"{type(params).__name__}"
+        )
+    return params
 
 
 class VsfMethod:

@@ -7,12 +7,13 @@ calls; else it is refused.
 
 from typing import Any, Literal
 
-Passes = Literal["named", "batched", "prompt first", "prompt third", "single"]
+Passes = Literal["named", "batched", "prompt first", "prompt half", "prompt third", "single"]
 """The way in which a pipeline tells its passes apart.
 
 named: by `cache_context`. batched: one call a step, the unconditional half before the prompt's.
-prompt first: one call a pass, the prompt's before all others. prompt third: one call a step, the
-prompt's third before two without the prompt. single: the prompt's pass alone, in all cases.
+prompt first: one call a pass, the prompt's before all others. prompt half: one call a step, the
+prompt's half before the unconditional one. prompt third: one call a step, the prompt's third before
+two without the prompt. single: the prompt's pass alone, in all cases.
 """
 
 STABLE_DIFFUSION = (
@@ -149,6 +150,19 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
     ),
 }
 
+OF_SINGLE_STREAMS: dict[str, Passes] = {
+    **dict.fromkeys(
+        (
+            "ZImagePipeline",
+            "ZImageImg2ImgPipeline",
+            "ZImageInpaintPipeline",
+            "ZImageControlNetPipeline",
+            "ZImageControlNetInpaintPipeline",
+        ),
+        "prompt half",
+    ),
+}
+
 PASSES: dict[str, Passes] = {
     **dict.fromkeys(("WanPipeline", "WanImageToVideoPipeline", "WanVACEPipeline"), "named"),
     "LucyEditPipeline": "named",
@@ -169,6 +183,7 @@ PASSES: dict[str, Passes] = {
     **OF_UNETS,
     **OF_TEXT_TRANSFORMERS,
     **OF_JOINT_ATTENTION,
+    **OF_SINGLE_STREAMS,
 }
 
 

@@ -19,6 +19,8 @@ def guided_span(rows: GuidedRows, num_rows: int) -> GuidedSpan:
     """Return the guided rows of a call that guides some: `rows` is not "none"."""
     if rows == "second half":
         return GuidedSpan(num_rows // 2, num_rows, num_rows)
+    if rows == "first half":
+        return GuidedSpan(0, num_rows // 2, num_rows)
     if rows == "first third":
         return GuidedSpan(0, num_rows // 3, num_rows)
     return GuidedSpan(0, num_rows, num_rows)

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from nag.attention.methods import NagMethod
+from nag.attention.methods import NagMethod, only_nag
 from nag.attention.text_attention import Attend
 from nag.attention.text_concat import UNGUIDED, GuidedSpan, TextInput
-from nag.errors import NagParameterError
-from nag.params import GuidanceParams, NagParams
+from nag.params import GuidanceParams
 
 QueryKeyValue = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # each (rows, tokens, H, K)
 
@@ -95,12 +94,7 @@ class TextLanes:
         Raises:
             NagParameterError: the method is another than Normalized Attention Guidance.
         """
-        if not isinstance(params, NagParams):
-            raise NagParameterError(
-                "a model with joint attention of text and image is guided by NagParams alone, got "
-                f"{type(params).__name__}"
-            )
-        self._method.set(params)
+        self._method.set(only_nag(params))
 
     def guide(
         self,

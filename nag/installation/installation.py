@@ -11,6 +11,8 @@ from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
 from nag.attention.kept_projections import KeptProjections
 from nag.attention.negative_prompt_hook import NegativePromptHook
+from nag.attention.sequence_lanes import SequenceLanes
+from nag.attention.sequence_lanes_hook import SequenceLanesHook
 from nag.attention.text_concat import TextConcat
 from nag.attention.text_lanes import TextLanes
 from nag.attention.text_lanes_hook import TextLanesHook
@@ -77,6 +79,11 @@ class InstalledGuidance:
             self._replace_processors(guided, lambda _name: lanes)
             self._hooks.append(TextLanesHook(guided.model, lanes, adapter.lanes, *about))
             return
+        if adapter.sequence is not None:
+            tokens = SequenceLanes()
+            self._replace_processors(guided, lambda _name: tokens)
+            self._hooks.append(SequenceLanesHook(guided.model, tokens, adapter.sequence, *about))
+            return
         text_concats = {text: TextConcat(text) for text in adapter.texts}
         self._replace_processors(guided, lambda name: text_concats[adapter.text_of(name)])
         attentions = (attention for _, attention in guided.text_attentions())
@@ -85,7 +92,9 @@ class InstalledGuidance:
         self._hooks.append(NegativePromptHook(guided.model, concats, projections, *about))
 
     def _replace_processors(
-        self, guided: GuidedModel, layout_of: Callable[[str], TextConcat | TextLanes]
+        self,
+        guided: GuidedModel,
+        layout_of: Callable[[str], TextConcat | TextLanes | SequenceLanes],
     ) -> None:
         """Replace the processor of every text attention.
 

@@ -34,12 +34,12 @@ CLIP_LENGTH = 20
 HEADS = {"num_attention_heads": 2, "attention_head_dim": 12}
 
 
-def _finished(pipeline: Any) -> Any:
+def finished(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _randomized(model: Any) -> Any:
+def randomized(model: Any) -> Any:
     """Give the weights noise: in fresh layers of modulation, gates and biases are all but zero."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def sd3_transformer(**changes: Any) -> SD3Transformer2DModel:
         "qk_norm": "rms_norm",
         **HEADS,
     }
-    return _randomized(SD3Transformer2DModel(**{**config, **changes}))
+    return randomized(SD3Transformer2DModel(**{**config, **changes}))
 
 
 def sd3_pipeline() -> Any:
@@ -73,7 +73,7 @@ def sd3_pipeline() -> Any:
     parts = dict.fromkeys(
         ("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2")
     )
-    return _finished(
+    return finished(
         StableDiffusion3Pipeline(
             transformer=sd3_transformer(),
             scheduler=FlowMatchEulerDiscreteScheduler(),
@@ -95,7 +95,7 @@ def flux_transformer(**changes: Any) -> FluxTransformer2DModel:
         "axes_dims_rope": (4, 4, 4),
         **HEADS,
     }
-    return _randomized(FluxTransformer2DModel(**{**config, **changes}))
+    return randomized(FluxTransformer2DModel(**{**config, **changes}))
 
 
 def flux_pipeline(pipeline_class: Any = FluxPipeline, vae: Any = None, **changes: Any) -> Any:
@@ -109,7 +109,7 @@ def flux_pipeline(pipeline_class: Any = FluxPipeline, vae: Any = None, **changes
         "tokenizer_2": empty,
         "transformer": flux_transformer(**changes),
     }
-    return _finished(pipeline_class(**parts))
+    return finished(pipeline_class(**parts))
 
 
 def qwen_image_transformer(**changes: Any) -> QwenImageTransformer2DModel:
@@ -122,12 +122,12 @@ def qwen_image_transformer(**changes: Any) -> QwenImageTransformer2DModel:
         "axes_dims_rope": (4, 4, 4),
         **HEADS,
     }
-    return _randomized(QwenImageTransformer2DModel(**{**config, **changes}))
+    return randomized(QwenImageTransformer2DModel(**{**config, **changes}))
 
 
 def qwen_image_pipeline() -> Any:
     empty: Any = None
-    return _finished(
+    return finished(
         QwenImagePipeline(
             scheduler=FlowMatchEulerDiscreteScheduler(),
             vae=empty,

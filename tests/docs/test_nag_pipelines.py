@@ -50,6 +50,11 @@ def test_the_source_of_a_pipeline_tells_its_passes_as_listed(name: str) -> None:
             assert num_calls == 1
             assert BATCHES["prompt third"].search(whole)
             assert not BATCHES["batched"].search(whole)
+        case "prompt half":
+            assert num_calls == 1
+            assert not names
+            assert "prompt_embeds_model_input = prompt_embeds + negative_prompt_embeds" in source
+            assert not any(batch.search(whole) for batch in BATCHES.values())
         case "single":
             assert num_calls == 1
             assert not any(batch.search(whole) for batch in BATCHES.values())

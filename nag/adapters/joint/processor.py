@@ -58,16 +58,27 @@ class NagJointProcessor(NagProcessor):
         value: torch.Tensor,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        output = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=bias,
-            # Some stock processors know torch's own attention alone.
-            backend=getattr(self.stock, "_attention_backend", None),
-            parallel_config=getattr(self.stock, "_parallel_config", None),
-        )
-        return output.flatten(2, 3).to(query.dtype)
+        return attend_as(self.stock, query, key, value, bias)
+
+
+def attend_as(
+    stock: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attend by the settings of a stock processor; the heads of the output are merged."""
+    output = dispatch_attention_fn(
+        query,
+        key,
+        value,
+        attn_mask=bias,
+        # Some stock processors know torch's own attention alone.
+        backend=getattr(stock, "_attention_backend", None),
+        parallel_config=getattr(stock, "_parallel_config", None),
+    )
+    return output.flatten(2, 3).to(query.dtype)
 
 
 Normalize = Callable[[torch.Tensor], torch.Tensor] | None

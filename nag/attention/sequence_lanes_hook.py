@@ -1,0 +1,170 @@
+"""The hook that puts the negative prompt's tokens behind the sequence of each guided block.
+
+Between the blocks the model has its own sequence, as without guidance, so that the residuals of a
+ControlNet and the last layers find what they expect. The negative prompt's tokens wait here.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from nag.attention.call_hook import CallHook
+from nag.attention.denoising_calls import DenoisingCalls
+from nag.attention.sequence_lanes import SequenceLane, SequenceLanes
+from nag.attention.text_concat import GuidedSpan, NegativeText
+from nag.errors import NagTextError
+from nag.params import GuidanceParams
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SequencePlan:
+    """The way of the negative prompt through one family of single-stream models.
+
+    Args:
+        blocks: returns the blocks that take the sequence first of all their arguments.
+        text: returns the prompts of a call, (B, T, D), with a filler behind the shorter ones.
+        image_starts: returns the first image token in each row's sequence, of a call's arguments.
+        embed: returns what one text, (T, D), becomes before the first block, (1, N, D), and the
+            rotary embedding of the image and of this text behind it, (1, L + N, K / 2), as if the
+            model had been called with this text; of the model and the call's arguments.
+    """
+
+    blocks: Callable[[Any], Iterable[torch.nn.Module]]
+    text: Callable[[Arguments], torch.Tensor]
+    image_starts: Callable[[Arguments], list[int]]
+    embed: Callable[[Any, Arguments, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class SequenceLanesHook(CallHook):
+    """Brings the negative prompt into every guided call, on the axis of tokens.
+
+    Args:
+        model: hooked until `remove`, and its blocks.
+        lanes: negative prompt of the call, which the processors read.
+        plan: way of the negative prompt through this family.
+        calls: the calls of the pipeline, by which it knows the guided ones.
+        component: name of the model in the pipeline, for error messages.
+        check: called before each call while guidance is on; it may raise.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        lanes: SequenceLanes,
+        plan: SequencePlan,
+        calls: DenoisingCalls,
+        component: str,
+        check: Callable[[], None],
+    ) -> None:
+        self._lanes = lanes
+        self._plan = plan
+        self._embed: Callable[[torch.Tensor], tuple[SequenceLane, torch.Tensor]] | None = None
+        self._tokens_BND: torch.Tensor | None = None  # between two blocks of a guided call
+        super().__init__(model, calls, component, check)
+        for block in plan.blocks(model):
+            self._handles += [
+                block.register_forward_pre_hook(self._append),
+                block.register_forward_hook(self._take_off),
+            ]
+
+    def _use(self, params: GuidanceParams, *, has_negative: bool) -> None:
+        self._lanes.use(params)
+        self._lanes.is_guiding = has_negative and params.is_active
+
+    def _num_rows(self, arguments: Arguments) -> int:
+        return self._plan.text(arguments).shape[0]
+
+    def _begin(self, arguments: Arguments) -> None:
+        del arguments
+        self._lanes.is_in_call = True
+
+    def _guide(self, arguments: Arguments, negative: NegativeText, guided: GuidedSpan) -> None:
+        defaults = {
+            name: one.default
+            for name, one in self._signature.parameters.items()
+            if one.default is not one.empty
+        }
+        of_call = defaults | arguments
+        text_BTD = self._plan.text(of_call)
+        replace(negative, has_default_length=False).fit(text_BTD, guided)
+        texts = [one.to(text_BTD) for one in _without_filler(negative)]
+        index = guided.index(len(texts))[guided.start : guided.stop]
+        starts = tuple(self._plan.image_starts(of_call)[guided.start : guided.stop])
+
+        # Within the call, since offloading brings the model's layers in after this hook.
+        def embed(sequence_BSD: torch.Tensor) -> tuple[SequenceLane, torch.Tensor]:
+            embedded = [self._plan.embed(self._model, of_call, one) for one in texts]
+            return _lane([embedded[row] for row in index], sequence_BSD, guided, starts)
+
+        self._embed = embed
+
+    def _forget(self) -> None:
+        self._lanes.lane = self._embed = self._tokens_BND = None
+        self._lanes.is_in_call = False
+
+    def _append(self, _block: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self._embed is not None:  # the first block of a guided call
+            self._lanes.lane, self._tokens_BND = self._embed(args[0])
+            self._embed = None
+        if self._tokens_BND is None:
+            return None
+        return torch.cat([args[0], self._tokens_BND], dim=1), *args[1:]
+
+    def _take_off(self, _block: torch.nn.Module, _args: Any, output: Any) -> torch.Tensor | None:
+        lane = self._lanes.lane
+        if lane is None:
+            return None
+        self._tokens_BND = output[:, lane.length :]
+        return output[:, : lane.length]
+
+
+def _without_filler(negative: NegativeText) -> list[torch.Tensor]:
+    """Return the tokens (T, D) of each row that are text.
+
+    Raises:
+        NagTextError: a row has none.
+    """
+    if negative.attention_mask is None:
+        return list(negative.embeds)
+    texts = [
+        tokens[mask.bool().to(tokens.device)]
+        for tokens, mask in zip(negative.embeds, negative.attention_mask, strict=True)
+    ]
+    if not all(len(one) for one in texts):
+        raise NagTextError(
+            "each row of the negative prompt's attention mask must have a token that is text, got "
+            f"{[len(one) for one in texts]} tokens"
+        )
+    return texts
+
+
+def _lane(
+    embedded: list[tuple[torch.Tensor, torch.Tensor]],
+    sequence_BSD: torch.Tensor,
+    guided: GuidedSpan,
+    image_starts: tuple[int, ...],
+) -> tuple[SequenceLane, torch.Tensor]:
+    """Return the layout of the sequence, and the negative prompts in it, (B, N, D).
+
+    Shorter ones are filled up with zeros, and so are unguided rows.
+    """
+    lengths = [tokens.shape[1] for tokens, _ in embedded]
+    width, num_image_tokens = max(lengths), embedded[0][1].shape[1] - lengths[0]
+    filled = [
+        [functional.pad(one, (0, 0, 0, width - length)) for one in pair]
+        for pair, length in zip(embedded, lengths, strict=True)
+    ]
+    tokens_GND, rotary = (torch.cat(ones) for ones in zip(*filled, strict=True))
+    tokens_BND = sequence_BSD.new_zeros((guided.num_rows, *tokens_GND.shape[1:]))
+    tokens_BND[guided.start : guided.stop] = tokens_GND
+    ends = torch.tensor(lengths, device=sequence_BSD.device) + num_image_tokens
+    positions = torch.arange(num_image_tokens + width, device=sequence_BSD.device)
+    mask = None if min(lengths) == width else positions < ends[:, None]
+    length = sequence_BSD.shape[1]
+    lane = SequenceLane(guided, length, image_starts, num_image_tokens, rotary, mask)
+    return lane, tokens_BND

@@ -1,0 +1,49 @@
+"""Pipelines of models with text and image in one sequence, at tiny size, with random weights.
+
+They have no encoders: texts come as embeddings.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+
+from tests.builders import tiny
+from tests.builders.tiny import TEXT_DIM
+from tests.builders.tiny_joint import finished, randomized
+
+
+def z_image_transformer() -> ZImageTransformer2DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "dim": 24,
+        "n_layers": 2,
+        "n_refiner_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "cap_feat_dim": TEXT_DIM,
+        "axes_dims": [4, 4, 4],
+        "axes_lens": [200, 8, 8],
+    }
+    return randomized(ZImageTransformer2DModel(**config))
+
+
+def z_image_pipeline(pipeline_class: Any = ZImagePipeline, vae: Any = None) -> Any:
+    return finished(
+        pipeline_class(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=vae,
+            text_encoder=None,
+            tokenizer=None,
+            transformer=z_image_transformer(),
+        )
+    )
+
+
+def with_chat(pipeline: Any) -> Any:
+    """Give a pipeline an encoder of messages, and the tokenizer that writes them."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    pipeline.register_modules(text_encoder=tiny.text_encoder(), tokenizer=tokenizer)
+    return pipeline

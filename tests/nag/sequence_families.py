@@ -1,0 +1,103 @@
+"""The single-stream families: a row for each, with what tests of all of them need."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from nag import NegativeText
+from tests.builders import tiny_sequence
+from tests.builders.tiny import TEXT_DIM
+from tests.nag.reference import mask
+from tests.nag.sequence_by_hand import Call, Rows
+
+PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (40, 7)
+STRENGTHS: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
+
+
+def texts(seed: int, *lengths: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(length, TEXT_DIM, generator=generator) for length in lengths]
+
+
+def negative_text(ones: list[torch.Tensor]) -> NegativeText:
+    lengths = [len(one) for one in ones]
+    return NegativeText(pad_sequence(ones, batch_first=True), mask(max(lengths), *lengths))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Args:
+        build: builds its tiny pipeline.
+        coverage: text attentions of its transformer.
+        unguided: scale of classifier-free guidance that switches it off.
+        arguments: returns the pipeline's arguments that hold texts, by a prefix of their names.
+        rows: rows of its calls, for the reference.
+        lora: layers that a LoRA changes.
+    """
+
+    build: Callable[[], Any]
+    coverage: int
+    unguided: float
+    arguments: Callable[[list[torch.Tensor], str], dict[str, Any]]
+    rows: Rows
+    lora: tuple[str, ...] = ("to_k", "to_out.0")
+
+
+def _z_image_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
+    return {f"{prefix}prompt_embeds": ones}
+
+
+def _z_image_row(call: Call, row: int) -> Call:
+    one = {name: call[name][row : row + 1] for name in ("x", "t", "cap_feats")}
+    residuals = call.get("controlnet_block_samples") or {}
+    of_row = {block: one[row : row + 1] for block, one in residuals.items()}
+    return call | one | {"controlnet_block_samples": of_row}
+
+
+def _z_image_two(call: Call, text: torch.Tensor) -> Call:
+    two = {"x": call["x"] * 2, "t": call["t"].repeat(2), "cap_feats": [*call["cap_feats"], text]}
+    residuals: dict[int, torch.Tensor] = {}
+    for block, one in call["controlnet_block_samples"].items():
+        of_image = torch.zeros_like(one)  # a ControlNet sees the prompt alone
+        image = _z_image_image(call, 0)
+        of_image[:, image] = one[:, image]
+        residuals[block] = torch.cat([one, of_image])
+    return call | two | {"controlnet_block_samples": residuals}
+
+
+def _z_image_image(call: Call, _text_length: int) -> slice:
+    _, _, height, width = call["x"][0].shape
+    return slice(0, -(-height * width // 4 // 32) * 32)
+
+
+FAMILIES = {
+    "Z-Image": Family(
+        tiny_sequence.z_image_pipeline,
+        2,
+        0.0,
+        _z_image_arguments,
+        Rows(lambda call: call["cap_feats"], _z_image_row, _z_image_two, _z_image_image, list),
+    ),
+}
+all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+
+
+def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> torch.Tensor:
+    """Return latents after two steps, of noise from seed i in row i."""
+    call: dict[str, Any] = {
+        **family.arguments(texts(1, *PROMPT_LENGTHS[:rows]), ""),
+        "guidance_scale": family.unguided,
+        "height": 64,
+        "width": 64,
+        "num_inference_steps": 2,
+        "generator": [torch.Generator().manual_seed(row) for row in range(rows)],
+        "output_type": "latent",
+        "return_dict": False,
+    }
+    return pipeline(**{**call, **arguments})[0]
