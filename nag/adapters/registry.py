@@ -31,6 +31,7 @@ MODULES = {
     "FluxTransformer2DModel": "joint.flux",
     "QwenImageTransformer2DModel": "joint.qwen_image",
     "ZImageTransformer2DModel": "joint.z_image",
+    "Lumina2Transformer2DModel": "joint.lumina2",
 }
 
 

@@ -161,6 +161,7 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
         ),
         "prompt half",
     ),
+    "Lumina2Pipeline": "prompt first",
 }
 
 PASSES: dict[str, Passes] = {

@@ -23,7 +23,7 @@ from nag.params import GuidanceParams
 
 Attend = Callable[[QueryKeyValue, Any, torch.Tensor | None], torch.Tensor]
 """The attention of a family: of queries, keys and values, of the rotary embedding of their tokens,
-and of the mask of their tokens, True where one is no filler. Returns the output (rows, tokens, D)
+and of the mask of their tokens, True where one is a real one. Returns the output (rows, tokens, D)
 before the projection. The rotary embedding is None where all tokens are rotated already."""
 
 
@@ -39,7 +39,7 @@ class SequenceLane:
         rotary: rotary embedding of the image and of the negative prompt behind it, at the positions
             that they have in one sequence, (G, L + N, K / 2); None where these are the same as
             beside the prompt.
-        mask: (G, L + N), True where a token is no filler; None if none is.
+        mask: (G, L + N), True where a token is a real one; None if all are.
     """
 
     guided: GuidedSpan
@@ -97,7 +97,7 @@ class SequenceLanes:
             attend: attention of the family.
             projected: queries, keys and values of S + N tokens.
             rotary: rotary embedding of the S tokens; None if all are rotated already.
-            mask_BS: True where one of the S tokens is no filler; None if none is.
+            mask_BS: True where one of the S tokens is a real one; None if all are.
 
         Returns:
             (B, S + N, D), heads merged, before the output projection.

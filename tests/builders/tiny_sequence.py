@@ -6,7 +6,13 @@ They have no encoders: texts come as embeddings.
 from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
 
 from tests.builders import tiny
 from tests.builders.tiny import TEXT_DIM
@@ -37,6 +43,33 @@ def z_image_pipeline(pipeline_class: Any = ZImagePipeline, vae: Any = None) -> A
             text_encoder=None,
             tokenizer=None,
             transformer=z_image_transformer(),
+        )
+    )
+
+
+def lumina2_pipeline() -> Any:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": 4,
+        "hidden_size": 48,
+        "num_layers": 2,
+        "num_refiner_layers": 1,
+        "num_attention_heads": 4,
+        "num_kv_heads": 2,
+        "multiple_of": 8,
+        "axes_dim_rope": (4, 4, 4),
+        "axes_lens": (100, 8, 8),
+        "cap_feat_dim": TEXT_DIM,
+    }
+    empty: Any = None
+    return finished(
+        Lumina2Pipeline(
+            transformer=randomized(Lumina2Transformer2DModel(**config)),
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=empty,
+            text_encoder=empty,
+            tokenizer=empty,
         )
     )
 

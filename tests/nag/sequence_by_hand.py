@@ -81,7 +81,7 @@ class _Forward:
 
     def __init__(self, forward: Any, rows: Rows, by_hand: ByHand) -> None:
         self.forward, self.rows, self.by_hand = forward, rows, by_hand
-        self.images: tuple[slice, ...] = ()  # of the two rows, in a guided call
+        self.images: tuple[slice, ...] = ()  # both rows, in a guided call
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any]:
         names = ("x", "t", "cap_feats")  # Z-Image's pipelines name none of these

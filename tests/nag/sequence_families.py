@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from nag import NegativeText
@@ -76,6 +77,37 @@ def _z_image_image(call: Call, _text_length: int) -> slice:
     return slice(0, -(-height * width // 4 // 32) * 32)
 
 
+def _lumina2_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
+    # Texts that are given together must have one shape in this pipeline.
+    filled = functional.pad(pad_sequence(ones, batch_first=True), (0, 0, 0, 50))[:, :50]
+    return {
+        f"{prefix}prompt_embeds": filled,
+        f"{prefix}prompt_attention_mask": mask(50, *(len(one) for one in ones)).long(),
+    }
+
+
+def _lumina2_texts(call: Call) -> list[torch.Tensor]:
+    masks = call["encoder_attention_mask"].bool()
+    return [row[of_row] for row, of_row in zip(call["encoder_hidden_states"], masks, strict=True)]
+
+
+def _lumina2_row(call: Call, row: int) -> Call:
+    names = ("hidden_states", "timestep", "encoder_hidden_states", "encoder_attention_mask")
+    return call | {name: call[name][row : row + 1] for name in names}
+
+
+def _lumina2_two(call: Call, text: torch.Tensor) -> Call:
+    of_text = _lumina2_arguments([text], "")
+    two = {name: torch.cat([call[name]] * 2) for name in ("hidden_states", "timestep")}
+    pairs = zip(("encoder_hidden_states", "encoder_attention_mask"), of_text.values(), strict=True)
+    return call | two | {name: torch.cat([call[name], one]) for name, one in pairs}
+
+
+def _lumina2_image(call: Call, text_length: int) -> slice:
+    height, width = call["hidden_states"].shape[2:]
+    return slice(text_length, text_length + height * width // 4)
+
+
 FAMILIES = {
     "Z-Image": Family(
         tiny_sequence.z_image_pipeline,
@@ -83,6 +115,13 @@ FAMILIES = {
         0.0,
         _z_image_arguments,
         Rows(lambda call: call["cap_feats"], _z_image_row, _z_image_two, _z_image_image, list),
+    ),
+    "Lumina 2": Family(
+        tiny_sequence.lumina2_pipeline,
+        2,
+        1.0,
+        _lumina2_arguments,
+        Rows(_lumina2_texts, _lumina2_row, _lumina2_two, _lumina2_image, torch.stack),
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))

@@ -85,7 +85,7 @@ ADAPTER = Adapter(
     processors={ZSingleStreamAttnProcessor: NagZSingleStreamAttnProcessor},
     is_text_attention=_is_text_attention,
     negative_text=_negative_text,
-    # Nobody has published values for this family; these are the author's for Flux.
+    # No values are published for this family; these are the author's for Flux.
     defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25),
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )
