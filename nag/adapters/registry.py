@@ -25,6 +25,7 @@ MODULES = {
     "PixArtTransformer2DModel": "text_transformers",
     "SanaTransformer2DModel": "text_transformers",
     "SanaVideoTransformer3DModel": "text_transformers",
+    "StableAudioDiTModel": "stable_audio",
     "UNet2DConditionModel": "unet",
     "UNetMotionModel": "unet",
     "SD3Transformer2DModel": "joint.sd3",

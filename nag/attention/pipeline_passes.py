@@ -78,6 +78,7 @@ OF_TEXT_TRANSFORMERS: dict[str, Passes] = {
             "SanaPAGPipeline",
             "SanaVideoPipeline",
             "SanaImageToVideoPipeline",
+            "StableAudioPipeline",
         ),
         "batched",
     ),

@@ -6,6 +6,7 @@ image beside it. Some models take the tokens' mask or positions too.
 Shapes: B batch, L text tokens, D text channels.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,6 +44,9 @@ def append_text(
     text, argument = concat.text, arguments[concat.text.embeds]
     text_BLD, mask_BL = text_of(argument), arguments.get(text.mask)
     negative = negative.fit(text_BLD, guided)
+    if text.num_shared_tokens:
+        shared_BLD = text_BLD[:, -text.num_shared_tokens :]
+        negative = replace(negative, embeds=torch.cat([negative.embeds, shared_BLD], dim=1))
     if mask_BL is not None:
         arguments[text.mask] = negative.append_mask(mask_BL)
     elif negative.attention_mask is not None:

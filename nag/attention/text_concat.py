@@ -31,11 +31,13 @@ class TextInput:
         embeds: its embeddings.
         mask: the mask of its tokens.
         positions: the positions of its tokens; None where the model needs none.
+        num_shared_tokens: tokens at its end that belong to the negative prompt too.
     """
 
     embeds: str
     mask: str
     positions: str | None = None
+    num_shared_tokens: int = 0
 
 
 VIDEO_TEXT = TextInput("encoder_hidden_states", "encoder_attention_mask")

@@ -3,6 +3,7 @@
 Their pipelines have no autoencoder and return latents; they are called with embeddings.
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from diffusers import (
     CosmosTransformer3DModel,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Kandinsky5T2IPipeline,
@@ -27,6 +29,9 @@ from diffusers import (
     SanaVideoPipeline,
     SanaVideoTransformer3DModel,
     SCMScheduler,
+    StableAudioDiTModel,
+    StableAudioPipeline,
+    StableAudioProjectionModel,
 )
 from diffusers.models.attention_processor import AttnProcessor
 
@@ -214,3 +219,35 @@ def kandinsky_pipeline() -> Any:
     )
     pipeline.resolutions = [(64, 64)]
     return pipeline
+
+
+class AudioCodec:
+    """Stands for Stable Audio's autoencoder, whose building warns of a change in torch."""
+
+    hop_length = 2
+    config = SimpleNamespace(sampling_rate=8, audio_channels=2)
+
+
+def stable_audio_pipeline() -> Any:
+    """Build Stable Audio, whose keys and values have half the heads of its queries."""
+    torch.manual_seed(0)
+    transformer = StableAudioDiTModel(
+        sample_size=8,
+        in_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        num_key_value_attention_heads=2,
+        out_channels=4,
+        cross_attention_dim=16,
+        time_proj_dim=8,
+        global_states_input_dim=2 * TEXT_DIM,
+        cross_attention_input_dim=TEXT_DIM,
+    )
+    return _pipeline(
+        StableAudioPipeline,
+        transformer,
+        EDMDPMSolverMultistepScheduler(sigma_max=20.0),
+        vae=AudioCodec(),
+        projection_model=StableAudioProjectionModel(TEXT_DIM, TEXT_DIM, 0, 8).eval(),
+    )

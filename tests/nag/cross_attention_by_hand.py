@@ -37,6 +37,7 @@ class ByHand:
     text: str = "encoder_hidden_states"
     text_mask: str = "encoder_attention_mask"
     positions: str | None = None
+    num_shared_tokens: int = 0
     output: str = "to_out"  # name of an attention's output projection
 
     def guided_rows(self, num_rows: int, call_of_step: int) -> range:
@@ -86,6 +87,9 @@ def guided_by_hand(
             if mask is not None:
                 assert guidance.mask is not None
                 other[guidance.text_mask] = guidance.mask[rows].to(mask.dtype)
+            if guidance.num_shared_tokens:
+                shared = text[:, -guidance.num_shared_tokens :]
+                other[guidance.text] = torch.cat([other[guidance.text], shared], dim=1)
             if guidance.positions:
                 other[guidance.positions] = torch.arange(guidance.negative.shape[1])
             if isinstance(argument, tuple):

@@ -216,6 +216,12 @@ FAMILIES = {
         by_hand={"output": "out_layer", "positions": "text_rope_pos"},
         arguments=_sequence_lengths,
     ),
+    "Stable Audio": Family(
+        tiny_text_transformers.stable_audio_pipeline,
+        2,
+        model="transformer",
+        by_hand={"num_shared_tokens": 2},
+    ),
     "Latte": Family(
         tiny_text_transformers.latte_pipeline,
         2,

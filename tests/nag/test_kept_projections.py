@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
-from nag.adapters.text_processor import NagTextProcessor
+from nag.adapters.ltx import NagLTXVideoAttnProcessor
+from nag.adapters.wan import NagWanAttnProcessor
 from nag.attention import kept_projections
 from nag.attention.kept_projections import MAX_VIDEO_TOKENS, KeptProjections, KeyValue, project
 from nag.installation.coverage import find_models
@@ -29,7 +30,7 @@ Change = Callable[[Any], object]
 def num_made(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Count how often keys and values are made."""
     counts = {"made": 0}
-    for processor in NagTextProcessor.__subclasses__():
+    for processor in (NagWanAttnProcessor, NagLTXVideoAttnProcessor):
         make = processor._project
 
         def counting(self: Any, attn: Any, text: torch.Tensor, make: Any = make) -> Any:
