@@ -33,6 +33,8 @@ MODULES = {
     "QwenImageTransformer2DModel": "joint.qwen_image",
     "ZImageTransformer2DModel": "joint.z_image",
     "Lumina2Transformer2DModel": "joint.lumina2",
+    "HunyuanVideoTransformer3DModel": "joint.hunyuan_video",
+    "CogVideoXTransformer3DModel": "joint.cogvideox",
 }
 
 

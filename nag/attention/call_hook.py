@@ -124,7 +124,7 @@ class CallHook:
             raise NagTextError(f"{self._component}: {error}") from error
         return (), dict(call.arguments)
 
-    def _after_call(self, *_: Any) -> None:
+    def _after_call(self, *_: Any) -> Any:
         self._forget()
 
     def _guided_rows(self) -> GuidedRows:

@@ -113,6 +113,19 @@ OF_JOINT_ATTENTION: dict[str, Passes] = {
         ),
         "batched",
     ),
+    **dict.fromkeys(
+        (
+            "CogVideoXPipeline",
+            "CogVideoXImageToVideoPipeline",
+            "CogVideoXVideoToVideoPipeline",
+            "CogVideoXFunControlPipeline",
+        ),
+        "batched",
+    ),
+    "HunyuanVideoPipeline": "named",
+    **dict.fromkeys(
+        ("HunyuanVideoImageToVideoPipeline", "HunyuanSkyreelsImageToVideoPipeline"), "prompt first"
+    ),
     "FluxPipeline": "named",
     **dict.fromkeys(
         (

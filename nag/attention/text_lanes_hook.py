@@ -22,6 +22,10 @@ Edit = Callable[[LaneRows, torch.Tensor], torch.Tensor]
 """A change of each tensor that a part takes: `LaneRows.first` or `LaneRows.with_lane`."""
 
 
+def _no_parts(_model: Any) -> Iterable[tuple[torch.nn.Module, Edit]]:
+    return ()
+
+
 @dataclass(frozen=True)
 class LanePlan:
     """The way of the negative lane through one family of models.
@@ -31,12 +35,12 @@ class LanePlan:
             repeated for the lane, each with its edit.
         pooled: argument that holds the pooled text; None without one.
         repeated: arguments that are combined with the text, and so are repeated for the lane:
-            tensors, or lists of tensors.
+            tensors, or lists of tensors. If `hidden_states` are, the output is cut to the call.
         has_own_lengths: True if the texts may have two lengths, since no attention of the model
             takes both as one tensor; else both must have one length.
     """
 
-    parts: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]]
+    parts: Callable[[Any], Iterable[tuple[torch.nn.Module, Edit]]] = _no_parts
     pooled: str | None = None
     repeated: tuple[str, ...] = ()
     has_own_lengths: bool = False
@@ -128,6 +132,17 @@ class TextLanesHook(CallHook):
 
     def _forget(self) -> None:
         self._lanes.rows = None
+
+    def _after_call(self, _model: Any, _args: Any, output: Any) -> Any:
+        rows = self._lanes.rows
+        super()._after_call()
+        if rows is None or not rows.is_guided or "hidden_states" not in self._plan.repeated:
+            return None
+        if isinstance(output, tuple):
+            return tuple(map(rows.first, output))
+        if output is not None:  # None after an exception
+            output.sample = rows.first(output.sample)
+        return output
 
 
 class _PartHook:

@@ -9,9 +9,14 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -134,6 +139,64 @@ def qwen_image_pipeline() -> Any:
             text_encoder=empty,
             tokenizer=empty,
             transformer=qwen_image_transformer(),
+        )
+    )
+
+
+def hunyuan_video_transformer(**changes: Any) -> HunyuanVideoTransformer3DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 4,
+        "out_channels": 4,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "num_refiner_layers": 1,
+        "text_embed_dim": TEXT_DIM,
+        "pooled_projection_dim": POOLED_DIM,
+        "rope_axes_dim": (4, 4, 4),
+        **HEADS,
+    }
+    return _randomized(HunyuanVideoTransformer3DModel(**{**config, **changes}))
+
+
+def hunyuan_video_pipeline(**changes: Any) -> Any:
+    empty: Any = None
+    parts: dict[str, Any] = {
+        "text_encoder": empty,
+        "tokenizer": empty,
+        "transformer": hunyuan_video_transformer(**changes),
+        "vae": empty,
+        "scheduler": FlowMatchEulerDiscreteScheduler(),
+        "text_encoder_2": empty,
+        "tokenizer_2": empty,
+    }
+    return _finished(HunyuanVideoPipeline(**parts))
+
+
+def cogvideox_pipeline() -> Any:
+    torch.manual_seed(0)
+    transformer = CogVideoXTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        text_embed_dim=TEXT_DIM,
+        time_embed_dim=8,
+        max_text_seq_length=7,
+        sample_width=8,
+        sample_height=8,
+        sample_frames=5,
+        use_rotary_positional_embeddings=True,
+        num_attention_heads=2,
+        attention_head_dim=16,
+    )
+    empty: Any = None
+    return _finished(
+        CogVideoXPipeline(
+            tokenizer=empty,
+            text_encoder=empty,
+            vae=empty,
+            transformer=_randomized(transformer),
+            scheduler=CogVideoXDDIMScheduler(),
         )
     )
 

@@ -40,7 +40,9 @@ def joint_attention_by_hand(
     replaced = [
         (module, module.processor)
         for name, module in transformer.named_modules()
-        if hasattr(module, "processor") and name.endswith(".attn")
+        if hasattr(module, "processor")
+        and name.endswith((".attn", ".attn1"))
+        and name.startswith(("transformer_blocks.", "single_transformer_blocks."))
     ]
     for module, processor in replaced:
         module.processor = _Attention(processor, call, rotate)
@@ -60,6 +62,8 @@ def joint_attention_by_hand(
 
 
 def _copy_image(_block: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if args:
+        return (args[0][:1].expand_as(args[0]), *args[1:]), kwargs
     image = kwargs["hidden_states"]
     return args, kwargs | {"hidden_states": image[:1].expand_as(image)}
 
@@ -151,9 +155,9 @@ class _Attention:
         image_rotary_emb: Any = None,
         encoder_hidden_states_mask: torch.Tensor | None = None,
     ) -> Any:
-        assert attention_mask is None
         if hidden_states.shape[0] == 1:
             given: dict[str, Any] = {
+                "attention_mask": attention_mask,
                 "encoder_hidden_states_mask": encoder_hidden_states_mask,
                 "image_rotary_emb": image_rotary_emb,
             }
@@ -168,10 +172,11 @@ class _Attention:
             if self.rotate is not None:
                 queries[:2] = [self.rotate(one, image_rotary_emb) for one in queries[:2]]
             num_tokens, mask = queries[0].shape[1], None
-            if encoder_hidden_states_mask is not None:
-                mask = functional.pad(
-                    encoder_hidden_states_mask[row], (0, num_tokens - length), value=True
-                )
+            of_text = encoder_hidden_states_mask
+            if attention_mask is not None:  # the image's, then the text's
+                of_text = attention_mask[:, 0, 0, num_tokens - length :]
+            if of_text is not None:
+                mask = functional.pad(of_text[row], (0, num_tokens - length), value=True)
             sums = softmax_sums(*(one[0].flatten(1) for one in queries), attn.heads, mask)
             rows.append(sums.mean().reshape(num_tokens, -1))
         image = guided(
@@ -187,10 +192,14 @@ class _Attention:
         ).to(hidden_states.dtype)
         if encoder_hidden_states is None:
             return whole
-        text_output = whole[:, :length]
-        if getattr(attn, "context_pre_only", None) is not True:
+        image_output, text_output = whole[:, length:], whole[:, :length]
+        if attn.to_out is None:
+            return image_output, text_output
+        if attn.add_q_proj is None:
+            text_output = attn.to_out[0](text_output)
+        elif getattr(attn, "context_pre_only", None) is not True:
             text_output = attn.to_add_out(text_output)
-        return attn.to_out[0](whole[:, length:]), text_output
+        return attn.to_out[0](image_output), text_output
 
     def _of_row(
         self, attn: Any, hidden: torch.Tensor, text: torch.Tensor | None, row: int
@@ -198,8 +207,9 @@ class _Attention:
         """Return queries, keys and values of one text and the image, each (1, tokens, H, K)."""
         if text is None:
             return self._project(attn, hidden[row : row + 1], IMAGE)
-        of_image = self._project(attn, hidden[:1], IMAGE)
-        of_text = self._project(attn, text[row : row + 1], TEXT)
+        is_shared = attn.add_q_proj is not None
+        of_image = self._project(attn, hidden[:1] if is_shared else hidden[row : row + 1], IMAGE)
+        of_text = self._project(attn, text[row : row + 1], TEXT if is_shared else IMAGE)
         return [torch.cat(pair, 1) for pair in zip(of_text, of_image, strict=True)]
 
     def _project(

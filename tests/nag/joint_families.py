@@ -39,6 +39,8 @@ class Family:
         guidance_scale: argument that switches classifier-free guidance on.
         pooled: argument of the pooled text; None without one.
         mask: argument of the text's mask; None without one.
+        has_own_lengths: True if a family with masks takes texts of two lengths.
+        video: True if it makes clips.
         rotate: its rotary embedding of text and image; None without one.
         norm: norm that bounds the guidance in this family's row.
     """
@@ -48,6 +50,8 @@ class Family:
     guidance_scale: str
     pooled: str | None = "pooled_prompt_embeds"
     mask: str | None = None
+    has_own_lengths: bool = True
+    video: bool = False
     rotate: Rotate | None = None
     norm: int = 1
 
@@ -62,7 +66,7 @@ class Family:
 
     def negative(self, rows: int = 1) -> tuple[NegativeText, Guidance, torch.Tensor | None]:
         """Return a negative prompt for nag and for the reference, with its pooled text."""
-        length = LENGTH - 3 if self.mask else LENGTH
+        length = LENGTH - 3 if self.mask and self.has_own_lengths else LENGTH
         negative_mask = mask(length, *(length - row for row in range(rows))) if self.mask else None
         whole = pooled(rows, 2) if self.pooled else None
         embeds = text(rows, 2, length)
@@ -86,6 +90,12 @@ def _rotate_qwen(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
     return rotate(tokens, torch.cat([of_text, image]), use_real=False)
 
 
+def _rotate_video(tokens: torch.Tensor, positions: Any) -> torch.Tensor:
+    start = tokens.shape[1] - positions[0].shape[0]
+    rotated = _rotate_flux(tokens[:, start:], positions)
+    return torch.cat([tokens[:, :start], rotated], dim=1)
+
+
 FAMILIES = {
     "SD3": Family(tiny_joint.sd3_pipeline, 3, "guidance_scale"),
     "Flux": Family(tiny_joint.flux_pipeline, 4, "true_cfg_scale", rotate=_rotate_flux, norm=2),
@@ -96,6 +106,23 @@ FAMILIES = {
         pooled=None,
         mask="prompt_embeds_mask",
         rotate=_rotate_qwen,
+    ),
+    "HunyuanVideo": Family(
+        tiny_joint.hunyuan_video_pipeline,
+        4,
+        "true_cfg_scale",
+        mask="prompt_attention_mask",
+        has_own_lengths=False,
+        rotate=_rotate_video,
+        video=True,
+    ),
+    "CogVideoX": Family(
+        tiny_joint.cogvideox_pipeline,
+        2,
+        "guidance_scale",
+        pooled=None,
+        rotate=_rotate_video,
+        video=True,
     ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
@@ -113,6 +140,8 @@ def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> to
         "output_type": "latent",
         "return_dict": False,
     }
+    if family.video:
+        call["num_frames"] = 5
     return pipeline(**{**call, **arguments})[0]
 
 

@@ -16,6 +16,7 @@ from tests.nag.joint_families import FAMILIES, assert_agrees, assert_differs, re
 from tests.nag.reference import Guidance, image, mask
 
 FLUX, SD3, QWEN = FAMILIES["Flux"], FAMILIES["SD3"], FAMILIES["Qwen-Image"]
+HUNYUAN = FAMILIES["HunyuanVideo"]
 
 
 def flux_call(rows: int) -> dict[str, Any]:
@@ -96,6 +97,31 @@ def test_an_edited_image_has_its_own_timestep_beside_the_lane() -> None:
     with guide(pipeline, negative, **QWEN.strengths()):
         guided = predict(pipeline, call)
     assert_agrees(guided, by_hand)
+
+
+@pytest.mark.parametrize("condition", [None, "token_replace"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_video_is_guided_with_its_first_frame_and_in_either_form_of_output(
+    condition: str | None, rows: int
+) -> None:
+    pipeline = tiny_joint.hunyuan_video_pipeline(image_condition_type=condition)
+    negative, guidance, whole = HUNYUAN.negative(rows=rows)
+    call: dict[str, Any] = {
+        "hidden_states": seeded(9, rows, 4, 2, 8, 8),
+        "timestep": torch.full((rows,), 700.0),
+        "encoder_hidden_states": text(rows, 1),
+        "encoder_attention_mask": mask(7, *(7 - 2 * row for row in range(rows))),
+        "pooled_projections": seeded(1, rows, tiny_joint.POOLED_DIM),
+        "guidance": torch.full((rows,), 6000.0),
+        "return_dict": False,
+    }
+    with joint_attention_by_hand(pipeline, guidance, whole, HUNYUAN.rotate):
+        by_hand = predict(pipeline, call)
+    with guide(pipeline, negative, **HUNYUAN.strengths()):
+        guided = predict(pipeline, call)
+        again = predict(pipeline, call | {"return_dict": True})
+    assert_agrees(guided, by_hand)
+    assert torch.equal(again, guided)
 
 
 @pytest.mark.parametrize("length", [3, 7, 11])

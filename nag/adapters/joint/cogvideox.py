@@ -1,0 +1,66 @@
+"""Guidance in the joint attentions of CogVideoX.
+
+Its norms take the text and the video at once, so the video's rows are repeated in all blocks.
+
+Shapes: N rows with those of the negative lane, T text tokens, L video tokens, D channels.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.attention_processor import Attention, CogVideoXAttnProcessor2_0
+from diffusers.models.embeddings import apply_rotary_emb
+
+from nag.adapters.adapter import Adapter
+from nag.adapters.joint.processor import NagJointProcessor, image_projections
+from nag.attention.text_lanes_hook import LanePlan
+
+Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines of the video, each (L, K)
+_rotate: Any = apply_rotary_emb
+
+
+class NagCogVideoXAttnProcessor(NagJointProcessor):
+    """Replaces `CogVideoXAttnProcessor2_0`."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: Rotary | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self._is_guided(encoder_hidden_states):
+            return self.stock(
+                attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+            )
+        if attention_mask is not None:
+            raise NotImplementedError("CogVideoX's attention takes no mask, got one")
+        length = encoder_hidden_states.shape[1]
+        query, key, value = image_projections(
+            attn, torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        )
+        if image_rotary_emb is not None:
+            query, key = (
+                torch.cat(
+                    [one[:, :length], _rotate(one[:, length:], image_rotary_emb, sequence_dim=1)],
+                    dim=1,
+                )
+                for one in (query, key)
+            )
+        guided_NSD = self.lanes.guide_sequence(self._attend(query, key, value))
+        output_NSD = attn.to_out[1](attn.to_out[0](guided_NSD))
+        return output_NSD[:, length:], output_NSD[:, :length]
+
+
+def _is_text_attention(_name: str, module: Any) -> bool:
+    return isinstance(module, Attention)
+
+
+ADAPTER = Adapter(
+    models=(CogVideoXTransformer3DModel,),
+    processors={CogVideoXAttnProcessor2_0: NagCogVideoXAttnProcessor},
+    is_text_attention=_is_text_attention,
+    lanes=LanePlan(repeated=("hidden_states", "timestep")),
+)
