@@ -124,7 +124,8 @@ class CallHook:
             raise NagTextError(f"{self._component}: {error}") from error
         return (), dict(call.arguments)
 
-    def _after_call(self, *_: Any) -> Any:
+    def _after_call(self, _model: Any, _args: Any, _output: Any) -> Any:
+        """Return another output of the call; None leaves it."""
         self._forget()
 
     def _guided_rows(self) -> GuidedRows:

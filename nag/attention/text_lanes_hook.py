@@ -133,9 +133,9 @@ class TextLanesHook(CallHook):
     def _forget(self) -> None:
         self._lanes.rows = None
 
-    def _after_call(self, _model: Any, _args: Any, output: Any) -> Any:
-        rows = self._lanes.rows
-        super()._after_call()
+    def _after_call(self, _model: Any, _args: Any, _output: Any) -> Any:
+        rows, output = self._lanes.rows, _output
+        super()._after_call(_model, _args, _output)
         if rows is None or not rows.is_guided or "hidden_states" not in self._plan.repeated:
             return None
         if isinstance(output, tuple):
