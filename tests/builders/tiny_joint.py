@@ -156,7 +156,7 @@ def hunyuan_video_transformer(**changes: Any) -> HunyuanVideoTransformer3DModel:
         "rope_axes_dim": (4, 4, 4),
         **HEADS,
     }
-    return _randomized(HunyuanVideoTransformer3DModel(**{**config, **changes}))
+    return randomized(HunyuanVideoTransformer3DModel(**{**config, **changes}))
 
 
 def hunyuan_video_pipeline(**changes: Any) -> Any:
@@ -170,7 +170,7 @@ def hunyuan_video_pipeline(**changes: Any) -> Any:
         "text_encoder_2": empty,
         "tokenizer_2": empty,
     }
-    return _finished(HunyuanVideoPipeline(**parts))
+    return finished(HunyuanVideoPipeline(**parts))
 
 
 def cogvideox_pipeline() -> Any:
@@ -190,12 +190,12 @@ def cogvideox_pipeline() -> Any:
         attention_head_dim=16,
     )
     empty: Any = None
-    return _finished(
+    return finished(
         CogVideoXPipeline(
             tokenizer=empty,
             text_encoder=empty,
             vae=empty,
-            transformer=_randomized(transformer),
+            transformer=randomized(transformer),
             scheduler=CogVideoXDDIMScheduler(),
         )
     )
