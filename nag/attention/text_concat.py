@@ -74,12 +74,12 @@ class TextLayout:
     Args:
         positive_length: tokens of the prompt.
         negative_length: tokens of the negative prompt behind it; 0 in a call without guidance.
-        guided: rows of the batch that take guidance.
+        guided: rows of the batch that take guidance; None in a call without guidance.
     """
 
     positive_length: int
     negative_length: int = 0
-    guided: GuidedSpan = GuidedSpan(0, 1, 1)
+    guided: GuidedSpan | None = None
 
     @property
     def length(self) -> int:
@@ -261,12 +261,9 @@ class TextConcat:
         Returns:
             (B, L, D), heads merged, before the output projection.
         """
-        layout, negative_mask = self.layout, self.negative_mask
-        span = layout.guided.within(query_BLHK.shape[0])
-        if negative_mask is not None and len(negative_mask) < span.num_rows:
-            negative_mask = negative_mask.repeat_interleave(
-                span.num_rows // len(negative_mask), dim=0
-            )
+        layout, negative_mask, num_rows = self.layout, self.negative_mask, query_BLHK.shape[0]
+        if negative_mask is not None and len(negative_mask) < num_rows:
+            negative_mask = negative_mask.repeat_interleave(num_rows // len(negative_mask), dim=0)
         text = TextAttention(
             attend,
             query_BLHK,
@@ -276,8 +273,9 @@ class TextConcat:
             bias_BH1T,
             negative_mask,
         )
-        if not layout.negative_length:
+        if layout.guided is None:
             return text.positive()
+        span = layout.guided.within(num_rows)
         if not span.start and span.stop == span.num_rows:
             return self.method.guide(text)
         parts = [self.method.guide(text.rows(slice(span.start, span.stop)))]

@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 
 from nag import GuidanceParams, NagParams, NasaParams, NegativeText, VsfParams, install
 from tests.builders import tiny
+from tests.nag.cross_families import FAMILIES, STRONG
 from tests.nag.reference import largest_difference, mask, render, text
 
 
@@ -84,3 +85,19 @@ def test_a_method_that_comes_back_finds_its_graph_again() -> None:
     for rendered, truths in zip(compiled, eager, strict=True):
         for clip, truth in zip(rendered, truths, strict=True):
             assert largest_difference(clip, truth) < 2e-5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.parametrize("name", ["SDXL", "SDXL with image prompts"])
+def test_a_compiled_unet_is_one_graph_with_its_hook_and_gives_the_same_image(name: str) -> None:
+    family = FAMILIES[name]
+    pipeline = family.build()
+    negative = family.negative(2)
+    with install(pipeline) as nag, nag.guide(negative, **STRONG):
+        eager = family.render(pipeline, cfg=True)
+    compiled: Any = torch.compile(pipeline.unet, backend="eager", fullgraph=True)
+    pipeline.unet = compiled
+    with install(pipeline) as nag, nag.guide(negative, **STRONG):
+        assert largest_difference(family.render(pipeline, cfg=True), eager) < 2e-5 * eager.std()
+    assert not counters["graph_break"]
