@@ -16,6 +16,14 @@ from nag.attention.pipeline_passes import PASSES, Passes
 from nag.installation.coverage import COMPONENTS
 
 DENOISERS = (*COMPONENTS, "prior", "decoder")
+UNKNOWN_PASSES = "the order of its passes is not known"
+# The folders of pipelines whose UNet is of a guided class and takes its text in another way, for
+# which its adapter refuses it.
+OTHER_TEXTS = {
+    "deepfloyd_if": "its UNet pools the text of its attentions",
+    "kandinsky": "its UNet mixes the text with images",
+    "kandinsky2_2": "its UNet attends to images alone",
+}
 _CLASS = re.compile(r"[A-Za-z_]\w*")
 _NO_MODEL = frozenset({"None", "Optional", "Union", "Any", "list", "tuple", "MultiAdapter"})
 
@@ -80,6 +88,8 @@ def _pipelines_of(path: Path, root: Path) -> Iterator[PipelineSupport]:
         bases = {ast.unparse(base) for base in node.bases}
         is_deprecated = folder == "deprecated" or "DeprecatedPipelineMixin" in bases
         reason = _reason(node.name, models, is_deprecated=is_deprecated)
+        if reason == UNKNOWN_PASSES:
+            reason = OTHER_TEXTS.get(folder, reason)
         yield PipelineSupport(node.name, folder, models, PASSES.get(node.name), reason)
 
 
@@ -97,4 +107,4 @@ def _reason(name: str, models: tuple[str, ...], *, is_deprecated: bool) -> str:
         return "deprecated by diffusers"
     if unknown:
         return f"no adapter for {', '.join(unknown)}"
-    return "" if name in PASSES else "the order of its passes is not known"
+    return "" if name in PASSES else UNKNOWN_PASSES
