@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
+from nag.attention.denoising_loop import DenoisingLoop
 from nag.attention.pipeline_passes import passes_of
 from nag.attention.text_encoding_calls import TextEncodingCalls, restore
 from nag.errors import ForeignCallError, NagParameterError, UnnamedCallError
@@ -82,15 +83,9 @@ class PipelineCalls:
         self._pipeline = pipeline
         self._check = check
         self._ended = ended
-        self._is_denoising = False
+        self._loops: list[DenoisingLoop] = []  # each runs inside the one before
         self._passes = passes_of(pipeline)
         self._text_encoding = TextEncodingCalls(pipeline)
-        self._num_calls = 0  # unnamed, since the scheduler took the last step
-        self._num_steps = 0  # taken by the scheduler in this loop
-        self._first_index: int | None = None  # the scheduler's index of this loop's first step
-        self._timesteps: Any = None  # one for each frame, of the step under way
-        self._num_forced_steps = 0  # seen with a timestep for each frame
-        self._scheduler: Any = None  # the one of the loop, whose `step` is observed
         self._replaced = vars(pipeline).get("progress_bar")  # another extension's
         self._progress_bar = pipeline.progress_bar
         pipeline.progress_bar = self._observed_bar
@@ -98,21 +93,22 @@ class PipelineCalls:
     def guided_rows(self, name: str | None) -> GuidedRows:
         if name in GUIDED_ROWS:
             return GUIDED_ROWS[name]
-        self._refuse_foreign_call()
-        self._num_calls += 1
+        loop = self._loop()
+        loop.num_calls += 1
+        is_first = loop.num_calls == 1
         if self._passes == "prompt first":
-            return "all" if self._num_calls == 1 else "none"
-        if self._passes == "single" or not self._has_more_passes():
+            return "all" if is_first else "none"
+        if self._passes == "single" or not self._has_more_passes(loop):
             return "all"
         if self._passes == "prompt third":
-            return "first third" if self._num_calls == 1 else "none"
+            return "first third" if is_first else "none"
         if self._passes == "prompt half":
-            return "first half" if self._num_calls == 1 else "none"
+            return "first half" if is_first else "none"
         if name == BATCHED_CALL or self._passes == "batched":
-            return "second half" if self._num_calls == 1 else "none"
+            return "second half" if is_first else "none"
         raise self._unknown_call(name)
 
-    def _has_more_passes(self) -> bool:
+    def _has_more_passes(self, loop: DenoisingLoop) -> bool:
         """Return True if a step has more than the prompt's pass.
 
         Raises:
@@ -124,21 +120,19 @@ class PipelineCalls:
                 f"{type(pipeline).__name__} adds perturbed rows to the prompt's, which guidance "
                 "cannot tell apart; switch them off with pag_scale=0"
             )
-        is_on = getattr(
-            pipeline, "do_classifier_free_guidance", self._text_encoding.has_unconditional_text
-        )
+        is_on = getattr(pipeline, "do_classifier_free_guidance", loop.has_unconditional_text)
         if is_on is None:
             raise self._unknown_call(None)
-        return is_on and not self._is_past_truncation()
+        return is_on and not self._is_past_truncation(loop)
 
-    def _is_past_truncation(self) -> bool:
+    def _is_past_truncation(self, loop: DenoisingLoop) -> bool:
         """Return True in a step of Z-Image's whose unconditional half `cfg_truncation` drops."""
         pipeline = self._pipeline
         limit = getattr(pipeline, "_cfg_truncation", None)
         if limit is None or float(limit) >= 1:
             return False
         # A loop may enter the schedule late, so its steps are counted from the end.
-        timestep = pipeline.scheduler.timesteps[self._num_steps - pipeline.num_timesteps]
+        timestep = pipeline.scheduler.timesteps[loop.num_steps - pipeline.num_timesteps]
         return ((1000 - timestep.float()) / 1000).item() > float(limit)
 
     def _unknown_call(self, name: str | None) -> UnnamedCallError:
@@ -150,21 +144,14 @@ class PipelineCalls:
         )
 
     def step(self) -> DenoisingStep:
-        self._refuse_foreign_call()
-        scheduler = self._pipeline.scheduler
-        count = getattr(self._pipeline, "num_timesteps", len(scheduler.timesteps))
+        loop = self._loop()
+        count = getattr(self._pipeline, "num_timesteps", len(self._pipeline.scheduler.timesteps))
         timestep = getattr(self._pipeline, "current_timestep", None)  # not all pipelines have it
         if getattr(timestep, "ndim", 0):
-            return self._step_of_frames(timestep, count)
-        if not hasattr(scheduler, "step_index"):  # it does not count
-            return DenoisingStep(self._num_steps, count)
-        # A loop may enter the schedule late, as video to video does by its strength, or leave it
-        # early, or begin it again; some call `step` twice a step.
-        if self._first_index is None or scheduler.step_index is None:
-            return DenoisingStep(0, count)
-        return DenoisingStep(scheduler.step_index - self._first_index, count)
+            return self._step_of_frames(loop, timestep, count)
+        return DenoisingStep(loop.step_index, count)
 
-    def _step_of_frames(self, timesteps: Any, count: int) -> DenoisingStep:
+    def _step_of_frames(self, loop: DenoisingLoop, timesteps: Any, count: int) -> DenoisingStep:
         """Return the step under diffusion forcing: each frame has a timestep and a scheduler.
 
         The pipeline's own scheduler takes no step, so the steps are counted.
@@ -179,47 +166,40 @@ class PipelineCalls:
                 "nag_start",
                 "nag_end",
             )
-        if timesteps is not self._timesteps:
-            self._timesteps = timesteps
-            self._num_forced_steps += 1
-        return DenoisingStep(self._num_forced_steps - 1, count)
+        if timesteps is not loop.timesteps:
+            loop.timesteps = timesteps
+            loop.num_forced_steps += 1
+        return DenoisingStep(loop.num_forced_steps - 1, count)
 
     def remove(self) -> None:
         self._text_encoding.remove()
         restore(self._pipeline, "progress_bar", self._observed_bar, self._replaced)
 
-    def _refuse_foreign_call(self) -> None:
-        if not self._is_denoising:
+    def _loop(self) -> DenoisingLoop:
+        """Return the loop that makes the call under way, or raise if none runs."""
+        if not self._loops:
             raise ForeignCallError(
                 "the transformer was called outside the denoising loop of the "
                 f"{type(self._pipeline).__name__} that guidance was installed on; install it on "
                 "the pipeline that renders, or name the call by "
                 "`with transformer.cache_context('cond')`"
             )
+        loop = self._loops[-1]
+        loop.follow_scheduler()
+        return loop
 
     def _observed_bar(self, *args: Any, **kwargs: Any) -> "_ObservedBar":
         return _ObservedBar(self._progress_bar(*args, **kwargs), self._begin, self._end)
 
-    def _begin(self) -> None:
+    def _begin(self) -> DenoisingLoop:
         self._check()
-        self._is_denoising, self._num_calls, self._num_steps = True, 0, 0
-        self._timesteps, self._num_forced_steps, self._first_index = None, 0, None
-        self._scheduler = scheduler = self._pipeline.scheduler
-        self._scheduler_step, self._replaced_step = scheduler.step, vars(scheduler).get("step")
-        scheduler.step = self._observed_step
+        loop = DenoisingLoop(self._pipeline, self._text_encoding.has_unconditional_text)
+        self._loops.append(loop)
+        return loop
 
-    def _observed_step(self, *args: Any, **kwargs: Any) -> Any:
-        self._num_calls = 0
-        taken = self._scheduler_step(*args, **kwargs)
-        index = getattr(self._scheduler, "step_index", None)
-        if self._first_index is None and index is not None:
-            self._first_index = index - 1
-        self._num_steps += 1
-        return taken
-
-    def _end(self, *, is_whole: bool) -> None:
-        self._is_denoising, self._timesteps = False, None
-        restore(self._scheduler, "step", self._observed_step, self._replaced_step)
+    def _end(self, loop: DenoisingLoop, *, is_whole: bool) -> None:
+        self._loops.remove(loop)
+        loop.end()
         self._ended()
         if is_whole:
             self._check()
@@ -228,11 +208,13 @@ class PipelineCalls:
 class _ObservedBar:
     """A progress bar, as a context manager or an iterator, that tells when its loop runs."""
 
-    def __init__(self, bar: Any, begin: Callable[[], None], end: Callable[..., None]) -> None:
+    def __init__(
+        self, bar: Any, begin: Callable[[], DenoisingLoop], end: Callable[..., None]
+    ) -> None:
         self._bar, self._begin, self._end = bar, begin, end
 
     def __enter__(self) -> Self:
-        self._begin()
+        self._loop = self._begin()
         self._bar.__enter__()
         return self
 
@@ -243,18 +225,17 @@ class _ObservedBar:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._end(is_whole=kind is None)
+            self._end(self._loop, is_whole=kind is None)
         finally:
             self._bar.__exit__(kind, error, traceback)
 
     def __iter__(self) -> Iterator[Any]:
-        self._begin()
-        is_whole = False
+        loop, is_whole = self._begin(), False
         try:
             yield from self._bar
             is_whole = True
         finally:
-            self._end(is_whole=is_whole)
+            self._end(loop, is_whole=is_whole)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bar, name)

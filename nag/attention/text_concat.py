@@ -107,6 +107,15 @@ class NegativeText:
     audio_embeds: torch.Tensor | None = None
     pooled: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("embeds", "attention_mask", "audio_embeds", "pooled"):
+            value: object = getattr(self, name)
+            if not (torch.is_tensor(value) or (value is None and name != "embeds")):
+                raise NagTextError(
+                    f"NegativeText.{name} must be a tensor, got {type(value).__name__}; a text "
+                    "goes to guide() as it is"
+                )
+
     def of(self, text: TextInput) -> "NegativeText":
         """Return the negative prompt for one of the texts that a transformer takes.
 

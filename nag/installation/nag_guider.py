@@ -82,13 +82,15 @@ class NagGuider(BaseGuidance):
 
     def prepare_models(self, denoiser: torch.nn.Module) -> None:
         super().prepare_models(denoiser)
+        if isinstance(left := vars(denoiser).get("forward"), _GuidedForward):
+            left.leave()
         if self._negative is None:
             return
         model: Any = SimpleNamespace(transformer=denoiser)
         with ExitStack() as stack:
             installed = stack.enter_context(InstalledGuidance(model, _PromptCalls(self)))
             stack.enter_context(installed.guide(self._negative, self.params))
-            _leave_after_call(denoiser, stack.pop_all())
+            _GuidedForward(denoiser, stack.pop_all())
 
     def __call__(self, data: list[Any]) -> GuiderOutput:
         (batch,) = data
@@ -127,16 +129,23 @@ class _PromptCalls:
         """Do nothing: nothing was observed."""
 
 
-def _leave_after_call(denoiser: torch.nn.Module, stack: ExitStack) -> None:
-    """Close a stack once the model has run, also if it failed: a pipeline then cleans nothing up.
+class _GuidedForward:
+    """Stands in the place of a model's `forward` for one call, and undoes the guidance after it.
 
-    Not by a hook of torch: hooks that remove hooks break its handling of a failed call.
+    It does so also if the call failed: a pipeline then cleans nothing up. Not by a hook of torch:
+    hooks that remove hooks break its handling of a failed call.
     """
-    forward, earlier = denoiser.forward, vars(denoiser).get("forward")
 
-    def guided_forward(*args: Any, **kwargs: Any) -> Any:
-        with stack:
-            return forward(*args, **kwargs)
+    def __init__(self, denoiser: Any, guidance: ExitStack) -> None:
+        self._forward, earlier = denoiser.forward, vars(denoiser).get("forward")
+        self._guidance = guidance
+        denoiser.forward = self
+        guidance.callback(restore, denoiser, "forward", self, earlier)
 
-    denoiser.forward = guided_forward
-    stack.callback(restore, denoiser, "forward", guided_forward, earlier)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._guidance:
+            return self._forward(*args, **kwargs)
+
+    def leave(self) -> None:
+        """Undo the guidance without a call, which a pipeline that failed before it never made."""
+        self._guidance.close()

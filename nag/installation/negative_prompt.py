@@ -28,10 +28,13 @@ def encode_negative_prompt(
 
     Raises:
         NagTextError: the negative prompt is neither text, nor a list of texts, nor `NegativeText`,
-            or the pipeline takes no `max_sequence_length`, or it encodes a text with an image.
+            or the pipeline takes no `max_sequence_length`, or it is below 1, or the pipeline
+            encodes a text with an image.
     """
     if isinstance(negative_prompt, NegativeText):
         return negative_prompt
+    if max_sequence_length is not None and max_sequence_length < 1:
+        raise NagTextError(f"max_sequence_length must be at least 1, not {max_sequence_length}")
     encode, arguments = _encoder(pipeline)
     arguments |= {"prompt": _texts(negative_prompt), "device": pipeline._execution_device}
     takes = signature(encode).parameters

@@ -1,6 +1,8 @@
 """Each call of a transformer is guided or not as its pipeline means it; other calls are refused."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,7 +34,8 @@ from nag import (
 )
 from nag.attention.denoising_calls import PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
-from tests.builders import tiny
+from tests.builders import tiny, tiny_images
+from tests.nag.cross_families import FAMILIES
 from tests.nag.modular import modular, modular_clip, stock_clip
 from tests.nag.reference import Guidance, cross_attention_by_hand, largest_difference, render, text
 
@@ -312,15 +315,67 @@ def test_the_loop_of_each_pipeline_is_inside_its_progress_bar(kind: Any) -> None
     pipeline.set_progress_bar_config(disable=True)
     seen: list[bool] = []
     calls = PipelineCalls(pipeline, lambda: None, lambda: None)
-    pipeline.transformer.register_forward_pre_hook(lambda *_: seen.append(calls._is_denoising))
+    pipeline.transformer.register_forward_pre_hook(lambda *_: seen.append(bool(calls._loops)))
     arguments: dict[str, Any] = {}
     if kind is LTXImageToVideoPipeline:
         arguments["image"] = torch.zeros(1, 3, 32, 32)
     render(pipeline, PROMPT, **arguments)
     calls.remove()
     assert seen == [True, True]
-    assert not calls._is_denoising
+    assert not calls._loops
     assert "progress_bar" not in vars(pipeline)
+
+
+# --- callbacks that call the pipeline, or change its scheduler
+
+
+def test_a_clip_inside_the_callback_of_another_leaves_both_as_they_are_alone() -> None:
+    family, pipeline = FAMILIES["Stable Diffusion"], tiny_images.stable_diffusion_pipeline()
+    inner: list[torch.Tensor] = []
+
+    def preview(_pipeline: Any, _step: int, _time: Any, tensors: Any) -> Any:
+        if not inner:
+            inner.append(family.render(pipeline, cfg=True))
+        return tensors
+
+    with guide(pipeline, family.negative(1), nag_scale=5, nag_end=0.5):
+        alone = family.render(pipeline, cfg=True)
+        outer = family.render(pipeline, cfg=True, callback_on_step_end=preview)
+    assert torch.equal(inner[0], alone)
+    assert torch.equal(outer, alone)
+    assert "step" not in vars(pipeline.scheduler)
+
+
+def test_a_loop_that_was_left_without_an_end_does_not_disturb_the_next_one() -> None:
+    pipeline = video_to_video()
+    with guide(pipeline, NegativeText(NEGATIVE), STRONG):
+        alone = from_latents(pipeline)
+        left = iter(pipeline.progress_bar(range(2)))  # a traceback keeps such a loop alive
+        next(left)
+        assert torch.equal(from_latents(pipeline), alone)
+        left.close()
+        assert torch.equal(from_latents(pipeline), alone)
+    assert "step" not in vars(pipeline.scheduler)
+
+
+@pytest.mark.parametrize("params", [STRONG, replace(STRONG, nag_end=0.5)])
+def test_a_scheduler_that_a_callback_copies_or_replaces_is_followed(params: NagParams) -> None:
+    pipeline = video_to_video()
+    stock, four_steps = pipeline.scheduler, {"num_inference_steps": 4, "strength": 1.0}
+
+    def replace_scheduler(pipeline: Any, step: int, _time: Any, tensors: Any) -> Any:
+        copied = deepcopy(pipeline.scheduler)
+        assert copied.step.__self__ is copied  # and not a copy of the whole pipeline
+        if step == 0:
+            pipeline.scheduler = copied
+        return tensors
+
+    with guide(pipeline, NegativeText(NEGATIVE), params):
+        alone = from_latents(pipeline, **four_steps)
+        ours = from_latents(pipeline, callback_on_step_end=replace_scheduler, **four_steps)
+    assert torch.equal(ours, alone)
+    assert "step" not in vars(stock)
+    assert vars(pipeline.scheduler).get("step") in (None, pipeline.scheduler.step)
 
 
 # --- a model that changes inside the `with`

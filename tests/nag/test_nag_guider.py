@@ -65,6 +65,24 @@ def test_a_clip_that_fails_leaves_the_model_as_it_was() -> None:
     assert pipeline.transformer.attn_processors == processors
 
 
+def test_a_clip_that_fails_before_the_model_is_called_leaves_no_guidance_behind() -> None:
+    guider = NagGuider(**STRONG)
+    pipeline = modular(tiny.wan_pipeline, WanBlocks, guider)
+    good = modular_clip(pipeline)
+    forward = pipeline.transformer.forward
+
+    def fail(denoiser: Any) -> None:
+        NagGuider.prepare_models(guider, denoiser)
+        raise RuntimeError("no")
+
+    pipeline.guider.prepare_models = fail
+    with pytest.raises(RuntimeError, match="no"):
+        modular_clip(pipeline)
+    pipeline.update_components(guider=NagGuider(**STRONG))
+    assert torch.equal(modular_clip(pipeline), good)
+    assert pipeline.transformer.forward == forward
+
+
 def test_a_guider_is_saved_and_loaded_with_its_strengths(tmp_path: Path) -> None:
     NagGuider(nag_scale=5, nag_norm="l2").save_pretrained(tmp_path)
     assert (

@@ -63,6 +63,12 @@ def test_embeddings_of_the_wrong_shape_are_refused_not_left_unguided(
     assert "0 rows" in message or ("(batch, tokens, 16)" in message and str(shape) in message)
 
 
+@pytest.mark.parametrize("parts", [(None,), ("a dog",), (text(1, 7, 2), [1] * 7)])
+def test_embeddings_that_are_no_tensors_are_refused_where_they_are_given(parts: Any) -> None:
+    with pytest.raises(NagTextError, match=r"NegativeText\.\w+ must be a tensor, got"):
+        NegativeText(*parts)
+
+
 @pytest.mark.parametrize("shape", [(1, 6), (2, 7), (7,), (1, 7, 1)])
 def test_a_mask_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     message = refused(

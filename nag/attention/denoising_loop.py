@@ -1,0 +1,102 @@
+"""One run of a denoising loop: its calls and its steps, by the scheduler that takes them.
+
+A loop may run inside another one: a callback may call its own pipeline for a preview.
+"""
+
+from functools import update_wrapper
+from typing import Any
+
+from nag.attention.text_encoding_calls import restore
+
+
+class DenoisingLoop:
+    """The calls and the steps of one loop. `step` of its scheduler is replaced until `end`.
+
+    Args:
+        pipeline: the pipeline that runs it.
+        has_unconditional_text: True if the pipeline encoded an unconditional text for it; None if
+            it does not tell.
+
+    Attributes:
+        num_calls: calls without a name, since the scheduler took the last step.
+        num_steps: steps that were taken.
+        timesteps: the pipeline's tensor of one timestep for each frame, of the step under way.
+        num_forced_steps: steps that were seen with such a tensor.
+    """
+
+    def __init__(self, pipeline: Any, has_unconditional_text: bool | None) -> None:
+        self.has_unconditional_text = has_unconditional_text
+        self.num_calls = 0
+        self.num_steps = 0
+        self.timesteps: Any = None
+        self.num_forced_steps = 0
+        self._pipeline = pipeline
+        self._num_before = 0  # steps before this scheduler replaced another one
+        self._first_index: int | None = None  # the scheduler's index of its first step here
+        self._observed = _ObservedStep(pipeline.scheduler, self)
+
+    def follow_scheduler(self) -> None:
+        """Observe the pipeline's scheduler of now, which a callback may have replaced."""
+        scheduler = self._pipeline.scheduler
+        if scheduler is self._observed.scheduler:
+            return
+        self._num_before = self.step_index
+        self._first_index = None
+        self._observed.remove()
+        self._observed = _ObservedStep(scheduler, self)
+
+    @property
+    def step_index(self) -> int:
+        """The step under way, from 0.
+
+        A loop may enter the schedule late, as video to video does by its strength, or leave it
+        early, or begin it again; some call `step` twice a step.
+        """
+        scheduler = self._observed.scheduler
+        if not hasattr(scheduler, "step_index"):  # it does not count
+            return self.num_steps
+        if self._first_index is None or scheduler.step_index is None:
+            return self._num_before
+        return self._num_before + scheduler.step_index - self._first_index
+
+    def end_step(self, index: int | None) -> None:
+        """Note a step of the scheduler, which counts `index` steps now, if it counts."""
+        if self._first_index is None and index is not None:
+            self._first_index = index - 1
+        self.num_steps += 1
+
+    def end(self) -> None:
+        """Give the scheduler its own `step` back."""
+        self._observed.remove()
+
+
+class _ObservedStep:
+    """Stands in the place of `step` on a scheduler, until it is removed."""
+
+    def __init__(self, scheduler: Any, loop: DenoisingLoop) -> None:
+        self.scheduler = scheduler
+        self._loop = loop
+        self._is_over = False
+        self._replaced = vars(scheduler).get("step")  # another extension's, or an outer loop's
+        own = self._replaced.step if isinstance(self._replaced, _ObservedStep) else scheduler.step
+        self.step: Any = own
+        update_wrapper(self, own)  # pipelines read its signature
+        scheduler.step = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._loop.num_calls = 0
+        taken = self.step(*args, **kwargs)
+        self._loop.end_step(getattr(self.scheduler, "step_index", None))
+        return taken
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Return the own step of a copy of the scheduler: it is not of this loop."""
+        copied = memo.get(id(self.scheduler))
+        return self if copied is None else type(copied).step.__get__(copied)
+
+    def remove(self) -> None:
+        self._is_over = True
+        earlier = self._replaced
+        while isinstance(earlier, _ObservedStep) and earlier._is_over:
+            earlier = earlier._replaced
+        restore(self.scheduler, "step", self, earlier)
