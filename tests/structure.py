@@ -25,7 +25,9 @@ MAX_FUNCTION_LINES = 60
 # Folders of each package, lowest first. "" stands for the modules beside the folders.
 # Imports point down.
 ORDER = {
-    "nag": ("", "formulas", "attention", "adapters", "adapters/joint", "installation"),
+    "nag": (
+        "", "formulas", "attention", "attention/sequence", "adapters",
+        "adapters/joint", "installation"),
     "pipelines": (
         "", "frame_checks", "attention", "catalog/files", "catalog/ltx", "catalog",
         "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nag.adapters.processor import NagProcessor
-from nag.attention.sequence_lanes_hook import SequencePlan
+from nag.attention.sequence.blocks_hook import SequencePlan
+from nag.attention.sequence.text_hook import TextStreamPlan
 from nag.attention.text_concat import VIDEO_TEXT, NegativeText, TextInput
 from nag.attention.text_lanes_hook import LanePlan
 from nag.params import NagParams
@@ -69,7 +70,7 @@ class Adapter:
     defaults: NagParams = field(default_factory=NagParams)
     refusal: Callable[[Any], str | None] = no_refusal
     lanes: LanePlan | None = None
-    sequence: SequencePlan | None = None
+    sequence: SequencePlan | TextStreamPlan | None = None
 
     def text_attentions(self, model: Any) -> list[tuple[str, Any]]:
         """Return every attention of a model to its text, with its name."""

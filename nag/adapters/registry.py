@@ -35,6 +35,7 @@ MODULES = {
     "Lumina2Transformer2DModel": "joint.lumina2",
     "HunyuanVideoTransformer3DModel": "joint.hunyuan_video",
     "CogVideoXTransformer3DModel": "joint.cogvideox",
+    "Flux2Transformer2DModel": "joint.flux2",
 }
 
 

@@ -176,6 +176,8 @@ OF_SINGLE_STREAMS: dict[str, Passes] = {
         "prompt half",
     ),
     "Lumina2Pipeline": "prompt first",
+    "Flux2Pipeline": "single",
+    **dict.fromkeys(("Flux2KleinPipeline", "Flux2KleinInpaintPipeline"), "named"),
 }
 
 PASSES: dict[str, Passes] = {

@@ -11,8 +11,9 @@ from nag.attention.denoising_calls import DenoisingCalls, PipelineCalls
 from nag.attention.guider_calls import GuiderCalls
 from nag.attention.kept_projections import KeptProjections
 from nag.attention.negative_prompt_hook import NegativePromptHook
-from nag.attention.sequence_lanes import SequenceLanes
-from nag.attention.sequence_lanes_hook import SequenceLanesHook
+from nag.attention.sequence.blocks_hook import SequenceLanesHook
+from nag.attention.sequence.lanes import SequenceLanes
+from nag.attention.sequence.text_hook import TextStreamHook, TextStreamPlan
 from nag.attention.text_concat import TextConcat
 from nag.attention.text_lanes import TextLanes
 from nag.attention.text_lanes_hook import TextLanesHook
@@ -82,7 +83,11 @@ class InstalledGuidance:
         if adapter.sequence is not None:
             tokens = SequenceLanes()
             self._replace_processors(guided, lambda _name: tokens)
-            self._hooks.append(SequenceLanesHook(guided.model, tokens, adapter.sequence, *about))
+            if isinstance(adapter.sequence, TextStreamPlan):
+                hook = TextStreamHook(guided.model, tokens, adapter.sequence, *about)
+            else:
+                hook = SequenceLanesHook(guided.model, tokens, adapter.sequence, *about)
+            self._hooks.append(hook)
             return
         text_concats = {text: TextConcat(text) for text in adapter.texts}
         self._replace_processors(guided, lambda name: text_concats[adapter.text_of(name)])

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     ZImagePipeline,
@@ -70,6 +73,41 @@ def lumina2_pipeline() -> Any:
             vae=empty,
             text_encoder=empty,
             tokenizer=empty,
+        )
+    )
+
+
+def flux2_transformer(**changes: Any) -> Flux2Transformer2DModel:
+    torch.manual_seed(0)
+    config: dict[str, Any] = {
+        "in_channels": 16,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 16,
+        "num_attention_heads": 2,
+        "joint_attention_dim": TEXT_DIM,
+        "axes_dims_rope": (4, 4, 4, 4),
+        "guidance_embeds": False,
+    }
+    return randomized(Flux2Transformer2DModel(**{**config, **changes}))
+
+
+def klein_pipeline(pipeline_class: Any = Flux2KleinPipeline, **changes: Any) -> Any:
+    torch.manual_seed(2)
+    config: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": (4,) * 4,
+        "latent_channels": 4,
+        "norm_num_groups": 2,
+    }
+    return finished(
+        pipeline_class(
+            scheduler=FlowMatchEulerDiscreteScheduler(),
+            vae=AutoencoderKLFlux2(**config).eval(),
+            text_encoder=None,
+            tokenizer=None,
+            transformer=flux2_transformer(**changes),
         )
     )
 

@@ -39,6 +39,7 @@ class Rows:
     two: Callable[[Call, torch.Tensor], Call]
     image: Callable[[Call, int], slice]
     stack: Callable[[list[Any]], Any]
+    attention: "Callable[[Forward], Any] | None" = None  # by hand; None for a sequence with a mask
 
 
 @dataclass(frozen=True)
@@ -50,38 +51,44 @@ class ByHand:
     scale: float = 5.0
     tau: float = 1.5
     alpha: float = 0.5
+    norm: int = 2
 
 
 @contextmanager
 def sequences_by_hand(pipeline: Any, rows: Rows, by_hand: ByHand) -> Generator[None]:
     """Guide a pipeline by hand: its transformer's processors and `forward` are replaced."""
     transformer = pipeline.transformer
-    call = _Forward(transformer.forward, rows, by_hand)
-    attentions = [
+    call = Forward(transformer.forward, rows, by_hand)
+    parts = ("layers", "transformer_blocks", "single_transformer_blocks")
+    attentions: list[Any] = [
         module
-        for name, module in transformer.named_modules()
-        if name.startswith("layers.") and hasattr(module, "processor")
+        for part in parts
+        for module in getattr(transformer, part, torch.nn.Module()).modules()
+        if hasattr(module, "processor")
     ]
     replaced = [one.processor for one in attentions]
     for one in attentions:
-        one.processor = _Attention(call)
+        one.processor = (rows.attention or _Attention)(call)
     transformer.forward = call
-    hook = transformer.layers[0].register_forward_pre_hook(call.share_image)
+    first = getattr(transformer, "layers", [])[:1]
+    hooks = [block.register_forward_pre_hook(call.share_image) for block in first]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         del transformer.forward
         for one, stock in zip(attentions, replaced, strict=True):
             one.processor = stock
 
 
-class _Forward:
+class Forward:
     """A transformer's `forward`, one row of the batch at a time."""
 
     def __init__(self, forward: Any, rows: Rows, by_hand: ByHand) -> None:
         self.forward, self.rows, self.by_hand = forward, rows, by_hand
         self.images: tuple[slice, ...] = ()  # both rows, in a guided call
+        self.lengths: tuple[int, ...] = ()  # both texts
 
     def __call__(self, *args: Any, **kwargs: Any) -> tuple[Any]:
         names = ("x", "t", "cap_feats")  # Z-Image's pipelines name none of these
@@ -95,8 +102,9 @@ class _Forward:
                 negatives = self.by_hand.negatives
                 negative = negatives[num_guided if len(negatives) > 1 else 0]
                 num_guided += 1
-                self.images = tuple(self.rows.image(of_row, len(one)) for one in (text, negative))
                 of_row = self.rows.two(of_row, negative)
+                self.lengths = len(text), len(negative)
+                self.images = tuple(self.rows.image(of_row, one) for one in self.lengths)
             outputs.append(self.forward(**of_row)[0][0])
         return (self.rows.stack(outputs),)
 
@@ -107,11 +115,24 @@ class _Forward:
         sequence[1, self.images[1]] = sequence[0, self.images[0]]
         return (sequence, *args[1:])
 
+    def guide(self, rows: list[np.ndarray]) -> None:
+        """Guide the image in the outputs of both rows, (S, D), of a guided call."""
+        if self.images:
+            of_prompt, of_negative = self.images
+            strengths = (
+                self.by_hand.scale,
+                self.by_hand.tau,
+                self.by_hand.alpha,
+                self.by_hand.norm,
+            )
+            image = guided(rows[0][of_prompt], rows[1][of_negative], *strengths)
+            rows[0][of_prompt] = rows[1][of_negative] = image
+
 
 class _Attention:
     """An attention by hand over one row, or over a row and the same with the negative prompt."""
 
-    def __init__(self, call: _Forward) -> None:
+    def __init__(self, call: Forward) -> None:
         self.call = call
 
     def __call__(
@@ -133,17 +154,7 @@ class _Attention:
                 strict=True,
             )
         ]
-        if self.call.images:
-            of_prompt, of_negative = self.call.images
-            strengths = self.call.by_hand
-            image = guided(
-                rows[0][of_prompt],
-                rows[1][of_negative],
-                strengths.scale,
-                strengths.tau,
-                strengths.alpha,
-            )
-            rows[0][of_prompt] = rows[1][of_negative] = image
+        self.call.guide(rows)
         return attn.to_out[0](torch.from_numpy(np.stack(rows)).to(hidden_states.dtype))
 
     def _row(

@@ -12,11 +12,17 @@ from torch.nn.utils.rnn import pad_sequence
 from nag import NegativeText
 from tests.builders import tiny_sequence
 from tests.builders.tiny import TEXT_DIM
+from tests.nag.flux2_by_hand import Flux2Attention
 from tests.nag.reference import mask
 from tests.nag.sequence_by_hand import Call, Rows
 
-PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (40, 7)
-STRENGTHS: dict[str, Any] = {"nag_scale": 5.0, "nag_tau": 1.5, "nag_alpha": 0.5}
+PROMPT_LENGTHS, NEGATIVE_LENGTHS = (5, 40), (37, 7)
+STRENGTHS: dict[str, Any] = {
+    "nag_scale": 5.0,
+    "nag_tau": 1.5,
+    "nag_alpha": 0.5,
+    "nag_norm": "l2",
+}
 
 
 def texts(seed: int, *lengths: int) -> list[torch.Tensor]:
@@ -40,6 +46,8 @@ class Family:
         arguments: returns the pipeline's arguments that hold texts, by a prefix of their names.
         rows: rows of its calls, for the reference.
         lora: layers that a LoRA changes.
+        has_masks: True if the texts of a batch may have two lengths.
+        is_named: True if its pipeline names its calls.
     """
 
     build: Callable[[], Any]
@@ -48,6 +56,16 @@ class Family:
     arguments: Callable[[list[torch.Tensor], str], dict[str, Any]]
     rows: Rows
     lora: tuple[str, ...] = ("to_k", "to_out.0")
+    has_masks: bool = True
+    is_named: bool = False
+
+    def texts(self, seed: int, *lengths: int) -> list[torch.Tensor]:
+        """Return texts of these lengths, or all of the greatest one."""
+        width = max(lengths)
+        return texts(seed, *(lengths if self.has_masks else [width] * len(lengths)))
+
+    def negative(self, ones: list[torch.Tensor]) -> NegativeText:
+        return negative_text(ones) if self.has_masks else NegativeText(torch.stack(ones))
 
 
 def _z_image_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
@@ -108,6 +126,29 @@ def _lumina2_image(call: Call, text_length: int) -> slice:
     return slice(text_length, text_length + height * width // 4)
 
 
+def _flux2_arguments(ones: list[torch.Tensor], prefix: str) -> dict[str, Any]:
+    return {f"{prefix}prompt_embeds": torch.stack(ones)}
+
+
+def _flux2_row(call: Call, row: int) -> Call:
+    names = ("hidden_states", "timestep", "encoder_hidden_states")
+    one = {name: call[name][row : row + 1] for name in names}
+    guidance = call.get("guidance")
+    return call | one | {"guidance": None if guidance is None else guidance[row : row + 1]}
+
+
+def _flux2_two(call: Call, text: torch.Tensor) -> Call:
+    both = pad_sequence([call["encoder_hidden_states"][0], text], batch_first=True)
+    ids = torch.cartesian_prod(*[torch.arange(1)] * 3, torch.arange(both.shape[1]))
+    names = ("hidden_states", "timestep", "guidance")
+    two = {name: None if call[name] is None else torch.cat([call[name]] * 2) for name in names}
+    return call | two | {"encoder_hidden_states": both, "txt_ids": ids}
+
+
+def _flux2_image(call: Call, _text_length: int) -> slice:
+    return slice(call["encoder_hidden_states"].shape[1], None)
+
+
 FAMILIES = {
     "Z-Image": Family(
         tiny_sequence.z_image_pipeline,
@@ -123,6 +164,23 @@ FAMILIES = {
         _lumina2_arguments,
         Rows(_lumina2_texts, _lumina2_row, _lumina2_two, _lumina2_image, torch.stack),
     ),
+    "Flux 2": Family(
+        tiny_sequence.klein_pipeline,
+        4,
+        1.0,
+        _flux2_arguments,
+        Rows(
+            lambda call: list(call["encoder_hidden_states"]),
+            _flux2_row,
+            _flux2_two,
+            _flux2_image,
+            torch.stack,
+            Flux2Attention,
+        ),
+        lora=("to_k", "add_k_proj", "to_qkv_mlp_proj"),
+        has_masks=False,
+        is_named=True,
+    ),
 }
 all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
 
@@ -130,7 +188,7 @@ all_families = pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAM
 def render(pipeline: Any, family: Family, rows: int = 1, **arguments: Any) -> torch.Tensor:
     """Return latents after two steps, of noise from seed i in row i."""
     call: dict[str, Any] = {
-        **family.arguments(texts(1, *PROMPT_LENGTHS[:rows]), ""),
+        **family.arguments(family.texts(1, *PROMPT_LENGTHS[:rows]), ""),
         "guidance_scale": family.unguided,
         "height": 64,
         "width": 64,

@@ -13,7 +13,7 @@ from diffusers.models.transformers.transformer_lumina2 import Lumina2AttnProcess
 
 from nag.adapters.adapter import Adapter, embeds_and_mask
 from nag.adapters.joint.sequence_processor import NagSequenceProcessor
-from nag.attention.sequence_lanes_hook import Arguments, SequencePlan
+from nag.attention.sequence.blocks_hook import Arguments, SequencePlan
 from nag.params import NagParams
 
 
@@ -28,7 +28,7 @@ class NagLumina2AttnProcessor(NagSequenceProcessor):
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if not self._is_guided():
+        if not self._is_guided(hidden_states.shape[1]):
             return self.stock(
                 attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
             )
@@ -70,6 +70,6 @@ ADAPTER = Adapter(
     is_text_attention=_is_text_attention,
     negative_text=embeds_and_mask,
     # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25),
+    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )

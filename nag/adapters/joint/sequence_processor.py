@@ -11,7 +11,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 
 from nag.adapters.joint.processor import attend_as
 from nag.adapters.processor import NagProcessor
-from nag.attention.sequence_lanes import SequenceLanes
+from nag.attention.sequence.lanes import SequenceLanes
 from nag.attention.text_lanes import QueryKeyValue
 from nag.errors import NagTextError
 
@@ -31,15 +31,24 @@ class NagSequenceProcessor(NagProcessor):
         super().__init__(stock, block)
         self.lanes = lanes
 
-    def _is_guided(self) -> bool:
+    def _is_guided(self, num_tokens: int) -> bool:
         """Return True if the call under way is guided.
 
+        Args:
+            num_tokens: tokens that reached the attention, with the negative prompt's.
+
         Raises:
-            NagTextError: the block was called by itself.
+            NagTextError: the block was called by itself, or a parallel plan has cut the sequence.
         """
+        lane = self.lanes.lane
         if not self.lanes.is_in_call and self.lanes.is_guiding:
             raise NagTextError(f"{self.block}: only a call of the whole transformer is guided")
-        return self.lanes.lane is not None
+        if lane is not None and num_tokens != lane.length + lane.num_negative_tokens:
+            raise NagTextError(
+                f"{self.block}: text and image must stay whole: expected "
+                f"{lane.length + lane.num_negative_tokens} tokens, got {num_tokens}"
+            )
+        return lane is not None
 
     def _guided(
         self,

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from nag.adapters.adapter import Adapter
 from nag.adapters.joint.sequence_processor import NagSequenceProcessor
-from nag.attention.sequence_lanes_hook import Arguments, SequencePlan
+from nag.attention.sequence.blocks_hook import Arguments, SequencePlan
 from nag.attention.text_concat import NegativeText
 from nag.errors import NagTextError
 from nag.params import NagParams
@@ -32,7 +32,7 @@ class NagZSingleStreamAttnProcessor(NagSequenceProcessor):
         attention_mask: torch.Tensor | None = None,
         freqs_cis: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if not self._is_guided():
+        if not self._is_guided(hidden_states.shape[1]):
             return self.stock(attn, hidden_states, encoder_hidden_states, attention_mask, freqs_cis)
         assert freqs_cis is not None
         return self._guided(attn, hidden_states, freqs_cis, attention_mask)
@@ -86,6 +86,6 @@ ADAPTER = Adapter(
     is_text_attention=_is_text_attention,
     negative_text=_negative_text,
     # No values are published for this family; these are the author's for Flux.
-    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25),
+    defaults=NagParams(nag_scale=5, nag_tau=2.5, nag_alpha=0.25, nag_norm="l2"),
     sequence=SequencePlan(_blocks, _text, _image_starts, _embed),
 )

@@ -1,4 +1,4 @@
-"""The negative prompt as further tokens of a sequence in which text and image are one.
+"""The lane of the negative prompt behind one sequence of text and image, and guidance by it.
 
 In single-stream models the layers treat each token by itself, and all tokens alike; attention alone
 brings them together. So the image needs no second copy: a block gets the sequence with the negative
@@ -36,6 +36,7 @@ class SequenceLane:
         length: tokens of a row's sequence, S.
         image_starts: position of the first image token in each guided row.
         num_image_tokens: tokens of the image, L.
+        num_negative_tokens: tokens of the negative prompt behind the sequence, N.
         rotary: rotary embedding of the image and of the negative prompt behind it, at the positions
             that they have in one sequence, (G, L + N, K / 2); None where these are the same as
             beside the prompt.
@@ -46,6 +47,7 @@ class SequenceLane:
     length: int
     image_starts: tuple[int, ...]
     num_image_tokens: int
+    num_negative_tokens: int
     rotary: torch.Tensor | None = None
     mask: torch.Tensor | None = None
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nag.attention.call_hook import CallHook
 from nag.attention.denoising_calls import DenoisingCalls
-from nag.attention.sequence_lanes import SequenceLane, SequenceLanes
+from nag.attention.sequence.lanes import SequenceLane, SequenceLanes
 from nag.attention.text_concat import GuidedSpan, NegativeText
 from nag.errors import NagTextError
 from nag.params import GuidanceParams
@@ -166,5 +166,5 @@ def _lane(
     positions = torch.arange(num_image_tokens + width, device=sequence_BSD.device)
     mask = None if min(lengths) == width else positions < ends[:, None]
     length = sequence_BSD.shape[1]
-    lane = SequenceLane(guided, length, image_starts, num_image_tokens, rotary, mask)
+    lane = SequenceLane(guided, length, image_starts, num_image_tokens, width, rotary, mask)
     return lane, tokens_BND

@@ -1,0 +1,1 @@
+"""The negative prompt as further tokens of a sequence in which text and image are one."""
