@@ -42,6 +42,7 @@ OF_UNETS: dict[str, Passes] = {
             "StableDiffusionXLControlNetUnionInpaintPipeline",
             "StableDiffusionDepth2ImgPipeline",
             "StableDiffusionUpscalePipeline",
+            "StableDiffusionLatentUpscalePipeline",
             "StableUnCLIPImg2ImgPipeline",
             "KolorsPipeline",
             "KolorsImg2ImgPipeline",

@@ -17,6 +17,7 @@ from diffusers import (
     LCMScheduler,
     MotionAdapter,
     StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionLatentUpscalePipeline,
     StableDiffusionPipeline,
     StableDiffusionUpscalePipeline,
     StableDiffusionXLControlNetPipeline,
@@ -135,6 +136,37 @@ def upscale_pipeline() -> Any:
         low_res_scheduler=DDPMScheduler(),
         scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
         safety_checker=None,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def latent_upscale_pipeline() -> Any:
+    """Build the upscaler of latents, whose UNet has blocks of another kind."""
+    its_unet = unet(
+        only_cross_attention=False,
+        act_fn="gelu",
+        attention_head_dim=8,
+        norm_num_groups=None,
+        block_out_channels=(32, 32, 64, 64),
+        time_cond_proj_dim=128 + TEXT_DIM,
+        conv_in_kernel=1,
+        conv_out_kernel=1,
+        in_channels=8,
+        out_channels=5,
+        mid_block_type=None,
+        resnet_time_scale_shift="scale_shift",
+        time_embedding_type="fourier",
+        timestep_post_act="gelu",
+        down_block_types=("KDownBlock2D", *("KCrossAttnDownBlock2D",) * 3),
+        up_block_types=(*("KCrossAttnUpBlock2D",) * 3, "KUpBlock2D"),
+    )
+    pipeline = StableDiffusionLatentUpscalePipeline(
+        vae=shared(image_vae),
+        text_encoder=shared(clip_text_encoder),
+        tokenizer=shared(clip_tokenizer),
+        unet=its_unet,
+        scheduler=EulerDiscreteScheduler(),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -103,6 +103,10 @@ def _image(rows: int, _cfg: bool) -> dict[str, Any]:
     return {"image": seeded(7, rows, 3, tiny_images.LATENT_PX, tiny_images.LATENT_PX).sigmoid()}
 
 
+def _latents(rows: int, _cfg: bool) -> dict[str, Any]:
+    return {"image": seeded(7, rows, 4, 8, 8).sigmoid()}
+
+
 def _sized_image(rows: int, cfg: bool) -> dict[str, Any]:
     return {**_size(rows, cfg), **_image(rows, cfg)}
 
@@ -152,6 +156,7 @@ FAMILIES = {
         arguments=_size,
     ),
     "upscaler": Family(tiny_images.upscale_pipeline, 7, arguments=_image),
+    "latent upscaler": Family(tiny_images.latent_upscale_pipeline, 6, arguments=_latents, **POOLED),
     "SDXL": Family(tiny_images.sdxl_pipeline, 8, arguments=_size, **POOLED),
     "SDXL, fused": Family(tiny_images.fused_projections, 8, arguments=_size, **POOLED),
     "SDXL with a text projection": Family(
