@@ -15,7 +15,7 @@ from benchmarks.command import Benchmark, Measure, Options, main
 from benchmarks.published_folders import parts_of, write_folder
 from benchmarks.report import Cases, Figure, markdown_table
 from pipelines.catalog.files.sources import model_paths
-from pipelines.catalog.memory_config import Offload
+from pipelines.catalog.keys.memory_config import Offload
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.catalog.model_yaml import load_model_config

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from jobs.errors import FailureClass
-from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
-from pipelines.catalog.ltx.second_stage_config import SecondStage
+from pipelines.catalog.keys.ltx2_guidance import Ltx2Guidance
+from pipelines.catalog.keys.second_stage import SecondStage
 from pipelines.device_marks import DeviceTime
 from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import GroupError

@@ -29,8 +29,8 @@ ORDER = {
         "", "formulas", "attention", "attention/sequence", "adapters",
         "adapters/joint", "installation"),
     "pipelines": (
-        "", "frame_checks", "attention", "catalog/files", "catalog/ltx", "catalog",
-        "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
+        "", "frame_checks", "attention", "catalog/files", "catalog/keys", "catalog/loras",
+        "catalog", "context_parallel", "weights", "families", "cost", "shapes", "shapes/evaluation",
         "shapes/training", "shapes/measuring",
     ),
     "jobs": (

@@ -33,7 +33,8 @@ ONLY_IN = {
 }
 # Every module of these folders loads without torch and Ray.
 LIGHT = (
-    "pipelines/catalog", "pipelines/catalog/ltx", "pipelines/cost", "pipelines/frame_checks",
+    "pipelines/catalog", "pipelines/catalog/keys", "pipelines/catalog/loras", "pipelines/cost",
+    "pipelines/frame_checks",
     "jobs", "jobs/manifest/tables", "jobs/inputs", "jobs/manifest/walk", "jobs/manifest",
     "jobs/plan", "jobs/memory", "jobs/media", "jobs/store", "jobs/records",
     "jobs/export", "jobs/report", "jobs/notify", "jobs/schedule", "jobs/simulation", "jobs/metrics",

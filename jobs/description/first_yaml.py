@@ -11,9 +11,14 @@ from pathlib import Path
 
 from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.weight_files import PICKLES, read_json, weight_files
+from pipelines.catalog.keys.pipeline_classes import (
+    DEFAULTS,
+    PIPELINE_CLASSES,
+    Family,
+    PipelineClass,
+)
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import check_folder
-from pipelines.catalog.pipeline_classes import DEFAULTS, PIPELINE_CLASSES, Family, PipelineClass
 from pipelines.context_parallel.geometry import read_geometry
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 

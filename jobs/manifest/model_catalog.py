@@ -22,8 +22,8 @@ from pipelines.catalog.description import (
 )
 from pipelines.catalog.files.sources import model_paths, public_source
 from pipelines.catalog.folder_facts import FolderFacts, read_facts
-from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE
-from pipelines.catalog.ltx.second_stage_config import SecondStage
+from pipelines.catalog.keys.ltx2_guidance import NO_FURTHER_GUIDANCE
+from pipelines.catalog.keys.second_stage import SecondStage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.catalog.model_yaml import load_model_config

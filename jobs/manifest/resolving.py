@@ -30,6 +30,7 @@ from jobs.manifest.tables.meta import META
 from jobs.manifest.walk.identifying import Resolved, RowKind
 from jobs.types import BrokenClip
 from nag.errors import NagParameterError
+from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.folder_facts import check_by_facts, needs_facts
 from pipelines.errors import PipelineError, RequestError
 
@@ -120,7 +121,7 @@ class Resolver:
         if given.get("seed") == RANDOM:
             given["seed"] = 0  # until it is drawn
         request = make_request(self._inputs.resolve(given), *fallback)
-        model.config.check_request(request)
+        check_request(model.config, request)
         if needs_facts(model.config, request):
             check_by_facts(model.config, model.facts, request)
         self._inputs.check(request)

@@ -27,7 +27,7 @@ from jobs.manifest.lines import SourceLocation
 from jobs.text import shown, unknown
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.folder_facts import FolderFacts
-from pipelines.catalog.lora_config import choose_loras
+from pipelines.catalog.keys.lora_config import choose_loras
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.clip_inputs import NO_FILES

@@ -17,8 +17,8 @@ from jobs.errors import RefusedError
 from jobs.worker.provenance import VERSIONED_PACKAGES
 from jobs.worker.setup import DiffusersLoader
 from nagfarm import ROOT
-from pipelines.catalog.loras import LoraWeights
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_loras import LoraWeights
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.load_progress import LoadProgress, PartTiming
 

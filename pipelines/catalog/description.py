@@ -16,19 +16,19 @@ from pipelines.catalog.files.file_digests import sha256_of_all
 from pipelines.catalog.files.sources import is_local, public_source, resolve_source
 from pipelines.catalog.files.weight_files import hub_folder, read_json
 from pipelines.catalog.folder_facts import check_facts
-from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.loras import LoraWeights
-from pipelines.catalog.ltx.second_stage_config import SecondStage
-from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.model_folder import ModelWeights, check_folder
-from pipelines.catalog.pipeline_classes import (
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.keys.pipeline_classes import (
     ALL_COMPONENTS,
     COMPONENTS_WITH_WEIGHTS,
     Family,
     PipelineClass,
 )
+from pipelines.catalog.keys.second_stage import SecondStage
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_folder import ModelWeights, check_folder
+from pipelines.catalog.model_loras import LoraWeights
 from pipelines.catalog.tokenizer import MAX_VOCABULARY_BYTES
+from pipelines.catalog.upsampler_files import UpsamplerWeights
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 SCHEMA_VERSION = 1

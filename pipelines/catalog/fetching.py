@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.files.weight_files import PIPELINE_FILES
-from pipelines.catalog.lora_settings import CONFIG_NAME
-from pipelines.catalog.loras import lora_title
-from pipelines.catalog.ltx.upsampler_files import hub_patterns
+from pipelines.catalog.loras.lora_settings import CONFIG_NAME
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
+from pipelines.catalog.model_loras import lora_title
+from pipelines.catalog.upsampler_files import hub_patterns
 from pipelines.errors import (
     HubUnreachableError,
     ModelFolderError,

@@ -5,32 +5,32 @@ weights are found, `model_folder` what the weights' folder must hold.
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from nag.params import NagParams, NasaParams, VsfParams
 from pipelines.catalog.files.sources import check_source
-from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.ltx.guidance_config import NO_FURTHER_GUIDANCE, Ltx2Guidance
-from pipelines.catalog.ltx.second_stage_config import SCALE, SecondStage
-from pipelines.catalog.memory_config import Offload, Quantization, StorageDtype, check_memory_keys
-from pipelines.catalog.pipeline_classes import (
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.keys.ltx2_guidance import Ltx2Guidance
+from pipelines.catalog.keys.memory_config import (
+    Offload,
+    Quantization,
+    StorageDtype,
+)
+from pipelines.catalog.keys.pipeline_classes import (
     DEFAULTS,
     PIPELINE_CLASSES,
     Family,
     PipelineClass,
 )
-from pipelines.catalog.scheduler_config import SchedulerConfig
-from pipelines.clip_inputs import INPUT_NAMES
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
+from pipelines.catalog.keys.second_stage import SecondStage
+from pipelines.catalog.model_rules import check_model
 from pipelines.diffusion_forcing import DiffusionForcing
-from pipelines.errors import ModelConfigError, RequestError
+from pipelines.errors import ModelConfigError
 from pipelines.frame_checks.limits import FrameLimits
 from pipelines.parallel_config import ParallelConfig
-from pipelines.request import CFG_METHODS, GenerationRequest, GuidanceMethod, VideoShape
-
-LTX: tuple[Family, ...] = ("ltx", "ltx2")
-LTX_PIXELS = 32  # the pipelines of diffusers take multiples of it alone
+from pipelines.request import GuidanceMethod, VideoShape
 
 
 @dataclass(frozen=True)
@@ -191,37 +191,8 @@ class ModelConfig:
     download_gb: float | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_sequence_length <= 4096:
-            raise ModelConfigError(
-                f"max_sequence_length must be between 1 and 4096, not {self.max_sequence_length}"
-            )
         check_source(self.source)
-        self._check_pipeline()
-        self._check_scheduler()
-        self._check_guidance()
-        self._check_second_stage()
-        if self.method in CFG_METHODS and self.sampling.guidance_scale <= 1:
-            raise ModelConfigError(
-                f"sampling.guidance_scale must be above 1 for the method {self.method}, "
-                f"not {self.sampling.guidance_scale}"
-            )
-        if min(self.grid.num_frames, self.grid.height, self.grid.width) < 1:
-            raise ModelConfigError(f"the grid's entries must be at least 1, not {self.grid}")
-        if repeated := [
-            name for name, count in Counter(lora.name for lora in self.loras).items() if count > 1
-        ]:
-            raise ModelConfigError(
-                f"two LoRAs are called {repeated[0]}; each needs a name of its own"
-            )
-        if self.fuse_loras and not self.loras:
-            raise ModelConfigError("fuse_loras: true needs loras")
-        self._check_shares()
-        check_memory_keys(self)
-        if self.download_gb is not None and not 0 < self.download_gb < math.inf:
-            raise ModelConfigError(
-                "download_gb must be a number above 0, such as 28.9, or null if it is not known, "
-                f"not {self.download_gb}"
-            )
+        check_model(self)
 
     @property
     def gguf_files(self) -> dict[str, str]:
@@ -239,102 +210,6 @@ class ModelConfig:
         """True if the transformers' weights stay on their device, as a group of ranks needs it."""
         return self.offload in ("none", "text_encoder")
 
-    def _check_scheduler(self) -> None:
-        scheduler, steps = self.scheduler, self.sampling.num_inference_steps
-        if self.family in LTX and scheduler.flow_shift is not None:
-            raise ModelConfigError(
-                "LTX shifts its schedule by the number of tokens: leave scheduler.flow_shift out"
-            )
-        if self.pipeline == "LTXConditionPipeline" and (
-            scheduler.name not in (None, "FlowMatchEulerDiscreteScheduler")
-            or scheduler.stochastic_sampling
-        ):
-            raise ModelConfigError(
-                "LTXConditionPipeline has a noise level for each token, which only "
-                "scheduler.name: FlowMatchEulerDiscreteScheduler without stochastic_sampling takes"
-            )
-        if self.pipeline_class.has_forcing and (
-            scheduler.name not in (None, "UniPCMultistepScheduler") or scheduler.levels
-        ):
-            raise ModelConfigError(
-                f"{self.pipeline_class.name} gives each frame a timestep and a scheduler, which "
-                "only scheduler.name: UniPCMultistepScheduler without a list can do"
-            )
-        if self.diffusion_forcing != DiffusionForcing() and not self.pipeline_class.has_forcing:
-            raise ModelConfigError(
-                f"{self.pipeline_class.name} has no diffusion forcing: leave diffusion_forcing out"
-            )
-        if scheduler.levels and steps != len(scheduler.levels):
-            raise ModelConfigError(
-                f"sampling.num_inference_steps must be {len(scheduler.levels)}, as many as "
-                f"scheduler.{scheduler.levels_key} lists, not {steps}"
-            )
-        if (
-            self.family != "wan"
-            and scheduler.name == "DPMSolverMultistepScheduler"
-            and not scheduler.levels
-        ):
-            raise ModelConfigError(
-                "scheduler.name: LTX pipelines give their scheduler noise levels, which "
-                "DPMSolverMultistepScheduler does not take; list them in scheduler.sigmas"
-            )
-
-    def _check_guidance(self) -> None:
-        if self.family != "ltx2" and self.ltx2_guidance != NO_FURTHER_GUIDANCE:
-            raise ModelConfigError(f"ltx2_guidance is for the family ltx2, not for {self.family}")
-        if self.sampling.guidance_rescale and not self.pipeline_class.takes_rescale:
-            raise ModelConfigError(
-                f"{self.pipeline_class.name} has no guidance_rescale: leave it out of sampling"
-            )
-
-    def _check_second_stage(self) -> None:
-        stage = self.second_stage
-        if stage is None:
-            return
-        if not self.pipeline_class.has_second_stage:
-            able = (one.name for one in PIPELINE_CLASSES.values() if one.has_second_stage)
-            raise ModelConfigError(
-                f"second_stage needs pipeline: {' or '.join(able)}, not {self.pipeline_class.name}"
-            )
-        if self.family == "ltx2" and not stage.levels:
-            raise ModelConfigError(
-                "LTX-2 has no denoise_strength: list the noise levels of second_stage in sigmas"
-            )
-        least = SCALE * LTX_PIXELS
-        if self.grid.height % least or self.grid.width % least:
-            raise ModelConfigError(
-                f"grid.height and grid.width must be multiples of {least} with second_stage, since "
-                f"its first stage has half of a clip's size in multiples of {LTX_PIXELS}, not "
-                f"{self.grid.height} and {self.grid.width}"
-            )
-
-    def _check_shares(self) -> None:
-        for name, share in (
-            ("decode_timestep", self.decode_timestep),
-            ("decode_noise_scale", self.decode_noise_scale),
-            ("image_cond_noise_scale", self.image_cond_noise_scale),
-        ):
-            if not 0 <= share <= 1:
-                raise ModelConfigError(f"{name} must be between 0 and 1, not {share}")
-        if self.boundary_ratio is not None and not 0 <= self.boundary_ratio <= 1:
-            raise ModelConfigError(
-                f"boundary_ratio must be between 0 and 1, not {self.boundary_ratio}"
-            )
-        if not 0 <= self.conditioning_scale <= 10:
-            raise ModelConfigError(
-                f"conditioning_scale must be between 0 and 10, not {self.conditioning_scale}"
-            )
-        if self.first_block_cache is not None and not self.pipeline_class.has_block_cache:
-            raise ModelConfigError(
-                f"first_block_cache does not know the blocks of {self.pipeline_class.name}: "
-                "leave it out"
-            )
-        if self.first_block_cache is not None and not 0 < self.first_block_cache < 1:
-            raise ModelConfigError(
-                "first_block_cache must be between 0 and 1, such as 0.08, or null, "
-                f"not {self.first_block_cache}"
-            )
-
     @property
     def pipeline_class(self) -> PipelineClass:
         """The pipeline class that renders, with the rules for its folder and its inputs."""
@@ -347,87 +222,3 @@ class ModelConfig:
         return replace(
             shape, num_frames=min(shape.num_frames, self.diffusion_forcing.base_num_frames)
         )
-
-    def _check_pipeline(self) -> None:
-        if self.pipeline is None:
-            return
-        known = [one.name for one in PIPELINE_CLASSES.values() if one.family == self.family]
-        if self.pipeline not in known:
-            raise ModelConfigError(
-                f"pipeline must be one of {', '.join(known)} for the family {self.family}, "
-                f"not {self.pipeline!r}"
-            )
-
-    def check_request(self, request: GenerationRequest) -> None:
-        """Refuse a request that is off this model's grid, and name the nearest sizes that work.
-
-        Raises:
-            RequestError: a size is off the grid, the steps or `flow_shift` do not fit the
-                scheduler, or an input is missing or not one of the model.
-        """
-        self._check_inputs(request)
-        self.scheduler.check_steps(self.name, request.sampling)
-        self._check_strength(request)
-        self._check_rescale(request)
-        if not (request.audio or self.pipeline_class.has_audio):
-            raise RequestError.of(f"{self.name} makes no sound: leave audio out", "audio", "model")
-        if self.family in LTX and request.sampling.flow_shift is not None:
-            raise RequestError.of(
-                f"{self.name} shifts its schedule by the number of tokens: leave flow_shift out",
-                "flow_shift",
-            )
-        shape = request.shape
-        if (shape.num_frames - 1) % self.grid.num_frames:
-            below = (shape.num_frames - 1) // self.grid.num_frames * self.grid.num_frames + 1
-            raise RequestError.of(
-                f"num_frames must be a multiple of {self.grid.num_frames} plus 1 for {self.name}: "
-                f"{below} or {below + self.grid.num_frames}, not {shape.num_frames}",
-                "num_frames",
-            )
-        for axis, size, step in (
-            ("height", shape.height, self.grid.height),
-            ("width", shape.width, self.grid.width),
-        ):
-            if size % step:
-                below = size // step * step
-                nearest = f"{below} or {below + step}" if below else f"{step}"
-                raise RequestError.of(
-                    f"{axis} must be a multiple of {step} for {self.name}: {nearest}, not {size}",
-                    axis,
-                )
-
-    def _check_strength(self, request: GenerationRequest) -> None:
-        strength, takes_one = request.sampling.strength, self.pipeline_class.takes_strength
-        if takes_one and strength is None:
-            raise RequestError.of(f"strength is missing: {self.name} needs one", "strength")
-        if strength is not None and not takes_one:
-            raise RequestError.of(
-                f"{self.name} takes no strength, which is for video to video: leave it out",
-                "strength",
-            )
-
-    def _check_rescale(self, request: GenerationRequest) -> None:
-        if not request.sampling.guidance_rescale:
-            return
-        if not self.pipeline_class.takes_rescale:
-            raise RequestError.of(
-                f"{self.pipeline_class.name} of {self.name} has no guidance_rescale: leave it out",
-                "guidance_rescale",
-                "model",
-            )
-        if not (request.has_cfg or self.ltx2_guidance.num_passes):
-            raise RequestError.of(
-                f"guidance_rescale is {request.sampling.guidance_rescale:g}, but the method "
-                f"{request.method} runs no classifier-free guidance that it could act on: leave it "
-                "out, or use the method cfg or cfg+nag",
-                "guidance_rescale",
-                "method",
-            )
-
-    def _check_inputs(self, request: GenerationRequest) -> None:
-        pipeline, given = self.pipeline_class, request.inputs.given()
-        for name in INPUT_NAMES:
-            if name in pipeline.required_inputs and name not in given:
-                raise RequestError.of(f"{name} is missing: {self.name} begins with one", name)
-            if name in given and name not in pipeline.required_inputs | pipeline.optional_inputs:
-                raise RequestError.of(f"{self.name} takes no {name}: leave it out", name, "model")

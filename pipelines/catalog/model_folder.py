@@ -25,17 +25,17 @@ from pipelines.catalog.files.weight_files import (
     weight_files,
 )
 from pipelines.catalog.folder_facts import check_facts
-from pipelines.catalog.lora_entries import TransformerShapes
-from pipelines.catalog.loras import LoraWeights, inspect_loras
-from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights, inspect_upsampler
-from pipelines.catalog.memory_config import check_library
-from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.pipeline_classes import (
+from pipelines.catalog.keys.memory_config import check_library
+from pipelines.catalog.keys.pipeline_classes import (
     ALL_COMPONENTS,
     COMPONENTS_WITH_WEIGHTS,
     LIBRARIES,
     PipelineClass,
 )
+from pipelines.catalog.loras.lora_entries import TransformerShapes
+from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_loras import LoraWeights, inspect_loras
+from pipelines.catalog.upsampler_files import UpsamplerWeights, inspect_upsampler
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
 

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from nag.errors import NagParameterError
 from pipelines.catalog.files.config_files import INVALID, one_line, read_file, schema
-from pipelines.catalog.lora_config import read_loras
+from pipelines.catalog.keys.lora_config import read_loras
+from pipelines.catalog.keys.scheduler_config import check_lists
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.scheduler_config import check_lists
 from pipelines.errors import ModelConfigError
 
 EXAMPLES = {

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipelines.catalog.files.weight_files import read_json
+from pipelines.catalog.keys.pipeline_classes import Family
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.pipeline_classes import Family
 from pipelines.catalog.word_tokens import WordTokens
 from pipelines.errors import ModelFolderError
 from pipelines.texts import Tokens

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Literal
 
 from nag.params import VsfParams
+from pipelines.catalog.keys.pipeline_classes import Family
 from pipelines.catalog.model_config import ModelConfig, ShapeGrid
-from pipelines.catalog.pipeline_classes import Family
 from pipelines.context_parallel.backends import backends_for
 from pipelines.context_parallel.geometry import ModelGeometry
 from pipelines.errors import RequestError

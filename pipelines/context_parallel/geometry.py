@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.catalog.files.weight_files import read_json
+from pipelines.catalog.keys.pipeline_classes import Family
 from pipelines.catalog.model_config import ModelConfig
-from pipelines.catalog.pipeline_classes import Family
 from pipelines.errors import ModelFolderError
 from pipelines.request import VideoShape
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from math import prod
 
 from pipelines.catalog.files.safetensors_file import FLOAT_BYTES
-from pipelines.catalog.memory_config import Quantization
+from pipelines.catalog.keys.memory_config import Quantization
 from pipelines.catalog.model_config import ModelConfig
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -16,9 +16,9 @@ from math import prod
 
 from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.weight_files import read_json, weight_files
+from pipelines.catalog.keys.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.cost.activations import Clip, Stage, activations
 from pipelines.cost.loaded_weights import DTYPE_BYTES, loaded_bytes, streamed_bytes
 

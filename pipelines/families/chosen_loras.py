@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pipelines.catalog.files.weight_files import weight_files
-from pipelines.catalog.lora_config import default_choice
+from pipelines.catalog.keys.lora_config import default_choice
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.plans import transformers_of

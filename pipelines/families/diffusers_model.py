@@ -14,9 +14,9 @@ import torch
 
 import nag
 from pipelines.attention.exact_attention import exact_attention
-from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, transformer_names
+from pipelines.catalog.upsampler_files import UpsamplerWeights
 from pipelines.context_parallel.sharding import ShardedPipeline
 from pipelines.errors import RequestError
 from pipelines.families.acceleration import Acceleration

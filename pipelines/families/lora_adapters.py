@@ -1,6 +1,6 @@
 """The LoRAs of a loaded diffusers pipeline, and the weights that they have.
 
-`pipelines.catalog.lora_entries` decides what each file changes. Matrices become adapters of
+`pipelines.catalog.loras.lora_entries` decides what each file changes. Matrices become adapters of
 diffusers; a change that a file holds whole, such as a bias, is added to its parameter.
 """
 
@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipelines.catalog.files.weight_files import shown
-from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.lora_entries import LoraLayers
-from pipelines.catalog.loras import LoraWeights, lora_layers, lora_title
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.loras.lora_entries import LoraLayers
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.model_loras import LoraWeights, lora_layers, lora_title
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelFolderError
 

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pipelines.catalog.memory_config import QUANTIZATION_LIBRARIES, library_of
+from pipelines.catalog.keys.memory_config import QUANTIZATION_LIBRARIES, library_of
+from pipelines.catalog.keys.pipeline_classes import PipelineClass
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
-from pipelines.catalog.pipeline_classes import PipelineClass
 from pipelines.load_progress import LoadProgress
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from pipelines.catalog.scheduler_config import MAX_TIMESTEP, SchedulerConfig
+from pipelines.catalog.keys.scheduler_config import MAX_TIMESTEP, SchedulerConfig
 from pipelines.errors import RequestError
 
 _SCHEDULERS: dict[str, Any] = {

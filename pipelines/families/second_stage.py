@@ -11,9 +11,9 @@ from diffusers import LTX2LatentUpsamplePipeline, LTXLatentUpsamplePipeline
 from diffusers.pipelines.ltx.modeling_latent_upsampler import LTXLatentUpsamplerModel
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 
-from pipelines.catalog.ltx.second_stage_config import SCALE, SecondStage
-from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
+from pipelines.catalog.keys.second_stage import SCALE, SecondStage
 from pipelines.catalog.model_config import ModelConfig
+from pipelines.catalog.upsampler_files import UpsamplerWeights
 from pipelines.families.schedulers import ClipSchedulers
 from pipelines.families.weight_shapes import check_component_shapes
 from pipelines.request import GenerationRequest, VideoShape
@@ -65,7 +65,7 @@ class SecondStageRunner:
         weights: UpsamplerWeights,
         device: torch.device,
     ) -> "SecondStageRunner":
-        """Load the safetensors that `catalog.ltx.upsampler_files` accepted."""
+        """Load the safetensors that `catalog.upsampler_files` accepted."""
         model_class = _UPSAMPLERS[config.family][0]
         check_component_shapes(weights.folder, model_class)
         upsampler = model_class.from_pretrained(

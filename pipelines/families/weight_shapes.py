@@ -16,7 +16,7 @@ from diffusers.pipelines import ltx2
 
 from pipelines.catalog.files.safetensors_file import read_header
 from pipelines.catalog.files.weight_files import read_json, shown, weight_files
-from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
+from pipelines.catalog.keys.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.errors import ModelFolderError
 
 _MODULES = {"diffusers": diffusers, "transformers": transformers, "ltx2": ltx2}

@@ -19,8 +19,7 @@ from pipelines.catalog.files.weight_files import (
     shown,
     weight_files,
 )
-from pipelines.catalog.loras import LoraWeights, find_lora, lora_title, verify_loras
-from pipelines.catalog.ltx.upsampler_files import find_upsampler, verify_upsampler
+from pipelines.catalog.keys.pipeline_classes import COMPONENTS_WITH_WEIGHTS
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import (
     ModelWeights,
@@ -28,7 +27,8 @@ from pipelines.catalog.model_folder import (
     fingerprint,
     transformer_shapes,
 )
-from pipelines.catalog.pipeline_classes import COMPONENTS_WITH_WEIGHTS
+from pipelines.catalog.model_loras import LoraWeights, find_lora, lora_title, verify_loras
+from pipelines.catalog.upsampler_files import find_upsampler, verify_upsampler
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.load_progress import LoadProgress
 from pipelines.regular_files import open_regular_file

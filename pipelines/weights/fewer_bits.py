@@ -19,7 +19,7 @@ from diffusers.quantizers import PipelineQuantizationConfig
 
 from pipelines.catalog.files.gguf_file import GgufWeights
 from pipelines.catalog.files.weight_files import read_json
-from pipelines.catalog.memory_config import Quantization, check_library
+from pipelines.catalog.keys.memory_config import Quantization, check_library
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
 from pipelines.context_parallel.plans import transformers_of

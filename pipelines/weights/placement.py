@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from diffusers.hooks import HookRegistry
 
-from pipelines.catalog.memory_config import Offload
+from pipelines.catalog.keys.memory_config import Offload
 from pipelines.context_parallel.plans import transformers_of
 from pipelines.errors import ModelConfigError
 from pipelines.weights.swapping import Turns

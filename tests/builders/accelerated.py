@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from nag.params import NagParams
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import driver_of
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape

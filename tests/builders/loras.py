@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
+from pipelines.catalog.model_loras import DEFAULT_WEIGHT_NAME
 from tests.builders import tiny
 
 Tensors = dict[str, torch.Tensor]

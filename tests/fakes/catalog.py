@@ -7,10 +7,10 @@ from jobs.errors import UnknownModelError
 from jobs.text import unknown
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.folder_facts import FolderFacts
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.keys.pipeline_classes import PipelineClass
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.pipeline_classes import PipelineClass
-from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.catalog.tokenizer import Tokenizer
 from pipelines.clip_inputs import INPUT_NAMES
 from pipelines.context_parallel.geometry import ModelGeometry

@@ -10,8 +10,8 @@ from jobs.clip_id import LATER_FIELDS
 from jobs.clip_id import clip_id as clip_id_by_tokens
 from jobs.types import ClipSpec, LoraIdentity, ModelIdentity
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
-from pipelines.catalog.ltx.second_stage_config import SecondStage
+from pipelines.catalog.keys.ltx2_guidance import Ltx2Guidance
+from pipelines.catalog.keys.second_stage import SecondStage
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.request import (
     CFG_METHODS,

@@ -14,10 +14,10 @@ from huggingface_hub._tree_cache import TreeCacheEntry, write_tree_cache
 from jobs.description.files import read_contents, save_description
 from pipelines.catalog import description as module
 from pipelines.catalog.description import describe, describe_download, read_description
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.keys.pipeline_classes import PIPELINE_CLASSES
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
-from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 from pipelines.families.worker_weights import read_ahead, verify_weights
 from tests.builders.weights import write_lora, write_model

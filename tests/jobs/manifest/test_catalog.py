@@ -12,11 +12,11 @@ from jobs.manifest.manifest import open_manifest
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import LoraIdentity, ModelIdentity
 from pipelines.catalog.files.gguf_file import GgufWeights
-from pipelines.catalog.loras import LoraWeights
-from pipelines.catalog.ltx.second_stage_config import SecondStage
-from pipelines.catalog.ltx.upsampler_files import UpsamplerWeights
+from pipelines.catalog.keys.second_stage import SecondStage
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_loras import LoraWeights
+from pipelines.catalog.upsampler_files import UpsamplerWeights
 from pipelines.errors import ModelConfigError, ModelFolderError, ModelNotFoundError
 from pipelines.request import VideoShape
 

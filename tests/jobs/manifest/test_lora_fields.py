@@ -11,7 +11,7 @@ from jobs.clip_id import clip_id
 from jobs.errors import ManifestError
 from jobs.manifest.manifest import open_manifest
 from jobs.types import ClipSpec
-from pipelines.catalog.lora_config import LoraConfig, choose_loras
+from pipelines.catalog.keys.lora_config import LoraConfig, choose_loras
 from pipelines.errors import RequestError
 from pipelines.lora_choice import LoraChoice
 from tests.fakes.catalog import FakeCatalog

@@ -51,8 +51,8 @@ from jobs.store.store import Store, open_store
 from jobs.store.uri import StoredObject, is_listed
 from jobs.types import AudioFacts, ClipFailed, LoraIdentity, ModelIdentity, StageTiming
 from nag.params import NagParams, NasaParams, VsfParams
-from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
-from pipelines.catalog.ltx.second_stage_config import SecondStage
+from pipelines.catalog.keys.ltx2_guidance import Ltx2Guidance
+from pipelines.catalog.keys.second_stage import SecondStage
 from pipelines.device_marks import DeviceTime
 from pipelines.parallel_config import ParallelConfig
 from pipelines.request import GenerationRequest, SamplingParams, VideoShape

@@ -25,7 +25,7 @@ from jobs.tables.columns import CLIP_COLUMNS, LEFT_OUT, STAGE_COLUMNS, without_n
 from jobs.tables.files import ClipTables, Format
 from jobs.tables.writing import EndedClips, add_clips, write_run_tables
 from jobs.types import AudioFacts, LoraIdentity, StageTiming
-from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
+from pipelines.catalog.keys.ltx2_guidance import Ltx2Guidance
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.lora_choice import LoraChoice

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from nag.params import NagParams, NasaParams, VsfParams
+from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.files.sources import model_paths, resolve_source
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.diffusion_forcing import DiffusionForcing
@@ -48,7 +49,8 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
         assert config.licence
         defaults, needed = config.sampling, config.pipeline_class.required_inputs
         inputs: dict[str, Any] = dict.fromkeys(needed, InputFile("0" * 64, "a.png"))
-        config.check_request(
+        check_request(
+            config,
             GenerationRequest(
                 "a prompt",
                 "",
@@ -68,7 +70,7 @@ def test_every_packaged_model_is_read_and_renders_its_own_defaults() -> None:
                 config.vsf,
                 config.nasa,
                 inputs=InputFiles(**inputs),
-            )
+            ),
         )
 
 
@@ -430,13 +432,13 @@ def test_a_shape_off_the_grid_is_refused_with_the_nearest_ones(
 ) -> None:
     config = load_model_config(write(tmp_path, GOOD))
     with pytest.raises(RequestError, match=message):
-        config.check_request(replace(REQUEST, shape=shape))
+        check_request(config, replace(REQUEST, shape=shape))
 
 
 def test_a_flow_shift_is_refused_where_the_schedule_shifts_itself(tmp_path: Path) -> None:
     config = load_model_config(write(tmp_path, GOOD.replace("family: wan", "family: ltx")))
     with pytest.raises(RequestError, match="leave flow_shift out"):
-        config.check_request(replace(REQUEST, sampling=SamplingParams(8, 1.0, 3.0, 0)))
+        check_request(config, replace(REQUEST, sampling=SamplingParams(8, 1.0, 3.0, 0)))
 
 
 @pytest.mark.parametrize("source", ["~nobody-of-this-name/weights", "./we\0ights"])

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.catalog.fetching import fetch_weights
 from pipelines.catalog.files.sources import PACKAGED_WEIGHTS, model_paths
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import HubUnreachableError, ModelNotFoundError, NotFetchedError, PipelineError

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from nag.params import NagParams
+from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.folder_facts import check_by_facts, check_facts, needs_facts, read_facts
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import InputFile, InputFiles
 from pipelines.diffusion_forcing import DiffusionForcing
 from pipelines.errors import ModelFolderError, RequestError
@@ -226,7 +227,7 @@ def test_a_clip_brings_what_its_pipeline_takes(
     pipeline: str, request_: GenerationRequest, message: str
 ) -> None:
     with pytest.raises(RequestError, match=message):
-        config_of(pipeline).check_request(request_)
+        check_request(config_of(pipeline), request_)
 
 
 def test_a_strength_counts_the_steps_that_are_taken() -> None:

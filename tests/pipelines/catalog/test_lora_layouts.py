@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.lora_entries import TransformerShapes, read_lora
-from pipelines.catalog.lora_names import ModuleNames, published_name
-from pipelines.catalog.lora_settings import CONFIG_NAME, METADATA_KEY
-from pipelines.catalog.loras import LoraWeights
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.loras.lora_entries import TransformerShapes, read_lora
+from pipelines.catalog.loras.lora_names import ModuleNames, published_name
+from pipelines.catalog.loras.lora_settings import CONFIG_NAME, METADATA_KEY
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
+from pipelines.catalog.model_loras import LoraWeights
 from pipelines.errors import ModelFolderError
 from pipelines.families.lora_adapters import LoraAdapters
 from tests.builders import tiny

@@ -16,10 +16,10 @@ from jobs.clip_id import clip_id
 from jobs.manifest.model_catalog import ModelCatalog
 from jobs.types import UNREAD
 from nag import NagParams
-from pipelines.catalog.lora_config import LoraConfig, default_choice
-from pipelines.catalog.loras import DEFAULT_WEIGHT_NAME
+from pipelines.catalog.keys.lora_config import LoraConfig, default_choice
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
+from pipelines.catalog.model_loras import DEFAULT_WEIGHT_NAME
 from pipelines.errors import ModelFolderError, ModelNotFoundError, RequestError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.lora_adapters import LoraAdapters

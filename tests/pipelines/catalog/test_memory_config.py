@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.context_parallel.divisibility import check_parallel
 from pipelines.context_parallel.geometry import ModelGeometry

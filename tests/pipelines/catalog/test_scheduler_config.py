@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.clip_id import clip_id
+from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_yaml import load_model_config
 from pipelines.errors import ModelConfigError, RequestError
@@ -77,14 +78,14 @@ def test_dpm_for_ltx_needs_listed_noise_levels(tmp_path: Path) -> None:
 def test_a_request_must_have_the_listed_number_of_steps_and_no_shift(tmp_path: Path) -> None:
     config = read(tmp_path, "timesteps: [1000, 757, 522]")
     fitting = replace(NAG, sampling=SamplingParams(3, 1.0, None, 0))
-    config.check_request(fitting)
+    check_request(config, fitting)
     with pytest.raises(
         RequestError, match=r"must be 3 for mine, .*scheduler.timesteps, not 8"
     ) as found:
-        config.check_request(NAG)
+        check_request(config, NAG)
     assert found.value.fields == ("num_inference_steps",)
     with pytest.raises(RequestError, match="leave flow_shift out") as found:
-        config.check_request(replace(fitting, sampling=SamplingParams(3, 1.0, 5.0, 0)))
+        check_request(config, replace(fitting, sampling=SamplingParams(3, 1.0, 5.0, 0)))
     assert found.value.fields == ("flow_shift",)
 
 

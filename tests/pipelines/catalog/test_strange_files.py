@@ -18,9 +18,9 @@ from jobs.manifest.manifest import open_manifest
 from jobs.settings.run_config import load_config
 from pipelines.catalog.files.safetensors_file import MAX_JSON_BYTES, read_header
 from pipelines.catalog.files.weight_files import read_json
+from pipelines.catalog.keys.pipeline_classes import PIPELINE_CLASSES
 from pipelines.catalog.model_folder import check_folder, inspect_model
 from pipelines.catalog.model_yaml import load_model_config
-from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES
 from pipelines.errors import ModelConfigError, ModelFolderError, PipelineError
 from pipelines.regular_files import open_regular_file, read_bounded
 from tests.builders import weights

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pipelines.catalog.keys.pipeline_classes import PIPELINE_CLASSES
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES
 from pipelines.context_parallel.backends import SHARDABLE_BACKENDS
 from pipelines.context_parallel.divisibility import (
     as_many_ranks,

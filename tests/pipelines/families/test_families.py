@@ -13,9 +13,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 import nag
 from jobs.clip_id import clip_id
 from nag.params import GuidanceParams, NagParams, NasaParams, VsfParams
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.catalog.tokenizer import digest_of, load_tokenizer
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.registry import load_model

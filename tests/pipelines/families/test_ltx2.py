@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 import nag
 from nag.params import NagParams
+from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.folder_facts import check_by_facts, check_facts, needs_facts, read_facts
-from pipelines.catalog.ltx.guidance_config import Ltx2Guidance
+from pipelines.catalog.keys.ltx2_guidance import Ltx2Guidance
 from pipelines.catalog.model_config import (
     ModelConfig,
     SamplingDefaults,
@@ -353,9 +354,9 @@ def test_further_guidance_that_diffusers_cannot_follow_is_refused(
 
 def test_a_rescale_needs_a_guided_prediction(tmp_path: Path) -> None:
     request = replace(REQUEST, sampling=replace(REQUEST.sampling, guidance_rescale=0.5))
-    config_of("2.3", tmp_path, ltx2_guidance=FURTHER).check_request(request)
+    check_request(config_of("2.3", tmp_path, ltx2_guidance=FURTHER), request)
     with pytest.raises(RequestError, match="no classifier-free guidance that it could act on"):
-        config_of("2.3", tmp_path).check_request(request)
+        check_request(config_of("2.3", tmp_path), request)
 
 
 @pytest.mark.parametrize(

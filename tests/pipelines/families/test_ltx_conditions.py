@@ -11,8 +11,8 @@ from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
 from PIL import Image
 
 from nag.params import NagParams
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
-from pipelines.catalog.scheduler_config import SchedulerConfig
 from pipelines.clip_inputs import NO_INPUTS, ClipInputs
 from pipelines.context_parallel.divisibility import check_parallel
 from pipelines.errors import ModelConfigError, RequestError

@@ -11,6 +11,7 @@ from diffusers import LTXImageToVideoPipeline
 from PIL import Image
 
 from nag.params import NagParams
+from pipelines.catalog.clip_rules import check_request
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.clip_inputs import ClipInputs, InputFile, InputFiles
 from pipelines.context_parallel.divisibility import check_parallel
@@ -154,9 +155,9 @@ def test_a_clip_begins_with_its_image_and_is_the_same_alone_and_after_another(
 
 def test_an_image_is_needed_and_a_group_is_refused() -> None:
     with pytest.raises(RequestError, match="image is missing: ltx begins with one"):
-        CONFIG.check_request(REQUEST)
+        check_request(CONFIG, REQUEST)
     first = InputFiles(image=InputFile("0" * 64, "a.png"))
-    CONFIG.check_request(replace(REQUEST, inputs=first))
+    check_request(CONFIG, replace(REQUEST, inputs=first))
     geometry: Any = None  # refused before it is read
     with pytest.raises(RequestError, match="LTXImageToVideoPipeline renders .* on one device"):
         check_parallel(ParallelConfig(ulysses=2), geometry, REQUEST.shape, CONFIG)
@@ -172,4 +173,4 @@ def test_an_image_is_needed_and_a_group_is_refused() -> None:
 def test_a_value_without_an_effect_is_refused(changes: dict[str, Any], message: str) -> None:
     first = InputFiles(image=InputFile("0" * 64, "a.png"))
     with pytest.raises(RequestError, match=message):
-        CONFIG.check_request(replace(REQUEST, inputs=first, **changes))
+        check_request(CONFIG, replace(REQUEST, inputs=first, **changes))

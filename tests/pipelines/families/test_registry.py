@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.catalog.pipeline_classes import PIPELINE_CLASSES, PipelineClass
+from pipelines.catalog.keys.pipeline_classes import PIPELINE_CLASSES, PipelineClass
 from pipelines.families.registry import driver_of
 
 

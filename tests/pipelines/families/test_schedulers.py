@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from pipelines.catalog.scheduler_config import SchedulerConfig, SchedulerName
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig, SchedulerName
 from pipelines.errors import RequestError
 from pipelines.families.diffusers_model import DiffusersModel
 from pipelines.families.schedulers import ClipSchedulers

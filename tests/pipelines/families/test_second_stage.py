@@ -22,11 +22,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from nag.params import NagParams
-from pipelines.catalog.ltx.second_stage_config import SecondStage
-from pipelines.catalog.ltx.upsampler_files import check_upsampler
+from pipelines.catalog.clip_rules import check_request
+from pipelines.catalog.keys.scheduler_config import SchedulerConfig
+from pipelines.catalog.keys.second_stage import SecondStage
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
-from pipelines.catalog.scheduler_config import SchedulerConfig
+from pipelines.catalog.upsampler_files import check_upsampler
 from pipelines.clip_inputs import NO_INPUTS, ClipInputs
 from pipelines.cost.activations import Clip
 from pipelines.cost.memory import memory_need
@@ -325,9 +326,9 @@ def test_a_second_stage_without_classifier_free_guidance_keeps_that_of_the_first
 @pytest.mark.parametrize("folder", ["ltx"], indirect=True)
 def test_a_size_that_the_first_stage_has_no_half_of_is_refused(folder: Path) -> None:
     config = config_of(folder, "ltx", LISTED)
-    config.check_request(REQUEST)
+    check_request(config, REQUEST)
     with pytest.raises(RequestError, match="height must be a multiple of 64 for two: 64 or 128"):
-        config.check_request(replace(REQUEST, shape=VideoShape(FRAMES, 96, SIZE)))
+        check_request(config, replace(REQUEST, shape=VideoShape(FRAMES, 96, SIZE)))
 
 
 @pytest.mark.parametrize("folder", ["ltx"], indirect=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig, SamplingDefaults, ShapeGrid
 from pipelines.catalog.model_folder import inspect_model
 from pipelines.families.diffusers_model import DiffusersModel

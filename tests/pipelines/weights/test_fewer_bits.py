@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.catalog.description import describe
-from pipelines.catalog.lora_config import LoraConfig
+from pipelines.catalog.keys.lora_config import LoraConfig
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.catalog.model_folder import ModelWeights, inspect_model
 from pipelines.context_parallel.plans import transformers_of
@@ -186,7 +186,7 @@ def test_loras_over_quantized_layers_are_switched_without_a_trace(folder: Path) 
 def test_a_missing_library_is_named_with_its_remedy(
     folder: Path, way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.catalog.memory_config.find_spec", lambda _name: None)
+    monkeypatch.setattr("pipelines.catalog.keys.memory_config.find_spec", lambda _name: None)
     config = replace(config_of("ltx"), device="auto", quantization=way)
     library = "torchao" if way == "int8_weight_only" else "bitsandbytes"
     with pytest.raises(ModelConfigError, match=f"not installed here: pip install {library}"):
@@ -194,7 +194,7 @@ def test_a_missing_library_is_named_with_its_remedy(
 
 
 def test_bitsandbytes_needs_a_cuda_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.catalog.memory_config.find_spec", lambda _name: True)
+    monkeypatch.setattr("pipelines.catalog.keys.memory_config.find_spec", lambda _name: True)
     config = replace(config_of("ltx"), device="auto", quantization="bitsandbytes_8bit")
     with pytest.raises(ModelConfigError, match="needs a CUDA device, and this machine has none"):
         load(folder, config)

@@ -10,9 +10,9 @@ import torch
 from diffusers.hooks.group_offloading import ModuleGroup
 
 from nag.params import NagParams
-from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.loras import LoraWeights
+from pipelines.catalog.keys.lora_config import LoraConfig
 from pipelines.catalog.model_folder import ModelWeights
+from pipelines.catalog.model_loras import LoraWeights
 from pipelines.errors import ModelConfigError
 from pipelines.families.chosen_loras import ChosenLoras
 from pipelines.families.diffusers_model import DiffusersModel

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from pipelines.catalog.files.safetensors_file import FLOAT_BYTES, SafetensorsHeader, read_header
 from pipelines.catalog.files.weight_files import shown
-from pipelines.catalog.lora_names import (
+from pipelines.catalog.loras.lora_names import (
     PEFT_PREFIX,
     Family,
     ModuleNames,
@@ -21,7 +21,7 @@ from pipelines.catalog.lora_names import (
     other_method,
     parse_name,
 )
-from pipelines.catalog.lora_settings import LoraSettings, config_settings, metadata_settings
+from pipelines.catalog.loras.lora_settings import LoraSettings, config_settings, metadata_settings
 from pipelines.errors import ModelFolderError
 
 Shape: TypeAlias = tuple[int, ...]

@@ -15,7 +15,7 @@ from pipelines.catalog.files.weight_files import (
     read_json,
     weight_files,
 )
-from pipelines.catalog.ltx.second_stage_config import SCALE, SecondStage
+from pipelines.catalog.keys.second_stage import SCALE, SecondStage
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 
 UPSAMPLERS = {"ltx": "LTXLatentUpsamplerModel", "ltx2": "LTX2LatentUpsamplerModel"}

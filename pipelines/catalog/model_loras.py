@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pipelines.catalog.files.sources import resolve_source
 from pipelines.catalog.files.weight_files import file_digest, hub_folder, shown
-from pipelines.catalog.lora_config import LoraConfig
-from pipelines.catalog.lora_entries import (
+from pipelines.catalog.keys.lora_config import LoraConfig
+from pipelines.catalog.loras.lora_entries import (
     LoraLayers,
     TransformerShapes,
     is_saved_by_peft,
     read_lora,
 )
-from pipelines.catalog.lora_settings import CONFIG_NAME
+from pipelines.catalog.loras.lora_settings import CONFIG_NAME
 from pipelines.catalog.model_config import ModelConfig
 from pipelines.errors import ModelFolderError, ModelNotFoundError
 

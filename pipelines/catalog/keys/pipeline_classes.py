@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipelines.catalog.scheduler_config import SCHEDULER_NAMES
+from pipelines.catalog.keys.scheduler_config import SCHEDULER_NAMES
 from pipelines.clip_inputs import InputName
 
 Family = Literal["wan", "ltx", "ltx2"]
+LTX: tuple[Family, ...] = ("ltx", "ltx2")
 COMPONENTS_WITH_WEIGHTS = (
     "text_encoder", "image_encoder", "connectors", "vae", "audio_vae", "vocoder", "transformer",
     "transformer_2",

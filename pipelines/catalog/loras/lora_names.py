@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.catalog.pipeline_classes import Family
+from pipelines.catalog.keys.pipeline_classes import Family
 
 Part = Literal["down", "up", "bias", "alpha", "diff", "diff_b"]
 

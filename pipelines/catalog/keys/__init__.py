@@ -1,0 +1,1 @@
+"""The mappings in a model's YAML, and the pipeline classes that they are for."""

@@ -1,0 +1,1 @@
+"""A LoRA file: which layers it changes, by which names, with which settings."""

@@ -1,1 +1,0 @@
-"""Keys of a model's YAML that LTX models alone have."""
