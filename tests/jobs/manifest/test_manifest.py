@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jobs.digests import DigestSet, IdSet
 from jobs.errors import ManifestError
+from jobs.manifest import resolving
 from jobs.manifest.manifest import Manifest, open_manifest
 from jobs.manifest.walk.combine import parse_combination
 from jobs.types import ClipSpec
@@ -505,7 +506,7 @@ def test_the_cited_line_does_not_depend_on_the_wording_of_a_message(
     def refuse(_config: ModelConfig, _request: GenerationRequest) -> None:
         raise RequestError.of(message, "width", "height")
 
-    monkeypatch.setattr(ModelConfig, "check_request", refuse)
+    monkeypatch.setattr(resolving, "check_request", refuse)
     text = "model: tiny\nclips:\n- prompt: a\n  seed: 1\n  name: x\n  height: 64\n"
     with pytest.raises(ManifestError, match=r"manifest\.yaml:6: "):
         list(open_text(text, write, catalog).specs())
