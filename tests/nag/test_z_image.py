@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import ZImageImg2ImgPipeline
+from torch._dynamo.utils import counters
 
 from nag import NagTextError, NegativeText, encode_negative_prompt, guide, install
 from tests.builders import tiny_joint, tiny_sequence
@@ -118,3 +119,28 @@ def test_a_block_that_is_called_alone_and_images_as_conditions_are_refused() -> 
             predict(pipeline, 2, x=[seeded(1, 4, 1, 8, 8), seeded(1, 4, 1, 4, 8)])
         with pytest.raises(NagTextError, match="a call with images among the conditions"):
             predict(pipeline, 1, cap_feats=[texts(1, 5)])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Torchinductor does not support code generation for complex")
+def test_compiled_blocks_are_guided_alike_and_serve_every_text_and_strength() -> None:
+    pipeline = tiny_sequence.z_image_pipeline()
+    first, second = (negative_text(texts(seed, 37)) for seed in (2, 4))
+    counters.clear()
+    with install(pipeline) as nag:
+        eager: list[torch.Tensor] = []
+        for negative in (first, second):
+            with nag.guide(negative, **STRENGTHS):
+                eager.append(render(pipeline, FAMILY))
+        plain = render(pipeline, FAMILY)
+        assert_differs(eager[0], eager[1])
+        pipeline.transformer.compile_repeated_blocks(fullgraph=True)
+        with nag.guide(first, **STRENGTHS):
+            assert_agrees(render(pipeline, FAMILY), eager[0])
+        num_graphs = counters["stats"]["unique_graphs"]
+        with nag.guide(second, **STRENGTHS):
+            assert_agrees(render(pipeline, FAMILY), eager[1])
+        with nag.guide(second, **STRENGTHS | {"nag_scale": 3.0}):
+            assert_differs(render(pipeline, FAMILY), eager[1])
+        assert counters["stats"]["unique_graphs"] == num_graphs
+        assert_agrees(render(pipeline, FAMILY), plain)
